@@ -1,0 +1,82 @@
+"""The one error envelope, and the typed errors that services raise (SPEC §2).
+
+A service raises `Conflict`, `NotFound` or `Invalid`; the exception handler turns these, and whatever DRF
+or Django raise, into `{ "error": … }` with the right status.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rest_framework import exceptions, status
+
+JsonObject = dict[str, Any]
+FieldErrors = Mapping[str, Sequence[str]]
+
+VALIDATION_FAILED = "Validation failed"
+NOT_FOUND = "Not found"
+INTERNAL = "Internal server error"
+
+
+class ApiError(exceptions.APIException):
+    """An error that carries its status, its sentence and what else its body says.
+
+    `extra` holds further top-level keys of the body (`status` of a refused transition, for example).
+    """
+
+    status_code = status.HTTP_500_INTERNAL_SERVER_ERROR
+
+    def __init__(self, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extra = extra
+
+    def body(self) -> JsonObject:
+        """The JSON object to answer with."""
+        return {"error": self.message, **self.extra}
+
+
+class Conflict(ApiError):  # noqa: N818 - named as the status it answers
+    """409: the state machine or an invariant says no."""
+
+    status_code = status.HTTP_409_CONFLICT
+
+
+class NotFound(ApiError):  # noqa: N818
+    """404: no such thing, or not visible to the caller; always the same sentence."""
+
+    status_code = status.HTTP_404_NOT_FOUND
+
+    def __init__(self) -> None:
+        super().__init__(NOT_FOUND)
+
+
+class Unauthenticated(ApiError):  # noqa: N818
+    """401: no credentials, bad ones, or of a kind that is not accepted here."""
+
+    status_code = status.HTTP_401_UNAUTHORIZED
+
+
+class Forbidden(ApiError):  # noqa: N818
+    """403: the caller sees the resource, but may not do this to it."""
+
+    status_code = status.HTTP_403_FORBIDDEN
+
+
+class Invalid(ApiError):  # noqa: N818
+    """400 with field errors: keys are the request's own (camelCase, dotted when nested)."""
+
+    status_code = status.HTTP_400_BAD_REQUEST
+
+    def __init__(
+        self, fields: FieldErrors | None = None, *, form: Sequence[str] | None = None
+    ) -> None:
+        self.fields = {name: list(messages) for name, messages in (fields or {}).items()}
+        self.form = list(form or ())
+        super().__init__(
+            VALIDATION_FAILED, details={"fieldErrors": self.fields, "formErrors": self.form}
+        )
+
+
+def error_body(message: str, **extra: Any) -> JsonObject:
+    """The envelope for a caller below the exception handler (the ASGI wrapper, Django's error views)."""
+    return {"error": message, **extra}

@@ -1,0 +1,18 @@
+"""The id of the request being served, for log lines, error bodies and audit rows."""
+
+import re
+from contextvars import ContextVar
+
+from uuid_utils.compat import uuid7
+
+# The outer ASGI wrapper sets it; the WSGI lane's threads inherit it through their copied context.
+current_request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+_ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def accept_or_make(sent: str | None) -> str:
+    """The caller's `X-Request-Id` if it is well-formed (SPEC §2), else a fresh one."""
+    if sent and _ACCEPTED.fullmatch(sent):
+        return sent
+    return str(uuid7())

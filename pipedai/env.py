@@ -1,0 +1,88 @@
+"""Reads the environment once into typed values. Every variable is listed in `.env.example`."""
+
+import os
+from pathlib import Path
+from typing import Literal, cast
+
+import environ
+
+from django.core.exceptions import ImproperlyConfigured
+
+Environment = Literal["development", "production"]
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+_env = environ.Env()
+# A checkout's .env file, where there is one; the process's own environment wins.
+if (BASE_DIR / ".env").is_file():
+    environ.Env.read_env(BASE_DIR / ".env")
+
+
+def text(name: str, default: str = "") -> str:
+    """A string; an empty variable counts as unset."""
+    return os.environ.get(name, "").strip() or default
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """A boolean: 1/0, true/false, yes/no, on/off."""
+    value = text(name).lower()
+    if not value:
+        return default
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"0", "false", "no", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name} must be true or false.")
+
+
+def whole(name: str, default: int, *, at_least: int = 0, at_most: int = 10**9) -> int:
+    """A whole number within its bounds."""
+    value = text(name)
+    if not value:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number.") from None
+    if not at_least <= number <= at_most:
+        raise ImproperlyConfigured(f"{name} must be between {at_least} and {at_most}.")
+    return number
+
+
+def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
+    """A comma-separated list."""
+    value = text(name)
+    if not value:
+        return list(default)
+    return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def choice(name: str, options: tuple[str, ...], default: str) -> str:
+    """One of a few words."""
+    value = text(name, default)
+    if value not in options:
+        raise ImproperlyConfigured(f"{name} must be one of: {', '.join(options)}.")
+    return value
+
+
+def pipedai_env() -> Environment:
+    """`production` (set by the Procfile) refuses unsafe settings; `development` is the default."""
+    return cast("Environment", choice("PIPEDAI_ENV", ("development", "production"), "development"))
+
+
+def data_dir() -> Path:
+    """Where the embedded database and what belongs to this installation lives.
+
+    The default is under /var/lib as root, because the server then runs as an unprivileged user who could not
+    reach a folder under root's home; else under the user's own data folder.
+    """
+    if chosen := text("PIPEDAI_DATA_DIR"):
+        return Path(chosen).expanduser().resolve()
+    if os.geteuid() == 0:
+        return Path("/var/lib/pipedai")
+    return Path(text("XDG_DATA_HOME", str(Path.home() / ".local" / "share"))) / "pipedai"
+
+
+def database_config(url: str) -> dict[str, object]:
+    """Django's settings for a `DATABASE_URL`; `?host=/path` names a socket directory."""
+    return dict(_env.db_url_config(url))

@@ -1,0 +1,127 @@
+"""Django settings, from environment variables alone (12-factor). `.env.example` lists them all."""
+
+from typing import Any
+
+from pipedai import env, logs
+
+BASE_DIR = env.BASE_DIR
+PIPEDAI_ENV = env.pipedai_env()
+PRODUCTION = PIPEDAI_ENV == "production"
+DATA_DIR = env.data_dir()
+PORT = env.whole("PORT", 8000, at_least=1, at_most=65535)
+DEBUG = env.flag("DEBUG", default=False)
+
+# --- Keys --------------------------------------------------------------------------------------------------
+# Known to everyone who reads this file, so that a newcomer needs no set-up; production refuses them.
+DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"  # noqa: S105
+DEVELOPMENT_MASTER_KEYS = ("dev:ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ=",)
+SECRET_KEY = env.text("SECRET_KEY", DEVELOPMENT_SECRET_KEY)
+SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
+# `<id>:<base64 of 32 bytes>`, newest first (SPEC §8).
+MASTER_KEYS = env.words("MASTER_KEYS", DEVELOPMENT_MASTER_KEYS)
+
+# --- Where we are, and who may call ------------------------------------------------------------------------
+PUBLIC_URL = env.text("PUBLIC_URL", f"http://localhost:{PORT}").rstrip("/")
+ALLOWED_HOSTS = env.words(
+    "ALLOWED_HOSTS", () if PRODUCTION else ("localhost", "127.0.0.1", "[::1]", ".localhost")
+)
+ALLOWED_ORIGINS = env.words("ALLOWED_ORIGINS")
+TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
+THROTTLES_ENABLED = env.flag("THROTTLES_ENABLED", default=True)
+COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
+
+CORS_ALLOWED_ORIGINS = ALLOWED_ORIGINS
+CORS_ALLOW_CREDENTIALS = True
+CORS_URLS_REGEX = r"^/api/v1/.*$"
+CORS_ALLOW_HEADERS = ("accept", "authorization", "content-type", "idempotency-key", "x-request-id")
+CORS_EXPOSE_HEADERS = ("idempotent-replayed", "retry-after", "x-request-id")
+CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
+
+# --- Product -----------------------------------------------------------------------------------------------
+RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
+SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
+WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
+
+# --- Django ------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "rest_framework",
+    "corsheaders",
+    "django_filters",
+    "pipedai",
+    "accounts",
+    "workspaces",
+    "triggers",
+    "workers",
+    "audit",
+]
+MIDDLEWARE = ["corsheaders.middleware.CorsMiddleware"]
+ROOT_URLCONF = "pipedai.urls"
+WSGI_APPLICATION = "pipedai.wsgi.application"
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "accounts.User"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+# The ASGI wrapper refuses larger bodies first; this is the same bound behind it (SPEC §2: 1 MiB).
+MAX_BODY_BYTES = 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+
+# --- Database ----------------------------------------------------------------------------------------------
+DATABASE_URL = env.text("DATABASE_URL")
+# LISTEN needs a session of its own: behind PgBouncer in transaction mode this names the server itself.
+DATABASE_LISTEN_URL = env.text("DATABASE_LISTEN_URL")
+_database: dict[str, Any] = (
+    env.database_config(DATABASE_URL)
+    if DATABASE_URL
+    else {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": DATA_DIR}
+)
+_database.setdefault("OPTIONS", {})
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        **_database,
+        # One connection for each thread of the bounded pool, kept: a connection a request costs 2.9 ms.
+        "CONN_MAX_AGE": 600,
+        "CONN_HEALTH_CHECKS": True,
+        # PgBouncer in transaction mode has no server-side cursors.
+        "DISABLE_SERVER_SIDE_CURSORS": True,
+    }
+}
+
+# --- Web process -------------------------------------------------------------------------------------------
+WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["pipedai.api.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["pipedai.api.parsers.StrictJSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "rest_framework.negotiation.DefaultContentNegotiation",
+    "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
+    "URL_FORMAT_OVERRIDE": None,
+    "UNAUTHENTICATED_USER": None,
+}
+
+# --- Logs --------------------------------------------------------------------------------------------------
+LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION else "text")
+LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+LOGGING_CONFIG = None
+logs.configure(form=LOG_FORMAT, level=LOG_LEVEL)
+
+if PRODUCTION:
+    SECURE_SSL_REDIRECT = False  # TLS ends at the router; the API itself never answers in plain text there
+    SECURE_HSTS_SECONDS = 31_536_000
