@@ -1,0 +1,121 @@
+"""Sets up logging: every line, ours or a library's, goes to stdout through one redacting chain."""
+
+import logging
+import sys
+from typing import Literal, TextIO, cast
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from pipedai.api.request_id import current_request_id
+from pipedai.redaction import escape_control, redact_named, redact_text
+
+Form = Literal["json", "text"]
+
+# They say too much: each request (the access log has it), each statement with its values.
+_LOUD = {
+    "django.request": logging.ERROR,
+    "django.db.backends": logging.INFO,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger; events are a constant sentence and named values: `log.info("run claimed", run=id)`."""
+    return cast("structlog.stdlib.BoundLogger", structlog.stdlib.get_logger(name))
+
+
+def configure(*, form: str, level: str) -> None:
+    """Send all logging of this process to stdout, as JSON lines (`json`) or for people (`text`).
+
+    May be called again; the last call counts.
+    """
+    before: list[Processor] = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        _add_request_id,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *before,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = _StdoutHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact_event,
+                *_renderers(form),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, _StdoutHandler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name, least in _LOUD.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+    logging.captureWarnings(True)
+
+
+def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Structlog processor: no secret or control character leaves in a key, value or traceback."""
+    return {
+        escape_control(redact_text(str(key))): (
+            escape_control(redact_text(str(value)), keep_lines=True)
+            if key in {"exception", "stack"}
+            else redact_named(str(key), value)
+        )
+        for key, value in event.items()
+    }
+
+
+def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if request_id := current_request_id.get():
+        event.setdefault("requestId", request_id)
+    return event
+
+
+def _indent_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # An exception's message may hold line feeds: indented, it can't pass for a line of its own.
+    for key in ("exception", "stack"):
+        if key in event:
+            event[key] = "\n".join(f"    {line}" for line in event[key].splitlines())
+    return event
+
+
+def _renderers(form: str) -> list[Processor]:
+    if form == "json":
+        return [structlog.processors.JSONRenderer()]
+    return [
+        _indent_traceback,
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(),
+            timestamp_key="time",
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
+    ]
+
+
+class _StdoutHandler(logging.StreamHandler[TextIO]):
+    """Writes to whatever sys.stdout is now, as tests and commands replace it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stdout

@@ -1,0 +1,133 @@
+"""Takes secrets and control characters out of text and data before anyone stores or prints them."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+REDACTED = "[redacted]"
+
+# Deeper than any event or audit row of ours; a self-containing structure ends here.
+_MAX_DEPTH = 8
+
+# Names whose values are secret, after dropping case, `_` and `-`. Counts such as `inputTokens` and
+# `monthTokenSpendUsd` are not.
+_SECRET_NAME = re.compile(
+    r"passw(?:or)?d|passphrase|secret|credential|authorization|cookie|apikey|privatekey|masterkey"
+    r"|mcpheader|sealed|jwt|databaseurl|token(?!s|spend)"
+)
+_SECRET_WORD = (  # noqa: S105 - a pattern
+    r"(?:passw(?:or)?d|passphrase|secret|credential|authorization|cookie|api[-_]?key|private[-_]?key"
+    r"|master[-_]?key|mcp[-_]?headers|jwt|database[-_]?url|token(?!s|spend))"
+)
+_NAME = rf"(?<![\w-])[\w-]{{0,40}}?{_SECRET_WORD}[\w-]{{0,40}}"
+
+# Text is looked at in this order; each pattern keeps what its first group holds.
+_PATTERNS = (
+    # A quoted name and its value, as JSON and Python write them: "token": "…", ('cookie', b'…').
+    re.compile(
+        rf"""(["']{_NAME}["']\s*[:,]\s*)"""
+        r"""(?:b?"(?:[^"\\]|\\.)*(?:"|\Z)|b?'(?:[^'\\]|\\.)*(?:'|\Z)|\{[^{}]*\}|\[[^\[\]]*\]"""
+        r"""|(?!true\b|false\b|null\b|True\b|False\b|None\b)[^\s,}\])]+)""",
+        re.IGNORECASE,
+    ),
+    # A header line: everything up to its end is the value.
+    re.compile(
+        r"""(\b(?:proxy-)?authorization\s*[:=]\s*|\b(?:set-)?cookie\s*[:=]\s*)"""
+        r"""(?!\[redacted\])[^\r\n"']+""",
+        re.IGNORECASE,
+    ),
+    # name=value, as in query strings, connection strings and reprs.
+    re.compile(
+        rf"""({_NAME}=)(?!\[redacted\])"""
+        r"""(?:b?"(?:[^"\\]|\\.)*(?:"|\Z)|b?'(?:[^'\\]|\\.)*(?:'|\Z)"""
+        r"""|\{[^{}]*\}|(?!True\b|False\b|None\b|true\b|false\b)[^\s,;&"'(){}\[\]]+)""",
+        re.IGNORECASE,
+    ),
+    # Our tokens, whole or cut off, also URL-encoded.
+    re.compile(r"((?:pwk|wrk|wkt|hos|enr)(?:_|%5F))[0-9A-Za-z]{6,}", re.IGNORECASE),
+    # A JWT; what follows the first dot may be cut off.
+    re.compile(r"()eyJ[\w-]{8,}(?:\.[\w-]*){1,4}"),
+    re.compile(r"(\bbearer\s+)(?!\[redacted\])[\w.~+/=-]{12,}", re.IGNORECASE),
+    # The password of a URL.
+    re.compile(
+        r"(\b[a-z][a-z0-9+.-]{0,20}://[^\s:/?#@\"']{0,256}:)(?!\[redacted\]@)[^\s/\"']+(?=@)",
+        re.IGNORECASE,
+    ),
+    # PostgreSQL quotes the whole row in the detail of a violated constraint.
+    re.compile(r"(Failing row contains \().*(?=\))", re.IGNORECASE),
+)
+
+# C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_CONTROL_IN_LINES = re.compile(_CONTROL.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a field, setting or header of this name holds a secret."""
+    return _SECRET_NAME.search(name.lower().replace("_", "").replace("-", "")) is not None
+
+
+def redact_text(text: str) -> str:
+    """The text without tokens, JWTs, passwords and credential headers."""
+    for pattern in _PATTERNS:
+        text = pattern.sub(rf"\g<1>{REDACTED}", text)
+    return text
+
+
+def escape_control(text: str, *, keep_lines: bool = False) -> str:
+    """The text with control characters spelled out: it can't forge a log line or steer a terminal.
+
+    `keep_lines` leaves tabs and line feeds, for tracebacks.
+    """
+    pattern = _CONTROL_IN_LINES if keep_lines else _CONTROL
+    return pattern.sub(
+        lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text
+    )
+
+
+def redact(value: Any, *, depth: int = 0) -> Any:
+    """The value as plain JSON types, with every secret in it, by name or by pattern, replaced."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return escape_control(redact_text(value))
+    if isinstance(value, bytes | bytearray):
+        return escape_control(redact_text(value.decode("utf-8", "backslashreplace")))
+    if depth >= _MAX_DEPTH:
+        return "…"
+    if isinstance(value, Mapping):
+        return {
+            escape_control(redact_text(_text(key))): redact_named(_text(key), item, depth=depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return _redact_items(list(value), depth=depth + 1)
+    return escape_control(redact_text(_text(value)))
+
+
+def redact_named(name: str, value: Any, *, depth: int = 0) -> Any:
+    """`redact`, knowing the name: a secret one hides the value whole (but for null and booleans)."""
+    if value is None or isinstance(value, bool):
+        return value
+    return REDACTED if is_secret_name(name) else redact(value, depth=depth)
+
+
+def _redact_items(items: list[Any], *, depth: int) -> list[Any]:
+    # A pair whose first half names a secret: a header as ASGI and httpx list them.
+    if len(items) == 2 and isinstance(items[0], str | bytes) and is_secret_name(_text(items[0])):
+        return [redact(items[0], depth=depth), redact_named(_text(items[0]), items[1], depth=depth)]
+    return [redact(item, depth=depth) for item in items]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes | bytearray):
+        return value.decode("latin-1")
+    try:
+        return str(value)
+    except Exception:  # a broken __str__ must not cost the log line
+        return f"<{type(value).__name__}>"
