@@ -123,5 +123,7 @@ LOGGING_CONFIG = None
 logs.configure(form=LOG_FORMAT, level=LOG_LEVEL)
 
 if PRODUCTION:
-    SECURE_SSL_REDIRECT = False  # TLS ends at the router; the API itself never answers in plain text there
+    SECURE_SSL_REDIRECT = (
+        False  # TLS ends at the router; the API itself never answers in plain text there
+    )
     SECURE_HSTS_SECONDS = 31_536_000

@@ -33,5 +33,6 @@ def announce_poll(worker_id: UUID, order: int) -> None:
 
 def _notify(payloads: list[str]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) payload",
-                       [CHANNEL, payloads])
+        cursor.execute(
+            "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) payload", [CHANNEL, payloads]
+        )

@@ -3,7 +3,7 @@
 import re
 from contextvars import ContextVar
 
-from uuid_utils.compat import uuid7
+from pipedai.ids import new_id
 
 # The outer ASGI wrapper sets it; the WSGI lane's threads inherit it through their copied context.
 current_request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -15,4 +15,4 @@ def accept_or_make(sent: str | None) -> str:
     """The caller's `X-Request-Id` if it is well-formed (SPEC §2), else a fresh one."""
     if sent and _ACCEPTED.fullmatch(sent):
         return sent
-    return str(uuid7())
+    return str(new_id())

@@ -1,0 +1,26 @@
+"""Sets and clears the `auth_token` cookie (SPEC §3)."""
+
+from django.conf import settings
+from rest_framework.response import Response
+
+from accounts.models import Session
+from accounts.session_tokens import LIFETIME, issue
+from pipedai.api.authentication import AUTH_COOKIE
+
+
+def set_auth_cookie(response: Response, session: Session) -> None:
+    """Hands the browser the session: HttpOnly, no Domain, Secure in production."""
+    response.set_cookie(
+        AUTH_COOKIE,
+        issue(session.user_id, session.id),
+        max_age=LIFETIME,
+        path="/",
+        secure=settings.PRODUCTION or settings.COOKIE_SAMESITE == "None",
+        httponly=True,
+        samesite=settings.COOKIE_SAMESITE,
+    )
+
+
+def clear_auth_cookie(response: Response) -> None:
+    """Has the browser forget the session."""
+    response.delete_cookie(AUTH_COOKIE, path="/", samesite=settings.COOKIE_SAMESITE)

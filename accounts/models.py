@@ -1,0 +1,81 @@
+"""Users and their browser sessions."""
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.db import models
+from django.db.models.functions import Lower, Now
+
+from pipedai.ids import new_id
+
+
+class UserManager(BaseUserManager["User"]):
+    """Makes users and finds them by e-mail, whatever its case."""
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """The user with this e-mail address. Raises User.DoesNotExist."""
+        return self.get(email=normal_email(username or ""))
+
+
+class User(AbstractBaseUser):
+    """A person. `is_staff` opens Django admin and nothing under /api/v1."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    email = models.CharField(max_length=254, unique=True)  # stored as `normal_email` spells it
+    name = models.CharField(max_length=200, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_staff = models.BooleanField(default=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    last_login = None  # sessions tell
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    objects: ClassVar[UserManager] = UserManager()  # type: ignore[assignment]
+
+    class Meta:
+        db_table = "user_account"
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(email=Lower("email")), name="user_account_email_is_lower_case"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.email
+
+    def has_perm(self, perm: str, obj: Any = None) -> bool:  # noqa: ARG002
+        """Staff may do in admin whatever admin offers."""
+        return self.is_active and self.is_staff
+
+    def has_module_perms(self, app_label: str) -> bool:  # noqa: ARG002
+        """As `has_perm`."""
+        return self.is_active and self.is_staff
+
+
+class Session(models.Model):
+    """What an `auth_token` cookie stands for: the JWT names it, and it alone says whether the JWT still counts."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    user = models.ForeignKey(
+        User, on_delete=models.CASCADE, related_name="sessions", db_index=False
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "session"
+        indexes = (
+            models.Index(
+                fields=["user"],
+                name="session_live_of_user",
+                condition=models.Q(revoked_at__isnull=True),
+            ),
+        )
+
+
+def normal_email(email: str) -> str:
+    """The one spelling of an e-mail address that is stored and looked up."""
+    return email.strip().lower()

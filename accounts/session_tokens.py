@@ -1,0 +1,95 @@
+"""The JWT in the `auth_token` cookie: made and verified by simplejwt, tied to a session row of ours (SPEC §3).
+
+simplejwt knows one signing key; the backend here also verifies with those of `SECRET_KEY_FALLBACKS`, so that rotating
+`SECRET_KEY` logs nobody out. Nothing stores a JWT.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, cast
+from uuid import UUID
+
+import jwt
+from django.conf import settings
+from django.utils.crypto import salted_hmac
+from rest_framework_simplejwt.backends import TokenBackend
+from rest_framework_simplejwt.exceptions import TokenBackendError, TokenError
+from rest_framework_simplejwt.tokens import Token
+
+LIFETIME = timedelta(days=7)
+_ALGORITHM = "HS256"
+_AUDIENCE = "pipedai-api"
+_REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
+
+
+class BadSessionToken(Exception):
+    """The JWT is malformed, expired, not ours, or not for this purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClaims:
+    """What a verified JWT says: whose session it names."""
+
+    user_id: UUID
+    session_id: UUID
+
+
+def issue(user_id: UUID, session_id: UUID) -> str:
+    """A JWT for the session, good for LIFETIME."""
+    token = _SessionToken()
+    token["sub"] = str(user_id)
+    token["sid"] = str(session_id)
+    return str(token)
+
+
+def verify(value: str) -> SessionClaims:
+    """The claims of a good JWT. Raises BadSessionToken."""
+    try:
+        token = _SessionToken(cast("Any", value))
+        return SessionClaims(UUID(token["sub"]), UUID(token["sid"]))
+    except (TokenError, KeyError, ValueError, TypeError, AttributeError):
+        raise BadSessionToken from None
+
+
+class _FallbackTokenBackend(TokenBackend):
+    """Signs with the newest key, verifies with any; requires every claim we make."""
+
+    def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002
+        for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+            try:
+                return jwt.decode(
+                    token,
+                    _signing_key(secret),
+                    algorithms=[_ALGORITHM],
+                    audience=_AUDIENCE,
+                    options={"require": list(_REQUIRED_CLAIMS)},
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.InvalidTokenError as error:
+                raise TokenBackendError("bad token") from error
+        raise TokenBackendError("no key verifies the token")
+
+
+class _SessionToken(Token):
+    token_type = "session"  # noqa: S105 - a kind, not a secret
+    lifetime = LIFETIME
+
+    @cached_property
+    def _backend(self) -> TokenBackend:
+        return _FallbackTokenBackend(
+            _ALGORITHM, signing_key=_signing_key(settings.SECRET_KEY), audience=_AUDIENCE
+        )
+
+    @property
+    def token_backend(self) -> TokenBackend:
+        return self._backend
+
+    def get_token_backend(self) -> TokenBackend:
+        return self._backend
+
+
+def _signing_key(secret: str) -> str:
+    """The key of this purpose alone, so that a signature made for another can't pass as a session."""
+    return salted_hmac("pipedai.session-jwt", "", secret=secret, algorithm="sha256").hexdigest()

@@ -1,0 +1,79 @@
+"""The auth endpoints: register, login, logout, me."""
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import services
+from accounts.authentication import CookieJWTAuthentication, principal_of_cookie
+from accounts.cookies import clear_auth_cookie, set_auth_cookie
+from accounts.models import Session, User
+from accounts.serializers import LoginBody, RegisterBody, UserSerializer
+from pipedai.api.authentication import auth_cookie
+from pipedai.api.errors import Unauthenticated
+from pipedai.api.permissions import IsPublic, IsSignedIn
+from pipedai.api.principal import UserPrincipal, address_of, principal_of
+from pipedai.api.request_id import current_request_id
+from pipedai.api.serializers import read_body
+from pipedai.api.views import ApiViewSet
+from pipedai.events import Actor
+
+
+class SessionViewSet(ApiViewSet):
+    """How a browser gets a session and loses it."""
+
+    authentication_classes = ()
+    permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
+    browser_entries = frozenset({"register", "login", "logout"})
+
+    def register(self, request: Request) -> Response:
+        """POST /auth/register"""
+        body = read_body(RegisterBody, request)
+        user, session = services.register_user(**body, actor=_caller(request))
+        return self._signed_in(user, session, status=201)
+
+    def login(self, request: Request) -> Response:
+        """POST /auth/login"""
+        body = read_body(LoginBody, request)
+        user, session = services.log_in(
+            **body, replaces=_presented(request), actor=_caller(request)
+        )
+        return self._signed_in(user, session, status=200)
+
+    def logout(self, request: Request) -> Response:
+        """POST /auth/logout: also without a session, or with one that has ended."""
+        if principal := _presented(request):
+            services.log_out(principal=principal, actor=_caller(request))
+        response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
+        clear_auth_cookie(response)
+        return response
+
+    def _signed_in(self, user: User, session: Session, *, status: int) -> Response:
+        response = Response({"user": UserSerializer(user).data}, status=status)
+        set_auth_cookie(response, session)
+        return response
+
+
+class MeViewSet(ApiViewSet):
+    """The signed-in user."""
+
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"retrieve": IsSignedIn}
+
+    def retrieve(self, request: Request) -> Response:
+        """GET /auth/me"""
+        user = User.objects.get(id=principal_of(request).id)
+        return Response({"user": UserSerializer(user).data})
+
+
+def _caller(request: Request) -> Actor:
+    """A user whose id is not known yet; the service fills it in."""
+    return Actor("user", None, address_of(request), current_request_id.get() or None)
+
+
+def _presented(request: Request) -> UserPrincipal | None:
+    """The session whose cookie came with a request that needs none."""
+    try:
+        cookie = auth_cookie(request)
+    except Unauthenticated:
+        return None
+    return principal_of_cookie(cookie) if cookie else None

@@ -1,0 +1,101 @@
+"""Turns whatever is raised below /api/v1 into the one error envelope (SPEC §2)."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+
+from pipedai.api.errors import (
+    INTERNAL,
+    NOT_FOUND,
+    ApiError,
+    Invalid,
+    JsonObject,
+    NotFound,
+    error_body,
+)
+from pipedai.api.request_id import current_request_id
+
+_SENTENCES = {
+    status.HTTP_401_UNAUTHORIZED: "Authentication is required.",
+    status.HTTP_403_FORBIDDEN: "You may not do this.",
+    status.HTTP_406_NOT_ACCEPTABLE: "Only application/json can be answered.",
+    status.HTTP_415_UNSUPPORTED_MEDIA_TYPE: "The body must be application/json.",
+    status.HTTP_429_TOO_MANY_REQUESTS: "Too many requests.",
+}
+
+
+def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response | None:  # noqa: ARG001
+    """DRF's EXCEPTION_HANDLER. None for a crash, which Django's handler500 then answers."""
+    if isinstance(error, Http404):
+        error = NotFound()
+    elif isinstance(error, PermissionDenied):
+        error = exceptions.PermissionDenied()
+    elif isinstance(error, exceptions.ValidationError):
+        error = _as_invalid(error)
+    if not isinstance(error, exceptions.APIException):
+        return None
+    return Response(_body(error), status=error.status_code, headers=_headers(error))
+
+
+def _body(error: exceptions.APIException) -> JsonObject:
+    if isinstance(error, ApiError):
+        return error.body()
+    if isinstance(error, exceptions.MethodNotAllowed | exceptions.ParseError):
+        return error_body(str(error.detail))
+    return error_body(_SENTENCES.get(error.status_code, str(error.detail)))
+
+
+def _headers(error: exceptions.APIException) -> dict[str, str]:
+    headers = {}
+    if challenge := getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = challenge
+    if (wait := getattr(error, "wait", None)) is not None:
+        headers["Retry-After"] = str(math.ceil(wait))
+    return headers
+
+
+def _as_invalid(error: exceptions.ValidationError) -> Invalid:
+    if not isinstance(error.detail, dict):
+        return Invalid(form=[str(message) for message in error.detail])
+    fields: dict[str, list[str]] = {}
+    form: list[str] = []
+    for name, message in _flatten(error.detail, ""):
+        if name == api_settings.NON_FIELD_ERRORS_KEY:
+            form.append(message)
+        else:
+            fields.setdefault(name, []).append(message)
+    return Invalid(fields, form=form)
+
+
+def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
+    """(dotted field name, message) of DRF's nested error detail."""
+    if isinstance(detail, dict):
+        for key, value in detail.items():
+            own = name if key == api_settings.NON_FIELD_ERRORS_KEY and name else str(key)
+            yield from _flatten(value, own if own == name or not name else f"{name}.{own}")
+    elif isinstance(detail, list):
+        for value in detail:
+            yield from _flatten(value, name)
+    else:
+        yield name, str(detail)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
+    """Django's handler404: a URL that is no route."""
+    return JsonResponse(error_body(NOT_FOUND), status=404)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
+    """Django's handler400: a suspicious request, such as a Host that is not ours."""
+    return JsonResponse(error_body("Bad request"), status=400)
+
+
+def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
+    """Django's handler500: a crash. The log has the story under the request id."""
+    return JsonResponse(error_body(INTERNAL, requestId=current_request_id.get()), status=500)

@@ -1,0 +1,67 @@
+"""Serializer fields that take a JSON type at its word: no `"5"` for 5, no 1 for true."""
+
+import math
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from rest_framework import serializers
+
+
+class TextField(serializers.CharField):
+    """A JSON string."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """The string; anything else is a field error."""
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a string.")
+        return super().to_internal_value(data)
+
+
+class WholeNumberField(serializers.IntegerField):
+    """A JSON number without a fraction."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """The number; a string, a boolean or a fraction is a field error."""
+        if isinstance(data, float) and data.is_integer():
+            data = int(data)
+        if isinstance(data, bool) or not isinstance(data, int):
+            raise serializers.ValidationError("Must be a whole number.")
+        return data
+
+
+class TrueFalseField(serializers.BooleanField):
+    """A JSON boolean."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """True or false; anything else is a field error."""
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("Must be true or false.")
+        return data
+
+
+class MoneyField(serializers.Field[Decimal, Any, Decimal, Any]):
+    """US dollars ≥ 0: comes in as a number or a string, kept to six decimal places."""
+
+    PLACES = Decimal("0.000001")
+    MAX = Decimal("99999999")
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        """The amount, rounded half to even at the sixth place."""
+        if isinstance(data, bool) or not isinstance(data, str | int | float):
+            raise serializers.ValidationError("Must be a number or a decimal string.")
+        try:
+            amount = Decimal(str(data))
+            if not amount.is_finite() or not 0 <= amount <= self.MAX:
+                raise serializers.ValidationError(f"Must be between 0 and {self.MAX}.")
+            return amount.quantize(self.PLACES)
+        except InvalidOperation:
+            raise serializers.ValidationError("Must be a number or a decimal string.") from None
+
+    def to_representation(self, value: Decimal) -> Decimal:
+        """As it is: the renderer writes decimals as strings."""
+        return value
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether it is a JSON number that arithmetic can use."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

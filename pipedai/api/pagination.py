@@ -1,0 +1,82 @@
+"""The cursor paginator: keyset pages, newest first, with signed cursors (SPEC §2)."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.core import signing
+from django.db.models import BooleanField, F, Func, Model, QuerySet, Value
+from django.db.models.lookups import LessThan
+from rest_framework.pagination import BasePagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from pipedai.api.errors import Invalid
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+
+
+class _Row(Func):
+    """`(a, b)` as one value: PostgreSQL walks an index by comparing whole rows."""
+
+    template = "(%(expressions)s)"
+    output_field = BooleanField()
+
+
+class KeysetPaginator(BasePagination):
+    """Pages of `{ items, nextCursor }` by (time, id), descending.
+
+    A cursor is the last row's place, signed with a salt made of the path and the filters: on another list, or after a
+    changed filter, it does not verify. It is only a place: the queryset's own tenant filter applies whatever it says.
+    """
+
+    time_field: ClassVar[str] = "created_at"
+
+    def paginate_queryset(
+        self, queryset: QuerySet[Any], request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        """The rows of the asked page. Raises Invalid for a bad `limit` or `cursor`."""
+        limit = _limit(request)
+        self._salt = _salt(request, getattr(view, "filter_names", ()))
+        if (cursor := request.query_params.get("cursor")) is not None:
+            place = self._open(cursor)
+            queryset = queryset.filter(
+                LessThan(_Row(F(self.time_field), F("id")), _Row(Value(place[0]), Value(place[1])))
+            )
+        rows = list(queryset.order_by(f"-{self.time_field}", "-id")[: limit + 1])
+        self._next = self._seal(rows[limit - 1]) if len(rows) > limit else None
+        return rows[:limit]
+
+    def get_paginated_response(self, data: Any) -> Response:
+        """The page around its rendered rows."""
+        return Response({"items": data, "nextCursor": self._next})
+
+    def _seal(self, row: Model) -> str:
+        place = [getattr(row, self.time_field).isoformat(), row.pk.hex]
+        return signing.Signer(salt=self._salt).sign_object(place)
+
+    def _open(self, cursor: str) -> tuple[datetime, UUID]:
+        try:
+            moment, row_id = signing.Signer(salt=self._salt).unsign_object(cursor)
+            return datetime.fromisoformat(moment), UUID(row_id)
+        except (signing.BadSignature, ValueError, TypeError):
+            raise Invalid({"cursor": ["Not a cursor of this list with these filters."]}) from None
+
+
+def _limit(request: Request) -> int:
+    sent = request.query_params.get("limit")
+    if sent is None:
+        return DEFAULT_LIMIT
+    if not (sent.isascii() and sent.isdigit() and len(sent) <= 3 and 1 <= int(sent) <= MAX_LIMIT):
+        raise Invalid({"limit": [f"Must be a whole number from 1 to {MAX_LIMIT}."]})
+    return int(sent)
+
+
+def _salt(request: Request, filter_names: tuple[str, ...]) -> str:
+    sent = sorted(
+        (name, value) for name in filter_names for value in request.query_params.getlist(name)
+    )
+    return f"pipedai.cursor {request.path}?{urlencode(sent)}"

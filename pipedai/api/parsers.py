@@ -1,0 +1,134 @@
+"""Parses request bodies: JSON that a database and a JavaScript client can hold, or a 400 (SPEC §2)."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import IO, Any, NoReturn
+
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser
+
+MAX_DEPTH = 64
+REPLACEMENT = "\ufffd"
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class StrictJSONParser(BaseParser):
+    """`application/json` in UTF-8; refuses duplicate keys, non-finite numbers, NUL, lone surrogates, depth over 64."""
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,  # noqa: ARG002
+        parser_context: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> Any:
+        """The parsed value. Raises ParseError with one sentence."""
+        value = parse_json(stream.read())
+        check_text(value)
+        return value
+
+
+class OutcomeJSONParser(StrictJSONParser):
+    """As strict, but NUL and lone surrogates become U+FFFD: a run's outcome is never thrown away for them."""
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,  # noqa: ARG002
+        parser_context: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> Any:
+        """The parsed value. Raises ParseError with one sentence."""
+        return replace_unstorable(parse_json(stream.read()))
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON text. Raises ParseError for what is malformed or cannot be held."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ParseError("The body is not valid UTF-8.") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object_without_duplicates,
+            parse_float=_finite_float,
+            parse_int=_held_int,
+            parse_constant=_refuse_constant,
+        )
+    except json.JSONDecodeError as error:
+        raise ParseError(f"Malformed JSON at line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise ParseError(_TOO_DEEP) from None
+    _check_depth(value)
+    return value
+
+
+_TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} levels deep."
+
+
+def check_text(value: Any) -> None:
+    """Raises ParseError if a string or key holds what PostgreSQL cannot: NUL or a lone surrogate."""
+    if isinstance(value, str):
+        if _UNSTORABLE.search(value):
+            raise ParseError("The JSON holds a NUL character or a lone surrogate.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_text(key)
+            check_text(item)
+    elif isinstance(value, list):
+        for item in value:
+            check_text(item)
+
+
+def replace_unstorable(value: Any) -> Any:
+    """The value with every NUL and lone surrogate replaced by U+FFFD."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub(REPLACEMENT, value)
+    if isinstance(value, dict):
+        return {replace_unstorable(key): replace_unstorable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [replace_unstorable(item) for item in value]
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for container in level
+            if isinstance(container, dict | list)
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+        if not level:
+            return
+    raise ParseError(_TOO_DEEP)
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ParseError("The JSON has an object with a duplicate key.")
+    return members
+
+
+def _finite_float(literal: str) -> float:
+    number = float(literal)
+    if not math.isfinite(number):
+        raise ParseError("The JSON holds a number that is too large.")
+    return number
+
+
+def _held_int(literal: str) -> int:
+    # 308 digits is what a JavaScript number can hold at all; it also keeps int() out of quadratic time.
+    if len(literal) > 309 or not math.isfinite(float(literal)):
+        raise ParseError("The JSON holds a number that is too large.")
+    return int(literal)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ParseError(f"The JSON holds {name}, which is not a JSON value.")

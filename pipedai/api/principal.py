@@ -1,0 +1,68 @@
+"""Who is calling: the principals that the authentication classes make, and the audit actor of a request."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+from uuid import UUID
+
+from rest_framework.request import Request
+
+from pipedai.api.request_id import current_request_id
+from pipedai.events import Actor, ActorType
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller. Each substrate's authentication class makes its own kind."""
+
+    type: ClassVar[ActorType]
+    is_authenticated: ClassVar[bool] = True  # what DRF asks of `request.user`
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class UserPrincipal(Principal):
+    """A person in a browser, by the session behind the `auth_token` cookie."""
+
+    type: ClassVar[ActorType] = "user"
+    session_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPrincipal(Principal):
+    """An external system, by a `pwk_` key that acts in one environment with one role."""
+
+    type: ClassVar[ActorType] = "api_key"
+    environment_id: UUID
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPrincipal(Principal):
+    """A worker, by its `wkt_` token; with what its every call needs of its row, so that none reads it again."""
+
+    type: ClassVar[ActorType] = "worker"
+    environment_id: UUID
+    token_digest: bytes
+    max_concurrency: int
+    disabled: bool
+    version: str
+
+
+def principal_of(request: Request) -> Principal:
+    """The caller of an authenticated request."""
+    principal = request.user
+    assert isinstance(principal, Principal), "this action is public"
+    return principal
+
+
+def actor_of(request: Request) -> Actor:
+    """The audit actor of an authenticated request."""
+    principal = principal_of(request)
+    return Actor(
+        principal.type, principal.id, address_of(request), current_request_id.get() or None
+    )
+
+
+def address_of(request: Request) -> str | None:
+    """The client's address, as the ASGI wrapper resolved it through the trusted proxies."""
+    return request.META.get("REMOTE_ADDR") or None

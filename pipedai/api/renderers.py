@@ -1,0 +1,37 @@
+"""Renders answers: JSON, times as ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
+from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
+
+
+def iso_time(moment: datetime) -> str:
+    """A moment as it goes out: `2026-11-24T15:29:30.123Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def money(amount: Decimal) -> str:
+    """An amount as it goes out: a decimal string without exponent or trailing zeros, `"0.012"`."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+class JSONEncoder(DRFJSONEncoder):
+    """Knows the types that our answers are made of."""
+
+    def default(self, obj: Any) -> Any:
+        """What stands for `obj` in JSON."""
+        if isinstance(obj, datetime):
+            return iso_time(obj)
+        if isinstance(obj, Decimal):
+            return money(obj)
+        return super().default(obj)
+
+
+class JSONRenderer(DRFJSONRenderer):
+    """The only renderer of the API."""
+
+    encoder_class = JSONEncoder

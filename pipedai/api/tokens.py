@@ -1,0 +1,71 @@
+"""The format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>` (SPEC §3).
+
+The checksum lets secret scanners recognise a token and lets us refuse a mistyped one without a query. Only the
+SHA-256 is ever stored; 32 random bytes need no slow hash.
+"""
+
+import hashlib
+import re
+import secrets
+import zlib
+from dataclasses import dataclass
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_BYTES = 32
+_RANDOM_LENGTH = 43  # 62**43 > 2**256
+_CHECKSUM_LENGTH = 6  # 62**6 > 2**32
+_SHAPE = re.compile(
+    rf"(?P<prefix>[a-z]{{3}})_[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}", re.ASCII
+)
+
+# What each prefix is called in an error sentence.
+KINDS = {
+    "pwk": "An API key (pwk_)",
+    "wrk": "A registration token (wrk_)",
+    "wkt": "A worker token (wkt_)",
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Token:
+    """A freshly minted token. `value` is shown to its owner once; the rest is stored."""
+
+    value: str
+    digest: bytes
+    last_four: str
+
+
+def mint(prefix: str) -> Token:
+    """A new token of one of the KINDS."""
+    if prefix not in KINDS:
+        raise ValueError(f"unknown token prefix {prefix!r}")
+    number = int.from_bytes(secrets.token_bytes(_RANDOM_BYTES), "big")
+    body = f"{prefix}_{_base62(number, _RANDOM_LENGTH)}"
+    value = body + _checksum(body)
+    return Token(value=value, digest=digest(value), last_four=value[-4:])
+
+
+def prefix_of(value: str) -> str | None:
+    """The prefix of a well-formed token with a right checksum, else None."""
+    match = _SHAPE.fullmatch(value)
+    if match is None or match["prefix"] not in KINDS:
+        return None
+    body, checksum = value[:-_CHECKSUM_LENGTH], value[-_CHECKSUM_LENGTH:]
+    return match["prefix"] if secrets.compare_digest(_checksum(body), checksum) else None
+
+
+def digest(value: str) -> bytes:
+    """What is stored of a token: its SHA-256."""
+    return hashlib.sha256(value.encode()).digest()
+
+
+def _checksum(body: str) -> str:
+    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    while number:
+        number, digit = divmod(number, 62)
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits)).rjust(length, ALPHABET[0])

@@ -1,0 +1,90 @@
+"""The base viewset: what is checked, in which order, before an action's body runs (SPEC §2)."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
+
+from pipedai.api.authentication import CHALLENGE, RefuseTheRest
+from pipedai.api.errors import Unauthenticated
+from pipedai.api.origin import SAFE_METHODS, check_origin
+from pipedai.api.permissions import IsPublic
+from pipedai.api.principal import Principal, UserPrincipal
+
+
+class ApiViewSet(ViewSet):
+    """A resource's actions. Size and route are checked before it; it checks credentials, method, origin, throttle,
+    visibility, role; the action then body and state.
+
+    Each action names its permission class in `permissions`; one that does not keeps the class from being made.
+    """
+
+    permissions: ClassVar[Mapping[str, type[BasePermission]]] = {}
+    # Actions that a browser may call to get a cookie: the origin is checked though there is no session yet.
+    browser_entries: ClassVar[frozenset[str]] = frozenset()
+    # Query parameters that a list's cursor is bound to.
+    filter_names: ClassVar[tuple[str, ...]] = ()
+    http_method_names = ["get", "head", "post", "patch", "delete"]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        undeclared = _actions_of(cls) - set(cls.permissions)
+        if undeclared:
+            raise TypeError(f"{cls.__name__} declares no permission for {sorted(undeclared)}")
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """The accepted substrates, then a sentence for the others. A public viewset reads no credentials at all."""
+        if not self.authentication_classes:
+            return []
+        return [*super().get_authenticators(), RefuseTheRest()]
+
+    def get_authenticate_header(self, request: Request) -> str:  # noqa: ARG002
+        """The challenge of every 401."""
+        return CHALLENGE
+
+    def get_permissions(self) -> list[BasePermission]:
+        """The one permission class of the action."""
+        return [self.permissions[self.action]()]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Everything that is checked before the action runs."""
+        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(
+            request
+        )
+        principal = request.user
+        if not isinstance(principal, Principal) and not self._is_public():
+            raise Unauthenticated("Authentication is required.")
+        if self.action is None:
+            raise MethodNotAllowed(str(request.method))
+        if request.method not in SAFE_METHODS and (
+            isinstance(principal, UserPrincipal) or self.action in self.browser_entries
+        ):
+            check_origin(request)
+        self.check_throttles(request)
+        self.find_tenant(request, **kwargs)
+        self.check_permissions(request)
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds what the URL names and the caller's role in it. Raises NotFound for what the caller can't see."""
+
+    def _is_public(self) -> bool:
+        named = {self.action} if self.action else set(self.action_map.values())
+        return all(self.permissions[action] is IsPublic for action in named)
+
+
+def _actions_of(cls: type) -> set[str]:
+    """Public methods that a class itself defines with `request` as first argument: these can be wired to a URL."""
+    return {
+        name
+        for name, function in vars(cls).items()
+        if inspect.isfunction(function)
+        and not name.startswith("_")
+        and list(inspect.signature(function).parameters)[1:2] == ["request"]
+        and not hasattr(ViewSet, name)
+        and not hasattr(ApiViewSet, name)
+    }

@@ -1,0 +1,128 @@
+"""Envelope encryption: master keys wrap data keys, data keys seal values (SPEC §8).
+
+libsodium's secretbox has no associated data, so each box gets a key of its own, derived with BLAKE2b from the key above it
+and from where the value belongs. A ciphertext moved to another row, field or environment does not open.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import nacl.encoding
+import nacl.exceptions
+import nacl.hash
+import nacl.secret
+import nacl.utils
+
+KEY_BYTES = nacl.secret.SecretBox.KEY_SIZE
+_VERSION = b"\x01"
+_PERSON_DATA = b"pipedai-data"
+_PERSON_WRAP = b"pipedai-wrap"
+
+
+class CannotOpen(Exception):  # noqa: N818
+    """The sealed value was tampered with, moved, cut, or its key is not at hand. Says nothing about the value."""
+
+
+class Place(NamedTuple):
+    """Where a sealed value belongs, as strings; part of its key."""
+
+    environment_id: str
+    table: str
+    field: str
+    row_id: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MasterKey:
+    """A key from `MASTER_KEYS`, known by its id. It has no repr, so that it can't be printed."""
+
+    id: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DataKey:
+    """An environment's opened data key. It has no repr, so that it can't be printed."""
+
+    id: str
+    key: bytes
+
+
+@lru_cache(maxsize=8)
+def parse_master_keys(entries: tuple[str, ...]) -> tuple[MasterKey, ...]:
+    """The keys of a `MASTER_KEYS` setting, newest first. Raises ValueError with a sentence for the operator."""
+    keys = []
+    for entry in entries:
+        key_id, separator, encoded = entry.partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not separator or not key_id or len(key) != KEY_BYTES:
+            raise ValueError("Each of MASTER_KEYS must be <id>:<base64 of 32 random bytes>.")
+        keys.append(MasterKey(key_id, key))
+    if not keys or len({key.id for key in keys}) != len(keys):
+        raise ValueError("MASTER_KEYS must hold at least one key, and no id twice.")
+    return tuple(keys)
+
+
+def new_data_key(data_key_id: str) -> DataKey:
+    """A random data key."""
+    return DataKey(data_key_id, nacl.utils.random(KEY_BYTES))
+
+
+def wrap(data_key: DataKey, master: MasterKey, environment_id: str) -> bytes:
+    """The data key sealed under a master key, bound to its environment and id."""
+    key = _derive(master.key, _PERSON_WRAP, (environment_id, data_key.id))
+    return _box(key, data_key.key)
+
+
+def unwrap(
+    wrapped: bytes,
+    data_key_id: str,
+    master_key_id: str,
+    environment_id: str,
+    masters: Sequence[MasterKey],
+) -> DataKey:
+    """The data key. Raises CannotOpen if its master key is gone or the bytes are not what was wrapped here."""
+    for master in masters:
+        if master.id == master_key_id:
+            key = _derive(master.key, _PERSON_WRAP, (environment_id, data_key_id))
+            return DataKey(data_key_id, _unbox(key, wrapped))
+    raise CannotOpen
+
+
+def seal(data_key: DataKey, place: Place, plaintext: bytes) -> bytes:
+    """The value encrypted for one place: a version byte, the nonce, the box."""
+    return _box(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), plaintext)
+
+
+def unseal(data_key: DataKey, place: Place, sealed: bytes) -> bytes:
+    """The value. Raises CannotOpen if it was not sealed with this key for this place."""
+    return _unbox(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), sealed)
+
+
+def _derive(key: bytes, person: bytes, context: Sequence[str]) -> bytes:
+    # JSON keeps ("a", "bc") and ("ab", "c") apart.
+    message = json.dumps([1, *context]).encode()
+    return nacl.hash.blake2b(
+        message, digest_size=KEY_BYTES, key=key, person=person, encoder=nacl.encoding.RawEncoder
+    )
+
+
+def _box(key: bytes, plaintext: bytes) -> bytes:
+    return _VERSION + bytes(nacl.secret.SecretBox(key).encrypt(plaintext))
+
+
+def _unbox(key: bytes, sealed: bytes) -> bytes:
+    if sealed[:1] != _VERSION:
+        raise CannotOpen
+    try:
+        return bytes(nacl.secret.SecretBox(key).decrypt(sealed[1:]))
+    except (nacl.exceptions.CryptoError, nacl.exceptions.ValueError, ValueError):
+        raise CannotOpen from None

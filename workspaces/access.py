@@ -1,0 +1,81 @@
+"""Finds a tenant and the caller's role in it: nothing outside it is ever visible (SPEC §4)."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db.models import F, Model, QuerySet, Value
+from rest_framework.request import Request
+
+from accounts.authentication import CookieJWTAuthentication
+from pipedai.api.errors import NotFound
+from pipedai.api.principal import KeyPrincipal, Principal, UserPrincipal, principal_of
+from pipedai.api.views import ApiViewSet
+from workspaces.authentication import ApiKeyAuthentication
+from workspaces.models import Membership
+from workspaces.roles import Role
+
+Row = TypeVar("Row", bound=Model)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """An environment that the caller sees, and as what."""
+
+    environment_id: UUID
+    role: Role
+
+
+def environment_access(principal: Principal, environment_id: UUID) -> Access:
+    """The caller's access to an environment. Raises NotFound for one that they can't see. At most one query."""
+    if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
+        return Access(environment_id, Role(principal.role))
+    if isinstance(principal, UserPrincipal):
+        role = (
+            Membership.objects.filter(
+                environment_id=environment_id,
+                user_id=principal.id,
+                environment__deleted_at__isnull=True,
+            )
+            .values_list("role", flat=True)
+            .first()
+        )
+        if role is not None:
+            return Access(environment_id, Role(role))
+    raise NotFound
+
+
+def visible(queryset: QuerySet[Row], principal: Principal) -> QuerySet[Row]:
+    """The rows of a tenant table that the caller can see, each with the caller's `caller_role`."""
+    if isinstance(principal, KeyPrincipal):
+        return queryset.filter(environment_id=principal.environment_id).annotate(
+            caller_role=Value(principal.role)
+        )
+    if isinstance(principal, UserPrincipal):
+        return queryset.filter(
+            environment__memberships__user_id=principal.id, environment__deleted_at__isnull=True
+        ).annotate(caller_role=F("environment__memberships__role"))
+    return queryset.none()
+
+
+class TenantViewSet(ApiViewSet):
+    """Actions inside one environment. `self.access` is set before the role is checked.
+
+    The default finds the environment that the URL names; a viewset whose URL names another row sets `self.access` from that
+    row with `find_visible`.
+    """
+
+    authentication_classes = (CookieJWTAuthentication, ApiKeyAuthentication)
+    access: Access
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Sets `self.access` from the URL's environment. Raises NotFound."""
+        self.access = environment_access(principal_of(request), kwargs["environment_id"])
+
+    def find_visible(self, request: Request, queryset: QuerySet[Row], row_id: UUID) -> Row:
+        """The row with this id, if the caller sees it, and sets `self.access` from it. Raises NotFound. One query."""
+        row: Any = visible(queryset, principal_of(request)).filter(id=row_id).first()
+        if row is None:
+            raise NotFound
+        self.access = Access(row.environment_id, Role(row.caller_role))
+        return row  # type: ignore[no-any-return]

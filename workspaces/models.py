@@ -1,0 +1,158 @@
+"""Workspaces, environments, members, API keys and data keys.
+
+The environment is the tenancy boundary: every tenant row in every app carries its id.
+"""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from pipedai.ids import new_id
+from workspaces.roles import KEY_ROLES, Role
+
+
+class Workspace(models.Model):
+    """A customer account; holds environments."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    name = models.CharField(max_length=200)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "workspace"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Environment(models.Model):
+    """The tenancy boundary: members, keys, triggers, workers, runs, audit log, and its own data key."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="environments")
+    name = models.CharField(max_length=200)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    deleted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "environment"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["workspace", "name"],
+                condition=Q(deleted_at__isnull=True),
+                name="environment_name_free_in_workspace",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A user's role in one environment. The database keeps at least one owner (see the migration)."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="memberships", db_index=False
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        related_name="memberships",
+        db_index=False,
+    )
+    role = models.CharField(max_length=8, choices=Role.choices)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "membership"
+        constraints = (
+            models.UniqueConstraint(fields=["environment", "user"], name="membership_once"),
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="membership_role"),
+        )
+        indexes = (
+            models.Index(
+                fields=["user"], include=["environment", "role"], name="membership_of_user"
+            ),
+        )
+
+
+class ApiKey(models.Model):
+    """A `pwk_` key of an external system, or a `wrk_` key that registers one worker, once."""
+
+    class Kind(models.TextChoices):
+        """The prefix of its token."""
+
+        PWK = "pwk"
+        WRK = "wrk"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="api_keys", db_index=False
+    )
+    kind = models.CharField(max_length=3, choices=Kind.choices)
+    name = models.CharField(max_length=200)
+    role = models.CharField(max_length=8, null=True)
+    token_digest = models.BinaryField(max_length=32, unique=True)
+    last_four = models.CharField(max_length=4)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    last_used_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    consumed_at = models.DateTimeField(null=True)
+    # A worker's id; no foreign key, since workspaces know nothing of workers.
+    consumed_by = models.UUIDField(null=True)
+
+    class Meta:
+        db_table = "api_key"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(kind="pwk", role__in=[role.value for role in KEY_ROLES])
+                | Q(kind="wrk", role__isnull=True),
+                name="api_key_role_of_kind",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="wrk") | Q(consumed_at__isnull=True, consumed_by__isnull=True),
+                name="api_key_only_wrk_is_consumed",
+            ),
+            models.CheckConstraint(
+                condition=Q(consumed_at__isnull=True, consumed_by__isnull=True)
+                | Q(consumed_at__isnull=False, consumed_by__isnull=False),
+                name="api_key_consumed_by_somebody",
+            ),
+        )
+        indexes = (models.Index(fields=["environment", "created_at", "id"], name="api_key_listed"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DataKey(models.Model):
+    """An environment's data-encryption key, wrapped by a master key (SPEC §8). One is in use at a time."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="data_keys", db_index=False
+    )
+    wrapped = models.BinaryField()
+    master_key_id = models.CharField(max_length=64)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    retired_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "data_key"
+        constraints = (
+            models.UniqueConstraint(fields=["environment", "id"], name="data_key_in_environment"),
+            models.UniqueConstraint(
+                fields=["environment"],
+                condition=Q(retired_at__isnull=True),
+                name="data_key_one_in_use",
+            ),
+        )
