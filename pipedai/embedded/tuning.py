@@ -1,0 +1,70 @@
+"""The server's settings: those an operator may change, and those that safety depends on."""
+
+import os
+from collections.abc import Mapping
+
+from pipedai.embedded.layout import Layout
+
+# Written to postgresql.conf when the cluster is made: for a box of one or two cores and a few gigabytes.
+DEFAULTS: Mapping[str, str] = {
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "effective_cache_size": "1GB",
+    "work_mem": "8MB",
+    "maintenance_work_mem": "64MB",
+    "max_wal_size": "1GB",
+    "wal_compression": "on",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+# On the server's command line, where no file and no ALTER SYSTEM overrides them.
+_PINNED: Mapping[str, str] = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+    "unix_socket_group": "",
+    "password_encryption": "scram-sha-256",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    # Statements and their values hold customers' secrets, and none may reach the log. An error's own text quotes
+    # values too (`invalid input syntax for type uuid: "…"`), and its DETAIL whole rows; the session that
+    # caused it is told all the same.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_min_duration_sample": "-1",
+    "log_transaction_sample_rate": "0",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+    "debug_print_parse": "off",
+    "debug_print_rewritten": "off",
+    "debug_print_plan": "off",
+}
+
+_FAST_UNSAFE: Mapping[str, str] = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+}
+
+
+def fast_unsafe() -> bool:
+    """Whether durability is given up for speed (`PIPEDAI_PG_FAST_UNSAFE=1`): for tests only."""
+    return os.environ.get("PIPEDAI_PG_FAST_UNSAFE", "") == "1"
+
+
+def server_settings(layout: Layout) -> dict[str, str]:
+    """What goes on the command line of the server with this layout."""
+    settings = {**_PINNED, "unix_socket_directories": str(layout.socket_dir)}
+    return settings | _FAST_UNSAFE if fast_unsafe() else settings
+
+
+def as_arguments(settings: Mapping[str, str]) -> list[str]:
+    """Settings as PostgreSQL's programs take them: `-c name=value`."""
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
