@@ -1,0 +1,264 @@
+"""Every rule for production settings, the two places that apply them, and who is let off."""
+
+import base64
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from pipedai import apps, checks, env
+
+# Fixed, as parallel test processes must collect the same parameters.
+SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()
+OLD_SECRET_KEY = base64.b64encode(bytes(range(150, 198))).decode()
+MASTER_KEY = base64.b64encode(bytes(range(200, 232))).decode()
+SAFE = {
+    "PRODUCTION": True,
+    "SECRET_KEY": SECRET_KEY,
+    "SECRET_KEY_FALLBACKS": [],
+    "MASTER_KEYS": [f"k1:{MASTER_KEY}"],
+    "DEBUG": False,
+    "ALLOWED_HOSTS": ["api.example.com"],
+    "ALLOWED_ORIGINS": ["https://app.example.com"],
+    "COOKIE_SAMESITE": "Lax",
+    "THROTTLES_ENABLED": True,
+    "WEBHOOK_ALLOWED_NETWORKS": [],
+}
+DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"
+DEVELOPMENT_MASTER_KEY = "ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ="
+
+UNSAFE = [
+    ("E001", {"SECRET_KEY": DEVELOPMENT_SECRET_KEY}, "SECRET_KEY"),
+    ("E001", {"SECRET_KEY_FALLBACKS": [DEVELOPMENT_SECRET_KEY]}, "SECRET_KEY"),
+    ("E001", {"SECRET_KEY": SECRET_KEY[:49]}, "50 random characters"),
+    ("E001", {"SECRET_KEY": "abcd" * 20}, "50 random characters"),
+    ("E001", {"SECRET_KEY_FALLBACKS": ["short"]}, "SECRET_KEY_FALLBACKS"),
+    ("E002", {"MASTER_KEYS": []}, "MASTER_KEYS"),
+    ("E002", {"MASTER_KEYS": [MASTER_KEY]}, "MASTER_KEYS"),
+    ("E002", {"MASTER_KEYS": [f":{MASTER_KEY}"]}, "MASTER_KEYS"),
+    ("E002", {"MASTER_KEYS": ["k1:bm90IDMyIGJ5dGVz"]}, "32 random bytes"),
+    ("E002", {"MASTER_KEYS": ["k1:!"]}, "base64"),
+    ("E002", {"MASTER_KEYS": [f"k1:{MASTER_KEY}", f"k1:{MASTER_KEY}"]}, "no id twice"),
+    ("E002", {"MASTER_KEYS": [f"dev:{DEVELOPMENT_MASTER_KEY}"]}, "development key"),
+    (
+        "E002",
+        {"MASTER_KEYS": [f"k2:{MASTER_KEY}", f"old:{DEVELOPMENT_MASTER_KEY}"]},
+        "development key",
+    ),
+    ("E003", {"DEBUG": True}, "DEBUG"),
+    ("E004", {"ALLOWED_HOSTS": []}, "ALLOWED_HOSTS"),
+    ("E004", {"ALLOWED_HOSTS": ["api.example.com", "*"]}, "ALLOWED_HOSTS"),
+    ("E005", {"ALLOWED_ORIGINS": ["*"]}, "ALLOWED_ORIGINS holds *"),
+    ("E005", {"ALLOWED_ORIGINS": ["null"]}, "ALLOWED_ORIGINS holds null"),
+    ("E005", {"ALLOWED_ORIGINS": ["https://*.example.com"]}, "ALLOWED_ORIGINS"),
+    (
+        "E005",
+        {"ALLOWED_ORIGINS": ["https://app.example.com", "http://app.example.com"]},
+        "ALLOWED_ORIGINS holds http://app.example.com",
+    ),
+    ("E006", {"COOKIE_SAMESITE": "None", "ALLOWED_ORIGINS": []}, "ALLOWED_ORIGINS"),
+    ("E007", {"THROTTLES_ENABLED": False}, "THROTTLES_ENABLED"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["10.0.0.0/8", "127.0.0.1/32"]}, "loopback"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["127.1.2.3"]}, "loopback"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["0.0.0.0/0"]}, "loopback"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["::/0"]}, "loopback"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["::1"]}, "loopback"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["::ffff:127.0.0.1"]}, "loopback"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["::ffff:0:0/96"]}, "loopback"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["169.254.0.0/16"]}, "metadata"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["168.63.129.16"]}, "metadata"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["100.64.0.0/10"]}, "metadata"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["fd00:ec2::/32"]}, "metadata"),
+    ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["intranet"]}, "no network"),
+]
+
+
+@pytest.fixture
+def production(settings, tmp_path):
+    """Production settings that break no rule, and a way to change some."""
+
+    def change(changes):
+        for name, value in changes.items():
+            setattr(settings, name, value)
+
+    settings.DATA_DIR = tmp_path / "data"
+    change(SAFE)
+    return change
+
+
+def found():
+    return [check_id for check_id, _ in checks.problems()]
+
+
+def test_sane_production_settings_break_no_rule(production):
+    assert found() == []
+    checks.refuse_unsafe_production()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SECRET_KEY_FALLBACKS": [OLD_SECRET_KEY]},
+        {"ALLOWED_ORIGINS": []},
+        {"COOKIE_SAMESITE": "None"},
+        {"WEBHOOK_ALLOWED_NETWORKS": ["10.0.0.0/8", "fd12:3456::/32", "::ffff:10.0.0.0/104"]},
+    ],
+)
+def test_what_an_operator_may_choose_breaks_no_rule(production, changes):
+    production(changes)
+    assert found() == []
+
+
+@pytest.mark.parametrize(("check_id", "changes", "words"), UNSAFE)
+def test_each_unsafe_setting_is_refused_with_one_sentence(production, check_id, changes, words):
+    production(changes)
+
+    (problem,) = checks.problems()
+
+    assert problem[0] == f"pipedai.{check_id}"
+    assert words in problem[1]
+    assert problem[1].endswith(".")
+    assert "\n" not in problem[1]
+    for key in (SECRET_KEY[:49], MASTER_KEY, DEVELOPMENT_SECRET_KEY, DEVELOPMENT_MASTER_KEY):
+        assert key not in problem[1]
+    with pytest.raises(ImproperlyConfigured) as refused:
+        checks.refuse_unsafe_production()
+    assert str(refused.value) == problem[1]
+    (error,) = checks.check_production_settings(app_configs=None)
+    assert (error.id, error.msg) == problem
+
+
+@pytest.mark.parametrize("key", [SECRET_KEY, MASTER_KEY])
+def test_a_key_kept_beside_the_embedded_database_is_refused(production, tmp_path, key):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "postgres").mkdir()
+    (data_dir / "notes.txt").write_text("nothing secret")
+    assert found() == []
+
+    (data_dir / "keys.env").write_text(f"export A_KEY='{key}'\n")
+
+    ((check_id, sentence),) = checks.problems()
+    assert check_id == "pipedai.E008"
+    assert str(data_dir / "keys.env") in sentence
+    assert key not in sentence
+
+
+def test_the_checkouts_env_file_inside_the_data_directory_is_refused(
+    production, settings, tmp_path, monkeypatch
+):
+    checkout = tmp_path / "data" / "checkout"
+    checkout.mkdir(parents=True)
+    (checkout / ".env").write_text(f"SECRET_KEY={SECRET_KEY}\n")
+    monkeypatch.setattr(env, "BASE_DIR", checkout)
+
+    assert found() == ["pipedai.E008"]
+
+    settings.DATA_DIR = tmp_path / "elsewhere"
+    assert found() == []
+
+
+def test_a_key_beside_the_data_of_another_database_is_let_be(
+    production, settings, tmp_path, monkeypatch
+):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "keys.env").write_text(SECRET_KEY)
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.postgresql")
+
+    assert found() == []
+
+
+def test_several_problems_are_all_named_at_once(production):
+    production({"DEBUG": True, "THROTTLES_ENABLED": False})
+    with pytest.raises(ImproperlyConfigured, match=r"(?s)DEBUG.*\nTHROTTLES_ENABLED"):
+        checks.refuse_unsafe_production()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "manage.py",
+        "manage.py help migrate",
+        "manage.py --help",
+        "/srv/app/manage.py migrate --help",
+        "manage.py runscheduler -h",
+        "manage.py version",
+        "django-admin --version",
+        "manage.py check --deploy",
+        "manage.py check --fail-level WARNING --deploy",
+    ],
+)
+def test_help_and_the_checks_themselves_work_with_any_settings(command):
+    assert apps._only_tells(command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gunicorn",
+        "gunicorn --help",
+        "-c",
+        "manage.py check",
+        "manage.py migrate",
+        "manage.py runscheduler",
+        "manage.py seed_demo --deploy",
+        "manage.py shell -c help",
+    ],
+)
+def test_everything_else_is_refused_in_production(command):
+    assert not apps._only_tells(command.split())
+
+
+def run(*command, **environment):
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=env.BASE_DIR,
+        env={"DJANGO_SETTINGS_MODULE": "pipedai.settings", **kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [["-c", "import django; django.setup()"], ["manage.py", "migrate"]]
+)
+def test_a_production_process_with_development_settings_does_not_start(command, tmp_path):
+    data_dir = tmp_path / "data"
+
+    refused = run(*command, PIPEDAI_ENV="production", PIPEDAI_DATA_DIR=str(data_dir))
+
+    assert refused.returncode != 0
+    for name in ("SECRET_KEY", "MASTER_KEYS", "ALLOWED_HOSTS"):
+        assert name in refused.stderr
+    assert not data_dir.exists()
+
+
+@pytest.mark.slow
+def test_the_deploy_check_names_what_is_missing_and_passes_when_it_is_set(tmp_path):
+    where = {"PIPEDAI_ENV": "production", "PIPEDAI_DATA_DIR": str(tmp_path / "data")}
+    check = ("manage.py", "check", "--deploy", "--fail-level", "WARNING")
+
+    missing = run(*check, **where)
+    complete = run(
+        *check,
+        **where,
+        SECRET_KEY=SECRET_KEY,
+        MASTER_KEYS=f"k1:{MASTER_KEY}",
+        ALLOWED_HOSTS="api.example.com",
+        PUBLIC_URL="https://api.example.com",
+    )
+
+    assert missing.returncode == 1
+    assert {f"pipedai.E00{number}" in missing.stderr for number in (1, 2, 4)} == {True}
+    assert complete.returncode == 0, complete.stderr
+
+
+def test_the_published_development_keys_are_the_ones_that_are_refused(settings):
+    published = (settings.DEVELOPMENT_SECRET_KEY, *settings.DEVELOPMENT_MASTER_KEYS)
+    assert published == (DEVELOPMENT_SECRET_KEY, f"dev:{DEVELOPMENT_MASTER_KEY}")
