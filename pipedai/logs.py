@@ -2,15 +2,13 @@
 
 import logging
 import sys
-from typing import Literal, TextIO, cast
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipedai.api.request_id import current_request_id
 from pipedai.redaction import escape_control, redact_named, redact_text
-
-Form = Literal["json", "text"]
 
 # They say too much: each request (the access log has it), each statement with its values.
 _LOUD = {
@@ -23,8 +21,8 @@ _LOUD = {
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger; events are a constant sentence and named values: `log.info("run claimed", run=id)`."""
-    return cast("structlog.stdlib.BoundLogger", structlog.stdlib.get_logger(name))
+    """A logger; an event is a constant sentence with named values: `info("claimed", run=id)`."""
+    return structlog.stdlib.get_logger(name)
 
 
 def configure(*, form: str, level: str) -> None:
@@ -85,7 +83,7 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     if request_id := current_request_id.get():
-        event.setdefault("requestId", request_id)
+        event.setdefault("request_id", request_id)
     return event
 
 

@@ -16,11 +16,11 @@ _SECRET_NAME = re.compile(
     r"passw(?:or)?d|passphrase|secret|credential|authorization|cookie|apikey|privatekey|masterkey"
     r"|mcpheader|sealed|jwt|databaseurl|token(?!s|spend)"
 )
-_SECRET_WORD = (  # noqa: S105 - a pattern
+_NAME_PART = (
     r"(?:passw(?:or)?d|passphrase|secret|credential|authorization|cookie|api[-_]?key|private[-_]?key"
     r"|master[-_]?key|mcp[-_]?headers|jwt|database[-_]?url|token(?!s|spend))"
 )
-_NAME = rf"(?<![\w-])[\w-]{{0,40}}?{_SECRET_WORD}[\w-]{{0,40}}"
+_NAME = rf"(?<![\w-])[\w-]{{0,40}}?{_NAME_PART}[\w-]{{0,40}}"
 
 # Text is looked at in this order; each pattern keeps what its first group holds.
 _PATTERNS = (
@@ -111,7 +111,7 @@ def redact(value: Any, *, depth: int = 0) -> Any:
 
 
 def redact_named(name: str, value: Any, *, depth: int = 0) -> Any:
-    """`redact`, knowing the name: a secret one hides the value whole (but for null and booleans)."""
+    """`redact`, knowing the name: a secret one hides any value but null and booleans."""
     if value is None or isinstance(value, bool):
         return value
     return REDACTED if is_secret_name(name) else redact(value, depth=depth)
