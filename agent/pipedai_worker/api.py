@@ -1,0 +1,214 @@
+"""The API as this worker uses it: one method for each request, one exception for each way it can fail."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import httpx
+
+from pipedai_worker import __version__
+from pipedai_worker.assigned import AssignedRun
+from pipedai_worker.backoff import parse_retry_after
+
+BASE_PATH = "/api/v1"
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# How much longer than the wait itself a long poll may take.
+POLL_MARGIN_SECONDS = 15.0
+# Worth another attempt; every other 4xx is final.
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
+
+
+class ApiError(Exception):
+    """Whatever went wrong with a request; the message never holds a token."""
+
+
+class Unavailable(ApiError):
+    """No answer, or one that says to try again: the request may or may not have been carried out."""
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, sent: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.sent = sent
+
+
+class NotOurApi(Unavailable):
+    """Something answered that is not the PipedAI API: a wrong URL, or a proxy's page."""
+
+
+class TokenRefused(ApiError):
+    """401: the token is dead."""
+
+
+class Refused(ApiError):
+    """A final 4xx; `run_status` is the state that a refused transition names (409)."""
+
+    def __init__(self, message: str, *, status: int, run_status: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.run_status = run_status
+
+
+def normalize_url(url: str) -> str:
+    """The API's origin (and path prefix, if any) from what a person pasted. Raises ValueError."""
+    url = url.strip().rstrip("/")
+    if url.endswith(BASE_PATH):
+        url = url[: -len(BASE_PATH)]
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError("The API's URL is not a URL.") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ValueError("The API's URL must begin with https:// (or http://) and name a host.")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise ValueError("The API's URL must have no user, query or fragment.")
+    return url
+
+
+class Api:
+    """A client for one API and one worker. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        worker_id: str = "",
+        proxy: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        self.url = normalize_url(url)
+        self._worker = f"/workers/{worker_id}"
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": f"pipedai-worker/{__version__}",
+            "X-Pipedai-Worker-Version": __version__,
+        }
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        # The environment's proxies, netrc and certificates must not decide where a token goes.
+        self._client = httpx.Client(
+            base_url=self.url + BASE_PATH,
+            headers=headers,
+            timeout=TIMEOUT,
+            trust_env=False,
+            proxy=proxy,
+            verify=ssl.create_default_context(cafile=ca_file) if ca_file else True,
+        )
+        # Seconds that the server's clock is ahead of ours, once it said so.
+        self.clock_offset: float | None = None
+
+    def health(self) -> None:
+        """Raises an ApiError unless the service and its database answer."""
+        self._request("GET", "/health")
+
+    def register(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Exchange a `wrk_` token in `body` for a registration. Not repeatable: the token is consumed."""
+        return self._request("POST", "/workers/register", json=body)
+
+    def poll(self, wait: float) -> list[AssignedRun]:
+        """The runs that are due, waiting up to `wait` seconds for one. Malformed ones are left out."""
+        sent_at = time.time()
+        timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
+        params = {"wait": f"{wait:g}"} if wait else {}
+        answer = self._request("GET", f"{self._worker}/poll", params=params, timeout=timeout)
+        runs = answer.get("runs")
+        if not isinstance(runs, list):
+            raise NotOurApi("The answer to a poll has no list of runs.")
+        # The server reads its clock as it answers; a long poll's request time says nothing about it.
+        self._learn_clock(answer.get("serverTime"), min(time.time() - sent_at, 1.0))
+        return [run for item in runs if (run := AssignedRun.parse(item)) is not None]
+
+    def claim(self, run_id: str, claim_id: str) -> dict[str, Any]:
+        """Take a queued run. The same `claim_id` may be sent again when an answer was lost."""
+        return self._transition(run_id, "claim", {"claimId": claim_id})
+
+    def start(self, run_id: str) -> dict[str, Any]:
+        """Say that a claimed run is being executed."""
+        return self._transition(run_id, "start", {})
+
+    def heartbeat(self, run_id: str) -> dict[str, Any]:
+        """Renew the lease: answers `status`, `cancelRequested` and `leaseExpiresAt`."""
+        return self._transition(run_id, "heartbeat", {})
+
+    def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
+        """Report how a run ended. The same outcome may be sent again."""
+        return self._transition(run_id, "complete", outcome)
+
+    def seconds_until(self, moment: object) -> float | None:
+        """Seconds from now, by the server's clock, to an ISO time that it sent; None if it is none."""
+        parsed = _parse_time(moment)
+        if parsed is None:
+            return None
+        return parsed - (time.time() + (self.clock_offset or 0.0))
+
+    def _transition(self, run_id: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._request("POST", f"{self._worker}/runs/{run_id}/{verb}", json=body)
+
+    def _learn_clock(self, server_time: object, trip: float) -> None:
+        parsed = _parse_time(server_time)
+        if parsed is not None:
+            self.clock_offset = parsed - (time.time() - trip / 2)
+
+    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, path, **options)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unavailable(_sentence(self.url, error), sent=False) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(_sentence(self.url, error)) from None
+        return _read(response)
+
+
+def _sentence(url: str, error: Exception) -> str:
+    return f"{url} can't be reached: {error or type(error).__name__}"
+
+
+def _read(response: httpx.Response) -> dict[str, Any]:
+    """The answer's JSON object, or the exception that its status stands for."""
+    status = response.status_code
+    body = _json_object(response)
+    if body is not None and response.is_success:
+        return body
+    message = body.get("error") if body else None
+    if status >= 500 or status in TRANSIENT_STATUSES:
+        raise Unavailable(
+            f"The API answered {status}: {message or response.reason_phrase}",
+            retry_after=parse_retry_after(response.headers.get("Retry-After")),
+        )
+    if not isinstance(message, str) or not 400 <= status < 500:
+        kind = response.headers.get("Content-Type", "no content type").split(";")[0]
+        target = f" to {response.headers['Location']}" if response.has_redirect_location else ""
+        raise NotOurApi(
+            f"{response.url} does not answer like the PipedAI API: {status}{target}, {kind}."
+        )
+    if status == 401:
+        raise TokenRefused(message)
+    run_status = body.get("status") if body else None
+    raise Refused(
+        message, status=status, run_status=run_status if isinstance(run_status, str) else None
+    )
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        body = response.json()
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _parse_time(moment: object) -> float | None:
+    if not isinstance(moment, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=timezone.utc)
+    return parsed.timestamp()

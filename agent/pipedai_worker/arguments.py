@@ -1,0 +1,130 @@
+"""The options of the command line, in the groups that the commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from pipedai_worker.config import DEFAULT_PATH
+
+TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
+AUTH_MODES = ("claude_max", "api_key")
+DEFAULT_DRAIN_SECONDS = 25.0
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Where the registration is kept, how to reach the API, how to log."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=_path,
+        default=DEFAULT_PATH.expanduser(),
+        help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the same"
+        " name that ends in .state, the worker keeps what it must remember",
+    )
+    parser.add_argument(
+        "--proxy",
+        metavar="URL",
+        help="reach the API through this proxy (the environment's is not used)",
+    )
+    parser.add_argument(
+        "--ca-file",
+        metavar="FILE",
+        type=_path,
+        help="trust the certificates in this PEM file, and only these",
+    )
+    parser.add_argument("--json-logs", action="store_true", help="one JSON object a line on stderr")
+
+
+def add_api_url(parser: argparse.ArgumentParser, *, required: bool, help_text: str) -> None:
+    """Where the API is."""
+    parser.add_argument("--api-url", metavar="URL", required=required, help=help_text)
+
+
+def add_registration(parser: argparse.ArgumentParser) -> None:
+    """What to register as."""
+    parser.add_argument(
+        "--token",
+        metavar="wrk_…",
+        help=f"the registration token; better in {TOKEN_VARIABLE}, where other users can't see it",
+    )
+    parser.add_argument("--hostname", default="", help="default: this machine's")
+    parser.add_argument(
+        "--label", default="", help="what people call this worker; default: hostname"
+    )
+
+
+def add_capacity(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """How many runs at a time."""
+    parser.add_argument("--max-concurrency", metavar="N", type=_positive, help=help_text)
+
+
+def add_auth_mode(parser: argparse.ArgumentParser) -> None:
+    """How claude is paid for."""
+    parser.add_argument(
+        "--auth-mode",
+        metavar="|".join(AUTH_MODES),
+        type=_auth_mode,
+        default=os.environ.get("AUTH_MODE") or AUTH_MODES[0],
+        help="how claude is paid for on this machine (default: AUTH_MODE, else %(default)s); with"
+        " claude_max it does not see ANTHROPIC_API_KEY",
+    )
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """What executes the runs, and how the worker ends."""
+    executor = parser.add_mutually_exclusive_group()
+    executor.add_argument(
+        "--command",
+        metavar="PROGRAM",
+        help="execute this command line (split as by a shell, but without one) and not claude: it gets"
+        " the prompt on stdin and the MCP configuration's path in PIPEDAI_MCP_CONFIG",
+    )
+    parser.add_argument(
+        "--pass-env",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="hand this environment variable on to the program (may be given several times)",
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="execute what is due now, then end; do not wait for more",
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        metavar="S",
+        type=_seconds,
+        default=DEFAULT_DRAIN_SECONDS,
+        help="after SIGTERM, how long runs may go on before they are stopped and handed back to be"
+        " retried (default %(default)g); a second SIGTERM does not wait",
+    )
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number of 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError("must be a number of seconds from 0 to 86400")
+    return value
+
+
+def _auth_mode(text: str) -> str:
+    mode = text.replace("-", "_")
+    if mode not in AUTH_MODES:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(AUTH_MODES)}")
+    return mode

@@ -1,0 +1,52 @@
+"""A run as the poll hands it out: what to execute, with its secrets kept out of every repr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+# The API's own default; only a run without a sane limit of its own gets it.
+DEFAULT_TIMEOUT_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class AssignedRun:
+    """One run to execute. `id` is a UUID, so it is safe in a file name."""
+
+    id: str
+    trigger_name: str
+    prompt: str = field(repr=False)
+    mcp_url: str = field(repr=False)
+    mcp_headers: Mapping[str, str] = field(repr=False)
+    model: str | None
+    timeout_seconds: float
+    payload: Any = field(repr=False)
+    attempt: int
+
+    @classmethod
+    def parse(cls, item: Any) -> AssignedRun | None:
+        """Read one item of a poll's answer; None if it can't be executed as it stands."""
+        try:
+            headers = item.get("mcpHeaders") or {}
+            timeout = item.get("timeoutSeconds")
+            return cls(
+                id=str(UUID(item["id"])),
+                trigger_name=str(item.get("triggerName") or ""),
+                prompt=_text(item["prompt"]),
+                mcp_url=_text(item["mcpUrl"]),
+                mcp_headers={_text(name): _text(value) for name, value in headers.items()},
+                model=item.get("model") or None,
+                timeout_seconds=float(timeout) if timeout else DEFAULT_TIMEOUT_SECONDS,
+                payload=item.get("payload"),
+                attempt=int(item.get("attempt") or 1),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

@@ -1,0 +1,79 @@
+"""The command line: its parsers, and the way from arguments to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from pipedai_worker import __version__, arguments, commands, exits, logs
+
+log = logs.get_logger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name) and answer its exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.handler is None:
+        parser.print_help()
+        return exits.BAD_CONFIG
+    return carry_out(options.handler, options)
+
+
+def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
+    """Run a command; every expected failure is one sentence on stderr and an exit code."""
+    logs.configure(as_json=getattr(options, "json_logs", False))
+    try:
+        handler(options)
+    except exits.Exit as end:
+        log.error("%s", end)
+        return end.code
+    except KeyboardInterrupt:
+        return exits.ERROR
+    return exits.OK
+
+
+def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `manage.py runworker`, which registers if need be and then runs."""
+    arguments.add_common(parser)
+    arguments.add_api_url(
+        parser,
+        required=False,
+        help_text="where to register, and to be used instead of the registration's own URL",
+    )
+    arguments.add_registration(parser)
+    arguments.add_auth_mode(parser)
+    arguments.add_capacity(parser, "at most so many runs at a time; also what is registered (1)")
+    arguments.add_execution(parser)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pipedai-worker",
+        description="Executes the runs that PipedAI assigns to this machine.",
+        epilog="Exit codes: 0 done; 1 failed; 2 bad arguments or configuration; 3 the token is dead;"
+        " 4 the URL is not a PipedAI API; 5 this registration is already at work.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(handler=None)
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+
+    version = subparsers.add_parser("version", help="print the version")
+    version.set_defaults(handler=lambda _: print(__version__))
+
+    register = subparsers.add_parser("register", help="exchange a wrk_ token for a registration")
+    arguments.add_common(register)
+    arguments.add_api_url(register, required=True, help_text="for example https://api.example.com")
+    arguments.add_registration(register)
+    arguments.add_auth_mode(register)
+    arguments.add_capacity(register, "how many runs this worker takes at a time (default 1)")
+    register.set_defaults(handler=commands.register)
+
+    run = subparsers.add_parser("run", help="poll for runs and execute them until SIGTERM")
+    arguments.add_common(run)
+    arguments.add_api_url(run, required=False, help_text="instead of the registration's own")
+    arguments.add_auth_mode(run)
+    arguments.add_capacity(run, "at most so many at a time; what the API says is the limit anyway")
+    arguments.add_execution(run)
+    run.set_defaults(handler=commands.run)
+    return parser

@@ -1,0 +1,149 @@
+"""What each command does with its parsed options; whatever goes wrong ends as one `Exit`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipedai_worker import config as configuration
+from pipedai_worker import exits, registration
+from pipedai_worker.api import Api, ApiError, NotOurApi, Refused, TokenRefused, normalize_url
+from pipedai_worker.arguments import TOKEN_VARIABLE
+from pipedai_worker.config import ConfigError, WorkerConfig
+from pipedai_worker.executors.base import Executor
+from pipedai_worker.executors.command import CommandExecutor
+from pipedai_worker.exits import Exit
+from pipedai_worker.journal import AlreadyRunning, Journal
+from pipedai_worker.logs import get_logger
+from pipedai_worker.loop import Fatal, Loop, Settings
+
+log = get_logger(__name__)
+
+
+def register(options: argparse.Namespace) -> None:
+    """`register`: writes the configuration."""
+    with _one_sentence():
+        _register(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """`run`: works until it is told to stop."""
+    with _one_sentence():
+        _run(options, WorkerConfig.load(options.config))
+
+
+def register_and_run(options: argparse.Namespace) -> None:
+    """`manage.py runworker`: registers if there is no configuration yet, then works."""
+    with _one_sentence():
+        if not options.config.exists():
+            _register(options)
+        _run(options, WorkerConfig.load(options.config))
+
+
+def _register(options: argparse.Namespace) -> WorkerConfig:
+    token = options.token or os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise Exit(exits.BAD_CONFIG, f"Give the registration token in {TOKEN_VARIABLE} or --token.")
+    if not options.api_url:
+        raise Exit(exits.BAD_CONFIG, "Give the API's URL in --api-url.")
+    api = _api(options, options.api_url)
+    wanted = registration.Registration(
+        token=token.strip(),
+        hostname=options.hostname,
+        label=options.label,
+        auth_mode=options.auth_mode,
+        max_concurrency=options.max_concurrency or 1,
+    )
+    try:
+        return registration.register(api, wanted, options.config)
+    except TokenRefused as refused:
+        raise Exit(
+            exits.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
+        ) from None
+    except registration.AnswerLost as lost:
+        raise Exit(
+            exits.ERROR, f"{lost}. The token may be used up: if it is refused next, mint a new one."
+        ) from None
+
+
+def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
+    if configuration.readable_by_others(options.config):
+        log.warning("%s holds a token and others may read it: chmod 600 it", options.config)
+    api = _api(options, options.api_url or config.api_url, config)
+    if api.url.startswith("http://") and not _is_loopback(api.url):
+        log.warning("%s is not https: the token travels in plain text", api.url)
+    state = configuration.state_directory(options.config) / config.worker_id
+    try:
+        journal = Journal(state)
+    except AlreadyRunning:
+        raise Exit(
+            exits.ALREADY_RUNNING, f"Another process already works with {options.config}."
+        ) from None
+    except OSError as error:
+        raise Exit(exits.BAD_CONFIG, f"{state} can't be used: {error.strerror}.") from None
+    settings = Settings(
+        max_concurrency=options.max_concurrency or config.max_concurrency,
+        drain_seconds=options.drain_seconds,
+        once=options.once,
+        extra_environment=tuple(options.pass_env),
+    )
+    try:
+        Loop(api, journal, _executor(options), settings).run()
+    except Fatal as fatal:
+        if isinstance(fatal.cause, (TokenRefused, Refused)):
+            raise Exit(
+                exits.DEAD_TOKEN,
+                f"The API refuses this worker's token ({fatal}): it was revoked or replaced, or the worker"
+                " was deregistered. Register again with a new wrk_ token.",
+            ) from None
+        raise fatal.cause from None
+
+
+def _executor(options: argparse.Namespace) -> Executor:
+    try:
+        argv = shlex.split(options.command or "")
+    except ValueError as error:
+        raise Exit(exits.BAD_CONFIG, f"--command can't be read: {error}.") from None
+    if not argv:
+        raise Exit(exits.BAD_CONFIG, "--command names no program.")
+    return CommandExecutor(argv)
+
+
+def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
+    try:
+        return Api(
+            normalize_url(url),
+            token=config.worker_token if config else "",
+            worker_id=config.worker_id if config else "",
+            proxy=options.proxy,
+            ca_file=_readable(options.ca_file),
+        )
+    except ValueError as error:
+        raise Exit(exits.BAD_CONFIG, str(error)) from None
+    except OSError as error:
+        raise Exit(exits.BAD_CONFIG, f"--ca-file can't be used: {error}.") from None
+
+
+def _readable(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _is_loopback(url: str) -> bool:
+    host = url.partition("://")[2].partition("/")[0]
+    return host.startswith(("localhost", "127.", "[::1]"))
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise Exit(exits.BAD_CONFIG, str(error)) from None
+    except NotOurApi as error:
+        raise Exit(exits.NOT_OUR_API, f"{error} Check the API's URL.") from None
+    except ApiError as error:
+        raise Exit(exits.ERROR, str(error)) from None

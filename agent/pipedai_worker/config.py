@@ -1,0 +1,90 @@
+"""The worker's registration, kept in a 0600 JSON file: who it is, its token, and where its API is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pipedai_worker import durable
+
+DEFAULT_PATH = Path("~/.pipedai/worker.json")
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message is one sentence for the operator."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """One worker's registration. `api_url` has no path of ours and no trailing slash."""
+
+    worker_id: str
+    worker_token: str = field(repr=False)
+    api_url: str
+    workspace_id: str
+    max_concurrency: int | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically with mode 0600. Raises OSError."""
+        durable.private_directory(path.parent)
+        durable.write_json(
+            path,
+            {
+                "workerId": self.worker_id,
+                "workerToken": self.worker_token,
+                "apiUrl": self.api_url,
+                "workspaceId": self.workspace_id,
+                "isPool": False,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> WorkerConfig:
+        """Read the file. Raises ConfigError with a sentence that says what to do."""
+        try:
+            content = durable.read_json_object(path)
+        except FileNotFoundError:
+            raise ConfigError(f"There is no {path}: register this worker first.") from None
+        except OSError as error:
+            raise ConfigError(f"{path} can't be read: {error.strerror}.") from None
+        except ValueError:
+            raise ConfigError(f"{path} is not a worker's configuration (JSON object).") from None
+        if content.get("isPool"):
+            raise ConfigError(f"{path} belongs to a pool worker, which this program is not.")
+        maximum = content.get("maxConcurrency")
+        if maximum is not None and (type(maximum) is not int or maximum < 1):
+            raise ConfigError(f"maxConcurrency in {path} must be a whole number of 1 or more.")
+        return cls(
+            worker_id=_uuid(content, "workerId", path),
+            worker_token=_text(content, "workerToken", path),
+            api_url=_text(content, "apiUrl", path),
+            workspace_id=str(content.get("workspaceId") or ""),
+            max_concurrency=maximum,
+        )
+
+
+def readable_by_others(path: Path) -> bool:
+    """Whether the group or the world may read the file, which holds a token."""
+    return bool(os.stat(path).st_mode & 0o077)
+
+
+def state_directory(config_path: Path) -> Path:
+    """Where this registration's spooled outcomes and runs in hand are kept: beside its configuration."""
+    return config_path.with_name(f"{config_path.stem}.state")
+
+
+def _text(content: dict[str, Any], key: str, path: Path) -> str:
+    value = content.get(key)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{path} has no {key}: register this worker again.")
+    return value
+
+
+def _uuid(content: dict[str, Any], key: str, path: Path) -> str:
+    try:
+        return str(UUID(_text(content, key, path)))
+    except ValueError:
+        raise ConfigError(f"{key} in {path} is not a UUID: register this worker again.") from None

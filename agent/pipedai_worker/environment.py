@@ -1,0 +1,27 @@
+"""The environment that a run's program gets: an allow-list, so that this machine's secrets stay here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+# What programs need to find themselves, their settings, the language, and a way out to the network.
+ALLOWED = frozenset(
+    """
+    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TERM TMPDIR NO_COLOR
+    XDG_CONFIG_HOME XDG_DATA_HOME XDG_CACHE_HOME XDG_STATE_HOME XDG_RUNTIME_DIR
+    HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy
+    SSL_CERT_FILE SSL_CERT_DIR NODE_EXTRA_CA_CERTS CURL_CA_BUNDLE REQUESTS_CA_BUNDLE
+    """.split()
+)
+ALLOWED_PREFIX = "LC_"
+
+
+def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
+    """This process's environment, cut down to the allow-list and the names in `extra`."""
+    names = ALLOWED.union(extra)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in names or name.startswith(ALLOWED_PREFIX)
+    }

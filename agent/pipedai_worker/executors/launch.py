@@ -1,0 +1,28 @@
+"""Launches an executor's program, and says so in one way when it can't be launched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipedai_worker.executors.base import Job
+from pipedai_worker.outcome import FAILED, INFRA, Outcome
+from pipedai_worker.process import Program
+from pipedai_worker.prompt import stdin_text
+
+
+def launch(job: Job, argv: Sequence[str]) -> Program | Outcome:
+    """The running program, or the outcome when there is none: this machine's fault, so it is retried."""
+    try:
+        program = Program(
+            argv,
+            stdin=stdin_text(job.run),
+            directory=job.directory,
+            environment=job.environment,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return Outcome(
+            FAILED, INFRA, error_message=f"{argv[0]} could not be launched on the worker: {reason}"
+        )
+    job.launched(program)
+    return program

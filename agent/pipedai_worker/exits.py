@@ -1,0 +1,19 @@
+"""The program's exit codes, and the exception that carries one with its sentence."""
+
+from __future__ import annotations
+
+OK = 0
+ERROR = 1
+BAD_CONFIG = 2
+DEAD_TOKEN = 3
+NOT_OUR_API = 4
+ALREADY_RUNNING = 5
+
+
+class Exit(Exception):  # noqa: N818 - not always an error
+    """End the program with this code, having said this."""
+
+    def __init__(self, code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

@@ -1,0 +1,60 @@
+"""Renews one run's lease while it is executed, and learns there whether it is to be stopped."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pipedai_worker.api import Api, Refused, TokenRefused, Unavailable
+from pipedai_worker.backoff import Backoff
+from pipedai_worker.stopping import StopReason, StopRequest
+
+# Three chances within each lease.
+BEATS_PER_LEASE = 3
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 60.0
+
+
+class Heartbeat:
+    """A context: beats in a thread of its own from entry to exit. The first beat is at once."""
+
+    def __init__(self, api: Api, run_id: str, stop: StopRequest) -> None:
+        self._api = api
+        self._run_id = run_id
+        self._stop = stop
+        self._ended = threading.Event()
+        self._interval = LONGEST_SECONDS / BEATS_PER_LEASE
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {run_id}", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Not joined: a beat may be waiting for a slow answer, which no longer matters.
+        self._ended.set()
+
+    def _beat(self) -> None:
+        backoff = Backoff()
+        delay = 0.0
+        while not self._ended.wait(delay):
+            try:
+                answer = self._api.heartbeat(self._run_id)
+            except Unavailable as error:
+                delay = min(backoff.next_delay(error.retry_after), self._interval)
+            except TokenRefused:
+                self._stop.request(StopReason.TOKEN_REFUSED)
+                return
+            except Refused:
+                self._stop.request(StopReason.LOST)
+                return
+            else:
+                backoff.reset()
+                delay = self._interval = self._next_interval(answer)
+                if answer.get("cancelRequested"):
+                    self._stop.request(StopReason.CANCELED)
+
+    def _next_interval(self, answer: dict[str, Any]) -> float:
+        left = self._api.seconds_until(answer.get("leaseExpiresAt"))
+        if left is None:
+            return self._interval
+        return min(max(left / BEATS_PER_LEASE, SHORTEST_SECONDS), LONGEST_SECONDS)

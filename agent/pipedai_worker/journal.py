@@ -1,0 +1,89 @@
+"""The runs in hand and the outcomes not yet reported, on disk, so that a killed worker's successor knows them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pipedai_worker import durable
+from pipedai_worker.logs import get_logger
+
+log = get_logger(__name__)
+Entry = TypeVar("Entry")
+
+CLAIMING, CLAIMED = "claiming", "claimed"
+
+
+class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
+    """Another process works with this registration."""
+
+
+@dataclass(frozen=True)
+class HeldRun:
+    """A run in hand: how it was claimed, and what of it may have to be cleaned up. No secret, no prompt."""
+
+    run_id: str
+    claim_id: str
+    phase: str = CLAIMING
+    scratch: str | None = None
+    pid: int | None = None
+    process_started: str | None = None
+
+
+class Journal:
+    """One registration's state directory. Only one process at a time may hold it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises AlreadyRunning, or OSError when the directory can't be used."""
+        self._held = durable.private_directory(directory / "held")
+        self._outcomes = durable.private_directory(directory / "outcomes")
+        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise AlreadyRunning from None
+
+    def hold(self, run: HeldRun) -> HeldRun:
+        """Write down that this run is in hand, or what changed about it. Raises OSError."""
+        durable.write_json(self._held / f"{run.run_id}.json", asdict(run))
+        return run
+
+    def update(self, run: HeldRun, **changes: Any) -> HeldRun:
+        """`hold()` with some fields changed."""
+        return self.hold(replace(run, **changes))
+
+    def release(self, run_id: str) -> None:
+        """The run is no longer in hand."""
+        durable.remove(self._held / f"{run_id}.json")
+
+    def held(self) -> list[HeldRun]:
+        """The runs that were in hand when this was last written."""
+        return list(_read_all(self._held, lambda _, content: HeldRun(**content)))
+
+    def put_outcome(self, run_id: str, body: dict[str, Any]) -> None:
+        """Keep an outcome until it is settled. Raises OSError."""
+        durable.write_json(self._outcomes / f"{run_id}.json", body)
+
+    def drop_outcome(self, run_id: str) -> None:
+        """The API has answered for good."""
+        durable.remove(self._outcomes / f"{run_id}.json")
+
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """What is still to be reported, by run."""
+        return dict(_read_all(self._outcomes, lambda run_id, content: (run_id, content)))
+
+
+def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> Iterator[Entry]:
+    for path in sorted(directory.glob("*.json")):
+        try:
+            yield make(str(UUID(path.stem)), durable.read_json_object(path))
+        except (OSError, ValueError, TypeError) as error:
+            # Kept for a person to look at, out of the way of the next start.
+            log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
+            path.rename(path.with_suffix(".unreadable"))

@@ -1,0 +1,71 @@
+"""Ends what a killed worker's runs left running, and never signals a process that no run of ours started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipedai_worker import identity
+from pipedai_worker.journal import HeldRun
+from pipedai_worker.logs import get_logger
+
+log = get_logger(__name__)
+
+# Every program of a run inherits this variable, with the claim's id: nobody else has it by chance.
+MARK = "PIPEDAI_CLAIM_ID"
+TERM_GRACE_SECONDS = 2.0
+
+
+def end_orphans(run: HeldRun) -> None:
+    """End the run's program, its process group, and (on Linux) whatever else carries the run's mark."""
+    if run.pid is not None and run.process_started and run.pid != os.getpid():
+        # While its leader lives, the group's number belongs to it.
+        if identity.start_time(run.pid) == run.process_started:
+            log.warning("run %s: ending the program that was left running", run.run_id)
+            _signal_group(run.pid, signal.SIGTERM)
+            _wait_for_end(run.pid, run.process_started)
+            if identity.start_time(run.pid) == run.process_started:
+                _signal_group(run.pid, signal.SIGKILL)
+    end_marked(run.claim_id)
+
+
+def end_marked(claim_id: str) -> None:
+    """Kill the processes of one run that left its process group or outlived the leader of it (Linux)."""
+    for _ in range(10):
+        found = list(_marked(claim_id))
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.02)
+
+
+def _marked(claim_id: str) -> Iterator[int]:
+    if not sys.platform.startswith("linux") or not claim_id:
+        return
+    wanted = f"{MARK}={claim_id}".encode()
+    own = os.getpid()
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit() or int(directory.name) == own:
+            continue
+        with contextlib.suppress(OSError):
+            # A process that has ended and waits to be reaped has no environment any more.
+            if wanted in (directory / "environ").read_bytes().split(b"\0"):
+                yield int(directory.name)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _wait_for_end(pid: int, started: str) -> None:
+    deadline = time.monotonic() + TERM_GRACE_SECONDS
+    while time.monotonic() < deadline and identity.start_time(pid) == started:
+        time.sleep(0.05)

@@ -1,0 +1,37 @@
+"""Reports an outcome until the API has answered for good; until then it stays on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipedai_worker.api import Api, Refused
+from pipedai_worker.journal import Journal
+from pipedai_worker.logs import get_logger
+from pipedai_worker.outcome import bare
+from pipedai_worker.patience import until_answered
+
+log = get_logger(__name__)
+
+
+def report(
+    api: Api, journal: Journal, run_id: str, body: dict[str, Any], wait: Callable[[float], bool]
+) -> None:
+    """Send `complete` and drop the spooled outcome on 2xx or a final 4xx.
+
+    Raises GaveUp when `wait` says so, and TokenRefused; the outcome then waits for the next start.
+    """
+    try:
+        try:
+            until_answered(lambda: api.complete(run_id, body), wait)
+        except Refused as refused:
+            if refused.status != 400 or body == bare(body):
+                raise
+            # Better a bare outcome than a run that is lost and done again.
+            log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
+            until_answered(lambda: api.complete(run_id, bare(body)), wait)
+    except Refused as refused:
+        log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
+    else:
+        log.info("run %s %s", run_id, body.get("status"))
+    journal.drop_outcome(run_id)

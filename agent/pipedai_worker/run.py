@@ -1,0 +1,202 @@
+"""The life of one run on this machine: claim, start, execute, spool the outcome, report it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pipedai_worker import mcp, orphans
+from pipedai_worker.api import Api, Refused, TokenRefused
+from pipedai_worker.assigned import AssignedRun
+from pipedai_worker.environment import allowed
+from pipedai_worker.executors.base import Execution, Executor, Job
+from pipedai_worker.heartbeat import Heartbeat
+from pipedai_worker.journal import CLAIMED, HeldRun, Journal
+from pipedai_worker.logs import get_logger, known_secrets
+from pipedai_worker.outcome import CANCELED, CLIENT, FAILED, INFRA, NONE, TIMED_OUT, Outcome
+from pipedai_worker.patience import GaveUp, until_answered
+from pipedai_worker.process import Program
+from pipedai_worker.redact import Redactor
+from pipedai_worker.reporting import report
+from pipedai_worker.scratch import Scratch
+from pipedai_worker.stopping import StopReason, StopRequest
+
+log = get_logger(__name__)
+
+# SIGTERM to SIGKILL. The API gives a timed-out run 60 s to say so; a stopping worker has less.
+TERM_GRACE_SECONDS = 10.0
+SHUTDOWN_TERM_GRACE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all runs of this worker share."""
+
+    api: Api
+    journal: Journal
+    executor: Executor
+    # Names of environment variables to hand on beside the allow-list.
+    extra_environment: tuple[str, ...]
+    # Sleeps; answers whether the worker takes nothing new any more.
+    draining: Callable[[float], bool]
+    # Sleeps; answers whether the worker's time is over.
+    leaving: Callable[[float], bool]
+    # Told a run's id once its claim was granted.
+    claimed: Callable[[str], None]
+
+
+class Run:
+    """One run in hand."""
+
+    def __init__(self, assigned: AssignedRun, claim_id: str, around: Surroundings) -> None:
+        self.assigned = assigned
+        self.stop = StopRequest()
+        self.refused = False
+        self._held = HeldRun(assigned.id, claim_id)
+        self._around = around
+        self._redactor = Redactor(assigned.mcp_headers.values())
+
+    def live(self) -> None:
+        """All of it, in the calling thread. Raises TokenRefused, and OSError when the disk fails."""
+        run_id = self.assigned.id
+        known_secrets.add(run_id, self.assigned.mcp_headers.values())
+        try:
+            self._held = self._around.journal.hold(self._held)
+            self._claim_and_execute()
+        except GaveUp:
+            # Unanswered: what is on disk tells the next start to find out.
+            log.info("run %s: left to the next start", run_id)
+        finally:
+            known_secrets.remove(run_id)
+
+    def _claim_and_execute(self) -> None:
+        around, run_id = self._around, self.assigned.id
+        try:
+            state = until_answered(
+                lambda: around.api.claim(run_id, self._held.claim_id), around.draining
+            )
+        except Refused as refused:
+            log.info("run %s not claimed: %s", run_id, refused)
+            self.refused = True
+            around.journal.release(run_id)
+            return
+        self._held = around.journal.update(self._held, phase=CLAIMED)
+        around.claimed(run_id)
+        log.info(
+            "run %s claimed: %r, attempt %d",
+            run_id,
+            self.assigned.trigger_name,
+            self.assigned.attempt,
+        )
+        with Heartbeat(around.api, run_id, self.stop):
+            outcome = self._execute(state)
+            if outcome is None:
+                around.journal.release(run_id)
+            else:
+                self._report(outcome)
+
+    def _report(self, outcome: Outcome) -> None:
+        body, run_id = outcome.body(), self.assigned.id
+        try:
+            self._around.journal.put_outcome(run_id, body)
+        except OSError as error:
+            log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+        self._around.journal.release(run_id)
+        report(self._around.api, self._around.journal, run_id, body, self._around.leaving)
+
+    def _execute(self, state: dict[str, object]) -> Outcome | None:
+        """The outcome to report, or None when the run is not ours any more."""
+        if (why := mcp.refusal(self.assigned)) is not None:
+            return Outcome(FAILED, CLIENT, error_message=why)
+        if state.get("cancelRequested"):
+            return Outcome(CANCELED)
+        try:
+            self._start()
+            execution = self._execute_in_scratch()
+        except Refused as refused:
+            log.warning("run %s not started: %s", self.assigned.id, refused)
+            return None
+        except TokenRefused:
+            self.stop.request(StopReason.TOKEN_REFUSED)
+            execution = Execution(Outcome(FAILED), StopReason.TOKEN_REFUSED)
+        except OSError as error:
+            return Outcome(
+                FAILED, INFRA, error_message=f"The worker could not run it: {error.strerror}"
+            )
+        if execution.stopped_by is None:
+            return execution.outcome
+        log.info("run %s stopped: %s", self.assigned.id, execution.stopped_by.value)
+        return self._stopped_outcome(execution.outcome, execution.stopped_by)
+
+    def _start(self) -> None:
+        """Raises Refused, TokenRefused, and GaveUp when the worker's time is over."""
+        state = until_answered(
+            lambda: self._around.api.start(self.assigned.id), self._around.leaving
+        )
+        if state.get("cancelRequested"):
+            self.stop.request(StopReason.CANCELED)
+
+    def _execute_in_scratch(self) -> Execution:
+        scratch = Scratch()
+        try:
+            self._held = self._around.journal.update(self._held, scratch=str(scratch.root))
+            scratch.write_mcp_config(mcp.configuration(self.assigned))
+            return self._around.executor.execute(self._job(scratch))
+        finally:
+            # Whatever the program left outside its process group, then its files.
+            orphans.end_marked(self._held.claim_id)
+            scratch.remove()
+
+    def _job(self, scratch: Scratch) -> Job:
+        environment = allowed(self._around.extra_environment)
+        environment[orphans.MARK] = self._held.claim_id
+        environment["PIPEDAI_RUN_ID"] = self.assigned.id
+        deadline = time.monotonic() + self.assigned.timeout_seconds
+
+        def should_stop() -> StopReason | None:
+            if self.stop.reason is None and time.monotonic() >= deadline:
+                self.stop.request(StopReason.TIMED_OUT)
+            return self.stop.reason
+
+        return Job(
+            run=self.assigned,
+            directory=scratch.work,
+            mcp_config=scratch.mcp_config,
+            environment=environment,
+            redactor=self._redactor,
+            should_stop=should_stop,
+            term_grace=self._term_grace,
+            launched=self._launched,
+        )
+
+    def _term_grace(self) -> float:
+        return SHUTDOWN_TERM_GRACE_SECONDS if self.stop.hasty else TERM_GRACE_SECONDS
+
+    def _launched(self, program: Program) -> None:
+        try:
+            self._held = self._around.journal.update(
+                self._held, pid=program.pid, process_started=program.started
+            )
+        except OSError as error:
+            log.warning("run %s: its process can't be noted on disk: %s", self.assigned.id, error)
+
+    def _stopped_outcome(self, known: Outcome, reason: StopReason) -> Outcome | None:
+        if reason is StopReason.LOST:
+            return None
+        if reason is StopReason.CANCELED:
+            return replace(known, status=CANCELED, fault_class=NONE, error_message="")
+        if reason is StopReason.TIMED_OUT:
+            limit = f"{self.assigned.timeout_seconds:g}"
+            return replace(
+                known,
+                status=TIMED_OUT,
+                fault_class=CLIENT,
+                error_message=f"Stopped after its time limit of {limit} s.",
+            )
+        return replace(
+            known,
+            status=FAILED,
+            fault_class=INFRA,
+            error_message="The worker was stopped before the run ended.",
+        )

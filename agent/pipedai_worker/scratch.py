@@ -1,0 +1,43 @@
+"""A run's place on disk: an empty working directory, and beside it the MCP configuration, both private."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipedai_worker import durable
+from pipedai_worker.logs import get_logger
+
+log = get_logger(__name__)
+
+PREFIX = "pipedai-run-"
+
+
+class Scratch:
+    """Made under the system's temporary directory, so that no project around it lends its settings to the run."""
+
+    def __init__(self) -> None:
+        """Raises OSError."""
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.work = self.root / "work"
+        self.work.mkdir(mode=0o700)
+        self.mcp_config = self.root / "mcp.json"
+
+    def write_mcp_config(self, content: bytes) -> None:
+        """Write the file that holds the run's secrets. Raises OSError."""
+        durable.write_private(self.mcp_config, content)
+
+    def remove(self) -> None:
+        """Remove everything the run left here."""
+        remove(self.root)
+
+
+def remove(root: Path) -> None:
+    """Remove a scratch directory; refuses anything that isn't one. The secrets go first."""
+    if not root.name.startswith(PREFIX) or root.is_symlink():
+        return
+    (root / "mcp.json").unlink(missing_ok=True)
+    shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        log.warning("%s could not be removed altogether", root)
