@@ -1,1 +1,1 @@
-"""A private PostgreSQL server from a pip package, and the Django engine that starts it when needed."""
+"""A private PostgreSQL from a pip package, and the Django engine that starts it when needed."""

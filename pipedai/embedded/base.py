@@ -1,16 +1,35 @@
-"""The Django engine `pipedai.embedded`: PostgreSQL's own, started when the first connection needs it."""
+"""The Django engine `pipedai.embedded`: PostgreSQL, started when a connection first needs it."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from django.db.backends.postgresql import base
+from django.db.backends.postgresql import base, client
 
 from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres
 
 
+class DatabaseClient(client.DatabaseClient):
+    """`manage.py dbshell`, with the psql that came with the server."""
+
+    @classmethod
+    def settings_dict_to_cmd_args_env(
+        cls, settings_dict: dict[str, Any], parameters: Iterable[str]
+    ) -> tuple[list[str], dict[str, str]]:
+        server = EmbeddedPostgres(settings_dict["DATA_DIR"])
+        environment = server.environment(settings_dict["NAME"])
+        return [str(wheel_bin() / "psql"), *parameters], environment
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Connects; only when that fails without the server's word, has the server started and tries again."""
+    """Connects; only if that fails without a word of the server's, has it started and tries again.
+
+    DATA_DIR of the database's settings says where the server lives; it needs no user or host.
+    """
+
+    client_class = DatabaseClient
 
     @cached_property
     def server(self) -> EmbeddedPostgres:
@@ -18,6 +37,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return EmbeddedPostgres(self.settings_dict["DATA_DIR"])
 
     def get_connection_params(self) -> dict[str, Any]:
+        """psycopg's arguments; without a password before the server's first start."""
         params: dict[str, Any] = super().get_connection_params()
         try:
             return params | self.server.connection_params(params["dbname"])
@@ -25,6 +45,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise self.Database.OperationalError(str(error)) from error
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Connect, starting the server if nothing answers."""
         try:
             return super().get_new_connection(conn_params)
         except self.Database.OperationalError as error:

@@ -1,137 +1,175 @@
 """Makes the database cluster: whole, with its roles and its database, or not at all."""
 
+import contextlib
 import os
+import pwd
 import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipedai.embedded import passwords, tuning
 from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import ServerUser, bin_dir, run
+from pipedai.embedded.programs import Outcome, User, run
 
 DATABASE = "pipedai"
 
+# initdb and single-user mode insist on an account, which SERVER_UID has not. Every distribution has
+# `bin` (Linux Standard Base) and nothing runs as it; `nobody`, if need be, for this half second.
+_LENT_ACCOUNTS = ("bin", "nobody")
 
-def ensure(layout: Layout, *, start_lock: int) -> None:
-    """Have a cluster of our major version with known passwords; the server must not run.
 
-    The programs inherit the start lock, so that nobody meddles while they outlive a killed starter.
+@dataclass(frozen=True)
+class ClusterMaker:
+    """Makes and mends the cluster of a layout; to be used under the start lock, no server alive.
+
+    Its programs inherit the start lock: if we are killed, nobody else meddles before they end.
     """
-    kept = passwords.read(layout.passwords)
-    if not layout.cluster.exists():
-        kept = kept or passwords.generate()
-        passwords.write(layout.passwords, kept)
-        _create(layout, kept, start_lock)
-    layout.verify_cluster()
-    _verify_version(layout)
-    if kept is None:
-        kept = passwords.generate()
-        passwords.write(layout.passwords, kept)
-        _execute(layout.cluster, layout.server_user, _password_statements(kept), start_lock)
 
+    layout: Layout
+    programs: Path
+    start_lock: int
 
-def _create(layout: Layout, kept: dict[str, str], start_lock: int) -> None:
-    user = layout.server_user
-    for leftover in layout.data_dir.glob("postgres.new-*"):
-        shutil.rmtree(leftover)
-    draft = layout.data_dir / f"postgres.new-{secrets.token_hex(4)}"
-    with explaining(f"make {draft}"):
-        draft.mkdir(mode=0o700)
-        if not user.is_us:
-            os.chown(draft, user.uid, user.gid)
-    try:
-        _initdb(draft, user, start_lock)
-        _execute(
-            draft,
-            user,
-            [
-                f"CREATE ROLE {passwords.APPLICATION} LOGIN CREATEDB",
-                *_password_statements(kept),
-                f"CREATE DATABASE {DATABASE} OWNER {passwords.APPLICATION}",
-            ],
-            start_lock,
+    def ensure(self) -> None:
+        """Have a cluster of our major version whose passwords we know."""
+        kept = passwords.read(self.layout.passwords)
+        if not self.layout.cluster.exists():
+            if kept is None:
+                kept = passwords.generate()
+                passwords.write(self.layout.passwords, kept)
+            self._create(kept)
+        self.layout.verify_cluster()
+        self._verify_version()
+        if kept is None:
+            kept = passwords.generate()
+            statements = _password_statements(kept)
+            self._execute(statements, self.layout.cluster, self.layout.server_user)
+            passwords.write(self.layout.passwords, kept)
+
+    def _create(self, kept: dict[str, str]) -> None:
+        """Make it under another name first: what a killed starter leaves is never taken for it."""
+        layout = self.layout
+        with explaining(f"remove an unfinished cluster in {layout.data_dir}"):
+            for unfinished in layout.data_dir.glob("postgres.new-*"):
+                shutil.rmtree(unfinished)
+        draft = layout.data_dir / f"postgres.new-{secrets.token_hex(8)}"
+        maker = _maker(layout.server_user)
+        try:
+            with explaining(f"make {layout.cluster}"):
+                draft.mkdir(mode=0o700)
+                if not maker.is_us:
+                    os.chown(draft, maker.uid, maker.gid)
+            self._initdb(draft, maker)
+            self._execute(
+                [
+                    f"CREATE ROLE {passwords.APPLICATION} LOGIN CREATEDB",
+                    *_password_statements(kept),
+                    f"CREATE DATABASE {DATABASE} OWNER {passwords.APPLICATION}",
+                ],
+                draft,
+                maker,
+            )
+            if maker != layout.server_user:
+                _hand_over(draft, layout.server_user)
+            with explaining(f"make {layout.cluster}"):
+                draft.rename(layout.cluster)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def _initdb(self, draft: Path, maker: User) -> None:
+        made = run(
+            self.programs / "initdb",
+            f"--pgdata={draft}",
+            f"--username={passwords.SUPERUSER}",
+            "--auth=reject",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--no-instructions",
+            *(["--no-sync"] if tuning.fast_unsafe() else []),
+            *tuning.as_arguments(tuning.DEFAULTS),
+            user=maker,
+            inherit=[self.start_lock],
         )
-        with explaining(f"make {layout.cluster}"):
-            draft.rename(layout.cluster)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        self._verify_done(made)
+        # By its owner: root writes nothing into a directory of somebody else's.
+        rules = draft / "pg_hba.conf"
+        given = "local all all scram-sha-256\n"
+        self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=maker, stdin=given))
 
+    def _execute(self, statements: list[str], cluster: Path, user: User) -> None:
+        """Run statements, one a line, in single-user mode: without a server or a password."""
+        settings = {
+            **tuning.DISCREET,
+            "exit_on_error": "on",
+            "password_encryption": "scram-sha-256",
+            **({"fsync": "off"} if tuning.fast_unsafe() else {}),
+        }
+        done = run(
+            self.programs / "postgres",
+            "--single",
+            "-D",
+            cluster,
+            *tuning.as_arguments(settings),
+            "template1",
+            user=user,
+            stdin="".join(f"{statement}\n" for statement in statements),
+            inherit=[self.start_lock],
+        )
+        self._verify_done(done)
 
-def _initdb(cluster: Path, user: ServerUser, start_lock: int) -> None:
-    made = run(
-        bin_dir() / "initdb",
-        f"--pgdata={cluster}",
-        f"--username={passwords.SUPERUSER}",
-        "--auth=reject",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--locale-provider=builtin",
-        "--builtin-locale=C.UTF-8",
-        "--no-instructions",
-        *(["--no-sync"] if tuning.fast_unsafe() else []),
-        *tuning.as_arguments(tuning.DEFAULTS),
-        user=user,
-        inherit=[start_lock],
-    )
-    if made.code:
-        raise EmbeddedPostgresError(f"Cannot make a database in {cluster.parent}: {made.reason}.")
-    # Written as the server's user: root writes nothing into a directory of somebody else's.
-    ruled = run(
-        "/bin/sh",
-        "-c",
-        'cat > "$1"',
-        "sh",
-        cluster / "pg_hba.conf",
-        user=user,
-        stdin="local all all scram-sha-256\n",
-    )
-    if ruled.code:
-        raise EmbeddedPostgresError(f"Cannot make a database in {cluster.parent}: {ruled.reason}.")
+    def _verify_done(self, outcome: Outcome) -> None:
+        if outcome.code:
+            raise EmbeddedPostgresError(
+                f"Cannot set up a database in {self.layout.data_dir}: {outcome.reason}."
+            )
+
+    def _verify_version(self) -> None:
+        cluster = self.layout.cluster
+        try:
+            made_by = (cluster / "PG_VERSION").read_text().strip()
+        except OSError:
+            raise EmbeddedPostgresError(
+                f"{cluster} holds no PostgreSQL cluster: move it away, or set PIPEDAI_DATA_DIR."
+            ) from None
+        said = run(self.programs / "postgres", "--version", user=self.layout.server_user)
+        self._verify_done(said)
+        ours = said.text.split()[2]  # "postgres (PostgreSQL) 18.6"
+        if made_by != ours.split(".")[0]:
+            raise EmbeddedPostgresError(
+                f"{cluster} was made by PostgreSQL {made_by} and this is {ours}: with the release"
+                f" that made it run `manage.py pg dump FILE`, then move {cluster} away,"
+                " and with this one run `manage.py pg restore FILE`."
+            )
 
 
 def _password_statements(kept: dict[str, str]) -> list[str]:
     return [f"ALTER ROLE {role} PASSWORD '{password}'" for role, password in kept.items()]
 
 
-def _execute(cluster: Path, user: ServerUser, statements: list[str], start_lock: int) -> None:
-    """Run statements in single-user mode, which needs no password; through stdin, as they hold some."""
-    ended = run(
-        bin_dir() / "postgres",
-        "--single",
-        "-D",
-        cluster,
-        *tuning.as_arguments(
-            {
-                "exit_on_error": "on",
-                "log_min_error_statement": "panic",
-                "log_error_verbosity": "terse",
-                "password_encryption": "scram-sha-256",
-            }
-        ),
-        "template1",
-        user=user,
-        stdin="".join(f"{statement}\n" for statement in statements),
-        inherit=[start_lock],
+def _maker(server_user: User) -> User:
+    """Who is to make the cluster: the server's user, or a lent account if that has none."""
+    if server_user.is_us:
+        return server_user
+    with contextlib.suppress(KeyError):
+        pwd.getpwuid(server_user.uid)
+        return server_user
+    for name in _LENT_ACCOUNTS:
+        with contextlib.suppress(KeyError):
+            account = pwd.getpwnam(name)
+            return User(account.pw_uid, account.pw_gid)
+    raise EmbeddedPostgresError(
+        "PostgreSQL needs an account to make its database: add one named `postgres`."
     )
-    if ended.code:
-        raise EmbeddedPostgresError(
-            f"Cannot set up the database in {cluster.parent}: {ended.reason}."
-        )
 
 
-def _verify_version(layout: Layout) -> None:
-    try:
-        made_by = (layout.cluster / "PG_VERSION").read_text().strip()
-    except OSError:
-        raise EmbeddedPostgresError(
-            f"{layout.cluster} is no PostgreSQL cluster: move it away, or set PIPEDAI_DATA_DIR."
-        ) from None
-    # "postgres (PostgreSQL) 18.6"
-    ours = run(bin_dir() / "postgres", "--version", user=layout.server_user).text.split()[2]
-    if made_by != ours.split(".")[0]:
-        raise EmbeddedPostgresError(
-            f"{layout.cluster} was made by PostgreSQL {made_by} and this is {ours}: with the release that made it"
-            f" run `manage.py pg dump FILE`, move {layout.cluster} away, then run `manage.py pg restore FILE`."
-        )
+def _hand_over(draft: Path, owner: User) -> None:
+    """Give a tree to its owner, from the top, so that its maker cannot change it meanwhile."""
+    with explaining(f"give {draft} to {owner}"):
+        os.chown(draft, owner.uid, owner.gid, follow_symlinks=False)
+        for _, directories, files, at in os.fwalk(draft):
+            for name in (*directories, *files):
+                os.chown(name, owner.uid, owner.gid, dir_fd=at, follow_symlinks=False)

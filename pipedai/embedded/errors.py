@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded server cannot be used; the message is one sentence that says why, free of secrets."""
+    """The embedded server cannot be used; its message is one sentence on why, free of secrets."""
 
 
 @contextmanager

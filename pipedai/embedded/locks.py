@@ -1,4 +1,4 @@
-"""Tells whether a cluster's server lives, by locks that the kernel drops and by looking; never by a written pid."""
+"""Tells whether a server lives by locks that the kernel drops and by looking, never by a file."""
 
 import fcntl
 import os
@@ -13,30 +13,33 @@ from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 
 
 @contextmanager
-def starting(lock: Path, *, seconds: float) -> Iterator[int]:
-    """Be the only one who makes, starts or stops this server; gives the lock's file number."""
+def only_one(lock: Path, *, seconds: float) -> Iterator[int]:
+    """Be the only holder of the lock, waiting so long for it; gives its open file."""
     deadline = time.monotonic() + seconds
     with _opened(lock) as file:
         while not _try_lock(file):
             if time.monotonic() > deadline:
                 raise EmbeddedPostgresError(
-                    f"Another process has been busy with the database server for {seconds:.0f} seconds"
-                    f" (it holds {lock})."
+                    f"Another process has been busy with the database server"
+                    f" for {seconds:.0f} seconds and holds {lock}."
                 )
             time.sleep(0.02)
         yield file
 
 
 @contextmanager
-def to_hand_on(lock: Path) -> Iterator[int | None]:
-    """The run lock's file number, to be inherited by a new server; None while an old one holds it."""
+def if_free(lock: Path) -> Iterator[int | None]:
+    """Hold the lock and give its open file, or None if somebody holds it.
+
+    A program that inherits the open file holds the lock on until it and its children end.
+    """
     with _opened(lock) as file:
         yield file if _try_lock(file) else None
 
 
-def server_processes(cluster: Path) -> list[psutil.Process]:
-    """The PostgreSQL processes at work in `cluster`; a server's working directory is its cluster."""
-    return [process for process in psutil.process_iter() if _works_in(process, cluster)]
+def server_pids(cluster: Path) -> set[int]:
+    """The PostgreSQL processes at work in `cluster`, which is their working directory."""
+    return {process.pid for process in psutil.process_iter() if _works_in(process, cluster)}
 
 
 def _works_in(process: psutil.Process, cluster: Path) -> bool:

@@ -1,9 +1,8 @@
-"""Keeps the generated passwords of the server's two roles in a file that only its owner can read."""
+"""Keeps the generated passwords of the server's two roles in a file that only we can read."""
 
 import json
 import os
 import secrets
-import stat
 from pathlib import Path
 
 from pipedai.embedded.errors import EmbeddedPostgresError, explaining
@@ -19,32 +18,36 @@ def generate() -> dict[str, str]:
 
 def read(path: Path) -> dict[str, str] | None:
     """Each role's password; None if there is no file yet."""
-    try:
-        with explaining(f"read {path}"):
+    with explaining(f"read {path}"):
+        try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except EmbeddedPostgresError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        except FileNotFoundError:
             return None
-        raise
     with os.fdopen(file) as opened:
         found = os.fstat(file)
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise EmbeddedPostgresError(
-                f"{path} must be yours alone: run `chown` and `chmod 600` on it."
+                f"{path} must be yours alone (uid {os.geteuid()}, mode 600):"
+                " run `chown` and `chmod 600` on it."
             )
         try:
             kept = json.load(opened)
             return {role: str(kept[role]) for role in (SUPERUSER, APPLICATION)}
         except (ValueError, KeyError, TypeError):
-            raise EmbeddedPostgresError(
-                f"{path} is damaged: restore it, or remove it to have new passwords made."
-            ) from None
+            raise EmbeddedPostgresError(f"{path} is damaged: {HOW_TO_RENEW}.") from None
+
+
+HOW_TO_RENEW = (
+    "restore it, or remove it and run `manage.py pg stop` and then `manage.py pg start`,"
+    " which makes new passwords"
+)
 
 
 def write(path: Path, kept: dict[str, str]) -> None:
-    """Replace the file as a whole; a reader sees the old one or the new one."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    """Replace the file as a whole: a reader sees the old or the new; one writer at a time."""
+    draft = path.with_name(f"{path.name}.new")
     with explaining(f"write {path}"):
+        draft.unlink(missing_ok=True)
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(file, "w") as opened:
             json.dump(kept, opened)

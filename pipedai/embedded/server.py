@@ -1,22 +1,28 @@
-"""Starts, stops and describes a private PostgreSQL server; usable without Django."""
+"""Starts, stops and describes a private PostgreSQL server; needs no Django."""
 
-import os
+import contextlib
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from psycopg.pq import PGconn, Ping
 
-from pipedai.embedded import cluster, locks, passwords, tuning
-from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded import locks, passwords, tuning
+from pipedai.embedded.cluster import DATABASE, ClusterMaker
+from pipedai.embedded.errors import EmbeddedPostgresError, explaining
+from pipedai.embedded.installation import server_bin
 from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import Outcome, bin_dir, run
+from pipedai.embedded.programs import ENVIRONMENT, Outcome, run
 
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
+# How long a lock may be held by nobody we see, before that is a server we cannot see.
+_UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 
 
@@ -32,9 +38,9 @@ class Status:
 
 
 class EmbeddedPostgres:
-    """The server of one data directory. Every method may be called by any number of processes at once.
+    """The server of one data directory; any number of processes may use it at once.
 
-    Raises EmbeddedPostgresError, with one sentence, when the server cannot be used.
+    Every method raises EmbeddedPostgresError, with one sentence, if the server cannot be used.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -45,32 +51,40 @@ class EmbeddedPostgres:
 
     def ensure_running(self) -> None:
         """Return once the server answers, having made and started it where necessary."""
-        if self.answers():
-            return
-        self.layout.prepare_data_dir()
-        with locks.starting(self.layout.start_lock, seconds=_LOCK_SECONDS) as start_lock:
-            if not self.answers():
-                self.layout.verify_reachable()
+        if not self.answers():
+            self.layout.prepare_data_dir()
+            with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS) as start_lock:
                 self._start(start_lock)
+        if passwords.read(self.layout.passwords) is None:
+            raise EmbeddedPostgresError(
+                f"{self.layout.passwords} is gone: {passwords.HOW_TO_RENEW}."
+            )
 
     def stop(self) -> bool:
         """Stop the server, ending its sessions; False if none ran."""
-        if not self.layout.data_dir.is_dir():
+        if not self.layout.cluster.exists():
             return False
         self.layout.prepare_data_dir()
-        with locks.starting(self.layout.start_lock, seconds=_LOCK_SECONDS):
-            if not self._is_alive():
-                return False
-            self._pg_ctl_stop()
-            return True
+        with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS):
+            began = time.monotonic()
+            lived = False
+            while self._is_alive():
+                lived = True
+                if self._main_pid() is None:
+                    self._wait(began)
+                else:
+                    self._pg_ctl_stop()
+            with contextlib.suppress(OSError):
+                self.layout.socket_dir.rmdir()
+            return lived
 
     def answers(self) -> bool:
         """Whether the server takes connections; asks it, without a password."""
         layout = self.layout
-        if not layout.socket_dir.is_dir() or not (layout.cluster / "postmaster.pid").exists():
+        if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
             return False
         layout.verify_socket_dir()
-        target = f"host={layout.socket_dir} port=5432 user=nobody dbname=postgres connect_timeout=5"
+        target = f"host={layout.socket_dir} port=5432 user=nobody connect_timeout=5"
         return Ping(PGconn.ping(target.encode())) == Ping.OK
 
     def status(self) -> Status:
@@ -78,13 +92,20 @@ class EmbeddedPostgres:
         layout = self.layout
         running = self.answers()
         return Status(
-            running, self._pid() if running else None, layout.cluster, layout.socket_dir, layout.log
+            running,
+            self._main_pid() if running else None,
+            layout.cluster,
+            layout.socket_dir,
+            layout.log,
         )
 
     def connection_params(
-        self, database: str = cluster.DATABASE, *, role: str = passwords.APPLICATION
-    ) -> dict[str, str]:
-        """Keyword arguments for psycopg; starts nothing. Before the first start there is no password yet."""
+        self, database: str = DATABASE, *, role: str = passwords.APPLICATION
+    ) -> dict[str, Any]:
+        """Keyword arguments for psycopg.connect(); starts nothing.
+
+        Before the first start there is no password yet, and none in the answer.
+        """
         if self.layout.socket_dir.exists():
             self.layout.verify_socket_dir()
         params = {
@@ -92,93 +113,125 @@ class EmbeddedPostgres:
             "port": "5432",
             "user": role,
             "dbname": database,
-            # Whatever answers, it is not told the password in clear.
+            # Whatever answers there, it is not told the password in clear.
             "require_auth": "scram-sha-256",
         }
         kept = passwords.read(self.layout.passwords)
-        return {**params, "password": kept[role]} if kept else params
+        return params if kept is None else {**params, "password": kept[role]}
 
-    def url(self, database: str = cluster.DATABASE, *, role: str = passwords.APPLICATION) -> str:
-        """A `postgres://` URL with the password; the server must have been started once."""
+    def url(self, database: str = DATABASE, *, role: str = passwords.APPLICATION) -> str:
+        """A `postgres://` URL, password included, of the server, which is started if need be."""
+        self.ensure_running()
         params = self.connection_params(database, role=role)
-        host = quote(params["host"], safe="/")
-        return (
-            f"postgres://{role}:{params['password']}@:5432/{quote(database, safe='')}?host={host}"
-        )
+        address = f"{role}:{params['password']}@:{params['port']}"
+        return f"postgres://{address}/{quote(database, safe='')}?host={params['host']}"
+
+    def environment(
+        self, database: str = DATABASE, *, role: str = passwords.APPLICATION
+    ) -> dict[str, str]:
+        """What psql, pg_dump and the like find the server by, which is started if need be."""
+        self.ensure_running()
+        params = self.connection_params(database, role=role)
+        return {
+            **ENVIRONMENT,
+            "PGHOST": params["host"],
+            "PGPORT": params["port"],
+            "PGUSER": params["user"],
+            "PGDATABASE": params["dbname"],
+            "PGPASSWORD": params["password"],
+            "PGREQUIREAUTH": params["require_auth"],
+        }
 
     def _start(self, start_lock: int) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            with locks.to_hand_on(self.layout.run_lock) as run_lock:
-                if run_lock is not None and not locks.server_processes(self.layout.cluster):
-                    self._clear_leftovers()
-                    cluster.ensure(self.layout, start_lock=start_lock)
-                    self.layout.prepare_socket_dir()
-                    self._pg_ctl_start(run_lock)
+        began = time.monotonic()
+        while not self.answers():
+            with locks.if_free(self.layout.run_lock) as run_lock:
+                if run_lock is not None and not locks.server_pids(self.layout.cluster):
+                    self._start_anew(start_lock, run_lock)
                     return
-            if self.answers():
-                return
-            if time.monotonic() > deadline:
-                raise EmbeddedPostgresError(f"The server did not answer: see {self.layout.log}.")
-            time.sleep(0.1)
+            if self._lost_its_socket():
+                self._pg_ctl_stop()
+            else:
+                self._wait(began)
 
-    def _is_alive(self) -> bool:
-        with locks.to_hand_on(self.layout.run_lock) as run_lock:
-            return run_lock is None or bool(locks.server_processes(self.layout.cluster))
-
-    def _clear_leftovers(self) -> None:
-        """Remove what a dead server left; a pid in it may be anybody's by now, and would stop the next start."""
-        socket = self.layout.socket
-        for leftover in (
-            self.layout.cluster / "postmaster.pid",
-            socket,
-            socket.with_name(f"{socket.name}.lock"),
-        ):
-            leftover.unlink(missing_ok=True)
-
-    def _pg_ctl_start(self, run_lock: int) -> None:
-        log = self.layout.log
-        if log.exists() and log.stat().st_size > _LOG_BYTES:
-            log.replace(log.with_name(f"{log.name}.1"))
-        before = log.stat().st_size if log.exists() else 0
-        options = shlex.join(tuning.as_arguments(tuning.server_settings(self.layout)))
+    def _start_anew(self, start_lock: int, run_lock: int) -> None:
+        layout = self.layout
+        layout.verify_reachable()
+        layout.prepare_socket_dir()
+        programs = server_bin(layout)
+        ClusterMaker(layout, programs, start_lock).ensure()
+        with explaining(f"clear up in {layout.cluster}"):
+            # A pid that a dead server wrote may be anybody's by now; it would stop a new server.
+            for leftover in (layout.pid_file, layout.socket, Path(f"{layout.socket}.lock")):
+                leftover.unlink(missing_ok=True)
+            if layout.log.exists() and layout.log.stat().st_size > _LOG_BYTES:
+                layout.log.replace(f"{layout.log}.1")
+            written = layout.log.stat().st_size if layout.log.exists() else 0
         started = self._pg_ctl(
             "start",
-            "-w",
-            "-t",
-            f"{_START_SECONDS:.0f}",
-            "-l",
-            str(log),
-            "-o",
-            options,
+            f"--timeout={_START_SECONDS:.0f}",
+            f"--log={layout.log}",
+            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir))}",
             inherit=[run_lock],
         )
-        if started.code:
-            said = log.read_bytes()[before:].decode(errors="replace") if log.exists() else ""
-            reason = Outcome(started.code, said or started.text).reason
+        if started.code == 0:
+            return
+        if self._main_pid() is not None:
             raise EmbeddedPostgresError(
-                f"PostgreSQL did not start in {self.layout.cluster}: {reason}."
+                f"PostgreSQL is still recovering in {layout.cluster}: try again in a minute."
             )
+        with explaining(f"read {layout.log}"):
+            said = layout.log.read_bytes()[written:].decode(errors="replace")
+        reason = Outcome(started.code, said or started.text).reason
+        raise EmbeddedPostgresError(f"PostgreSQL does not start in {layout.cluster}: {reason}.")
 
     def _pg_ctl_stop(self) -> None:
-        stopped = self._pg_ctl("stop", "-w", "-t", f"{_STOP_SECONDS:.0f}", "-m", "fast")
-        if stopped.code and self._is_alive():
-            raise EmbeddedPostgresError(f"The server did not stop: {stopped.reason}.")
+        stopped = self._pg_ctl("stop", f"--timeout={_STOP_SECONDS:.0f}", "--mode=fast")
+        if stopped.code and self._main_pid() is not None:
+            raise EmbeddedPostgresError(f"PostgreSQL does not stop: {stopped.reason}.")
 
-    def _pg_ctl(self, action: str, *options: str, inherit: list[int] | None = None) -> Outcome:
+    def _pg_ctl(self, action: str, *options: str, inherit: Sequence[int] = ()) -> Outcome:
         return run(
-            bin_dir() / "pg_ctl",
+            server_bin(self.layout) / "pg_ctl",
             action,
-            "-D",
-            self.layout.cluster,
+            f"--pgdata={self.layout.cluster}",
+            "--wait",
             *options,
             user=self.layout.server_user,
-            inherit=inherit or [],
+            inherit=inherit,
             timeout=_START_SECONDS + 30,
         )
 
-    def _pid(self) -> int | None:
+    def _is_alive(self) -> bool:
+        """Whether any process of the server lives, be it the last orphan of a killed one."""
+        with locks.if_free(self.layout.run_lock) as run_lock:
+            return run_lock is None or bool(locks.server_pids(self.layout.cluster))
+
+    def _main_pid(self) -> int | None:
+        """The process that pg_ctl would signal, if it is this server's and not only its number."""
         try:
-            return int((self.layout.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+            written = int(self.layout.pid_file.read_text().split("\n", 1)[0])
         except (OSError, ValueError):
             return None
+        return written if written in locks.server_pids(self.layout.cluster) else None
+
+    def _lost_its_socket(self) -> bool:
+        """Whether the server is ready, and cleaners of temporary files have cut it off."""
+        if self._main_pid() is None or self.layout.socket.exists():
+            return False
+        return self.layout.pid_file.read_text().rstrip().endswith("\nready")
+
+    def _wait(self, began: float) -> None:
+        """Give a server that starts, stops or dies a moment; raise if it has had its time."""
+        waited = time.monotonic() - began
+        cluster = self.layout.cluster
+        if waited > _UNSEEN_SECONDS and not locks.server_pids(cluster):
+            raise EmbeddedPostgresError(
+                f"A server in another container or on another machine works in {cluster}:"
+                " only one can, so set DATABASE_URL to a PostgreSQL that all can reach."
+            )
+        if waited > _START_SECONDS:
+            raise EmbeddedPostgresError(
+                f"PostgreSQL in {cluster} does not answer: see {self.layout.log}."
+            )
+        time.sleep(0.05)

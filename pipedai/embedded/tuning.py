@@ -2,17 +2,15 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
-from pipedai.embedded.layout import Layout
-
-# Written to postgresql.conf when the cluster is made: for a box of one or two cores and a few gigabytes.
+# Written to postgresql.conf when the cluster is made: for a small box, and whoever runs a larger
+# one edits them there.
 DEFAULTS: Mapping[str, str] = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "effective_cache_size": "1GB",
     "work_mem": "8MB",
-    "maintenance_work_mem": "64MB",
-    "max_wal_size": "1GB",
     "wal_compression": "on",
     "random_page_cost": "1.1",
     "jit": "off",
@@ -21,18 +19,10 @@ DEFAULTS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
-# On the server's command line, where no file and no ALTER SYSTEM overrides them.
-_PINNED: Mapping[str, str] = {
-    "listen_addresses": "",
-    "port": "5432",
-    "unix_socket_permissions": "0700",
-    "unix_socket_group": "",
-    "password_encryption": "scram-sha-256",
-    "logging_collector": "off",
-    "log_destination": "stderr",
-    # Statements and their values hold customers' secrets, and none may reach the log. An error's own text quotes
-    # values too (`invalid input syntax for type uuid: "…"`), and its DETAIL whole rows; the session that
-    # caused it is told all the same.
+# Statements and their values hold customers' secrets, and none may reach the log. An error's own
+# text quotes values too, and its DETAIL whole rows or statements: ordinary errors are not logged
+# at all (the session that made one is told), and of the rest only the first line.
+DISCREET: Mapping[str, str] = {
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
@@ -47,6 +37,17 @@ _PINNED: Mapping[str, str] = {
     "debug_print_plan": "off",
 }
 
+# On the server's command line, which no file and no ALTER SYSTEM overrides.
+_PINNED: Mapping[str, str] = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+    "password_encryption": "scram-sha-256",
+    "log_destination": "stderr",
+    "logging_collector": "off",
+    **DISCREET,
+}
+
 _FAST_UNSAFE: Mapping[str, str] = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -59,10 +60,15 @@ def fast_unsafe() -> bool:
     return os.environ.get("PIPEDAI_PG_FAST_UNSAFE", "") == "1"
 
 
-def server_settings(layout: Layout) -> dict[str, str]:
-    """What goes on the command line of the server with this layout."""
-    settings = {**_PINNED, "unix_socket_directories": str(layout.socket_dir)}
-    return settings | _FAST_UNSAFE if fast_unsafe() else settings
+def server_arguments(socket_dir: Path) -> list[str]:
+    """The command line of a server that listens in this directory and nowhere else."""
+    return as_arguments(
+        {
+            **_PINNED,
+            "unix_socket_directories": str(socket_dir),
+            **(_FAST_UNSAFE if fast_unsafe() else {}),
+        }
+    )
 
 
 def as_arguments(settings: Mapping[str, str]) -> list[str]:
