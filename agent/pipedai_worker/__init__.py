@@ -1,3 +1,3 @@
-"""PipedAI's reference worker: polls the API for runs, executes them on this machine, reports the outcome."""
+"""PipedAI's reference worker: polls the API for runs, executes them, reports how they ended."""
 
 __version__ = "0.1.0"

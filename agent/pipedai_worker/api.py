@@ -1,4 +1,4 @@
-"""The API as this worker uses it: one method for each request, one exception for each way it can fail."""
+"""The API as this worker uses it: a method for each request, an exception for each way to fail."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ApiError(Exception):
     """Whatever went wrong with a request; the message never holds a token."""
 
 
-class Unavailable(ApiError):
-    """No answer, or one that says to try again: the request may or may not have been carried out."""
+class Unavailable(ApiError):  # noqa: N818 - named for what it means
+    """No answer, or one that says to try again: the request has perhaps been carried out."""
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, sent: bool = True
@@ -40,11 +40,11 @@ class NotOurApi(Unavailable):
     """Something answered that is not the PipedAI API: a wrong URL, or a proxy's page."""
 
 
-class TokenRefused(ApiError):
+class TokenRefused(ApiError):  # noqa: N818
     """401: the token is dead."""
 
 
-class Refused(ApiError):
+class Refused(ApiError):  # noqa: N818
     """A final 4xx; `run_status` is the state that a refused transition names (409)."""
 
     def __init__(self, message: str, *, status: int, run_status: str | None = None) -> None:
@@ -55,9 +55,7 @@ class Refused(ApiError):
 
 def normalize_url(url: str) -> str:
     """The API's origin (and path prefix, if any) from what a person pasted. Raises ValueError."""
-    url = url.strip().rstrip("/")
-    if url.endswith(BASE_PATH):
-        url = url[: -len(BASE_PATH)]
+    url = url.strip().rstrip("/").removesuffix(BASE_PATH)
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
@@ -107,11 +105,11 @@ class Api:
         self._request("GET", "/health")
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Exchange a `wrk_` token in `body` for a registration. Not repeatable: the token is consumed."""
+        """Exchange a `wrk_` token for a registration. Not repeatable: the token is consumed."""
         return self._request("POST", "/workers/register", json=body)
 
     def poll(self, wait: float) -> list[AssignedRun]:
-        """The runs that are due, waiting up to `wait` seconds for one. Malformed ones are left out."""
+        """The runs that are due, waiting up to `wait` seconds. Malformed ones are left out."""
         sent_at = time.time()
         timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
         params = {"wait": f"{wait:g}"} if wait else {}
@@ -119,7 +117,7 @@ class Api:
         runs = answer.get("runs")
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
-        # The server reads its clock as it answers; a long poll's request time says nothing about it.
+        # The server reads its clock as it answers: how long it held the poll says nothing.
         self._learn_clock(answer.get("serverTime"), min(time.time() - sent_at, 1.0))
         return [run for item in runs if (run := AssignedRun.parse(item)) is not None]
 
@@ -140,7 +138,7 @@ class Api:
         return self._transition(run_id, "complete", outcome)
 
     def seconds_until(self, moment: object) -> float | None:
-        """Seconds from now, by the server's clock, to an ISO time that it sent; None if it is none."""
+        """Seconds from now, by the server's clock, to a time that it sent; None if it is none."""
         parsed = _parse_time(moment)
         if parsed is None:
             return None

@@ -11,6 +11,8 @@ from pipedai_worker.config import DEFAULT_PATH
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 AUTH_MODES = ("claude_max", "api_key")
 DEFAULT_DRAIN_SECONDS = 25.0
+# Longer than the 10 minutes that claude gives its own tools.
+DEFAULT_SILENCE_SECONDS = 1200.0
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +22,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=_path,
         default=DEFAULT_PATH.expanduser(),
-        help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the same"
-        " name that ends in .state, the worker keeps what it must remember",
+        help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
+        " same name that ends in .state, the worker keeps what it must remember",
     )
     parser.add_argument(
         "--proxy",
@@ -76,10 +78,22 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     """What executes the runs, and how the worker ends."""
     executor = parser.add_mutually_exclusive_group()
     executor.add_argument(
+        "--claude",
+        metavar="PATH",
+        default="claude",
+        help="the claude program (default: claude on PATH)",
+    )
+    executor.add_argument(
+        "--stand-in",
+        action="store_true",
+        help="execute runs with the stand-in for claude that comes with this program: no network,"
+        " no cost; see python -m pipedai_worker.standin --help",
+    )
+    executor.add_argument(
         "--command",
         metavar="PROGRAM",
-        help="execute this command line (split as by a shell, but without one) and not claude: it gets"
-        " the prompt on stdin and the MCP configuration's path in PIPEDAI_MCP_CONFIG",
+        help="execute this command line (split as by a shell, but without one) and not claude: it"
+        " gets the prompt on stdin and the MCP configuration's path in PIPEDAI_MCP_CONFIG",
     )
     parser.add_argument(
         "--pass-env",
@@ -87,6 +101,13 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="hand this environment variable on to the program (may be given several times)",
+    )
+    parser.add_argument(
+        "--silence-seconds",
+        metavar="S",
+        type=_seconds,
+        default=DEFAULT_SILENCE_SECONDS,
+        help="stop claude when it has told nothing for so long (default %(default)g; 0: never)",
     )
     parser.add_argument(
         "--once",

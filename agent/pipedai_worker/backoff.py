@@ -1,4 +1,4 @@
-"""How long to wait before trying again: exponential, with jitter, and never sooner than `Retry-After`."""
+"""How long to wait before trying again: exponential, with jitter, never below `Retry-After`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Backoff:
         self.attempts = 0
 
     def next_delay(self, retry_after: float | None = None) -> float:
-        """Seconds until the next attempt: a random part of a doubling bound, at least `retry_after`."""
+        """Seconds until the next attempt: part of a doubling bound, at least `retry_after`."""
         bound = min(self._longest, FIRST_SECONDS * 2.0 ** min(self.attempts, 16))
         self.attempts += 1
         return max(jittered(bound), retry_after or 0.0)
@@ -36,7 +36,7 @@ def jittered(seconds: float) -> float:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for (RFC 9110: seconds or a date), None if it can't be read."""
+    """Seconds that a `Retry-After` header asks for (RFC 9110: a number or a date), if it does."""
     if not value:
         return None
     value = value.strip()

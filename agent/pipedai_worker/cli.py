@@ -51,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pipedai-worker",
         description="Executes the runs that PipedAI assigns to this machine.",
-        epilog="Exit codes: 0 done; 1 failed; 2 bad arguments or configuration; 3 the token is dead;"
-        " 4 the URL is not a PipedAI API; 5 this registration is already at work.",
+        epilog="Exit codes: 0 done; 1 failed; 2 bad arguments or configuration; 3 the token is"
+        " dead; 4 the URL is not a PipedAI API; 5 this registration is already at work.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(handler=None)

@@ -6,15 +6,17 @@ import argparse
 import contextlib
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipedai_worker import config as configuration
-from pipedai_worker import exits, registration
+from pipedai_worker import exits, registration, standin
 from pipedai_worker.api import Api, ApiError, NotOurApi, Refused, TokenRefused, normalize_url
 from pipedai_worker.arguments import TOKEN_VARIABLE
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.executors.base import Executor
+from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.executors.command import CommandExecutor
 from pipedai_worker.exits import Exit
 from pipedai_worker.journal import AlreadyRunning, Journal
@@ -22,6 +24,9 @@ from pipedai_worker.logs import get_logger
 from pipedai_worker.loop import Fatal, Loop, Settings
 
 log = get_logger(__name__)
+
+# By its path and isolated, so that nothing around decides what it is.
+STAND_IN = [sys.executable, "-I", standin.__file__]
 
 
 def register(options: argparse.Namespace) -> None:
@@ -89,7 +94,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         max_concurrency=options.max_concurrency or config.max_concurrency,
         drain_seconds=options.drain_seconds,
         once=options.once,
-        extra_environment=tuple(options.pass_env),
+        pass_env=tuple(options.pass_env),
     )
     try:
         Loop(api, journal, _executor(options), settings).run()
@@ -97,20 +102,34 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         if isinstance(fatal.cause, (TokenRefused, Refused)):
             raise Exit(
                 exits.DEAD_TOKEN,
-                f"The API refuses this worker's token ({fatal}): it was revoked or replaced, or the worker"
-                " was deregistered. Register again with a new wrk_ token.",
+                f"The API refuses this worker's token ({fatal}): it was revoked or replaced, or the"
+                " worker was deregistered. Register again with a new wrk_ token.",
             ) from None
         raise fatal.cause from None
 
 
 def _executor(options: argparse.Namespace) -> Executor:
+    if options.command is not None:
+        return CommandExecutor(_program(options.command))
+    argv = STAND_IN if options.stand_in else [_absolute(options.claude)]
+    return ClaudeExecutor(
+        argv, auth_mode=options.auth_mode, silence_seconds=options.silence_seconds
+    )
+
+
+def _program(command: str) -> list[str]:
     try:
-        argv = shlex.split(options.command or "")
+        argv = shlex.split(command)
     except ValueError as error:
         raise Exit(exits.BAD_CONFIG, f"--command can't be read: {error}.") from None
     if not argv:
         raise Exit(exits.BAD_CONFIG, "--command names no program.")
-    return CommandExecutor(argv)
+    return [_absolute(argv[0]), *argv[1:]]
+
+
+def _absolute(program: str) -> str:
+    """A path as seen from here: runs have directories of their own. PATH finds a bare name."""
+    return str(Path(program).expanduser().absolute()) if "/" in program else program
 
 
 def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:

@@ -1,8 +1,7 @@
-"""The worker's registration, kept in a 0600 JSON file: who it is, its token, and where its API is."""
+"""The worker's registration in a 0600 JSON file: who it is, its token, and where its API is."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,11 +67,11 @@ class WorkerConfig:
 
 def readable_by_others(path: Path) -> bool:
     """Whether the group or the world may read the file, which holds a token."""
-    return bool(os.stat(path).st_mode & 0o077)
+    return bool(path.stat().st_mode & 0o077)
 
 
 def state_directory(config_path: Path) -> Path:
-    """Where this registration's spooled outcomes and runs in hand are kept: beside its configuration."""
+    """Where a registration's outcomes and runs in hand are kept: beside its configuration."""
     return config_path.with_name(f"{config_path.stem}.state")
 
 

@@ -1,4 +1,4 @@
-"""Small JSON files that survive a crash: written whole or not at all, readable by their owner only."""
+"""Small JSON files that survive a crash: written whole or not at all, for their owner alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory (and its parents) that only its owner can enter."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a directory that only its owner can enter, and likewise the parents that are missing."""
+    if not path.is_dir():
+        private_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
 def write_private(path: Path, content: bytes) -> None:
     """Create a new file with mode 0600 from the start; FileExistsError if there is one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -33,7 +35,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         write_private(temporary, json.dumps(value, indent=2).encode() + b"\n")
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -1,18 +1,22 @@
-"""The environment that a run's program gets: an allow-list, so that this machine's secrets stay here."""
+"""A run's environment: an allow-list, so that this machine's own secrets stay where they are."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 
-# What programs need to find themselves, their settings, the language, and a way out to the network.
+# What programs need to find themselves, their settings, the language, and the network.
 ALLOWED = frozenset(
-    """
-    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TERM TMPDIR NO_COLOR
-    XDG_CONFIG_HOME XDG_DATA_HOME XDG_CACHE_HOME XDG_STATE_HOME XDG_RUNTIME_DIR
-    HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy
-    SSL_CERT_FILE SSL_CERT_DIR NODE_EXTRA_CA_CERTS CURL_CA_BUNDLE REQUESTS_CA_BUNDLE
-    """.split()
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),
+        *("LANG", "LANGUAGE", "TZ"),
+        *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+        *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
+        *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+        *("CLAUDE_CONFIG_DIR", "ANTHROPIC_BASE_URL"),
+    }
 )
 ALLOWED_PREFIX = "LC_"
 

@@ -1,4 +1,4 @@
-"""The runs in hand and the outcomes not yet reported, on disk, so that a killed worker's successor knows them."""
+"""Runs in hand and outcomes not yet reported, on disk, for the successor of a killed worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
 
 @dataclass(frozen=True)
 class HeldRun:
-    """A run in hand: how it was claimed, and what of it may have to be cleaned up. No secret, no prompt."""
+    """A run in hand: how it was claimed, and what may have to be cleaned up. Nothing secret."""
 
     run_id: str
     claim_id: str

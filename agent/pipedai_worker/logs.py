@@ -1,4 +1,4 @@
-"""Log lines on stderr, for people or as JSON, with every known secret replaced and no line ever broken."""
+"""Log lines on stderr, for people or as JSON, with every known secret replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Polls for runs and gives each a thread, until told to stop; then lets them finish, or ends them."""
+"""Polls for runs and gives each a thread, until told to stop; lets them finish or ends them."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ WAIT_SECONDS = 25.0
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
 # After a claim was refused, the same run may be handed out again at once.
 REFUSED_CLAIM_PAUSE_SECONDS = 2.0
-# After the drain: SIGTERM and SIGKILL for what still runs, then one attempt to report it. Below the 30 s
-# that supervisors give, together with the default drain.
+# After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it. With the default
+# drain this stays below the 30 s that supervisors give.
 LEAVE_SECONDS = 4.5
 CLOCK_TOLERANCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run: `max_concurrency` None leaves it to the API; `once` does what is due now and returns."""
+    """How to run: `max_concurrency` None leaves it to the API, `once` ends when nothing is due."""
 
     max_concurrency: int | None
     drain_seconds: float
     once: bool
-    extra_environment: tuple[str, ...] = ()
+    pass_env: tuple[str, ...] = ()
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
@@ -104,7 +104,7 @@ class Loop:
             api,
             journal,
             executor,
-            settings.extra_environment,
+            settings.pass_env,
             draining=self._draining.wait,
             leaving=self._leaving.wait,
             claimed=lambda run_id: self._inbox.put(_Claimed(run_id)),
@@ -145,7 +145,7 @@ class Loop:
             raise Fatal(self._failure)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # SimpleQueue.put may be called while the interrupted code is inside it; locks and events may not.
+        # SimpleQueue.put may interrupt itself; locks and events may not.
         self._inbox.put(_Signalled(number))
 
     def _finished(self) -> bool:
@@ -185,7 +185,7 @@ class Loop:
         else:
             self._on_ended(message)
 
-    # --- Polling ---------------------------------------------------------------------------------------
+    # --- Polling ---------------------------------------------------------------------------------
 
     def _may_poll(self) -> bool:
         if self._polling or self._claiming or self._draining.is_set():
@@ -252,7 +252,7 @@ class Loop:
                 "this machine's clock is %.0f s %s the API's; set it right", abs(offset), direction
             )
 
-    # --- Runs ------------------------------------------------------------------------------------------
+    # --- Runs ------------------------------------------------------------------------------------
 
     def _begin_run(self, assigned: AssignedRun) -> None:
         # A claim that was never answered is repeated with its own id.
@@ -298,7 +298,7 @@ class Loop:
         # Daemons: none of them may keep a worker from leaving in time.
         threading.Thread(target=work, name=name, daemon=True).start()
 
-    # --- Stopping --------------------------------------------------------------------------------------
+    # --- Stopping --------------------------------------------------------------------------------
 
     def _on_stop_signal(self, number: int) -> None:
         name = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""The MCP configuration of one run, and the refusal of one that would read this machine's own secrets."""
+"""A run's MCP configuration, and the refusal of one that would read this machine's secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipedai_worker.assigned import AssignedRun
 
 # What the run's one server is called; its tools are then named `mcp__trigger__…`.
 SERVER_NAME = "trigger"
-# Claude expands `${NAME}` in URLs and headers from its environment: this machine's, not the trigger's.
+# Claude expands `${NAME}` in URLs and headers from its environment, which is this machine's.
 EXPANSION = "${"
 
 
@@ -24,7 +24,7 @@ def refusal(run: AssignedRun) -> str | None:
 
 def configuration(run: AssignedRun) -> bytes:
     """The JSON file for `--mcp-config`. It holds the headers in plaintext."""
-    # By convention the older transport's endpoints end in /sse; everything else speaks streamable HTTP.
+    # By convention the older transport's endpoints end in /sse; the others speak streamable HTTP.
     transport = "sse" if urlsplit(run.mcp_url).path.rstrip("/").endswith("/sse") else "http"
     server: dict[str, object] = {"type": transport, "url": run.mcp_url}
     if run.mcp_headers:

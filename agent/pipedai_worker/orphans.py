@@ -1,4 +1,4 @@
-"""Ends what a killed worker's runs left running, and never signals a process that no run of ours started."""
+"""Ends what a killed worker's runs left running, and never signals any other process."""
 
 from __future__ import annotations
 
@@ -22,20 +22,14 @@ TERM_GRACE_SECONDS = 2.0
 
 
 def end_orphans(run: HeldRun) -> None:
-    """End the run's program, its process group, and (on Linux) whatever else carries the run's mark."""
-    if run.pid is not None and run.process_started and run.pid != os.getpid():
-        # While its leader lives, the group's number belongs to it.
-        if identity.start_time(run.pid) == run.process_started:
-            log.warning("run %s: ending the program that was left running", run.run_id)
-            _signal_group(run.pid, signal.SIGTERM)
-            _wait_for_end(run.pid, run.process_started)
-            if identity.start_time(run.pid) == run.process_started:
-                _signal_group(run.pid, signal.SIGKILL)
+    """End the run's program, its process group, and (on Linux) whatever else bears its mark."""
+    if run.pid is not None and run.process_started is not None:
+        _end_group(run.pid, run.process_started)
     end_marked(run.claim_id)
 
 
 def end_marked(claim_id: str) -> None:
-    """Kill the processes of one run that left its process group or outlived the leader of it (Linux)."""
+    """Kill the processes of one run that are not in its process group any more (Linux)."""
     for _ in range(10):
         found = list(_marked(claim_id))
         for pid in found:
@@ -58,6 +52,16 @@ def _marked(claim_id: str) -> Iterator[int]:
             # A process that has ended and waits to be reaped has no environment any more.
             if wanted in (directory / "environ").read_bytes().split(b"\0"):
                 yield int(directory.name)
+
+
+def _end_group(pid: int, started: str) -> None:
+    """While its leader lives, a group's number belongs to it and to no other."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if identity.start_time(pid) != started:
+            return
+        log.warning("ending process group %d, left running by a killed worker", pid)
+        _signal_group(pid, number)
+        _wait_for_end(pid, started)
 
 
 def _signal_group(pid: int, number: int) -> None:

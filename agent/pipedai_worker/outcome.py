@@ -1,4 +1,4 @@
-"""How a run ended, as `complete` takes it: bounded, and with nothing that JSON or the API can't hold."""
+"""How a run ended, as `complete` takes it: bounded, and nothing that the API can't hold."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from pipedai_worker.numbers import number, whole
+from pipedai_worker.tokens import Tokens
+
 SHORT_MESSAGE_LENGTH = 500
 ERROR_MESSAGE_LENGTH = 8_000
 LABEL_LENGTH = 255
-LARGEST_WHOLE = 2**63 - 1
 LARGEST_EXIT_CODE = 2**31 - 1
 LARGEST_COST_USD = 99_999_999
+COST_DECIMALS = 6
 LONGEST_RETRY_AFTER_SECONDS = 24 * 3600
 
 SUCCEEDED, FAILED, TIMED_OUT, CANCELED = "succeeded", "failed", "timed_out", "canceled"
@@ -31,10 +34,7 @@ class Outcome:
     exit_code: int | None = None
     short_message: str = ""
     error_message: str = ""
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_creation_tokens: int | None = None
+    tokens: Tokens | None = None
     cost_usd: float | None = None
     num_turns: int | None = None
     session_id: str | None = None
@@ -49,16 +49,17 @@ class Outcome:
             "exitCode": whole(self.exit_code, LARGEST_EXIT_CODE),
             "shortMessage": _cut(self.short_message, SHORT_MESSAGE_LENGTH),
             "errorMessage": _cut(self.error_message, ERROR_MESSAGE_LENGTH),
-            "inputTokens": whole(self.input_tokens),
-            "outputTokens": whole(self.output_tokens),
-            "cacheReadTokens": whole(self.cache_read_tokens),
-            "cacheCreationTokens": whole(self.cache_creation_tokens),
             "costUsd": _money(self.cost_usd),
             "numTurns": whole(self.num_turns, LARGEST_EXIT_CODE),
             "sessionId": _cut(self.session_id or "", LABEL_LENGTH),
             "model": _cut(self.model or "", LABEL_LENGTH),
             "retryAfterSeconds": _retry_after(self.retry_after_seconds),
         }
+        if self.tokens is not None:
+            fields["inputTokens"] = self.tokens.input
+            fields["outputTokens"] = self.tokens.output
+            fields["cacheReadTokens"] = self.tokens.cache_read
+            fields["cacheCreationTokens"] = self.tokens.cache_creation
         return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -67,27 +68,11 @@ def bare(body: dict[str, Any]) -> dict[str, Any]:
     return {name: body[name] for name in ("status", "faultClass") if name in body}
 
 
-def whole(value: object, largest: int = LARGEST_WHOLE) -> int | None:
-    """`value` if it is a whole number from 0 to `largest`, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if not math.isfinite(value) or value != int(value) or not 0 <= value <= largest:
-        return None
-    return int(value)
-
-
-def number(value: object) -> float | None:
-    """`value` if it is a finite number of 0 or more, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
-
-
 def _money(value: float | None) -> str | None:
     amount = number(value)
     if amount is None or amount > LARGEST_COST_USD:
         return None
-    return format(Decimal(repr(amount)), "f")
+    return format(round(Decimal(repr(amount)), COST_DECIMALS), "f")
 
 
 def _retry_after(value: float | None) -> int | None:

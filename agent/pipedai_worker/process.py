@@ -1,4 +1,4 @@
-"""One program in a process group of its own: its output is read as it comes, and all of it can be ended."""
+"""A program in a process group of its own: read as it writes, and ended with all it started."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Program:
     ) -> Ending:
         """Read its output until it has ended, or end it when `should_stop` says why.
 
-        Its group then gets SIGTERM and, `term_grace` seconds later, SIGKILL. Whatever the program left
+        Its group then gets SIGTERM and, `term_grace` seconds later, SIGKILL. Whatever it left
         running in its group is killed as well.
         """
         stopped_by: StopReason | None = None
@@ -117,7 +117,7 @@ class Program:
         return Ending(128 - code, stopped_by, name)
 
     def _has_ended(self) -> bool:
-        """Whether the program has ended, without reaping it: until then its group's number can't be reused."""
+        """Whether it has ended. It is not reaped: until then its group's number can't be reused."""
         if hasattr(os, "waitid"):
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return os.waitid(os.P_PID, self.pid, options) is not None
@@ -168,7 +168,7 @@ class _Pipes:
         return bool(ready)
 
     def read_rest(self) -> None:
-        """What the pipes still hold, without waiting; bounded, in case something goes on writing."""
+        """What the pipes still hold, without waiting; bounded, should something go on writing."""
         for _ in range(64):
             if not self.open or not self.read(0):
                 return

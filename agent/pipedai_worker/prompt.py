@@ -9,7 +9,7 @@ from pipedai_worker.assigned import AssignedRun
 
 
 def stdin_text(run: AssignedRun) -> bytes:
-    """The prompt as UTF-8; with a payload, that as one line of JSON between two lines nobody can guess."""
+    """The prompt as UTF-8; a payload follows as one line of JSON between two lines of its own."""
     if run.payload is None:
         return _utf8(run.prompt)
     # The payload comes from whoever fired the trigger: it must not be able to close its own fence.

@@ -1,4 +1,4 @@
-"""Settles what a killed or impatient predecessor left: programs, files, unreported outcomes, unanswered claims."""
+"""Settles what a killed predecessor left: programs, files, unreported outcomes, open claims."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
 
 
 def clean_up(journal: Journal) -> dict[str, HeldRun]:
-    """Without the API: end orphans, remove their files, spool an outcome for every run that was ours.
+    """Without the API: end orphans, remove their files, spool an outcome for what was ours.
 
     Returns the runs whose claim was never answered: nobody here knows whether they are ours.
     """
@@ -46,7 +46,7 @@ def report_spooled(api: Api, journal: Journal, wait: Callable[[float], bool]) ->
 
 
 def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float], bool]) -> None:
-    """Repeat an unanswered claim: if the run is ours, hand it back as failed, since its secrets are gone.
+    """Repeat an unanswered claim; a run that is ours is handed back, since its secrets are gone.
 
     Raises GaveUp and TokenRefused.
     """

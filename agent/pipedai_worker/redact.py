@@ -1,9 +1,10 @@
-"""Replaces secrets by `[redacted]` in text: header values in every spelling they are likely to come back in.
+"""Replaces secrets by `[redacted]` in text: header values in the spellings they come back in.
 
-Covered, for each header value: the value as it is; what follows an authentication scheme (`Bearer x`); the
-user and password inside `Basic`; each of these escaped as JSON (once, and once more inside a JSON string),
-percent-encoded, and in base64, also where it stands inside longer base64. Tokens of the service itself are
-found by their form. Not covered: other encodings (hex, gzip), a value split by other text, or a part of one.
+Covered, for each header value: the value as it is; what follows an authentication scheme
+(`Bearer x`); the user and password inside `Basic`; each of these escaped as JSON (also inside
+another JSON string), percent-encoded, and in base64, also amid longer base64. Tokens of the service
+itself are found by their form. Not covered: other encodings (hex, gzip), a value broken up by other
+text, a part of one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from urllib.parse import quote, quote_plus
 
 MARK = "[redacted]"
 # The service's own tokens, wherever they come from: a prefix, 43 characters and a checksum of 6.
-_SERVICE_TOKEN = r"(?:pwk|wrk|wkt|hos|enr)_[0-9A-Za-z]{20,60}"
+_SERVICE_TOKEN = r"(?:pwk|wrk|wkt|hos|enr)_[0-9A-Za-z]{20,60}"  # noqa: S105 - a pattern
 _LONGEST_SERVICE_TOKEN = 64
 # A shorter piece of a value would match half the words of a text.
 _SHORTEST_DERIVED = 6

@@ -1,4 +1,4 @@
-"""Exchanges a `wrk_` registration token for this machine's own, and keeps that in the configuration file."""
+"""Exchanges a `wrk_` token for this machine's own, and keeps that in the configuration file."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Registration:
 def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
     """Register, and write the configuration to `path`.
 
-    Tries again only while it is sure that the token was not used. Raises ConfigError when the file can't be
-    written (before anything is sent), AnswerLost, and the API's errors.
+    Tries again only while it is sure that the token was not used. Raises ConfigError when the file
+    can't be written (before anything is sent), AnswerLost, and the API's errors.
     """
     _check_writable(path)
 
@@ -81,7 +81,7 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
 
 
 def _check_writable(path: Path) -> None:
-    """The token can be used once: better to know before that there is nowhere to put what it gives."""
+    """The token can be used once: better to know first that there is a place for its result."""
     try:
         durable.private_directory(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent):

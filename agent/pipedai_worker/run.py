@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,8 +37,8 @@ class Surroundings:
     api: Api
     journal: Journal
     executor: Executor
-    # Names of environment variables to hand on beside the allow-list.
-    extra_environment: tuple[str, ...]
+    # Names of further environment variables to hand on.
+    pass_env: tuple[str, ...]
     # Sleeps; answers whether the worker takes nothing new any more.
     draining: Callable[[float], bool]
     # Sleeps; answers whether the worker's time is over.
@@ -55,12 +56,14 @@ class Run:
         self.refused = False
         self._held = HeldRun(assigned.id, claim_id)
         self._around = around
-        self._redactor = Redactor(assigned.mcp_headers.values())
+        # What must not come back in any text: the run's headers, and what claude logs in with.
+        self._secrets = [*assigned.mcp_headers.values()]
+        self._secrets += [os.environ.get(name, "") for name in around.executor.credentials]
 
     def live(self) -> None:
-        """All of it, in the calling thread. Raises TokenRefused, and OSError when the disk fails."""
+        """All of it, in the calling thread. Raises TokenRefused, and OSError if the disk fails."""
         run_id = self.assigned.id
-        known_secrets.add(run_id, self.assigned.mcp_headers.values())
+        known_secrets.add(run_id, self._secrets)
         try:
             self._held = self._around.journal.hold(self._held)
             self._claim_and_execute()
@@ -149,7 +152,7 @@ class Run:
             scratch.remove()
 
     def _job(self, scratch: Scratch) -> Job:
-        environment = allowed(self._around.extra_environment)
+        environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[orphans.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         deadline = time.monotonic() + self.assigned.timeout_seconds
@@ -164,7 +167,7 @@ class Run:
             directory=scratch.work,
             mcp_config=scratch.mcp_config,
             environment=environment,
-            redactor=self._redactor,
+            redactor=Redactor(self._secrets),
             should_stop=should_stop,
             term_grace=self._term_grace,
             launched=self._launched,

@@ -1,4 +1,4 @@
-"""A run's place on disk: an empty working directory, and beside it the MCP configuration, both private."""
+"""A run's place on disk: an empty working directory, and beside it the MCP configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFIX = "pipedai-run-"
 
 
 class Scratch:
-    """Made under the system's temporary directory, so that no project around it lends its settings to the run."""
+    """Under the system's temporary directory: no project around lends its settings to the run."""
 
     def __init__(self) -> None:
         """Raises OSError."""

@@ -14,6 +14,9 @@ class StopReason(enum.Enum):
     LOST = "no longer this worker's run"
     SHUTDOWN = "the worker is stopping"
     TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
+    # Of an executor's own accord: the outcome is what the executor says.
+    SILENT = "silent for too long"
+    LINGERING = "finished, but did not end"
 
 
 # The worker itself is going: the program gets less time to end in.

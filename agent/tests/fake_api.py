@@ -1,4 +1,4 @@
-"""A small API for the worker to talk to over real sockets: SPEC §6's state machine, and faults on demand."""
+"""A small API over real sockets: SPEC §6's state machine for one worker, and faults on demand."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FakeRun:
 
 @dataclass
 class Fault:
-    """What to do to the next requests of one kind: `times` of them, answered with `status` and `body`."""
+    """What to do to the next `times` requests of one kind: answer with `status` and `body`."""
 
     status: int | str
     times: int
@@ -124,7 +124,7 @@ class FakeApi:
     def _summary(self) -> list[str]:
         return [f"{kind} {run_id[:8]}" for kind, run_id, _ in self.calls[-20:]]
 
-    # --- The endpoints -----------------------------------------------------------------------------------
+    # --- The endpoints ---------------------------------------------------------------------------
 
     def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
         """`(status, body, headers)`, or DROP."""
@@ -148,7 +148,9 @@ class FakeApi:
                 return fault
         return None
 
-    def _honest(self, kind: str, run_id: str, headers: Any, body: Any, query: Any) -> tuple[int, Any]:
+    def _honest(
+        self, kind: str, run_id: str, headers: Any, body: Any, query: Any
+    ) -> tuple[int, Any]:
         if kind == "health":
             return 200, {"status": "ok"}
         if kind == "register":
@@ -208,7 +210,9 @@ class FakeApi:
             return 409, {"error": "No cancel was requested.", "status": run.status}
         return self._move(run, {"claimed", "running"}, body["status"], outcome=body)
 
-    def _move(self, run: FakeRun, sources: set[str], target: str, **changes: Any) -> tuple[int, Any]:
+    def _move(
+        self, run: FakeRun, sources: set[str], target: str, **changes: Any
+    ) -> tuple[int, Any]:
         if run.status not in sources:
             return 409, {"error": f"The run is {run.status}.", "status": run.status}
         if run.status != target:

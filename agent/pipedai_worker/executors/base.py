@@ -45,5 +45,9 @@ class Execution:
 class Executor(Protocol):
     """Executes one job at a time per call; calls may run in several threads."""
 
+    # Names of this machine's environment variables that it needs; their values are secrets.
+    @property
+    def credentials(self) -> tuple[str, ...]: ...
+
     def execute(self, job: Job) -> Execution:
         """Run the job to its end. Raises nothing: what fails is an outcome."""

@@ -11,7 +11,7 @@ from pipedai_worker.prompt import stdin_text
 
 
 def launch(job: Job, argv: Sequence[str]) -> Program | Outcome:
-    """The running program, or the outcome when there is none: this machine's fault, so it is retried."""
+    """The running program, or the outcome if there is none: this machine's fault, to be retried."""
     try:
         program = Program(
             argv,

@@ -1,0 +1,80 @@
+"""Whose fault a failure of claude is, by structured signals only: never by what a text says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipedai_worker.outcome import CLIENT, INFRA
+
+# Limits that the trigger's own task ran into: the same prompt would run into them again.
+CLIENT_SUBTYPES = {
+    "error_max_turns": "Claude reached its limit of turns.",
+    "error_max_budget_usd": "Claude reached its budget.",
+    "error_max_structured_output_retries": "Claude did not produce the output asked for.",
+}
+CLIENT_REASONS = frozenset(
+    {"max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"}
+)
+# Kinds of API error, as the API names them and as claude does.
+INFRA_KINDS = frozenset(
+    {
+        "rate_limit",
+        "rate_limit_error",
+        "overloaded",
+        "overloaded_error",
+        "server_error",
+        "api_error",
+        "timeout",
+        "timeout_error",
+        "unknown",
+    }
+)
+RATE_LIMIT_KINDS = frozenset({"rate_limit", "rate_limit_error"})
+RATE_LIMIT_STATUS = 429
+# Statuses after which the same request may succeed.
+RETRYABLE_STATUSES = frozenset({408, 409, 425, RATE_LIMIT_STATUS})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A verdict: whose fault, and in one sentence what happened."""
+
+    fault_class: str
+    sentence: str
+    rate_limited: bool = False
+
+
+def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool) -> Fault:
+    """The fault of a result that is no success.
+
+    `api_error` is the kind of API error that claude's own messages named last; `limit_reached` says
+    that the host's usage limit is used up.
+    """
+    subtype = result.get("subtype")
+    if subtype in CLIENT_SUBTYPES:
+        return Fault(CLIENT, CLIENT_SUBTYPES[subtype])
+    status = result.get("api_error_status")
+    kind = error_kind(result) or api_error
+    if limit_reached or status == RATE_LIMIT_STATUS or kind in RATE_LIMIT_KINDS:
+        return Fault(INFRA, "Claude's usage limit is reached on the worker.", rate_limited=True)
+    if isinstance(status, int) and status >= 400:
+        retryable = status >= 500 or status in RETRYABLE_STATUSES
+        named = f" ({kind})" if kind else ""
+        return Fault(INFRA if retryable else CLIENT, f"The model's API answered {status}{named}.")
+    if kind is not None:
+        return Fault(INFRA if kind in INFRA_KINDS else CLIENT, f"The model's API failed: {kind}.")
+    reason = result.get("terminal_reason")
+    if reason in CLIENT_REASONS:
+        return Fault(CLIENT, f"Claude ended: {reason}.")
+    if subtype == "error_during_execution" or not isinstance(subtype, str):
+        return Fault(INFRA, "Claude failed while it was at work.")
+    return Fault(CLIENT, f"Claude reported an error ({subtype}).")
+
+
+def error_kind(event: dict[str, Any]) -> str | None:
+    """The kind of API error that an event names: `error` is a word, or an object with a `type`."""
+    error = event.get("error")
+    if isinstance(error, dict):
+        error = error.get("type")
+    return error if isinstance(error, str) and error else None

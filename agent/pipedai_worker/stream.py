@@ -1,0 +1,124 @@
+"""Reads JSON objects, one a line, from a stream of bytes in bounded memory, whatever it holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+LONGEST_LINE_BYTES = 4 * 1024 * 1024
+# To what the strings of a longer line are cut, so that the rest of it can still be read.
+LONGEST_STRING_BYTES = 64 * 1024
+
+# The inside of a JSON string as far as its escapes are complete.
+_STRING_INSIDE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
+_LONGEST_ESCAPE = 6
+
+
+class JsonLines:
+    """Calls `sink` with each line that is a JSON object; any other line is skipped.
+
+    A line that is too long has its long strings cut; if that does not help it is skipped as well.
+    """
+
+    def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
+        self._sink = sink
+        self._line = bytearray()
+        self._cutter: StringCutter | None = None
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece of the stream."""
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            self._append(chunk[start:end])
+            self._end_line()
+            start = end + 1
+        self._append(chunk[start:])
+
+    def finish(self) -> None:
+        """The stream has ended: what follows the last newline is a line too."""
+        self._end_line()
+
+    def _append(self, piece: bytes) -> None:
+        if self._skipping:
+            return
+        if self._cutter is None and len(self._line) + len(piece) > LONGEST_LINE_BYTES:
+            self._cutter = StringCutter(LONGEST_STRING_BYTES)
+            self._line, piece = bytearray(), bytes(self._line) + piece
+        self._line += self._cutter.feed(piece) if self._cutter else piece
+        if len(self._line) > LONGEST_LINE_BYTES:
+            self._skipping = True
+            self._line.clear()
+
+    def _end_line(self) -> None:
+        line, self._line = bytes(self._line), bytearray()
+        self._cutter, skipped, self._skipping = None, self._skipping, False
+        if skipped or not line.lstrip().startswith(b"{"):
+            return
+        try:
+            value = json.loads(line.decode("utf-8", errors="replace"))
+        except (ValueError, RecursionError):
+            return
+        if isinstance(value, dict):
+            self._sink(value)
+
+
+class StringCutter:
+    """Passes one JSON text through in pieces and cuts every string in it to a number of bytes."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._inside = False
+        self._kept = 0
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """The next piece in, and out what is left of it."""
+        data, self._held = self._held + piece, b""
+        left = []
+        position = 0
+        while position < len(data):
+            if self._inside:
+                end = self._end_of_inside(data, position)
+                left.append(self._cut(data[position:end]))
+                if end < len(data) and data[end : end + 1] != b'"':
+                    # An escape that the next piece completes.
+                    self._held = data[end:]
+                    break
+            else:
+                quote = data.find(b'"', position)
+                end = quote if quote >= 0 else len(data)
+                left.append(data[position:end])
+            if end < len(data):
+                left.append(b'"')
+                self._inside, self._kept = not self._inside, 0
+            position = end + 1
+        return b"".join(left)
+
+    @staticmethod
+    def _end_of_inside(data: bytes, start: int) -> int:
+        end = _matched(data, start)
+        while (
+            end < len(data) and data[end : end + 1] == b"\\" and end + _LONGEST_ESCAPE <= len(data)
+        ):
+            # Not JSON: goes through as it is, and the whole line will be refused.
+            end = _matched(data, end + 2)
+        return end
+
+    def _cut(self, inside: bytes) -> bytes:
+        room = self._longest - self._kept
+        if len(inside) > room:
+            inside = inside[:room]
+            inside = inside[: _matched(inside, 0)]
+        self._kept += len(inside)
+        if len(inside) < room:
+            return inside
+        self._kept = self._longest
+        return inside
+
+
+def _matched(data: bytes, start: int) -> int:
+    match = _STRING_INSIDE.match(data, start)
+    return match.end() if match else start

@@ -1,0 +1,38 @@
+"""Counts of tokens, as the model's API tells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipedai_worker.numbers import whole
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Numbers of tokens of one message, one turn, or one run."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_creation: int = 0
+
+    @classmethod
+    def read(cls, usage: Any) -> Tokens | None:
+        """From a `usage` object of the API, None if it is none; what is no number counts as 0."""
+        if not isinstance(usage, dict):
+            return None
+        return cls(
+            whole(usage.get("input_tokens")) or 0,
+            whole(usage.get("output_tokens")) or 0,
+            whole(usage.get("cache_read_input_tokens")) or 0,
+            whole(usage.get("cache_creation_input_tokens")) or 0,
+        )
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_creation + other.cache_creation,
+        )
