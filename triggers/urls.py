@@ -1,1 +1,23 @@
-urlpatterns: list[object] = []
+"""Routes of the triggers app, below /api/v1/."""
+
+from django.urls import path
+
+from triggers.views import (
+    EnvironmentRunViewSet,
+    EnvironmentTriggerViewSet,
+    RunViewSet,
+    TriggerViewSet,
+)
+
+urlpatterns = [
+    path(
+        "environments/<uuid:environment_id>/triggers",
+        EnvironmentTriggerViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path("environments/<uuid:environment_id>/runs", EnvironmentRunViewSet.as_view({"get": "list"})),
+    path("triggers/<uuid:trigger_id>", TriggerViewSet.as_view({"get": "retrieve"})),
+    path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),
+    path("triggers/<uuid:trigger_id>/runs", TriggerViewSet.as_view({"get": "runs"})),
+    path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
+    path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
+]

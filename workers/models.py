@@ -35,6 +35,8 @@ class Worker(models.Model):
     max_concurrency = models.PositiveSmallIntegerField()
     # None: revoked; the worker must register again.
     token_digest = models.BinaryField(max_length=32, null=True, unique=True)
+    # The address that registered it last, to be told apart from one that replaces it.
+    registered_from = models.GenericIPAddressField(null=True)
     disabled_at = models.DateTimeField(null=True)
     last_seen_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -62,7 +62,7 @@ class TenantViewSet(ApiViewSet):
     """Actions inside one environment. `self.access` is set before the role is checked.
 
     The default finds the environment that the URL names; a viewset whose URL names another row sets `self.access` from that
-    row with `find_visible`.
+    row with `_find_visible`.
     """
 
     authentication_classes = (CookieJWTAuthentication, ApiKeyAuthentication)
@@ -72,7 +72,7 @@ class TenantViewSet(ApiViewSet):
         """Sets `self.access` from the URL's environment. Raises NotFound."""
         self.access = environment_access(principal_of(request), kwargs["environment_id"])
 
-    def find_visible(self, request: Request, queryset: QuerySet[Row], row_id: UUID) -> Row:
+    def _find_visible(self, request: Request, queryset: QuerySet[Row], row_id: UUID) -> Row:
         """The row with this id, if the caller sees it, and sets `self.access` from it. Raises NotFound. One query."""
         row: Any = visible(queryset, principal_of(request)).filter(id=row_id).first()
         if row is None:

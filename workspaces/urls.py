@@ -1,1 +1,21 @@
-urlpatterns: list[object] = []
+"""Routes of the workspaces app, below /api/v1/."""
+
+from django.urls import path
+
+from workspaces.views import ApiKeyViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
+
+urlpatterns = [
+    path("workspaces", WorkspaceViewSet.as_view({"get": "list", "post": "create"})),
+    path(
+        "workspaces/<uuid:workspace_id>/environments",
+        WorkspaceEnvironmentViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/api-keys",
+        ApiKeyViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/api-keys/<uuid:key_id>",
+        ApiKeyViewSet.as_view({"delete": "destroy"}),
+    ),
+]

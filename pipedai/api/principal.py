@@ -1,6 +1,7 @@
 """Who is calling: the principals that the authentication classes make, and the audit actor of a request."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
@@ -46,6 +47,10 @@ class WorkerPrincipal(Principal):
     max_concurrency: int
     disabled: bool
     version: str
+    # Whether `lastSeenAt` was written so lately that it need not be written again.
+    seen_lately: bool
+    # The database's clock at the time of the call.
+    now: datetime
 
 
 def principal_of(request: Request) -> Principal:

@@ -1,0 +1,85 @@
+"""Filters of lists, by django-filter: a malformed value is a field error, an unknown parameter is ignored (SPEC §2)."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import django_filters
+from django import forms
+from django.db.models import QuerySet
+from django.utils.dateparse import parse_datetime
+from rest_framework.request import Request
+
+from pipedai.api.errors import Invalid
+
+
+class TimeField(forms.Field):
+    """An ISO 8601 time; without an offset it is UTC."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        """The moment, None for nothing."""
+        if value in self.empty_values:
+            return None
+        try:
+            moment = parse_datetime(value)
+        except ValueError:
+            moment = None
+        if moment is None:
+            raise forms.ValidationError("Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z.")
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class TimeFilter(django_filters.Filter):
+    """Compares with a moment."""
+
+    field_class = TimeField
+
+
+class WordsField(forms.Field):
+    """Some of a few words; the parameter may repeat, or hold them comma-separated."""
+
+    def __init__(self, *, choices: list[str], **kwargs: Any) -> None:
+        self.choices = choices
+        super().__init__(widget=_RepeatedInput, **kwargs)
+
+    def to_python(self, value: Any) -> list[str]:
+        """The words, without repeats."""
+        words = [word.strip() for item in value or () for word in item.split(",") if word.strip()]
+        if unknown := [word for word in words if word not in self.choices]:
+            raise forms.ValidationError(
+                f"{unknown[0][:40]!r} is none of: {', '.join(self.choices)}."
+            )
+        return list(dict.fromkeys(words))
+
+
+class _RepeatedInput(forms.SelectMultiple):
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:  # noqa: ARG002
+        return data.getlist(name)
+
+
+class WordsFilter(django_filters.Filter):
+    """Keeps rows whose field is one of the given words."""
+
+    field_class = WordsField
+
+    def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
+        """All rows if no word was given."""
+        return qs.filter(**{f"{self.field_name}__in": value}) if value else qs
+
+
+class ApiFilterSet(django_filters.FilterSet):
+    """A list's filters, under their names in the API."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The parameters it reads; a cursor is bound to them."""
+        return tuple(cls.base_filters)
+
+    @classmethod
+    def apply(cls, queryset: QuerySet[Any], request: Request) -> QuerySet[Any]:
+        """The filtered rows. Raises Invalid with the bad parameters as fields."""
+        filters = cls(data=request.query_params, queryset=queryset)
+        if not filters.is_valid():
+            raise Invalid(
+                {name: [str(m) for m in messages] for name, messages in filters.errors.items()}
+            )
+        return filters.qs

@@ -1,0 +1,22 @@
+"""Validates URLs that customers give us to call (SPEC §5)."""
+
+from urllib.parse import urlsplit
+
+MAX_URL = 2048
+
+
+def check_url(url: str, *, https_only: bool = False) -> str | None:
+    """None for an absolute http(s) URL with a host and without userinfo, else what is wrong with it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # a bad port raises when read
+    except ValueError:
+        return "Not a URL."
+    schemes = ("https",) if https_only else ("http", "https")
+    if parts.scheme not in schemes or not host:
+        return f"Must be an {' or '.join(schemes)} URL with a host."
+    if "@" in parts.netloc:
+        return "Must not hold a user name or password."
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "Must not hold spaces or control characters."
+    return None

@@ -1,0 +1,39 @@
+"""Runs the statements that the ORM can't say, on Django's connection, and hands rows out as dicts."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+Row = dict[str, Any]
+
+
+def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
+    """The rows of a query or of a RETURNING clause, each by its column names."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+
+def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
+    """The first row, or None."""
+    rows = fetch_all(sql, params)
+    return rows[0] if rows else None
+
+
+def execute(sql: str, params: Mapping[str, Any]) -> int:
+    """Runs a statement; how many rows it touched."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return int(cursor.rowcount)
+
+
+def database_now() -> datetime:
+    """The database's clock: the only one that decides what is due."""
+    row = fetch_one("SELECT clock_timestamp() AS now", {})
+    assert row is not None
+    moment = row["now"]
+    assert isinstance(moment, datetime)
+    return moment

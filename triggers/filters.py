@@ -1,0 +1,47 @@
+"""The filters of trigger and run lists (SPEC §5)."""
+
+from typing import Any
+from uuid import UUID
+
+import django_filters
+from django.apps import apps
+from django.db.models import QuerySet
+
+from pipedai.api.errors import Invalid
+from pipedai.api.filters import ApiFilterSet, TimeFilter, WordsFilter
+from triggers.models import Trigger
+from triggers.states import Status
+
+
+class TriggerFilters(ApiFilterSet):
+    """`?workerId`"""
+
+    workerId = django_filters.UUIDFilter(field_name="worker_id")
+
+
+class RunFilters(ApiFilterSet):
+    """`?status&from&to`: `from` ≤ `queuedAt` < `to`."""
+
+    status = WordsFilter(field_name="status", choices=Status.values)
+    to = TimeFilter(field_name="queued_at", lookup_expr="lt")
+
+
+# `from` is a word of Python's.
+RunFilters.base_filters["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")
+
+
+class EnvironmentRunFilters(RunFilters):
+    """Those, and `?workerId&triggerId`."""
+
+    workerId = django_filters.UUIDFilter(field_name="worker_id")
+    triggerId = django_filters.UUIDFilter(field_name="trigger_id")
+
+
+def check_tenant_ids(environment_id: UUID, params: Any) -> None:
+    """Raises Invalid if a filter names a worker or trigger that is not the environment's: a foreign one looks missing."""
+    models = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
+    for name, model in models.items():
+        if value := params.get(name):
+            rows: QuerySet[Any] = model._default_manager.all()
+            if not rows.filter(environment_id=environment_id, id=value).exists():
+                raise Invalid({name: ["No such id in this environment."]})

@@ -1,0 +1,105 @@
+"""Hands due runs out to their worker: the one place where MCP headers appear in plaintext (SPEC §5, §8)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from pipedai.crypto import CannotOpen
+from pipedai.logs import get_logger
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from triggers import secrets
+from workspaces.keys import WrappedKey
+
+log = get_logger(__name__)
+
+_NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
+
+_DUE = f"""
+SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
+    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, r.attempt, r.queued_at,
+    x.mcp_url AS handed_out_url
+FROM run r
+JOIN trigger t ON t.id = r.trigger_id
+JOIN trigger_revision v ON v.id = r.revision_id
+LEFT JOIN data_key k ON k.id = t.mcp_key_id
+LEFT JOIN run_text x ON x.run_id = r.id
+WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {_NOW}
+ORDER BY r.available_at, r.id
+LIMIT greatest(0, %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL))
+"""
+
+_UNTIL_NEXT = f"""
+SELECT min(available_at) - {_NOW} AS until FROM run
+WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {_NOW}
+"""
+
+_KEEP_URLS = """
+INSERT INTO run_text (run_id, environment_id, mcp_url)
+SELECT * FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(urls)s::text[])
+ON CONFLICT (run_id) DO UPDATE SET mcp_url = excluded.mcp_url
+"""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class HandedOut:
+    """A run as its worker gets it. It holds secrets, so it has no repr and is never kept."""
+
+    row: Row
+    mcp_headers: dict[str, str]
+
+
+def hand_out_runs(
+    *, worker_id: UUID, capacity: int, address: str | None, now: datetime | None = None
+) -> list[HandedOut]:
+    """The due runs of a worker, oldest due first, no more than it has free capacity for.
+
+    URL and headers are read from the trigger in one statement, so that a secret goes only to the server it was given for; the
+    URL is kept on the run. Asking again before a claim hands the same runs out again and writes nothing.
+    """
+    params = {"worker_id": worker_id, "capacity": capacity, "now": now}
+    handed_out = [run for row in fetch_all(_DUE, params) if (run := _opened(row)) is not None]
+    _keep_urls(run.row for run in handed_out if run.row["handed_out_url"] != run.row["mcp_url"])
+    for run in handed_out:
+        if run.row["handed_out_url"] is None:
+            log.info(
+                "run.handed_out",
+                run_id=str(run.row["id"]),
+                worker_id=str(worker_id),
+                address=address,
+            )
+    return handed_out
+
+
+def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:
+    """How long until the worker's next queued run becomes due, by the database's clock; None if none is waiting."""
+    row = fetch_one(_UNTIL_NEXT, {"worker_id": worker_id, "now": now})
+    return row["until"] if row else None
+
+
+def _opened(row: Row) -> HandedOut | None:
+    """The run with its headers in plaintext; None, and an alarm, if they don't open: it must not go out without them."""
+    if row["mcp_headers"] is None:
+        return HandedOut(row, {})
+    key = WrappedKey(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])
+    try:
+        opened = secrets.open_mcp_headers(
+            row["environment_id"], row["trigger_id"], bytes(row["mcp_headers"]), key
+        )
+    except CannotOpen:
+        log.error("secret.cannot_open", trigger_id=str(row["trigger_id"]), field="mcp_headers")
+        return None
+    return HandedOut(row, opened)
+
+
+def _keep_urls(rows: Iterable[Row]) -> None:
+    changed = list(rows)
+    if changed:
+        execute(
+            _KEEP_URLS,
+            {
+                "run_ids": [row["id"] for row in changed],
+                "environment_ids": [row["environment_id"] for row in changed],
+                "urls": [row["mcp_url"] for row in changed],
+            },
+        )

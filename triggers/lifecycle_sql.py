@@ -1,0 +1,162 @@
+"""The statements of `lifecycle`: each transition is one guarded UPDATE on the expected state and the owner.
+
+Times come from the database's clock unless a test passes `now` in. `statement_timestamp()`, since `now()` is stale
+after a wait for a lock.
+"""
+
+from triggers.models import RUN_COLUMNS
+
+_NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
+_RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
+_LEASE = f"{_NOW} + %(lease_seconds)s * interval '1 second'"
+# The worker has `timeoutSeconds`, and this long to say so itself, before the server says it (SPEC §6).
+_DEADLINE = f"{_NOW} + (r.timeout_seconds + 60) * interval '1 second'"
+_RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
+
+QUEUE = f"""
+WITH t AS (
+    SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds
+    FROM trigger
+    WHERE id = %(trigger_id)s AND enabled AND worker_id IS NOT NULL AND deleted_at IS NULL
+    FOR SHARE)
+INSERT INTO run AS r (
+    id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
+    scheduled_for, queued_at, available_at, model)
+SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
+    t.timeout_seconds, %(scheduled_for)s, {_NOW}, {_NOW}, v.model
+FROM t JOIN trigger_revision v ON v.id = t.revision_id
+RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message
+"""
+
+CLAIM = f"""
+UPDATE run r
+SET status = 'claimed', slot = free.slot, claim_id = %(claim_id)s, claimed_at = {_NOW},
+    lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
+FROM trigger t, (
+    SELECT min(s) AS slot FROM generate_series(1, %(capacity)s) s
+    WHERE NOT EXISTS (SELECT 1 FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot = s)) free
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {_NOW}
+    AND free.slot IS NOT NULL AND t.id = r.trigger_id
+RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+"""
+
+START = f"""
+UPDATE run r
+SET status = 'running', started_at = {_NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
+FROM trigger t
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed' AND t.id = r.trigger_id
+RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+"""
+
+HEARTBEAT = f"""
+UPDATE run r SET lease_expires_at = {_LEASE}
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
+RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
+"""
+
+_OUTCOME = """
+    status = %(status)s, fault_class = %(fault_class)s, exit_code = %(exit_code)s, short_message = %(short_message)s,
+    model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
+    cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
+    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s"""
+_ENDED = f"{_RUN}, t.name AS trigger_name, t.webhook_url, %(error_message)s AS error_message"
+
+COMPLETE = f"""
+UPDATE run r SET ended_at = {_NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
+FROM trigger t
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
+    AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
+RETURNING {_ENDED}
+"""
+
+# After a verdict of the server's: the row is locked, and seen to be so, by READ_FOR_UPDATE.
+COMPLETE_LATE = f"""
+UPDATE run r SET ended_at = {_NOW}, ended_by = 'worker', {_OUTCOME}
+FROM trigger t
+WHERE r.id = %(run_id)s AND t.id = r.trigger_id
+RETURNING {_ENDED}
+"""
+
+READ = f"""
+SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, t.webhook_url, x.error_message,
+    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {_NOW} AS is_due
+FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
+WHERE r.id = %(run_id)s
+"""
+READ_FOR_UPDATE = f"{READ} FOR UPDATE OF r"
+
+TRIGGER_OF_RUN = "SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s"
+
+RETRY_FOR_UPDATE = """
+SELECT id, status, worker_id, claimed_at IS NOT NULL AS was_claimed FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
+"""
+
+CANCEL_RETRY = f"""
+UPDATE run SET status = 'canceled', fault_class = 'none', ended_at = {_NOW}, ended_by = 'late_result'
+WHERE id = %(retry_id)s AND status = 'queued'
+"""
+
+POSTPONE_RETRY = f"""
+UPDATE run
+SET available_at = greatest(available_at, {_NOW} + %(retry_after_seconds)s * interval '1 second')
+WHERE id = %(retry_id)s AND status = 'queued'
+"""
+
+KEEP_LATE_RESULT = f"""
+INSERT INTO run_text (run_id, environment_id, late_result)
+SELECT id, environment_id,
+    (jsonb_build_object('receivedAt', to_char({_NOW} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+     || %(late_result)s::jsonb)::json
+FROM run WHERE id = %(run_id)s
+ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
+"""
+
+KEEP_ERRORS = """
+INSERT INTO run_text (run_id, environment_id, error_message)
+SELECT * FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(messages)s::text[])
+ON CONFLICT (run_id) DO UPDATE SET error_message = excluded.error_message
+"""
+
+CANCEL_QUEUED = f"""
+UPDATE run r
+SET status = 'canceled', fault_class = 'none', cancel_requested_at = {_NOW}, ended_at = {_NOW}, ended_by = 'user'
+FROM trigger t
+WHERE r.id = %(run_id)s AND r.status = 'queued' AND t.id = r.trigger_id
+RETURNING {_RUN}, t.name AS trigger_name, t.webhook_url, NULL AS error_message
+"""
+
+REQUEST_CANCEL = f"""
+UPDATE run r SET cancel_requested_at = {_NOW}
+FROM trigger t
+WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL AND t.id = r.trigger_id
+RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+"""
+
+OVERDUE = f"""
+SELECT id, trigger_id FROM run
+WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {_NOW}
+ORDER BY id LIMIT %(limit)s
+"""
+
+# Whichever of lease and deadline passed first decides. SKIP LOCKED: a row that its worker or another scheduler holds
+# at this instant is theirs; if it still is overdue, the next round finds it.
+EXPIRE = f"""
+WITH overdue AS (
+    SELECT id, {_NOW} AS now, lease_expires_at <= deadline_at AS is_lost,
+        round(extract(epoch FROM {_NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
+    FROM run
+    WHERE id = ANY(%(ids)s) AND slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {_NOW}
+    FOR UPDATE SKIP LOCKED),
+verdict AS (
+    SELECT o.*, h.timeout_seconds, CASE WHEN NOT o.is_lost THEN 'timed_out'
+        WHEN h.cancel_requested_at IS NOT NULL THEN 'canceled' ELSE 'failed' END AS status
+    FROM overdue o JOIN run h ON h.id = o.id)
+UPDATE run r
+SET status = v.status, ended_at = v.now, ended_by = CASE WHEN v.is_lost THEN 'lease' ELSE 'deadline' END,
+    fault_class = CASE v.status WHEN 'failed' THEN 'infra' WHEN 'timed_out' THEN 'client' ELSE 'none' END, {_RELEASED}
+FROM verdict v, trigger t
+WHERE r.id = v.id AND t.id = r.trigger_id
+RETURNING {_RUN}, r.ended_by, t.name AS trigger_name, t.webhook_url,
+    CASE WHEN v.is_lost THEN 'worker lost: no heartbeat for ' || v.silent_seconds || ' s'
+        ELSE 'timed out: no result within ' || v.timeout_seconds || ' s' END AS error_message
+"""

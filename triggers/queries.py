@@ -1,0 +1,71 @@
+"""Reads triggers and runs for the API: as dicts, with what is shown of them and nothing else."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+
+from triggers.models import RUN_COLUMNS, Run, Trigger
+
+_TRIGGER_COLUMNS = (
+    "id", "environment_id", "worker_id", "name", "description", "mcp_url", "webhook_url", "schedule", "timezone",
+    "next_run_at", "enabled", "max_retries", "timeout_seconds", "overlap_policy", "created_at", "updated_at",
+)  # fmt: skip
+
+
+def triggers() -> QuerySet[Trigger, dict[str, Any]]:
+    """Triggers that are not deleted, as dicts for TriggerSerializer; `with_last_runs` completes them."""
+    newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
+    return (
+        Trigger.objects.filter(deleted_at__isnull=True)
+        .annotate(
+            prompt=F("revision__prompt"),
+            model=F("revision__model"),
+            has_mcp_headers=Q(mcp_headers__isnull=False),
+            has_webhook_secret=Q(webhook_secret__isnull=False),
+            last_run_id=Subquery(newest.values("id")[:1]),
+        )
+        .values(
+            *_TRIGGER_COLUMNS,
+            "prompt",
+            "model",
+            "has_mcp_headers",
+            "has_webhook_secret",
+            "last_run_id",
+        )
+    )
+
+
+def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows of `triggers()`, each with its `last_run`. One query."""
+    ids = [row["last_run_id"] for row in rows if row["last_run_id"]]
+    runs = {
+        run["id"]: run
+        for run in Run.objects.filter(id__in=ids).values("id", "status", "queued_at", "ended_at")
+    }
+    return [{**row, "last_run": runs.get(row["last_run_id"])} for row in rows]
+
+
+def runs() -> QuerySet[Run, dict[str, Any]]:
+    """Runs as dicts for RunSerializer."""
+    return Run.objects.annotate(
+        trigger_name=F("trigger__name"), error_message=F("text__error_message")
+    ).values(*RUN_COLUMNS, "trigger_name", "error_message")
+
+
+def run_in_full(run_id: UUID) -> dict[str, Any]:
+    """One run as a dict for RunDetailSerializer. Raises Run.DoesNotExist."""
+    return (
+        runs()
+        .annotate(
+            payload=F("text__payload"),
+            late_result=F("text__late_result"),
+            mcp_url=F("text__mcp_url"),
+            prompt=F("revision__prompt"),
+        )
+        .values(
+            *RUN_COLUMNS,
+            "trigger_name", "error_message", "payload", "late_result", "mcp_url", "prompt",
+        )
+        .get(id=run_id)
+    )  # fmt: skip

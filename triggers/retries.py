@@ -1,0 +1,88 @@
+"""Retries what infrastructure broke: a new run, queued in the transaction that ended the old one (SPEC §6)."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from pipedai.events import SYSTEM, Event
+from pipedai.ids import new_id
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from triggers.states import FaultClass, Status
+
+# Before the second attempt, the third, and every later one.
+BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
+MAX_RETRY_AFTER_SECONDS = 24 * 3600
+
+_LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE"
+
+# The trigger's present worker and its `enabled` are read under the lock above.
+_INSERT = """
+INSERT INTO run (
+    id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
+    retry_of_id, scheduled_for, queued_at, available_at, model)
+SELECT %(id)s, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
+    r.max_retries, r.timeout_seconds, r.id, r.scheduled_for, r.ended_at, r.ended_at + %(delay)s, v.model
+FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
+WHERE r.id = %(run_id)s AND t.enabled AND t.deleted_at IS NULL
+ON CONFLICT (retry_of_id) WHERE retry_of_id IS NOT NULL DO NOTHING
+RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id
+"""
+
+_COPY_PAYLOAD = """
+INSERT INTO run_text (run_id, environment_id, payload)
+SELECT %(id)s, environment_id, payload FROM run_text WHERE run_id = %(run_id)s AND payload IS NOT NULL
+"""
+
+
+def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
+    """Keeps triggers from being changed until this transaction ends, so that a retry goes to the present worker.
+
+    Must come before any lock on their runs (the one lock order: environment, worker, trigger, run, retry).
+    """
+    fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
+
+
+def calls_for_retry(run: Row) -> bool:
+    """Whether a run that ended so is to be tried again (unless its trigger is disabled by then)."""
+    return (
+        run["status"] in (Status.FAILED, Status.TIMED_OUT)
+        and run["fault_class"] == FaultClass.INFRA
+        and run["attempt"] <= run["max_retries"]
+        and run["cancel_requested_at"] is None
+    )
+
+
+def create_retry(run: Row, *, retry_after_seconds: int | None = None) -> Row | None:
+    """Queues the retry of an ended run that calls for one, its trigger locked by `lock_triggers`.
+
+    Due after the back-off of its attempt, or after `retry_after_seconds` if that is later. Returns the new run's `id`,
+    `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id`; None if the trigger is disabled or
+    deleted, or if the run has a retry already.
+    """
+    delay = BACKOFF[min(run["attempt"], len(BACKOFF)) - 1]
+    if retry_after_seconds is not None:
+        delay = max(delay, timedelta(seconds=retry_after_seconds))
+    params = {"id": new_id(), "run_id": run["id"], "delay": delay}
+    retry = fetch_one(_INSERT, params)
+    if retry is not None:
+        execute(_COPY_PAYLOAD, params)
+    return retry
+
+
+def retry_events(retries: Sequence[Row]) -> list[Event]:
+    """What to tell of new retries: about the new run, by the system."""
+    return [
+        Event(
+            "run.retried",
+            SYSTEM,
+            retry["environment_id"],
+            "run",
+            retry["id"],
+            {
+                "retryOf": str(retry["retry_of_id"]),
+                "attempt": retry["attempt"],
+                "availableAt": retry["available_at"].isoformat(),
+            },
+        )
+        for retry in retries
+    ]

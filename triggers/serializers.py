@@ -1,0 +1,260 @@
+"""Bodies of the trigger endpoints, and triggers and runs as they go out."""
+
+import base64
+import binascii
+import json
+import re
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+
+from pipedai.api.fields import TextField, TrueFalseField, WholeNumberField
+from pipedai.api.outside_urls import MAX_URL, check_url
+from pipedai.api.serializers import StrictBody
+from triggers import cron
+from triggers.duration import duration_ms
+from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
+
+MAX_PROMPT_BYTES = 256 * 1024
+MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_HEADERS_BYTES = 8 * 1024
+MIN_WEBHOOK_SECRET = 16
+
+# RFC 9110: a field name is a token; of field values we take visible ASCII with spaces and tabs inside.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCII)
+_RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
+
+
+class PromptField(TextField):
+    """A prompt, bounded in bytes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """The prompt; a field error if it is empty or too long."""
+        value = super().to_internal_value(data)
+        if len(value.encode()) > MAX_PROMPT_BYTES:
+            raise serializers.ValidationError("Must not be longer than 256 KiB.")
+        return value
+
+
+class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
+    """Secret headers for the MCP server: a flat object of valid names and values, 8 KiB in all."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """The headers as given. A bad name is not echoed: a secret may have been pasted there."""
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("Must be an object of header names and values.")
+        for name in data:
+            _check_header_name(name)
+        if len({name.lower() for name in data}) != len(data):
+            raise serializers.ValidationError("Two names are alike but for case.")
+        errors = {
+            name: ["Must be a string that is a valid header value."]
+            for name, value in data.items()
+            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value)
+        }
+        if errors:
+            raise serializers.ValidationError(errors)
+        if sum(len(name) + len(value) for name, value in data.items()) > MAX_HEADERS_BYTES:
+            raise serializers.ValidationError("Must not be longer than 8 KiB in all.")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        """Never: they are not returned by any read."""
+        raise NotImplementedError
+
+
+def _check_header_name(name: str) -> None:
+    if not _HEADER_NAME.fullmatch(name):
+        raise serializers.ValidationError("One of the names is not a valid header name.")
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith("proxy-"):
+        raise serializers.ValidationError(f"{name} may not be set.")
+
+
+class TriggerBody(StrictBody):
+    """POST /environments/:envId/triggers."""
+
+    name = TextField(max_length=200)
+    description = TextField(max_length=2000, allow_blank=True, required=False, default="")
+    prompt = PromptField()
+    model = TextField(max_length=200, allow_null=True, required=False, default=None)
+    mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
+    mcpHeaders = McpHeadersField(
+        source="mcp_headers", allow_null=True, required=False, default=None
+    )
+    webhookUrl = TextField(
+        source="webhook_url", max_length=MAX_URL, allow_null=True, required=False, default=None
+    )
+    webhookSecret = TextField(
+        source="webhook_secret",
+        min_length=MIN_WEBHOOK_SECRET,
+        max_length=1024,
+        trim_whitespace=False,
+        allow_null=True,
+        required=False,
+        default=None,
+    )
+    schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
+    timezone = TextField(max_length=64, required=False, default="UTC")
+    workerId = serializers.UUIDField(
+        source="worker_id", allow_null=True, required=False, default=None
+    )
+    enabled = TrueFalseField(required=False, default=True)
+    maxRetries = WholeNumberField(
+        source="max_retries", min_value=0, max_value=MAX_RETRIES, required=False, default=3
+    )
+    timeoutSeconds = WholeNumberField(
+        source="timeout_seconds",
+        min_value=MIN_TIMEOUT_SECONDS,
+        max_value=MAX_TIMEOUT_SECONDS,
+        required=False,
+        default=1800,
+    )
+    overlapPolicy = serializers.ChoiceField(
+        source="overlap_policy",
+        choices=Trigger.OverlapPolicy.choices,
+        required=False,
+        default=Trigger.OverlapPolicy.QUEUE,
+    )
+
+    def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
+        """http(s), with a host, without userinfo."""
+        return _checked_url(value)
+
+    def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
+        """As mcpUrl; https alone in production."""
+        return value and _checked_url(value, https_only=settings.PRODUCTION)
+
+    def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
+        """A `whsec_` secret must be base64, since it is decoded to sign (Standard Webhooks)."""
+        if value and value.startswith("whsec_"):
+            try:
+                base64.b64decode(value.removeprefix("whsec_"), validate=True)
+            except (binascii.Error, ValueError):
+                raise serializers.ValidationError("After whsec_ it must be base64.") from None
+        return value
+
+    def validate_timezone(self, value: str) -> str:
+        """A zone of the IANA database."""
+        try:
+            cron.check_timezone(value)
+        except cron.BadTimezone as error:
+            raise serializers.ValidationError(str(error)) from None
+        return value
+
+    def validate_schedule(self, value: str | None) -> str | None:
+        """Five crontab fields; the zone does not matter to the grammar."""
+        if value is None:
+            return None
+        try:
+            return cron.parse(value, "UTC").expression
+        except cron.BadSchedule as error:
+            raise serializers.ValidationError(str(error)) from None
+
+
+def _checked_url(url: str, *, https_only: bool = False) -> str:
+    if problem := check_url(url, https_only=https_only):
+        raise serializers.ValidationError(problem)
+    return url
+
+
+class LastRunSerializer(serializers.Serializer[Any]):
+    """A trigger's newest run, in short."""
+
+    id = serializers.UUIDField()
+    status = serializers.CharField()
+    queuedAt = serializers.DateTimeField(source="queued_at")
+    endedAt = serializers.DateTimeField(source="ended_at")
+
+
+class TriggerSerializer(serializers.Serializer[Any]):
+    """A trigger; of its secrets, only whether they are there."""
+
+    id = serializers.UUIDField()
+    environmentId = serializers.UUIDField(source="environment_id")
+    workerId = serializers.UUIDField(source="worker_id")
+    name = serializers.CharField()
+    description = serializers.CharField()
+    prompt = serializers.CharField()
+    mcpUrl = serializers.CharField(source="mcp_url")
+    hasMcpHeaders = serializers.BooleanField(source="has_mcp_headers")
+    model = serializers.CharField()
+    schedule = serializers.CharField()
+    timezone = serializers.CharField()
+    nextRunAt = serializers.DateTimeField(source="next_run_at")
+    enabled = serializers.BooleanField()
+    maxRetries = serializers.IntegerField(source="max_retries")
+    timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
+    overlapPolicy = serializers.CharField(source="overlap_policy")
+    webhookUrl = serializers.CharField(source="webhook_url")
+    hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
+    lastRun = LastRunSerializer(source="last_run")
+    createdAt = serializers.DateTimeField(source="created_at")
+    updatedAt = serializers.DateTimeField(source="updated_at")
+
+
+class RunBody(StrictBody):
+    """POST /triggers/:id/run."""
+
+    payload = serializers.JSONField(required=False, allow_null=True, default=None)
+
+    def validate_payload(self, value: Any) -> Any:
+        """Bounded in bytes."""
+        if len(json.dumps(value, ensure_ascii=False).encode()) > MAX_PAYLOAD_BYTES:
+            raise serializers.ValidationError("Must not be longer than 64 KiB.")
+        return value
+
+
+class RunSerializer(serializers.Serializer[Any]):
+    """A run, as lists show it."""
+
+    id = serializers.UUIDField()
+    triggerId = serializers.UUIDField(source="trigger_id")
+    triggerName = serializers.CharField(source="trigger_name")
+    environmentId = serializers.UUIDField(source="environment_id")
+    workerId = serializers.UUIDField(source="worker_id")
+    status = serializers.CharField()
+    source = serializers.CharField()
+    attempt = serializers.IntegerField()
+    retryOfRunId = serializers.UUIDField(source="retry_of_id")
+    scheduledFor = serializers.DateTimeField(source="scheduled_for")
+    availableAt = serializers.DateTimeField(source="available_at")
+    queuedAt = serializers.DateTimeField(source="queued_at")
+    claimedAt = serializers.DateTimeField(source="claimed_at")
+    startedAt = serializers.DateTimeField(source="started_at")
+    endedAt = serializers.DateTimeField(source="ended_at")
+    durationMs = serializers.SerializerMethodField()
+    exitCode = serializers.IntegerField(source="exit_code")
+    shortMessage = serializers.CharField(source="short_message")
+    errorMessage = serializers.CharField(source="error_message")
+    faultClass = serializers.CharField(source="fault_class")
+    model = serializers.CharField()
+    inputTokens = serializers.IntegerField(source="input_tokens")
+    outputTokens = serializers.IntegerField(source="output_tokens")
+    cacheReadTokens = serializers.IntegerField(source="cache_read_tokens")
+    cacheCreationTokens = serializers.IntegerField(source="cache_creation_tokens")
+    costUsd = serializers.ReadOnlyField(source="cost_usd")
+    numTurns = serializers.IntegerField(source="num_turns")
+    sessionId = serializers.CharField(source="session_id")
+    cancelRequested = serializers.SerializerMethodField()
+
+    def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
+        """Milliseconds from start to end."""
+        return duration_ms(run)
+
+    def get_cancelRequested(self, run: dict[str, Any]) -> bool:  # noqa: N802
+        """Whether somebody asked for it to stop."""
+        return run["cancel_requested_at"] is not None
+
+
+class RunDetailSerializer(RunSerializer):
+    """A single run, with what lists leave out."""
+
+    payload = serializers.JSONField()
+    prompt = serializers.CharField()
+    mcpUrl = serializers.CharField(source="mcp_url")
+    lateResult = serializers.JSONField(source="late_result")

@@ -1,0 +1,152 @@
+"""The trigger and run endpoints."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import Invalid
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
+from pipedai.api.serializers import read_body
+from triggers import lifecycle, queries, services
+from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters, check_tenant_ids
+from triggers.idempotency import run_trigger
+from triggers.models import Run, Trigger
+from triggers.serializers import (
+    RunBody,
+    RunDetailSerializer,
+    RunSerializer,
+    TriggerBody,
+    TriggerSerializer,
+)
+from triggers.states import Source
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin, IsOperator, IsViewer
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+class RunPaginator(KeysetPaginator):
+    """Runs, by when they were queued."""
+
+    time_field = "queued_at"
+
+
+class EnvironmentTriggerViewSet(TenantViewSet):
+    """The triggers of an environment."""
+
+    permissions = {"list": IsViewer, "create": IsAdmin}
+    filter_names = TriggerFilters.names()
+
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:envId/triggers"""
+        rows = TriggerFilters.apply(
+            queries.triggers().filter(environment_id=environment_id), request
+        )
+        check_tenant_ids(environment_id, request.query_params)
+        paginator = KeysetPaginator()
+        page = queries.with_last_runs(paginator.paginate_queryset(rows, request, self))
+        return paginator.get_paginated_response(TriggerSerializer(page, many=True).data)
+
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/triggers"""
+        trigger_id = services.create_trigger(
+            environment_id=environment_id,
+            actor=actor_of(request),
+            values=read_body(TriggerBody, request),
+        )
+        return Response(_shown(trigger_id), status=201)
+
+
+class TriggerViewSet(TenantViewSet):
+    """One trigger."""
+
+    permissions = {"retrieve": IsViewer, "run": IsOperator, "runs": IsViewer}
+    filter_names = RunFilters.names()
+    trigger: Trigger
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the trigger. A deleted one is gone, but not for `run`, whose repeats outlive it."""
+        rows = Trigger.objects.only("id", "environment_id")
+        if self.action != "run":
+            rows = rows.filter(deleted_at__isnull=True)
+        self.trigger = self._find_visible(request, rows, kwargs["trigger_id"])
+
+    def retrieve(self, request: Request, trigger_id: UUID) -> Response:  # noqa: ARG002
+        """GET /triggers/:id"""
+        return Response(_shown(trigger_id))
+
+    def run(self, request: Request, trigger_id: UUID) -> Response:
+        """POST /triggers/:id/run"""
+        principal = principal_of(request)
+        queued = run_trigger(
+            trigger_id=trigger_id,
+            caller_id=principal.id,
+            key=_idempotency_key(request),
+            **read_body(RunBody, request),
+            source=Source.API if isinstance(principal, KeyPrincipal) else Source.MANUAL,
+            actor=actor_of(request),
+        )
+        if queued.replayed:
+            return Response(RunSerializer(queued.run).data, headers={"Idempotent-Replayed": "true"})
+        return Response(RunSerializer(queued.run).data, status=201)
+
+    def runs(self, request: Request, trigger_id: UUID) -> Response:
+        """GET /triggers/:id/runs"""
+        rows = RunFilters.apply(queries.runs().filter(trigger_id=trigger_id), request)
+        return _run_page(rows, request, self)
+
+
+class EnvironmentRunViewSet(TenantViewSet):
+    """The runs of an environment, across its triggers."""
+
+    permissions = {"list": IsViewer}
+    filter_names = EnvironmentRunFilters.names()
+
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:envId/runs"""
+        rows = EnvironmentRunFilters.apply(
+            queries.runs().filter(environment_id=environment_id), request
+        )
+        check_tenant_ids(environment_id, request.query_params)
+        return _run_page(rows, request, self)
+
+
+class RunViewSet(TenantViewSet):
+    """One run."""
+
+    permissions = {"retrieve": IsViewer, "cancel": IsOperator}
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the run."""
+        self._find_visible(request, Run.objects.only("id", "environment_id"), kwargs["run_id"])
+
+    def retrieve(self, request: Request, run_id: UUID) -> Response:  # noqa: ARG002
+        """GET /runs/:id"""
+        return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
+
+    def cancel(self, request: Request, run_id: UUID) -> Response:
+        """POST /runs/:id/cancel"""
+        run = lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
+        return Response(RunSerializer(run).data)
+
+
+def _shown(trigger_id: UUID) -> Any:
+    (row,) = queries.with_last_runs([queries.triggers().get(id=trigger_id)])
+    return TriggerSerializer(row).data
+
+
+def _run_page(rows: Any, request: Request, view: TenantViewSet) -> Response:
+    paginator = RunPaginator()
+    page = paginator.paginate_queryset(rows, request, view)
+    return paginator.get_paginated_response(RunSerializer(page, many=True).data)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise Invalid({"Idempotency-Key": ["Must be 1 to 255 printable characters."]})
+    return key

@@ -1,0 +1,24 @@
+"""The filters of the worker list (SPEC §5)."""
+
+import django_filters
+from django.db.models import QuerySet
+
+from pipedai.api.filters import ApiFilterSet
+from workers.models import Worker
+
+
+class WorkerFilters(ApiFilterSet):
+    """`?status=online|offline`"""
+
+    status = django_filters.ChoiceFilter(
+        choices=[("online", "online"), ("offline", "offline")], method="by_status"
+    )
+
+    def by_status(
+        self,
+        queryset: QuerySet[Worker],
+        name: str,
+        value: str,  # noqa: ARG002
+    ) -> QuerySet[Worker]:
+        """Seen lately, or not."""
+        return queryset.filter(online=value == "online")

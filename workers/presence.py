@@ -1,0 +1,32 @@
+"""Keeps what a worker's calls tell of it: when it was last seen, and its version (SPEC §5)."""
+
+import re
+
+from pipedai.api.principal import WorkerPrincipal
+from pipedai.sql import execute
+
+_SANE_VERSION = re.compile(r"[\w.+-]{1,64}", re.ASCII)
+
+_NOTE = """
+UPDATE worker SET
+    last_seen_at = CASE WHEN %(seen)s THEN greatest(last_seen_at, statement_timestamp()) ELSE last_seen_at END,
+    version = coalesce(%(version)s, version)
+WHERE id = %(worker_id)s AND token_digest = %(token_digest)s
+"""
+
+
+def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool) -> None:
+    """Writes `lastSeenAt` (if `seen`, and not written in the last 10 s) and a changed version; else nothing."""
+    sane = version_header if version_header and _SANE_VERSION.fullmatch(version_header) else None
+    version = sane if sane != worker.version else None
+    seen = seen and not worker.seen_lately
+    if seen or version:
+        execute(
+            _NOTE,
+            {
+                "seen": seen,
+                "version": version,
+                "worker_id": worker.id,
+                "token_digest": worker.token_digest,
+            },
+        )

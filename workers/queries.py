@@ -1,0 +1,29 @@
+"""Reads workers for the API, as dicts for WorkerSerializer."""
+
+from typing import Any
+
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Now
+
+from triggers.models import Run
+from workers.models import ONLINE_WITHIN, Worker
+
+_COLUMNS = (
+    "id", "environment_id", "label", "hostname", "os", "version", "auth_mode", "max_concurrency", "last_seen_at",
+    "created_at",
+)  # fmt: skip
+
+
+def workers() -> QuerySet[Worker, dict[str, Any]]:
+    """Workers that are not deregistered, each with `online`, `disabled` and the run it holds."""
+    held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
+    return (
+        Worker.objects.filter(deleted_at__isnull=True)
+        .annotate(
+            workspace_id=F("environment__workspace_id"),
+            online=Coalesce(Q(last_seen_at__gt=Now() - ONLINE_WITHIN), False),
+            disabled=Q(disabled_at__isnull=False),
+            current_run_id=Subquery(held.values("id")[:1]),
+        )
+        .values(*_COLUMNS, "workspace_id", "online", "disabled", "current_run_id")
+    )

@@ -1,0 +1,169 @@
+"""Bodies of the worker protocol, and workers and handed-out runs as they go out."""
+
+import math
+from typing import Any
+
+from rest_framework import serializers
+
+from pipedai.api.fields import MoneyField, TextField, WholeNumberField, is_finite_number
+from pipedai.api.serializers import Body
+from triggers.handout import HandedOut
+from triggers.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
+from triggers.retries import MAX_RETRY_AFTER_SECONDS
+from triggers.states import TERMINAL, FaultClass
+from workers.models import MAX_CONCURRENCY, Worker
+
+_INT4, _INT8 = 2**31 - 1, 2**63 - 1
+
+
+class CutTextField(TextField):
+    """A string that is cut to its length and never refused for it."""
+
+    def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
+        self.cut_to = cut_to
+        super().__init__(trim_whitespace=False, allow_blank=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """The first `cut_to` characters."""
+        return super().to_internal_value(data)[: self.cut_to]
+
+
+class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
+    """Seconds, clamped to 0–24 h and rounded up; never refused."""
+
+    def to_internal_value(self, data: Any) -> int | None:
+        """Whole seconds; None for what is no number."""
+        if not is_finite_number(data):
+            return None
+        return math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
+
+
+class AuthModeField(serializers.ChoiceField):
+    """`claude_max` or `api_key`; hyphens are accepted for the underscores."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The mode with its underscore."""
+        return super().to_internal_value(data.replace("-", "_") if isinstance(data, str) else data)
+
+
+class RegisterBody(Body):
+    """POST /workers/register. The token may come as Bearer instead."""
+
+    hostname = TextField(max_length=255)
+    os = TextField(max_length=255)
+    version = TextField(max_length=64)
+    label = TextField(max_length=255, required=False, allow_null=True)
+    authMode = AuthModeField(
+        source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
+    )
+    maxConcurrency = WholeNumberField(
+        source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
+    )
+
+
+class ClaimBody(Body):
+    """POST …/claim."""
+
+    claimId = TextField(
+        source="claim_id",
+        max_length=64,
+        trim_whitespace=False,
+        allow_blank=True,
+        allow_null=True,
+        default=None,
+    )
+
+
+def _tokens(name: str) -> WholeNumberField:
+    return WholeNumberField(
+        source=name, min_value=0, max_value=_INT8, required=False, allow_null=True
+    )
+
+
+class CompleteBody(Body):
+    """POST …/complete."""
+
+    status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
+    exitCode = WholeNumberField(
+        source="exit_code", min_value=-_INT4, max_value=_INT4, required=False, allow_null=True
+    )
+    shortMessage = CutTextField(
+        source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
+    )
+    errorMessage = CutTextField(
+        source="error_message", cut_to=MAX_ERROR_MESSAGE, required=False, allow_null=True
+    )
+    faultClass = serializers.ChoiceField(
+        source="fault_class", choices=FaultClass.choices, required=False, allow_null=True
+    )
+    inputTokens = _tokens("input_tokens")
+    outputTokens = _tokens("output_tokens")
+    cacheReadTokens = _tokens("cache_read_tokens")
+    cacheCreationTokens = _tokens("cache_creation_tokens")
+    costUsd = MoneyField(source="cost_usd", required=False, allow_null=True)
+    numTurns = WholeNumberField(
+        source="num_turns", min_value=0, max_value=_INT4, required=False, allow_null=True
+    )
+    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
+    model = CutTextField(cut_to=200, required=False, allow_null=True)
+    retryAfterSeconds = RetryAfterField(
+        source="retry_after_seconds", required=False, allow_null=True
+    )
+
+
+def outcome_of(values: dict[str, Any]) -> Outcome:
+    """The outcome that the validated values of a CompleteBody tell of."""
+    fault = settled_fault(values["status"], values.get("fault_class"))
+    return Outcome(**{**values, "fault_class": fault})
+
+
+def as_reported(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values under their names in the API, as a late result keeps them."""
+    names = {field.source: name for name, field in CompleteBody().fields.items()}
+    return {names[attribute]: value for attribute, value in values.items()}
+
+
+class HandedOutRunSerializer(serializers.Serializer[HandedOut]):
+    """A run as its worker gets it: the only place where MCP headers appear in plaintext."""
+
+    id = serializers.UUIDField(source="row.id")
+    triggerId = serializers.UUIDField(source="row.trigger_id")
+    triggerName = serializers.CharField(source="row.trigger_name")
+    prompt = serializers.CharField(source="row.prompt")
+    mcpUrl = serializers.CharField(source="row.mcp_url")
+    mcpHeaders = serializers.DictField(source="mcp_headers")
+    model = serializers.CharField(source="row.model")
+    timeoutSeconds = serializers.IntegerField(source="row.timeout_seconds")
+    payload = serializers.JSONField(source="row.payload")
+    attempt = serializers.IntegerField(source="row.attempt")
+    queuedAt = serializers.DateTimeField(source="row.queued_at")
+
+
+class WorkerSerializer(serializers.Serializer[Any]):
+    """A worker, with what is worked out of its row: `status`, `derivedStatus`, `currentRunId`."""
+
+    id = serializers.UUIDField()
+    environmentId = serializers.UUIDField(source="environment_id")
+    workspaceId = serializers.UUIDField(source="workspace_id")
+    label = serializers.CharField()
+    hostname = serializers.CharField()
+    os = serializers.CharField()
+    version = serializers.CharField()
+    authMode = serializers.CharField(source="auth_mode")
+    maxConcurrency = serializers.IntegerField(source="max_concurrency")
+    status = serializers.SerializerMethodField()
+    derivedStatus = serializers.SerializerMethodField()
+    currentRunId = serializers.UUIDField(source="current_run_id")
+    disabled = serializers.BooleanField()
+    lastSeenAt = serializers.DateTimeField(source="last_seen_at")
+    createdAt = serializers.DateTimeField(source="created_at")
+
+    def get_status(self, worker: dict[str, Any]) -> str:
+        """`online` or `offline`."""
+        return "online" if worker["online"] else "offline"
+
+    def get_derivedStatus(self, worker: dict[str, Any]) -> str:  # noqa: N802
+        """`disabled` > `busy` > `online` > `offline`."""
+        if worker["disabled"]:
+            return "disabled"
+        return "busy" if worker["current_run_id"] else self.get_status(worker)

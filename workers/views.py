@@ -1,0 +1,213 @@
+"""The worker endpoints: registering, listing, and the run protocol as a thin adapter over `triggers.lifecycle`."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api import tokens
+from pipedai.api.authentication import BAD_TOKEN, bearer_token
+from pipedai.api.errors import Invalid, NotFound, Unauthenticated
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.permissions import IsPublic, IsSignedIn
+from pipedai.api.principal import WorkerPrincipal, actor_of, address_of, principal_of
+from pipedai.api.request_id import current_request_id
+from pipedai.api.serializers import Body, read_body
+from pipedai.api.views import ApiViewSet
+from pipedai.events import Actor
+from pipedai.server.ticket import POLL, PollTicket
+from pipedai.sql import fetch_one
+from pipedai.wakeups import announce_poll
+from triggers import lifecycle
+from triggers.handout import hand_out_runs, time_until_next
+from triggers.serializers import RunSerializer
+from workers import queries
+from workers.authentication import WorkerTokenAuthentication
+from workers.filters import WorkerFilters
+from workers.presence import note_call
+from workers.registration import register_worker
+from workers.serializers import (
+    ClaimBody,
+    CompleteBody,
+    HandedOutRunSerializer,
+    RegisterBody,
+    WorkerSerializer,
+    as_reported,
+    outcome_of,
+)
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsViewer
+
+MAX_WAIT_SECONDS = 30
+
+
+class RegistrationViewSet(ApiViewSet):
+    """How a machine becomes a worker."""
+
+    authentication_classes = ()
+    permissions = {"register": IsPublic}
+
+    def register(self, request: Request) -> Response:
+        """POST /workers/register: the only answer that holds the `wkt_` token."""
+        registered = register_worker(
+            token=_registration_token(request),
+            values=read_body(RegisterBody, request),
+            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+        )
+        return Response(
+            {
+                "workerId": registered.worker_id,
+                "workerToken": registered.worker_token,
+                "workspaceId": registered.workspace_id,
+                "environmentId": registered.environment_id,
+            },
+            status=201,
+        )
+
+
+class EnvironmentWorkerViewSet(TenantViewSet):
+    """The workers of an environment."""
+
+    permissions = {"list": IsViewer}
+    filter_names = WorkerFilters.names()
+
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:envId/workers"""
+        rows = WorkerFilters.apply(queries.workers().filter(environment_id=environment_id), request)
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
+
+
+class WorkerProtocolViewSet(ApiViewSet):
+    """What a worker calls with its `wkt_` token; every other worker's paths are 404 to it."""
+
+    authentication_classes = (WorkerTokenAuthentication,)
+    permissions = {
+        "poll": IsSignedIn,
+        "claim": IsSignedIn,
+        "start": IsSignedIn,
+        "heartbeat": IsSignedIn,
+        "complete": IsSignedIn,
+    }
+    worker: WorkerPrincipal
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """The worker that the URL names must be the caller."""
+        principal = principal_of(request)
+        if not isinstance(principal, WorkerPrincipal) or principal.id != kwargs["worker_id"]:
+            raise NotFound
+        self.worker = principal
+        note_call(
+            principal,
+            version_header=request.META.get("HTTP_X_PIPEDAI_WORKER_VERSION"),
+            seen=self.action in {"poll", "heartbeat"},
+        )
+
+    def poll(self, request: Request, worker_id: UUID) -> Response:
+        """GET /workers/:id/poll
+
+        Answers at once. With `?wait=` the long-poll lane asks again until there is a run; the ticket tells it how.
+        """
+        wait = _wait_seconds(request)
+        runs = hand_out_runs(
+            worker_id=worker_id,
+            capacity=0 if self.worker.disabled else self.worker.max_concurrency,
+            address=address_of(request),
+        )
+        ticket = request.META.get("asgi.scope", {}).get(POLL)
+        if isinstance(ticket, PollTicket):
+            self._fill(ticket, wait=wait, empty=not runs)
+        return Response(
+            {
+                "runs": HandedOutRunSerializer(runs, many=True).data,
+                "serverTime": self.worker.now,
+            }
+        )
+
+    def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/claim"""
+        body = read_body(ClaimBody, request)
+        with transaction.atomic():
+            run = lifecycle.claim_run(
+                worker_id=worker_id,
+                run_id=run_id,
+                **body,
+                capacity=_locked_capacity(self.worker),
+                actor=actor_of(request),
+            )
+        return Response(RunSerializer(run).data)
+
+    def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/start"""
+        read_body(Body, request)
+        run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=actor_of(request))
+        return Response(RunSerializer(run).data)
+
+    def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/heartbeat"""
+        read_body(Body, request)
+        beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id)
+        return Response(
+            {
+                "status": beat["status"],
+                "cancelRequested": beat["cancel_requested_at"] is not None,
+                "leaseExpiresAt": beat["lease_expires_at"],
+            }
+        )
+
+    def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/complete"""
+        values = read_body(CompleteBody, request)
+        run = lifecycle.complete_run(
+            worker_id=worker_id,
+            run_id=run_id,
+            outcome=outcome_of(values),
+            reported=as_reported(values),
+            actor=actor_of(request),
+        )
+        return Response(RunSerializer(run).data)
+
+    def _fill(self, ticket: PollTicket, *, wait: float, empty: bool) -> None:
+        ticket.wait_seconds, ticket.empty = wait, empty
+        if not empty:
+            return
+        if ticket.is_first_ask:
+            ticket.order = int(self.worker.now.timestamp() * 1_000_000)
+            announce_poll(self.worker.id, ticket.order)
+        until = time_until_next(worker_id=self.worker.id)
+        ticket.next_due_seconds = None if until is None else until.total_seconds()
+
+
+def _registration_token(request: Request) -> str | None:
+    """The `wrk_` of the body or of the Bearer header. Credentials come before the body: without one it is 401."""
+    if (token := bearer_token(request)) is None:
+        body = request.data
+        token = body.get("token") if isinstance(body, dict) else None
+    if not isinstance(token, str) or tokens.prefix_of(token) != "wrk":
+        raise Unauthenticated("The registration token (wrk_) is missing or malformed.")
+    return token
+
+
+def _locked_capacity(worker: WorkerPrincipal) -> int:
+    """How many runs the worker may hold, its row locked until the transaction ends: 0 if it has been disabled.
+
+    Raises Unauthenticated if the token died since the request was authenticated.
+    """
+    row = fetch_one(
+        "SELECT max_concurrency, disabled_at FROM worker WHERE id = %(id)s AND token_digest = %(token_digest)s"
+        " FOR NO KEY UPDATE",
+        {"id": worker.id, "token_digest": worker.token_digest},
+    )
+    if row is None:
+        raise Unauthenticated(BAD_TOKEN)
+    return 0 if row["disabled_at"] else int(row["max_concurrency"])
+
+
+def _wait_seconds(request: Request) -> float:
+    sent = request.query_params.get("wait", "0")
+    if not (sent.isascii() and sent.isdigit() and len(sent) <= 2 and int(sent) <= MAX_WAIT_SECONDS):
+        raise Invalid({"wait": [f"Must be a whole number from 0 to {MAX_WAIT_SECONDS}."]})
+    return float(sent)

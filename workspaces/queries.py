@@ -1,0 +1,39 @@
+"""Reads workspaces and environments: only what the user sees (SPEC §4)."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+
+from workspaces.models import Environment, Membership, Workspace
+from workspaces.roles import Role
+
+
+def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
+    """Those the user created, and those in any of whose environments they are a member."""
+    mine = Membership.objects.filter(
+        user_id=user_id,
+        environment__workspace_id=OuterRef("id"),
+        environment__deleted_at__isnull=True,
+    )
+    return Workspace.objects.filter(Q(created_by_id=user_id) | Exists(mine))
+
+
+def may_create_environments(user_id: UUID, workspace: Workspace) -> bool:
+    """The workspace's creator may, and any owner of one of its environments."""
+    return (
+        workspace.created_by_id == user_id
+        or Membership.objects.filter(
+            user_id=user_id,
+            role=Role.OWNER,
+            environment__workspace_id=workspace.id,
+            environment__deleted_at__isnull=True,
+        ).exists()
+    )
+
+
+def environments_of(user_id: UUID, workspace_id: UUID) -> QuerySet[Environment, Any]:
+    """The workspace's environments that the user is a member of, each with the user's `caller_role`."""
+    return Environment.objects.filter(
+        workspace_id=workspace_id, deleted_at__isnull=True, memberships__user_id=user_id
+    ).annotate(caller_role=F("memberships__role"))

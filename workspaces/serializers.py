@@ -1,0 +1,79 @@
+"""Bodies of the workspace, environment and key endpoints, and these rows as they go out."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rest_framework import serializers
+
+from pipedai.api.fields import TextField
+from pipedai.api.serializers import StrictBody
+from workspaces.models import ApiKey, Workspace
+from workspaces.roles import KEY_ROLES
+
+WRK_LIFETIME = timedelta(hours=24)
+MAX_WRK_LIFETIME = timedelta(days=30)
+
+
+class NameBody(StrictBody):
+    """POST /workspaces and POST /workspaces/:wsId/environments."""
+
+    name = TextField(max_length=200)
+
+
+class ApiKeyBody(StrictBody):
+    """POST /environments/:envId/api-keys."""
+
+    name = TextField(max_length=200)
+    prefix = serializers.ChoiceField(source="kind", choices=ApiKey.Kind.choices)
+    role = serializers.ChoiceField(choices=[role.value for role in KEY_ROLES], required=False)
+    expiresAt = serializers.DateTimeField(source="expires_at", required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """A `wrk_` key has no role and lives at most 30 days; nothing expires in the past."""
+        is_wrk = attrs["kind"] == ApiKey.Kind.WRK
+        if is_wrk and "role" in attrs:
+            raise serializers.ValidationError({"role": ["A wrk_ key has no role."]})
+        expires_at, now = attrs.get("expires_at"), datetime.now(UTC)
+        if expires_at is not None and expires_at <= now:
+            raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})
+        if is_wrk and expires_at is not None and expires_at > now + MAX_WRK_LIFETIME:
+            raise serializers.ValidationError(
+                {"expiresAt": [f"A wrk_ key lives at most {MAX_WRK_LIFETIME.days} days."]}
+            )
+        return attrs
+
+
+class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
+    """A workspace."""
+
+    createdAt = serializers.DateTimeField(source="created_at")
+
+    class Meta:
+        model = Workspace
+        fields = ("id", "name", "createdAt")
+
+
+class EnvironmentSerializer(serializers.Serializer[Any]):
+    """An environment, with the caller's role in it."""
+
+    id = serializers.UUIDField()
+    workspaceId = serializers.UUIDField(source="workspace_id")
+    name = serializers.CharField()
+    role = serializers.CharField(source="caller_role")
+    createdAt = serializers.DateTimeField(source="created_at")
+
+
+class ApiKeySerializer(serializers.Serializer[Any]):
+    """A key; its token is shown once, by the view that mints it."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    prefix = serializers.CharField(source="kind")
+    lastFour = serializers.CharField(source="last_four")
+    role = serializers.CharField()
+    createdBy = serializers.UUIDField(source="created_by_id")
+    createdAt = serializers.DateTimeField(source="created_at")
+    lastUsedAt = serializers.DateTimeField(source="last_used_at")
+    expiresAt = serializers.DateTimeField(source="expires_at")
+    revokedAt = serializers.DateTimeField(source="revoked_at")
+    consumedAt = serializers.DateTimeField(source="consumed_at")
