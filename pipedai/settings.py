@@ -119,8 +119,11 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "rest_framework.negotiation.DefaultContentNegotiation",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,
+    # The renderer writes times; see pipedai.api.renderers.
+    "DATETIME_FORMAT": None,
     "UNAUTHENTICATED_USER": None,
 }
+SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}  # the rest is in accounts.session_tokens
 
 # --- Logs --------------------------------------------------------------------------------------------------
 LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION else "text")

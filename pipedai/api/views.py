@@ -30,6 +30,7 @@ class ApiViewSet(ViewSet):
     # Query parameters that a list's cursor is bound to.
     filter_names: ClassVar[tuple[str, ...]] = ()
     http_method_names = ["get", "head", "post", "patch", "delete"]
+    format_kwarg = None  # no format suffixes in our URLs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
