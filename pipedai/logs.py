@@ -8,7 +8,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipedai.api.request_id import current_request_id
-from pipedai.redaction import escape_control, redact_named, redact_text
+from pipedai.redaction import escape_control, redact_name, redact_named, redact_text
 
 # They say too much: each request (the access log has it), each statement with its values.
 _LOUD = {
@@ -72,7 +72,7 @@ def configure(*, form: str, level: str) -> None:
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Structlog processor: no secret or control character leaves in a key, value or traceback."""
     return {
-        escape_control(redact_text(str(key))): (
+        redact_name(key): (
             escape_control(redact_text(str(value)), keep_lines=True)
             if key in {"exception", "stack"}
             else redact_named(str(key), value)

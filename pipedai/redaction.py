@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -22,7 +23,8 @@ _NAME_PART = (
 )
 _NAME = rf"(?<![\w-])[\w-]{{0,40}}?{_NAME_PART}[\w-]{{0,40}}"
 
-# Text is looked at in this order; each pattern keeps what its first group holds.
+# Text is looked at in this order; each pattern keeps what its first group holds. Repetitions are
+# bounded, or can't begin anew at each character, so that no text takes quadratic time.
 _PATTERNS = (
     # A quoted name and its value, as JSON and Python write them: "token": "…", ('cookie', b'…').
     re.compile(
@@ -33,7 +35,7 @@ _PATTERNS = (
     ),
     # A header line: everything up to its end is the value.
     re.compile(
-        r"""(\b(?:proxy-)?authorization\s*[:=]\s*|\b(?:set-)?cookie\s*[:=]\s*)"""
+        r"""(\b(?:proxy-)?authorization\s*[:=]\s*+|\b(?:set-)?cookie\s*[:=]\s*+)"""
         r"""(?!\[redacted\])[^\r\n"']+""",
         re.IGNORECASE,
     ),
@@ -47,7 +49,7 @@ _PATTERNS = (
     # Our tokens, whole or cut off, also URL-encoded.
     re.compile(r"((?:pwk|wrk|wkt|hos|enr)(?:_|%5F))[0-9A-Za-z]{6,}", re.IGNORECASE),
     # A JWT; what follows the first dot may be cut off.
-    re.compile(r"()eyJ[\w-]{8,}(?:\.[\w-]*){1,4}"),
+    re.compile(r"()eyJ[\w-]{8,1024}(?:\.[\w-]*){1,4}"),
     re.compile(r"(\bbearer\s+)(?!\[redacted\])[\w.~+/=-]{12,}", re.IGNORECASE),
     # The password of a URL.
     re.compile(
@@ -55,7 +57,12 @@ _PATTERNS = (
         re.IGNORECASE,
     ),
     # PostgreSQL quotes the whole row in the detail of a violated constraint.
-    re.compile(r"(Failing row contains \().*(?=\))", re.IGNORECASE),
+    re.compile(r"(Failing row contains \()(?!\[redacted\])[^\r\n]+", re.IGNORECASE),
+)
+
+# Text without any of these can match no pattern; most text is such, and a search is cheap.
+_MAY_MATCH = re.compile(
+    r"""[=:"',]|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""", re.IGNORECASE
 )
 
 # C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates.
@@ -65,6 +72,7 @@ _CONTROL = re.compile(
 _CONTROL_IN_LINES = re.compile(_CONTROL.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 
 
+@lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
     """Whether a field, setting or header of this name holds a secret."""
     return _SECRET_NAME.search(name.lower().replace("_", "").replace("-", "")) is not None
@@ -72,6 +80,8 @@ def is_secret_name(name: str) -> bool:
 
 def redact_text(text: str) -> str:
     """The text without tokens, JWTs, passwords and credential headers."""
+    if _MAY_MATCH.search(text) is None:
+        return text
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<1>{REDACTED}", text)
     return text
@@ -88,6 +98,12 @@ def escape_control(text: str, *, keep_lines: bool = False) -> str:
     )
 
 
+@lru_cache(maxsize=1024)
+def redact_name(name: str) -> str:
+    """The name of a value, which may itself be a secret."""
+    return escape_control(redact_text(name))
+
+
 def redact(value: Any, *, depth: int = 0) -> Any:
     """The value as plain JSON types, with every secret in it, by name or by pattern, replaced."""
     if value is None or isinstance(value, bool | int):
@@ -102,7 +118,7 @@ def redact(value: Any, *, depth: int = 0) -> Any:
         return "…"
     if isinstance(value, Mapping):
         return {
-            escape_control(redact_text(_text(key))): redact_named(_text(key), item, depth=depth + 1)
+            redact_name(_text(key)): redact_named(_text(key), item, depth=depth + 1)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
