@@ -1,0 +1,27 @@
+"""The web process's application: the lanes, in the wrapper that both share."""
+
+from django.conf import settings
+
+from pipedai.client_address import parse_networks
+from pipedai.server.lanes import Lanes
+from pipedai.server.listen import Listener
+from pipedai.server.listen_connection import connect
+from pipedai.server.long_poll import LongPoll
+from pipedai.server.outer import Limits, Outer
+from pipedai.server.wsgi_lane import WsgiLane
+from pipedai.wsgi import application as wsgi
+
+
+def _application() -> Outer:
+    threads = WsgiLane(wsgi, threads=settings.WEB_THREADS)
+    listener = Listener(connect)
+    long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
+    return Outer(
+        Lanes(threads, long_poll, listener),
+        limits=Limits(body_bytes=settings.MAX_BODY_BYTES),
+        trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
+        production=settings.PRODUCTION,
+    )
+
+
+application = _application()

@@ -1,0 +1,42 @@
+"""Writes the one log line of each request."""
+
+from typing import Any
+
+from pipedai.logs import get_logger
+
+log = get_logger("pipedai.access")
+
+# What the application adds to its request's line: a dict in the scope, under this key.
+LOG = "pipedai.log"
+
+# nginx's: the client closed the connection before there was an answer.
+CLIENT_GONE = 499
+
+_LONGEST_PATH = 300
+
+
+def log_request(
+    *,
+    status: int,
+    seconds: float,
+    body_bytes: int,
+    client: str,
+    method: str | None = None,
+    path: str = "",
+    **more: Any,
+) -> None:
+    """Log a request and its answer. `path` comes without its query, which may hold what is private.
+
+    Without `method` and `path` it is a request that could not be parsed.
+    """
+    write = log.error if status >= 500 else log.info
+    said = {
+        "method": method,
+        "path": path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…",
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+        "bytes": body_bytes,
+        "client": client,
+        **more,
+    }
+    write("request", **{name: value for name, value in said.items() if value not in {None, ""}})

@@ -1,0 +1,35 @@
+"""Makes the JSON error answers that are given below Django."""
+
+import json
+from http import HTTPStatus
+
+from pipedai.api.errors import INTERNAL, error_body
+from pipedai.server.headers import RawHeaders
+
+
+def error_answer(sentence: str, *, close: bool = False, **extra: str) -> tuple[RawHeaders, bytes]:
+    """The headers and the body of `{ "error": sentence, … }`.
+
+    `close` announces that the connection ends, as what is left of the request was not read.
+    """
+    body = json.dumps(error_body(sentence, **extra)).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if close:
+        headers.append((b"connection", b"close"))
+    return headers, body
+
+
+def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, bytes]:
+    """The answer to a crash: nothing of it but the id under which the log has it."""
+    return error_answer(INTERNAL, close=close, requestId=request_id)
+
+
+def phrase(status: int) -> str:
+    """The sentence for a status about which there is nothing better to say."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"

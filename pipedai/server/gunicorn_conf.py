@@ -1,0 +1,73 @@
+"""gunicorn's configuration, from the environment alone.
+
+gunicorn -c python:pipedai.server.gunicorn_conf pipedai.asgi:application
+"""
+
+import errno
+import os
+import socket
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from pipedai import env
+from pipedai.client_address import parse_networks
+from pipedai.server.gunicorn_log import ChainLogger
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
+
+try:
+    _production = settings.PRODUCTION
+    parse_networks(settings.TRUSTED_PROXIES)
+    _address = f"{'0.0.0.0' if _production else '127.0.0.1'}:{settings.PORT}"  # noqa: S104
+    bind = env.words("WEB_BIND", (_address,))
+    workers = env.whole("WEB_CONCURRENCY", 2 if _production else 1, at_least=1, at_most=256)
+except (ImproperlyConfigured, ValueError) as error:
+    sys.exit(str(error))
+
+worker_class = "pipedai.server.worker.Worker"
+asgi_loop = "asyncio"
+http_parser = "python"
+preload_app = False
+proc_name = "pipedai"
+
+# The event loop answers the arbiter every second; a minute of silence means it hangs.
+timeout = 60
+# Requests under way at SIGTERM get this long; Heroku kills after 30 s.
+graceful_timeout = 25
+# Longer than the idle time of common routers (60 s), so that it is they who close.
+keepalive = 75
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 8190
+
+# Proxies are TRUSTED_PROXIES' business, and pipedai.server.request_scope's.
+forwarded_allow_ips = ""
+# It would open a socket in the home directory that takes commands.
+control_socket_disable = True
+
+accesslog = None
+loglevel = settings.LOG_LEVEL.lower()
+logger_class = ChainLogger
+
+
+def on_starting(server: Any) -> None:
+    """Say in one sentence that a port is taken; gunicorn itself would try five times."""
+    if {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
+        return  # the sockets are handed to us, bound
+    for address in server.cfg.address:
+        if isinstance(address, tuple) and _is_taken(address):
+            sys.exit(f"Port {address[1]} of {address[0]} is already in use: set PORT to another.")
+
+
+def _is_taken(address: tuple[str, int]) -> bool:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False

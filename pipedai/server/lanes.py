@@ -1,0 +1,66 @@
+"""Sends each request down its lane, and starts and stops what the lanes need."""
+
+import asyncio
+import re
+from contextlib import suppress
+from urllib.parse import parse_qs
+from uuid import UUID
+
+from pipedai.server.asgi_types import App, Receive, Scope, Send
+from pipedai.server.listen import Listener
+from pipedai.server.long_poll import LongPoll
+
+# The lifespan state holds under this key what the server calls when it begins to stop.
+STOP = "pipedai.stop"
+
+_POLL = re.compile(
+    r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/poll"
+)
+
+
+class Lanes:
+    """A poll that is ready to wait goes to the long-poll lane, everything else to the threads."""
+
+    def __init__(self, threads: App, long_poll: LongPoll, listener: Listener) -> None:
+        self._threads = threads
+        self._long_poll = long_poll
+        self._listener = listener
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] == "http":
+            worker_id = waiting_worker(scope)
+            if worker_id is None:
+                await self._threads(scope, receive, send)
+            else:
+                await self._long_poll.serve(worker_id, scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Listen for notifications between the server's start and its end."""
+        await receive()
+        scope.get("state", {})[STOP] = self._long_poll.stop
+        listening = asyncio.create_task(self._listener.run())
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await receive()
+        finally:
+            self._long_poll.stop()
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def waiting_worker(scope: Scope) -> UUID | None:
+    """The worker whose poll this is, if it may have to wait.
+
+    Whether `wait` is a proper number is for the endpoint to say.
+    """
+    if scope["method"] != "GET":
+        return None
+    match = _POLL.fullmatch(scope["path"])
+    if match is None:
+        return None
+    wait = parse_qs(scope["query_string"].decode("ascii")).get("wait", ["0"])[-1]
+    return None if wait == "0" else UUID(match[1])

@@ -1,0 +1,137 @@
+"""Hears the database's notifications over one connection per process, and wakes local waiters."""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from psycopg import AsyncConnection, sql
+
+from pipedai.logs import get_logger
+from pipedai.wakeups import CHANGED, CHANNEL, POLLING
+
+log = get_logger(__name__)
+
+Connect = Callable[[], Awaitable[AsyncConnection]]
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Ear:
+    """What one waiter has heard about its worker since it last asked."""
+
+    __slots__ = ("_event", "changed", "newest_poll")
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.changed = False
+        # The largest order of a poll that began since this one subscribed.
+        self.newest_poll = 0
+
+    def hear_change(self) -> None:
+        """There may be something new for the worker."""
+        self.changed = True
+        self.wake()
+
+    def hear_poll(self, order: int) -> None:
+        """A poll of the worker began."""
+        if order > self.newest_poll:
+            self.newest_poll = order
+            self.wake()
+
+    def wake(self) -> None:
+        """End the wait, for whatever reason the waiter finds."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when woken, now if that was since the last wait, or after this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            pass
+        self._event.clear()
+
+
+class Listener:
+    """The process's LISTEN connection, kept up as long as `run` runs.
+
+    `healthy` says whether notifications arrive; while they don't, waiters must look more often.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._ears: defaultdict[str, set[Ear]] = defaultdict(set)
+        self._reported = False
+        self.healthy = False
+
+    @contextmanager
+    def subscribed(self, worker_id: UUID) -> Iterator[Ear]:
+        """An ear for one worker's notifications."""
+        ear = Ear()
+        name = str(worker_id)
+        self._ears[name].add(ear)
+        try:
+            yield ear
+        finally:
+            self._ears[name].discard(ear)
+            if not self._ears[name]:
+                del self._ears[name]
+
+    def wake_all(self) -> None:
+        """End every wait."""
+        for ear in self._all():
+            ear.wake()
+
+    def deliver(self, payload: str) -> None:
+        """Pass one notification on: `<topic> <worker id>[ <detail>]`. Others are ignored."""
+        topic, _, rest = payload.partition(" ")
+        worker_id, _, detail = rest.partition(" ")
+        for ear in list(self._ears.get(worker_id, ())):
+            if topic == CHANGED:
+                ear.hear_change()
+            elif topic == POLLING and detail.isdecimal():
+                ear.hear_poll(int(detail))
+
+    async def run(self) -> None:
+        """Listen until cancelled, connecting again, ever more patiently, whenever that ends."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async with await self._connect() as connection:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    pause = FIRST_PAUSE_SECONDS
+                    self._found()
+                    async for notification in connection.notifies():
+                        self.deliver(notification.payload)
+                self._lost("the connection ended")
+            except Exception as error:
+                self._lost(error)
+            finally:
+                self.healthy = False
+            # Jitter: the processes of a site lost their database at the same moment.
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _found(self) -> None:
+        self.healthy = True
+        if self._reported:
+            self._reported = False
+            log.info("hearing the database's notifications again")
+        # Whatever was said in between went unheard.
+        for ear in self._all():
+            ear.hear_change()
+
+    def _lost(self, reason: object) -> None:
+        if not self._reported:
+            self._reported = True
+            log.warning(
+                "not hearing the database's notifications; waiting polls look every few seconds",
+                reason=str(reason).strip(),
+            )
+
+    def _all(self) -> list[Ear]:
+        return [ear for ears in self._ears.values() for ear in ears]

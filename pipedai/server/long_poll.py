@@ -1,0 +1,133 @@
+"""The lane of waiting polls: no thread and no database connection while there is nothing to say."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Self
+from uuid import UUID
+
+from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
+from pipedai.server.listen import Ear, Listener
+from pipedai.server.refusal import ClientGone
+from pipedai.server.request_body import replay
+from pipedai.server.ticket import POLL, PollTicket
+
+# How long a waiter trusts silence: while notifications arrive, and while they don't.
+RECHECK_SECONDS = 15.0
+UNHEALTHY_RECHECK_SECONDS = 2.0
+# A run that is due but was not handed out must not make its waiter ask without pause.
+SHORTEST_WAIT_SECONDS = 0.1
+
+
+class LongPoll:
+    """Asks the poll endpoint, waits while its answer is "nothing yet", and asks again.
+
+    So credentials, checks, errors and the answer itself are the endpoint's alone, and all of them
+    are looked at again each time. At most `turns` askings are under way at once: however many
+    waiters wake together, the rest of the endpoint's threads are left to other requests.
+    """
+
+    def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
+        self._endpoint = endpoint
+        self._listener = listener
+        self._turns = asyncio.Semaphore(turns)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Answer every waiting poll now, and let no other wait: the server is going down."""
+        self._stopping = True
+        self._listener.wake_all()
+
+    async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one poll. Raises ClientGone if nobody is there any more to be answered."""
+        body = (await receive()).get("body", b"")
+        # Subscribed before the first question, so that nothing said after it goes unheard.
+        with self._listener.subscribed(worker_id) as ear, _Presence(receive, ear.wake) as client:
+            poll = _Poll(PollTicket(worker_id), scope, body)
+            while True:
+                async with self._turns:
+                    client.check()
+                    ear.changed = False
+                    await poll.ask(self._endpoint)
+                if not poll.may_wait() or not await self._news(poll, ear, client):
+                    break
+            client.check()
+            for message in poll.answer:
+                await send(message)
+
+    async def _news(self, poll: "_Poll", ear: Ear, client: "_Presence") -> bool:
+        """Wait until it is worth asking again; False when the answer at hand is to be given."""
+        ticket = poll.ticket
+        patience = RECHECK_SECONDS if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
+        # Jitter keeps those that woke together from doing so again.
+        patience *= random.uniform(0.8, 1)  # noqa: S311
+        if ticket.next_due_seconds is not None:
+            patience = min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
+        until = min(time.monotonic() + patience, poll.deadline)
+        while True:
+            client.check()
+            if ear.newest_poll > ticket.order:
+                ticket.superseded = True
+                return False
+            if self._stopping:
+                return False
+            left = until - time.monotonic()
+            if ear.changed or left <= 0:
+                return True
+            await ear.wait(left)
+
+
+class _Poll:
+    """One poll: its request, its ticket, and the endpoint's latest answer."""
+
+    def __init__(self, ticket: PollTicket, scope: Scope, body: bytes) -> None:
+        self.ticket = ticket
+        self.answer: list[Message] = []
+        self.deadline = time.monotonic()
+        self._began = self.deadline
+        self._scope = {**scope, POLL: ticket}
+        self._body = body
+
+    async def ask(self, endpoint: App) -> None:
+        """Get the endpoint's answer as it is now."""
+        self.ticket.asked += 1
+        self.ticket.empty = False
+        self.ticket.next_due_seconds = None
+        self.answer = []
+
+        async def keep(message: Message) -> None:
+            self.answer.append(message)
+
+        await endpoint(self._scope, replay(self._body, _nothing_more), keep)
+        self.deadline = self._began + self.ticket.wait_seconds
+
+    def may_wait(self) -> bool:
+        """Whether the answer is "nothing yet" and there is time for another."""
+        statuses = [m["status"] for m in self.answer if m["type"] == "http.response.start"]
+        return statuses == [200] and self.ticket.empty and time.monotonic() < self.deadline
+
+
+class _Presence:
+    """Watches whether the client is still there; calls `on_leaving` when it goes."""
+
+    def __init__(self, receive: Receive, on_leaving: Callable[[], None]) -> None:
+        self._receive = receive
+        self._on_leaving = on_leaving
+
+    def __enter__(self) -> Self:
+        self._watch = asyncio.ensure_future(self._receive())
+        self._watch.add_done_callback(lambda _: self._on_leaving())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.cancel()
+
+    def check(self) -> None:
+        """Raise ClientGone if the client has left."""
+        if self._watch.done():
+            raise ClientGone
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,103 @@
+"""The outermost ASGI application: what is true of every request, whoever answers it (SPEC §2)."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipedai.api.request_id import accept_or_make, current_request_id
+from pipedai.client_address import Network
+from pipedai.logs import get_logger
+from pipedai.server.access_log import CLIENT_GONE, LOG, log_request
+from pipedai.server.asgi_types import App, Receive, Scope, Send
+from pipedai.server.error_answer import crash_answer, error_answer
+from pipedai.server.headers import is_api
+from pipedai.server.refusal import ClientGone, Refused
+from pipedai.server.reply import Reply
+from pipedai.server.request_body import discard_body, read_body, replay
+from pipedai.server.request_scope import clean_scope, header, resolve_client, with_body_length
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may ask of us before it is refused."""
+
+    body_bytes: int
+    body_seconds: float = 30.0
+
+
+class Outer:
+    """Wraps an application: request id, headers, the body's bounds, crashes, the access log.
+
+    The application gets each body whole, and is not called before it is there.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        limits: Limits,
+        trusted_proxies: Sequence[Network] = (),
+        production: bool = False,
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._trusted_proxies = trusted_proxies
+        self._production = production
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = accept_or_make(header(scope["headers"], b"x-request-id"))
+        client = resolve_client(scope, self._trusted_proxies)
+        reply = Reply(
+            send,
+            method=scope["method"],
+            request_id=request_id,
+            production=self._production,
+        )
+        said: dict[str, Any] = {"path": scope["path"]}
+        scope = {**scope, LOG: said}
+        token = current_request_id.set(request_id)
+        try:
+            await self._serve(scope, client, receive, reply)
+        finally:
+            log_request(
+                method=scope["method"],
+                status=reply.status if reply.started else CLIENT_GONE,
+                seconds=time.perf_counter() - began,
+                body_bytes=reply.body_bytes,
+                client=client,
+                **said,
+            )
+            current_request_id.reset(token)
+
+    async def _serve(self, scope: Scope, client: str, receive: Receive, reply: Reply) -> None:
+        try:
+            scope = clean_scope(scope, client=client, trusted_proxies=self._trusted_proxies)
+            reply.api = is_api(scope["path"])
+            scope[LOG]["path"] = scope["path"]
+            body = await read_body(
+                scope["headers"],
+                receive,
+                max_bytes=self._limits.body_bytes,
+                seconds=self._limits.body_seconds,
+            )
+            await self._app(with_body_length(scope, body), replay(body, receive), reply.send)
+            if not reply.started:
+                raise RuntimeError("The application returned without an answer.")
+        except Refused as refused:
+            headers, content = error_answer(refused.sentence, close=True)
+            await reply.answer(refused.status, headers, content)
+            await discard_body(receive)
+        except ClientGone:
+            pass
+        except Exception:
+            log.exception("request crashed")
+            if not reply.started:
+                # Else the server sees that the answer is not complete, and ends the connection.
+                await reply.answer(500, *crash_answer(current_request_id.get()))

@@ -1,0 +1,16 @@
+"""The two ways in which a request ends below Django: it is refused, or its client is gone."""
+
+from http import HTTPStatus
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a failure
+    """The request is answered with this status and sentence before anyone else sees it."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+class ClientGone(Exception):  # noqa: N818
+    """The client went away; nobody waits for an answer."""

@@ -1,0 +1,109 @@
+"""Passes an application's answer on to the client, made whole on the way."""
+
+from pipedai.server.asgi_types import Message, Send
+from pipedai.server.error_answer import error_answer, phrase
+from pipedai.server.headers import RawHeaders, complete_headers
+
+
+class Reply:
+    """The `send` of one request.
+
+    It adds our headers, gives an answer that fits in one piece its Content-Length, keeps bodies
+    off answers that have none (HEAD, 204, 304), and below the API turns an error that is not JSON
+    into one that is. Afterwards it knows what was answered.
+    """
+
+    def __init__(self, send: Send, *, method: str, request_id: str, production: bool) -> None:
+        self._send = send
+        self._method = method
+        self._request_id = request_id
+        self._production = production
+        self._headers: RawHeaders = []
+        self._held: bytes | None = None
+        # Whether the path is the API's; taken to be so until it is known.
+        self.api = True
+        # 0 until the application has said it.
+        self.status = 0
+        self.body_bytes = 0
+        self.started = False
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        """Take one message of the application's answer."""
+        if self.complete:
+            return
+        if message["type"] == "http.response.start":
+            if self.started:
+                raise RuntimeError("The answer has already started.")
+            # A second start before anything went out replaces the first, as in WSGI.
+            self.status = message["status"]
+            self._headers = [
+                (bytes(name).lower(), bytes(value)) for name, value in message.get("headers", [])
+            ]
+        elif message["type"] == "http.response.body":
+            await self._take_body(message.get("body", b""), more=message.get("more_body", False))
+
+    async def answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Give a whole answer of our own in place of whatever was held back."""
+        self._held = None
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def _take_body(self, chunk: bytes, *, more: bool) -> None:
+        if not self.status:
+            raise RuntimeError("The answer has no start.")
+        if self.started:
+            await self._pass_on(chunk, more=more)
+        elif more and not self._held:
+            # Held until the next message says whether this was all.
+            self._held = chunk
+        else:
+            await self._start(chunk, more=more)
+
+    async def _start(self, chunk: bytes, *, more: bool) -> None:
+        held, self._held = self._held or b"", None
+        if self.api and self.status >= 400 and not self._is_json():
+            kept = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
+            headers, held = error_answer(phrase(self.status))
+            self._headers, chunk, more = [*kept, *headers], b"", False
+        if not more:
+            held, chunk = held + chunk, b""
+            self._say_length(len(held))
+        headers = complete_headers(
+            self._headers,
+            request_id=self._request_id,
+            api=self.api,
+            production=self._production,
+        )
+        await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
+        self.started = True
+        if held or not more:
+            await self._pass_on(held, more=more)
+        if chunk:
+            await self._pass_on(chunk, more=more)
+
+    async def _pass_on(self, chunk: bytes, *, more: bool) -> None:
+        if self._has_no_body():
+            chunk = b""
+        self.body_bytes += len(chunk)
+        self.complete = not more
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    def _say_length(self, length: int) -> None:
+        if self.status in _WITHOUT_BODY:
+            self._headers = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
+        elif not any(name == b"content-length" for name, _ in self._headers):
+            self._headers.append((b"content-length", str(length).encode()))
+        if self.api and length == 0 and not self._is_json():
+            self._headers = [(n, v) for n, v in self._headers if n != b"content-type"]
+
+    def _is_json(self) -> bool:
+        types = [value.lower() for name, value in self._headers if name == b"content-type"]
+        return bool(types) and types[0].startswith(b"application/json")
+
+    def _has_no_body(self) -> bool:
+        return self._method == "HEAD" or self.status in _WITHOUT_BODY
+
+
+_WITHOUT_BODY = frozenset({204, 304})
+_ABOUT_THE_BODY = frozenset({b"content-type", b"content-length", b"transfer-encoding"})

@@ -1,0 +1,82 @@
+"""Takes in a request's body whole, within bounds, before anything waits for it."""
+
+import asyncio
+from contextlib import suppress
+from http import HTTPStatus
+
+from pipedai.server.asgi_types import Message, Receive
+from pipedai.server.headers import RawHeaders
+from pipedai.server.refusal import ClientGone, Refused
+
+# How long, and how much, a client that was refused may go on sending: closing the connection on
+# unread bytes resets it, and the client would lose the answer.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+
+async def read_body(
+    headers: RawHeaders, receive: Receive, *, max_bytes: int, seconds: float
+) -> bytes:
+    """The whole body. Raises Refused if it is too large, too late or compressed, or ClientGone."""
+    _refuse_by_headers(dict(headers), max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        raise Refused(
+            HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {seconds:g} seconds."
+        ) from None
+
+
+async def discard_body(receive: Receive) -> None:
+    """Let a refused client finish sending, for a little while."""
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while size < LINGER_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """An ASGI `receive` that gives the body once and then what the client does: going away."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replaying() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replaying
+
+
+def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
+    length = headers.get(b"content-length", b"0")
+    # Longer than any number that could pass; int() refuses absurd ones by itself.
+    if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
+        raise _too_large(max_bytes)
+    has_body = length.strip(b"0") != b"" or b"transfer-encoding" in headers
+    codings = {
+        coding.strip().lower()
+        for name in (b"content-encoding", b"transfer-encoding")
+        for coding in headers.get(name, b"").split(b",")
+    }
+    if has_body and not codings <= {b"", b"identity", b"chunked"}:
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.")
+
+
+def _too_large(max_bytes: int) -> Refused:
+    size = f"{max_bytes // 1024} KiB" if max_bytes % (1024 * 1024) else f"{max_bytes >> 20} MiB"
+    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body must not be over {size}.")

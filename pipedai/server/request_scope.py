@@ -1,0 +1,101 @@
+"""Makes of the scope that the server gives one that WSGI can't misread."""
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from pipedai.client_address import Network, client_address, is_trusted_proxy
+from pipedai.server.asgi_types import Scope
+from pipedai.server.headers import RawHeaders
+from pipedai.server.refusal import Refused
+
+# The client's address, as resolved through the trusted proxies.
+CLIENT = "pipedai.client"
+
+_ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
+
+
+def header(headers: RawHeaders, name: bytes) -> str | None:
+    """The header's value, its repetitions joined by a comma; None without."""
+    values = [value for key, value in headers if key == name]
+    return b",".join(values).decode("latin-1") if values else None
+
+
+def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
+    """The address of the client of this request."""
+    forwarded_for = header(scope["headers"], b"x-forwarded-for")
+    return client_address(_peer(scope), forwarded_for, trusted_proxies)
+
+
+def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> Scope:
+    """A copy of the scope that means the same to every reader.
+
+    Raises Refused for a request without a Host, for a target that is no path and for a query that
+    is not ASCII (RFC 3986), which the WSGI bridge would fail on.
+    """
+    path, host = _target(scope["path"])
+    if not scope["query_string"].isascii():
+        raise Refused(HTTPStatus.BAD_REQUEST, "The query string must be percent-encoded.")
+    headers = _clean_headers(scope["headers"], host)
+    if not (header(headers, b"host") or "").strip():
+        raise Refused(HTTPStatus.BAD_REQUEST, "The Host header is missing.")
+    scheme = scope.get("scheme", "http")
+    if is_trusted_proxy(_peer(scope), trusted_proxies):
+        scheme = _forwarded_scheme(headers) or scheme
+    return {
+        **scope,
+        "path": path,
+        "headers": headers,
+        "scheme": scheme,
+        "client": (client, (scope.get("client") or ("", 0))[1]),
+        CLIENT: client,
+    }
+
+
+def with_body_length(scope: Scope, body: bytes) -> Scope:
+    """The scope for a body that has been taken in: WSGI reads as much as Content-Length says."""
+    kept = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name not in {b"content-length", b"transfer-encoding", b"content-encoding", b"expect"}
+    ]
+    if body:
+        kept.append((b"content-length", str(len(body)).encode()))
+    return {**scope, "headers": kept}
+
+
+def _peer(scope: Scope) -> str | None:
+    client = scope.get("client")
+    return str(client[0]) if client and client[0] else None
+
+
+def _target(path: str) -> tuple[str, bytes | None]:
+    """The path, and the host if the target was an absolute URL (RFC 9112 §3.2.2)."""
+    if path.startswith("/"):
+        return path, None
+    if scheme := _ABSOLUTE.match(path):
+        host, slash, rest = path[scheme.end() :].partition("/")
+        if host and host.isascii():
+            return slash + rest or "/", host.encode()
+    raise Refused(HTTPStatus.BAD_REQUEST, "The request target must be a path.")
+
+
+def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
+    """The headers without what WSGI can't tell apart.
+
+    There `a_b` and `a-b` are one name, so names with `_` go; and repetitions are joined by a
+    comma, which is right but for cookies.
+    """
+    cookies = [value for name, value in headers if name == b"cookie"]
+    kept = [(name, value) for name, value in headers if b"_" not in name and name != b"cookie"]
+    if cookies:
+        kept.append((b"cookie", b"; ".join(cookies)))
+    if host is not None:
+        kept = [(b"host", host), *((name, value) for name, value in kept if name != b"host")]
+    return kept
+
+
+def _forwarded_scheme(headers: RawHeaders) -> str | None:
+    """What the nearest trusted proxy says it was called with."""
+    said = (header(headers, b"x-forwarded-proto") or "").rpartition(",")[2].strip().lower()
+    return said if said in {"http", "https"} else None

@@ -1,0 +1,60 @@
+"""A small WSGI application behind the real server, for tests that start gunicorn."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.conf import settings
+
+from pipedai.server.lanes import Lanes
+from pipedai.server.listen import Listener
+from pipedai.server.listen_connection import connect
+from pipedai.server.long_poll import LongPoll
+from pipedai.server.outer import Limits, Outer
+from pipedai.server.ticket import POLL
+from pipedai.server.wsgi_lane import WsgiLane
+
+Environ = dict[str, Any]
+
+
+def wsgi(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Echo, crash, dawdle, or be a poll that never has any runs."""
+    path = environ["PATH_INFO"]
+    if path == "/api/v1/crash":
+        raise RuntimeError("a crash that nobody may read about")
+    if path == "/api/v1/slow":
+        time.sleep(1.5)
+    if path == "/api/v1/large":
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return (b"[" + b" " * 65_536 + b"]" for _ in range(200))
+    ticket = environ["asgi.scope"].get(POLL)
+    if ticket is not None:
+        ticket.wait_seconds = 30.0
+        ticket.empty = True
+    body = json.dumps(
+        {
+            "path": path,
+            "query": environ["QUERY_STRING"],
+            "body": environ["wsgi.input"].read().decode(),
+            "headers": {k: v for k, v in environ.items() if k.startswith(("HTTP_", "CONTENT_"))},
+            "address": environ["REMOTE_ADDR"],
+            "scheme": environ["wsgi.url_scheme"],
+        }
+    ).encode()
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [body]
+
+
+def _application() -> Outer:
+    threads = WsgiLane(wsgi, threads=2)
+    listener = Listener(connect)
+    long_poll = LongPoll(threads, listener, turns=1)
+    return Outer(
+        Lanes(threads, long_poll, listener),
+        limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=2.0),
+        production=settings.PRODUCTION,
+    )
+
+
+application = _application()

@@ -1,0 +1,222 @@
+"""gunicorn's ASGI worker, taught our error answers, a deadline for headers and a prompt stop.
+
+gunicorn answers what it can't parse itself, in plain text, and has no hooks for any of this, so
+the classes below override private methods of its 27.0 line; `tests/test_worker.py` pins them.
+"""
+
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers import gasgi
+
+from pipedai.api.request_id import accept_or_make, current_request_id
+from pipedai.client_address import client_address
+from pipedai.server.access_log import log_request
+from pipedai.server.error_answer import crash_answer, error_answer, phrase
+from pipedai.server.headers import RawHeaders, complete_headers
+from pipedai.server.lanes import STOP
+
+# A client must have sent its request's headers by then.
+HEADER_SECONDS = 20.0
+# How long a refused client may go on sending: closing on unread bytes would reset the connection,
+# and it would lose the answer.
+LINGER_SECONDS = 1.0
+# While stopping: how long a request whose headers are on their way is waited for.
+STOP_HEADER_SECONDS = 0.5
+
+_SENTENCES = {
+    400: "The request is malformed.",
+    408: "The request's headers did not arrive in time.",
+    414: "The request line is too long.",
+    431: "The request's headers are too large.",
+    501: "This transfer coding is not supported.",
+}
+
+
+class Protocol(ASGIProtocol):
+    """One connection."""
+
+    worker: "Worker"
+    transport: asyncio.Transport
+    _request_ready: asyncio.Event
+
+    def __init__(self, worker: "Worker") -> None:
+        super().__init__(worker)
+        self._answering = False
+        self._closing = False
+        self._lingering = False
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    # --- deadlines ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.worker.connections.add(self)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.worker.connections.discard(self)
+        self._stop_awaiting_headers()
+        super().connection_lost(exc)
+
+    def _on_headers_complete(self) -> bool:
+        self._stop_awaiting_headers()
+        self._answering = False
+        return bool(super()._on_headers_complete())
+
+    def _keepalive_timeout(self) -> None:
+        if self.has_partial_request():
+            self._await_headers()
+        else:
+            super()._keepalive_timeout()
+
+    def _await_headers(self) -> None:
+        self._stop_awaiting_headers()
+        self._header_timer = self.worker.loop.call_later(HEADER_SECONDS, self._headers_late)
+
+    def _stop_awaiting_headers(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _headers_late(self) -> None:
+        if self.has_partial_request():
+            self._send_error_response(HTTPStatus.REQUEST_TIMEOUT, "")
+        self._close_transport()
+        self._request_ready.set()
+
+    # --- stopping ---
+
+    def is_waiting(self) -> bool:
+        """Whether no request is being served on this connection."""
+        return bool(self._awaiting_request)
+
+    def has_partial_request(self) -> bool:
+        """Whether a request has begun to arrive and its headers are not complete."""
+        parser = self._callback_parser
+        return parser is not None and bool(parser._buffer or parser._state != "request_line")
+
+    def close_waiting(self) -> None:
+        """Close the connection, on which no request is being served."""
+        self._close_transport()
+        self._request_ready.set()
+
+    # --- answers that gunicorn gives itself ---
+
+    def _is_websocket_upgrade(self, _request: Any) -> bool:
+        # There are none here; without an upgrade it is a request like any other (RFC 9110 §7.8).
+        return False
+
+    def _send_response_start(
+        self, status: int, headers: RawHeaders, *args: Any, **kwargs: Any
+    ) -> None:
+        self._answering = True
+        self._closing = (b"connection", b"close") in headers
+        super()._send_response_start(status, headers, *args, **kwargs)
+
+    async def _serve_http_request(self, *args: Any) -> bool:
+        # gunicorn does not keep the word that an application gives in a Connection header.
+        return bool(await super()._serve_http_request(*args)) and not self._closing
+
+    def _send_error_response(
+        self, status: int, _message: str, _extra_headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        # The message may quote the request, which is nobody's business. A second answer, to a body
+        # that turns out malformed after the first, would be taken for that of the next request.
+        if self._closed or self._answering:
+            return
+        request_id = accept_or_make(self._sent_request_id())
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            headers, body = crash_answer(request_id, close=True)
+        else:
+            headers, body = error_answer(_SENTENCES.get(status, phrase(status)), close=True)
+        headers = complete_headers(
+            [*headers, (b"date", formatdate(usegmt=True).encode())],
+            request_id=request_id,
+            api=True,
+            production=settings.PRODUCTION,
+        )
+        lines = [f"HTTP/1.1 {status} {phrase(status)}".encode()]
+        lines += [name.title() + b": " + value for name, value in headers]
+        self._safe_write(b"\r\n".join([*lines, b"", body]))
+        self._lingering = True
+        self._log_error(status, request_id, len(body))
+
+    def _close_transport(self) -> None:
+        if self._closed or not self._lingering:
+            super()._close_transport()
+            return
+        self._closed = True
+        # Without a parser, whatever still comes is read and dropped.
+        self._callback_parser = None
+        with suppress(OSError, RuntimeError):
+            self.transport.write_eof()
+        self.worker.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _sent_request_id(self) -> str | None:
+        parsed = getattr(self._callback_parser, "_headers_list", ())
+        sent = [value for name, value in parsed if name == b"x-request-id"]
+        return sent[0].decode("latin-1") if len(sent) == 1 else None
+
+    def _log_error(self, status: int, request_id: str, body_bytes: int) -> None:
+        peer = self.transport.get_extra_info("peername")
+        token = current_request_id.set(request_id)
+        log_request(
+            status=status,
+            seconds=0.0,
+            body_bytes=body_bytes,
+            client=client_address(peer[0] if peer else None, None, ()),
+        )
+        current_request_id.reset(token)
+
+
+class Worker(gasgi.ASGIWorker):
+    """One web process."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections: set[Protocol] = set()
+
+    def init_process(self) -> None:
+        # The worker makes its connections from this name.
+        gasgi.ASGIProtocol = Protocol  # type: ignore[attr-defined]
+        super().init_process()
+
+    def handle_exit_signal(self) -> None:
+        super().handle_exit_signal()
+        self._stop_waiting()
+
+    async def _shutdown(self) -> None:
+        self._stop_waiting()
+        closing = self.loop.create_task(self._close_waiting())
+        try:
+            await super()._shutdown()
+        finally:
+            closing.cancel()
+
+    def _stop_waiting(self) -> None:
+        """Have the application answer the requests that only wait."""
+        stop: Callable[[], None] | None = self.state.get(STOP)
+        if stop is not None:
+            stop()
+
+    async def _close_waiting(self) -> None:
+        """Close, until all are, the connections on which no request is being served."""
+        patience = self.loop.time() + STOP_HEADER_SECONDS
+        while True:
+            for connection in list(self.connections):
+                if connection.is_waiting() and (
+                    not connection.has_partial_request() or self.loop.time() > patience
+                ):
+                    connection.close_waiting()
+            await asyncio.sleep(0.05)
