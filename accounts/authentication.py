@@ -1,11 +1,11 @@
 """The cookie substrate: authenticates browsers by the `auth_token` JWT and its session row (SPEC §3)."""
 
+from django.db.models.functions import Now
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from accounts.models import Session
 from accounts.session_tokens import BadSessionToken, verify
-from django.db.models.functions import Now
 from pipedai.api.authentication import AUTH_COOKIE, CHALLENGE, auth_cookie, bearer_token
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import UserPrincipal
@@ -28,7 +28,7 @@ class CookieJWTAuthentication(BaseAuthentication):
             raise Unauthenticated(_ENDED)
         return principal, AUTH_COOKIE
 
-    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
+    def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
 
 

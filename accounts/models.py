@@ -45,11 +45,11 @@ class User(AbstractBaseUser):
     def __str__(self) -> str:
         return self.email
 
-    def has_perm(self, perm: str, obj: Any = None) -> bool:  # noqa: ARG002
+    def has_perm(self, perm: str, obj: Any = None) -> bool:
         """Staff may do in admin whatever admin offers."""
         return self.is_active and self.is_staff
 
-    def has_module_perms(self, app_label: str) -> bool:  # noqa: ARG002
+    def has_module_perms(self, app_label: str) -> bool:
         """As `has_perm`."""
         return self.is_active and self.is_staff
 

@@ -41,7 +41,8 @@ def log_in(
 ) -> tuple[User, Session]:
     """A new session for the user with this address and password. Raises Unauthenticated.
 
-    The session presented with the request (`replaces`) ends. It takes as long, and says the same, whether or not there is such a user.
+    The session presented with the request (`replaces`) ends. It takes as long, and says the same,
+    whether or not there is such a user.
     """
     user = User.objects.filter(email=normal_email(email)).first()
     if user is None:

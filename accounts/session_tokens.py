@@ -23,7 +23,7 @@ _AUDIENCE = "pipedai-api"
 _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 
 
-class BadSessionToken(Exception):
+class BadSessionToken(Exception):  # noqa: N818 - not an error: a caller without a session
     """The JWT is malformed, expired, not ours, or not for this purpose."""
 
 
@@ -55,7 +55,7 @@ def verify(value: str) -> SessionClaims:
 class _FallbackTokenBackend(TokenBackend):
     """Signs with the newest key, verifies with any; requires every claim we make."""
 
-    def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002
+    def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
         for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
             try:
                 return jwt.decode(

@@ -2,6 +2,8 @@
 
 from django.apps import AppConfig
 
+from pipedai.loop import Job, register_job
+
 
 class AuditConfig(AppConfig):
     """The audit log."""
@@ -9,5 +11,8 @@ class AuditConfig(AppConfig):
     name = "audit"
 
     def ready(self) -> None:
-        """Subscribes to the domain events."""
-        from audit import receivers  # noqa: F401, PLC0415
+        """Subscribes to the domain events; registers the upkeep of the partitions."""
+        from audit import receivers  # noqa: F401 - models must be loaded first
+        from audit.partitions import add_partitions
+
+        register_job(Job("add-audit-partitions", every_seconds=3600.0, work=add_partitions))

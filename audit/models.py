@@ -9,9 +9,9 @@ from pipedai.ids import new_id
 class AuditEntry(models.Model):
     """Who did what to which row, when, from where (SPEC §9).
 
-    The table is partitioned by month and append-only: the database refuses UPDATE, DELETE and TRUNCATE. It has no foreign
-    keys, so that no cascade reaches it and it outlives what it tells of. Its real primary key is `(created_at, id)`, as
-    partitioning demands.
+    The table is partitioned by month and append-only: the database refuses UPDATE, DELETE and
+    TRUNCATE. It has no foreign keys, so that no cascade reaches it and it outlives what it tells
+    of. Its real primary key is `(created_at, id)`, as partitioning demands.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

@@ -1,7 +1,8 @@
 """Envelope encryption: master keys wrap data keys, data keys seal values (SPEC §8).
 
-libsodium's secretbox has no associated data, so each box gets a key of its own, derived with BLAKE2b from the key above it
-and from where the value belongs. A ciphertext moved to another row, field or environment does not open.
+libsodium's secretbox has no associated data, so each box gets a key of its own, derived with
+BLAKE2b from the key above it and from where the value belongs. A ciphertext moved to another row,
+field or environment does not open.
 """
 
 import base64

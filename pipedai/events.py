@@ -16,18 +16,53 @@ ActorType = Literal["user", "api_key", "worker", "staff", "system"]
 
 # The registry of actions: SPEC §9. Nothing else may be emitted.
 ACTIONS = frozenset(
-    """
-    user.registered user.logged-in user.login-failed user.logged-out user.password-changed
-    user.deactivated user.reactivated staff.created
-    workspace.created environment.created environment.updated environment.deleted
-    member.added member.role-changed member.removed api-key.created api-key.revoked
-    trigger.created trigger.updated trigger.deleted mcp-token.rotated
-    run.created run.scheduled run.skipped run.retried run.claimed run.started run.completed
-    run.late-result run.lost run.timed-out run.cancel-requested run.canceled runs.pruned
-    worker.registered worker.updated worker.token-revoked worker.deregistered
-    webhook.delivered webhook.failed webhook.redelivered webhook.tested
-    master-key.rotated data-key.rotated demo.seeded
-    """.split()
+    [
+        "user.registered",
+        "user.logged-in",
+        "user.login-failed",
+        "user.logged-out",
+        "user.password-changed",
+        "user.deactivated",
+        "user.reactivated",
+        "staff.created",
+        "workspace.created",
+        "environment.created",
+        "environment.updated",
+        "environment.deleted",
+        "member.added",
+        "member.role-changed",
+        "member.removed",
+        "api-key.created",
+        "api-key.revoked",
+        "trigger.created",
+        "trigger.updated",
+        "trigger.deleted",
+        "mcp-token.rotated",
+        "run.created",
+        "run.scheduled",
+        "run.skipped",
+        "run.retried",
+        "run.claimed",
+        "run.started",
+        "run.completed",
+        "run.late-result",
+        "run.lost",
+        "run.timed-out",
+        "run.cancel-requested",
+        "run.canceled",
+        "runs.pruned",
+        "worker.registered",
+        "worker.updated",
+        "worker.token-revoked",
+        "worker.deregistered",
+        "webhook.delivered",
+        "webhook.failed",
+        "webhook.redelivered",
+        "webhook.tested",
+        "master-key.rotated",
+        "data-key.rotated",
+        "demo.seeded",
+    ]
 )
 
 

@@ -1,7 +1,7 @@
 """Cron schedules after crontab(5), in a time zone, right at both DST changes (SPEC §5).
 
-cronsim does the calendar; here is what it leaves open: the grammar we accept, zones that are none, and its one error at the
-end of daylight saving time.
+cronsim does the calendar; here is what it leaves open: the grammar we accept, zones that are none,
+and its one error at the end of daylight saving time.
 """
 
 import re

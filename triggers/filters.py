@@ -24,10 +24,7 @@ class RunFilters(ApiFilterSet):
 
     status = WordsFilter(field_name="status", choices=Status.values)
     to = TimeFilter(field_name="queued_at", lookup_expr="lt")
-
-
-# `from` is a word of Python's.
-RunFilters.base_filters["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")
+    vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")  # a word of Python's
 
 
 class EnvironmentRunFilters(RunFilters):
@@ -38,7 +35,9 @@ class EnvironmentRunFilters(RunFilters):
 
 
 def check_tenant_ids(environment_id: UUID, params: Any) -> None:
-    """Raises Invalid if a filter names a worker or trigger that is not the environment's: a foreign one looks missing."""
+    """Raises Invalid if a filter names a worker or trigger that is not the environment's: a foreign
+    one looks missing.
+    """
     models = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
     for name, model in models.items():
         if value := params.get(name):

@@ -54,8 +54,9 @@ def hand_out_runs(
 ) -> list[HandedOut]:
     """The due runs of a worker, oldest due first, no more than it has free capacity for.
 
-    URL and headers are read from the trigger in one statement, so that a secret goes only to the server it was given for; the
-    URL is kept on the run. Asking again before a claim hands the same runs out again and writes nothing.
+    URL and headers are read from the trigger in one statement, so that a secret goes only to the
+    server it was given for; the URL is kept on the run. Asking again before a claim hands the same
+    runs out again and writes nothing.
     """
     params = {"worker_id": worker_id, "capacity": capacity, "now": now}
     handed_out = [run for row in fetch_all(_DUE, params) if (run := _opened(row)) is not None]
@@ -78,7 +79,9 @@ def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelt
 
 
 def _opened(row: Row) -> HandedOut | None:
-    """The run with its headers in plaintext; None, and an alarm, if they don't open: it must not go out without them."""
+    """The run with its headers in plaintext; None, and an alarm, if they don't open: it must not go
+    out without them.
+    """
     if row["mcp_headers"] is None:
         return HandedOut(row, {})
     key = WrappedKey(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])

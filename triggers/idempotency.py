@@ -16,8 +16,8 @@ from triggers import lifecycle
 from triggers.queries import runs
 from triggers.states import Source
 
-# The key first, the run after it in the same transaction: of concurrent duplicates one inserts, the others wait for it and
-# then find its row. A key older than a day is taken over as if it were new.
+# The key first, the run after it in the same transaction: of concurrent duplicates one inserts, the
+# others wait for it and then find its row. A key older than a day is taken over as if it were new.
 _REMEMBER = """
 INSERT INTO idempotency_key (trigger_id, caller_id, key, environment_id, body_digest, run_id)
 SELECT id, %(caller_id)s, %(key)s, environment_id, %(body_digest)s, %(run_id)s
@@ -53,8 +53,9 @@ def run_trigger(
 ) -> Queued:
     """Queues a run; with a `key`, at most once a day for this trigger and caller.
 
-    A repeat answers with the first run as it is now, whatever has happened to the trigger since. Raises Conflict for the same
-    key with another body, and what `lifecycle.queue_run` raises; only success is remembered.
+    A repeat answers with the first run as it is now, whatever has happened to the trigger since.
+    Raises Conflict for the same key with another body, and what `lifecycle.queue_run` raises; only
+    success is remembered.
     """
     run_id = new_id()
     params = {

@@ -1,8 +1,9 @@
 """The run state machine (SPEC §6): the only writer of a run's state.
 
-Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is read only when the UPDATE
-hit nothing. What follows from a transition (retry, delivery, audit rows) is written in its transaction. Locks are taken
-in one order: environment, worker, trigger, run, retry. docs/run-lifecycle.md tells the story.
+Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is
+read only when the UPDATE hit nothing. What follows from a transition (retry, delivery, audit rows)
+is written in its transaction. Locks are taken in one order: environment, worker, trigger, run,
+retry. docs/run-lifecycle.md tells the story.
 """
 
 import json
@@ -82,8 +83,9 @@ def claim_run(
 ) -> Row:
     """queued → claimed, with a lease. Repeating it with the same `claim_id` answers with the run as stored.
 
-    Call it in a transaction that has locked the worker's row: `capacity` is how many runs that row allows it to hold (0:
-    it takes nothing new), and counting is only right under the lock. Raises NotFound for another worker's run, Refused.
+    Call it in a transaction that has locked the worker's row: `capacity` is how many runs that row
+    allows it to hold (0: it takes nothing new), and counting is only right under the lock. Raises
+    NotFound for another worker's run, Refused.
     """
     params = {
         "run_id": run_id,
@@ -159,8 +161,9 @@ def complete_run(
 ) -> Row:
     """Ends a run as its worker reports. `reported` is the report as it came, kept if it comes too late.
 
-    A repeat with the same status answers with the run as stored. After a verdict of the server's (lease, deadline) the outcome
-    still replaces it, until the retry is claimed. Raises NotFound, Refused.
+    A repeat with the same status answers with the run as stored. After a verdict of the server's
+    (lease, deadline) the outcome still replaces it, until the retry is claimed. Raises NotFound,
+    Refused.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
@@ -258,7 +261,9 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
 
 
 def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
-    """The worker's word replaces the server's verdict, and the waiting retry is canceled unless it is still called for."""
+    """The worker's word replaces the server's verdict, and the waiting retry is canceled unless it
+    is still called for.
+    """
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
     changes: dict[str, Any] = {"late": True}
@@ -281,7 +286,9 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
 def _follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """What ending runs entails, in their transaction: error text, retries, deliveries, audit rows, a wake-up on commit."""
+    """What ending runs entails, in their transaction: error text, retries, deliveries, audit rows,
+    a wake-up on commit.
+    """
     _keep_errors([run for run in ended if run["error_message"] is not None])
     retries = [
         retry

@@ -59,14 +59,16 @@ _OUTCOME = """
     model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
     cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
     cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s"""
-_ENDED = f"{_RUN}, t.name AS trigger_name, t.webhook_url, %(error_message)s AS error_message"
+# What follows from an end (retry, delivery) needs more than what is shown.
+_ENDED = f"{_RUN}, r.max_retries, t.name AS trigger_name, t.webhook_url"
+_REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 COMPLETE = f"""
 UPDATE run r SET ended_at = {_NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
-RETURNING {_ENDED}
+RETURNING {_REPORTED}
 """
 
 # After a verdict of the server's: the row is locked, and seen to be so, by READ_FOR_UPDATE.
@@ -74,11 +76,11 @@ COMPLETE_LATE = f"""
 UPDATE run r SET ended_at = {_NOW}, ended_by = 'worker', {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND t.id = r.trigger_id
-RETURNING {_ENDED}
+RETURNING {_REPORTED}
 """
 
 READ = f"""
-SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, t.webhook_url, x.error_message,
+SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
     x.late_result IS NOT NULL AS has_late_result, r.available_at <= {_NOW} AS is_due
 FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
@@ -122,7 +124,7 @@ UPDATE run r
 SET status = 'canceled', fault_class = 'none', cancel_requested_at = {_NOW}, ended_at = {_NOW}, ended_by = 'user'
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.status = 'queued' AND t.id = r.trigger_id
-RETURNING {_RUN}, t.name AS trigger_name, t.webhook_url, NULL AS error_message
+RETURNING {_ENDED}, NULL AS error_message
 """
 
 REQUEST_CANCEL = f"""
@@ -156,7 +158,7 @@ SET status = v.status, ended_at = v.now, ended_by = CASE WHEN v.is_lost THEN 'le
     fault_class = CASE v.status WHEN 'failed' THEN 'infra' WHEN 'timed_out' THEN 'client' ELSE 'none' END, {_RELEASED}
 FROM verdict v, trigger t
 WHERE r.id = v.id AND t.id = r.trigger_id
-RETURNING {_RUN}, r.ended_by, t.name AS trigger_name, t.webhook_url,
+RETURNING {_ENDED}, r.ended_by,
     CASE WHEN v.is_lost THEN 'worker lost: no heartbeat for ' || v.silent_seconds || ' s'
         ELSE 'timed out: no result within ' || v.timeout_seconds || ' s' END AS error_message
 """

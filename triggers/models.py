@@ -1,7 +1,7 @@
 """Triggers, runs and deliveries. The database itself refuses a wrong state: see the constraints.
 
-Foreign keys between tenant tables are composite, `(environment_id, id)`: the migrations add them, since Django knows only
-single-column ones; hence `db_constraint=False`.
+Foreign keys between tenant tables are composite, `(environment_id, id)`: the migrations add them,
+since Django knows only single-column ones; hence `db_constraint=False`.
 """
 
 from typing import Any
@@ -21,11 +21,11 @@ MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 10, 86_400
 class JSONAsGivenField(models.JSONField):
     """A `json` column: keeps the text as it came (`jsonb` would reorder keys and rewrite numbers)."""
 
-    def db_type(self, connection: Any) -> str:  # noqa: ARG002
+    def db_type(self, connection: Any) -> str:
         """The column's type."""
         return "json"
 
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:  # noqa: ARG002
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """The value: psycopg has parsed it."""
         return value
 
@@ -137,7 +137,9 @@ class Trigger(models.Model):
 
 
 class TriggerRevision(models.Model):
-    """A prompt and model that a trigger has or had. Immutable; runs point at it, so no prompt is copied into each run."""
+    """A prompt and model that a trigger has or had. Immutable; runs point at it, so no prompt is
+    copied into each run.
+    """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     environment = models.ForeignKey(

@@ -18,8 +18,8 @@ from workspaces.locks import hold_environment
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
     """A new trigger from the validated values of a TriggerBody; its id. Its secrets are sealed here and go no further.
 
-    Raises NotFound if the environment has been deleted, Invalid for a worker that is not the environment's or a schedule that
-    never comes due.
+    Raises NotFound if the environment has been deleted, Invalid for a worker that is not the
+    environment's or a schedule that never comes due.
     """
     values = dict(values)
     prompt, model = values.pop("prompt"), values.pop("model")
@@ -75,7 +75,9 @@ def _seal(trigger: Trigger, headers: dict[str, str] | None, secret: str | None) 
 
 
 def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:
-    """A worker that exists and is this environment's, kept so until the transaction ends; a foreign one looks missing."""
+    """A worker that exists and is this environment's, kept so until the transaction ends; a foreign
+    one looks missing.
+    """
     if worker_id is None:
         return
     workers = apps.get_model("workers", "Worker")._default_manager

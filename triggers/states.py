@@ -9,12 +9,12 @@ class Status(TextChoices):
     """Where a run is. Each says what it means, who moves it on, and who reaps it if they don't."""
 
     QUEUED = "queued"
-    """Waits for its worker, not before `availableAt`. Moved on by the worker's claim or a user's cancel. Not reaped: it waits
-    until its worker is back or its trigger is given another."""
+    """Waits for its worker, not before `availableAt`. Moved on by the worker's claim or a user's
+    cancel. Not reaped: it waits until its worker is back or its trigger is given another."""
 
     CLAIMED = "claimed"
-    """A worker took it and holds one of its slots. Moved on by the worker's start or complete; reaped by `expire_runs` when its
-    lease or its deadline (counted from the claim) has passed."""
+    """A worker took it and holds one of its slots. Moved on by the worker's start or complete;
+    reaped by `expire_runs` when its lease or its deadline (counted from the claim) has passed."""
 
     RUNNING = "running"
     """The worker executes it. Moved on by the worker's complete; reaped by `expire_runs` when its lease or its deadline
@@ -24,15 +24,16 @@ class Status(TextChoices):
     """Ended: the worker reported success. Final."""
 
     FAILED = "failed"
-    """Ended: the worker reported a failure, or its lease ran out. Final, but that a late result of its worker may replace the
-    server's verdict."""
+    """Ended: the worker reported a failure, or its lease ran out. Final, but that a late result of
+    its worker may replace the server's verdict."""
 
     TIMED_OUT = "timed_out"
     """Ended: out of time, by the worker's own report or by the server's deadline. Final, but for a late result."""
 
     CANCELED = "canceled"
-    """Ended: canceled in the queue, or acknowledged by the worker, or its lease ran out after the request, or a late result made
-    this retry needless. Final, but for a late result after a lost lease."""
+    """Ended: canceled in the queue, or acknowledged by the worker, or its lease ran out after the
+    request, or a late result made this retry needless. Final, but for a late result after a lost
+    lease."""
 
 
 HELD: Final = (Status.CLAIMED, Status.RUNNING)

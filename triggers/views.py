@@ -75,7 +75,7 @@ class TriggerViewSet(TenantViewSet):
             rows = rows.filter(deleted_at__isnull=True)
         self.trigger = self._find_visible(request, rows, kwargs["trigger_id"])
 
-    def retrieve(self, request: Request, trigger_id: UUID) -> Response:  # noqa: ARG002
+    def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id"""
         return Response(_shown(trigger_id))
 
@@ -124,7 +124,7 @@ class RunViewSet(TenantViewSet):
         """Finds the run."""
         self._find_visible(request, Run.objects.only("id", "environment_id"), kwargs["run_id"])
 
-    def retrieve(self, request: Request, run_id: UUID) -> Response:  # noqa: ARG002
+    def retrieve(self, request: Request, run_id: UUID) -> Response:
         """GET /runs/:id"""
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 

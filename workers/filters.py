@@ -18,7 +18,7 @@ class WorkerFilters(ApiFilterSet):
         self,
         queryset: QuerySet[Worker],
         name: str,
-        value: str,  # noqa: ARG002
+        value: str,
     ) -> QuerySet[Worker]:
         """Seen lately, or not."""
         return queryset.filter(online=value == "online")

@@ -61,8 +61,9 @@ class Registered:
 def register_worker(*, token: str | None, values: dict[str, Any], actor: Actor) -> Registered:
     """Consumes the `wrk_` token for a worker of the validated RegisterBody `values`.
 
-    `actor` carries the address and the request id; its id, the key's, is filled in here. Raises Unauthenticated for a token
-    that is missing, malformed, used, expired or revoked; of two that race with one token, one gets it.
+    `actor` carries the address and the request id; its id, the key's, is filled in here. Raises
+    Unauthenticated for a token that is missing, malformed, used, expired or revoked; of two that
+    race with one token, one gets it.
     """
     key = token and fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
     if not key:

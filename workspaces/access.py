@@ -61,8 +61,8 @@ def visible(queryset: QuerySet[Row], principal: Principal) -> QuerySet[Row]:
 class TenantViewSet(ApiViewSet):
     """Actions inside one environment. `self.access` is set before the role is checked.
 
-    The default finds the environment that the URL names; a viewset whose URL names another row sets `self.access` from that
-    row with `_find_visible`.
+    The default finds the environment that the URL names; a viewset whose URL names another row sets
+    `self.access` from that row with `_find_visible`.
     """
 
     authentication_classes = (CookieJWTAuthentication, ApiKeyAuthentication)

@@ -16,7 +16,7 @@ class HasRole(BasePermission):
 
     role: ClassVar[Role]
 
-    def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002
+    def has_permission(self, request: Request, view: APIView) -> bool:
         """True, or raises Forbidden with the role that is needed: the caller can see the resource."""
         assert isinstance(view, TenantViewSet)
         if not view.access.role.includes(self.role):

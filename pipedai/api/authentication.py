@@ -4,7 +4,6 @@ A Bearer header, when present, decides alone. Each view lists the classes it acc
 viewset appends, answers 401 with a sentence for credentials that none of them took.
 """
 
-from http.cookies import CookieError, SimpleCookie
 from typing import ClassVar
 
 from rest_framework.authentication import BaseAuthentication
@@ -69,7 +68,7 @@ class BearerAuthentication(BaseAuthentication):
             raise Unauthenticated(BAD_TOKEN)
         return principal, self.prefix
 
-    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
+    def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
 
     def find(self, digest: bytes) -> Principal | None:
@@ -91,5 +90,5 @@ class RefuseTheRest(BaseAuthentication):
         if auth_cookie(request) is not None:
             raise Unauthenticated("The session cookie is not accepted on this endpoint.")
 
-    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
+    def authenticate_header(self, request: Request) -> str:
         return CHALLENGE

@@ -43,7 +43,7 @@ class MoneyField(serializers.Field[Decimal, Any, Decimal, Any]):
     """US dollars ≥ 0: comes in as a number or a string, kept to six decimal places."""
 
     PLACES = Decimal("0.000001")
-    MAX = Decimal("99999999")
+    MAX = Decimal(99999999)
 
     def to_internal_value(self, data: Any) -> Decimal:
         """The amount, rounded half to even at the sixth place."""

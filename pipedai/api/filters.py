@@ -52,7 +52,7 @@ class WordsField(forms.Field):
 
 
 class _RepeatedInput(forms.SelectMultiple):
-    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:  # noqa: ARG002
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
         return data.getlist(name)
 
 

@@ -54,8 +54,9 @@ class KeysetPaginator(BasePagination):
         """The page around its rendered rows."""
         return Response({"items": data, "nextCursor": self._next})
 
-    def _seal(self, row: Model) -> str:
-        place = [getattr(row, self.time_field).isoformat(), row.pk.hex]
+    def _seal(self, row: Model | dict[str, Any]) -> str:
+        read = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
+        place = [read(self.time_field).isoformat(), read("id").hex]
         return signing.Signer(salt=self._salt).sign_object(place)
 
     def _open(self, cursor: str) -> tuple[datetime, UUID]:

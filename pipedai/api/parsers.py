@@ -23,8 +23,8 @@ class StrictJSONParser(BaseParser):
     def parse(
         self,
         stream: IO[bytes],
-        media_type: str | None = None,  # noqa: ARG002
-        parser_context: Mapping[str, Any] | None = None,  # noqa: ARG002
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
         """The parsed value. Raises ParseError with one sentence."""
         value = parse_json(stream.read())
@@ -38,8 +38,8 @@ class OutcomeJSONParser(StrictJSONParser):
     def parse(
         self,
         stream: IO[bytes],
-        media_type: str | None = None,  # noqa: ARG002
-        parser_context: Mapping[str, Any] | None = None,  # noqa: ARG002
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
         """The parsed value. Raises ParseError with one sentence."""
         return replace_unstorable(parse_json(stream.read()))

@@ -10,7 +10,7 @@ from pipedai.api.principal import Principal
 class IsPublic(BasePermission):
     """Anyone, without credentials."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002
+    def has_permission(self, request: Request, view: APIView) -> bool:
         """Always."""
         return True
 
@@ -18,6 +18,6 @@ class IsPublic(BasePermission):
 class IsSignedIn(BasePermission):
     """Any principal of the substrates that the viewset accepts."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002
+    def has_permission(self, request: Request, view: APIView) -> bool:
         """Whether there is a principal; the base viewset has answered 401 before, if not."""
         return isinstance(request.user, Principal)

@@ -44,7 +44,7 @@ class ApiViewSet(ViewSet):
             return []
         return [*super().get_authenticators(), RefuseTheRest()]
 
-    def get_authenticate_header(self, request: Request) -> str:  # noqa: ARG002
+    def get_authenticate_header(self, request: Request) -> str:
         """The challenge of every 401."""
         return CHALLENGE
 

@@ -2,282 +2,839 @@
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
+from django.db import migrations, models
+
 import pipedai.ids
 import triggers.models
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('workers', '0001_initial'),
-        ('workspaces', '0001_initial'),
+        ("workers", "0001_initial"),
+        ("workspaces", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Trigger',
+            name="Trigger",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('description', models.CharField(blank=True, max_length=2000)),
-                ('mcp_url', models.CharField(max_length=2048)),
-                ('mcp_headers', models.BinaryField(null=True)),
-                ('webhook_url', models.CharField(max_length=2048, null=True)),
-                ('webhook_secret', models.BinaryField(null=True)),
-                ('schedule', models.CharField(max_length=200, null=True)),
-                ('timezone', models.CharField(default='UTC', max_length=64)),
-                ('next_run_at', models.DateTimeField(null=True)),
-                ('enabled', models.BooleanField(default=True)),
-                ('max_retries', models.PositiveSmallIntegerField(default=3)),
-                ('timeout_seconds', models.PositiveIntegerField(default=1800)),
-                ('overlap_policy', models.CharField(choices=[('queue', 'Queue'), ('skip', 'Skip')], default='queue', max_length=5)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('updated_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('deleted_at', models.DateTimeField(null=True)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.environment')),
-                ('mcp_key', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.datakey')),
-                ('webhook_key', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.datakey')),
-                ('worker', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workers.worker')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                ("description", models.CharField(blank=True, max_length=2000)),
+                ("mcp_url", models.CharField(max_length=2048)),
+                ("mcp_headers", models.BinaryField(null=True)),
+                ("webhook_url", models.CharField(max_length=2048, null=True)),
+                ("webhook_secret", models.BinaryField(null=True)),
+                ("schedule", models.CharField(max_length=200, null=True)),
+                ("timezone", models.CharField(default="UTC", max_length=64)),
+                ("next_run_at", models.DateTimeField(null=True)),
+                ("enabled", models.BooleanField(default=True)),
+                ("max_retries", models.PositiveSmallIntegerField(default=3)),
+                ("timeout_seconds", models.PositiveIntegerField(default=1800)),
+                (
+                    "overlap_policy",
+                    models.CharField(
+                        choices=[("queue", "Queue"), ("skip", "Skip")],
+                        default="queue",
+                        max_length=5,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "updated_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("deleted_at", models.DateTimeField(null=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
+                (
+                    "mcp_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.datakey",
+                    ),
+                ),
+                (
+                    "webhook_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.datakey",
+                    ),
+                ),
+                (
+                    "worker",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workers.worker",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'trigger',
+                "db_table": "trigger",
             },
         ),
         migrations.CreateModel(
-            name='TriggerRevision',
+            name="TriggerRevision",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('prompt', models.TextField()),
-                ('model', models.CharField(max_length=200, null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.environment')),
-                ('trigger', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='revisions', to='triggers.trigger')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("prompt", models.TextField()),
+                ("model", models.CharField(max_length=200, null=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="revisions",
+                        to="triggers.trigger",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'trigger_revision',
+                "db_table": "trigger_revision",
             },
         ),
         migrations.AddField(
-            model_name='trigger',
-            name='revision',
-            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='triggers.triggerrevision'),
+            model_name="trigger",
+            name="revision",
+            field=models.ForeignKey(
+                db_constraint=False,
+                db_index=False,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to="triggers.triggerrevision",
+            ),
         ),
         migrations.CreateModel(
-            name='Run',
+            name="Run",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('status', models.CharField(choices=[('queued', 'Queued'), ('claimed', 'Claimed'), ('running', 'Running'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('timed_out', 'Timed Out'), ('canceled', 'Canceled')], default='queued', max_length=9)),
-                ('source', models.CharField(choices=[('manual', 'Manual'), ('api', 'Api'), ('schedule', 'Schedule'), ('retry', 'Retry')], max_length=8)),
-                ('attempt', models.PositiveSmallIntegerField(default=1)),
-                ('max_retries', models.PositiveSmallIntegerField()),
-                ('timeout_seconds', models.PositiveIntegerField()),
-                ('scheduled_for', models.DateTimeField(null=True)),
-                ('available_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('queued_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('claimed_at', models.DateTimeField(null=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('ended_by', models.CharField(choices=[('worker', 'Worker'), ('user', 'User'), ('lease', 'Lease'), ('deadline', 'Deadline'), ('late_result', 'Late Result')], max_length=11, null=True)),
-                ('slot', models.PositiveSmallIntegerField(null=True)),
-                ('claim_id', models.CharField(max_length=64, null=True)),
-                ('lease_expires_at', models.DateTimeField(null=True)),
-                ('deadline_at', models.DateTimeField(null=True)),
-                ('cancel_requested_at', models.DateTimeField(null=True)),
-                ('exit_code', models.IntegerField(null=True)),
-                ('fault_class', models.CharField(choices=[('infra', 'Infra'), ('client', 'Client'), ('none', 'None')], max_length=6, null=True)),
-                ('short_message', models.CharField(max_length=500, null=True)),
-                ('model', models.CharField(max_length=200, null=True)),
-                ('input_tokens', models.BigIntegerField(null=True)),
-                ('output_tokens', models.BigIntegerField(null=True)),
-                ('cache_read_tokens', models.BigIntegerField(null=True)),
-                ('cache_creation_tokens', models.BigIntegerField(null=True)),
-                ('cost_usd', models.DecimalField(decimal_places=6, max_digits=14, null=True)),
-                ('num_turns', models.IntegerField(null=True)),
-                ('session_id', models.CharField(max_length=255, null=True)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.environment')),
-                ('retry_of', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='triggers.run')),
-                ('worker', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workers.worker')),
-                ('trigger', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='triggers.trigger')),
-                ('revision', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='triggers.triggerrevision')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("claimed", "Claimed"),
+                            ("running", "Running"),
+                            ("succeeded", "Succeeded"),
+                            ("failed", "Failed"),
+                            ("timed_out", "Timed Out"),
+                            ("canceled", "Canceled"),
+                        ],
+                        default="queued",
+                        max_length=9,
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[
+                            ("manual", "Manual"),
+                            ("api", "Api"),
+                            ("schedule", "Schedule"),
+                            ("retry", "Retry"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("attempt", models.PositiveSmallIntegerField(default=1)),
+                ("max_retries", models.PositiveSmallIntegerField()),
+                ("timeout_seconds", models.PositiveIntegerField()),
+                ("scheduled_for", models.DateTimeField(null=True)),
+                (
+                    "available_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                (
+                    "queued_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("claimed_at", models.DateTimeField(null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "ended_by",
+                    models.CharField(
+                        choices=[
+                            ("worker", "Worker"),
+                            ("user", "User"),
+                            ("lease", "Lease"),
+                            ("deadline", "Deadline"),
+                            ("late_result", "Late Result"),
+                        ],
+                        max_length=11,
+                        null=True,
+                    ),
+                ),
+                ("slot", models.PositiveSmallIntegerField(null=True)),
+                ("claim_id", models.CharField(max_length=64, null=True)),
+                ("lease_expires_at", models.DateTimeField(null=True)),
+                ("deadline_at", models.DateTimeField(null=True)),
+                ("cancel_requested_at", models.DateTimeField(null=True)),
+                ("exit_code", models.IntegerField(null=True)),
+                (
+                    "fault_class",
+                    models.CharField(
+                        choices=[("infra", "Infra"), ("client", "Client"), ("none", "None")],
+                        max_length=6,
+                        null=True,
+                    ),
+                ),
+                ("short_message", models.CharField(max_length=500, null=True)),
+                ("model", models.CharField(max_length=200, null=True)),
+                ("input_tokens", models.BigIntegerField(null=True)),
+                ("output_tokens", models.BigIntegerField(null=True)),
+                ("cache_read_tokens", models.BigIntegerField(null=True)),
+                ("cache_creation_tokens", models.BigIntegerField(null=True)),
+                ("cost_usd", models.DecimalField(decimal_places=6, max_digits=14, null=True)),
+                ("num_turns", models.IntegerField(null=True)),
+                ("session_id", models.CharField(max_length=255, null=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
+                (
+                    "retry_of",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="triggers.run",
+                    ),
+                ),
+                (
+                    "worker",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workers.worker",
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="runs",
+                        to="triggers.trigger",
+                    ),
+                ),
+                (
+                    "revision",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="triggers.triggerrevision",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'run',
+                "db_table": "run",
             },
         ),
         migrations.CreateModel(
-            name='RunText',
+            name="RunText",
             fields=[
-                ('run', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, primary_key=True, related_name='text', serialize=False, to='triggers.run')),
-                ('mcp_url', models.CharField(max_length=2048, null=True)),
-                ('payload', triggers.models.JSONAsGivenField(null=True)),
-                ('error_message', models.CharField(max_length=8000, null=True)),
-                ('late_result', triggers.models.JSONAsGivenField(null=True)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.environment')),
+                (
+                    "run",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        primary_key=True,
+                        related_name="text",
+                        serialize=False,
+                        to="triggers.run",
+                    ),
+                ),
+                ("mcp_url", models.CharField(max_length=2048, null=True)),
+                ("payload", triggers.models.JSONAsGivenField(null=True)),
+                ("error_message", models.CharField(max_length=8000, null=True)),
+                ("late_result", triggers.models.JSONAsGivenField(null=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'run_text',
+                "db_table": "run_text",
             },
         ),
         migrations.CreateModel(
-            name='IdempotencyKey',
+            name="IdempotencyKey",
             fields=[
-                ('pk', models.CompositePrimaryKey('trigger_id', 'caller_id', 'key', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('caller_id', models.UUIDField()),
-                ('key', models.CharField(max_length=255)),
-                ('body_digest', models.BinaryField(max_length=32)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.environment')),
-                ('run', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='triggers.run')),
-                ('trigger', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='triggers.trigger')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "trigger_id",
+                        "caller_id",
+                        "key",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("caller_id", models.UUIDField()),
+                ("key", models.CharField(max_length=255)),
+                ("body_digest", models.BinaryField(max_length=32)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="triggers.run",
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="triggers.trigger",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'idempotency_key',
-                'indexes': [models.Index(fields=['created_at'], name='idempotency_key_old')],
+                "db_table": "idempotency_key",
+                "indexes": [models.Index(fields=["created_at"], name="idempotency_key_old")],
             },
         ),
         migrations.CreateModel(
-            name='Delivery',
+            name="Delivery",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('message_id', models.CharField(max_length=64)),
-                ('url', models.CharField(max_length=2048)),
-                ('host', models.CharField(max_length=255)),
-                ('body', models.TextField()),
-                ('status', models.CharField(choices=[('pending', 'Pending'), ('delivered', 'Delivered'), ('dead', 'Dead')], default='pending', max_length=9)),
-                ('next_attempt_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('delivered_at', models.DateTimeField(null=True)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workspaces.environment')),
-                ('run', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='deliveries', to='triggers.run')),
-                ('trigger', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='deliveries', to='triggers.trigger')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("message_id", models.CharField(max_length=64)),
+                ("url", models.CharField(max_length=2048)),
+                ("host", models.CharField(max_length=255)),
+                ("body", models.TextField()),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("delivered", "Delivered"),
+                            ("dead", "Dead"),
+                        ],
+                        default="pending",
+                        max_length=9,
+                    ),
+                ),
+                (
+                    "next_attempt_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), null=True
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("delivered_at", models.DateTimeField(null=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="workspaces.environment",
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="deliveries",
+                        to="triggers.run",
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="deliveries",
+                        to="triggers.trigger",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'delivery',
-                'indexes': [models.Index(condition=models.Q(('status', 'pending')), fields=['next_attempt_at'], name='delivery_due'), models.Index(fields=['trigger', 'created_at', 'id'], name='delivery_listed'), models.Index(condition=models.Q(('run__isnull', False)), fields=['run'], name='delivery_of_run')],
-                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('next_attempt_at__isnull', False), ('status', 'pending')), models.Q(('next_attempt_at__isnull', True), ('status__in', ('delivered', 'dead'))), _connector='OR'), name='delivery_pending_is_due'), models.CheckConstraint(condition=models.Q(models.Q(('delivered_at__isnull', False), ('status', 'delivered')), models.Q(('delivered_at__isnull', True), models.Q(('status', 'delivered'), _negated=True)), _connector='OR'), name='delivery_delivered_at')],
+                "db_table": "delivery",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("status", "pending")),
+                        fields=["next_attempt_at"],
+                        name="delivery_due",
+                    ),
+                    models.Index(fields=["trigger", "created_at", "id"], name="delivery_listed"),
+                    models.Index(
+                        condition=models.Q(("run__isnull", False)),
+                        fields=["run"],
+                        name="delivery_of_run",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
+                            models.Q(
+                                ("next_attempt_at__isnull", True),
+                                ("status__in", ("delivered", "dead")),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="delivery_pending_is_due",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("delivered_at__isnull", False), ("status", "delivered")),
+                            models.Q(
+                                ("delivered_at__isnull", True),
+                                models.Q(("status", "delivered"), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="delivery_delivered_at",
+                    ),
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='triggerrevision',
-            constraint=models.UniqueConstraint(fields=('environment', 'id'), name='trigger_revision_in_environment'),
+            model_name="triggerrevision",
+            constraint=models.UniqueConstraint(
+                fields=("environment", "id"), name="trigger_revision_in_environment"
+            ),
         ),
         migrations.AddIndex(
-            model_name='trigger',
-            index=models.Index(condition=models.Q(('next_run_at__isnull', False)), fields=['next_run_at', 'id'], name='trigger_due'),
+            model_name="trigger",
+            index=models.Index(
+                condition=models.Q(("next_run_at__isnull", False)),
+                fields=["next_run_at", "id"],
+                name="trigger_due",
+            ),
         ),
         migrations.AddIndex(
-            model_name='trigger',
-            index=models.Index(condition=models.Q(('deleted_at__isnull', True)), fields=['environment', 'created_at', 'id'], name='trigger_listed'),
+            model_name="trigger",
+            index=models.Index(
+                condition=models.Q(("deleted_at__isnull", True)),
+                fields=["environment", "created_at", "id"],
+                name="trigger_listed",
+            ),
         ),
         migrations.AddIndex(
-            model_name='trigger',
-            index=models.Index(condition=models.Q(('deleted_at__isnull', True)), fields=['worker', 'created_at', 'id'], name='trigger_of_worker'),
+            model_name="trigger",
+            index=models.Index(
+                condition=models.Q(("deleted_at__isnull", True)),
+                fields=["worker", "created_at", "id"],
+                name="trigger_of_worker",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.UniqueConstraint(fields=('environment', 'id'), name='trigger_in_environment'),
+            model_name="trigger",
+            constraint=models.UniqueConstraint(
+                fields=("environment", "id"), name="trigger_in_environment"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('mcp_headers__isnull', True), ('mcp_key__isnull', True)), models.Q(('mcp_headers__isnull', False), ('mcp_key__isnull', False)), _connector='OR'), name='trigger_mcp_headers_have_a_key'),
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("mcp_headers__isnull", True), ("mcp_key__isnull", True)),
+                    models.Q(("mcp_headers__isnull", False), ("mcp_key__isnull", False)),
+                    _connector="OR",
+                ),
+                name="trigger_mcp_headers_have_a_key",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('webhook_key__isnull', True), ('webhook_secret__isnull', True)), models.Q(('webhook_key__isnull', False), ('webhook_secret__isnull', False)), _connector='OR'), name='trigger_webhook_secret_has_a_key'),
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("webhook_key__isnull", True), ("webhook_secret__isnull", True)),
+                    models.Q(("webhook_key__isnull", False), ("webhook_secret__isnull", False)),
+                    _connector="OR",
+                ),
+                name="trigger_webhook_secret_has_a_key",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('deleted_at__isnull', True), ('enabled', True), ('next_run_at__isnull', False), ('schedule__isnull', False)), models.Q(('next_run_at__isnull', True), models.Q(('enabled', False), ('schedule__isnull', True), ('deleted_at__isnull', False), _connector='OR')), _connector='OR'), name='trigger_next_run_at_is_true'),
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("deleted_at__isnull", True),
+                        ("enabled", True),
+                        ("next_run_at__isnull", False),
+                        ("schedule__isnull", False),
+                    ),
+                    models.Q(
+                        ("next_run_at__isnull", True),
+                        models.Q(
+                            ("enabled", False),
+                            ("schedule__isnull", True),
+                            ("deleted_at__isnull", False),
+                            _connector="OR",
+                        ),
+                    ),
+                    _connector="OR",
+                ),
+                name="trigger_next_run_at_is_true",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.CheckConstraint(condition=models.Q(('max_retries__lte', 10)), name='trigger_max_retries'),
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_retries__lte", 10)), name="trigger_max_retries"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.CheckConstraint(condition=models.Q(('timeout_seconds__gte', 10), ('timeout_seconds__lte', 86400)), name='trigger_timeout_seconds'),
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("timeout_seconds__gte", 10), ("timeout_seconds__lte", 86400)),
+                name="trigger_timeout_seconds",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.CheckConstraint(condition=models.Q(('overlap_policy__in', ('queue', 'skip'))), name='trigger_overlap_policy'),
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("overlap_policy__in", ("queue", "skip"))),
+                name="trigger_overlap_policy",
+            ),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(condition=models.Q(('status', 'queued')), fields=['worker', 'available_at', 'id'], name='run_polled'),
+            model_name="run",
+            index=models.Index(
+                condition=models.Q(("status", "queued")),
+                fields=["worker", "available_at", "id"],
+                name="run_polled",
+            ),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(condition=models.Q(('ended_at__isnull', True)), fields=['trigger'], name='run_unfinished'),
+            model_name="run",
+            index=models.Index(
+                condition=models.Q(("ended_at__isnull", True)),
+                fields=["trigger"],
+                name="run_unfinished",
+            ),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(fields=['environment', 'queued_at', 'id'], name='run_listed'),
+            model_name="run",
+            index=models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(fields=['trigger', 'queued_at', 'id'], name='run_of_trigger'),
+            model_name="run",
+            index=models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(fields=['worker', 'queued_at', 'id'], name='run_of_worker'),
+            model_name="run",
+            index=models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(condition=models.Q(('ended_at__isnull', False)), fields=['environment', 'status', 'queued_at', 'id'], name='run_of_status'),
+            model_name="run",
+            index=models.Index(
+                condition=models.Q(("ended_at__isnull", False)),
+                fields=["environment", "status", "queued_at", "id"],
+                name="run_of_status",
+            ),
         ),
         migrations.AddIndex(
-            model_name='run',
-            index=models.Index(condition=models.Q(('ended_at__isnull', False)), fields=['environment', 'ended_at'], include=('status', 'cost_usd'), name='run_ended_summed'),
+            model_name="run",
+            index=models.Index(
+                condition=models.Q(("ended_at__isnull", False)),
+                fields=["environment", "ended_at"],
+                include=("status", "cost_usd"),
+                name="run_ended_summed",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(fields=('environment', 'id'), name='run_in_environment'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                fields=("environment", "id"), name="run_in_environment"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(condition=models.Q(('slot__isnull', False)), fields=('worker', 'slot'), name='run_slot_of_worker'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("slot__isnull", False)),
+                fields=("worker", "slot"),
+                name="run_slot_of_worker",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(condition=models.Q(('source', 'schedule')), fields=('trigger', 'scheduled_for'), name='run_once_per_tick'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("source", "schedule")),
+                fields=("trigger", "scheduled_for"),
+                name="run_once_per_tick",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(condition=models.Q(('retry_of__isnull', False)), fields=('retry_of',), name='run_retried_once'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("retry_of__isnull", False)),
+                fields=("retry_of",),
+                name="run_retried_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('deadline_at__isnull', False), ('lease_expires_at__isnull', False), ('slot__isnull', False), ('status__in', ('claimed', 'running')), ('worker__isnull', False)), models.Q(('deadline_at__isnull', True), ('lease_expires_at__isnull', True), ('slot__isnull', True), models.Q(('status__in', ('claimed', 'running')), _negated=True)), _connector='OR'), name='run_held'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("deadline_at__isnull", False),
+                        ("lease_expires_at__isnull", False),
+                        ("slot__isnull", False),
+                        ("status__in", ("claimed", "running")),
+                        ("worker__isnull", False),
+                    ),
+                    models.Q(
+                        ("deadline_at__isnull", True),
+                        ("lease_expires_at__isnull", True),
+                        ("slot__isnull", True),
+                        models.Q(("status__in", ("claimed", "running")), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="run_held",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at__isnull', False), ('ended_by__in', ['worker', 'user', 'lease', 'deadline', 'late_result']), ('status__in', ('succeeded', 'failed', 'timed_out', 'canceled')), models.Q(models.Q(('fault_class', 'none'), ('status__in', ('succeeded', 'canceled'))), models.Q(('fault_class__in', ('infra', 'client')), ('status__in', ('failed', 'timed_out'))), _connector='OR')), models.Q(('ended_at__isnull', True), ('ended_by__isnull', True), ('fault_class__isnull', True), models.Q(('status__in', ('succeeded', 'failed', 'timed_out', 'canceled')), _negated=True)), _connector='OR'), name='run_ended'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("ended_at__isnull", False),
+                        ("ended_by__in", ["worker", "user", "lease", "deadline", "late_result"]),
+                        ("status__in", ("succeeded", "failed", "timed_out", "canceled")),
+                        models.Q(
+                            models.Q(
+                                ("fault_class", "none"), ("status__in", ("succeeded", "canceled"))
+                            ),
+                            models.Q(
+                                ("fault_class__in", ("infra", "client")),
+                                ("status__in", ("failed", "timed_out")),
+                            ),
+                            _connector="OR",
+                        ),
+                    ),
+                    models.Q(
+                        ("ended_at__isnull", True),
+                        ("ended_by__isnull", True),
+                        ("fault_class__isnull", True),
+                        models.Q(
+                            ("status__in", ("succeeded", "failed", "timed_out", "canceled")),
+                            _negated=True,
+                        ),
+                    ),
+                    _connector="OR",
+                ),
+                name="run_ended",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('claimed_at__isnull', True), ('started_at__isnull', True), ('status', 'queued')), models.Q(('claimed_at__isnull', False), ('started_at__isnull', True), ('status', 'claimed')), models.Q(('claimed_at__isnull', False), ('started_at__isnull', False), ('status', 'running')), models.Q(('claimed_at__isnull', False), ('status__in', ('succeeded', 'failed', 'timed_out'))), models.Q(('status', 'canceled'), models.Q(('claimed_at__isnull', False), models.Q(('claimed_at__isnull', True), ('started_at__isnull', True)), _connector='OR')), _connector='OR'), name='run_times_of_state'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("claimed_at__isnull", True),
+                        ("started_at__isnull", True),
+                        ("status", "queued"),
+                    ),
+                    models.Q(
+                        ("claimed_at__isnull", False),
+                        ("started_at__isnull", True),
+                        ("status", "claimed"),
+                    ),
+                    models.Q(
+                        ("claimed_at__isnull", False),
+                        ("started_at__isnull", False),
+                        ("status", "running"),
+                    ),
+                    models.Q(
+                        ("claimed_at__isnull", False),
+                        ("status__in", ("succeeded", "failed", "timed_out")),
+                    ),
+                    models.Q(
+                        ("status", "canceled"),
+                        models.Q(
+                            ("claimed_at__isnull", False),
+                            models.Q(("claimed_at__isnull", True), ("started_at__isnull", True)),
+                            _connector="OR",
+                        ),
+                    ),
+                    _connector="OR",
+                ),
+                name="run_times_of_state",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(('started_at__isnull', True), ('claimed_at__isnull', False), _connector='OR'), name='run_started_was_claimed'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("started_at__isnull", True), ("claimed_at__isnull", False), _connector="OR"
+                ),
+                name="run_started_was_claimed",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('attempt__gt', 1), ('retry_of__isnull', False), ('source', 'retry')), models.Q(('attempt', 1), ('retry_of__isnull', True), models.Q(('source', 'retry'), _negated=True)), _connector='OR'), name='run_retry_has_an_original'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("attempt__gt", 1), ("retry_of__isnull", False), ("source", "retry")),
+                    models.Q(
+                        ("attempt", 1),
+                        ("retry_of__isnull", True),
+                        models.Q(("source", "retry"), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="run_retry_has_an_original",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('source', 'schedule'), _negated=True), ('scheduled_for__isnull', False), _connector='OR'), name='run_scheduled_has_a_tick'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("source", "schedule"), _negated=True),
+                    ("scheduled_for__isnull", False),
+                    _connector="OR",
+                ),
+                name="run_scheduled_has_a_tick",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(('source__in', ['manual', 'api', 'schedule', 'retry'])), name='run_source'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("source__in", ["manual", "api", "schedule", "retry"])),
+                name="run_source",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(('cost_usd__isnull', True), ('cost_usd__gte', 0), _connector='OR'), name='run_cost'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("cost_usd__isnull", True), ("cost_usd__gte", 0), _connector="OR"
+                ),
+                name="run_cost",
+            ),
         ),
     ]

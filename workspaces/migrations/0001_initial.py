@@ -2,13 +2,13 @@
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
-import pipedai.ids
 from django.conf import settings
 from django.db import migrations, models
 
+import pipedai.ids
+
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -17,86 +17,270 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Workspace',
+            name="Workspace",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('created_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'db_table': 'workspace',
+                "db_table": "workspace",
             },
         ),
         migrations.CreateModel(
-            name='Environment',
+            name="Environment",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('deleted_at', models.DateTimeField(null=True)),
-                ('workspace', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='environments', to='workspaces.workspace')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("deleted_at", models.DateTimeField(null=True)),
+                (
+                    "workspace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="environments",
+                        to="workspaces.workspace",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'environment',
+                "db_table": "environment",
             },
         ),
         migrations.CreateModel(
-            name='DataKey',
+            name="DataKey",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('wrapped', models.BinaryField()),
-                ('master_key_id', models.CharField(max_length=64)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('retired_at', models.DateTimeField(null=True)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='data_keys', to='workspaces.environment')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("wrapped", models.BinaryField()),
+                ("master_key_id", models.CharField(max_length=64)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("retired_at", models.DateTimeField(null=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="data_keys",
+                        to="workspaces.environment",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'data_key',
-                'constraints': [models.UniqueConstraint(fields=('environment', 'id'), name='data_key_in_environment'), models.UniqueConstraint(condition=models.Q(('retired_at__isnull', True)), fields=('environment',), name='data_key_one_in_use')],
+                "db_table": "data_key",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="data_key_in_environment"
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("retired_at__isnull", True)),
+                        fields=("environment",),
+                        name="data_key_one_in_use",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('pwk', 'Pwk'), ('wrk', 'Wrk')], max_length=3)),
-                ('name', models.CharField(max_length=200)),
-                ('role', models.CharField(max_length=8, null=True)),
-                ('token_digest', models.BinaryField(max_length=32, unique=True)),
-                ('last_four', models.CharField(max_length=4)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('last_used_at', models.DateTimeField(null=True)),
-                ('expires_at', models.DateTimeField(null=True)),
-                ('revoked_at', models.DateTimeField(null=True)),
-                ('consumed_at', models.DateTimeField(null=True)),
-                ('consumed_by', models.UUIDField(null=True)),
-                ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='api_keys', to='workspaces.environment')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("kind", models.CharField(choices=[("pwk", "Pwk"), ("wrk", "Wrk")], max_length=3)),
+                ("name", models.CharField(max_length=200)),
+                ("role", models.CharField(max_length=8, null=True)),
+                ("token_digest", models.BinaryField(max_length=32, unique=True)),
+                ("last_four", models.CharField(max_length=4)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("last_used_at", models.DateTimeField(null=True)),
+                ("expires_at", models.DateTimeField(null=True)),
+                ("revoked_at", models.DateTimeField(null=True)),
+                ("consumed_at", models.DateTimeField(null=True)),
+                ("consumed_by", models.UUIDField(null=True)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="api_keys",
+                        to="workspaces.environment",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'api_key',
-                'indexes': [models.Index(fields=['environment', 'created_at', 'id'], name='api_key_listed')],
-                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('kind', 'pwk'), ('role__in', ['viewer', 'operator', 'admin'])), models.Q(('kind', 'wrk'), ('role__isnull', True)), _connector='OR'), name='api_key_role_of_kind'), models.CheckConstraint(condition=models.Q(('kind', 'wrk'), models.Q(('consumed_at__isnull', True), ('consumed_by__isnull', True)), _connector='OR'), name='api_key_only_wrk_is_consumed'), models.CheckConstraint(condition=models.Q(models.Q(('consumed_at__isnull', True), ('consumed_by__isnull', True)), models.Q(('consumed_at__isnull', False), ('consumed_by__isnull', False)), _connector='OR'), name='api_key_consumed_by_somebody')],
+                "db_table": "api_key",
+                "indexes": [
+                    models.Index(fields=["environment", "created_at", "id"], name="api_key_listed")
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("kind", "pwk"), ("role__in", ["viewer", "operator", "admin"])
+                            ),
+                            models.Q(("kind", "wrk"), ("role__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="api_key_role_of_kind",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("kind", "wrk"),
+                            models.Q(("consumed_at__isnull", True), ("consumed_by__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="api_key_only_wrk_is_consumed",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("consumed_at__isnull", True), ("consumed_by__isnull", True)),
+                            models.Q(
+                                ("consumed_at__isnull", False), ("consumed_by__isnull", False)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="api_key_consumed_by_somebody",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('role', models.CharField(choices=[('viewer', 'Viewer'), ('operator', 'Operator'), ('admin', 'Admin'), ('owner', 'Owner')], max_length=8)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to='workspaces.environment')),
-                ('user', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("viewer", "Viewer"),
+                            ("operator", "Operator"),
+                            ("admin", "Admin"),
+                            ("owner", "Owner"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="memberships",
+                        to="workspaces.environment",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'db_table': 'membership',
-                'indexes': [models.Index(fields=['user'], include=('environment', 'role'), name='membership_of_user')],
-                'constraints': [models.UniqueConstraint(fields=('environment', 'user'), name='membership_once'), models.CheckConstraint(condition=models.Q(('role__in', ['viewer', 'operator', 'admin', 'owner'])), name='membership_role')],
+                "db_table": "membership",
+                "indexes": [
+                    models.Index(
+                        fields=["user"], include=("environment", "role"), name="membership_of_user"
+                    )
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("environment", "user"), name="membership_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(("role__in", ["viewer", "operator", "admin", "owner"])),
+                        name="membership_role",
+                    ),
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='environment',
-            constraint=models.UniqueConstraint(condition=models.Q(('deleted_at__isnull', True)), fields=('workspace', 'name'), name='environment_name_free_in_workspace'),
+            model_name="environment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("deleted_at__isnull", True)),
+                fields=("workspace", "name"),
+                name="environment_name_free_in_workspace",
+            ),
         ),
     ]
