@@ -91,9 +91,10 @@ class Outer:
             if not reply.started:
                 raise RuntimeError("The application returned without an answer.")
         except Refused as refused:
-            headers, content = error_answer(refused.sentence, close=True)
+            headers, content = error_answer(refused.sentence, close=refused.unread)
             await reply.answer(refused.status, headers, content)
-            await discard_body(receive)
+            if refused.unread:
+                await discard_body(receive)
         except ClientGone:
             pass
         except Exception:

@@ -4,12 +4,16 @@ from http import HTTPStatus
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """The request is answered with this status and sentence before anyone else sees it."""
+    """The request is answered with this status and sentence before anyone else sees it.
 
-    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+    `unread` says whether some of its body may still be on its way.
+    """
+
+    def __init__(self, status: HTTPStatus, sentence: str, *, unread: bool = True) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
+        self.unread = unread
 
 
 class ClientGone(Exception):  # noqa: N818

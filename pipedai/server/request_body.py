@@ -27,12 +27,12 @@ async def read_body(
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
+                more = message.get("more_body", False)
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
                 if size > max_bytes:
-                    raise _too_large(max_bytes)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
+                    raise _too_large(max_bytes, unread=more)
+                if not more:
                     return b"".join(chunks)
     except TimeoutError:
         raise Refused(
@@ -66,7 +66,7 @@ def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
     length = headers.get(b"content-length", b"0")
     # Longer than any number that could pass; int() refuses absurd ones by itself.
     if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
-        raise _too_large(max_bytes)
+        raise _too_large(max_bytes, unread=True)
     has_body = length.strip(b"0") != b"" or b"transfer-encoding" in headers
     codings = {
         coding.strip().lower()
@@ -77,6 +77,7 @@ def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.")
 
 
-def _too_large(max_bytes: int) -> Refused:
+def _too_large(max_bytes: int, *, unread: bool) -> Refused:
     size = f"{max_bytes // 1024} KiB" if max_bytes % (1024 * 1024) else f"{max_bytes >> 20} MiB"
-    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body must not be over {size}.")
+    sentence = f"The body must not be over {size}."
+    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence, unread=unread)

@@ -1,0 +1,137 @@
+"""The process's LISTEN connection, on a real database."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import psycopg
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection, transaction
+
+from pipedai.server import listen
+from pipedai.server.listen import Listener
+from pipedai.server.listen_connection import connect
+from pipedai.wakeups import announce_poll, wake_workers
+
+WORKER = UUID("0192b7a0-0000-7000-8000-00000000000a")
+pytestmark = [pytest.mark.anyio, pytest.mark.django_db]
+
+
+@asynccontextmanager
+async def listening(listener):
+    task = asyncio.ensure_future(listener.run())
+    try:
+        await until(lambda: listener.healthy)
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(true):
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+def in_database(function):
+    """Call it in another thread, whose connection is outside the test's transaction."""
+
+    def call():
+        try:
+            return function()
+        finally:
+            connection.close()
+
+    return sync_to_async(call)()
+
+
+def end_listeners():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'pipedai-listen' AND datname = current_database()"
+        )
+        return len(cursor.fetchall())
+
+
+def wake():
+    with transaction.atomic():
+        wake_workers([WORKER])
+
+
+async def test_what_services_send_is_heard():
+    listener = Listener(connect)
+    async with listening(listener):
+        with listener.subscribed(WORKER) as ear:
+            await in_database(wake)
+            await until(lambda: ear.changed)
+            assert ear.newest_poll == 0
+            await in_database(lambda: announce_poll(WORKER, 7))
+            await until(lambda: ear.newest_poll == 7)
+    assert not listener.healthy
+
+
+async def test_a_lost_connection_comes_back_and_wakes_everyone(logged, monkeypatch):
+    monkeypatch.setattr(listen, "FIRST_PAUSE_SECONDS", 0.01)
+    listener = Listener(connect)
+    async with listening(listener):
+        with listener.subscribed(WORKER) as ear:
+            for _ in range(2):
+                ear.changed = False
+                assert await in_database(end_listeners) == 1
+                await until(lambda: not listener.healthy)
+                await until(lambda: listener.healthy)
+                # What was said in between may concern anyone.
+                assert ear.changed
+            ear.changed = False
+            await in_database(wake)
+            await until(lambda: ear.changed)
+    events = logged.events("pipedai.server.listen")
+    assert [line["level"] for line in events] == ["warning", "info"] * 2
+
+
+async def test_a_database_that_stays_away_is_reported_once(logged, monkeypatch):
+    monkeypatch.setattr(listen, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(listen, "LONGEST_PAUSE_SECONDS", 0.002)
+    attempts = 0
+
+    async def away():
+        nonlocal attempts
+        attempts += 1
+        if attempts < 10:
+            raise psycopg.OperationalError("connection refused")
+        return await connect()
+
+    listener = Listener(away)
+    async with listening(listener):
+        pass
+    lost, found = logged.events("pipedai.server.listen")
+    assert lost["level"] == "warning"
+    assert lost["reason"] == "connection refused"
+    assert found["level"] == "info"
+
+
+async def test_the_pause_between_attempts_grows_to_its_bound(monkeypatch):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 10:
+            raise asyncio.CancelledError
+
+    async def away():
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await Listener(away).run()
+    assert pauses[0] <= listen.FIRST_PAUSE_SECONDS
+    assert listen.LONGEST_PAUSE_SECONDS / 2 <= pauses[-1] <= listen.LONGEST_PAUSE_SECONDS
+
+
+async def test_the_listen_url_names_another_server(settings):
+    settings.DATABASE_LISTEN_URL = "postgres://nobody@127.0.0.1:1/nowhere"
+    with pytest.raises(psycopg.OperationalError, match="port 1"):
+        await connect()

@@ -1,0 +1,91 @@
+"""The lane of ordinary requests: a bounded pool of threads that loses none of them."""
+
+import asyncio
+import threading
+
+import pytest
+
+from pipedai.api.request_id import current_request_id
+from pipedai.server.tests.asgi_exchange import Exchange, http_scope
+from pipedai.server.wsgi_lane import WsgiLane
+
+pytestmark = pytest.mark.anyio
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [current_request_id.get().encode()]
+
+
+async def test_a_request_is_answered_in_a_thread_that_knows_its_request_id():
+    token = current_request_id.set("r-1")
+    exchange = await Exchange(http_scope()).run(WsgiLane(hello, threads=1))
+    current_request_id.reset(token)
+    assert exchange.status == 200
+    assert exchange.body == b"r-1"
+
+
+async def test_no_more_requests_run_at_once_than_there_are_threads():
+    running, most = set(), 0
+    release = threading.Event()
+
+    def waiting(environ, start_response):
+        nonlocal most
+        running.add(threading.get_ident())
+        most = max(most, len(running))
+        release.wait(10)
+        running.discard(threading.get_ident())
+        return hello(environ, start_response)
+
+    lane = WsgiLane(waiting, threads=2)
+    exchanges = [asyncio.ensure_future(Exchange(http_scope()).run(lane)) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    assert most == 2
+    release.set()
+    assert [(await exchange).status for exchange in exchanges] == [200] * 6
+    assert most == 2
+
+
+def endless_enough(environ, start_response):
+    """More pieces than a2wsgi's queue holds."""
+    start_response("200 OK", [])
+    return (b"x" for _ in range(50))
+
+
+async def test_a_thread_survives_a_client_that_leaves_in_mid_answer():
+    lane = WsgiLane(endless_enough, threads=1)
+    exchange = Exchange(http_scope())
+    stuck = asyncio.Event()
+
+    async def never_taken(message):
+        await stuck.wait()
+
+    leaving = asyncio.ensure_future(lane(exchange.scope, exchange.receive, never_taken))
+    await asyncio.sleep(0.05)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    stuck.set()
+    async with asyncio.timeout(5):
+        assert (await Exchange(http_scope()).run(lane)).body == b"x" * 50
+
+
+async def test_a_thread_survives_a_send_that_fails():
+    lane = WsgiLane(endless_enough, threads=1)
+    exchange = Exchange(http_scope())
+
+    async def failing(message):
+        raise OSError("broken pipe")
+
+    with pytest.raises(OSError, match="broken pipe"):
+        await lane(exchange.scope, exchange.receive, failing)
+    async with asyncio.timeout(5):
+        assert (await Exchange(http_scope()).run(lane)).body == b"x" * 50
+
+
+async def test_a_crash_reaches_the_caller():
+    def crashing(environ, start_response):
+        raise RuntimeError("told you")
+
+    with pytest.raises(RuntimeError, match="told you"):
+        await Exchange(http_scope()).run(WsgiLane(crashing, threads=1))
