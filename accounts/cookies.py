@@ -1,11 +1,16 @@
 """Sets and clears the `auth_token` cookie (SPEC §3)."""
 
+from typing import Literal, cast
+
 from django.conf import settings
 from rest_framework.response import Response
 
 from accounts.models import Session
 from accounts.session_tokens import LIFETIME, issue
 from pipedai.api.authentication import AUTH_COOKIE
+
+
+_SAME_SITE = cast(Literal["Lax", "Strict", "None"], settings.COOKIE_SAMESITE)
 
 
 def set_auth_cookie(response: Response, session: Session) -> None:
@@ -17,10 +22,10 @@ def set_auth_cookie(response: Response, session: Session) -> None:
         path="/",
         secure=settings.PRODUCTION or settings.COOKIE_SAMESITE == "None",
         httponly=True,
-        samesite=settings.COOKIE_SAMESITE,
+        samesite=_SAME_SITE,
     )
 
 
 def clear_auth_cookie(response: Response) -> None:
     """Has the browser forget the session."""
-    response.delete_cookie(AUTH_COOKIE, path="/", samesite=settings.COOKIE_SAMESITE)
+    response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)

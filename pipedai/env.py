@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Literal, cast
 
 import environ
-
 from django.core.exceptions import ImproperlyConfigured
 
 Environment = Literal["development", "production"]
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-_env = environ.Env()
+_env = environ.Env()  # type: ignore[no-untyped-call]
 # A checkout's .env file, where there is one; the process's own environment wins.
 if (BASE_DIR / ".env").is_file():
     environ.Env.read_env(BASE_DIR / ".env")
@@ -85,4 +84,4 @@ def data_dir() -> Path:
 
 def database_config(url: str) -> dict[str, object]:
     """Django's settings for a `DATABASE_URL`; `?host=/path` names a socket directory."""
-    return dict(_env.db_url_config(url))
+    return dict(_env.db_url_config(url))  # type: ignore[no-untyped-call]

@@ -38,7 +38,7 @@ def check_tenant_ids(environment_id: UUID, params: Any) -> None:
     """Raises Invalid if a filter names a worker or trigger that is not the environment's: a foreign
     one looks missing.
     """
-    models = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
+    models: dict[str, Any] = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
     for name, model in models.items():
         if value := params.get(name):
             rows: QuerySet[Any] = model._default_manager.all()

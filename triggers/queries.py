@@ -16,7 +16,7 @@ _TRIGGER_COLUMNS = (
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     """Triggers that are not deleted, as dicts for TriggerSerializer; `with_last_runs` completes them."""
     newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
-    return (
+    rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
         .annotate(
             prompt=F("revision__prompt"),
@@ -34,6 +34,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
             "last_run_id",
         )
     )
+    return rows
 
 
 def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -48,14 +49,15 @@ def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def runs() -> QuerySet[Run, dict[str, Any]]:
     """Runs as dicts for RunSerializer."""
-    return Run.objects.annotate(
+    rows: QuerySet[Run, dict[str, Any]] = Run.objects.annotate(
         trigger_name=F("trigger__name"), error_message=F("text__error_message")
     ).values(*RUN_COLUMNS, "trigger_name", "error_message")
+    return rows
 
 
 def run_in_full(run_id: UUID) -> dict[str, Any]:
     """One run as a dict for RunDetailSerializer. Raises Run.DoesNotExist."""
-    return (
+    row: dict[str, Any] = (
         runs()
         .annotate(
             payload=F("text__payload"),
@@ -65,7 +67,13 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
         )
         .values(
             *RUN_COLUMNS,
-            "trigger_name", "error_message", "payload", "late_result", "mcp_url", "prompt",
+            "trigger_name",
+            "error_message",
+            "payload",
+            "late_result",
+            "mcp_url",
+            "prompt",
         )
         .get(id=run_id)
-    )  # fmt: skip
+    )
+    return row  # fmt: skip

@@ -218,7 +218,7 @@ class RunSerializer(serializers.Serializer[Any]):
     environmentId = serializers.UUIDField(source="environment_id")
     workerId = serializers.UUIDField(source="worker_id")
     status = serializers.CharField()
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]
     attempt = serializers.IntegerField()
     retryOfRunId = serializers.UUIDField(source="retry_of_id")
     scheduledFor = serializers.DateTimeField(source="scheduled_for")

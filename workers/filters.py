@@ -1,7 +1,7 @@
 """The filters of the worker list (SPEC §5)."""
 
 import django_filters
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from pipedai.api.filters import ApiFilterSet
 from workers.models import Worker
@@ -21,4 +21,4 @@ class WorkerFilters(ApiFilterSet):
         value: str,
     ) -> QuerySet[Worker]:
         """Seen lately, or not."""
-        return queryset.filter(online=value == "online")
+        return queryset.filter(Q(online=value == "online"))  # as queries.workers() annotates it

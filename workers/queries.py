@@ -17,7 +17,7 @@ _COLUMNS = (
 def workers() -> QuerySet[Worker, dict[str, Any]]:
     """Workers that are not deregistered, each with `online`, `disabled` and the run it holds."""
     held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
-    return (
+    rows: QuerySet[Worker, dict[str, Any]] = (
         Worker.objects.filter(deleted_at__isnull=True)
         .annotate(
             workspace_id=F("environment__workspace_id"),
@@ -27,3 +27,4 @@ def workers() -> QuerySet[Worker, dict[str, Any]]:
         )
         .values(*_COLUMNS, "workspace_id", "online", "disabled", "current_run_id")
     )
+    return rows

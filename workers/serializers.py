@@ -35,7 +35,8 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
         """Whole seconds; None for what is no number."""
         if not is_finite_number(data):
             return None
-        return math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
+        seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
+        return seconds
 
 
 class AuthModeField(serializers.ChoiceField):
@@ -52,7 +53,7 @@ class RegisterBody(Body):
     hostname = TextField(max_length=255)
     os = TextField(max_length=255)
     version = TextField(max_length=64)
-    label = TextField(max_length=255, required=False, allow_null=True)
+    label = TextField(max_length=255, required=False, allow_null=True)  # type: ignore[assignment]
     authMode = AuthModeField(
         source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
     )
@@ -145,7 +146,7 @@ class WorkerSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
     workspaceId = serializers.UUIDField(source="workspace_id")
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
     hostname = serializers.CharField()
     os = serializers.CharField()
     version = serializers.CharField()

@@ -122,7 +122,7 @@ class WorkerProtocolViewSet(ApiViewSet):
             self._fill(ticket, wait=wait, empty=not runs)
         return Response(
             {
-                "runs": HandedOutRunSerializer(runs, many=True).data,
+                "runs": [HandedOutRunSerializer(run).data for run in runs],
                 "serverTime": self.worker.now,
             }
         )

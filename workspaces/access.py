@@ -1,10 +1,12 @@
 """Finds a tenant and the caller's role in it: nothing outside it is ever visible (SPEC §4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Model, QuerySet, Value
+from django.db.models import F, QuerySet, Value
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from accounts.authentication import CookieJWTAuthentication
@@ -14,8 +16,6 @@ from pipedai.api.views import ApiViewSet
 from workspaces.authentication import ApiKeyAuthentication
 from workspaces.models import Membership
 from workspaces.roles import Role
-
-Row = TypeVar("Row", bound=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,18 @@ def environment_access(principal: Principal, environment_id: UUID) -> Access:
     raise NotFound
 
 
-def visible(queryset: QuerySet[Row], principal: Principal) -> QuerySet[Row]:
+def visible(queryset: QuerySet[Any], principal: Principal) -> QuerySet[Any]:
     """The rows of a tenant table that the caller can see, each with the caller's `caller_role`."""
     if isinstance(principal, KeyPrincipal):
-        return queryset.filter(environment_id=principal.environment_id).annotate(
-            caller_role=Value(principal.role)
-        )
+        own = queryset.filter(environment_id=principal.environment_id)
+        rows: QuerySet[Any] = own.annotate(caller_role=Value(principal.role))
+        return rows
     if isinstance(principal, UserPrincipal):
-        return queryset.filter(
+        own = queryset.filter(
             environment__memberships__user_id=principal.id, environment__deleted_at__isnull=True
-        ).annotate(caller_role=F("environment__memberships__role"))
+        )
+        rows = own.annotate(caller_role=F("environment__memberships__role"))
+        return rows
     return queryset.none()
 
 
@@ -65,17 +67,20 @@ class TenantViewSet(ApiViewSet):
     `self.access` from that row with `_find_visible`.
     """
 
-    authentication_classes = (CookieJWTAuthentication, ApiKeyAuthentication)
+    authentication_classes: Sequence[type[BaseAuthentication]] = (
+        CookieJWTAuthentication,
+        ApiKeyAuthentication,
+    )
     access: Access
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Sets `self.access` from the URL's environment. Raises NotFound."""
         self.access = environment_access(principal_of(request), kwargs["environment_id"])
 
-    def _find_visible(self, request: Request, queryset: QuerySet[Row], row_id: UUID) -> Row:
+    def _find_visible(self, request: Request, queryset: QuerySet[Any], row_id: UUID) -> Any:
         """The row with this id, if the caller sees it, and sets `self.access` from it. Raises NotFound. One query."""
-        row: Any = visible(queryset, principal_of(request)).filter(id=row_id).first()
+        row = visible(queryset, principal_of(request)).filter(id=row_id).first()
         if row is None:
             raise NotFound
         self.access = Access(row.environment_id, Role(row.caller_role))
-        return row  # type: ignore[no-any-return]
+        return row

@@ -39,4 +39,4 @@ class ApiKeyAuthentication(BearerAuthentication):
         key_id, environment_id, role, use_is_noted = row
         if not use_is_noted:
             ApiKey.objects.filter(id=key_id).update(last_used_at=Now())
-        return KeyPrincipal(key_id, environment_id, role)
+        return KeyPrincipal(key_id, environment_id, str(role))

@@ -23,7 +23,7 @@ class ApiError(exceptions.APIException):
     `extra` holds further top-level keys of the body (`status` of a refused transition, for example).
     """
 
-    status_code = status.HTTP_500_INTERNAL_SERVER_ERROR
+    status_code: int = status.HTTP_500_INTERNAL_SERVER_ERROR
 
     def __init__(self, message: str, **extra: Any) -> None:
         super().__init__(message)

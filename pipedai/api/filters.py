@@ -82,4 +82,5 @@ class ApiFilterSet(django_filters.FilterSet):
             raise Invalid(
                 {name: [str(m) for m in messages] for name, messages in filters.errors.items()}
             )
-        return filters.qs
+        filtered: QuerySet[Any] = filters.qs
+        return filtered

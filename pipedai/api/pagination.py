@@ -36,7 +36,7 @@ class KeysetPaginator(BasePagination):
     time_field: ClassVar[str] = "created_at"
 
     def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: APIView | None = None
+        self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any]:
         """The rows of the asked page. Raises Invalid for a bad `limit` or `cursor`."""
         limit = _limit(request)

@@ -55,7 +55,7 @@ class WorkerPrincipal(Principal):
 
 def principal_of(request: Request) -> Principal:
     """The caller of an authenticated request."""
-    principal = request.user
+    principal: object = request.user
     assert isinstance(principal, Principal), "this action is public"
     return principal
 

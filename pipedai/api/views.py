@@ -57,7 +57,7 @@ class ApiViewSet(ViewSet):
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(
             request
         )
-        principal = request.user
+        principal: object = request.user
         if not isinstance(principal, Principal) and not self._is_public():
             raise Unauthenticated("Authentication is required.")
         if self.action is None:
