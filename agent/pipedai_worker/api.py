@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,9 @@ import httpx
 from pipedai_worker import __version__
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.backoff import parse_retry_after
+from pipedai_worker.logs import get_logger
+
+log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -25,8 +29,8 @@ class ApiError(Exception):
     """Whatever went wrong with a request; the message never holds a token."""
 
 
-class Unavailable(ApiError):  # noqa: N818 - named for what it means
-    """No answer, or one that says to try again: the request has perhaps been carried out."""
+class Unanswered(ApiError):  # noqa: N818
+    """No answer to rely on: unless not even `sent`, the request may have been carried out."""
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, sent: bool = True
@@ -36,7 +40,11 @@ class Unavailable(ApiError):  # noqa: N818 - named for what it means
         self.sent = sent
 
 
-class NotOurApi(Unavailable):
+class Unavailable(Unanswered):
+    """The API can't be reached, or says to try again."""
+
+
+class NotOurApi(Unanswered):
     """Something answered that is not the PipedAI API: a wrong URL, or a proxy's page."""
 
 
@@ -77,7 +85,7 @@ class Api:
         token: str = "",
         worker_id: str = "",
         proxy: str | None = None,
-        ca_file: str | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self.url = normalize_url(url)
         self._worker = f"/workers/{worker_id}"
@@ -106,7 +114,11 @@ class Api:
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
         """Exchange a `wrk_` token for a registration. Not repeatable: the token is consumed."""
-        return self._request("POST", "/workers/register", json=body)
+        answer = self._request("POST", "/workers/register", json=body)
+        for name in ("workerId", "workerToken", "workspaceId"):
+            if not isinstance(answer.get(name), str):
+                raise NotOurApi(f"The answer to a registration has no {name}.")
+        return answer
 
     def poll(self, wait: float) -> list[AssignedRun]:
         """The runs that are due, waiting up to `wait` seconds. Malformed ones are left out."""
@@ -119,7 +131,10 @@ class Api:
             raise NotOurApi("The answer to a poll has no list of runs.")
         # The server reads its clock as it answers: how long it held the poll says nothing.
         self._learn_clock(answer.get("serverTime"), min(time.time() - sent_at, 1.0))
-        return [run for item in runs if (run := AssignedRun.parse(item)) is not None]
+        readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
+        if len(readable) < len(runs):
+            log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
+        return readable
 
     def claim(self, run_id: str, claim_id: str) -> dict[str, Any]:
         """Take a queued run. The same `claim_id` may be sent again when an answer was lost."""
@@ -195,7 +210,7 @@ def _read(response: httpx.Response) -> dict[str, Any]:
 def _json_object(response: httpx.Response) -> dict[str, Any] | None:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 

@@ -74,8 +74,8 @@ def add_auth_mode(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_execution(parser: argparse.ArgumentParser) -> None:
-    """What executes the runs, and how the worker ends."""
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """What executes the runs."""
     executor = parser.add_mutually_exclusive_group()
     executor.add_argument(
         "--claude",
@@ -95,6 +95,10 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
         help="execute this command line (split as by a shell, but without one) and not claude: it"
         " gets the prompt on stdin and the MCP configuration's path in PIPEDAI_MCP_CONFIG",
     )
+
+
+def add_work(parser: argparse.ArgumentParser) -> None:
+    """How runs are executed, and how the worker ends."""
     parser.add_argument(
         "--pass-env",
         metavar="NAME",

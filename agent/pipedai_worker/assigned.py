@@ -47,6 +47,8 @@ class AssignedRun:
 
 
 def _text(value: Any) -> str:
+    """A string that UTF-8 can hold (JSON can bring lone surrogates)."""
     if not isinstance(value, str):
         raise TypeError
+    value.encode()
     return value

@@ -44,7 +44,8 @@ def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_registration(parser)
     arguments.add_auth_mode(parser)
     arguments.add_capacity(parser, "at most so many runs at a time; also what is registered (1)")
-    arguments.add_execution(parser)
+    arguments.add_executor(parser)
+    arguments.add_work(parser)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_api_url(run, required=False, help_text="instead of the registration's own")
     arguments.add_auth_mode(run)
     arguments.add_capacity(run, "at most so many at a time; what the API says is the limit anyway")
-    arguments.add_execution(run)
+    arguments.add_executor(run)
+    arguments.add_work(run)
     run.set_defaults(handler=commands.run)
+
+    doctor = subparsers.add_parser("doctor", help="check that this machine can execute runs")
+    arguments.add_common(doctor)
+    arguments.add_api_url(doctor, required=False, help_text="instead of the registration's own")
+    arguments.add_auth_mode(doctor)
+    arguments.add_executor(doctor)
+    doctor.set_defaults(handler=commands.doctor)
     return parser

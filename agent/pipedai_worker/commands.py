@@ -6,11 +6,14 @@ import argparse
 import contextlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from pipedai_worker import config as configuration
+from pipedai_worker import doctor as checks
 from pipedai_worker import exits, registration, standin
 from pipedai_worker.api import Api, ApiError, NotOurApi, Refused, TokenRefused, normalize_url
 from pipedai_worker.arguments import TOKEN_VARIABLE
@@ -47,6 +50,26 @@ def register_and_run(options: argparse.Namespace) -> None:
         if not options.config.exists():
             _register(options)
         _run(options, WorkerConfig.load(options.config))
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """`doctor`: prints one line for each check."""
+    with _one_sentence():
+        findings = chain(
+            checks.check_registration(
+                options.config,
+                lambda config: _api(options, options.api_url or config.api_url, config),
+            ),
+            checks.check_program(_program(options.command), "the program")
+            if options.command is not None
+            else checks.check_claude(_claude(options), options.auth_mode),
+        )
+        failed = 0
+        for finding in findings:
+            print(finding, flush=True)
+            failed += not finding.passed
+        if failed:
+            raise Exit(exits.ERROR, f"{failed} of the checks failed.")
 
 
 def _register(options: argparse.Namespace) -> WorkerConfig:
@@ -111,10 +134,20 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
 def _executor(options: argparse.Namespace) -> Executor:
     if options.command is not None:
         return CommandExecutor(_program(options.command))
-    argv = STAND_IN if options.stand_in else [_absolute(options.claude)]
+    argv = _claude(options)
+    if shutil.which(argv[0]) is None:
+        log.warning("there is no %s on PATH: runs will fail until there is", argv[0])
+    if options.auth_mode == "claude_max" and os.environ.get("ANTHROPIC_API_KEY"):
+        log.warning("ANTHROPIC_API_KEY is kept from claude; to use it: --auth-mode api_key")
     return ClaudeExecutor(
-        argv, auth_mode=options.auth_mode, silence_seconds=options.silence_seconds
+        argv,
+        auth_mode=options.auth_mode,
+        silence_seconds=options.silence_seconds,
     )
+
+
+def _claude(options: argparse.Namespace) -> list[str]:
+    return STAND_IN if options.stand_in else [_absolute(options.claude)]
 
 
 def _program(command: str) -> list[str]:
@@ -139,16 +172,12 @@ def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = No
             token=config.worker_token if config else "",
             worker_id=config.worker_id if config else "",
             proxy=options.proxy,
-            ca_file=_readable(options.ca_file),
+            ca_file=options.ca_file,
         )
     except ValueError as error:
         raise Exit(exits.BAD_CONFIG, str(error)) from None
     except OSError as error:
         raise Exit(exits.BAD_CONFIG, f"--ca-file can't be used: {error}.") from None
-
-
-def _readable(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _is_loopback(url: str) -> bool:

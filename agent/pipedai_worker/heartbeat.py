@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from pipedai_worker.api import Api, Refused, TokenRefused, Unavailable
+from pipedai_worker.api import Api, Refused, TokenRefused, Unanswered
 from pipedai_worker.backoff import Backoff
 from pipedai_worker.stopping import StopReason, StopRequest
 
@@ -39,7 +39,7 @@ class Heartbeat:
         while not self._ended.wait(delay):
             try:
                 answer = self._api.heartbeat(self._run_id)
-            except Unavailable as error:
+            except Unanswered as error:
                 delay = min(backoff.next_delay(error.retry_after), self._interval)
             except TokenRefused:
                 self._stop.request(StopReason.TOKEN_REFUSED)

@@ -30,10 +30,10 @@ log = get_logger(__name__)
 WAIT_SECONDS = 25.0
 # A poll that came back empty sooner than this was not held: the next one waits for the rest of it.
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
-# After a claim was refused, the same run may be handed out again at once.
-REFUSED_CLAIM_PAUSE_SECONDS = 2.0
-# After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it. With the default
-# drain this stays below the 30 s that supervisors give.
+# A run that could not be claimed may be handed out again at once.
+UNCLAIMED_PAUSE_SECONDS = 2.0
+# After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it. With the
+# default drain this stays below the 30 s that supervisors give.
 LEAVE_SECONDS = 4.5
 CLOCK_TOLERANCE_SECONDS = 60.0
 
@@ -207,6 +207,9 @@ class Loop:
             return _Polled(self._api.poll(wait), time.monotonic() - began)
         except ApiError as error:
             return _PollFailed(error)
+        except Exception as error:
+            log.exception("the poll failed")
+            return _PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
 
     def _take(self, polled: _Polled) -> None:
         self._backoff.reset()
@@ -237,7 +240,8 @@ class Loop:
         self._unanswered = {}
 
     def _on_poll_failure(self, error: ApiError) -> None:
-        if isinstance(error, Unavailable) and (self._polled or not isinstance(error, NotOurApi)):
+        # Once the API has answered, another page in its place passes, as a proxy's would.
+        if isinstance(error, Unavailable) or (self._polled and isinstance(error, NotOurApi)):
             self._outage.failed(error)
             self._poll_at = time.monotonic() + self._backoff.next_delay(error.retry_after)
         else:
@@ -287,8 +291,8 @@ class Loop:
         else:
             self._runs.pop(ended.run.assigned.id, None)
             self._claiming.discard(ended.run.assigned.id)
-            if ended.run.refused:
-                pause = time.monotonic() + jittered(REFUSED_CLAIM_PAUSE_SECONDS)
+            if not ended.run.claimed:
+                pause = time.monotonic() + jittered(UNCLAIMED_PAUSE_SECONDS)
                 self._poll_at = max(self._poll_at, pause)
         if ended.error is not None:
             self._fail(ended.error)

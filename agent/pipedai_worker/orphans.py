@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipedai_worker import identity
@@ -31,27 +30,36 @@ def end_orphans(run: HeldRun) -> None:
 def end_marked(claim_id: str) -> None:
     """Kill the processes of one run that are not in its process group any more (Linux)."""
     for _ in range(10):
-        found = list(_marked(claim_id))
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        if not found:
+        # Again, since they may have been starting others meanwhile.
+        killed = [pid for pid in _process_ids() if _kill_if_marked(pid, claim_id)]
+        if not killed:
             return
         time.sleep(0.02)
 
 
-def _marked(claim_id: str) -> Iterator[int]:
-    if not sys.platform.startswith("linux") or not claim_id:
-        return
-    wanted = f"{MARK}={claim_id}".encode()
-    own = os.getpid()
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit() or int(directory.name) == own:
-            continue
-        with contextlib.suppress(OSError):
-            # A process that has ended and waits to be reaped has no environment any more.
-            if wanted in (directory / "environ").read_bytes().split(b"\0"):
-                yield int(directory.name)
+def _process_ids() -> list[int]:
+    if not sys.platform.startswith("linux"):
+        return []
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _kill_if_marked(pid: int, claim_id: str) -> bool:
+    """The handle is opened before the look, so that what is signalled is what was looked at."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        # One that has ended and waits to be reaped has no environment any more.
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"{MARK}={claim_id}".encode() not in variables:
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 def _end_group(pid: int, started: str) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from pipedai_worker.api import Unavailable
+from pipedai_worker.api import Unanswered
 from pipedai_worker.backoff import Backoff
 from pipedai_worker.logs import get_logger
 
@@ -25,24 +25,33 @@ class Outage:
     """Says once that the API is away, reminds now and then, and says once that it is back."""
 
     def __init__(self) -> None:
+        self._failures = 0
         self._reminded_at: float | None = None
 
-    def failed(self, error: Unavailable) -> None:
-        """An attempt failed."""
+    def failed(self, error: Unanswered) -> None:
+        """An attempt failed. The first one is no outage yet: a connection may just have aged."""
+        self._failures += 1
         now = time.monotonic()
-        if self._reminded_at is None or now - self._reminded_at >= REMINDER_SECONDS:
+        due = self._reminded_at is None or now - self._reminded_at >= REMINDER_SECONDS
+        if self._failures > 1 and due:
             self._reminded_at = now
             log.warning("%s; trying again", error)
 
     def answered(self) -> None:
         """An attempt succeeded."""
+        self._failures = 0
         if self._reminded_at is not None:
             self._reminded_at = None
             log.info("the API answers again")
 
 
-def until_answered(call: Callable[[], Answer], wait: Callable[[float], bool]) -> Answer:
-    """What `call` returns, or raises, once it is anything but Unavailable.
+def until_answered(
+    call: Callable[[], Answer],
+    wait: Callable[[float], bool],
+    *,
+    again: type[Unanswered] = Unanswered,
+) -> Answer:
+    """What `call` returns, or raises, once it raises `again` no more.
 
     `wait(seconds)` sleeps and answers whether to give up; then GaveUp is raised.
     """
@@ -50,7 +59,7 @@ def until_answered(call: Callable[[], Answer], wait: Callable[[float], bool]) ->
     while True:
         try:
             answer = call()
-        except Unavailable as error:
+        except again as error:
             outage.failed(error)
             if wait(backoff.next_delay(error.retry_after)):
                 raise GaveUp from None

@@ -43,7 +43,7 @@ class Ending:
 
 
 class Program:
-    """A started program. Call `supervise()` once; `end_group()` is safe at any time until then."""
+    """A started program. Call `supervise()` once."""
 
     def __init__(
         self, argv: Sequence[str], *, stdin: bytes, directory: Path, environment: Mapping[str, str]
@@ -79,30 +79,40 @@ class Program:
         Its group then gets SIGTERM and, `term_grace` seconds later, SIGKILL. Whatever it left
         running in its group is killed as well.
         """
-        stopped_by: StopReason | None = None
-        terminated_at: float | None = None
-        ended_at: float | None = None
-        with _Pipes(self._process, stdout, stderr) as pipes:
-            while True:
-                pipes.read(TICK_SECONDS)
-                now = time.monotonic()
-                if ended_at is None and self._has_ended():
-                    ended_at = now
-                if ended_at is not None:
-                    if not pipes.open or now - ended_at >= PIPE_GRACE_SECONDS:
-                        break
-                elif stopped_by is None:
-                    stopped_by = should_stop()
-                    if stopped_by is not None:
-                        self._signal_group(signal.SIGTERM)
-                        terminated_at = now
-                elif terminated_at is not None and now - terminated_at >= term_grace():
-                    self._signal_group(signal.SIGKILL)
-            self.end_group()
-            pipes.read_rest()
+        try:
+            with _Pipes(self._process, stdout, stderr) as pipes:
+                stopped_by = self._follow(pipes, should_stop, term_grace)
+                self._end_group()
+                pipes.read_rest()
+        finally:
+            self._end_group()
         return self._reap(stopped_by)
 
-    def end_group(self) -> None:
+    def _follow(
+        self,
+        pipes: _Pipes,
+        should_stop: Callable[[], StopReason | None],
+        term_grace: Callable[[], float],
+    ) -> StopReason | None:
+        stopped_by: StopReason | None = None
+        terminated_at = 0.0
+        while not self._has_ended():
+            pipes.read(TICK_SECONDS)
+            now = time.monotonic()
+            if stopped_by is None:
+                stopped_by = should_stop()
+                if stopped_by is not None:
+                    self._signal_group(signal.SIGTERM)
+                    terminated_at = now
+            elif now - terminated_at >= term_grace():
+                self._signal_group(signal.SIGKILL)
+        # Something it left behind may hold its output open.
+        ended_at = time.monotonic()
+        while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
+            pipes.read(TICK_SECONDS)
+        return stopped_by
+
+    def _end_group(self) -> None:
         """Kill whatever is left of the group."""
         self._signal_group(signal.SIGKILL)
 

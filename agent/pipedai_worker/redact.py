@@ -10,7 +10,6 @@ text, a part of one.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -97,7 +96,7 @@ def _forms(value: str) -> Iterator[str]:
 def _basic_credentials(credentials: str) -> Iterator[str]:
     try:
         decoded = base64.b64decode(credentials, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return
     if ":" in decoded:
         yield decoded

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipedai_worker import __version__, durable
-from pipedai_worker.api import Api, NotOurApi, Unavailable
+from pipedai_worker.api import Api, Unavailable
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.logs import get_logger
 from pipedai_worker.patience import until_answered
@@ -61,14 +61,12 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
     def attempt() -> dict[str, object]:
         try:
             return api.register(registration.body())
-        except NotOurApi:
-            raise
         except Unavailable as error:
             if error.sent and error.retry_after is None:
                 raise AnswerLost(str(error)) from None
             raise
 
-    answer = until_answered(attempt, _sleep)
+    answer = until_answered(attempt, _sleep, again=Unavailable)
     config = WorkerConfig(
         worker_id=str(answer["workerId"]),
         worker_token=str(answer["workerToken"]),

@@ -53,7 +53,7 @@ class Run:
     def __init__(self, assigned: AssignedRun, claim_id: str, around: Surroundings) -> None:
         self.assigned = assigned
         self.stop = StopRequest()
-        self.refused = False
+        self.claimed = False
         self._held = HeldRun(assigned.id, claim_id)
         self._around = around
         # What must not come back in any text: the run's headers, and what claude logs in with.
@@ -81,10 +81,9 @@ class Run:
             )
         except Refused as refused:
             log.info("run %s not claimed: %s", run_id, refused)
-            self.refused = True
             around.journal.release(run_id)
             return
-        self._held = around.journal.update(self._held, phase=CLAIMED)
+        self.claimed = True
         around.claimed(run_id)
         log.info(
             "run %s claimed: %r, attempt %d",
@@ -115,6 +114,7 @@ class Run:
         if state.get("cancelRequested"):
             return Outcome(CANCELED)
         try:
+            self._held = self._around.journal.update(self._held, phase=CLAIMED)
             self._start()
             execution = self._execute_in_scratch()
         except Refused as refused:
@@ -125,8 +125,13 @@ class Run:
             execution = Execution(Outcome(FAILED), StopReason.TOKEN_REFUSED)
         except OSError as error:
             return Outcome(
-                FAILED, INFRA, error_message=f"The worker could not run it: {error.strerror}"
+                FAILED, INFRA, error_message=f"The worker's disk failed: {error.strerror}"
             )
+        except GaveUp:
+            execution = Execution(Outcome(FAILED), StopReason.SHUTDOWN)
+        except Exception:
+            log.exception("run %s: the worker itself failed", self.assigned.id)
+            return Outcome(FAILED, INFRA, error_message="The worker itself failed; see its log.")
         if execution.stopped_by is None:
             return execution.outcome
         log.info("run %s stopped: %s", self.assigned.id, execution.stopped_by.value)

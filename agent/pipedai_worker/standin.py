@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A stand-in for `claude -p --output-format stream-json` that plays what it is told to, offline.
 
-Lines of the prompt that begin with `standin:` are carried out in order; then the run succeeds, unless one
-of them ended it otherwise. The lines:
+Lines of the prompt that begin with `standin:` are carried out in order; then the run
+succeeds, unless one of them ended it otherwise. The lines:
 
   standin: say TEXT            a message, before the result
   standin: sleep SECONDS       work for a while, in silence

@@ -14,6 +14,8 @@ LONGEST_STRING_BYTES = 64 * 1024
 # The inside of a JSON string as far as its escapes are complete.
 _STRING_INSIDE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _LONGEST_ESCAPE = 6
+# The pattern's memory grows with the escapes that it matches at a time.
+_PIECE_BYTES = 16 * 1024
 
 
 class JsonLines:
@@ -76,6 +78,10 @@ class StringCutter:
 
     def feed(self, piece: bytes) -> bytes:
         """The next piece in, and out what is left of it."""
+        starts = range(0, len(piece), _PIECE_BYTES)
+        return b"".join(self._feed(piece[start : start + _PIECE_BYTES]) for start in starts)
+
+    def _feed(self, piece: bytes) -> bytes:
         data, self._held = self._held + piece, b""
         left = []
         position = 0
@@ -109,14 +115,11 @@ class StringCutter:
 
     def _cut(self, inside: bytes) -> bytes:
         room = self._longest - self._kept
-        if len(inside) > room:
-            inside = inside[:room]
-            inside = inside[: _matched(inside, 0)]
-        self._kept += len(inside)
-        if len(inside) < room:
+        if len(inside) <= room:
+            self._kept += len(inside)
             return inside
         self._kept = self._longest
-        return inside
+        return inside[: _matched(inside[:room], 0)]
 
 
 def _matched(data: bytes, start: int) -> int:

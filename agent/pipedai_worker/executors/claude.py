@@ -111,9 +111,9 @@ class _Watch:
         if self._transcript.finished_at is not None and stopped_by is not StopReason.LOST:
             # It had come to its end before it was stopped.
             stopped_by = None
-        if stopped_by in {StopReason.SILENT, StopReason.LINGERING}:
+        if stopped_by in {None, StopReason.SILENT, StopReason.LINGERING}:
             return Execution(self._outcome(ending))
-        return Execution(self._outcome(ending), stopped_by)
+        return Execution(self._known(ending), stopped_by)
 
     def _outcome(self, ending: Ending) -> Outcome:
         result = self._transcript.result

@@ -1,0 +1,125 @@
+"""Checks whether this machine can do its work, and says for each failure what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipedai_worker import config as configuration
+from pipedai_worker.api import Api, ApiError, Refused, TokenRefused
+from pipedai_worker.config import ConfigError, WorkerConfig
+from pipedai_worker.environment import allowed
+from pipedai_worker.executors.claude import CREDENTIALS
+
+PROGRAM_TIMEOUT_SECONDS = 30
+# No run has it: what the API answers to a heartbeat for it depends on the token alone.
+NO_RUN = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's result; `hint` says what to do when it failed."""
+
+    name: str
+    passed: bool
+    detail: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'pass' if self.passed else 'FAIL'}  {self.name}: {self.detail}"
+        return line if self.passed or not self.hint else f"{line}\n      {self.hint}"
+
+
+def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> Iterator[Finding]:
+    """The configuration file, its mode, and whether its API takes its token."""
+    try:
+        config = WorkerConfig.load(path)
+    except ConfigError as error:
+        yield Finding("valid configuration", False, str(error), "Run pipedai-worker register.")
+        return
+    yield Finding("valid configuration", True, f"{path}, worker {config.worker_id}")
+    open_to_others = configuration.readable_by_others(path)
+    yield Finding(
+        "file permissions",
+        not open_to_others,
+        "others can read the token" if open_to_others else "only you can read the token",
+        f"Run chmod 600 {path}.",
+    )
+    yield from _check_api(connect(config))
+
+
+def _check_api(api: Api) -> Iterator[Finding]:
+    try:
+        api.health()
+    except ApiError as error:
+        hint = "Check the URL, the network, and whether a --proxy or --ca-file is needed."
+        yield Finding("API reachable", False, str(error), hint)
+        return
+    yield Finding("API reachable", True, api.url)
+    try:
+        api.heartbeat(NO_RUN)
+    except TokenRefused as error:
+        yield Finding("worker token", False, str(error), "Register again with a new wrk_ token.")
+        return
+    except Refused:
+        pass
+    except ApiError as error:
+        yield Finding("worker token", False, str(error), "Try again later.")
+        return
+    yield Finding("worker token", True, "accepted")
+
+
+def check_program(argv: Sequence[str], name: str) -> Iterator[Finding]:
+    """Whether the program is there."""
+    found = shutil.which(argv[0])
+    hint = f"Install {name}, or say where it is."
+    yield Finding(f"{name} on PATH", found is not None, found or f"no {argv[0]}", hint)
+
+
+def check_claude(argv: Sequence[str], auth_mode: str) -> Iterator[Finding]:
+    """Whether claude is there, runs, and has something to log in with."""
+    findings = list(check_program(argv, "claude"))
+    yield from findings
+    if all(finding.passed for finding in findings):
+        yield _check_version(argv, auth_mode)
+    yield _check_login(auth_mode)
+
+
+def _check_version(argv: Sequence[str], auth_mode: str) -> Finding:
+    hint = "Run it by hand with --version and see what it says."
+    try:
+        answer = subprocess.run(
+            [*argv, "--version"],
+            env=allowed(CREDENTIALS[auth_mode]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROGRAM_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("claude executes", False, str(error), hint)
+    said = (answer.stdout or answer.stderr).strip().partition("\n")[0][:200]
+    return Finding("claude executes", answer.returncode == 0, said or "it says nothing", hint)
+
+
+def _check_login(auth_mode: str) -> Finding:
+    name = "authentication"
+    for variable in CREDENTIALS[auth_mode]:
+        if os.environ.get(variable):
+            return Finding(name, True, f"{auth_mode}, by {variable}")
+    if auth_mode == "api_key":
+        hint = f"Set {CREDENTIALS[auth_mode][0]} for the worker."
+        return Finding(name, False, "api_key, but there is no key", hint)
+    directory = Path(os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude").expanduser()
+    if (directory / ".credentials.json").is_file():
+        return Finding(name, True, f"{auth_mode}, by the login in {directory}")
+    if sys.platform == "darwin":
+        return Finding(name, True, f"{auth_mode}; the login, if any, is in the key chain")
+    return Finding(name, False, f"{auth_mode}, but no login", "Run claude and log in.")

@@ -1,0 +1,135 @@
+"""A fake API, and real worker processes that talk to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipedai_worker.config import WorkerConfig, state_directory
+
+from .fake_api import FakeApi, serving
+
+AGENT = Path(__file__).resolve().parent.parent
+DEADLINE_SECONDS = 20.0
+# The connections of a worker that leaves close with it.
+WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    return FakeApi()
+
+
+@pytest.fixture
+def url(api: FakeApi) -> Iterator[str]:
+    with serving(api) as address:
+        yield address
+
+
+class Worker:
+    """A worker process; its log is in `log`."""
+
+    def __init__(self, directory: Path, arguments: list[str], variables: dict[str, str]) -> None:
+        self.log_path = directory / f"worker-{time.monotonic_ns()}.log"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "TMPDIR": str(directory / "tmp"),
+            "PYTHONPATH": str(AGENT),
+            **variables,
+        }
+        (directory / "tmp").mkdir(exist_ok=True)
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *WARNINGS, "-m", "pipedai_worker", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=directory,
+                env=environment,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
+        """The exit code."""
+        return self.process.wait(seconds)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.wait()
+
+    def until_logged(self, text: str, seconds: float = DEADLINE_SECONDS) -> None:
+        until(lambda: text in self.log, seconds, lambda: self.log)
+
+
+class Workers:
+    """Starts workers that share one registration, as an operator would."""
+
+    def __init__(self, directory: Path, api: FakeApi, url: str) -> None:
+        self.directory = directory
+        self.config_path = directory / "worker.json"
+        self.started: list[Worker] = []
+        WorkerConfig(api.worker_id, api.worker_token, url, "").save(self.config_path)
+        self.state = state_directory(self.config_path) / api.worker_id
+
+    def start(self, *arguments: str, **variables: str) -> Worker:
+        """`pipedai-worker run`, with the stand-in unless the arguments say otherwise."""
+        executor = () if "--command" in arguments else ("--stand-in",)
+        return self.execute("run", "--config", "worker.json", *executor, *arguments, **variables)
+
+    def execute(self, *arguments: str, **variables: str) -> Worker:
+        worker = Worker(self.directory, list(arguments), variables)
+        self.started.append(worker)
+        return worker
+
+    def files(self, folder: str) -> list[dict[str, Any]]:
+        """What the state directory holds in one of its folders."""
+        return [json.loads(path.read_text()) for path in (self.state / folder).glob("*.json")]
+
+    def leftovers(self) -> list[str]:
+        """Files that runs left in the temporary directory."""
+        return [path.name for path in (self.directory / "tmp").iterdir()]
+
+
+@pytest.fixture
+def workers(tmp_path: Path, api: FakeApi, url: str) -> Iterator[Workers]:
+    workers = Workers(tmp_path, api, url)
+    yield workers
+    for worker in workers.started:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def until(
+    what: Callable[[], Any],
+    seconds: float = DEADLINE_SECONDS,
+    explain: Callable[[], str] = lambda: "",
+) -> Any:
+    """Wait for something to become true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"not within {seconds} s. {explain()}"
+        time.sleep(0.02)
+    return value
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that waits to be reaped does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in {"Z", "X"}
