@@ -1,0 +1,20 @@
+"""Makes users for tests and demo data."""
+
+import factory
+from django.contrib.auth.hashers import make_password
+
+from accounts.models import User
+
+PASSWORD = "correct horse battery staple"  # noqa: S105 - every test user's
+_HASH = make_password(PASSWORD)
+
+
+class UserFactory(factory.django.DjangoModelFactory[User]):
+    """A user with PASSWORD, hashed once for all of them."""
+
+    email = factory.Sequence(lambda n: f"user{n}@example.com")
+    name = "Someone"
+    password = _HASH
+
+    class Meta:
+        model = User

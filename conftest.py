@@ -1,0 +1,71 @@
+"""Fixtures that every app's tests share: databases, a small cast, a served API.
+
+Most tests run in a transaction that is rolled back (`db`). Tests that need commits - races on real
+connections, other processes - take `own_database`: a clone of the migrated test database, thrown
+away afterwards. The audit log refuses to be emptied, so nothing here ever flushes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection, connections
+
+from pipedai.ids import new_id
+from testing.cast import Cast, make_cast
+from testing.serving import Server, serve
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    """A workspace with its people, keys and worker; see testing.cast."""
+    return make_cast()
+
+
+@pytest.fixture
+def own_database(django_db_setup: None, django_db_blocker) -> Iterator[str]:
+    """A database of the test's own in which commits are real; its name. Threads get it too."""
+    with django_db_blocker.unblock(), _cloned_database() as name:
+        yield name
+
+
+@pytest.fixture
+def committed_cast(own_database: str) -> Cast:
+    """The cast, committed in the test's own database."""
+    return make_cast()
+
+
+@pytest.fixture
+def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
+    """The API served by gunicorn from the test's own database, as `bin/run` serves it."""
+    with serve(own_database, log=tmp_path / "web.log") as served:
+        yield served
+
+
+class _cloned_database:  # noqa: N801 - used like a function
+    """Swaps Django's database for a clone of it, in this thread and those that start meanwhile."""
+
+    def __enter__(self) -> str:
+        self._settings = connections.databases["default"]
+        self._template = self._settings["NAME"]
+        self.name = f"{self._template}_{new_id().hex[-12:]}"
+        connections.close_all()
+        self._run(f'CREATE DATABASE "{self.name}" TEMPLATE "{self._template}"')
+        self._settings["NAME"] = self.name
+        return self.name
+
+    def __exit__(self, *_: object) -> None:
+        connections.close_all()
+        self._settings["NAME"] = self._template
+        self._run(f'DROP DATABASE "{self.name}" WITH (FORCE)')
+
+    def _run(self, statement: str) -> None:
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(statement)
+
+
+@pytest.fixture(autouse=True)
+def _development_settings() -> None:
+    """Tests run as in development, whatever the caller's environment says."""
+    assert not settings.PRODUCTION

@@ -1,0 +1,136 @@
+"""A small fixed cast for tests: one workspace's people, keys and worker, and a stranger."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models.functions import Now
+from rest_framework.test import APIClient
+
+from accounts.factories import UserFactory
+from accounts.models import Session, User
+from accounts.session_tokens import LIFETIME, issue
+from pipedai.api.authentication import AUTH_COOKIE
+from pipedai.events import Actor
+from triggers import services
+from triggers.factories import trigger_values
+from workers.registration import Registered, register_worker
+from workspaces.models import Environment, Membership, Workspace
+from workspaces.roles import Role
+from workspaces.services import create_environment, create_workspace, mint_api_key
+
+TEST_ACTOR = Actor("system")
+
+
+@dataclass
+class Cast:
+    """`owner`, `admin`, `operator` and `viewer` are members of `environment`; `stranger` owns
+    `strange_environment` in a workspace of their own. `worker` is registered in `environment`."""
+
+    workspace: Workspace
+    environment: Environment
+    owner: User
+    admin: User
+    operator: User
+    viewer: User
+    stranger: User
+    strange_environment: Environment
+    worker: Registered
+    trigger_id: UUID
+
+    def client(self, user: User) -> APIClient:
+        """A browser with the user's session cookie."""
+        client = APIClient()
+        client.cookies[AUTH_COOKIE] = session_cookie(user)
+        return client
+
+    def key_client(self, role: str = "operator") -> APIClient:
+        """An external system with a new pwk_ key of `environment`."""
+        return bearer(self.mint("pwk", role=role))
+
+    def worker_client(self, worker: Registered | None = None) -> APIClient:
+        """The worker, with its wkt_ token."""
+        return bearer((worker or self.worker).worker_token)
+
+    def mint(self, kind: str, **kwargs: Any) -> str:
+        """The token of a new key of `environment`."""
+        _, token = mint_api_key(
+            environment_id=self.environment.id,
+            name=kind,
+            kind=kind,
+            user_id=self.owner.id,
+            actor=TEST_ACTOR,
+            **kwargs,
+        )
+        return token
+
+    def register(self, hostname: str, *, max_concurrency: int = 1) -> Registered:
+        """Another worker of `environment`."""
+        return register(self.mint("wrk"), hostname, max_concurrency=max_concurrency)
+
+    def add_trigger(self, **values: Any) -> UUID:
+        """Another trigger of `environment`, of `worker` unless told otherwise."""
+        values = {"worker_id": self.worker.worker_id, **values}
+        return services.create_trigger(
+            environment_id=self.environment.id, actor=TEST_ACTOR, values=trigger_values(**values)
+        )
+
+
+def make_cast() -> Cast:
+    """The cast, made through the services."""
+    people = {role: UserFactory(name=role.value) for role in Role}
+    owner = people[Role.OWNER]
+    workspace, environment = _environment_of(owner, "production")
+    for role, user in people.items():
+        if role is not Role.OWNER:
+            Membership.objects.create(environment=environment, user=user, role=role.value)
+    stranger = UserFactory(name="stranger")
+    _, strange_environment = _environment_of(stranger, "strange")
+    cast = Cast(
+        workspace=workspace,
+        environment=environment,
+        owner=owner,
+        admin=people[Role.ADMIN],
+        operator=people[Role.OPERATOR],
+        viewer=people[Role.VIEWER],
+        stranger=stranger,
+        strange_environment=strange_environment,
+        worker=None,  # type: ignore[arg-type] - set below
+        trigger_id=None,  # type: ignore[arg-type]
+    )
+    cast.worker = cast.register("host-1")
+    cast.trigger_id = cast.add_trigger()
+    return cast
+
+
+def register(token: str, hostname: str, *, max_concurrency: int = 1) -> Registered:
+    """A worker, registered with a wrk_ token."""
+    values = {
+        "hostname": hostname,
+        "os": "linux",
+        "version": "1.0.0",
+        "auth_mode": "claude_max",
+        "max_concurrency": max_concurrency,
+    }
+    return register_worker(token=token, values=values, actor=TEST_ACTOR)
+
+
+def bearer(token: str) -> APIClient:
+    """A client that sends the token."""
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
+    return client
+
+
+def session_cookie(user: User) -> str:
+    """The `auth_token` of a new session of the user's."""
+    session = Session.objects.create(user=user, expires_at=Now() + LIFETIME)
+    return issue(user.id, session.id)
+
+
+def _environment_of(user: User, name: str) -> tuple[Workspace, Environment]:
+    workspace = create_workspace(name=name, user_id=user.id, actor=TEST_ACTOR)
+    environment = create_environment(
+        workspace_id=workspace.id, name=name, user_id=user.id, actor=TEST_ACTOR
+    )
+    return workspace, environment

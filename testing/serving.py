@@ -1,0 +1,102 @@
+"""Serves the API from a test's database, by the real gunicorn in a process of its own."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from django.conf import settings
+
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.env import BASE_DIR
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 30.0
+
+
+@dataclass
+class Server:
+    """A served API. `url` has no path; `log` is what it printed."""
+
+    url: str
+    database_url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def api(self) -> str:
+        """The base of all endpoints."""
+        return f"{self.url}/api/v1"
+
+    def kill(self) -> None:
+        """kill -9, children too."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def serve(database: str, *, log: Path, **environment: str) -> Iterator[Server]:
+    """The API on a free port, serving the database of this name; stopped with SIGTERM afterwards."""
+    port = free_port()
+    database_url = url_of(database)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "gunicorn", "-c", "python:pipedai.server.gunicorn_conf",
+                "pipedai.asgi:application",
+            ],
+            cwd=BASE_DIR,
+            env={
+                **os.environ,
+                "DATABASE_URL": database_url,
+                "PORT": str(port),
+                "PUBLIC_URL": f"http://127.0.0.1:{port}",
+                "WEB_BIND": f"127.0.0.1:{port}",
+                "THROTTLES_ENABLED": "false",
+                **environment,
+            },
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    server = Server(f"http://127.0.0.1:{port}", database_url, process, log)
+    try:
+        _wait_until_it_answers(server)
+        yield server
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+    finally:
+        server.kill()
+
+
+def url_of(database: str) -> str:
+    """The DATABASE_URL of a database beside the tests' own."""
+    if settings.DATABASE_URL:
+        base, _, query = settings.DATABASE_URL.partition("?")
+        return f"{base.rpartition('/')[0]}/{database}" + (f"?{query}" if query else "")
+    return EmbeddedPostgres(settings.DATA_DIR).url(database)
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_until_it_answers(server: Server) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{server.api}/auth/me", timeout=5)
+            return
+        time.sleep(0.05)
+    raise RuntimeError("the API did not start:\n" + server.log.read_text())
