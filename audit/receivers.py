@@ -6,6 +6,7 @@ from django.dispatch import receiver
 
 from audit.models import AuditEntry
 from pipedai.events import Event, happened
+from pipedai.redaction import redact
 
 
 @receiver(happened, dispatch_uid="audit.write_entries")
@@ -20,7 +21,7 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
                 actor_id=event.actor.id,
                 target_type=event.target_type,
                 target_id=event.target_id,
-                metadata=dict(event.metadata),
+                metadata=redact(event.metadata),
                 ip=event.actor.ip,
                 request_id=event.actor.request_id,
             )

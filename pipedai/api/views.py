@@ -15,6 +15,7 @@ from pipedai.api.errors import Unauthenticated
 from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
+from pipedai.server.access_log import LOG
 
 
 class ApiViewSet(ViewSet):
@@ -58,6 +59,7 @@ class ApiViewSet(ViewSet):
             request
         )
         principal: object = request.user
+        self._say_in_log(request, principal)
         if not isinstance(principal, Principal) and not self._is_public():
             raise Unauthenticated("Authentication is required.")
         if self.action is None:
@@ -72,6 +74,14 @@ class ApiViewSet(ViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds what the URL names and the caller's role in it. Raises NotFound for what the caller can't see."""
+
+    def _say_in_log(self, request: Request, principal: object) -> None:
+        """Adds the route and the caller to the request's log line."""
+        said = request.META.get("asgi.scope", {}).get(LOG)
+        if said is not None:
+            said["route"] = request.resolver_match.route
+            if isinstance(principal, Principal):
+                said |= {"principal": principal.type, "principal_id": str(principal.id)}
 
     def _is_public(self) -> bool:
         named = {self.action} if self.action else set(self.action_map.values())
