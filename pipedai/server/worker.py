@@ -131,7 +131,7 @@ class Protocol(ASGIProtocol):
     ) -> None:
         # The message may quote the request, which is nobody's business. A second answer, to a body
         # that turns out malformed after the first, would be taken for that of the next request.
-        if self._closed or self._answering:
+        if self._closed or (self._answering and self._current_request is not None):
             return
         request_id = accept_or_make(self._sent_request_id())
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:

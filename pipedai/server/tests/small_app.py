@@ -1,12 +1,14 @@
 """A small WSGI application behind the real server, for tests that start gunicorn."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.conf import settings
 
+from pipedai.server import worker
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
 from pipedai.server.listen_connection import connect
@@ -14,6 +16,9 @@ from pipedai.server.long_poll import LongPoll
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.ticket import POLL
 from pipedai.server.wsgi_lane import WsgiLane
+
+# Set by tests that wait for it.
+worker.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", worker.HEADER_SECONDS))
 
 Environ = dict[str, Any]
 
@@ -52,7 +57,7 @@ def _application() -> Outer:
     long_poll = LongPoll(threads, listener, turns=1)
     return Outer(
         Lanes(threads, long_poll, listener),
-        limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=2.0),
+        limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=1.0),
         production=settings.PRODUCTION,
     )
 

@@ -1,0 +1,289 @@
+"""gunicorn with our worker, as a process: what it answers by itself, deadlines, stopping.
+
+These tests pin the private parts of gunicorn that `pipedai.server.worker` overrides.
+"""
+
+import json
+import re
+import signal
+import socket
+import time
+from importlib.metadata import version
+
+import psutil
+import pytest
+
+from pipedai.server.tests.web_process import (
+    SMALL_APP,
+    free_port,
+    gunicorn,
+    parse,
+    read_all,
+    serving,
+)
+
+pytestmark = pytest.mark.slow
+
+HOST = b"Host: localhost\r\n"
+CLOSE = HOST + b"Connection: close\r\n"
+POLL = b"GET /api/v1/workers/0192b7a0-0000-7000-8000-%012x/poll?wait=30 HTTP/1.1\r\n" + HOST
+CHUNKED = b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web")
+    with serving(folder, SMALL_APP, "--keep-alive", "1", HEADER_SECONDS="1.5") as web:
+        yield web
+
+
+def test_gunicorn_is_of_the_line_whose_private_parts_we_override():
+    assert version("gunicorn").startswith("27.0.")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"GET /api/v1/x\r\n\r\n", 400),
+        (b"GET /api/v1/x HTTP/9.9\r\n\r\n", 400),
+        (b"get /api/v1/x HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+        (b"GET /api/v1/\xff HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+        (b"GET /api/v1/x?q=\xc3\xa9 HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+        (b"GET /api/v1/x HTTP/1.1\r\nNo colon\r\n\r\n", 400),
+        (b"GET /api/v1/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /api/v1/x HTTP/1.1\r\n" + HOST + b"A: \x00\r\n\r\n", 400),
+        (b"GET /api/v1/x HTTP/1.1\n" + HOST + b"\n", 400),
+        (b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400),
+        (CHUNKED + b"zz\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET /api/v1/" + b"x" * 200_000 + b" HTTP/1.1\r\n", 414),
+        (b"GET /api/v1/x HTTP/1.1\r\nA: " + b"a" * 200_000 + b"\r\n\r\n", 431),
+        (b"GET /api/v1/x HTTP/1.1\r\n" + b"A: a\r\n" * 1000 + b"\r\n", 431),
+        (CHUNKED.replace(b"chunked", b"odd") + b"0\r\n\r\n", 501),
+        # Ours, by the same connection.
+        (b"GET /api/v1/x HTTP/1.1\r\n\r\n", 400),
+        (b"GET /api/v1/x HTTP/1.0\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+        (b"CONNECT localhost:80 HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+        (CHUNKED + b"%x\r\n" % 2_000_000 + b"x" * 2_000_000 + b"\r\n0\r\n\r\n", 413),
+        (b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nabc", 408),
+    ],
+)
+def test_a_bad_request_gets_a_json_answer_with_every_header(web, sent, status):
+    got, headers, body = parse(web.exchange(sent))
+    assert got == status
+    assert set(json.loads(body)) == {"error"}
+    assert headers["content-type"] == "application/json"
+    assert headers["content-length"] == str(len(body))
+    assert headers["connection"] == "close"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["server"] == "pipedai"
+    assert "date" in headers
+    line = web.wait_for_line(event="request", request_id=headers["x-request-id"])
+    assert line["status"] == status
+    assert line["client"] == "127.0.0.1"
+
+
+def test_what_was_sent_is_not_repeated_in_the_answer(web):
+    answer = web.exchange(b"GET /api/v1/x HTTP/1.1\r\nsecret-name (: secret-value\r\n\r\n")
+    assert parse(answer)[0] == 400
+    assert b"secret" not in answer
+
+
+def test_the_request_id_of_a_request_that_goes_wrong_later_is_kept(web):
+    sent = b"GET /api/v1/x HTTP/1.1\r\nX-Request-Id: abc\r\nA: " + b"a" * 10_000 + b"\r\n\r\n"
+    assert parse(web.exchange(sent))[1]["x-request-id"] == "abc"
+
+
+def test_a_large_upload_gets_its_413_though_nobody_reads_it(web):
+    size = 8_000_000
+    head = b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % size
+    assert parse(web.exchange(head + b"x" * size))[0] == 413
+
+
+def test_a_body_that_turns_out_malformed_after_the_answer_gets_no_second_one(web):
+    with web.connect(CHUNKED + b"%x\r\n" % 1_100_000 + b"x" * 1_100_000) as connection:
+        answer = connection.recv(65_536)
+        connection.sendall(b"\r\nzz\r\n")
+        answer += read_all(connection)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert parse(answer)[0] == 413
+
+
+def test_requests_that_come_together_are_answered_in_order(web):
+    sent = b"".join(b"GET /api/v1/%d HTTP/1.1\r\n" % n + HOST + b"\r\n" for n in range(5))
+    answer = web.exchange(sent + b"BAD\r\n\r\n")
+    assert re.findall(rb'"path": "/api/v1/(\d)"', answer) == [b"0", b"1", b"2", b"3", b"4"]
+    assert answer.count(b"HTTP/1.1 200") == 5
+    assert answer.count(b"HTTP/1.1 400") == 1
+
+
+def test_a_websocket_upgrade_is_a_request_like_any_other(web):
+    sent = b"GET /api/v1/x HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    sent += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    assert parse(web.exchange(sent))[0] == 200
+
+
+def test_only_we_say_who_the_client_is_and_how_it_called(web):
+    sent = b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE
+    sent += b"X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX_Request_Id: a\r\n\r\n"
+    seen = json.loads(parse(web.exchange(sent))[2])
+    assert (seen["address"], seen["scheme"]) == ("127.0.0.1", "http")
+    assert "HTTP_X_REQUEST_ID" not in seen["headers"]
+
+
+def test_a_head_request_gets_no_body_and_no_complaint(web):
+    status, headers, body = parse(web.exchange(b"HEAD /api/v1/head HTTP/1.1\r\n" + CLOSE + b"\r\n"))
+    assert (status, body) == (200, b"")
+    assert int(headers["content-length"]) > 0
+    assert "no-body response" not in web.output()
+
+
+def test_a_crash_is_logged_with_its_traceback_and_answered_without(web):
+    answer = web.exchange(b"GET /api/v1/crash HTTP/1.1\r\n" + CLOSE + b"\r\n")
+    status, headers, body = parse(answer)
+    assert status == 500
+    said = {"error": "Internal server error", "requestId": headers["x-request-id"]}
+    assert json.loads(body) == said
+    line = web.wait_for_line(event="request crashed", request_id=headers["x-request-id"])
+    assert "a crash that nobody may read about" in line["exception"]
+
+
+def test_a_connection_that_never_sends_its_headers_is_closed(web):
+    assert web.exchange(b"") == b""
+    status, headers, _ = parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\nHost: loc"))
+    assert status == 408
+    assert headers["connection"] == "close"
+
+
+def test_a_kept_connection_is_closed_when_idle_but_not_in_mid_request(web):
+    with web.connect(b"GET /api/v1/a HTTP/1.1\r\n" + HOST + b"\r\n") as connection:
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert connection.recv(65_536) == b""
+    with web.connect(b"GET /api/v1/a HTTP/1.1\r\n" + HOST + b"\r\n") as connection:
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /api/v1/b HTTP/1.1\r\nHost: loc")
+        time.sleep(1.2)  # longer than an idle connection is kept
+        connection.sendall(b"alhost\r\nConnection: close\r\n\r\n")
+        assert b"/api/v1/b" in read_all(connection)
+
+
+def test_a_client_that_leaves_its_poll_or_a_long_answer_harms_nobody(web):
+    for _ in range(4):
+        web.connect(POLL % 99 + b"X-Request-Id: left\r\n\r\n").close()
+        web.connect(b"GET /api/v1/large HTTP/1.1\r\n" + HOST + b"\r\n").close()
+    assert web.wait_for_line(event="request", request_id="left")["status"] == 499
+    for _ in range(4):
+        assert parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
+    errors = [line for line in web.lines() if line["level"] == "error"]
+    assert {line["event"] for line in errors} <= {"request crashed", "request"}
+
+
+def open_one_of_each(web):
+    """A connection in each state, once the server is surely busy with them."""
+    connections = {
+        "idle": web.connect(),
+        "kept": web.connect(b"GET /api/v1/x HTTP/1.1\r\n" + HOST + b"\r\n"),
+        "partial": web.connect(b"GET /api/v1/x HT"),
+        "slow": web.connect(b"GET /api/v1/slow HTTP/1.1\r\n" + HOST + b"\r\n"),
+    }
+    connections |= {f"poll {n}": web.connect(POLL % n + b"\r\n") for n in range(20)}
+    assert connections["kept"].recv(65_536).startswith(b"HTTP/1.1 200")
+    time.sleep(0.3)
+    return connections
+
+
+def test_sigterm_answers_what_runs_and_what_waits_and_keeps_nothing_open(tmp_path):
+    with serving(tmp_path) as web:
+        connections = open_one_of_each(web)
+        web.process.send_signal(signal.SIGTERM)
+        said = {name: read_all(connection) for name, connection in connections.items()}
+        # Far less than graceful_timeout, which it would take if anything were waited for.
+        assert web.process.wait(timeout=12) == 0
+        assert said.pop("idle") == said.pop("kept") == said.pop("partial") == b""
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in said.values()), said
+        assert not [line for line in web.lines() if line["level"] in {"warning", "error"}][1:]
+        for connection in connections.values():
+            connection.close()
+
+
+def test_sigint_stops_at_once(tmp_path):
+    with serving(tmp_path) as web:
+        connections = open_one_of_each(web)
+        assert web.stop(signal.SIGINT) == 0
+        assert "Traceback" not in web.output()
+        for connection in connections.values():
+            connection.close()
+
+
+def test_a_worker_whose_master_was_killed_ends_itself_with_its_polls(tmp_path):
+    with serving(tmp_path) as web:
+        worker = int(re.findall(r"Booting worker with pid: (\d+)", web.output())[0])
+        with web.connect(POLL % 1 + b"\r\n") as poll:
+            time.sleep(0.2)
+            web.process.kill()
+            assert read_all(poll).startswith(b"HTTP/1.1 200")
+        deadline = time.monotonic() + 12
+        while psutil.pid_exists(worker):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_production_process_has_hsts_and_listens_for_everyone(tmp_path):
+    with serving(tmp_path, SMALL_APP, PIPEDAI_ENV="production", **PRODUCTION) as web:
+        answer = web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n")
+        assert parse(answer)[1]["strict-transport-security"] == "max-age=31536000"
+        answer = web.exchange(b"BAD\r\n\r\n")
+        assert parse(answer)[1]["strict-transport-security"] == "max-age=31536000"
+        assert "Listening at: http://0.0.0.0:" in web.output()
+        deadline = time.monotonic() + 10
+        while web.output().count("Booting worker") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+PRODUCTION = {
+    "SECRET_KEY": "a-secret-key-for-tests-alone-0123456789-0123456789",
+    "MASTER_KEYS": "test:dGVzdC1vbmx5LW1hc3Rlci1rZXktMzJieXRlcy1rZXk=",
+    "ALLOWED_HOSTS": "localhost",
+}
+
+
+def test_a_taken_port_is_said_in_one_sentence(tmp_path):
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        output = tmp_path / "log"
+        assert gunicorn(SMALL_APP, output=output, PORT=str(port)).wait(timeout=30) == 1
+    said = [line for line in output.read_text().splitlines() if not line.startswith("{")]
+    assert said == [f"Port {port} of 127.0.0.1 is already in use: set PORT to another."]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("WEB_THREADS", "many", "WEB_THREADS must be a whole number."),
+        ("PORT", "99999", "PORT must be between 1 and 65535."),
+        (
+            "TRUSTED_PROXIES",
+            "heroku",
+            "TRUSTED_PROXIES must list IP addresses or networks; 'heroku' is neither.",
+        ),
+    ],
+)
+def test_a_bad_setting_is_said_in_one_sentence(tmp_path, name, value, sentence):
+    output = tmp_path / "log"
+    process = gunicorn(SMALL_APP, output=output, **{"PORT": str(free_port()), name: value})
+    assert process.wait(timeout=30) == 1
+    assert output.read_text().strip() == sentence
+
+
+def test_nothing_is_put_into_the_home_directory(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    with serving(tmp_path, SMALL_APP, HOME=str(home)):
+        assert list(home.iterdir()) == []

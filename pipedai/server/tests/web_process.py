@@ -1,0 +1,135 @@
+"""Starts the real web server for a test, and talks to it over plain sockets."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL_APP = "pipedai.server.tests.small_app:application"
+CONFIG = "python:pipedai.server.gunicorn_conf"
+# Nothing listens there: what needs no database works without.
+NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """The web process as the Procfile runs it, in an environment of its own."""
+    own = {"DATABASE_URL": NO_DATABASE, "LOG_FORMAT": "json", "PIPEDAI_ENV": "development"}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    with output.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", CONFIG, *options, app],
+            cwd=ROOT,
+            env=inherited | own | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+class WebProcess:
+    """A web server that is up."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+        self.process = process
+        self.port = port
+        self._output = output
+
+    def connect(self, sent: bytes = b"", *, seconds: float = 10.0) -> socket.socket:
+        """A connection on which this was sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
+        connection.sendall(sent)
+        return connection
+
+    def exchange(self, sent: bytes) -> bytes:
+        """All that the server says to this until it closes the connection."""
+        with self.connect(sent) as connection:
+            return read_all(connection)
+
+    def lines(self) -> list[dict]:
+        """The log so far."""
+        text = self._output.read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_for_line(self, **values: object) -> dict:
+        """The first log line with these values, as soon as it is there."""
+        deadline = time.monotonic() + 10
+        while True:
+            for line in self.lines():
+                if values.items() <= line.items():
+                    return line
+            assert time.monotonic() < deadline, f"no line with {values} in:\n{self.output()}"
+            time.sleep(0.02)
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the server; its exit code."""
+        self.process.send_signal(sign)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def serving(
+    tmp_path: Path, app: str = SMALL_APP, *options: str, **environment: str
+) -> Iterator[WebProcess]:
+    """A web server that is up, for the block; killed afterwards if it still runs."""
+    port = free_port()
+    output = tmp_path / "web.log"
+    process = gunicorn(app, *options, output=output, PORT=str(port), **environment)
+    web = WebProcess(process, port, output)
+    try:
+        _wait_until_up(web)
+        yield web
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_up(web: WebProcess) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        assert web.process.poll() is None, web.output()
+        assert time.monotonic() < deadline, web.output()
+        try:
+            web.connect().close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    pieces = []
+    while piece := connection.recv(65_536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers by lower-case name, body) of one answer with a Content-Length."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = [(name.lower(), value.strip()) for name, _, value in (x.partition(":") for x in lines)]
+    assert len(dict(pairs)) == len(pairs), f"a header is there twice: {pairs}"
+    return int(first.split()[1]), dict(pairs), rest
