@@ -32,7 +32,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
-        ordered = sorted(forms, key=lambda form: (-len(form), form))
+        self._forms = ordered = sorted(forms, key=lambda form: (-len(form), form))
         # The mark comes first, so that a secret that is part of it does not make it grow.
         parts = [re.escape(MARK), *map(re.escape, ordered), _SERVICE_TOKEN]
         self._pattern = re.compile("|".join(parts))
@@ -41,6 +41,15 @@ class Redactor:
     def redact(self, text: str) -> str:
         """`text` with every secret replaced."""
         return self._pattern.sub(MARK, text)
+
+    def redact_cut_off(self, text: str) -> str:
+        """`redact()` for a text that may end amid a secret, since its writer was killed."""
+        text = self.redact(text)
+        for form in self._forms:
+            for length in range(min(len(form) - 1, len(text)), _SHORTEST_DERIVED - 1, -1):
+                if text.endswith(form[:length]):
+                    return text[:-length] + MARK
+        return text
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
         """Where the secrets are."""
@@ -72,9 +81,9 @@ class RedactingStream:
         return "".join(done)
 
     def finish(self) -> str:
-        """What was still held back."""
+        """What was still held back; a secret that was cut off is redacted too."""
         rest, self._held = self._held, ""
-        return self._redactor.redact(rest)
+        return self._redactor.redact_cut_off(rest)
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -75,6 +75,12 @@ def test_the_longer_of_two_values_is_taken() -> None:
     assert Redactor(["abc", "abcdef"]).redact("abcdef") == MARK
 
 
+def test_a_secret_that_is_cut_off_at_the_end_is_redacted() -> None:
+    stream = RedactingStream(Redactor(["Bearer abcdefghijkl"]))
+    assert stream.feed("the header is Bearer abcdefgh") == ""
+    assert stream.finish() == f"the header is {MARK}"
+
+
 @given(st.lists(st.integers(1, 9), max_size=40), st.text("ab", max_size=30))
 def test_a_stream_says_the_same_however_it_is_cut(sizes: list[int], filler: str) -> None:
     redactor = Redactor(["aab", "abba", "secret"])

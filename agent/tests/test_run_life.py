@@ -98,9 +98,7 @@ def test_a_run_that_cannot_be_started_is_dropped_without_a_report(
     assert worker.process.poll() is None
 
 
-def test_as_many_runs_at_a_time_as_the_api_has_capacity_for(
-    api: FakeApi, workers: Workers
-) -> None:
+def test_as_many_runs_at_a_time_as_the_api_has_capacity_for(api: FakeApi, workers: Workers) -> None:
     api.capacity = 3
     runs = [api.add("standin: sleep 1") for _ in range(3)]
     workers.start()
@@ -151,9 +149,7 @@ def test_a_cancel_known_at_the_claim_launches_nothing(api: FakeApi, workers: Wor
     assert api.count("start") == 0
 
 
-def test_a_run_over_its_time_limit_is_ended_and_timed_out(
-    api: FakeApi, workers: Workers
-) -> None:
+def test_a_run_over_its_time_limit_is_ended_and_timed_out(api: FakeApi, workers: Workers) -> None:
     run = api.add("standin: say working\nstandin: hang", timeout_seconds=0.7)
     workers.start()
     outcome = api.until_ended(run)
@@ -250,7 +246,9 @@ def test_only_allowed_variables_reach_the_program(api: FakeApi, workers: Workers
         LC_ALL="C.UTF-8",
     )
     seen = dict(
-        line.split("=", 1) for line in api.until_ended(run)["shortMessage"].splitlines() if "=" in line
+        line.split("=", 1)
+        for line in api.until_ended(run)["shortMessage"].splitlines()
+        if "=" in line
     )
     assert "AWS_SECRET_ACCESS_KEY" not in seen
     assert "PYTHONPATH" not in seen
@@ -262,7 +260,9 @@ def test_each_run_has_a_new_empty_directory_and_a_private_mcp_configuration(
 ) -> None:
     run = api.add(mcp_headers={"x-api-key": "secret-value"})
     workers.start(
-        "--once", "--command", "sh -c 'ls -A | wc -l; stat -c %a $PIPEDAI_MCP_CONFIG; touch made; pwd'"
+        "--once",
+        "--command",
+        "sh -c 'ls -A | wc -l; stat -c %a $PIPEDAI_MCP_CONFIG; touch made; pwd'",
     )
     count, mode, directory = api.until_ended(run)["shortMessage"].split()
     assert (count, mode) == ("0", "600")

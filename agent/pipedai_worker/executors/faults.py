@@ -51,7 +51,7 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     `api_error` is the kind of API error that claude's own messages named last; `limit_reached` says
     that the host's usage limit is used up.
     """
-    subtype = result.get("subtype")
+    subtype = _word(result.get("subtype"))
     if subtype in CLIENT_SUBTYPES:
         return Fault(CLIENT, CLIENT_SUBTYPES[subtype])
     status = result.get("api_error_status")
@@ -64,10 +64,10 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
         return Fault(INFRA if retryable else CLIENT, f"The model's API answered {status}{named}.")
     if kind is not None:
         return Fault(INFRA if kind in INFRA_KINDS else CLIENT, f"The model's API failed: {kind}.")
-    reason = result.get("terminal_reason")
+    reason = _word(result.get("terminal_reason"))
     if reason in CLIENT_REASONS:
         return Fault(CLIENT, f"Claude ended: {reason}.")
-    if subtype == "error_during_execution" or not isinstance(subtype, str):
+    if subtype == "error_during_execution" or subtype is None:
         return Fault(INFRA, "Claude failed while it was at work.")
     return Fault(CLIENT, f"Claude reported an error ({subtype}).")
 
@@ -77,4 +77,8 @@ def error_kind(event: dict[str, Any]) -> str | None:
     error = event.get("error")
     if isinstance(error, dict):
         error = error.get("type")
-    return error if isinstance(error, str) and error else None
+    return _word(error)
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

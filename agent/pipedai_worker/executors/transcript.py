@@ -54,7 +54,7 @@ class Transcript:
 
     def take(self, event: dict[str, Any]) -> None:
         """One event of the stream; an unknown one changes nothing."""
-        kind = event.get("type")
+        kind = str(event.get("type"))
         session = event.get("session_id")
         if isinstance(session, str) and session:
             self.session_id = session

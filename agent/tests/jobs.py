@@ -1,0 +1,57 @@
+"""Jobs for executors, without a worker around them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pipedai_worker import mcp, orphans
+from pipedai_worker.assigned import AssignedRun
+from pipedai_worker.durable import write_private
+from pipedai_worker.executors.base import Job
+from pipedai_worker.process import Program
+from pipedai_worker.redact import Redactor
+from pipedai_worker.stopping import StopReason
+
+from .fake_api import FakeRun
+
+# Of this test process alone: whatever bears it is killed.
+CLAIM_ID = uuid4().hex
+
+
+def make_job(
+    directory: Path,
+    prompt: str = "Say hello.",
+    *,
+    should_stop: Callable[[], StopReason | None] = lambda: None,
+    term_grace: float = 1.0,
+    launched: Callable[[Program], None] = lambda _: None,
+    **fields: Any,
+) -> Job:
+    """A job in `directory`, as a worker would make it."""
+    run = AssignedRun.parse(FakeRun(prompt, **fields).handed_out())
+    assert run is not None
+    work = directory / "work"
+    work.mkdir()
+    mcp_config = directory / "mcp.json"
+    write_private(mcp_config, mcp.configuration(run))
+    return Job(
+        run=run,
+        directory=work,
+        mcp_config=mcp_config,
+        environment={"PATH": os.environ["PATH"], orphans.MARK: CLAIM_ID},
+        redactor=Redactor(run.mcp_headers.values()),
+        should_stop=should_stop,
+        term_grace=lambda: term_grace,
+        launched=launched,
+    )
+
+
+def stop_after(seconds: float, reason: StopReason) -> Callable[[], StopReason | None]:
+    """Ask for a stop once so much time has passed."""
+    at = time.monotonic() + seconds
+    return lambda: reason if time.monotonic() >= at else None
