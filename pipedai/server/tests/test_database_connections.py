@@ -1,0 +1,119 @@
+"""The threads' database connections: kept, never leaked, and replaced when the server went away."""
+
+import json
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.server.tests.web_process import parse, serving
+
+pytestmark = pytest.mark.slow
+
+THREADS = 3
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    # Not pytest's own folder: the server's user could not reach it.
+    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
+    folder.chmod(0o755)
+    postgres = EmbeddedPostgres(folder)
+    postgres.ensure_running()
+    yield postgres
+    postgres.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def web(postgres, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web")
+    app = "pipedai.server.tests.database_app:application"
+    environment = {"DATABASE_URL": postgres.url(), "WEB_THREADS": str(THREADS)}
+    with serving(folder, app, **environment) as web:
+        yield web
+
+
+def get(web, path):
+    """(status, JSON) of one request."""
+    sent = f"GET /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    status, _, body = parse(web.exchange(sent))
+    return status, json.loads(body)
+
+
+def get_many(web, path, times=30):
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(lambda _: get(web, path), range(times)))
+
+
+def sessions(postgres):
+    """(application, state) of each session but this one."""
+    with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
+        return connection.execute(
+            "SELECT application_name, state FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        ).fetchall()
+
+
+def until_heard(postgres):
+    deadline = time.monotonic() + 20
+    while ("pipedai-listen", "idle") not in sessions(postgres):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_each_thread_keeps_one_connection(web, postgres):
+    until_heard(postgres)
+    answers = get_many(web, "backend") + get_many(web, "backend")
+    assert {status for status, _ in answers} == {200}
+    assert len({body["pid"] for _, body in answers}) == THREADS
+    assert len(sessions(postgres)) == THREADS + 1
+
+
+def test_a_crash_in_a_transaction_leaves_nothing_open(web, postgres):
+    until_heard(postgres)
+    answers = get_many(web, "crash")
+    assert {status for status, _ in answers} == {500}
+    assert {body["error"] for _, body in answers} == {"Internal server error"}
+    assert {state for _, state in sessions(postgres)} <= {"idle"}
+    assert len(sessions(postgres)) <= THREADS + 1
+
+
+def test_no_request_fails_after_the_database_was_restarted(web, postgres):
+    get_many(web, "backend")
+    postgres.stop()
+    postgres.ensure_running()
+    assert {status for status, _ in get_many(web, "backend")} == {200}
+    until_heard(postgres)
+    assert len(sessions(postgres)) <= THREADS + 1
+
+
+def test_no_request_fails_after_its_connection_was_ended(web, postgres):
+    get_many(web, "backend")
+    with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert {status for status, _ in get_many(web, "backend")} == {200}
+    until_heard(postgres)
+
+
+def test_requests_say_so_while_the_database_is_away_and_work_again_afterwards(web, postgres):
+    get_many(web, "backend")
+    postgres.stop()
+    answers = get_many(web, "backend", times=4)
+    assert {status for status, _ in answers} == {500}
+    postgres.ensure_running()
+    assert {status for status, _ in get_many(web, "backend")} == {200}
+    until_heard(postgres)
+
+
+def test_the_access_log_knows_the_route(web):
+    get(web, "backend")
+    assert web.wait_for_line(event="request", route="api/v1/backend")["status"] == 200
