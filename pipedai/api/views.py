@@ -78,7 +78,7 @@ class ApiViewSet(ViewSet):
     def _say_in_log(self, request: Request, principal: object) -> None:
         """Adds the route and the caller to the request's log line."""
         said = request.META.get("asgi.scope", {}).get(LOG)
-        if said is not None:
+        if said is not None and request.resolver_match is not None:
             said["route"] = request.resolver_match.route
             if isinstance(principal, Principal):
                 said |= {"principal": principal.type, "principal_id": str(principal.id)}

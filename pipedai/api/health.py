@@ -1,0 +1,29 @@
+"""The health endpoints: is the process alive, and does the database answer (SPEC §5)."""
+
+from django.db import DatabaseError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import error_body
+from pipedai.api.permissions import IsPublic
+from pipedai.api.views import ApiViewSet
+from pipedai.sql import database_now
+
+
+class HealthViewSet(ApiViewSet):
+    """For load balancers, supervisors and the host client's probe."""
+
+    authentication_classes = ()
+    permissions = {"retrieve": IsPublic, "live": IsPublic}
+
+    def retrieve(self, request: Request) -> Response:
+        """GET /health"""
+        try:
+            database_now()
+        except DatabaseError:
+            return Response(error_body("The database does not answer."), status=503)
+        return Response({"status": "ok"})
+
+    def live(self, request: Request) -> Response:
+        """GET /health/live"""
+        return Response({"status": "ok"})
