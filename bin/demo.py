@@ -1,0 +1,108 @@
+"""Fires the demo's trigger as a client would, and shows its run until it ends."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+_READY_SECONDS = 60.0
+_RUN_SECONDS = 120.0
+_PAUSE_SECONDS = 0.25
+
+# The moments of a run, and what its state is called from then on.
+_MOMENTS = (("queuedAt", "queued"), ("claimedAt", "claimed"), ("startedAt", "running"))
+
+
+class DemoFailed(Exception):  # noqa: N818
+    """The demo can't go on; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """What `manage.py seed_demo` made, from the file that it keeps."""
+
+    email: str
+    password: str
+    environment_id: str
+    trigger_id: str
+    api_key: str
+
+    @classmethod
+    def load(cls, path: Path) -> "Seeded":
+        """Read the file."""
+        kept = json.loads(path.read_text())
+        return cls(
+            email=kept["email"],
+            password=kept["password"],
+            environment_id=kept["environmentId"],
+            trigger_id=kept["triggerId"],
+            api_key=kept["apiKey"],
+        )
+
+
+class Demo:
+    """One client of the API at `url`, with the seeded `pwk_` key."""
+
+    def __init__(self, url: str, seeded: Seeded) -> None:
+        self._seeded = seeded
+        self._http = httpx.Client(
+            base_url=f"{url}/api/v1",
+            headers={"Authorization": f"Bearer {seeded.api_key}"},
+            trust_env=False,
+            timeout=10,
+        )
+
+    def show(self, say: Callable[[str], None]) -> None:
+        """Fire the trigger and say each state of its run. Raises DemoFailed."""
+        run = self._ask("POST", f"/triggers/{self._seeded.trigger_id}/run")
+        say(f"Fired the demo's trigger; its run is {run['id']}:")
+        said: set[str] = set()
+        deadline = time.monotonic() + _RUN_SECONDS
+        while True:
+            for moment, state in _MOMENTS:
+                if run[moment] and state not in said:
+                    said.add(state)
+                    say(f"  {state:<9} {_clock(run[moment])}")
+            if run["endedAt"]:
+                message = run["shortMessage"] or run["errorMessage"] or ""
+                say(f"  {run['status']:<9} {_clock(run['endedAt'])}  {message}")
+                return
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"The demo's run is still {run['status']}.")
+            time.sleep(_PAUSE_SECONDS)
+            run = self._ask("GET", f"/runs/{run['id']}")
+
+    def _ask(self, method: str, path: str) -> Any:
+        try:
+            answer = self._http.request(method, path)
+        except httpx.HTTPError as error:
+            raise DemoFailed(f"{method} {path} got no answer: {error}.") from None
+        if answer.is_error:
+            raise DemoFailed(f"{method} {path} answered {answer.status_code}: {answer.text}")
+        return answer.json()
+
+
+def wait_until_ready(url: str) -> None:
+    """Return once the API at `url` answers without an error of its own. Raises DemoFailed."""
+    deadline = time.monotonic() + _READY_SECONDS
+    said = "nothing"
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(f"{url}/api/v1/health", trust_env=False)
+        except httpx.HTTPError:
+            pass
+        else:
+            if not answer.is_server_error:
+                return
+            said = f"{answer.status_code} {answer.text}"
+        time.sleep(_PAUSE_SECONDS)
+    raise DemoFailed(f"The API is not ready after {_READY_SECONDS:.0f} s; it answered {said}.")
+
+
+def _clock(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S.%f")[:-3]

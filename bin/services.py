@@ -1,0 +1,106 @@
+"""Runs command lines side by side under honcho, until one ends or a signal comes."""
+
+# honcho is not typed:
+# mypy: disallow-untyped-calls=False
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import honcho.manager
+import honcho.process
+from honcho.environ import parse_procfile
+from honcho.printer import Message, Printer
+
+from bin.ending import die_with_parent
+
+# The worker hands its run back within 25 s of SIGTERM, the web process answers what it has begun.
+STOP_SECONDS = 30
+
+
+def procfile(path: Path) -> Mapping[str, str]:
+    """The command lines of a Procfile, by process type."""
+    processes: Mapping[str, str] = parse_procfile(path.read_text()).processes
+    return processes
+
+
+class Services:
+    """Command lines to run side by side; each `exec`s its program, so that signals reach it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        # Where forking is not the default, a child's parent is a server of multiprocessing's.
+        multiprocessing.set_start_method("fork", force=True)
+        honcho.manager.KILL_WAIT = STOP_SECONDS
+        self._manager = _Manager()
+        self._environment = environment
+
+    def add(self, name: str, command: str) -> None:
+        """One more, started by `run`."""
+        self._manager.add_process(name, command, env=self._environment)
+
+    def say(self, text: str) -> None:
+        """Print a line between theirs; from any thread, once they run."""
+        line = Message("line", f"{text}\n", None, None, None)
+        self._manager.events.put(line)
+
+    def run(self, *, when_started: Callable[[], None]) -> int:
+        """Start them all, and return when all have ended; the exit code.
+
+        The first to end, SIGINT and SIGTERM end the others. `when_started` may start threads.
+        """
+        self._manager.when_started = when_started
+        self._manager.loop()
+        return int(self._manager.returncode or 0)
+
+
+class _Printer(Printer):
+    """Prints our own lines, which have no name, as they are."""
+
+    def write(self, message: Message) -> None:
+        if message.name is None:
+            print(message.data, end="", file=self.output, flush=True)
+        else:
+            super().write(message)
+
+
+class _Manager(honcho.manager.Manager):
+    """Loses no early signal, and leaves nothing behind when it is killed."""
+
+    def __init__(self) -> None:
+        super().__init__(_Printer(sys.stdout))
+        self._process_ctor = _Process
+        self._stop_asked = False
+        self.when_started: Callable[[], None]
+
+    def terminate(self) -> None:
+        # honcho fails to stop what it has no pid of yet: then its loop does so when it has all.
+        self._stop_asked = True
+        if self._all_started():
+            super().terminate()
+
+    def _any_stopped(self) -> bool:
+        return self._stop_asked or super()._any_stopped()
+
+    def _start(self) -> None:
+        super()._start()
+        self.when_started()
+
+
+class _Process(honcho.process.Process):
+    """The process between the manager and a command: it dies with the one, the other with it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._child_ctor: type[honcho.process.Popen] = _Popen
+
+    def run(self, events: Any = None, ignore_signals: bool = False) -> None:
+        die_with_parent(signal.SIGKILL)()
+        super().run(events, ignore_signals)
+
+
+class _Popen(honcho.process.Popen):
+    def __init__(self, command: str, **options: Any) -> None:
+        super().__init__(command, preexec_fn=die_with_parent(signal.SIGTERM), **options)

@@ -1,0 +1,224 @@
+"""bin/run: sets everything going on this machine, shows one run, and stops it all at the end."""
+
+import argparse
+import errno
+import fcntl
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError, connection
+from gunicorn.util import parse_address
+
+from bin.demo import Demo, DemoFailed, Seeded, wait_until_ready
+from bin.ending import Afterwards, die_with_parent
+from bin.services import Services, procfile
+from pipedai.checks import refuse_unsafe_production
+from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded.layout import Layout
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.server import gunicorn_conf
+
+# Who listens everywhere is reached here.
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+_ANSWER = Path(__file__).with_name("demo_answer.py")
+
+_HELP = """\
+Starts PipedAI on this machine: the database (its own, unless DATABASE_URL names one), the web
+process, the scheduler, and a demo with one user, one trigger and one worker. PORT (8000) and
+PIPEDAI_DATA_DIR say where; .env.example lists the rest. Ctrl-C stops it all and keeps the data.
+"""
+_NEXT = """
+Log in as {seeded.email} with the password {seeded.password}:
+  curl -i {url}/auth/login -H 'Content-Type: application/json' \\
+    -d '{{"email": "{seeded.email}", "password": "{seeded.password}"}}'
+List the runs with the demo's API key:
+  curl {url}/environments/{seeded.environment_id}/runs \\
+    -H 'Authorization: Bearer {seeded.api_key}'
+Fire the trigger once more:
+  curl -X POST {url}/triggers/{seeded.trigger_id}/run \\
+    -H 'Authorization: Bearer {seeded.api_key}'
+"""
+
+
+class CannotStart(Exception):  # noqa: N818
+    """Something is in the way; the message is one sentence for the developer."""
+
+
+def main() -> int:
+    """The command line of bin/run; the exit code."""
+    options = _parse(sys.argv[1:])
+    try:
+        return Stack(demo=not options.no_demo, claude=options.claude).run()
+    except (CannotStart, EmbeddedPostgresError, ImproperlyConfigured) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "bin/run", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--no-demo", action="store_true", help="only the service: no demo data and no worker"
+    )
+    parser.add_argument(
+        "--claude",
+        action="store_true",
+        help="have the demo's worker execute its runs with the real claude on the PATH",
+    )
+    return parser.parse_args(arguments)
+
+
+class Stack:
+    """The processes of one bin/run."""
+
+    def __init__(self, *, demo: bool, claude: bool) -> None:
+        if settings.PRODUCTION and demo:
+            raise CannotStart("Production has no demo: use --no-demo, or unset PIPEDAI_ENV.")
+        if settings.PRODUCTION:
+            refuse_unsafe_production()
+        self._demo = demo
+        self._claude = claude
+        self._url = _free_address()
+        self._processes = procfile(settings.BASE_DIR / "Procfile")
+        self._environment = {
+            **os.environ,
+            "PIPEDAI_ENV": settings.PIPEDAI_ENV,
+            "PORT": str(settings.PORT),
+            "PIPEDAI_DATA_DIR": str(settings.DATA_DIR),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def run(self) -> int:
+        """Start all, show a run, stay until a signal or the end of a process; the exit code."""
+        os.chdir(settings.BASE_DIR)
+        Layout(settings.DATA_DIR).prepare_data_dir()
+        with _only_one_in(settings.DATA_DIR):
+            stop_database = self._start_database()
+            try:
+                _say("Migrating the database…")
+                self._finish(self._processes["release"])
+                if self._demo:
+                    _say("Seeding the demo…")
+                    self._finish("exec python manage.py seed_demo")
+                return self._serve()
+            finally:
+                if stop_database is not None:
+                    _say("Stopping PostgreSQL…")
+                    stop_database.now()
+
+    def _start_database(self) -> Afterwards | None:
+        """Have a database; answers what stops it, if it is embedded and was not running before."""
+        if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
+            try:
+                connection.ensure_connection()
+            except OperationalError as error:
+                raise CannotStart(f"DATABASE_URL names no database that answers: {error}") from None
+            connection.close()
+            return None
+        server = EmbeddedPostgres(settings.DATA_DIR)
+        if server.status().running:
+            return None
+        _say(f"Starting PostgreSQL in {settings.DATA_DIR}…")
+        stop = Afterwards("exec python manage.py pg stop", self._environment)
+        server.ensure_running()
+        return stop
+
+    def _finish(self, command: str) -> None:
+        """Run a command that ends by itself; what it says matters only if it fails."""
+        done = subprocess.run(
+            ["sh", "-c", command],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+        if done.returncode:
+            raise CannotStart(f"{done.stdout}This failed: {command}")
+
+    def _serve(self) -> int:
+        services = Services(self._environment)
+        services.add("web", self._processes["web"])
+        services.add("scheduler", self._processes["scheduler"])
+        seeded = Seeded.load(settings.DATA_DIR / "demo.json") if self._demo else None
+        if seeded is not None:
+            services.add("worker", self._worker())
+        guide = threading.Thread(target=self._guide, args=[services.say, seeded], daemon=True)
+        return services.run(when_started=guide.start)
+
+    def _worker(self) -> str:
+        command = ["python", "manage.py", "runworker", "--api-url", self._url]
+        command += ["--config", str(settings.DATA_DIR / "demo-worker.json")]
+        if not self._claude:
+            command += ["--command", shlex.join([sys.executable, str(_ANSWER)])]
+        return f"exec {shlex.join(command)}"
+
+    def _guide(self, say: Callable[[str], None], seeded: Seeded | None) -> None:
+        """Show a newcomer that it works, and what to do next."""
+        try:
+            wait_until_ready(self._url)
+            if seeded is not None:
+                Demo(self._url, seeded).show(say)
+        except DemoFailed as failure:
+            say(str(failure))
+            return
+        say(f"\nPipedAI is up: {settings.PUBLIC_URL}/api/v1 (Ctrl-C stops it)")
+        if seeded is not None:
+            say(_NEXT.format(url=f"{settings.PUBLIC_URL}/api/v1", seeded=seeded))
+
+
+def _free_address() -> str:
+    """Where the web process will answer on this machine. Raises CannotStart for a taken port."""
+    urls = []
+    for bind in gunicorn_conf.bind:
+        address = parse_address(bind)
+        if isinstance(address, tuple):
+            host, port = address
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                socket.create_server(address, family=family).close()
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    reason = f"Port {port} is already in use: set PORT to another."
+                else:
+                    reason = f"Nothing can listen on {bind}: {error.strerror}."
+                raise CannotStart(reason) from None
+            urls.append(f"http://{_ANY_ADDRESS.get(host, host)}:{port}")
+    return urls[0] if urls else settings.PUBLIC_URL
+
+
+@contextmanager
+def _only_one_in(data_dir: Path) -> Iterator[None]:
+    """Two on one data directory would be one worker twice. Raises CannotStart."""
+    with (data_dir / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(
+                f"Another bin/run is at work in {data_dir}:"
+                " set PIPEDAI_DATA_DIR and PORT to have one beside it."
+            ) from None
+        yield
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""`manage.py seed_demo`: one of everything, for a newcomer to look at and for bin/run to use."""
+
+import platform
+import secrets
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection, transaction
+
+from accounts.models import User
+from accounts.services import register_user
+from pipedai.api import tokens
+from pipedai.events import SYSTEM, Event, emit
+from pipedai_worker import __version__ as worker_version
+from pipedai_worker import durable
+from pipedai_worker.config import ConfigError, WorkerConfig
+from triggers.models import Trigger
+from triggers.serializers import TriggerBody
+from triggers.services import create_trigger
+from workers.models import Worker
+from workers.registration import register_worker
+from workers.serializers import RegisterBody
+from workspaces.models import ApiKey, Environment
+from workspaces.services import create_environment, create_workspace, mint_api_key
+
+EMAIL = "demo@pipedai.local"
+WORKSPACE = "Demo"
+ENVIRONMENT = "demo"
+HOSTNAME = "demo"
+TRIGGER = {
+    "name": "Greeting",
+    "description": "Made by seed_demo.",
+    "prompt": "Greet whoever has just started PipedAI, in one friendly sentence.",
+    "mcpUrl": "https://mcp.example.com/mcp",
+    "mcpHeaders": {"Authorization": "Bearer not-a-real-token"},
+    "timeoutSeconds": 120,
+}
+# Two at once would make two of everything; any number does that nobody else takes a lock by.
+_LOCK = 0x5EED
+
+
+class Command(BaseCommand):
+    help = (
+        "Make a demo user, workspace, environment, API key, worker and trigger. What is there"
+        " already is kept. The user's password and the key are written to demo.json in"
+        " PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
+        " read them. Refused in production."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.PRODUCTION:
+            raise CommandError("There is no demo in production.")
+        seed = Seed(settings.DATA_DIR)
+        seed.sow()
+        made = ", ".join(seed.made) or "nothing, since all was there"
+        self.stdout.write(f"Made: {made}. Log in as {EMAIL}; the password is in {seed.file}.")
+
+
+class Seed:
+    """What the demo consists of, made where it is missing."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.file = data_dir / "demo.json"
+        self.worker_file = data_dir / "demo-worker.json"
+        self.made: list[str] = []
+        self._kept = _read(self.file)
+
+    def sow(self) -> None:
+        """Make what is missing, all of it or nothing, and write the files."""
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            user, password = self._user()
+            environment = self._environment(user)
+            api_key = self._api_key(environment, user)
+            worker_id, registration = self._worker(environment, user)
+            trigger_id = self._trigger(environment, worker_id)
+            if self.made:
+                emit(
+                    Event(
+                        "demo.seeded",
+                        SYSTEM,
+                        environment.id,
+                        "environment",
+                        environment.id,
+                        {"made": self.made},
+                    )
+                )
+        registration.save(self.worker_file)
+        durable.write_json(
+            self.file,
+            {
+                "email": EMAIL,
+                "password": password,
+                "environmentId": str(environment.id),
+                "triggerId": str(trigger_id),
+                "apiKey": api_key,
+            },
+        )
+
+    def _user(self) -> tuple[User, str]:
+        password = str(self._kept.get("password"))
+        user = User.objects.filter(email=EMAIL).first()
+        if user is not None and user.check_password(password):
+            return user, password
+        password = secrets.token_urlsafe(12)
+        if user is None:
+            user, _ = register_user(email=EMAIL, password=password, name="Demo", actor=SYSTEM)
+            self.made.append("user")
+        else:
+            user.set_password(password)
+            user.save(update_fields=["password"])
+            emit(Event("user.password-changed", SYSTEM, None, "user", user.id))
+            self.made.append("password")
+        return user, password
+
+    def _environment(self, user: User) -> Environment:
+        environment = Environment.objects.filter(
+            workspace__created_by=user,
+            workspace__name=WORKSPACE,
+            name=ENVIRONMENT,
+            deleted_at__isnull=True,
+        ).first()
+        if environment is None:
+            workspace = create_workspace(name=WORKSPACE, user_id=user.id, actor=SYSTEM)
+            environment = create_environment(
+                workspace_id=workspace.id, name=ENVIRONMENT, user_id=user.id, actor=SYSTEM
+            )
+            self.made += ["workspace", "environment"]
+        return environment
+
+    def _api_key(self, environment: Environment, user: User) -> str:
+        token = str(self._kept.get("apiKey"))
+        live = ApiKey.objects.filter(environment=environment, revoked_at__isnull=True)
+        if not live.filter(token_digest=tokens.digest(token)).exists():
+            _, token = self._mint("pwk", environment, user)
+            self.made.append("API key")
+        return token
+
+    def _worker(self, environment: Environment, user: User) -> tuple[UUID, WorkerConfig]:
+        try:
+            registration = WorkerConfig.load(self.worker_file)
+        except ConfigError:
+            registration = None
+        if registration is not None:
+            worker = Worker.objects.filter(
+                environment=environment, token_digest=tokens.digest(registration.worker_token)
+            ).first()
+            if worker is not None:
+                return worker.id, registration
+        body = RegisterBody(
+            data={
+                "hostname": HOSTNAME,
+                "label": "Demo worker",
+                "os": f"{platform.system()} {platform.release()}",
+                "version": worker_version,
+            }
+        )
+        body.is_valid(raise_exception=True)
+        _, token = self._mint("wrk", environment, user)
+        registered = register_worker(token=token, values=body.validated_data, actor=SYSTEM)
+        self.made.append("worker")
+        return registered.worker_id, WorkerConfig(
+            worker_id=str(registered.worker_id),
+            worker_token=registered.worker_token,
+            api_url=settings.PUBLIC_URL,
+            workspace_id=str(registered.workspace_id),
+        )
+
+    def _trigger(self, environment: Environment, worker_id: UUID) -> UUID:
+        trigger = Trigger.objects.filter(
+            environment=environment,
+            name=TRIGGER["name"],
+            worker_id=worker_id,
+            deleted_at__isnull=True,
+        ).first()
+        if trigger is not None:
+            return trigger.id
+        body = TriggerBody(data={**TRIGGER, "workerId": worker_id})
+        body.is_valid(raise_exception=True)
+        self.made.append("trigger")
+        return create_trigger(
+            environment_id=environment.id, actor=SYSTEM, values=body.validated_data
+        )
+
+    def _mint(self, kind: str, environment: Environment, user: User) -> tuple[ApiKey, str]:
+        return mint_api_key(
+            environment_id=environment.id, name="Demo", kind=kind, user_id=user.id, actor=SYSTEM
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return durable.read_json_object(path)
+    except (OSError, ValueError):
+        return {}
