@@ -49,6 +49,10 @@ class Journal:
             os.close(self._lock)
             raise AlreadyRunning from None
 
+    def close(self) -> None:
+        """Let another process have it."""
+        os.close(self._lock)
+
     def hold(self, run: HeldRun) -> HeldRun:
         """Write down that this run is in hand, or what changed about it. Raises OSError."""
         durable.write_json(self._held / f"{run.run_id}.json", asdict(run))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -266,7 +266,7 @@ def test_each_run_has_a_new_empty_directory_and_a_private_mcp_configuration(
     )
     count, mode, directory = api.until_ended(run)["shortMessage"].split()
     assert (count, mode) == ("0", "600")
-    until(lambda: not os.path.exists(directory))
+    until(lambda: not Path(directory).exists())
 
 
 def test_what_a_run_leaves_running_in_a_session_of_its_own_is_ended(

@@ -1,0 +1,249 @@
+"""Signals, crashes and restarts of a real worker process: no run is lost, none is reported twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from pipedai_worker import identity
+from pipedai_worker.journal import HeldRun, Journal
+from pipedai_worker.orphans import end_orphans
+
+from .conftest import Workers, alive, until
+from .fake_api import DROP, FakeApi
+
+pytestmark = pytest.mark.slow
+
+
+def program_that_notes_its_pid(path: Path) -> str:
+    return f"sh -c 'echo $$ > {path}; sleep 300 & sleep 300'"
+
+
+def noted_pid(path: Path) -> int:
+    return int(until(lambda: path.exists() and path.read_text().strip()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_worker_ends_at_once(api: FakeApi, workers: Workers, number: int) -> None:
+    worker = workers.start()
+    api.until(lambda: api.count("poll") >= 2)
+    began = time.monotonic()
+    assert worker.stop(number) == 0
+    assert time.monotonic() - began < 3
+
+
+def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
+    api: FakeApi, workers: Workers
+) -> None:
+    run = api.add("standin: sleep 1")
+    worker = workers.start()
+    api.until(lambda: run.status == "running")
+    worker.process.send_signal(signal.SIGTERM)
+    worker.until_logged("SIGTERM: up to 25 s")
+    later = api.add()
+    assert worker.wait() == 0
+    assert run.status == "succeeded"
+    assert later.status == "queued"
+
+
+def test_what_does_not_finish_in_time_is_handed_back_to_be_retried(
+    api: FakeApi, workers: Workers
+) -> None:
+    pid_path = workers.directory / "pid"
+    run = api.add()
+    worker = workers.start(
+        "--drain-seconds", "0.3", "--command", program_that_notes_its_pid(pid_path)
+    )
+    pid = noted_pid(pid_path)
+    assert worker.stop() == 0
+    assert run.outcome is not None
+    assert (run.outcome["status"], run.outcome["faultClass"]) == ("failed", "infra")
+    assert "worker was stopped" in run.outcome["errorMessage"]
+    assert not alive(pid)
+    assert workers.files("held") == workers.files("outcomes") == []
+
+
+def test_a_second_signal_does_not_wait(api: FakeApi, workers: Workers) -> None:
+    run = api.add("standin: hang")
+    worker = workers.start()
+    api.until(lambda: run.status == "running")
+    worker.process.send_signal(signal.SIGTERM)
+    worker.until_logged("SIGTERM")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait(8) == 0
+    assert run.status == "failed"
+
+
+def test_a_worker_that_cannot_report_leaves_in_time_and_reports_after_its_restart(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.fail("complete", 503, times=1000)
+    run = api.add("standin: success kept")
+    worker = workers.start("--drain-seconds", "0.2")
+    until(lambda: workers.files("outcomes"))
+    assert worker.stop() == 0
+    (path,) = (workers.state / "outcomes").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert run.status == "running"
+    api.faults.clear()
+    workers.start()
+    assert api.until_ended(run)["shortMessage"] == "kept"
+    until(lambda: not workers.files("outcomes"))
+
+
+def test_a_run_in_hand_when_the_worker_was_killed_is_handed_back_and_its_program_ended(
+    api: FakeApi, workers: Workers
+) -> None:
+    pid_path = workers.directory / "pid"
+    run = api.add(mcp_headers={"x-api-key": "the-secret-value"})
+    command = program_that_notes_its_pid(pid_path)
+    worker = workers.start("--command", command)
+    pid = noted_pid(pid_path)
+    until(lambda: any(held["pid"] for held in workers.files("held")))
+    kept = "".join(path.read_text() for path in (workers.state / "held").iterdir())
+    assert "the-secret-value" not in kept
+    assert workers.leftovers()
+    worker.stop(signal.SIGKILL)
+    assert alive(pid)
+
+    workers.start("--command", command)
+    outcome = api.until_ended(run)
+    assert outcome == {
+        "status": "failed",
+        "faultClass": "infra",
+        "errorMessage": "worker restarted",
+    }
+    assert not alive(pid)
+    until(lambda: workers.leftovers() == workers.files("held") == [])
+
+
+def test_a_spooled_outcome_wins_over_what_a_restart_would_say(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.fail("complete", 503, times=1000)
+    run = api.add("standin: success the real outcome")
+    worker = workers.start()
+    until(lambda: workers.files("outcomes"))
+    worker.stop(signal.SIGKILL)
+    # As if it had been killed before it let go of the run.
+    with closing(Journal(workers.state)) as journal:
+        journal.hold(HeldRun(run.id, "claim", phase="claimed"))
+    api.faults.clear()
+    workers.start("--once")
+    assert api.until_ended(run)["shortMessage"] == "the real outcome"
+    assert api.count("complete") >= 2
+    until(lambda: not workers.files("held"))
+
+
+def test_an_unanswered_claim_that_did_not_get_through_is_made_again(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.fail("claim", 503, times=1000)
+    run = api.add()
+    worker = workers.start()
+    api.until(lambda: api.count("claim") >= 1)
+    worker.stop(signal.SIGKILL)
+    api.faults.clear()
+    workers.start()
+    assert api.until_ended(run)["status"] == "succeeded"
+    claims = {body["claimId"] for kind, _, body in api.calls if kind == "claim"}
+    assert len(claims) == 1
+
+
+def test_an_unanswered_claim_that_did_get_through_is_handed_back(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.fail("claim", DROP, times=1000)
+    run = api.add()
+    worker = workers.start()
+    api.until(lambda: run.status == "claimed")
+    worker.stop(signal.SIGKILL)
+    api.faults.clear()
+    workers.start()
+    outcome = api.until_ended(run)
+    assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+
+
+def test_an_unanswered_claim_that_another_process_won_is_forgotten(
+    api: FakeApi, workers: Workers
+) -> None:
+    run = api.add()
+    run.status, run.claim_id = "claimed", "of somebody else"
+    with closing(Journal(workers.state)) as journal:
+        journal.hold(HeldRun(run.id, "mine"))
+    worker = workers.start()
+    until(lambda: not workers.files("held"))
+    assert worker.stop() == 0
+    assert run.status == "claimed"
+    assert api.count("complete") == 0
+
+
+def test_a_draining_worker_does_not_insist_on_a_claim(api: FakeApi, workers: Workers) -> None:
+    api.fail("claim", 503, times=1000)
+    run = api.add()
+    worker = workers.start()
+    api.until(lambda: api.count("claim") >= 1)
+    assert worker.stop() == 0
+    assert [held["run_id"] for held in workers.files("held")] == [run.id]
+
+
+def test_a_second_worker_with_the_same_registration_refuses_to_start(
+    api: FakeApi, workers: Workers
+) -> None:
+    workers.start()
+    api.until(lambda: api.count("poll") >= 1)
+    second = workers.start()
+    assert second.wait() == 5
+    assert "Another process already works with worker.json" in second.log
+
+
+def test_a_file_that_cannot_be_read_is_set_aside(api: FakeApi, workers: Workers) -> None:
+    Journal(workers.state).close()
+    (workers.state / "outcomes" / f"{uuid4()}.json").write_text('{"status": ')
+    (workers.state / "held" / f"{uuid4()}.json").write_text("[]")
+    (workers.state / "held" / "notes.json").write_text("{}")
+    worker = workers.start("--once")
+    assert worker.wait() == 0
+    assert worker.log.count("set aside") == 3
+    assert len(list(workers.state.glob("*/*.unreadable"))) == 3
+
+
+def test_a_process_that_only_has_the_number_of_an_orphan_is_not_signalled() -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    try:
+        end_orphans(
+            HeldRun(str(uuid4()), uuid4().hex, pid=stranger.pid, process_started="another/1")
+        )
+        time.sleep(0.1)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_process_is_told_from_another_with_its_number() -> None:
+    assert identity.start_time(os.getpid()) == identity.start_time(os.getpid())
+    assert identity.start_time(os.getpid()) != identity.start_time(1)
+    assert identity.start_time(2**22 + 1) is None
+
+
+def test_no_secret_is_left_on_disk(api: FakeApi, workers: Workers) -> None:
+    api.fail("complete", 503, times=1000)
+    api.add("standin: show-mcp", mcp_headers={"x-api-key": "the-secret-value"})
+    worker = workers.start()
+    until(lambda: workers.files("outcomes"))
+    worker.stop(signal.SIGKILL)
+    outcomes = json.dumps(workers.files("outcomes"))
+    assert "[redacted]" in outcomes
+    for path in workers.directory.rglob("*"):
+        assert not path.is_file() or "the-secret-value" not in path.read_text(errors="replace")

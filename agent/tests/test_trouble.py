@@ -1,0 +1,201 @@
+"""An API that is away, wrong, busy or hostile, and a token that is dead: a real worker process copes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from datetime import timedelta
+
+import pytest
+
+from .conftest import Workers, until
+from .fake_api import DROP, FakeApi, serving
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_worker_waits_for_an_api_that_is_not_there_yet(api: FakeApi, workers: Workers) -> None:
+    port = free_port()
+    worker = workers.start("--api-url", f"http://127.0.0.1:{port}")
+    worker.until_logged("can't be reached")
+    run = api.add()
+    with serving(api, port):
+        api.until_ended(run)
+        assert worker.log.count("can't be reached") == 1
+        assert "the API answers again" in worker.log
+        assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("body", ["<html>Welcome</html>", ["a", "list"], {"runs": "none"}])
+def test_a_url_that_is_no_pipedai_api_is_said_at_once(
+    api: FakeApi, workers: Workers, body: object
+) -> None:
+    api.fail("poll", 200, times=100, body=body)
+    worker = workers.start()
+    assert worker.wait() == 4
+    assert "Check the API's URL." in worker.log
+
+
+def test_a_redirect_is_not_followed_but_told(api: FakeApi, workers: Workers) -> None:
+    api.fail("poll", 301, body="moved", headers={"Location": "https://elsewhere.example/"})
+    worker = workers.start()
+    assert worker.wait() == 4
+    assert "301 to https://elsewhere.example/" in worker.log
+
+
+def test_a_proxys_page_in_place_of_a_known_api_passes(api: FakeApi, workers: Workers) -> None:
+    worker = workers.start()
+    api.until(lambda: api.count("poll") >= 2)
+    api.fail("poll", 404, times=2, body="<html>maintenance</html>")
+    api.until_ended(api.add())
+    api.until(lambda: api.count("poll") >= 4)
+    api.until_ended(api.add())
+    assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_dead_token_ends_the_worker_with_a_sentence(
+    api: FakeApi, workers: Workers, status: int
+) -> None:
+    api.fail("poll", status, body={"error": "No longer valid."})
+    worker = workers.start()
+    assert worker.wait() == 3
+    assert "Register again with a new wrk_ token." in worker.log
+    assert api.worker_token not in worker.log
+
+
+@pytest.mark.parametrize("kind", ["heartbeat", "start"])
+def test_a_token_that_dies_during_a_run_ends_the_run_and_keeps_its_outcome(
+    api: FakeApi, workers: Workers, kind: str
+) -> None:
+    api.lease_seconds = 1
+    api.fail(kind, 401, times=100)
+    api.fail("complete", 401, times=100)
+    run = api.add("standin: hang")
+    worker = workers.start()
+    assert worker.wait() == 3
+    api.faults.clear()
+    # Registering again gives the same worker its runs back.
+    workers.start("--once")
+    outcome = api.until_ended(run)
+    assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
+def test_what_may_pass_is_tried_again(api: FakeApi, workers: Workers, status: int) -> None:
+    for kind in ("poll", "claim", "start", "complete"):
+        api.fail(kind, status, body="<html>busy</html>" if status == 502 else None)
+    run = api.add()
+    workers.start()
+    assert api.until_ended(run)["status"] == "succeeded"
+    assert api.count("complete") == 2
+
+
+def test_retry_after_is_honoured(api: FakeApi, workers: Workers) -> None:
+    api.fail("complete", 429, headers={"Retry-After": "2"})
+    run = api.add()
+    workers.start()
+    api.until(lambda: api.count("complete") == 1)
+    began = time.monotonic()
+    api.until_ended(run)
+    assert time.monotonic() - began >= 1.5
+
+
+@pytest.mark.parametrize("status", [400, 404, 409])
+def test_a_final_refusal_of_an_outcome_is_final(
+    api: FakeApi, workers: Workers, status: int
+) -> None:
+    api.fail("complete", status, times=2 if status == 400 else 1)
+    api.add()
+    worker = workers.start()
+    worker.until_logged("not accepted")
+    until(lambda: workers.files("outcomes") == workers.files("held") == [])
+    assert api.count("complete") == (2 if status == 400 else 1)
+
+
+def test_an_outcome_that_the_api_cannot_take_whole_is_reported_bare(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.fail("complete", 400)
+    run = api.add()
+    workers.start()
+    assert api.until_ended(run) == {"status": "succeeded", "faultClass": "none"}
+
+
+def test_heartbeats_go_on_while_an_outcome_cannot_be_reported(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.lease_seconds = 0.9
+    api.fail("complete", 503, times=3)
+    run = api.add()
+    workers.start()
+    api.until_ended(run)
+    kinds = [kind for kind, _, _ in api.calls]
+    assert "heartbeat" in kinds[kinds.index("complete") :]
+
+
+def test_heartbeats_survive_lost_answers(api: FakeApi, workers: Workers) -> None:
+    api.lease_seconds = 0.9
+    api.fail("heartbeat", DROP, times=2)
+    run = api.add("standin: sleep 1")
+    workers.start()
+    assert api.until_ended(run)["status"] == "succeeded"
+    assert api.count("heartbeat") >= 3
+
+
+def test_runs_that_cannot_be_read_are_left_out(api: FakeApi, workers: Workers) -> None:
+    good = api.add()
+    hostile = [
+        *(None, 5, {}, {**good.handed_out(), "id": "../../etc/passwd"}),
+        *({**good.handed_out(), "mcpHeaders": {"a": 5}}, {**good.handed_out(), "prompt": None}),
+    ]
+    api.fail("poll", 200, body={"runs": [*hostile, good.handed_out()], "serverTime": "now"})
+    worker = workers.start()
+    assert api.until_ended(good)["status"] == "succeeded"
+    assert "6 of the runs handed out can't be read" in worker.log
+
+
+def test_a_full_disk_takes_no_run_and_the_worker_goes_on(api: FakeApi, workers: Workers) -> None:
+    workers.start("--once").wait()
+    held = workers.state / "held"
+    held.rmdir()
+    held.write_text("no directory any more")
+    worker = workers.start("--once")
+    assert worker.wait() == 2
+    assert "can't be used" in worker.log
+
+
+def test_a_program_that_is_not_there_is_handed_back(api: FakeApi, workers: Workers) -> None:
+    run = api.add()
+    workers.start("--command", "/no/such/program")
+    outcome = api.until_ended(run)
+    assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+    assert "could not be launched" in outcome["errorMessage"]
+    assert "exitCode" not in outcome
+
+
+def test_a_clock_that_is_right_is_not_mentioned(api: FakeApi, workers: Workers) -> None:
+    api.clock_ahead = timedelta(seconds=5)
+    worker = workers.start("--once")
+    assert worker.wait() == 0
+    assert "clock" not in worker.log
+
+
+def test_a_failing_command_tells_its_code_and_its_last_words(
+    api: FakeApi, workers: Workers
+) -> None:
+    run = api.add()
+    workers.start("--command", "sh -c 'echo out; echo why >&2; exit 3'")
+    assert api.until_ended(run) == {
+        "status": "failed",
+        "faultClass": "client",
+        "exitCode": 3,
+        "shortMessage": "out",
+        "errorMessage": "sh exited with code 3.\nwhy",
+    }
