@@ -9,8 +9,7 @@ from accounts.models import Session
 from accounts.session_tokens import LIFETIME, issue
 from pipedai.api.authentication import AUTH_COOKIE
 
-
-_SAME_SITE = cast(Literal["Lax", "Strict", "None"], settings.COOKIE_SAMESITE)
+_SAME_SITE = cast("Literal['Lax', 'Strict', 'None']", settings.COOKIE_SAMESITE)
 
 
 def set_auth_cookie(response: Response, session: Session) -> None:

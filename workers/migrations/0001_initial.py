@@ -3,41 +3,98 @@
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import django.db.models.functions.text
-import pipedai.ids
 from django.db import migrations, models
+
+import pipedai.ids
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('workspaces', '0001_initial'),
+        ("workspaces", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.UUIDField(default=pipedai.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('label', models.CharField(max_length=255)),
-                ('hostname', models.CharField(max_length=255)),
-                ('os', models.CharField(max_length=255)),
-                ('version', models.CharField(max_length=64)),
-                ('auth_mode', models.CharField(choices=[('claude_max', 'Claude Max'), ('api_key', 'Api Key')], max_length=10)),
-                ('max_concurrency', models.PositiveSmallIntegerField()),
-                ('token_digest', models.BinaryField(max_length=32, null=True, unique=True)),
-                ('registered_from', models.GenericIPAddressField(null=True)),
-                ('disabled_at', models.DateTimeField(null=True)),
-                ('last_seen_at', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('deleted_at', models.DateTimeField(null=True)),
-                ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='workers', to='workspaces.environment')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=pipedai.ids.new_id,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("label", models.CharField(max_length=255)),
+                ("hostname", models.CharField(max_length=255)),
+                ("os", models.CharField(max_length=255)),
+                ("version", models.CharField(max_length=64)),
+                (
+                    "auth_mode",
+                    models.CharField(
+                        choices=[("claude_max", "Claude Max"), ("api_key", "Api Key")],
+                        max_length=10,
+                    ),
+                ),
+                ("max_concurrency", models.PositiveSmallIntegerField()),
+                ("token_digest", models.BinaryField(max_length=32, null=True, unique=True)),
+                ("registered_from", models.GenericIPAddressField(null=True)),
+                ("disabled_at", models.DateTimeField(null=True)),
+                ("last_seen_at", models.DateTimeField(null=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("deleted_at", models.DateTimeField(null=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="workers",
+                        to="workspaces.environment",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'worker',
-                'indexes': [models.Index(fields=['environment', 'created_at', 'id'], name='worker_listed')],
-                'constraints': [models.UniqueConstraint(fields=('environment', 'id'), name='worker_in_environment'), models.UniqueConstraint(models.F('environment'), django.db.models.functions.text.Lower('hostname'), condition=models.Q(('deleted_at__isnull', True)), name='worker_hostname_in_environment'), models.CheckConstraint(condition=models.Q(('max_concurrency__gte', 1), ('max_concurrency__lte', 1000)), name='worker_max_concurrency'), models.CheckConstraint(condition=models.Q(('auth_mode__in', ('claude_max', 'api_key'))), name='worker_auth_mode'), models.CheckConstraint(condition=models.Q(('deleted_at__isnull', True), ('token_digest__isnull', True), _connector='OR'), name='worker_deleted_has_no_token')],
+                "db_table": "worker",
+                "indexes": [
+                    models.Index(fields=["environment", "created_at", "id"], name="worker_listed")
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("environment", "id"), name="worker_in_environment"
+                    ),
+                    models.UniqueConstraint(
+                        models.F("environment"),
+                        django.db.models.functions.text.Lower("hostname"),
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        name="worker_hostname_in_environment",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("max_concurrency__gte", 1), ("max_concurrency__lte", 1000)
+                        ),
+                        name="worker_max_concurrency",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("auth_mode__in", ("claude_max", "api_key"))),
+                        name="worker_auth_mode",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("deleted_at__isnull", True),
+                            ("token_digest__isnull", True),
+                            _connector="OR",
+                        ),
+                        name="worker_deleted_has_no_token",
+                    ),
+                ],
             },
         ),
     ]
