@@ -14,10 +14,10 @@ def passes(user: User, test: str, path: Path) -> bool:
 
 def first_closed(user: User, path: Path) -> Path | None:
     """The first directory on the way to `path`, itself included, that `user` may not pass."""
-    for directory in (*reversed(path.parents), path):
-        if not passes(user, "-x", directory):
-            return directory
-    return None
+    if passes(user, "-x", path):
+        return None
+    way = (*reversed(path.parents), path)
+    return next(directory for directory in way if not passes(user, "-x", directory))
 
 
 def verify_private(directory: Path, owner: User) -> None:

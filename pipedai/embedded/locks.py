@@ -38,13 +38,18 @@ def if_free(lock: Path) -> Iterator[int | None]:
 
 
 def server_pids(cluster: Path) -> set[int]:
-    """The PostgreSQL processes at work in `cluster`, which is their working directory."""
+    """The PostgreSQL processes at work in `cluster`, which is their working directory.
+
+    That counts a server whose cluster was removed: it ends by itself, and takes its socket along.
+    """
     return {process.pid for process in psutil.process_iter() if _works_in(process, cluster)}
 
 
 def _works_in(process: psutil.Process, cluster: Path) -> bool:
     try:
-        return process.name() == "postgres" and process.cwd() == str(cluster)
+        if process.name() != "postgres":
+            return False
+        return process.cwd().removesuffix(" (deleted)") == str(cluster)
     except psutil.Error:  # gone, a zombie, or somebody else's
         return False
 

@@ -47,6 +47,8 @@ class Outcome:
     @property
     def reason(self) -> str:
         """The line that says best what went wrong, without its full stop."""
+        if "No space left on device" in self.text or "Check free disk space" in self.text:
+            return "the disk is full"
         for pattern in _WORST_FIRST:
             if found := pattern.search(self.text):
                 return found[1].strip().rstrip(".")

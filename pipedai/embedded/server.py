@@ -157,9 +157,8 @@ class EmbeddedPostgres:
     def _start_anew(self, start_lock: int, run_lock: int) -> None:
         layout = self.layout
         layout.verify_reachable()
+        ClusterMaker(layout, server_bin(layout), start_lock).ensure()
         layout.prepare_socket_dir()
-        programs = server_bin(layout)
-        ClusterMaker(layout, programs, start_lock).ensure()
         with explaining(f"clear up in {layout.cluster}"):
             # A pid that a dead server wrote may be anybody's by now; it would stop a new server.
             for leftover in (layout.pid_file, layout.socket, Path(f"{layout.socket}.lock")):

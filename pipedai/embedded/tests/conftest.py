@@ -1,0 +1,68 @@
+"""Data directories for real servers, each stopped and removed at its test's end."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded.layout import Layout
+from pipedai.embedded.server import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_unsafe() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPEDAI_PG_FAST_UNSAFE", "1")
+        yield
+
+
+def parent_of_data_dirs() -> str | None:
+    """Memory where it is roomy and may hold programs: making a cluster there takes a third."""
+    memory = "/dev/shm"
+    with contextlib.suppress(OSError):
+        found = os.statvfs(memory)
+        roomy = found.f_bavail * found.f_frsize > 2 * 1024**3
+        if roomy and not found.f_flag & os.ST_NOEXEC and os.access(memory, os.W_OK):
+            return memory
+    return None
+
+
+@contextlib.contextmanager
+def fresh_data_dir() -> Iterator[Path]:
+    # Not pytest's tmp_path, which is closed to the user that a server of root's runs as.
+    parent = Path(tempfile.mkdtemp(prefix="pipedai-test-", dir=parent_of_data_dirs()))
+    parent.chmod(0o711)
+    data_dir = parent / "data"
+    try:
+        yield data_dir
+    finally:
+        with contextlib.suppress(EmbeddedPostgresError):
+            EmbeddedPostgres(data_dir).stop()
+        shutil.rmtree(parent)
+        shutil.rmtree(Layout(data_dir).socket_dir, ignore_errors=True)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    with fresh_data_dir() as path:
+        yield path
+
+
+@pytest.fixture
+def server(data_dir: Path) -> EmbeddedPostgres:
+    """A server that has never been started."""
+    return EmbeddedPostgres(data_dir)
+
+
+@pytest.fixture(scope="module")
+def running_server() -> Iterator[EmbeddedPostgres]:
+    """One running server for a module's tests, which leave it running and its data alone."""
+    with fresh_data_dir() as path:
+        server = EmbeddedPostgres(path)
+        server.ensure_running()
+        yield server

@@ -1,0 +1,72 @@
+"""Other processes for the tests: starters of a server, and what tests wait for."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pipedai.embedded.access import passes
+from pipedai.embedded.programs import User
+from pipedai.embedded.server import EmbeddedPostgres
+
+PROJECT = Path(__file__).parents[3]
+
+START = """
+import sys
+from pathlib import Path
+from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded.server import EmbeddedPostgres
+server = EmbeddedPostgres(Path(sys.argv[1]))
+try:
+    server.ensure_running()
+except EmbeddedPostgresError as error:
+    sys.exit(str(error))
+print(server.status().pid)
+"""
+
+
+def python(
+    code: str, *arguments: object, interpreter: str = sys.executable, **options: Any
+) -> subprocess.Popen[str]:
+    """Begin a Python process that can import the project."""
+    path = [str(PROJECT), sysconfig.get_path("purelib")]
+    return subprocess.Popen(
+        [interpreter, "-B", "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        cwd="/",
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def interpreter_for(user: User) -> str | None:
+    """A Python of our version that this user can run, if there is any."""
+    for found in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        if passes(user, "-x", Path(found).resolve()):
+            return found
+    return None
+
+
+def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
+    """Wait until `what` is true, and answer it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := what()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.002)
+    return answer
+
+
+def ask(server: EmbeddedPostgres, statement: str, role: str = "pipedai") -> Any:
+    """The first column of the first row that a statement gives; None if it gives none."""
+    with psycopg.connect(**server.connection_params(role=role)) as connection:
+        cursor = connection.execute(statement.encode())
+        row = cursor.fetchone() if cursor.description else None
+        return row[0] if row else None

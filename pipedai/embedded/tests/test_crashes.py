@@ -1,0 +1,186 @@
+"""Whatever was killed and whatever was left behind, the next caller gets a whole server."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipedai.embedded import server as server_module
+from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.locks import server_pids
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tests.conftest import fresh_data_dir
+from pipedai.embedded.tests.processes import START, ask, eventually, python
+
+pytestmark = pytest.mark.slow
+
+
+def kill_server(server):
+    """Kill the main process; its children end by themselves when they notice."""
+    os.kill(server.status().pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def bystander():
+    """Some other program, whose pid a dead server's file may hold by now."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        assert process.poll() is None, "the bystander was hurt"
+        process.kill()
+
+
+def test_a_killed_server_comes_back_with_what_was_committed(server, monkeypatch):
+    monkeypatch.delenv("PIPEDAI_PG_FAST_UNSAFE")
+    server.ensure_running()
+    ask(server, "CREATE TABLE kept AS SELECT 7 AS number")
+    before = server.status().pid
+    kill_server(server)
+    server.ensure_running()
+    assert server.status().pid != before
+    assert ask(server, "SELECT number FROM kept") == 7
+
+
+def test_a_pid_that_another_program_has_by_now_is_left_alone(server, bystander):
+    server.ensure_running()
+    written = server.layout.pid_file.read_text()
+    kill_server(server)
+    lines = written.splitlines(keepends=True)
+    server.layout.pid_file.write_text("".join([f"{bystander.pid}\n", *lines[1:]]))
+    assert server.stop() in {True, False}
+    assert bystander.poll() is None
+    server.ensure_running()
+    assert server.status().pid not in {bystander.pid, None}
+
+
+def test_a_pid_that_another_postgres_has_by_now_is_left_alone(server, running_server):
+    server.ensure_running()
+    server.stop()
+    other = running_server.status().pid
+    server.layout.pid_file.write_text(f"{other}\n{server.layout.cluster}\n")
+    assert server.stop() is False
+    server.ensure_running()
+    assert server.status().pid != other
+    assert running_server.status().pid == other
+
+
+@pytest.mark.parametrize("left", ["", "12", "garbage\n", "-1\n", "99999999999999999999\n"])
+def test_a_partial_pid_file_does_not_stop_the_next_start(server, left):
+    server.ensure_running()
+    server.stop()
+    server.layout.pid_file.write_text(left)
+    assert not server.status().running
+    server.ensure_running()
+    assert ask(server, "SELECT 1") == 1
+
+
+def test_a_socket_and_its_lock_from_before_a_reboot_do_not_stop_the_next_start(server, bystander):
+    server.ensure_running()
+    kill_server(server)
+    Path(f"{server.layout.socket}.lock").write_text(f"{bystander.pid}\n")
+    server.ensure_running()
+    assert ask(server, "SELECT 1") == 1
+
+
+def test_a_server_whose_socket_was_cleaned_away_comes_back(server):
+    server.ensure_running()
+    server.layout.socket.unlink()
+    assert not server.answers()
+    server.ensure_running()
+    assert ask(server, "SELECT 1") == 1
+
+
+def test_a_server_started_by_hand_is_found_and_stopped(server):
+    server.ensure_running()
+    server.stop()
+    server.layout.prepare_socket_dir()
+    command = [wheel_bin() / "pg_ctl", "-D", server.layout.cluster, "-w", "-l", "/dev/null",
+               "-o", f"-c listen_addresses= -k {server.layout.socket_dir}", "start"]  # fmt: skip
+    user = server.layout.server_user
+    subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, user=user.uid, group=user.gid,
+                   extra_groups=() if os.geteuid() == 0 else None)  # fmt: skip
+    by_hand = server.status().pid
+    server.ensure_running()
+    assert server.status().pid == by_hand
+    assert server.stop() is True
+    assert not server.status().running
+
+
+STAGES = {
+    "before the cluster": lambda layout: layout.start_lock.exists(),
+    "in initdb": lambda layout: list(layout.data_dir.glob("postgres.new-*/base/1")),
+    "after initdb": lambda layout: list(layout.data_dir.glob("postgres.new-*/pg_hba.conf")),
+    "when the cluster is there": lambda layout: layout.cluster.exists(),
+    "when the server begins": lambda layout: layout.pid_file.exists(),
+    "when the socket is there": lambda layout: layout.socket.exists(),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_starter_killed_at_any_stage_leaves_nothing_half_made(server, stage):
+    layout = server.layout
+    starter = python(START, layout.data_dir)
+    try:
+        eventually(lambda: STAGES[stage](layout))
+    finally:
+        starter.kill()
+        starter.communicate(timeout=20)
+    server.ensure_running()
+    assert ask(server, "SELECT current_user::text") == "pipedai"
+    assert not list(layout.data_dir.glob("*.new*"))
+
+
+def test_lost_passwords_are_made_anew_at_the_next_start(server):
+    server.ensure_running()
+    ask(server, "CREATE TABLE kept AS SELECT 7 AS number")
+    before = server.connection_params()["password"]
+    server.layout.passwords.unlink()
+    with pytest.raises(EmbeddedPostgresError, match=r"is gone: restore it, or .* pg stop"):
+        server.ensure_running()
+    server.stop()
+    server.ensure_running()
+    assert server.connection_params()["password"] != before
+    assert ask(server, "SELECT number FROM kept") == 7
+
+
+def test_a_server_in_another_container_is_not_joined_by_a_second(server, monkeypatch):
+    """Its processes are not to be seen from here, but its lock is, on the shared directory."""
+    monkeypatch.setattr(server_module, "_UNSEEN_SECONDS", 0.2)
+    server.ensure_running()
+    server.stop()
+    with server.layout.run_lock.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server.layout.pid_file.write_text(f"{os.getpid()}\n{server.layout.cluster}\n")
+        for action in (server.ensure_running, server.stop):
+            with pytest.raises(EmbeddedPostgresError, match="in another container"):
+                action()
+    server.ensure_running()
+    assert ask(server, "SELECT 1") == 1
+
+
+def test_a_server_whose_cluster_was_removed_counts_until_it_is_gone(data_dir):
+    """It notices within a minute, and then removes its socket: a new one waits for that."""
+    program, cluster = data_dir / "postgres", data_dir / "cluster"
+    cluster.mkdir(parents=True)
+    shutil.copy(shutil.which("sleep"), program)
+    with subprocess.Popen([program, "600"], cwd=cluster) as stand_in:
+        eventually(lambda: server_pids(cluster) == {stand_in.pid})
+        cluster.rmdir()
+        assert server_pids(cluster) == {stand_in.pid}
+        cluster.mkdir()
+        assert server_pids(cluster) == {stand_in.pid}
+        stand_in.kill()
+        stand_in.wait()
+        assert server_pids(cluster) == set()
+
+
+def test_two_data_directories_are_two_servers(server, running_server):
+    server.ensure_running()
+    with fresh_data_dir() as third:
+        assert not EmbeddedPostgres(third).status().running
+    assert server.status().pid != running_server.status().pid
+    assert server.layout.socket_dir != running_server.layout.socket_dir

@@ -1,0 +1,86 @@
+"""No statement and no value reaches the server's log, whatever goes wrong."""
+
+import os
+import signal
+import threading
+
+import psycopg
+import pytest
+
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tests.processes import ask, eventually
+
+pytestmark = pytest.mark.slow
+
+SECRET = "planted-secret-7f3a"
+
+
+def test_the_log_tells_of_starts_and_stops(server: EmbeddedPostgres):
+    server.ensure_running()
+    assert "ready to accept connections" in server.layout.log.read_text()
+
+
+def test_failing_statements_leave_no_value_in_the_log(running_server):
+    params = running_server.connection_params()
+    with psycopg.connect(**params, autocommit=True) as connection:
+        connection.execute("CREATE TEMP TABLE t (a text UNIQUE CHECK (length(a) < 30), b int)")
+        # What a session may ask for itself must not help.
+        connection.execute("SET log_parameter_max_length_on_error = -1")
+        connection.execute("INSERT INTO t VALUES (%s, 1)", [SECRET])
+        for statement, values in (
+            (f"SELECT '{SECRET}'::int", []),
+            (f'SELECT "{SECRET}"', []),
+            (f"SELEKT {SECRET.replace('-', '_')}", []),
+            ("SELECT %s::text::uuid", [SECRET]),
+            ("INSERT INTO t VALUES (%s, 2)", [SECRET]),
+            ("INSERT INTO t VALUES (%s, 3)", [SECRET * 3]),
+            (f"DO $$ BEGIN RAISE WARNING '{SECRET}'; RAISE EXCEPTION '{SECRET}'; END $$", []),
+            (f"SET statement_timeout = 20; SELECT pg_sleep(5), '{SECRET}'", []),
+        ):
+            with pytest.raises(psycopg.Error):
+                connection.execute(statement.encode(), values or None)
+        for setting in ("log_statement", "log_min_error_statement", "log_min_messages"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"SET {setting} = debug5".encode())
+    log = running_server.layout.log.read_text()
+    assert SECRET not in log
+    assert SECRET.replace("-", "_") not in log
+
+
+def test_a_crashing_session_leaves_no_statement_in_the_log(server):
+    """PostgreSQL logs what a killed process was running, if one lets it."""
+    server.ensure_running()
+    params = server.connection_params()
+    with psycopg.connect(**params, autocommit=True) as connection:
+        pid = connection.info.backend_pid
+
+        def run() -> None:
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute(f"SELECT pg_sleep(60), '{SECRET}'".encode())
+
+        running = threading.Thread(target=run)
+        running.start()
+        eventually(
+            lambda: ask(server, f"SELECT state = 'active' FROM pg_stat_activity WHERE pid = {pid}")
+        )
+        os.kill(pid, signal.SIGKILL)
+        running.join()
+    eventually(lambda: "terminated by signal 9" in server.layout.log.read_text())
+    server.ensure_running()
+    assert SECRET not in server.layout.log.read_text()
+
+
+def test_the_passwords_are_not_in_the_log(running_server):
+    log = running_server.layout.log.read_text()
+    for role in ("pipedai", "postgres"):
+        assert running_server.connection_params(role=role)["password"] not in log
+
+
+def test_a_grown_log_is_put_aside_at_the_next_start(server):
+    server.ensure_running()
+    server.stop()
+    with server.layout.log.open("r+b") as log:
+        log.truncate(11 * 1024 * 1024)
+    server.ensure_running()
+    assert server.layout.log.stat().st_size < 100_000
+    assert server.layout.log.with_name("server.log.1").exists()

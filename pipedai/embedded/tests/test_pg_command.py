@@ -1,0 +1,127 @@
+"""`manage.py pg` manages the embedded server, and says so when there is none to manage."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.core.management import CommandError, call_command
+
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tests.conftest import fresh_data_dir
+from pipedai.embedded.tests.processes import PROJECT, ask
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def use(settings, monkeypatch):
+    """Have the settings name another database."""
+
+    def use(engine, data_dir=None):
+        database = {"ENGINE": engine, "DATA_DIR": data_dir}
+        monkeypatch.setitem(settings.DATABASES, "default", database)
+
+    return use
+
+
+@pytest.fixture
+def pg(server, use, capsys):
+    """Run an action on `server`; answers what it printed."""
+    use("pipedai.embedded", server.layout.data_dir)
+
+    def run(*arguments):
+        call_command("pg", *map(str, arguments))
+        return capsys.readouterr().out.strip()
+
+    return run
+
+
+def manage(data_dir: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PIPEDAI_DATA_DIR": str(data_dir), "DATABASE_URL": "", **variables}
+    return subprocess.run(
+        [sys.executable, "manage.py", "pg", *arguments],
+        cwd=PROJECT, env=environment, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def test_start_status_and_stop(pg, server):
+    with pytest.raises(CommandError, match="is not running") as caught:
+        pg("status")
+    assert caught.value.returncode == 3
+    assert "PostgreSQL is running (pid " in pg("start")
+    assert str(server.layout.socket_dir) in pg("status")
+    assert pg("stop") == "PostgreSQL stopped."
+    assert pg("stop") == "PostgreSQL was not running."
+
+
+def test_url_starts_the_server_and_prints_what_libpq_takes(pg):
+    with psycopg.connect(pg("url")) as connection:
+        assert connection.info.user == "pipedai"
+
+
+def test_a_dump_is_restored_into_another_server(pg, server, tmp_path, use):
+    file = tmp_path / "pipedai.dump"
+    server.ensure_running()
+    ask(server, "CREATE TABLE kept AS SELECT 7 AS number")
+    assert pg("dump", file) == f"The database is in {file}."
+    assert file.stat().st_mode & 0o077 == 0
+    with pytest.raises(CommandError, match="exists already"):
+        pg("dump", file)
+    with pytest.raises(CommandError, match="holds 1 tables"):
+        pg("restore", file)
+    with fresh_data_dir() as other:
+        use("pipedai.embedded", other)
+        pg("restore", file)
+        assert ask(EmbeddedPostgres(other), "SELECT number FROM kept") == 7
+
+
+def test_what_is_no_dump_changes_nothing(pg, server, tmp_path):
+    file = tmp_path / "novel.txt"
+    with pytest.raises(CommandError, match=r"Cannot read .*: No such file"):
+        pg("restore", file)
+    file.write_text("It was a dark and stormy night.")
+    with pytest.raises(CommandError, match=r"pg_restore failed: .*archive"):
+        pg("restore", file)
+    with pytest.raises(CommandError, match=r"Cannot write .*: No such file"):
+        pg("dump", tmp_path / "no" / "where")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_psql_runs_as_the_application_or_as_the_superuser(data_dir):
+    asked = ("--", "-Atc", "SELECT current_user")
+    assert manage(data_dir, "psql", *asked).stdout == "pipedai\n"
+    wrong_place = {"PGHOST": "elsewhere", "PGPORT": "1"}
+    assert manage(data_dir, "psql", "--superuser", *asked, **wrong_place).stdout == "postgres\n"
+
+
+def test_an_error_is_one_sentence(data_dir):
+    data_dir.touch()
+    ended = manage(data_dir, "start")
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == f"CommandError: {data_dir} is not a directory."
+
+
+@pytest.mark.parametrize("action", ["start", "stop", "status"])
+def test_with_a_database_url_there_is_nothing_to_manage(pg, use, action):
+    use("django.db.backends.postgresql")
+    assert pg(action) == "DATABASE_URL is set, so there is no embedded PostgreSQL to manage."
+
+
+def test_with_a_database_url_url_prints_it_and_the_rest_does_not_look_done(
+    pg, use, settings, tmp_path
+):
+    use("django.db.backends.postgresql")
+    settings.DATABASE_URL = "postgres://somewhere/else"
+    assert pg("url") == "postgres://somewhere/else"
+    for action in (("dump", tmp_path / "x"), ("restore", tmp_path / "x"), ("psql",)):
+        with pytest.raises(CommandError, match="DATABASE_URL is set"):
+            pg(*action)
+
+
+def test_help_names_every_action():
+    said = manage(Path("/nowhere"), "--help").stdout
+    for action in ("start", "stop", "status", "url", "psql", "dump", "restore"):
+        assert f"    {action} " in said

