@@ -130,7 +130,7 @@ class Listener:
             self._reported = True
             log.warning(
                 "not hearing the database's notifications; waiting polls look every few seconds",
-                reason=str(reason).strip(),
+                reason=str(reason).strip().partition("\n")[0],
             )
 
     def _all(self) -> list[Ear]:

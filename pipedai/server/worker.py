@@ -7,6 +7,7 @@ the classes below override private methods of its 27.0 line; `tests/test_worker.
 # mypy: disallow-untyped-calls=False
 
 import asyncio
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
@@ -31,6 +32,7 @@ HEADER_SECONDS = 20.0
 LINGER_SECONDS = 1.0
 # While stopping: how long a request whose headers are on their way is waited for.
 STOP_HEADER_SECONDS = 0.5
+OPEN_FILES = 65_536
 
 _SENTENCES = {
     400: "The request is malformed.",
@@ -178,6 +180,14 @@ class Protocol(ASGIProtocol):
         current_request_id.reset(token)
 
 
+def _allow_many_connections() -> None:
+    """Raise the limit of open files, often 1,024: each waiting poll is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 class Worker(gasgi.ASGIWorker):
     """One web process."""
 
@@ -188,6 +198,7 @@ class Worker(gasgi.ASGIWorker):
         self.connections: set[Protocol] = set()
 
     def init_process(self) -> None:
+        _allow_many_connections()
         # The worker makes its connections from this name.
         gasgi.ASGIProtocol = Protocol  # type: ignore[attr-defined]
         super().init_process()

@@ -11,8 +11,8 @@ from pipedai.server.asgi_types import Message, Receive, Scope, Send
 class WsgiLane:
     """Runs each request in one of `threads` threads, to its end whatever its client does.
 
-    a2wsgi's thread waits for each piece of its answer to be taken. If the coroutine that takes
-    them were cancelled, or died of an error, the thread would wait forever.
+    a2wsgi's thread waits until each piece of its answer is taken. So pieces are taken at once and
+    wait here for the client: one that reads slowly, leaves or breaks must not hold up a thread.
     """
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
@@ -20,22 +20,12 @@ class WsgiLane:
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.create_task(self._run(scope, receive, send))
+        pieces: asyncio.Queue[Message | None] = asyncio.Queue()
+        task = asyncio.create_task(self._bridge(scope, receive, pieces.put))
+        # The loop itself keeps only a weak reference to a task.
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        await asyncio.shield(task)
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        failure: Exception | None = None
-
-        async def take(message: Message) -> None:
-            nonlocal failure
-            if failure is None:
-                try:
-                    await send(message)
-                except Exception as error:
-                    failure = error
-
-        await self._bridge(scope, receive, take)
-        if failure is not None:
-            raise failure
+        task.add_done_callback(lambda _: pieces.put_nowait(None))
+        while (piece := await pieces.get()) is not None:
+            await send(piece)
+        await task

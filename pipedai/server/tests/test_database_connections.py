@@ -80,6 +80,9 @@ def test_a_crash_in_a_transaction_leaves_nothing_open(web, postgres):
     answers = get_many(web, "crash")
     assert {status for status, _ in answers} == {500}
     assert {body["error"] for _, body in answers} == {"Internal server error"}
+    for _, body in answers[:2]:
+        line = web.wait_for_line(logger="django.request", request_id=body["requestId"])
+        assert "RuntimeError" in line["exception"]
     assert {state for _, state in sessions(postgres)} <= {"idle"}
     assert len(sessions(postgres)) <= THREADS + 1
 

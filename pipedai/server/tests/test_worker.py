@@ -5,6 +5,7 @@ These tests pin the private parts of gunicorn that `pipedai.server.worker` overr
 
 import json
 import re
+import resource
 import signal
 import socket
 import time
@@ -280,6 +281,20 @@ def test_a_bad_setting_is_said_in_one_sentence(tmp_path, name, value, sentence):
     process = gunicorn(SMALL_APP, output=output, **{"PORT": str(free_port()), name: value})
     assert process.wait(timeout=30) == 1
     assert output.read_text().strip() == sentence
+
+
+def test_it_takes_more_connections_than_a_shell_allows_by_default(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        with serving(tmp_path) as web:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            connections = [web.connect() for _ in range(400)]
+            assert parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
+            for connection in connections:
+                connection.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_nothing_is_put_into_the_home_directory(tmp_path):

@@ -52,20 +52,34 @@ def endless_enough(environ, start_response):
     return (b"x" for _ in range(50))
 
 
-async def test_a_thread_survives_a_client_that_leaves_in_mid_answer():
+@pytest.fixture
+async def stuck():
+    """The only thread's lane, and a request whose client does not read its answer."""
     lane = WsgiLane(endless_enough, threads=1)
     exchange = Exchange(http_scope())
-    stuck = asyncio.Event()
+    reads = asyncio.Event()
 
-    async def never_taken(message):
-        await stuck.wait()
+    async def send(message):
+        await reads.wait()
+        await exchange.send(message)
 
-    leaving = asyncio.ensure_future(lane(exchange.scope, exchange.receive, never_taken))
-    await asyncio.sleep(0.05)
-    leaving.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await leaving
-    stuck.set()
+    task = asyncio.ensure_future(lane(exchange.scope, exchange.receive, send))
+    await asyncio.sleep(0.01)
+    yield lane, task
+    reads.set()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled() or exchange.body == b"x" * 50
+
+
+async def test_a_client_that_does_not_read_holds_no_thread(stuck):
+    lane, _ = stuck
+    async with asyncio.timeout(5):
+        assert (await Exchange(http_scope()).run(lane)).body == b"x" * 50
+
+
+async def test_a_thread_survives_a_client_that_leaves_in_mid_answer(stuck):
+    lane, task = stuck
+    task.cancel()
     async with asyncio.timeout(5):
         assert (await Exchange(http_scope()).run(lane)).body == b"x" * 50
 
