@@ -4,6 +4,7 @@ import factory
 from django.contrib.auth.hashers import make_password
 
 from accounts.models import User
+from pipedai.ids import new_id
 
 PASSWORD = "correct horse battery staple"  # noqa: S105 - every test user's
 _HASH = make_password(PASSWORD)
@@ -12,7 +13,7 @@ _HASH = make_password(PASSWORD)
 class UserFactory(factory.django.DjangoModelFactory[User]):
     """A user with PASSWORD, hashed once for all of them."""
 
-    email = factory.Sequence(lambda n: f"user{n}@example.com")
+    email = factory.LazyFunction(lambda: f"user-{new_id().hex[-12:]}@example.com")
     name = "Someone"
     password = _HASH
 

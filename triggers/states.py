@@ -68,3 +68,12 @@ class EndedBy(TextChoices):
 
 
 SERVER_VERDICTS: Final = (EndedBy.LEASE, EndedBy.DEADLINE)
+
+
+class Decision(TextChoices):
+    """What was decided about a tick. Only `fired` makes a run."""
+
+    FIRED = "fired"
+    SKIPPED_OVERLAP = "skipped_overlap"
+    SKIPPED_MISSED = "skipped_missed"
+    SKIPPED_NO_WORKER = "skipped_no_worker"
