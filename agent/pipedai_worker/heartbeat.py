@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from pipedai_worker.api import Api, Refused, TokenRefused, Unanswered
+from pipedai_worker.background import run_in_background
 from pipedai_worker.backoff import Backoff
 from pipedai_worker.stopping import StopReason, StopRequest
 
@@ -23,10 +24,9 @@ class Heartbeat:
         self._stop = stop
         self._ended = threading.Event()
         self._interval = LONGEST_SECONDS / BEATS_PER_LEASE
-        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {run_id}", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._thread.start()
+        run_in_background(f"heartbeat {self._run_id}", self._beat)
         return self
 
     def __exit__(self, *_: object) -> None:

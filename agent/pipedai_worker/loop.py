@@ -1,4 +1,4 @@
-"""Polls for runs and gives each a thread, until told to stop; lets them finish or ends them."""
+"""Gives each run a thread, until told to stop; then lets what is in hand finish, or ends it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import Union
 from uuid import uuid4
 
 from pipedai_worker import recovery
-from pipedai_worker.api import Api, ApiError, NotOurApi, Refused, TokenRefused, Unavailable
+from pipedai_worker.api import Api, ApiError, Refused, TokenRefused
 from pipedai_worker.assigned import AssignedRun
-from pipedai_worker.backoff import Backoff, jittered
+from pipedai_worker.background import run_in_background
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.logs import get_logger
-from pipedai_worker.patience import GaveUp, Outage
+from pipedai_worker.patience import GaveUp
+from pipedai_worker.polling import Polled, Poller, PollFailed
+from pipedai_worker.reporting import report
 from pipedai_worker.run import Run, Surroundings
 from pipedai_worker.stopping import StopReason
 
 log = get_logger(__name__)
 
-# Under the 30 s after which common routers give up on a silent request.
-WAIT_SECONDS = 25.0
-# A poll that came back empty sooner than this was not held: the next one waits for the rest of it.
-SHORTEST_EMPTY_POLL_SECONDS = 5.0
 # A run that could not be claimed may be handed out again at once.
 UNCLAIMED_PAUSE_SECONDS = 2.0
 # After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it. With the
 # default drain this stays below the 30 s that supervisors give.
 LEAVE_SECONDS = 4.5
-CLOCK_TOLERANCE_SECONDS = 60.0
+# For the platforms where a signal does not wake a wait.
+LONGEST_STEP_SECONDS = 1.0
+NEVER = float("inf")
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,15 @@ class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operato
 
 
 @dataclass(frozen=True)
-class _Polled:
-    runs: list[AssignedRun]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _PollFailed:
-    error: ApiError
-
-
-@dataclass(frozen=True)
 class _Claimed:
-    """A run's claim was answered: the next poll does not hand it out again."""
+    """A run's claim was granted: the next poll does not hand it out again."""
 
     run_id: str
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """A thread ended: a run's, or the one that settles what was left (None)."""
+    """A thread ended: a run's, or one that settled what a predecessor left (None)."""
 
     run: Run | None
     error: ApiError | None
@@ -87,11 +76,11 @@ class _Signalled:
     number: int
 
 
-_Message = Union[_Polled, _PollFailed, _Claimed, _Ended, _Signalled]
+_Message = Union[Polled, PollFailed, _Claimed, _Ended, _Signalled]
 
 
 class Loop:
-    """One worker at work. `run()` once."""
+    """One worker at work. `run()` once, in the main thread; other threads only send messages."""
 
     def __init__(self, api: Api, journal: Journal, executor: Executor, settings: Settings) -> None:
         self._api = api
@@ -109,26 +98,21 @@ class Loop:
             leaving=self._leaving.wait,
             claimed=lambda run_id: self._inbox.put(_Claimed(run_id)),
         )
+        self._poller = Poller(api, self._inbox.put, hold=not settings.once)
         self._runs: dict[str, Run] = {}
         self._claiming: set[str] = set()
         self._settling = 0
         self._unanswered: dict[str, HeldRun] = {}
-        self._polling = False
-        self._polled = False
-        self._poll_at = 0.0
-        self._backoff = Backoff()
-        self._outage = Outage()
-        self._clock_warned = False
         # While draining: when to stop what still runs, and when to leave whatever happens.
-        self._stop_at = self._leave_at = float("inf")
+        self._stop_at = self._leave_at = NEVER
         self._failure: ApiError | None = None
 
     def run(self) -> None:
         """Work until a signal, or until there is nothing left with `once`. Raises Fatal."""
         self._unanswered = recovery.clean_up(self._journal)
-        if self._journal.outcomes():
+        for run_id, body in self._journal.outcomes().items():
             self._settle(
-                partial(recovery.report_spooled, self._api, self._journal, self._leaving.wait)
+                partial(report, self._api, self._journal, run_id, body, self._leaving.wait)
             )
         previous = {
             number: signal.signal(number, self._on_signal)
@@ -152,111 +136,66 @@ class Loop:
         busy = bool(self._runs) or self._settling > 0
         if self._draining.is_set():
             return not busy or time.monotonic() >= self._leave_at
-        return self._settings.once and self._polled and not busy and not self._polling
+        polled = self._poller.connected and not self._poller.under_way
+        return self._settings.once and polled and not busy
 
     def _step(self) -> None:
         now = time.monotonic()
         if now >= self._stop_at:
             self._stop_all(StopReason.SHUTDOWN)
-        if self._may_poll() and now >= self._poll_at:
-            self._begin_poll()
-        due = [self._stop_at, self._leave_at]
+        next_at = min(self._stop_at, self._leave_at)
         if self._may_poll():
-            due.append(self._poll_at)
-        timeout = min(due) - now
+            if now >= self._poller.due_at:
+                self._poller.begin()
+            else:
+                next_at = min(next_at, self._poller.due_at)
         try:
-            # Bounded, for the platforms where a signal does not wake a wait.
-            message = self._inbox.get(timeout=min(max(timeout, 0.0), 1.0))
+            timeout = min(max(next_at - now, 0.0), LONGEST_STEP_SECONDS)
+            self._handle(self._inbox.get(timeout=timeout))
         except queue.Empty:
-            return
-        self._handle(message)
+            pass
+
+    def _may_poll(self) -> bool:
+        if self._poller.under_way or self._claiming or self._draining.is_set():
+            return False
+        if self._settings.once and (self._poller.connected or self._settling):
+            return False
+        return self._has_room()
+
+    def _has_room(self) -> bool:
+        limit = self._settings.max_concurrency
+        return limit is None or len(self._runs) < limit
 
     def _handle(self, message: _Message) -> None:
         if isinstance(message, _Signalled):
-            self._on_stop_signal(message.number)
-        elif isinstance(message, _Polled):
-            self._polling = False
+            self._on_stop_signal(signal.Signals(message.number).name)
+        elif isinstance(message, Polled):
             self._take(message)
-        elif isinstance(message, _PollFailed):
-            self._polling = False
-            self._on_poll_failure(message.error)
+        elif isinstance(message, PollFailed):
+            try:
+                self._poller.failed(message)
+            except ApiError as error:
+                self._fail(error)
         elif isinstance(message, _Claimed):
             self._claiming.discard(message.run_id)
         else:
             self._on_ended(message)
 
-    # --- Polling ---------------------------------------------------------------------------------
+    # --- Runs ------------------------------------------------------------------------------------
 
-    def _may_poll(self) -> bool:
-        if self._polling or self._claiming or self._draining.is_set():
-            return False
-        if self._settings.once and (self._polled or self._settling):
-            return False
-        limit = self._settings.max_concurrency
-        return limit is None or len(self._runs) < limit
-
-    def _begin_poll(self) -> None:
-        # The first one does not wait: it shows at once whether URL and token are good.
-        wait = WAIT_SECONDS if self._polled and not self._settings.once else 0.0
-        self._polling = True
-        self._spawn("poll", lambda: self._inbox.put(self._poll(wait)))
-
-    def _poll(self, wait: float) -> _Message:
-        began = time.monotonic()
-        try:
-            return _Polled(self._api.poll(wait), time.monotonic() - began)
-        except ApiError as error:
-            return _PollFailed(error)
-        except Exception as error:
-            log.exception("the poll failed")
-            return _PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
-
-    def _take(self, polled: _Polled) -> None:
-        self._backoff.reset()
-        self._outage.answered()
-        self._check_clock()
-        first, self._polled = not self._polled, True
-        if first:
-            log.info("connected to %s", self._api.url)
-        now = time.monotonic()
+    def _take(self, polled: Polled) -> None:
         fresh = [run for run in polled.runs if run.id not in self._runs]
-        if fresh or first:
-            self._poll_at = now
-        else:
-            self._poll_at = now + max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
+        self._poller.answered(polled, news=bool(fresh))
+        if self._draining.is_set():
+            return
         for assigned in fresh:
-            limit = self._settings.max_concurrency
-            if limit is not None and len(self._runs) >= limit:
-                break
-            if not self._draining.is_set():
+            if self._has_room():
                 self._begin_run(assigned)
-        self._settle_unanswered()
-
-    def _settle_unanswered(self) -> None:
         for held in self._unanswered.values():
             self._settle(
                 partial(recovery.settle_claim, self._api, self._journal, held, self._leaving.wait)
             )
         self._unanswered = {}
-
-    def _on_poll_failure(self, error: ApiError) -> None:
-        # Once the API has answered, another page in its place passes, as a proxy's would.
-        if isinstance(error, Unavailable) or (self._polled and isinstance(error, NotOurApi)):
-            self._outage.failed(error)
-            self._poll_at = time.monotonic() + self._backoff.next_delay(error.retry_after)
-        else:
-            self._fail(error)
-
-    def _check_clock(self) -> None:
-        offset = self._api.clock_offset
-        if offset is not None and abs(offset) > CLOCK_TOLERANCE_SECONDS and not self._clock_warned:
-            self._clock_warned = True
-            direction = "behind" if offset > 0 else "ahead of"
-            log.warning(
-                "this machine's clock is %.0f s %s the API's; set it right", abs(offset), direction
-            )
-
-    # --- Runs ------------------------------------------------------------------------------------
 
     def _begin_run(self, assigned: AssignedRun) -> None:
         # A claim that was never answered is repeated with its own id.
@@ -264,11 +203,11 @@ class Loop:
         run = Run(assigned, held.claim_id if held else uuid4().hex, self._surroundings)
         self._runs[assigned.id] = run
         self._claiming.add(assigned.id)
-        self._spawn(f"run {assigned.id}", lambda: self._in_thread(run, run.live))
+        run_in_background(f"run {assigned.id}", lambda: self._in_thread(run, run.live))
 
     def _settle(self, work: Callable[[], None]) -> None:
         self._settling += 1
-        self._spawn("settle", lambda: self._in_thread(None, work))
+        run_in_background("settle", lambda: self._in_thread(None, work))
 
     def _in_thread(self, run: Run | None, work: Callable[[], None]) -> None:
         error: ApiError | None = None
@@ -277,7 +216,8 @@ class Loop:
         except ApiError as caught:
             error = caught
         except GaveUp:
-            pass
+            # Unanswered: what is on disk tells the next start to find out.
+            log.info("left to the next start: %s", run.assigned.id if run else "older runs")
         except OSError as caught:
             log.error("the worker's files can't be written: %s", caught)
         except Exception:
@@ -292,38 +232,31 @@ class Loop:
             self._runs.pop(ended.run.assigned.id, None)
             self._claiming.discard(ended.run.assigned.id)
             if not ended.run.claimed:
-                pause = time.monotonic() + jittered(UNCLAIMED_PAUSE_SECONDS)
-                self._poll_at = max(self._poll_at, pause)
+                self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         if ended.error is not None:
             self._fail(ended.error)
 
-    @staticmethod
-    def _spawn(name: str, work: Callable[[], None]) -> None:
-        # Daemons: none of them may keep a worker from leaving in time.
-        threading.Thread(target=work, name=name, daemon=True).start()
-
     # --- Stopping --------------------------------------------------------------------------------
 
-    def _on_stop_signal(self, number: int) -> None:
-        name = signal.Signals(number).name
+    def _on_stop_signal(self, name: str) -> None:
         if self._draining.is_set():
             log.warning("%s again: stopping at once", name)
             self._stop_at = time.monotonic()
-        else:
-            if self._runs:
-                log.info("%s: up to %g s for what is in hand", name, self._settings.drain_seconds)
-            else:
-                log.info("%s: stopping", name)
+        elif self._runs:
+            log.info("%s: up to %g s for what is in hand", name, self._settings.drain_seconds)
             self._drain(self._settings.drain_seconds)
+        else:
+            log.info("%s: stopping", name)
+            self._drain(0.0)
 
     def _drain(self, seconds: float) -> None:
         self._draining.set()
-        self._stop_at = min(self._stop_at, time.monotonic() + seconds)
+        self._stop_at = time.monotonic() + seconds
         self._leave_at = self._stop_at + LEAVE_SECONDS
 
     def _stop_all(self, reason: StopReason) -> None:
-        self._leave_at = min(self._leave_at, time.monotonic() + LEAVE_SECONDS)
-        self._stop_at = float("inf")
+        self._stop_at = NEVER
+        self._leave_at = time.monotonic() + LEAVE_SECONDS
         for run in self._runs.values():
             run.stop.request(reason)
 
@@ -331,10 +264,6 @@ class Loop:
         """The worker can't go on: end everything, and have `run()` say why."""
         if self._failure is None:
             self._failure = error
-            self._drain(0.0)
-            reason = (
-                StopReason.TOKEN_REFUSED
-                if isinstance(error, (TokenRefused, Refused))
-                else StopReason.SHUTDOWN
-            )
-            self._stop_all(reason)
+            self._draining.set()
+            dead = isinstance(error, (TokenRefused, Refused))
+            self._stop_all(StopReason.TOKEN_REFUSED if dead else StopReason.SHUTDOWN)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from pipedai_worker.numbers import number, whole
+from pipedai_worker.redact import Redactor
 from pipedai_worker.tokens import Tokens
 
 SHORT_MESSAGE_LENGTH = 500
@@ -27,7 +28,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run's end. Texts are redacted by whoever makes it; lengths are cut here."""
+    """One run's end. Its texts may hold secrets until `redacted()`; `body()` cuts them."""
 
     status: str
     fault_class: str = NONE
@@ -40,6 +41,16 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: float | None = None
+
+    def redacted(self, redactor: Redactor) -> Outcome:
+        """The same without secrets."""
+        return replace(
+            self,
+            short_message=redactor.redact(self.short_message),
+            error_message=redactor.redact(self.error_message),
+            session_id=redactor.redact(self.session_id or ""),
+            model=redactor.redact(self.model or ""),
+        )
 
     def body(self) -> dict[str, Any]:
         """The JSON object to report; what is not known is left out."""

@@ -35,6 +35,11 @@ class Ending:
     signal_name: str | None = None
 
     @property
+    def killed(self) -> bool:
+        """Whether its last words may be incomplete."""
+        return self.signal_name is not None or self.stopped_by is not None
+
+    @property
     def description(self) -> str:
         """For a person: `exited with code 3`, `was ended by SIGSEGV`."""
         if self.signal_name:

@@ -39,12 +39,6 @@ def clean_up(journal: Journal) -> dict[str, HeldRun]:
     return unanswered
 
 
-def report_spooled(api: Api, journal: Journal, wait: Callable[[float], bool]) -> None:
-    """Report every outcome on disk. Raises GaveUp and TokenRefused."""
-    for run_id, body in journal.outcomes().items():
-        report(api, journal, run_id, body, wait)
-
-
 def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float], bool]) -> None:
     """Repeat an unanswered claim; a run that is ours is handed back, since its secrets are gone.
 

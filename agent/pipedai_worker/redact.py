@@ -43,7 +43,7 @@ class Redactor:
         return self._pattern.sub(MARK, text)
 
     def redact_cut_off(self, text: str) -> str:
-        """`redact()` for a text that may end amid a secret, since its writer was killed."""
+        """`redact()` for a text that may end amid a secret."""
         text = self.redact(text)
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), _SHORTEST_DERIVED - 1, -1):
@@ -80,10 +80,10 @@ class RedactingStream:
         self._held = held[end:]
         return "".join(done)
 
-    def finish(self) -> str:
-        """What was still held back; a secret that was cut off is redacted too."""
+    def finish(self, *, cut_off: bool) -> str:
+        """What was still held back; `cut_off` says that it may end amid a secret."""
         rest, self._held = self._held, ""
-        return self._redactor.redact_cut_off(rest)
+        return self._redactor.redact_cut_off(rest) if cut_off else self._redactor.redact(rest)
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -59,17 +59,15 @@ class Run:
         # What must not come back in any text: the run's headers, and what claude logs in with.
         self._secrets = [*assigned.mcp_headers.values()]
         self._secrets += [os.environ.get(name, "") for name in around.executor.credentials]
+        self._redactor = Redactor(self._secrets)
 
     def live(self) -> None:
-        """All of it, in the calling thread. Raises TokenRefused, and OSError if the disk fails."""
+        """All of it, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
         run_id = self.assigned.id
         known_secrets.add(run_id, self._secrets)
         try:
             self._held = self._around.journal.hold(self._held)
             self._claim_and_execute()
-        except GaveUp:
-            # Unanswered: what is on disk tells the next start to find out.
-            log.info("run %s: left to the next start", run_id)
         finally:
             known_secrets.remove(run_id)
 
@@ -99,13 +97,15 @@ class Run:
                 self._report(outcome)
 
     def _report(self, outcome: Outcome) -> None:
-        body, run_id = outcome.body(), self.assigned.id
+        body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
+        journal = self._around.journal
         try:
-            self._around.journal.put_outcome(run_id, body)
+            journal.put_outcome(run_id, body)
+            journal.release(run_id)
         except OSError as error:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
-        self._around.journal.release(run_id)
-        report(self._around.api, self._around.journal, run_id, body, self._around.leaving)
+        report(self._around.api, journal, run_id, body, self._around.leaving)
+        journal.release(run_id)
 
     def _execute(self, state: dict[str, object]) -> Outcome | None:
         """The outcome to report, or None when the run is not ours any more."""
@@ -116,7 +116,10 @@ class Run:
         try:
             self._held = self._around.journal.update(self._held, phase=CLAIMED)
             self._start()
-            execution = self._execute_in_scratch()
+            if self.stop.reason is not None:
+                execution = Execution(Outcome(FAILED), self.stop.reason)
+            else:
+                execution = self._execute_in_scratch()
         except Refused as refused:
             log.warning("run %s not started: %s", self.assigned.id, refused)
             return None
@@ -172,7 +175,7 @@ class Run:
             directory=scratch.work,
             mcp_config=scratch.mcp_config,
             environment=environment,
-            redactor=Redactor(self._secrets),
+            redactor=self._redactor,
             should_stop=should_stop,
             term_grace=self._term_grace,
             launched=self._launched,

@@ -10,6 +10,8 @@ from typing import Any
 LONGEST_LINE_BYTES = 4 * 1024 * 1024
 # To what the strings of a longer line are cut, so that the rest of it can still be read.
 LONGEST_STRING_BYTES = 64 * 1024
+# In characters, of which one takes up to 12 bytes. A string that is shorter is whole.
+SHORTEST_CUT_STRING = LONGEST_STRING_BYTES // 12 - 1
 
 # The inside of a JSON string as far as its escapes are complete.
 _STRING_INSIDE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)

@@ -78,7 +78,9 @@ def test_the_longer_of_two_values_is_taken() -> None:
 def test_a_secret_that_is_cut_off_at_the_end_is_redacted() -> None:
     stream = RedactingStream(Redactor(["Bearer abcdefghijkl"]))
     assert stream.feed("the header is Bearer abcdefgh") == ""
-    assert stream.finish() == f"the header is {MARK}"
+    assert stream.finish(cut_off=True) == f"the header is {MARK}"
+    assert stream.feed("it is called Bearer") == ""
+    assert stream.finish(cut_off=False) == "it is called Bearer"
 
 
 @given(st.lists(st.integers(1, 9), max_size=40), st.text("ab", max_size=30))
@@ -90,5 +92,5 @@ def test_a_stream_says_the_same_however_it_is_cut(sizes: list[int], filler: str)
     for size in sizes:
         pieces.append(stream.feed(text[position : position + size]))
         position += size
-    pieces += [stream.feed(text[position:]), stream.finish()]
+    pieces += [stream.feed(text[position:]), stream.finish(cut_off=False)]
     assert "".join(pieces) == redactor.redact(text)

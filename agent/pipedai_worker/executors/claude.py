@@ -16,7 +16,7 @@ from pipedai_worker.mcp import SERVER_NAME
 from pipedai_worker.outcome import CLIENT, FAILED, INFRA, SUCCEEDED, Outcome
 from pipedai_worker.process import Ending
 from pipedai_worker.stopping import StopReason
-from pipedai_worker.stream import JsonLines
+from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
 
 # After its result, how long claude may take to end by itself.
 LINGER_SECONDS = 10.0
@@ -119,7 +119,9 @@ class _Watch:
         result = self._transcript.result
         if result is None:
             return self._without_result(ending)
-        text = self._redact(text_of(result))
+        text = text_of(result)
+        if len(text) >= SHORTEST_CUT_STRING:
+            text = self._job.redactor.redact_cut_off(text)
         if is_success(result):
             return replace(self._known(ending), status=SUCCEEDED, short_message=text)
         fault = judge(
@@ -133,7 +135,7 @@ class _Watch:
         else:
             sentence = f"Claude {ending.description} without a result."
         fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
-        return self._failed(ending, fault, self.stderr.finish())
+        return self._failed(ending, fault, self.stderr.finish(ending))
 
     def _failed(self, ending: Ending, fault: Fault, details: str) -> Outcome:
         sentence, now = fault.sentence, time.time()
@@ -158,9 +160,6 @@ class _Watch:
             tokens=transcript.tokens,
             cost_usd=transcript.cost_usd,
             num_turns=transcript.num_turns,
-            session_id=self._redact(transcript.session_id or ""),
-            model=self._redact(transcript.model or ""),
+            session_id=transcript.session_id,
+            model=transcript.model,
         )
-
-    def _redact(self, text: str) -> str:
-        return self._job.redactor.redact(text)

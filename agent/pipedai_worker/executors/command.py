@@ -45,7 +45,7 @@ class CommandExecutor:
             should_stop=job.should_stop,
             term_grace=job.term_grace,
         )
-        message, details = stdout.finish(), stderr.finish()
+        message, details = stdout.finish(ending), stderr.finish(ending)
         if ending.exit_code == 0:
             outcome = Outcome(SUCCEEDED, exit_code=0, short_message=message)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 
+from pipedai_worker.process import Ending
 from pipedai_worker.redact import RedactingStream, Redactor
 
 # Kept beside the length asked for: trailing blank lines are stripped.
@@ -24,10 +25,10 @@ class Tail:
         """Take the next piece of output."""
         self._keep(self._redacting.feed(self._decoder.decode(chunk)))
 
-    def finish(self) -> str:
-        """The last characters, now that all is told; whole lines, if something was cut off."""
+    def finish(self, ending: Ending) -> str:
+        """The last characters, now that all is told; whole lines, if something was left out."""
         self._keep(self._redacting.feed(self._decoder.decode(b"", final=True)))
-        self._keep(self._redacting.finish())
+        self._keep(self._redacting.finish(cut_off=ending.killed))
         text = self._kept.strip()
         if self._cut or len(text) > self._length:
             text = text[-self._length :]
