@@ -10,6 +10,7 @@ from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from pipedai.api.authentication import CHALLENGE
 from pipedai.api.errors import (
     INTERNAL,
     NOT_FOUND,
@@ -53,8 +54,8 @@ def _body(error: exceptions.APIException) -> JsonObject:
 
 def _headers(error: exceptions.APIException) -> dict[str, str]:
     headers = {}
-    if challenge := getattr(error, "auth_header", None):
-        headers["WWW-Authenticate"] = challenge
+    if error.status_code == status.HTTP_401_UNAUTHORIZED:
+        headers["WWW-Authenticate"] = CHALLENGE
     if (wait := getattr(error, "wait", None)) is not None:
         headers["Retry-After"] = str(math.ceil(wait))
     return headers
