@@ -10,7 +10,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
-from pipedai.api.authentication import CHALLENGE, RefuseTheRest
+from pipedai.api.authentication import RefuseTheRest
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.permissions import IsPublic
@@ -45,13 +45,15 @@ class ApiViewSet(ViewSet):
             return []
         return [*super().get_authenticators(), RefuseTheRest()]
 
-    def get_authenticate_header(self, request: Request) -> str:
-        """The challenge of every 401."""
-        return CHALLENGE
-
     def get_permissions(self) -> list[BasePermission]:
         """The one permission class of the action."""
         return [self.permissions[self.action]()]
+
+    def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
+        """Sets `self.action` from the URL's own table, where DRF would add one for OPTIONS."""
+        initialized = super().initialize_request(request, *args, **kwargs)
+        self.action = self.action_map.get(str(request.method).lower())
+        return initialized
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Everything that is checked before the action runs."""
