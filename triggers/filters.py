@@ -34,13 +34,13 @@ class EnvironmentRunFilters(RunFilters):
     triggerId = django_filters.UUIDFilter(field_name="trigger_id")
 
 
-def check_tenant_ids(environment_id: UUID, params: Any) -> None:
+def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
     """Raises Invalid if a filter names a worker or trigger that is not the environment's: a foreign
     one looks missing.
     """
     models: dict[str, Any] = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
     for name, model in models.items():
-        if value := params.get(name):
+        if value := filters.values.get(name):
             rows: QuerySet[Any] = model._default_manager.all()
             if not rows.filter(environment_id=environment_id, id=value).exists():
                 raise Invalid({name: ["No such id in this environment."]})

@@ -43,12 +43,11 @@ class EnvironmentTriggerViewSet(TenantViewSet):
 
     def list(self, request: Request, environment_id: UUID) -> Response:
         """GET /environments/:envId/triggers"""
-        rows = TriggerFilters.apply(
-            queries.triggers().filter(environment_id=environment_id), request
-        )
-        check_tenant_ids(environment_id, request.query_params)
+        rows = queries.triggers().filter(environment_id=environment_id)
+        filters = TriggerFilters.read(rows, request)
+        check_tenant_ids(environment_id, filters)
         paginator = KeysetPaginator()
-        page = queries.with_last_runs(paginator.paginate_queryset(rows, request, self))
+        page = queries.with_last_runs(paginator.paginate_queryset(filters.qs, request, self))
         return paginator.get_paginated_response(TriggerSerializer(page, many=True).data)
 
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -96,8 +95,8 @@ class TriggerViewSet(TenantViewSet):
 
     def runs(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id/runs"""
-        rows = RunFilters.apply(queries.runs().filter(trigger_id=trigger_id), request)
-        return _run_page(rows, request, self)
+        filters = RunFilters.read(queries.runs().filter(trigger_id=trigger_id), request)
+        return _run_page(filters.qs, request, self)
 
 
 class EnvironmentRunViewSet(TenantViewSet):
@@ -108,11 +107,10 @@ class EnvironmentRunViewSet(TenantViewSet):
 
     def list(self, request: Request, environment_id: UUID) -> Response:
         """GET /environments/:envId/runs"""
-        rows = EnvironmentRunFilters.apply(
-            queries.runs().filter(environment_id=environment_id), request
-        )
-        check_tenant_ids(environment_id, request.query_params)
-        return _run_page(rows, request, self)
+        rows = queries.runs().filter(environment_id=environment_id)
+        filters = EnvironmentRunFilters.read(rows, request)
+        check_tenant_ids(environment_id, filters)
+        return _run_page(filters.qs, request, self)
 
 
 class RunViewSet(TenantViewSet):

@@ -75,9 +75,10 @@ class EnvironmentWorkerViewSet(TenantViewSet):
 
     def list(self, request: Request, environment_id: UUID) -> Response:
         """GET /environments/:envId/workers"""
-        rows = WorkerFilters.apply(queries.workers().filter(environment_id=environment_id), request)
+        rows = queries.workers().filter(environment_id=environment_id)
+        filters = WorkerFilters.read(rows, request)
         paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
+        page = paginator.paginate_queryset(filters.qs, request, self)
         return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
 
 

@@ -1,7 +1,7 @@
 """Filters of lists, by django-filter: a malformed value is a field error, an unknown parameter is ignored (SPEC §2)."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import django_filters
 from django import forms
@@ -75,12 +75,19 @@ class ApiFilterSet(django_filters.FilterSet):
         return tuple(cls.base_filters)
 
     @classmethod
-    def apply(cls, queryset: QuerySet[Any], request: Request) -> QuerySet[Any]:
-        """The filtered rows. Raises Invalid with the bad parameters as fields."""
+    def read(cls, queryset: QuerySet[Any], request: Request) -> Self:
+        """The filters of a request: `qs` are the filtered rows, `values` what was asked for, by name.
+
+        Raises Invalid with the bad parameters as fields.
+        """
         filters = cls(data=request.query_params, queryset=queryset)
         if not filters.is_valid():
             raise Invalid(
                 {name: [str(m) for m in messages] for name, messages in filters.errors.items()}
             )
-        filtered: QuerySet[Any] = filters.qs
-        return filtered
+        return filters
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The valid value of each parameter; None or empty for one that was not sent."""
+        return dict(self.form.cleaned_data)
