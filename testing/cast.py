@@ -40,9 +40,7 @@ class Cast:
 
     def client(self, user: User) -> APIClient:
         """A browser with the user's session cookie."""
-        client = APIClient()
-        client.cookies[AUTH_COOKIE] = session_cookie(user)
-        return client
+        return browser(session_cookie(user))
 
     def key_client(self, role: str = "operator") -> APIClient:
         """An external system with a new pwk_ key of `environment`."""
@@ -115,9 +113,23 @@ def register(token: str, hostname: str, *, max_concurrency: int = 1) -> Register
     return register_worker(token=token, values=values, actor=TEST_ACTOR)
 
 
+class JSONClient(APIClient):
+    """Sends JSON unless told otherwise."""
+
+    default_format = "json"
+
+
+def browser(cookie: str | None = None) -> APIClient:
+    """A client that sends this session cookie; without one it is nobody, until it logs in."""
+    client = JSONClient()
+    if cookie is not None:
+        client.cookies[AUTH_COOKIE] = cookie
+    return client
+
+
 def bearer(token: str) -> APIClient:
     """A client that sends the token."""
-    client = APIClient()
+    client = JSONClient()
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
     return client
 

@@ -1,0 +1,47 @@
+"""How the `auth_token` cookie is set."""
+
+import pytest
+
+from accounts import cookies
+from accounts.factories import PASSWORD, UserFactory
+from testing.cast import browser
+
+pytestmark = pytest.mark.django_db
+
+CREDENTIALS = {"email": "ada@example.com", "password": PASSWORD}
+
+
+@pytest.fixture(params=["register", "login"])
+def cookie(request):
+    """Sends the request, as a function; the cookie that it is answered with."""
+    if request.param == "login":
+        UserFactory(email="ada@example.com")
+
+    def send():
+        response = browser().post(f"/api/v1/auth/{request.param}", CREDENTIALS)
+        return response.cookies["auth_token"]
+
+    return send
+
+
+def test_scripts_cannot_read_it_and_other_sites_do_not_send_it(cookie):
+    attributes = {name: value for name, value in cookie().items() if value != ""}
+    del attributes["expires"]
+    assert attributes == {
+        "httponly": True,
+        "max-age": 7 * 24 * 3600,
+        "path": "/",
+        "samesite": "Lax",
+    }
+
+
+def test_in_production_it_goes_over_https_alone(cookie, settings):
+    settings.PRODUCTION = True
+    assert cookie()["secure"] is True
+
+
+def test_it_goes_over_https_alone_if_other_sites_may_send_it(cookie, settings, monkeypatch):
+    settings.COOKIE_SAMESITE = "None"
+    monkeypatch.setattr(cookies, "_SAME_SITE", "None")
+    sent = cookie()
+    assert (sent["secure"], sent["samesite"]) == (True, "None")

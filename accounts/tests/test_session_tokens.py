@@ -1,0 +1,133 @@
+"""The JWT in the cookie: what it says, which ones count, that nothing stores it."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts.factories import UserFactory
+from accounts.session_tokens import BadSessionToken, SessionClaims, _signing_key, issue, verify
+from pipedai.ids import new_id
+from testing.cast import browser, session_cookie
+from testing.tables import columns_with
+
+USER, SESSION = new_id(), new_id()
+CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
+
+
+def sign(settings, claims, *, key=None, algorithm="HS256"):
+    return jwt.encode(claims, key or _signing_key(settings.SECRET_KEY), algorithm=algorithm)
+
+
+@pytest.fixture
+def claims():
+    return jwt.decode(issue(USER, SESSION), options={"verify_signature": False})
+
+
+def test_it_names_the_user_and_the_session():
+    assert verify(issue(USER, SESSION)) == SessionClaims(USER, SESSION)
+
+
+def test_it_says_what_it_is_for_and_until_when(claims):
+    assert set(claims) == {*CLAIMS, "iat"}
+    assert (claims["typ"], claims["aud"]) == ("session", "pipedai-api")
+    assert (UUID(claims["sub"]), UUID(claims["sid"])) == (USER, SESSION)
+    assert claims["exp"] - claims["iat"] == 7 * 24 * 3600
+
+
+def test_two_for_one_session_differ():
+    assert issue(USER, SESSION) != issue(USER, SESSION)
+
+
+def test_what_it_says_signed_with_our_key_counts(claims, settings):
+    assert verify(sign(settings, claims)) == SessionClaims(USER, SESSION)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_each_claim_is_required(claims, settings, name):
+    del claims[name]
+    with pytest.raises(BadSessionToken):
+        verify(sign(settings, claims))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("typ", "access"),
+        ("aud", "another-api"),
+        ("aud", None),
+        ("exp", 1),
+        ("exp", "soon"),
+        ("sub", "ada"),
+        ("sub", 5),
+        ("sub", None),
+        ("sid", "1"),
+        ("sid", None),
+        ("sid", [str(SESSION)]),
+    ],
+)
+def test_a_wrong_claim_is_refused(claims, settings, name, value):
+    with pytest.raises(BadSessionToken):
+        verify(sign(settings, {**claims, name: value}))
+
+
+def test_it_ends_after_seven_days(claims, settings):
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    with pytest.raises(BadSessionToken):
+        verify(sign(settings, {**claims, "exp": past}))
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_no_other_algorithm_counts_even_with_our_key(claims, settings, algorithm):
+    with pytest.raises(BadSessionToken):
+        verify(sign(settings, claims, algorithm=algorithm))
+
+
+def test_an_unsigned_one_is_refused(claims):
+    with pytest.raises(BadSessionToken):
+        verify(jwt.encode(claims, None, algorithm="none"))
+
+
+def test_the_secret_key_itself_signs_nothing(claims, settings):
+    with pytest.raises(BadSessionToken):
+        verify(sign(settings, claims, key=settings.SECRET_KEY))
+
+
+def test_any_change_to_what_was_signed_is_refused(claims):
+    header, _, signature = issue(USER, SESSION).split(".")
+    forged = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    with pytest.raises(BadSessionToken):
+        verify(f"{header}.{forged}.{signature}")
+
+
+@given(st.text(max_size=200))
+def test_garbage_is_refused(text):
+    with pytest.raises(BadSessionToken):
+        verify(text)
+
+
+def test_rotating_the_secret_key_logs_nobody_out(settings):
+    old = issue(USER, SESSION)
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "the next secret key, as long as any that an operator would choose"
+    assert verify(old) == verify(issue(USER, SESSION)) == SessionClaims(USER, SESSION)
+
+
+def test_a_key_that_is_no_fallback_any_more_verifies_nothing(settings):
+    old = issue(USER, SESSION)
+    settings.SECRET_KEY = "the next secret key, as long as any that an operator would choose"
+    with pytest.raises(BadSessionToken):
+        verify(old)
+
+
+@pytest.mark.django_db
+def test_nothing_stores_it():
+    cookie = session_cookie(UserFactory())
+    assert browser(cookie).get("/api/v1/auth/me").status_code == 200
+    jti = jwt.decode(cookie, options={"verify_signature": False})["jti"]
+    assert columns_with(cookie, cookie.rpartition(".")[2], jti) == []

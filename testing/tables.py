@@ -1,0 +1,40 @@
+"""Looks at the whole database: what is in it, and where in it something can be found."""
+
+from collections import Counter
+
+from django.db import connection
+
+
+def contents() -> dict[str, Counter[str]]:
+    """Every row of every table, as text."""
+    with connection.cursor() as cursor:
+        return {table: _rows(cursor, table) for table in connection.introspection.table_names()}
+
+
+def columns_with(*needles: str) -> list[str]:
+    """The columns, as `table.column`, in which one of these strings can be read: as text or as bytes."""
+    found = []
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names():
+            cursor.execute(
+                "SELECT column_name, data_type FROM information_schema.columns"
+                " WHERE table_schema = current_schema() AND table_name = %s",
+                [table],
+            )
+            for column, kind in cursor.fetchall():
+                value = (
+                    f'"{column}"' if kind == "bytea" else f"convert_to(\"{column}\"::text, 'UTF8')"
+                )
+                cursor.execute(
+                    f'SELECT EXISTS (SELECT FROM "{table}", unnest(%s::text[]) needle'  # noqa: S608
+                    f" WHERE position(convert_to(needle, 'UTF8') in {value}) > 0)",
+                    [list(needles)],
+                )
+                if cursor.fetchone() == (True,):
+                    found.append(f"{table}.{column}")
+    return found
+
+
+def _rows(cursor, table: str) -> Counter[str]:  # type: ignore[no-untyped-def]
+    cursor.execute(f'SELECT t::text FROM "{table}" t')  # noqa: S608
+    return Counter(row for (row,) in cursor.fetchall())
