@@ -161,14 +161,26 @@ def test_runs_that_cannot_be_read_are_left_out(api: FakeApi, workers: Workers) -
     assert "6 of the runs handed out can't be read" in worker.log
 
 
-def test_a_full_disk_takes_no_run_and_the_worker_goes_on(api: FakeApi, workers: Workers) -> None:
-    workers.start("--once").wait()
-    held = workers.state / "held"
-    held.rmdir()
-    held.write_text("no directory any more")
+def test_a_state_directory_that_cannot_be_used_is_said_at_once(workers: Workers) -> None:
+    workers.state.parent.mkdir(parents=True)
+    workers.state.write_text("no directory")
     worker = workers.start("--once")
     assert worker.wait() == 2
     assert "can't be used" in worker.log
+
+
+def test_a_disk_that_fails_claims_no_run_and_the_worker_goes_on(
+    api: FakeApi, workers: Workers
+) -> None:
+    worker = workers.start()
+    api.until(lambda: api.count("poll") >= 2)
+    held = workers.state / "held"
+    held.rmdir()
+    run = api.add()
+    worker.until_logged("the worker's files can't be written")
+    assert api.count("claim") == 0
+    held.mkdir()
+    assert api.until_ended(run)["status"] == "succeeded"
 
 
 def test_a_program_that_is_not_there_is_handed_back(api: FakeApi, workers: Workers) -> None:

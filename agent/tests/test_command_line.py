@@ -1,0 +1,250 @@
+"""The command line as an operator and the host client use it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipedai_worker import __version__
+
+from .conftest import AGENT, Workers
+from .fake_api import DROP, FakeApi
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = AGENT.parent
+
+
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_the_version_is_a_semver_on_stdout(workers: Workers, argument: str) -> None:
+    worker = workers.execute(argument)
+    assert worker.wait() == 0
+    assert worker.log == f"{__version__}\n"
+
+
+def test_no_command_prints_help(workers: Workers) -> None:
+    worker = workers.execute()
+    assert worker.wait() == 2
+    assert "register" in worker.log
+
+
+def test_registering_writes_a_private_file(api: FakeApi, workers: Workers, url: str) -> None:
+    token = api.registration_token
+    worker = workers.execute(
+        *("register", "--token", token, "--api-url", f"{url}/api/v1/", "--config", "new/w.json"),
+        *("--hostname", "box", "--label", "The box", "--max-concurrency", "3"),
+        AUTH_MODE="api-key",
+    )
+    assert worker.wait() == 0
+    path = workers.directory / "new" / "w.json"
+    written = json.loads(path.read_text())
+    assert set(written) == {"workerId", "workerToken", "apiUrl", "workspaceId", "isPool"}
+    assert (written["workerId"], written["apiUrl"]) == (api.worker_id, url)
+    assert written["isPool"] is False
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    ((kind, _, body),) = api.calls
+    assert kind == "register"
+    assert body.pop("os")
+    assert body == {
+        "token": token,
+        "hostname": "box",
+        "label": "The box",
+        "version": __version__,
+        "authMode": "api_key",
+        "maxConcurrency": 3,
+    }
+    assert token not in worker.log
+    assert api.worker_token not in worker.log
+
+
+def test_the_token_may_come_from_the_environment(api: FakeApi, workers: Workers, url: str) -> None:
+    worker = workers.execute(
+        *("register", "--api-url", url, "--config", "w.json"),
+        PIPEDAI_REGISTRATION_TOKEN=api.registration_token,
+    )
+    assert worker.wait() == 0
+
+
+def test_a_used_token_is_said_to_be_refused(api: FakeApi, workers: Workers, url: str) -> None:
+    token, api.registration_token = api.registration_token, "another"
+    worker = workers.execute("register", "--token", token, "--api-url", url, "--config", "w.json")
+    assert worker.wait() == 3
+    assert "mint a new one" in worker.log
+    assert token not in worker.log
+    assert not (workers.directory / "w.json").exists()
+
+
+def test_a_lost_answer_to_a_registration_is_not_asked_for_again(
+    api: FakeApi, workers: Workers, url: str
+) -> None:
+    api.fail("register", DROP)
+    worker = workers.execute(
+        *("register", "--token", api.registration_token, "--api-url", url, "--config", "w.json")
+    )
+    assert worker.wait() == 1
+    assert "The token may be used up" in worker.log
+    assert api.count("register") == 1
+
+
+def test_a_busy_api_is_asked_again_to_register(api: FakeApi, workers: Workers, url: str) -> None:
+    api.fail("register", 429, headers={"Retry-After": "1"})
+    worker = workers.execute(
+        *("register", "--token", api.registration_token, "--api-url", url, "--config", "w.json")
+    )
+    assert worker.wait() == 0
+
+
+def test_nothing_is_sent_when_the_file_could_not_be_written(
+    api: FakeApi, workers: Workers, url: str
+) -> None:
+    (workers.directory / "file").touch()
+    worker = workers.execute(
+        *("register", "--token", api.registration_token, "--api-url", url),
+        *("--config", "file/w.json"),
+    )
+    assert worker.wait() == 2
+    assert "can't be written" in worker.log
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["register", "--api-url", "https://a.example"], "Give the registration token"),
+        (["register", "--token", "x", "--api-url", "ftp://a"], "must begin with https://"),
+        (["register", "--token", "x", "--api-url", "https://u:p@a"], "no user, query or fragment"),
+        (["run", "--config", "none.json"], "There is no none.json"),
+        (["run", "--config", "list.json"], "is not a worker's configuration"),
+        (["run", "--config", "pool.json"], "pool worker"),
+        (["run", "--config", "empty.json"], "has no workerId"),
+        (["run", "--config", "worker.json", "--command", ""], "names no program"),
+        (["run", "--config", "worker.json", "--command", "'"], "can't be read"),
+        (["run", "--config", "worker.json", "--ca-file", "none.pem"], "--ca-file can't be used"),
+        (["run", "--config", "worker.json", "--max-concurrency", "0"], "1 or more"),
+        (["run", "--config", "worker.json", "--drain-seconds", "-1"], "number of seconds"),
+        (["run", "--config", "worker.json", "--stand-in", "--command", "x"], "not allowed with"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(
+    workers: Workers, arguments: list[str], sentence: str
+) -> None:
+    for name, content in (("list", "[]"), ("pool", '{"isPool": true}'), ("empty", "{}")):
+        (workers.directory / f"{name}.json").write_text(content)
+    worker = workers.execute(*arguments)
+    assert worker.wait() == 2
+    assert sentence in worker.log
+    assert "Traceback" not in worker.log
+
+
+def test_once_with_nothing_due_ends_at_once(workers: Workers) -> None:
+    assert workers.start("--once").wait() == 0
+
+
+def test_once_executes_what_is_due_and_ends(api: FakeApi, workers: Workers) -> None:
+    api.capacity = 2
+    runs = [api.add(), api.add()]
+    assert workers.start("--once").wait() == 0
+    assert [run.status for run in runs] == ["succeeded", "succeeded"]
+
+
+def test_logs_can_be_json(api: FakeApi, workers: Workers) -> None:
+    api.add()
+    worker = workers.start("--once", "--json-logs")
+    assert worker.wait() == 0
+    lines = [json.loads(line) for line in worker.log.splitlines()]
+    assert {frozenset(line) for line in lines} == {frozenset({"time", "level", "message"})}
+    assert lines[0]["message"].startswith("connected to")
+
+
+def test_a_configuration_that_others_can_read_is_warned_about(workers: Workers) -> None:
+    workers.config_path.chmod(0o644)
+    worker = workers.start("--once")
+    assert worker.wait() == 0
+    assert "chmod 600" in worker.log
+
+
+def test_doctor_passes_on_a_sound_machine(api: FakeApi, workers: Workers) -> None:
+    worker = workers.execute(
+        "doctor", "--config", "worker.json", "--stand-in", CLAUDE_CODE_OAUTH_TOKEN="x"
+    )
+    assert worker.wait() == 0
+    assert worker.log.count("pass  ") == 7
+    assert "stand-in" in worker.log
+    assert api.count("poll") == 0
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(api: FakeApi, workers: Workers) -> None:
+    workers.config_path.chmod(0o640)
+    api.worker_token = "another"
+    worker = workers.execute(
+        *("doctor", "--config", "worker.json", "--claude", "none", "--auth-mode", "api_key")
+    )
+    assert worker.wait() == 1
+    for name in ("file permissions", "worker token", "claude on PATH", "authentication"):
+        assert f"FAIL  {name}: " in worker.log
+    assert "4 of the checks failed" in worker.log
+
+
+def test_the_stand_in_explains_itself() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "pipedai_worker.standin", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=AGENT,
+    )
+    assert "standin: rate-limit" in shown.stdout
+
+
+def test_manage_py_runworker_registers_once_and_runs(
+    api: FakeApi, workers: Workers, url: str
+) -> None:
+    def runworker() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *(sys.executable, "manage.py", "runworker", "--once", "--stand-in"),
+                *("--api-url", url, "--config", str(workers.directory / "demo.json")),
+            ],
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(workers.directory),
+                "PIPEDAI_REGISTRATION_TOKEN": token,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+        )
+
+    token = api.registration_token
+    for _ in range(2):
+        run = api.add()
+        done = runworker()
+        assert (done.returncode, run.status) == (0, "succeeded"), done.stderr
+    assert api.count("register") == 1
+    api.worker_token = "another"
+    assert runworker().returncode == 3
+
+
+def test_no_module_of_the_worker_imports_django_or_the_service() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-c", "import pipedai_worker.cli, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=AGENT,
+    )
+    roots = {name.partition(".")[0] for name in listed.stdout.split()}
+    assert not roots & {"django", "pipedai", "accounts", "workspaces", "triggers", "workers"}
+
+
+def test_every_module_is_python_3_9() -> None:
+    for path in Path(AGENT / "pipedai_worker").rglob("*.py"):
+        ast.parse(path.read_text(), feature_version=(3, 9))
