@@ -1,0 +1,81 @@
+"""Runs calls against each other on real connections, all at once or in an order that locks decide."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from django.db import connection, connections
+
+from pipedai.api.errors import ApiError
+from pipedai.sql import fetch_one
+
+T = TypeVar("T")
+
+_WAIT_SECONDS = 30.0
+
+
+def at_once(*calls: Callable[[], T]) -> list[T | ApiError]:
+    """Runs the calls at the same moment, each in a thread with a connection of its own.
+
+    What each returned, in their order; an ApiError that one raised is its answer. Anything else
+    that is raised (a deadlock, a broken constraint) is raised here.
+    """
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], T]) -> T | ApiError:
+        try:
+            connection.ensure_connection()
+            barrier.wait(_WAIT_SECONDS)
+            return call()
+        except ApiError as refusal:
+            return refusal
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+class Started(Generic[T]):
+    """A call under way in a thread with a connection of its own."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._backend: Future[int] = Future()
+        self._answer: Future[T] = Future()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def wait_until_blocked(self) -> None:
+        """Returns once the call waits for a lock that somebody else holds; fails if it ends before."""
+        backend = self._backend.result(_WAIT_SECONDS)
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not self._is_blocked(backend):
+            assert not self._answer.done(), "the call waited for nobody"
+            assert time.monotonic() < deadline, "the call is neither done nor blocked"
+            time.sleep(0.005)
+
+    def answer(self) -> T | ApiError:
+        """What the call returned, once it is done, or the ApiError that it raised."""
+        try:
+            return self._answer.result(_WAIT_SECONDS)
+        except ApiError as refusal:
+            return refusal
+
+    def _run(self) -> None:
+        try:
+            connection.ensure_connection()
+            self._backend.set_result(connection.connection.info.backend_pid)
+            self._answer.set_result(self._call())
+        except BaseException as error:
+            self._answer.set_exception(error)
+        finally:
+            connections.close_all()
+
+    @staticmethod
+    def _is_blocked(backend: int) -> bool:
+        row = fetch_one(
+            "SELECT cardinality(pg_blocking_pids(%(pid)s)) > 0 AS blocked", {"pid": backend}
+        )
+        return row is not None and bool(row["blocked"])

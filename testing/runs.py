@@ -1,0 +1,210 @@
+"""Runs of the cast's, moved through the real lifecycle by a clock that stands still until told."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from audit.models import AuditEntry
+from pipedai.events import Actor
+from pipedai.sql import Row, fetch_one
+from testing.cast import Cast
+from triggers import lifecycle
+from triggers.models import Delivery, Run, RunText
+from triggers.states import Source
+from workers.models import Worker
+from workers.serializers import CompleteBody, as_reported, outcome_of
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+WEBHOOK_URL = "https://hooks.example/runs/done?key=1"
+
+USER = Actor("user")
+
+
+@dataclass
+class Runs:
+    """Runs of one trigger of the cast's, which has a webhook. Every verb happens at `now`.
+
+    Verbs are named as in the API and answer as the lifecycle does; they are the cast's worker's
+    unless told otherwise. What brings a run into a state (`running`, `lost`…) returns its id.
+    """
+
+    cast: Cast
+    trigger_id: UUID
+    now: datetime = NOON
+
+    @classmethod
+    def of(cls, cast: Cast, **trigger: Any) -> "Runs":
+        """Runs of a new trigger with these values."""
+        return cls(cast, cast.add_trigger(**{"webhook_url": WEBHOOK_URL, **trigger}))
+
+    def wait(self, **duration: float) -> datetime:
+        """Lets time pass, in the units of timedelta; the new time."""
+        self.now += timedelta(**duration)
+        return self.now
+
+    # --- Verbs
+
+    def queue(
+        self, *, payload: Any = None, source: Source = Source.MANUAL, trigger_id: UUID | None = None
+    ) -> UUID:
+        """A new run of the trigger."""
+        with transaction.atomic():
+            run: Row = lifecycle.queue_run(
+                trigger_id=trigger_id or self.trigger_id,
+                source=source,
+                actor=USER,
+                payload=payload,
+                now=self.now,
+            )
+        run_id: UUID = run["id"]
+        return run_id
+
+    def claim(
+        self, run_id: UUID, claim_id: str | None = "mine", *, worker_id: UUID | None = None
+    ) -> Row:
+        """Claims as the endpoint does: with the worker's capacity, under the lock of its row."""
+        worker_id = worker_id or self.cast.worker.worker_id
+        with transaction.atomic():
+            return lifecycle.claim_run(
+                worker_id=worker_id,
+                run_id=run_id,
+                claim_id=claim_id,
+                capacity=locked_capacity(worker_id),
+                actor=Actor("worker", worker_id),
+                now=self.now,
+            )
+
+    def start(self, run_id: UUID, *, worker_id: UUID | None = None) -> Row:
+        """Starts."""
+        return lifecycle.start_run(**self._by(worker_id), run_id=run_id, now=self.now)
+
+    def heartbeat(self, run_id: UUID, *, worker_id: UUID | None = None) -> Row:
+        """Beats."""
+        worker_id = worker_id or self.cast.worker.worker_id
+        return lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, now=self.now)
+
+    def complete(
+        self,
+        run_id: UUID,
+        status: str = "succeeded",
+        *,
+        worker_id: UUID | None = None,
+        **report: Any,
+    ) -> Row:
+        """Completes with what a worker would send, by the API's names (`faultClass="infra"`)."""
+        body = CompleteBody(data={"status": status, **report})
+        body.is_valid(raise_exception=True)
+        values = dict(body.validated_data)
+        return lifecycle.complete_run(
+            **self._by(worker_id),
+            run_id=run_id,
+            outcome=outcome_of(values),
+            reported=as_reported(values),
+            now=self.now,
+        )
+
+    def cancel(self, run_id: UUID) -> Row:
+        """A user's cancel."""
+        return lifecycle.cancel_run(run_id=run_id, actor=USER, now=self.now)
+
+    def expire(self, *, limit: int = 100) -> int:
+        """What the scheduler does."""
+        return lifecycle.expire_runs(limit=limit, now=self.now)
+
+    # --- Ways into a state
+
+    def claimed(
+        self, *, claim_id: str | None = "mine", worker_id: UUID | None = None, **queue: Any
+    ) -> UUID:
+        """A claimed run."""
+        run_id = self.queue(**queue)
+        self.claim(run_id, claim_id, worker_id=worker_id)
+        return run_id
+
+    def running(self, *, worker_id: UUID | None = None, **queue: Any) -> UUID:
+        """A run that its worker executes."""
+        run_id = self.claimed(worker_id=worker_id, **queue)
+        self.start(run_id, worker_id=worker_id)
+        return run_id
+
+    def ended(self, status: str = "succeeded", *, payload: Any = None, **report: Any) -> UUID:
+        """A run that its worker ended."""
+        run_id = self.running(payload=payload)
+        self.complete(run_id, status, **report)
+        return run_id
+
+    def lost(self, run_id: UUID | None = None) -> UUID:
+        """A run (a running one, unless it is given) whose lease has run out."""
+        run_id = run_id or self.running()
+        self.now = self.stored(run_id)["lease_expires_at"]
+        self.expire()
+        return run_id
+
+    def overdue(self, run_id: UUID | None = None, *, worker_id: UUID | None = None) -> UUID:
+        """A run (a running one, unless it is given) that kept its lease, but not its deadline."""
+        run_id = run_id or self.running(worker_id=worker_id)
+        deadline = self.stored(run_id)["deadline_at"]
+        self.now = deadline - timedelta(seconds=1)
+        self.heartbeat(run_id, worker_id=worker_id)
+        self.now = deadline
+        self.expire()
+        return run_id
+
+    def claimed_retry_of(self, run_id: UUID) -> UUID:
+        """The retry of a run, claimed once it is due."""
+        retry = self.retry_of(run_id)
+        assert retry is not None
+        self.now = max(self.now, retry["available_at"])
+        self.claim(retry["id"])
+        retry_id: UUID = retry["id"]
+        return retry_id
+
+    # --- What there is
+
+    def stored(self, run_id: UUID) -> Row:
+        """The whole run as it lies in the database, with its long text."""
+        run = dict(Run.objects.values().get(id=run_id))
+        text = RunText.objects.filter(run_id=run_id).values().first()
+        return run | (text or dict.fromkeys(_TEXT_COLUMNS))
+
+    def retry_of(self, run_id: UUID) -> Row | None:
+        """The whole run that retries this one."""
+        retry_id = Run.objects.filter(retry_of_id=run_id).values_list("id", flat=True).first()
+        return self.stored(retry_id) if retry_id else None
+
+    def deliveries(self, run_id: UUID) -> list[Row]:
+        """The deliveries of a run, oldest first."""
+        return [dict(row) for row in Delivery.objects.filter(run_id=run_id).order_by("id").values()]
+
+    def audited(self, run_id: UUID) -> list[AuditEntry]:
+        """What the audit log tells of a run, oldest first."""
+        return list(AuditEntry.objects.filter(target_id=run_id).order_by("created_at", "id"))
+
+    def actions(self, run_id: UUID) -> list[str]:
+        """The actions alone."""
+        return [entry.action for entry in self.audited(run_id)]
+
+    def _by(self, worker_id: UUID | None) -> dict[str, Any]:
+        worker_id = worker_id or self.cast.worker.worker_id
+        return {"worker_id": worker_id, "actor": Actor("worker", worker_id)}
+
+
+_TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result")
+
+
+def locked_capacity(worker_id: UUID) -> int:
+    """How many runs a worker may hold, its row locked until the transaction ends: 0 if disabled."""
+    row = fetch_one(
+        "SELECT max_concurrency, disabled_at FROM worker WHERE id = %(id)s FOR NO KEY UPDATE",
+        {"id": worker_id},
+    )
+    assert row is not None
+    return 0 if row["disabled_at"] else int(row["max_concurrency"])
+
+
+def allow(worker_id: UUID, max_concurrency: int) -> None:
+    """Sets how many runs a worker may hold."""
+    Worker.objects.filter(id=worker_id).update(max_concurrency=max_concurrency)
