@@ -52,7 +52,7 @@ class ApiViewSet(ViewSet):
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         """Sets `self.action` from the URL's own table, where DRF would add one for OPTIONS."""
         initialized = super().initialize_request(request, *args, **kwargs)
-        self.action = self.action_map.get(str(request.method).lower())
+        self.action = self.action_map.get(str(request.method).lower())  # type: ignore[assignment]
         return initialized
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
