@@ -76,13 +76,13 @@ class Cast:
 
 def make_cast() -> Cast:
     """The cast, made through the services."""
-    people = {role: UserFactory(name=role.value) for role in Role}
+    people = {role: UserFactory.create(name=role.value) for role in Role}
     owner = people[Role.OWNER]
     workspace, environment = _environment_of(owner, "production")
     for role, user in people.items():
         if role is not Role.OWNER:
             Membership.objects.create(environment=environment, user=user, role=role.value)
-    stranger = UserFactory(name="stranger")
+    stranger = UserFactory.create(name="stranger")
     _, strange_environment = _environment_of(stranger, "strange")
     cast = Cast(
         workspace=workspace,
@@ -93,7 +93,7 @@ def make_cast() -> Cast:
         viewer=people[Role.VIEWER],
         stranger=stranger,
         strange_environment=strange_environment,
-        worker=None,  # type: ignore[arg-type] - set below
+        worker=None,  # type: ignore[arg-type]  # set below
         trigger_id=None,  # type: ignore[arg-type]
     )
     cast.worker = cast.register("host-1")

@@ -15,7 +15,7 @@ CREDENTIALS = {"email": "ada@example.com", "password": PASSWORD}
 def cookie(request):
     """Sends the request, as a function; the cookie that it is answered with."""
     if request.param == "login":
-        UserFactory(email="ada@example.com")
+        UserFactory.create(email="ada@example.com")
 
     def send():
         response = browser().post(f"/api/v1/auth/{request.param}", CREDENTIALS)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def cookie():
-    return session_cookie(UserFactory())
+    return session_cookie(UserFactory.create())
 
 
 def test_it_answers_nothing_and_has_the_browser_forget(cookie):

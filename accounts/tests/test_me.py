@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def ada():
-    return UserFactory(email="ada@example.com", name="Ada")
+    return UserFactory.create(email="ada@example.com", name="Ada")
 
 
 def test_it_answers_the_user_of_the_session(ada):
@@ -62,7 +62,7 @@ def _deactivate(session):
 
 
 def _hand_to_another(session):
-    session.update(user=UserFactory())
+    session.update(user=UserFactory.create())
 
 
 @pytest.mark.parametrize("end", [_expire, _revoke, _delete, _deactivate, _hand_to_another])
@@ -77,5 +77,5 @@ def test_an_ended_session_is_401(ada, end):
 
 def test_the_session_of_one_user_is_not_anothers(ada):
     session_cookie(ada)
-    cookie = issue(UserFactory().id, Session.objects.get().id)
+    cookie = issue(UserFactory.create().id, Session.objects.get().id)
     assert browser(cookie).get(URL).status_code == 401

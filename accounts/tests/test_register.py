@@ -37,7 +37,7 @@ def test_the_address_is_kept_trimmed_and_in_lower_case():
 
 @pytest.mark.parametrize("spelling", ["ada@example.com", "ADA@Example.COM", " ada@example.com "])
 def test_a_taken_address_is_a_conflict_however_it_is_spelled(spelling):
-    UserFactory(email="ada@example.com")
+    UserFactory.create(email="ada@example.com")
     client = browser()
     response = client.post(URL, {**NEW, "email": spelling})
     assert response.status_code == 409

@@ -127,7 +127,7 @@ def test_a_key_that_is_no_fallback_any_more_verifies_nothing(settings):
 
 @pytest.mark.django_db
 def test_nothing_stores_it():
-    cookie = session_cookie(UserFactory())
+    cookie = session_cookie(UserFactory.create())
     assert browser(cookie).get("/api/v1/auth/me").status_code == 200
     jti = jwt.decode(cookie, options={"verify_signature": False})["jti"]
     assert columns_with(cookie, cookie.rpartition(".")[2], jti) == []
