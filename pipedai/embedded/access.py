@@ -17,7 +17,7 @@ def first_closed(user: User, path: Path) -> Path | None:
     if passes(user, "-x", path):
         return None
     way = (*reversed(path.parents), path)
-    return next(directory for directory in way if not passes(user, "-x", directory))
+    return next((directory for directory in way if not passes(user, "-x", directory)), path)
 
 
 def verify_private(directory: Path, owner: User) -> None:

@@ -60,7 +60,20 @@ class ClusterMaker:
                 draft.mkdir(mode=0o700)
                 if not maker.is_us:
                     os.chown(draft, maker.uid, maker.gid)
-            self._initdb(draft, maker)
+            self._initdb(
+                draft,
+                maker,
+                f"--username={passwords.SUPERUSER}",
+                "--auth=reject",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--no-instructions",
+                "--no-sync",
+                *tuning.as_arguments(tuning.DEFAULTS),
+            )
+            self._replace_access_rules(draft, maker)
             self._execute(
                 [
                     f"CREATE ROLE {passwords.APPLICATION} LOGIN CREATEDB",
@@ -70,35 +83,27 @@ class ClusterMaker:
                 draft,
                 maker,
             )
+            if not tuning.fast_unsafe():
+                self._initdb(draft, maker, "--sync-only")
             if maker != layout.server_user:
                 _hand_over(draft, layout.server_user)
             with explaining(f"make {layout.cluster}"):
                 draft.rename(layout.cluster)
+                _sync(layout.data_dir)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
 
-    def _initdb(self, draft: Path, maker: User) -> None:
-        made = run(
-            self.programs / "initdb",
-            f"--pgdata={draft}",
-            f"--username={passwords.SUPERUSER}",
-            "--auth=reject",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-            "--no-instructions",
-            *(["--no-sync"] if tuning.fast_unsafe() else []),
-            *tuning.as_arguments(tuning.DEFAULTS),
-            user=maker,
-            inherit=[self.start_lock],
-        )
-        self._verify_done(made)
-        # By its owner: root writes nothing into a directory of somebody else's.
-        rules = draft / "pg_hba.conf"
+    def _initdb(self, cluster: Path, user: User, *options: str) -> None:
+        program = self.programs / "initdb"
+        inherit = [self.start_lock]
+        self._verify_done(run(program, f"--pgdata={cluster}", *options, user=user, inherit=inherit))
+
+    def _replace_access_rules(self, cluster: Path, user: User) -> None:
+        """Demand a password of everyone; as `user`, for root must not write in others' places."""
+        rules = cluster / "pg_hba.conf"
         given = "local all all scram-sha-256\n"
-        self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=maker, stdin=given))
+        self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=user, stdin=given))
 
     def _execute(self, statements: list[str], cluster: Path, user: User) -> None:
         """Run statements, one a line, in single-user mode: without a server or a password."""
@@ -173,3 +178,12 @@ def _hand_over(draft: Path, owner: User) -> None:
         for _, directories, files, at in os.fwalk(draft):
             for name in (*directories, *files):
                 os.chown(name, owner.uid, owner.gid, dir_fd=at, follow_symlinks=False)
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in a directory on disk."""
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -10,6 +10,11 @@ from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 SUPERUSER = "postgres"
 APPLICATION = "pipedai"
 
+HOW_TO_RENEW = (
+    "restore it, or remove it and run `manage.py pg stop` and then `manage.py pg start`,"
+    " which makes new passwords"
+)
+
 
 def generate() -> dict[str, str]:
     """A new password of 256 bits for each role."""
@@ -35,12 +40,6 @@ def read(path: Path) -> dict[str, str] | None:
             return {role: str(kept[role]) for role in (SUPERUSER, APPLICATION)}
         except (ValueError, KeyError, TypeError):
             raise EmbeddedPostgresError(f"{path} is damaged: {HOW_TO_RENEW}.") from None
-
-
-HOW_TO_RENEW = (
-    "restore it, or remove it and run `manage.py pg stop` and then `manage.py pg start`,"
-    " which makes new passwords"
-)
 
 
 def write(path: Path, kept: dict[str, str]) -> None:

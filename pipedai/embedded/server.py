@@ -62,8 +62,9 @@ class EmbeddedPostgres:
 
     def stop(self) -> bool:
         """Stop the server, ending its sessions; False if none ran."""
-        if not self.layout.cluster.exists():
-            return False
+        with explaining(f"look into {self.layout.data_dir}"):
+            if not self.layout.cluster.exists():
+                return False
         self.layout.prepare_data_dir()
         with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS):
             began = time.monotonic()
@@ -81,8 +82,9 @@ class EmbeddedPostgres:
     def answers(self) -> bool:
         """Whether the server takes connections; asks it, without a password."""
         layout = self.layout
-        if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
-            return False
+        with explaining(f"look into {layout.data_dir}"):
+            if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
+                return False
         layout.verify_socket_dir()
         target = f"host={layout.socket_dir} port=5432 user=nobody connect_timeout=5"
         return Ping(PGconn.ping(target.encode())) == Ping.OK
@@ -180,8 +182,8 @@ class EmbeddedPostgres:
                 f"PostgreSQL is still recovering in {layout.cluster}: try again in a minute."
             )
         with explaining(f"read {layout.log}"):
-            said = layout.log.read_bytes()[written:].decode(errors="replace")
-        reason = Outcome(started.code, said or started.text).reason
+            said = layout.log.read_bytes()[written:] if layout.log.exists() else b""
+        reason = Outcome(started.code, said.decode(errors="replace") or started.text).reason
         raise EmbeddedPostgresError(f"PostgreSQL does not start in {layout.cluster}: {reason}.")
 
     def _pg_ctl_stop(self) -> None:
@@ -208,17 +210,23 @@ class EmbeddedPostgres:
 
     def _main_pid(self) -> int | None:
         """The process that pg_ctl would signal, if it is this server's and not only its number."""
-        try:
-            written = int(self.layout.pid_file.read_text().split("\n", 1)[0])
-        except (OSError, ValueError):
-            return None
-        return written if written in locks.server_pids(self.layout.cluster) else None
+        written = self._pid_file_lines()[0]
+        alive = locks.server_pids(self.layout.cluster)
+        return next((pid for pid in alive if str(pid) == written), None)
 
     def _lost_its_socket(self) -> bool:
         """Whether the server is ready, and cleaners of temporary files have cut it off."""
         if self._main_pid() is None or self.layout.socket.exists():
             return False
-        return self.layout.pid_file.read_text().rstrip().endswith("\nready")
+        return self._pid_file_lines()[-1] == "ready"
+
+    def _pid_file_lines(self) -> list[str]:
+        """What the server wrote of itself: its pid first, its state last; or whatever is there."""
+        try:
+            text = self.layout.pid_file.read_text(errors="replace")
+        except OSError:
+            text = ""
+        return [line.strip() for line in text.strip().split("\n")]
 
     def _wait(self, began: float) -> None:
         """Give a server that starts, stops or dies a moment; raise if it has had its time."""

@@ -32,9 +32,6 @@ DISCREET: Mapping[str, str] = {
     "log_transaction_sample_rate": "0",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
-    "debug_print_parse": "off",
-    "debug_print_rewritten": "off",
-    "debug_print_plan": "off",
 }
 
 # On the server's command line, which no file and no ALTER SYSTEM overrides.

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from pipedai.embedded.programs import User
 from pipedai.embedded.server import EmbeddedPostgres
 
 PROJECT = Path(__file__).parents[3]
+# Where this process's packages are, for an interpreter outside the virtual environment.
+PACKAGES = [entry for entry in sys.path if entry.endswith("site-packages")]
 
 START = """
 import sys
@@ -35,10 +36,9 @@ def python(
     code: str, *arguments: object, interpreter: str = sys.executable, **options: Any
 ) -> subprocess.Popen[str]:
     """Begin a Python process that can import the project."""
-    path = [str(PROJECT), sysconfig.get_path("purelib")]
     return subprocess.Popen(
         [interpreter, "-B", "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), *PACKAGES])},
         cwd="/",
         text=True,
         stdout=subprocess.PIPE,

@@ -166,7 +166,7 @@ def test_a_server_whose_cluster_was_removed_counts_until_it_is_gone(data_dir):
     """It notices within a minute, and then removes its socket: a new one waits for that."""
     program, cluster = data_dir / "postgres", data_dir / "cluster"
     cluster.mkdir(parents=True)
-    shutil.copy(shutil.which("sleep"), program)
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
     with subprocess.Popen([program, "600"], cwd=cluster) as stand_in:
         eventually(lambda: server_pids(cluster) == {stand_in.pid})
         cluster.rmdir()

@@ -9,8 +9,9 @@ import pytest
 from django.db import OperationalError
 from django.db.utils import ConnectionHandler
 
+from pipedai.embedded.locks import server_pids
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.embedded.tests.processes import PROJECT
+from pipedai.embedded.tests.processes import PROJECT, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,9 @@ def test_the_first_statement_starts_the_server(connection):
 
 def test_a_connection_after_a_crash_finds_a_new_server(connection):
     scalar(connection, "SELECT 1")
-    os.kill(connection.server.status().pid, signal.SIGKILL)
+    server = connection.server
+    os.kill(server.status().pid, signal.SIGKILL)
+    eventually(lambda: not server_pids(server.layout.cluster))
     with pytest.raises(OperationalError):
         scalar(connection, "SELECT 1")
     connection.close_if_unusable_or_obsolete()

@@ -141,6 +141,7 @@ def test_six_starters_at_once_make_one_server(server):
 def test_a_starters_ctrl_c_and_end_leave_the_server_alone(server):
     starter = python(START + "sys.stdout.flush(); sys.stdin.read()", server.layout.data_dir,
                      start_new_session=True, stdin=subprocess.PIPE)  # fmt: skip
+    assert starter.stdout is not None
     pid = int(starter.stdout.readline())
     os.killpg(starter.pid, signal.SIGINT)
     starter.communicate(timeout=20)
