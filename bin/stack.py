@@ -186,7 +186,7 @@ def _free_address() -> str:
     """Where the web process will answer on this machine. Raises CannotStart for a taken port."""
     urls = []
     for bind in gunicorn_conf.bind:
-        address = parse_address(bind)
+        address = parse_address(bind)  # type: ignore[no-untyped-call]
         if isinstance(address, tuple):
             host, port = address
             family = socket.AF_INET6 if ":" in host else socket.AF_INET

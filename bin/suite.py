@@ -1,0 +1,142 @@
+"""bin/test: every check of the project, with a database of its own that is gone afterwards."""
+
+import base64
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from bin.ending import Afterwards, die_with_parent
+
+_ROOT = Path(__file__).resolve().parent.parent
+_HELP = """\
+usage: bin/test [PYTEST ARGUMENTS]
+
+Runs the linter, the formatter, the type checker and the other static checks, then the tests. All
+run, whatever fails before; the exit code tells whether all passed. Arguments go to pytest:
+`bin/test workers -k claim`. The tests use a PostgreSQL of their own in a temporary directory, or
+the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
+"""
+# After a Ctrl-C, how long the check that got it as well may take to end.
+_PATIENCE_SECONDS = 15
+
+
+def main() -> int:
+    """The command line of bin/test; the exit code."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(_HELP, end="")
+        return 0
+    os.chdir(_ROOT)
+    data_dir = new_data_dir()
+    environment = environment_of(data_dir)
+    clean_up = Afterwards(
+        f"python manage.py pg stop; rm -rf {shlex.quote(str(data_dir))}", environment
+    )
+    try:
+        return Suite(environment).run(arguments)
+    finally:
+        clean_up.now()
+
+
+class Suite:
+    """The checks, one after the other."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._failed: list[str] = []
+        self._running: subprocess.Popen[bytes] | None = None
+        self._stopped_by = 0
+        self._deadline = float("inf")
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, self._stop)
+
+    def run(self, pytest_arguments: list[str]) -> int:
+        """Run them all; the exit code."""
+        manage = [sys.executable, "manage.py"]
+        self._check("Lint", ["ruff", "check", "."])
+        self._check("Format", ["ruff", "format", "--check", "."])
+        self._check("Types", ["mypy", "."])
+        # The worker's package is not at the top.
+        self._check("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
+        self._check("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
+        deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]
+        self._check("Production settings", deploy, production_settings())
+        processes = min(8, max(2, os.cpu_count() or 2))
+        self._check("Tests", ["pytest", "-n", str(processes), *pytest_arguments])
+        if self._stopped_by:
+            return 128 + self._stopped_by
+        if self._failed:
+            print(f"\nFailed: {', '.join(self._failed)}", flush=True)
+        return 1 if self._failed else 0
+
+    def _check(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
+        if self._stopped_by:
+            return
+        print(f"\n{name}: {shlex.join(command)}", flush=True)
+        self._running = subprocess.Popen(
+            command,
+            env={**self._environment, **settings},
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+        while self._running.poll() is None:
+            try:
+                self._running.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > self._deadline:
+                    self._running.terminate()
+        if self._running.returncode:
+            self._failed.append(name)
+
+    def _stop(self, signum: int, _frame: FrameType | None) -> None:
+        self._stopped_by = signum
+        self._deadline = time.monotonic()
+        if signum == signal.SIGINT:
+            self._deadline += _PATIENCE_SECONDS
+
+
+def new_data_dir() -> Path:
+    """A new directory that the embedded PostgreSQL can use: as root, another user passes through."""
+    place = next(place for place in ("/var/tmp", "/tmp") if os.access(place, os.W_OK))  # noqa: S108
+    data_dir = Path(tempfile.mkdtemp(prefix="pipedai-test-", dir=place))
+    if os.geteuid() == 0:
+        data_dir.chmod(0o711)
+    return data_dir
+
+
+def environment_of(data_dir: Path) -> dict[str, str]:
+    """Ours without the developer's settings; empty and not absent, as .env would fill them in."""
+    listed = (_ROOT / ".env.example").read_text()
+    names = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", listed, re.MULTILINE)
+    return {
+        **os.environ,
+        **dict.fromkeys(names, ""),
+        "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
+        "PIPEDAI_DATA_DIR": str(data_dir),
+        "PIPEDAI_PG_FAST_UNSAFE": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
+
+
+def production_settings() -> dict[str, str]:
+    """Settings as an operator would make them."""
+    return {
+        "PIPEDAI_ENV": "production",
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "MASTER_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
+        "ALLOWED_HOSTS": "api.example.com",
+        "ALLOWED_ORIGINS": "https://app.example.com",
+        "PUBLIC_URL": "https://api.example.com",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
