@@ -39,4 +39,7 @@ def log_request(
         "client": client,
         **more,
     }
-    write("request", **{name: value for name, value in said.items() if value not in {None, ""}})
+    write(
+        "request",
+        **{name: value for name, value in said.items() if value is not None and value != ""},
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Self
 from uuid import UUID
 
+from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
 from pipedai.server.listen import Ear, Listener
 from pipedai.server.refusal import ClientGone
@@ -52,6 +53,8 @@ class LongPoll:
                     await poll.ask(self._endpoint)
                 if not poll.may_wait() or not await self._news(poll, ear, client):
                     break
+            ticket = poll.ticket
+            scope[LOG] |= {"asked": ticket.asked, "superseded": ticket.superseded or None}
             client.check()
             for message in poll.answer:
                 await send(message)

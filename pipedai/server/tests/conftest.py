@@ -1,9 +1,14 @@
 """Fixtures for the server's tests."""
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from pipedai.embedded.server import EmbeddedPostgres
 
 
 @pytest.fixture
@@ -31,3 +36,16 @@ def logged() -> Iterator[_Lines]:
     logging.getLogger().addHandler(lines)
     yield lines
     logging.getLogger().removeHandler(lines)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A database server of the module's own, which it may stop."""
+    # Not pytest's own folder: the server's user could not reach it.
+    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
+    folder.chmod(0o755)
+    postgres = EmbeddedPostgres(folder)
+    postgres.ensure_running()
+    yield postgres
+    postgres.stop()
+    shutil.rmtree(folder)

@@ -1,33 +1,17 @@
 """The threads' database connections: kept, never leaked, and replaced when the server went away."""
 
 import json
-import shutil
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server.tests.web_process import parse, serving
 
 pytestmark = pytest.mark.slow
 
 THREADS = 3
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    # Not pytest's own folder: the server's user could not reach it.
-    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
-    folder.chmod(0o755)
-    postgres = EmbeddedPostgres(folder)
-    postgres.ensure_running()
-    yield postgres
-    postgres.stop()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

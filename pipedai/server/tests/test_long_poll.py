@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from pipedai.server import long_poll
+from pipedai.server.access_log import LOG
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.refusal import ClientGone
@@ -86,7 +87,7 @@ def lane(endpoint, listener):
 
 def start(lane, worker=WORKER):
     """A poll under way, as (its exchange, its task)."""
-    exchange = Exchange(http_scope(query="wait=10"), [b"the body"])
+    exchange = Exchange(http_scope(query="wait=10") | {LOG: {}}, [b"the body"])
 
     async def serve():
         async with asyncio.timeout(5):
@@ -171,11 +172,12 @@ async def test_changes_that_come_together_are_one_question(lane, endpoint, liste
 
 
 async def test_a_newer_poll_ends_it_with_the_empty_answer(lane, endpoint, listener):
-    _, poll = start(lane)
+    exchange, poll = start(lane)
     await endpoint.until_asked(1)
     listener.deliver(f"polling {WORKER} 101")
     assert (await poll).json == {"runs": [], "asked": 1}
     assert endpoint.tickets[0].superseded
+    assert exchange.scope[LOG] == {"asked": 1, "superseded": True}
 
 
 async def test_a_newer_poll_that_began_while_it_asked_ends_it(lane, endpoint, listener):

@@ -4,6 +4,7 @@ These tests pin the private parts of gunicorn that `pipedai.server.worker` overr
 """
 
 import json
+import os
 import re
 import resource
 import signal
@@ -211,10 +212,12 @@ def test_sigterm_answers_what_runs_and_what_waits_and_keeps_nothing_open(tmp_pat
             connection.close()
 
 
-def test_sigint_stops_at_once(tmp_path):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_its_processes_at_once_stops_them_too(tmp_path, sign):
     with serving(tmp_path) as web:
         connections = open_one_of_each(web)
-        assert web.stop(signal.SIGINT) == 0
+        os.killpg(web.process.pid, sign)  # as a terminal does, and process managers
+        assert web.process.wait(timeout=12) == 0
         assert "Traceback" not in web.output()
         for connection in connections.values():
             connection.close()

@@ -37,6 +37,7 @@ def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subpr
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 

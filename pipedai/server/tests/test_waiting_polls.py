@@ -1,0 +1,151 @@
+"""Waiting polls end to end: two web processes, the real endpoint and a real database (SPEC §5)."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from pipedai.server.tests.web_process import ROOT, serving
+
+pytestmark = pytest.mark.slow
+
+
+class Api:
+    """The API as its clients see it, with one worker and its trigger."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=40)
+        self._pool = ThreadPoolExecutor(8)
+        user = {"email": "owner@example.com", "password": "correct horse battery"}
+        self.post("/auth/register", user)
+        workspace = self.post("/workspaces", {"name": "Acme"})
+        environment = self.post(f"/workspaces/{workspace['id']}/environments", {"name": "prod"})
+        self._path = f"/environments/{environment['id']}"
+        key = self.post(f"{self._path}/api-keys", {"name": "machine", "prefix": "wrk"})
+        machine = {"token": key["token"], "hostname": "m", "os": "linux", "version": "1"}
+        registered = self.post("/workers/register", machine)
+        self.worker_id = registered["workerId"]
+        self._bearer = {"Authorization": f"Bearer {registered['workerToken']}"}
+        trigger = {
+            "name": "t",
+            "prompt": "p",
+            "mcpUrl": "https://mcp.example.com/",
+            "workerId": self.worker_id,
+        }
+        self.trigger_id = self.post(f"{self._path}/triggers", trigger)["id"]
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._http.close()
+
+    def post(self, path: str, body: dict) -> Any:
+        answer = self._http.post(path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def run(self) -> str:
+        return str(self.post(f"/triggers/{self.trigger_id}/run", {})["id"])
+
+    def poll(self, wait: int) -> httpx.Response:
+        # A connection of its own each time, so that both processes get some.
+        url = f"{self._http.base_url}workers/{self.worker_id}/poll"
+        return httpx.get(url, params={"wait": wait}, headers=self._bearer, timeout=40)
+
+    def start_poll(self, wait: int = 30) -> Any:
+        """A poll under way, once the server is surely waiting with it."""
+        poll = self._pool.submit(self.poll, wait)
+        time.sleep(0.3)
+        return poll
+
+
+@pytest.fixture(scope="module")
+def api(postgres, tmp_path_factory):
+    url = postgres.url()
+    migrated = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "-v0"],
+        cwd=ROOT,
+        env={"DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+    )
+    assert migrated.returncode == 0, migrated.stderr
+    folder = tmp_path_factory.mktemp("web")
+    app = "pipedai.asgi:application"
+    environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "THROTTLES_ENABLED": "false"}
+    with serving(folder, app, **environment) as web:
+        api = Api(f"http://127.0.0.1:{web.port}/api/v1")
+        yield api
+        api.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_runs_left(api):
+    yield
+    for run in api.poll(0).json().get("runs", []):
+        api.post(f"/runs/{run['id']}/cancel", {})
+
+
+def test_a_run_wakes_a_waiting_poll(api):
+    poll = api.start_poll()
+    run_id = api.run()
+    answer = poll.result(timeout=10)
+    assert [run["id"] for run in answer.json()["runs"]] == [run_id]
+
+
+def test_a_newer_poll_ends_the_older_whichever_process_it_reaches(api):
+    polls = [api.start_poll() for _ in range(6)]
+    for older in polls[:-1]:
+        answer = older.result(timeout=10)
+        assert answer.status_code == 200
+        assert answer.json()["runs"] == []
+    assert not polls[-1].done()
+    run_id = api.run()
+    assert [run["id"] for run in polls[-1].result(timeout=10).json()["runs"]] == [run_id]
+
+
+def test_a_poll_without_runs_is_answered_when_its_time_is_up(api):
+    assert api.poll(1).json()["runs"] == []
+
+
+def test_a_run_that_becomes_due_later_wakes_it(api, postgres):
+    with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
+        run_id = api.run()
+        # By hand, as a retry would: nothing tells the poll when the time has come.
+        connection.execute(
+            "UPDATE run SET available_at = now() + interval '1.5 s' WHERE id = %s", [run_id]
+        )
+        poll = api.start_poll()
+        assert not poll.done()
+        assert [run["id"] for run in poll.result(timeout=10).json()["runs"]] == [run_id]
+
+
+def test_a_bad_wait_is_a_field_error(api):
+    answer = api._http.get(
+        f"/workers/{api.worker_id}/poll", params={"wait": "soon"}, headers=api._bearer
+    )
+    assert answer.status_code == 400
+    assert "wait" in answer.json()["details"]["fieldErrors"]
+
+
+def test_a_poll_of_somebody_else_is_refused_without_waiting(api):
+    answer = httpx.get(
+        f"{api._http.base_url}workers/{api.worker_id}/poll",
+        params={"wait": 30},
+        headers={"Authorization": "Bearer wkt_no"},
+    )
+    assert answer.status_code == 401
+
+
+def test_a_waiting_poll_whose_token_dies_is_a_401(api, postgres):
+    poll = api.start_poll()
+    with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
+        (row,) = connection.execute("SELECT token_digest FROM worker").fetchall()
+        connection.execute("UPDATE worker SET token_digest = NULL")
+        connection.execute("SELECT pg_notify('pipedai', %s)", [f"changed {api.worker_id}"])
+        assert poll.result(timeout=10).status_code == 401
+        connection.execute("UPDATE worker SET token_digest = %s", row)
