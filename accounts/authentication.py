@@ -6,7 +6,13 @@ from rest_framework.request import Request
 
 from accounts.models import Session
 from accounts.session_tokens import BadSessionToken, verify
-from pipedai.api.authentication import AUTH_COOKIE, CHALLENGE, auth_cookie, bearer_token
+from pipedai.api.authentication import (
+    AUTH_COOKIE,
+    CHALLENGE,
+    auth_cookie,
+    bearer_token,
+    refusal,
+)
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import UserPrincipal
 
@@ -30,6 +36,18 @@ class CookieJWTAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
+
+
+class PresentedSession(BaseAuthentication):
+    """The session that came with a request which needs none; one that has ended is as good as none."""
+
+    def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
+        """The principal, None without a live session. Raises Unauthenticated for a token and for two cookies."""
+        if (token := bearer_token(request)) is not None:
+            raise refusal(token)
+        cookie = auth_cookie(request)
+        principal = principal_of_cookie(cookie) if cookie else None
+        return None if principal is None else (principal, AUTH_COOKIE)
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal | None:

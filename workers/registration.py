@@ -10,7 +10,7 @@ from pipedai.api import tokens
 from pipedai.api.errors import NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import execute, fetch_one
+from pipedai.sql import Row, execute, fetch_one
 from pipedai.wakeups import wake_workers
 from workspaces.locks import hold_environment
 
@@ -58,16 +58,22 @@ class Registered:
     environment_id: UUID
 
 
-def register_worker(*, token: str | None, values: dict[str, Any], actor: Actor) -> Registered:
+def find_registration_key(token: str) -> Row:
+    """The key of a usable `wrk_` token: its `id`, `environment_id` and `workspace_id`. Raises Unauthenticated."""
+    key = fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
+    if key is None:
+        raise Unauthenticated(_BAD_TOKEN)
+    return key
+
+
+def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Registered:
     """Consumes the `wrk_` token for a worker of the validated RegisterBody `values`.
 
     `actor` carries the address and the request id; its id, the key's, is filled in here. Raises
-    Unauthenticated for a token that is missing, malformed, used, expired or revoked; of two that
-    race with one token, one gets it.
+    Unauthenticated for a token that is unknown, used, expired or revoked; of two that race with one
+    token, one gets it.
     """
-    key = token and fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
-    if not key:
-        raise Unauthenticated(_BAD_TOKEN)
+    key = find_registration_key(token)
     minted = tokens.mint("wkt")
     params = {
         **values,
@@ -104,4 +110,4 @@ def register_worker(*, token: str | None, values: dict[str, Any], actor: Actor) 
     return Registered(worker["id"], minted.value, key["workspace_id"], key["environment_id"])
 
 
-_BAD_TOKEN = "The registration token is missing, invalid, used or expired."  # noqa: S105
+_BAD_TOKEN = "The registration token is invalid, used or expired."  # noqa: S105

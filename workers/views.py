@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api import tokens
-from pipedai.api.authentication import BAD_TOKEN, bearer_token
+from pipedai.api.authentication import BAD_TOKEN, bearer_token, refusal
 from pipedai.api.errors import Invalid, NotFound, Unauthenticated
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.permissions import IsPublic, IsSignedIn
@@ -27,7 +27,7 @@ from workers import queries
 from workers.authentication import WorkerTokenAuthentication
 from workers.filters import WorkerFilters
 from workers.presence import note_call
-from workers.registration import register_worker
+from workers.registration import find_registration_key, register_worker
 from workers.serializers import (
     ClaimBody,
     CompleteBody,
@@ -51,8 +51,10 @@ class RegistrationViewSet(ApiViewSet):
 
     def register(self, request: Request) -> Response:
         """POST /workers/register: the only answer that holds the `wkt_` token."""
+        token = _registration_token(request)
+        find_registration_key(token)  # credentials are checked before the body
         registered = register_worker(
-            token=_registration_token(request),
+            token=token,
             values=read_body(RegisterBody, request),
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
@@ -182,11 +184,13 @@ class WorkerProtocolViewSet(ApiViewSet):
         ticket.next_due_seconds = None if until is None else until.total_seconds()
 
 
-def _registration_token(request: Request) -> str | None:
-    """The `wrk_` of the body or of the Bearer header. Credentials come before the body: without one it is 401."""
-    if (token := bearer_token(request)) is None:
-        body = request.data
-        token = body.get("token") if isinstance(body, dict) else None
+def _registration_token(request: Request) -> str:
+    """The `wrk_` of the Bearer header, or of the body without one."""
+    if (sent := bearer_token(request)) is not None:
+        if tokens.prefix_of(sent) != "wrk":
+            raise refusal(sent)
+        return sent
+    token = request.data.get("token") if isinstance(request.data, dict) else None
     if not isinstance(token, str) or tokens.prefix_of(token) != "wrk":
         raise Unauthenticated("The registration token (wrk_) is missing or malformed.")
     return token

@@ -48,6 +48,14 @@ def auth_cookie(request: Request) -> str | None:
     return str(value) if value else None
 
 
+def refusal(token: str) -> Unauthenticated:
+    """What to raise for a Bearer token that is not accepted here; it says what kind of token that was."""
+    prefix = tokens.prefix_of(token)
+    if prefix is None:
+        return Unauthenticated(BAD_TOKEN)
+    return Unauthenticated(f"{tokens.KINDS[prefix]} is not accepted on this endpoint.")
+
+
 class BearerAuthentication(BaseAuthentication):
     """Authenticates the tokens of one prefix; a subclass says how to find the principal."""
 
@@ -83,10 +91,7 @@ class RefuseTheRest(BaseAuthentication):
         """None when nothing was sent; raises Unauthenticated otherwise."""
         token = bearer_token(request)
         if token is not None:
-            prefix = tokens.prefix_of(token)
-            if prefix is None:
-                raise Unauthenticated(BAD_TOKEN)
-            raise Unauthenticated(f"{tokens.KINDS[prefix]} is not accepted on this endpoint.")
+            raise refusal(token)
         if auth_cookie(request) is not None:
             raise Unauthenticated("The session cookie is not accepted on this endpoint.")
 
