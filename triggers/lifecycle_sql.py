@@ -28,13 +28,15 @@ FROM t JOIN trigger_revision v ON v.id = t.revision_id
 RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message
 """
 
+# Places are counted besides looked for: after `maxConcurrency` was lowered, a free one may lie below those still held.
 CLAIM = f"""
 UPDATE run r
 SET status = 'claimed', slot = free.slot, claim_id = %(claim_id)s, claimed_at = {_NOW},
     lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t, (
     SELECT min(s) AS slot FROM generate_series(1, %(capacity)s) s
-    WHERE NOT EXISTS (SELECT 1 FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot = s)) free
+    WHERE NOT EXISTS (SELECT 1 FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot = s)
+        AND %(capacity)s > (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)) free
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {_NOW}
     AND free.slot IS NOT NULL AND t.id = r.trigger_id
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message

@@ -1,0 +1,38 @@
+"""The worker protocol over HTTP, as a worker calls it."""
+
+from typing import Any
+from uuid import UUID
+
+from testing.cast import bearer
+from workers.registration import Registered
+
+
+class WorkerCalls:
+    """The calls of one worker, with its `wkt_` token; each gives the response."""
+
+    def __init__(self, worker: Registered) -> None:
+        self._client = bearer(worker.worker_token)
+        self._path = f"/api/v1/workers/{worker.worker_id}"
+
+    def poll(self, **query: Any) -> Any:
+        """GET …/poll"""
+        return self._client.get(f"{self._path}/poll", query)
+
+    def claim(self, run_id: UUID, **body: Any) -> Any:
+        """POST …/claim"""
+        return self._post(run_id, "claim", body)
+
+    def start(self, run_id: UUID, **body: Any) -> Any:
+        """POST …/start"""
+        return self._post(run_id, "start", body)
+
+    def heartbeat(self, run_id: UUID, **body: Any) -> Any:
+        """POST …/heartbeat"""
+        return self._post(run_id, "heartbeat", body)
+
+    def complete(self, run_id: UUID, **body: Any) -> Any:
+        """POST …/complete"""
+        return self._post(run_id, "complete", body)
+
+    def _post(self, run_id: UUID, verb: str, body: dict[str, Any]) -> Any:
+        return self._client.post(f"{self._path}/runs/{run_id}/{verb}", body, format="json")
