@@ -1,16 +1,24 @@
 """Cron schedules after crontab(5), in a time zone, right at both DST changes (SPEC §5).
 
-cronsim does the calendar; here is what it leaves open: the grammar we accept, zones that are none,
-and its one error at the end of daylight saving time.
+cronsim does the calendar, on the clock face; here is the rest: the grammar we accept, zones that
+are none, and what a clock change does. (cronsim's own way through it misses times where clocks
+change by half an hour.)
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
+
+from triggers import wall_time
+
+_MINUTE = timedelta(minutes=1)
+# Clocks are put forward or back by two hours at the most (Antarctica/Troll).
+_LONGEST_CHANGE = timedelta(hours=3)
 
 # In the zone database's folder, but no zones: a folder, links that depend on the machine, a file of defaults.
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
@@ -33,16 +41,61 @@ class Schedule:
     expression: str
     timezone: str
 
-    def next_after(self, moment: datetime) -> datetime:
-        """The first tick later than `moment`, in UTC. Raises BadSchedule if it never comes.
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone itself."""
+        return ZoneInfo(self.timezone)
 
-        Started inside the hour that comes twice, cronsim returns times before `moment`: skip these.
-        """
-        for tick in CronSim(self.expression, moment.astimezone(_zone(self.timezone))):
-            utc = tick.astimezone(UTC)
-            if utc > moment:
-                return utc
-        raise BadSchedule("It never comes due.")
+    @property
+    def is_fixed_time(self) -> bool:
+        """Whether it names times of day, which a DST change moves; `*` and `*/15` go on through it."""
+        minute, hour = self.expression.split()[:2]
+        return not minute.startswith("*") and not hour.startswith("*")
+
+    def next_after(self, moment: datetime) -> datetime:
+        """The first tick later than `moment`, in UTC. Raises BadSchedule if it never comes."""
+        # Ticks lie on whole minutes, so all moments of a minute have the same next one.
+        return _next_tick(self, moment.astimezone(UTC).replace(second=0, microsecond=0))
+
+    def wall_times_after(self, wall: datetime) -> Iterator[datetime]:
+        """The times on the clock face that match, without a zone, whether or not they exist."""
+        return CronSim(self.expression, wall)
+
+
+# Thousands of triggers share a few schedules, and come due in the same minute.
+@lru_cache(maxsize=16_384)
+def _next_tick(schedule: Schedule, minute: datetime) -> datetime:
+    find = _next_fixed if schedule.is_fixed_time else _next_recurring
+    try:
+        return find(schedule, minute)
+    except StopIteration:
+        raise BadSchedule("It never comes due.") from None
+
+
+def _next_fixed(schedule: Schedule, after: datetime) -> datetime:
+    """A named time fires once a day: the first time it comes, or at the end of the gap it lies in."""
+    zone = schedule.zone
+    earlier = after.astimezone(zone).replace(tzinfo=None)
+    if wall_time.first_change(zone, after - _LONGEST_CHANGE, after + _LONGEST_CHANGE):
+        # A time in the gap, or in the hour that comes again, may stand for a later moment.
+        earlier -= _LONGEST_CHANGE
+    moments = (wall_time.first_moment(wall, zone) for wall in schedule.wall_times_after(earlier))
+    return next(moment for moment in moments if moment > after)
+
+
+def _next_recurring(schedule: Schedule, after: datetime) -> datetime:
+    """A recurring time fires whenever the clocks show it: from one clock change to the next, they run evenly."""
+    zone = schedule.zone
+    start, from_then_on = after, False
+    while True:
+        offset = wall_time.offset_at(start, zone)
+        wall = (start + offset).replace(tzinfo=None)
+        walls = schedule.wall_times_after(wall - _MINUTE if from_then_on else wall)
+        moment = (next(walls) - offset).replace(tzinfo=UTC)
+        change = wall_time.first_change(zone, start, moment)
+        if change is None:
+            return moment
+        start, from_then_on = change, True
 
 
 def parse(expression: str, timezone: str) -> Schedule:
@@ -78,7 +131,3 @@ def _explain(message: str) -> str:
 @lru_cache(maxsize=1)
 def _zone_names() -> frozenset[str]:
     return frozenset(available_timezones()) - _NO_ZONES
-
-
-def _zone(name: str) -> tzinfo:
-    return ZoneInfo(name)

@@ -162,6 +162,34 @@ def _checked_url(url: str, *, https_only: bool = False) -> str:
     return url
 
 
+class SchedulePreviewBody(StrictBody):
+    """POST /environments/:envId/schedule-preview."""
+
+    schedule = TextField(max_length=200)
+    timezone = TextField(max_length=64, required=False, default="UTC")
+    count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)
+
+    validate_schedule = TriggerBody.validate_schedule
+    validate_timezone = TriggerBody.validate_timezone
+
+
+class ComingTimeSerializer(serializers.Serializer[Any]):
+    """One coming tick of a previewed schedule."""
+
+    at = serializers.DateTimeField()
+    note = serializers.CharField()
+
+
+class TickSerializer(serializers.Serializer[Any]):
+    """A tick and what was decided about it."""
+
+    tickAt = serializers.DateTimeField(source="tick_at")
+    decision = serializers.CharField()
+    runId = serializers.UUIDField(source="run_id")
+    missedCount = serializers.IntegerField(source="missed_count")
+    decidedAt = serializers.DateTimeField(source="decided_at")
+
+
 class LastRunSerializer(serializers.Serializer[Any]):
     """A trigger's newest run, in short."""
 

@@ -6,6 +6,7 @@ from triggers.views import (
     EnvironmentRunViewSet,
     EnvironmentTriggerViewSet,
     RunViewSet,
+    SchedulePreviewViewSet,
     TriggerViewSet,
 )
 
@@ -15,8 +16,13 @@ urlpatterns = [
         EnvironmentTriggerViewSet.as_view({"get": "list", "post": "create"}),
     ),
     path("environments/<uuid:environment_id>/runs", EnvironmentRunViewSet.as_view({"get": "list"})),
+    path(
+        "environments/<uuid:environment_id>/schedule-preview",
+        SchedulePreviewViewSet.as_view({"post": "preview"}),
+    ),
     path("triggers/<uuid:trigger_id>", TriggerViewSet.as_view({"get": "retrieve"})),
     path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),
+    path("triggers/<uuid:trigger_id>/ticks", TriggerViewSet.as_view({"get": "ticks"})),
     path("triggers/<uuid:trigger_id>/runs", TriggerViewSet.as_view({"get": "runs"})),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),

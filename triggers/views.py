@@ -11,14 +11,18 @@ from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
 from pipedai.api.serializers import read_body
-from triggers import lifecycle, queries, services
+from pipedai.sql import database_now
+from triggers import cron, lifecycle, preview, queries, services
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters, check_tenant_ids
 from triggers.idempotency import run_trigger
-from triggers.models import Run, Trigger
+from triggers.models import Run, Tick, Trigger
 from triggers.serializers import (
+    ComingTimeSerializer,
     RunBody,
     RunDetailSerializer,
     RunSerializer,
+    SchedulePreviewBody,
+    TickSerializer,
     TriggerBody,
     TriggerSerializer,
 )
@@ -33,6 +37,12 @@ class RunPaginator(KeysetPaginator):
     """Runs, by when they were queued."""
 
     time_field = "queued_at"
+
+
+class TickPaginator(KeysetPaginator):
+    """Ticks, by when they were due."""
+
+    time_field = "tick_at"
 
 
 class EnvironmentTriggerViewSet(TenantViewSet):
@@ -60,10 +70,31 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         return Response(_shown(trigger_id), status=201)
 
 
+class SchedulePreviewViewSet(TenantViewSet):
+    """What a schedule would do."""
+
+    permissions = {"preview": IsViewer}
+
+    def preview(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/schedule-preview: changes nothing."""
+        body = read_body(SchedulePreviewBody, request)
+        schedule = cron.parse(body["schedule"], body["timezone"])
+        try:
+            times = preview.coming_times(schedule, database_now(), body["count"])
+        except cron.BadSchedule as error:
+            raise Invalid({"schedule": [str(error)]}) from None
+        return Response(
+            {
+                "description": preview.describe(schedule),
+                "times": ComingTimeSerializer(times, many=True).data,
+            }
+        )
+
+
 class TriggerViewSet(TenantViewSet):
     """One trigger."""
 
-    permissions = {"retrieve": IsViewer, "run": IsOperator, "runs": IsViewer}
+    permissions = {"retrieve": IsViewer, "run": IsOperator, "runs": IsViewer, "ticks": IsViewer}
     filter_names = RunFilters.names()
     trigger: Trigger
 
@@ -97,6 +128,13 @@ class TriggerViewSet(TenantViewSet):
         """GET /triggers/:id/runs"""
         filters = RunFilters.read(queries.runs().filter(trigger_id=trigger_id), request)
         return _run_page(filters.qs, request, self)
+
+    def ticks(self, request: Request, trigger_id: UUID) -> Response:
+        """GET /triggers/:id/ticks"""
+        rows = Tick.objects.filter(trigger_id=trigger_id)
+        paginator = TickPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(TickSerializer(page, many=True).data)
 
 
 class EnvironmentRunViewSet(TenantViewSet):
