@@ -98,14 +98,14 @@ def replace_unstorable(value: Any) -> Any:
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
+        level = [container for container in level if isinstance(container, dict | list)]
+        if not level:
+            return
         level = [
             item
             for container in level
-            if isinstance(container, dict | list)
             for item in (container.values() if isinstance(container, dict) else container)
         ]
-        if not level:
-            return
     raise ParseError(_TOO_DEEP)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from pipedai.api.errors import Invalid
+
 
 class Body(serializers.Serializer[Any]):
     """A request body that ignores unknown fields, so that newer and older workers interoperate."""
@@ -19,10 +21,6 @@ class StrictBody(Body):
         try:
             values = super().to_internal_value(data)
         except serializers.ValidationError as error:
-            if not isinstance(data, dict):
-                raise serializers.ValidationError(
-                    {"non_field_errors": ["The body must be a JSON object."]}
-                ) from None
             errors = dict(error.detail) if isinstance(error.detail, dict) else {}
             values = {}
         errors |= {name: ["Unknown field."] for name in data if name not in self.fields}
@@ -33,6 +31,8 @@ class StrictBody(Body):
 
 def read_body(serializer: type[Body], request: Request, **kwargs: Any) -> dict[str, Any]:
     """The validated values of the request's body, by their attribute (snake_case) names. Raises for a bad body."""
+    if not isinstance(request.data, dict):
+        raise Invalid(form=["The body must be a JSON object."])
     body = serializer(data=request.data, **kwargs)
     body.is_valid(raise_exception=True)
     return dict(body.validated_data)
