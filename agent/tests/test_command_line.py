@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker import __version__
+from pipedai_worker import __version__, cli
+from pipedai_worker.arguments import TOKEN_VARIABLE
 
 from .conftest import AGENT, Workers
 from .fake_api import DROP, FakeApi
@@ -133,14 +134,22 @@ def test_nothing_is_sent_when_the_file_could_not_be_written(
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(
-    workers: Workers, arguments: list[str], sentence: str
+    workers: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
 ) -> None:
+    monkeypatch.chdir(workers.directory)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     for name, content in (("list", "[]"), ("pool", '{"isPool": true}'), ("empty", "{}")):
-        (workers.directory / f"{name}.json").write_text(content)
-    worker = workers.execute(*arguments)
-    assert worker.wait() == 2
-    assert sentence in worker.log
-    assert "Traceback" not in worker.log
+        Path(f"{name}.json").write_text(content)
+    try:
+        code = cli.main(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_once_with_nothing_due_ends_at_once(workers: Workers) -> None:

@@ -87,7 +87,7 @@ def test_a_token_that_dies_during_a_run_ends_the_run_and_keeps_its_outcome(
     assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
+@pytest.mark.parametrize("status", [500, 502, 429])
 def test_what_may_pass_is_tried_again(api: FakeApi, workers: Workers, status: int) -> None:
     for kind in ("poll", "claim", "start", "complete"):
         api.fail(kind, status, body="<html>busy</html>" if status == 502 else None)
@@ -143,10 +143,10 @@ def test_heartbeats_go_on_while_an_outcome_cannot_be_reported(
 def test_heartbeats_survive_lost_answers(api: FakeApi, workers: Workers) -> None:
     api.lease_seconds = 0.9
     api.fail("heartbeat", DROP, times=2)
-    run = api.add("standin: sleep 1")
+    run = api.add("standin: sleep 1.5")
     workers.start()
+    api.until(lambda: api.count("heartbeat") >= 3)
     assert api.until_ended(run)["status"] == "succeeded"
-    assert api.count("heartbeat") >= 3
 
 
 def test_runs_that_cannot_be_read_are_left_out(api: FakeApi, workers: Workers) -> None:
