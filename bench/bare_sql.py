@@ -1,0 +1,77 @@
+"""Runs the same lifecycle as bare SQL by pgbench: the limit that the product is measured against."""
+
+import math
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.failure import BenchFailed
+from bench.load import Window, sleep_until
+from bench.stack import Database
+from bench.usage import cpu_seconds
+from bin.ending import die_with_parent
+from pipedai.embedded.installation import wheel_bin
+
+_SCRIPTS = Path(__file__).with_name("pgbench")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The lifecycles that ended within the window, in seconds each, and PostgreSQL's CPU seconds."""
+
+    lifecycles: list[float]
+    postgres_cpu_seconds: float
+
+
+def prepare(database: Database) -> None:
+    """Give each client of pgbench one of the triggers that are there."""
+    database.execute((_SCRIPTS / "setup.sql").read_text())
+
+
+def measure(database: Database, *, clients: int, warm_up: float, seconds: float) -> Measured:
+    """Run pgbench's clients, one lifecycle after another. Raises BenchFailed."""
+    window = Window.after(warm_up, seconds)
+    log = database.directory / f"pgbench-{clients}"
+    pgbench = subprocess.Popen(
+        [
+            str(wheel_bin() / "pgbench"),
+            "--no-vacuum",
+            "--protocol=prepared",
+            f"--client={clients}",
+            f"--jobs={min(clients, os.cpu_count() or 1)}",
+            f"--time={math.ceil(warm_up + seconds) + 1}",
+            f"--file={_SCRIPTS / 'lifecycle.sql'}",
+            "--log",
+            f"--log-prefix={log}",
+        ],
+        env=database.client_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=die_with_parent(signal.SIGKILL),
+    )
+    sleep_until(window.start)
+    before = cpu_seconds(database.pid)
+    sleep_until(window.end)
+    used = cpu_seconds(database.pid) - before
+    said, _ = pgbench.communicate()
+    if pgbench.returncode or "number of failed transactions: 0 " not in said:
+        raise BenchFailed(f"pgbench failed:\n{said}")
+    return Measured(_read(log, window), used)
+
+
+def _read(log: Path, window: Window) -> list[float]:
+    """The lifecycles within the window: each line of the log is one, with its length and its end."""
+    # The log has the clock of the calendar.
+    offset = time.monotonic() - time.time()
+    lifecycles = []
+    for file in log.parent.glob(f"{log.name}.*"):
+        for line in file.read_text().splitlines():
+            _client, _number, microseconds, _script, second, microsecond = line.split()[:6]
+            if int(second) + int(microsecond) / 1e6 + offset in window:
+                lifecycles.append(int(microseconds) / 1e6)
+        file.unlink()
+    return lifecycles

@@ -1,0 +1,87 @@
+"""Works figures out of measurements, and prints and writes them."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+Json = dict[str, Any]
+
+
+def quantile(values: Sequence[float], q: float) -> float | None:
+    """The smallest value that at least the fraction `q` of all are no larger than; None of none."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(q * len(values)) - 1)]
+
+
+def latencies(seconds: Sequence[float]) -> Json:
+    """The number, median and 99th percentile of latencies, in milliseconds."""
+    return {
+        "count": len(seconds),
+        "p50Ms": _ms(quantile(seconds, 0.5)),
+        "p99Ms": _ms(quantile(seconds, 0.99)),
+    }
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """Their ratio; None where there is none."""
+    return part / whole if whole else None
+
+
+def machine(postgres: str) -> Json:
+    """What the figures were measured on; `postgres` is the server's version."""
+    return {
+        "measuredAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "cores": os.cpu_count(),
+        "memoryGb": round(psutil.virtual_memory().total / 2**30),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "postgres": postgres,
+        # Above a few tenths, others were at work: then only ratios within this run count.
+        "loadBefore": round(os.getloadavg()[0], 2),
+    }
+
+
+def print_machine(found: Json) -> None:
+    """One line on the machine."""
+    print(
+        f"{found['cores']} cores, {found['system']}, Python {found['python']},"
+        f" PostgreSQL {found['postgres']}, load before {found['loadBefore']}"
+    )
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A Markdown table: the first column to the left, figures to the right."""
+    cells = [list(heads), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    for number, row in enumerate(cells):
+        padded = [row[0].ljust(widths[0])]
+        padded += [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        print(f"| {' | '.join(padded)} |")
+        if number == 0:
+            rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+            print(f"| {' | '.join(rules)} |")
+
+
+def write_json(path: Path, result: Json) -> None:
+    """Write a result to a file. Raises OSError."""
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,118 @@
+"""A client for HTTP/1.1 that costs little CPU itself: it shares the machine with what it measures."""
+
+import json
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any, Self
+
+from bench.failure import BenchFailed
+
+HOST = "127.0.0.1"
+BASE_PATH = "/api/v1"
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_SESSION = re.compile(rb"\r\nset-cookie: *(auth_token=[^;\r]+)", re.IGNORECASE)
+_END_OF_HEAD = b"\r\n\r\n"
+_CHUNK = 65536
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """An answer, its head unparsed."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return int(self.head[9:12])
+
+    @property
+    def session_cookie(self) -> str:
+        """The session that the answer sets. Raises BenchFailed if it sets none."""
+        found = _SESSION.search(self.head)
+        if found is None:
+            raise BenchFailed("An answer that should set the session cookie set none.")
+        return found[1].decode()
+
+    def json(self) -> Any:
+        """The body's value."""
+        return json.loads(self.body)
+
+
+def request(
+    method: str,
+    path: str,
+    *,
+    token: str | None = None,
+    cookie: str | None = None,
+    body: object = None,
+) -> bytes:
+    """A request's bytes. `path` comes without the base path; `body` is sent as JSON."""
+    lines = [f"{method} {BASE_PATH}{path} HTTP/1.1", f"Host: {HOST}"]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
+    if cookie is not None:
+        lines.append(f"Cookie: {cookie}")
+    content = b""
+    if body is not None:
+        content = json.dumps(body).encode()
+        lines.append("Content-Type: application/json")
+    if method != "GET":
+        lines.append(f"Content-Length: {len(content)}")
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def body_length(head: bytes) -> int:
+    """How long the body after this head is. Raises BenchFailed if the head does not say."""
+    found = _LENGTH.search(head)
+    if found is None:
+        raise BenchFailed(f"An answer came without its length: {head[:80]!r}.")
+    return int(found[1])
+
+
+def check(sent: bytes, answer: Answer) -> Answer:
+    """The answer, if it is a success. Raises BenchFailed."""
+    if not 200 <= answer.status < 300:
+        line = sent.split(b" HTTP/", 1)[0].decode()
+        raise BenchFailed(f"{line} answered {answer.status}: {answer.body[:300].decode()}")
+    return answer
+
+
+class Connection:
+    """One connection that is kept open; a request at a time. A context manager."""
+
+    def __init__(self, port: int, *, timeout: float = 60.0) -> None:
+        self._socket = socket.create_connection((HOST, port), timeout)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def exchange(self, sent: bytes) -> Answer:
+        """Send a request's bytes and return its answer, whatever that is."""
+        self._socket.sendall(sent)
+        data = self._socket.recv(_CHUNK)
+        while (end := data.find(_END_OF_HEAD)) < 0:
+            data += self._more()
+        end += len(_END_OF_HEAD)
+        head, whole = data[:end], end + body_length(data[:end])
+        while len(data) < whole:
+            data += self._more()
+        return Answer(head, data[end:])
+
+    def call(self, method: str, path: str, **parts: Any) -> Answer:
+        """The answer to a request made of `request`'s parts. Raises BenchFailed unless it is 2xx."""
+        sent = request(method, path, **parts)
+        return check(sent, self.exchange(sent))
+
+    def _more(self) -> bytes:
+        received = self._socket.recv(_CHUNK)
+        if not received:
+            raise BenchFailed("The server closed a connection in the middle of an answer.")
+        return received

@@ -1,0 +1,157 @@
+"""`bin/bench idle`: what workers cost that wait in a poll, and how fast they wake."""
+
+import resource
+import time
+from collections.abc import Callable
+
+from bench.cast import make_pairs
+from bench.failure import BenchFailed
+from bench.figures import Json, latencies, machine, print_machine, print_table
+from bench.idle_load import WAIT_SECONDS, Woken, probe, wait_and_wake, within
+from bench.load import Load, Window, event
+from bench.stack import Database, Web, database, web
+from bench.usage import Cpu, cpu_seconds
+
+# For the connections, beside each other's and the server's own files.
+_SPARE_FILES = 500
+_BEGIN_SECONDS = 120.0
+_SETTLE_SECONDS = 0.5
+
+
+def run(*, waiters: int, seconds: float, say: Callable[[str], None]) -> Json:
+    """Measure with so many waiting workers; the result as JSON. Raises BenchFailed.
+
+    `seconds` is how long nothing happens but waiting.
+    """
+    _allow_files(waiters + _SPARE_FILES)
+    say("Starting PostgreSQL and the web server…")
+    with database() as on, web(on, processes=1) as served:
+        found = machine(on.one("SHOW server_version")["server_version"])
+        say(f"Registering {waiters} workers…")
+        pairs = make_pairs(served.port, waiters)
+        on.settle()
+        stop, wake = event(), event()
+        with Load(probe, served.port, pairs[-1], stop) as probing:
+            say("Nobody waits…")
+            before = _Phase.watch(on, served, seconds)
+            with Load(wait_and_wake, served.port, pairs, wake) as waiting:
+                say(f"{waiters} workers begin to wait…")
+                _wait_until_all_wait(on, waiters, waiting)
+                say(f"{waiters} workers wait…")
+                idle = _Phase.watch(on, served, seconds)
+                say("Each gets a run in turn…")
+                woke_from = time.monotonic()
+                wake.set()
+                woken = waiting.result(within=waiters)
+                waking = Window(woke_from, time.monotonic())
+            stop.set()
+            others = probing.result(within=0)
+    idle_cpu = idle.cpu_per_second(more_than=before)
+    return {
+        "benchmark": "idle",
+        "machine": found,
+        "seconds": seconds,
+        "waiters": waiters,
+        "waitSeconds": WAIT_SECONDS,
+        "perWaiter": {
+            "webMemoryKb": round((idle.rss - before.rss) / waiters / 1024, 1),
+            "webCpuMsPerMinute": round(60_000 * idle_cpu.web / waiters, 2),
+            "postgresCpuMsPerMinute": round(60_000 * idle_cpu.postgres / waiters, 2),
+        },
+        "wakeUp": {
+            "created": latencies(woken.created),
+            "handedOut": latencies(woken.handed_out),
+        },
+        "otherCalls": {
+            "nobodyWaits": latencies(within(others, before.window)),
+            "allWait": latencies(within(others, idle.window)),
+            "eachWakes": latencies(within(others, waking)),
+        },
+    }
+
+
+def show(result: Json) -> None:
+    """Print the tables of a result."""
+    print_machine(result["machine"])
+    print()
+    each = result["perWaiter"]
+    print_table(
+        [
+            "waiting workers",
+            "web memory KB each",
+            "web CPU ms each per minute",
+            "PostgreSQL CPU ms each per minute",
+        ],
+        [
+            [
+                str(result["waiters"]),
+                each["webMemoryKb"],
+                each["webCpuMsPerMinute"],
+                each["postgresCpuMsPerMinute"],
+            ]
+        ],
+    )
+    print()
+    wake_up, others = result["wakeUp"], result["otherCalls"]
+    rows = {
+        "a run is queued: its answer": wake_up["created"],
+        "a run is queued: its worker has it": wake_up["handedOut"],
+        "another call, while nobody waits": others["nobodyWaits"],
+        "another call, while all wait": others["allWait"],
+        "another call, while each wakes in turn": others["eachWakes"],
+    }
+    print_table(
+        ["latency", "count", "p50 ms", "p99 ms"],
+        [[name, at["count"], at["p50Ms"], at["p99Ms"]] for name, at in rows.items()],
+    )
+
+
+class _Phase:
+    """A stretch of time, with the CPU used in it and the web server's memory at its end."""
+
+    def __init__(self, window: Window, cpu: Cpu, rss: int) -> None:
+        self.window = window
+        self.rss = rss
+        self._cpu = cpu
+
+    @classmethod
+    def watch(cls, on: Database, served: Web, seconds: float) -> "_Phase":
+        """Look on for so long."""
+        start, before = time.monotonic(), _cpu(on, served)
+        time.sleep(seconds)
+        used = _cpu(on, served).since(before)
+        return cls(Window(start, time.monotonic()), used, served.rss)
+
+    def cpu_per_second(self, *, more_than: "_Phase") -> Cpu:
+        """CPU seconds per second, less those of another phase."""
+        ours, theirs = self.window.seconds, more_than.window.seconds
+        return Cpu(
+            self._cpu.web / ours - more_than._cpu.web / theirs,
+            self._cpu.postgres / ours - more_than._cpu.postgres / theirs,
+        )
+
+
+def _wait_until_all_wait(on: Database, waiters: int, waiting: Load[Woken]) -> None:
+    """Return once every poll has been looked at: it makes its worker online."""
+    deadline = time.monotonic() + _BEGIN_SECONDS
+    seen = 0
+    while seen < waiters:
+        waiting.check()
+        if time.monotonic() > deadline:
+            raise BenchFailed(f"Only {seen} of {waiters} polls were taken up.")
+        time.sleep(_SETTLE_SECONDS)
+        seen = on.one("SELECT count(*) FROM worker WHERE last_seen_at IS NOT NULL")["count"]
+    time.sleep(_SETTLE_SECONDS)
+
+
+def _cpu(on: Database, served: Web) -> Cpu:
+    return Cpu(served.cpu_seconds, cpu_seconds(on.pid))
+
+
+def _allow_files(number: int) -> None:
+    """Let this process and its children have so many files open. Raises BenchFailed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        raise BenchFailed(f"So many waiters need {number} open files, and {hard} are allowed.")
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))

@@ -1,0 +1,216 @@
+"""Starts what a benchmark runs against: a database that keeps what it commits, and the web server."""
+
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from bench.failure import BenchFailed
+from bench.http_client import HOST, Connection
+from bench.usage import children_rss, cpu_seconds
+from bin.ending import Afterwards, die_with_parent
+from pipedai import env
+from pipedai.embedded import passwords
+from pipedai.embedded.layout import Layout
+from pipedai.embedded.server import EmbeddedPostgres
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 40.0
+_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+
+# What the caller's environment or .env file may say otherwise. Production's settings would throttle
+# the registration of hundreds of workers from one address; nothing else on these paths differs.
+_SETTINGS = {
+    "PIPEDAI_ENV": "development",
+    "DATABASE_URL": "",
+    "DATABASE_LISTEN_URL": "",
+    "PIPEDAI_PG_FAST_UNSAFE": "",
+    "THROTTLES_ENABLED": "false",
+    "TRUSTED_PROXIES": "",
+    "ALLOWED_HOSTS": "",
+    "DEBUG": "false",
+    "LOG_FORMAT": "json",
+    "LOG_LEVEL": "INFO",
+}
+
+
+class Database:
+    """An embedded PostgreSQL of the benchmark's own, with an empty, migrated database."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self.directory = directory
+        self.environment = environment
+        self._server = EmbeddedPostgres(directory)
+
+    def start(self) -> None:
+        """Make, start and migrate it. Raises BenchFailed if it would not survive a power cut."""
+        _manage("pg", "start", environment=self.environment)
+        _manage("migrate", "--no-input", environment=self.environment)
+        found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
+        if found != _DURABLE:
+            raise BenchFailed(f"PostgreSQL does not keep what it commits: {found}.")
+
+    @property
+    def pid(self) -> int:
+        """PostgreSQL's main process. Raises BenchFailed if it is gone."""
+        pid = self._server.status().pid
+        if pid is None:
+            raise BenchFailed("PostgreSQL has stopped.")
+        return pid
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What PostgreSQL's programs find the database by."""
+        return self._server.environment()
+
+    def one(self, statement: str) -> dict[str, Any]:
+        """The first row of a query."""
+        with self._connect(passwords.APPLICATION) as connection:
+            row = connection.execute(statement).fetchone()
+        assert row is not None
+        return row
+
+    def execute(self, statements: str) -> None:
+        """Run statements, as the application."""
+        with self._connect(passwords.APPLICATION) as connection:
+            connection.execute(statements)
+
+    def settle(self) -> None:
+        """Do the upkeep that is due, so that no measurement pays for the one before it."""
+        with self._connect(passwords.SUPERUSER) as connection:
+            connection.execute("VACUUM ANALYZE")
+            connection.execute("CHECKPOINT")
+
+    def _connect(self, role: str) -> psycopg.Connection[dict[str, Any]]:
+        params = self._server.connection_params(role=role)
+        return psycopg.connect(**params, autocommit=True, row_factory=dict_row)
+
+
+class Web:
+    """gunicorn, serving the API on `port` as the Procfile has it."""
+
+    def __init__(self, database: Database, port: int, processes: int) -> None:
+        self.port = port
+        self.processes = processes
+        self._log = database.directory / "web.log"
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "gunicorn",
+                    "-c", "python:pipedai.server.gunicorn_conf", "pipedai.asgi:application",
+                ],
+                cwd=env.BASE_DIR,
+                env={
+                    **database.environment,
+                    "PORT": str(port),
+                    "WEB_BIND": f"{HOST}:{port}",
+                    "PUBLIC_URL": f"http://{HOST}:{port}",
+                    "WEB_CONCURRENCY": str(processes),
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is not for it
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )  # fmt: skip
+
+    def wait_until_ready(self) -> None:
+        """Return once every process of it serves. Raises BenchFailed."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with Connection(self.port, timeout=5) as connection:
+                    connection.call("GET", "/health")
+                if len(children_rss(self.pid)) == self.processes:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise BenchFailed(f"The web server did not start:\n{self._log.read_text()}")
+
+    @property
+    def pid(self) -> int:
+        """gunicorn's main process."""
+        return self._process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What all its processes have used so far."""
+        return cpu_seconds(self.pid)
+
+    @property
+    def rss(self) -> int:
+        """The resident memory of its web processes, in bytes."""
+        return sum(children_rss(self.pid))
+
+    def stop(self) -> None:
+        """End it as an operator would; kill it if that does not help."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@contextmanager
+def database() -> Iterator[Database]:
+    """A new database in a directory of its own below PIPEDAI_DATA_DIR, gone without trace at the end.
+
+    It goes even if this process is killed.
+    """
+    data_dir = env.data_dir()
+    Layout(data_dir).prepare_data_dir()
+    directory = data_dir / f"bench-{secrets.token_hex(4)}"
+    Layout(directory).prepare_data_dir()
+    environment = {**os.environ, **_SETTINGS, "PIPEDAI_DATA_DIR": str(directory)}
+    stop = shlex.join([sys.executable, str(env.BASE_DIR / "manage.py"), "pg", "stop"])
+    afterwards = Afterwards(f"{stop} && rm -rf {shlex.quote(str(directory))}", environment)
+    try:
+        made = Database(directory, environment)
+        made.start()
+        yield made
+    finally:
+        afterwards.now()
+
+
+@contextmanager
+def web(on: Database, *, processes: int) -> Iterator[Web]:
+    """The web server on that database, with so many processes."""
+    served = Web(on, _free_port(), processes)
+    try:
+        served.wait_until_ready()
+        yield served
+    finally:
+        served.stop()
+
+
+def _manage(*arguments: str, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=env.BASE_DIR,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        preexec_fn=die_with_parent(signal.SIGTERM),
+    )
+    if done.returncode:
+        raise BenchFailed(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])

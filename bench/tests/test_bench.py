@@ -1,0 +1,122 @@
+"""Runs each benchmark in short, and checks what it writes; no figure is judged here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.figures import latencies, print_table, quantile
+from bench.lifecycle_load import CALLS
+from pipedai.env import BASE_DIR
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """Not pytest's tmp_path, which is closed to the user that a database of root's runs as."""
+    parent = Path(tempfile.mkdtemp(prefix="pipedai-bench-test-"))
+    parent.chmod(0o711)
+    yield parent / "data"
+    shutil.rmtree(parent)
+
+
+def _bench(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=BASE_DIR,
+        env={**os.environ, "PIPEDAI_DATA_DIR": str(data_dir)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+
+
+def _measured(data_dir: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """What a benchmark wrote and printed; of its database, nothing is left."""
+    file = data_dir.parent / "result.json"
+    done = _bench(*arguments, "--json", str(file), data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    assert not list(data_dir.iterdir())
+    return json.loads(file.read_text()), done.stdout
+
+
+@pytest.mark.slow
+def test_lifecycle_measures_http_beside_bare_sql(data_dir):
+    found, shown = _measured(data_dir, "lifecycle", "--clients", "1,2", "--seconds", "2")
+    assert found["benchmark"] == "lifecycle"
+    assert found["webProcesses"] == 1
+    assert {"cores", "python", "postgres", "loadBefore"} <= set(found["machine"])
+    assert [at["clients"] for at in found["results"]] == [1, 2]
+    for at in found["results"]:
+        http, bare = at["http"], at["bareSql"]
+        assert http["lifecyclesPerSecond"] > 0
+        assert bare["lifecyclesPerSecond"] > 0
+        assert at["ofBareSql"] > 0
+        assert list(http["calls"]) == list(CALLS)
+        assert {call["count"] for call in http["calls"].values()} == {http["lifecycle"]["count"]}
+        for figures in (http["lifecycle"], bare["lifecycle"], *http["calls"].values()):
+            assert 0 < figures["p50Ms"] <= figures["p99Ms"]
+        for name in ("webCpuMs", "postgresCpuMs", "loadCpuMs", "webRssMb"):
+            assert http[name] > 0
+        assert bare["postgresCpuMs"] > 0
+    assert all(f"| {call}" in shown for call in CALLS)
+
+
+@pytest.mark.slow
+def test_idle_measures_waiting_and_waking(data_dir):
+    found, shown = _measured(data_dir, "idle", "--waiters", "5", "--seconds", "2")
+    assert found["benchmark"] == "idle"
+    assert found["waiters"] == 5
+    each = {"webMemoryKb", "webCpuMsPerMinute", "postgresCpuMsPerMinute"}
+    assert set(found["perWaiter"]) == each
+    assert found["wakeUp"]["created"]["count"] == 5
+    assert found["wakeUp"]["handedOut"]["count"] == 5
+    assert 0 < found["wakeUp"]["handedOut"]["p50Ms"] <= found["wakeUp"]["handedOut"]["p99Ms"]
+    assert set(found["otherCalls"]) == {"nobodyWaits", "allWait", "eachWakes"}
+    assert found["otherCalls"]["allWait"]["count"] > 0
+    assert "its worker has it" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["lifecycle", "--clients", "1,x"], "'x' is no whole number", id="clients"),
+        pytest.param(["idle", "--waiters", "0"], "'0' is no whole number", id="waiters"),
+        pytest.param(["idle", "--seconds", "nan"], "'nan' is no number of seconds", id="seconds"),
+    ],
+)
+@pytest.mark.slow
+def test_a_bad_argument_is_refused_with_a_sentence(arguments, sentence, tmp_path):
+    done = _bench(*arguments, data_dir=tmp_path / "unused")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_quantile_is_one_of_the_values():
+    values = [float(n) for n in range(100, 0, -1)]
+    assert quantile(values, 0.5) == 50
+    assert quantile(values, 0.99) == 99
+    assert quantile([7.0], 0.99) == 7
+    assert quantile([], 0.5) is None
+
+
+def test_latencies_of_nothing_are_none():
+    assert latencies([]) == {"count": 0, "p50Ms": None, "p99Ms": None}
+
+
+def test_a_table_lines_up(capsys):
+    print_table(["what", "ms"], [["a", 1.23456], ["longer", 12345.6], ["none", None]])
+    assert capsys.readouterr().out.splitlines() == [
+        "| what   |     ms |",
+        "| ------ | -----: |",
+        "| a      |   1.23 |",
+        "| longer | 12,346 |",
+        "| none   |      – |",
+    ]
