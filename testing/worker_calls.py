@@ -1,5 +1,6 @@
 """The worker protocol over HTTP, as a worker calls it."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -35,4 +36,7 @@ class WorkerCalls:
         return self._post(run_id, "complete", body)
 
     def _post(self, run_id: UUID, verb: str, body: dict[str, Any]) -> Any:
-        return self._client.post(f"{self._path}/runs/{run_id}/{verb}", body, format="json")
+        # Dumped here: the client's own encoder can't write a lone surrogate.
+        return self._client.post(
+            f"{self._path}/runs/{run_id}/{verb}", json.dumps(body), content_type="application/json"
+        )
