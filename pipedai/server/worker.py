@@ -11,6 +11,7 @@ import resource
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -202,6 +203,12 @@ class Worker(gasgi.ASGIWorker):
         # The worker makes its connections from this name.
         gasgi.ASGIProtocol = Protocol  # type: ignore[attr-defined]
         super().init_process()
+
+    def _setup_event_loop(self) -> None:
+        super()._setup_event_loop()
+        # gunicorn leaves asyncio's own 100, and all workers of a site reconnect at once.
+        create_server = partial(self.loop.create_server, backlog=self.cfg.backlog)
+        self.loop.create_server = create_server  # type: ignore[method-assign]
 
     def handle_exit_signal(self) -> None:
         super().handle_exit_signal()

@@ -292,7 +292,12 @@ def test_it_takes_more_connections_than_a_shell_allows_by_default(tmp_path):
     try:
         with serving(tmp_path) as web:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            connections = [web.connect() for _ in range(400)]
+            # All at once: none is accepted before the last has come.
+            os.killpg(web.process.pid, signal.SIGSTOP)
+            try:
+                connections = [web.connect() for _ in range(400)]
+            finally:
+                os.killpg(web.process.pid, signal.SIGCONT)
             assert parse(web.exchange(b"GET /api/v1/x HTTP/1.1\r\n" + CLOSE + b"\r\n"))[0] == 200
             for connection in connections:
                 connection.close()
