@@ -1,6 +1,7 @@
 """Lets nothing outlive the script that started it, however that script ends."""
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -11,13 +12,19 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
-    """A `preexec_fn`: the kernel sends the child this signal when its parent dies. Linux only."""
+    """To be called in a child of this process, as `preexec_fn`: it gets the signal when we die.
 
-    def ask_the_kernel() -> None:
+    Linux only; elsewhere a killed script leaves its children behind.
+    """
+    parent = os.getpid()
+
+    def in_the_child() -> None:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signum)
+            if os.getppid() != parent:  # it has died already
+                os._exit(128 + signum)
 
-    return ask_the_kernel
+    return in_the_child
 
 
 class Afterwards:

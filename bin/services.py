@@ -95,9 +95,10 @@ class _Process(honcho.process.Process):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._child_ctor: type[honcho.process.Popen] = _Popen
+        self._die_with_manager = die_with_parent(signal.SIGKILL)
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
-        die_with_parent(signal.SIGKILL)()
+        self._die_with_manager()
         super().run(events, ignore_signals)
 
 

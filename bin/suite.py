@@ -72,6 +72,9 @@ class Suite:
         self._check("Production settings", deploy, production_settings())
         processes = min(8, max(2, os.cpu_count() or 2))
         self._check("Tests", ["pytest", "-n", str(processes), *pytest_arguments])
+        return self._verdict()
+
+    def _verdict(self) -> int:
         if self._stopped_by:
             return 128 + self._stopped_by
         if self._failed:

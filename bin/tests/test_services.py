@@ -1,0 +1,86 @@
+"""Command lines side by side: all end when one does, when told to, and when their manager is killed."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from bin.services import procfile
+from bin.tests.scripts import ROOT, alive, eventually, read_until, started
+
+SCRIPT = """
+import os, sys
+from bin.services import Services
+services = Services(dict(os.environ))
+for name, command in enumerate(sys.argv[1:]):
+    services.add(f"s{name}", command)
+def tell():
+    print("all forked", flush=True)
+    services.say("all started")
+sys.exit(services.run(when_started=tell))
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def services(tmp_path, *commands):
+    return started("-c", SCRIPT, *commands, mark=str(tmp_path))
+
+
+def none_left(tmp_path):
+    return eventually(lambda: alive(str(tmp_path)) == [])
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_first_to_end_ends_the_others_and_tells_the_exit_code(tmp_path, code):
+    with services(tmp_path, "exec sleep 100", f"sleep 0.2; exit {code}") as process:
+        assert process.wait(timeout=30) == code
+        assert none_left(tmp_path)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("words", ["all forked", "all started"])
+def test_a_signal_ends_them_all_also_when_it_comes_early(tmp_path, signum, code, words):
+    with services(tmp_path, *["exec sleep 100"] * 3) as process:
+        read_until(process, words)
+        process.send_signal(signum)
+        assert process.wait(timeout=30) == code
+        assert none_left(tmp_path)
+
+
+def test_killing_the_manager_ends_them_too(tmp_path):
+    for words in ("all forked", "s0 started", "all started"):
+        with services(tmp_path, *["exec sleep 100"] * 3) as process:
+            read_until(process, words)
+            process.kill()
+            assert none_left(tmp_path)
+
+
+def test_our_own_lines_stand_between_theirs_without_a_name(tmp_path):
+    with services(tmp_path, "echo hello; sleep 0.2") as process:
+        lines = process.communicate(timeout=30)[0].splitlines()
+    assert "all started" in lines
+    assert any(line.endswith("| hello") for line in lines)
+
+
+def test_the_procfile_names_what_a_deployment_needs_and_execs_its_programs():
+    processes = procfile(ROOT / "Procfile")
+    assert list(processes) == ["release", "web", "scheduler"]
+    for command in processes.values():
+        assert command.startswith("PIPEDAI_ENV=${PIPEDAI_ENV:-production} exec ")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "production"), ({"PIPEDAI_ENV": "development"}, "development")]
+)
+def test_the_procfile_says_production_unless_told_otherwise(given, expected):
+    for line in procfile(ROOT / "Procfile").values():
+        assignment = line.partition(" exec ")[0]
+        found = subprocess.run(
+            ["sh", "-c", f"{assignment} exec printenv PIPEDAI_ENV"],
+            env={"PATH": os.environ["PATH"], **given},
+            capture_output=True,
+            text=True,
+        )
+        assert found.stdout.strip() == expected

@@ -1,0 +1,183 @@
+"""bin/setup in small checkouts of its own, whose lock files name no package."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).resolve().parents[1] / "setup"
+PYTHON = Path(sys.executable).resolve()
+TOOLS = ("bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "rm", "touch")
+# What a program on the PATH does to the bin/setup that runs it.
+KILL = "kill -9 -$PPID"
+
+pytestmark = pytest.mark.slow
+
+
+class Checkout:
+    """A directory with bin/setup, empty lock files, and a PATH with one Python and few tools."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "checkout"
+        self.python = root / "path" / "python3"
+        (self.path / "bin").mkdir(parents=True)
+        shutil.copy(SETUP, self.path / "bin")
+        for lock in ("requirements.txt", "requirements-dev.txt"):
+            (self.path / lock).touch()
+        self.python.parent.mkdir()
+        for tool in TOOLS:
+            (self.python.parent / tool).symlink_to(str(shutil.which(tool)))
+        self.install_python()
+
+    @property
+    def venv(self) -> Path:
+        return self.path / ".venv"
+
+    def install_python(self, *, pretend: str = "") -> None:
+        """Put a Python on the PATH: this one, but what `pretend` (shell code) has it do first."""
+        self.python.write_text(f'#!/bin/sh\n{pretend}\nexec {PYTHON} "$@"\n')
+        self.python.chmod(0o755)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A bin/setup under way."""
+        return subprocess.Popen(
+            ["bash", self.path / "bin" / "setup", *arguments],
+            env={"PATH": str(self.python.parent)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def setup(self, *arguments: str) -> tuple[int, str]:
+        """Its exit code and what it said."""
+        process = self.start(*arguments)
+        said = process.communicate(timeout=120)[1]
+        return process.returncode, said
+
+    def works(self) -> bool:
+        """Whether the virtual environment is there and whole."""
+        pip = subprocess.run([self.venv / "bin" / "pip", "--version"], capture_output=True)
+        return pip.returncode == 0 and str(self.venv).encode() in pip.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
+
+
+def test_it_installs_what_changed_and_is_silent_when_nothing_did(checkout):
+    code, said = checkout.setup()
+    assert (code, said.count("\n")) == (0, 2)
+    assert "Making .venv" in said
+    assert checkout.works()
+    assert checkout.setup() == (0, "")
+
+    code, said = checkout.setup("--dev")
+    assert (code, said.count("\n")) == (0, 1)
+    assert checkout.setup("--dev") == (0, "")
+    assert checkout.setup() == (0, "")
+
+    (checkout.path / "requirements.txt").write_text("# changed\n")
+    code, said = checkout.setup()
+    assert (code, said.count("\n")) == (0, 1)
+    assert checkout.setup() == (0, "")
+
+    checkout.path = checkout.path.rename(checkout.path.with_name("elsewhere"))
+    code, said = checkout.setup()
+    assert code == 0
+    assert "does not work here" in said
+    assert checkout.works()
+
+
+@pytest.mark.parametrize(
+    "venv",
+    [
+        KILL,
+        f"mkdir -p .venv/bin; printf '#!/bin/sh\\n{KILL}' >.venv/bin/python; chmod +x .venv/bin/python; exit",
+    ],
+    ids=["before pip", "in pip"],
+)
+def test_a_set_up_that_was_killed_is_begun_again(checkout, venv):
+    (checkout.python.parent / "chmod").symlink_to(str(shutil.which("chmod")))
+    checkout.install_python(pretend=f'case "$*" in "-m venv"*) {venv};; esac')
+    killed = checkout.start()
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    checkout.install_python()
+
+    code, said = checkout.setup()
+
+    assert code == 0
+    assert "half-made" in said
+    assert checkout.works()
+
+
+def test_a_virtual_environment_made_by_hand_is_filled_and_not_removed(checkout):
+    subprocess.run([PYTHON, "-m", "venv", checkout.venv], check=True)
+    (checkout.venv / "mine").touch()
+
+    code, _ = checkout.setup()
+
+    assert code == 0
+    assert (checkout.venv / "mine").exists()
+
+
+def test_several_at_once_make_one_environment(checkout):
+    several = [checkout.start() for _ in range(3)]
+    said = [process.communicate(timeout=120)[1] for process in several]
+
+    assert [process.returncode for process in several] == [0, 0, 0]
+    assert sum("Making" in words for words in said) == 1
+    assert checkout.works()
+
+
+def test_no_python_that_is_new_enough_is_one_sentence(checkout):
+    checkout.install_python(pretend='case "$*" in *version_info*) exit 1;; esac')
+    code, said = checkout.setup()
+    assert code == 1
+    assert said.startswith("PipedAI needs Python 3.11 or newer")
+    assert said.count("\n") == 1
+    assert not checkout.venv.exists()
+
+
+def test_a_python_without_venv_names_the_package_to_install(checkout):
+    checkout.install_python(pretend='case "$*" in *ensurepip*) exit 1;; esac')
+    code, said = checkout.setup()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert code == 1
+    assert f"apt-get install python{version}-venv" in said
+    assert said.count("\n") == 1
+    assert not checkout.venv.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
+def test_root_on_debian_gets_the_package_installed(checkout):
+    broken = 'case "$*" in *ensurepip*) exit 1;; esac'
+    checkout.install_python(pretend=broken)
+    apt = checkout.python.with_name("apt-get")
+    apt.write_text(
+        '#!/bin/sh\necho "$@" >>"$(dirname "$0")/asked"\n'
+        'case "$1" in update) exit 0;; esac\n'
+        'grep -q update "$(dirname "$0")/asked" || exit 100\n'
+        f"sed -i '/ensurepip/d' {checkout.python}\n"
+    )
+    apt.chmod(0o755)
+    for tool in ("grep", "sed"):
+        (apt.parent / tool).symlink_to(str(shutil.which(tool)))
+
+    code, said = checkout.setup()
+
+    assert code == 0
+    assert "Installing the system package" in said
+    assert checkout.works()
+    asked = (apt.parent / "asked").read_text().splitlines()
+    assert [line.split()[0] for line in asked] == ["install", "update", "install"]
+
+
+def test_a_wrong_option_shows_how_to_call_it(checkout):
+    assert checkout.setup("--prod") == (2, "usage: bin/setup [--dev]\n")

@@ -1,0 +1,146 @@
+"""bin/run as a newcomer sees it: a run before their eyes, and nothing left when it ends."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+from contextlib import closing
+
+import httpx
+import pytest
+
+from bin.suite import new_data_dir
+from bin.tests.scripts import alive, eventually, read_until, started
+from pipedai.embedded.server import EmbeddedPostgres
+from testing.serving import free_port
+
+pytestmark = pytest.mark.slow
+
+UP = "PipedAI is up"
+
+
+@pytest.fixture
+def data_dir():
+    data_dir = new_data_dir()
+    yield data_dir
+    EmbeddedPostgres(data_dir).stop()
+    shutil.rmtree(data_dir)
+
+
+@pytest.fixture
+def bin_run(data_dir):
+    """Starts bin/run there, on a free port, with an embedded database."""
+
+    def bin_run(*arguments, **environment):
+        return started(
+            "-m",
+            "bin.stack",
+            *arguments,
+            mark=str(data_dir),
+            **{
+                "DATABASE_URL": "",
+                "PIPEDAI_DATA_DIR": str(data_dir),
+                "PORT": str(free_port()),
+                **environment,
+            },
+        )
+
+    return bin_run
+
+
+def nothing_runs(data_dir):
+    return eventually(
+        lambda: alive(str(data_dir)) == [] and not EmbeddedPostgres(data_dir).status().running
+    )
+
+
+def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(bin_run, data_dir):
+    port = str(free_port())
+    with bin_run(PORT=port) as process:
+        said = read_until(process, "Fire the trigger once more")
+        states = re.findall(r"^  (queued|claimed|running|succeeded) ", said, re.MULTILINE)
+        assert states == ["queued", "claimed", "running", "succeeded"]
+        assert "Hello from your worker" in said
+        api = f"http://localhost:{port}/api/v1"
+        assert f"{UP}: {api} " in said
+
+        seeded = json.loads((data_dir / "demo.json").read_text())
+        login = {"email": seeded["email"], "password": seeded["password"]}
+        assert f"Log in as {login['email']} with the password {login['password']}" in said
+        assert httpx.post(f"{api}/auth/login", json=login).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=40) == 130
+    assert nothing_runs(data_dir)
+
+    with bin_run(PORT=port) as process:
+        assert "Fire the trigger once more" in read_until(process, "Fire the trigger once more")
+        key = {"Authorization": f"Bearer {seeded['apiKey']}"}
+        runs = f"{api}/environments/{seeded['environmentId']}/runs"
+        kept = httpx.get(runs, headers=key).json()["items"]
+        assert [run["status"] for run in kept] == ["succeeded", "succeeded"]
+        process.kill()
+        process.wait()
+    assert nothing_runs(data_dir)
+
+
+def test_without_the_demo_there_is_the_service_alone(bin_run, data_dir):
+    with bin_run("--no-demo") as process:
+        said = read_until(process, UP)
+        assert not (data_dir / "demo.json").exists()
+        assert "worker    |" not in said
+
+        with bin_run("--no-demo") as second:
+            assert "set PIPEDAI_DATA_DIR and PORT" in second.communicate(timeout=30)[0]
+            assert second.returncode == 1
+
+        process.terminate()
+        assert process.wait(timeout=40) == 143
+    assert nothing_runs(data_dir)
+
+
+def test_a_database_that_ran_before_is_used_and_left_running(bin_run, data_dir, tmp_path):
+    server = EmbeddedPostgres(data_dir)
+    server.ensure_running()
+    elsewhere = {"DATABASE_URL": server.url(), "PIPEDAI_DATA_DIR": str(tmp_path / "data")}
+    for environment in {}, elsewhere:
+        with bin_run("--no-demo", **environment) as process:
+            read_until(process, UP)
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=40)
+        assert server.status().running
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_a_taken_port_is_one_sentence_before_anything_starts(bin_run, data_dir):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with bin_run(PORT=str(port)) as process:
+            said = process.communicate(timeout=30)[0]
+    assert process.returncode == 1
+    assert said == f"Port {port} is already in use: set PORT to another.\n"
+    assert list(data_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"PORT": "http"}, "PORT must be a whole number."),
+        ({"PIPEDAI_ENV": "production"}, "Production has no demo"),
+        ({"DATABASE_URL": "postgres://x@127.0.0.1:1/x"}, "DATABASE_URL names no database"),
+    ],
+)
+def test_settings_that_do_not_work_are_one_sentence(bin_run, environment, words):
+    with bin_run(**environment) as process:
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode == 1
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_production_refuses_unsafe_settings_before_anything_starts(bin_run, data_dir):
+    with bin_run("--no-demo", PIPEDAI_ENV="production", SECRET_KEY="") as process:
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode == 1
+    assert said.startswith("SECRET_KEY ")
+    assert list(data_dir.iterdir()) == []

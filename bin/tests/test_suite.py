@@ -1,0 +1,89 @@
+"""bin/test: all checks run, whatever fails; a developer's settings and database are left alone."""
+
+import os
+import re
+import signal
+
+import pytest
+
+from bin import suite
+from bin.tests.scripts import alive, eventually, read_until, started
+
+# Not what its own announcement says.
+UNDER_WAY = "echo it  is; exec sleep 100"
+SCRIPT = """
+import os, sys
+from bin.suite import Suite
+class Small(Suite):
+    def run(self, commands):
+        for command in commands:
+            self._check(command, ["sh", "-c", command], {})
+        return self._verdict()
+sys.exit(Small(os.environ).run(sys.argv[1:]))
+"""
+
+
+def small(tmp_path, *commands):
+    """A suite with these shell commands for checks."""
+    return started("-c", SCRIPT, *commands, mark=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_all_checks_run_and_those_that_failed_are_named_last(tmp_path):
+    with small(tmp_path, "echo one; false", "echo two", "exit 3") as process:
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == "Failed: echo one; false, exit 3"
+    assert "\ntwo\n" in said
+
+
+@pytest.mark.slow
+def test_nothing_is_said_after_the_last_check_when_all_passed(tmp_path):
+    with small(tmp_path, "true", "echo summary") as process:
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode == 0
+    assert said.splitlines()[-1] == "summary"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_check_and_skips_the_rest(tmp_path, signum):
+    with small(tmp_path, UNDER_WAY, "echo never") as process:
+        read_until(process, "it is")
+        os.killpg(process.pid, signum)
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode == 128 + signum
+    assert "never" not in said
+    assert eventually(lambda: alive(str(tmp_path)) == [])
+
+
+@pytest.mark.slow
+def test_killing_it_leaves_no_check_behind(tmp_path):
+    with small(tmp_path, UNDER_WAY) as process:
+        read_until(process, "it is")
+        process.kill()
+    assert eventually(lambda: alive(str(tmp_path)) == [])
+
+
+def test_the_developers_settings_do_not_reach_the_checks(monkeypatch, tmp_path):
+    monkeypatch.setenv("DATABASE_URL", "postgres://precious")
+    monkeypatch.setenv("PORT", "8123")
+    monkeypatch.delenv("TEST_DATABASE_URL", raising=False)
+
+    environment = suite.environment_of(tmp_path)
+
+    assert environment["DATABASE_URL"] == ""
+    assert environment["PORT"] == ""  # empty, so that a .env file does not fill it in
+    assert environment["PIPEDAI_DATA_DIR"] == str(tmp_path)
+    assert environment["PIPEDAI_PG_FAST_UNSAFE"] == "1"
+
+
+def test_a_database_for_tests_is_used_when_one_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TEST_DATABASE_URL", "postgres://for-tests")
+    assert suite.environment_of(tmp_path)["DATABASE_URL"] == "postgres://for-tests"
+
+
+def test_help_says_how_without_running_anything(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bin/test", "-k", "x", "--help"])
+    assert suite.main() == 0
+    assert re.match("usage: bin/test", capsys.readouterr().out)
