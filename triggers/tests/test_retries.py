@@ -1,6 +1,7 @@
 """Retries: what infrastructure broke is tried again (SPEC §6)."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from triggers.models import Run, Trigger, TriggerRevision
 from triggers.states import Source
 
 
-def _failed(runs: Runs, run_id: UUID | None = None, **report: object) -> UUID:
+def _failed(runs: Runs, run_id: UUID | None = None, **report: Any) -> UUID:
     """A run (a running one, unless it is given) that infrastructure broke."""
     run_id = run_id or runs.running()
     runs.complete(run_id, "failed", faultClass="infra", **report)
