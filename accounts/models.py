@@ -63,6 +63,8 @@ class Session(models.Model):
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField()
+    # An HMAC of the address it was opened from: an account's login limit never locks that address out.
+    address_digest = models.BinaryField(max_length=32, null=True)
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:

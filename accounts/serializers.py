@@ -32,6 +32,15 @@ class LoginBody(StrictBody):
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
+class ChangePasswordBody(StrictBody):
+    """POST /auth/change-password."""
+
+    currentPassword = TextField(
+        source="current_password", max_length=_MAX_PASSWORD, trim_whitespace=False
+    )
+    newPassword = TextField(source="new_password", max_length=_MAX_PASSWORD, trim_whitespace=False)
+
+
 class UserSerializer(serializers.ModelSerializer[User]):
     """A user to themselves."""
 

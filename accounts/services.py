@@ -1,35 +1,38 @@
-"""Registers users, logs them in and out (SPEC §3, §5)."""
+"""Registers users, logs them in and out, changes their passwords (SPEC §3, §5).
+
+Before a login nobody knows who is calling: the `actor` of these functions carries the address and
+the request id, and its id is filled in here.
+"""
 
 from dataclasses import replace
 from uuid import UUID
 
-from django.contrib.auth.hashers import check_password, make_password
-from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from accounts.models import Session, User, normal_email
+from accounts.passwords import check_strength, hash_password, is_password_of
 from accounts.session_tokens import LIFETIME
-from pipedai.api.errors import Conflict, Invalid, Unauthenticated
+from accounts.throttles import FAILED_LOGIN_ROWS
+from pipedai.api.errors import Conflict, Invalid, NotFound, Unauthenticated
 from pipedai.api.principal import UserPrincipal
+from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
 
 _WRONG = "The e-mail address or the password is wrong."
 
 
-def register_user(*, email: str, password: str, name: str, actor: Actor) -> tuple[User, Session]:
-    """A new user, logged in. Raises Invalid for a weak password, Conflict for a taken address.
-
-    `actor` carries the address and the request id, here as below; its id is filled in by the service.
-    """
+def register_user(
+    *, email: str, password: str, name: str, address: bytes, actor: Actor
+) -> tuple[User, Session]:
+    """A new user, logged in. Raises Invalid for a weak password, Conflict for a taken e-mail address."""
     user = User(email=normal_email(email), name=name)
-    _check_password_strength(password, user)
-    user.password = make_password(password)
+    check_strength(password, user, field="password")
+    user.password = hash_password(password)
     try:
         with transaction.atomic():
             user.save(force_insert=True)
-            session = _open_session(user)
+            session = _open_session(user, address)
             _emit("user.registered", user.id, actor)
     except IntegrityError:
         raise Conflict("This e-mail address is already registered.") from None
@@ -37,23 +40,22 @@ def register_user(*, email: str, password: str, name: str, actor: Actor) -> tupl
 
 
 def log_in(
-    *, email: str, password: str, replaces: UserPrincipal | None, actor: Actor
+    *, email: str, password: str, replaces: UserPrincipal | None, address: bytes, actor: Actor
 ) -> tuple[User, Session]:
-    """A new session for the user with this address and password. Raises Unauthenticated.
+    """A new session for the user with this e-mail address and password. Raises Unauthenticated.
 
     The session presented with the request (`replaces`) ends. It takes as long, and says the same,
     whether or not there is such a user.
     """
     user = User.objects.filter(email=normal_email(email)).first()
-    if user is None:
-        make_password(password)
-        raise Unauthenticated(_WRONG)
-    if not check_password(password, user.password) or not user.is_active:
+    if not is_password_of(user, password) or user is None or not user.is_active:
+        _note_failed_login(user, normal_email(email), actor)
         raise Unauthenticated(_WRONG)
     with transaction.atomic():
+        _hold_password(user)
         if replaces is not None:
             _revoke(replaces.session_id)
-        session = _open_session(user)
+        session = _open_session(user, address)
         _emit("user.logged-in", user.id, actor)
     return user, session
 
@@ -65,22 +67,68 @@ def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
             _emit("user.logged-out", principal.id, actor)
 
 
+def change_password(
+    *,
+    principal: UserPrincipal,
+    current_password: str,
+    new_password: str,
+    address: bytes,
+    actor: Actor,
+) -> Session:
+    """Sets a new password and ends every session of the user's; a new one for the caller.
+
+    Raises Invalid for a wrong current password and for a weak new one.
+    """
+    user = User.objects.get(id=principal.id)
+    if not is_password_of(user, current_password):
+        raise Invalid({"currentPassword": ["Not your password."]})
+    check_strength(new_password, user, field="newPassword")
+    hashed = hash_password(new_password)
+    with transaction.atomic():
+        _hold_password(user)
+        User.objects.filter(id=user.id).update(password=hashed)
+        Session.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=Now())
+        session = _open_session(user, address)
+        _emit("user.password-changed", user.id, actor)
+    return session
+
+
+def find_user(email: str) -> User:
+    """The active user with exactly this e-mail address. Raises NotFound."""
+    user = User.objects.filter(email=normal_email(email), is_active=True).first()
+    if user is None:
+        raise NotFound
+    return user
+
+
+def _hold_password(user: User) -> None:
+    """Keeps the password that was verified from being changed until the transaction ends, so that
+    no session opened with an old password outlives the change. Raises Unauthenticated if it has
+    been changed since."""
+    unchanged = User.objects.select_for_update(no_key=True).filter(
+        id=user.id, password=user.password, is_active=True
+    )
+    if not unchanged.exists():
+        raise Unauthenticated(_WRONG)
+
+
+def _note_failed_login(user: User | None, email: str, actor: Actor) -> None:
+    """One audit row for a known account, address and minute: nobody may fill a table that nothing may empty."""
+    hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
+    if user is not None and hits <= FAILED_LOGIN_ROWS.limit:
+        with transaction.atomic():
+            emit(Event("user.login-failed", actor, None, "user", user.id))
+
+
 def _emit(action: str, user_id: UUID, actor: Actor) -> None:
-    """Users act on themselves here, and before a login nobody knows who they are."""
+    """Users act on themselves here."""
     emit(Event(action, replace(actor, id=user_id), None, "user", user_id))
 
 
-def _open_session(user: User) -> Session:
-    return Session.objects.create(user=user, expires_at=Now() + LIFETIME)
+def _open_session(user: User, address: bytes) -> Session:
+    return Session.objects.create(user=user, expires_at=Now() + LIFETIME, address_digest=address)
 
 
 def _revoke(session_id: UUID) -> bool:
     live = Session.objects.filter(id=session_id, revoked_at__isnull=True)
     return live.update(revoked_at=Now()) == 1
-
-
-def _check_password_strength(password: str, user: User) -> None:
-    try:
-        validate_password(password, user)
-    except ValidationError as error:
-        raise Invalid({"password": error.messages}) from None

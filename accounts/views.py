@@ -1,14 +1,15 @@
-"""The auth endpoints: register, login, logout, me."""
+"""The auth and user endpoints."""
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import services
+from accounts import services, throttles
 from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.models import Session, User
-from accounts.serializers import LoginBody, RegisterBody, UserSerializer
+from accounts.serializers import ChangePasswordBody, LoginBody, RegisterBody, UserSerializer
+from pipedai.api.errors import Invalid
 from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
 from pipedai.api.request_id import current_request_id
@@ -22,6 +23,7 @@ class SessionViewSet(ApiViewSet):
 
     permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
     browser_entries = frozenset({"register", "login", "logout"})
+    throttles = {"register": throttles.REGISTER, "login": throttles.LOGIN}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """The session presented with the request, if there is one."""
@@ -30,14 +32,19 @@ class SessionViewSet(ApiViewSet):
     def register(self, request: Request) -> Response:
         """POST /auth/register"""
         body = read_body(RegisterBody, request)
-        user, session = services.register_user(**body, actor=_caller(request))
+        user, session = services.register_user(
+            **body, address=throttles.address_digest(request), actor=_caller(request)
+        )
         return self._signed_in(user, session, status=201)
 
     def login(self, request: Request) -> Response:
         """POST /auth/login"""
         body = read_body(LoginBody, request)
         user, session = services.log_in(
-            **body, replaces=_presented(request), actor=_caller(request)
+            **body,
+            replaces=_presented(request),
+            address=throttles.address_digest(request),
+            actor=_caller(request),
         )
         return self._signed_in(user, session, status=200)
 
@@ -59,12 +66,47 @@ class MeViewSet(ApiViewSet):
     """The signed-in user."""
 
     authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"retrieve": IsSignedIn}
+    permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
+    throttles = {"change_password": throttles.CHANGE_PASSWORD}
 
     def retrieve(self, request: Request) -> Response:
         """GET /auth/me"""
         user = User.objects.get(id=principal_of(request).id)
         return Response({"user": UserSerializer(user).data})
+
+    def change_password(self, request: Request) -> Response:
+        """POST /auth/change-password: every session ends; this browser gets a new one."""
+        session = services.change_password(
+            **read_body(ChangePasswordBody, request),
+            principal=_user(request),
+            address=throttles.address_digest(request),
+            actor=_caller(request),
+        )
+        response = Response(status=204)
+        set_auth_cookie(response, session)
+        return response
+
+
+class UserLookupViewSet(ApiViewSet):
+    """Who is to be invited."""
+
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"lookup": IsSignedIn}
+    throttles = {"lookup": throttles.FIND_USER}
+
+    def lookup(self, request: Request) -> Response:
+        """GET /users/lookup?email="""
+        email = request.query_params.get("email")
+        if not email:
+            raise Invalid({"email": ["This parameter is required."]})
+        user = services.find_user(email)
+        return Response({"user": {"id": user.id, "email": user.email, "name": user.name}})
+
+
+def _user(request: Request) -> UserPrincipal:
+    principal = principal_of(request)
+    assert isinstance(principal, UserPrincipal), "the viewset accepts only cookies"
+    return principal
 
 
 def _caller(request: Request) -> Actor:

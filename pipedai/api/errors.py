@@ -20,13 +20,17 @@ INTERNAL = "Internal server error"
 class ApiError(exceptions.APIException):
     """An error that carries its status, its sentence and what else its body says.
 
-    `extra` holds further top-level keys of the body (`status` of a refused transition, for example).
+    `extra` holds further top-level keys of the body (`status` of a refused transition, for example), `headers` what the
+    answer carries beside it.
     """
 
     status_code: int = status.HTTP_500_INTERNAL_SERVER_ERROR
 
-    def __init__(self, message: str, **extra: Any) -> None:
+    def __init__(
+        self, message: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+    ) -> None:
         super().__init__(message)
+        self.headers = dict(headers or {})
         self.message = message
         self.extra = extra
 
@@ -60,6 +64,15 @@ class Forbidden(ApiError):  # noqa: N818
     """403: the caller sees the resource, but may not do this to it."""
 
     status_code = status.HTTP_403_FORBIDDEN
+
+
+class Unavailable(ApiError):  # noqa: N818
+    """503: too much to do at the moment; the same request may be sent again soon."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Retry-After": "1"})
 
 
 class Invalid(ApiError):  # noqa: N818

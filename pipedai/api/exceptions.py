@@ -1,6 +1,5 @@
 """Turns whatever is raised below /api/v1 into the one error envelope (SPEC §2)."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -53,11 +52,9 @@ def _body(error: exceptions.APIException) -> JsonObject:
 
 
 def _headers(error: exceptions.APIException) -> dict[str, str]:
-    headers = {}
+    headers = dict(error.headers) if isinstance(error, ApiError) else {}
     if error.status_code == status.HTTP_401_UNAUTHORIZED:
         headers["WWW-Authenticate"] = CHALLENGE
-    if (wait := getattr(error, "wait", None)) is not None:
-        headers["Retry-After"] = str(math.ceil(wait))
     return headers
 
 

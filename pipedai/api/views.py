@@ -1,7 +1,7 @@
 """The base viewset: what is checked, in which order, before an action's body runs (SPEC §2)."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from rest_framework.authentication import BaseAuthentication
@@ -15,7 +15,7 @@ from pipedai.api.errors import Unauthenticated
 from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
-from pipedai.server.access_log import LOG
+from pipedai.api.throttling import Throttle
 
 
 class ApiViewSet(ViewSet):
@@ -28,6 +28,8 @@ class ApiViewSet(ViewSet):
     permissions: ClassVar[Mapping[str, type[BasePermission]]] = {}
     # Actions that a browser may call to get a cookie: the origin is checked though there is no session yet.
     browser_entries: ClassVar[frozenset[str]] = frozenset()
+    # How often a caller may do an action; checked before anything of the tenant's is looked at.
+    throttles: ClassVar[Mapping[str, Sequence[Throttle]]] = {}
     # Query parameters that a list's cursor is bound to.
     filter_names: ClassVar[tuple[str, ...]] = ()
     http_method_names = ["get", "head", "post", "patch", "delete"]
@@ -61,7 +63,6 @@ class ApiViewSet(ViewSet):
             request
         )
         principal: object = request.user
-        self._say_in_log(request, principal)
         if not isinstance(principal, Principal) and not self._is_public():
             raise Unauthenticated("Authentication is required.")
         if self.action is None:
@@ -70,20 +71,13 @@ class ApiViewSet(ViewSet):
             isinstance(principal, UserPrincipal) or self.action in self.browser_entries
         ):
             check_origin(request)
-        self.check_throttles(request)
+        for throttle in self.throttles.get(self.action, ()):
+            throttle.check(request)
         self.find_tenant(request, **kwargs)
         self.check_permissions(request)
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds what the URL names and the caller's role in it. Raises NotFound for what the caller can't see."""
-
-    def _say_in_log(self, request: Request, principal: object) -> None:
-        """Adds the route and the caller to the request's log line."""
-        said = request.META.get("asgi.scope", {}).get(LOG)
-        if said is not None and request.resolver_match is not None:
-            said["route"] = request.resolver_match.route
-            if isinstance(principal, Principal):
-                said |= {"principal": principal.type, "principal_id": str(principal.id)}
 
     def _is_public(self) -> bool:
         named = {self.action} if self.action else set(self.action_map.values())

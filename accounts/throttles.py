@@ -1,0 +1,58 @@
+"""How often the auth endpoints may be called (SPEC §3); API.md lists the rates."""
+
+from datetime import timedelta
+
+from django.db.models.functions import Now
+from django.utils.crypto import salted_hmac
+from rest_framework.request import Request
+
+from accounts.models import Session, normal_email
+from pipedai.api.throttling import Rate, Throttle, by_address, by_caller
+
+_KNOWN_FOR = timedelta(days=30)
+
+FAILED_LOGIN_ROWS = Rate("failed-login-rows", limit=1, seconds=60)
+
+
+def address_digest(request: Request) -> bytes:
+    """What is kept of the address that a session was opened from."""
+    return salted_hmac("pipedai.session-address", by_address(request), algorithm="sha256").digest()
+
+
+def _account(request: Request) -> str | None:
+    """The account that a login names; None for a body that names none, which validation refuses."""
+    body = request.data
+    email = body.get("email") if isinstance(body, dict) else None
+    return normal_email(email)[:254] if isinstance(email, str) else None
+
+
+def _account_and_address(request: Request) -> str | None:
+    account = _account(request)
+    return None if account is None else f"{by_address(request)} {account}"
+
+
+def _account_from_an_unknown_address(request: Request) -> str | None:
+    """None for an address that has logged in to the account lately: nobody can lock its owner out."""
+    account = _account(request)
+    if account is None:
+        return None
+    known = Session.objects.filter(
+        user__email=account,
+        address_digest=address_digest(request),
+        created_at__gt=Now() - _KNOWN_FOR,
+    ).exists()
+    return None if known else account
+
+
+LOGIN = (
+    Throttle(Rate("login-address", limit=60, seconds=60), by_address),
+    Throttle(Rate("login-account-address", limit=10, seconds=60), _account_and_address),
+    Throttle(Rate("login-account", limit=60, seconds=3600), _account_from_an_unknown_address),
+)
+REGISTER = (Throttle(Rate("register", limit=30, seconds=3600), by_address),)
+CHANGE_PASSWORD = (Throttle(Rate("change-password", limit=10, seconds=60), by_caller),)
+# Looking users up and adding them as members tell the same thing: who has an account. They share one count.
+FIND_USER = (
+    Throttle(Rate("find-user", limit=120, seconds=3600), by_caller),
+    Throttle(Rate("find-user-address", limit=240, seconds=3600), by_address),
+)
