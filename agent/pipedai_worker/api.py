@@ -53,12 +53,11 @@ class TokenRefused(ApiError):  # noqa: N818
 
 
 class Refused(ApiError):  # noqa: N818
-    """A final 4xx; `run_status` is the state that a refused transition names (409)."""
+    """A final 4xx."""
 
-    def __init__(self, message: str, *, status: int, run_status: str | None = None) -> None:
+    def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-        self.run_status = run_status
 
 
 def normalize_url(url: str) -> str:
@@ -87,6 +86,7 @@ class Api:
         proxy: str | None = None,
         ca_file: Path | None = None,
     ) -> None:
+        """Raises ValueError for a bad URL or proxy, OSError for a bad `ca_file`."""
         self.url = normalize_url(url)
         self._worker = f"/workers/{worker_id}"
         headers = {
@@ -96,15 +96,19 @@ class Api:
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        # The environment's proxies, netrc and certificates must not decide where a token goes.
-        self._client = httpx.Client(
-            base_url=self.url + BASE_PATH,
-            headers=headers,
-            timeout=TIMEOUT,
-            trust_env=False,
-            proxy=proxy,
-            verify=ssl.create_default_context(cafile=ca_file) if ca_file else True,
-        )
+        trusted = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        try:
+            # The environment's proxies, netrc and certificates must not decide where a token goes.
+            self._client = httpx.Client(
+                base_url=self.url + BASE_PATH,
+                headers=headers,
+                timeout=TIMEOUT,
+                trust_env=False,
+                proxy=proxy,
+                verify=trusted,
+            )
+        except (httpx.InvalidURL, ValueError):
+            raise ValueError("The proxy must be a URL such as http://proxy.example:3128.") from None
         # Seconds that the server's clock is ahead of ours, once it said so.
         self.clock_offset: float | None = None
 
@@ -201,10 +205,7 @@ def _read(response: httpx.Response) -> dict[str, Any]:
         )
     if status == 401:
         raise TokenRefused(message)
-    run_status = body.get("status") if body else None
-    raise Refused(
-        message, status=status, run_status=run_status if isinstance(run_status, str) else None
-    )
+    raise Refused(message, status)
 
 
 def _json_object(response: httpx.Response) -> dict[str, Any] | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from pipedai_worker.numbers import number, whole
+
 # The API's own default; only a run without a sane limit of its own gets it.
 DEFAULT_TIMEOUT_SECONDS = 1800.0
 
@@ -30,17 +32,16 @@ class AssignedRun:
         """Read one item of a poll's answer; None if it can't be executed as it stands."""
         try:
             headers = item.get("mcpHeaders") or {}
-            timeout = item.get("timeoutSeconds")
             return cls(
                 id=str(UUID(item["id"])),
                 trigger_name=str(item.get("triggerName") or ""),
                 prompt=_text(item["prompt"]),
                 mcp_url=_text(item["mcpUrl"]),
                 mcp_headers={_text(name): _text(value) for name, value in headers.items()},
-                model=item.get("model") or None,
-                timeout_seconds=float(timeout) if timeout else DEFAULT_TIMEOUT_SECONDS,
+                model=_text(item.get("model") or "") or None,
+                timeout_seconds=number(item.get("timeoutSeconds")) or DEFAULT_TIMEOUT_SECONDS,
                 payload=item.get("payload"),
-                attempt=int(item.get("attempt") or 1),
+                attempt=whole(item.get("attempt")) or 1,
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
 from pipedai_worker import exits, registration, standin
-from pipedai_worker.api import Api, ApiError, NotOurApi, Refused, TokenRefused, normalize_url
+from pipedai_worker.api import Api, ApiError, NotOurApi, TokenRefused
 from pipedai_worker.arguments import TOKEN_VARIABLE
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.executors.base import Executor
@@ -122,7 +123,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
     try:
         Loop(api, journal, _executor(options), settings).run()
     except Fatal as fatal:
-        if isinstance(fatal.cause, (TokenRefused, Refused)):
+        if fatal.token_is_dead:
             raise Exit(
                 exits.DEAD_TOKEN,
                 f"The API refuses this worker's token ({fatal}): it was revoked or replaced, or the"
@@ -168,7 +169,7 @@ def _absolute(program: str) -> str:
 def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
     try:
         return Api(
-            normalize_url(url),
+            url,
             token=config.worker_token if config else "",
             worker_id=config.worker_id if config else "",
             proxy=options.proxy,
@@ -181,8 +182,7 @@ def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = No
 
 
 def _is_loopback(url: str) -> bool:
-    host = url.partition("://")[2].partition("/")[0]
-    return host.startswith(("localhost", "127.", "[::1]"))
+    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 @contextlib.contextmanager
@@ -195,3 +195,5 @@ def _one_sentence() -> Iterator[None]:
         raise Exit(exits.NOT_OUR_API, f"{error} Check the API's URL.") from None
     except ApiError as error:
         raise Exit(exits.ERROR, str(error)) from None
+    except OSError as error:
+        raise Exit(exits.ERROR, f"The worker's files can't be used: {error}.") from None

@@ -79,6 +79,8 @@ def _text(content: dict[str, Any], key: str, path: Path) -> str:
     value = content.get(key)
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{path} has no {key}: register this worker again.")
+    if not value.isascii() or not value.isprintable():
+        raise ConfigError(f"{key} in {path} is damaged: register this worker again.")
     return value
 
 

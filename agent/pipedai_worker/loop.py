@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from types import FrameType
 from typing import Union
 from uuid import uuid4
@@ -54,6 +55,9 @@ class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operato
     def __init__(self, cause: ApiError) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        # 404 says that there is no such worker any more.
+        not_found = isinstance(cause, Refused) and cause.status == HTTPStatus.NOT_FOUND
+        self.token_is_dead = isinstance(cause, TokenRefused) or not_found
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class Loop:
     def _step(self) -> None:
         now = time.monotonic()
         if now >= self._stop_at:
-            self._stop_all(StopReason.SHUTDOWN)
+            self._stop_all()
         next_at = min(self._stop_at, self._leave_at)
         if self._may_poll():
             if now >= self._poller.due_at:
@@ -254,16 +258,15 @@ class Loop:
         self._stop_at = time.monotonic() + seconds
         self._leave_at = self._stop_at + LEAVE_SECONDS
 
-    def _stop_all(self, reason: StopReason) -> None:
+    def _stop_all(self) -> None:
         self._stop_at = NEVER
         self._leave_at = time.monotonic() + LEAVE_SECONDS
         for run in self._runs.values():
-            run.stop.request(reason)
+            run.stop.request(StopReason.SHUTDOWN)
 
     def _fail(self, error: ApiError) -> None:
         """The worker can't go on: end everything, and have `run()` say why."""
         if self._failure is None:
             self._failure = error
             self._draining.set()
-            dead = isinstance(error, (TokenRefused, Refused))
-            self._stop_all(StopReason.TOKEN_REFUSED if dead else StopReason.SHUTDOWN)
+            self._stop_all()

@@ -38,9 +38,12 @@ def end_marked(claim_id: str) -> None:
 
 
 def _process_ids() -> list[int]:
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or not hasattr(os, "pidfd_open"):
         return []
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    try:
+        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    except OSError:
+        return []
 
 
 def _kill_if_marked(pid: int, claim_id: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,10 +36,25 @@ class Scratch:
 
 
 def remove(root: Path) -> None:
-    """Remove a scratch directory; refuses anything that isn't one. The secrets go first."""
+    """Remove a scratch directory as far as that goes; refuses anything that isn't one."""
     if not root.name.startswith(PREFIX) or root.is_symlink():
         return
-    (root / "mcp.json").unlink(missing_ok=True)
+    # The secrets go first.
+    with contextlib.suppress(OSError):
+        (root / "mcp.json").unlink()
     shutil.rmtree(root, ignore_errors=True)
     if root.exists():
+        _open_directories(root)
+        shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
         log.warning("%s could not be removed altogether", root)
+
+
+def _open_directories(root: Path) -> None:
+    """Some programs make directories read-only, which keeps their content from being removed."""
+    for directory, names, _ in os.walk(root):
+        for name in names:
+            path = Path(directory, name)
+            with contextlib.suppress(OSError):
+                if not path.is_symlink():
+                    path.chmod(0o700)

@@ -96,6 +96,7 @@ def test_the_last_reset_counts_and_may_come_in_milliseconds() -> None:
     )
     assert gathered.seconds_until_reset(1_800_000_000) == 500
     assert gathered.seconds_until_reset(1_900_000_000) == 0
+    assert transcript(limit("rejected", resetsAt=1e300)).seconds_until_reset(0) == 31 * 86_400
     assert transcript(limit("rejected", resetsAt="soon")).seconds_until_reset(0) is None
 
 

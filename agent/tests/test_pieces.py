@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import stat
+import tempfile
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker import durable, environment, logs, mcp
+from pipedai_worker import durable, environment, logs, mcp, scratch
 from pipedai_worker.api import normalize_url
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.backoff import Backoff, parse_retry_after
@@ -131,6 +132,20 @@ def test_a_token_shows_in_no_repr(tmp_path: Path) -> None:
     assert "the-" not in repr(run)
 
 
+@pytest.mark.parametrize("token", ["wkt_\n", "wkt_ø", ""])
+def test_a_damaged_token_is_refused(tmp_path: Path, token: str) -> None:
+    path = tmp_path / "w.json"
+    WorkerConfig("0192f0c1-2345-7000-8000-000000000000", token, "https://a", "").save(path)
+    with pytest.raises(ConfigError, match="register this worker again"):
+        WorkerConfig.load(path)
+
+
+def test_limits_that_make_no_sense_become_the_default() -> None:
+    for nonsense in (None, "x", -5, float("inf"), 10**400):
+        assert assigned(timeout_seconds=nonsense).timeout_seconds == 1800
+        assert assigned(attempt=nonsense).attempt == 1
+
+
 @pytest.mark.parametrize("maximum", [0, -1, "2", True, 1.5])
 def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, maximum: object) -> None:
     path = tmp_path / "w.json"
@@ -180,6 +195,28 @@ def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:
 def test_dollar_signs_alone_are_no_expansion() -> None:
     assert mcp.refusal(assigned(mcp_url="https://a/$HOME/{x}", mcp_headers={"a": "$5 {"})) is None
     assert mcp.refusal(assigned(mcp_headers={"a": "x${"})) is not None
+
+
+def test_a_scratch_directory_goes_whatever_was_made_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = scratch.Scratch()
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o500)
+    (place.work / "link").symlink_to(outside)
+    deep = place.work / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "file").touch()
+    deep.chmod(0o500)
+    deep.parent.chmod(0o500)
+    scratch._open_directories(place.root)
+    assert stat.S_IMODE(deep.stat().st_mode) == 0o700
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o500
+    place.remove()
+    assert list(tmp_path.iterdir()) == [outside]
+    scratch.remove(outside)
+    assert outside.exists()
 
 
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:

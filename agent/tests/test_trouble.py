@@ -70,6 +70,15 @@ def test_a_dead_token_ends_the_worker_with_a_sentence(
     assert api.worker_token not in worker.log
 
 
+def test_a_poll_refused_for_another_reason_ends_the_worker_too(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.fail("poll", 403, body={"error": "Not from here."})
+    worker = workers.start()
+    assert worker.wait() == 1
+    assert worker.log.endswith("error   Not from here.\n")
+
+
 @pytest.mark.parametrize("kind", ["heartbeat", "start"])
 def test_a_token_that_dies_during_a_run_ends_the_run_and_keeps_its_outcome(
     api: FakeApi, workers: Workers, kind: str
@@ -154,11 +163,12 @@ def test_runs_that_cannot_be_read_are_left_out(api: FakeApi, workers: Workers) -
     hostile = [
         *(None, 5, {}, {**good.handed_out(), "id": "../../etc/passwd"}),
         *({**good.handed_out(), "mcpHeaders": {"a": 5}}, {**good.handed_out(), "prompt": None}),
+        *({**good.handed_out(), "model": 5}, {**good.handed_out(), "mcpUrl": "\ud800"}),
     ]
     api.fail("poll", 200, body={"runs": [*hostile, good.handed_out()], "serverTime": "now"})
     worker = workers.start()
     assert api.until_ended(good)["status"] == "succeeded"
-    assert "6 of the runs handed out can't be read" in worker.log
+    assert "8 of the runs handed out can't be read" in worker.log
 
 
 def test_a_state_directory_that_cannot_be_used_is_said_at_once(workers: Workers) -> None:

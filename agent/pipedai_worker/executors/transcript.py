@@ -15,6 +15,8 @@ TURN_TYPES = frozenset({"assistant", "user", "stream_event", "tool_progress"})
 SYNTHETIC_MODEL = "<synthetic>"
 # A time later than this is in milliseconds.
 LATEST_SECONDS = 100_000_000_000
+# No limit lasts longer than a month.
+LONGEST_RESET_SECONDS = 31 * 86_400.0
 
 
 class Transcript:
@@ -50,7 +52,7 @@ class Transcript:
     def seconds_until_reset(self, now: float) -> float | None:
         """From `now` (epoch seconds) until the last of the reached limits is lifted, if known."""
         resets = [reset for reset in self._limits.values() if reset is not None]
-        return max(0.0, max(resets) - now) if resets else None
+        return min(max(0.0, max(resets) - now), LONGEST_RESET_SECONDS) if resets else None
 
     def take(self, event: dict[str, Any]) -> None:
         """One event of the stream; an unknown one changes nothing."""
