@@ -164,7 +164,8 @@ class FakeApi:
         run = self.runs.get(run_id)
         if run is None:
             return 404, {"error": "Not found"}
-        return getattr(self, f"_{kind}")(run, body)
+        answer: tuple[int, Any] = getattr(self, f"_{kind}")(run, body)
+        return answer
 
     def _register(self, body: Any) -> tuple[int, Any]:
         if body.get("token") != self.registration_token:

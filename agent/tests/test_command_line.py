@@ -145,7 +145,7 @@ def test_bad_input_is_one_sentence_and_code_2(
     for name, content in (("list", "[]"), ("pool", '{"isPool": true}'), ("empty", "{}")):
         Path(f"{name}.json").write_text(content)
     try:
-        code = cli.main(arguments)
+        code: object = cli.main(arguments)
     except SystemExit as end:
         code = end.code
     assert code == 2

@@ -6,6 +6,7 @@ import json
 import signal
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,7 +197,7 @@ def test_the_lease_is_kept_by_the_servers_clock_whatever_ours_says(
     ],
 )
 def test_what_would_expand_to_the_hosts_secrets_is_refused_before_anything_is_launched(
-    api: FakeApi, workers: Workers, fields: dict[str, object]
+    api: FakeApi, workers: Workers, fields: dict[str, Any]
 ) -> None:
     run = api.add(**fields)
     touched = workers.directory / "launched"

@@ -124,7 +124,7 @@ def test_a_run_in_hand_when_the_worker_was_killed_is_handed_back_and_its_program
         "errorMessage": "worker restarted",
     }
     assert not alive(pid)
-    until(lambda: workers.leftovers() == workers.files("held") == [])
+    until(lambda: not workers.leftovers() and not workers.files("held"))
 
 
 def test_a_spooled_outcome_wins_over_what_a_restart_would_say(
