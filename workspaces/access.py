@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db.models import F, QuerySet, Value
@@ -49,14 +49,14 @@ def visible(queryset: QuerySet[Any], principal: Principal) -> QuerySet[Any]:
     """The rows of a tenant table that the caller can see, each with the caller's `caller_role`."""
     if isinstance(principal, KeyPrincipal):
         own = queryset.filter(environment_id=principal.environment_id)
-        rows: QuerySet[Any] = own.annotate(caller_role=Value(principal.role))
-        return rows
+        return cast("QuerySet[Any]", own.annotate(caller_role=Value(principal.role)))
     if isinstance(principal, UserPrincipal):
         own = queryset.filter(
             environment__memberships__user_id=principal.id, environment__deleted_at__isnull=True
         )
-        rows = own.annotate(caller_role=F("environment__memberships__role"))
-        return rows
+        return cast(
+            "QuerySet[Any]", own.annotate(caller_role=F("environment__memberships__role"))
+        )
     return queryset.none()
 
 

@@ -1,4 +1,4 @@
-"""Keeps a parent from being deleted while a child is made under it."""
+"""Locks on an environment's row: first in the one lock order environment, worker, trigger, run, retry."""
 
 from uuid import UUID
 
@@ -9,12 +9,23 @@ from pipedai.sql import fetch_one
 def hold_environment(environment_id: UUID) -> None:
     """Until this transaction ends, the environment can't be deleted. Raises NotFound if it has been.
 
-    The foreign key alone does not see `deleted_at`. A deletion takes the row FOR UPDATE, which
-    waits for this lock. First in the one lock order: environment, worker, trigger, run, retry.
+    The foreign key alone does not see `deleted_at`.
     """
-    row = fetch_one(
-        "SELECT id FROM environment WHERE id = %(id)s AND deleted_at IS NULL FOR KEY SHARE",
-        {"id": environment_id},
-    )
-    if row is None:
+    _lock(environment_id, "FOR KEY SHARE")
+
+
+def lock_environment(environment_id: UUID) -> None:
+    """As `hold_environment`, and alone: nobody else adds, counts or removes what the environment
+    may hold only so many of, or must hold one of. Rows that only refer to it are not held up."""
+    _lock(environment_id, "FOR NO KEY UPDATE")
+
+
+def close_environment(environment_id: UUID) -> None:
+    """For its deletion: waits for whoever holds it, and keeps everyone out. Raises NotFound if it has been deleted."""
+    _lock(environment_id, "FOR UPDATE")
+
+
+def _lock(environment_id: UUID, strength: str) -> None:
+    statement = "SELECT id FROM environment WHERE id = %(id)s AND deleted_at IS NULL "
+    if fetch_one(statement + strength, {"id": environment_id}) is None:
         raise NotFound

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from pipedai.api.fields import TextField
 from pipedai.api.serializers import StrictBody
 from workspaces.models import ApiKey, Workspace
-from workspaces.roles import KEY_ROLES
+from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
 MAX_WRK_LIFETIME = timedelta(days=30)
@@ -41,6 +41,40 @@ class ApiKeyBody(StrictBody):
                 {"expiresAt": [f"A wrk_ key lives at most {MAX_WRK_LIFETIME.days} days."]}
             )
         return attrs
+
+
+class MemberBody(StrictBody):
+    """POST /environments/:envId/members."""
+
+    userId = serializers.UUIDField(source="user_id", required=False)
+    email = TextField(max_length=254, required=False)
+    role = serializers.ChoiceField(choices=Role.choices)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Exactly one of `userId` and `email`."""
+        if ("user_id" in attrs) == ("email" in attrs):
+            raise serializers.ValidationError("Name the user by either userId or email.")
+        return {**attrs, "role": Role(attrs["role"])}
+
+
+class RoleBody(StrictBody):
+    """PATCH /environments/:envId/members/:userId."""
+
+    role = serializers.ChoiceField(choices=Role.choices)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The role as the services know it."""
+        return {"role": Role(attrs["role"])}
+
+
+class MemberSerializer(serializers.Serializer[Any]):
+    """A member."""
+
+    userId = serializers.UUIDField(source="user_id")
+    email = serializers.CharField(source="user.email")
+    name = serializers.CharField(source="user.name")
+    role = serializers.CharField()
+    createdAt = serializers.DateTimeField(source="created_at")
 
 
 class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):

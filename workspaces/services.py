@@ -3,17 +3,23 @@
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.models import User
 from pipedai.api import tokens
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor, Event, emit
+from workspaces.dependents import dependents_of
 from workspaces.keys import create_data_key
-from workspaces.locks import hold_environment
+from workspaces.locks import close_environment, lock_environment
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
+
+_NAME_TAKEN = "The workspace has an environment of this name already."
 
 
 def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
@@ -27,9 +33,13 @@ def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
 def create_environment(
     *, workspace_id: UUID, name: str, user_id: UUID, actor: Actor
 ) -> Environment:
-    """A new environment with its data key and the user as its owner. Raises Conflict for a taken name."""
+    """A new environment with its data key and the user as its owner.
+
+    Raises Conflict for a taken name and for one environment too many.
+    """
     try:
         with transaction.atomic():
+            _check_room_for_environment(user_id)
             environment = Environment.objects.create(workspace_id=workspace_id, name=name)
             create_data_key(environment.id)
             Membership.objects.create(
@@ -46,8 +56,47 @@ def create_environment(
                 )
             )
     except IntegrityError:
-        raise Conflict("The workspace has an environment of this name already.") from None
+        raise Conflict(_NAME_TAKEN) from None
     return environment
+
+
+def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None:
+    """Gives an environment another name; the same name changes nothing. Raises NotFound, Conflict for a taken name."""
+    live = Environment.objects.filter(id=environment_id, deleted_at__isnull=True)
+    try:
+        with transaction.atomic():
+            lock_environment(environment_id)
+            old = live.values_list("name", flat=True).get()
+            if old == name:
+                return
+            live.update(name=name)
+            changes = {"name": [old, name]}
+            emit(
+                Event(
+                    "environment.updated",
+                    actor,
+                    environment_id,
+                    "environment",
+                    environment_id,
+                    changes,
+                )
+            )
+    except IntegrityError:
+        raise Conflict(_NAME_TAKEN) from None
+
+
+def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
+    """Soft-deletes an empty environment: its name is free again, its keys and tokens are dead.
+
+    Raises NotFound, and Conflict while it holds something, with what and how many.
+    """
+    with transaction.atomic():
+        close_environment(environment_id)
+        if held := dependents_of(environment_id):
+            what = ", ".join(f"{count} {name}" for name, count in held.items())
+            raise Conflict(f"The environment still has {what}.")
+        Environment.objects.filter(id=environment_id).update(deleted_at=Now())
+        emit(Event("environment.deleted", actor, environment_id, "environment", environment_id))
 
 
 def mint_api_key(
@@ -60,13 +109,17 @@ def mint_api_key(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[ApiKey, str]:
-    """A new key and its token, which is stored nowhere. Raises NotFound if the environment has been deleted.
+    """A new key and its token, which is stored nowhere.
+
+    Raises NotFound if the environment has been deleted, Conflict for one key too many.
 
     A `pwk` key is an operator unless told otherwise; a `wrk` key expires after a day unless told otherwise.
     """
     token = tokens.mint(kind)
     with transaction.atomic():
-        hold_environment(environment_id)
+        lock_environment(environment_id)
+        _check_still_admin(environment_id, user_id)
+        _check_room_for_key(environment_id)
         is_wrk = kind == ApiKey.Kind.WRK
         key = ApiKey.objects.create(
             environment_id=environment_id,
@@ -100,3 +153,33 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
             emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id))
         elif not own.exists():
             raise NotFound
+
+
+def _check_room_for_environment(user_id: UUID) -> None:
+    """Counts under a lock on the user, so that two requests can't both take the last place."""
+    limit = settings.MAX_ENVIRONMENTS_PER_USER
+    User.objects.select_for_update(no_key=True).get(id=user_id)
+    owned = Membership.objects.filter(
+        user_id=user_id, role=Role.OWNER, environment__deleted_at__isnull=True
+    )
+    if owned.count() >= limit:
+        raise Conflict(f"You own {limit} environments, as many as you may.")
+
+
+def _check_still_admin(environment_id: UUID, user_id: UUID) -> None:
+    """Whoever is removed or demoted at this moment mints no key that outlives it."""
+    role = Membership.objects.filter(environment_id=environment_id, user_id=user_id)
+    if not role.filter(role__in=(Role.ADMIN, Role.OWNER)).exists():
+        raise NotFound
+
+
+def _check_room_for_key(environment_id: UUID) -> None:
+    limit = settings.MAX_KEYS_PER_ENVIRONMENT
+    usable = ApiKey.objects.filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
+        environment_id=environment_id,
+        revoked_at__isnull=True,
+        consumed_at__isnull=True,
+    )
+    if usable.count() >= limit:
+        raise Conflict(f"The environment has {limit} usable keys, as many as it may.")

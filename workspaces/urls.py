@@ -2,13 +2,31 @@
 
 from django.urls import path
 
-from workspaces.views import ApiKeyViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
+from workspaces.views import (
+    ApiKeyViewSet,
+    EnvironmentViewSet,
+    MemberViewSet,
+    WorkspaceEnvironmentViewSet,
+    WorkspaceViewSet,
+)
 
 urlpatterns = [
     path("workspaces", WorkspaceViewSet.as_view({"get": "list", "post": "create"})),
     path(
         "workspaces/<uuid:workspace_id>/environments",
         WorkspaceEnvironmentViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>",
+        EnvironmentViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/members",
+        MemberViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/members/<uuid:user_id>",
+        MemberViewSet.as_view({"patch": "update", "delete": "destroy"}),
     ),
     path(
         "environments/<uuid:environment_id>/api-keys",

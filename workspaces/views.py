@@ -7,22 +7,26 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
+from accounts.throttles import FIND_USER
 from pipedai.api.errors import Forbidden, NotFound
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
-from workspaces import queries, services
+from workspaces import members, queries, services
 from workspaces.access import TenantViewSet
-from workspaces.models import ApiKey, Workspace
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.models import ApiKey, Environment, Membership, Workspace
+from workspaces.permissions import IsAdmin, IsOwner, IsViewer
 from workspaces.roles import Role
 from workspaces.serializers import (
     ApiKeyBody,
     ApiKeySerializer,
     EnvironmentSerializer,
+    MemberBody,
+    MemberSerializer,
     NameBody,
+    RoleBody,
     WorkspaceSerializer,
 )
 
@@ -84,6 +88,82 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         )
         environment.caller_role = Role.OWNER.value
         return Response(EnvironmentSerializer(environment).data, status=201)
+
+
+class EnvironmentViewSet(TenantViewSet):
+    """One environment."""
+
+    permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}
+
+    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:id"""
+        return Response(self._shown(environment_id))
+
+    def update(self, request: Request, environment_id: UUID) -> Response:
+        """PATCH /environments/:id"""
+        services.rename_environment(
+            **read_body(NameBody, request),
+            environment_id=environment_id,
+            actor=actor_of(request),
+        )
+        return Response(self._shown(environment_id))
+
+    def destroy(self, request: Request, environment_id: UUID) -> Response:
+        """DELETE /environments/:id"""
+        services.delete_environment(environment_id=environment_id, actor=actor_of(request))
+        return Response(status=204)
+
+    def _shown(self, environment_id: UUID) -> Any:
+        environment: Any = Environment.objects.get(id=environment_id)
+        environment.caller_role = self.access.role.value
+        return EnvironmentSerializer(environment).data
+
+
+class MemberViewSet(TenantViewSet):
+    """The members of an environment. Keys can't manage people: only people can."""
+
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {
+        "list": IsViewer,
+        "create": IsAdmin,
+        "update": IsAdmin,
+        "destroy": IsViewer,  # anyone may remove themselves; the service looks closer
+    }
+    throttles = {"create": FIND_USER}
+
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:envId/members"""
+        rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(MemberSerializer(page, many=True).data)
+
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/members"""
+        member = members.add_member(
+            **read_body(MemberBody, request), access=self.access, actor=actor_of(request)
+        )
+        return Response(MemberSerializer(member).data, status=201)
+
+    def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
+        """PATCH /environments/:envId/members/:userId"""
+        member = members.change_role(
+            **read_body(RoleBody, request),
+            access=self.access,
+            user_id=user_id,
+            actor=actor_of(request),
+        )
+        return Response(MemberSerializer(member).data)
+
+    def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
+        """DELETE /environments/:envId/members/:userId"""
+        members.remove_member(
+            access=self.access,
+            user_id=user_id,
+            is_self=user_id == principal_of(request).id,
+            actor=actor_of(request),
+        )
+        return Response(status=204)
 
 
 class ApiKeyViewSet(TenantViewSet):

@@ -1,0 +1,174 @@
+"""Adds members, changes their roles, removes them (SPEC §4).
+
+Each of these locks the environment's row first, so that an environment keeps an owner also when two
+requests race; a deferred constraint trigger in the database stands behind it.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from accounts.models import User, normal_email
+from pipedai.api.errors import Conflict, Forbidden, NotFound
+from pipedai.events import Actor, Event, emit
+from workspaces.access import Access
+from workspaces.locks import lock_environment
+from workspaces.models import ApiKey, Membership
+from workspaces.roles import Role
+
+
+def add_member(
+    *,
+    access: Access,
+    role: Role,
+    user_id: UUID | None = None,
+    email: str | None = None,
+    actor: Actor,
+) -> Membership:
+    """Makes a user, named by id or e-mail address, a member.
+
+    Raises Forbidden for a role that only an owner may grant, NotFound for no such user, Conflict for a member or a full
+    environment.
+    """
+    _check_may_grant(access, role)
+    user = _user(user_id, email)
+    try:
+        with transaction.atomic():
+            lock_environment(access.environment_id)
+            _check_room(access.environment_id)
+            member = Membership.objects.create(
+                environment_id=access.environment_id, user=user, role=role.value
+            )
+            emit(_event("member.added", access, user.id, actor, {"role": role.value}))
+    except IntegrityError:
+        raise Conflict("This user is a member already.") from None
+    return member
+
+
+def change_role(*, access: Access, user_id: UUID, role: Role, actor: Actor) -> Membership:
+    """Gives a member another role; the same role changes nothing.
+
+    Raises NotFound for no member, Forbidden where only an owner may, Conflict for the last owner.
+    The unused `wrk_` keys of someone who is no admin any more die.
+    """
+    with transaction.atomic():
+        lock_environment(access.environment_id)
+        member = _member(access, user_id)
+        _check_may_grant(access, role)
+        _check_may_take(access, member)
+        old = Role(member.role)
+        if role is old:
+            return member
+        if old is Role.OWNER:
+            _check_another_owner(member)
+        Membership.objects.filter(id=member.id).update(role=role.value)
+        member.role = role.value
+        changes: dict[str, Any] = {"role": [old.value, role.value]}
+        if not role.includes(Role.ADMIN):
+            changes |= _revoke_unused_wrk(access.environment_id, user_id)
+        emit(_event("member.role-changed", access, user_id, actor, changes))
+    return member
+
+
+def remove_member(*, access: Access, user_id: UUID, is_self: bool, actor: Actor) -> None:
+    """Ends a membership: anyone's own, or another's by an admin.
+
+    Raises NotFound for no member, Forbidden where it takes a higher role, Conflict for the last
+    owner. The unused `wrk_` keys that the user minted die; `pwk_` keys belong to the environment
+    and live on, and the audit row lists them.
+    """
+    with transaction.atomic():
+        lock_environment(access.environment_id)
+        member = _member(access, user_id)
+        if not is_self:
+            if not access.role.includes(Role.ADMIN):
+                raise Forbidden(f"This needs the role {Role.ADMIN.value} or above.")
+            _check_may_take(access, member)
+        if member.role == Role.OWNER:
+            _check_another_owner(member)
+        Membership.objects.filter(id=member.id).delete()
+        changes = {
+            "role": [member.role, None],
+            **_revoke_unused_wrk(access.environment_id, user_id),
+            "keysLivingOn": [str(key) for key in _live_pwk(access.environment_id, user_id)],
+        }
+        emit(_event("member.removed", access, user_id, actor, changes))
+
+
+def _user(user_id: UUID | None, email: str | None) -> User:
+    active = User.objects.filter(is_active=True)
+    if user_id is not None:
+        user = active.filter(id=user_id).first()
+    else:
+        user = active.filter(email=normal_email(email or "")).first()
+    if user is None:
+        raise NotFound
+    return user
+
+
+def _member(access: Access, user_id: UUID) -> Membership:
+    member = (
+        Membership.objects.select_related("user")
+        .filter(environment_id=access.environment_id, user_id=user_id)
+        .first()
+    )
+    if member is None:
+        raise NotFound
+    return member
+
+
+def _check_may_grant(access: Access, role: Role) -> None:
+    """Nobody grants a role above their own; `owner` only owners."""
+    if not access.role.includes(role):
+        raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")
+
+
+def _check_may_take(access: Access, member: Membership) -> None:
+    if not access.role.includes(Role(member.role)):
+        raise Forbidden(f"Only an {Role.OWNER.value} may take this role away.")
+
+
+def _check_another_owner(member: Membership) -> None:
+    others = Membership.objects.filter(
+        environment_id=member.environment_id, role=Role.OWNER
+    ).exclude(id=member.id)
+    if not others.exists():
+        raise Conflict("An environment must keep at least one owner.")
+
+
+def _check_room(environment_id: UUID) -> None:
+    limit = settings.MAX_MEMBERS_PER_ENVIRONMENT
+    if Membership.objects.filter(environment_id=environment_id).count() >= limit:
+        raise Conflict(f"The environment has {limit} members, as many as it may.")
+
+
+def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:
+    """What the audit row says of them."""
+    unused = ApiKey.objects.filter(
+        environment_id=environment_id,
+        kind=ApiKey.Kind.WRK,
+        created_by_id=user_id,
+        revoked_at__isnull=True,
+        consumed_at__isnull=True,
+    )
+    ids = [str(key_id) for key_id in unused.values_list("id", flat=True)]
+    unused.update(revoked_at=Now())
+    return {"keysRevoked": ids} if ids else {}
+
+
+def _live_pwk(environment_id: UUID, user_id: UUID) -> Any:
+    return ApiKey.objects.filter(
+        environment_id=environment_id,
+        kind=ApiKey.Kind.PWK,
+        created_by_id=user_id,
+        revoked_at__isnull=True,
+    ).values_list("id", flat=True)
+
+
+def _event(
+    action: str, access: Access, user_id: UUID, actor: Actor, metadata: dict[str, Any]
+) -> Event:
+    return Event(action, actor, access.environment_id, "user", user_id, metadata)
