@@ -207,6 +207,25 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
         return run
 
 
+def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
+    """Moves a trigger's queued runs to its new worker, or leaves them waiting for one. The trigger
+    is locked, so that no run is queued for the old one meanwhile."""
+    moved = fetch_all(sql.REASSIGN, {"trigger_id": trigger_id, "worker_id": worker_id})
+    wake_workers([worker_id, *(run["old_worker_id"] for run in moved)])
+
+
+def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
+    """Moves a worker's queued runs to another; how many. Their triggers are locked."""
+    return execute(sql.MOVE_QUEUED, {"from_worker": from_worker, "to_worker": to_worker})
+
+
+def count_unfinished_runs(*, worker_id: UUID) -> int:
+    """How many runs a worker has in its queue or in hand."""
+    row = fetch_one(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
+    assert row is not None
+    return int(row["unfinished"])
+
+
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     """Ends held runs whose lease or deadline has passed; how many. One batch, in one transaction."""
     params = {"limit": limit, "now": now, "lease_seconds": settings.RUN_LEASE_SECONDS}

@@ -164,3 +164,24 @@ RETURNING {_ENDED}, r.ended_by,
     CASE WHEN v.is_lost THEN 'worker lost: no heartbeat for ' || v.silent_seconds || ' s'
         ELSE 'timed out: no result within ' || v.timeout_seconds || ' s' END AS error_message
 """
+
+REASSIGN = """
+WITH moved AS (
+    SELECT id, worker_id FROM run
+    WHERE trigger_id = %(trigger_id)s AND status = 'queued' AND ended_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r SET worker_id = %(worker_id)s::uuid FROM moved WHERE r.id = moved.id
+RETURNING moved.worker_id AS old_worker_id
+"""
+
+MOVE_QUEUED = """
+WITH moved AS (
+    SELECT id FROM run WHERE worker_id = %(from_worker)s AND status = 'queued' ORDER BY id FOR NO KEY UPDATE)
+UPDATE run r SET worker_id = %(to_worker)s FROM moved WHERE r.id = moved.id
+"""
+
+# Two partial indexes know a worker's unfinished runs between them.
+COUNT_UNFINISHED = """
+SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
+    + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished
+"""

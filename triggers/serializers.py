@@ -162,6 +162,18 @@ def _checked_url(url: str, *, https_only: bool = False) -> str:
     return url
 
 
+class RotateBody(StrictBody):
+    """POST /triggers/:id/rotate-mcp-token."""
+
+    mcpHeaders = McpHeadersField(source="mcp_headers")
+
+    def validate_mcpHeaders(self, value: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        """To clear them is a PATCH's business."""
+        if not value:
+            raise serializers.ValidationError("Must hold at least one header.")
+        return value
+
+
 class SchedulePreviewBody(StrictBody):
     """POST /environments/:envId/schedule-preview."""
 

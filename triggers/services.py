@@ -1,18 +1,39 @@
-"""Creates triggers (SPEC §5)."""
+"""Creates, changes and deletes triggers (SPEC §5)."""
 
 from typing import Any
 from uuid import UUID
 
 from django.apps import apps
+from django.conf import settings
 from django.db import transaction
+from django.db.models.functions import Now
 
-from pipedai.api.errors import Invalid
+from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.outside_urls import same_origin
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
+from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from triggers import cron, secrets
+from triggers.lifecycle import reassign_queued_runs
 from triggers.models import Trigger, TriggerRevision
-from workspaces.locks import hold_environment
+from workspaces.locks import hold_environment, lock_environment
+
+_LONGEST_SHOWN = 200
+# Attributes that a PATCH sets as they are, under their names in the API.
+_PLAIN_FIELDS = {
+    "name": "name",
+    "description": "description",
+    "mcp_url": "mcpUrl",
+    "webhook_url": "webhookUrl",
+    "schedule": "schedule",
+    "timezone": "timezone",
+    "worker_id": "workerId",
+    "enabled": "enabled",
+    "max_retries": "maxRetries",
+    "timeout_seconds": "timeoutSeconds",
+    "overlap_policy": "overlapPolicy",
+}
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
@@ -31,29 +52,140 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         next_run_at=_next_run_at(values),
         **values,
     )
-    _seal(trigger, headers, secret)
+    _seal_headers(trigger, headers)
+    _seal_secret(trigger, secret)
     with transaction.atomic():
-        hold_environment(environment_id)
+        lock_environment(environment_id)
+        _check_room(environment_id)
         _check_worker(environment_id, trigger.worker_id)
         trigger.save(force_insert=True)
-        TriggerRevision.objects.create(
-            id=trigger.revision_id,
-            environment_id=environment_id,
-            trigger_id=trigger.id,
-            prompt=prompt,
-            model=model,
-        )
-        emit(
-            Event(
-                "trigger.created",
-                actor,
-                environment_id,
-                "trigger",
-                trigger.id,
-                {"name": trigger.name},
-            )
-        )
+        _revise(trigger, prompt, model)
+        emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
+
+
+def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) -> None:
+    """Changes what `values`, validated like a TriggerBody's, has; what is as it was changes nothing.
+
+    Secrets that are absent stay, null or empty ones go; headers also go when `mcp_url` moves to
+    another origin without new ones: a secret goes only to the server it was given for. Queued runs
+    move with the worker. Raises NotFound, Invalid.
+    """
+    with transaction.atomic():
+        trigger = _locked(trigger_id, new_worker=values.get("worker_id"))
+        changes = _apply(trigger, values)
+        if not changes:
+            return
+        if changes.keys() & {"enabled", "schedule", "timezone"}:
+            trigger.next_run_at = _next_run_at(vars(trigger))
+        trigger.updated_at = Now()
+        trigger.save(force_update=True)
+        if "workerId" in changes:
+            reassign_queued_runs(trigger_id=trigger.id, worker_id=trigger.worker_id)
+        emit(_event("trigger.updated", trigger, actor, changes))
+
+
+def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
+    """Replaces the secret headers; runs not yet handed out use the new ones. Raises NotFound."""
+    with transaction.atomic():
+        trigger = _locked(trigger_id)
+        _seal_headers(trigger, mcp_headers)
+        trigger.updated_at = Now()
+        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at"])
+        emit(_event("mcp-token.rotated", trigger, actor, {}))
+
+
+def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
+    """Soft-deletes a trigger; its runs stay in the ledger. Raises NotFound, and Conflict while it
+    has unfinished runs.
+    """
+    with transaction.atomic():
+        # FOR UPDATE, and not less: it waits for whoever is queueing a run, and keeps others from it.
+        trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
+        deleted = trigger.first()
+        if deleted is None:
+            raise NotFound
+        unfinished = deleted.runs.filter(ended_at__isnull=True).count()
+        if unfinished:
+            raise Conflict(f"The trigger still has {unfinished} unfinished runs.")
+        trigger.update(deleted_at=Now(), next_run_at=None)
+        emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
+
+
+def _locked(trigger_id: UUID, *, new_worker: UUID | None = None) -> Trigger:
+    """The trigger, its environment held and the worker it is to get held before it, in the one lock order."""
+    environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
+    environment_id = environment.first()
+    if environment_id is None:
+        raise NotFound
+    hold_environment(environment_id)
+    _check_worker(environment_id, new_worker)
+    trigger = (
+        Trigger.objects.select_for_update(no_key=True, of=("self",))
+        .select_related("revision")
+        .filter(id=trigger_id, deleted_at__isnull=True)
+        .first()
+    )
+    if trigger is None:
+        raise NotFound
+    return trigger
+
+
+def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
+    """Sets what differs; what changed, as the audit row tells it: `{ field: [old, new] }`, no
+    secret, no query string.
+    """
+    changes: dict[str, Any] = {}
+    for attribute, name in _PLAIN_FIELDS.items():
+        old = getattr(trigger, attribute)
+        if attribute in values and values[attribute] != old:
+            shown = [_shown(name, value) for value in (old, values[attribute])]
+            changes[name] = shown
+            setattr(trigger, attribute, values[attribute])
+            if attribute == "mcp_url" and not same_origin(old, values[attribute]):
+                values = {"mcp_headers": None, **values}
+    if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers):
+        _seal_headers(trigger, values["mcp_headers"])
+        changes["mcpHeaders"] = REDACTED
+    if "webhook_secret" in values and (values["webhook_secret"] or trigger.webhook_secret):
+        _seal_secret(trigger, values["webhook_secret"])
+        changes["webhookSecret"] = REDACTED
+    return changes | _apply_revision(trigger, values)
+
+
+def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
+    """A new prompt or model is a new revision: queued runs keep the one that they were queued with."""
+    old = trigger.revision
+    prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
+    changes: dict[str, Any] = {}
+    if prompt != old.prompt:
+        changes["prompt"] = [_shown("prompt", old.prompt), _shown("prompt", prompt)]
+    if model != old.model:
+        changes["model"] = [old.model, model]
+    if changes:
+        trigger.revision_id = new_id()
+        _revise(trigger, prompt, model)
+    return changes
+
+
+def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, UUID):
+        return str(value)
+    if not isinstance(value, str):
+        return value
+    if name.endswith("Url"):
+        return value.partition("?")[0]
+    return value if len(value) <= _LONGEST_SHOWN else f"{value[:_LONGEST_SHOWN]}…"
+
+
+def _revise(trigger: Trigger, prompt: str, model: str | None) -> None:
+    TriggerRevision.objects.create(
+        id=trigger.revision_id,
+        environment_id=trigger.environment_id,
+        trigger_id=trigger.id,
+        prompt=prompt,
+        model=model,
+    )
 
 
 def _next_run_at(values: dict[str, Any]) -> Any:
@@ -65,10 +197,26 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         raise Invalid({"schedule": [str(error)]}) from None
 
 
-def _seal(trigger: Trigger, headers: dict[str, str] | None, secret: str | None) -> None:
+def _check_room(environment_id: UUID) -> None:
+    limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT
+    live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+    if live.count() >= limit:
+        raise Conflict(f"The environment has {limit} triggers, as many as it may.")
+
+
+def _event(action: str, trigger: Trigger, actor: Actor, metadata: dict[str, Any]) -> Event:
+    return Event(action, actor, trigger.environment_id, "trigger", trigger.id, metadata)
+
+
+def _seal_headers(trigger: Trigger, headers: dict[str, str] | None) -> None:
+    trigger.mcp_headers, trigger.mcp_key_id = None, None
     if headers:
         sealed = secrets.seal_mcp_headers(trigger.environment_id, trigger.id, headers)
         trigger.mcp_headers, trigger.mcp_key_id = sealed.box, sealed.data_key_id
+
+
+def _seal_secret(trigger: Trigger, secret: str | None) -> None:
+    trigger.webhook_secret, trigger.webhook_key_id = None, None
     if secret:
         sealed = secrets.seal_webhook_secret(trigger.environment_id, trigger.id, secret)
         trigger.webhook_secret, trigger.webhook_key_id = sealed.box, sealed.data_key_id

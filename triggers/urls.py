@@ -20,7 +20,14 @@ urlpatterns = [
         "environments/<uuid:environment_id>/schedule-preview",
         SchedulePreviewViewSet.as_view({"post": "preview"}),
     ),
-    path("triggers/<uuid:trigger_id>", TriggerViewSet.as_view({"get": "retrieve"})),
+    path(
+        "triggers/<uuid:trigger_id>",
+        TriggerViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),
+    ),
+    path(
+        "triggers/<uuid:trigger_id>/rotate-mcp-token",
+        TriggerViewSet.as_view({"post": "rotate_mcp_token"}),
+    ),
     path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),
     path("triggers/<uuid:trigger_id>/ticks", TriggerViewSet.as_view({"get": "ticks"})),
     path("triggers/<uuid:trigger_id>/runs", TriggerViewSet.as_view({"get": "runs"})),

@@ -18,6 +18,7 @@ from triggers.idempotency import run_trigger
 from triggers.models import Run, Tick, Trigger
 from triggers.serializers import (
     ComingTimeSerializer,
+    RotateBody,
     RunBody,
     RunDetailSerializer,
     RunSerializer,
@@ -94,7 +95,15 @@ class SchedulePreviewViewSet(TenantViewSet):
 class TriggerViewSet(TenantViewSet):
     """One trigger."""
 
-    permissions = {"retrieve": IsViewer, "run": IsOperator, "runs": IsViewer, "ticks": IsViewer}
+    permissions = {
+        "retrieve": IsViewer,
+        "update": IsAdmin,
+        "destroy": IsAdmin,
+        "rotate_mcp_token": IsAdmin,
+        "run": IsOperator,
+        "runs": IsViewer,
+        "ticks": IsViewer,
+    }
     filter_names = RunFilters.names()
     trigger: Trigger
 
@@ -107,6 +116,27 @@ class TriggerViewSet(TenantViewSet):
 
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id"""
+        return Response(_shown(trigger_id))
+
+    def update(self, request: Request, trigger_id: UUID) -> Response:
+        """PATCH /triggers/:id"""
+        services.update_trigger(
+            trigger_id=trigger_id,
+            values=read_body(TriggerBody, request, partial=True),
+            actor=actor_of(request),
+        )
+        return Response(_shown(trigger_id))
+
+    def destroy(self, request: Request, trigger_id: UUID) -> Response:
+        """DELETE /triggers/:id"""
+        services.delete_trigger(trigger_id=trigger_id, actor=actor_of(request))
+        return Response(status=204)
+
+    def rotate_mcp_token(self, request: Request, trigger_id: UUID) -> Response:
+        """POST /triggers/:id/rotate-mcp-token"""
+        services.rotate_mcp_token(
+            trigger_id=trigger_id, **read_body(RotateBody, request), actor=actor_of(request)
+        )
         return Response(_shown(trigger_id))
 
     def run(self, request: Request, trigger_id: UUID) -> Response:

@@ -5,8 +5,14 @@ from typing import Any
 
 from rest_framework import serializers
 
-from pipedai.api.fields import MoneyField, TextField, WholeNumberField, is_finite_number
-from pipedai.api.serializers import Body
+from pipedai.api.fields import (
+    MoneyField,
+    TextField,
+    TrueFalseField,
+    WholeNumberField,
+    is_finite_number,
+)
+from pipedai.api.serializers import Body, StrictBody
 from triggers.handout import HandedOut
 from triggers.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
 from triggers.retries import MAX_RETRY_AFTER_SECONDS
@@ -60,6 +66,16 @@ class RegisterBody(Body):
     maxConcurrency = WholeNumberField(
         source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
     )
+
+
+class WorkerBody(StrictBody):
+    """PATCH /workers/:id."""
+
+    label = TextField(max_length=255)  # type: ignore[assignment]
+    maxConcurrency = WholeNumberField(
+        source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY
+    )
+    disabled = TrueFalseField()
 
 
 class ClaimBody(Body):

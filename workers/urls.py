@@ -3,7 +3,13 @@
 from django.urls import path
 
 from pipedai.api.parsers import OutcomeJSONParser
-from workers.views import EnvironmentWorkerViewSet, RegistrationViewSet, WorkerProtocolViewSet
+from workers.views import (
+    EnvironmentWorkerViewSet,
+    OverviewViewSet,
+    RegistrationViewSet,
+    WorkerProtocolViewSet,
+    WorkerViewSet,
+)
 
 _RUN = "workers/<uuid:worker_id>/runs/<uuid:run_id>"
 
@@ -12,6 +18,18 @@ urlpatterns = [
     path(
         "environments/<uuid:environment_id>/workers",
         EnvironmentWorkerViewSet.as_view({"get": "list"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/dashboard/overview",
+        OverviewViewSet.as_view({"get": "retrieve"}),
+    ),
+    path(
+        "workers/<uuid:worker_id>",
+        WorkerViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),
+    ),
+    path(
+        "workers/<uuid:worker_id>/revoke-token",
+        WorkerViewSet.as_view({"post": "revoke_token"}),
     ),
     path("workers/<uuid:worker_id>/poll", WorkerProtocolViewSet.as_view({"get": "poll"})),
     path(f"{_RUN}/claim", WorkerProtocolViewSet.as_view({"post": "claim"})),

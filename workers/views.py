@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -21,11 +22,14 @@ from pipedai.server.ticket import POLL, PollTicket
 from pipedai.sql import fetch_one
 from pipedai.wakeups import announce_poll
 from triggers import lifecycle
+from triggers.cron import BadTimezone, check_timezone
 from triggers.handout import hand_out_runs, time_until_next
+from triggers.overview import run_figures
 from triggers.serializers import RunSerializer
-from workers import queries
+from workers import queries, services
 from workers.authentication import WorkerTokenAuthentication
 from workers.filters import WorkerFilters
+from workers.models import Worker
 from workers.presence import note_call
 from workers.registration import find_registration_key, register_worker
 from workers.serializers import (
@@ -33,12 +37,13 @@ from workers.serializers import (
     CompleteBody,
     HandedOutRunSerializer,
     RegisterBody,
+    WorkerBody,
     WorkerSerializer,
     as_reported,
     outcome_of,
 )
 from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.permissions import IsAdmin, IsViewer
 
 MAX_WAIT_SECONDS = 30
 
@@ -82,6 +87,75 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(filters.qs, request, self)
         return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
+
+
+class WorkerViewSet(TenantViewSet):
+    """One worker, as people see it."""
+
+    permissions = {
+        "retrieve": IsViewer,
+        "update": IsAdmin,
+        "destroy": IsAdmin,
+        "revoke_token": IsAdmin,
+    }
+    worker: Worker
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the worker."""
+        rows = Worker.objects.only("id", "environment_id").filter(deleted_at__isnull=True)
+        self.worker = self._find_visible(request, rows, kwargs["worker_id"])
+
+    def retrieve(self, request: Request, worker_id: UUID) -> Response:
+        """GET /workers/:id"""
+        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+
+    def update(self, request: Request, worker_id: UUID) -> Response:
+        """PATCH /workers/:id"""
+        services.update_worker(
+            worker=self.worker,
+            values=read_body(WorkerBody, request, partial=True),
+            actor=actor_of(request),
+        )
+        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+
+    def destroy(self, request: Request, worker_id: UUID) -> Response:
+        """DELETE /workers/:id"""
+        services.deregister_worker(
+            worker=self.worker,
+            reassign_to=_uuid_parameter(request, "reassignTo"),
+            actor=actor_of(request),
+        )
+        return Response(status=204)
+
+    def revoke_token(self, request: Request, worker_id: UUID) -> Response:
+        """POST /workers/:id/revoke-token"""
+        services.revoke_token(worker=self.worker, actor=actor_of(request))
+        return Response(status=204)
+
+
+class OverviewViewSet(TenantViewSet):
+    """The figures of a dashboard."""
+
+    permissions = {"retrieve": IsViewer}
+
+    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:envId/dashboard/overview"""
+        timezone = request.query_params.get("timezone", "UTC")
+        try:
+            check_timezone(timezone)
+        except BadTimezone as error:
+            raise Invalid({"timezone": [str(error)]}) from None
+        figures = run_figures(environment_id=environment_id, timezone=timezone)
+        workers = queries.workers().filter(environment_id=environment_id)
+        rate = figures["success_rate"]
+        return Response(
+            {
+                "onlineWorkers": workers.filter(Q(online=True)).count(),
+                "todaysRuns": figures["todays_runs"],
+                "successRatePct": None if rate is None else float(rate),
+                "monthTokenSpendUsd": float(figures["month_cost_usd"]),
+            }
+        )
 
 
 class WorkerProtocolViewSet(ApiViewSet):
@@ -216,3 +290,13 @@ def _wait_seconds(request: Request) -> float:
     if not (sent.isascii() and sent.isdigit() and len(sent) <= 2 and int(sent) <= MAX_WAIT_SECONDS):
         raise Invalid({"wait": [f"Must be a whole number from 0 to {MAX_WAIT_SECONDS}."]})
     return float(sent)
+
+
+def _uuid_parameter(request: Request, name: str) -> UUID | None:
+    sent = request.query_params.get(name)
+    if sent is None:
+        return None
+    try:
+        return UUID(sent)
+    except ValueError:
+        raise Invalid({name: ["Must be a UUID."]}) from None

@@ -20,3 +20,14 @@ def check_url(url: str, *, https_only: bool = False) -> str | None:
     if any(character.isspace() or not character.isprintable() for character in url):
         return "Must not hold spaces or control characters."
     return None
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two valid URLs name the same scheme, host and port."""
+    return _origin(one) == _origin(other)
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    default_port = 443 if parts.scheme == "https" else 80
+    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or default_port

@@ -1,0 +1,33 @@
+"""The figures of a dashboard: one query over the indexes made for it (SPEC §5)."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pipedai.sql import Row, fetch_one
+
+# The day and the month begin at midnight in the given zone. Both sums read one index of ended runs, never the rows.
+_OVERVIEW = """
+WITH clock AS (
+    SELECT coalesce(%(now)s::timestamptz, statement_timestamp()) AS now),
+since AS (
+    SELECT now, date_trunc('day', now AT TIME ZONE %(timezone)s) AT TIME ZONE %(timezone)s AS midnight,
+        date_trunc('month', now AT TIME ZONE %(timezone)s) AT TIME ZONE %(timezone)s AS first
+    FROM clock)
+SELECT
+    (SELECT count(*) FROM run r, since s
+        WHERE r.environment_id = %(environment_id)s AND r.queued_at >= s.midnight) AS todays_runs,
+    ended.success_rate, coalesce(spent.cost_usd, 0) AS month_cost_usd
+FROM (
+    SELECT round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded') / nullif(count(*), 0), 1) AS success_rate
+    FROM run r, since s
+    WHERE r.environment_id = %(environment_id)s AND r.ended_at >= s.midnight AND r.status <> 'canceled') ended, (
+    SELECT sum(r.cost_usd) AS cost_usd FROM run r, since s
+    WHERE r.environment_id = %(environment_id)s AND r.ended_at >= s.first) spent
+"""
+
+
+def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:
+    """`todays_runs`, `success_rate` (percent, None when none ended today), `month_cost_usd`. One query."""
+    row = fetch_one(_OVERVIEW, {"environment_id": environment_id, "timezone": timezone, "now": now})
+    assert row is not None
+    return row

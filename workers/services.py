@@ -1,0 +1,101 @@
+"""Changes and deregisters workers, revokes their tokens (SPEC §5)."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.events import Actor, Event, emit
+from pipedai.wakeups import wake_workers
+from triggers.lifecycle import count_unfinished_runs, move_queued_runs
+from triggers.models import Trigger
+from workers.models import Worker
+from workspaces.locks import hold_environment
+
+
+def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
+    """Sets `label`, `max_concurrency`, `disabled`; what is as it was changes nothing. Raises NotFound.
+
+    A disabled worker may finish what it holds and gets nothing new.
+    """
+    with transaction.atomic():
+        locked = _locked([worker.id])[worker.id]
+        changes = {}
+        for attribute, name in (("label", "label"), ("max_concurrency", "maxConcurrency")):
+            old = getattr(locked, attribute)
+            if attribute in values and values[attribute] != old:
+                changes[name] = [old, values[attribute]]
+                setattr(locked, attribute, values[attribute])
+        was_disabled = locked.disabled_at is not None
+        if "disabled" in values and values["disabled"] != was_disabled:
+            changes["disabled"] = [was_disabled, values["disabled"]]
+            locked.disabled_at = Now() if values["disabled"] else None
+        if not changes:
+            return
+        locked.save(update_fields=["label", "max_concurrency", "disabled_at"])
+        wake_workers([locked.id])
+        emit(_event("worker.updated", locked, actor, changes))
+
+
+def revoke_token(*, worker: Worker, actor: Actor) -> None:
+    """The worker's `wkt_` is dead at once; it must register again. A repeat changes nothing. Raises NotFound."""
+    with transaction.atomic():
+        locked = _locked([worker.id])[worker.id]
+        if locked.token_digest is None:
+            return
+        locked.token_digest = None
+        locked.save(update_fields=["token_digest"])
+        wake_workers([locked.id])  # its waiting poll is to answer 401
+        emit(_event("worker.token-revoked", locked, actor, {}))
+
+
+def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor) -> None:
+    """Soft-deletes a worker and kills its token.
+
+    With `reassign_to`, its triggers and queued runs move to that worker; a run it still holds is
+    lost by its lease and retried there. Without, raises Conflict while triggers point at it or runs
+    are unfinished. Raises NotFound; Invalid for a `reassign_to` that is not another worker of the
+    environment.
+    """
+    if reassign_to == worker.id:
+        raise Invalid({"reassignTo": ["Must be another worker."]})
+    with transaction.atomic():
+        hold_environment(worker.environment_id)
+        locked = _locked([worker.id, *([reassign_to] if reassign_to else [])])
+        leaving = locked[worker.id]
+        changes: dict[str, Any] = {"hostname": leaving.hostname}
+        triggers = Trigger.objects.filter(worker_id=worker.id, deleted_at__isnull=True)
+        if reassign_to is None:
+            _check_unused(triggers.count(), count_unfinished_runs(worker_id=worker.id))
+        else:
+            heir = locked.get(reassign_to)
+            if heir is None or heir.environment_id != leaving.environment_id:
+                raise Invalid({"reassignTo": ["No such worker in this environment."]})
+            ids = list(triggers.select_for_update(no_key=True).order_by("id").values_list("id"))
+            triggers.update(worker_id=reassign_to, updated_at=Now())
+            runs = move_queued_runs(from_worker=worker.id, to_worker=reassign_to)
+            changes |= {"reassignedTo": str(reassign_to), "triggers": len(ids), "runs": runs}
+        Worker.objects.filter(id=worker.id).update(deleted_at=Now(), token_digest=None)
+        wake_workers([worker.id, reassign_to])
+        emit(_event("worker.deregistered", leaving, actor, changes))
+
+
+def _locked(ids: list[UUID]) -> dict[UUID, Worker]:
+    """The live ones of these workers, locked in the order of their ids. Raises NotFound if the first is gone."""
+    rows = Worker.objects.select_for_update(no_key=True).filter(id__in=ids, deleted_at__isnull=True)
+    workers = {worker.id: worker for worker in rows.order_by("id")}
+    if ids[0] not in workers:
+        raise NotFound
+    return workers
+
+
+def _check_unused(triggers: int, runs: int) -> None:
+    counts = [f"{triggers} triggers"] * bool(triggers) + [f"{runs} unfinished runs"] * bool(runs)
+    if counts:
+        raise Conflict(f"The worker still has {' and '.join(counts)}: name another in reassignTo.")
+
+
+def _event(action: str, worker: Worker, actor: Actor, metadata: dict[str, Any]) -> Event:
+    return Event(action, actor, worker.environment_id, "worker", worker.id, metadata)
