@@ -15,4 +15,5 @@ urlpatterns = [
     path("api/v1/", include("workspaces.urls")),
     path("api/v1/", include("triggers.urls")),
     path("api/v1/", include("workers.urls")),
+    path("api/v1/", include("audit.urls")),
 ]

@@ -3,6 +3,7 @@
 from django.apps import AppConfig
 
 from pipedai.loop import Job, register_job
+from workspaces.dependents import register_dependents
 
 
 class TriggersConfig(AppConfig):
@@ -11,10 +12,15 @@ class TriggersConfig(AppConfig):
     name = "triggers"
 
     def ready(self) -> None:
-        """Registers the background work on runs."""
+        """Registers the background work, and what keeps an environment from being deleted."""
         # Models must be loaded first.
         from triggers.lifecycle import expire_runs
+        from triggers.models import Run, Trigger
         from triggers.scheduling import fire_due_ticks
 
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
+        triggers = Trigger.objects.filter(deleted_at__isnull=True)
+        runs = Run.objects.filter(ended_at__isnull=True)
+        register_dependents("triggers", lambda id_: triggers.filter(environment_id=id_).count())
+        register_dependents("unfinished runs", lambda id_: runs.filter(environment_id=id_).count())

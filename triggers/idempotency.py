@@ -67,6 +67,7 @@ def run_trigger(
     }
     with transaction.atomic():
         if key is None or fetch_one(_REMEMBER, params) is not None:
+            lifecycle.check_queue_room(trigger_id)
             run = lifecycle.queue_run(
                 trigger_id=trigger_id, source=source, actor=actor, run_id=run_id, payload=payload
             )

@@ -185,3 +185,10 @@ COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
     + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished
 """
+
+COUNT_WAITING = """
+SELECT count(*) AS waiting FROM (
+    SELECT 1 FROM run
+    WHERE environment_id = (SELECT environment_id FROM trigger WHERE id = %(trigger_id)s) AND status = 'queued'
+    LIMIT %(limit)s) w
+"""

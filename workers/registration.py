@@ -4,15 +4,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 
 from pipedai.api import tokens
-from pipedai.api.errors import NotFound, Unauthenticated
+from pipedai.api.errors import Conflict, NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one
 from pipedai.wakeups import wake_workers
-from workspaces.locks import hold_environment
+from workers.models import Worker
+from workspaces.locks import lock_environment
 
 _USABLE = "kind = 'wrk' AND consumed_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()"
 
@@ -85,10 +87,12 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
     }
     with transaction.atomic():
         try:
-            hold_environment(key["environment_id"])
+            lock_environment(key["environment_id"])
         except NotFound:
             raise Unauthenticated(_BAD_TOKEN) from None
         old = fetch_one(_FIND_OLD, params)
+        if old is None:
+            _check_room(key["environment_id"])
         worker = fetch_one(_UPSERT, params)
         assert worker is not None
         if not execute(_CONSUME, {"key_id": key["id"], "worker_id": worker["id"]}):
@@ -111,3 +115,12 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
 
 
 _BAD_TOKEN = "The registration token is invalid, used or expired."  # noqa: S105
+
+
+def _check_room(environment_id: UUID) -> None:
+    limit = settings.MAX_WORKERS_PER_ENVIRONMENT
+    if (
+        Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True).count()
+        >= limit
+    ):
+        raise Conflict(f"The environment has {limit} workers, as many as it may.")

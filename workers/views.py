@@ -16,6 +16,7 @@ from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import WorkerPrincipal, actor_of, address_of, principal_of
 from pipedai.api.request_id import current_request_id
 from pipedai.api.serializers import Body, read_body
+from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
 from pipedai.server.ticket import POLL, PollTicket
@@ -53,6 +54,7 @@ class RegistrationViewSet(ApiViewSet):
 
     authentication_classes = ()
     permissions = {"register": IsPublic}
+    throttles = {"register": (Throttle(Rate("register-worker", limit=60, seconds=60), by_address),)}
 
     def register(self, request: Request) -> Response:
         """POST /workers/register: the only answer that holds the `wkt_` token."""

@@ -1,0 +1,16 @@
+"""The filters of the audit log (SPEC §5)."""
+
+import django_filters
+
+from pipedai.api.filters import ApiFilterSet, TimeFilter, WordsFilter
+from pipedai.events import ACTIONS
+
+
+class AuditFilters(ApiFilterSet):
+    """`?action=&actions=a,b&targetId=&from=&to=`: `from` ≤ `createdAt` < `to`."""
+
+    action = WordsFilter(field_name="action", choices=sorted(ACTIONS))
+    actions = WordsFilter(field_name="action", choices=sorted(ACTIONS))
+    targetId = django_filters.UUIDFilter(field_name="target_id")
+    to = TimeFilter(field_name="created_at", lookup_expr="lt")
+    vars()["from"] = TimeFilter(field_name="created_at", lookup_expr="gte")  # a word of Python's

@@ -1,0 +1,29 @@
+"""The audit-log endpoint."""
+
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from audit.filters import AuditFilters
+from audit.models import AuditEntry
+from audit.queries import with_actors
+from audit.serializers import AuditEntrySerializer
+from pipedai.api.pagination import KeysetPaginator
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin
+
+
+class AuditLogViewSet(TenantViewSet):
+    """The audit log of an environment."""
+
+    permissions = {"list": IsAdmin}
+    filter_names = AuditFilters.names()
+
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:envId/audit-log"""
+        rows = AuditEntry.objects.filter(environment_id=environment_id)
+        filters = AuditFilters.read(rows, request)
+        paginator = KeysetPaginator()
+        page = with_actors(paginator.paginate_queryset(filters.qs, request, self))
+        return paginator.get_paginated_response(AuditEntrySerializer(page, many=True).data)
