@@ -45,13 +45,20 @@ class Outcome:
     text: str
 
     @property
-    def reason(self) -> str:
-        """The line that says best what went wrong, without its full stop."""
+    def complaint(self) -> str | None:
+        """The line that says best what went wrong, without its full stop; None if none does."""
         if "No space left on device" in self.text or "Check free disk space" in self.text:
             return "the disk is full"
         for pattern in _WORST_FIRST:
             if found := pattern.search(self.text):
                 return found[1].strip().rstrip(".")
+        return None
+
+    @property
+    def reason(self) -> str:
+        """The complaint, else the last line, else the exit code."""
+        if self.complaint is not None:
+            return self.complaint
         lines = self.text.strip().splitlines()
         return lines[-1].strip().rstrip(".") if lines else f"it ended with code {self.code}"
 

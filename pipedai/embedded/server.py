@@ -67,12 +67,12 @@ class EmbeddedPostgres:
                 return False
         self.layout.prepare_data_dir()
         with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS):
-            began = time.monotonic()
+            patience = _Patience(self.layout)
             lived = False
             while self._is_alive():
                 lived = True
                 if self._main_pid() is None:
-                    self._wait(began)
+                    patience.wait()
                 else:
                     self._pg_ctl_stop()
             with contextlib.suppress(OSError):
@@ -145,7 +145,7 @@ class EmbeddedPostgres:
         }
 
     def _start(self, start_lock: int) -> None:
-        began = time.monotonic()
+        patience = _Patience(self.layout)
         while not self.answers():
             with locks.if_free(self.layout.run_lock) as run_lock:
                 if run_lock is not None and not locks.server_pids(self.layout.cluster):
@@ -154,7 +154,7 @@ class EmbeddedPostgres:
             if self._lost_its_socket():
                 self._pg_ctl_stop()
             else:
-                self._wait(began)
+                patience.wait()
 
     def _start_anew(self, start_lock: int, run_lock: int) -> None:
         layout = self.layout
@@ -183,8 +183,10 @@ class EmbeddedPostgres:
             )
         with explaining(f"read {layout.log}"):
             said = layout.log.read_bytes()[written:] if layout.log.exists() else b""
-        reason = Outcome(started.code, said.decode(errors="replace") or started.text).reason
-        raise EmbeddedPostgresError(f"PostgreSQL does not start in {layout.cluster}: {reason}.")
+        reason = Outcome(started.code, said.decode(errors="replace")).complaint
+        raise EmbeddedPostgresError(
+            f"PostgreSQL does not start in {layout.cluster}: {reason or f'see {layout.log}'}."
+        )
 
     def _pg_ctl_stop(self) -> None:
         stopped = self._pg_ctl("stop", f"--timeout={_STOP_SECONDS:.0f}", "--mode=fast")
@@ -228,17 +230,27 @@ class EmbeddedPostgres:
             text = ""
         return [line.strip() for line in text.strip().split("\n")]
 
-    def _wait(self, began: float) -> None:
-        """Give a server that starts, stops or dies a moment; raise if it has had its time."""
-        waited = time.monotonic() - began
-        cluster = self.layout.cluster
-        if waited > _UNSEEN_SECONDS and not locks.server_pids(cluster):
+
+class _Patience:
+    """Waits for a server that starts, stops or dies, for as long as that may take."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._began = self._seen = time.monotonic()
+
+    def wait(self) -> None:
+        """Let a moment pass; raise once the server has had its time, or was never to be seen."""
+        now = time.monotonic()
+        if locks.server_pids(self._layout.cluster):
+            self._seen = now
+        if now - self._seen > _UNSEEN_SECONDS:
             raise EmbeddedPostgresError(
-                f"A server in another container or on another machine works in {cluster}:"
-                " only one can, so set DATABASE_URL to a PostgreSQL that all can reach."
+                "A server in another container or on another machine works in"
+                f" {self._layout.cluster}: only one can, so set DATABASE_URL to a PostgreSQL"
+                " that all can reach."
             )
-        if waited > _START_SECONDS:
+        if now - self._began > _START_SECONDS:
             raise EmbeddedPostgresError(
-                f"PostgreSQL in {cluster} does not answer: see {self.layout.log}."
+                f"PostgreSQL in {self._layout.cluster} does not answer: see {self._layout.log}."
             )
         time.sleep(0.05)

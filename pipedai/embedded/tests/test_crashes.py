@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipedai.embedded import locks
 from pipedai.embedded import server as server_module
 from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.installation import wheel_bin
@@ -176,6 +177,21 @@ def test_a_server_whose_cluster_was_removed_counts_until_it_is_gone(data_dir):
         stand_in.kill()
         stand_in.wait()
         assert server_pids(cluster) == set()
+
+
+def test_a_server_that_has_just_died_is_not_taken_for_one_in_another_container(server, monkeypatch):
+    """However long it was waited for before: its lock may be let go a moment after it was seen."""
+    monkeypatch.setattr(server_module, "_UNSEEN_SECONDS", 0.2)
+    seen = [{1}, {1}, {1}, set(), set(), set(), set(), set(), set(), set(), set()]
+    monkeypatch.setattr(locks, "server_pids", lambda cluster: seen.pop(0))
+    patience = server_module._Patience(server.layout)
+    patience._began -= 1
+    patience._seen -= 1
+    for _ in range(5):
+        patience.wait()
+    with pytest.raises(EmbeddedPostgresError, match="in another container"):
+        for _ in range(5):
+            patience.wait()
 
 
 def test_two_data_directories_are_two_servers(server, running_server):
