@@ -52,15 +52,11 @@ class Cast:
 
     def mint(self, kind: str, **kwargs: Any) -> str:
         """The token of a new key of `environment`."""
-        _, token = mint_api_key(
-            environment_id=self.environment.id,
-            name=kind,
-            kind=kind,
-            user_id=self.owner.id,
-            actor=TEST_ACTOR,
-            **kwargs,
-        )
-        return token
+        return _mint(self.environment, self.owner, kind, **kwargs)
+
+    def mint_elsewhere(self, kind: str, **kwargs: Any) -> str:
+        """The token of a new key of `strange_environment`."""
+        return _mint(self.strange_environment, self.stranger, kind, **kwargs)
 
     def register(self, hostname: str, *, max_concurrency: int = 1) -> Registered:
         """Another worker of `environment`."""
@@ -138,6 +134,18 @@ def session_cookie(user: User) -> str:
     """The `auth_token` of a new session of the user's."""
     session = Session.objects.create(user=user, expires_at=Now() + LIFETIME)
     return issue(user.id, session.id)
+
+
+def _mint(environment: Environment, user: User, kind: str, **kwargs: Any) -> str:
+    _, token = mint_api_key(
+        environment_id=environment.id,
+        name=kind,
+        kind=kind,
+        user_id=user.id,
+        actor=TEST_ACTOR,
+        **kwargs,
+    )
+    return token
 
 
 def _environment_of(user: User, name: str) -> tuple[Workspace, Environment]:

@@ -30,7 +30,7 @@ def test_a_token_is_a_prefix_32_random_bytes_and_a_checksum(prefix):
 
 
 def test_small_numbers_are_padded_on_the_left(monkeypatch):
-    monkeypatch.setattr(tokens.secrets, "token_bytes", lambda n: (62).to_bytes(n, "big"))
+    monkeypatch.setattr("secrets.token_bytes", lambda n: (62).to_bytes(n, "big"))
     value = tokens.mint("pwk").value
     assert value[:47] == "pwk_" + "0" * 41 + "10"
     assert len(value) == 53

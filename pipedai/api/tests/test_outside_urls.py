@@ -1,0 +1,67 @@
+"""Which URLs of customers we take."""
+
+import pytest
+
+from pipedai.api.outside_urls import check_url
+
+HOST = "Must be an http or https URL with a host."
+USERINFO = "Must not hold a user name or password."
+BLANKS = "Must not hold spaces or control characters."
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://mcp.example/v1",
+        "http://mcp.example",
+        "HTTPS://MCP.example:8443/a?b=c#d",
+        "http://127.0.0.1:9000/mcp",
+        "http://[::1]:9000/",
+        "https://mcp.example/?to=a@b.example",
+        "https://mcp.example/a@b",
+        "https://müller.example/",
+    ],
+)
+def test_an_absolute_url_with_a_host_is_taken(url):
+    assert check_url(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", HOST),
+        ("mcp.example", HOST),
+        ("//mcp.example/v1", HOST),
+        ("/v1", HOST),
+        ("https:", HOST),
+        ("https://", HOST),
+        ("https:///v1", HOST),
+        ("https://:443/", HOST),
+        ("https:mcp.example", HOST),
+        ("ftp://mcp.example", HOST),
+        ("file:///etc/passwd", HOST),
+        ("javascript:alert(1)", HOST),
+        ("ws://mcp.example", HOST),
+        ("https://user@mcp.example", USERINFO),
+        ("https://user:secret@mcp.example", USERINFO),
+        ("https://:@mcp.example", USERINFO),
+        ("https://@mcp.example", USERINFO),
+        ("https://mcp.example/a b", BLANKS),
+        ("https://mcp.example/\u00a0", BLANKS),
+        ("https://mcp.example/\u202e", BLANKS),
+        ("https://mcp .example/", BLANKS),
+        ("https://mcp.example/\x7f", BLANKS),
+        ("https://mcp.example:port/", "Not a URL."),
+        ("https://mcp.example:99999/", "Not a URL."),
+        ("https://[::1/", "Not a URL."),
+    ],
+)
+def test_anything_else_is_told_what_is_wrong(url, problem):
+    assert check_url(url) == problem
+
+
+def test_in_production_webhooks_need_https():
+    assert (
+        check_url("http://hooks.example/", https_only=True) == "Must be an https URL with a host."
+    )
+    assert check_url("https://hooks.example/", https_only=True) is None

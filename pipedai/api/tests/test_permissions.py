@@ -1,0 +1,74 @@
+"""Who may call what: every route × every kind of caller (SPEC §3, §4)."""
+
+import pytest
+from django.db import transaction
+
+from testing.cast import bearer, browser
+from testing.routes import ROUTES, set_stage
+from testing.urls import api_routes
+
+CALLERS = {
+    "nobody": lambda cast: browser(),
+    "stranger": lambda cast: cast.client(cast.stranger),
+    "viewer": lambda cast: cast.client(cast.viewer),
+    "operator": lambda cast: cast.client(cast.operator),
+    "admin": lambda cast: cast.client(cast.admin),
+    "owner": lambda cast: cast.client(cast.owner),
+    "pwk viewer": lambda cast: cast.key_client("viewer"),
+    "pwk operator": lambda cast: cast.key_client("operator"),
+    "pwk admin": lambda cast: cast.key_client("admin"),
+    "pwk elsewhere": lambda cast: bearer(cast.mint_elsewhere("pwk", role="admin")),
+    "wkt": lambda cast: cast.worker_client(),
+    "wkt of another": lambda cast: cast.worker_client(cast.register("host-2")),
+    "wrk": lambda cast: bearer(cast.mint("wrk")),
+}
+
+# One column for each caller, in their order.
+EXPECTED = {
+    #                                            people                  | pwk             | wkt   | wrk
+    "POST auth/register":                       "201 201 201 201 201 201 401 401 401 401 401 401 401",
+    "POST auth/login":                          "200 200 200 200 200 200 401 401 401 401 401 401 401",
+    "POST auth/logout":                         "204 204 204 204 204 204 401 401 401 401 401 401 401",
+    "GET auth/me":                              "401 200 200 200 200 200 401 401 401 401 401 401 401",
+    "GET workspaces":                           "401 200 200 200 200 200 401 401 401 401 401 401 401",
+    "POST workspaces":                          "401 201 201 201 201 201 401 401 401 401 401 401 401",
+    "GET workspaces/:workspace/environments":   "401 404 200 200 200 200 401 401 401 401 401 401 401",
+    "POST workspaces/:workspace/environments":  "401 404 403 403 403 201 401 401 401 401 401 401 401",
+    "GET environments/:environment/api-keys":   "401 404 200 200 200 200 401 401 401 401 401 401 401",
+    "POST environments/:environment/api-keys":  "401 404 403 403 201 201 401 401 401 401 401 401 401",
+    "DELETE environments/:environment/api-keys/:key":
+                                                "401 404 403 403 204 204 401 401 401 401 401 401 401",
+    "GET environments/:environment/triggers":   "401 404 200 200 200 200 200 200 200 404 401 401 401",
+    "POST environments/:environment/triggers":  "401 404 403 403 201 201 403 403 201 404 401 401 401",
+    "GET environments/:environment/runs":       "401 404 200 200 200 200 200 200 200 404 401 401 401",
+    "GET triggers/:trigger":                    "401 404 200 200 200 200 200 200 200 404 401 401 401",
+    "POST triggers/:trigger/run":               "401 404 403 201 201 201 403 201 201 404 401 401 401",
+    "GET triggers/:trigger/runs":               "401 404 200 200 200 200 200 200 200 404 401 401 401",
+    "GET runs/:run":                            "401 404 200 200 200 200 200 200 200 404 401 401 401",
+    "POST runs/:run/cancel":                    "401 404 403 200 200 200 403 200 200 404 401 401 401",
+    "POST workers/register":                    "401 401 401 401 401 401 401 401 401 401 401 401 201",
+    "GET environments/:environment/workers":    "401 404 200 200 200 200 200 200 200 404 401 401 401",
+    "GET workers/:worker/poll":                 "401 401 401 401 401 401 401 401 401 401 200 404 401",
+    "POST workers/:worker/runs/:run/claim":     "401 401 401 401 401 401 401 401 401 401 200 404 401",
+    "POST workers/:worker/runs/:run/start":     "401 401 401 401 401 401 401 401 401 401 200 404 401",
+    "POST workers/:worker/runs/:run/heartbeat": "401 401 401 401 401 401 401 401 401 401 200 404 401",
+    "POST workers/:worker/runs/:run/complete":  "401 401 401 401 401 401 401 401 401 401 200 404 401",
+}  # fmt: skip
+
+
+def test_the_tables_know_every_route_that_the_resolver_knows():
+    assert {route.key for route in ROUTES} == api_routes()
+    assert set(EXPECTED) == {str(route) for route in ROUTES}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_each_caller_gets_the_status_of_the_table(cast, route):
+    stage = set_stage(cast)
+    statuses = {}
+    for caller, client_of in CALLERS.items():
+        with transaction.atomic():
+            response = route.send(client_of(cast), route.url(stage), cast)
+            statuses[caller] = response.status_code
+            transaction.set_rollback(True)
+    expected = (int(status) for status in EXPECTED[str(route)].split())
+    assert statuses == dict(zip(CALLERS, expected, strict=True))

@@ -1,0 +1,150 @@
+"""One valid call of every route of the API, for tests that hold for all of them."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from accounts.factories import PASSWORD
+from pipedai.ids import new_id
+from pipedai.sql import database_now
+from testing.cast import Cast
+from testing.runs import Runs, allow
+from workspaces.models import ApiKey
+
+Body = dict[str, Any]
+
+
+@dataclass
+class Stage:
+    """The cast, and one of everything that a URL can name."""
+
+    cast: Cast
+    ids: dict[str, UUID]
+    runs: dict[str, UUID]
+
+
+def set_stage(cast: Cast) -> Stage:
+    """A queued, a claimed and a running run of the cast's worker, and a key of its environment."""
+    allow(cast.worker.worker_id, 3)
+    runs = Runs(cast, cast.trigger_id, now=database_now())
+    cast.mint("pwk")
+    return Stage(
+        cast,
+        {
+            "workspace_id": cast.workspace.id,
+            "environment_id": cast.environment.id,
+            "key_id": ApiKey.objects.get(kind="pwk").id,
+            "trigger_id": cast.trigger_id,
+            "worker_id": cast.worker.worker_id,
+        },
+        {"queued": runs.queue(), "claimed": runs.claimed(), "running": runs.running()},
+    )
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method and a route as the resolver spells it, with a body that the route takes.
+
+    `run` is the state of the run that `<uuid:run_id>` stands for.
+    """
+
+    method: str
+    route: str
+    body: Callable[[Cast], Body] | None = None
+    run: str = "queued"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """How the resolver knows it."""
+        return self.method, self.route
+
+    def __str__(self) -> str:
+        return re.sub(r"<uuid:([a-z]+)_id>", r":\1", f"{self.method} {self.route}")
+
+    @property
+    def id_names(self) -> list[str]:
+        """What its URL names."""
+        return re.findall(r"<uuid:([a-z_]+)>", self.route)
+
+    def url(self, stage: Stage, **others: UUID) -> str:
+        """Its URL on this stage, with `others` in place of some ids."""
+        ids = {**stage.ids, "run_id": stage.runs[self.run], **others}
+        return "/api/v1/" + re.sub(r"<uuid:([a-z_]+)>", lambda m: str(ids[m[1]]), self.route)
+
+    def missing_url(self) -> str:
+        """Its URL with ids that do not exist."""
+        return "/api/v1/" + re.sub(r"<uuid:[a-z_]+>", lambda _: str(new_id()), self.route)
+
+    def send(self, client: Any, url: str, cast: Cast, **extra: Any) -> Any:
+        """The answer to the call at this URL."""
+        if self.method == "GET":
+            return client.get(url, **extra)
+        data = self.body(cast) if self.body else {}
+        return getattr(client, self.method.lower())(url, data, **extra)
+
+
+def _named(_: Cast) -> Body:
+    return {"name": "New"}
+
+
+def _key(_: Cast) -> Body:
+    return {"name": "New", "prefix": "pwk"}
+
+
+def _trigger(cast: Cast) -> Body:
+    return {
+        "name": "New",
+        "prompt": "Work.",
+        "mcpUrl": "https://mcp.example/",
+        "workerId": cast.worker.worker_id,
+    }
+
+
+def _new_user(_: Cast) -> Body:
+    return {"email": "new@example.com", "password": PASSWORD}
+
+
+def _login(cast: Cast) -> Body:
+    return {"email": cast.owner.email, "password": PASSWORD}
+
+
+def _machine(_: Cast) -> Body:
+    return {"hostname": "new-host", "os": "linux", "version": "1.0"}
+
+
+_WORKSPACE = "workspaces/<uuid:workspace_id>"
+_ENVIRONMENT = "environments/<uuid:environment_id>"
+_TRIGGER = "triggers/<uuid:trigger_id>"
+_WORKER = "workers/<uuid:worker_id>"
+_RUN = f"{_WORKER}/runs/<uuid:run_id>"
+
+ROUTES = (
+    Route("POST", "auth/register", _new_user),
+    Route("POST", "auth/login", _login),
+    Route("POST", "auth/logout"),
+    Route("GET", "auth/me"),
+    Route("GET", "workspaces"),
+    Route("POST", "workspaces", _named),
+    Route("GET", f"{_WORKSPACE}/environments"),
+    Route("POST", f"{_WORKSPACE}/environments", _named),
+    Route("GET", f"{_ENVIRONMENT}/api-keys"),
+    Route("POST", f"{_ENVIRONMENT}/api-keys", _key),
+    Route("DELETE", f"{_ENVIRONMENT}/api-keys/<uuid:key_id>"),
+    Route("GET", f"{_ENVIRONMENT}/triggers"),
+    Route("POST", f"{_ENVIRONMENT}/triggers", _trigger),
+    Route("GET", f"{_ENVIRONMENT}/runs"),
+    Route("GET", _TRIGGER),
+    Route("POST", f"{_TRIGGER}/run"),
+    Route("GET", f"{_TRIGGER}/runs"),
+    Route("GET", "runs/<uuid:run_id>"),
+    Route("POST", "runs/<uuid:run_id>/cancel"),
+    Route("POST", "workers/register", _machine),
+    Route("GET", f"{_ENVIRONMENT}/workers"),
+    Route("GET", f"{_WORKER}/poll"),
+    Route("POST", f"{_RUN}/claim"),
+    Route("POST", f"{_RUN}/start", run="claimed"),
+    Route("POST", f"{_RUN}/heartbeat", run="running"),
+    Route("POST", f"{_RUN}/complete", lambda _: {"status": "succeeded"}, run="running"),
+)
