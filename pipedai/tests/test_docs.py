@@ -1,0 +1,245 @@
+"""The documents say what is true: every route, action, dependency, link and command in them."""
+
+import ast
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from audit.serializers import AuditEntrySerializer
+from pipedai.env import BASE_DIR
+from pipedai.events import ACTIONS
+from pipedai.sql import fetch_all
+from testing.serving import Server
+from triggers.serializers import RunSerializer, TickSerializer, TriggerSerializer
+from workers.serializers import HandedOutRunSerializer, WorkerSerializer
+from workspaces.serializers import (
+    ApiKeySerializer,
+    EnvironmentSerializer,
+    MemberSerializer,
+    WorkspaceSerializer,
+)
+
+README = (BASE_DIR / "README.md").read_text()
+API = (BASE_DIR / "API.md").read_text()
+DOCUMENTS = sorted(
+    path for glob in ("*.md", "docs/**/*.md", "agent/*.md") for path in BASE_DIR.glob(glob)
+)
+CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "audit")
+
+
+# --- Routes --------------------------------------------------------------------------------------
+
+
+def test_every_route_is_in_the_api_reference_and_no_other():
+    headings = re.findall(r"^### `([A-Z]+) (/\S*)`$", API, re.MULTILINE)
+    documented = [(method, re.sub(r":\w+", ":id", path)) for method, path in headings]
+    assert sorted(documented) == sorted(_routes(get_resolver().url_patterns, ""))
+
+
+def test_the_api_reference_lists_every_rate():
+    throttled = {
+        (throttle.rate.name, throttle.rate.limit, throttle.rate.seconds)
+        for _, _, view in _views(get_resolver().url_patterns, "")
+        for throttles in view.cls.throttles.values()
+        for throttle in throttles
+    }
+    seconds = {"a minute": 60, "an hour": 3600}
+    documented = re.findall(r"^\| .*\| (\d+) (an? \w+) \|", _section("### Rates"), re.MULTILINE)
+    assert sorted((int(limit), seconds[window]) for limit, window in documented) == sorted(
+        (limit, window) for _, limit, window in throttled
+    )
+
+
+def test_the_api_reference_lists_every_ceiling():
+    listed = re.findall(r"^\| ([\d,]+) .*\| `(\w+)` \|", _section("### Ceilings"), re.MULTILINE)
+    ceilings = {name: getattr(settings, name) for name in dir(settings) if "_PER_" in name}
+    assert {name: int(number.replace(",", "")) for number, name in listed} == ceilings
+
+
+def _routes(patterns: list[Any], before: str) -> Iterator[tuple[str, str]]:
+    """(method, path below /api/v1 with `:id` for each id) of each action."""
+    for path, actions, _ in _views(patterns, before):
+        shown = re.sub(r"<\w+:\w+>", ":id", path.removeprefix("api/v1"))
+        yield from ((method.upper(), shown) for method in actions if method != "head")
+
+
+def _views(patterns: list[Any], before: str) -> Iterator[tuple[str, dict[str, str], Any]]:
+    """(path, its actions by method, view) of each route of the API."""
+    for pattern in patterns:
+        path = before + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from _views(pattern.url_patterns, path)
+        elif isinstance(pattern, URLPattern) and path.startswith("api/v1/"):
+            view: Any = pattern.callback
+            yield path, view.actions, view
+
+
+def _section(heading: str) -> str:
+    """What stands in API.md below a heading, up to the next one."""
+    return re.split(r"^##", API.split(f"{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "serializer"),
+    [
+        ("The API key", ApiKeySerializer),
+        ("The trigger", TriggerSerializer),
+        ("The run", RunSerializer),
+        ("The worker", WorkerSerializer),
+        ("`GET /triggers/:id/ticks`", TickSerializer),
+        ("`GET /environments/:envId/members`", MemberSerializer),
+        ("`GET /environments/:envId/audit-log`", AuditEntrySerializer),
+        ("`GET /workspaces`", WorkspaceSerializer),
+        ("`GET /workspaces/:wsId/environments`", EnvironmentSerializer),
+    ],
+)
+def test_an_example_shows_the_fields_that_go_out(section, serializer):
+    assert list(_example(section)) == list(serializer().fields)
+
+
+def test_the_example_of_a_poll_shows_the_fields_that_go_out():
+    (run,) = _example("`GET /workers/:id/poll`")["runs"]
+    assert list(run) == list(HandedOutRunSerializer().fields)
+
+
+def _example(section: str) -> dict[str, Any]:
+    """The section's first JSON example."""
+    found = re.search(r"^```json\n(.*?)^```", _section(f"### {section}"), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    example: dict[str, Any] = json.loads(found[1])
+    return example
+
+
+# --- Audit actions -------------------------------------------------------------------------------
+
+
+def test_every_action_that_is_emitted_is_in_the_api_reference_and_no_other():
+    table = _section("## Audit actions")
+    documented = set(re.findall(r"^\| `([a-z.-]+)` \|", table, re.MULTILINE))
+    assert documented == _emitted_actions()
+
+
+def _emitted_actions() -> set[str]:
+    """The registered actions that stand as strings anywhere in the code but the registry."""
+    sources = (path for app in CODE for path in (BASE_DIR / app).rglob("*.py"))
+    return {
+        node.value
+        for path in sources
+        if "tests" not in path.parts and path != BASE_DIR / "pipedai" / "events.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in ACTIONS
+    }
+
+
+# --- README --------------------------------------------------------------------------------------
+
+
+def test_the_readme_opens_with_three_sentences_and_the_two_commands():
+    title, sentences, commands = README.split("\n\n")[:3]
+    assert title == "# PipedAI API"
+    assert len(re.findall(r"\.(?:\s|$)", sentences)) == 3
+    assert commands == "```sh\nbin/run\nbin/test\n```"
+
+
+def test_the_readme_says_of_every_direct_dependency_why_it_is_there():
+    tables = README.split("## Dependencies\n", 1)[1].split("\n## ", 1)[0]
+    explained = re.findall(r"^\| (?!package |---)(\S+) \| \S.* \|$", tables, re.MULTILINE)
+    direct = [*_requirements("requirements.in"), *_requirements("requirements-dev.in")]
+    assert sorted(explained) == sorted(direct)
+
+
+def _requirements(name: str) -> list[str]:
+    lines = (BASE_DIR / name).read_text().splitlines()
+    return [re.split(r"[=<>\[]", line)[0] for line in lines if re.match(r"[A-Za-z]", line)]
+
+
+@pytest.mark.slow
+def test_every_command_of_the_tour_works(server: Server, tmp_path: Path):
+    """All of it in one shell, as somebody would paste it: -e ends it at the first that fails."""
+    tour = README.split("## A tour with curl\n", 1)[1].split("\n## ", 1)[0]
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```", tour, re.MULTILINE | re.DOTALL))
+    commands = commands.replace("http://localhost:8000", server.url)
+    # curl answers 0 whatever the status, unless it is told not to.
+    commands = commands.replace("curl -sS", "curl -sS --fail-with-body")
+    commands = commands.replace(".venv/bin/python", sys.executable)
+    with _shell(commands, tmp_path) as shell:
+        said, trouble = shell.communicate(timeout=90)
+    assert shell.returncode == 0, said + trouble
+    assert "idempotent-replayed: true" in said
+    assert "SUMMARISE WHAT HAPPENED OVERNIGHT." in said
+    states = [line for line in said.splitlines() if line in {"claimed", "running", "canceled"}]
+    assert states == ["claimed", "running", "canceled", "canceled"]
+
+
+@contextlib.contextmanager
+def _shell(commands: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """The commands in a shell; what it started and left ends with it."""
+    shell = subprocess.Popen(
+        ["sh", "-eu", "-c", commands],
+        cwd=BASE_DIR,
+        env={**os.environ, "TMPDIR": str(directory)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield shell
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+
+
+# --- The database --------------------------------------------------------------------------------
+
+
+def test_the_constraints_that_the_run_lifecycle_names_are_in_the_database(db: None):
+    page = (BASE_DIR / "docs" / "run-lifecycle.md").read_text()
+    table = page.split("## What the database refuses\n", 1)[1]
+    constraints = re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+    named = {name for cell in constraints for name in re.findall(r"`([a-z_]+)`", cell)}
+    there = fetch_all(
+        "SELECT conname AS name FROM pg_constraint UNION SELECT relname FROM pg_class", {}
+    )
+    assert "run_held" in named
+    assert named - {row["name"] for row in there} == set()
+
+
+# --- Links ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(BASE_DIR)))
+def test_every_link_within_the_project_leads_somewhere(path):
+    assert [link for link in _links(path) if not _resolves(path, link)] == []
+
+
+def _links(path: Path) -> list[str]:
+    prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", prose)
+    return [link for link in links if not re.match(r"https?://|mailto:", link)]
+
+
+def _resolves(path: Path, link: str) -> bool:
+    target, _, fragment = link.partition("#")
+    file = (path.parent / target).resolve() if target else path
+    if not file.is_relative_to(BASE_DIR) or not file.exists():
+        return False
+    return not fragment or fragment in _anchors(file)
+
+
+def _anchors(path: Path) -> set[str]:
+    """The fragments that GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
