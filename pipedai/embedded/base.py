@@ -15,7 +15,7 @@ class DatabaseClient(client.DatabaseClient):
     """`manage.py dbshell`, with the psql that came with the server."""
 
     @classmethod
-    def settings_dict_to_cmd_args_env(
+    def settings_to_cmd_args_env(
         cls, settings_dict: dict[str, Any], parameters: Iterable[str]
     ) -> tuple[list[str], dict[str, str]]:
         server = EmbeddedPostgres(settings_dict["DATA_DIR"])

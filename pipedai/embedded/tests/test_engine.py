@@ -87,11 +87,9 @@ def test_a_server_that_cannot_be_is_an_operational_error_of_one_sentence(connect
         connection.ensure_connection()
 
 
-def test_dbshell_opens_the_wheels_psql_on_the_database(connection):
-    command, environment = connection.client.settings_dict_to_cmd_args_env(
-        connection.settings_dict, ["-Atc", "SELECT current_database()"]
-    )
-    assert subprocess.check_output(command, env=environment, text=True) == "pipedai\n"
+def test_dbshell_opens_the_wheels_psql_on_the_database(connection, capfd):
+    connection.client.runshell(["-Atc", "SELECT current_user, current_database()"])
+    assert capfd.readouterr().out == "pipedai|pipedai\n"
 
 
 def test_check_starts_nothing(data_dir):
