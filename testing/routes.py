@@ -36,6 +36,7 @@ def set_stage(cast: Cast) -> Stage:
             "workspace_id": cast.workspace.id,
             "environment_id": cast.environment.id,
             "key_id": ApiKey.objects.get(kind="pwk").id,
+            "user_id": cast.viewer.id,
             "trigger_id": cast.trigger_id,
             "worker_id": cast.worker.worker_id,
         },
@@ -47,7 +48,7 @@ def set_stage(cast: Cast) -> Stage:
 class Route:
     """A method and a route as the resolver spells it, with a body that the route takes.
 
-    `run` is the state of the run that `<uuid:run_id>` stands for.
+    `run` is the state of the run that `<uuid:run_id>` stands for. What a GET has for a body is its query.
     """
 
     method: str
@@ -77,10 +78,16 @@ class Route:
         """Its URL with ids that do not exist."""
         return "/api/v1/" + re.sub(r"<uuid:[a-z_]+>", lambda _: str(new_id()), self.route)
 
+    @property
+    def changes(self) -> bool:
+        """Whether it is made to change something."""
+        return self.method != "GET" and self.route not in _CHANGE_NOTHING
+
     def send(self, client: Any, url: str, cast: Cast, **extra: Any) -> Any:
         """The answer to the call at this URL."""
         if self.method == "GET":
-            return client.get(url, **extra)
+            query = self.body(cast) if self.body else {}
+            return client.get(url, query, **extra)
         data = self.body(cast) if self.body else {}
         return getattr(client, self.method.lower())(url, data, **extra)
 
@@ -114,34 +121,78 @@ def _machine(_: Cast) -> Body:
     return {"hostname": "new-host", "os": "linux", "version": "1.0"}
 
 
+def _new_password(_: Cast) -> Body:
+    return {"currentPassword": PASSWORD, "newPassword": f"another {PASSWORD}"}
+
+
+def _owners_address(cast: Cast) -> Body:
+    return {"email": cast.owner.email}
+
+
+def _member(cast: Cast) -> Body:
+    return {"userId": cast.stranger.id, "role": "viewer"}
+
+
+def _headers(_: Cast) -> Body:
+    return {"mcpHeaders": {"x-api-key": "rotated"}}
+
+
+def _schedule(_: Cast) -> Body:
+    return {"schedule": "0 9 * * *"}
+
+
 _WORKSPACE = "workspaces/<uuid:workspace_id>"
 _ENVIRONMENT = "environments/<uuid:environment_id>"
 _TRIGGER = "triggers/<uuid:trigger_id>"
 _WORKER = "workers/<uuid:worker_id>"
 _RUN = f"{_WORKER}/runs/<uuid:run_id>"
 
+_CHANGE_NOTHING = {f"{_ENVIRONMENT}/schedule-preview"}
+
 ROUTES = (
+    Route("GET", "health"),
+    Route("GET", "health/live"),
     Route("POST", "auth/register", _new_user),
     Route("POST", "auth/login", _login),
     Route("POST", "auth/logout"),
     Route("GET", "auth/me"),
+    Route("POST", "auth/change-password", _new_password),
+    Route("GET", "users/lookup", _owners_address),
     Route("GET", "workspaces"),
     Route("POST", "workspaces", _named),
     Route("GET", f"{_WORKSPACE}/environments"),
     Route("POST", f"{_WORKSPACE}/environments", _named),
+    Route("GET", _ENVIRONMENT),
+    Route("PATCH", _ENVIRONMENT, _named),
+    Route("DELETE", _ENVIRONMENT),
+    Route("GET", f"{_ENVIRONMENT}/members"),
+    Route("POST", f"{_ENVIRONMENT}/members", _member),
+    Route("PATCH", f"{_ENVIRONMENT}/members/<uuid:user_id>", lambda _: {"role": "operator"}),
+    Route("DELETE", f"{_ENVIRONMENT}/members/<uuid:user_id>"),
+    Route("GET", f"{_ENVIRONMENT}/audit-log"),
     Route("GET", f"{_ENVIRONMENT}/api-keys"),
     Route("POST", f"{_ENVIRONMENT}/api-keys", _key),
     Route("DELETE", f"{_ENVIRONMENT}/api-keys/<uuid:key_id>"),
     Route("GET", f"{_ENVIRONMENT}/triggers"),
     Route("POST", f"{_ENVIRONMENT}/triggers", _trigger),
     Route("GET", f"{_ENVIRONMENT}/runs"),
+    Route("POST", f"{_ENVIRONMENT}/schedule-preview", _schedule),
     Route("GET", _TRIGGER),
+    Route("PATCH", _TRIGGER, _named),
+    Route("DELETE", _TRIGGER),
+    Route("POST", f"{_TRIGGER}/rotate-mcp-token", _headers),
+    Route("GET", f"{_TRIGGER}/ticks"),
     Route("POST", f"{_TRIGGER}/run"),
     Route("GET", f"{_TRIGGER}/runs"),
     Route("GET", "runs/<uuid:run_id>"),
     Route("POST", "runs/<uuid:run_id>/cancel"),
     Route("POST", "workers/register", _machine),
     Route("GET", f"{_ENVIRONMENT}/workers"),
+    Route("GET", f"{_ENVIRONMENT}/dashboard/overview"),
+    Route("GET", _WORKER),
+    Route("PATCH", _WORKER, lambda _: {"label": "New"}),
+    Route("DELETE", _WORKER),
+    Route("POST", f"{_WORKER}/revoke-token"),
     Route("GET", f"{_WORKER}/poll"),
     Route("POST", f"{_RUN}/claim"),
     Route("POST", f"{_RUN}/start", run="claimed"),
