@@ -175,11 +175,16 @@ def _held() -> Q:
 
 
 def _ended() -> Q:
-    """An ended run says when, by whom, and whose fault it was; no other run does."""
+    """An ended run says when, by whom, and whose fault it was; no other run does.
+
+    That they are not NULL is said besides: a CHECK lets pass what is neither true nor false.
+    """
     ended = Q(
         status__in=TERMINAL,
         ended_at__isnull=False,
+        ended_by__isnull=False,
         ended_by__in=EndedBy.values,
+        fault_class__isnull=False,
     ) & (
         Q(status__in=(Status.SUCCEEDED, Status.CANCELED), fault_class=FaultClass.NONE)
         | Q(

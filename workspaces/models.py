@@ -114,7 +114,11 @@ class ApiKey(models.Model):
         db_table = "api_key"
         constraints = (
             models.CheckConstraint(
-                condition=Q(kind="pwk", role__in=[role.value for role in KEY_ROLES])
+                condition=Q(
+                    kind="pwk",
+                    role__isnull=False,  # a CHECK lets pass what is neither true nor false
+                    role__in=[role.value for role in KEY_ROLES],
+                )
                 | Q(kind="wrk", role__isnull=True),
                 name="api_key_role_of_kind",
             ),

@@ -1,0 +1,370 @@
+"""The database itself refuses wrong states, whatever code it is that writes them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from django.db import IntegrityError, transaction
+
+from pipedai.events import SYSTEM
+from pipedai.sql import execute, fetch_all
+from testing.cast import Cast, register
+from testing.run_states import STATES
+from testing.runs import NOON, Runs, allow
+from triggers.idempotency import run_trigger
+from triggers.models import Tick, Trigger
+from triggers.states import TERMINAL, Decision, Source, Status
+from workspaces.models import DataKey
+
+HELD_STATES = ("claimed with mine", "running")
+ENDED_STATES = ("succeeded", "failed, client", "canceled in the queue", "lost, no retry", "overdue")
+
+# (constraint, what the run is, what must not be written to it)
+WRONG_RUNS = [
+    *[
+        ("run_held", state, f"{column} = NULL")
+        for state in HELD_STATES
+        for column in ("slot", "lease_expires_at", "deadline_at", "worker_id")
+    ],
+    *[
+        ("run_held", state, change)
+        for state in ("queued, due", *ENDED_STATES)
+        for change in (
+            "slot = 1",
+            "lease_expires_at = now()",
+            "deadline_at = now()",
+            "slot = 1, lease_expires_at = now(), deadline_at = now()",
+        )
+    ],
+    *[
+        ("run_ended", state, change)
+        for state in ENDED_STATES
+        for change in (
+            "ended_at = NULL",
+            "ended_by = NULL",
+            "ended_by = 'nobody'",
+            "fault_class = NULL",
+            "fault_class = 'mine'",
+        )
+    ],
+    ("run_ended", "succeeded", "fault_class = 'client'"),
+    ("run_ended", "canceled in the queue", "fault_class = 'infra'"),
+    ("run_ended", "failed, client", "fault_class = 'none'"),
+    ("run_ended", "overdue", "fault_class = 'none'"),
+    *[
+        ("run_ended", state, change)
+        for state in ("queued, due", *HELD_STATES)
+        for change in ("ended_at = now()", "ended_by = 'worker'", "fault_class = 'none'")
+    ],
+    ("run_times_of_state", "queued, due", "claimed_at = now()"),
+    ("run_times_of_state", "claimed with mine", "claimed_at = NULL"),
+    ("run_times_of_state", "claimed with mine", "started_at = now()"),
+    ("run_times_of_state", "running", "started_at = NULL"),
+    ("run_times_of_state", "succeeded", "claimed_at = NULL, started_at = NULL"),
+    ("run_times_of_state", "overdue", "claimed_at = NULL, started_at = NULL"),
+    ("run_started_was_claimed", "running", "claimed_at = NULL"),
+    ("run_started_was_claimed", "succeeded", "claimed_at = NULL"),
+    ("run_started_was_claimed", "canceled in the queue", "started_at = now()"),
+    ("run_retry_has_an_original", "queued, due", "attempt = 2"),
+    ("run_retry_has_an_original", "queued, due", "attempt = 0"),
+    ("run_retry_has_an_original", "queued, due", "source = 'retry'"),
+    ("run_retry_has_an_original", "queued, due", "retry_of_id = id"),
+    ("run_retry_has_an_original", "queued, not due", "retry_of_id = NULL"),
+    ("run_retry_has_an_original", "queued, not due", "attempt = 1"),
+    ("run_retry_has_an_original", "queued, not due", "source = 'manual'"),
+    ("run_scheduled_has_a_tick", "queued, due", "source = 'schedule'"),
+    ("run_source", "queued, due", "source = 'magic'"),
+    ("run_cost", "succeeded", "cost_usd = -0.000001"),
+]
+
+# (constraint, statement); the names stand for the ids of what the fixture `there` makes.
+WRONG_ROWS = [
+    ("run_slot_of_worker", "UPDATE run SET slot = 1 WHERE id = %(second_held)s"),
+    (
+        "run_once_per_tick",
+        (
+            "UPDATE run SET source = 'schedule', scheduled_for = '2026-05-04T12:00Z'"
+            " WHERE id IN (%(first_held)s, %(second_held)s)"
+        ),
+    ),
+    ("run_retried_once", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
+    ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
+    ("delivery_pending_is_due", "UPDATE delivery SET status = 'dead'"),
+    (
+        "delivery_pending_is_due",
+        "UPDATE delivery SET status = 'lost', next_attempt_at = NULL",
+    ),
+    ("delivery_delivered_at", "UPDATE delivery SET delivered_at = now()"),
+    (
+        "delivery_delivered_at",
+        "UPDATE delivery SET status = 'delivered', next_attempt_at = NULL",
+    ),
+    (
+        "tick_decided_once",
+        "UPDATE tick SET tick_at = '2026-05-04T12:00Z', last_tick_at = '2026-05-04T12:00Z'",
+    ),
+    ("tick_decision", "UPDATE tick SET decision = 'later' WHERE run_id IS NULL"),
+    ("tick_fired_has_a_run", "UPDATE tick SET run_id = NULL WHERE decision = 'fired'"),
+    ("tick_fired_has_a_run", "UPDATE tick SET run_id = %(lost)s WHERE decision <> 'fired'"),
+    ("tick_missed_is_counted", "UPDATE tick SET missed_count = 1"),
+    ("tick_missed_is_counted", "UPDATE tick SET last_tick_at = now()"),
+    ("trigger_max_retries", "UPDATE trigger SET max_retries = 11"),
+    ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 9"),
+    ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 86401"),
+    ("trigger_overlap_policy", "UPDATE trigger SET overlap_policy = 'drop'"),
+    ("trigger_mcp_headers_have_a_key", "UPDATE trigger SET mcp_headers = 'x'"),
+    ("trigger_mcp_headers_have_a_key", "UPDATE trigger SET mcp_key_id = %(data_key)s"),
+    ("trigger_webhook_secret_has_a_key", "UPDATE trigger SET webhook_secret = 'x'"),
+    ("trigger_webhook_secret_has_a_key", "UPDATE trigger SET webhook_key_id = %(data_key)s"),
+    ("trigger_next_run_at_is_true", "UPDATE trigger SET next_run_at = now()"),
+    ("trigger_next_run_at_is_true", "UPDATE trigger SET schedule = '* * * * *'"),
+    (
+        "trigger_next_run_at_is_true",
+        "UPDATE trigger SET schedule = '* * * * *', next_run_at = now(), enabled = false",
+    ),
+    (
+        "trigger_next_run_at_is_true",
+        "UPDATE trigger SET schedule = '* * * * *', next_run_at = now(), deleted_at = now()",
+    ),
+    ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 0"),
+    ("worker_max_concurrency", "UPDATE worker SET max_concurrency = 1001"),
+    ("worker_auth_mode", "UPDATE worker SET auth_mode = 'trust'"),
+    ("worker_deleted_has_no_token", "UPDATE worker SET deleted_at = now()"),
+    (
+        "worker_hostname_in_environment",
+        "UPDATE worker SET hostname = 'HOST-1' WHERE id = %(second_worker)s",
+    ),
+    (
+        "worker_token_digest_key",
+        "UPDATE worker SET token_digest = (SELECT token_digest FROM worker WHERE id = %(worker)s)",
+    ),
+    ("api_key_role_of_kind", "UPDATE api_key SET role = 'owner' WHERE kind = 'pwk'"),
+    ("api_key_role_of_kind", "UPDATE api_key SET role = 'root' WHERE kind = 'pwk'"),
+    ("api_key_role_of_kind", "UPDATE api_key SET role = NULL WHERE kind = 'pwk'"),
+    ("api_key_role_of_kind", "UPDATE api_key SET role = 'viewer' WHERE kind = 'wrk'"),
+    ("api_key_role_of_kind", "UPDATE api_key SET kind = 'xyz' WHERE kind = 'pwk'"),
+    (
+        "api_key_only_wrk_is_consumed",
+        "UPDATE api_key SET consumed_at = now(), consumed_by = %(worker)s WHERE kind = 'pwk'",
+    ),
+    (
+        "api_key_consumed_by_somebody",
+        "UPDATE api_key SET consumed_at = NULL WHERE consumed_by IS NOT NULL",
+    ),
+    (
+        "api_key_consumed_by_somebody",
+        "UPDATE api_key SET consumed_by = NULL WHERE consumed_by IS NOT NULL",
+    ),
+    ("api_key_token_digest_key", "UPDATE api_key SET token_digest = 'x'"),
+    (
+        "data_key_one_in_use",
+        (
+            "INSERT INTO data_key SELECT gen_random_uuid(), wrapped, master_key_id, created_at, NULL,"
+            " environment_id FROM data_key WHERE id = %(data_key)s"
+        ),
+    ),
+    (
+        "environment_name_free_in_workspace",
+        (
+            "INSERT INTO environment SELECT gen_random_uuid(), name, now(), NULL, workspace_id"
+            " FROM environment WHERE id = %(environment)s"
+        ),
+    ),
+    ("membership_role", "UPDATE membership SET role = 'king' WHERE role = 'viewer'"),
+    (
+        "membership_once",
+        "UPDATE membership SET user_id = %(owner)s WHERE environment_id = %(environment)s",
+    ),
+]
+
+# (table, column, what it points at) of every reference that must stay within its environment.
+TENANT_REFERENCES = [
+    ("trigger", "worker_id", "worker"),
+    ("trigger", "revision_id", "trigger_revision"),
+    ("trigger", "mcp_key_id", "data_key"),
+    ("trigger", "webhook_key_id", "data_key"),
+    ("trigger_revision", "trigger_id", "trigger"),
+    ("run", "trigger_id", "trigger"),
+    ("run", "revision_id", "trigger_revision"),
+    ("run", "worker_id", "worker"),
+    ("run", "retry_of_id", "run"),
+    ("run_text", "run_id", "run"),
+    ("idempotency_key", "trigger_id", "trigger"),
+    ("idempotency_key", "run_id", "run"),
+    ("delivery", "trigger_id", "trigger"),
+    ("delivery", "run_id", "run"),
+    ("tick", "trigger_id", "trigger"),
+    ("tick", "run_id", "run"),
+]
+
+TABLES = (
+    "api_key", "data_key", "delivery", "environment", "idempotency_key", "membership", "run",
+    "run_text", "tick", "trigger", "trigger_revision", "worker",
+)  # fmt: skip
+
+
+@pytest.fixture
+def there(cast: Cast) -> dict[str, UUID]:
+    """Something in every table; the ids that the statements above name."""
+    runs = Runs.of(cast, mcp_headers={"x-api-key": "secret"}, webhook_secret="0123456789abcdef")
+    allow(cast.worker.worker_id, 9)
+    cast.mint("pwk")
+    lost, other_lost = runs.running(), runs.running(payload={"a": 1})
+    runs.lost(lost)
+    other_retry = runs.retry_of(other_lost)
+    assert other_retry is not None
+    run_trigger(
+        trigger_id=runs.trigger_id,
+        caller_id=cast.owner.id,
+        key="key",
+        payload=None,
+        source=Source.MANUAL,
+        actor=SYSTEM,
+    )
+    for minute, decision in enumerate((Decision.FIRED, Decision.SKIPPED_OVERLAP)):
+        tick_at = NOON.replace(minute=minute)
+        Tick.objects.create(
+            environment=cast.environment,
+            trigger_id=runs.trigger_id,
+            tick_at=tick_at,
+            last_tick_at=tick_at,
+            decision=decision,
+            run_id=lost if decision is Decision.FIRED else None,
+        )
+    return {
+        "environment": cast.environment.id,
+        "owner": cast.owner.id,
+        "worker": cast.worker.worker_id,
+        "second_worker": cast.register("host-2").worker_id,
+        "data_key": DataKey.objects.get(environment=cast.environment).id,
+        "lost": lost,
+        "other_retry": other_retry["id"],
+        "first_held": runs.claimed(),
+        "second_held": runs.claimed(),
+    }
+
+
+@pytest.fixture
+def strange(cast: Cast) -> dict[str, UUID]:
+    """The ids of rows of another environment, by their tables."""
+    environment = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
+    worker_id = register(environment.mint("wrk"), "host-1").worker_id
+    trigger_id = environment.add_trigger(worker_id=worker_id)
+    return {
+        "worker": worker_id,
+        "trigger": trigger_id,
+        "trigger_revision": Trigger.objects.get(id=trigger_id).revision_id,
+        "data_key": DataKey.objects.get(environment=cast.strange_environment).id,
+        "run": Runs(environment, trigger_id).queue(),
+    }
+
+
+@pytest.mark.parametrize(("constraint", "state", "change"), WRONG_RUNS)
+def test_no_run_can_be_like_this(runs: Runs, constraint: str, state: str, change: str) -> None:
+    run_id = STATES[state](runs)
+    assert _refusal(f"UPDATE run SET {change} WHERE id = %(id)s", {"id": run_id}) == constraint
+
+
+@pytest.mark.parametrize(("constraint", "statement"), WRONG_ROWS)
+def test_no_row_can_be_like_this(there: dict[str, UUID], constraint: str, statement: str) -> None:
+    assert _refusal(statement, there) == constraint
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_no_run_comes_into_another_kind_of_state_by_its_status_alone(
+    runs: Runs, state: str
+) -> None:
+    run_id = STATES[state](runs)
+    status = runs.stored(run_id)["status"]
+    for other in (*Status.values, "lost", ""):
+        if _kind(other) != _kind(status):
+            params = {"id": run_id, "status": other}
+            assert _refusal("UPDATE run SET status = %(status)s WHERE id = %(id)s", params), other
+
+
+@pytest.mark.parametrize(("table", "column", "target"), TENANT_REFERENCES)
+def test_no_row_can_refer_to_another_environments(
+    there: dict[str, UUID], strange: dict[str, UUID], table: str, column: str, target: str
+) -> None:
+    refusal = _refusal(
+        f"UPDATE {table} SET {column} = %(strange)s WHERE ctid = (SELECT ctid FROM {table}"
+        f" WHERE environment_id = %(environment)s AND {column} IS NOT NULL LIMIT 1)",
+        {"strange": strange[target], "environment": there["environment"]},
+    )
+    assert refusal == _key(table, column)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE membership SET role = 'admin' WHERE role = 'owner'",
+        "DELETE FROM membership WHERE role = 'owner'",
+        "DELETE FROM membership",
+    ],
+)
+def test_an_environment_keeps_an_owner(cast: Cast, statement: str) -> None:
+    assert _refusal(statement, {}) == "membership_keeps_an_owner"
+
+
+def test_an_owner_may_make_room_for_another_in_one_transaction(cast: Cast) -> None:
+    swap = (
+        "UPDATE membership SET role = CASE role WHEN 'owner' THEN 'admin' ELSE 'owner' END"
+        " WHERE environment_id = %(id)s AND role IN ('owner', 'admin')"
+    )
+    assert _refusal(swap, {"id": cast.environment.id}) is None
+
+
+def test_every_constraint_is_tried(db: None) -> None:
+    tried = {constraint for constraint, *_ in (*WRONG_RUNS, *WRONG_ROWS)}
+    tried |= {_key(table, column) for table, column, _ in TENANT_REFERENCES}
+    assert tried == _constraints()
+
+
+def _constraints() -> set[str]:
+    """The names of all checks, unique indexes and tenant references of these tables.
+
+    But for those that can't be tried: Django's own checks that a number is not negative, and the
+    unique `(environment_id, id)` that the tenant references point at.
+    """
+    rows = fetch_all(
+        """
+        SELECT conname AS name FROM pg_constraint
+        WHERE conrelid::regclass::text = ANY(%(tables)s)
+            AND (contype = 'c' AND conname NOT LIKE '%%\\_check' OR contype = 'f' AND cardinality(conkey) > 1)
+        UNION
+        SELECT indexrelid::regclass::text FROM pg_index
+        WHERE indrelid::regclass::text = ANY(%(tables)s) AND indisunique AND NOT indisprimary
+            AND indexrelid::regclass::text NOT LIKE '%%\\_in\\_environment'
+        UNION
+        SELECT 'worker_hostname_in_environment'
+        """,
+        {"tables": list(TABLES)},
+    )
+    return {row["name"] for row in rows}
+
+
+def _refusal(statement: str, params: Mapping[str, Any]) -> str | None:
+    """The name of the constraint that refuses a statement; None if it would be allowed."""
+    try:
+        with transaction.atomic():
+            touched = execute(statement, params)
+            execute("SET CONSTRAINTS ALL IMMEDIATE", {})
+            transaction.set_rollback(True)
+    except IntegrityError as error:
+        cause = error.__cause__
+        assert isinstance(cause, psycopg.Error)
+        return cause.diag.constraint_name
+    assert touched, "the statement touched nothing"
+    return None
+
+
+def _key(table: str, column: str) -> str:
+    return f"{table}_{column.removesuffix('_id')}_in_environment"
+
+
+def _kind(status: str) -> str:
+    """What the constraints tell apart: an ended run may have ended in one way or another."""
+    return "ended" if status in TERMINAL else status
