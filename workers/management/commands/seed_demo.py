@@ -9,8 +9,10 @@ from uuid import UUID
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
-from accounts.models import User
+from accounts.models import Session, User
+from accounts.passwords import hash_password, is_password_of
 from accounts.services import register_user
 from pipedai.api import tokens
 from pipedai.events import SYSTEM, Event, emit
@@ -66,13 +68,18 @@ class Seed:
         self.file = data_dir / "demo.json"
         self.worker_file = data_dir / "demo-worker.json"
         self.made: list[str] = []
-        self._kept = _read(self.file)
+        self._kept: dict[str, Any] = {}
 
     def sow(self) -> None:
-        """Make what is missing, all of it or nothing, and write the files."""
+        """Make what is missing, all of it or nothing, and write the files.
+
+        They are read and written under the lock, for the next to find; should the transaction
+        fail after all, the next mends what they tell.
+        """
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            self._kept = _read(self.file)
             user, password = self._user()
             environment = self._environment(user)
             api_key = self._api_key(environment, user)
@@ -89,30 +96,33 @@ class Seed:
                         {"made": self.made},
                     )
                 )
-        registration.save(self.worker_file)
-        durable.write_json(
-            self.file,
-            {
-                "email": EMAIL,
-                "password": password,
-                "environmentId": str(environment.id),
-                "triggerId": str(trigger_id),
-                "apiKey": api_key,
-            },
-        )
+            registration.save(self.worker_file)
+            durable.write_json(
+                self.file,
+                {
+                    "email": EMAIL,
+                    "password": password,
+                    "environmentId": str(environment.id),
+                    "triggerId": str(trigger_id),
+                    "apiKey": api_key,
+                },
+            )
 
     def _user(self) -> tuple[User, str]:
-        password = str(self._kept.get("password"))
+        kept = str(self._kept.get("password"))
         user = User.objects.filter(email=EMAIL).first()
-        if user is not None and user.check_password(password):
-            return user, password
+        if user is not None and is_password_of(user, kept):
+            return user, kept
         password = secrets.token_urlsafe(12)
         if user is None:
-            user, _ = register_user(email=EMAIL, password=password, name="Demo", actor=SYSTEM)
+            # The session that registration opens is of no address, and nobody has its cookie.
+            user, _ = register_user(
+                email=EMAIL, password=password, name="Demo", address=b"", actor=SYSTEM
+            )
             self.made.append("user")
         else:
-            user.set_password(password)
-            user.save(update_fields=["password"])
+            User.objects.filter(id=user.id).update(password=hash_password(password))
+            Session.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=Now())
             emit(Event("user.password-changed", SYSTEM, None, "user", user.id))
             self.made.append("password")
         return user, password

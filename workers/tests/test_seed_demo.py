@@ -1,0 +1,128 @@
+"""The demo: made once, mended where something is missing, and never in production."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from accounts.models import User
+from accounts.services import log_in
+from audit.models import AuditEntry
+from pipedai.api import tokens
+from pipedai.events import SYSTEM
+from testing.racing import at_once
+from triggers.models import Trigger
+from workers.models import Worker
+from workspaces.models import ApiKey, Environment
+
+
+@pytest.fixture
+def seed(db, settings, tmp_path):
+    """Runs the command with a data directory of the test's own; answers what it said and wrote."""
+    settings.DATA_DIR = tmp_path
+
+    def seed():
+        said = StringIO()
+        call_command("seed_demo", stdout=said)
+        files = [tmp_path / "demo.json", tmp_path / "demo-worker.json"]
+        assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+        demo, worker = (json.loads(file.read_text()) for file in files)
+        for secret in (demo["password"], demo["apiKey"], worker["workerToken"]):
+            assert secret not in said.getvalue()
+        return said.getvalue(), demo, worker
+
+    return seed
+
+
+def log_in_with(demo):
+    return log_in(
+        email=demo["email"], password=demo["password"], replaces=None, address=b"", actor=SYSTEM
+    )
+
+
+def rows():
+    return [model.objects.count() for model in (User, Environment, ApiKey, Worker, Trigger)]
+
+
+def test_it_makes_one_of_everything_that_works_together(seed):
+    said, demo, worker = seed()
+
+    assert "Made: user, workspace, environment, API key, worker, trigger." in said
+    assert log_in_with(demo)
+    environment = Environment.objects.get(id=demo["environmentId"])
+    key = ApiKey.objects.get(token_digest=tokens.digest(demo["apiKey"]))
+    assert (key.environment_id, key.kind) == (environment.id, "pwk")
+    registered = Worker.objects.get(token_digest=tokens.digest(worker["workerToken"]))
+    assert str(registered.id) == worker["workerId"]
+    trigger = Trigger.objects.get(id=demo["triggerId"])
+    assert (trigger.environment_id, trigger.worker_id) == (environment.id, registered.id)
+    assert trigger.mcp_headers
+    assert trigger.schedule is None
+    (entry,) = AuditEntry.objects.filter(action="demo.seeded")
+    assert entry.environment_id == environment.id
+    assert entry.actor_type == "system"
+
+
+def test_a_second_time_it_makes_nothing_and_writes_no_audit_row(seed):
+    _, *first = seed()
+    before, entries = rows(), AuditEntry.objects.count()
+
+    said, *second = seed()
+
+    assert "Made: nothing" in said
+    assert second == first
+    assert (rows(), AuditEntry.objects.count()) == (before, entries)
+
+
+def test_without_its_file_the_user_gets_a_new_password_and_there_is_a_new_key(seed, tmp_path):
+    _, first, worker = seed()
+    (tmp_path / "demo.json").unlink()
+
+    said, second, same_worker = seed()
+
+    assert "Made: password, API key." in said
+    assert log_in_with(second)
+    assert second["password"] != first["password"]
+    assert second["environmentId"] == first["environmentId"]
+    assert second["triggerId"] == first["triggerId"]
+    assert same_worker == worker
+
+
+def test_what_was_taken_away_is_made_again(seed):
+    _, first, worker = seed()
+    ApiKey.objects.filter(kind="pwk").update(revoked_at="2026-01-01T00:00:00Z")
+    Worker.objects.update(token_digest=None)
+
+    said, second, new_worker = seed()
+
+    assert "Made: API key, worker." in said
+    assert second["apiKey"] != first["apiKey"]
+    assert second["triggerId"] == first["triggerId"]
+    assert new_worker["workerId"] == worker["workerId"]
+    assert new_worker["workerToken"] != worker["workerToken"]
+
+
+def test_files_of_another_database_do_not_mislead_it(seed, tmp_path):
+    (tmp_path / "demo.json").write_text('{"password": 5, "apiKey": null}')
+    (tmp_path / "demo-worker.json").write_text("not JSON")
+
+    said, demo, _ = seed()
+
+    assert "Made: user, workspace" in said
+    assert tokens.prefix_of(demo["apiKey"]) == "pwk"
+
+
+def test_it_is_refused_in_production(seed, settings, tmp_path):
+    settings.PRODUCTION = True
+    with pytest.raises(CommandError, match="no demo in production"):
+        seed()
+    assert rows() == [0, 0, 0, 0, 0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
+    settings.DATA_DIR = tmp_path
+    at_once(*[lambda: call_command("seed_demo", stdout=StringIO())] * 2)
+    assert rows() == [1, 1, 2, 1, 1]
