@@ -2,6 +2,7 @@
 
 import factory
 from django.contrib.auth.hashers import make_password
+from factory.declarations import LazyFunction
 
 from accounts.models import User
 from pipedai.ids import new_id
@@ -13,7 +14,7 @@ _HASH = make_password(PASSWORD)
 class UserFactory(factory.django.DjangoModelFactory[User]):
     """A user with PASSWORD, hashed once for all of them."""
 
-    email = factory.LazyFunction(lambda: f"user-{new_id().hex[-12:]}@example.com")
+    email = LazyFunction(lambda: f"user-{new_id().hex[-12:]}@example.com")
     name = "Someone"
     password = _HASH
 

@@ -34,7 +34,13 @@ CORS_ALLOWED_ORIGINS = ALLOWED_ORIGINS
 CORS_ALLOW_CREDENTIALS = True
 CORS_URLS_REGEX = r"^/api/v1/.*$"
 CORS_ALLOW_HEADERS = ("accept", "authorization", "content-type", "idempotency-key", "x-request-id")
-CORS_EXPOSE_HEADERS = ("idempotent-replayed", "retry-after", "x-request-id")
+CORS_EXPOSE_HEADERS = (
+    "idempotent-replayed",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "x-request-id",
+)
 CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
 
 # --- Product -----------------------------------------------------------------------------------------------
@@ -63,7 +69,10 @@ INSTALLED_APPS = [
     "workers",
     "audit",
 ]
-MIDDLEWARE = ["corsheaders.middleware.CorsMiddleware"]
+MIDDLEWARE = [
+    "corsheaders.middleware.CorsMiddleware",
+    "django.middleware.common.CommonMiddleware",  # refuses a Host that is not ours
+]
 ROOT_URLCONF = "pipedai.urls"
 WSGI_APPLICATION = "pipedai.wsgi.application"
 APPEND_SLASH = False

@@ -22,5 +22,5 @@ class TriggersConfig(AppConfig):
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
         triggers = Trigger.objects.filter(deleted_at__isnull=True)
         runs = Run.objects.filter(ended_at__isnull=True)
-        register_dependents("triggers", lambda id_: triggers.filter(environment_id=id_).count())
-        register_dependents("unfinished runs", lambda id_: runs.filter(environment_id=id_).count())
+        register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())
+        register_dependents("unfinished run", lambda id_: runs.filter(environment_id=id_).count())

@@ -13,7 +13,7 @@ from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
 from triggers import lifecycle
-from triggers.queries import runs
+from triggers.queries import run_in_full
 from triggers.states import Source
 
 # The key first, the run after it in the same transaction: of concurrent duplicates one inserts, the
@@ -77,7 +77,7 @@ def run_trigger(
             raise NotFound
         if bytes(first["body_digest"]) != params["body_digest"]:
             raise Conflict("This Idempotency-Key was used with another body.")
-        return Queued(runs().get(id=first["run_id"]), replayed=True)
+        return Queued(run_in_full(first["run_id"]), replayed=True)
 
 
 def body_digest(payload: Any) -> bytes:

@@ -69,7 +69,7 @@ def queue_run(
         )
     emit(_event("run.created", actor, run, {"source": source.value}))
     wake_workers([run["worker_id"]])
-    return run
+    return {**run, "payload": payload}
 
 
 def check_queue_room(trigger_id: UUID) -> None:

@@ -25,7 +25,8 @@ INSERT INTO run AS r (
 SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
     t.timeout_seconds, %(scheduled_for)s, {_NOW}, {_NOW}, v.model
 FROM t JOIN trigger_revision v ON v.id = t.revision_id
-RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message
+RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
+    (SELECT prompt FROM trigger_revision v WHERE v.id = r.revision_id) AS prompt
 """
 
 # Places are counted besides looked for: after `maxConcurrency` was lowered, a free one may lie below those still held.

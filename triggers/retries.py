@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
@@ -81,7 +82,7 @@ def retry_events(retries: Sequence[Row]) -> list[Event]:
             {
                 "retryOf": str(retry["retry_of_id"]),
                 "attempt": retry["attempt"],
-                "availableAt": retry["available_at"].isoformat(),
+                "availableAt": iso_time(retry["available_at"]),
             },
         )
         for retry in retries

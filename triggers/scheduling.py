@@ -14,6 +14,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
+from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
@@ -161,7 +162,7 @@ def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
 
 def _event(tick: Row) -> Event:
     """A fired tick is about its run, a skipped one about its trigger."""
-    metadata = {"tickAt": tick["tick_at"].isoformat(), "triggerId": str(tick["trigger_id"])}
+    metadata = {"tickAt": iso_time(tick["tick_at"]), "triggerId": str(tick["trigger_id"])}
     if tick["run_id"]:
         return Event(
             "run.scheduled", SYSTEM, tick["environment_id"], "run", tick["run_id"], metadata

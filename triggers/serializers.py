@@ -244,7 +244,8 @@ class RunBody(StrictBody):
 
     def validate_payload(self, value: Any) -> Any:
         """Bounded in bytes."""
-        if len(json.dumps(value, ensure_ascii=False).encode()) > MAX_PAYLOAD_BYTES:
+        compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if len(compact.encode()) > MAX_PAYLOAD_BYTES:
             raise serializers.ValidationError("Must not be longer than 64 KiB.")
         return value
 

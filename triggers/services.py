@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin
+from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -107,7 +108,7 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
             raise NotFound
         unfinished = deleted.runs.filter(ended_at__isnull=True).count()
         if unfinished:
-            raise Conflict(f"The trigger still has {unfinished} unfinished runs.")
+            raise Conflict(f"The trigger still has {counted(unfinished, 'unfinished run')}.")
         trigger.update(deleted_at=Now(), next_run_at=None)
         emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
 

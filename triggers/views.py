@@ -151,8 +151,10 @@ class TriggerViewSet(TenantViewSet):
             actor=actor_of(request),
         )
         if queued.replayed:
-            return Response(RunSerializer(queued.run).data, headers={"Idempotent-Replayed": "true"})
-        return Response(RunSerializer(queued.run).data, status=201)
+            return Response(
+                RunDetailSerializer(queued.run).data, headers={"Idempotent-Replayed": "true"}
+            )
+        return Response(RunDetailSerializer(queued.run).data, status=201)
 
     def runs(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id/runs"""
@@ -196,8 +198,8 @@ class RunViewSet(TenantViewSet):
 
     def cancel(self, request: Request, run_id: UUID) -> Response:
         """POST /runs/:id/cancel"""
-        run = lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
-        return Response(RunSerializer(run).data)
+        lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
+        return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 
 
 def _shown(trigger_id: UUID) -> Any:

@@ -16,5 +16,5 @@ class WorkersConfig(AppConfig):
 
         live = Worker.objects.filter(deleted_at__isnull=True)
         register_dependents(
-            "workers", lambda environment_id: live.filter(environment_id=environment_id).count()
+            "worker", lambda environment_id: live.filter(environment_id=environment_id).count()
         )

@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.lifecycle import count_unfinished_runs, move_queued_runs
@@ -92,7 +93,8 @@ def _locked(ids: list[UUID]) -> dict[UUID, Worker]:
 
 
 def _check_unused(triggers: int, runs: int) -> None:
-    counts = [f"{triggers} triggers"] * bool(triggers) + [f"{runs} unfinished runs"] * bool(runs)
+    held = {"trigger": triggers, "unfinished run": runs}
+    counts = [counted(number, name) for name, number in held.items() if number]
     if counts:
         raise Conflict(f"The worker still has {' and '.join(counts)}: name another in reassignTo.")
 

@@ -54,9 +54,7 @@ def visible(queryset: QuerySet[Any], principal: Principal) -> QuerySet[Any]:
         own = queryset.filter(
             environment__memberships__user_id=principal.id, environment__deleted_at__isnull=True
         )
-        return cast(
-            "QuerySet[Any]", own.annotate(caller_role=F("environment__memberships__role"))
-        )
+        return cast("QuerySet[Any]", own.annotate(caller_role=F("environment__memberships__role")))
     return queryset.none()
 
 

@@ -7,7 +7,7 @@ _counts: dict[str, Callable[[UUID], int]] = {}
 
 
 def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
-    """`count(environment_id)` says how many there are of `name`, a plural. Call it from `AppConfig.ready()`."""
+    """`count(environment_id)` says how many there are of `name`, a singular. Call it from `AppConfig.ready()`."""
     _counts[name] = count
 
 

@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 from accounts.models import User
 from pipedai.api import tokens
 from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from workspaces.dependents import dependents_of
 from workspaces.keys import create_data_key
@@ -93,7 +94,7 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
     with transaction.atomic():
         close_environment(environment_id)
         if held := dependents_of(environment_id):
-            what = ", ".join(f"{count} {name}" for name, count in held.items())
+            what = ", ".join(counted(number, name) for name, number in held.items())
             raise Conflict(f"The environment still has {what}.")
         Environment.objects.filter(id=environment_id).update(deleted_at=Now())
         emit(Event("environment.deleted", actor, environment_id, "environment", environment_id))

@@ -97,7 +97,11 @@ def test_back_off_doubles_within_its_bound_and_respects_retry_after() -> None:
         ("-5", None),
         (" 7 ", 7),
         ("99999999999999999999", 3600),
-        (format_datetime(datetime.now(timezone.utc) - timedelta(days=1), usegmt=True), 0),
+        pytest.param(
+            format_datetime(datetime.now(timezone.utc) - timedelta(days=1), usegmt=True),
+            0,
+            id="yesterday",
+        ),
     ],
 )
 def test_retry_after_is_read(value: str | None, seconds: float | None) -> None:
