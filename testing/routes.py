@@ -11,7 +11,6 @@ from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.cast import Cast
 from testing.runs import Runs, allow
-from workspaces.models import ApiKey
 
 Body = dict[str, Any]
 
@@ -35,7 +34,7 @@ def set_stage(cast: Cast) -> Stage:
         {
             "workspace_id": cast.workspace.id,
             "environment_id": cast.environment.id,
-            "key_id": ApiKey.objects.get(kind="pwk").id,
+            "key_id": cast.environment.api_keys.filter(kind="pwk").latest("id").id,
             "user_id": cast.viewer.id,
             "trigger_id": cast.trigger_id,
             "worker_id": cast.worker.worker_id,

@@ -1,0 +1,172 @@
+"""What the caller can't see looks, byte for byte, like what does not exist (SPEC §2)."""
+
+import pytest
+from django.db import transaction
+
+from pipedai.ids import new_id
+from testing.cast import bearer, register
+from testing.routes import ROUTES, set_stage
+from testing.shapes import NOT_FOUND, invalid, page
+from workers.models import Worker
+
+NAMING = [route for route in ROUTES if route.id_names]
+OF_WORKERS = [
+    route for route in NAMING if "poll" in route.route or "/runs/<uuid:run_id>/" in route.route
+]
+OF_PEOPLE = [route for route in NAMING if route not in OF_WORKERS or "cancel" in route.route]
+FOR_KEYS = [
+    route
+    for route in OF_PEOPLE
+    if not any(word in route.route for word in ("member", "key", "workspace"))
+]
+
+
+def answer(response):
+    """All that a client sees of it."""
+    return response.status_code, dict(response.headers), response.content, dict(response.cookies)
+
+
+def send(route, client, url, cast):
+    with transaction.atomic():
+        response = route.send(client, url, cast)
+        transaction.set_rollback(True)
+    return response
+
+
+def assert_invisible(route, client, stage):
+    real = send(route, client, route.url(stage), stage.cast)
+    missing = send(route, client, route.missing_url(), stage.cast)
+    assert (real.status_code, real.json()) == (404, NOT_FOUND)
+    assert answer(real) == answer(missing)
+
+
+@pytest.mark.parametrize("route", OF_PEOPLE, ids=str)
+def test_to_a_stranger(cast, route):
+    assert_invisible(route, cast.client(cast.stranger), set_stage(cast))
+
+
+@pytest.mark.parametrize("route", FOR_KEYS, ids=str)
+def test_to_a_key_of_another_environment(cast, route):
+    assert_invisible(route, bearer(cast.mint_elsewhere("pwk", role="admin")), set_stage(cast))
+
+
+@pytest.mark.parametrize("route", OF_WORKERS, ids=str)
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_to_another_worker(cast, route, where):
+    other = (
+        cast.register("host-2")
+        if where == "here"
+        else register(cast.mint_elsewhere("wrk"), "host-2")
+    )
+    assert_invisible(route, cast.worker_client(other), set_stage(cast))
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in OF_WORKERS if "run_id" in route.id_names], ids=str
+)
+def test_another_workers_run_under_ones_own_name(cast, route):
+    stage = set_stage(cast)
+    other = cast.register("host-2")
+    client = cast.worker_client(other)
+    real = send(route, client, route.url(stage, worker_id=other.worker_id), cast)
+    missing = send(
+        route, client, route.url(stage, worker_id=other.worker_id, run_id=new_id()), cast
+    )
+    assert (real.status_code, real.json()) == (404, NOT_FOUND)
+    assert answer(real) == answer(missing)
+
+
+def test_what_is_deleted_is_as_good_as_missing(cast):
+    stage = set_stage(cast)
+    client = cast.client(cast.owner)
+    Worker.objects.update(deleted_at="2026-01-01T00:00:00Z", token_digest=None)
+    url = f"/api/v1/workers/{stage.ids['worker_id']}"
+    assert answer(client.get(url)) == answer(client.get(f"/api/v1/workers/{new_id()}"))
+
+
+@pytest.mark.parametrize("name", ["key_id", "user_id"])
+def test_a_row_of_another_environment_under_ones_own(cast, name):
+    elsewhere = {
+        "key_id": cast.strange_environment.api_keys,
+        "user_id": cast.strange_environment.memberships,
+    }
+    cast.mint_elsewhere("pwk")
+    stage, client = set_stage(cast), cast.client(cast.owner)
+    row = elsewhere[name].get()
+    foreign = row.id if name == "key_id" else row.user_id
+    routes = [route for route in ROUTES if name in route.id_names]
+    assert routes
+    for route in routes:
+        real = send(route, client, route.url(stage, **{name: foreign}), cast)
+        missing = send(route, client, route.url(stage, **{name: new_id()}), cast)
+        assert (real.status_code, real.json()) == (404, NOT_FOUND)
+        assert answer(real) == answer(missing)
+
+
+class TestAForeignIdIn:
+    """A body or a filter: the field error of a missing one."""
+
+    @pytest.fixture
+    def foreign(self, cast):
+        return {
+            "workerId": register(cast.mint_elsewhere("wrk"), "strange-host").worker_id,
+            "triggerId": None,
+        }
+
+    def test_the_body_of_a_new_trigger(self, cast, foreign):
+        url = f"/api/v1/environments/{cast.environment.id}/triggers"
+        body = {"name": "x", "prompt": "x", "mcpUrl": "https://mcp.example/"}
+        answers = [
+            cast.client(cast.owner).post(url, {**body, "workerId": worker_id})
+            for worker_id in (foreign["workerId"], new_id())
+        ]
+        assert answer(answers[0]) == answer(answers[1])
+        assert answers[0].json() == invalid({"workerId": ["No such worker in this environment."]})
+
+    def test_a_patch_of_a_trigger(self, cast, foreign):
+        answers = [
+            cast.client(cast.owner).patch(
+                f"/api/v1/triggers/{cast.trigger_id}", {"workerId": worker_id}
+            )
+            for worker_id in (foreign["workerId"], new_id())
+        ]
+        assert answer(answers[0]) == answer(answers[1])
+        assert answers[0].json() == invalid({"workerId": ["No such worker in this environment."]})
+
+    def test_the_heir_of_a_worker(self, cast, foreign):
+        answers = [
+            cast.client(cast.owner).delete(
+                f"/api/v1/workers/{cast.worker.worker_id}?reassignTo={worker_id}"
+            )
+            for worker_id in (foreign["workerId"], new_id())
+        ]
+        assert answer(answers[0]) == answer(answers[1])
+        assert answers[0].json() == invalid({"reassignTo": ["No such worker in this environment."]})
+
+    @pytest.mark.parametrize("filter_", ["triggers?workerId", "runs?workerId", "runs?triggerId"])
+    def test_a_filter(self, cast, foreign, filter_):
+        foreign["triggerId"] = cast.trigger_id
+        client, environment = cast.client(cast.owner), cast.environment
+        if filter_.endswith("triggerId"):
+            client, environment = cast.client(cast.stranger), cast.strange_environment
+        name = filter_.partition("?")[2]
+        answers = [
+            client.get(f"/api/v1/environments/{environment.id}/{filter_}={row_id}")
+            for row_id in (foreign[name], new_id())
+        ]
+        assert answer(answers[0]) == answer(answers[1])
+        assert answers[0].json() == invalid({name: ["No such id in this environment."]})
+
+    def test_the_filter_of_the_audit_log_which_just_finds_nothing(self, cast):
+        url = f"/api/v1/environments/{cast.environment.id}/audit-log"
+        for row_id in (cast.strange_environment.id, new_id()):
+            assert cast.client(cast.owner).get(f"{url}?targetId={row_id}").json() == page()
+
+
+def test_a_role_elsewhere_counts_for_nothing_here(cast):
+    route = next(route for route in ROUTES if str(route) == "GET environments/:environment")
+    stage = set_stage(cast)
+    response = route.send(cast.client(cast.stranger), route.url(stage), cast)
+    assert response.status_code == 404
+    own = route.url(stage, environment_id=cast.strange_environment.id)
+    assert route.send(cast.client(cast.stranger), own, cast).json()["role"] == "owner"
