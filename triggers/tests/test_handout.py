@@ -1,0 +1,261 @@
+"""hand_out_runs: due runs go to their worker, with their URL and secret headers (SPEC §5, §8)."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from pipedai.events import Actor
+from pipedai.sql import execute
+from testing.cast import Cast
+from testing.runs import NOON, Runs, allow
+from testing.statements import counted
+from triggers import services
+from triggers.handout import HandedOut, hand_out_runs, time_until_next
+from triggers.models import Trigger
+from triggers.services import rotate_mcp_token
+
+HEADERS = {"x-api-key": "planted-secret-1"}
+_ADMIN = Actor("user")
+
+
+def _hand_out(runs: Runs, capacity: int = 9) -> list[HandedOut]:
+    return hand_out_runs(
+        worker_id=runs.cast.worker.worker_id,
+        capacity=capacity,
+        address="192.0.2.1",
+        now=runs.now,
+    )
+
+
+def _ids(runs: Runs, capacity: int = 9) -> list[UUID]:
+    return [run.row["id"] for run in _hand_out(runs, capacity)]
+
+
+# --- Which
+
+
+def test_those_that_are_due_longest_come_first(runs: Runs) -> None:
+    third = runs.queue()
+    runs.now = NOON - timedelta(minutes=2)
+    first = runs.queue()
+    runs.wait(minutes=1)
+    second = runs.queue()
+    runs.now = NOON
+    assert _ids(runs) == [first, second, third]
+
+
+def test_a_retry_takes_its_place_by_when_it_is_due(runs: Runs) -> None:
+    run_id = runs.running()
+    runs.complete(run_id, "failed", faultClass="infra")
+    retry = runs.retry_of(run_id)
+    assert retry is not None
+    before = runs.queue()
+    runs.wait(seconds=60)
+    after = runs.queue()
+    assert _ids(runs) == [before, retry["id"], after]
+
+
+def test_a_run_is_handed_out_from_the_instant_it_is_due(runs: Runs) -> None:
+    retry = runs.retry_of(runs.lost())
+    assert retry is not None
+    runs.now = retry["available_at"] - timedelta(microseconds=1)
+    assert _ids(runs) == []
+    runs.wait(microseconds=1)
+    assert _ids(runs) == [retry["id"]]
+
+
+def test_no_more_are_handed_out_than_the_worker_has_room_for(runs: Runs) -> None:
+    allow(runs.cast.worker.worker_id, 3)
+    runs.claimed()
+    waiting = [runs.queue() for _ in range(3)]
+    assert _ids(runs, capacity=3) == waiting[:2]
+    assert _ids(runs, capacity=1) == []
+    assert _ids(runs, capacity=0) == []
+
+
+def test_what_is_held_or_ended_or_anothers_is_not_handed_out(runs: Runs) -> None:
+    runs.running()
+    runs.cancel(runs.queue())
+    other = runs.cast.register("host-2").worker_id
+    runs.queue(trigger_id=runs.cast.add_trigger(worker_id=other))
+    assert _ids(runs) == []
+
+
+def test_a_disabled_trigger_hands_out_what_is_queued(runs: Runs) -> None:
+    run_id = runs.queue()
+    Trigger.objects.filter(id=runs.trigger_id).update(enabled=False)
+    assert _ids(runs) == [run_id]
+
+
+# --- What
+
+
+def test_a_run_goes_out_with_all_that_its_worker_needs(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS, model="claude-opus", timeout_seconds=60)
+    run_id = runs.queue(payload={"b": 1, "a": [1.0]})
+    (run,) = _hand_out(runs)
+    assert run.mcp_headers == HEADERS
+    shown = ("id", "trigger_id", "trigger_name", "prompt", "model", "mcp_url", "timeout_seconds")
+    assert [run.row[name] for name in shown] == [
+        run_id,
+        runs.trigger_id,
+        "Nightly report",
+        "Report.",
+        "claude-opus",
+        "https://mcp.example/v1",
+        60,
+    ]
+    assert (run.row["payload"], run.row["attempt"]) == ({"b": 1, "a": [1.0]}, 1)
+    assert run.row["queued_at"] == NOON
+
+
+def test_a_run_keeps_the_prompt_that_it_was_queued_with(runs: Runs) -> None:
+    runs.queue()
+    _update(runs, prompt="Another prompt.", model="another-model")
+    (run,) = _hand_out(runs)
+    assert (run.row["prompt"], run.row["model"]) == ("Report.", None)
+
+
+def test_url_and_headers_are_the_triggers_present_ones_together(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    run_id = runs.queue()
+    _update(runs, mcp_url="https://other.example/v2", mcp_headers={"authorization": "Bearer 2"})
+    (run,) = _hand_out(runs)
+    assert run.row["mcp_url"] == "https://other.example/v2"
+    assert run.mcp_headers == {"authorization": "Bearer 2"}
+    assert runs.stored(run_id)["mcp_url"] == "https://other.example/v2"
+
+
+def test_a_new_server_does_not_get_the_old_ones_secret(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    runs.queue()
+    _update(runs, mcp_url="https://other.example/v2")
+    (run,) = _hand_out(runs)
+    assert run.mcp_headers == {}
+
+
+def test_headers_rotated_before_the_claim_go_out_instead(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    runs.queue()
+    assert _hand_out(runs)[0].mcp_headers == HEADERS
+    rotate_mcp_token(trigger_id=runs.trigger_id, mcp_headers={"x-api-key": "2"}, actor=_ADMIN)
+    assert _hand_out(runs)[0].mcp_headers == {"x-api-key": "2"}
+
+
+def test_headers_that_do_not_open_hold_back_their_run_alone(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    broken, sound = runs.queue(), runs.queue(trigger_id=cast.trigger_id)
+    execute(
+        "UPDATE trigger SET mcp_headers = set_byte(mcp_headers, 40, get_byte(mcp_headers, 40) # 1)"
+        " WHERE id = %(id)s",
+        {"id": runs.trigger_id},
+    )
+    with capture_logs() as logs:
+        assert _ids(runs) == [sound]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == [
+        "secret.cannot_open"
+    ]
+    assert runs.stored(broken)["mcp_url"] is None
+
+
+def test_what_was_handed_out_does_not_show_its_secrets(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    runs.queue()
+    assert "planted" not in repr(_hand_out(runs))
+
+
+# --- What it leaves behind
+
+
+def test_the_url_is_kept_with_the_run(runs: Runs) -> None:
+    run_id = runs.queue()
+    assert runs.stored(run_id)["mcp_url"] is None
+    _hand_out(runs)
+    assert runs.stored(run_id)["mcp_url"] == "https://mcp.example/v1"
+
+
+def test_the_url_of_a_run_with_a_payload_is_kept_beside_it(runs: Runs) -> None:
+    run_id = runs.queue(payload=[1])
+    _hand_out(runs)
+    stored = runs.stored(run_id)
+    assert (stored["mcp_url"], stored["payload"]) == ("https://mcp.example/v1", [1])
+
+
+def test_asking_again_hands_out_the_same_and_writes_nothing(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    runs.queue()
+    runs.queue(payload={"a": 1})
+    with counted() as first:
+        once = _hand_out(runs)
+    with counted() as second:
+        again = _hand_out(runs)
+    assert [run.row["id"] for run in again] == [run.row["id"] for run in once]
+    assert (len(first), len(second)) == (2, 1), str(first)
+
+
+def test_a_changed_url_is_kept_anew(runs: Runs) -> None:
+    run_id = runs.queue()
+    _hand_out(runs)
+    _update(runs, mcp_url="https://mcp.example/v2")
+    _hand_out(runs)
+    assert runs.stored(run_id)["mcp_url"] == "https://mcp.example/v2"
+
+
+def test_any_number_of_runs_takes_the_same_statements(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    for _ in range(50):
+        runs.queue()
+    with counted() as statements:
+        assert len(_hand_out(runs, capacity=100)) == 50
+    assert len(statements) == 2, str(statements)
+
+
+def test_only_the_first_hand_out_is_logged(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    run_id = runs.queue()
+    with capture_logs() as logs:
+        _hand_out(runs)
+        _hand_out(runs)
+        _update(runs, mcp_url="https://mcp.example/v2", mcp_headers={"x-api-key": "planted-2"})
+        _hand_out(runs)
+    handed_out = [line for line in logs if line["event"] == "run.handed_out"]
+    assert handed_out == [
+        {
+            "event": "run.handed_out",
+            "log_level": "info",
+            "run_id": str(run_id),
+            "worker_id": str(cast.worker.worker_id),
+            "address": "192.0.2.1",
+        }
+    ]
+    assert "planted" not in str(logs)
+
+
+def test_handing_out_is_not_audited(runs: Runs) -> None:
+    run_id = runs.queue()
+    _hand_out(runs)
+    assert runs.actions(run_id) == ["run.created"]
+
+
+# --- How long until there is more
+
+
+def test_how_long_until_the_next_run_is_due(runs: Runs) -> None:
+    runs.lost()
+    runs.wait(seconds=12)
+    worker_id = runs.cast.worker.worker_id
+    assert time_until_next(worker_id=worker_id, now=runs.now) == timedelta(seconds=18)
+
+
+@pytest.mark.parametrize("make", ["nothing", "queue", "running"])
+def test_without_a_later_run_there_is_nothing_to_wait_for(runs: Runs, make: str) -> None:
+    if make != "nothing":
+        getattr(runs, make)()
+    assert time_until_next(worker_id=runs.cast.worker.worker_id, now=runs.now) is None
+
+
+def _update(runs: Runs, **values: Any) -> None:
+    services.update_trigger(trigger_id=runs.trigger_id, values=values, actor=_ADMIN)
