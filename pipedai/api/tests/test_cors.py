@@ -29,7 +29,13 @@ def test_an_allowed_origin_may_send_the_cookie_and_read_the_answer(cast):
     assert "origin" in response["Vary"].lower()
     assert {
         name.strip() for name in response["Access-Control-Expose-Headers"].lower().split(",")
-    } == {"idempotent-replayed", "retry-after", "x-request-id"}
+    } == {
+        "idempotent-replayed",
+        "ratelimit",
+        "ratelimit-policy",
+        "retry-after",
+        "x-request-id",
+    }
 
 
 def test_errors_can_be_read_too():
