@@ -71,6 +71,7 @@ class Demo:
             if run["endedAt"]:
                 message = run["shortMessage"] or run["errorMessage"] or ""
                 say(f"  {run['status']:<9} {_clock(run['endedAt'])}  {message}")
+                say(f"  {_figures(run)}")
                 return
             if time.monotonic() > deadline:
                 raise DemoFailed(f"The demo's run is still {run['status']}.")
@@ -106,3 +107,16 @@ def wait_until_ready(url: str) -> None:
 
 def _clock(moment: str) -> str:
     return datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def _figures(run: dict[str, Any]) -> str:
+    """What the run took, as far as its worker told."""
+    told = [f"model {run['model']}"] if run["model"] is not None else []
+    told += [
+        f"{run[field]} {words}"
+        for field, words in (("inputTokens", "tokens in"), ("outputTokens", "tokens out"))
+        if run[field] is not None
+    ]
+    if run["costUsd"] is not None:
+        told.append(f"cost ${run['costUsd']}")
+    return ", ".join(told) or "Its worker told no model, tokens or cost."

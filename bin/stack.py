@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +31,6 @@ from pipedai.server import gunicorn_conf
 
 # Who listens everywhere is reached here.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
-_ANSWER = Path(__file__).with_name("demo_answer.py")
 
 _HELP = """\
 Starts PipedAI on this machine: the database (its own, unless DATABASE_URL names one), the web
@@ -76,7 +76,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--claude",
         action="store_true",
-        help="have the demo's worker execute its runs with the real claude on the PATH",
+        help="have the demo's worker execute its runs with the real claude on the PATH, which"
+        " costs tokens, and not with the stand-in for it",
     )
     return parser.parse_args(arguments)
 
@@ -87,6 +88,8 @@ class Stack:
     def __init__(self, *, demo: bool, claude: bool) -> None:
         if settings.PRODUCTION and demo:
             raise CannotStart("Production has no demo: use --no-demo, or unset PIPEDAI_ENV.")
+        if demo and claude and shutil.which("claude") is None:
+            raise CannotStart("There is no claude on the PATH: install it, or leave out --claude.")
         if settings.PRODUCTION:
             refuse_unsafe_production()
         self._demo = demo
@@ -165,7 +168,7 @@ class Stack:
         command = ["python", "manage.py", "runworker", "--api-url", self._url]
         command += ["--config", str(settings.DATA_DIR / "demo-worker.json")]
         if not self._claude:
-            command += ["--command", shlex.join([sys.executable, str(_ANSWER)])]
+            command.append("--stand-in")
         return f"exec {shlex.join(command)}"
 
     def _guide(self, say: Callable[[str], None], seeded: Seeded | None) -> None:

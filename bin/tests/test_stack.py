@@ -1,10 +1,12 @@
 """bin/run as a newcomer sees it: a run before their eyes, and nothing left when it ends."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import socket
+import sys
 from contextlib import closing
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 from bin.suite import new_data_dir
 from bin.tests.scripts import alive, eventually, read_until, started
 from pipedai.embedded.server import EmbeddedPostgres
+from pipedai_worker import standin
 from testing.serving import free_port
 
 pytestmark = pytest.mark.slow
@@ -61,7 +64,8 @@ def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(bin
         said = read_until(process, "Fire the trigger once more")
         states = re.findall(r"^  (queued|claimed|running|succeeded) ", said, re.MULTILINE)
         assert states == ["queued", "claimed", "running", "succeeded"]
-        assert "Hello from your worker" in said
+        assert "The stand-in for Claude read a prompt of " in said
+        assert "model stand-in-1, 12 tokens in, 34 tokens out, cost $0.0123" in said
         api = f"http://localhost:{port}/api/v1"
         assert f"{UP}: {api} " in said
 
@@ -136,6 +140,29 @@ def test_settings_that_do_not_work_are_one_sentence(bin_run, environment, words)
     assert process.returncode == 1
     assert words in said
     assert "Traceback" not in said
+
+
+def test_the_real_claude_executes_the_demo_if_asked_to(bin_run, data_dir, tmp_path):
+    claude = tmp_path / "claude"
+    claude.write_text(
+        f'#!/bin/sh\nexec {sys.executable} {standin.__file__} --model asked-for "$@"\n'
+    )
+    claude.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    with bin_run("--claude", PATH=path) as process:
+        said = read_until(process, "Fire the trigger once more")
+        assert "model asked-for, " in said
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=40)
+    assert nothing_runs(data_dir)
+
+
+def test_without_a_claude_on_the_path_that_is_one_sentence(bin_run, data_dir):
+    with bin_run("--claude", PATH=os.devnull) as process:
+        said = process.communicate(timeout=30)[0]
+    assert process.returncode == 1
+    assert said == "There is no claude on the PATH: install it, or leave out --claude.\n"
+    assert list(data_dir.iterdir()) == []
 
 
 def test_production_refuses_unsafe_settings_before_anything_starts(bin_run, data_dir):
