@@ -1,0 +1,76 @@
+"""Unknown fields: an error on configuration, ignored by the machine protocol (SPEC §2)."""
+
+import pytest
+
+from testing.cast import bearer
+from testing.routes import ROUTES, set_stage
+
+TOLERANT = {"register", "claim", "start", "heartbeat", "complete"}
+# These take no body, and look at none.
+WITHOUT_BODY = {"logout", "cancel", "revoke-token"}
+BODIES = [route for route in ROUTES if route.method in {"POST", "PATCH"}]
+
+
+def last(route):
+    return route.route.rpartition("/")[2]
+
+
+def client_of(cast, route):
+    if route.route == "workers/register":
+        return bearer(cast.mint("wrk"))
+    if "/runs/<uuid:run_id>/" in route.route and route.route.startswith("workers"):
+        return cast.worker_client()
+    return cast.client(cast.owner)
+
+
+def is_tolerant(route):
+    return route.route.startswith("workers/") and last(route) in TOLERANT
+
+
+def send(cast, route, body):
+    stage = set_stage(cast)
+    client = client_of(cast, route)
+    return getattr(client, route.method.lower())(route.url(stage), body)
+
+
+def valid_body(cast, route):
+    return route.body(cast) if route.body else {}
+
+
+@pytest.mark.parametrize(
+    "route",
+    [r for r in BODIES if not is_tolerant(r) and last(r) not in WITHOUT_BODY],
+    ids=str,
+)
+def test_a_typo_in_a_configuration_is_seen(cast, route):
+    response = send(cast, route, {**valid_body(cast, route), "naem": 1})
+    assert response.status_code == 400
+    assert response.json() == {
+        "error": "Validation failed",
+        "details": {"fieldErrors": {"naem": ["Unknown field."]}, "formErrors": []},
+    }
+
+
+@pytest.mark.parametrize("route", [r for r in BODIES if is_tolerant(r)], ids=str)
+def test_a_newer_worker_may_say_more(cast, route):
+    response = send(cast, route, {**valid_body(cast, route), "gpu": {"count": 2}, "nested": [1]})
+    assert response.status_code in {200, 201}
+
+
+@pytest.mark.parametrize("route", [r for r in BODIES if last(r) not in WITHOUT_BODY], ids=str)
+def test_a_list_is_no_body(cast, route):
+    response = send(cast, route, [])
+    assert response.status_code == 400
+    assert response.json()["details"] == {
+        "fieldErrors": {},
+        "formErrors": ["The body must be a JSON object."],
+    }
+
+
+@pytest.mark.parametrize(
+    "route", [r for r in BODIES if is_tolerant(r) and r.route != "workers/register"], ids=str
+)
+def test_a_worker_may_leave_the_body_out_where_nothing_is_required(cast, route):
+    stage = set_stage(cast)
+    response = cast.worker_client().generic("POST", route.url(stage))
+    assert response.status_code == (400 if last(route) == "complete" else 200)

@@ -1,0 +1,220 @@
+"""No list costs more for more rows, and each call's number of statements is known."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db.models.functions import Now
+
+from accounts.factories import UserFactory
+from pipedai.ids import new_id
+from testing.cast import TEST_ACTOR
+from testing.routes import ROUTES, set_stage
+from testing.statements import counted
+from triggers.models import Run, Tick, Trigger
+from workers.models import Worker
+from workspaces.models import ApiKey, Membership
+from workspaces.services import create_environment, create_workspace
+
+
+def _workspaces(cast, count):
+    for n in range(count):
+        create_workspace(name=str(n), user_id=cast.owner.id, actor=TEST_ACTOR)
+
+
+def _environments(cast, count):
+    for _ in range(count):
+        create_environment(
+            workspace_id=cast.workspace.id,
+            name=str(new_id()),
+            user_id=cast.owner.id,
+            actor=TEST_ACTOR,
+        )
+
+
+def _members(cast, count):
+    Membership.objects.bulk_create(
+        Membership(environment=cast.environment, user=UserFactory.create(), role="viewer")
+        for _ in range(count)
+    )
+
+
+def _keys(cast, count):
+    for _ in range(count):
+        cast.mint("pwk")
+
+
+def _triggers(cast, count):
+    """Each with a last run."""
+    for _ in range(count):
+        client_run(cast, cast.add_trigger())
+
+
+def _runs(cast, count):
+    for _ in range(count):
+        client_run(cast, cast.trigger_id)
+
+
+def _ticks(cast, count):
+    now = datetime.now(UTC)
+    moments = [now + timedelta(seconds=n) for n in range(count)]
+    Tick.objects.bulk_create(
+        Tick(
+            environment=cast.environment,
+            trigger_id=cast.trigger_id,
+            tick_at=moment,
+            last_tick_at=moment,
+            decision="skipped_no_worker",
+        )
+        for moment in moments
+    )
+
+
+def _workers(cast, count):
+    """Each holding a run."""
+    for _ in range(count):
+        worker = cast.register(str(new_id()))
+        trigger_id = cast.add_trigger(worker_id=worker.worker_id)
+        run_id = client_run(cast, trigger_id)
+        cast.worker_client(worker).post(
+            f"/api/v1/workers/{worker.worker_id}/runs/{run_id}/claim", {}
+        )
+
+
+def _audit_entries(cast, count):
+    """By a person, a key, a worker and the system each."""
+    _workers(cast, count)
+    for _ in range(count):
+        cast.key_client().post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
+
+
+def client_run(cast, trigger_id):
+    response = cast.client(cast.owner).post(
+        f"/api/v1/triggers/{trigger_id}/run", {"payload": {"n": 1}}
+    )
+    assert response.status_code == 201
+    return response.json()["id"]
+
+
+# The rows of each list, and its statements: the session, the caller's role, the list, what goes with it.
+LISTS = {
+    "GET workspaces": (_workspaces, 2),
+    "GET workspaces/:workspace/environments": (_environments, 3),
+    "GET environments/:environment/members": (_members, 3),
+    "GET environments/:environment/api-keys": (_keys, 3),
+    "GET environments/:environment/audit-log": (_audit_entries, 6),
+    "GET environments/:environment/triggers": (_triggers, 4),
+    "GET environments/:environment/runs": (_runs, 3),
+    "GET triggers/:trigger/runs": (_runs, 3),
+    "GET triggers/:trigger/ticks": (_ticks, 3),
+    "GET environments/:environment/workers": (_workers, 3),
+}
+# As a user: the session, the caller's role, and what the answer is made of.
+OTHER_READS = {
+    "GET health": 1,
+    "GET health/live": 0,
+    "GET auth/me": 2,
+    "GET users/lookup": 4,
+    "GET environments/:environment": 3,
+    "GET triggers/:trigger": 4,
+    "GET runs/:run": 3,
+    "GET workers/:worker": 3,
+    "GET environments/:environment/dashboard/overview": 4,
+}
+BY_NAME = {str(route): route for route in ROUTES}
+
+
+def test_every_read_of_a_person_is_counted():
+    reads = {name for name, route in BY_NAME.items() if route.method == "GET"}
+    assert reads - {"GET workers/:worker/poll"} == {*LISTS, *OTHER_READS}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_costs_the_same_for_one_row_and_for_fifty(cast, name):
+    make, expected = LISTS[name]
+    stage = set_stage(cast)
+    client, url = cast.client(cast.owner), f"{BY_NAME[name].url(stage)}?limit=200"
+    make(cast, 1)
+    with counted() as few:
+        before = len(client.get(url).json()["items"])
+    make(cast, 49)
+    with counted() as many:
+        after = len(client.get(url).json()["items"])
+    assert after - before >= 49
+    assert len(few) == expected, str(few)
+    assert len(many) == expected, str(many)
+
+
+@pytest.mark.parametrize("name", OTHER_READS)
+def test_another_read_costs_few_statements(cast, name):
+    stage = set_stage(cast)
+    route, client = BY_NAME[name], cast.client(cast.owner)
+    with counted() as statements:
+        response = route.send(client, route.url(stage), cast)
+    assert response.status_code == 200
+    assert len(statements) == OTHER_READS[name], str(statements)
+
+
+def test_a_key_costs_one_statement_less_than_a_session_and_a_role(cast):
+    url, client = f"/api/v1/environments/{cast.environment.id}/triggers", cast.key_client()
+    with counted() as first:
+        client.get(url)
+    with counted() as second:
+        client.get(url)
+    assert (len(first), len(second)) == (3, 2)  # the first notes the use
+
+
+class TestTheCallsOfAWorker:
+    """All after the first call, which notes that the worker was seen."""
+
+    @pytest.fixture
+    def stage(self, cast):
+        Worker.objects.update(last_seen_at=Now())
+        Trigger.objects.update(webhook_url="https://hooks.example/")
+        return set_stage(cast)
+
+    def call(self, stage, name):
+        route, client = BY_NAME[name], stage.cast.worker_client()
+        with counted() as statements:
+            response = route.send(client, route.url(stage), stage.cast)
+        assert response.status_code == 200
+        return statements
+
+    def test_poll_reads_the_worker_and_the_runs_and_keeps_what_it_hands_out(self, stage):
+        first, again = (self.call(stage, "GET workers/:worker/poll") for _ in range(2))
+        assert len(first) == 3, str(first)
+        assert len(again) == 2, str(again)
+
+    def test_poll_costs_the_same_for_many_runs(self, cast, stage):
+        _runs(cast, 20)
+        Worker.objects.update(max_concurrency=30)
+        assert len(self.call(stage, "GET workers/:worker/poll")) == 3
+
+    @pytest.mark.parametrize(
+        ("verb", "expected"),
+        [
+            ("claim", 4),  # the token, the lock on the worker, the transition, the audit row
+            ("start", 3),
+            ("heartbeat", 2),
+            ("complete", 4),  # the token, the transition, the delivery, the audit row
+        ],
+    )
+    def test_a_verb_costs(self, stage, verb, expected):
+        statements = self.call(stage, f"POST workers/:worker/runs/:run/{verb}")
+        assert len(statements) == expected, str(statements)
+
+    def test_complete_costs_the_same_however_many_runs_there_are(self, cast, stage):
+        _runs(cast, 20)
+        assert len(self.call(stage, "POST workers/:worker/runs/:run/complete")) == 4
+
+    def test_being_seen_costs_one_more_at_most_every_ten_seconds(self, stage):
+        Worker.objects.update(last_seen_at=None)
+        counts = [
+            len(self.call(stage, "POST workers/:worker/runs/:run/heartbeat")) for _ in range(2)
+        ]
+        assert counts == [3, 2]
+
+
+def test_the_rows_of_the_lists_are_what_they_say(cast):
+    _workers(cast, 2)
+    assert Run.objects.filter(slot__isnull=False).count() == 2
+    assert ApiKey.objects.filter(consumed_at__isnull=False).count() == 3
