@@ -49,16 +49,15 @@ def queue_run(
 
     Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker.
     """
-    run = fetch_one(
-        sql.QUEUE,
-        {
-            "id": run_id or new_id(),
-            "trigger_id": trigger_id,
-            "source": source.value,
-            "scheduled_for": scheduled_for,
-            "now": now,
-        },
-    )
+    params = {
+        "id": run_id or new_id(),
+        "trigger_id": trigger_id,
+        "source": source.value,
+        "scheduled_for": scheduled_for,
+        "now": now,
+    }
+    # Twice: after a wait for a change of the trigger, the first does not yet see its new revision.
+    run = fetch_one(sql.QUEUE, params) or fetch_one(sql.QUEUE, params)
     if run is None:
         raise _why_not_queued(trigger_id)
     if payload is not None:
@@ -263,7 +262,9 @@ def _complete_ended(
     params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
 ) -> Row | Refused:
     """A `complete` that hit no held run: a repeat, a late result, or a refusal."""
-    run = fetch_one(sql.READ_FOR_UPDATE, params)
+    # Locked first, read afterwards: what one statement reads beside a row that it waits for is from before the wait.
+    execute(sql.LOCK, params)
+    run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
         raise NotFound
     if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:

@@ -74,7 +74,7 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 RETURNING {_REPORTED}
 """
 
-# After a verdict of the server's: the row is locked, and seen to be so, by READ_FOR_UPDATE.
+# After a verdict of the server's: the row has been locked, and seen to be so.
 COMPLETE_LATE = f"""
 UPDATE run r SET ended_at = {_NOW}, ended_by = 'worker', {_OUTCOME}
 FROM trigger t
@@ -88,7 +88,7 @@ SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
 FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
 """
-READ_FOR_UPDATE = f"{READ} FOR UPDATE OF r"
+LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 
 TRIGGER_OF_RUN = "SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s"
 
@@ -147,15 +147,15 @@ ORDER BY id LIMIT %(limit)s
 # at this instant is theirs; if it still is overdue, the next round finds it.
 EXPIRE = f"""
 WITH overdue AS (
-    SELECT id, {_NOW} AS now, lease_expires_at <= deadline_at AS is_lost,
+    SELECT id, {_NOW} AS now, lease_expires_at <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
         round(extract(epoch FROM {_NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
     WHERE id = ANY(%(ids)s) AND slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {_NOW}
     FOR UPDATE SKIP LOCKED),
 verdict AS (
-    SELECT o.*, h.timeout_seconds, CASE WHEN NOT o.is_lost THEN 'timed_out'
-        WHEN h.cancel_requested_at IS NOT NULL THEN 'canceled' ELSE 'failed' END AS status
-    FROM overdue o JOIN run h ON h.id = o.id)
+    SELECT *, CASE WHEN NOT is_lost THEN 'timed_out'
+        WHEN cancel_requested_at IS NOT NULL THEN 'canceled' ELSE 'failed' END AS status
+    FROM overdue)
 UPDATE run r
 SET status = v.status, ended_at = v.now, ended_by = CASE WHEN v.is_lost THEN 'lease' ELSE 'deadline' END,
     fault_class = CASE v.status WHEN 'failed' THEN 'infra' WHEN 'timed_out' THEN 'client' ELSE 'none' END, {_RELEASED}

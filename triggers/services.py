@@ -121,12 +121,9 @@ def _locked(trigger_id: UUID, *, new_worker: UUID | None = None) -> Trigger:
         raise NotFound
     hold_environment(environment_id)
     _check_worker(environment_id, new_worker)
-    trigger = (
-        Trigger.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("revision")
-        .filter(id=trigger_id, deleted_at__isnull=True)
-        .first()
-    )
+    # Its revision is not joined in: what a statement joins to a row that it waits for is from before the wait.
+    rows = Trigger.objects.select_for_update(no_key=True)
+    trigger = rows.filter(id=trigger_id, deleted_at__isnull=True).first()
     if trigger is None:
         raise NotFound
     return trigger
