@@ -120,59 +120,42 @@ class TestMinting:
         " YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
     )
 
-    @pytest.mark.parametrize(
-        ("body", "errors"),
-        [
-            ({"name": None}, {"name": ["This field may not be null."]}),
-            ({"name": ""}, {"name": ["This field may not be blank."]}),
-            ({"name": "x" * 201}, {"name": ["Ensure this field has no more than 200 characters."]}),
-            ({"name": 5}, {"name": ["Must be a string."]}),
-            ({"prefix": "wkt"}, {"prefix": ['"wkt" is not a valid choice.']}),
-            ({"prefix": None}, {"prefix": ["This field may not be null."]}),
-            ({"prefix": {}}, {"prefix": ['"{}" is not a valid choice.']}),
-            ({"role": "owner"}, {"role": ['"owner" is not a valid choice.']}),
-            ({"role": "king"}, {"role": ['"king" is not a valid choice.']}),
-            ({"role": None}, {"role": ["This field may not be null."]}),
-            ({"prefix": "wrk", "role": "viewer"}, {"role": ["A wrk_ key has no role."]}),
-            ({"expiresAt": PAST}, {"expiresAt": ["Must be in the future."]}),
-            ({"expiresAt": "2000-01-01T00:00:00Z"}, {"expiresAt": ["Must be in the future."]}),
-            ({"expiresAt": "tomorrow"}, {"expiresAt": [FORMAT]}),
-            ({"expiresAt": 1893456000}, {"expiresAt": [FORMAT]}),
-            ({"expiresAt": True}, {"expiresAt": [FORMAT]}),
-            ({"expiresAt": "2099-13-45T00:00:00Z"}, {"expiresAt": [FORMAT]}),
-            (
-                {"expiresAt": "9999-12-31T23:59:59-14:00"},
-                {"expiresAt": ["Datetime value out of range."]},
-            ),
-            (
-                {"prefix": "wrk", "expiresAt": FAR},
-                {"expiresAt": ["A wrk_ key lives at most 30 days."]},
-            ),
-            ({"token": "x"}, {"token": ["Unknown field."]}),
-        ],
-        ids=[
-            "name-null",
-            "name-blank",
-            "name-long",
-            "name-number",
-            "prefix-unknown",
-            "prefix-null",
-            "prefix-object",
-            "role-owner",
-            "role-unknown",
-            "role-null",
-            "role-of-wrk",
-            "just-past",
-            "long-past",
-            "time-word",
-            "time-number",
-            "time-bool",
-            "no-such-day",
-            "time-too-late",
-            "wrk-too-long",
-            "unknown",
-        ],  # fmt: skip
-    )
+    BAD = {
+        "name-null": ({"name": None}, {"name": ["This field may not be null."]}),
+        "name-blank": ({"name": ""}, {"name": ["This field may not be blank."]}),
+        "name-long": (
+            {"name": "x" * 201},
+            {"name": ["Ensure this field has no more than 200 characters."]},
+        ),
+        "name-number": ({"name": 5}, {"name": ["Must be a string."]}),
+        "prefix-unknown": ({"prefix": "wkt"}, {"prefix": ['"wkt" is not a valid choice.']}),
+        "prefix-null": ({"prefix": None}, {"prefix": ["This field may not be null."]}),
+        "prefix-object": ({"prefix": {}}, {"prefix": ['"{}" is not a valid choice.']}),
+        "role-owner": ({"role": "owner"}, {"role": ['"owner" is not a valid choice.']}),
+        "role-unknown": ({"role": "king"}, {"role": ['"king" is not a valid choice.']}),
+        "role-null": ({"role": None}, {"role": ["This field may not be null."]}),
+        "role-of-wrk": ({"prefix": "wrk", "role": "viewer"}, {"role": ["A wrk_ key has no role."]}),
+        "just-past": ({"expiresAt": PAST}, {"expiresAt": ["Must be in the future."]}),
+        "long-past": (
+            {"expiresAt": "2000-01-01T00:00:00Z"},
+            {"expiresAt": ["Must be in the future."]},
+        ),
+        "time-word": ({"expiresAt": "tomorrow"}, {"expiresAt": [FORMAT]}),
+        "time-number": ({"expiresAt": 1893456000}, {"expiresAt": [FORMAT]}),
+        "time-bool": ({"expiresAt": True}, {"expiresAt": [FORMAT]}),
+        "no-such-day": ({"expiresAt": "2099-13-45T00:00:00Z"}, {"expiresAt": [FORMAT]}),
+        "time-too-late": (
+            {"expiresAt": "9999-12-31T23:59:59-14:00"},
+            {"expiresAt": ["Datetime value out of range."]},
+        ),
+        "wrk-too-long": (
+            {"prefix": "wrk", "expiresAt": FAR},
+            {"expiresAt": ["A wrk_ key lives at most 30 days."]},
+        ),
+        "unknown": ({"token": "x"}, {"token": ["Unknown field."]}),
+    }
+
+    @pytest.mark.parametrize(("body", "errors"), BAD.values(), ids=BAD)
     def test_a_bad_body_is_refused(self, mint, body, errors):
         response = mint(**body)
         assert (response.status_code, response.json()) == (400, invalid(errors))
