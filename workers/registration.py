@@ -16,7 +16,11 @@ from pipedai.wakeups import wake_workers
 from workers.models import Worker
 from workspaces.locks import lock_environment
 
-_USABLE = "kind = 'wrk' AND consumed_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()"
+# A key dies with its minter's account: whoever is deactivated brings no machine in any more.
+_USABLE = """
+kind = 'wrk' AND consumed_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()
+AND EXISTS (SELECT FROM user_account u WHERE u.id = created_by_id AND u.is_active)
+"""
 
 _FIND_KEY = f"""
 SELECT k.id, k.environment_id, e.workspace_id
