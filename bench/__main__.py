@@ -7,6 +7,7 @@ from pathlib import Path
 from bench import idle, lifecycle
 from bench.failure import BenchFailed
 from bench.figures import write_json
+from bench.kill import benchmark as kill
 from pipedai.embedded.errors import EmbeddedPostgresError
 
 _HELP = """\
@@ -57,6 +58,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument("--seconds", type=_seconds, default=30.0, help="of nothing but waiting (30)")
     _add_json(one)
     one.set_defaults(run=_idle, show=idle.show)
+
+    one = benchmarks.add_parser(
+        "kill",
+        help="kill -9 of workers, web processes, scheduler and PostgreSQL while runs flow",
+        description="Kills processes at random while runs flow, and fails unless every run then has"
+        " ended exactly once and no outcome was lost or doubled.",
+    )
+    one.add_argument("--runs", type=_count, default=50, help="runs (50)")
+    one.add_argument("--seconds", type=_seconds, default=60.0, help="of killing (60)")
+    one.add_argument("--seed", type=int, help="repeats a former run's plan, though not its timing")
+    _add_json(one)
+    one.set_defaults(run=_kill, show=kill.show)
     return parser.parse_args(arguments)
 
 
@@ -75,6 +88,10 @@ def _lifecycle(options: argparse.Namespace) -> dict[str, object]:
 
 def _idle(options: argparse.Namespace) -> dict[str, object]:
     return idle.run(waiters=options.waiters, seconds=options.seconds, say=_say)
+
+
+def _kill(options: argparse.Namespace) -> dict[str, object]:
+    return kill.run(runs=options.runs, seconds=options.seconds, seed=options.seed, say=_say)
 
 
 def _counts(text: str) -> list[int]:

@@ -15,6 +15,7 @@ _TRIGGER = {
     "name": "Nightly report",
     "prompt": "Summarise yesterday's tickets, and name the three that need an answer first.",
     "model": "sonnet",
+    "maxRetries": 10,
     "mcpUrl": "https://mcp.example.com/mcp",
     "mcpHeaders": {"Authorization": "Bearer not-a-real-token"},
 }
@@ -31,17 +32,18 @@ class Pair:
     worker_token: str
 
 
-def make_pairs(port: int, count: int) -> list[Pair]:
-    """So many pairs, in as many environments as they need."""
+def make_pairs(port: int, count: int, *, capacity: int = 1) -> list[Pair]:
+    """So many pairs, in as many environments as they need; each worker takes `capacity` runs at a time."""
     with Connection(port) as connection:
-        return list(_Maker(connection).make(count))
+        return list(_Maker(connection, capacity).make(count))
 
 
 class _Maker:
     """A customer who sets up an account."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, capacity: int) -> None:
         self._connection = connection
+        self._capacity = capacity
         account = {
             "email": f"bench-{secrets.token_hex(4)}@example.com",
             "password": secrets.token_urlsafe(16),
@@ -66,6 +68,7 @@ class _Maker:
             hostname=hostname,
             os="linux",
             version="1.0.0",
+            maxConcurrency=self._capacity,
         )
         trigger = self._post(
             f"/environments/{environment_id}/triggers", **_TRIGGER, workerId=registered["workerId"]

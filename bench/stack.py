@@ -27,6 +27,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0
+_COMPLAINTS = 20
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 # What the caller's environment or .env file may say otherwise. Production's settings would throttle
@@ -64,10 +65,15 @@ class Database:
     @property
     def pid(self) -> int:
         """PostgreSQL's main process. Raises BenchFailed if it is gone."""
-        pid = self._server.status().pid
+        pid = self.running_pid
         if pid is None:
             raise BenchFailed("PostgreSQL has stopped.")
         return pid
+
+    @property
+    def running_pid(self) -> int | None:
+        """The same, or None if it is gone."""
+        return self._server.status().pid
 
     @property
     def client_environment(self) -> dict[str, str]:
@@ -80,6 +86,11 @@ class Database:
             row = connection.execute(statement).fetchone()
         assert row is not None
         return row
+
+    def all(self, statement: str) -> list[dict[str, Any]]:
+        """All rows of a query."""
+        with self._connect(passwords.APPLICATION) as connection:
+            return connection.execute(statement).fetchall()
 
     def execute(self, statements: str) -> None:
         """Run statements, as the application."""
@@ -136,7 +147,12 @@ class Web:
             except OSError:
                 pass
             time.sleep(0.05)
-        raise BenchFailed(f"The web server did not start:\n{self._log.read_text()}")
+        raise BenchFailed("The web server did not start.")
+
+    def complaints(self) -> list[str]:
+        """The last lines that it logged about something other than that all is well."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return [line for line in lines if '"level": "info"' not in line][-_COMPLAINTS:]
 
     @property
     def pid(self) -> int:
@@ -164,16 +180,16 @@ class Web:
 
 
 @contextmanager
-def database() -> Iterator[Database]:
+def database(**settings: str) -> Iterator[Database]:
     """A new database in a directory of its own below PIPEDAI_DATA_DIR, gone without trace at the end.
 
-    It goes even if this process is killed.
+    It goes even if this process is killed. `settings` are further variables of its environment.
     """
     data_dir = env.data_dir()
     Layout(data_dir).prepare_data_dir()
     directory = data_dir / f"bench-{secrets.token_hex(4)}"
     Layout(directory).prepare_data_dir()
-    environment = {**os.environ, **_SETTINGS, "PIPEDAI_DATA_DIR": str(directory)}
+    environment = {**os.environ, **_SETTINGS, **settings, "PIPEDAI_DATA_DIR": str(directory)}
     stop = shlex.join([sys.executable, str(env.BASE_DIR / "manage.py"), "pg", "stop"])
     afterwards = Afterwards(f"{stop} && rm -rf {shlex.quote(str(directory))}", environment)
     try:
@@ -191,6 +207,9 @@ def web(on: Database, *, processes: int) -> Iterator[Web]:
     try:
         served.wait_until_ready()
         yield served
+    except BenchFailed as failure:
+        # Its log is about to go.
+        raise BenchFailed("\n".join([str(failure), *served.complaints()])) from None
     finally:
         served.stop()
 

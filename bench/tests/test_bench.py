@@ -83,6 +83,16 @@ def test_idle_measures_waiting_and_waking(data_dir):
     assert "its worker has it" in shown
 
 
+@pytest.mark.slow
+def test_every_run_ends_once_whatever_is_killed(data_dir):
+    found, shown = _measured(data_dir, "kill", "--runs", "50", "--seconds", "9")
+    print(shown)
+    assert found["benchmark"] == "kill"
+    assert set(found["kills"]) == {"worker", "web", "scheduler", "postgres"}
+    assert found["attempts"] >= found["runs"] == 50
+    assert found["interruptedInHand"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
