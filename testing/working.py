@@ -1,0 +1,66 @@
+"""Starts `manage.py runworker` as a process of its own, and waits for the runs that it executes."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pipedai.env import BASE_DIR
+
+_STOP_SECONDS = 40.0
+_PAUSE_SECONDS = 0.1
+
+
+@contextlib.contextmanager
+def working(
+    directory: Path, *arguments: str, **environment: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker registered in `directory`/worker.json; it logs to `directory`/worker.log.
+
+    Stopped with SIGTERM afterwards, if it lives still.
+    """
+    temporary = directory / "tmp"
+    temporary.mkdir(exist_ok=True)
+    config = str(directory / "worker.json")
+    with (directory / "worker.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "manage.py", "runworker", "--config", config, *arguments],
+            cwd=BASE_DIR,
+            env={**os.environ, "TMPDIR": str(temporary), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
+    """What it answers, once that is true. Raises AssertionError when it takes too long."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(_PAUSE_SECONDS)
+    return value
+
+
+def ended_run(api: httpx.Client, run_id: str) -> Any:
+    """The run as the API shows it, once it has ended."""
+
+    def read() -> Any:
+        run = api.get(f"/runs/{run_id}").raise_for_status().json()
+        return run if run["endedAt"] else None
+
+    return until(read)

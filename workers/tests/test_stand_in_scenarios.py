@@ -1,0 +1,154 @@
+"""What the stand-in for claude plays, as it ends in the ledger: real API, real worker, real programs."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from testing.cast import Cast
+from testing.serving import serve
+from testing.working import ended_run, until, working
+
+pytestmark = pytest.mark.slow
+
+TOKENS = (12, 34, 56, 78)
+# Longer than any other scenario is silent.
+SILENCE_SECONDS = 9
+
+
+class Scenario(NamedTuple):
+    """Lines for the stand-in, and how the run is to end."""
+
+    lines: str
+    status: str
+    fault: str
+    exit_code: int
+    words: str
+    # Without a result there are no turns and no cost; what was said before it took tokens.
+    turns: int | None = 1
+    cost: str | None = "0.0123"
+    tokens: tuple[int | None, ...] = TOKENS
+
+
+def untold(*fields: Any) -> Scenario:
+    """One that ends before it has said anything."""
+    return Scenario(*fields, turns=None, cost=None, tokens=(None,) * 4)
+
+
+SCENARIOS = {
+    "nothing asked": Scenario("Say hello.", "succeeded", "none", 0, "read a prompt of"),
+    "success": Scenario("standin: success It is done.", "succeeded", "none", 0, "It is done."),
+    "noise": Scenario("standin: noise\nstandin: success ok", "succeeded", "none", 0, "ok"),
+    "50 MB line": Scenario("standin: big-line 50", "succeeded", "none", 0, "read a prompt of"),
+    "big result": Scenario("standin: big-result 5", "succeeded", "none", 0, "é"),
+    "two turns": Scenario(
+        "standin: two-turns", "succeeded", "none", 0, "second turn", 2, "0.0246",
+        (24, 68, 112, 156),
+    ),
+    "lingers": Scenario("standin: linger", "succeeded", "none", 143, "read a prompt of"),
+    "max turns": Scenario("standin: max-turns", "failed", "client", 1, "limit of turns"),
+    "max budget": Scenario("standin: max-budget", "failed", "client", 1, "budget"),
+    "execution error": Scenario("standin: execution-error", "failed", "infra", 1, "at work"),
+    "API 400": Scenario("standin: api-error 400", "failed", "client", 1, "answered 400"),
+    "API 529": Scenario("standin: api-error 529", "failed", "infra", 1, "answered 529"),
+    "not logged in": Scenario("standin: auth-error", "failed", "client", 1, "answered 401"),
+    "rate limit": Scenario("standin: rate-limit 600", "failed", "infra", 1, "usage limit"),
+    "crash": untold("standin: crash 7", "failed", "infra", 7, "code 7 without a result"),
+    "no result": untold("standin: no-result", "failed", "infra", 0, "without a result"),
+    "silence": untold("standin: hang", "failed", "infra", 143, "was silent for 9 s"),
+    "out of time": Scenario(
+        "standin: say I begin\nstandin: sleep 7\nstandin: say I go on\nstandin: sleep 7",
+        "timed_out", "client", 143, "time limit of 10 s", None, None, (24, 68, 112, 156),
+    ),
+    "canceled": untold("standin: sleep 60", "canceled", "none", 143, ""),
+    "canceled, deaf": Scenario(
+        "standin: ignore-term\nstandin: sleep 60", "canceled", "none", 137, "", None, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def api(committed_cast: Cast, own_database: str, tmp_path) -> Iterator[httpx.Client]:
+    """A client with a `pwk_` key; `RUN_LEASE_SECONDS` is short, so that cancels are heard soon."""
+    key = committed_cast.mint("pwk", role="admin")
+    with (
+        serve(own_database, log=tmp_path / "web.log", RUN_LEASE_SECONDS="6") as server,
+        httpx.Client(
+            base_url=server.api,
+            headers={"Authorization": f"Bearer {key}"},
+            trust_env=False,
+            timeout=30,
+        ) as client,
+    ):
+        yield client
+
+
+def post(api: httpx.Client, path: str, body: Any = None) -> Any:
+    return api.post(path, json=body or {}).raise_for_status().json()
+
+
+def as_scenario(run: dict[str, Any], expected: Scenario) -> Scenario:
+    """The scenario that the run tells of; its lines are not in question."""
+    message = f"{run['shortMessage']} {run['errorMessage']}"
+    tokens = ("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens")
+    assert (run["model"], len(run["sessionId"])) == ("stand-in-1", 36)
+    assert run["durationMs"] is not None
+    return Scenario(
+        expected.lines,
+        run["status"],
+        run["faultClass"],
+        run["exitCode"],
+        expected.words if expected.words in message else message,
+        run["numTurns"],
+        run["costUsd"],
+        tuple(run[field] for field in tokens),
+    )
+
+
+def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp_path):
+    environment = committed_cast.environment.id
+    with working(
+        tmp_path,
+        *("--api-url", str(api.base_url).removesuffix("/api/v1/"), "--hostname", "stand-in"),
+        *("--stand-in", "--max-concurrency", "8", "--silence-seconds", str(SILENCE_SECONDS)),
+        PIPEDAI_REGISTRATION_TOKEN=committed_cast.mint("wrk"),
+    ):
+        registered = tmp_path / "worker.json"
+        until(lambda: registered.exists())
+        worker_id = json.loads(registered.read_text())["workerId"]
+        runs = {}
+        # The long ones first.
+        for name, scenario in reversed(SCENARIOS.items()):
+            trigger = post(
+                api,
+                f"/environments/{environment}/triggers",
+                {
+                    "name": name,
+                    "prompt": scenario.lines,
+                    "mcpUrl": "https://mcp.example.com/mcp",
+                    "workerId": worker_id,
+                    "timeoutSeconds": 10 if name == "out of time" else 120,
+                },
+            )
+            runs[name] = post(api, f"/triggers/{trigger['id']}/run")["id"]
+        for name in ("canceled", "canceled, deaf"):
+            until(lambda name=name: api.get(f"/runs/{runs[name]}").json()["status"] == "running")
+            post(api, f"/runs/{runs[name]}/cancel")
+        ended = {name: ended_run(api, run_id) for name, run_id in runs.items()}
+
+    found = {name: as_scenario(ended[name], expected) for name, expected in SCENARIOS.items()}
+    assert found == SCENARIOS
+    everything = api.get(f"/environments/{environment}/runs?limit=200").json()["items"]
+    retries = {run["retryOfRunId"]: run for run in everything if run["retryOfRunId"]}
+    infra = {runs[name] for name, each in SCENARIOS.items() if each.fault == "infra"}
+    assert set(retries) == infra
+    limited = ended["rate limit"]
+    due = moment(retries[limited["id"]]["availableAt"]) - moment(limited["endedAt"])
+    assert timedelta(seconds=580) <= due <= timedelta(seconds=600)
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
