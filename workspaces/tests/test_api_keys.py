@@ -114,7 +114,7 @@ class TestMinting:
         assert mint().status_code == 201
 
     PAST = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
-    FAR = (datetime.now(UTC) + timedelta(days=30, minutes=1)).isoformat()
+    FAR = (datetime.now(UTC) + timedelta(days=30, hours=1)).isoformat()
     FORMAT = (
         "Datetime has wrong format. Use one of these formats instead:"
         " YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
