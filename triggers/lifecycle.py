@@ -24,7 +24,7 @@ from triggers import lifecycle_sql as sql
 from triggers.deliveries import queue_deliveries
 from triggers.models import Trigger
 from triggers.outcome import Outcome
-from triggers.retries import calls_for_retry, create_retry, lock_triggers, retry_events
+from triggers.retries import calls_for_retry, create_retries, lock_triggers, retry_events
 from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
 
 
@@ -322,12 +322,7 @@ def _follow_up(
     a wake-up on commit.
     """
     _keep_errors([run for run in ended if run["error_message"] is not None])
-    retries = [
-        retry
-        for run in ended
-        if calls_for_retry(run)
-        and (retry := create_retry(run, retry_after_seconds=retry_after_seconds))
-    ]
+    retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
     wake_workers([run["worker_id"] for run in [*ended, *retries]])

@@ -1,0 +1,81 @@
+"""How many SQL statements each transition takes: few, and the same however much there is."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from testing.cast import Cast
+from testing.runs import WEBHOOK_URL, Runs, allow
+from testing.statements import counted
+from triggers.models import Run
+
+REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
+
+# (what the run is, what is done to it, statements without a webhook). The audit row is one of them.
+COSTS = [
+    pytest.param(None, lambda runs, _: runs.queue(), 2, id="queue"),
+    pytest.param(None, lambda runs, _: runs.queue(payload={"a": 1}), 3, id="queue with a payload"),
+    # The worker's row is locked first.
+    pytest.param(Runs.queue, lambda runs, run_id: runs.claim(run_id), 3, id="claim"),
+    pytest.param(Runs.claimed, lambda runs, run_id: runs.claim(run_id), 3, id="claim, again"),
+    pytest.param(Runs.claimed, lambda runs, run_id: runs.start(run_id), 2, id="start"),
+    pytest.param(Runs.running, lambda runs, run_id: runs.start(run_id), 2, id="start, again"),
+    pytest.param(Runs.running, lambda runs, run_id: runs.heartbeat(run_id), 1, id="heartbeat"),
+    pytest.param(
+        Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 2, id="complete"
+    ),
+    pytest.param(
+        Runs.running,
+        lambda runs, run_id: runs.complete(run_id, "failed", errorMessage="Broken."),
+        3,
+        id="complete with an error",
+    ),
+    # Besides: finds and locks the trigger, inserts the run, copies the payload.
+    pytest.param(
+        Runs.running,
+        lambda runs, run_id: runs.complete(run_id, "failed", faultClass="infra"),
+        6,
+        id="complete with a retry",
+    ),
+    # The guarded UPDATE, the lock, the read.
+    pytest.param(Runs.ended, lambda runs, run_id: runs.complete(run_id), 3, id="complete, again"),
+    pytest.param(Runs.queue, lambda runs, run_id: runs.cancel(run_id), 2, id="cancel"),
+    pytest.param(Runs.running, lambda runs, run_id: runs.cancel(run_id), 3, id="request a cancel"),
+    pytest.param(None, lambda runs, _: runs.expire(), 1, id="expire nothing"),
+]
+
+
+@pytest.mark.parametrize("webhook_url", [None, WEBHOOK_URL], ids=["plain", "with a webhook"])
+@pytest.mark.parametrize(("bring", "verb", "cost"), COSTS)
+def test_a_transition_takes_so_many_statements(
+    cast: Cast,
+    bring: Callable[[Runs], UUID] | None,
+    verb: Callable[[Runs, Any], Any],
+    cost: int,
+    webhook_url: str | None,
+) -> None:
+    runs = Runs.of(cast, webhook_url=webhook_url)
+    run_id = bring(runs) if bring else None
+    before = runs.deliveries(run_id) if run_id else []
+    with counted() as statements:
+        verb(runs, run_id)
+    delivered = len(runs.deliveries(run_id)) - len(before) if run_id else 0
+    assert len(statements) == cost + delivered, str(statements)
+
+
+def test_a_batch_of_lost_runs_takes_the_same_statements_as_one(cast: Cast) -> None:
+    runs = Runs.of(cast)
+    allow(cast.worker.worker_id, 100)
+    costs = []
+    for size in (1, 50):
+        for _ in range(size):
+            runs.running(payload={"a": 1})
+        runs.wait(seconds=180)
+        with counted() as statements:
+            assert runs.expire() == size
+        costs.append(len(statements))
+    assert Run.objects.filter(source="retry", text__payload__isnull=False).count() == 51
+    # Finds them, locks their triggers, ends them, keeps their errors; retries, payloads, deliveries, audit rows.
+    assert costs == [8, 8]
