@@ -38,6 +38,14 @@ def at_once(*calls: Callable[[], T]) -> list[T | ApiError]:
         return list(pool.map(run, calls))
 
 
+def accepted(answers: list[T | ApiError]) -> list[T]:
+    """The answers, none of which may be a refusal: that would be raised."""
+    for answer in answers:
+        if isinstance(answer, ApiError):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, ApiError)]
+
+
 class Started(Generic[T]):
     """A call under way in a thread with a connection of its own."""
 

@@ -1,0 +1,60 @@
+"""A process that does one lifecycle call and stops just before its commit, to be killed there.
+
+    python -m testing.paused VERB RUN_ID WORKER_ID
+
+Prints `paused` when all is written and nothing is committed.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import django
+
+
+def main(verb: str, run_id: UUID, worker_id: UUID) -> None:
+    """Does the verb and never returns."""
+    django.setup()
+    from pipedai.events import happened
+
+    # After the audit log's receiver: what a transition entails is written before it is told of.
+    happened.connect(_pause, weak=False)
+    _verbs(run_id, worker_id)[verb]()
+    raise RuntimeError("nothing happened")
+
+
+def _pause(**_: Any) -> None:
+    print("paused", flush=True)  # noqa: T201
+    time.sleep(600)
+
+
+def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
+    from django.db import transaction
+
+    from pipedai.events import SYSTEM
+    from triggers import lifecycle
+    from triggers.outcome import Outcome
+
+    broken = Outcome(status="failed", fault_class="infra", error_message="Broken.")
+
+    def claim() -> object:
+        with transaction.atomic():
+            return lifecycle.claim_run(
+                worker_id=worker_id, run_id=run_id, claim_id="killed", capacity=9, actor=SYSTEM
+            )
+
+    return {
+        "claim": claim,
+        "start": lambda: lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=SYSTEM),
+        "complete": lambda: lifecycle.complete_run(
+            worker_id=worker_id, run_id=run_id, outcome=broken, reported={}, actor=SYSTEM
+        ),
+        "cancel": lambda: lifecycle.cancel_run(run_id=run_id, actor=SYSTEM),
+        "expire": lifecycle.expire_runs,
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], UUID(sys.argv[2]), UUID(sys.argv[3]))

@@ -1,0 +1,102 @@
+"""kill -9 inside a transition's transaction: nothing half-done is left, and the next one takes over."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from audit.models import AuditEntry
+from pipedai.env import BASE_DIR
+from testing.runs import Runs
+from testing.serving import url_of
+from triggers.models import Delivery, Run
+
+pytestmark = pytest.mark.slow
+
+_WAIT_SECONDS = 30.0
+
+
+def _held(runs: Runs) -> UUID:
+    return runs.running()
+
+
+def _overdue(runs: Runs) -> UUID:
+    """A run whose lease ran out an hour ago; `now` is then."""
+    runs.now -= timedelta(hours=1)
+    run_id = runs.running()
+    runs.now = runs.stored(run_id)["lease_expires_at"]
+    return run_id
+
+
+# (what is killed, the run it is about, what happens next, how the run is then)
+KILLED = [
+    pytest.param("claim", Runs.queue, Runs.claim, "claimed", id="claim"),
+    pytest.param("start", Runs.claimed, Runs.start, "running", id="start"),
+    pytest.param("complete", _held, Runs.complete, "succeeded", id="complete, then again"),
+    pytest.param("complete", _overdue, None, "failed", id="complete, then expiry"),
+    pytest.param("cancel", Runs.queue, Runs.cancel, "canceled", id="cancel"),
+    pytest.param("expire", _overdue, None, "failed", id="expiry"),
+]
+
+
+@pytest.mark.parametrize(("verb", "bring", "then", "status"), KILLED)
+def test_a_killed_transition_leaves_nothing_behind(
+    committed_runs: Runs,
+    own_database: str,
+    verb: str,
+    bring: Callable[[Runs], UUID],
+    then: Callable[[Runs, UUID], Any] | None,
+    status: str,
+) -> None:
+    runs = committed_runs
+    run_id = bring(runs)
+    before = _all_there_is(runs, run_id)
+    _kill_inside(verb, run_id, runs.cast.worker.worker_id, own_database)
+    assert _all_there_is(runs, run_id) == before
+    if then is None:
+        _wait_until(lambda: runs.expire() == 1)
+        assert runs.retry_of(run_id) is not None
+    else:
+        then(runs, run_id)
+    assert runs.stored(run_id)["status"] == status
+
+
+def _all_there_is(runs: Runs, run_id: UUID) -> tuple[Any, ...]:
+    return (
+        runs.stored(run_id),
+        Run.objects.count(),
+        Delivery.objects.count(),
+        AuditEntry.objects.count(),
+    )
+
+
+def _kill_inside(verb: str, run_id: UUID, worker_id: UUID, database: str) -> None:
+    """Starts the verb in a process of its own and kills it when all is written but not committed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "testing.paused", verb, str(run_id), str(worker_id)],
+        cwd=BASE_DIR,
+        env={**os.environ, "DATABASE_URL": url_of(database)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "paused\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    """The killed process's locks go when the database notices that it is gone."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,103 @@
+"""Which workers' waiting polls each transition wakes, once it is committed (SPEC §5)."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from django.db import transaction
+
+from testing.cast import TEST_ACTOR
+from testing.runs import Runs
+from testing.serving import url_of
+from triggers.models import Trigger
+from triggers.services import update_trigger
+
+
+class Listener:
+    """Hears what the database tells the web processes."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._connection.execute("LISTEN pipedai")
+
+    def heard(self) -> set[str]:
+        """What was told since the last call. A message of our own, sent last, marks the end."""
+        self._connection.execute("NOTIFY pipedai, 'end'")
+        heard: set[str] = set()
+        for notification in self._connection.notifies(timeout=30):
+            if notification.payload == "end":
+                return heard
+            heard.add(notification.payload)
+        raise AssertionError("nothing more was heard")
+
+
+@pytest.fixture
+def runs(committed_runs: Runs) -> Runs:
+    return committed_runs
+
+
+@pytest.fixture
+def listener(runs: Runs, own_database: str) -> Iterator[Listener]:
+    with psycopg.connect(url_of(own_database), autocommit=True) as connection:
+        yield Listener(connection)
+
+
+def _changed(*worker_ids: UUID) -> set[str]:
+    return {f"changed {worker_id}" for worker_id in worker_ids}
+
+
+def test_a_new_run_wakes_its_worker(runs: Runs, listener: Listener) -> None:
+    runs.queue()
+    assert listener.heard() == _changed(runs.cast.worker.worker_id)
+
+
+def test_a_claim_a_start_and_a_heartbeat_wake_nobody(runs: Runs, listener: Listener) -> None:
+    run_id = runs.queue()
+    listener.heard()
+    runs.claim(run_id)
+    runs.start(run_id)
+    runs.heartbeat(run_id)
+    assert listener.heard() == set()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda runs, run_id: runs.complete(run_id), id="completed"),
+        pytest.param(lambda runs, run_id: runs.lost(run_id), id="lost"),
+        pytest.param(lambda runs, run_id: runs.cancel(run_id), id="cancel requested"),
+    ],
+)
+def test_an_end_wakes_the_worker_whose_place_is_free(runs: Runs, listener: Listener, end) -> None:
+    run_id = runs.running()
+    listener.heard()
+    end(runs, run_id)
+    assert listener.heard() == _changed(runs.cast.worker.worker_id)
+
+
+def test_a_retry_wakes_its_worker_too(runs: Runs, listener: Listener) -> None:
+    run_id = runs.running()
+    other = runs.cast.register("host-2").worker_id
+    Trigger.objects.filter(id=runs.trigger_id).update(worker=other)
+    listener.heard()
+    runs.complete(run_id, "failed", faultClass="infra")
+    assert listener.heard() == _changed(runs.cast.worker.worker_id, other)
+
+
+def test_a_reassignment_wakes_the_old_worker_and_the_new_one(
+    runs: Runs, listener: Listener
+) -> None:
+    runs.queue()
+    other = runs.cast.register("host-2").worker_id
+    listener.heard()
+    update_trigger(trigger_id=runs.trigger_id, values={"worker_id": other}, actor=TEST_ACTOR)
+    assert listener.heard() == _changed(runs.cast.worker.worker_id, other)
+
+
+def test_what_is_rolled_back_wakes_nobody(runs: Runs, listener: Listener) -> None:
+    with transaction.atomic():
+        runs.queue()
+        transaction.set_rollback(True)
+    assert listener.heard() == set()
