@@ -1,0 +1,140 @@
+"""GET /environments/:envId/dashboard/overview"""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db.models.functions import Now
+
+from testing.runs import Runs
+from testing.shapes import invalid
+from triggers.models import Run
+from triggers.overview import run_figures
+from workers.models import ONLINE_WITHIN, Worker
+
+NOBODY_DID_ANYTHING = {
+    "onlineWorkers": 0,
+    "todaysRuns": 0,
+    "successRatePct": None,
+    "monthTokenSpendUsd": 0,
+}
+
+
+@pytest.fixture
+def url(cast):
+    return f"/api/v1/environments/{cast.environment.id}/dashboard/overview"
+
+
+@pytest.fixture
+def today(cast):
+    """Runs of this day, whatever hour of it this is."""
+    return Runs(cast, cast.trigger_id, now=datetime.now(UTC))
+
+
+def read(cast, url, **query):
+    response = cast.client(cast.viewer).get(url, query)
+    assert response.status_code == 200
+    return response.json()
+
+
+def test_an_environment_in_which_nothing_happened(cast, url):
+    assert read(cast, url) == NOBODY_DID_ANYTHING
+
+
+def test_the_figures_of_a_day(cast, url, today):
+    Worker.objects.update(last_seen_at=Now())
+    today.ended("succeeded", costUsd="0.012")
+    today.ended("succeeded", costUsd="1.5")
+    today.ended("failed", faultClass="client", costUsd=2)
+    today.cancel(today.queue())
+    today.queue()
+    assert read(cast, url) == {
+        "onlineWorkers": 1,
+        "todaysRuns": 5,
+        "successRatePct": 66.7,
+        "monthTokenSpendUsd": 3.512,
+    }
+
+
+def test_online_workers_are_counted_disabled_or_not(cast, url):
+    cast.register("host-2")
+    cast.register("host-3")
+    Worker.objects.update(last_seen_at=Now())
+    Worker.objects.filter(hostname="host-2").update(disabled_at=Now())
+    Worker.objects.filter(hostname="host-3").update(last_seen_at=Now() - ONLINE_WITHIN)
+    assert read(cast, url)["onlineWorkers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("ended", "rate"),
+    [
+        (["succeeded"], 100.0),
+        (["failed"], 0.0),
+        (["timed_out", "succeeded", "succeeded"], 66.7),
+        (["failed"] * 2 + ["succeeded"], 33.3),
+    ],
+)
+def test_the_rate_is_of_what_ended_but_for_what_was_canceled(cast, url, today, ended, rate):
+    for status in ended:
+        today.ended(status, faultClass="client" if status != "succeeded" else "none")
+    today.cancel(today.queue())
+    assert read(cast, url)["successRatePct"] == rate
+
+
+def test_canceled_runs_alone_have_no_rate(cast, url, today):
+    today.cancel(today.queue())
+    assert read(cast, url)["successRatePct"] is None
+
+
+def test_nothing_of_another_environment_counts(cast, url, today):
+    today.ended("succeeded", costUsd=5)
+    strange = f"/api/v1/environments/{cast.strange_environment.id}/dashboard/overview"
+    assert cast.client(cast.stranger).get(strange).json() == NOBODY_DID_ANYTHING
+
+
+@pytest.mark.parametrize(
+    ("zone", "midnight", "first"),
+    [
+        ("UTC", datetime(2026, 5, 4, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)),
+        ("Asia/Tokyo", datetime(2026, 5, 3, 15, tzinfo=UTC), datetime(2026, 4, 30, 15, tzinfo=UTC)),
+        (
+            "America/New_York",
+            datetime(2026, 5, 4, 4, tzinfo=UTC),
+            datetime(2026, 5, 1, 4, tzinfo=UTC),
+        ),
+    ],
+)
+def test_the_day_and_the_month_begin_at_midnight_in_the_zone(cast, zone, midnight, first):
+    """At noon (UTC) of 4 May 2026, which is the same day in each of these zones."""
+    ledger = Runs(cast, cast.trigger_id)
+    before, after = (
+        ledger.ended("succeeded", costUsd=1),
+        ledger.ended("failed", faultClass="client", costUsd=2),
+    )
+
+    def figures(earlier, later):
+        for run_id, moment in ((before, earlier), (after, later)):
+            Run.objects.filter(id=run_id).update(
+                queued_at=moment,
+                available_at=moment,
+                claimed_at=moment,
+                started_at=moment,
+                ended_at=moment,
+            )
+        noon = datetime(2026, 5, 4, 12, tzinfo=UTC)
+        return run_figures(environment_id=cast.environment.id, timezone=zone, now=noon)
+
+    moment = timedelta(microseconds=1)
+    day = figures(midnight - moment, midnight)
+    assert (day["todays_runs"], day["success_rate"]) == (1, 0)
+    month = figures(first - moment, first)
+    assert (month["todays_runs"], month["month_cost_usd"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "zone", ["", "Mars/Olympus", "America", "localtime", "../etc/passwd", "x" * 99]
+)
+def test_a_zone_that_is_none_is_a_field_error(cast, url, zone):
+    response = cast.client(cast.viewer).get(url, {"timezone": zone})
+    assert response.status_code == 400
+    (messages,) = response.json()["details"]["fieldErrors"].values()
+    assert response.json() == invalid({"timezone": messages})

@@ -1,0 +1,152 @@
+"""GET and PATCH /workers/:id"""
+
+import pytest
+from django.db.models import F
+from django.db.models.functions import Now
+
+from testing.audited import audited
+from testing.runs import Runs
+from testing.shapes import A_TIME, NOT_FOUND, invalid
+from testing.worker_calls import WorkerCalls
+from workers.models import ONLINE_WITHIN, Worker
+
+
+@pytest.fixture
+def url(cast):
+    return f"/api/v1/workers/{cast.worker.worker_id}"
+
+
+@pytest.fixture
+def patch(cast, url):
+    """Sends a PATCH as the admin; what is answered, which is a success."""
+
+    def patching(**body):
+        response = cast.client(cast.admin).patch(url, body)
+        assert response.status_code == 200, response.content
+        return response.json()
+
+    return patching
+
+
+def read(cast, url):
+    return cast.client(cast.viewer).get(url).json()
+
+
+class TestReading:
+    def test_shows_the_worker(self, cast, url):
+        assert read(cast, url) == {
+            "id": str(cast.worker.worker_id),
+            "environmentId": str(cast.environment.id),
+            "workspaceId": str(cast.workspace.id),
+            "label": "host-1",
+            "hostname": "host-1",
+            "os": "linux",
+            "version": "1.0.0",
+            "authMode": "claude_max",
+            "maxConcurrency": 1,
+            "status": "offline",
+            "derivedStatus": "offline",
+            "currentRunId": None,
+            "disabled": False,
+            "lastSeenAt": None,
+            "createdAt": A_TIME,
+        }
+
+    def test_follows_what_it_does(self, cast, url):
+        seen = lambda: tuple(read(cast, url)[name] for name in ("status", "derivedStatus"))  # noqa: E731
+        WorkerCalls(cast.worker).poll()
+        assert seen() == ("online", "online")
+        run_id = Runs(cast, cast.trigger_id).running()
+        assert seen() == ("online", "busy")
+        assert read(cast, url)["currentRunId"] == str(run_id)
+        Worker.objects.update(disabled_at=Now())
+        assert seen() == ("online", "disabled")
+        Worker.objects.update(last_seen_at=Now() - ONLINE_WITHIN)
+        assert seen() == ("offline", "disabled")
+        Worker.objects.update(disabled_at=None)
+        assert seen() == ("offline", "busy")
+
+    def test_a_deregistered_one_is_404(self, cast, url):
+        Worker.objects.update(deleted_at=F("created_at"), token_digest=None)
+        response = cast.client(cast.owner).get(url)
+        assert (response.status_code, response.json()) == (404, NOT_FOUND)
+
+
+class TestChanging:
+    @pytest.mark.parametrize(
+        ("field", "value"), [("label", "Mac mini"), ("maxConcurrency", 4), ("disabled", True)]
+    )
+    def test_each_field_and_the_row_says_old_and_new(self, cast, url, patch, field, value):
+        before = read(cast, url)
+        with audited() as rows:
+            after = patch(**{field: value})
+        changed = {name for name in after if after[name] != before[name]}
+        assert changed - {"derivedStatus"} == {field}
+        metadata = rows.the_only(
+            "worker.updated",
+            by=("user", cast.admin.id),
+            on=("worker", cast.worker.worker_id),
+            within=cast.environment.id,
+        )
+        assert metadata == {field: [before[field], value]}
+
+    def test_all_at_once_is_one_row(self, patch):
+        body = {"label": "Mac mini", "maxConcurrency": 4, "disabled": True}
+        with audited() as rows:
+            assert patch(**body) == patch(**body)
+        assert [set(metadata) for _, metadata in rows.told()] == [set(body)]
+
+    @pytest.mark.parametrize("body", [{}, {"label": "host-1"}, {"disabled": False}], ids=str)
+    def test_what_is_as_it_was_changes_nothing(self, cast, url, patch, body):
+        before = read(cast, url)
+        with audited() as rows:
+            assert patch(**body) == before
+        assert rows == []
+
+    def test_a_disabled_one_finishes_what_it_holds_and_gets_nothing_new(self, cast, patch):
+        Worker.objects.update(max_concurrency=2)
+        runs, calls = Runs(cast, cast.trigger_id), WorkerCalls(cast.worker)
+        held, queued = runs.running(), runs.queue()
+        patch(disabled=True)
+        assert calls.poll().json()["runs"] == []
+        assert calls.claim(queued).status_code == 409
+        assert calls.complete(held, status="succeeded").status_code == 200
+        patch(disabled=False)
+        assert [run["id"] for run in calls.poll().json()["runs"]] == [str(queued)]
+
+    def test_fewer_runs_than_it_holds_end_none_and_allow_none(self, cast, patch):
+        Worker.objects.update(max_concurrency=3)
+        runs, calls = Runs(cast, cast.trigger_id), WorkerCalls(cast.worker)
+        held, queued = [runs.running(), runs.running()], runs.queue()
+        patch(maxConcurrency=1)
+        assert calls.claim(queued).status_code == 409
+        assert [calls.heartbeat(run_id).status_code for run_id in held] == [200, 200]
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"label": ""},
+            {"label": None},
+            {"label": 5},
+            {"label": "x" * 256},
+            {"maxConcurrency": 0},
+            {"maxConcurrency": 1001},
+            {"maxConcurrency": "2"},
+            {"maxConcurrency": 1.5},
+            {"maxConcurrency": None},
+            {"disabled": "true"},
+            {"disabled": 1},
+            {"disabled": None},
+            {"hostname": "other"},
+            {"Label": "x"},
+        ],
+        ids=lambda body: str(body)[:40],
+    )
+    def test_a_bad_field_is_named_and_nothing_changes(self, cast, url, body):
+        before = read(cast, url)
+        with audited() as rows:
+            response = cast.client(cast.admin).patch(url, body)
+        assert response.status_code == 400
+        assert list(response.json()["details"]["fieldErrors"]) == list(body)
+        assert response.json() == invalid(response.json()["details"]["fieldErrors"])
+        assert (rows, read(cast, url)) == ([], before)
