@@ -28,8 +28,10 @@ _LEASE_SECONDS = 6
 _SETTLE_SECONDS = 90.0
 _TICK_SECONDS = 0.05
 K = TypeVar("K", bound=Kept)
-# Each round kills these in another order.
-_ROUND = ("worker", "worker", "web", "scheduler", "postgres")
+# Each round kills these in another order: a worker that executes a run, one that is about to report.
+_ROUND = ("executing worker", "reporting worker", "web", "scheduler", "postgres")
+_FOLDERS = {"executing worker": "held", "reporting worker": "outcomes"}
+_LOOK_SECONDS, _LOOK_PAUSE_SECONDS = 2.0, 0.002
 
 # A retry waits 30 s and longer, by when nothing would be killed any more.
 _HURRY = """
@@ -157,19 +159,35 @@ class _Siege:
             return kill_postgres(self._on)
         if victim == "scheduler":
             return self._scheduler.kill(away=self._rng.uniform(0, 1))
+        worker = self._find(_FOLDERS[victim])
+        if worker is None:
+            return False
         # Every fourth is away for so long that the server gives its runs up.
         long = self._rng.random() < 1 / 4
-        away = self._rng.uniform(0, 1) + (_LEASE_SECONDS + 1 if long else 0)
-        return self._rng.choice(self._workers).kill(away=away)
+        return worker.kill(away=self._rng.uniform(0, 1) + (_LEASE_SECONDS + 1 if long else 0))
+
+    def _find(self, folder: str) -> Worker | None:
+        """A worker that has something there at this moment; None if none has for a while."""
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while time.monotonic() < deadline:
+            found = [each for each in self._workers if each.is_there and each.spooled(folder)]
+            if found:
+                return self._rng.choice(found)
+            self._tend()
+            time.sleep(_LOOK_PAUSE_SECONDS)
+        return None
 
     def _go_on(self, until: float) -> None:
         while time.monotonic() < until:
-            for process in (*self._workers, self._scheduler):
-                process.tend()
+            self._tend()
             if time.monotonic() > self._hurry_at:
                 self._hurry_at = time.monotonic() + 1
                 self._hurry()
             time.sleep(_TICK_SECONDS)
+
+    def _tend(self) -> None:
+        for process in (*self._workers, self._scheduler):
+            process.tend()
 
     def _hurry(self) -> None:
         with suppress(psycopg.OperationalError):  # PostgreSQL has been killed

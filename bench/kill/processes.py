@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,14 @@ class Kept:
         self._back_at: float | None = None
         self._process = self._start()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it has been started and not been killed since."""
+        return self._back_at is None
+
     def kill(self, *, away: float) -> bool:
         """kill -9, for so many seconds. False if it is away already. Raises BenchFailed."""
-        if self._back_at is not None:
+        if not self.is_there:
             return False
         if self._process.poll() is not None:
             said = self._log.read_text()[-2000:]
@@ -125,8 +131,11 @@ class Worker(Kept):
 
     def spooled(self, folder: str) -> dict[str, dict[str, Any]]:
         """What its state directory holds in a folder, by run."""
-        files = (self._state / folder).glob("*.json")
-        return {file.stem: json.loads(file.read_text()) for file in files}
+        found = {}
+        for file in (self._state / folder).glob("*.json"):
+            with suppress(FileNotFoundError):  # settled at this moment
+                found[file.stem] = json.loads(file.read_text())
+        return found
 
 
 class Scheduler(Kept):

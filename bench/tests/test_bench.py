@@ -86,11 +86,12 @@ def test_idle_measures_waiting_and_waking(data_dir):
 @pytest.mark.slow
 def test_every_run_ends_once_whatever_is_killed(data_dir):
     found, shown = _measured(data_dir, "kill", "--runs", "50", "--seconds", "9")
-    print(shown)
+    print(shown)  # with the seed
     assert found["benchmark"] == "kill"
-    assert set(found["kills"]) == {"worker", "web", "scheduler", "postgres"}
     assert found["attempts"] >= found["runs"] == 50
     assert found["interruptedInHand"] > 0
+    for victim in ("executing worker", "reporting worker", "web", "scheduler", "postgres"):
+        assert found["kills"][victim] > 0
 
 
 @pytest.mark.parametrize(
