@@ -26,6 +26,16 @@ _FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
 
 
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The ticks of a stretch of time: the latest, those before it, and the first one after."""
+
+    latest: datetime
+    earlier_count: int
+    last_earlier: datetime | None
+    following: datetime
+
+
 class BadSchedule(ValueError):  # noqa: N818
     """The expression is no schedule; the message says what is wrong with it."""
 
@@ -57,6 +67,10 @@ class Schedule:
         # Ticks lie on whole minutes, so all moments of a minute have the same next one.
         return _next_tick(self, moment.astimezone(UTC).replace(second=0, microsecond=0))
 
+    def ticks(self, first: datetime, until: datetime) -> Ticks:
+        """The ticks from `first`, which is one, to `until`. Raises BadSchedule if it never comes again."""
+        return _ticks(self, first, until.astimezone(UTC).replace(second=0, microsecond=0))
+
     def wall_times_after(self, wall: datetime) -> Iterator[datetime]:
         """The times on the clock face that match, without a zone, whether or not they exist."""
         return CronSim(self.expression, wall)
@@ -70,6 +84,15 @@ def _next_tick(schedule: Schedule, minute: datetime) -> datetime:
         return find(schedule, minute)
     except StopIteration:
         raise BadSchedule("It never comes due.") from None
+
+
+# The same share: after a time without a scheduler, thousands have missed the same ticks.
+@lru_cache(maxsize=4096)
+def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
+    latest, count, last_earlier = first, 0, None
+    while (following := schedule.next_after(latest)) <= until:
+        latest, last_earlier, count = following, latest, count + 1
+    return Ticks(latest, count, last_earlier, following)
 
 
 def _next_fixed(schedule: Schedule, after: datetime) -> datetime:

@@ -5,8 +5,8 @@ holds is skipped. A unique (trigger, tick) makes doubling impossible in the data
 `next_run_at` moves only with the decision, so that no tick is lost.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,11 +17,19 @@ from django.db import transaction
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
+from pipedai.logs import get_logger
 from pipedai.sql import Row, execute, fetch_all
 from pipedai.wakeups import wake_workers
 from triggers import cron
 from triggers.models import Trigger
 from triggers.states import Decision
+
+log = get_logger(__name__)
+
+# A trigger whose schedule can't be worked out, say as its zone has left the zone database, is tried again then.
+_RETRY_AFTER = timedelta(minutes=5)
+# Walking through very long gaps takes time, and a batch must leave time for others.
+_LONGEST_BATCH_SECONDS = 1.0
 
 _NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 
@@ -77,16 +85,53 @@ class _Tick:
     run_id: UUID | None = None
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What is decided about the due triggers: ticks, and when each trigger comes due next."""
+
+    busy: set[UUID]
+    ticks: list[_Tick] = field(default_factory=list)
+    nexts: dict[UUID, datetime] = field(default_factory=dict)
+
+    def decide(self, trigger: Row) -> None:
+        """Decides a trigger's ticks. One whose schedule can't be worked out stops none of the
+        others: it is left alone for a while, and its ticks of that time are not decided."""
+        try:
+            ticks, following = _decisions(trigger, self.busy)
+        except Exception as error:
+            log.error(
+                "trigger.schedule_failed",
+                trigger_id=str(trigger["id"]),
+                schedule=trigger["schedule"],
+                timezone=trigger["timezone"],
+                error=f"{type(error).__name__}: {error}",
+                retry_seconds=_RETRY_AFTER.total_seconds(),
+            )
+            ticks, following = [], trigger["now"] + _RETRY_AFTER
+        self.ticks += ticks
+        self.nexts[trigger["id"]] = following
+
+
 def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
     """Decides the due ticks of up to `limit` triggers; how many triggers. One batch, in one transaction."""
     with transaction.atomic():
         due = fetch_all(_DUE, {"limit": limit, "now": now})
         if not due:
             return 0
-        busy = _busy_triggers(due)
-        ticks = [tick for trigger in due for tick in _decisions(trigger, busy)]
-        decided = fetch_all(_DECIDE, _columns(ticks))
-        fired = [row for row in decided if row["run_id"]]
+        batch = _Batch(_busy_triggers(due))
+        deadline = time.monotonic() + _LONGEST_BATCH_SECONDS
+        for trigger in due:
+            batch.decide(trigger)
+            if time.monotonic() > deadline:  # the others stay due
+                break
+        _store(batch, now)
+    return len(batch.nexts)
+
+
+def _store(batch: _Batch, now: datetime | None) -> None:
+    decided = fetch_all(_DECIDE, _columns(batch.ticks)) if batch.ticks else []
+    fired = [row for row in decided if row["run_id"]]
+    if fired:
         execute(
             _QUEUE,
             {
@@ -96,17 +141,10 @@ def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
                 "now": now,
             },
         )
-        execute(
-            _MOVE_ON,
-            {
-                "ids": [trigger["id"] for trigger in due],
-                "nexts": [_schedule(trigger).next_after(trigger["now"]) for trigger in due],
-            },
-        )
-        emit(*(_event(row) for row in decided))
-        workers = {trigger["id"]: trigger["worker_id"] for trigger in due}
-        wake_workers({workers[row["trigger_id"]] for row in fired})
-    return len(due)
+    execute(_MOVE_ON, {"ids": list(batch.nexts), "nexts": list(batch.nexts.values())})
+    emit(*(_event(row) for row in decided))
+    workers = {tick.trigger["id"]: tick.trigger["worker_id"] for tick in batch.ticks}
+    wake_workers({workers[row["trigger_id"]] for row in fired})
 
 
 def _busy_triggers(due: list[Row]) -> set[UUID]:
@@ -115,23 +153,23 @@ def _busy_triggers(due: list[Row]) -> set[UUID]:
     return {row["trigger_id"] for row in fetch_all(_UNFINISHED, {"ids": ids})} if ids else set()
 
 
-def _decisions(trigger: Row, busy: set[UUID]) -> Iterator[_Tick]:
-    """What becomes of a trigger's ticks since `next_run_at`: at most one run, for the latest, and
-    one row for the older.
+def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
+    """What becomes of a trigger's ticks since `next_run_at`, and the first one yet to come: at most
+    one run, for the latest, and one row for the older.
     """
     now = trigger["now"]
-    schedule = _schedule(trigger)
-    latest = trigger["next_run_at"]
-    missed: list[datetime] = []
-    while (following := schedule.next_after(latest)) <= now:
-        missed.append(latest)
-        latest = following
-    if latest <= now - timedelta(seconds=settings.SCHEDULE_CATCHUP_SECONDS):
-        missed.append(latest)
-    else:
-        yield _decide(trigger, latest, busy)
-    if missed:
-        yield _Tick(trigger, missed[0], missed[-1], Decision.SKIPPED_MISSED, len(missed))
+    schedule = cron.Schedule(trigger["schedule"], trigger["timezone"])
+    # It is a tick, unless the schedule could not be worked out for a time, or its zone's rules have changed.
+    first = schedule.next_after(trigger["next_run_at"] - timedelta(microseconds=1))
+    if first > now:
+        return [], first
+    due = schedule.ticks(first, now)
+    if due.latest <= now - timedelta(seconds=settings.SCHEDULE_CATCHUP_SECONDS):
+        return [_missed(trigger, first, due.latest, due.earlier_count + 1)], due.following
+    ticks = [_decide(trigger, due.latest, busy)]
+    if due.last_earlier is not None:
+        ticks.append(_missed(trigger, first, due.last_earlier, due.earlier_count))
+    return ticks, due.following
 
 
 def _decide(trigger: Row, tick: datetime, busy: set[UUID]) -> _Tick:
@@ -142,8 +180,8 @@ def _decide(trigger: Row, tick: datetime, busy: set[UUID]) -> _Tick:
     return _Tick(trigger, tick, tick, Decision.FIRED, run_id=new_id())
 
 
-def _schedule(trigger: Row) -> cron.Schedule:
-    return cron.Schedule(trigger["schedule"], trigger["timezone"])
+def _missed(trigger: Row, first: datetime, last: datetime, count: int) -> _Tick:
+    return _Tick(trigger, first, last, Decision.SKIPPED_MISSED, count)
 
 
 def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:

@@ -1,138 +1,161 @@
-"""The loop of background jobs: each when it is due, until it is told to stop (SPEC §7)."""
+"""The loop of background jobs: turns, errors, the database's absence, and its end (SPEC §7)."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
-import time
+from pathlib import Path
 
 import pytest
+from django.db import IntegrityError, OperationalError
+from structlog.testing import capture_logs
 
-from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
-
-pytestmark = pytest.mark.django_db
-
-_DEADLINE_SECONDS = 30
-
-
-@pytest.fixture
-def stop():
-    """Set at the latest after a while, so that no test hangs."""
-    event = threading.Event()
-    timer = threading.Timer(_DEADLINE_SECONDS, event.set)
-    timer.start()
-    yield event
-    timer.cancel()
+from pipedai import loop
+from pipedai.loop import Job, run_jobs
 
 
 @pytest.fixture(autouse=True)
-def _same_connection(monkeypatch):
-    """The loop looks after its connection; the one of these tests holds their transaction."""
-    monkeypatch.setattr("pipedai.loop.close_old_connections", lambda: None)
-    monkeypatch.setattr("django.db.connection.close", lambda: None)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause is long, and no job's database is touched."""
+    monkeypatch.setattr(loop, "_PAUSE_AFTER_ERROR_SECONDS", 0.001)
+    monkeypatch.setattr(loop, "_RECONNECT_SECONDS", 0.001)
+    monkeypatch.setattr(loop, "close_old_connections", lambda: None)
 
 
-def job(name, work, *, every_seconds=3600.0):
-    return Job(name, every_seconds, work)
+class Script:
+    """A job whose turns go as told: a number is returned, an error raised. After the last, it stops the loop."""
+
+    def __init__(self, stop: threading.Event, *turns: int | Exception) -> None:
+        self.turns = list(turns)
+        self._stop = stop
+
+    def __call__(self) -> int:
+        turn = self.turns.pop(0)
+        if not self.turns:
+            self._stop.set()
+        if isinstance(turn, Exception):
+            raise turn
+        return turn
 
 
-def test_each_job_runs_at_once_and_then_when_it_is_due(stop):
-    began, runs = time.monotonic(), []
-
-    def work():
-        runs.append(time.monotonic() - began)
-        if len(runs) == 3:
-            stop.set()
-        return 0
-
-    run_jobs([job("a", work, every_seconds=0.05)], stop)
-    assert len(runs) == 3
-    assert runs[1] >= 0.05
-    assert runs[2] >= 0.1
+def test_a_job_with_more_to_do_goes_on_at_once_and_is_counted() -> None:
+    stop = threading.Event()
+    with capture_logs() as logged:
+        done = run_jobs([Job("work", 1e-3, Script(stop, 5, 3, 0, 2))], stop)
+    assert done == {"work": 10}
+    assert [(line["units"], line["total"]) for line in logged] == [(5, 5), (3, 8), (2, 10)]
+    assert {line["event"] for line in logged} == {"job.done"}
 
 
-def test_a_job_runs_again_without_a_pause_while_there_is_more(stop):
-    left = [3, 2, 1, 0]
-
-    def work():
-        units = left.pop(0)
-        if not left:
-            stop.set()
-        return units
-
-    began = time.monotonic()
-    run_jobs([job("a", work)], stop)
-    assert left == []
-    assert time.monotonic() - began < _DEADLINE_SECONDS
+def test_a_job_without_end_lets_the_others_have_their_turns() -> None:
+    stop = threading.Event()
+    busy = Job("busy", 0.001, lambda: 1)
+    run_jobs([busy, Job("other", 0.001, Script(stop, 1, 0, 1))], stop)
 
 
-def test_a_job_that_fails_holds_up_no_other(stop):
-    runs = []
+@pytest.mark.parametrize("error", [ValueError("no"), IntegrityError("no")], ids=["own", "database"])
+def test_an_error_in_one_job_holds_up_none_of_the_others(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_answers", lambda: True)
+    stop = threading.Event()
 
-    def fail():
-        raise RuntimeError("the story")
+    def fail() -> int:
+        raise error
 
-    def work():
-        runs.append(1)
-        if len(runs) == 5:
-            stop.set()
-        return 0
-
-    run_jobs([job("a", fail, every_seconds=0.01), job("b", work, every_seconds=0.01)], stop)
-    assert len(runs) == 5
-
-
-def test_a_job_that_failed_is_tried_again(stop):
-    runs = []
-
-    def work():
-        runs.append(1)
-        if len(runs) == 2:
-            stop.set()
-            return 0
-        raise RuntimeError("the first time")
-
-    run_jobs([job("a", work, every_seconds=0.01)], stop)
-    assert len(runs) == 2
+    with capture_logs() as logged:
+        run_jobs([Job("bad", 1e-3, fail), Job("good", 1e-3, Script(stop, 0, 0, 0))], stop)
+    assert {(line["event"], line["job"], line["log_level"]) for line in logged} == {
+        ("job.failed", "bad", "error")
+    }
 
 
-def test_nothing_is_begun_once_it_is_told_to_stop(stop):
-    def work():
+def test_a_job_that_fails_again_waits_longer_and_recovers() -> None:
+    stop = threading.Event()
+    script = Script(stop, *[ValueError("no")] * 12, 1, ValueError("no"))
+    with capture_logs() as logged:
+        run_jobs([Job("job", 0.001, script)], stop)
+    pauses = [line["retry_seconds"] for line in logged if line["event"] == "job.failed"]
+    assert [round(pause * 1000) for pause in pauses] == [*range(1, 11), 10, 10, 1]
+
+
+def test_an_outage_of_the_database_is_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    answers = iter([False] * 20 + [True])
+    monkeypatch.setattr(loop, "_answers", lambda: next(answers))
+    monkeypatch.setattr(loop.connection, "close", lambda: None)
+    first = Script(threading.Event(), OperationalError("gone"), *[0] * 1000)
+    with capture_logs() as logged:
+        run_jobs([Job("first", 0.001, first), Job("second", 0.001, Script(stop, 0, 0))], stop)
+    assert [line["event"] for line in logged] == ["database.away", "database.back"]
+    assert len(first.turns) < 1000  # it was due all the time, and had its turn again
+
+
+def test_a_loop_that_waits_for_the_database_stops_when_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop = threading.Event()
+
+    def never() -> bool:
         stop.set()
-        return 1
+        return False
 
-    def other():
-        raise AssertionError("begun all the same")
-
-    run_jobs([job("a", work), job("b", other)], stop)
-    stop.set()
-    run_jobs([job("b", other)], stop)
+    monkeypatch.setattr(loop, "_answers", never)
+    monkeypatch.setattr(loop.connection, "close", lambda: None)
+    run_jobs([Job("job", 0.001, Script(threading.Event(), OperationalError("gone"), 0))], stop)
 
 
-def test_telling_it_to_stop_ends_its_sleep(stop):
-    def work():
-        threading.Timer(0.05, stop.set).start()
-        return 0
-
-    began = time.monotonic()
-    run_jobs([job("a", work)], stop)
-    assert time.monotonic() - began < _DEADLINE_SECONDS
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_tells_it_to_stop(number, monkeypatch):
-    monkeypatch.setattr("threading.Thread.start", lambda self: None)  # no last resort here
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        stop = stop_on_signals()
-        assert not stop.is_set()
-        os.kill(os.getpid(), number)
-        assert stop.wait(_DEADLINE_SECONDS)
-    finally:
-        for n, handler in before.items():
-            signal.signal(n, handler)
+def test_what_a_job_left_under_way_is_waited_for_at_the_end() -> None:
+    stop = threading.Event()
+    finished: list[str] = []
+    jobs = [
+        Job("pool", 0.001, Script(stop, 1), finish=lambda: finished.append("pool")),
+        Job("plain", 0.001, lambda: 0),
+    ]
+    run_jobs(jobs, stop)
+    assert finished == ["pool"]
 
 
-def test_the_apps_have_registered_their_jobs():
-    names = [job.name for job in registered_jobs()]
-    assert {"expire-runs", "add-audit-partitions"} <= set(names)
-    assert len(names) == len(set(names))
+_HANGS = """
+import django, threading, time
+django.setup()
+from pipedai import loop
+stop = loop.stop_on_signals()
+def hang():
+    print("hanging", flush=True)
+    {hang}
+    return 0
+loop.run_jobs([loop.Job("job", 60, hang)], stop)
+print("clean", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hang", "code", "said"),
+    [
+        pytest.param("stop.wait()", 0, "clean", id="finishes the unit in hand"),
+        pytest.param("time.sleep(60)", 1, "stop.forced", id="hangs"),
+    ],
+)
+def test_a_process_ends_within_five_seconds_of_sigterm(
+    hang: str, code: int, said: str, tmp_path: Path
+) -> None:
+    process = _python(_HANGS.format(hang=hang))
+    assert process.stdout is not None
+    while "hanging" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=5)
+    assert (process.returncode, said in output) == (code, True), output
+
+
+def _python(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "pipedai.settings"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -1,11 +1,14 @@
 """manage.py runscheduler: the background process."""
 
+import contextlib
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db import DatabaseError, connection
 
 from pipedai.logs import get_logger
-from pipedai.loop import registered_jobs, run_jobs, stop_on_signals
+from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
+from triggers.heartbeats import Heartbeat
 
 log = get_logger(__name__)
 
@@ -14,15 +17,20 @@ class Command(BaseCommand):
     """Runs what is due, until SIGTERM."""
 
     help = (
-        "Does what is due in the background, until SIGTERM or Ctrl-C: ends runs whose lease or"
-        " deadline has passed (and queues their retries), and makes the audit log's partitions"
-        " ahead of time. Any number may run side by side, be killed at any instant and be restarted."
+        "Does what is due in the background, until SIGTERM or Ctrl-C: fires schedules, ends runs"
+        " whose lease or deadline has passed (and queues their retries), and makes the audit log's"
+        " partitions ahead of time. Any number may run side by side, be killed at any instant and be"
+        " restarted."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Runs the registered jobs."""
+        """Runs the registered jobs, and leaves a heartbeat while it does."""
         stop = stop_on_signals()
-        jobs = registered_jobs()
-        log.info("scheduler.started", jobs=[job.name for job in jobs])
-        run_jobs(jobs, stop)
-        log.info("scheduler.stopped")
+        heartbeat = Heartbeat()
+        jobs = (Job("heartbeat", heartbeat.every_seconds, heartbeat.beat), *registered_jobs())
+        log.info("scheduler.started", id=str(heartbeat.id), jobs=[job.name for job in jobs])
+        done = run_jobs(jobs, stop)
+        with contextlib.suppress(DatabaseError):
+            heartbeat.end()
+        connection.close()
+        log.info("scheduler.stopped", id=str(heartbeat.id), done=dict(done))
