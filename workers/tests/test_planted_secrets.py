@@ -1,0 +1,177 @@
+"""MCP header values that were planted, looked for wherever a run leaves something behind."""
+
+import base64
+import contextlib
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import psutil
+import pytest
+from django.conf import settings
+
+from pipedai.embedded.server import EmbeddedPostgres
+from testing.cast import Cast
+from testing.serving import Server, serve
+from testing.tables import columns_with
+from testing.working import ended_run, until, working
+
+pytestmark = pytest.mark.slow
+
+# Told in the result, as it is and inside JSON, and in two pieces on stderr.
+PROMPTS = (
+    "standin: show-mcp",
+    "standin: show-mcp\nstandin: two-turns",
+    "standin: show-mcp\nstandin: crash 1",
+    "standin: show-mcp\nstandin: sleep 2",
+    "standin: show-mcp\nstandin: no-result",
+)
+# Tells it by a program's other ways out: its output and its complaints, in other spellings, too.
+TELLTALE = """
+import base64, json, os, sys
+config = json.load(open(os.environ["PIPEDAI_MCP_CONFIG"]))
+told = list(config["mcpServers"]["trigger"]["headers"].values())
+print(*told, json.dumps(json.dumps(told)), *(base64.b64encode(each.encode()).decode() for each in told))
+print(*told, file=sys.stderr)
+sys.exit(1)
+"""
+
+
+@pytest.fixture
+def planted() -> dict[str, str]:
+    """Header values that no other process knows."""
+    return {
+        "Authorization": f"Bearer planted-{secrets.token_hex(12)}",
+        "X-Quoted": f'planted "{secrets.token_hex(12)}" \\ it',
+    }
+
+
+@pytest.fixture
+def needles(planted: dict[str, str]) -> list[str]:
+    """What must be found nowhere: the random parts, and the values in other spellings."""
+    found = []
+    for value in planted.values():
+        bare = value.removeprefix("Bearer ")
+        found += [bare, json.dumps(bare)[1:-1], quote(bare)]
+        found += [base64.b64encode(each.encode()).decode().rstrip("=") for each in (value, bare)]
+        found += [word.strip('"') for word in bare.split() if len(word) > 20]
+    return found
+
+
+class ArgvWatch:
+    """Collects the command lines of all processes, again and again."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    self.seen.add("\0".join(process.cmdline()))
+
+
+def client(server: Server, key: str) -> httpx.Client:
+    """A script with this key."""
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=server.api, headers=headers, trust_env=False, timeout=30)
+
+
+def fire(api: httpx.Client, cast: Cast, worker_id: str, prompt: str, headers: Any) -> str:
+    """A new trigger's run."""
+    body = {
+        "name": "planted",
+        "prompt": prompt,
+        "mcpUrl": "https://mcp.example.com/mcp",
+        "mcpHeaders": headers,
+        "workerId": worker_id,
+        "maxRetries": 0,
+    }
+    path = f"/environments/{cast.environment.id}/triggers"
+    trigger = api.post(path, json=body).raise_for_status().json()
+    run = api.post(f"/triggers/{trigger['id']}/run", json={}).raise_for_status().json()
+    return str(run["id"])
+
+
+def texts_in(directory: Path) -> Iterator[tuple[str, str]]:
+    """Every file below it that can be read as text."""
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                yield str(path), path.read_text(errors="replace")
+
+
+def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
+    committed_cast, own_database, tmp_path, planted, needles
+):
+    cast, key = committed_cast, committed_cast.mint("pwk", role="admin")
+    registration = tmp_path / "worker.json"
+    outcomes = tmp_path / "worker.state"
+    executor = ("--stand-in", "--max-concurrency", "5")
+    places: dict[str, str] = {}
+    with ArgvWatch() as watch:
+        with serve(own_database, log=tmp_path / "1.log") as server, client(server, key) as api:
+            token = {"PIPEDAI_REGISTRATION_TOKEN": cast.mint("wrk")}
+            with working(tmp_path, "--api-url", server.url, *executor, **token) as worker:
+                until(registration.exists)
+                worker_id = json.loads(registration.read_text())["workerId"]
+                runs = [fire(api, cast, worker_id, prompt, planted) for prompt in PROMPTS]
+                for run_id in runs:
+                    ended_run(api, run_id)
+                # These end while the API is away: their outcomes stay in the spool.
+                waiting = [
+                    fire(api, cast, worker_id, f"{prompt}\nstandin: sleep 3", planted)
+                    for prompt in ("standin: show-mcp", "standin: show-mcp\nstandin: leave-child")
+                ]
+                for run_id in waiting:
+                    until(lambda r=run_id: api.get(f"/runs/{r}").json()["status"] == "running")
+                server.kill()
+                until(lambda: len(list(outcomes.glob("*/outcomes/*.json"))) == len(waiting))
+                worker.kill()
+                worker.wait()
+        places |= {f"spool {path}": text for path, text in texts_in(outcomes)}
+        assert len([place for place in places if "/outcomes/" in place]) == len(waiting)
+
+        with serve(own_database, log=tmp_path / "2.log") as server, client(server, key) as api:
+            with working(tmp_path, "--api-url", server.url, *executor):
+                runs += waiting
+                told = [ended_run(api, run_id) for run_id in runs]
+            script = tmp_path / "telltale.py"
+            script.write_text(TELLTALE)
+            command = f"python3 {script}"
+            with working(tmp_path, "--api-url", server.url, "--command", command):
+                told.append(ended_run(api, fire(api, cast, worker_id, "Tell.", planted)))
+            paths = (
+                f"/environments/{cast.environment.id}/triggers",
+                f"/environments/{cast.environment.id}/runs",
+                f"/environments/{cast.environment.id}/workers",
+            )
+            answers = [api.get(path).raise_for_status().text for path in paths]
+
+    # They were there to be told, and were told.
+    assert all("[redacted]" in f"{run['shortMessage']} {run['errorMessage']}" for run in told)
+    places |= {f"run {run['id']}": json.dumps(run, ensure_ascii=False) for run in told}
+    places |= {f"answer {number}": text for number, text in enumerate(answers)}
+    places |= {f"argv {argv[:80]!r}": argv for argv in watch.seen}
+    places |= dict(texts_in(tmp_path))
+    postgres_log = EmbeddedPostgres(settings.DATA_DIR).layout.log
+    if postgres_log.exists():
+        places["PostgreSQL's log"] = postgres_log.read_text(errors="replace")
+    assert any("pipedai_worker/standin.py" in argv for argv in watch.seen)
+    assert [place for place, text in places.items() if any(each in text for each in needles)] == []
+    assert columns_with(*needles) == []
