@@ -99,6 +99,8 @@ class UserLookupViewSet(ApiViewSet):
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})
+        if "\0" in email:  # PostgreSQL can't be asked for it
+            raise Invalid({"email": ["Must not hold a NUL character."]})
         user = services.find_user(email)
         return Response({"user": {"id": user.id, "email": user.email, "name": user.name}})
 

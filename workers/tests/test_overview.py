@@ -131,7 +131,7 @@ def test_the_day_and_the_month_begin_at_midnight_in_the_zone(cast, zone, midnigh
 
 
 @pytest.mark.parametrize(
-    "zone", ["", "Mars/Olympus", "America", "localtime", "../etc/passwd", "x" * 99]
+    "zone", ["", "Mars/Olympus", "America", "localtime", "../etc/passwd", "x" * 99, "UTC\0"]
 )
 def test_a_zone_that_is_none_is_a_field_error(cast, url, zone):
     response = cast.client(cast.viewer).get(url, {"timezone": zone})

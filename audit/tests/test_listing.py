@@ -1,0 +1,186 @@
+"""GET /environments/:envId/audit-log"""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import User
+from audit.models import AuditEntry
+from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.ids import new_id
+from testing.cast import TEST_ACTOR
+from testing.runs import Runs
+from testing.shapes import A_TIME, AN_ID, invalid
+from testing.worker_calls import WorkerCalls
+
+
+@pytest.fixture
+def url(cast):
+    return f"/api/v1/environments/{cast.environment.id}/audit-log"
+
+
+@pytest.fixture
+def read(cast, url):
+    """The entries that the admin is shown, without what made the cast."""
+    client = cast.client(cast.admin)
+    before = {item["id"] for item in client.get(url, {"limit": 200}).json()["items"]}
+
+    def reading(**query):
+        response = client.get(url, query)
+        assert response.status_code == 200, response.content
+        return [item for item in response.json()["items"] if item["id"] not in before]
+
+    return reading
+
+
+def act(cast, action="environment.updated", *, target=None, actor=TEST_ACTOR, environment=None):
+    """Writes one row; the id of its target."""
+    target = target or new_id()
+    emit(Event(action, actor, environment or cast.environment.id, "environment", target, {}))
+    return str(target)
+
+
+def test_an_entry_says_who_what_on_which_target_and_whence(cast, read):
+    client = cast.client(cast.owner)
+    client.patch(
+        f"/api/v1/environments/{cast.environment.id}",
+        {"name": "staging"},
+        REMOTE_ADDR="203.0.113.7",
+    )
+    (entry,) = read()
+    assert entry == {
+        "id": AN_ID,
+        "action": "environment.updated",
+        "actor": {"type": "user", "id": str(cast.owner.id), "label": cast.owner.email},
+        "targetType": "environment",
+        "targetId": str(cast.environment.id),
+        "metadata": {"name": ["production", "staging"]},
+        "ip": "203.0.113.7",
+        "requestId": entry["requestId"],
+        "createdAt": A_TIME,
+    }
+
+
+def test_the_newest_comes_first(cast, read):
+    targets = [act(cast) for _ in range(3)]
+    assert [entry["targetId"] for entry in read()] == targets[::-1]
+
+
+class TestTheLabelOfAnActor:
+    def test_is_looked_up_for_each_kind(self, cast, read):
+        Runs(cast, cast.trigger_id).queue()
+        calls = WorkerCalls(cast.worker)
+        run_id = calls.poll().json()["runs"][0]["id"]
+        calls.claim(run_id)
+        cast.key_client("operator").post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
+        act(cast, actor=SYSTEM)
+        act(cast, actor=Actor("staff", cast.stranger.id))
+        labels = {
+            (entry["actor"]["type"], entry["actor"]["label"])
+            for entry in read()
+            if entry["actor"]["id"] or entry["actor"]["type"] == "system"
+        }
+        assert labels == {
+            ("worker", "host-1"),
+            ("api_key", "pwk"),
+            ("system", "system"),
+            ("staff", cast.stranger.email),
+        }
+
+    def test_follows_a_change(self, cast, read):
+        act(cast, actor=Actor("user", cast.owner.id))
+        User.objects.filter(id=cast.owner.id).update(email="renamed@example.com")
+        assert [entry["actor"]["label"] for entry in read()] == ["renamed@example.com"]
+
+    def test_is_null_for_one_that_is_gone(self, cast, read):
+        gone = new_id()
+        act(cast, actor=Actor("user", gone))
+        (entry,) = read()
+        assert entry["actor"] == {"type": "user", "id": str(gone), "label": None}
+
+
+class TestFilters:
+    @pytest.fixture
+    def three(self, cast, read):
+        return {
+            action: act(cast, action) for action in ("trigger.created", "run.claimed", "run.lost")
+        }
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ({"action": "run.claimed"}, ["run.claimed"]),
+            ({"actions": "run.claimed"}, ["run.claimed"]),
+            ({"actions": "run.claimed,run.lost"}, ["run.claimed", "run.lost"]),
+            ({"actions": "run.claimed, run.lost,"}, ["run.claimed", "run.lost"]),
+            ({"actions": ["run.claimed", "run.lost"]}, ["run.claimed", "run.lost"]),
+            ({"action": "run.lost", "actions": "run.claimed,run.lost"}, ["run.lost"]),
+            ({"action": "run.lost", "actions": "run.claimed"}, []),
+            ({"action": "", "actions": ""}, ["run.claimed", "run.lost", "trigger.created"]),
+            ({"unknown": "x"}, ["run.claimed", "run.lost", "trigger.created"]),
+        ],
+        ids=str,
+    )
+    def test_by_action(self, three, read, query, found):
+        assert sorted(entry["action"] for entry in read(**query)) == found
+
+    def test_by_target(self, three, read):
+        entries = read(targetId=three["run.lost"])
+        assert [entry["action"] for entry in entries] == ["run.lost"]
+        assert read(targetId=str(new_id())) == []
+
+    def test_from_counts_and_to_does_not(self, cast, read):
+        act(cast)
+        moment = AuditEntry.objects.latest("created_at").created_at
+        one = timedelta(microseconds=1)
+        spell = lambda time: time.isoformat()  # noqa: E731
+        assert len(read(**{"from": spell(moment)})) == 1
+        assert len(read(**{"from": spell(moment + one)})) == 0
+        assert len(read(to=spell(moment))) == 0
+        assert len(read(to=spell(moment + one))) == 1
+
+    def test_all_of_them_must_hold(self, three, read):
+        now = timezone.now()
+        query = {"targetId": three["run.lost"], "to": (now + timedelta(hours=1)).isoformat()}
+        assert len(read(**query)) == 1
+        assert read(**query, action="run.claimed") == []
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("action", "run.exploded"),
+            ("actions", "run.claimed,nonsense"),
+            ("targetId", "x"),
+            ("from", "yesterday"),
+            ("to", "2026-13-01"),
+            ("limit", "0"),
+            ("cursor", "x"),
+        ],
+    )
+    def test_a_malformed_one_is_a_field_error(self, cast, url, name, value):
+        response = cast.client(cast.admin).get(url, {name: value})
+        assert response.status_code == 400
+        messages = response.json()["details"]["fieldErrors"].get(name)
+        assert response.json() == invalid({name: messages})
+
+    def test_a_cursor_goes_with_its_filters(self, cast, url):
+        client = cast.client(cast.admin)
+        for _ in range(3):
+            act(cast, "run.lost")
+        page = client.get(url, {"action": "run.lost", "limit": 1}).json()
+        again = {"cursor": page["nextCursor"]}
+        assert client.get(url, {"action": "run.lost", **again}).status_code == 200
+        assert client.get(url, again).status_code == 400
+        assert client.get(url, {"actions": "run.lost", **again}).status_code == 400
+
+
+def test_nothing_of_another_environment_nor_of_none_is_shown(cast, read):
+    act(cast, environment=cast.strange_environment.id)
+    emit(Event("user.logged-in", TEST_ACTOR, None, "user", cast.owner.id))
+    assert read() == []
+
+
+def test_reading_it_is_not_audited(cast, read):
+    read()
+    assert read() == []

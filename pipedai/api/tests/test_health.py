@@ -1,0 +1,62 @@
+"""GET /health and /health/live"""
+
+import contextlib
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from django.db import connection, connections
+
+from testing.cast import bearer, browser
+from testing.serving import Server
+
+HEALTH, LIVE = "/api/v1/health", "/api/v1/health/live"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", [HEALTH, LIVE])
+def test_it_answers_ok(url):
+    response = browser().get(url)
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("url", [HEALTH, LIVE])
+@pytest.mark.parametrize("token", ["pwk_x", "nonsense", ""])
+def test_credentials_do_not_matter(url, token):
+    assert bearer(token).get(url).status_code == 200
+
+
+def test_live_asks_no_database():
+    """This test may use none, and is told so by an error."""
+    assert browser().get(LIVE).status_code == 200
+
+
+@pytest.mark.slow
+def test_without_its_database_it_is_503_and_then_well_again(own_database: str, server: Server):
+    def statuses() -> list[int]:
+        return [httpx.get(f"{server.api}/{name}").status_code for name in ("health", "health/live")]
+
+    assert statuses() == [200, 200]
+    with _nobody_connects_to(own_database):
+        response = httpx.get(f"{server.api}/health")
+        assert response.status_code == 503
+        assert response.json() == {"error": "The database does not answer."}
+        assert statuses() == [503, 200]
+    assert statuses() == [200, 200]
+
+
+@contextlib.contextmanager
+def _nobody_connects_to(database: str) -> Iterator[None]:
+    """Ends all sessions of a database, and lets no new one begin."""
+    connections.close_all()
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+        try:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                [database],
+            )
+            yield
+        finally:
+            cursor.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
