@@ -9,8 +9,10 @@ from uuid import UUID
 from accounts.factories import PASSWORD
 from pipedai.ids import new_id
 from pipedai.sql import database_now
-from testing.cast import Cast
-from testing.runs import Runs, allow
+from testing.cast import TEST_ACTOR, Cast
+from testing.runs import WEBHOOK_URL, Runs, allow
+from triggers.deliveries import send_test
+from triggers.models import Trigger
 
 Body = dict[str, Any]
 
@@ -29,6 +31,7 @@ def set_stage(cast: Cast) -> Stage:
     allow(cast.worker.worker_id, 3)
     runs = Runs(cast, cast.trigger_id, now=database_now())
     cast.mint("pwk")
+    Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL)
     return Stage(
         cast,
         {
@@ -38,6 +41,7 @@ def set_stage(cast: Cast) -> Stage:
             "user_id": cast.viewer.id,
             "trigger_id": cast.trigger_id,
             "worker_id": cast.worker.worker_id,
+            "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
         },
         {"queued": runs.queue(), "claimed": runs.claimed(), "running": runs.running()},
     )
@@ -180,6 +184,9 @@ ROUTES = (
     Route("PATCH", _TRIGGER, _named),
     Route("DELETE", _TRIGGER),
     Route("POST", f"{_TRIGGER}/rotate-mcp-token", _headers),
+    Route("GET", f"{_TRIGGER}/deliveries"),
+    Route("POST", f"{_TRIGGER}/test-webhook"),
+    Route("POST", "deliveries/<uuid:delivery_id>/redeliver"),
     Route("GET", f"{_TRIGGER}/ticks"),
     Route("POST", f"{_TRIGGER}/run"),
     Route("GET", f"{_TRIGGER}/runs"),

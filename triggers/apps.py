@@ -17,9 +17,11 @@ class TriggersConfig(AppConfig):
         from triggers.lifecycle import expire_runs
         from triggers.models import Run, Trigger
         from triggers.scheduling import fire_due_ticks
+        from triggers.senders import senders
 
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
+        register_job(Job("send-webhooks", 0.25, senders.top_up, finish=senders.finish))
         triggers = Trigger.objects.filter(deleted_at__isnull=True)
         runs = Run.objects.filter(ended_at__isnull=True)
         register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())

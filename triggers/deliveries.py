@@ -1,12 +1,18 @@
-"""The outbox of completion webhooks: a row is written in the transaction that ends the run (SPEC §7)."""
+"""The outbox of webhooks: a row is written in the transaction that ends a run (SPEC §7), or when a user asks for it."""
 
 import json
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
+from django.db import transaction
+
+from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import JSONEncoder
+from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row
+from pipedai.sql import Row, database_now, fetch_one
 from triggers.duration import duration_ms
 from triggers.models import Delivery
 
@@ -16,26 +22,100 @@ def queue_deliveries(ended: Iterable[Row]) -> None:
 
     Each row is a run's, with `error_message` and its trigger's `webhook_url`.
     """
-    Delivery.objects.bulk_create([_delivery(run) for run in ended if run["webhook_url"]])
+    Delivery.objects.bulk_create([_of_run(run) for run in ended if run["webhook_url"]])
 
 
-def _delivery(run: Row) -> Delivery:
+def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
+    """Queues a delivery's body again, with the same `webhook-id`, for its trigger's present URL; the new one's id.
+
+    Raises NotFound if the trigger has been deleted, Conflict if it has no URL.
+    """
+    with transaction.atomic():
+        old = Delivery.objects.get(id=delivery_id)
+        return _queue_by_request(
+            old.trigger_id,
+            actor,
+            "webhook.redelivered",
+            {"redeliveryOf": str(old.id), "runId": old.run_id and str(old.run_id)},
+            run_id=old.run_id,
+            message_id=old.message_id,
+            body=old.body,
+        )
+
+
+def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
+    """Queues a sample to a trigger's URL, of a run with the nil UUID; the delivery's id.
+
+    Raises NotFound if the trigger has been deleted, Conflict if it has no URL.
+    """
+    sample = {
+        "runId": UUID(int=0),
+        "triggerId": trigger_id,
+        "status": "succeeded",
+        "durationMs": 1000,
+        "shortMessage": "This is a test of the webhook.",
+        "errorMessage": None,
+        "costUsd": "0.01",
+        "faultClass": "none",
+        "endedAt": database_now(),
+    }
+    with transaction.atomic():
+        return _queue_by_request(trigger_id, actor, "webhook.tested", {}, body=_json(sample))
+
+
+def _queue_by_request(
+    trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
+) -> UUID:
+    """Call it in a transaction: the trigger is kept as it is until that ends."""
+    trigger = fetch_one(
+        "SELECT environment_id, webhook_url FROM trigger"
+        " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",
+        {"id": trigger_id},
+    )
+    if trigger is None:
+        raise NotFound
+    if trigger["webhook_url"] is None:
+        raise Conflict("The trigger has no webhookUrl.")
+    delivery = _delivery(trigger["environment_id"], trigger_id, trigger["webhook_url"], **values)
+    delivery.save(force_insert=True)
+    emit(
+        Event(
+            action,
+            actor,
+            delivery.environment_id,
+            "delivery",
+            delivery.id,
+            {"triggerId": str(trigger_id), "host": delivery.host, **metadata},
+        )
+    )
+    return delivery.id
+
+
+def _delivery(environment_id: UUID, trigger_id: UUID, url: str, **values: Any) -> Delivery:
     delivery_id = new_id()
-    url = run["webhook_url"]
+    named = {"message_id": f"msg_{delivery_id.hex}", **values}
     return Delivery(
         id=delivery_id,
-        environment_id=run["environment_id"],
-        trigger_id=run["trigger_id"],
-        run_id=run["id"],
-        message_id=f"msg_{delivery_id.hex}",
+        environment_id=environment_id,
+        trigger_id=trigger_id,
         url=url,
         host=urlsplit(url).hostname or "",
+        **named,
+    )
+
+
+def _of_run(run: Row) -> Delivery:
+    return _delivery(
+        run["environment_id"],
+        run["trigger_id"],
+        run["webhook_url"],
+        run_id=run["id"],
         body=_body(run),
     )
 
 
 def _body(run: Row) -> str:
-    """Exactly the fields of SPEC §7; these very bytes are signed and sent."""
+    """Exactly the fields of SPEC §7."""
     message = {
         "runId": run["id"],
         "triggerId": run["trigger_id"],
@@ -47,4 +127,9 @@ def _body(run: Row) -> str:
         "faultClass": run["fault_class"],
         "endedAt": run["ended_at"],
     }
+    return _json(message)
+
+
+def _json(message: dict[str, Any]) -> str:
+    """The body as text; these very bytes are signed and sent."""
     return json.dumps(message, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))

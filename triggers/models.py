@@ -385,13 +385,16 @@ class Delivery(models.Model):
     host = models.CharField(max_length=255)
     body = models.TextField()
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
+    # When it is due. A sender that takes it moves this ahead: if it dies, the delivery is due again.
     next_attempt_at = models.DateTimeField(null=True, db_default=Now())
+    attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     delivered_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "delivery"
         constraints = (
+            models.UniqueConstraint(fields=["environment", "id"], name="delivery_in_environment"),
             models.CheckConstraint(
                 condition=Q(status="pending", next_attempt_at__isnull=False)
                 | Q(status__in=("delivered", "dead"), next_attempt_at__isnull=True),
@@ -405,10 +408,38 @@ class Delivery(models.Model):
         )
         indexes = (
             models.Index(
-                fields=["next_attempt_at"], name="delivery_due", condition=Q(status="pending")
+                fields=["next_attempt_at", "host"],
+                name="delivery_due_by_host",
+                condition=Q(status="pending"),
             ),
             models.Index(fields=["trigger", "created_at", "id"], name="delivery_listed"),
             models.Index(fields=["run"], name="delivery_of_run", condition=Q(run__isnull=False)),
+        )
+
+
+class DeliveryAttempt(models.Model):
+    """One time that a delivery was sent, and what came of it."""
+
+    pk = models.CompositePrimaryKey("delivery_id", "n")
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    delivery = tenant_key("triggers.Delivery", related_name="attempts")
+    n = models.PositiveSmallIntegerField()
+    at = models.DateTimeField()
+    status_code = models.PositiveSmallIntegerField(null=True)
+    duration_ms = models.PositiveIntegerField()
+    error = models.CharField(max_length=100, null=True)
+    # The first KiB, as text: bytes that are none are shown as U+FFFD.
+    response_body = models.CharField(max_length=1024, null=True)
+
+    class Meta:
+        db_table = "delivery_attempt"
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(status_code__isnull=False) | Q(error__isnull=False),
+                name="delivery_attempt_has_an_end",
+            ),
         )
 
 

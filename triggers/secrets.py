@@ -27,3 +27,10 @@ def open_mcp_headers(
 def seal_webhook_secret(environment_id: UUID, trigger_id: UUID, secret: str) -> keys.Sealed:
     """The webhook's signing secret encrypted for this trigger alone."""
     return keys.seal(environment_id, _TABLE, "webhook_secret", trigger_id, secret.encode())
+
+
+def open_webhook_secret(
+    environment_id: UUID, trigger_id: UUID, box: bytes, key: keys.WrappedKey
+) -> str:
+    """The webhook's signing secret in plaintext. Raises crypto.CannotOpen."""
+    return keys.unseal(environment_id, _TABLE, "webhook_secret", trigger_id, box, key).decode()

@@ -12,6 +12,7 @@ from rest_framework import serializers
 from pipedai.api.fields import TextField, TrueFalseField, WholeNumberField
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import StrictBody
+from pipedai.outgoing import names_forbidden_address
 from triggers import cron
 from triggers.duration import duration_ms
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
@@ -126,8 +127,13 @@ class TriggerBody(StrictBody):
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """As mcpUrl; https alone in production."""
-        return value and _checked_url(value, https_only=settings.PRODUCTION)
+        """As mcpUrl; https alone in production; not an address that a webhook may not reach."""
+        if not value:
+            return value
+        _checked_url(value, https_only=settings.PRODUCTION)
+        if names_forbidden_address(value):
+            raise serializers.ValidationError("Must not name a private or reserved address.")
+        return value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
         """A `whsec_` secret must be base64, since it is decoded to sign (Standard Webhooks)."""

@@ -9,6 +9,7 @@ from triggers.views import (
     SchedulePreviewViewSet,
     TriggerViewSet,
 )
+from triggers.webhook_views import DeliveryViewSet, TriggerDeliveryViewSet
 
 urlpatterns = [
     path(
@@ -31,6 +32,18 @@ urlpatterns = [
     path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),
     path("triggers/<uuid:trigger_id>/ticks", TriggerViewSet.as_view({"get": "ticks"})),
     path("triggers/<uuid:trigger_id>/runs", TriggerViewSet.as_view({"get": "runs"})),
+    path(
+        "triggers/<uuid:trigger_id>/deliveries",
+        TriggerDeliveryViewSet.as_view({"get": "list"}),
+    ),
+    path(
+        "triggers/<uuid:trigger_id>/test-webhook",
+        TriggerDeliveryViewSet.as_view({"post": "test"}),
+    ),
+    path(
+        "deliveries/<uuid:delivery_id>/redeliver",
+        DeliveryViewSet.as_view({"post": "redeliver"}),
+    ),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
 ]

@@ -1,10 +1,11 @@
 """Finds a tenant and the caller's role in it: nothing outside it is ever visible (SPEC §4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import F, QuerySet, Value
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -12,6 +13,7 @@ from rest_framework.request import Request
 from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.errors import NotFound
 from pipedai.api.principal import KeyPrincipal, Principal, UserPrincipal, principal_of
+from pipedai.api.throttling import Rate, check_rate
 from pipedai.api.views import ApiViewSet
 from workspaces.authentication import ApiKeyAuthentication
 from workspaces.models import Membership
@@ -70,6 +72,16 @@ class TenantViewSet(ApiViewSet):
         ApiKeyAuthentication,
     )
     access: Access
+    # How often an action may be done in one environment; checked after the role, so that nobody uses up
+    # what is another's.
+    environment_rates: ClassVar[Mapping[str, Rate]] = {}
+
+    def check_permissions(self, request: Request) -> None:
+        """The role, and then the environment's rate. Raises Forbidden, TooManyRequests."""
+        super().check_permissions(request)
+        rate = self.environment_rates.get(self.action or "")
+        if rate is not None and settings.THROTTLES_ENABLED:
+            check_rate(rate, str(self.access.environment_id))
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Sets `self.access` from the URL's environment. Raises NotFound."""

@@ -48,12 +48,12 @@ def test_every_route_is_in_the_api_reference_and_no_other():
 
 
 def test_the_api_reference_lists_every_rate():
-    throttled = {
-        (throttle.rate.name, throttle.rate.limit, throttle.rate.seconds)
-        for _, _, view in _views(get_resolver().url_patterns, "")
-        for throttles in view.cls.throttles.values()
-        for throttle in throttles
+    views = {view.cls for _, _, view in _views(get_resolver().url_patterns, "")}
+    rates = {
+        *(t.rate for view in views for throttles in view.throttles.values() for t in throttles),
+        *(rate for view in views for rate in getattr(view, "environment_rates", {}).values()),
     }
+    throttled = {(rate.name, rate.limit, rate.seconds) for rate in rates}
     seconds = {"a minute": 60, "an hour": 3600}
     documented = re.findall(r"^\| .*\| (\d+) (an? \w+) \|", _section("### Rates"), re.MULTILINE)
     assert sorted((int(limit), seconds[window]) for limit, window in documented) == sorted(

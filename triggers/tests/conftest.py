@@ -1,10 +1,13 @@
 """What the tests of triggers and runs share."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from pipedai.sql import database_now
 from testing.cast import Cast
 from testing.runs import Runs
+from triggers.tests.receivers import Receiver, receiving
 
 
 @pytest.fixture
@@ -19,3 +22,11 @@ def committed_runs(committed_cast: Cast) -> Runs:
     runs = Runs.of(committed_cast)
     runs.now = database_now()
     return runs
+
+
+@pytest.fixture
+def receiver(settings) -> Iterator[Receiver]:
+    """A receiver on the loopback, which webhooks may reach for once."""
+    settings.WEBHOOK_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+    with receiving() as receiver:
+        yield receiver

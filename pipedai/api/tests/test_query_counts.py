@@ -10,7 +10,8 @@ from pipedai.ids import new_id
 from testing.cast import TEST_ACTOR
 from testing.routes import ROUTES, set_stage
 from testing.statements import counted
-from triggers.models import Run, Tick, Trigger
+from triggers.deliveries import send_test
+from triggers.models import DeliveryAttempt, Run, Tick, Trigger
 from workers.models import Worker
 from workspaces.models import ApiKey, Membership
 from workspaces.services import create_environment, create_workspace
@@ -69,6 +70,23 @@ def _ticks(cast, count):
     )
 
 
+def _deliveries(cast, count):
+    """Each with two attempts."""
+    for _ in range(count):
+        delivery_id = send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR)
+        DeliveryAttempt.objects.bulk_create(
+            DeliveryAttempt(
+                environment=cast.environment,
+                delivery_id=delivery_id,
+                n=n,
+                at=datetime.now(UTC),
+                status_code=503,
+                duration_ms=1,
+            )
+            for n in (1, 2)
+        )
+
+
 def _workers(cast, count):
     """Each holding a run."""
     for _ in range(count):
@@ -106,6 +124,7 @@ LISTS = {
     "GET environments/:environment/runs": (_runs, 3),
     "GET triggers/:trigger/runs": (_runs, 3),
     "GET triggers/:trigger/ticks": (_ticks, 3),
+    "GET triggers/:trigger/deliveries": (_deliveries, 4),
     "GET environments/:environment/workers": (_workers, 3),
 }
 # As a user: the session, the caller's role, and what the answer is made of.

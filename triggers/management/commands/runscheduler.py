@@ -18,9 +18,9 @@ class Command(BaseCommand):
 
     help = (
         "Does what is due in the background, until SIGTERM or Ctrl-C: fires schedules, ends runs"
-        " whose lease or deadline has passed (and queues their retries), and makes the audit log's"
-        " partitions ahead of time. Any number may run side by side, be killed at any instant and be"
-        " restarted."
+        " whose lease or deadline has passed (and queues their retries), sends webhooks, and makes"
+        " the audit log's partitions ahead of time. Any number may run side by side, be killed at any"
+        " instant and be restarted."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

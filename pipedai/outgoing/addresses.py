@@ -1,0 +1,120 @@
+"""Says which addresses and ports an outgoing request may reach (SPEC §7)."""
+
+import socket
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from urllib.parse import unquote, urlsplit
+
+import psutil
+from django.conf import settings
+from ssrfguard import DEFAULT_DENIED, AddressTable, Block, BlockedAddressError, Policy, Reach
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+PORTS = frozenset({80, 443})
+_ALL_PORTS = frozenset(range(1, 65536))
+# A public address that answers every Azure machine with what belongs to it alone.
+_MORE_DENIED = ("168.63.129.16/32",)
+# Where ssrfguard gives up on a name with several addresses; each attempt has the whole timeout.
+CONNECTION_ATTEMPTS = 2
+
+_LOOPBACK_NAMES = frozenset(
+    {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6", "ip6-localhost"}
+    | {"ip6-loopback", "localhost4", "localhost4.localdomain4"}
+)
+# What IDNA takes for a dot.
+_DOTS = str.maketrans({"。": ".", "．": ".", "｡": "."})
+
+
+def policy() -> Policy:
+    """What may be reached now: the settings' networks, and the public internet but for this machine's own addresses."""
+    return _policy(tuple(settings.WEBHOOK_ALLOWED_NETWORKS), _own_addresses())
+
+
+def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
+    """Whether a request may go to this port: any within WEBHOOK_ALLOWED_NETWORKS, else 80 and 443."""
+    if port in PORTS:
+        return True
+    allowed = policy().allowed_networks
+    return all(any(address in network for network in allowed) for address in addresses)
+
+
+def names_forbidden_address(url: str) -> bool:
+    """Whether the URL's host is itself an address that may not be reached, in any spelling that a resolver takes.
+
+    Looks nothing up: what a name resolves to is checked when it is connected to.
+    """
+    host = _plain(urlsplit(url).hostname or "")
+    if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
+        return not _permits(IPv4Address("127.0.0.1"))
+    address = _literal(host)
+    return address is not None and not _permits(address)
+
+
+def _permits(address: IPAddress) -> bool:
+    try:
+        policy().check_address(address)
+    except BlockedAddressError:
+        return False
+    return True
+
+
+def _plain(host: str) -> str:
+    """The host as a resolver would come to see it: unescaped, full-width characters folded, no dot at the end."""
+    folded = unicodedata.normalize("NFKC", unquote(host)).translate(_DOTS)
+    # IDNA drops these before anything is looked up.
+    visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    return visible.lower().rstrip(".")
+
+
+def _literal(host: str) -> IPAddress | None:
+    """The address that `host` spells: IPv6 with or without a zone, or IPv4 in one to four parts, each decimal, octal
+    or hexadecimal, as inet_aton(3) reads it."""
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeEncodeError):
+        return None
+
+
+@lru_cache(maxsize=8)
+def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
+    denied = [
+        Block(ip_network(address), "This machine or its cloud", "-", Reach.DENIED)
+        for address in (*_MORE_DENIED, *sorted(own))
+    ]
+    return Policy(
+        denied_networks=AddressTable((*DEFAULT_DENIED.blocks, *denied)),
+        allowed_networks=tuple(_network(text) for text in allowed),
+        # Which port of an allowed network is its owner's business; `may_use_port` keeps the others.
+        allowed_ports=_ALL_PORTS if allowed else PORTS,
+        max_connection_attempts=CONNECTION_ATTEMPTS,
+    )
+
+
+def _network(text: str) -> IPNetwork:
+    return ip_network(text, strict=False)
+
+
+def _own_addresses() -> frozenset[str]:
+    """The addresses of this machine's interfaces that are not denied as private already: our listeners are there."""
+    return frozenset(
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in (socket.AF_INET, socket.AF_INET6)
+        and ip_address(address.address.partition("%")[0]).is_global
+    )

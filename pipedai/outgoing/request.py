@@ -1,0 +1,226 @@
+"""Sends one request to a customer's URL: to the address that was checked, within a time that nothing stretches."""
+
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any
+
+import httpcore
+import httpx
+from httpcore._backends.sync import SyncStream
+from ssrfguard import SSRFGuardError
+from ssrfguard.httpx import SafeBackend
+
+from pipedai.outgoing import addresses
+
+TIMEOUT_SECONDS = 10.0
+KEPT_BODY_BYTES = 1024
+
+_Answers = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request.
+
+    `error` is a few words when there was no whole answer in time, and never names an address;
+    `status_code` may be there all the same. `body` is the first KiB, as it was sent.
+    """
+
+    status_code: int | None
+    duration_ms: int
+    error: str | None = None
+    body: bytes | None = None
+    retry_after: str | None = None
+
+
+def post(
+    url: str, *, headers: Mapping[str, str], body: bytes, timeout: float = TIMEOUT_SECONDS
+) -> Answer:
+    """POSTs `body`; takes `timeout` seconds at most, whatever the other side does. Raises nothing.
+
+    No redirects, no proxies, no cookies, no compression.
+    """
+    begun = time.monotonic()
+    exchange = _Exchange(begun + timeout)
+    try:
+        exchange.run(url, headers, body)
+    except Exception as error:
+        exchange.error = _words(error)
+    return Answer(
+        exchange.status_code,
+        round((time.monotonic() - begun) * 1000),
+        exchange.error,
+        None if exchange.status_code is None else bytes(exchange.body[:KEPT_BODY_BYTES]),
+        exchange.retry_after,
+    )
+
+
+class _Exchange:
+    """One request and what is known of its answer so far."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self.status_code: int | None = None
+        self.retry_after: str | None = None
+        self.body = bytearray()
+        self.error: str | None = None
+
+    def run(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        policy = addresses.policy()
+        policy.check_url(url)
+        parsed = httpx.URL(url)
+        target = httpcore.URL(
+            scheme=parsed.raw_scheme,
+            host=parsed.raw_host,
+            port=parsed.port,
+            target=parsed.raw_path,
+        )
+        sent: dict[bytes | str, bytes | str] = dict(headers.items())
+        sent |= {"Host": parsed.netloc.decode("ascii"), "Accept-Encoding": "identity"}
+        backend = _BoundedBackend(policy=policy, deadline=self._deadline)
+        with (
+            httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,
+            pool.stream("POST", target, headers=sent, content=body) as response,
+        ):
+            self.status_code = response.status
+            self.retry_after = _header(response.headers, b"retry-after")
+            for chunk in response.iter_stream():
+                self.body += chunk
+                if len(self.body) >= KEPT_BODY_BYTES:
+                    break
+
+
+class _BoundedBackend(SafeBackend):
+    """Connects to the addresses that it checked, until a deadline that counts for all that is done on a connection."""
+
+    def __init__(self, *, policy: Any, deadline: float) -> None:
+        super().__init__(policy=policy, resolver=self._resolve)
+        self._deadline = deadline
+
+    def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        share = _left(self._deadline, httpcore.ConnectTimeout) / (addresses.CONNECTION_ATTEMPTS + 1)
+        stream = super().connect_tcp(host, port, timeout=share)
+        return _BoundedStream(stream.get_extra_info("socket"), self._deadline)
+
+    def _resolve(self, host: str, port: int, *args: Any) -> _Answers:
+        """The addresses of a host. `getaddrinfo` knows no timeout, so it is waited for no longer than a third."""
+        share = _left(self._deadline, httpcore.ConnectTimeout) / (addresses.CONNECTION_ATTEMPTS + 1)
+        found = _look_up_within(share, host, port, *args)
+        if not addresses.may_use_port(port, [ip_address(answer[4][0]) for answer in found]):
+            raise _PortNotAllowed
+        return found
+
+
+class _BoundedStream(SyncStream):
+    """A connection on which every operation, TLS included, ends at the deadline: bytes that drip don't move it."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        super().__init__(sock)
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return super().read(max_bytes, _left(self._deadline, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        sent = memoryview(buffer)
+        while sent:
+            self._sock.settimeout(_left(self._deadline, httpcore.WriteTimeout))
+            try:
+                sent = sent[self._sock.send(sent) :]
+            except TimeoutError as error:
+                raise httpcore.WriteTimeout from error
+            except OSError as error:
+                raise httpcore.WriteError from error
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(self._deadline, httpcore.ConnectTimeout)
+        secured = super().start_tls(ssl_context, server_hostname, left)
+        return _BoundedStream(secured.get_extra_info("socket"), self._deadline)
+
+
+class _PortNotAllowed(Exception):  # noqa: N818
+    """Neither 80 nor 443, and not in WEBHOOK_ALLOWED_NETWORKS."""
+
+
+def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
+    """`socket.getaddrinfo`. Tests put their own names here."""
+    return socket.getaddrinfo(host, port, *args)
+
+
+def _look_up_within(seconds: float, *args: Any) -> _Answers:
+    """A look-up in a thread of its own, left to itself when it takes too long."""
+    answer: queue.SimpleQueue[_Answers | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer.put(list(look_up(*args)))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=run, name="name-look-up", daemon=True).start()
+    try:
+        found = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("the name was not found in time") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _left(deadline: float, late: type[Exception]) -> float:
+    """Seconds until the deadline. Raises `late` after it."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise late
+    return left
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """Verifies certificates; reads no environment."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in headers if key.lower() == name), None)
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, in words of ours: the errors' own may hold addresses."""
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for kind, words in _WORDS:
+        if any(isinstance(cause, kind) for cause in causes):
+            return words
+    return "request failed"
+
+
+_Kinds = type[BaseException] | tuple[type[BaseException], ...]
+
+# The first that fits: an error's causes count too, and what caused it says more.
+_WORDS: tuple[tuple[_Kinds, str], ...] = (
+    (_PortNotAllowed, "port not allowed"),
+    (SSRFGuardError, "address not allowed"),
+    ((httpcore.TimeoutException, TimeoutError), "timed out"),
+    (socket.gaierror, "name not found"),
+    (ssl.SSLError, "TLS failed"),
+    (httpcore.ConnectError, "could not connect"),
+    ((httpcore.NetworkError, ConnectionError), "connection lost"),
+    (httpcore.RemoteProtocolError, "not an HTTP answer"),
+    ((httpx.InvalidURL, ValueError), "not a URL"),
+)

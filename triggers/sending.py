@@ -1,0 +1,233 @@
+"""Sends due webhook deliveries: claimed in one transaction, sent outside any, recorded in another (SPEC §7).
+
+Claiming moves a delivery's `next_attempt_at` ahead, to when it is due again if its sender dies; the
+value that it is moved to is the claim, and recording is guarded by it. So a delivery may be sent
+twice, with the same `webhook-id`, but never forgotten.
+"""
+
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai.crypto import CannotOpen
+from pipedai.events import SYSTEM, Event, emit
+from pipedai.logs import get_logger
+from pipedai.outgoing import Answer, post
+from pipedai.outgoing.request import KEPT_BODY_BYTES
+from pipedai.sql import Row, database_now, execute, fetch_all, fetch_one
+from triggers import secrets
+from triggers.models import Delivery, DeliveryAttempt
+from triggers.signatures import webhook_headers
+from workspaces.keys import WrappedKey
+
+log = get_logger(__name__)
+
+# Between one attempt and the next (SPEC §7); after the last of these a delivery is dead.
+BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
+JITTER = 0.2
+MAX_RETRY_AFTER = timedelta(hours=24)
+# Longer than a request takes together with what comes before and after it.
+CLAIM_SECONDS = 60
+# A secret that does not open waits for an operator to bring its key back.
+SECRET_RETRY_SECONDS = 5 * 60
+# How many due deliveries are looked at to find some whose hosts have room.
+_CANDIDATES = 200
+
+_NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
+
+_DUE = f"""
+SELECT id, host FROM delivery
+WHERE status = 'pending' AND next_attempt_at <= {_NOW} AND host <> ALL(%(full_hosts)s)
+ORDER BY next_attempt_at LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED
+"""
+
+# The secret is read with the claim: the request follows at once.
+_CLAIM = f"""
+UPDATE delivery d SET next_attempt_at = {_NOW} + %(claim_seconds)s * interval '1 second'
+FROM trigger t LEFT JOIN data_key k ON k.id = t.webhook_key_id
+WHERE d.id = ANY(%(ids)s) AND t.id = d.trigger_id
+RETURNING d.id, d.environment_id, d.trigger_id, d.run_id, d.message_id, d.url, d.host, d.body, d.attempt_count,
+    d.next_attempt_at AS claim, {_NOW} AS claimed_at, t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped,
+    k.master_key_id
+"""
+
+_RECORD = """
+UPDATE delivery SET status = %(status)s, next_attempt_at = %(next_attempt_at)s, delivered_at = %(delivered_at)s,
+    attempt_count = attempt_count + 1
+WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
+RETURNING attempt_count
+"""
+
+_POSTPONE = f"""
+UPDATE delivery SET next_attempt_at = {_NOW} + %(seconds)s * interval '1 second'
+WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
+"""
+
+
+def claim_deliveries(
+    *, room: int, busy: Mapping[str, int], per_host: int, now: datetime | None = None
+) -> list[Row]:
+    """Claims up to `room` due deliveries, oldest due first, and of each host no more than `per_host`
+    together with the `busy` ones. Each row is to be handed to `send_delivery` at once.
+    """
+    with transaction.atomic():
+        full = [host for host, count in busy.items() if count >= per_host]
+        due = fetch_all(_DUE, {"full_hosts": full, "limit": _CANDIDATES, "now": now})
+        counts = dict(busy)
+        ids: list[UUID] = []
+        for row in due:
+            count = counts.get(row["host"], 0)
+            if len(ids) < room and count < per_host:
+                counts[row["host"]] = count + 1
+                ids.append(row["id"])
+        if not ids:
+            return []
+        return fetch_all(_CLAIM, {"ids": ids, "claim_seconds": CLAIM_SECONDS, "now": now})
+
+
+def send_delivery(delivery: Row) -> Answer | None:
+    """Sends a claimed delivery; holds no transaction. None if its secret does not open: then it must not go out."""
+    try:
+        secret = _secret(delivery)
+    except CannotOpen:
+        log.error(
+            "secret.cannot_open", trigger_id=str(delivery["trigger_id"]), field="webhook_secret"
+        )
+        return None
+    body = delivery["body"].encode()
+    signed = webhook_headers(
+        message_id=delivery["message_id"], body=body, secret=secret, now=delivery["claimed_at"]
+    )
+    headers = {"Content-Type": "application/json", "User-Agent": "PipedAI-Webhooks/1", **signed}
+    return post(delivery["url"], headers=headers, body=body)
+
+
+def record_answer(delivery: Row, answer: Answer | None, *, now: datetime | None = None) -> None:
+    """Writes down what came of a claimed delivery, and when it is due again, if it is.
+
+    Changes nothing when another sender has claimed it meanwhile.
+    """
+    if answer is None:
+        execute(
+            _POSTPONE,
+            {
+                "id": delivery["id"],
+                "claim": delivery["claim"],
+                "seconds": SECRET_RETRY_SECONDS,
+                "now": now,
+            },
+        )
+        return
+    now = now or database_now()
+    status, due = verdict(answer, attempts=delivery["attempt_count"] + 1, now=now)
+    with transaction.atomic():
+        recorded = fetch_one(
+            _RECORD,
+            {
+                "id": delivery["id"],
+                "claim": delivery["claim"],
+                "status": status.value,
+                "next_attempt_at": due,
+                "delivered_at": now if status == Delivery.Status.DELIVERED else None,
+            },
+        )
+        if recorded is None:
+            log.warning("webhook.overtaken", delivery_id=str(delivery["id"]))
+            return
+        _keep_attempt(delivery, recorded["attempt_count"], answer)
+        if status in _ACTIONS:
+            emit(_event(delivery, recorded["attempt_count"], answer, _ACTIONS[status]))
+    log.info(
+        "webhook.sent",
+        delivery_id=str(delivery["id"]),
+        host=delivery["host"],
+        status=status.value,
+        status_code=answer.status_code,
+        error=answer.error,
+        duration_ms=answer.duration_ms,
+    )
+
+
+def verdict(
+    answer: Answer, *, attempts: int, now: datetime
+) -> tuple[Delivery.Status, datetime | None]:
+    """What a delivery is after its `attempts`-th answer; and when it is to be sent again, if it is."""
+    code = answer.status_code
+    if answer.error is None and code is not None:
+        if 200 <= code < 300:
+            return Delivery.Status.DELIVERED, None
+        if code != 429 and code < 500:
+            return Delivery.Status.DEAD, None
+    if attempts > len(BACKOFF_SECONDS):
+        return Delivery.Status.DEAD, None
+    jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, hides nothing
+    due = now + timedelta(seconds=BACKOFF_SECONDS[attempts - 1] * jitter)
+    asked = _asked_for(answer.retry_after, now)
+    return Delivery.Status.PENDING, max(due, asked) if asked else due
+
+
+def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
+    """The time that a Retry-After names, in seconds or as a date (RFC 9110 §10.2.3), no later than in 24 hours."""
+    text = (retry_after or "").strip()
+    latest = now + MAX_RETRY_AFTER
+    if text.isascii() and text.isdigit():
+        seconds = int(text[:9])  # what is longer is over 24 h anyway
+        return min(now + timedelta(seconds=seconds), latest)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(date.replace(tzinfo=date.tzinfo or UTC), latest)
+
+
+def _secret(delivery: Row) -> str | None:
+    if delivery["webhook_secret"] is None:
+        return None
+    key = WrappedKey(delivery["key_id"], bytes(delivery["key_wrapped"]), delivery["master_key_id"])
+    box = bytes(delivery["webhook_secret"])
+    return secrets.open_webhook_secret(delivery["environment_id"], delivery["trigger_id"], box, key)
+
+
+def _keep_attempt(delivery: Row, n: int, answer: Answer) -> None:
+    DeliveryAttempt.objects.create(
+        environment_id=delivery["environment_id"],
+        delivery_id=delivery["id"],
+        n=n,
+        at=delivery["claimed_at"],
+        status_code=answer.status_code,
+        duration_ms=answer.duration_ms,
+        error=answer.error,
+        response_body=_as_text(answer.body),
+    )
+
+
+def _as_text(body: bytes | None) -> str | None:
+    """A body as a text column can hold it."""
+    if body is None:
+        return None
+    return body[:KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")
+
+
+# Once a delivery is settled, and not for each attempt.
+_ACTIONS = {
+    Delivery.Status.DELIVERED: "webhook.delivered",
+    Delivery.Status.DEAD: "webhook.failed",
+}
+
+
+def _event(delivery: Row, attempts: int, answer: Answer, action: str) -> Event:
+    metadata: dict[str, Any] = {
+        "triggerId": str(delivery["trigger_id"]),
+        "runId": delivery["run_id"] and str(delivery["run_id"]),
+        "host": delivery["host"],
+        "attempts": attempts,
+        "statusCode": answer.status_code,
+        "error": answer.error,
+    }
+    return Event(action, SYSTEM, delivery["environment_id"], "delivery", delivery["id"], metadata)

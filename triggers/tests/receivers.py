@@ -1,0 +1,76 @@
+"""Receivers of webhooks on real sockets: they answer as told and keep what they got."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Received:
+    """One request as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Receiver:
+    """Answers each request with the next of `answers`, and with 204 when they are used up.
+
+    While `gate` is clear it keeps requests waiting.
+    """
+
+    answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    port: int = 0
+
+    def url(self, path: str = "/hook?key=1", *, host: str = "127.0.0.1") -> str:
+        """Where it listens."""
+        return f"http://{host}:{self.port}{path}"
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        """The answer to the next request that has none yet."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.answers.append((status, named, body))
+
+
+@contextlib.contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver on a free port of the loopback."""
+    receiver = Receiver()
+    receiver.gate.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.received.append(Received(self.path, dict(self.headers.items()), body))
+            receiver.arrived.release()
+            receiver.gate.wait(30)
+            status, headers, answer = (
+                receiver.answers.pop(0) if receiver.answers else (204, {}, b"")
+            )
+            with contextlib.suppress(OSError):
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        receiver.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            receiver.gate.set()
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,39 @@
+"""Deliveries of webhooks and their attempts as they go out."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from triggers.models import Delivery, DeliveryAttempt
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    """One attempt. `context["shows_bodies"]` says whether the caller may read what the receiver answered."""
+
+    at = serializers.DateTimeField()
+    statusCode = serializers.IntegerField(source="status_code")
+    durationMs = serializers.IntegerField(source="duration_ms")
+    error = serializers.CharField()
+    responseBody = serializers.SerializerMethodField()
+
+    def get_responseBody(self, attempt: DeliveryAttempt) -> str | None:  # noqa: N802
+        """The first KiB, for admins."""
+        return attempt.response_body if self.context["shows_bodies"] else None
+
+
+class DeliverySerializer(serializers.Serializer[Any]):
+    """A delivery with its attempts, the first one first."""
+
+    id = serializers.UUIDField()
+    runId = serializers.UUIDField(source="run_id")
+    triggerId = serializers.UUIDField(source="trigger_id")
+    status = serializers.CharField()
+    nextAttemptAt = serializers.DateTimeField(source="next_attempt_at")
+    createdAt = serializers.DateTimeField(source="created_at")
+    deliveredAt = serializers.DateTimeField(source="delivered_at")
+    attempts = serializers.SerializerMethodField()
+
+    def get_attempts(self, delivery: Delivery) -> Any:
+        """In the order in which they were made; prefetched."""
+        attempts = sorted(delivery.attempts.all(), key=lambda attempt: attempt.n)
+        return AttemptSerializer(attempts, many=True, context=self.context).data
