@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from django.db import IntegrityError, OperationalError
+from django.db import IntegrityError, OperationalError, connection
 from structlog.testing import capture_logs
 
 from pipedai import loop
@@ -84,7 +84,7 @@ def test_an_outage_of_the_database_is_two_lines(monkeypatch: pytest.MonkeyPatch)
     stop = threading.Event()
     answers = iter([False] * 20 + [True])
     monkeypatch.setattr(loop, "_answers", lambda: next(answers))
-    monkeypatch.setattr(loop.connection, "close", lambda: None)
+    monkeypatch.setattr(connection, "close", lambda: None)
     first = Script(threading.Event(), OperationalError("gone"), *[0] * 1000)
     with capture_logs() as logged:
         run_jobs([Job("first", 0.001, first), Job("second", 0.001, Script(stop, 0, 0))], stop)
@@ -102,7 +102,7 @@ def test_a_loop_that_waits_for_the_database_stops_when_asked(
         return False
 
     monkeypatch.setattr(loop, "_answers", never)
-    monkeypatch.setattr(loop.connection, "close", lambda: None)
+    monkeypatch.setattr(connection, "close", lambda: None)
     run_jobs([Job("job", 0.001, Script(threading.Event(), OperationalError("gone"), 0))], stop)
 
 

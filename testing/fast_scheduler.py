@@ -1,0 +1,32 @@
+"""A scheduler process whose clock runs fast, so that minutes pass in seconds; to be killed at any instant.
+
+    python -m testing.fast_scheduler BEGAN FIRST LAST SPEED
+
+`BEGAN` is when (a Unix time) its clock showed `FIRST`; it stops at `LAST`, where it stays.
+"""
+
+import sys
+import time
+from datetime import datetime, timedelta
+
+import django
+
+
+def main(began: float, first: datetime, last: datetime, speed: float) -> None:
+    """Fires what is due, until killed."""
+    from triggers.scheduling import fire_due_ticks
+
+    while True:
+        now = min(first + timedelta(seconds=(time.time() - began) * speed), last)
+        if not fire_due_ticks(now=now, limit=100):
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    django.setup()
+    main(
+        float(sys.argv[1]),
+        datetime.fromisoformat(sys.argv[2]),
+        datetime.fromisoformat(sys.argv[3]),
+        float(sys.argv[4]),
+    )

@@ -1,0 +1,36 @@
+"""Makes thousands of triggers at once, as copies of one; for what is about many of them."""
+
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai.sql import execute
+from testing.cast import Cast
+from triggers.models import Trigger
+
+_OWN = {"id", "revision_id", "schedule"}
+_SAME = [field.column for field in Trigger._meta.local_fields if field.column not in _OWN]
+
+# Two foreign keys point at each other, so both are checked when the transaction ends.
+_COPY = f"""
+WITH copy AS MATERIALIZED (
+    SELECT gen_random_uuid() AS id, gen_random_uuid() AS revision_id,
+        coalesce(%(schedule)s, (n %% 60) || ' * * * *') AS schedule
+    FROM generate_series(1, %(count)s) n),
+revision AS (
+    INSERT INTO trigger_revision (id, environment_id, trigger_id, prompt, model)
+    SELECT copy.revision_id, r.environment_id, copy.id, r.prompt, r.model
+    FROM copy, trigger_revision r WHERE r.trigger_id = %(id)s)
+INSERT INTO trigger (id, revision_id, schedule, {", ".join(_SAME)})
+SELECT copy.id, copy.revision_id, copy.schedule, {", ".join(f"t.{column}" for column in _SAME)}
+FROM copy, trigger t WHERE t.id = %(id)s
+"""  # noqa: S608 - of the model's columns
+
+
+def add_triggers(cast: Cast, count: int, *, schedule: str | None = None) -> None:
+    """So many triggers of the cast's worker, without audit rows. Without a schedule each is hourly,
+    one sixtieth of them at each minute. Their first `next_run_at` is the caller's to set."""
+    original: UUID = cast.add_trigger(schedule=schedule or "0 * * * *")
+    with transaction.atomic():
+        execute(_COPY, {"id": original, "count": count, "schedule": schedule})
+        Trigger.objects.filter(id=original).update(schedule=None, next_run_at=None)

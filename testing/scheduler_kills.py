@@ -1,0 +1,155 @@
+"""Kills schedulers at random while triggers come due, and counts what became of every tick (SPEC §7).
+
+    python -m testing.scheduler_kills TRIGGERS SECONDS
+
+does so in the database of the environment's DATABASE_URL or PIPEDAI_DATA_DIR, and prints the figures as JSON.
+"""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import django
+
+from pipedai.env import BASE_DIR
+
+SCHEDULERS = 3
+# A minute of the schedulers' clock lasts so long.
+MINUTE_SECONDS = 3.0
+MINUTE = timedelta(minutes=1)
+FIRST = datetime(2030, 5, 4, 12, tzinfo=UTC)
+_CATCH_UP_SECONDS = 120.0
+
+
+@dataclass
+class Kills:
+    """What was done, and what was found wrong: in words, each with how often."""
+
+    triggers: int
+    minutes: int
+    kills: int = 0
+    ticks: int = 0
+    fired: int = 0
+    missed: int = 0
+    runs: int = 0
+    seconds: float = 0.0
+    wrong: Counter[str] = field(default_factory=Counter)
+
+
+def kill_schedulers(
+    cast: Any, *, triggers: int, seconds: float, environment: Mapping[str, str]
+) -> Kills:
+    """Lets minutely triggers of the cast's come due for so long, while three schedulers with this
+    environment run and one is killed every second or so; then has what is due fired, and looks.
+    """
+    from testing.many_triggers import add_triggers
+    from triggers.models import Trigger
+
+    found = Kills(triggers, minutes=int(seconds / MINUTE_SECONDS))
+    last = FIRST + (found.minutes - 1) * MINUTE
+    add_triggers(cast, triggers, schedule="* * * * *")
+    scheduled = Trigger.objects.filter(next_run_at__isnull=False)
+    scheduled.update(next_run_at=FIRST)
+    began = time.time()
+    arguments = [str(began), FIRST.isoformat(), last.isoformat(), str(60 / MINUTE_SECONDS)]
+    with _schedulers(arguments, environment) as processes:
+        while time.time() < began + seconds:
+            time.sleep(random.uniform(0.5, 2.5))  # noqa: S311
+            number = random.randrange(SCHEDULERS)  # noqa: S311
+            processes[number].kill()
+            processes[number].wait()
+            processes[number] = _start(arguments, environment)
+            found.kills += 1
+        deadline = time.monotonic() + _CATCH_UP_SECONDS
+        while scheduled.filter(next_run_at__lte=last).exists():
+            if time.monotonic() > deadline:
+                found.wrong["triggers still due"] = scheduled.filter(next_run_at__lte=last).count()
+                break
+            time.sleep(0.1)
+    found.seconds = round(time.time() - began, 1)
+    _look(found)
+    return found
+
+
+def _look(found: Kills) -> None:
+    """Compares what was decided with what came due."""
+    from triggers.models import Run, Tick, Trigger
+
+    expected = [FIRST + n * MINUTE for n in range(found.minutes)]
+    decided: dict[Any, list[datetime]] = {
+        trigger_id: []
+        for trigger_id in Trigger.objects.filter(next_run_at__isnull=False).values_list(
+            "id", flat=True
+        )
+    }
+    runs = {
+        run_id: (trigger_id, at)
+        for run_id, trigger_id, at in Run.objects.values_list("id", "trigger_id", "scheduled_for")
+    }
+    found.runs = len(runs)
+    for trigger_id, at, until, count, run_id in Tick.objects.values_list(
+        "trigger_id", "tick_at", "last_tick_at", "missed_count", "run_id"
+    ):
+        covered = [at + n * MINUTE for n in range((until - at) // MINUTE + 1)]
+        decided[trigger_id] += covered
+        found.fired += run_id is not None
+        found.missed += count
+        if run_id is None:
+            found.wrong["a gap's count is not that of its ticks"] += count != len(covered)
+        else:
+            found.wrong["a fired tick without its own run"] += runs.pop(run_id, None) != (
+                trigger_id,
+                at,
+            )
+    found.ticks = sum(map(len, decided.values()))
+    found.wrong["runs without a tick"] += len(runs)
+    for ticks in decided.values():
+        found.wrong["ticks without a decision"] += len(set(expected) - set(ticks))
+        found.wrong["ticks decided more than once"] += len(ticks) - len(set(ticks))
+        found.wrong["ticks that were not due"] += len(set(ticks) - set(expected))
+    found.wrong = +found.wrong
+
+
+@contextlib.contextmanager
+def _schedulers(
+    arguments: list[str], environment: Mapping[str, str]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    processes = [_start(arguments, environment) for _ in range(SCHEDULERS)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _start(arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "testing.fast_scheduler", *arguments],
+        cwd=BASE_DIR,
+        env={**environment, "DJANGO_SETTINGS_MODULE": "pipedai.settings"},
+        stdout=sys.stderr,
+    )
+
+
+def main(triggers: int, seconds: float) -> None:
+    """In the database of this environment."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
+    django.setup()
+    from testing.cast import make_cast
+
+    found = kill_schedulers(make_cast(), triggers=triggers, seconds=seconds, environment=os.environ)
+    print(json.dumps(asdict(found)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))

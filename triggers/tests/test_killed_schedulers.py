@@ -1,0 +1,21 @@
+"""Schedulers that are killed at random double no tick and lose none (SPEC §7)."""
+
+import os
+
+import pytest
+
+from testing.cast import Cast
+from testing.scheduler_kills import kill_schedulers
+from testing.serving import url_of
+
+
+@pytest.mark.slow
+def test_every_tick_is_decided_once_and_every_fired_one_has_one_run(
+    own_database: str, committed_cast: Cast
+) -> None:
+    environment = {**os.environ, "DATABASE_URL": url_of(own_database)}
+    found = kill_schedulers(committed_cast, triggers=2000, seconds=18, environment=environment)
+    assert found.wrong == {}
+    assert found.ticks == found.triggers * found.minutes == 12_000
+    assert found.runs == found.fired > 0
+    assert found.kills > 5
