@@ -1,0 +1,107 @@
+"""The README's tour, followed block by block against a served API, as a newcomer would paste it."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from pipedai.env import BASE_DIR
+
+pytestmark = pytest.mark.slow
+
+# What each section's last lines say when all went well, besides that nothing failed.
+PROMISES = {
+    "People: an account, a workspace, an environment": [r'"role": "owner"'],
+    "Keys: one for your scripts, one for one worker": [r'"prefix": "pwk"', r'"prefix": "wrk"'],
+    "A worker": [r'"hostname": "build-1"'],
+    "A trigger, and a run of it": [
+        r'"hasMcpHeaders": true',
+        r"HTTP/1.1 200 OK",
+        r"idempotent-replayed: true",
+        r"SUMMARISE WHAT HAPPENED OVERNIGHT\.",
+        r'"status": "succeeded"',
+    ],
+    "The worker's protocol, by hand": [
+        r'"prompt": "Summarise what happened overnight\."',
+        r'"Authorization": "Bearer a-secret-of-yours"',
+        r"^claimed$",
+        r"^running$",
+        r'"cancelRequested": false',
+    ],
+    "Canceling": [
+        r"^True$",
+        r"^canceled$",
+        r'"shortMessage": "Stopped as asked\."',
+        r"HTTP/1.1 204 No Content",
+    ],
+}
+
+
+def sections() -> dict[str, str]:
+    """The tour's shell commands, by heading; those before the first belong to ''."""
+    readme = (BASE_DIR / "README.md").read_text()
+    found = re.search(r"^## A tour with curl\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    heading, *rest = re.split(r"^### (.*)\n", found[1], flags=re.MULTILINE)
+    parts = {"": heading} | dict(zip(rest[::2], rest[1::2], strict=True))
+    return {
+        name: "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+        for name, text in parts.items()
+    }
+
+
+def test_the_tour_has_the_sections_that_are_tested():
+    assert list(sections()) == ["", *PROMISES]
+
+
+def test_the_tour_works_command_by_command(server, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    tour = sections()
+    tour[""] = replaced(tour[""], "SERVER=http://localhost:8000", f"SERVER={server.url}")
+    worker = "A worker"
+    tour[worker] = replaced(tour[worker], ".venv/bin/python", sys.executable)
+    marks = {name: f"--- {number}" for number, name in enumerate(tour)}
+    script = "".join(f"echo '{marks[name]}'\n{commands}" for name, commands in tour.items())
+    # A newcomer's shell goes on after a failure; here the first one ends it.
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=BASE_DIR,
+        env={**os.environ, "TMPDIR": str(tmp_path), "BASH_ENV": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said = process.communicate(timeout=90)[0]
+    finally:
+        kill_group(process.pid)
+        process.wait()
+    assert process.returncode == 0, said
+    assert '"error":' not in said, said
+    for name, next_name in pairwise([*tour, None]):
+        begin = said.index(f"{marks[name]}\n")
+        end = said.index(f"{marks[next_name]}\n") if next_name else len(said)
+        for promise in PROMISES.get(name, []):
+            assert re.search(promise, said[begin:end], re.MULTILINE), (promise, said[begin:end])
+    assert not list(tmp_path.glob("tmp.*"))  # it cleans up behind itself
+
+
+def kill_group(pid: int) -> None:
+    """The shell, and a worker that it may have left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """With `old`, which must be there, replaced."""
+    assert old in text
+    return text.replace(old, new)
