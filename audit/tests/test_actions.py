@@ -1,0 +1,252 @@
+"""One row for each mutating call, with who did what to which row, from where (SPEC §9)."""
+
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+from audit.tests.calls import CHANGING, Call, entries_since, entry_ids
+from pipedai.api.request_id import current_request_id
+from testing.cast import browser
+from testing.routes import ROUTES, set_stage
+from testing.urls import api_routes
+
+ADDRESS, REQUEST_ID = "198.51.100.7", "audited-request"
+
+
+@dataclass
+class Row:
+    """What a call is to leave behind. `target` is the name of an id, or where the answer has it."""
+
+    action: str
+    target_type: str
+    target: str
+    metadata: dict[str, Any]
+
+
+def _moved(status):
+    return {"triggerId": ANY, "status": status}
+
+
+def _ended(status):
+    return {**_moved(status), "faultClass": "none"}
+
+
+# Every route that changes something; None for one that only tells that somebody is alive.
+ROWS: dict[str, Row | None] = {
+    "POST auth/register": Row("user.registered", "user", "user.id", {}),
+    "POST auth/login": Row("user.logged-in", "user", "owner", {}),
+    "POST auth/logout": Row("user.logged-out", "user", "owner", {}),
+    "POST auth/change-password": Row("user.password-changed", "user", "owner", {}),
+    "POST workspaces": Row("workspace.created", "workspace", "id", {"name": "New"}),
+    "POST workspaces/:workspace/environments": Row(
+        "environment.created", "environment", "id", {"name": "New"}
+    ),
+    "PATCH environments/:environment": Row(
+        "environment.updated", "environment", "environment_id", {"name": ["production", "New"]}
+    ),
+    "DELETE environments/:environment": Row(
+        "environment.deleted", "environment", "strange_environment", {}
+    ),
+    "POST environments/:environment/members": Row(
+        "member.added", "user", "userId", {"role": "viewer"}
+    ),
+    "PATCH environments/:environment/members/:user": Row(
+        "member.role-changed", "user", "user_id", {"role": ["viewer", "operator"]}
+    ),
+    "DELETE environments/:environment/members/:user": Row(
+        "member.removed", "user", "user_id", {"role": ["viewer", None], "keysLivingOn": []}
+    ),
+    "POST environments/:environment/api-keys": Row(
+        "api-key.created",
+        "api-key",
+        "id",
+        {"name": "New", "prefix": "pwk", "role": "operator", "lastFour": ANY},
+    ),
+    "DELETE environments/:environment/api-keys/:key": Row(
+        "api-key.revoked", "api-key", "key_id", {}
+    ),
+    "POST environments/:environment/triggers": Row(
+        "trigger.created", "trigger", "id", {"name": "New"}
+    ),
+    "PATCH triggers/:trigger": Row(
+        "trigger.updated", "trigger", "trigger_id", {"name": ["Nightly report", "New"]}
+    ),
+    "DELETE triggers/:trigger": Row(
+        "trigger.deleted", "trigger", "idle_trigger", {"name": "Nightly report"}
+    ),
+    "POST triggers/:trigger/rotate-mcp-token": Row(
+        "mcp-token.rotated", "trigger", "trigger_id", {}
+    ),
+    "POST triggers/:trigger/run": Row(
+        "run.created", "run", "id", {**_moved("queued"), "source": "manual"}
+    ),
+    "POST runs/:run/cancel": Row("run.canceled", "run", "queued", _ended("canceled")),
+    "POST workers/register": Row(
+        "worker.registered", "worker", "workerId", {"hostname": "new-host", "version": "1.0"}
+    ),
+    "PATCH workers/:worker": Row(
+        "worker.updated", "worker", "worker_id", {"label": ["host-1", "New"]}
+    ),
+    "DELETE workers/:worker": Row(
+        "worker.deregistered", "worker", "idle_worker", {"hostname": "host-2"}
+    ),
+    "POST workers/:worker/revoke-token": Row(
+        "worker.token-revoked", "worker", "worker_id", {}
+    ),
+    "POST workers/:worker/runs/:run/claim": Row("run.claimed", "run", "queued", _moved("claimed")),
+    "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
+    "POST workers/:worker/runs/:run/heartbeat": None,
+    "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),
+}  # fmt: skip
+
+# What rows of these have for an environment; all others have the cast's.
+ENVIRONMENTS = {
+    "user": lambda row: None,
+    "workspace": lambda row: None,
+    "environment": lambda row: row.target_id,
+}
+
+
+def test_the_table_knows_every_route_that_changes_something():
+    assert set(ROWS) == set(CHANGING)
+    read = api_routes() - {route.key for route in CHANGING.values()}
+    assert {method for method, route in read if not route.endswith("schedule-preview")} == {"GET"}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_call_leaves_one_row(cast, name):
+    expected, call = ROWS[name], Call(cast, name)
+    before, token = entry_ids(), current_request_id.set(REQUEST_ID)
+    answer = call.send(REMOTE_ADDR=ADDRESS)
+    current_request_id.reset(token)
+    assert answer.status_code < 300
+    rows = entries_since(before)
+    if expected is None:
+        assert rows == []
+        return
+    (row,) = rows
+    assert (row.action, row.target_type) == (expected.action, expected.target_type)
+    target = call.ids.get(expected.target) or found(answer, expected.target)
+    assert str(row.target_id) == str(target)
+    # Whoever registers is nobody before.
+    actor = ("user", row.target_id) if name == "POST auth/register" else call.actor
+    assert (row.actor_type, row.actor_id) == actor
+    assert (row.ip, row.request_id) == (ADDRESS, REQUEST_ID)
+    assert row.metadata == expected.metadata
+    kind = expected.action.partition(".")[0]
+    assert row.environment_id == ENVIRONMENTS.get(kind, lambda _: cast.environment.id)(row)
+
+
+def found(answer, path):
+    """What the answer has at `a.b`."""
+    body = answer.json()
+    for part in path.split("."):
+        body = body[part]
+    return body
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
+def test_a_key_is_named_as_the_actor(cast, role):
+    key = cast.key_client(role)
+    before = entry_ids()
+    answer = key.post(f"/api/v1/triggers/{cast.trigger_id}/run", {"payload": 1})
+    rows = entries_since(before)
+    if role == "viewer":
+        assert (answer.status_code, rows) == (403, [])
+        return
+    (row,) = rows
+    assert (row.actor_type, row.actor_id) == ("api_key", cast.environment.api_keys.latest("id").id)
+    assert row.metadata["source"] == "api"
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if not route.changes], ids=str)
+def test_reading_leaves_none(cast, route):
+    stage = set_stage(cast)
+    client = cast.worker_client() if route.route.endswith("/poll") else cast.client(cast.owner)
+    before = entry_ids()
+    assert route.send(client, route.url(stage), cast).status_code == 200
+    assert entries_since(before) == []
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_is_refused_leaves_none(cast, name):
+    call = Call(cast, name)
+    route, stage = call.route, call.stage
+    refused = [
+        (cast.client(cast.stranger), route.missing_url()),
+        (cast.client(cast.viewer), route.url(stage, user_id=cast.admin.id)),
+        (browser(), route.url(stage)),
+        (cast.key_client("viewer"), route.url(stage)),
+    ]
+    before = entry_ids()
+    for client, url in refused:
+        method = getattr(client, route.method.lower())
+        answer = method(url, {"unknown": 1})
+        assert answer.status_code >= 400 or name == "POST auth/logout"
+    assert [row.action for row in entries_since(before) if row.action != "user.logged-out"] == []
+
+
+class TestARepeat:
+    """It answers as the first call did, and leaves no second row."""
+
+    def test_with_an_idempotency_key(self, cast):
+        client, url = cast.key_client(), f"/api/v1/triggers/{cast.trigger_id}/run"
+        before = entry_ids()
+        statuses = [
+            client.post(url, {"payload": 1}, HTTP_IDEMPOTENCY_KEY="once").status_code
+            for _ in range(3)
+        ]
+        assert statuses == [201, 200, 200]
+        assert [row.action for row in entries_since(before)] == ["run.created"]
+
+    @pytest.mark.parametrize(
+        ("verb", "run", "body", "action"),
+        [
+            ("claim", "queued", {"claimId": "mine"}, "run.claimed"),
+            ("start", "claimed", {}, "run.started"),
+            ("complete", "running", {"status": "failed"}, "run.completed"),
+            ("heartbeat", "running", {}, None),
+        ],
+    )
+    def test_of_a_workers_call(self, cast, verb, run, body, action):
+        stage = set_stage(cast)
+        url = f"/api/v1/workers/{cast.worker.worker_id}/runs/{stage.runs[run]}/{verb}"
+        before = entry_ids()
+        statuses = [cast.worker_client().post(url, body).status_code for _ in range(3)]
+        assert statuses == [200, 200, 200]
+        assert [row.action for row in entries_since(before)] == ([action] if action else [])
+
+    def test_of_a_cancel_that_was_requested(self, cast):
+        stage = set_stage(cast)
+        url = f"/api/v1/runs/{stage.runs['running']}/cancel"
+        before = entry_ids()
+        assert [cast.client(cast.owner).post(url).status_code for _ in range(3)] == [200, 200, 200]
+        assert [row.action for row in entries_since(before)] == ["run.cancel-requested"]
+
+    @pytest.mark.parametrize(
+        ("name", "action"),
+        [
+            ("DELETE environments/:environment/api-keys/:key", "api-key.revoked"),
+            ("POST workers/:worker/revoke-token", "worker.token-revoked"),
+            ("PATCH triggers/:trigger", "trigger.updated"),
+            ("PATCH workers/:worker", "worker.updated"),
+            ("PATCH environments/:environment", "environment.updated"),
+            ("PATCH environments/:environment/members/:user", "member.role-changed"),
+            ("POST auth/logout", "user.logged-out"),
+        ],
+    )
+    def test_of_what_is_so_already(self, cast, name, action):
+        call = Call(cast, name)
+        before = entry_ids()
+        assert len({call.send().status_code for _ in range(3)}) == 1
+        assert [row.action for row in entries_since(before)] == [action]
+
+
+def test_a_poll_that_hands_runs_out_leaves_none(cast):
+    set_stage(cast)
+    before = entry_ids()
+    url = f"/api/v1/workers/{cast.worker.worker_id}/poll"
+    assert len(cast.worker_client().get(url).json()["runs"]) == 1
+    assert entries_since(before) == []

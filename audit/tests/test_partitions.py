@@ -1,0 +1,109 @@
+"""The audit log's partitions: one for each month, made ahead of time, and one for all else."""
+
+from datetime import UTC, datetime
+
+import pytest
+from django.db import connection
+
+from audit.models import AuditEntry
+from audit.partitions import MONTHS_AHEAD, add_partitions
+from pipedai.ids import new_id
+
+pytestmark = pytest.mark.django_db
+
+
+def query(statement, *params):
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        return cursor.fetchall()
+
+
+def write(moment):
+    entry = AuditEntry(
+        action="run.created",
+        actor_type="system",
+        target_type="run",
+        target_id=new_id(),
+        created_at=moment,
+    )
+    AuditEntry.objects.bulk_create([entry])
+    return partition_of(entry)
+
+
+def partition_of(entry):
+    ((name,),) = query("SELECT tableoid::regclass::text FROM audit_entry WHERE id = %s", entry.id)
+    return name
+
+
+def expected_names():
+    rows = query(
+        "SELECT to_char((now() AT TIME ZONE 'UTC') + n * interval '1 month', 'YYYY_MM')"
+        " FROM generate_series(0, %s) n",
+        MONTHS_AHEAD,
+    )
+    return {f"audit_entry_{month}" for (month,) in rows}
+
+
+def names():
+    return {
+        name
+        for (name,) in query(
+            "SELECT inhrelid::regclass::text FROM pg_inherits"
+            " WHERE inhparent = 'audit_entry'::regclass"
+        )
+    }
+
+
+def test_those_of_this_and_the_coming_months_are_made():
+    add_partitions()
+    assert expected_names() <= names()
+
+
+def test_what_is_made_is_not_made_again():
+    add_partitions()
+    before = names()
+    assert add_partitions() == 0
+    assert names() == before
+
+
+def test_what_is_missing_is_made_and_counted():
+    add_partitions()
+    last = max(expected_names())
+    query_none(f"DROP TABLE {last}")
+    assert add_partitions() == 1
+    assert last in names()
+
+
+def test_a_row_lies_in_the_partition_of_its_month():
+    add_partitions()
+    name = min(expected_names())
+    year, month = name.rpartition("entry_")[2].split("_")
+    assert write(datetime(int(year), int(month), 1, tzinfo=UTC)) == name
+    assert write(datetime(int(year), int(month), 28, 23, 59, 59, 999999, UTC)) == name
+
+
+def test_months_begin_at_midnight_in_utc():
+    query("SELECT audit_add_partition('2031-03-31')")
+    query("SELECT audit_add_partition('2031-04-01')")
+    assert write(datetime(2031, 3, 31, 23, 59, 59, 999999, UTC)) == "audit_entry_2031_03"
+    assert write(datetime(2031, 4, 1, tzinfo=UTC)) == "audit_entry_2031_04"
+
+
+def test_a_row_of_a_month_without_one_is_kept_all_the_same():
+    assert write(datetime(2040, 1, 1, tzinfo=UTC)) == "audit_entry_default"
+    assert AuditEntry.objects.filter(created_at__year=2040).count() == 1
+
+
+def test_a_month_that_has_gone_to_the_default_stays_there():
+    add_partitions()
+    last = max(expected_names())
+    year, month = last.rpartition("entry_")[2].split("_")
+    query_none(f"DROP TABLE {last}")
+    assert write(datetime(int(year), int(month), 15, tzinfo=UTC)) == "audit_entry_default"
+    assert add_partitions() == 0
+    assert last not in names()
+
+
+def query_none(statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)

@@ -1,0 +1,71 @@
+"""An action and its audit row stand or fall together (SPEC §9)."""
+
+import pytest
+from django.db import connection
+
+from audit.tests.calls import CHANGING, Call
+from pipedai.events import happened
+from testing.tables import contents
+
+# A heartbeat tells of nothing.
+TELLING = [name for name in CHANGING if not name.endswith("/heartbeat")]
+
+
+@pytest.fixture
+def failing_receiver():
+    """Somebody else who listens, after the audit log has written its row."""
+
+    def fail(**_):
+        raise RuntimeError("no")
+
+    happened.connect(fail)
+    yield
+    happened.disconnect(fail)
+
+
+@pytest.fixture
+def failing_table(db):
+    """The database refuses the row."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION refuse_row() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'no room'; END $$;"
+            "CREATE TRIGGER refuse_row BEFORE INSERT ON audit_entry"
+            " FOR EACH ROW EXECUTE FUNCTION refuse_row()"
+        )
+
+
+def state():
+    """All there is, but for the counters of throttles, which count failures too."""
+    return {name: rows for name, rows in contents().items() if name != "throttle"}
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_what_cannot_be_told_does_not_happen(cast, name, request):
+    call = Call(cast, name)
+    call.client.raise_request_exception = False
+    request.getfixturevalue("failing_receiver")
+    before = state()
+    answer = call.send()
+    assert answer.status_code == 500
+    assert not answer.cookies
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["POST triggers/:trigger/run", "POST workers/:worker/runs/:run/complete"]
+)
+def test_nor_does_what_cannot_be_written_down(cast, name, request):
+    call = Call(cast, name)
+    call.client.raise_request_exception = False
+    request.getfixturevalue("failing_table")
+    before = state()
+    assert call.send().status_code == 500
+    assert state() == before
+
+
+def test_the_same_calls_do_change_something(cast):
+    call = Call(cast, "POST triggers/:trigger/run")
+    before = state()
+    assert call.send().status_code == 201
+    assert state() != before
