@@ -1,0 +1,379 @@
+"""Races on real connections: about the last owner, a parent that goes, the ceilings, and keys."""
+
+from functools import partial
+
+import pytest
+
+from accounts.factories import PASSWORD, UserFactory
+from accounts.models import Session, User
+from accounts.services import change_password, log_in
+from accounts.session_tokens import verify
+from audit.models import AuditEntry
+from pipedai.api.errors import ApiError
+from pipedai.api.principal import UserPrincipal
+from testing.cast import TEST_ACTOR, register, session_cookie
+from testing.racing import at_once
+from testing.runs import Runs
+from triggers.factories import trigger_values
+from triggers.models import Run, Trigger
+from triggers.services import create_trigger, delete_trigger, update_trigger
+from workers.models import Worker
+from workers.services import deregister_worker
+from workspaces.access import Access
+from workspaces.members import add_member, change_role, remove_member
+from workspaces.models import ApiKey, Environment, Membership
+from workspaces.roles import Role
+from workspaces.services import (
+    create_environment,
+    delete_environment,
+    mint_api_key,
+    rename_environment,
+)
+
+ROUNDS = range(4)
+
+
+@pytest.fixture
+def cast(committed_cast):
+    return committed_cast
+
+
+@pytest.fixture
+def owner(cast):
+    """What an owner of the environment may do."""
+    return Access(cast.environment.id, Role.OWNER)
+
+
+def went(answers):
+    """Which calls went through."""
+    return [not isinstance(answer, ApiError) for answer in answers]
+
+
+def statuses(answers):
+    return sorted(a.status_code if isinstance(a, ApiError) else 200 for a in answers)
+
+
+def count(action):
+    return AuditEntry.objects.filter(action=action).count()
+
+
+# --- The last owner
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize("ways", ["removed twice", "demoted twice", "removed and demoted"])
+def test_of_two_owners_who_go_at_once_one_stays(cast, owner, ways, round_):
+    Membership.objects.filter(user=cast.admin).update(role="owner")
+
+    def leave(user):
+        return partial(remove_member, access=owner, user_id=user.id, is_self=True, actor=TEST_ACTOR)
+
+    def step_down(user):
+        return partial(
+            change_role, access=owner, user_id=user.id, role=Role.VIEWER, actor=TEST_ACTOR
+        )
+
+    first, second = {
+        "removed twice": (leave, leave),
+        "demoted twice": (step_down, step_down),
+        "removed and demoted": (leave, step_down),
+    }[ways]
+    answers = at_once(first(cast.owner), second(cast.admin))
+    assert statuses(answers) == [200, 409]
+    owners = Membership.objects.filter(environment=cast.environment, role="owner")
+    assert owners.count() == 1
+    assert count("member.removed") + count("member.role-changed") == 1
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_somebody_added_twice_at_once_is_a_member_once(cast, owner, round_):
+    add = partial(
+        add_member, access=owner, role=Role.VIEWER, user_id=cast.stranger.id, actor=TEST_ACTOR
+    )
+    assert statuses(at_once(*[add] * 4)) == [200, 409, 409, 409]
+    assert count("member.added") == 1
+
+
+# --- A parent that goes
+
+
+def _trigger(cast):
+    values = trigger_values()
+    return partial(
+        create_trigger, environment_id=cast.environment.id, actor=TEST_ACTOR, values=values
+    )
+
+
+def _worker(cast):
+    return partial(register, cast.mint("wrk"), "host-new")
+
+
+def _key(cast):
+    return partial(
+        mint_api_key,
+        environment_id=cast.environment.id,
+        name="k",
+        kind="pwk",
+        user_id=cast.owner.id,
+        actor=TEST_ACTOR,
+    )
+
+
+def _member(cast):
+    access = Access(cast.environment.id, Role.OWNER)
+    return partial(
+        add_member, access=access, role=Role.VIEWER, user_id=cast.stranger.id, actor=TEST_ACTOR
+    )
+
+
+def _name(cast):
+    environment = cast.environment.id
+    return partial(rename_environment, environment_id=environment, name="staging", actor=TEST_ACTOR)
+
+
+@pytest.fixture
+def emptied(cast):
+    Trigger.objects.update(deleted_at="2026-01-01T00:00:00Z", next_run_at=None)
+    Worker.objects.update(deleted_at="2026-01-01T00:00:00Z", token_digest=None)
+    return cast
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize("child", [_trigger, _worker, _key, _member, _name])
+def test_nothing_is_made_under_an_environment_that_is_being_deleted(emptied, child, round_):
+    create = child(emptied)
+    delete = partial(delete_environment, environment_id=emptied.environment.id, actor=TEST_ACTOR)
+    made, deleted = went(at_once(create, delete))
+    environment = Environment.objects.get(id=emptied.environment.id)
+    assert deleted is (environment.deleted_at is not None)
+    if child in (_trigger, _worker):
+        assert made is not deleted
+    else:
+        assert deleted  # these do not hold it: either came first
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_of_two_deletions_of_an_environment_one_happens(emptied, round_):
+    delete = partial(delete_environment, environment_id=emptied.environment.id, actor=TEST_ACTOR)
+    assert statuses(at_once(delete, delete)) == [200, 404]
+    assert count("environment.deleted") == 1
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_a_trigger_that_gets_a_worker_that_goes_has_none_or_keeps_it(cast, round_):
+    other = cast.register("host-2")
+    worker = Worker.objects.get(id=other.worker_id)
+    assigned, gone = went(
+        at_once(
+            partial(
+                update_trigger,
+                trigger_id=cast.trigger_id,
+                values={"worker_id": other.worker_id},
+                actor=TEST_ACTOR,
+            ),
+            partial(deregister_worker, worker=worker, reassign_to=None, actor=TEST_ACTOR),
+        )
+    )
+    assert assigned is not gone
+    trigger = Trigger.objects.get()
+    assert trigger.worker_id == (other.worker_id if assigned else cast.worker.worker_id)
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_of_a_run_and_the_deletion_of_its_trigger_one_happens(cast, round_):
+    runs = Runs(cast, cast.trigger_id)
+    queued, deleted = went(
+        at_once(runs.queue, partial(delete_trigger, trigger_id=cast.trigger_id, actor=TEST_ACTOR))
+    )
+    assert queued is not deleted
+    assert Run.objects.count() == queued
+
+
+# --- Changes of one thing
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_two_changes_of_different_fields_are_both_there(cast, round_):
+    change = partial(update_trigger, trigger_id=cast.trigger_id, actor=TEST_ACTOR)
+    at_once(
+        partial(change, values={"name": "Renamed"}),
+        partial(change, values={"prompt": "Do more."}),
+        partial(change, values={"max_retries": 7}),
+    )
+    trigger = Trigger.objects.get()
+    assert (trigger.name, trigger.revision.prompt, trigger.max_retries) == (
+        "Renamed",
+        "Do more.",
+        7,
+    )
+    assert count("trigger.updated") == 3
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_the_same_change_twice_at_once_is_told_once(cast, round_):
+    change = partial(
+        update_trigger, trigger_id=cast.trigger_id, values={"name": "x"}, actor=TEST_ACTOR
+    )
+    assert went(at_once(change, change, change)) == [True] * 3
+    assert count("trigger.updated") == 1
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_a_claim_and_a_reassignment_leave_the_run_with_one_worker(cast, round_):
+    runs = Runs(cast, cast.trigger_id)
+    run_id, heir = runs.queue(), cast.register("heir")
+    worker = Worker.objects.get(id=cast.worker.worker_id)
+    claimed, reassigned = went(
+        at_once(
+            partial(runs.claim, run_id),
+            partial(deregister_worker, worker=worker, reassign_to=heir.worker_id, actor=TEST_ACTOR),
+        )
+    )
+    assert reassigned
+    run = runs.stored(run_id)
+    if claimed:
+        assert (run["status"], run["worker_id"]) == ("claimed", worker.id)
+    else:
+        assert (run["status"], run["worker_id"]) == ("queued", heir.worker_id)
+
+
+# --- Ceilings
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize(
+    ("ceiling", "child", "model"),
+    [
+        ("MAX_TRIGGERS_PER_ENVIRONMENT", _trigger, Trigger),
+        ("MAX_KEYS_PER_ENVIRONMENT", _key, ApiKey),
+    ],
+)
+def test_the_last_place_goes_to_one(cast, settings, ceiling, child, model, round_):
+    def there():
+        return model.objects.filter(environment=cast.environment).count()
+
+    ApiKey.objects.all().delete()
+    before = there()
+    setattr(settings, ceiling, before + 1)
+    assert statuses(at_once(*[child(cast)] * 4)) == [200, 409, 409, 409]
+    assert there() == before + 1
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_the_last_members_place_goes_to_one(cast, owner, settings, round_):
+    settings.MAX_MEMBERS_PER_ENVIRONMENT = 5
+    people = [UserFactory.create() for _ in range(3)]
+    answers = at_once(
+        *[
+            partial(add_member, access=owner, role=Role.VIEWER, user_id=user.id, actor=TEST_ACTOR)
+            for user in people
+        ]
+    )
+    assert statuses(answers) == [200, 409, 409]
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_the_last_workers_place_goes_to_one(cast, settings, round_):
+    settings.MAX_WORKERS_PER_ENVIRONMENT = 2
+    tokens = [cast.mint("wrk") for _ in range(3)]
+    answers = at_once(
+        *[partial(register, token, f"host-{n + 2}") for n, token in enumerate(tokens)]
+    )
+    assert statuses(answers) == [200, 409, 409]
+    assert ApiKey.objects.filter(consumed_at__isnull=False).count() == 2
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_the_last_environment_goes_to_one(cast, settings, round_):
+    settings.MAX_ENVIRONMENTS_PER_USER = 2
+    create = [
+        partial(
+            create_environment,
+            workspace_id=cast.workspace.id,
+            name=f"e{n}",
+            user_id=cast.owner.id,
+            actor=TEST_ACTOR,
+        )
+        for n in range(3)
+    ]
+    assert statuses(at_once(*create)) == [200, 409, 409]
+
+
+# --- Keys and people
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize("change", ["removed", "demoted"])
+def test_no_registration_key_outlives_its_minters_rights(cast, owner, change, round_):
+    mint = partial(
+        mint_api_key,
+        environment_id=cast.environment.id,
+        name="k",
+        kind="wrk",
+        user_id=cast.admin.id,
+        actor=TEST_ACTOR,
+    )
+    end = {
+        "removed": partial(remove_member, is_self=False),
+        "demoted": partial(change_role, role=Role.VIEWER),
+    }[change]
+    answers = at_once(
+        mint, partial(end, access=owner, user_id=cast.admin.id, actor=TEST_ACTOR), mint
+    )
+    assert went(answers)[1]
+    alive = ApiKey.objects.filter(created_by=cast.admin, revoked_at__isnull=True)
+    assert alive.count() == 0
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_a_registration_key_used_and_revoked_at_once_is_one_of_both(cast, owner, round_):
+    _, token = mint_api_key(
+        environment_id=cast.environment.id,
+        name="k",
+        kind="wrk",
+        user_id=cast.admin.id,
+        actor=TEST_ACTOR,
+    )
+    registered, removed = went(
+        at_once(
+            partial(register, token, "host-2"),
+            partial(
+                remove_member,
+                access=owner,
+                user_id=cast.admin.id,
+                is_self=False,
+                actor=TEST_ACTOR,
+            ),
+        )
+    )
+    key = ApiKey.objects.get(created_by=cast.admin)
+    assert removed
+    assert registered is (key.consumed_at is not None)
+    assert registered is not (key.revoked_at is not None)
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_no_session_opened_with_the_old_password_outlives_its_change(cast, round_):
+    user = User.objects.get(id=cast.owner.id)
+    claims = verify(session_cookie(user))
+    changed, logged_in = at_once(
+        partial(
+            change_password,
+            principal=UserPrincipal(user.id, claims.session_id),
+            current_password=PASSWORD,
+            new_password="another long password",
+            address=b"",
+            actor=TEST_ACTOR,
+        ),
+        partial(
+            log_in,
+            email=user.email,
+            password=PASSWORD,
+            replaces=None,
+            address=b"",
+            actor=TEST_ACTOR,
+        ),
+    )
+    assert not isinstance(changed, ApiError)
+    live = Session.objects.filter(user=user, revoked_at__isnull=True)
+    assert [session.id for session in live] == [changed.id]
