@@ -1,0 +1,283 @@
+"""POST /environments/:envId/triggers"""
+
+from typing import Any
+
+import pytest
+
+from testing.shapes import A_TIME, AN_ID, invalid
+from triggers.models import Trigger, TriggerRevision
+from workers.models import Worker
+
+REQUIRED = {"name": "Nightly", "prompt": "Report.", "mcpUrl": "https://mcp.example/v1"}
+
+
+@pytest.fixture
+def create(cast):
+    """Creates a trigger of a minimal body with changes, as the owner; the answer."""
+    url = f"/api/v1/environments/{cast.environment.id}/triggers"
+    client = cast.client(cast.owner)
+
+    def creating(*without, **changes):
+        body = {**REQUIRED, **changes}
+        return client.post(url, {name: body[name] for name in body if name not in without})
+
+    return creating
+
+
+def trigger(cast, **changes):
+    return {
+        "id": AN_ID,
+        "environmentId": str(cast.environment.id),
+        "workerId": None,
+        "name": "Nightly",
+        "description": "",
+        "prompt": "Report.",
+        "mcpUrl": "https://mcp.example/v1",
+        "hasMcpHeaders": False,
+        "model": None,
+        "schedule": None,
+        "timezone": "UTC",
+        "nextRunAt": None,
+        "enabled": True,
+        "maxRetries": 3,
+        "timeoutSeconds": 1800,
+        "overlapPolicy": "queue",
+        "webhookUrl": None,
+        "hasWebhookSecret": False,
+        "lastRun": None,
+        "createdAt": A_TIME,
+        "updatedAt": A_TIME,
+        **changes,
+    }
+
+
+def test_three_fields_are_enough(cast, create):
+    response = create()
+    assert response.status_code == 201
+    assert response.json() == trigger(cast)
+    assert cast.client(cast.viewer).get(f"/api/v1/triggers/{response.json()['id']}").json() == (
+        response.json()
+    )
+
+
+def test_everything_may_be_said(cast, create):
+    said = {
+        "workerId": str(cast.worker.worker_id),
+        "description": "What it is for.",
+        "model": "claude-opus",
+        "schedule": "30 2 * * mon-fri",
+        "timezone": "Europe/Berlin",
+        "enabled": True,
+        "maxRetries": 0,
+        "timeoutSeconds": 60,
+        "overlapPolicy": "skip",
+        "webhookUrl": "https://hooks.example/done?key=1",
+    }
+    secrets = {"mcpHeaders": {"x-api-key": "planted"}, "webhookSecret": "0123456789abcdef"}
+    response = create(**said, **secrets)
+    assert response.status_code == 201
+    assert response.json() == trigger(
+        cast, **said, nextRunAt=A_TIME, hasMcpHeaders=True, hasWebhookSecret=True
+    )
+
+
+def test_null_is_as_good_as_nothing(cast, create):
+    response = create(
+        workerId=None,
+        model=None,
+        schedule=None,
+        webhookUrl=None,
+        mcpHeaders=None,
+        webhookSecret=None,
+    )
+    assert response.status_code == 201
+    assert response.json() == trigger(cast)
+
+
+def test_no_headers_are_as_good_as_nothing(create):
+    assert create(mcpHeaders={}).json()["hasMcpHeaders"] is False
+
+
+def test_the_next_run_is_told_of_an_enabled_trigger_with_a_schedule(create):
+    assert create(schedule="* * * * *").json()["nextRunAt"] == A_TIME
+    assert create(schedule="* * * * *", enabled=False).json()["nextRunAt"] is None
+    assert create(enabled=True).json()["nextRunAt"] is None
+
+
+def test_blanks_around_words_go_but_a_prompt_is_kept_as_it_is(create):
+    body = create(name=" Nightly ", prompt=" Report.\n", schedule=" 0  9 * *\t* ").json()
+    assert body["name"] == "Nightly"
+    assert body["prompt"] == " Report.\n"
+    assert body["schedule"] == "0 9 * * *"
+
+
+def test_the_prompt_and_the_model_make_the_first_revision(create):
+    row = Trigger.objects.get(id=create(model="m").json()["id"])
+    revision = TriggerRevision.objects.get(trigger=row)
+    assert (row.revision_id, revision.prompt, revision.model) == (revision.id, "Report.", "m")
+
+
+def test_an_environment_has_only_so_many(create, settings):
+    settings.MAX_TRIGGERS_PER_ENVIRONMENT = 2  # one is the cast's
+    assert create().status_code == 201
+    response = create()
+    assert response.status_code == 409
+    assert response.json() == {"error": "The environment has 2 triggers, as many as it may."}
+
+
+def test_a_webhook_needs_https_in_production(create, settings):
+    assert create(webhookUrl="http://hooks.example/").status_code == 201
+    settings.PRODUCTION = True
+    response = create(webhookUrl="http://hooks.example/")
+    assert response.json() == invalid({"webhookUrl": ["Must be an https URL with a host."]})
+    assert create(mcpUrl="http://mcp.example/").status_code == 201
+
+
+STRING, WHOLE, TRUE_FALSE = "Must be a string.", "Must be a whole number.", "Must be true or false."
+NULL, BLANK = "This field may not be null.", "This field may not be blank."
+URL = "Must be an http or https URL with a host."
+UUID = "Must be a valid UUID."
+BASE64 = "After whsec_ it must be base64."
+
+
+def longer_than(count):
+    return f"Ensure this field has no more than {count} characters."
+
+
+BAD: dict[str, list[tuple[Any, str]]] = {
+    "name": [
+        (None, NULL), ("", BLANK), ("  ", BLANK), (5, STRING), (["x"], STRING), ({}, STRING),
+        ("x" * 201, longer_than(200)),
+    ],
+    "description": [(None, NULL), (5, STRING), ("x" * 2001, longer_than(2000))],
+    "prompt": [
+        (None, NULL), ("", BLANK), (5, STRING), (["x"], STRING),
+        ("x" * (256 * 1024 + 1), "Must not be longer than 256 KiB."),
+        ("é" * (128 * 1024 + 1), "Must not be longer than 256 KiB."),
+    ],
+    "model": [("", BLANK), (5, STRING), ("x" * 201, longer_than(200))],
+    "mcpUrl": [
+        (None, NULL), ("", BLANK), (5, STRING), ("mcp.example", URL), ("ftp://mcp.example", URL),
+        ("https://", URL), ("https://user:pass@mcp.example", "Must not hold a user name or password."),
+        ("https://mcp.example/a b", "Must not hold spaces or control characters."),
+        ("https://mcp.example:port/", "Not a URL."),
+        (f"https://mcp.example/{'x' * 2029}", longer_than(2048)),
+    ],
+    "webhookUrl": [
+        ("", BLANK), (5, STRING), ("hooks.example", URL),
+        ("https://a@hooks.example", "Must not hold a user name or password."),
+        (f"https://hooks.example/{'x' * 2027}", longer_than(2048)),
+    ],
+    "webhookSecret": [
+        ("", BLANK), (5, STRING), ("x" * 15, "Ensure this field has at least 16 characters."),
+        ("x" * 1025, longer_than(1024)), ("whsec_not base64!!", BASE64), ("whsec_abcdefghijk", BASE64),
+    ],
+    "schedule": [
+        ("", BLANK), (5, STRING), ("x" * 201, longer_than(200)),
+        ("* * * *", "Needs the 5 fields minute, hour, day of month, month, day of week; it has 4."),
+    ],
+    "timezone": [
+        (None, NULL), ("", BLANK), (5, STRING), ("x" * 65, longer_than(64)),
+        ("Mars/Olympus", "Not a time zone of the IANA database, such as Europe/Berlin."),
+        ("America", "Not a time zone of the IANA database, such as Europe/Berlin."),
+    ],
+    "workerId": [("x", UUID), ("", UUID), (True, "No such worker in this environment."), ([], UUID), (1.5, UUID)],
+    "enabled": [(None, NULL), (1, TRUE_FALSE), (0, TRUE_FALSE), ("true", TRUE_FALSE), ([], TRUE_FALSE)],
+    "maxRetries": [
+        (None, NULL), ("3", WHOLE), (1.5, WHOLE), (True, WHOLE), ([], WHOLE),
+        (-1, "Ensure this value is greater than or equal to 0."),
+        (11, "Ensure this value is less than or equal to 10."),
+    ],
+    "timeoutSeconds": [
+        (None, NULL), ("60", WHOLE), (60.5, WHOLE),
+        (9, "Ensure this value is greater than or equal to 10."),
+        (86401, "Ensure this value is less than or equal to 86400."),
+    ],
+    "overlapPolicy": [
+        (None, NULL), ("", '"" is not a valid choice.'), ("kill", '"kill" is not a valid choice.'),
+        ("Queue", '"Queue" is not a valid choice.'), (1, '"1" is not a valid choice.'),
+        (["queue"], "\"['queue']\" is not a valid choice."),
+    ],
+}  # fmt: skip
+ROWS = [(field, value, message) for field, rows in BAD.items() for value, message in rows]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    ROWS,
+    ids=[f"{field}-{n}" for field, rows in BAD.items() for n in range(len(rows))],
+)
+def test_a_bad_value_is_named(create, field, value, message):
+    response = create(**{field: value})
+    assert response.status_code == 400
+    assert response.json() == invalid({field: [message]})
+    assert Trigger.objects.count() == 1  # the cast's
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_each_of_the_three_is_required(create, name):
+    assert create(name).json() == invalid({name: ["This field is required."]})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "x" * 200),
+        ("description", "x" * 2000),
+        ("description", ""),
+        ("prompt", "x" * (256 * 1024)),
+        ("prompt", "é" * (128 * 1024)),
+        ("prompt", " "),
+        ("model", "x" * 200),
+        ("mcpUrl", f"https://mcp.example/{'x' * 2028}"),
+        ("mcpUrl", "http://127.0.0.1:9000/mcp"),
+        ("webhookUrl", f"https://hooks.example/{'x' * 2026}"),
+        ("webhookSecret", "x" * 16),
+        ("webhookSecret", "x" * 1024),
+        ("webhookSecret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("schedule", f"{','.join(['1'] * 96)} * * * *"),
+        ("timezone", "America/Argentina/ComodRivadavia"),
+        ("maxRetries", 0),
+        ("maxRetries", 10),
+        ("maxRetries", 3.0),
+        ("timeoutSeconds", 10),
+        ("timeoutSeconds", 86400),
+        ("enabled", False),
+        ("overlapPolicy", "skip"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_values_at_their_bounds_are_taken(create, field, value):
+    response = create(**{field: value})
+    assert response.status_code == 201
+    if field in response.json():
+        assert response.json()[field] == value
+
+
+def test_all_that_is_wrong_is_named_at_once(create):
+    response = create("name", maxRetries=99, enabled="yes", enbaled=True)
+    assert set(response.json()["details"]["fieldErrors"]) == {
+        "name",
+        "maxRetries",
+        "enabled",
+        "enbaled",
+    }
+
+
+class TestTheWorker:
+    def test_it_is_one_of_the_environment(self, cast, create):
+        worker_id = str(cast.worker.worker_id)
+        assert create(workerId=worker_id).json()["workerId"] == worker_id
+
+    def test_a_deregistered_one_is_missing(self, cast, create):
+        Worker.objects.update(deleted_at="2026-01-01T00:00:00Z", token_digest=None)
+        response = create(workerId=str(cast.worker.worker_id))
+        assert response.json() == invalid({"workerId": ["No such worker in this environment."]})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["id", "environmentId", "hasMcpHeaders", "nextRunAt", "lastRun", "createdAt", "mcp_url"],
+)
+def test_what_is_only_read_cannot_be_written(create, name):
+    assert create(**{name: "x"}).json() == invalid({name: ["Unknown field."]})
