@@ -9,7 +9,7 @@ from testing.cast import Cast
 from triggers.models import Trigger
 
 _OWN = {"id", "revision_id", "schedule"}
-_SAME = [field.column for field in Trigger._meta.local_fields if field.column not in _OWN]
+_SAME = [str(field.column) for field in Trigger._meta.local_fields if field.column not in _OWN]
 
 # Two foreign keys point at each other, so both are checked when the transaction ends.
 _COPY = f"""

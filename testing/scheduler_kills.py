@@ -83,6 +83,7 @@ def kill_schedulers(
 def _look(found: Kills) -> None:
     """Compares what was decided with what came due."""
     from triggers.models import Run, Tick, Trigger
+    from triggers.states import Decision
 
     expected = [FIRST + n * MINUTE for n in range(found.minutes)]
     decided: dict[Any, list[datetime]] = {
@@ -96,14 +97,14 @@ def _look(found: Kills) -> None:
         for run_id, trigger_id, at in Run.objects.values_list("id", "trigger_id", "scheduled_for")
     }
     found.runs = len(runs)
-    for trigger_id, at, until, count, run_id in Tick.objects.values_list(
-        "trigger_id", "tick_at", "last_tick_at", "missed_count", "run_id"
+    for trigger_id, at, until, count, decision, run_id in Tick.objects.values_list(
+        "trigger_id", "tick_at", "last_tick_at", "missed_count", "decision", "run_id"
     ):
         covered = [at + n * MINUTE for n in range((until - at) // MINUTE + 1)]
         decided[trigger_id] += covered
-        found.fired += run_id is not None
+        found.fired += decision == Decision.FIRED
         found.missed += count
-        if run_id is None:
+        if decision != Decision.FIRED:
             found.wrong["a gap's count is not that of its ticks"] += count != len(covered)
         else:
             found.wrong["a fired tick without its own run"] += runs.pop(run_id, None) != (

@@ -1,0 +1,183 @@
+"""PostgreSQL goes away for ten seconds while everything runs, and comes back (SPEC §7)."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.env import BASE_DIR
+from pipedai.server.tests.web_process import WebProcess, serving
+
+pytestmark = pytest.mark.slow
+
+OUTAGE_SECONDS = 10.0
+
+
+@pytest.fixture
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A database server of the test's own, which only the test starts and stops."""
+    # Not pytest's own folder: the server's user could not reach it.
+    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
+    folder.chmod(0o755)
+    postgres = EmbeddedPostgres(folder)
+    postgres.ensure_running()
+    yield postgres
+    postgres.stop()
+    shutil.rmtree(folder)
+
+
+def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    environment = {"DATABASE_URL": postgres.url(), "THROTTLES_ENABLED": "false"}
+    _migrate(environment)
+    with (
+        serving(tmp_path, "pipedai.asgi:application", **environment) as web,
+        _scheduler(tmp_path, environment) as scheduler,
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(base_url=f"http://127.0.0.1:{web.port}/api/v1", timeout=40) as http,
+    ):
+        api = _Api(http)
+        scheduler.wait_for("scheduler.started")
+        waiting = pool.submit(api.poll, 30)
+        time.sleep(1)
+        scheduler_lines, web_lines = len(scheduler.lines()), len(web.lines())
+
+        postgres.stop()
+        went = time.monotonic()
+        scheduler.wait_for("database.away")
+        assert http.get("/health", headers={"X-Request-Id": "health"}).status_code == 503
+        refused = http.get("/auth/me", headers={"X-Request-Id": "me"})
+        assert refused.status_code in {500, 503}
+        assert "error" in refused.json()
+        time.sleep(max(0.0, went + OUTAGE_SECONDS - time.monotonic()))
+        assert web.process.poll() is None
+        assert scheduler.process.poll() is None
+        assert not waiting.done()
+        postgres.ensure_running()
+
+        # What came due meanwhile.
+        with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
+            connection.execute("UPDATE trigger SET next_run_at = next_run_at - interval '1 hour'")
+        handed_out = waiting.result(timeout=30)
+        assert handed_out.status_code == 200
+        (run,) = handed_out.json()["runs"]
+        assert run["triggerId"] == api.trigger_id
+        scheduler.wait_for("database.back")
+        assert http.get("/health").status_code == 200
+
+        complaints = [x for x in scheduler.lines()[scheduler_lines:] if x["level"] != "info"]
+        assert [line["event"] for line in complaints] == ["database.away"]
+        _assert_no_storm(web, web_lines)
+        scheduler.process.send_signal(signal.SIGTERM)
+        assert scheduler.process.wait(5) == 0
+
+
+def _assert_no_storm(web: WebProcess, since: int) -> None:
+    """The listener says it once; besides, each request that failed says so, and nothing else does."""
+    complaints = [line for line in web.lines()[since:] if line["level"] != "info"]
+    said = [line for line in complaints if "not hearing" in line["event"]]
+    assert len(said) == 1
+    others = [line for line in complaints if line not in said]
+    assert {line.get("request_id") for line in others} <= {"health", "me"}, others
+    assert len(others) <= 4, others
+
+
+class _Process:
+    """A scheduler, and what it says."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.process = process
+        self._output = output
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [
+            json.loads(line)
+            for line in self._output.read_text().splitlines()
+            if line.startswith("{")
+        ]
+
+    def wait_for(self, event: str) -> None:
+        _wait(lambda: any(line["event"] == event for line in self.lines()), self._output)
+
+
+@contextmanager
+def _scheduler(folder: Path, environment: dict[str, str]) -> Iterator[_Process]:
+    output = folder / "scheduler.log"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "runscheduler"],
+            cwd=BASE_DIR,
+            env={**os.environ, **environment, "LOG_FORMAT": "json"},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield _Process(process, output)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _migrate(environment: dict[str, str]) -> None:
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "-v0"],
+        cwd=BASE_DIR,
+        env={**os.environ, **environment},
+        check=True,
+    )
+
+
+class _Api:
+    """A worker, and its hourly trigger, half an hour from now."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+        user = {"email": "owner@example.com", "password": "correct horse battery"}
+        self._post("/auth/register", user)
+        workspace = self._post("/workspaces", {"name": "Acme"})
+        environment = self._post(f"/workspaces/{workspace['id']}/environments", {"name": "prod"})
+        path = f"/environments/{environment['id']}"
+        key = self._post(f"{path}/api-keys", {"name": "machine", "prefix": "wrk"})
+        machine = {"token": key["token"], "hostname": "m", "os": "linux", "version": "1"}
+        self._worker = self._post("/workers/register", machine)
+        minute = (datetime.now(UTC).minute + 30) % 60
+        trigger = {
+            "name": "t", "prompt": "p", "mcpUrl": "https://mcp.example.com/",
+            "workerId": self._worker["workerId"], "schedule": f"{minute} * * * *",
+        }  # fmt: skip
+        self.trigger_id = self._post(f"{path}/triggers", trigger)["id"]
+
+    def poll(self, wait: int) -> httpx.Response:
+        """A poll on a connection of its own."""
+        return httpx.get(
+            f"{self._http.base_url}workers/{self._worker['workerId']}/poll",
+            params={"wait": wait},
+            headers={"Authorization": f"Bearer {self._worker['workerToken']}"},
+            timeout=60,
+        )
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        answer = self._http.post(path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+
+def _wait(until: Callable[[], bool], output: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not until():
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.05)
