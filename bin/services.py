@@ -4,8 +4,8 @@
 # mypy: disallow-untyped-calls=False
 
 import multiprocessing
+import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,37 @@ class Services:
         The first to end, SIGINT and SIGTERM end the others. `when_started` may start threads.
         """
         self._manager.when_started = when_started
-        self._manager.loop()
+        try:
+            self._manager.loop()
+        except BaseException:
+            # They ignore every other signal, and Python would wait for them at its exit.
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
         return int(self._manager.returncode or 0)
+
+
+class _Output:
+    """Standard output without a buffer, which would not let honcho's signal handler print in the
+    midst of a print. When nobody reads it any more, it asks for the end."""
+
+    def __init__(self) -> None:
+        self._read = True
+
+    def write(self, text: str) -> None:
+        data = text.encode()
+        try:
+            while data and self._read:
+                data = data[os.write(1, data) :]
+        except BrokenPipeError:
+            self._read = False
+            signal.raise_signal(signal.SIGTERM)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return os.isatty(1)
 
 
 class _Printer(Printer):
@@ -61,7 +90,7 @@ class _Printer(Printer):
 
     def write(self, message: Message) -> None:
         if message.name is None:
-            print(message.data, end="", file=self.output, flush=True)
+            self.output.write(message.data)
         else:
             super().write(message)
 
@@ -70,7 +99,7 @@ class _Manager(honcho.manager.Manager):
     """Loses no early signal, and leaves nothing behind when it is killed."""
 
     def __init__(self) -> None:
-        super().__init__(_Printer(sys.stdout))
+        super().__init__(_Printer(_Output()))
         self._process_ctor = _Process
         self._stop_asked = False
         self.when_started: Callable[[], None]

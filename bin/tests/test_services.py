@@ -1,8 +1,11 @@
 """Command lines side by side: all end when one does, when told to, and when their manager is killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -13,19 +16,20 @@ SCRIPT = """
 import os, sys
 from bin.services import Services
 services = Services(dict(os.environ))
-for name, command in enumerate(sys.argv[1:]):
+say, *commands = sys.argv[1:]
+for name, command in enumerate(commands):
     services.add(f"s{name}", command)
 def tell():
     print("all forked", flush=True)
-    services.say("all started")
+    services.say(eval(say))
 sys.exit(services.run(when_started=tell))
 """
 
 pytestmark = pytest.mark.slow
 
 
-def services(tmp_path, *commands):
-    return started("-c", SCRIPT, *commands, mark=str(tmp_path))
+def services(tmp_path, *commands, say="'all started'"):
+    return started("-c", SCRIPT, say, *commands, mark=str(tmp_path))
 
 
 def none_left(tmp_path):
@@ -55,6 +59,29 @@ def test_killing_the_manager_ends_them_too(tmp_path):
             read_until(process, words)
             process.kill()
             assert none_left(tmp_path)
+
+
+def test_a_signal_in_the_midst_of_a_print_ends_them_all(tmp_path):
+    with services(tmp_path, "exec sleep 100", say="'x' * 1_000_000") as process:
+        assert eventually(lambda: unread(process.stdout) > 50_000)  # the print waits for a reader
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[0]
+        assert process.returncode == 130
+        assert said.count("x") >= 1_000_000
+        assert none_left(tmp_path)
+
+
+def unread(pipe):
+    """How many bytes wait in it."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_they_end_when_nobody_reads_what_they_say(tmp_path):
+    with services(tmp_path, "while sleep 0.1; do echo hello; done", "exec sleep 100") as process:
+        read_until(process, "hello")
+        process.stdout.close()
+        assert process.wait(timeout=30) == 143
+        assert none_left(tmp_path)
 
 
 def test_our_own_lines_stand_between_theirs_without_a_name(tmp_path):
