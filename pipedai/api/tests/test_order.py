@@ -5,6 +5,8 @@ Each request has two faults; the earlier one is answered.
 
 import pytest
 
+from pipedai.api import throttling
+from pipedai.api.throttling import TooManyRequests
 from testing.cast import browser
 from triggers.models import Trigger
 
@@ -29,6 +31,7 @@ def send(cast):
     return sending
 
 
+MEMBERS = "environments/{environment}/members"
 KEYS, RUN = "environments/{environment}/api-keys", "triggers/{trigger}/run"
 TYPO = {"nmae": "x"}
 
@@ -72,3 +75,30 @@ def test_credentials_come_before_the_body_of_a_registration(cast):
     assert browser().post("/api/v1/workers/register", {}).status_code == 401
     fresh = cast.mint("wrk")
     assert browser().post("/api/v1/workers/register", {"token": fresh}).status_code == 400
+
+
+@pytest.fixture
+def exhausted(monkeypatch):
+    """Every throttled call is one too many."""
+
+    def refuse(rate, key):
+        raise TooManyRequests("Too many requests.")
+
+    monkeypatch.setattr(throttling, "check_rate", refuse)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (("owner", "POST", MEMBERS, None, FOREIGN), 403),
+        (("owner", "POST", MEMBERS), 429),
+        (("stranger", "POST", MEMBERS), 429),
+        (("viewer", "POST", MEMBERS), 429),
+        (("owner", "POST", MEMBERS, TYPO), 429),
+        (("nobody", "POST", MEMBERS), 401),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_a_throttle_comes_after_the_origin_and_before_visibility(send, exhausted, request_, status):
+    who, method, path, body, headers = (*request_, None, None)[:5]
+    assert send(who, method, path, body, **(headers or {})) == status

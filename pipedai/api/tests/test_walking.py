@@ -1,0 +1,110 @@
+"""Every list, walked while rows come and go, shows each row that stays exactly once (SPEC §2)."""
+
+import json
+from datetime import datetime, timedelta
+from itertools import count
+
+import pytest
+from django.utils import timezone
+
+from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
+from testing.routes import set_stage
+from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
+from workers.models import Worker
+from workspaces.models import ApiKey, Environment, Membership, Workspace
+
+
+def _delete(model, **names):
+    """Deletes the row that an item shows, found by these of its fields."""
+
+    def deleting(item):
+        found = model.objects.filter(**{column: item[name] for column, name in names.items()})
+        assert found.delete()[0] >= 1
+
+    return deleting
+
+
+def _hide(model):
+    """Soft-deletes the row that an item shows."""
+
+    def hiding(item):
+        ended = {"token_digest": None} if model is Worker else {}
+        rows = model.objects.filter(id=item["id"])
+        assert rows.update(deleted_at=timezone.now(), **ended) == 1
+
+    return hiding
+
+
+def _delete_run(item):
+    """A run goes with its long text."""
+    RunText.objects.filter(run_id=item["id"]).delete()
+    Run.objects.filter(id=item["id"]).delete()
+
+
+def _delete_delivery(item):
+    """A delivery goes with its attempts."""
+    DeliveryAttempt.objects.filter(delivery_id=item["id"]).delete()
+    Delivery.objects.filter(id=item["id"]).delete()
+
+
+def _delete_tick(item):
+    """Ticks are shown without an id, to the millisecond."""
+    moment = datetime.fromisoformat(item["tickAt"])
+    shown = (moment, moment + timedelta(microseconds=999))
+    assert Tick.objects.filter(tick_at__range=shown).delete()[0] == 1
+
+
+def _hide_workspace(item):
+    """Workspaces are never deleted: the caller is no member any more, nor its creator."""
+    Workspace.objects.filter(id=item["id"]).update(created_by=Membership.objects.latest("id").user)
+
+
+def _untouchable(item):
+    """The audit log refuses."""
+
+
+# How a row leaves each list.
+LEAVING = {
+    "GET workspaces": _hide_workspace,
+    "GET workspaces/:workspace/environments": _hide(Environment),
+    "GET environments/:environment/members": _delete(Membership, user_id="userId"),
+    "GET environments/:environment/api-keys": _delete(ApiKey, id="id"),
+    "GET environments/:environment/audit-log": _untouchable,
+    "GET environments/:environment/triggers": _hide(Trigger),
+    "GET environments/:environment/runs": _delete_run,
+    "GET triggers/:trigger/runs": _delete_run,
+    "GET triggers/:trigger/ticks": _delete_tick,
+    "GET triggers/:trigger/deliveries": _delete_delivery,
+    "GET environments/:environment/workers": _hide(Worker),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_row_that_stays_is_shown_once(cast, name):
+    stage = set_stage(cast)
+    make, leave = LISTS[name][0], LEAVING[name]
+    make(cast, 9)
+    client, url = cast.client(cast.owner), BY_NAME[name].url(stage)
+
+    def read(**query):
+        body = client.get(url, query).json()
+        return [json.dumps(item, sort_keys=True) for item in body["items"]], body["nextCursor"]
+
+    before, _ = read(limit=200)
+    # Only rows that nothing else of this test stands on may leave.
+    removable = before[1:8]
+    seen, left, cursor = [], [], None
+    for turn in count():
+        items, cursor = read(limit=2, **({"cursor": cursor} if cursor else {}))
+        seen += items
+        if cursor is None:
+            break
+        make(cast, 1)
+        if turn % 2 == 0 and leave is not _untouchable:
+            for gone in (removable.pop(0), removable.pop()) if len(removable) > 1 else ():
+                leave(json.loads(gone))
+                left.append(gone)
+    assert len(seen) == len(set(seen))
+    stayed = [item for item in before if item not in left]
+    assert [item for item in seen if item in stayed] == stayed
+    assert left or leave is _untouchable
