@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import idle, lifecycle
+from bench import firing, idle, lifecycle, schedulers
 from bench.failure import BenchFailed
 from bench.figures import write_json
 from bench.kill import benchmark as kill
@@ -70,6 +70,28 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument("--seed", type=int, help="repeats a former run's plan, though not its timing")
     _add_json(one)
     one.set_defaults(run=_kill, show=kill.show)
+
+    one = benchmarks.add_parser(
+        "firing",
+        help="how late scheduled triggers fire: spread over the hour, and all at once",
+        description="Scheduled triggers that come due at whole minutes, by the real clock: takes up to"
+        " three of them.",
+    )
+    one.add_argument("--triggers", type=_count, default=10_000, help="scheduled triggers (10000)")
+    one.add_argument("--schedulers", type=_count, default=2, help="scheduler processes (2)")
+    _add_json(one)
+    one.set_defaults(run=_firing, show=firing.show)
+
+    one = benchmarks.add_parser(
+        "schedulers",
+        help="kill -9 of schedulers while triggers come due: every tick decided once",
+        description="Kills one of three schedulers every second or so, whose clocks run twenty times as"
+        " fast, and fails if a tick was lost or doubled.",
+    )
+    one.add_argument("--triggers", type=_count, default=2000, help="minutely triggers (2000)")
+    one.add_argument("--seconds", type=_seconds, default=120.0, help="of killing (120)")
+    _add_json(one)
+    one.set_defaults(run=_schedulers, show=schedulers.show)
     return parser.parse_args(arguments)
 
 
@@ -92,6 +114,14 @@ def _idle(options: argparse.Namespace) -> dict[str, object]:
 
 def _kill(options: argparse.Namespace) -> dict[str, object]:
     return kill.run(runs=options.runs, seconds=options.seconds, seed=options.seed, say=_say)
+
+
+def _firing(options: argparse.Namespace) -> dict[str, object]:
+    return firing.run(triggers=options.triggers, schedulers=options.schedulers, say=_say)
+
+
+def _schedulers(options: argparse.Namespace) -> dict[str, object]:
+    return schedulers.run(triggers=options.triggers, seconds=options.seconds, say=_say)
 
 
 def _counts(text: str) -> list[int]:
