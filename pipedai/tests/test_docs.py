@@ -22,6 +22,7 @@ from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.serving import Server
 from triggers.serializers import RunSerializer, TickSerializer, TriggerSerializer
+from triggers.webhook_serializers import AttemptSerializer, DeliverySerializer
 from workers.serializers import HandedOutRunSerializer, WorkerSerializer
 from workspaces.serializers import (
     ApiKeySerializer,
@@ -111,6 +112,12 @@ def test_an_example_shows_the_fields_that_go_out(section, serializer):
 def test_the_example_of_a_poll_shows_the_fields_that_go_out():
     (run,) = _example("`GET /workers/:id/poll`")["runs"]
     assert list(run) == list(HandedOutRunSerializer().fields)
+
+
+def test_the_example_of_a_delivery_shows_the_fields_that_go_out():
+    delivery = _example("The delivery")
+    assert list(delivery) == list(DeliverySerializer().fields)
+    assert list(delivery["attempts"][0]) == list(AttemptSerializer().fields)
 
 
 def _example(section: str) -> dict[str, Any]:

@@ -74,22 +74,20 @@ def send(url: str, *, timeout: float = 5.0):
 @pytest.fixture
 def names(monkeypatch):
     """What names resolve to; every look-up is kept in `asked`."""
-    found: dict[str, list[str]] = {}
-    asked: list[str] = []
+    known = SimpleNamespace(found={}, asked=[])
 
     def look_up(host, port, *args):
-        asked.append(host)
-        if host not in found:
+        known.asked.append(host)
+        if host not in known.found:
             return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
         return [
             answer
-            for address in found[host]
+            for address in known.found[host]
             for answer in socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)
         ]
 
     monkeypatch.setattr(request, "look_up", look_up)
-    look_up.found, look_up.asked = found, asked
-    return look_up
+    return known
 
 
 # --- When written

@@ -152,6 +152,7 @@ def test_a_429_or_5xx_is_tried_again_after_each_pause_and_then_dead(
         receiver.answer(status)
         attempt(now)
         delivery.refresh_from_db()
+        assert delivery.next_attempt_at is not None
         pause = (delivery.next_attempt_at - now).total_seconds()
         assert seconds * 0.8 <= pause <= seconds * 1.2
         assert delivery.status == "pending"
@@ -188,6 +189,7 @@ def failing(retry_after: str | None, status: int = 503, error: str | None = None
 
 def pause(retry_after: str | None, attempts: int = 1) -> float:
     _, due = verdict(failing(retry_after), attempts=attempts, now=NOW)
+    assert due is not None
     return (due - NOW).total_seconds()
 
 
