@@ -31,7 +31,7 @@ from triggers.states import Source
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsOperator, IsViewer
 
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
 
 
 class RunPaginator(KeysetPaginator):
