@@ -1,0 +1,97 @@
+"""GET /environments/:envId/triggers"""
+
+import pytest
+
+from testing.shapes import A_TIME, invalid, page
+from triggers.models import Run, Trigger
+
+
+@pytest.fixture
+def url(cast):
+    return f"/api/v1/environments/{cast.environment.id}/triggers"
+
+
+def ids(response):
+    assert response.status_code == 200
+    return [item["id"] for item in response.json()["items"]]
+
+
+def test_each_is_shown_as_a_read_of_it_shows_it(cast, url):
+    cast.add_trigger(name="Second")
+    client = cast.client(cast.viewer)
+    items = client.get(url).json()["items"]
+    assert [item["name"] for item in items] == ["Second", "Nightly report"]
+    for item in items:
+        assert client.get(f"/api/v1/triggers/{item['id']}").json() == item
+
+
+def test_the_last_run_is_the_newest_one(cast, url):
+    client = cast.client(cast.owner)
+    assert client.get(url).json()["items"][0]["lastRun"] is None
+    runs = [
+        client.post(f"/api/v1/triggers/{cast.trigger_id}/run", {}).json()["id"] for _ in range(2)
+    ]
+    client.post(f"/api/v1/runs/{runs[1]}/cancel")
+    assert client.get(url).json()["items"][0]["lastRun"] == {
+        "id": runs[1],
+        "status": "canceled",
+        "queuedAt": A_TIME,
+        "endedAt": A_TIME,
+    }
+    Run.objects.filter(id=runs[0]).update(queued_at="2099-01-01T00:00:00Z")
+    last = client.get(url).json()["items"][0]["lastRun"]
+    assert last == {
+        "id": runs[0],
+        "status": "queued",
+        "queuedAt": "2099-01-01T00:00:00.000Z",
+        "endedAt": None,
+    }
+
+
+def test_deleted_ones_are_gone(cast, url):
+    kept = cast.add_trigger()
+    Trigger.objects.filter(id=cast.trigger_id).update(deleted_at="2026-01-01T00:00:00Z")
+    assert ids(cast.client(cast.viewer).get(url)) == [str(kept)]
+
+
+def test_those_of_other_environments_are_not_there(cast):
+    url = f"/api/v1/environments/{cast.strange_environment.id}/triggers"
+    assert cast.client(cast.stranger).get(url).json() == page()
+
+
+class TestFilteredByWorker:
+    def test_only_its_triggers_are_listed(self, cast, url):
+        other = cast.register("host-2").worker_id
+        its = cast.add_trigger(worker_id=other)
+        cast.add_trigger(worker_id=None)
+        client = cast.client(cast.viewer)
+        assert ids(client.get(url, {"workerId": str(other)})) == [str(its)]
+        assert ids(client.get(url, {"workerId": str(cast.worker.worker_id)})) == [
+            str(cast.trigger_id)
+        ]
+
+    @pytest.mark.parametrize("spelling", [str.upper, "{{{}}}".format, " {} ".format])
+    def test_a_uuid_may_be_spelled_in_any_way(self, cast, url, spelling):
+        value = spelling(str(cast.worker.worker_id))
+        assert ids(cast.client(cast.viewer).get(url, {"workerId": value})) == [str(cast.trigger_id)]
+
+    @pytest.mark.parametrize("value", ["", " "])
+    def test_nothing_is_no_filter(self, cast, url, value):
+        assert len(ids(cast.client(cast.viewer).get(url, {"workerId": value}))) == 1
+
+    @pytest.mark.parametrize("value", ["x", "1", "null", "None", "\x00", "01a20e5f"])
+    def test_anything_else_is_refused(self, cast, url, value):
+        response = cast.client(cast.viewer).get(url, {"workerId": value})
+        assert (response.status_code, response.json()) == (
+            400,
+            invalid({"workerId": ["Enter a valid UUID."]}),
+        )
+
+    def test_the_last_of_several_counts(self, cast, url):
+        worker = cast.worker.worker_id
+        assert len(ids(cast.client(cast.viewer).get(f"{url}?workerId=x&workerId={worker}"))) == 1
+
+
+@pytest.mark.parametrize("query", ["triggerId=garbage", "status=garbage", "from=x", "nonsense"])
+def test_parameters_of_other_lists_are_ignored(cast, url, query):
+    assert ids(cast.client(cast.viewer).get(f"{url}?{query}")) == [str(cast.trigger_id)]
