@@ -1,0 +1,237 @@
+"""GET /triggers/:id/runs and GET /environments/:envId/runs"""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from testing.runs import Runs
+from testing.shapes import invalid, page
+from triggers.models import Run, Trigger
+from workers.models import Worker
+
+RUN_FIELDS = [
+    "id", "triggerId", "triggerName", "environmentId", "workerId", "status", "source", "attempt", "retryOfRunId",
+    "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode",
+    "shortMessage", "errorMessage", "faultClass", "model", "inputTokens", "outputTokens", "cacheReadTokens",
+    "cacheCreationTokens", "costUsd", "numTurns", "sessionId", "cancelRequested",
+]  # fmt: skip
+
+
+@pytest.fixture
+def runs(cast):
+    return Runs.of(cast)
+
+
+@pytest.fixture(params=["trigger", "environment"])
+def url(request, cast, runs):
+    """Both lists, which then show the same."""
+    if request.param == "trigger":
+        return f"/api/v1/triggers/{runs.trigger_id}/runs"
+    return f"/api/v1/environments/{cast.environment.id}/runs"
+
+
+def ids(response):
+    assert response.status_code == 200, response.json()
+    return [item["id"] for item in response.json()["items"]]
+
+
+@pytest.fixture
+def get(cast, url):
+    client = cast.client(cast.viewer)
+    return lambda query="": client.get(f"{url}?{query}")
+
+
+def test_each_is_shown_without_what_is_long(runs, get):
+    run_id = runs.ended("failed", payload={"a": 1}, errorMessage="It broke.", costUsd="0.0120")
+    (item,) = get().json()["items"]
+    assert list(item) == RUN_FIELDS
+    assert item["id"] == str(run_id)
+    assert (item["errorMessage"], item["costUsd"]) == ("It broke.", "0.012")
+
+
+def test_the_newest_come_first(runs, get):
+    made = []
+    for _ in range(3):
+        made.append(str(runs.queue()))
+        runs.wait(seconds=1)
+    assert ids(get()) == made[::-1]
+
+
+def test_runs_of_other_environments_are_not_there(cast, runs):
+    runs.queue()
+    url = f"/api/v1/environments/{cast.strange_environment.id}/runs"
+    assert cast.client(cast.stranger).get(url).json() == page()
+
+
+def test_a_triggers_list_holds_its_runs_alone_and_the_environments_all(cast, runs):
+    other = runs.queue(trigger_id=cast.trigger_id)
+    own = runs.queue()
+    client = cast.client(cast.viewer)
+    assert ids(client.get(f"/api/v1/triggers/{runs.trigger_id}/runs")) == [str(own)]
+    both = ids(client.get(f"/api/v1/environments/{cast.environment.id}/runs"))
+    assert set(both) == {str(own), str(other)}
+
+
+def test_the_runs_of_a_deleted_trigger_stay_in_the_ledger(cast, runs):
+    run_id = runs.ended()
+    Trigger.objects.update(deleted_at="2026-01-01T00:00:00Z")
+    client = cast.client(cast.viewer)
+    assert client.get(f"/api/v1/triggers/{runs.trigger_id}/runs").status_code == 404
+    environment = f"/api/v1/environments/{cast.environment.id}/runs"
+    assert ids(client.get(environment)) == [str(run_id)]
+    assert ids(client.get(environment, {"triggerId": runs.trigger_id})) == [str(run_id)]
+
+
+class TestFilteredByStatus:
+    @pytest.fixture
+    def by_status(self, runs):
+        made = {
+            "succeeded": runs.ended(),
+            "failed": runs.ended("failed"),
+            "running": runs.running(),
+        }
+        return {status: str(run_id) for status, run_id in made.items()}
+
+    @pytest.mark.parametrize(
+        ("query", "statuses"),
+        [
+            ("status=succeeded", ["succeeded"]),
+            ("status=succeeded,failed", ["succeeded", "failed"]),
+            ("status=succeeded&status=failed", ["succeeded", "failed"]),
+            ("status=succeeded&status=failed,running", ["succeeded", "failed", "running"]),
+            ("status=succeeded,,%20failed,", ["succeeded", "failed"]),
+            ("status=failed,failed", ["failed"]),
+            ("status=queued", []),
+            ("status=", ["succeeded", "failed", "running"]),
+            ("", ["succeeded", "failed", "running"]),
+        ],
+    )
+    def test_it_may_repeat_or_be_comma_separated(self, by_status, get, query, statuses):
+        assert set(ids(get(query))) == {by_status[status] for status in statuses}
+
+    @pytest.mark.parametrize("value", ["done", "Failed", "succeeded;failed", "%00", "x" * 500])
+    def test_anything_else_is_refused(self, get, value):
+        response = get(f"status=failed,{value}")
+        assert response.status_code == 400
+        (message,) = response.json()["details"]["fieldErrors"]["status"]
+        assert message.endswith(
+            "is none of: queued, claimed, running, succeeded, failed, timed_out, canceled."
+        )
+        assert len(message) < 200
+
+
+class TestFilteredByTime:
+    TIMES = ("2026-05-04T10:00:00Z", "2026-05-04T11:00:00Z", "2026-05-04T12:00:00Z")
+
+    @pytest.fixture
+    def by_time(self, runs):
+        made = {}
+        for time in self.TIMES:
+            runs.now = datetime.fromisoformat(time)
+            made[time] = str(runs.queue())
+        return made
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ("from=2026-05-04T11:00:00Z", TIMES[1:]),
+            ("to=2026-05-04T11:00:00Z", TIMES[:1]),
+            ("from=2026-05-04T10:00:00Z&to=2026-05-04T12:00:00Z", TIMES[:2]),
+            ("from=2026-05-04T11:00:00.000001Z", TIMES[2:]),
+            ("from=2026-05-04T13:00:00%2B02:00", TIMES[1:]),
+            ("from=2026-05-04T11:00:00", TIMES[1:]),
+            ("from=2026-05-04T11:00", TIMES[1:]),
+            ("from=2026-05-04", TIMES),
+            ("to=2026-05-04", ()),
+            ("from=2026-05-05&to=2026-05-04", ()),
+            ("from=&to=", TIMES),
+            ("from=0001-01-01T00:00:00%2B14:00", TIMES),
+            ("to=9999-12-31T23:59:59-14:00", TIMES),
+        ],
+    )
+    def test_from_is_the_first_and_to_is_past_the_last(self, by_time, get, query, expected):
+        assert set(ids(get(query))) == {by_time[time] for time in expected}
+
+    @pytest.mark.parametrize("name", ["from", "to"])
+    @pytest.mark.parametrize(
+        "value",
+        ["x", "yesterday", "2026-13-01", "2026-02-30T00:00:00Z", "1764000000", "%00", "12:00"],
+    )
+    def test_anything_else_is_refused(self, get, name, value):
+        response = get(f"{name}={value}")
+        assert response.status_code == 400
+        assert response.json() == invalid(
+            {name: ["Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."]}
+        )
+
+
+class TestTheEnvironmentsList:
+    @pytest.fixture
+    def url(self, cast):
+        return f"/api/v1/environments/{cast.environment.id}/runs"
+
+    @pytest.fixture
+    def made(self, cast, runs):
+        """Runs of two triggers and two workers."""
+        other = cast.register("host-2").worker_id
+        its = cast.add_trigger(worker_id=other)
+        return {
+            "one": str(runs.queue()),
+            "two": str(runs.queue(trigger_id=its)),
+            "trigger": its,
+            "worker": other,
+        }
+
+    def test_it_is_filtered_by_worker_and_trigger(self, cast, runs, get, made):
+        assert ids(get(f"workerId={made['worker']}")) == [made["two"]]
+        assert ids(get(f"workerId={cast.worker.worker_id}")) == [made["one"]]
+        assert ids(get(f"triggerId={made['trigger']}")) == [made["two"]]
+        assert ids(get(f"triggerId={runs.trigger_id}&workerId={made['worker']}")) == []
+        assert ids(get("workerId=&triggerId=")) == [made["two"], made["one"]]
+
+    def test_all_filters_count_together(self, runs, get, made):
+        query = f"workerId={made['worker']}&status=queued&from=2026-01-01&to=2030-01-01"
+        assert ids(get(query)) == [made["two"]]
+        assert ids(get(f"{query}&status=failed&triggerId={runs.trigger_id}")) == []
+
+    @pytest.mark.parametrize("name", ["workerId", "triggerId"])
+    @pytest.mark.parametrize("value", ["x", "1", "%00", "null"])
+    def test_an_id_that_is_none_is_refused(self, get, name, value):
+        response = get(f"{name}={value}")
+        assert (response.status_code, response.json()) == (
+            400,
+            invalid({name: ["Enter a valid UUID."]}),
+        )
+
+    def test_a_deregistered_worker_and_a_deleted_trigger_still_filter(self, get, made):
+        Trigger.objects.update(deleted_at="2026-01-01T00:00:00Z")
+        Worker.objects.update(deleted_at="2026-01-01T00:00:00Z", token_digest=None)
+        assert ids(get(f"workerId={made['worker']}&triggerId={made['trigger']}")) == [made["two"]]
+
+    def test_a_run_that_waits_for_a_worker_has_none(self, get, made):
+        Run.objects.update(worker=None)
+        assert {item["workerId"] for item in get().json()["items"]} == {None}
+
+    def test_all_bad_filters_are_named_at_once(self, get):
+        response = get("status=x&from=x&to=x&workerId=x&triggerId=x")
+        assert set(response.json()["details"]["fieldErrors"]) == {
+            "status", "from", "to", "workerId", "triggerId",
+        }  # fmt: skip
+
+
+def test_the_triggers_list_knows_no_worker(cast, runs):
+    runs.queue()
+    url = f"/api/v1/triggers/{runs.trigger_id}/runs?workerId=garbage&triggerId=garbage"
+    assert len(ids(cast.client(cast.viewer).get(url))) == 1
+
+
+def test_an_hour_is_in_utc_whatever_the_zone_of_the_trigger(cast):
+    runs = Runs.of(cast, timezone="Asia/Tokyo")
+    runs.now = datetime(2026, 5, 4, 23, 30, tzinfo=UTC)
+    runs.queue()
+    (item,) = (
+        cast.client(cast.viewer)
+        .get(f"/api/v1/environments/{cast.environment.id}/runs?from=2026-05-04T23:30:00Z")
+        .json()["items"]
+    )
+    assert item["queuedAt"] == "2026-05-04T23:30:00.000Z"
