@@ -60,9 +60,10 @@ _PATTERNS = (
     re.compile(r"(Failing row contains \()(?!\[redacted\])[^\r\n]+", re.IGNORECASE),
 )
 
-# Text without any of these can match no pattern; most text is such, and a search is cheap.
+# Text without any of these can match no pattern; most text is such, and a search is cheap. (A colon
+# after a digit, as in a time of day, follows no name and no scheme, but in "s3://".)
 _MAY_MATCH = re.compile(
-    r"""[=:"',]|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""", re.IGNORECASE
+    r"""[="',]|(?<!\d):|://|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""", re.IGNORECASE
 )
 
 # C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates.
