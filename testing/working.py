@@ -56,6 +56,11 @@ def until(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     return value
 
 
+def is_running(api: httpx.Client, run_id: str) -> bool:
+    """Whether a worker executes the run."""
+    return bool(api.get(f"/runs/{run_id}").raise_for_status().json()["status"] == "running")
+
+
 def ended_run(api: httpx.Client, run_id: str) -> Any:
     """The run as the API shows it, once it has ended."""
 

@@ -6,6 +6,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 from testing.cast import Cast
 from testing.serving import Server, serve
 from testing.tables import columns_with
-from testing.working import ended_run, until, working
+from testing.working import ended_run, is_running, until, working
 
 pytestmark = pytest.mark.slow
 
@@ -139,7 +140,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
                     for prompt in ("standin: show-mcp", "standin: show-mcp\nstandin: leave-child")
                 ]
                 for run_id in waiting:
-                    until(lambda r=run_id: api.get(f"/runs/{r}").json()["status"] == "running")
+                    until(partial(is_running, api, run_id))
                 server.kill()
                 until(lambda: len(list(outcomes.glob("*/outcomes/*.json"))) == len(waiting))
                 worker.kill()

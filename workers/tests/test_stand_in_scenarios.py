@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 
 from testing.cast import Cast
 from testing.serving import serve
-from testing.working import ended_run, until, working
+from testing.working import ended_run, is_running, until, working
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +34,9 @@ class Scenario(NamedTuple):
     tokens: tuple[int | None, ...] = TOKENS
 
 
-def untold(*fields: Any) -> Scenario:
+def untold(lines: str, status: str, fault: str, exit_code: int, words: str) -> Scenario:
     """One that ends before it has said anything."""
-    return Scenario(*fields, turns=None, cost=None, tokens=(None,) * 4)
+    return Scenario(lines, status, fault, exit_code, words, None, None, (None,) * 4)
 
 
 SCENARIOS = {
@@ -135,7 +136,7 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
             )
             runs[name] = post(api, f"/triggers/{trigger['id']}/run")["id"]
         for name in ("canceled", "canceled, deaf"):
-            until(lambda name=name: api.get(f"/runs/{runs[name]}").json()["status"] == "running")
+            until(partial(is_running, api, runs[name]))
             post(api, f"/runs/{runs[name]}/cancel")
         ended = {name: ended_run(api, run_id) for name, run_id in runs.items()}
 
