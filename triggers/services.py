@@ -193,6 +193,8 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
+    except cron.BadTimezone as error:  # it was one when it was stored
+        raise Invalid({"timezone": [str(error)]}) from None
 
 
 def _check_room(environment_id: UUID) -> None:

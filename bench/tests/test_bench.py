@@ -94,6 +94,16 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
         assert found["kills"][victim] > 0
 
 
+@pytest.mark.slow
+def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
+    found, shown = _measured(data_dir, "schedulers", "--triggers", "50", "--seconds", "6")
+    assert found["benchmark"] == "schedulers"
+    assert found["ticks"] == found["triggers"] * found["minutes"] == 100
+    assert found["runs"] == found["fired"]
+    assert found["kills"] > 0
+    assert "every tick decided once" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

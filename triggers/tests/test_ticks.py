@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from audit.models import AuditEntry
+from pipedai.api.errors import Invalid
 from pipedai.events import SYSTEM
 from pipedai.sql import Row
 from testing.cast import Cast
@@ -314,6 +315,16 @@ def test_a_tick_that_the_old_schedule_missed_does_not_fire_by_the_new(
     monkeypatch.setattr(services, "database_now", lambda: NOON + timedelta(seconds=1))
     change(trigger_id, schedule="15 * * * *")
     assert fire_due_ticks(now=NOON + timedelta(seconds=2)) == 0
+
+
+def test_a_trigger_whose_zone_is_gone_is_enabled_only_with_another(cast: Cast) -> None:
+    trigger_id = scheduled(cast)
+    change(trigger_id, enabled=False)
+    Trigger.objects.filter(id=trigger_id).update(timezone="Europe/Atlantis")
+    with pytest.raises(Invalid):
+        change(trigger_id, enabled=True)
+    change(trigger_id, enabled=True, timezone="UTC")
+    assert next_run_at(trigger_id) is not None
 
 
 # --- Several schedulers
