@@ -74,9 +74,10 @@ async def _wait_and_wake(port: int, pairs: Sequence[Pair], wake: Event) -> Woken
 
 async def _wake_in_turn(port: int, waiters: Sequence["_Waiter"], wake: Event) -> Woken:
     woken = Woken()
-    client = await _AsyncConnection.open(port)
     while not wake.is_set():
         await asyncio.sleep(0.05)
+    # Only now: the server closes a connection on which nothing comes for long.
+    client = await _AsyncConnection.open(port)
     for waiter in waiters:
         path = f"/triggers/{waiter.pair.trigger_id}/run"
         sent = request("POST", path, token=waiter.pair.api_key)
