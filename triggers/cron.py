@@ -134,7 +134,7 @@ def parse(expression: str, timezone: str) -> Schedule:
     try:
         schedule.next_after(datetime.now(UTC))
     except CronSimError as error:
-        raise BadSchedule(_explain(str(error))) from None
+        raise BadSchedule(_explain(str(error), parts[2])) from None
     return schedule
 
 
@@ -144,11 +144,20 @@ def check_timezone(name: str) -> None:
         raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
 
 
-def _explain(message: str) -> str:
-    field = message.removeprefix("Bad ")
-    return (
-        f"The {field} field is not valid." if field != message else "It is not a cron expression."
-    )
+def _explain(message: str, day_of_month: str) -> str:
+    """cronsim names the bad field; the day's also if the field is right and none of the months has the day."""
+    field = message.removeprefix("Bad ").replace("-", " ")
+    if field == "day of month" and _is_valid(f"* * {day_of_month} * *"):
+        return "It never comes due: none of its months has such a day."
+    return f"The {field} field is not valid."
+
+
+def _is_valid(expression: str) -> bool:
+    try:
+        CronSim(expression, datetime.now(UTC))
+    except CronSimError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1)
