@@ -55,8 +55,9 @@ class RunHistory(RuleBasedStateMachine):
         self.example = transaction.atomic()
         self.example.__enter__()
 
-    @initialize()
-    def make(self) -> None:
+    @initialize(target=runs)
+    def make(self):
+        """Begins with some runs, or most of a short history would have nothing to happen to."""
         cast = make_cast()
         self.environment_id = cast.environment.id
         self.worker_ids = {"one": cast.worker.worker_id, "two": cast.register("two").worker_id}
@@ -71,6 +72,7 @@ class RunHistory(RuleBasedStateMachine):
         )
         self.ids: list[UUID] = []  # of the model's runs, in their order
         self.before = self.actions()
+        return multiple(*(self.queue_run() for _ in range(4)))
 
     def teardown(self) -> None:
         transaction.set_rollback(True)
@@ -84,18 +86,8 @@ class RunHistory(RuleBasedStateMachine):
 
     @rule(target=runs)
     def queue(self):
-        expected = self.model.queue(self.now)
-        try:
-            with transaction.atomic():
-                run = lifecycle.queue_run(
-                    trigger_id=self.trigger_id, source=Source.API, actor=ACTOR, now=self.now
-                )
-        except Conflict:
-            assert expected is None
-            return multiple()
-        assert expected is not None
-        self.ids.append(run["id"])
-        return expected
+        run = self.queue_run()
+        return multiple() if run is None else run
 
     @rule(run=runs)
     def cancel(self, run: ModelRun) -> None:
@@ -285,6 +277,20 @@ class RunHistory(RuleBasedStateMachine):
         assert self.actions() - self.before == self.model.audited
 
     # --- doing it ---
+
+    def queue_run(self) -> ModelRun | None:
+        expected = self.model.queue(self.now)
+        try:
+            with transaction.atomic():
+                run = lifecycle.queue_run(
+                    trigger_id=self.trigger_id, source=Source.API, actor=ACTOR, now=self.now
+                )
+        except Conflict:
+            assert expected is None
+            return None
+        assert expected is not None
+        self.ids.append(run["id"])
+        return expected
 
     def named(self, run: ModelRun, worker: str) -> str:
         return (run.worker or "one") if worker == OWN else worker
