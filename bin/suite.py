@@ -38,9 +38,7 @@ def main() -> int:
     os.chdir(_ROOT)
     data_dir = new_data_dir()
     environment = environment_of(data_dir)
-    clean_up = Afterwards(
-        f"python manage.py pg stop; rm -rf {shlex.quote(str(data_dir))}", environment
-    )
+    clean_up = Afterwards("exec python -m bin.cleaning", environment)
     try:
         return Suite(environment).run(arguments)
     finally:
