@@ -15,6 +15,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 from pipedai.ids import new_id
 from testing.cast import Cast, make_cast
+from testing.leaks import secrets_in, watching
 from testing.serving import Server, serve
 
 
@@ -52,8 +53,10 @@ def committed_cast(own_database: str) -> Cast:
 @pytest.fixture
 def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
     """The API served by gunicorn from the test's own database, as `bin/run` serves it."""
-    with serve(own_database, log=tmp_path / "web.log") as served:
+    log = tmp_path / "web.log"
+    with serve(own_database, log=log) as served:
         yield served
+    assert secrets_in(log.read_text()) == []
 
 
 class _cloned_database:  # noqa: N801 - used like a function
@@ -76,6 +79,14 @@ class _cloned_database:  # noqa: N801 - used like a function
     def _run(self, statement: str) -> None:
         with connection._nodb_cursor() as cursor:
             cursor.execute(statement)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks() -> Iterator[None]:
+    """No token, password or session in any log line, audit row or answer of any test."""
+    with watching() as watch:
+        yield
+    assert watch.leaks == []
 
 
 @pytest.fixture(autouse=True)
