@@ -11,6 +11,7 @@ from accounts.models import Session
 from audit.models import AuditEntry
 from pipedai.api import throttling
 from pipedai.ids import new_id
+from pipedai.sql import execute, fetch_one
 from testing.cast import browser
 from testing.routes import ROUTES, set_stage
 from testing.urls import api_routes
@@ -210,7 +211,7 @@ class TestTheOtherRates:
         for route in reads:
             answers = {route.send(client, route.url(stage), cast).status_code for _ in range(3)}
             assert answers <= {200, 401}
-        assert throttling.fetch_one("SELECT count(*) AS n FROM throttle", {}) == {"n": 0}
+        assert fetch_one("SELECT count(*) AS n FROM throttle", {}) == {"n": 0}
         assert (Session.objects.count(), {route.key for route in ROUTES}) == (before, api_routes())
 
 
@@ -236,7 +237,7 @@ class TestTheAuditRowsOfFailedLogins:
 
     def test_another_in_the_next_minute(self, ada):
         log_in()
-        throttling.execute("UPDATE throttle SET window_start = window_start - interval '1 day'", {})
+        execute("UPDATE throttle SET window_start = window_start - interval '1 day'", {})
         log_in()
         assert self.rows().count() == 2
 
@@ -246,7 +247,7 @@ class TestTheAuditRowsOfFailedLogins:
 
     def test_none_for_a_throttled_one(self, ada):
         statuses(12, lambda _: log_in())
-        throttling.execute("DELETE FROM throttle WHERE hits <= 10", {})
+        execute("DELETE FROM throttle WHERE hits <= 10", {})
         before = self.rows().count()
         assert log_in().status_code == 429
         assert self.rows().count() == before

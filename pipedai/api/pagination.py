@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.core import signing
-from django.db.models import BooleanField, F, Func, Model, QuerySet, Value
+from django.db.models import BooleanField, F, Func, Model, Value
 from django.db.models.lookups import LessThan
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request

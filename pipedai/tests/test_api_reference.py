@@ -120,6 +120,7 @@ def test_the_example_of_an_answer_is_what_is_answered(cast, route):
     answer = route.send(client or cast.client(cast.owner), route.url(stage), cast).json()
     answer = answer.get("items", answer)
     found = re.search(r"^```json\n(.*?)^```", section_of(route), re.MULTILINE | re.DOTALL)
+    assert found is not None
     example = json.loads(found[1])
     # What hangs on the data: an audit row's metadata, a run's payload and its headers.
     free = {"metadata", "mcpHeaders", "payload"}

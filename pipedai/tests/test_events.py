@@ -76,6 +76,7 @@ def test_actions_fit_the_column_and_look_alike():
     length = AuditEntry._meta.get_field("action").max_length
     for action in ACTIONS:
         assert re.fullmatch(r"[a-z-]+\.[a-z-]+", action)
+        assert length is not None
         assert len(action) <= length
 
 

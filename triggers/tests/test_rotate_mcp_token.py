@@ -86,9 +86,9 @@ def test_all_headers_are_replaced(cast, url):
     ids=str,
 )
 def test_a_bad_field_is_named_and_the_old_token_stays(cast, url, body, errors):
-    box = bytes(Trigger.objects.get().mcp_headers)
+    box = bytes(Trigger.objects.get().mcp_headers or b"")
     with audited() as rows:
         response = cast.client(cast.admin).post(url, body)
     assert (response.status_code, response.json()) == (400, invalid(errors))
-    assert bytes(Trigger.objects.get().mcp_headers) == box
+    assert bytes(Trigger.objects.get().mcp_headers or b"") == box
     assert rows == []

@@ -128,7 +128,9 @@ class TestTheSchedule:
 
     def test_another_name_leaves_it(self, patch):
         patch(schedule="0 9 * * *")
-        moment = Trigger.objects.get().next_run_at - timedelta(days=3)
+        due = Trigger.objects.get().next_run_at
+        assert due is not None
+        moment = due - timedelta(days=3)
         Trigger.objects.update(next_run_at=moment)
         patch(name="Other")
         assert Trigger.objects.get().next_run_at == moment

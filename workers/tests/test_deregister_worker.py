@@ -126,6 +126,7 @@ def test_a_run_that_it_held_is_lost_and_retried_by_the_heir(cast, client, url, h
     ledger.lost(held)
     run, retry = ledger.stored(held), ledger.retry_of(held)
     assert (run["status"], run["fault_class"]) == ("failed", "infra")
+    assert retry is not None
     assert (retry["status"], retry["worker_id"]) == ("queued", heir.worker_id)
 
 

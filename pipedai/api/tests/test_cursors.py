@@ -3,6 +3,7 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.core import signing
@@ -44,7 +45,8 @@ def make_workspaces(cast, count, **values):
 def walk(client, url, limit):
     """The ids of every page, following the cursors."""
     separator = "&" if "?" in url else "?"
-    pages, cursor = [], None
+    pages: list[Any] = []
+    cursor = None
     while cursor is not None or not pages:
         more = f"&cursor={cursor}" if cursor else ""
         body = client.get(f"{url}{separator}limit={limit}{more}").json()
@@ -129,7 +131,8 @@ class TestWalking:
     def test_it_is_stable_while_rows_are_inserted(self, cast, client):
         make_workspaces(cast, 6)
         before = [id_ for page in walk(client, URL, 200) for id_ in page]
-        seen, cursor = [], None
+        seen: list[Any] = []
+        cursor = None
         while cursor is not None or not seen:
             body = client.get(URL, {"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
             seen += [item["id"] for item in body["items"]]
