@@ -314,12 +314,12 @@ def test_no_registration_key_outlives_its_minters_rights(cast, owner, change, ro
         user_id=cast.admin.id,
         actor=TEST_ACTOR,
     )
-    end: Callable[..., object] = {
+    ends: dict[str, Callable[..., object]] = {
         "removed": partial(remove_member, is_self=False),
         "demoted": partial(change_role, role=Role.VIEWER),
-    }[change]
+    }
     answers = at_once(
-        mint, partial(end, access=owner, user_id=cast.admin.id, actor=TEST_ACTOR), mint
+        mint, partial(ends[change], access=owner, user_id=cast.admin.id, actor=TEST_ACTOR), mint
     )
     assert went(answers)[1]
     alive = ApiKey.objects.filter(created_by=cast.admin, revoked_at__isnull=True)
