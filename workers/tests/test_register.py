@@ -67,6 +67,12 @@ def test_its_token_is_stored_nowhere(register):
     assert columns_with(token, token[4:]) == []
 
 
+def test_what_registering_returns_does_not_show_its_token(cast):
+    registered = cast.register("host-2")
+    assert registered.worker_token[4:] not in repr(registered)
+    assert registered.worker_token[4:] not in f"{registered}"
+
+
 def test_it_may_say_more(cast, register):
     response = register(label="Build box", authMode="api_key", maxConcurrency=7)
     worker = shown(cast, response.json()["workerId"])

@@ -1,0 +1,145 @@
+"""The API as it is served: errors of every layer, headers of every answer, nothing secret in the log."""
+
+import re
+
+import httpx
+import pytest
+
+from accounts.factories import PASSWORD
+from pipedai.api import tokens
+from testing.cast import make_cast, session_cookie
+
+pytestmark = pytest.mark.slow
+
+HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "server": "pipedai",
+}
+
+
+def test_every_error_is_json_with_the_same_headers(server):
+    cookie = {"Cookie": f"auth_token={session_cookie(make_cast().owner)}"}
+    json_type = {"Content-Type": "application/json"}
+    # What is sent → the status and the sentence (None: whatever it says).
+    requests = [
+        (("GET", "/nothing", {}, None), 404, "Not found"),
+        (("GET", "/auth/me/", {}, None), 404, "Not found"),
+        (("GET", "/auth/me", {}, None), 401, "Authentication is required."),
+        (("GET", "/auth/me", {"Authorization": "Bearer x"}, None), 401, None),
+        (("PUT", "/auth/me", cookie, None), 405, 'Method "PUT" not allowed.'),
+        (("OPTIONS", "/auth/me", cookie, None), 405, 'Method "OPTIONS" not allowed.'),
+        (("TRACE", "/auth/me", cookie, None), 405, 'Method "TRACE" not allowed.'),
+        (("GET", "/auth/me", {**cookie, "Accept": "text/html"}, None), 406, None),
+        (("POST", "/workspaces", {**cookie, **json_type}, b"{"), 400, None),
+        (("POST", "/workspaces", {**cookie, **json_type}, b"{}"), 400, "Validation failed"),
+        (("POST", "/workspaces", {**cookie, **json_type}, b"\xff"), 400, None),
+        (
+            ("POST", "/workspaces", {**cookie, **json_type}, b" " * (1024 * 1024 + 1)),
+            413,
+            "The body must not be over 1 MiB.",
+        ),
+        (("POST", "/workspaces", {**cookie, "Content-Type": "text/plain"}, b"x"), 415, None),
+        (
+            ("POST", "/workspaces", {**cookie, **json_type, "Content-Encoding": "gzip"}, b"x"),
+            415,
+            "The body must not be compressed.",
+        ),
+        (("POST", "/workspaces", {**cookie, "Origin": "https://evil.example"}, None), 403, None),
+        (("GET", "/auth/me", {"Cookie": "auth_token=a; auth_token=b"}, None), 401, None),
+        (("GET", "/users/lookup?email=nobody@example.com", cookie, None), 404, "Not found"),
+    ]
+    with httpx.Client() as client:
+        for (method, path, headers, body), status, sentence in requests:
+            response = client.request(method, server.api + path, headers=headers, content=body)
+            shown = f"{method} {path} {headers}: {response.status_code} {response.text}"
+            assert response.status_code == status, shown
+            assert response.headers["content-type"] == "application/json", shown
+            error = response.json()["error"]
+            assert error == (sentence or error), shown
+            assert HEADERS.items() <= dict(response.headers).items(), shown
+            assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", response.headers["x-request-id"]), shown
+            assert ("www-authenticate" in response.headers) == (status == 401), shown
+            assert ("allow" in response.headers) or status != 405, shown
+
+
+def test_the_largest_body_is_taken(server):
+    cookie = {"Cookie": f"auth_token={session_cookie(make_cast().owner)}"}
+    body = b'{"name": "x"}'.ljust(1024 * 1024)
+    response = httpx.post(
+        f"{server.api}/workspaces",
+        headers={**cookie, "Content-Type": "application/json"},
+        content=body,
+    )
+    assert response.status_code == 201
+
+
+def test_a_request_id_is_taken_over_if_it_is_one(server):
+    for sent, kept in [("my-id.1_2", True), ("x" * 129, False), ("a b", False), ("", False)]:
+        response = httpx.get(f"{server.api}/auth/me", headers={"X-Request-Id": sent})
+        assert (response.headers["x-request-id"] == sent) == kept
+        assert response.headers["x-request-id"]
+
+
+def test_no_token_and_no_secret_comes_into_the_log(server):
+    """Each is used, well and badly, in headers, bodies and queries; the log tells of every call."""
+    cast = make_cast()
+    planted = {
+        "password": PASSWORD,
+        "header": "planted-mcp-header-value",
+        "secret": "planted-webhook-secret",
+        "cookie": session_cookie(cast.owner),
+        "pwk": cast.mint("pwk", role="admin"),
+        "wrk": cast.mint("wrk"),
+        "wkt": cast.worker.worker_token,
+        "unknown": tokens.mint("pwk").value,
+    }
+    environment = f"{server.api}/environments/{cast.environment.id}"
+    worker = f"{server.api}/workers/{cast.worker.worker_id}"
+    with httpx.Client() as client:
+
+        def send(method, url, token=None, **kwargs):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            return client.request(
+                method, url, headers={**headers, **kwargs.pop("headers", {})}, **kwargs
+            )
+
+        for password in (PASSWORD, "planted-wrong-password"):
+            body = {"email": cast.owner.email, "password": password}
+            send("POST", f"{server.api}/auth/login", json=body)
+        client.cookies.clear()
+        trigger = {
+            "name": "x",
+            "prompt": "x",
+            "mcpUrl": "https://mcp.example/?key=planted-in-the-query",
+            "mcpHeaders": {"x-api-key": planted["header"]},
+            "webhookSecret": planted["secret"],
+            "webhookUrl": "https://hooks.example/?key=planted-in-the-query",
+            "workerId": str(cast.worker.worker_id),
+        }
+        created = send("POST", f"{environment}/triggers", planted["pwk"], json=trigger)
+        assert created.status_code == 201
+        send("POST", f"{environment}/triggers", planted["pwk"], json={**trigger, "name": 5})
+        run = send(
+            "POST", f"{server.api}/triggers/{created.json()['id']}/run", planted["pwk"], json={}
+        )
+        handed_out = send("GET", f"{worker}/poll", planted["wkt"]).json()["runs"]
+        assert handed_out[0]["mcpHeaders"] == {"x-api-key": planted["header"]}
+        send("POST", f"{worker}/runs/{run.json()['id']}/claim", planted["wkt"], json={})
+        send("GET", f"{worker}/poll?token={planted['wkt']}", planted["pwk"])
+        machine = {"hostname": "h", "os": "linux", "version": "1", "token": planted["wrk"]}
+        registered = send("POST", f"{server.api}/workers/register", json=machine)
+        planted["new wkt"] = registered.json()["workerToken"]
+        send("POST", f"{server.api}/workers/register", json=machine)
+        send("GET", f"{environment}/triggers", planted["unknown"])
+        send("GET", f"{environment}/triggers?key={planted['pwk']}", planted["pwk"])
+        send("GET", f"{server.api}/{planted['pwk']}")
+        send("GET", f"{server.api}/auth/me", headers={"Cookie": f"auth_token={planted['cookie']}"})
+        send("GET", f"{server.api}/auth/me", headers={"X-Request-Id": planted["pwk"]})
+    log = server.log.read_text()
+    assert "workers/register" in log
+    assert str(cast.worker.worker_id) in log
+    for name, value in planted.items():
+        assert value not in log, name
+    assert "planted" not in log
