@@ -56,8 +56,19 @@ def _copy(package: Path, copy: Path) -> None:
             shutil.rmtree(former)
         for name in (_PACKAGE, f"{_PACKAGE}.libs"):
             if (source := package.with_name(name)).is_dir():
-                shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns("include"))
+                shutil.copytree(
+                    source,
+                    draft / name,
+                    ignore=shutil.ignore_patterns("include"),
+                    copy_function=_copy_file,
+                )
         for path in (draft, *draft.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
         draft.rename(copy)
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Ends the copying at the first file that fails: copytree itself would go on and list them all."""
+    with explaining(f"copy PostgreSQL's programs to {Path(target).parent}"):
+        shutil.copy2(source, target)

@@ -48,7 +48,10 @@ def python(
 
 
 def interpreter_for(user: User) -> str | None:
-    """A Python of our version that this user can run, if there is any."""
+    """A Python of our version that this user can run, if there is any, and if our code is within reach."""
+    needed = (PROJECT / "pipedai" / "__init__.py", *map(Path, PACKAGES))
+    if not all(passes(user, "-r", path) for path in needed):
+        return None
     for found in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         if passes(user, "-x", Path(found).resolve()):
             return found

@@ -13,7 +13,7 @@ import pytest
 from pipedai.embedded import locks
 from pipedai.embedded import server as server_module
 from pipedai.embedded.errors import EmbeddedPostgresError
-from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.installation import server_bin
 from pipedai.embedded.locks import server_pids
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
@@ -100,7 +100,7 @@ def test_a_server_started_by_hand_is_found_and_stopped(server):
     server.ensure_running()
     server.stop()
     server.layout.prepare_socket_dir()
-    command = [wheel_bin() / "pg_ctl", "-D", server.layout.cluster, "-w", "-l", "/dev/null",
+    command = [server_bin(server.layout) / "pg_ctl", "-D", server.layout.cluster, "-w", "-l", "/dev/null",
                "-o", f"-c listen_addresses= -k {server.layout.socket_dir}", "start"]  # fmt: skip
     user = server.layout.server_user
     subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, user=user.uid, group=user.gid,
