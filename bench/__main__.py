@@ -2,7 +2,10 @@
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
 
 from bench import firing, idle, lifecycle, schedulers
 from bench.failure import BenchFailed
@@ -21,12 +24,13 @@ def main() -> int:
     """Run one benchmark; the exit code."""
     options = _parse(sys.argv[1:])
     try:
+        import_module("pipedai.settings")  # a bad one is to be found before anything has started
         result = options.run(options)
         print()
         options.show(result)
         if options.json is not None:
             write_json(options.json, result)
-    except (BenchFailed, EmbeddedPostgresError, OSError) as error:
+    except (BenchFailed, EmbeddedPostgresError, ImproperlyConfigured, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

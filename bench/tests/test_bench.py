@@ -120,6 +120,15 @@ def test_a_bad_argument_is_refused_with_a_sentence(arguments, sentence, tmp_path
     assert not (tmp_path / "unused").exists()
 
 
+@pytest.mark.slow
+def test_a_bad_setting_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("WEB_THREADS", "many")
+    done = _bench("lifecycle", data_dir=tmp_path / "unused")
+    assert done.returncode == 1
+    assert done.stderr == "WEB_THREADS must be a whole number.\n"
+    assert not (tmp_path / "unused").exists()
+
+
 def test_a_quantile_is_one_of_the_values():
     values = [float(n) for n in range(100, 0, -1)]
     assert quantile(values, 0.5) == 50
