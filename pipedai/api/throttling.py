@@ -29,9 +29,11 @@ SET hits = CASE WHEN t.window_start = excluded.window_start THEN t.hits + 1 ELSE
 RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_timestamp())))::int AS seconds_left
 """
 
+# Materialized: as a subquery it may be run again for each row, and then the limit is none.
 _PRUNE = """
-DELETE FROM throttle WHERE bucket IN (
+WITH over AS MATERIALIZED (
     SELECT bucket FROM throttle WHERE expires_at < statement_timestamp() LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+DELETE FROM throttle t USING over WHERE t.bucket = over.bucket
 """
 
 
