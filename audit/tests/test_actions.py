@@ -33,6 +33,8 @@ def _ended(status):
     return {**_moved(status), "faultClass": "none"}
 
 
+ABOUT_DELIVERY = {"triggerId": ANY, "host": "hooks.example"}
+
 # Every route that changes something; None for one that only tells that somebody is alive.
 ROWS: dict[str, Row | None] = {
     "POST auth/register": Row("user.registered", "user", "user.id", {}),
@@ -78,6 +80,13 @@ ROWS: dict[str, Row | None] = {
     ),
     "POST triggers/:trigger/rotate-mcp-token": Row(
         "mcp-token.rotated", "trigger", "trigger_id", {}
+    ),
+    "POST triggers/:trigger/test-webhook": Row("webhook.tested", "delivery", "id", ABOUT_DELIVERY),
+    "POST deliveries/:delivery/redeliver": Row(
+        "webhook.redelivered",
+        "delivery",
+        "id",
+        {**ABOUT_DELIVERY, "redeliveryOf": ANY, "runId": None},
     ),
     "POST triggers/:trigger/run": Row(
         "run.created", "run", "id", {**_moved("queued"), "source": "manual"}
