@@ -1,6 +1,7 @@
 """Bodies of the worker protocol, and workers and handed-out runs as they go out."""
 
 import math
+from functools import cache
 from typing import Any
 
 from rest_framework import serializers
@@ -136,8 +137,14 @@ def outcome_of(values: dict[str, Any]) -> Outcome:
 
 def as_reported(values: dict[str, Any]) -> dict[str, Any]:
     """The same values under their names in the API, as a late result keeps them."""
-    names = {field.source: name for name, field in CompleteBody().fields.items()}
+    names = _reported_names()
     return {names[attribute]: value for attribute, value in values.items()}
+
+
+@cache
+def _reported_names() -> dict[str, str]:
+    # Once: the fields of a serializer are copied for each of its instances.
+    return {str(field.source): name for name, field in CompleteBody().fields.items()}
 
 
 class HandedOutRunSerializer(serializers.Serializer[HandedOut]):
