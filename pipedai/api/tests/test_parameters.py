@@ -1,0 +1,47 @@
+"""Whatever a query says, it is read, ignored or refused; nothing crashes (SPEC §2)."""
+
+import pytest
+
+from testing.routes import ROUTES, set_stage
+
+NAMES = (
+    "action", "actions", "cursor", "email", "from", "limit", "reassignTo", "status", "targetId", "timezone", "to",
+    "triggerId", "wait", "workerId", "unknown",
+)  # fmt: skip
+VALUES = (
+    "",
+    "%00",
+    "a%00b",
+    "%20",
+    "%ff%fe",
+    "%ed%a0%80",
+    "-1",
+    "1e9",
+    "null",
+    "%F0%9F%98%80",
+    "x" * 5000,
+)
+READS = [route for route in ROUTES if route.method == "GET"]
+
+
+@pytest.mark.parametrize("route", READS, ids=str)
+def test_no_value_of_any_parameter_crashes_a_read(cast, route):
+    stage = set_stage(cast)
+    client = cast.worker_client() if route.route.endswith("/poll") else cast.client(cast.owner)
+    statuses = {
+        (name, value): client.get(f"{route.url(stage)}?{name}={value}").status_code
+        for name in NAMES
+        for value in VALUES
+    }
+    assert set(statuses.values()) <= {200, 400, 404, 429}
+    assert {statuses["unknown", value] for value in VALUES} <= {statuses["unknown", ""]}
+
+
+def test_nor_a_removal(cast):
+    set_stage(cast)
+    for value in VALUES:
+        response = cast.client(cast.owner).delete(
+            f"/api/v1/workers/{cast.worker.worker_id}?reassignTo={value}"
+        )
+        assert response.status_code == 400, value
+        assert list(response.json()["details"]["fieldErrors"]) == ["reassignTo"]
