@@ -13,7 +13,7 @@ from pipedai.sql import fetch_one
 
 T = TypeVar("T")
 
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 30
 
 
 def at_once(*calls: Callable[[], T]) -> list[T | ApiError]:
@@ -26,7 +26,7 @@ def at_once(*calls: Callable[[], T]) -> list[T | ApiError]:
 
     def run(call: Callable[[], T]) -> T | ApiError:
         try:
-            connection.ensure_connection()
+            _connect()
             barrier.wait(_WAIT_SECONDS)
             return call()
         except ApiError as refusal:
@@ -44,6 +44,13 @@ def accepted(answers: list[T | ApiError]) -> list[T]:
         if isinstance(answer, ApiError):
             raise answer
     return [answer for answer in answers if not isinstance(answer, ApiError)]
+
+
+def _connect() -> int:
+    """Gives this thread a connection that waits for nothing longer than a test may; its backend."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_WAIT_SECONDS}s"])
+    return int(connection.connection.info.backend_pid)
 
 
 class Started(Generic[T]):
@@ -73,8 +80,7 @@ class Started(Generic[T]):
 
     def _run(self) -> None:
         try:
-            connection.ensure_connection()
-            self._backend.set_result(connection.connection.info.backend_pid)
+            self._backend.set_result(_connect())
             self._answer.set_result(self._call())
         except BaseException as error:
             self._answer.set_exception(error)
