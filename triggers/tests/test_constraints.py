@@ -13,9 +13,9 @@ from pipedai.events import SYSTEM
 from pipedai.sql import execute, fetch_all
 from testing.cast import Cast, register
 from testing.run_states import STATES
-from testing.runs import NOON, Runs, allow
+from testing.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import run_trigger
-from triggers.models import Tick, Trigger
+from triggers.models import Delivery, DeliveryAttempt, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workspaces.models import DataKey
 
@@ -106,6 +106,7 @@ WRONG_ROWS = [
         "tick_decided_once",
         "UPDATE tick SET tick_at = '2026-05-04T12:00Z', last_tick_at = '2026-05-04T12:00Z'",
     ),
+    ("delivery_attempt_has_an_end", "UPDATE delivery_attempt SET status_code = NULL"),
     ("tick_decision", "UPDATE tick SET decision = 'later' WHERE run_id IS NULL"),
     ("tick_fired_has_a_run", "UPDATE tick SET run_id = NULL WHERE decision = 'fired'"),
     ("tick_fired_has_a_run", "UPDATE tick SET run_id = %(lost)s WHERE decision <> 'fired'"),
@@ -196,14 +197,10 @@ TENANT_REFERENCES = [
     ("idempotency_key", "run_id", "run"),
     ("delivery", "trigger_id", "trigger"),
     ("delivery", "run_id", "run"),
+    ("delivery_attempt", "delivery_id", "delivery"),
     ("tick", "trigger_id", "trigger"),
     ("tick", "run_id", "run"),
 ]
-
-TABLES = (
-    "api_key", "data_key", "delivery", "environment", "idempotency_key", "membership", "run",
-    "run_text", "tick", "trigger", "trigger_revision", "worker",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -223,6 +220,14 @@ def there(cast: Cast) -> dict[str, UUID]:
         payload=None,
         source=Source.MANUAL,
         actor=SYSTEM,
+    )
+    DeliveryAttempt.objects.create(
+        environment=cast.environment,
+        delivery=Delivery.objects.filter(run_id=lost).get(),
+        n=1,
+        at=NOON,
+        status_code=200,
+        duration_ms=5,
     )
     for minute, decision in enumerate((Decision.FIRED, Decision.SKIPPED_OVERLAP)):
         tick_at = NOON.replace(minute=minute)
@@ -252,13 +257,17 @@ def strange(cast: Cast) -> dict[str, UUID]:
     """The ids of rows of another environment, by their tables."""
     environment = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
     worker_id = register(environment.mint("wrk"), "host-1").worker_id
-    trigger_id = environment.add_trigger(worker_id=worker_id)
+    trigger_id = environment.add_trigger(worker_id=worker_id, webhook_url=WEBHOOK_URL)
+    runs = Runs(environment, trigger_id)
+    run_id = runs.queue()
+    runs.cancel(run_id)
     return {
         "worker": worker_id,
         "trigger": trigger_id,
         "trigger_revision": Trigger.objects.get(id=trigger_id).revision_id,
         "data_key": DataKey.objects.get(environment=cast.strange_environment).id,
-        "run": Runs(environment, trigger_id).queue(),
+        "run": run_id,
+        "delivery": runs.deliveries(run_id)[0]["id"],
     }
 
 
@@ -324,24 +333,25 @@ def test_every_constraint_is_tried(db: None) -> None:
 
 
 def _constraints() -> set[str]:
-    """The names of all checks, unique indexes and tenant references of these tables.
+    """The names of all checks, unique indexes and tenant references of the tenants' tables.
 
     But for those that can't be tried: Django's own checks that a number is not negative, and the
     unique `(environment_id, id)` that the tenant references point at.
     """
     rows = fetch_all(
         """
-        SELECT conname AS name FROM pg_constraint
-        WHERE conrelid::regclass::text = ANY(%(tables)s)
-            AND (contype = 'c' AND conname NOT LIKE '%%\\_check' OR contype = 'f' AND cardinality(conkey) > 1)
+        WITH tables AS (
+            SELECT format('%%I', table_name)::regclass AS oid FROM information_schema.columns
+            WHERE table_schema = current_schema() AND column_name = 'environment_id' AND table_name NOT LIKE 'audit_%%'
+            UNION SELECT 'environment'::regclass)
+        SELECT conname AS name FROM pg_constraint JOIN tables ON tables.oid = conrelid
+        WHERE contype = 'c' AND conname NOT LIKE '%%\\_check' OR contype = 'f' AND cardinality(conkey) > 1
         UNION
-        SELECT indexrelid::regclass::text FROM pg_index
-        WHERE indrelid::regclass::text = ANY(%(tables)s) AND indisunique AND NOT indisprimary
-            AND indexrelid::regclass::text NOT LIKE '%%\\_in\\_environment'
-        UNION
-        SELECT 'worker_hostname_in_environment'
+        SELECT indexrelid::regclass::text FROM pg_index JOIN tables ON tables.oid = indrelid
+        WHERE indisunique AND NOT indisprimary
+            AND pg_get_indexdef(indexrelid) NOT LIKE '%%(environment_id, id)'
         """,
-        {"tables": list(TABLES)},
+        {},
     )
     return {row["name"] for row in rows}
 
