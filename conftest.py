@@ -74,7 +74,12 @@ class _cloned_database:  # noqa: N801 - used like a function
     def __exit__(self, *_: object) -> None:
         connections.close_all()
         self._settings["NAME"] = self._template
-        self._run(f'DROP DATABASE "{self.name}" WITH (FORCE)')
+        # Not WITH (FORCE): that may not end the server's own autovacuum, which a plain DROP waits for.
+        self._run(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            f" WHERE datname = '{self.name}' AND usename = current_user"
+        )
+        self._run(f'DROP DATABASE "{self.name}"')
 
     def _run(self, statement: str) -> None:
         with connection._nodb_cursor() as cursor:
