@@ -26,7 +26,6 @@ _SENTENCES = {
     status.HTTP_403_FORBIDDEN: "You may not do this.",
     status.HTTP_406_NOT_ACCEPTABLE: "Only application/json can be answered.",
     status.HTTP_415_UNSUPPORTED_MEDIA_TYPE: "The body must be application/json.",
-    status.HTTP_429_TOO_MANY_REQUESTS: "Too many requests.",
 }
 
 

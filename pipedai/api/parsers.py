@@ -27,7 +27,10 @@ class StrictJSONParser(BaseParser):
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
         """The parsed value. Raises ParseError with one sentence."""
-        value = parse_json(stream.read())
+        return self.storable(parse_json(stream.read()))
+
+    def storable(self, value: Any) -> Any:
+        """The value, which PostgreSQL can hold. Raises ParseError if it can't."""
         check_text(value)
         return value
 
@@ -35,14 +38,9 @@ class StrictJSONParser(BaseParser):
 class OutcomeJSONParser(StrictJSONParser):
     """As strict, but NUL and lone surrogates become U+FFFD: a run's outcome is never thrown away for them."""
 
-    def parse(
-        self,
-        stream: IO[bytes],
-        media_type: str | None = None,
-        parser_context: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """The parsed value. Raises ParseError with one sentence."""
-        return replace_unstorable(parse_json(stream.read()))
+    def storable(self, value: Any) -> Any:
+        """The value, mended."""
+        return replace_unstorable(value)
 
 
 def parse_json(raw: bytes) -> Any:
