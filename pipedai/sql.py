@@ -8,6 +8,10 @@ from django.db import connection
 
 Row = dict[str, Any]
 
+# The moment of a statement, for its text: the database's clock, unless the caller passes `now` in.
+# Not `now()`, which is stale after a wait for a lock.
+NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
+
 
 def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
     """The rows of a query or of a RETURNING clause, each by its column names."""

@@ -7,13 +7,11 @@ from uuid import UUID
 
 from pipedai.crypto import CannotOpen
 from pipedai.logs import get_logger
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers import secrets
 from workspaces.keys import WrappedKey
 
 log = get_logger(__name__)
-
-_NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 
 _DUE = f"""
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
@@ -24,14 +22,14 @@ JOIN trigger t ON t.id = r.trigger_id
 JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN run_text x ON x.run_id = r.id
-WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {_NOW}
+WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
 ORDER BY r.available_at, r.id
 LIMIT greatest(0, %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL))
 """
 
 _UNTIL_NEXT = f"""
-SELECT min(available_at) - {_NOW} AS until FROM run
-WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {_NOW}
+SELECT min(available_at) - {NOW} AS until FROM run
+WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
 """
 
 _KEEP_URLS = """

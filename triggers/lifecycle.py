@@ -98,15 +98,8 @@ def claim_run(
     allows it to hold (0: it takes nothing new), and counting is only right under the lock. Raises
     NotFound for another worker's run, Refused.
     """
-    params = {
-        "run_id": run_id,
-        "worker_id": worker_id,
-        "claim_id": claim_id,
-        "capacity": capacity,
-        "lease_seconds": settings.RUN_LEASE_SECONDS,
-        "now": now,
-    }
-    run = fetch_one(sql.CLAIM, params)
+    params = _leasing(run_id, worker_id, now)
+    run = fetch_one(sql.CLAIM, {**params, "claim_id": claim_id, "capacity": capacity})
     if run is not None:
         emit(_event("run.claimed", actor, run))
         return run
@@ -126,14 +119,8 @@ def claim_run(
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
     """claimed → running; renews the lease. A repeat answers with the run as stored. Raises NotFound, Refused."""
-    params = {
-        "run_id": run_id,
-        "worker_id": worker_id,
-        "lease_seconds": settings.RUN_LEASE_SECONDS,
-        "now": now,
-    }
     with transaction.atomic():
-        run = fetch_one(sql.START, params)
+        run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
         if run is not None:
             emit(_event("run.started", actor, run))
             return run
@@ -148,13 +135,7 @@ def heartbeat_run(*, worker_id: UUID, run_id: UUID, now: datetime | None = None)
 
     Raises NotFound, or Refused when the run is no longer this worker's to run: it must stop.
     """
-    params = {
-        "run_id": run_id,
-        "worker_id": worker_id,
-        "lease_seconds": settings.RUN_LEASE_SECONDS,
-        "now": now,
-    }
-    beat = fetch_one(sql.HEARTBEAT, params)
+    beat = fetch_one(sql.HEARTBEAT, _leasing(run_id, worker_id, now))
     if beat is None:
         run = _read_own(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
@@ -190,9 +171,8 @@ def complete_run(
             )
             return run
         result = _complete_ended(params, outcome, reported, actor)
-    if isinstance(
-        result, Refused
-    ):  # raised only now: the late result it leaves behind must be committed
+    # Raised only now: the late result that it leaves behind must be committed.
+    if isinstance(result, Refused):
         raise result
     return result
 
@@ -338,6 +318,16 @@ def _keep_errors(runs: list[Row]) -> None:
                 "messages": [run["error_message"] for run in runs],
             },
         )
+
+
+def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
+    """The parameters of a statement that takes or renews a lease."""
+    return {
+        "run_id": run_id,
+        "worker_id": worker_id,
+        "lease_seconds": settings.RUN_LEASE_SECONDS,
+        "now": now,
+    }
 
 
 def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:

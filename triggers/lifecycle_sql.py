@@ -1,16 +1,12 @@
-"""The statements of `lifecycle`: each transition is one guarded UPDATE on the expected state and the owner.
+"""The statements of `lifecycle`: each transition is one guarded UPDATE on the expected state and the owner."""
 
-Times come from the database's clock unless a test passes `now` in. `statement_timestamp()`, since `now()` is stale
-after a wait for a lock.
-"""
-
+from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
 
-_NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
-_LEASE = f"{_NOW} + %(lease_seconds)s * interval '1 second'"
+_LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The worker has `timeoutSeconds`, and this long to say so itself, before the server says it (SPEC §6).
-_DEADLINE = f"{_NOW} + (r.timeout_seconds + 60) * interval '1 second'"
+_DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 
 QUEUE = f"""
@@ -23,7 +19,7 @@ INSERT INTO run AS r (
     id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
     scheduled_for, queued_at, available_at, model)
 SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
-    t.timeout_seconds, %(scheduled_for)s, {_NOW}, {_NOW}, v.model
+    t.timeout_seconds, %(scheduled_for)s, {NOW}, {NOW}, v.model
 FROM t JOIN trigger_revision v ON v.id = t.revision_id
 RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
     (SELECT prompt FROM trigger_revision v WHERE v.id = r.revision_id) AS prompt
@@ -32,20 +28,20 @@ RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message, N
 # Places are counted besides looked for: after `maxConcurrency` was lowered, a free one may lie below those still held.
 CLAIM = f"""
 UPDATE run r
-SET status = 'claimed', slot = free.slot, claim_id = %(claim_id)s, claimed_at = {_NOW},
+SET status = 'claimed', slot = free.slot, claim_id = %(claim_id)s, claimed_at = {NOW},
     lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t, (
     SELECT min(s) AS slot FROM generate_series(1, %(capacity)s) s
     WHERE NOT EXISTS (SELECT 1 FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot = s)
         AND %(capacity)s > (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)) free
-WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {_NOW}
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
     AND free.slot IS NOT NULL AND t.id = r.trigger_id
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
 START = f"""
 UPDATE run r
-SET status = 'running', started_at = {_NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
+SET status = 'running', started_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed' AND t.id = r.trigger_id
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
@@ -67,7 +63,7 @@ _ENDED = f"{_RUN}, r.max_retries, t.name AS trigger_name, t.webhook_url"
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 COMPLETE = f"""
-UPDATE run r SET ended_at = {_NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
+UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
@@ -76,7 +72,7 @@ RETURNING {_REPORTED}
 
 # After a verdict of the server's: the row has been locked, and seen to be so.
 COMPLETE_LATE = f"""
-UPDATE run r SET ended_at = {_NOW}, ended_by = 'worker', {_OUTCOME}
+UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND t.id = r.trigger_id
 RETURNING {_REPORTED}
@@ -84,7 +80,7 @@ RETURNING {_REPORTED}
 
 READ = f"""
 SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {_NOW} AS is_due
+    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due
 FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
 """
@@ -97,20 +93,20 @@ SELECT id, status, worker_id, claimed_at IS NOT NULL AS was_claimed FROM run WHE
 """
 
 CANCEL_RETRY = f"""
-UPDATE run SET status = 'canceled', fault_class = 'none', ended_at = {_NOW}, ended_by = 'late_result'
+UPDATE run SET status = 'canceled', fault_class = 'none', ended_at = {NOW}, ended_by = 'late_result'
 WHERE id = %(retry_id)s AND status = 'queued'
 """
 
 POSTPONE_RETRY = f"""
 UPDATE run
-SET available_at = greatest(available_at, {_NOW} + %(retry_after_seconds)s * interval '1 second')
+SET available_at = greatest(available_at, {NOW} + %(retry_after_seconds)s * interval '1 second')
 WHERE id = %(retry_id)s AND status = 'queued'
 """
 
 KEEP_LATE_RESULT = f"""
 INSERT INTO run_text (run_id, environment_id, late_result)
 SELECT id, environment_id,
-    (jsonb_build_object('receivedAt', to_char({_NOW} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+    (jsonb_build_object('receivedAt', to_char({NOW} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
      || %(late_result)s::jsonb)::json
 FROM run WHERE id = %(run_id)s
 ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
@@ -124,14 +120,14 @@ ON CONFLICT (run_id) DO UPDATE SET error_message = excluded.error_message
 
 CANCEL_QUEUED = f"""
 UPDATE run r
-SET status = 'canceled', fault_class = 'none', cancel_requested_at = {_NOW}, ended_at = {_NOW}, ended_by = 'user'
+SET status = 'canceled', fault_class = 'none', cancel_requested_at = {NOW}, ended_at = {NOW}, ended_by = 'user'
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.status = 'queued' AND t.id = r.trigger_id
 RETURNING {_ENDED}, NULL AS error_message
 """
 
 REQUEST_CANCEL = f"""
-UPDATE run r SET cancel_requested_at = {_NOW}
+UPDATE run r SET cancel_requested_at = {NOW}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL AND t.id = r.trigger_id
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
@@ -139,7 +135,7 @@ RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 
 OVERDUE = f"""
 SELECT id, trigger_id FROM run
-WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {_NOW}
+WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
 ORDER BY id LIMIT %(limit)s
 """
 
@@ -147,10 +143,10 @@ ORDER BY id LIMIT %(limit)s
 # at this instant is theirs; if it still is overdue, the next round finds it.
 EXPIRE = f"""
 WITH overdue AS (
-    SELECT id, {_NOW} AS now, lease_expires_at <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
-        round(extract(epoch FROM {_NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
+    SELECT id, {NOW} AS now, lease_expires_at <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
+        round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
-    WHERE id = ANY(%(ids)s) AND slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {_NOW}
+    WHERE id = ANY(%(ids)s) AND slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
     FOR UPDATE SKIP LOCKED),
 verdict AS (
     SELECT *, CASE WHEN NOT is_lost THEN 'timed_out'

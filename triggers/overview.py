@@ -3,12 +3,12 @@
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.sql import Row, fetch_one
+from pipedai.sql import NOW, Row, fetch_one
 
 # The day and the month begin at midnight in the given zone. Both sums read one index of ended runs, never the rows.
-_OVERVIEW = """
+_OVERVIEW = f"""
 WITH clock AS (
-    SELECT coalesce(%(now)s::timestamptz, statement_timestamp()) AS now),
+    SELECT {NOW} AS now),
 since AS (
     SELECT now, date_trunc('day', now AT TIME ZONE %(timezone)s) AT TIME ZONE %(timezone)s AS midnight,
         date_trunc('month', now AT TIME ZONE %(timezone)s) AT TIME ZONE %(timezone)s AS first

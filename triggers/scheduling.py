@@ -18,7 +18,7 @@ from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.logs import get_logger
-from pipedai.sql import Row, execute, fetch_all
+from pipedai.sql import NOW, Row, execute, fetch_all
 from pipedai.wakeups import wake_workers
 from triggers import cron
 from triggers.models import Trigger
@@ -31,13 +31,11 @@ _RETRY_AFTER = timedelta(minutes=5)
 # Walking through very long gaps takes time, and a batch must leave time for others.
 _LONGEST_BATCH_SECONDS = 1.0
 
-_NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
-
 # In the lock order triggers come before runs. Of a batch, the ones that have waited longest first.
 _DUE = f"""
 SELECT id, environment_id, worker_id, revision_id, schedule, timezone, next_run_at, overlap_policy, max_retries,
-    timeout_seconds, {_NOW} AS now
-FROM trigger WHERE next_run_at <= {_NOW}
+    timeout_seconds, {NOW} AS now
+FROM trigger WHERE next_run_at <= {NOW}
 ORDER BY next_run_at, id LIMIT %(limit)s
 FOR NO KEY UPDATE SKIP LOCKED
 """
@@ -62,7 +60,7 @@ INSERT INTO run (
     id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
     scheduled_for, queued_at, available_at, model)
 SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
-    t.timeout_seconds, f.tick_at, {_NOW}, {_NOW}, v.model
+    t.timeout_seconds, f.tick_at, {NOW}, {NOW}, v.model
 FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[]) AS f (run_id, trigger_id, tick_at)
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
 """

@@ -19,7 +19,7 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.logs import get_logger
 from pipedai.outgoing import Answer, post
 from pipedai.outgoing.request import KEPT_BODY_BYTES
-from pipedai.sql import Row, database_now, execute, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, database_now, execute, fetch_all, fetch_one
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.signatures import webhook_headers
@@ -38,22 +38,20 @@ SECRET_RETRY_SECONDS = 5 * 60
 # How many due deliveries are looked at to find some whose hosts have room.
 _CANDIDATES = 200
 
-_NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
-
 _DUE = f"""
 SELECT id, host FROM delivery
-WHERE status = 'pending' AND next_attempt_at <= {_NOW} AND host <> ALL(%(full_hosts)s)
+WHERE status = 'pending' AND next_attempt_at <= {NOW} AND host <> ALL(%(full_hosts)s)
 ORDER BY next_attempt_at LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 """
 
 # The secret is read with the claim: the request follows at once.
 _CLAIM = f"""
-UPDATE delivery d SET next_attempt_at = {_NOW} + %(claim_seconds)s * interval '1 second'
+UPDATE delivery d SET next_attempt_at = {NOW} + %(claim_seconds)s * interval '1 second'
 FROM trigger t LEFT JOIN data_key k ON k.id = t.webhook_key_id
 WHERE d.id = ANY(%(ids)s) AND t.id = d.trigger_id
 RETURNING d.id, d.environment_id, d.trigger_id, d.run_id, d.message_id, d.url, d.host, d.body, d.attempt_count,
-    d.next_attempt_at AS claim, {_NOW} AS claimed_at, t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped,
+    d.next_attempt_at AS claim, {NOW} AS claimed_at, t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped,
     k.master_key_id
 """
 
@@ -65,7 +63,7 @@ RETURNING attempt_count
 """
 
 _POSTPONE = f"""
-UPDATE delivery SET next_attempt_at = {_NOW} + %(seconds)s * interval '1 second'
+UPDATE delivery SET next_attempt_at = {NOW} + %(seconds)s * interval '1 second'
 WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
 """
 
