@@ -9,7 +9,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models.functions import Now
 
 from accounts.models import User, normal_email
 from pipedai.api.errors import Conflict, Forbidden, NotFound
@@ -18,6 +17,7 @@ from workspaces.access import Access
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role
+from workspaces.unused_keys import revoke_unused_keys
 
 
 def add_member(
@@ -147,16 +147,8 @@ def _check_room(environment_id: UUID) -> None:
 
 def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:
     """What the audit row says of them."""
-    unused = ApiKey.objects.filter(
-        environment_id=environment_id,
-        kind=ApiKey.Kind.WRK,
-        created_by_id=user_id,
-        revoked_at__isnull=True,
-        consumed_at__isnull=True,
-    )
-    ids = [str(key_id) for key_id in unused.values_list("id", flat=True)]
-    unused.update(revoked_at=Now())
-    return {"keysRevoked": ids} if ids else {}
+    ids = revoke_unused_keys(user_id=user_id, environment_id=environment_id)
+    return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
 
 
 def _live_pwk(environment_id: UUID, user_id: UUID) -> Any:

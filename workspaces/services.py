@@ -13,6 +13,7 @@ from pipedai.api import tokens
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
+from pipedai.sql import fetch_one
 from workspaces.dependents import dependents_of
 from workspaces.keys import create_data_key
 from workspaces.locks import close_environment, lock_environment
@@ -21,6 +22,13 @@ from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
 _NAME_TAKEN = "The workspace has an environment of this name already."
+
+# The environment's lock keeps the membership as it is, this one the user active.
+_HOLD_ADMIN = """
+SELECT FROM membership m JOIN user_account u ON u.id = m.user_id
+WHERE m.environment_id = %(environment_id)s AND m.user_id = %(user_id)s AND m.role IN ('admin', 'owner') AND u.is_active
+FOR SHARE OF u
+"""
 
 
 def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
@@ -168,9 +176,8 @@ def _check_room_for_environment(user_id: UUID) -> None:
 
 
 def _check_still_admin(environment_id: UUID, user_id: UUID) -> None:
-    """Whoever is removed or demoted at this moment mints no key that outlives it."""
-    role = Membership.objects.filter(environment_id=environment_id, user_id=user_id)
-    if not role.filter(role__in=(Role.ADMIN, Role.OWNER)).exists():
+    """Whoever is removed, demoted or deactivated at this moment mints no key that outlives it."""
+    if fetch_one(_HOLD_ADMIN, {"environment_id": environment_id, "user_id": user_id}) is None:
         raise NotFound
 
 
