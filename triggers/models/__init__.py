@@ -1,0 +1,30 @@
+"""The tables of triggers, runs and deliveries, a file each for what belongs together."""
+
+from triggers.models.delivery import Delivery, DeliveryAttempt
+from triggers.models.fields import JSONAsGivenField
+from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunText
+from triggers.models.tick import SchedulerHeartbeat, Tick
+from triggers.models.trigger import (
+    MAX_RETRIES,
+    MAX_TIMEOUT_SECONDS,
+    MIN_TIMEOUT_SECONDS,
+    Trigger,
+    TriggerRevision,
+)
+
+__all__ = [
+    "MAX_RETRIES",
+    "MAX_TIMEOUT_SECONDS",
+    "MIN_TIMEOUT_SECONDS",
+    "RUN_COLUMNS",
+    "Delivery",
+    "DeliveryAttempt",
+    "IdempotencyKey",
+    "JSONAsGivenField",
+    "Run",
+    "RunText",
+    "SchedulerHeartbeat",
+    "Tick",
+    "Trigger",
+    "TriggerRevision",
+]

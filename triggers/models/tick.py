@@ -1,0 +1,64 @@
+"""What was decided about the due times of schedules, and who decides: the living schedulers."""
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from pipedai.ids import new_id
+from triggers.models.fields import tenant_key
+from triggers.states import Decision
+from workspaces.models import Environment
+
+
+class Tick(models.Model):
+    """A due time of a trigger's schedule and what was decided about it; or a whole gap of missed ones, by its first."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    trigger = tenant_key("triggers.Trigger", related_name="ticks")
+    tick_at = models.DateTimeField()
+    last_tick_at = models.DateTimeField()
+    decision = models.CharField(max_length=17, choices=Decision.choices)
+    run = tenant_key("triggers.Run", null=True, related_name="+")
+    missed_count = models.PositiveIntegerField(default=0)
+    decided_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "tick"
+        constraints = (
+            models.UniqueConstraint(fields=["trigger", "tick_at"], name="tick_decided_once"),
+            models.CheckConstraint(
+                condition=Q(decision=Decision.FIRED, run__isnull=False)
+                | (Q(run__isnull=True) & ~Q(decision=Decision.FIRED)),
+                name="tick_fired_has_a_run",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    decision=Decision.SKIPPED_MISSED,
+                    missed_count__gte=1,
+                    last_tick_at__gte=models.F("tick_at"),
+                )
+                | (
+                    Q(missed_count=0, last_tick_at=models.F("tick_at"))
+                    & ~Q(decision=Decision.SKIPPED_MISSED)
+                ),
+                name="tick_missed_is_counted",
+            ),
+            models.CheckConstraint(condition=Q(decision__in=Decision.values), name="tick_decision"),
+        )
+
+
+class SchedulerHeartbeat(models.Model):
+    """A living scheduler process: what operators read to know that the background is at work."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    started_at = models.DateTimeField(db_default=Now(), editable=False)
+    beat_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "scheduler_heartbeat"
+        indexes = (models.Index(fields=["beat_at"], name="scheduler_heartbeat_old"),)
