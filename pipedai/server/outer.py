@@ -11,7 +11,6 @@ from pipedai.logs import get_logger
 from pipedai.server.access_log import CLIENT_GONE, LOG, log_request
 from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.error_answer import crash_answer, error_answer
-from pipedai.server.headers import is_api
 from pipedai.server.refusal import ClientGone, Refused
 from pipedai.server.reply import Reply
 from pipedai.server.request_body import discard_body, read_body, replay
@@ -79,7 +78,7 @@ class Outer:
     async def _serve(self, scope: Scope, client: str, receive: Receive, reply: Reply) -> None:
         try:
             scope = clean_scope(scope, client=client, trusted_proxies=self._trusted_proxies)
-            reply.api = is_api(scope["path"])
+            reply.path = scope["path"]
             scope[LOG]["path"] = scope["path"]
             body = await read_body(
                 scope["headers"],

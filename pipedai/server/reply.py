@@ -2,7 +2,7 @@
 
 from pipedai.server.asgi_types import Message, Send
 from pipedai.server.error_answer import error_answer, phrase
-from pipedai.server.headers import RawHeaders, complete_headers
+from pipedai.server.headers import API, RawHeaders, complete_headers, is_api
 
 
 class Reply:
@@ -20,8 +20,8 @@ class Reply:
         self._production = production
         self._headers: RawHeaders = []
         self._held: bytes | None = None
-        # Whether the path is the API's; taken to be so until it is known.
-        self.api = True
+        # Taken to be the API's until it is known.
+        self.path = API
         # 0 until the application has said it.
         self.status = 0
         self.body_bytes = 0
@@ -62,7 +62,7 @@ class Reply:
 
     async def _start(self, chunk: bytes, *, more: bool) -> None:
         held, self._held = self._held or b"", None
-        if self.api and self.status >= 400 and not self._is_json():
+        if is_api(self.path) and self.status >= 400 and not self._is_json():
             kept = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
             headers, held = error_answer(phrase(self.status))
             self._headers, chunk, more = [*kept, *headers], b"", False
@@ -72,7 +72,7 @@ class Reply:
         headers = complete_headers(
             self._headers,
             request_id=self._request_id,
-            api=self.api,
+            path=self.path,
             production=self._production,
         )
         await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -94,7 +94,7 @@ class Reply:
             self._headers = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
         elif not any(name == b"content-length" for name, _ in self._headers):
             self._headers.append((b"content-length", str(length).encode()))
-        if self.api and length == 0 and not self._is_json():
+        if is_api(self.path) and length == 0 and not self._is_json():
             self._headers = [(n, v) for n, v in self._headers if n != b"content-type"]
 
     def _is_json(self) -> bool:

@@ -23,7 +23,7 @@ from pipedai.api.request_id import accept_or_make, current_request_id
 from pipedai.client_address import client_address
 from pipedai.server.access_log import log_request
 from pipedai.server.error_answer import crash_answer, error_answer, phrase
-from pipedai.server.headers import RawHeaders, complete_headers
+from pipedai.server.headers import API, RawHeaders, complete_headers
 from pipedai.server.lanes import STOP
 
 # A client must have sent its request's headers by then.
@@ -144,7 +144,7 @@ class Protocol(ASGIProtocol):
         headers = complete_headers(
             [*headers, (b"date", formatdate(usegmt=True).encode())],
             request_id=request_id,
-            api=True,
+            path=API,
             production=settings.PRODUCTION,
         )
         lines = [f"HTTP/1.1 {status} {phrase(status)}".encode()]

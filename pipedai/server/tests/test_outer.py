@@ -83,8 +83,20 @@ async def test_a_page_elsewhere_keeps_its_own_headers():
         assert exchange.headers["cache-control"] == "public"
         assert exchange.headers["content-security-policy"] == "default-src 'self'"
         assert exchange.headers["x-content-type-options"] == "nosniff"
-    exchange = await Exchange(http_scope(path="/admin/")).run(outer(Answering()))
-    assert "content-security-policy" not in exchange.headers
+
+
+async def test_what_is_no_page_may_do_nothing_in_a_browser():
+    for path in ("/", "/nothing", "/api/docsx", "/static/x.svg"):
+        exchange = await Exchange(http_scope(path=path)).run(outer(Answering()))
+        policy = exchange.headers["content-security-policy"]
+        assert policy == SECURITY["content-security-policy"]
+
+
+async def test_the_documentation_may_run_scripts_of_our_own_and_none_inline():
+    exchange = await Exchange(http_scope(path="/api/docs")).run(outer(Answering()))
+    policy = exchange.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
 
 
 @pytest.mark.parametrize("sent", ["abc", "A-b_c.9", "x" * 128])
