@@ -59,9 +59,12 @@ MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 1
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.staticfiles",
     "rest_framework",
     "corsheaders",
     "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "pipedai",
     "accounts",
     "workspaces",
@@ -72,6 +75,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # refuses a Host that is not ours
+    "pipedai.static_files.serve_static_files",
+]
+TEMPLATES: list[dict[str, Any]] = [
+    {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {}}
 ]
 ROOT_URLCONF = "pipedai.urls"
 WSGI_APPLICATION = "pipedai.wsgi.application"
@@ -97,8 +104,17 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
-STATIC_URL = "static/"
+STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "pipedai.static_files.Storage"},
+}
+# Development always takes them from the packages: what was collected once grows old.
+STATIC_COLLECTED = PRODUCTION and (STATIC_ROOT / "staticfiles.json").is_file()
+WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
+WHITENOISE_AUTOREFRESH = False
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 # The ASGI wrapper refuses larger bodies first; this is the same bound behind it (SPEC §2: 1 MiB).
 MAX_BODY_BYTES = 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES

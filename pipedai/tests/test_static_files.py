@@ -1,0 +1,45 @@
+"""Static files are served by the web process, collected or not."""
+
+import pytest
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.management import call_command
+
+from pipedai import static_files
+
+BUNDLE = "drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
+
+
+@pytest.fixture
+def collected(settings, tmp_path):
+    """As in production after `manage.py collectstatic`."""
+    settings.STATIC_ROOT = tmp_path / "static"
+    settings.STATIC_COLLECTED = True
+    settings.WHITENOISE_USE_FINDERS = False
+    call_command("collectstatic", "--no-input", verbosity=0)
+    static_files._files.cache_clear()
+    yield
+    static_files._files.cache_clear()
+
+
+def test_what_is_no_static_file_is_not_found(client):
+    for path in ("/static/nothing.js", "/static/", "/static/../manage.py", "/manage.py"):
+        assert client.get(path).status_code == 404
+
+
+def test_files_come_from_the_packages_where_none_were_collected(client):
+    assert staticfiles_storage.url(BUNDLE) == f"/static/{BUNDLE}"
+    response = client.get(f"/static/{BUNDLE}")
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/javascript")
+    assert "Access-Control-Allow-Origin" not in response
+    assert b"SwaggerUIBundle" in b"".join(response)
+
+
+@pytest.mark.slow
+def test_collected_files_are_compressed_and_may_be_cached_for_ever(collected, client):
+    url = staticfiles_storage.url(BUNDLE)
+    assert url != f"/static/{BUNDLE}"
+    response = client.get(url, headers={"accept-encoding": "gzip"})
+    assert response["Content-Encoding"] == "gzip"
+    assert response["Cache-Control"] == "max-age=315360000, public, immutable"
+    response.close()
