@@ -1,4 +1,4 @@
-"""Registers users, logs them in and out, changes their passwords (SPEC §3, §5).
+"""Registers users, logs them in and out, changes their passwords, makes staff (SPEC §3, §5, §10).
 
 Before a login nobody knows who is calling: the `actor` of these functions carries the address and
 the request id, and its id is filled in here.
@@ -91,6 +91,43 @@ def change_password(
         session = _open_session(user, address)
         _emit("user.password-changed", user.id, actor)
     return session
+
+
+def create_staff(*, email: str, password: str, name: str, actor: Actor) -> User:
+    """A new staff user. Raises Invalid for a weak password, Conflict for a taken e-mail address.
+
+    There is one kind of staff: `is_staff` alone opens Django admin and whatever it offers.
+    """
+    user = User(email=normal_email(email), name=name, is_staff=True)
+    check_strength(password, user, field="password")
+    user.password = hash_password(password)
+    try:
+        with transaction.atomic():
+            user.save(force_insert=True)
+            emit(Event("staff.created", actor, None, "user", user.id))
+    except IntegrityError:
+        raise Conflict("This e-mail address is already registered.") from None
+    return user
+
+
+def promote_to_staff(*, email: str, actor: Actor) -> bool:
+    """Makes an active user staff, with the password they have; whether they were none before.
+
+    Raises NotFound for an e-mail address without an active user.
+    """
+    with transaction.atomic():
+        user = (
+            User.objects.select_for_update(no_key=True)
+            .filter(email=normal_email(email), is_active=True)
+            .first()
+        )
+        if user is None:
+            raise NotFound
+        if user.is_staff:
+            return False
+        User.objects.filter(id=user.id).update(is_staff=True)
+        emit(Event("staff.created", actor, None, "user", user.id, {"promoted": True}))
+        return True
 
 
 def find_user(email: str) -> User:
