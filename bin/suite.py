@@ -24,6 +24,9 @@ Runs the linter, the formatter, the type checker and the other static checks, th
 run, whatever fails before; the exit code tells whether all passed. Arguments go to pytest:
 `bin/test workers -k claim`. The tests use a PostgreSQL of their own in a temporary directory, or
 the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
+As root on Debian or Ubuntu it first installs the system packages whose programs some tests drive
+(nginx, pgbouncer, postgresql, chromium), without starting their services; elsewhere, where one is
+not there, its tests are skipped.
 """
 # After a Ctrl-C, how long the check that got it as well may take to end.
 _PATIENCE_SECONDS = 15
@@ -60,6 +63,7 @@ class Suite:
     def run(self, pytest_arguments: list[str]) -> int:
         """Run them all; the exit code."""
         manage = [sys.executable, "manage.py"]
+        self._check("System packages", [sys.executable, "-m", "bin.packages"])
         self._check("Lint", ["ruff", "check", "."])
         self._check("Format", ["ruff", "format", "--check", "."])
         self._check("Types", ["mypy", "."])

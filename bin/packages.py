@@ -1,0 +1,103 @@
+"""Installs the Debian packages whose programs some tests drive, where nobody need be asked.
+
+That is as root on Debian or Ubuntu. Elsewhere it does nothing, and those tests are skipped.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGES = ("chromium", "nginx", "pgbouncer", "postgresql")
+
+_INSTALL = (
+    "apt-get", "install", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
+)  # fmt: skip
+# While packages are installed: start no service, and make no database.
+_QUIET = {
+    Path("/usr/sbin/policy-rc.d"): "#!/bin/sh\nexit 101\n",
+    Path("/etc/postgresql-common/createcluster.d/pipedai.conf"): "create_main_cluster = false\n",
+}
+
+
+def main() -> int:
+    """The command line, without arguments: 1 if CI goes without a package that its tests need."""
+    lacking = missing(PACKAGES)
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"Installing the system packages {', '.join(lacking)}, which tests need…", flush=True)
+        install(lacking)
+        lacking = missing(PACKAGES)
+    if lacking:
+        print(f"Without {', '.join(lacking)}, the tests that need them cannot run.", flush=True)
+    return 1 if lacking and os.environ.get("CI") == "true" else 0
+
+
+def missing(packages: Sequence[str]) -> list[str]:
+    """Those of the packages that Debian's dpkg does not have installed; all, where it is not."""
+    if shutil.which("dpkg-query") is None:
+        return list(packages)
+    listed = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.splitlines()
+    return [package for package in packages if f"{package} installed" not in listed]
+
+
+def install(packages: Sequence[str]) -> None:
+    """Have apt install them, as far as it can; a signal to end waits until it is done."""
+    with _uninterrupted(), _files(_QUIET):
+        if not _apt(*_INSTALL, *packages):
+            # The lists of a new machine may be old, or not there yet.
+            _apt("apt-get", "update", "-qq")
+            _apt(*_INSTALL, *packages)
+
+
+def _apt(*command: str) -> bool:
+    done = subprocess.run(
+        command,
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore the signals to end, apt too: half-installed packages would be in everybody's way."""
+    kept = {
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _files(contents: dict[Path, str]) -> Iterator[None]:
+    """Have these files for a while, unless the machine has its own."""
+    made = [path for path in contents if not path.exists()]
+    try:
+        for path in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(contents[path])
+            path.chmod(0o755)
+        yield
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

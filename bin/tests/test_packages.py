@@ -1,0 +1,52 @@
+"""bin/packages.py: asks nothing of a normal user, and lets CI fail rather than skip."""
+
+import pytest
+
+from bin import packages
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """A machine that lacks one package; `root` says who asks. What it would install is listed."""
+    installed: list[str] = []
+
+    def machine(*, root: bool, ci: bool) -> list[str]:
+        monkeypatch.setattr(packages, "missing", lambda _wanted: ["nginx"])
+        monkeypatch.setattr(packages, "install", installed.extend)
+        monkeypatch.setattr("os.geteuid", lambda: 0 if root else 1000)
+        monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setenv("CI", "true" if ci else "")
+        return installed
+
+    return machine
+
+
+def test_what_is_not_installed_is_missing():
+    assert packages.missing(["no-such-package-anywhere"]) == ["no-such-package-anywhere"]
+
+
+def test_a_normal_user_is_told_and_goes_on(without, capsys):
+    installed = without(root=False, ci=False)
+    assert packages.main() == 0
+    assert installed == []
+    assert capsys.readouterr().out == "Without nginx, the tests that need them cannot run.\n"
+
+
+def test_root_gets_it_installed(without):
+    installed = without(root=True, ci=False)
+    assert packages.main() == 0
+    assert installed == ["nginx"]
+
+
+def test_ci_fails_where_it_cannot_be_had(without):
+    without(root=True, ci=True)
+    assert packages.main() == 1
+
+
+def test_while_packages_are_installed_no_service_starts_and_nothing_stays(tmp_path):
+    ours, theirs = tmp_path / "new" / "policy", tmp_path / "kept"
+    theirs.write_text("theirs")
+    with packages._files({ours: "ours", theirs: "ours"}):
+        assert ours.read_text() == "ours"
+    assert not ours.exists()
+    assert theirs.read_text() == "theirs"
