@@ -96,4 +96,4 @@ class Command(BaseCommand):
 
     def restore(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
         transfer.restore(server, options["file"])
-        self.stdout.write(f"The database is that of {options['file']}; now run migrate.")
+        self.stdout.write(f"The database is that of {options['file']}; now run release.")

@@ -1,0 +1,55 @@
+"""`manage.py release`: what a new release needs once, before its processes start."""
+
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError, OperationalError
+
+from pipedai.management.examples import CommandWithExamples
+from pipedai.migrating import OutOfPatience, invalid_indexes, migrate_alone, sqlstate
+
+_PATIENCE_SECONDS = 600
+
+
+class Command(CommandWithExamples):
+    help = (
+        "Bring the database's schema up to date, while the release before serves on. Of several at"
+        " once one works and the others wait for it, then find nothing to do. A table that is in"
+        " use too long is left to its users and tried again, so that nobody queues up behind it."
+    )
+    examples = """examples:
+  manage.py release                   waits up to ten minutes for other releases and for tables in use
+  manage.py release --patience 60     waits a minute
+
+Exits with 0 when all migrations are applied, else with 1 and one sentence that says why. It can be
+run again at any time.
+"""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--patience",
+            type=float,
+            default=_PATIENCE_SECONDS,
+            metavar="SECONDS",
+            help=f"how long to wait in all ({_PATIENCE_SECONDS})",
+        )
+
+    def handle(self, *args: Any, patience: float, verbosity: int, **options: Any) -> None:
+        def migrate() -> None:
+            call_command("migrate", interactive=False, verbosity=verbosity)
+
+        try:
+            migrate_alone(migrate, patience=patience, say=self.stdout.write)
+        except OutOfPatience as error:
+            raise CommandError(str(error)) from None
+        except DatabaseError as error:
+            if isinstance(error, OperationalError) and sqlstate(error) is None:
+                reason = str(error).strip().partition("\n")[0]
+                raise CommandError(f"The database does not answer: {reason}") from None
+            if unfinished := invalid_indexes():
+                raise CommandError(
+                    f"A release was interrupted while it built {' and '.join(unfinished)}: run DROP"
+                    " INDEX CONCURRENTLY for each in psql, and release again."
+                ) from error
+            raise

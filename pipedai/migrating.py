@@ -1,0 +1,103 @@
+"""Brings the schema up to date: one release at a time, and none holds up the service for long.
+
+A statement that waits for a lock on a table makes everybody who comes after it wait as well. So in
+a migration's transaction such a wait is cut short, and the migration tried again later.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import DatabaseError, OperationalError, connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+# How long a migration's statement may wait for a lock, and with it all that queue up behind it.
+LOCK_SECONDS = 4.0
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
+# lock_not_available, deadlock_detected
+_LOCK_STATES = {"55P03", "40P01"}
+
+Say = Callable[[str], None]
+
+
+class OutOfPatience(Exception):  # noqa: N818
+    """It was not to be had in time; the message is one sentence."""
+
+
+def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> None:
+    """Call `migrate` while no other release is at work, again if it could not have its locks.
+
+    `patience` is in seconds, for all that it waits. Raises OutOfPatience.
+    """
+    until = time.monotonic() + patience
+    with _only_release(until, say):
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                with connection.execute_wrapper(_waiting_briefly):
+                    migrate()
+                return
+            except OperationalError as error:
+                if sqlstate(error) not in _LOCK_STATES:
+                    raise
+            if time.monotonic() + pause > until:
+                raise OutOfPatience("The tables to be changed were in use all the time: try again.")
+            say(f"A table to be changed is in use: trying again in {pause:g} s.")
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def invalid_indexes() -> list[str]:
+    """The indexes whose CREATE INDEX CONCURRENTLY is under way, or was interrupted."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
+        return [name for (name,) in cursor.fetchall()]
+
+
+@contextmanager
+def _only_release(until: float, say: Say) -> Iterator[None]:
+    """Hold the lock of releases, in a transaction of its own, which PgBouncer keeps together."""
+    keeper = connection.copy()
+    try:
+        waited = False
+        # Asked for again and again: who waits in a statement has a snapshot, and the other
+        # release's CREATE INDEX CONCURRENTLY would wait for that to end.
+        while not _took_lock(keeper):
+            if time.monotonic() > until:
+                raise OutOfPatience("Another release is still at work: try again when it is done.")
+            if not waited:
+                say("Another release is at work: waiting for it.")
+            waited = True
+            time.sleep(_LOOK_SECONDS)
+        yield
+    finally:
+        keeper.close()
+
+
+def _took_lock(keeper: BaseDatabaseWrapper) -> bool:
+    keeper.set_autocommit(False)
+    with keeper.cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('pipedai release'))")
+        (took,) = cursor.fetchone()
+    if not took:
+        keeper.rollback()
+    return bool(took)
+
+
+def _waiting_briefly(
+    execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
+) -> Any:
+    # By transaction, as PgBouncer knows no sessions. What runs outside one, such as an index built
+    # CONCURRENTLY, takes locks that hold up nobody.
+    if context["connection"].in_atomic_block:
+        execute(f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000:.0f}", None, False, context)
+    return execute(sql, params, many, context)
+
+
+def sqlstate(error: DatabaseError) -> str | None:
+    """PostgreSQL's code for the error; None if the server said nothing."""
+    return getattr(error.__cause__, "sqlstate", None)
