@@ -118,8 +118,7 @@ class Web:
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "gunicorn",
-                    "-c", "python:pipedai.server.gunicorn_conf", "pipedai.asgi:application",
+                    sys.executable, "-m", "pipedai.server",
                 ],
                 cwd=env.BASE_DIR,
                 env={

@@ -90,8 +90,7 @@ class Stack:
             raise CannotStart("Production has no demo: use --no-demo, or unset PIPEDAI_ENV.")
         if demo and claude and shutil.which("claude") is None:
             raise CannotStart("There is no claude on the PATH: install it, or leave out --claude.")
-        if settings.PRODUCTION:
-            refuse_unsafe_production()
+        refuse_unsafe_production()
         self._demo = demo
         self._claude = claude
         self._url = _free_address()

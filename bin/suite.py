@@ -124,7 +124,7 @@ def environment_of(data_dir: Path) -> dict[str, str]:
     return {
         **os.environ,
         **dict.fromkeys(names, ""),
-        "WEB_CONCURRENCY": "1",  # gunicorn reads it too, and fails on an empty one
+        "WEB_CONCURRENCY": "1",  # gunicorn reads it too, and tests start it by itself
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
         "PIPEDAI_DATA_DIR": str(data_dir),
         "PIPEDAI_PG_FAST_UNSAFE": "1",

@@ -82,6 +82,21 @@ def data_dir() -> Path:
     return Path(text("XDG_DATA_HOME", str(Path.home() / ".local" / "share"))) / "pipedai"
 
 
+def database_url(name: str) -> str:
+    """The `postgres://` URL of a database, empty when unset. A bad one is not quoted: it may hold a password."""
+    url = text(name)
+    if url:
+        try:
+            sane = url.startswith(("postgres://", "postgresql://")) and database_config(url)["NAME"]
+        except ValueError:
+            sane = False
+        if not sane:
+            raise ImproperlyConfigured(
+                f"{name} must be a URL such as postgres://user:password@host:5432/database."
+            )
+    return url
+
+
 def database_config(url: str) -> dict[str, object]:
-    """Django's settings for a `DATABASE_URL`; `?host=/path` names a socket directory."""
+    """Django's settings for a `database_url`; `?host=/path` names a socket directory."""
     return dict(_env.db_url_config(url))  # type: ignore[no-untyped-call]

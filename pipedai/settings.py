@@ -120,9 +120,9 @@ MAX_BODY_BYTES = 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 # --- Database ----------------------------------------------------------------------------------------------
-DATABASE_URL = env.text("DATABASE_URL")
+DATABASE_URL = env.database_url("DATABASE_URL")
 # LISTEN needs a session of its own: behind PgBouncer in transaction mode this names the server itself.
-DATABASE_LISTEN_URL = env.text("DATABASE_LISTEN_URL")
+DATABASE_LISTEN_URL = env.database_url("DATABASE_LISTEN_URL")
 _database: dict[str, Any] = (
     env.database_config(DATABASE_URL)
     if DATABASE_URL

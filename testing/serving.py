@@ -50,8 +50,7 @@ def serve(database: str, *, log: Path, **environment: str) -> Iterator[Server]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "gunicorn", "-c", "python:pipedai.server.gunicorn_conf",
-                "pipedai.asgi:application",
+                sys.executable, "-m", "pipedai.server",
             ],
             cwd=BASE_DIR,
             env={

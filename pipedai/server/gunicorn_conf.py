@@ -1,7 +1,4 @@
-"""gunicorn's configuration, from the environment alone.
-
-gunicorn -c python:pipedai.server.gunicorn_conf pipedai.asgi:application
-"""
+"""gunicorn's configuration, from the environment alone. `python -m pipedai.server` starts it."""
 
 import errno
 import os
@@ -13,6 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from pipedai import env
+from pipedai.checks import refuse_unsafe_production
 from pipedai.client_address import parse_networks
 from pipedai.server.gunicorn_log import ChainLogger
 
@@ -54,7 +52,11 @@ logger_class = ChainLogger
 
 
 def on_starting(server: Any) -> None:
-    """Say in one sentence that a port is taken; gunicorn itself would try five times."""
+    """Say in one sentence what keeps us from serving; gunicorn itself would try five times."""
+    try:
+        refuse_unsafe_production()
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
     if {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
         return  # the sockets are handed to us, bound
     for address in server.cfg.address:

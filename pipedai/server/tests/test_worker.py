@@ -253,6 +253,7 @@ PRODUCTION = {
     "SECRET_KEY": "a-secret-key-for-tests-alone-0123456789-0123456789",
     "MASTER_KEYS": "test:dGVzdC1vbmx5LW1hc3Rlci1rZXktMzJieXRlcy1rZXk=",
     "ALLOWED_HOSTS": "localhost",
+    "PUBLIC_URL": "https://localhost",
 }
 
 

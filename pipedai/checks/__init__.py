@@ -1,0 +1,50 @@
+"""Refuses unsafe production settings, at start-up and in `manage.py check --deploy` (SPEC §8)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import Error
+from django.core.exceptions import ImproperlyConfigured
+
+from pipedai.checks import keys, network, process
+from pipedai.redaction import escape_control, redact_text
+
+
+def refuse_unsafe_production() -> None:
+    """Raise ImproperlyConfigured, one line a problem, if this is production and its settings are unfit for it.
+
+    Each way to start a process of the service leads through here.
+    """
+    if settings.PRODUCTION and (found := list(problems())):
+        raise ImproperlyConfigured("\n".join(sentence for _, sentence in found))
+
+
+def check_production_settings(**_kwargs: Any) -> list[Error]:
+    """The same for `manage.py check --deploy`, whatever `PIPEDAI_ENV` is now."""
+    return [Error(sentence, id=check_id) for check_id, sentence in problems()]
+
+
+def problems() -> Iterator[tuple[str, str]]:
+    """The id and the sentence of each rule that the settings break. No sentence holds a key."""
+    for check_id, rule in _RULES.items():
+        if sentence := rule():
+            yield check_id, escape_control(redact_text(sentence))
+
+
+# The ids are Django's way to name a check; they are never given to another rule.
+_RULES: dict[str, Callable[[], str | None]] = {
+    "pipedai.E001": keys.secret_key,
+    "pipedai.E002": keys.master_keys,
+    "pipedai.E003": process.debug,
+    "pipedai.E004": network.allowed_hosts,
+    "pipedai.E005": network.allowed_origins,
+    "pipedai.E006": network.cookie_samesite,
+    "pipedai.E007": process.throttles,
+    "pipedai.E008": keys.beside_the_embedded_database,
+    "pipedai.E009": network.webhook_networks,
+    "pipedai.E010": network.public_url,
+    "pipedai.E011": network.trusted_proxies,
+    "pipedai.E012": process.durability,
+    "pipedai.E013": process.python_debug,
+}

@@ -1,0 +1,80 @@
+"""The rules for keys: nobody else's, hard to guess, and not beside what they protect."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.conf import settings
+
+from pipedai import crypto, env
+
+# As in Django's own security.W009.
+_SECRET_KEY_LENGTH = 50
+_SECRET_KEY_CHARACTERS = 5
+# 32 random bytes never have fewer different ones.
+_MASTER_KEY_DIFFERENT_BYTES = 8
+_SET_SECRET_KEY = (
+    "set it to the output of `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105
+)
+_SET_MASTER_KEYS = "set it to k1: and the output of `openssl rand -base64 32`"
+# More than any file of keys; what is larger is not read.
+_KEY_FILE_BYTES = 64 * 1024
+
+
+def secret_key() -> str | None:
+    """SECRET_KEY and its fallbacks are secret and long."""
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    if settings.DEVELOPMENT_SECRET_KEY in keys:
+        return f"SECRET_KEY is or falls back to the well-known development key: {_SET_SECRET_KEY}."
+    if any(len(key) < _SECRET_KEY_LENGTH or len(set(key)) < _SECRET_KEY_CHARACTERS for key in keys):
+        return (
+            f"SECRET_KEY and SECRET_KEY_FALLBACKS need {_SECRET_KEY_LENGTH} random characters each:"
+            f" {_SET_SECRET_KEY}."
+        )
+    return None
+
+
+def master_keys() -> str | None:
+    """MASTER_KEYS can be read, and each is secret and random."""
+    development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
+    try:
+        keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    except ValueError as error:
+        return f"{str(error).removesuffix('.')}: {_SET_MASTER_KEYS}."
+    if {key.key for key in keys} & {key.key for key in development}:
+        return f"MASTER_KEYS holds the well-known development key: {_SET_MASTER_KEYS}."
+    if any(len(set(key.key)) < _MASTER_KEY_DIFFERENT_BYTES for key in keys):
+        return f"MASTER_KEYS holds a key that is not random: {_SET_MASTER_KEYS}."
+    return None
+
+
+def beside_the_embedded_database() -> str | None:
+    """Whoever takes the embedded database's directory does not take its keys along."""
+    if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
+        return None
+    for path in _files_beside_the_database():
+        if _holds_a_key(path):
+            return (
+                f"{path} keeps a key beside the embedded database that it protects:"
+                f" move it out of {settings.DATA_DIR}, or change PIPEDAI_DATA_DIR."
+            )
+    return None
+
+
+def _files_beside_the_database() -> Iterator[Path]:
+    dotenv = env.BASE_DIR / ".env"
+    if dotenv.is_relative_to(settings.DATA_DIR):
+        yield dotenv
+    if settings.DATA_DIR.is_dir():
+        yield from settings.DATA_DIR.iterdir()
+
+
+def _holds_a_key(path: Path) -> bool:
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    keys += [entry.partition(":")[2] for entry in settings.MASTER_KEYS]
+    try:
+        if not path.is_file() or path.stat().st_size > _KEY_FILE_BYTES:
+            return False
+        content = path.read_bytes()
+    except OSError:
+        return False  # what this process may not read did not give it its keys
+    return any(key.encode() in content for key in keys if key)

@@ -1,0 +1,127 @@
+"""The rules for who may call, who is believed, and what may be called."""
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from pipedai.client_address import Network, parse_networks
+
+# A webhook that reaches one of these reaches this machine, or the credentials its cloud hands it.
+_NEVER_FOR_WEBHOOKS = {
+    "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
+    "cloud metadata": (
+        "169.254.169.254/32",
+        "169.254.170.2/32",
+        "168.63.129.16/32",
+        "100.100.100.200/32",
+        "192.0.0.192/32",
+        "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+    ),
+}
+_MAPPED_IPV4 = ipaddress.IPv6Network("::ffff:0:0/96")
+_HOST = r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
+_HOST_PATTERN = re.compile(rf"\.?{_HOST}", re.IGNORECASE)
+# What a browser sends as Origin: no path, not even a slash.
+_HTTPS_ORIGIN = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?", re.IGNORECASE)
+
+
+def allowed_hosts() -> str | None:
+    """Nobody gets in by a name that is not ours."""
+    if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
+        return (
+            "ALLOWED_HOSTS is empty or holds *:"
+            " set it to the names that clients reach the API by, such as api.example.com."
+        )
+    for host in settings.ALLOWED_HOSTS:
+        if not _HOST_PATTERN.fullmatch(host):
+            return (
+                f"ALLOWED_HOSTS holds {host}, which is no host name:"
+                " set it to names alone, such as api.example.com."
+            )
+    return None
+
+
+def allowed_origins() -> str | None:
+    """The cookie is taken from pages that came over TLS, each by its name."""
+    for origin in settings.ALLOWED_ORIGINS:
+        if not _HTTPS_ORIGIN.fullmatch(origin):
+            return (
+                f"ALLOWED_ORIGINS holds {origin}, which is no https origin:"
+                " set it to those of the dashboards, such as https://app.example.com."
+            )
+    return None
+
+
+def cookie_samesite() -> str | None:
+    """Other sites send the cookie only where some are named."""
+    if settings.COOKIE_SAMESITE == "None" and not settings.ALLOWED_ORIGINS:
+        return (
+            "COOKIE_SAMESITE=None lets every site send the cookie along:"
+            " set ALLOWED_ORIGINS to those that need it, or COOKIE_SAMESITE to Lax."
+        )
+    return None
+
+
+def public_url() -> str | None:
+    """The links that we hand out lead to us, over TLS."""
+    try:
+        url = urlsplit(settings.PUBLIC_URL)
+        sane = url.scheme == "https" and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        sane = False
+    if not sane or "@" in url.netloc or url.query or url.fragment:
+        return (
+            "PUBLIC_URL is not set to an https URL:"
+            " set it to where clients reach the service, such as https://api.example.com."
+        )
+    return None
+
+
+def trusted_proxies() -> str | None:
+    """The word of a proxy counts, and not that of everybody."""
+    try:
+        networks = parse_networks(settings.TRUSTED_PROXIES)
+    except ValueError as error:
+        return str(error)
+    if any(network.prefixlen == 0 for network in networks):
+        return (
+            "TRUSTED_PROXIES holds every address, so that each client may choose its own:"
+            " set it to the networks of your proxies alone."
+        )
+    return None
+
+
+def webhook_networks() -> str | None:
+    """Webhooks reach neither this machine nor its cloud's credentials."""
+    for text in settings.WEBHOOK_ALLOWED_NETWORKS:
+        try:
+            network = _unmapped(ipaddress.ip_network(text, strict=False))
+        except ValueError:
+            return (
+                f"WEBHOOK_ALLOWED_NETWORKS holds {text}, which is no network:"
+                " set it to networks such as 10.20.0.0/16."
+            )
+        for kind, members in _NEVER_FOR_WEBHOOKS.items():
+            if any(_overlap(network, ipaddress.ip_network(member)) for member in members):
+                return (
+                    f"WEBHOOK_ALLOWED_NETWORKS holds {text}, which has {kind} addresses in it:"
+                    " set it to the receivers' networks alone."
+                )
+    return None
+
+
+def _unmapped(network: Network) -> Network:
+    """`::ffff:10.0.0.0/104` is 10.0.0.0/8 by another name."""
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_IPV4):
+        address = int(network.network_address) & 0xFFFF_FFFF
+        return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED_IPV4.prefixlen))
+    return network
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    if isinstance(one, ipaddress.IPv4Network):
+        return isinstance(other, ipaddress.IPv4Network) and one.overlaps(other)
+    return isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)

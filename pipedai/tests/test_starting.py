@@ -1,0 +1,243 @@
+"""What each way to start the service says to settings that are unfit: its sentence, and nothing else."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bin.services import procfile
+from pipedai import checks, env
+
+# Nothing listens there: what would start all the same ends at once.
+NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
+SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()
+MASTER_KEY = base64.b64encode(bytes(range(200, 232))).decode()
+PRODUCTION = {
+    "PIPEDAI_ENV": "production",
+    "SECRET_KEY": SECRET_KEY,
+    "MASTER_KEYS": f"k1:{MASTER_KEY}",
+    "ALLOWED_HOSTS": "api.example.com",
+    "PUBLIC_URL": "https://api.example.com",
+    "DATABASE_URL": NO_DATABASE,
+}
+EMBEDDED = {"DATABASE_URL": "", "PIPEDAI_DATA_DIR": "{directory}"}
+
+PROCESSES = procfile(env.BASE_DIR / "Procfile")
+
+# The rule, what is set, and how the sentence begins. Each is production but for this.
+UNSAFE = [
+    (
+        "E001",
+        {"SECRET_KEY": ""},
+        "SECRET_KEY is or falls back to the well-known development key: set it",
+    ),
+    (
+        "E001",
+        {"SECRET_KEY": "short"},
+        "SECRET_KEY and SECRET_KEY_FALLBACKS need 50 random characters",
+    ),
+    (
+        "E001",
+        {"SECRET_KEY_FALLBACKS": "short"},
+        "SECRET_KEY and SECRET_KEY_FALLBACKS need 50 random",
+    ),
+    (
+        "E002",
+        {"MASTER_KEYS": ""},
+        "MASTER_KEYS holds the well-known development key: set it to k1: and",
+    ),
+    (
+        "E002",
+        {"MASTER_KEYS": "k1"},
+        "Each of MASTER_KEYS must be <id>:<base64 of 32 random bytes>: set it",
+    ),
+    (
+        "E002",
+        {"MASTER_KEYS": f"k1:{'A' * 43}="},
+        "MASTER_KEYS holds a key that is not random: set it",
+    ),
+    ("E003", {"DEBUG": "true"}, "DEBUG shows secrets in error pages: unset it"),
+    ("E004", {"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS is empty or holds *: set it"),
+    ("E004", {"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS is empty or holds *: set it"),
+    ("E005", {"ALLOWED_ORIGINS": "*"}, "ALLOWED_ORIGINS holds *, which is no https origin: set it"),
+    (
+        "E005",
+        {"ALLOWED_ORIGINS": "null"},
+        "ALLOWED_ORIGINS holds null, which is no https origin: set it",
+    ),
+    (
+        "E005",
+        {"ALLOWED_ORIGINS": "https://a.example.com,http://b.example.com"},
+        "ALLOWED_ORIGINS holds http://b.example.com, which is no https origin: set it",
+    ),
+    (
+        "E006",
+        {"COOKIE_SAMESITE": "None"},
+        "COOKIE_SAMESITE=None lets every site send the cookie along: set",
+    ),
+    (
+        "E007",
+        {"THROTTLES_ENABLED": "off"},
+        "THROTTLES_ENABLED is off and lets passwords be guessed: unset",
+    ),
+    (
+        "E008",
+        EMBEDDED,
+        "{directory}/keys.env keeps a key beside the embedded database that it protects",
+    ),
+    (
+        "E009",
+        {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"},
+        "WEBHOOK_ALLOWED_NETWORKS holds 127.0.0.0/8, which has loopback addresses in it: set it",
+    ),
+    (
+        "E009",
+        {"WEBHOOK_ALLOWED_NETWORKS": "169.254.169.254"},
+        "WEBHOOK_ALLOWED_NETWORKS holds 169.254.169.254, which has cloud metadata addresses in it",
+    ),
+    ("E010", {"PUBLIC_URL": ""}, "PUBLIC_URL is not set to an https URL: set it"),
+    (
+        "E010",
+        {"PUBLIC_URL": "http://api.example.com"},
+        "PUBLIC_URL is not set to an https URL: set it",
+    ),
+    (
+        "E011",
+        {"TRUSTED_PROXIES": "heroku"},
+        "TRUSTED_PROXIES must list IP addresses or networks; 'heroku'",
+    ),
+    (
+        "E011",
+        {"TRUSTED_PROXIES": "::/0"},
+        "TRUSTED_PROXIES holds every address, so that each client may",
+    ),
+    (
+        "E012",
+        {"PIPEDAI_PG_FAST_UNSAFE": "1"},
+        "PIPEDAI_PG_FAST_UNSAFE loses data when the machine crashes",
+    ),
+    (
+        "E013",
+        {"PYTHONASYNCIODEBUG": "1"},
+        "PYTHONASYNCIODEBUG logs values that the program holds: unset",
+    ),
+]
+# Refused in development too: nobody can tell what was meant.
+MALFORMED = [
+    ({"PIPEDAI_ENV": "prod"}, "PIPEDAI_ENV must be one of: development, production."),
+    ({"PORT": "http"}, "PORT must be a whole number."),
+    ({"PORT": "99999"}, "PORT must be between 1 and 65535."),
+    ({"WEB_THREADS": "many"}, "WEB_THREADS must be a whole number."),
+    ({"RUN_LEASE_SECONDS": "0"}, "RUN_LEASE_SECONDS must be between 1 and 86400."),
+    ({"COOKIE_SAMESITE": "none"}, "COOKIE_SAMESITE must be one of: Lax, Strict, None."),
+    ({"LOG_LEVEL": "loud"}, "LOG_LEVEL must be one of: DEBUG, INFO, WARNING, ERROR."),
+    ({"DEBUG": "maybe"}, "DEBUG must be true or false."),
+    ({"DATABASE_URL": "mysql://a:hunter2@db/x"}, "DATABASE_URL must be a URL such as postgres://"),
+    ({"DATABASE_URL": "postgres://a:hunter2@db:x/x"}, "DATABASE_URL must be a URL such as"),
+    ({"DATABASE_LISTEN_URL": "hunter2"}, "DATABASE_LISTEN_URL must be a URL such as postgres://"),
+]
+
+# manage.py in a fork for each row: as good as a process of its own, without importing Django anew.
+FORKING = """
+import json, os, runpy, signal, sys, tempfile
+import corsheaders, django.core.management, environ, httpx, nacl.secret, psycopg, structlog
+import django.db.backends.postgresql.base
+said = []
+for number, environment in enumerate(json.load(sys.stdin)):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        if not (pid := os.fork()):
+            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+            signal.alarm(20)
+            os.environ.update(environment)
+            sys.argv = ["manage.py", ("check", "migrate", "runscheduler", "seed_demo")[number % 4]]
+            runpy.run_path("manage.py", run_name="__main__")
+            sys.exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out.seek(0), err.seek(0)
+        said.append((code, out.read(), err.read()))
+json.dump(said, sys.stdout)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command, given="", **environment):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        command,
+        cwd=env.BASE_DIR,
+        env={"PATH": path, **environment},
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A data directory with a key in it."""
+    (tmp_path / "keys.env").write_text(SECRET_KEY)
+    return str(tmp_path)
+
+
+def test_manage_py_refuses_each_with_its_sentence_and_nothing_else(directory):
+    rows = [({**PRODUCTION, **changes}, sentence) for _, changes, sentence in UNSAFE]
+    rows += [
+        ({"DATABASE_URL": NO_DATABASE, **changes}, sentence) for changes, sentence in MALFORMED
+    ]
+    given = json.dumps([changes for changes, _ in rows]).replace("{directory}", directory)
+
+    answers = json.loads(run(sys.executable, "-c", FORKING, given=given).stdout)
+
+    for (_, sentence), (code, out, err) in zip(rows, answers, strict=True):
+        assert (code, out, err.count("\n")) == (1, "", 1), (sentence, out, err)
+        assert err.startswith(sentence.replace("{directory}", directory))
+        assert not [key for key in (SECRET_KEY, MASTER_KEY, "hunter2") if key in err]
+
+
+def test_every_rule_is_started_with():
+    assert {f"pipedai.{check_id}" for check_id, _, _ in UNSAFE} == set(checks._RULES)
+
+
+@pytest.mark.parametrize("process", ["release", "web", "scheduler"])
+def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, directory):
+    """With the rules' own words: whoever starts goes through the same gate."""
+    unsafe = {
+        "PIPEDAI_DATA_DIR": directory,
+        "THROTTLES_ENABLED": "no",
+        "PIPEDAI_PG_FAST_UNSAFE": "1",
+    }
+
+    refused = run("sh", "-c", PROCESSES[process], **unsafe)
+
+    assert refused.returncode == 1
+    assert [sentence.partition(" ")[0] for sentence in refused.stderr.splitlines()] == [
+        "SECRET_KEY",
+        "MASTER_KEYS",
+        "ALLOWED_HOSTS",
+        "THROTTLES_ENABLED",
+        "PUBLIC_URL",
+        "PIPEDAI_PG_FAST_UNSAFE",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"WEB_CONCURRENCY": "abc"}, "WEB_CONCURRENCY must be a whole number.\n"),
+        ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY must be between 1 and 256.\n"),
+        ({"WEB_CONCURRENCY": "", "PORT": "http"}, "PORT must be a whole number.\n"),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL must be a URL such as"),
+    ],
+)
+def test_the_web_process_refuses_what_it_cannot_read(changes, sentence):
+    refused = run("sh", "-c", PROCESSES["web"], **{**PRODUCTION, **changes})
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(sentence)
+    assert refused.stderr.count("\n") == 1
