@@ -2,6 +2,7 @@
 
 from django.apps import AppConfig
 
+from pipedai.deployment import Probe, register_probe
 from pipedai.loop import Job, register_job
 
 
@@ -13,6 +14,8 @@ class AuditConfig(AppConfig):
     def ready(self) -> None:
         """Subscribes to the domain events; registers the upkeep of the partitions."""
         from audit import receivers  # noqa: F401 - models must be loaded first
+        from audit.deployment import partitions_are_ahead
         from audit.partitions import add_partitions
 
+        register_probe(Probe("audit log", partitions_are_ahead))
         register_job(Job("add-audit-partitions", every_seconds=3600.0, work=add_partitions))

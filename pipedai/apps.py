@@ -7,6 +7,7 @@ from django.apps import AppConfig
 from django.core import checks as django_checks
 
 from pipedai import checks
+from pipedai.deployment import DATABASE, Probe, register_probe
 
 _PROGRAMS = {"manage.py", "django-admin"}
 _HELP = {"-h", "--help"}
@@ -25,6 +26,21 @@ class PipedaiConfig(AppConfig):
         )
         if not _only_tells(sys.argv):
             checks.refuse_unsafe_production()
+        _register_probes()
+
+
+def _register_probes() -> None:
+    # They reach for the database's backends and for migrations: settings must be there first.
+    from pipedai.deployment import database, site
+
+    register_probe(Probe("settings", site.settings_are_fit, needs_database=False))
+    register_probe(Probe("public URL", site.public_url_is_ours, needs_database=False))
+    register_probe(Probe("static files", site.static_files_are_collected, needs_database=False))
+    register_probe(Probe(DATABASE, database.reachable, needs_database=False))
+    register_probe(Probe("version", database.new_enough))
+    register_probe(Probe("migrations", database.migrated))
+    register_probe(Probe("clocks", database.clocks_agree))
+    register_probe(Probe("notifications", database.heard))
 
 
 def _only_tells(argv: list[str]) -> bool:
@@ -33,5 +49,7 @@ def _only_tells(argv: list[str]) -> bool:
     if Path(program).name not in _PROGRAMS:
         return False
     if not arguments or arguments[0] in _TELLING or _HELP & set(arguments):
+        return True
+    if arguments[0] == "check_deploy":
         return True
     return arguments[0] == "check" and "--deploy" in arguments

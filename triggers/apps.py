@@ -2,6 +2,7 @@
 
 from django.apps import AppConfig
 
+from pipedai.deployment import Probe, register_probe
 from pipedai.loop import Job, register_job
 from workspaces.dependents import register_dependents
 
@@ -12,13 +13,16 @@ class TriggersConfig(AppConfig):
     name = "triggers"
 
     def ready(self) -> None:
-        """Registers the background work, and what keeps an environment from being deleted."""
+        """Registers the background work with its probes, and what keeps an environment from being deleted."""
         # Models must be loaded first.
+        from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.lifecycle import expire_runs
         from triggers.models import Run, Trigger
         from triggers.scheduling import fire_due_ticks
         from triggers.senders import senders
 
+        register_probe(Probe("schedulers", schedulers_live))
+        register_probe(Probe("background", work_is_on_time))
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
         register_job(Job("send-webhooks", 0.25, senders.top_up, finish=senders.finish))

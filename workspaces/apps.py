@@ -2,6 +2,8 @@
 
 from django.apps import AppConfig
 
+from pipedai.deployment import Probe, register_probe
+
 
 class WorkspacesConfig(AppConfig):
     """Workspaces, environments, members, API keys, data keys."""
@@ -9,9 +11,11 @@ class WorkspacesConfig(AppConfig):
     name = "workspaces"
 
     def ready(self) -> None:
-        """Says what dies with a user's deactivation."""
+        """Says what dies with a user's deactivation, and how to tell that the keys are right."""
         # Models must be loaded first.
         from accounts.deactivation import register_consequence
+        from workspaces.deployment import keys_open
         from workspaces.unused_keys import end_keys_of_deactivated
 
+        register_probe(Probe("keys", keys_open))
         register_consequence(end_keys_of_deactivated)

@@ -28,10 +28,11 @@ async def connect() -> AsyncConnection:
 
     It starts no embedded server: the first request does, and a stopped one stays stopped.
     """
-    return await AsyncConnection.connect(**await asyncio.to_thread(_params), autocommit=True)
+    return await AsyncConnection.connect(**await asyncio.to_thread(listen_params), autocommit=True)
 
 
-def _params() -> dict[str, Any]:
+def listen_params() -> dict[str, Any]:
+    """psycopg's arguments for a connection that may LISTEN: past PgBouncer, where there is one."""
     handler = connections
     if settings.DATABASE_LISTEN_URL:
         handler = ConnectionHandler({"default": env.database_config(settings.DATABASE_LISTEN_URL)})

@@ -1,0 +1,47 @@
+"""Probes of the site: its settings, the URL that it goes by, its static files."""
+
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http.request import validate_host
+
+from pipedai import checks
+from pipedai.deployment import Finding
+
+
+def settings_are_fit() -> Finding:
+    """The settings are production's, and safe."""
+    problems = [sentence for _, sentence in checks.problems()]
+    if not settings.PRODUCTION:
+        problems.insert(0, "PIPEDAI_ENV is development: set it to production.")
+    if problems:
+        return Finding(
+            f"{len(problems)} of them {'is' if len(problems) == 1 else 'are'} unfit for production.",
+            "\n".join(problems),
+        )
+    return Finding("They are fit for production.")
+
+
+def public_url_is_ours() -> Finding:
+    """Who follows a link of ours is let in under its host."""
+    url = settings.PUBLIC_URL
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    if not validate_host(f"[{host}]" if ":" in host else host, settings.ALLOWED_HOSTS):
+        return Finding(
+            f"PUBLIC_URL is {url}, whose host is refused.",
+            "Set PUBLIC_URL to where clients reach the service, and ALLOWED_HOSTS to include its host.",
+        )
+    return Finding(f"PUBLIC_URL is {url}.")
+
+
+def static_files_are_collected() -> Finding:
+    """The static files are there under names that may be cached for ever."""
+    if not (settings.STATIC_ROOT / "staticfiles.json").is_file():
+        return Finding(
+            f"They are not collected in {settings.STATIC_ROOT}: pages load slowly.",
+            "Call `manage.py collectstatic --no-input` where the service is built.",
+        )
+    return Finding(f"They are in {settings.STATIC_ROOT}.")

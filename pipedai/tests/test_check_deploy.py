@@ -1,0 +1,219 @@
+"""manage.py check_deploy: what it says of deployments that lack something."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from pipedai import env
+from pipedai.deployment import database
+from pipedai.ids import new_id
+from testing.runs import Runs
+from testing.serving import url_of
+from triggers.heartbeats import Heartbeat
+from triggers.models import Trigger
+
+ANOTHER_KEY = base64.b64encode(bytes(range(60, 92))).decode()
+NAMES = [
+    "settings",
+    "public URL",
+    "static files",
+    "database",
+    "version",
+    "migrations",
+    "clocks",
+    "notifications",
+    "keys",
+    "schedulers",
+    "background",
+    "audit log",
+]
+
+
+def execute(statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.fixture
+def fit(settings, tmp_path, monkeypatch):
+    """Settings of a production that lacks nothing."""
+    for name in ("PIPEDAI_PG_FAST_UNSAFE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
+        monkeypatch.delenv(name, raising=False)
+    settings.PRODUCTION = True
+    settings.SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()
+    settings.MASTER_KEYS = [f"k1:{base64.b64encode(bytes(range(200, 232))).decode()}"]
+    settings.PUBLIC_URL = "https://api.example.com"
+    settings.ALLOWED_HOSTS = ["api.example.com"]
+    settings.STATIC_ROOT = tmp_path
+    (tmp_path / "staticfiles.json").write_text("{}")
+    return settings
+
+
+@pytest.fixture
+def deployment(fit, committed_cast):
+    """A deployment that lacks nothing: the cast's data, and a scheduler."""
+    Heartbeat().beat()
+    return committed_cast
+
+
+def problems(capsys):
+    """The findings that have a remedy, by name."""
+    failed = False
+    try:
+        call_command("check_deploy", "--json")
+    except CommandError:
+        failed = True
+    found = json.loads(capsys.readouterr().out)
+    assert [finding["name"] for finding in found] == NAMES
+    troubled = {finding["name"]: finding for finding in found if not finding["ok"]}
+    assert failed == bool(troubled)
+    assert all(finding["remedy"] for finding in troubled.values())
+    return {name: finding["says"] for name, finding in troubled.items()}
+
+
+def test_a_deployment_that_lacks_nothing_passes(deployment, capsys):
+    assert problems(capsys) == {}
+
+
+def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsys):
+    settings.PUBLIC_URL = "https://elsewhere.example.com"
+    with pytest.raises(CommandError, match=r"^1 of 12 need attention\.$"):
+        call_command("check_deploy", no_color=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ok      settings       They are fit for production."
+    assert lines[1].startswith(
+        "problem public URL     PUBLIC_URL is https://elsewhere.example.com,"
+    )
+    assert lines[2].strip().startswith("→ Set PUBLIC_URL to where clients reach the service")
+
+
+def test_without_a_scheduler(deployment, capsys):
+    execute("UPDATE scheduler_heartbeat SET beat_at = now() - interval '31 seconds'")
+    assert problems(capsys) == {"schedulers": "None is alive; last heartbeat: 31 s ago."}
+    execute("DELETE FROM scheduler_heartbeat")
+    assert problems(capsys) == {"schedulers": "None is alive; last heartbeat: none."}
+
+
+def test_with_a_missing_migration(deployment, capsys):
+    execute("DELETE FROM django_migrations WHERE app = 'audit' AND name = '0002_append_only_table'")
+    assert problems(capsys) == {
+        "migrations": "Migrations are not applied: audit.0002_append_only_table."
+    }
+
+
+def test_with_a_half_made_index(deployment, capsys):
+    execute("CREATE TABLE doubled AS SELECT 1 AS a FROM generate_series(1, 2)")
+    with pytest.raises(Exception, match="could not create unique index"):
+        execute("CREATE UNIQUE INDEX CONCURRENTLY half_made ON doubled (a)")
+    assert problems(capsys) == {"migrations": "Indexes were left half-made: half_made."}
+
+
+def test_with_a_master_key_that_is_missing(deployment, settings, capsys):
+    settings.MASTER_KEYS = [f"k2:{ANOTHER_KEY}"]
+    assert problems(capsys)["keys"].startswith(
+        "Data keys lie under master keys that are not at hand: k1 ("
+    )
+
+
+def test_with_another_master_key_of_the_same_id(deployment, settings, capsys):
+    settings.MASTER_KEYS = [f"k1:{ANOTHER_KEY}"]
+    assert problems(capsys) == {"keys": "Data keys under k1 do not open."}
+
+
+def test_with_master_keys_that_are_malformed(deployment, settings, capsys):
+    settings.MASTER_KEYS = ["k1"]
+    found = problems(capsys)
+    assert set(found) == {"settings", "keys"}
+    assert found["keys"] == "Each of MASTER_KEYS must be <id>:<base64 of 32 random bytes>."
+
+
+@pytest.mark.slow
+def test_listening_to_another_database(deployment, settings, capsys):
+    settings.DATABASE_LISTEN_URL = url_of("postgres")
+    assert set(problems(capsys)) == {"notifications"}
+
+
+def test_with_nobody_to_listen_to(deployment, settings, capsys):
+    settings.DATABASE_LISTEN_URL = "postgres://nobody:hunter2@127.0.0.1:1/nowhere"
+    said = problems(capsys)["notifications"]
+    assert said.startswith("There is no connection to LISTEN on: ")
+    assert "hunter2" not in said
+
+
+def test_with_work_that_is_overdue(deployment, capsys):
+    deployment.add_trigger(schedule="* * * * *")
+    Trigger.objects.filter(schedule__isnull=False).update(
+        next_run_at=datetime.now(UTC) - timedelta(minutes=2)
+    )
+    Runs.of(deployment).running()
+    assert problems(capsys) == {"background": "Overdue by more than 60 s: 1 ticks, 1 runs."}
+
+
+def test_without_a_partition_for_the_next_month(deployment, capsys):
+    execute("SELECT audit_add_partition((now() + interval '1 month')::date)")
+    next_month = (datetime.now(UTC).replace(day=1) + timedelta(days=32)).strftime("%Y_%m")
+    execute(f"DROP TABLE audit_entry_{next_month}")
+    assert problems(capsys) == {"audit log": "This month or the next has no partition of its own."}
+
+
+def test_with_rows_of_this_month_in_the_default_partition(deployment, capsys):
+    execute(f"DROP TABLE audit_entry_{datetime.now(UTC):%Y_%m}")
+    execute(
+        "INSERT INTO audit_entry (id, action, actor_type, target_type, metadata)"
+        f" VALUES ('{new_id()}', 'demo.seeded', 'system', 'workspace', '{{}}')"
+    )
+    assert "audit log" in problems(capsys)
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(-9, "behind"), (9, "ahead of")])
+def test_with_a_clock_that_is_wrong(db, seconds, word):
+    found = database.clocks_agree(lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+    assert not found.ok
+    assert f"s {word} the database's" in found.says
+    assert database.clocks_agree().ok
+
+
+def check_deploy(*options, **environment):
+    return subprocess.run(
+        [sys.executable, "manage.py", "check_deploy", *options],
+        cwd=env.BASE_DIR,
+        env={"PATH": os.environ["PATH"], "PIPEDAI_ENV": "production", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_without_a_database_the_rest_is_said_to_be_unknown():
+    """Also with settings that nothing else would start with."""
+    answer = check_deploy("--json", DATABASE_URL="postgres://nobody@127.0.0.1:1/nowhere")
+    assert answer.returncode == 1
+    found = {finding["name"]: finding for finding in json.loads(answer.stdout)}
+    assert list(found) == NAMES
+    assert "SECRET_KEY" in found["settings"]["remedy"]
+    assert found["database"]["says"].startswith("The database does not answer: ")
+    assert {found[name]["says"] for name in NAMES[4:]} == {"Unknown without the database."}
+    assert (
+        answer.stderr
+        == f"CommandError: {sum(not f['ok'] for f in found.values())} of 12 need attention.\n"
+    )
+
+
+@pytest.mark.slow
+def test_an_embedded_database_that_is_stopped_stays_stopped(tmp_path):
+    answer = check_deploy(PIPEDAI_DATA_DIR=str(tmp_path))
+    assert answer.returncode == 1
+    assert (
+        f"problem database       The embedded PostgreSQL in {tmp_path} does not run."
+        in answer.stdout
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,63 @@
+"""The deployment's probes of the background: does a scheduler live, and is its work on time."""
+
+from pipedai.deployment import Finding
+from pipedai.sql import fetch_all, fetch_one
+
+# They beat every 5 s.
+SILENT_SECONDS = 30
+# What is due is done within a second or so; a database that was away explains a minute.
+LATE_SECONDS = 60
+
+_ALIVE = """
+SELECT host, pid FROM scheduler_heartbeat
+WHERE beat_at > clock_timestamp() - make_interval(secs => %(silent)s) ORDER BY started_at
+"""
+_LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_heartbeat"
+
+# Each by the index that its job reads, and no further than need be.
+_LATE = """
+SELECT
+    (SELECT count(*) FROM (
+        SELECT FROM trigger WHERE next_run_at < clock_timestamp() - late LIMIT %(most)s) t) AS ticks,
+    (SELECT count(*) FROM (
+        SELECT FROM run WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) < clock_timestamp() - late
+        LIMIT %(most)s) r) AS runs,
+    (SELECT count(*) FROM (
+        SELECT FROM delivery WHERE status = 'pending' AND next_attempt_at < clock_timestamp() - late
+        LIMIT %(most)s) d) AS deliveries
+FROM make_interval(secs => %(late)s) late
+"""
+_MOST_COUNTED = 1_000
+
+
+def schedulers_live() -> Finding:
+    """At least one scheduler has told lately that it is alive."""
+    alive = fetch_all(_ALIVE, {"silent": SILENT_SECONDS})
+    if alive:
+        names = ", ".join(f"{row['host']} (pid {row['pid']})" for row in alive[:5])
+        more = f" and {len(alive) - 5} more" if len(alive) > 5 else ""
+        return Finding(f"{len(alive)} alive: {names}{more}.")
+    last = fetch_one(_LAST, {})
+    assert last is not None
+    ago = f"{(last['now'] - last['at']).total_seconds():.0f} s ago" if last["at"] else "none"
+    return Finding(
+        f"None is alive; last heartbeat: {ago}.",
+        "Start the Procfile's `scheduler` process: `manage.py runscheduler`.",
+    )
+
+
+def work_is_on_time() -> Finding:
+    """Nothing that is the schedulers' to do has been due for long."""
+    late = fetch_one(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED})
+    assert late is not None
+    overdue = [f"{_count(number)} {what}" for what, number in late.items() if number]
+    if overdue:
+        return Finding(
+            f"Overdue by more than {LATE_SECONDS} s: {', '.join(overdue)}.",
+            "Start a scheduler, or another one; its log says what fails (`job.failed`).",
+        )
+    return Finding("No tick, lease or delivery is overdue.")
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < _MOST_COUNTED else f"{_MOST_COUNTED:,} or more"
