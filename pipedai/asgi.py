@@ -3,6 +3,7 @@
 from django.conf import settings
 
 from pipedai.client_address import parse_networks
+from pipedai.server.asgi_types import App
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
 from pipedai.server.listen_connection import connect
@@ -16,8 +17,13 @@ def _application() -> Outer:
     threads = WsgiLane(wsgi, threads=settings.WEB_THREADS)
     listener = Listener(connect)
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
+    app: App = Lanes(threads, long_poll, listener)
+    if settings.METRICS_TOKEN:
+        from pipedai.metrics import web  # off, it is not even imported
+
+        app = web.measured(app, threads=threads, listener=listener, token=settings.METRICS_TOKEN)
     return Outer(
-        Lanes(threads, long_poll, listener),
+        app,
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES),
         trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
         production=settings.PRODUCTION,

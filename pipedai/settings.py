@@ -157,6 +157,11 @@ REST_FRAMEWORK: dict[str, Any] = {
 }
 SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}  # the rest is in accounts.session_tokens
 
+# --- Metrics: none without a token ---------------------------------------------------------------------------
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+# Where a scheduler answers scrapes, `host:port`; the web process does on its own port.
+SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")
+
 # --- Logs --------------------------------------------------------------------------------------------------
 LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION else "text")
 LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")

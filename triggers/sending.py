@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.dispatch import Signal
 
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Event, emit
@@ -26,6 +27,9 @@ from triggers.signatures import webhook_headers
 from workspaces.keys import WrappedKey
 
 log = get_logger(__name__)
+
+# Sent with `answer` for each attempt once it is recorded.
+attempted = Signal()
 
 # Between one attempt and the next (SPEC §7); after the last of these a delivery is dead.
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
@@ -141,6 +145,7 @@ def record_answer(delivery: Row, answer: Answer | None, *, now: datetime | None 
         _keep_attempt(delivery, recorded["attempt_count"], answer)
         if status in _ACTIONS:
             emit(_event(delivery, recorded["attempt_count"], answer, _ACTIONS[status]))
+    attempted.send(sender=Delivery, answer=answer)
     log.info(
         "webhook.sent",
         delivery_id=str(delivery["id"]),

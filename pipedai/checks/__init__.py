@@ -47,4 +47,5 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E011": network.trusted_proxies,
     "pipedai.E012": process.durability,
     "pipedai.E013": process.python_debug,
+    "pipedai.E014": keys.metrics_token,
 }

@@ -12,6 +12,7 @@ _SECRET_KEY_LENGTH = 50
 _SECRET_KEY_CHARACTERS = 5
 # 32 random bytes never have fewer different ones.
 _MASTER_KEY_DIFFERENT_BYTES = 8
+_METRICS_TOKEN_LENGTH = 32
 _SET_SECRET_KEY = (
     "set it to the output of `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105
 )
@@ -44,6 +45,16 @@ def master_keys() -> str | None:
         return f"MASTER_KEYS holds the well-known development key: {_SET_MASTER_KEYS}."
     if any(len(set(key.key)) < _MASTER_KEY_DIFFERENT_BYTES for key in keys):
         return f"MASTER_KEYS holds a key that is not random: {_SET_MASTER_KEYS}."
+    return None
+
+
+def metrics_token() -> str | None:
+    """METRICS_TOKEN, where there is one, can't be guessed."""
+    if settings.METRICS_TOKEN and len(settings.METRICS_TOKEN) < _METRICS_TOKEN_LENGTH:
+        return (
+            f"METRICS_TOKEN needs {_METRICS_TOKEN_LENGTH} random characters:"
+            " set it to the output of `openssl rand -hex 32`."
+        )
     return None
 
 

@@ -1,5 +1,6 @@
 """Writes the one log line of each request."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pipedai.logs import get_logger
@@ -13,6 +14,9 @@ LOG = "pipedai.log"
 CLIENT_GONE = 499
 
 _LONGEST_PATH = 300
+
+# Each is told of every request: its method, the route that matched (None if there is none), its status, its seconds.
+observers: list[Callable[[str | None, str | None, int, float], None]] = []
 
 
 def log_request(
@@ -29,6 +33,8 @@ def log_request(
 
     Without `method` and `path` it is a request that could not be parsed.
     """
+    for observe in observers:
+        observe(method, more.get("route"), status, seconds)
     write = log.error if status >= 500 else log.info
     said = {
         "method": method,

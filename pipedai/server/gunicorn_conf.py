@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -12,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pipedai import env
 from pipedai.checks import refuse_unsafe_production
 from pipedai.client_address import parse_networks
+from pipedai.metrics.directory import forget_process, make_directory, remove_directory
 from pipedai.server.gunicorn_log import ChainLogger
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
@@ -52,13 +54,35 @@ logger_class = ChainLogger
 
 
 def on_starting(server: Any) -> None:
-    """Say in one sentence what keeps us from serving; gunicorn itself would try five times."""
+    """Say in one sentence what keeps us from serving, and make room for the workers' metrics."""
     try:
         refuse_unsafe_production()
     except ImproperlyConfigured as error:
         sys.exit(str(error))
-    if {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
-        return  # the sockets are handed to us, bound
+    if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
+        _refuse_taken_ports(server)
+    if settings.METRICS_TOKEN:
+        _metrics.append(make_directory())
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Forget the gauges of a worker that ended, also by a kill -9."""
+    for directory in _metrics:
+        forget_process(worker.pid, directory)
+
+
+def on_exit(_server: Any) -> None:
+    """Remove what the workers shared."""
+    for directory in _metrics:
+        remove_directory(directory)
+
+
+# The directory of the workers' metrics, if they are on.
+_metrics: list[Path] = []
+
+
+def _refuse_taken_ports(server: Any) -> None:
+    # gunicorn itself would try five times. Sockets that are handed to us are bound by then.
     for address in server.cfg.address:
         if isinstance(address, tuple) and _is_taken(address):
             sys.exit(f"Port {address[1]} of {address[0]} is already in use: set PORT to another.")

@@ -81,6 +81,11 @@ class Listener:
             if not self._ears[name]:
                 del self._ears[name]
 
+    @property
+    def waiting(self) -> int:
+        """How many ears there are: polls under way."""
+        return len(self._all())
+
     def wake_all(self) -> None:
         """End every wait."""
         for ear in self._all():

@@ -16,8 +16,14 @@ class WsgiLane:
     """
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
+        self.threads = threads
         self._bridge: Any = WSGIMiddleware(wsgi, workers=threads)
         self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        """How many requests are in a thread or wait for one."""
+        return len(self._running)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pieces: asyncio.Queue[Message | None] = asyncio.Queue()

@@ -27,6 +27,7 @@ SAFE = {
     "TRUSTED_PROXIES": ["10.0.0.0/8"],
     "THROTTLES_ENABLED": True,
     "WEBHOOK_ALLOWED_NETWORKS": [],
+    "METRICS_TOKEN": "",
 }
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"
 DEVELOPMENT_MASTER_KEY = "ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ="
@@ -70,6 +71,7 @@ UNSAFE = [
     ("E007", {"THROTTLES_ENABLED": False}, "THROTTLES_ENABLED"),
     ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["10.0.0.0/8", "127.0.0.1/32"]}, "loopback"),
     ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["127.1.2.3"]}, "loopback"),
+    ("E014", {"METRICS_TOKEN": "a" * 31}, "32 random characters"),
     ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["0.0.0.0/0"]}, "loopback"),
     ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["::/0"]}, "loopback"),
     ("E009", {"WEBHOOK_ALLOWED_NETWORKS": ["::1"]}, "loopback"),

@@ -3,11 +3,13 @@
 import contextlib
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 
 from pipedai.logs import get_logger
 from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
+from pipedai.metrics import directory
 from triggers.heartbeats import Heartbeat
 
 log = get_logger(__name__)
@@ -27,10 +29,35 @@ class Command(BaseCommand):
         """Runs the registered jobs, and leaves a heartbeat while it does."""
         stop = stop_on_signals()
         heartbeat = Heartbeat()
-        jobs = (Job("heartbeat", heartbeat.every_seconds, heartbeat.beat), *registered_jobs())
+        jobs = _measured(
+            (Job("heartbeat", heartbeat.every_seconds, heartbeat.beat), *registered_jobs())
+        )
         log.info("scheduler.started", id=str(heartbeat.id), jobs=[job.name for job in jobs])
         done = run_jobs(jobs, stop)
         with contextlib.suppress(DatabaseError):
             heartbeat.end()
         connection.close()
         log.info("scheduler.stopped", id=str(heartbeat.id), done=dict(done))
+
+
+def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """The jobs, with metrics if the settings ask for them."""
+    if not settings.SCHEDULER_METRICS_BIND:
+        return jobs
+    if not settings.METRICS_TOKEN:
+        raise CommandError(
+            "SCHEDULER_METRICS_BIND needs a METRICS_TOKEN, which guards the metrics."
+        )
+    directory.leave_directory()
+    from pipedai.metrics import scheduler  # off, it is not even imported
+
+    try:
+        address = scheduler.serve_metrics(settings.SCHEDULER_METRICS_BIND, settings.METRICS_TOKEN)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(
+            f"Metrics can't be served at {settings.SCHEDULER_METRICS_BIND}: {error.strerror}."
+        ) from None
+    log.info("metrics.served", address=address)
+    return scheduler.measured(jobs)

@@ -1,0 +1,30 @@
+"""Has metrics count domain events, once the transactions that they tell of are committed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+
+from pipedai.events import Event, happened
+
+_counts: list[Callable[[Event], None]] = []
+
+
+def count_events(count: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Decorator: call this with every event from now on, after its commit."""
+    if not _counts:
+        happened.connect(_await_commit, dispatch_uid="pipedai.metrics")
+    _counts.append(count)
+    return count
+
+
+def _await_commit(events: tuple[Event, ...], **_: Any) -> None:
+    # Robust: what was committed must not look failed because it could not be counted.
+    transaction.on_commit(partial(_count, events), robust=True)
+
+
+def _count(events: tuple[Event, ...]) -> None:
+    for event in events:
+        for count in _counts:
+            count(event)

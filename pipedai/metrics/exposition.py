@@ -1,0 +1,36 @@
+"""What both process types answer a scrape with: who may have it, and the metrics as text."""
+
+import hmac
+import os
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from pipedai.metrics.directory import VARIABLE
+
+PATH = "/metrics"
+UNAUTHORIZED = "Metrics need the bearer token that METRICS_TOKEN holds."
+CHALLENGE = 'Bearer realm="metrics"'
+
+
+def is_authorized(authorization: str | None, token: str) -> bool:
+    """Whether an Authorization header holds the token; compared in constant time."""
+    scheme, _, sent = (authorization or "").partition(" ")
+    # As bytes: text with other than ASCII in it can't be compared.
+    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
+
+
+def registry() -> CollectorRegistry:
+    """This process's metrics, or, in the web process, those of all that share its directory."""
+    if VARIABLE not in os.environ:
+        return REGISTRY
+    shared = CollectorRegistry()
+    MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+    return shared
+
+
+def exposition(metrics: CollectorRegistry, accept: str) -> tuple[str, bytes]:
+    """The content type and the text that the client's Accept header asks for."""
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(metrics)

@@ -1,0 +1,31 @@
+"""Counts and times HTTP requests by route: the URL's template, never the URL."""
+
+from prometheus_client import Histogram
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+# Bounded whatever anybody asks for: what no route matches is one label, and so is every odd method.
+UNMATCHED = "unmatched"
+OTHER = "other"
+
+REQUEST_SECONDS = Histogram(
+    "pipedai_http_request_duration_seconds",
+    "Time from a request's headers to the end of its answer, waiting polls included.",
+    ["method", "route", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 35),
+)
+
+# `labels()` takes longer than the rest.
+_known: dict[tuple[str | None, str | None, int], Histogram] = {}
+
+
+def observe_request(method: str | None, route: str | None, status: int, seconds: float) -> None:
+    """Count one answered request. `route` is the template that matched, if one did."""
+    status_class = status // 100
+    child = _known.get((method, route, status_class))
+    if child is None:
+        child = REQUEST_SECONDS.labels(
+            method if method in _METHODS else OTHER, route or UNMATCHED, f"{status_class}xx"
+        )
+        if method in _METHODS:
+            _known[method, route, status_class] = child
+    child.observe(seconds)

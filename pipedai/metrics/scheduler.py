@@ -1,0 +1,104 @@
+"""The scheduler process's metrics: its jobs' figures, and the small server that a scrape finds."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from django.utils.module_loading import autodiscover_modules
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+
+from pipedai.loop import Job
+from pipedai.metrics.exposition import CHALLENGE, PATH, UNAUTHORIZED, exposition, is_authorized
+
+JOB_SECONDS = Histogram(
+    "pipedai_job_duration_seconds",
+    "Time that one batch of a job of the scheduler took, also one that found nothing to do.",
+    ["job"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+JOB_UNITS = Counter("pipedai_job_units", "Units of work that a job of the scheduler did.", ["job"])
+JOB_FAILURES = Counter("pipedai_job_failures", "Batches of a job that ended in an error.", ["job"])
+JOB_LAST_SUCCESS = Gauge(
+    "pipedai_job_last_success_timestamp_seconds",
+    "When a job last ended without an error, in seconds since 1970.",
+    ["job"],
+)
+
+
+def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
+    """The jobs, timed and counted. Once in a process."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp for each counter, which nobody asks for
+    autodiscover_modules("metrics")
+    return tuple(replace(job, work=_timed(job)) for job in jobs)
+
+
+def _timed(job: Job) -> Callable[[], int]:
+    seconds = JOB_SECONDS.labels(job.name)
+    units = JOB_UNITS.labels(job.name)
+    failures = JOB_FAILURES.labels(job.name)
+    succeeded = JOB_LAST_SUCCESS.labels(job.name)
+
+    def work() -> int:
+        with seconds.time(), failures.count_exceptions():
+            done = job.work()
+        units.inc(done)
+        succeeded.set(time.time())
+        return done
+
+    return work
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    # A client that sends nothing must not hold its thread.
+    timeout = 10
+
+    def log_message(self, *_args: Any) -> None:
+        """Scrapes are not worth a line."""
+
+
+def serve_metrics(bind: str, token: str) -> str:
+    """Answer scrapes from now on, in threads of their own; the address.
+
+    `bind` is `host:port`, port 0 for any. Raises ValueError for another form, OSError if it is taken.
+    """
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("SCHEDULER_METRICS_BIND must be host:port, such as 127.0.0.1:9464.")
+    server = make_server(
+        host, int(port), _Scrapes(token), server_class=_Server, handler_class=_Handler
+    )
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return f"{host}:{server.server_port}"
+
+
+class _Scrapes:
+    """The WSGI application behind it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        status, headers, body = self._answer(environ)
+        start_response(status, [*headers, ("Cache-Control", "no-store")])
+        yield body
+
+    def _answer(self, environ: WSGIEnvironment) -> tuple[str, list[tuple[str, str]], bytes]:
+        text = [("Content-Type", "text/plain; charset=utf-8")]
+        if environ["PATH_INFO"] != PATH:
+            return "404 Not Found", text, b"Metrics are at /metrics.\n"
+        if not is_authorized(environ.get("HTTP_AUTHORIZATION"), self._token):
+            challenge = ("WWW-Authenticate", CHALLENGE)
+            return "401 Unauthorized", [*text, challenge], UNAUTHORIZED.encode() + b"\n"
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            return "405 Method Not Allowed", [*text, ("Allow", "GET, HEAD")], b""
+        content_type, body = exposition(REGISTRY, environ.get("HTTP_ACCEPT", ""))
+        return "200 OK", [("Content-Type", content_type)], body

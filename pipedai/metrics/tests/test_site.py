@@ -1,0 +1,198 @@
+"""The metrics of a real site, two web processes and a scheduler, add up to what it did."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from pipedai.env import BASE_DIR
+from pipedai.metrics.directory import VARIABLE
+from testing.main_job import MainJob
+from testing.scheduling import scheduling
+from testing.scrapes import TOKEN, Scrape
+from testing.serving import Server, free_port, serve
+from testing.working import until
+from triggers.models import Trigger
+from triggers.tests.receivers import receiving
+
+pytestmark = pytest.mark.slow
+
+ON = {
+    "METRICS_TOKEN": TOKEN,
+    "RUN_LEASE_SECONDS": "2",
+    "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+}
+
+
+@dataclass
+class Site:
+    """Two web processes and a scheduler."""
+
+    server: Server
+    scheduler: str
+
+    def web(self) -> Scrape:
+        return Scrape(self.server.url)
+
+    def background(self) -> Scrape:
+        return Scrape(self.scheduler)
+
+    def workers(self) -> set[int]:
+        return {child.pid for child in psutil.Process(self.server.process.pid).children()}
+
+
+@pytest.fixture
+def site(own_database: str, tmp_path: Path) -> Iterator[Site]:
+    bind = f"127.0.0.1:{free_port()}"
+    with (
+        serve(own_database, log=tmp_path / "web.log", WEB_CONCURRENCY="2", **ON) as server,
+        scheduling(
+            own_database,
+            log=tmp_path / "scheduler.log",
+            # A scheduler keeps its figures to itself, wherever it was started from.
+            **{**ON, "SCHEDULER_METRICS_BIND": bind, VARIABLE: "/nowhere"},
+        ),
+    ):
+        yield Site(server, f"http://{bind}")
+
+
+def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
+    with receiving() as receiver:
+        receiver.answer(500)
+        job = MainJob(site.server.api, webhookUrl=receiver.url(), maxRetries=0)
+        for _ in range(6):
+            job.execute()
+        lost = job.queue()
+        job.claim(lost)
+        waiting = job.queue()
+        Trigger.objects.update(
+            schedule="* * * * *", timezone="UTC", next_run_at="2026-01-01T00:00Z"
+        )
+        until(lambda: job.get(f"/runs/{lost}")["status"] == "failed")
+        until(lambda: site.background().value("pipedai_deliveries_settled_total") >= 6)
+
+    def web(name: str, **labels: str) -> float:
+        return scrape.value(name, **labels)
+
+    scrape = site.web()
+    assert web("pipedai_runs_queued_total", source="manual") == 8
+    assert web("pipedai_runs_claimed_total") == 7
+    assert web("pipedai_runs_started_total") == 6
+    assert web("pipedai_runs_ended_total", status="succeeded") == 6
+    assert web("pipedai_runs_ended_total") == 6
+    assert web("pipedai_audit_entries_total", action="run.completed") == 6
+    complete = "api/v1/workers/<uuid:worker_id>/runs/<uuid:run_id>/complete"
+    count = "pipedai_http_request_duration_seconds_count"
+    assert web(count, route=complete, method="POST", status="2xx") == 6
+    assert web("pipedai_queue_due_runs", worker="online") >= 1
+    assert web("pipedai_queue_oldest_due_seconds", worker="online") > 0
+    assert web("pipedai_workers_online") == 1
+    assert web("pipedai_schedulers") == 1
+    assert web("pipedai_database_up") == 1
+    assert web("pipedai_database_connections", state="active") >= 1
+    assert web("pipedai_web_threads") == 16
+    assert scrape.labels("pipedai_web_threads", "pid") == {str(pid) for pid in site.workers()}
+
+    background = site.background()
+    assert background.value("pipedai_run_leases_expired_total") == 1
+    assert background.value("pipedai_runs_ended_total", status="failed", fault_class="infra") == 1
+    assert background.value("pipedai_runs_queued_total", source="schedule") == 1
+    assert background.value("pipedai_tick_firing_lag_seconds_count") == 1
+    assert background.value("pipedai_ticks_skipped_total", decision="skipped_missed") > 1000
+    assert background.value("pipedai_job_units_total", job="expire-runs") == 1
+    assert background.value("pipedai_job_duration_seconds_count", job="fire-ticks") > 1
+    attempts = "pipedai_webhook_attempt_duration_seconds_count"
+    assert background.value(attempts, result="5xx") == 1
+    assert background.value(attempts, result="2xx") >= 6
+
+    before = site.workers()
+    victim = max(before)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: len(site.workers() - before) == 1)
+    job.claim(waiting)
+    job.report(waiting, "complete", {"status": "succeeded"})
+    living = {str(pid) for pid in site.workers()}
+    until(lambda: site.web().labels("pipedai_web_threads", "pid") == living)
+    scrape = site.web()
+    assert web("pipedai_runs_queued_total", source="manual") == 8
+    assert web("pipedai_runs_ended_total", status="succeeded") == 7
+    assert web(count, route=complete) == 7
+    assert web("pipedai_web_threads") == 16
+
+
+def directories(server: Server) -> list[Path]:
+    """What the server's processes share their metrics in."""
+    return list(Path(tempfile.gettempdir()).glob(f"pipedai-metrics-{server.process.pid}-*"))
+
+
+def test_whatever_is_asked_for_is_counted_under_few_labels(
+    own_database: str, tmp_path: Path
+) -> None:
+    with serve(own_database, log=tmp_path / "web.log", **ON) as server:
+        with httpx.Client(base_url=server.url) as client:
+            for number in range(50):
+                assert client.get(f"/api/v1/nothing/{number}").status_code == 404
+                client.request(f"METHOD{number}", f"/odd/{number}")
+                client.get(f"/api/v1/runs/00000000-0000-0000-0000-{number:012}")
+        scrape = Scrape(server.url)
+        count = "pipedai_http_request_duration_seconds_count"
+        assert scrape.value(count, route="unmatched", method="GET", status="4xx") >= 50
+        assert scrape.value(count, route="unmatched", method="other") >= 50
+        assert scrape.value(count, route="api/v1/runs/<uuid:run_id>", status="4xx") == 50
+        assert scrape.labels(count, "method") <= {"GET", "POST", "other"}
+        assert len(scrape.labels(count, "route")) < 6
+
+        anybody = httpx.get(f"{server.url}/metrics")
+        assert anybody.status_code == 401
+        assert anybody.headers["www-authenticate"] == 'Bearer realm="metrics"'
+        for sent in (f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer", "Bearer é", TOKEN):
+            headers = {b"Authorization": sent.encode("latin-1")}
+            assert httpx.get(f"{server.url}/metrics", headers=headers).status_code == 401, sent
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        assert httpx.post(f"{server.url}/metrics", headers=right).status_code == 405
+        assert len(directories(server)) == 1
+    assert directories(server) == []
+    assert TOKEN not in (tmp_path / "web.log").read_text()
+
+
+def test_without_a_token_there_are_none(server: Server) -> None:
+    assert httpx.get(f"{server.url}/metrics").status_code == 404
+
+
+def test_without_a_token_nothing_is_imported() -> None:
+    code = "import sys, pipedai.asgi; sys.exit('prometheus_client' in sys.modules)"
+    environment = {**os.environ, "METRICS_TOKEN": ""}
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=BASE_DIR, env=environment).returncode == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("bind", "token", "sentence"),
+    [
+        ("127.0.0.1:0", "", "SCHEDULER_METRICS_BIND needs a METRICS_TOKEN"),
+        ("9464", TOKEN, "SCHEDULER_METRICS_BIND must be host:port"),
+        ("203.0.113.1:9464", TOKEN, "Metrics can't be served at 203.0.113.1:9464"),
+    ],
+)
+def test_a_scheduler_that_can_t_serve_its_metrics_says_why(
+    bind: str, token: str, sentence: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "runscheduler"],
+        cwd=BASE_DIR,
+        env={**os.environ, "METRICS_TOKEN": token, "SCHEDULER_METRICS_BIND": bind},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr

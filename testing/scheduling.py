@@ -1,0 +1,31 @@
+"""Starts `manage.py runscheduler` as a process of its own."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipedai.env import BASE_DIR
+from testing.serving import url_of
+
+
+@contextlib.contextmanager
+def scheduling(
+    database: str, *, log: Path, **environment: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A scheduler on the database of this name; killed afterwards, if it lives still."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "runscheduler"],
+            cwd=BASE_DIR,
+            env={**os.environ, "DATABASE_URL": url_of(database), **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

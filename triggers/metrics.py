@@ -1,0 +1,198 @@
+"""Metrics of runs, schedules and webhooks: counters from domain events, gauges from the database."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from pipedai.events import Event
+from pipedai.metrics.committed import count_events
+from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
+from pipedai.outgoing import Answer
+from pipedai.sql import fetch_all, fetch_one
+from triggers.models import Delivery
+from triggers.sending import attempted
+from triggers.states import HELD, Decision, FaultClass, Source, Status
+
+QUEUED = Counter("pipedai_runs_queued", "Runs that were queued.", ["source"])
+CLAIMED = Counter("pipedai_runs_claimed", "Runs that a worker claimed.")
+STARTED = Counter("pipedai_runs_started", "Runs that a worker started.")
+ENDED = Counter("pipedai_runs_ended", "Runs that ended.", ["status", "fault_class"])
+CANCEL_REQUESTS = Counter("pipedai_run_cancel_requests", "Cancels asked of a worker.")
+LEASES_EXPIRED = Counter("pipedai_run_leases_expired", "Runs whose worker was not heard of.")
+DEADLINES_PASSED = Counter("pipedai_run_deadlines_passed", "Runs that the server timed out.")
+LATE_RESULTS = Counter(
+    "pipedai_run_late_results",
+    "Results for runs that the server had ended: accepted ones replaced the outcome that was counted.",
+    ["accepted"],
+)
+FIRING_LAG = Histogram(
+    "pipedai_tick_firing_lag_seconds",
+    "From a due time to the commit of its run, by this process's clock.",
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 3600),
+)
+TICKS_SKIPPED = Counter("pipedai_ticks_skipped", "Due times that made no run.", ["decision"])
+DELIVERIES_SETTLED = Counter(
+    "pipedai_deliveries_settled", "Webhook deliveries that were delivered, or given up.", ["status"]
+)
+ATTEMPT_SECONDS = Histogram(
+    "pipedai_webhook_attempt_duration_seconds",
+    "Time that sending a webhook once took; `error` is an attempt without an answer.",
+    ["result"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+)
+
+_SETTLED = {
+    "webhook.delivered": Delivery.Status.DELIVERED.value,
+    "webhook.failed": Delivery.Status.DEAD.value,
+}
+
+
+@count_events
+def count_run_event(event: Event) -> None:
+    """Counts what a committed event says of a run."""
+    match event.action:
+        case "run.created":
+            QUEUED.labels(event.metadata["source"]).inc()
+        case "run.scheduled":
+            QUEUED.labels(Source.SCHEDULE.value).inc()
+            FIRING_LAG.observe(max(0.0, time.time() - _seconds(event.metadata["tickAt"])))
+        case "run.retried":
+            QUEUED.labels(Source.RETRY.value).inc()
+        case "run.claimed":
+            CLAIMED.inc()
+        case "run.started":
+            STARTED.inc()
+        case "run.completed" | "run.canceled" | "run.lost" | "run.timed-out":
+            _count_end(event)
+        case "run.cancel-requested":
+            CANCEL_REQUESTS.inc()
+        case "run.late-result":
+            LATE_RESULTS.labels("false").inc()
+
+
+@count_events
+def count_outcome(event: Event) -> None:
+    """Counts a due time that made no run, and a delivery that is settled."""
+    if event.action == "run.skipped":
+        missed = event.metadata["missedCount"]
+        TICKS_SKIPPED.labels(event.metadata["decision"]).inc(missed or 1)
+    elif event.action in _SETTLED:
+        DELIVERIES_SETTLED.labels(_SETTLED[event.action]).inc()
+
+
+def _count_end(event: Event) -> None:
+    if event.action == "run.lost":
+        LEASES_EXPIRED.inc()
+    if event.action == "run.timed-out":
+        DEADLINES_PASSED.inc()
+    if event.metadata.get("late"):  # its end has been counted
+        LATE_RESULTS.labels("true").inc()
+        if "canceledRetry" in event.metadata:
+            ENDED.labels(Status.CANCELED.value, FaultClass.NONE.value).inc()
+        return
+    ENDED.labels(event.metadata["status"], event.metadata["faultClass"]).inc()
+
+
+def count_attempt(answer: Answer, **_: Any) -> None:
+    """Counts a recorded attempt to send a webhook."""
+    answered = answer.error is None and answer.status_code is not None
+    result = f"{(answer.status_code or 0) // 100}xx" if answered else "error"
+    ATTEMPT_SECONDS.labels(result).observe(answer.duration_ms / 1000)
+
+
+attempted.connect(count_attempt, dispatch_uid="triggers.metrics")
+
+_SCHEDULE = """
+SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0) AS overdue
+FROM trigger WHERE next_run_at <= statement_timestamp()
+"""
+
+_HELD = """
+SELECT status, count(*) AS runs FROM (SELECT status FROM run WHERE slot IS NOT NULL LIMIT %(limit)s) h GROUP BY status
+"""
+
+_DELIVERIES = """
+SELECT count(*) AS pending,
+    coalesce(greatest(extract(epoch FROM statement_timestamp() - min(next_attempt_at)), 0), 0) AS overdue
+FROM (SELECT next_attempt_at FROM delivery WHERE status = 'pending' ORDER BY next_attempt_at LIMIT %(limit)s) d
+"""
+
+# As old as three heartbeats.
+_SCHEDULERS = """
+SELECT count(*) AS living FROM scheduler_heartbeat WHERE beat_at > statement_timestamp() - interval '15 seconds'
+"""
+
+
+@read_at_scrape
+def read_background() -> Iterator[Metric]:
+    """What the schedulers have before them, and how many they are."""
+    yield GaugeMetricFamily(
+        "pipedai_schedule_overdue_seconds",
+        "How long the due time has passed that waits longest to be fired; 0 if none does.",
+        value=_figures(_SCHEDULE)["overdue"],
+    )
+    deliveries = _figures(_DELIVERIES)
+    yield GaugeMetricFamily(
+        "pipedai_deliveries_pending",
+        "Webhook deliveries that are neither delivered nor given up.",
+        value=deliveries["pending"],
+    )
+    yield GaugeMetricFamily(
+        "pipedai_delivery_overdue_seconds",
+        "How long the delivery has been due that waits longest to be sent; 0 if none does.",
+        value=deliveries["overdue"],
+    )
+    yield GaugeMetricFamily(
+        "pipedai_schedulers",
+        "Schedulers with a fresh heartbeat.",
+        value=_figures(_SCHEDULERS)["living"],
+    )
+
+
+@read_at_scrape
+def read_held_runs() -> Iterator[Metric]:
+    """The runs that workers hold, by state."""
+    held = {row["status"]: row["runs"] for row in fetch_all(_HELD, {"limit": ROW_LIMIT})}
+    family = GaugeMetricFamily("pipedai_runs_held", "Runs that workers hold.", labels=["status"])
+    for status in HELD:
+        family.add_metric([status.value], held.get(status.value, 0))
+    yield family
+
+
+def _figures(sql: str) -> dict[str, float]:
+    row = fetch_one(sql, {"limit": ROW_LIMIT})
+    assert row is not None
+    return {name: float(value) for name, value in row.items()}
+
+
+def _seconds(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()
+
+
+def _start_at_zero() -> None:
+    """A rate needs a value from before the first event."""
+    for source in Source:
+        QUEUED.labels(source.value)
+    for status, fault in (
+        (Status.SUCCEEDED, FaultClass.NONE),
+        (Status.CANCELED, FaultClass.NONE),
+        (Status.FAILED, FaultClass.INFRA),
+        (Status.FAILED, FaultClass.CLIENT),
+        (Status.TIMED_OUT, FaultClass.INFRA),
+        (Status.TIMED_OUT, FaultClass.CLIENT),
+    ):
+        ENDED.labels(status.value, fault.value)
+    for accepted in ("true", "false"):
+        LATE_RESULTS.labels(accepted)
+    for decision in Decision:
+        if decision is not Decision.FIRED:
+            TICKS_SKIPPED.labels(decision.value)
+    for settled in _SETTLED.values():
+        DELIVERIES_SETTLED.labels(settled)
+
+
+_start_at_zero()

@@ -1,0 +1,62 @@
+"""Metrics of workers and of what waits for them, read from the database."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
+from pipedai.sql import fetch_all, fetch_one
+from workers.models import ONLINE_WITHIN
+
+# Whether the worker could take them decides what a queue means: one that is switched off may let its runs wait.
+_QUEUE = """
+SELECT CASE WHEN r.worker_id IS NULL THEN 'none'
+        WHEN w.disabled_at IS NULL AND w.last_seen_at > statement_timestamp() - %(online)s THEN 'online'
+        ELSE 'offline' END AS worker,
+    count(*) AS queued,
+    count(*) FILTER (WHERE available_at <= statement_timestamp()) AS due,
+    coalesce(greatest(extract(epoch FROM statement_timestamp() - min(available_at)), 0), 0) AS age
+FROM (SELECT worker_id, available_at FROM run WHERE status = 'queued' LIMIT %(limit)s) r
+LEFT JOIN worker w ON w.id = r.worker_id
+GROUP BY 1
+"""
+
+_ONLINE = """
+SELECT count(*) AS online
+FROM (SELECT last_seen_at FROM worker WHERE deleted_at IS NULL LIMIT %(limit)s) w
+WHERE last_seen_at > statement_timestamp() - %(online)s
+"""
+
+_PARAMS = {"online": ONLINE_WITHIN, "limit": ROW_LIMIT}
+
+
+@read_at_scrape
+def read_queue() -> Iterator[Metric]:
+    """What waits, by whether its worker is `online`, `offline` (or disabled), or there is `none`."""
+    rows = {row["worker"]: row for row in fetch_all(_QUEUE, _PARAMS)}
+    queued = GaugeMetricFamily("pipedai_queue_runs", "Queued runs.", labels=["worker"])
+    due = GaugeMetricFamily(
+        "pipedai_queue_due_runs", "Queued runs that are due.", labels=["worker"]
+    )
+    age = GaugeMetricFamily(
+        "pipedai_queue_oldest_due_seconds",
+        "How long the oldest queued run has been due; 0 if none is.",
+        labels=["worker"],
+    )
+    nothing = {"queued": 0, "due": 0, "age": 0}
+    for worker in ("online", "offline", "none"):
+        row = rows.get(worker, nothing)
+        queued.add_metric([worker], row["queued"])
+        due.add_metric([worker], row["due"])
+        age.add_metric([worker], float(row["age"]))
+    yield from (queued, due, age)
+
+
+@read_at_scrape
+def read_workers() -> Iterator[Metric]:
+    """How many workers call."""
+    row = fetch_one(_ONLINE, _PARAMS)
+    assert row is not None
+    yield GaugeMetricFamily(
+        "pipedai_workers_online", "Workers that called lately.", value=row["online"]
+    )
