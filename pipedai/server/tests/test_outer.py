@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pipedai.api import tokens
 from pipedai.api.request_id import current_request_id
 from pipedai.client_address import parse_networks
 from pipedai.server.asgi_types import Scope
@@ -113,6 +114,17 @@ async def test_any_other_request_id_is_replaced(sent):
     several = sent if isinstance(sent, list) else [sent]
     pairs = [("x-request-id", value) for value in several if value is not None]
     exchange = await Exchange(http_scope(headers=[("host", "h"), *pairs])).run(outer(Answering()))
+    assert re.fullmatch(r"[0-9a-f-]{36}", exchange.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("kind", ["pwk", "wrk", "wkt", "session", "cut off"])
+async def test_a_token_is_no_request_id(kind):
+    sent = {
+        "session": "eyJhbGciOiJIUzI1NiJ9.eyJ0eXAiOiJzZXNzaW9uIn0.c2lnbmF0dXJl-of-it",
+        "cut off": f"id-{tokens.mint('wkt').value[:20]}",
+    }.get(kind) or tokens.mint(kind).value
+    headers = {"host": "localhost", "x-request-id": sent}
+    exchange = await Exchange(http_scope(headers=headers)).run(outer(Answering()))
     assert re.fullmatch(r"[0-9a-f-]{36}", exchange.headers["x-request-id"])
 
 
