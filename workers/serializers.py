@@ -20,6 +20,7 @@ from triggers.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.states import TERMINAL, FaultClass
 from workers.models import MAX_CONCURRENCY, Worker
 
+# What the columns of a run hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
 
 
@@ -33,6 +34,19 @@ class CutTextField(TextField):
     def to_internal_value(self, data: Any) -> str:
         """The first `cut_to` characters."""
         return super().to_internal_value(data)[: self.cut_to]
+
+
+class ReportedNumberField(WholeNumberField):
+    """A whole number; an absurd one is dropped, and costs no outcome."""
+
+    def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
+        self.range = range(least, most + 1)
+        super().__init__(required=False, allow_null=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
+        """The number, or None for one out of range."""
+        number = super().to_internal_value(data)
+        return number if number in self.range else None
 
 
 class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
@@ -92,19 +106,16 @@ class ClaimBody(Body):
     )
 
 
-def _tokens(name: str) -> WholeNumberField:
-    return WholeNumberField(
-        source=name, min_value=0, max_value=_INT8, required=False, allow_null=True
-    )
+def _tokens(name: str) -> ReportedNumberField:
+    return ReportedNumberField(source=name, least=0, most=_INT8)
 
 
 class CompleteBody(Body):
     """POST …/complete."""
 
     status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
-    exitCode = WholeNumberField(
-        source="exit_code", min_value=-_INT4, max_value=_INT4, required=False, allow_null=True
-    )
+    # Windows' are unsigned: 3221225786 is an interrupt.
+    exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
     shortMessage = CutTextField(
         source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
     )
@@ -119,9 +130,7 @@ class CompleteBody(Body):
     cacheReadTokens = _tokens("cache_read_tokens")
     cacheCreationTokens = _tokens("cache_creation_tokens")
     costUsd = MoneyField(source="cost_usd", required=False, allow_null=True)
-    numTurns = WholeNumberField(
-        source="num_turns", min_value=0, max_value=_INT4, required=False, allow_null=True
-    )
+    numTurns = ReportedNumberField(source="num_turns", least=0, most=_INT4)
     sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
     model = CutTextField(cut_to=200, required=False, allow_null=True)
     retryAfterSeconds = RetryAfterField(

@@ -39,20 +39,23 @@ class TrueFalseField(serializers.BooleanField):
         return data
 
 
-class MoneyField(serializers.Field[Decimal, Any, Decimal, Any]):
-    """US dollars ≥ 0: comes in as a number or a string, kept to six decimal places."""
+class MoneyField(serializers.Field[Decimal | None, Any, Decimal, Any]):
+    """US dollars ≥ 0: comes in as a number or a string, kept to six decimal places.
+
+    Only workers report money, with a run's outcome: an absurd amount is dropped, and costs no outcome.
+    """
 
     PLACES = Decimal("0.000001")
     MAX = Decimal(99999999)
 
-    def to_internal_value(self, data: Any) -> Decimal:
-        """The amount, rounded half to even at the sixth place."""
+    def to_internal_value(self, data: Any) -> Decimal | None:
+        """The amount, rounded half to even at the sixth place; None for one below 0 or over MAX."""
         if isinstance(data, bool) or not isinstance(data, str | int | float):
             raise serializers.ValidationError("Must be a number or a decimal string.")
         try:
             amount = Decimal(str(data))
             if not amount.is_finite() or not 0 <= amount <= self.MAX:
-                raise serializers.ValidationError(f"Must be between 0 and {self.MAX}.")
+                return None
             return amount.quantize(self.PLACES)
         except InvalidOperation:
             raise serializers.ValidationError("Must be a number or a decimal string.") from None

@@ -106,7 +106,7 @@ class Run(models.Model):
     lease_expires_at = models.DateTimeField(null=True)
     deadline_at = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)
-    exit_code = models.IntegerField(null=True)
+    exit_code = models.BigIntegerField(null=True)
     fault_class = models.CharField(max_length=6, choices=FaultClass.choices, null=True)
     short_message = models.CharField(max_length=500, null=True)
     model = models.CharField(max_length=200, null=True)

@@ -136,8 +136,6 @@ class TestTheBodyOfAClaim:
 
 TOKENS = ("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens")
 WHOLE = "Must be a whole number."
-LEAST = "Ensure this value is greater than or equal to {}."
-MOST = "Ensure this value is less than or equal to {}."
 
 
 class TestTheBodyOfAComplete:
@@ -160,7 +158,6 @@ class TestTheBodyOfAComplete:
             ("exitCode", "1", WHOLE),
             ("exitCode", 1.5, WHOLE),
             ("exitCode", True, WHOLE),
-            ("exitCode", 2**31, MOST.format(2**31 - 1)),
             ("shortMessage", 5, "Must be a string."),
             ("errorMessage", ["x"], "Must be a string."),
             ("sessionId", 5, "Must be a string."),
@@ -168,14 +165,7 @@ class TestTheBodyOfAComplete:
             ("costUsd", "free", "Must be a number or a decimal string."),
             ("costUsd", [], "Must be a number or a decimal string."),
             ("costUsd", True, "Must be a number or a decimal string."),
-            ("costUsd", -0.01, "Must be between 0 and 99999999."),
-            ("costUsd", "1e12", "Must be between 0 and 99999999."),
-            ("costUsd", "NaN", "Must be between 0 and 99999999."),
-            ("numTurns", -1, LEAST.format(0)),
-            ("numTurns", 2**31, MOST.format(2**31 - 1)),
-            *((name, -1, LEAST.format(0)) for name in TOKENS),
             *((name, "5", WHOLE) for name in TOKENS),
-            *((name, 2**63, MOST.format(2**63 - 1)) for name in TOKENS),
         ],
         ids=lambda value: repr(value)[:24],
     )  # fmt: skip
@@ -192,8 +182,9 @@ class TestTheBodyOfAComplete:
     @pytest.mark.parametrize(
         ("field", "value", "stored"),
         [
-            ("exitCode", -(2**31) + 1, -(2**31) + 1),
-            ("exitCode", 2**31 - 1, 2**31 - 1),
+            ("exitCode", -(2**31) - 1, -(2**31) - 1),
+            ("exitCode", 3221225786, 3221225786),
+            ("exitCode", 2**63 - 1, 2**63 - 1),
             ("exitCode", None, None),
             ("shortMessage", "", ""),
             ("shortMessage", "x" * 501, "x" * 500),
@@ -224,6 +215,30 @@ class TestTheBodyOfAComplete:
         assert response.status_code == 200
         assert response.json().get(field) == stored
         assert shown(run_id).get(field) == stored
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("exitCode", 2**63),
+            ("exitCode", -(2**63)),
+            ("exitCode", 1e300),
+            ("costUsd", -0.01),
+            ("costUsd", "1e12"),
+            ("costUsd", "NaN"),
+            ("costUsd", "-Infinity"),
+            ("costUsd", "1e999999"),
+            ("numTurns", -1),
+            ("numTurns", 2**31),
+            *((name, value) for name in TOKENS for value in (-1, 2**63)),
+        ],
+        ids=lambda value: repr(value)[:24],
+    )
+    def test_an_absurd_number_costs_no_outcome(self, complete, shown, run_id, field, value):
+        response = complete(**{field: value}, shortMessage="Told all the same.")
+        assert response.status_code == 200
+        run = shown(run_id)
+        assert (run["status"], run["shortMessage"]) == ("failed", "Told all the same.")
+        assert run[field] is None
 
     @pytest.mark.parametrize(
         "value", [0, -5, 1e300, 86401, 1.5, "soon", None, True, [], {}, "5"], ids=repr
