@@ -12,11 +12,16 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
+from psycopg.pq import TransactionStatus
 
 from pipedai.ids import new_id
 from testing.cast import Cast, make_cast
-from testing.leaks import secrets_in, watching
+from testing.leaks import Watch, hearing, leaks_in, watching
+from testing.planted import noting, planted
 from testing.serving import Server, serve
+from testing.whole_run import LogTail, dump_of
+
+_DATABASE = {"db", "own_database"}
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +29,16 @@ def django_db_setup(
     django_test_environment: None, django_db_modify_db_settings: None, django_db_blocker
 ) -> Iterator[None]:
     """As pytest-django's own, but also for a run of nothing but tests with `own_database`."""
-    with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False, aliases={"default": None})
-    yield
-    with django_db_blocker.unblock():
-        teardown_databases(made, verbosity=0)
+    with planted() as known, noting(), hearing():
+        with django_db_blocker.unblock():
+            made = setup_databases(verbosity=0, interactive=False, aliases={"default": None})
+        log = LogTail.of_postgres()
+        yield
+        leaks = leaks_in("dump", dump_of(connection.settings_dict["NAME"]), known)
+        with django_db_blocker.unblock():
+            teardown_databases(made, verbosity=0)
+        leaks += leaks_in("PostgreSQL's log", log.read(), known)
+    assert not leaks, "\n".join(leaks)
 
 
 @pytest.fixture
@@ -53,10 +63,8 @@ def committed_cast(own_database: str) -> Cast:
 @pytest.fixture
 def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
     """The API served by gunicorn from the test's own database, as `bin/run` serves it."""
-    log = tmp_path / "web.log"
-    with serve(own_database, log=log) as served:
+    with serve(own_database, log=tmp_path / "web.log") as served:
         yield served
-    assert secrets_in(log.read_text()) == []
 
 
 class _cloned_database:  # noqa: N801 - used like a function
@@ -87,11 +95,26 @@ class _cloned_database:  # noqa: N801 - used like a function
 
 
 @pytest.fixture(autouse=True)
-def _nothing_leaks() -> Iterator[None]:
-    """No token, password or session in any log line, audit row or answer of any test."""
+def watch() -> Iterator[Watch]:
+    """Who sees a secret that this test leaves anywhere."""
     with watching() as watch:
-        yield
-    assert watch.leaks == []
+        yield watch
+        watch.look_at_log_files()
+    assert not watch.leaks, "\n".join(watch.leaks)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Function) -> Iterator[None]:
+    """Looks at the tables before the test's transaction is rolled back, or its database dropped."""
+    yield
+    watch, directory = item.funcargs["watch"], item.funcargs.get("tmp_path")
+    assert isinstance(watch, Watch)
+    watch.directory = directory if isinstance(directory, Path) else None
+    if _DATABASE & set(item.fixturenames) or item.get_closest_marker("django_db"):
+        connection.ensure_connection()
+        # What a broken transaction left, nobody can read, nor will it ever be there.
+        if connection.connection.info.transaction_status != TransactionStatus.INERROR:
+            watch.look_at_tables()
 
 
 @pytest.fixture(autouse=True)

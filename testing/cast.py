@@ -120,7 +120,9 @@ class JSONClient(APIClient):
     ) -> Any:
         """Sends it, and has the answer looked at."""
         response = super().generic(method, path, data, *args, **kwargs)
-        leaks.answered(path.partition("?")[0], str(data), response.content)
+        headers = [f"{name}: {value}" for name, value in response.headers.items()]
+        text = "\n".join([*headers, response.content.decode(errors="replace")])
+        leaks.answered(path.partition("?")[0], str(data), text)
         return response
 
 

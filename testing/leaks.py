@@ -1,76 +1,134 @@
-"""Watches what tests write into logs and the audit log, and answer: no token, no password, no session in it."""
+"""Watches what tests leave behind - answers, log lines, tables, log files - for secrets that are in it."""
 
-import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from django.db.models.signals import post_init
+import httpx
+import pytest
 
-from accounts.factories import PASSWORD
-from audit.models import AuditEntry
 from pipedai.api import tokens
+from testing.planted import Planted, planted
+from testing.tables import contents_as_text
 
-_TOKEN = re.compile(r"(?:pwk|wrk|wkt)_[0-9A-Za-z]{49}")
+# What may be a token; whether it is one of ours, its registry says.
+_TOKEN = re.compile(r"[a-z]{3}_[0-9A-Za-z]{49}")
 _SESSION = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{20,}")
 # The answers that hold a token, once: what minted it.
 _MINTING = re.compile(r"/api/v1/(?:workers/register|environments/[0-9a-f-]+/api-keys)")
+# The only answer that holds MCP headers.
+_POLL = re.compile(r"/api/v1/workers/[0-9a-f-]+/poll")
 
 
-def secrets_in(text: str) -> list[str]:
-    """The tokens with a right checksum, session cookies and test users' passwords in a text."""
+def tokens_in(text: str) -> list[str]:
+    """The tokens with a right checksum and the session cookies in a text."""
     found = [token for token in _TOKEN.findall(text) if tokens.prefix_of(token)]
-    return [*found, *_SESSION.findall(text), *([PASSWORD] if PASSWORD in text else [])]
+    return [*found, *_SESSION.findall(text)]
+
+
+def leaks_in(where: str, text: str, known: Planted) -> list[str]:
+    """What to tell of the secrets in a text; nothing if there are none."""
+    found = [*tokens_in(text), *known.found_in(text)]
+    if not found:
+        return []
+    at = max(0, text.find(found[0]) - 200)
+    return [f"{where}: {found} in {text[at : at + 500]}"]
 
 
 class Watch(logging.Handler):
-    """Keeps where a secret was seen. Log records are looked at as they are printed."""
+    """Keeps where a secret was seen: a token, a session, or what was planted while it watches."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Planted) -> None:
         super().__init__()
         self.leaks: list[str] = []
+        # Where the test keeps its files, once that is known.
+        self.directory: Path | None = None
+        self._known = known
+        self._typed: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Looks at a log line."""
-        if self.formatter is not None and secrets_in(line := self.format(record)):
-            self.leaks.append(f"log line: {line}")
+        """Looks at a log line as it is printed."""
+        if self.formatter is not None:
+            self.look_at("log line", self.format(record))
 
-    def look_at_row(self, sender: Any, instance: AuditEntry, **_: Any) -> None:
-        """Looks at an audit row that is about to be written, or was read."""
-        if secrets_in(text := json.dumps(instance.metadata, default=str)):
-            self.leaks.append(f"audit row {instance.action}: {text}")
+    def look_at(self, where: str, text: str) -> None:
+        """Looks at any text."""
+        self.leaks += leaks_in(where, text, self._known)
 
-    def look_at_answer(self, path: str, sent: str, body: bytes) -> None:
-        """Looks at an answer of the API. A name that a caller chose goes back to them as it is."""
-        text = body.decode(errors="replace")
-        news = [secret for secret in secrets_in(text) if secret not in sent]
-        if news and not _MINTING.fullmatch(path):
-            self.leaks.append(f"answer of {path}: {text[:500]}")
+    def look_at_answer(self, path: str, sent: str, answer: str) -> None:
+        """Looks at an answer of the API. A token that the caller took for a name goes back to them as it is."""
+        told = [token for token in tokens_in(answer) if token not in sent]
+        if _MINTING.fullmatch(path):
+            told = []
+        if not _POLL.fullmatch(path):
+            told += self._known.found_in(answer)
+        if told:
+            self.leaks.append(f"answer of {path}: {told} in {answer[:500]}")
+
+    def typed(self, *tokens: str) -> None:
+        """These were typed where a user may type anything: tables may hold them."""
+        self._typed += tokens
+
+    def look_at_tables(self) -> None:
+        """Looks at every row of every table that the test's connection sees."""
+        for table, text in contents_as_text().items():
+            for token in self._typed:
+                text = text.replace(token, "")
+            self.look_at(f"table {table}", text)
+
+    def look_at_log_files(self) -> None:
+        """Looks at every log file in the test's directory: the processes that it started wrote them."""
+        for path in self.directory.rglob("*.log") if self.directory else ():
+            if path.is_file():
+                self.look_at(str(path), path.read_text(errors="replace"))
 
 
 _watches: list[Watch] = []
 
 
-def answered(path: str, sent: str, body: bytes) -> None:
+def answered(path: str, sent: str, answer: str) -> None:
     """Tell whoever watches what a test's client was answered to what it had sent."""
     for watch in _watches:
-        watch.look_at_answer(path, sent, body)
+        watch.look_at_answer(path, sent, answer)
+
+
+@contextmanager
+def hearing() -> Iterator[None]:
+    """During the block, what httpx is answered by a served API is looked at too."""
+    send = httpx.Client.send
+
+    def heard_send(client: httpx.Client, request: httpx.Request, **rest: Any) -> httpx.Response:
+        response = send(client, request, **rest)
+        if request.url.path.startswith("/api/v1/") and not rest.get("stream"):
+            headers = [
+                f"{name}: {value}"
+                for name, value in response.headers.multi_items()
+                if name != "set-cookie"
+            ]
+            sent = request.read().decode(errors="replace")
+            answered(request.url.path, sent, "\n".join([*headers, response.text]))
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx.Client, "send", heard_send)
+        yield
 
 
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Watches for the length of the block."""
-    watch, root = Watch(), logging.getLogger()
+    root = logging.getLogger()
     ours = next((h for h in root.handlers if type(h).__module__ == "pipedai.logs"), None)
-    watch.setFormatter(ours.formatter if ours else None)
-    root.addHandler(watch)
-    post_init.connect(watch.look_at_row, sender=AuditEntry)
-    _watches.append(watch)
-    try:
-        yield watch
-    finally:
-        _watches.remove(watch)
-        post_init.disconnect(watch.look_at_row, sender=AuditEntry)
-        root.removeHandler(watch)
+    with planted() as known:
+        watch = Watch(known)
+        watch.setFormatter(ours.formatter if ours else None)
+        root.addHandler(watch)
+        _watches.append(watch)
+        try:
+            yield watch
+        finally:
+            _watches.remove(watch)
+            root.removeHandler(watch)

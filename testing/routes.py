@@ -137,7 +137,7 @@ def _member(cast: Cast) -> Body:
 
 
 def _headers(_: Cast) -> Body:
-    return {"mcpHeaders": {"x-api-key": "rotated"}}
+    return {"mcpHeaders": {"x-api-key": "a-rotated-secret"}}
 
 
 def _schedule(_: Cast) -> Body:

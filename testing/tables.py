@@ -1,6 +1,7 @@
 """Looks at the whole database: what is in it, and where in it something can be found."""
 
 from collections import Counter
+from functools import cache
 
 from django.db import connection
 
@@ -9,6 +10,28 @@ def contents() -> dict[str, Counter[str]]:
     """Every row of every table, as text."""
     with connection.cursor() as cursor:
         return {table: _rows(cursor, table) for table in connection.introspection.table_names()}
+
+
+def contents_as_text() -> dict[str, str]:
+    """The rows of every table that has any, as one text each. One statement, so that every test can afford it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_every_row())
+        return dict(cursor.fetchall())
+
+
+@cache
+def _every_row() -> str:
+    """A partitioned table is read as a whole. The same for every database of these tests."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
+            " AND relnamespace = current_schema()::regnamespace ORDER BY relname"
+        )
+        tables = [table for (table,) in cursor.fetchall()]
+    return " UNION ALL ".join(
+        f"SELECT '{table}', string_agg(t::text, E'\n') FROM \"{table}\" t HAVING count(*) > 0"  # noqa: S608
+        for table in tables
+    )
 
 
 def columns_with(*needles: str) -> list[str]:

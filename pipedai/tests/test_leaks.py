@@ -1,65 +1,199 @@
-"""The watch over all tests sees a secret in a log line, an audit row and an answer."""
+"""The watch over all tests sees what is planted and then left in an answer, a log line, a table, a dump or a file."""
 
+import base64
 import logging
-from types import SimpleNamespace
 
+import httpx
 import pytest
+from django.db import connection
 
 from accounts.factories import PASSWORD, UserFactory
-from audit.models import AuditEntry
+from accounts.models import User
+from accounts.passwords import hash_password, is_password_of
+from pipedai import crypto
 from pipedai.api import tokens
+from pipedai.sql import execute
 from testing.cast import session_cookie
-from testing.leaks import Watch, secrets_in
+from testing.leaks import Watch, leaks_in, tokens_in, watching
+from testing.planted import Planted, noting, plant, planted
+from testing.whole_run import LogTail, dump_of
+from triggers.models import Trigger
 
 TOKEN = tokens.mint("pwk").value
+SECRET = 'a "planted" value'
 
 
 @pytest.fixture
-def watch():
-    """One that nobody else asks."""
-    watch = Watch()
+def known():
+    known = Planted()
+    known.add(SECRET)
+    return known
+
+
+@pytest.fixture
+def other(known):
+    """A watch that nobody else asks."""
+    watch = Watch(known)
     watch.setFormatter(logging.Formatter())
     return watch
 
 
-@pytest.mark.parametrize("kind", ["pwk", "wrk", "wkt"])
-def test_tokens_are_known_by_their_checksum(kind):
-    token = tokens.mint(kind).value
-    assert secrets_in(f"x {token} y") == [token]
-    assert secrets_in(token[:-1] + ("a" if token[-1] != "a" else "b")) == []
+class TestWhatIsKnown:
+    @pytest.mark.parametrize("kind", tokens.KINDS)
+    def test_tokens_of_every_registered_kind_by_their_checksum(self, kind):
+        token = tokens.mint(kind).value
+        assert tokens_in(f"x {token} y") == [token]
+        assert tokens_in(token[:-1] + ("a" if token[-1] != "a" else "b")) == []
+
+    def test_a_kind_that_is_registered_later_as_well(self, monkeypatch):
+        monkeypatch.setitem(tokens.KINDS, "new", "A new one (new_)")
+        token = tokens.mint("new").value
+        assert leaks_in("here", token, Planted()) != []
+
+    def test_a_session(self, db):
+        cookie = session_cookie(UserFactory.create())
+        assert tokens_in(f"auth_token={cookie};") == [cookie]
+
+    def test_what_every_test_knows(self, settings):
+        with planted() as known:
+            assert known.found_in(f"{PASSWORD} {settings.SECRET_KEY}") != []
+            assert len(known.found_in(settings.MASTER_KEYS[0])) == 1
+
+    def test_what_is_sealed_hashed_or_made_a_key(self, cast, monkeypatch):
+        with planted() as known, noting():
+            cast.add_trigger(
+                mcp_headers={"Authorization": "Bearer planted-credential"},
+                webhook_secret="planted-webhook-secret",
+            )
+            hash_password("planted password")
+            is_password_of(None, "a planted guess")
+            key = crypto.new_data_key("1").key
+        for secret in (
+            "planted-credential", "planted-webhook-secret", "planted password", "a planted guess",
+        ):  # fmt: skip
+            assert known.found_in(f"<{secret}>") == [secret]
+        assert known.found_in(base64.b64encode(key).decode()) == [key.hex()]
+
+    @pytest.mark.parametrize(
+        "spelled",
+        [
+            SECRET,
+            r"a \"planted\" value",
+            '(1,"a ""planted"" value",t)',
+            "a%20%22planted%22%20value",
+            SECRET.encode().hex(),
+            base64.b64encode(SECRET.encode()).decode(),
+            base64.b64encode(f"x{SECRET}y".encode()).decode(),
+            base64.b64encode(f"xx{SECRET}y".encode()).decode(),
+        ],
+    )
+    def test_a_secret_in_other_spellings(self, known, spelled):
+        assert known.found_in(f"- {spelled} -") == [SECRET]
 
 
-def test_a_session_and_a_password_are_known(db):
-    cookie = session_cookie(UserFactory.create())
-    assert secrets_in(f"{cookie} {PASSWORD}") == [cookie, PASSWORD]
+class TestALeakIsSeen:
+    def test_in_a_log_line(self, other):
+        for message in ("fine", f"not {TOKEN}", f"nor {SECRET}"):
+            other.emit(logging.LogRecord("x", logging.INFO, "x", 1, message, (), None))
+        assert len(other.leaks) == 2
+
+    def test_in_the_log_of_this_process(self):
+        with watching() as seeing:
+            plant("a planted word")
+            # To this watch alone, so that the one over this test has nothing to tell.
+            seeing.handle(logging.LogRecord("x", logging.INFO, "x", 1, "a planted word", (), None))
+        assert len(seeing.leaks) == 1
+
+    @pytest.mark.parametrize(
+        ("path", "may"),
+        [
+            ("/api/v1/workers/register", True),
+            ("/api/v1/environments/01a2-b/api-keys", True),
+            ("/api/v1/environments/01a2-b/api-keys/c", False),
+            ("/api/v1/auth/me", False),
+        ],
+    )
+    def test_in_an_answer_unless_it_is_the_one_that_mints_it(self, other, path, may):
+        other.look_at_answer(path, "", f'{{"token": "{TOKEN}"}}')
+        assert (other.leaks == []) is may
+
+    @pytest.mark.parametrize(
+        ("path", "may"), [("workers/01a2-b/poll", True), ("triggers/01a2-b", False)]
+    )
+    def test_in_an_answer_unless_it_is_the_poll_that_hands_it_out(self, other, path, may):
+        other.look_at_answer(f"/api/v1/{path}", SECRET, f'{{"x-api-key": "{SECRET}"}}')
+        assert (other.leaks == []) is may
+
+    def test_in_an_answer_over_http(self, db, watch):
+        answer = httpx.MockTransport(lambda request: httpx.Response(200, text=TOKEN))
+        httpx.Client(transport=answer).get("http://127.0.0.1/api/v1/workspaces")
+        assert len(watch.leaks) == 1
+        watch.leaks.clear()
+
+    def test_but_not_a_token_that_the_caller_took_for_a_name(self, other):
+        other.look_at_answer("/api/v1/workspaces", f"name {TOKEN}", TOKEN)
+        assert other.leaks == []
+
+    @pytest.mark.parametrize(
+        "leak",
+        [TOKEN, SECRET, SECRET.encode().hex()],
+        ids=["token", "secret", "hex"],
+    )
+    def test_in_a_text_column(self, cast, other, leak):
+        Trigger.objects.update(description=f"see {leak}")
+        other.look_at_tables()
+        assert [leak.partition(":")[0] for leak in other.leaks] == ["table trigger"]
+        Trigger.objects.update(description="")
+
+    def test_in_a_column_of_bytes(self, cast, other):
+        execute(
+            "UPDATE worker SET token_digest = %(leak)s", {"leak": b"\0" + SECRET.encode() + b"\xff"}
+        )
+        other.look_at_tables()
+        assert [leak.partition(":")[0] for leak in other.leaks] == ["table worker"]
+        execute("UPDATE worker SET token_digest = NULL", {})
+
+    def test_in_an_audit_row_of_any_partition(self, cast, other):
+        execute(
+            "INSERT INTO audit_entry (id, action, actor_type, target_type, metadata)"
+            " VALUES (gen_random_uuid(), 'x', 'system', 'x', jsonb_build_object('x', %(leak)s::text))",
+            {"leak": SECRET},
+        )
+        other.look_at_tables()
+        assert [leak.partition(":")[0] for leak in other.leaks] == ["table audit_entry"]
+
+    def test_in_a_log_file(self, other, tmp_path):
+        (tmp_path / "deep").mkdir()
+        (tmp_path / "deep" / "worker.log").write_text(f"so {SECRET}")
+        (tmp_path / "worker.json").write_text(TOKEN)  # its lawful place
+        other.directory = tmp_path
+        other.look_at_log_files()
+        assert len(other.leaks) == 1
+
+    def test_in_a_dump(self, own_database, known):
+        Trigger.objects.exists()
+        with connection.cursor() as cursor:
+            cursor.execute(f"COMMENT ON TABLE trigger IS 'so {SECRET.encode().hex()}'")
+        assert len(leaks_in("dump", dump_of(own_database), known)) == 1
+        User.objects.create(email="ada@example.com", name=f"it is {SECRET}")
+        dump = dump_of(own_database)
+        assert SECRET in dump
+        User.objects.all().delete()
+
+    def test_in_what_a_log_grew_by(self, tmp_path):
+        path = tmp_path / "server.txt"
+        path.write_text("old\n")
+        tail = LogTail(path, path.stat().st_size)
+        with path.open("a") as file:
+            file.write("new\n")
+        assert tail.read() == "new\n"
+        path.write_text("re")  # begun anew
+        assert tail.read() == "re"
 
 
-def test_a_log_line_is_looked_at(watch):
-    for message in ("fine", f"not {TOKEN}"):
-        watch.emit(logging.LogRecord("x", logging.INFO, "x", 1, message, (), None))
-    assert watch.leaks == [f"log line: not {TOKEN}"]
-
-
-def test_an_audit_row_is_looked_at(watch):
-    for name in ("fine", TOKEN):
-        watch.look_at_row(AuditEntry, SimpleNamespace(action="a", metadata={"name": ["", name]}))
+def test_the_watch_over_this_very_test_sees_what_it_leaves(cast, watch):
+    Trigger.objects.update(description=TOKEN)
+    watch.look_at_tables()
     assert len(watch.leaks) == 1
-
-
-@pytest.mark.parametrize(
-    ("path", "may"),
-    [
-        ("/api/v1/workers/register", True),
-        ("/api/v1/environments/01a2-b/api-keys", True),
-        ("/api/v1/environments/01a2-b/api-keys/c", False),
-        ("/api/v1/auth/me", False),
-    ],
-)
-def test_only_what_mints_a_token_may_answer_it(watch, path, may):
-    watch.look_at_answer(path, "", f'{{"token": "{TOKEN}"}}'.encode())
-    assert (watch.leaks == []) is may
-
-
-def test_what_a_caller_sent_may_come_back(watch):
-    watch.look_at_answer("/api/v1/workspaces", f"name {TOKEN}", TOKEN.encode())
-    assert watch.leaks == []
+    watch.leaks.clear()
+    Trigger.objects.update(description="")

@@ -206,7 +206,9 @@ TENANT_REFERENCES = [
 @pytest.fixture
 def there(cast: Cast) -> dict[str, UUID]:
     """Something in every table; the ids that the statements above name."""
-    runs = Runs.of(cast, mcp_headers={"x-api-key": "secret"}, webhook_secret="0123456789abcdef")
+    runs = Runs.of(
+        cast, mcp_headers={"x-api-key": "a-planted-secret"}, webhook_secret="0123456789abcdef"
+    )
     allow(cast.worker.worker_id, 9)
     cast.mint("pwk")
     lost, other_lost = runs.running(), runs.running(payload={"a": 1})

@@ -73,7 +73,7 @@ def test_everything_may_be_said(cast, create):
         "overlapPolicy": "skip",
         "webhookUrl": "https://hooks.example/done?key=1",
     }
-    secrets = {"mcpHeaders": {"x-api-key": "planted"}, "webhookSecret": "0123456789abcdef"}
+    secrets = {"mcpHeaders": {"x-api-key": "a-planted-secret"}, "webhookSecret": "0123456789abcdef"}
     response = create(**said, **secrets)
     assert response.status_code == 201
     assert response.json() == trigger(

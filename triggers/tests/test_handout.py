@@ -122,10 +122,14 @@ def test_a_run_keeps_the_prompt_that_it_was_queued_with(runs: Runs) -> None:
 def test_url_and_headers_are_the_triggers_present_ones_together(cast: Cast) -> None:
     runs = Runs.of(cast, mcp_headers=HEADERS)
     run_id = runs.queue()
-    _update(runs, mcp_url="https://other.example/v2", mcp_headers={"authorization": "Bearer 2"})
+    _update(
+        runs,
+        mcp_url="https://other.example/v2",
+        mcp_headers={"authorization": "Bearer a-second-secret"},
+    )
     (run,) = _hand_out(runs)
     assert run.row["mcp_url"] == "https://other.example/v2"
-    assert run.mcp_headers == {"authorization": "Bearer 2"}
+    assert run.mcp_headers == {"authorization": "Bearer a-second-secret"}
     assert runs.stored(run_id)["mcp_url"] == "https://other.example/v2"
 
 
@@ -141,8 +145,10 @@ def test_headers_rotated_before_the_claim_go_out_instead(cast: Cast) -> None:
     runs = Runs.of(cast, mcp_headers=HEADERS)
     runs.queue()
     assert _hand_out(runs)[0].mcp_headers == HEADERS
-    rotate_mcp_token(trigger_id=runs.trigger_id, mcp_headers={"x-api-key": "2"}, actor=_ADMIN)
-    assert _hand_out(runs)[0].mcp_headers == {"x-api-key": "2"}
+    rotate_mcp_token(
+        trigger_id=runs.trigger_id, mcp_headers={"x-api-key": "a-second-secret"}, actor=_ADMIN
+    )
+    assert _hand_out(runs)[0].mcp_headers == {"x-api-key": "a-second-secret"}
 
 
 def test_headers_that_do_not_open_hold_back_their_run_alone(cast: Cast) -> None:

@@ -58,10 +58,10 @@ def test_a_trigger_without_headers_gets_them(cast, url):
 
 
 def test_all_headers_are_replaced(cast, url):
-    rotate(cast, url, {"x-other": "value"})
+    rotate(cast, url, {"x-other": "another-secret"})
     Runs(cast, cast.trigger_id).queue()
     (run,) = WorkerCalls(cast.worker).poll().json()["runs"]
-    assert run["mcpHeaders"] == {"x-other": "value"}
+    assert run["mcpHeaders"] == {"x-other": "another-secret"}
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,12 @@ class TestTheSecrets:
 
     def test_new_headers_go_with_a_new_origin(self, cast, patch):
         patch(mcpHeaders=HEADERS)
-        patch(mcpUrl="https://other.example/", mcpHeaders={"x-api-key": "new"})
+        patch(mcpUrl="https://other.example/", mcpHeaders={"x-api-key": "a-newer-secret"})
         Runs(cast, cast.trigger_id).queue()
         (run,) = WorkerCalls(cast.worker).poll().json()["runs"]
         assert (run["mcpUrl"], run["mcpHeaders"]) == (
             "https://other.example/",
-            {"x-api-key": "new"},
+            {"x-api-key": "a-newer-secret"},
         )
 
     @pytest.mark.parametrize("field", ["mcpUrl", "webhookUrl"])

@@ -51,7 +51,10 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "name": "Nightly",
             "prompt": "Report.\n",
             "mcpUrl": "https://mcp.example/v1?a=b",
-            "mcpHeaders": {"X-Api-Key": "k", "Authorization": "Bearer t"},
+            "mcpHeaders": {
+                "X-Api-Key": "a-planted-key",
+                "Authorization": "Bearer a-planted-bearer",
+            },
             "model": "claude-opus",
             "timeoutSeconds": 60,
             "workerId": str(cast.worker.worker_id),
@@ -65,7 +68,10 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "triggerName": "Nightly",
             "prompt": "Report.\n",
             "mcpUrl": "https://mcp.example/v1?a=b",
-            "mcpHeaders": {"X-Api-Key": "k", "Authorization": "Bearer t"},
+            "mcpHeaders": {
+                "X-Api-Key": "a-planted-key",
+                "Authorization": "Bearer a-planted-bearer",
+            },
             "model": "claude-opus",
             "timeoutSeconds": 60,
             "payload": {"a": [1]},

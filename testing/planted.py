@@ -1,0 +1,124 @@
+"""Knows the secrets that tests plant: whatever this process seals or hashes, and the data keys that it makes."""
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.hashers import check_password, make_password
+
+from accounts import passwords
+from accounts.factories import PASSWORD
+from pipedai import crypto
+from workspaces import keys
+
+# A shorter one is a placeholder: it can't be told from ordinary words.
+_SHORTEST = 8
+_KEY_BYTES = 32
+
+
+class Planted:
+    """Secrets, each in every spelling in which it could hide in a text."""
+
+    def __init__(self) -> None:
+        self._spellings: dict[str, str] = {}
+
+    def add(self, secret: str | bytes) -> None:
+        """From now on it is looked for."""
+        if len(secret) >= _SHORTEST:
+            shown = secret if isinstance(secret, str) else secret.hex()
+            self._spellings |= dict.fromkeys(_spellings(secret), shown)
+
+    def found_in(self, text: str) -> list[str]:
+        """The secrets that can be read in a text."""
+        found = (secret for spelling, secret in self._spellings.items() if spelling in text)
+        return list(dict.fromkeys(found))
+
+
+_collecting: list[Planted] = []
+
+
+@contextmanager
+def planted() -> Iterator[Planted]:
+    """What is planted during the block; and from its beginning, what every test knows."""
+    collection = Planted()
+    for secret in (PASSWORD, settings.SECRET_KEY):
+        collection.add(secret)
+    for master in crypto.parse_master_keys(tuple(settings.MASTER_KEYS)):
+        collection.add(master.key)
+    _collecting.append(collection)
+    try:
+        yield collection
+    finally:
+        _collecting.remove(collection)
+
+
+def plant(secret: str | bytes) -> None:
+    """Have it looked for by all that collect."""
+    for collection in _collecting:
+        collection.add(secret)
+
+
+@contextmanager
+def noting() -> Iterator[None]:
+    """During the block, the functions through which secrets come plant them."""
+    with pytest.MonkeyPatch.context() as patch:
+        seal, new_data_key = keys.seal, crypto.new_data_key
+
+        def noting_seal(*place: Any) -> keys.Sealed:
+            for secret in _parts(place[-1]):
+                plant(secret)
+            return seal(*place)
+
+        def noting_new_data_key(data_key_id: str) -> crypto.DataKey:
+            made = new_data_key(data_key_id)
+            plant(made.key)
+            return made
+
+        def noting_make(password: str | None, *rest: Any) -> str:
+            plant(password or "")
+            return make_password(password, *rest)
+
+        def noting_check(password: str | None, *rest: Any) -> bool:
+            plant(password or "")
+            return check_password(password, *rest)
+
+        patch.setattr(keys, "seal", noting_seal)
+        patch.setattr(crypto, "new_data_key", noting_new_data_key)
+        patch.setattr(passwords, "make_password", noting_make)
+        patch.setattr(passwords, "check_password", noting_check)
+        yield
+
+
+def _parts(plaintext: bytes) -> list[str]:
+    """The secrets in what is sealed: of headers their values, and the credential of "Bearer <it>" too."""
+    text = plaintext.decode()
+    try:
+        headers = json.loads(text)
+    except ValueError:
+        headers = None
+    if not isinstance(headers, dict):
+        return [text]
+    return [part for value in headers.values() for part in (value, value.rpartition(" ")[2])]
+
+
+def _spellings(secret: str | bytes) -> set[str]:
+    raw = secret.encode() if isinstance(secret, str) else secret
+    # Base64 groups three bytes: in a longer text, what a secret looks like depends on where it begins.
+    shifted = (
+        base64.b64encode(bytes(shift) + raw).decode()[(0, 2, 3)[shift] : -4] for shift in range(3)
+    )
+    spellings = {raw.hex(), base64.b64encode(raw).decode().rstrip("="), *shifted}
+    if isinstance(secret, str):
+        in_json = json.dumps(secret)[1:-1]
+        spellings |= {secret, in_json, _in_row(secret), _in_row(in_json), quote(secret)}
+    return spellings
+
+
+def _in_row(text: str) -> str:
+    """As PostgreSQL writes it in the text of a row."""
+    return text.replace("\\", "\\\\").replace('"', '""')

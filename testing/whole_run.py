@@ -1,0 +1,50 @@
+"""Looks at what a whole session of tests leaves behind: a dump of a database, and PostgreSQL's own log."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from django.conf import settings
+
+from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.server import EmbeddedPostgres
+from testing.serving import url_of
+
+
+def dump_of(database: str) -> str:
+    """The whole database as `pg_dump` writes it: schema, comments and every row."""
+    url = urlsplit(url_of(database))
+    bare = url._replace(netloc=url.netloc.replace(f":{url.password}@", "@"))
+    ended = subprocess.run(  # noqa: S603
+        [str(wheel_bin() / "pg_dump"), f"--dbname={urlunsplit(bare)}"],
+        env={**os.environ, "PGPASSWORD": url.password or ""},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    return ended.stdout.decode(errors="replace")
+
+
+@dataclass
+class LogTail:
+    """What a log grows by from now on. A log that was begun anew meanwhile is read whole."""
+
+    path: Path | None
+    begins_at: int = 0
+
+    @classmethod
+    def of_postgres(cls) -> "LogTail":
+        """The log of the embedded server; nothing of a foreign one, whose log is not ours to read."""
+        path = None if settings.DATABASE_URL else EmbeddedPostgres(settings.DATA_DIR).layout.log
+        return cls(path, path.stat().st_size if path and path.exists() else 0)
+
+    def read(self) -> str:
+        """What has been added."""
+        if self.path is None or not self.path.exists():
+            return ""
+        content = self.path.read_bytes()
+        return content[self.begins_at if len(content) >= self.begins_at else 0 :].decode(
+            errors="replace"
+        )
