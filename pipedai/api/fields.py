@@ -39,7 +39,7 @@ class TrueFalseField(serializers.BooleanField):
         return data
 
 
-class MoneyField(serializers.Field[Decimal | None, Any, Decimal, Any]):
+class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
     """US dollars ≥ 0: comes in as a number or a string, kept to six decimal places.
 
     Only workers report money, with a run's outcome: an absurd amount is dropped, and costs no outcome.
@@ -60,7 +60,7 @@ class MoneyField(serializers.Field[Decimal | None, Any, Decimal, Any]):
         except InvalidOperation:
             raise serializers.ValidationError("Must be a number or a decimal string.") from None
 
-    def to_representation(self, value: Decimal) -> Decimal:
+    def to_representation(self, value: Decimal | None) -> Decimal | None:
         """As it is: the renderer writes decimals as strings."""
         return value
 
