@@ -1,16 +1,26 @@
 """An audit entry as it goes out."""
 
-from typing import Any
+from typing import Any, get_args
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+
+from pipedai.events import ActorType
+
+ACTOR_TYPES = get_args(ActorType)
 
 
 class ActorSerializer(serializers.Serializer[Any]):
     """Who did it."""
 
-    type = serializers.CharField()
-    id = serializers.UUIDField()
-    label = serializers.CharField()  # type: ignore[assignment]
+    type = serializers.ChoiceField(choices=ACTOR_TYPES)
+    id = serializers.UUIDField(allow_null=True)
+    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
+
+
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class MetadataField(serializers.JSONField):
+    """What changed, by the names that API.md lists for each action."""
 
 
 class AuditEntrySerializer(serializers.Serializer[Any]):
@@ -20,8 +30,8 @@ class AuditEntrySerializer(serializers.Serializer[Any]):
     action = serializers.CharField()
     actor = ActorSerializer()
     targetType = serializers.CharField(source="target_type")
-    targetId = serializers.UUIDField(source="target_id")
-    metadata = serializers.JSONField()
-    ip = serializers.CharField()
-    requestId = serializers.CharField(source="request_id")
+    targetId = serializers.UUIDField(source="target_id", allow_null=True)
+    metadata = MetadataField()
+    ip = serializers.CharField(allow_null=True)
+    requestId = serializers.CharField(source="request_id", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")

@@ -149,11 +149,47 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_RENDERER_CLASSES": ["pipedai.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["pipedai.api.parsers.StrictJSONParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "rest_framework.negotiation.DefaultContentNegotiation",
+    "DEFAULT_SCHEMA_CLASS": "pipedai.api.schema.auto.ApiSchema",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,
     # The renderer writes times; see pipedai.api.renderers.
     "DATETIME_FORMAT": None,
     "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "PipedAI API",
+    "DESCRIPTION": "The orchestrator and ledger of scheduled AI-agent work. API.md tells the whole.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVERS": [{"url": "/api/v1"}],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SCHEMA_PATH_PREFIX_TRIM": True,
+    "CAMELIZE_NAMES": True,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SORT_OPERATION_PARAMETERS": False,
+    "ENUM_SUFFIX": "",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "HealthStatus": "pipedai.schema.HEALTHY",
+        "ActorType": "audit.serializers.ACTOR_TYPES",
+        "Role": "workspaces.roles.Role",
+        "KeyRole": "workspaces.roles.KEY_ROLES",
+        "KeyPrefix": "workspaces.models.ApiKey.Kind",
+        "OverlapPolicy": "triggers.models.Trigger.OverlapPolicy",
+        "RunStatus": "triggers.states.Status",
+        "Outcome": "triggers.states.TERMINAL",
+        "RunSource": "triggers.states.Source",
+        "FaultClass": "triggers.states.FaultClass",
+        "TickDecision": "triggers.states.Decision",
+        "DeliveryStatus": "triggers.models.Delivery.Status",
+        "AuthMode": "workers.models.Worker.AuthMode",
+    },
+    "PREPROCESSING_HOOKS": ["pipedai.api.schema.hooks.load_descriptions"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "pipedai.api.schema.hooks.complete",
+        "triggers.webhook_schema.add_webhook",
+    ],
 }
 SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}  # the rest is in accounts.session_tokens
 

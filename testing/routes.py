@@ -155,6 +155,7 @@ _CHANGE_NOTHING = {f"{_ENVIRONMENT}/schedule-preview"}
 ROUTES = (
     Route("GET", "health"),
     Route("GET", "health/live"),
+    Route("GET", "openapi.json"),
     Route("POST", "auth/register", _new_user),
     Route("POST", "auth/login", _login),
     Route("POST", "auth/logout"),

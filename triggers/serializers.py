@@ -7,15 +7,17 @@ import re
 from typing import Any
 
 from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import TextField, TrueFalseField, WholeNumberField
+from pipedai.api.fields import MoneyField, TextField, TrueFalseField, WholeNumberField
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import StrictBody
 from pipedai.outgoing import names_forbidden_address
 from triggers import cron
 from triggers.duration import duration_ms
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
+from triggers.states import Decision, FaultClass, Source, Status
 
 MAX_PROMPT_BYTES = 256 * 1024
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -28,6 +30,7 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCI
 _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
 
 
+@extend_schema_field({"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_BYTES})
 class PromptField(TextField):
     """A prompt, bounded in bytes."""
 
@@ -42,6 +45,13 @@ class PromptField(TextField):
         return value
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{_HEADER_NAME.pattern}$"},
+        "additionalProperties": {"type": "string", "pattern": f"^{_HEADER_VALUE.pattern}$"},
+    }
+)
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
     """Secret headers for the MCP server: a flat object of valid names and values, 8 KiB in all."""
 
@@ -195,15 +205,15 @@ class ComingTimeSerializer(serializers.Serializer[Any]):
     """One coming tick of a previewed schedule."""
 
     at = serializers.DateTimeField()
-    note = serializers.CharField()
+    note = serializers.CharField(allow_null=True)
 
 
 class TickSerializer(serializers.Serializer[Any]):
     """A tick and what was decided about it."""
 
     tickAt = serializers.DateTimeField(source="tick_at")
-    decision = serializers.CharField()
-    runId = serializers.UUIDField(source="run_id")
+    decision = serializers.ChoiceField(choices=Decision.choices)
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
     missedCount = serializers.IntegerField(source="missed_count")
     decidedAt = serializers.DateTimeField(source="decided_at")
 
@@ -212,9 +222,9 @@ class LastRunSerializer(serializers.Serializer[Any]):
     """A trigger's newest run, in short."""
 
     id = serializers.UUIDField()
-    status = serializers.CharField()
+    status = serializers.ChoiceField(choices=Status.choices)
     queuedAt = serializers.DateTimeField(source="queued_at")
-    endedAt = serializers.DateTimeField(source="ended_at")
+    endedAt = serializers.DateTimeField(source="ended_at", allow_null=True)
 
 
 class TriggerSerializer(serializers.Serializer[Any]):
@@ -222,23 +232,25 @@ class TriggerSerializer(serializers.Serializer[Any]):
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
-    workerId = serializers.UUIDField(source="worker_id")
+    workerId = serializers.UUIDField(source="worker_id", allow_null=True)
     name = serializers.CharField()
     description = serializers.CharField()
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url")
     hasMcpHeaders = serializers.BooleanField(source="has_mcp_headers")
-    model = serializers.CharField()
-    schedule = serializers.CharField()
+    model = serializers.CharField(allow_null=True)
+    schedule = serializers.CharField(allow_null=True)
     timezone = serializers.CharField()
-    nextRunAt = serializers.DateTimeField(source="next_run_at")
+    nextRunAt = serializers.DateTimeField(source="next_run_at", allow_null=True)
     enabled = serializers.BooleanField()
     maxRetries = serializers.IntegerField(source="max_retries")
     timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
-    overlapPolicy = serializers.CharField(source="overlap_policy")
-    webhookUrl = serializers.CharField(source="webhook_url")
+    overlapPolicy = serializers.ChoiceField(
+        source="overlap_policy", choices=Trigger.OverlapPolicy.choices
+    )
+    webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
-    lastRun = LastRunSerializer(source="last_run")
+    lastRun = LastRunSerializer(source="last_run", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     updatedAt = serializers.DateTimeField(source="updated_at")
 
@@ -263,30 +275,32 @@ class RunSerializer(serializers.Serializer[Any]):
     triggerId = serializers.UUIDField(source="trigger_id")
     triggerName = serializers.CharField(source="trigger_name")
     environmentId = serializers.UUIDField(source="environment_id")
-    workerId = serializers.UUIDField(source="worker_id")
-    status = serializers.CharField()
-    source = serializers.CharField()  # type: ignore[assignment]
+    workerId = serializers.UUIDField(source="worker_id", allow_null=True)
+    status = serializers.ChoiceField(choices=Status.choices)
+    source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
     attempt = serializers.IntegerField()
-    retryOfRunId = serializers.UUIDField(source="retry_of_id")
-    scheduledFor = serializers.DateTimeField(source="scheduled_for")
+    retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
+    scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
     availableAt = serializers.DateTimeField(source="available_at")
     queuedAt = serializers.DateTimeField(source="queued_at")
-    claimedAt = serializers.DateTimeField(source="claimed_at")
-    startedAt = serializers.DateTimeField(source="started_at")
-    endedAt = serializers.DateTimeField(source="ended_at")
+    claimedAt = serializers.DateTimeField(source="claimed_at", allow_null=True)
+    startedAt = serializers.DateTimeField(source="started_at", allow_null=True)
+    endedAt = serializers.DateTimeField(source="ended_at", allow_null=True)
     durationMs = serializers.SerializerMethodField()
-    exitCode = serializers.IntegerField(source="exit_code")
-    shortMessage = serializers.CharField(source="short_message")
-    errorMessage = serializers.CharField(source="error_message")
-    faultClass = serializers.CharField(source="fault_class")
-    model = serializers.CharField()
-    inputTokens = serializers.IntegerField(source="input_tokens")
-    outputTokens = serializers.IntegerField(source="output_tokens")
-    cacheReadTokens = serializers.IntegerField(source="cache_read_tokens")
-    cacheCreationTokens = serializers.IntegerField(source="cache_creation_tokens")
-    costUsd = serializers.ReadOnlyField(source="cost_usd")
-    numTurns = serializers.IntegerField(source="num_turns")
-    sessionId = serializers.CharField(source="session_id")
+    exitCode = serializers.IntegerField(source="exit_code", allow_null=True)
+    shortMessage = serializers.CharField(source="short_message", allow_null=True)
+    errorMessage = serializers.CharField(source="error_message", allow_null=True)
+    faultClass = serializers.ChoiceField(
+        source="fault_class", allow_null=True, choices=FaultClass.choices
+    )
+    model = serializers.CharField(allow_null=True)
+    inputTokens = serializers.IntegerField(source="input_tokens", allow_null=True)
+    outputTokens = serializers.IntegerField(source="output_tokens", allow_null=True)
+    cacheReadTokens = serializers.IntegerField(source="cache_read_tokens", allow_null=True)
+    cacheCreationTokens = serializers.IntegerField(source="cache_creation_tokens", allow_null=True)
+    costUsd = MoneyField(source="cost_usd", allow_null=True)
+    numTurns = serializers.IntegerField(source="num_turns", allow_null=True)
+    sessionId = serializers.CharField(source="session_id", allow_null=True)
     cancelRequested = serializers.SerializerMethodField()
 
     def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
@@ -298,10 +312,26 @@ class RunSerializer(serializers.Serializer[Any]):
         return run["cancel_requested_at"] is not None
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "description": "What a worker reported too late, as it reported it.",
+        "required": ["receivedAt", "status"],
+        "properties": {
+            "receivedAt": {"type": "string", "format": "date-time"},
+            "status": {"type": "string"},
+        },
+        "additionalProperties": True,
+    }
+)
+class LateResultField(serializers.JSONField):
+    """A report that came too late."""
+
+
 class RunDetailSerializer(RunSerializer):
     """A single run, with what lists leave out."""
 
-    payload = serializers.JSONField()
+    payload = serializers.JSONField(allow_null=True)
     prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url")
-    lateResult = serializers.JSONField(source="late_result")
+    mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
+    lateResult = LateResultField(source="late_result", allow_null=True)

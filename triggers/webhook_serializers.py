@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from triggers.models import Delivery, DeliveryAttempt
@@ -11,9 +12,9 @@ class AttemptSerializer(serializers.Serializer[Any]):
     """One attempt. `context["shows_bodies"]` says whether the caller may read what the receiver answered."""
 
     at = serializers.DateTimeField()
-    statusCode = serializers.IntegerField(source="status_code")
+    statusCode = serializers.IntegerField(source="status_code", allow_null=True)
     durationMs = serializers.IntegerField(source="duration_ms")
-    error = serializers.CharField()
+    error = serializers.CharField(allow_null=True)
     responseBody = serializers.SerializerMethodField()
 
     def get_responseBody(self, attempt: DeliveryAttempt) -> str | None:  # noqa: N802
@@ -25,14 +26,15 @@ class DeliverySerializer(serializers.Serializer[Any]):
     """A delivery with its attempts, the first one first."""
 
     id = serializers.UUIDField()
-    runId = serializers.UUIDField(source="run_id")
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
     triggerId = serializers.UUIDField(source="trigger_id")
-    status = serializers.CharField()
-    nextAttemptAt = serializers.DateTimeField(source="next_attempt_at")
+    status = serializers.ChoiceField(choices=Delivery.Status.choices)
+    nextAttemptAt = serializers.DateTimeField(source="next_attempt_at", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
-    deliveredAt = serializers.DateTimeField(source="delivered_at")
+    deliveredAt = serializers.DateTimeField(source="delivered_at", allow_null=True)
     attempts = serializers.SerializerMethodField()
 
+    @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, delivery: Delivery) -> Any:
         """In the order in which they were made; prefetched."""
         attempts = sorted(delivery.attempts.all(), key=lambda attempt: attempt.n)

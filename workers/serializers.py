@@ -2,8 +2,9 @@
 
 import math
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import (
@@ -49,6 +50,7 @@ class ReportedNumberField(WholeNumberField):
         return number if number in self.range else None
 
 
+@extend_schema_field({"type": "number"})
 class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
     """Seconds, clamped to 0–24 h and rounded up; never refused."""
 
@@ -164,10 +166,10 @@ class HandedOutRunSerializer(serializers.Serializer[HandedOut]):
     triggerName = serializers.CharField(source="row.trigger_name")
     prompt = serializers.CharField(source="row.prompt")
     mcpUrl = serializers.CharField(source="row.mcp_url")
-    mcpHeaders = serializers.DictField(source="mcp_headers")
-    model = serializers.CharField(source="row.model")
+    mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
+    model = serializers.CharField(source="row.model", allow_null=True)
     timeoutSeconds = serializers.IntegerField(source="row.timeout_seconds")
-    payload = serializers.JSONField(source="row.payload")
+    payload = serializers.JSONField(source="row.payload", allow_null=True)
     attempt = serializers.IntegerField(source="row.attempt")
     queuedAt = serializers.DateTimeField(source="row.queued_at")
 
@@ -182,20 +184,22 @@ class WorkerSerializer(serializers.Serializer[Any]):
     hostname = serializers.CharField()
     os = serializers.CharField()
     version = serializers.CharField()
-    authMode = serializers.CharField(source="auth_mode")
+    authMode = serializers.ChoiceField(source="auth_mode", choices=Worker.AuthMode.choices)
     maxConcurrency = serializers.IntegerField(source="max_concurrency")
     status = serializers.SerializerMethodField()
     derivedStatus = serializers.SerializerMethodField()
-    currentRunId = serializers.UUIDField(source="current_run_id")
+    currentRunId = serializers.UUIDField(source="current_run_id", allow_null=True)
     disabled = serializers.BooleanField()
-    lastSeenAt = serializers.DateTimeField(source="last_seen_at")
+    lastSeenAt = serializers.DateTimeField(source="last_seen_at", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
 
-    def get_status(self, worker: dict[str, Any]) -> str:
+    def get_status(self, worker: dict[str, Any]) -> Literal["online", "offline"]:
         """`online` or `offline`."""
         return "online" if worker["online"] else "offline"
 
-    def get_derivedStatus(self, worker: dict[str, Any]) -> str:  # noqa: N802
+    def get_derivedStatus(  # noqa: N802
+        self, worker: dict[str, Any]
+    ) -> Literal["disabled", "busy", "online", "offline"]:
         """`disabled` > `busy` > `online` > `offline`."""
         if worker["disabled"]:
             return "disabled"

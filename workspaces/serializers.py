@@ -73,7 +73,7 @@ class MemberSerializer(serializers.Serializer[Any]):
     userId = serializers.UUIDField(source="user_id")
     email = serializers.CharField(source="user.email")
     name = serializers.CharField(source="user.name")
-    role = serializers.CharField()
+    role = serializers.ChoiceField(choices=Role.choices)
     createdAt = serializers.DateTimeField(source="created_at")
 
 
@@ -93,7 +93,7 @@ class EnvironmentSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     workspaceId = serializers.UUIDField(source="workspace_id")
     name = serializers.CharField()
-    role = serializers.CharField(source="caller_role")
+    role = serializers.ChoiceField(source="caller_role", choices=Role.choices)
     createdAt = serializers.DateTimeField(source="created_at")
 
 
@@ -102,12 +102,12 @@ class ApiKeySerializer(serializers.Serializer[Any]):
 
     id = serializers.UUIDField()
     name = serializers.CharField()
-    prefix = serializers.CharField(source="kind")
+    prefix = serializers.ChoiceField(source="kind", choices=ApiKey.Kind.choices)
     lastFour = serializers.CharField(source="last_four")
-    role = serializers.CharField()
-    createdBy = serializers.UUIDField(source="created_by_id")
+    role = serializers.ChoiceField(allow_null=True, choices=[role.value for role in KEY_ROLES])
+    createdBy = serializers.UUIDField(source="created_by_id", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
-    lastUsedAt = serializers.DateTimeField(source="last_used_at")
-    expiresAt = serializers.DateTimeField(source="expires_at")
-    revokedAt = serializers.DateTimeField(source="revoked_at")
-    consumedAt = serializers.DateTimeField(source="consumed_at")
+    lastUsedAt = serializers.DateTimeField(source="last_used_at", allow_null=True)
+    expiresAt = serializers.DateTimeField(source="expires_at", allow_null=True)
+    revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
+    consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)

@@ -131,6 +131,7 @@ LISTS = {
 OTHER_READS = {
     "GET health": 1,
     "GET health/live": 0,
+    "GET openapi.json": 0,
     "GET auth/me": 2,
     "GET users/lookup": 4,
     "GET environments/:environment": 3,

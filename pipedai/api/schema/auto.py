@@ -1,0 +1,218 @@
+"""Makes an operation of an action: from what its viewset declares and what the app's `schema.py` tells of it."""
+
+# drf-spectacular is partly typed.
+# mypy: disallow-untyped-calls=False
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import uritemplate
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
+
+from pipedai.api.origin import SAFE_METHODS
+from pipedai.api.permissions import IsPublic, IsSignedIn
+from pipedai.api.schema import parameters, reference, security
+from pipedai.api.schema.answers import ANY_REQUEST, JSON, error_answer, header_refs
+from pipedai.api.schema.operation import Described, Operation, Schema, described
+from pipedai.api.serializers import Body, StrictBody
+from pipedai.api.throttling import Rate
+from pipedai.api.views import ApiViewSet
+
+_SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
+_WINDOWS = {60: "a minute", 3600: "an hour"}
+
+
+class ApiSchema(AutoSchema):
+    """The operation of one action of an ApiViewSet."""
+
+    view: ApiViewSet  # type: ignore[override]
+
+    @property
+    def _described(self) -> Described:
+        return described(type(self.view), self.view.action)
+
+    @property
+    def _operation(self) -> Operation:
+        return self._described.operation
+
+    @cached_property
+    def _section(self) -> reference.Section:
+        return reference.endpoint(self.method, self.path.removeprefix("/api/v1"))
+
+    def get_operation_id(self) -> str:
+        """The one that was told; never derived, so that renaming a path renames no client's function."""
+        return self._operation.id
+
+    def get_summary(self) -> str:
+        """The one that was told."""
+        return self._operation.summary
+
+    def get_tags(self) -> list[str]:
+        """The group."""
+        return [self._described.tag]
+
+    def get_description(self) -> str:  # type: ignore[override]
+        """What API.md says, with its rates."""
+        rates = "; ".join(
+            f"{rate.limit} {_WINDOWS[rate.seconds]} (`{rate.name}`)" for rate in self._rates()
+        )
+        return self._section.prose + (f"\n\nAt most {rates}." if rates else "")
+
+    def get_extensions(self) -> Schema:
+        """The role that it takes, and what it tells the audit log."""
+        role = getattr(self.view.permissions[self.view.action], "role", None)
+        return {
+            **({"x-required-role": role.value} if role else {}),
+            **({"x-audit-actions": list(self._operation.audit)} if self._operation.audit else {}),
+        }
+
+    def get_auth(self) -> list[dict[str, list[str]]]:
+        """The substrates that the viewset accepts; an empty requirement where none is needed."""
+        if self._operation.security:
+            return [dict(one) for one in self._operation.security]
+        asked = map(security.requirement, self.view.get_authenticators())
+        accepted = [one for one in asked if one is not None]
+        return [{}, *accepted] if self._is_public() else accepted
+
+    def _get_parameters(self) -> list[Schema]:
+        operation, said = self._operation, self._section.fields
+        found = [
+            {**own, "description": own.get("description") or said.get(own["name"], "")}
+            for own in operation.parameters
+        ]
+        if operation.filters:
+            found += parameters.of_filters(operation.filters, said)
+        if operation.items:
+            found += parameters.PAGE
+        return [*self._path_parameters(), *found]
+
+    def _path_parameters(self) -> Iterator[Schema]:
+        for name in uritemplate.variables(self.path):
+            yield {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "format": "uuid"},
+            }
+
+    def _get_request_body(self, direction: str = "request") -> Schema | None:
+        operation = self._operation
+        if operation.body is None:
+            return None
+        body = operation.body(partial=operation.partial)
+        component = self.resolve_serializer(body, "request")
+        schema = component.ref if component.schema else _body_without_fields(body)
+        content: Schema = {"schema": schema}
+        if operation.example is not None:
+            content["example"] = dict(operation.example)
+        required = bool(component.schema and component.schema.get("required"))
+        return {"content": {JSON: content}, "required": required}
+
+    def _get_response_bodies(self, direction: str = "response") -> Schema:
+        reasons = self._section.reasons
+        answers = {status: self._success(status) for status in self._successes()}
+        answers |= {
+            status: error_answer(status, reasons.get(status, "")) for status in self._errors()
+        }
+        return {str(status): answers[status] for status in sorted(answers)}
+
+    def _successes(self) -> list[int]:
+        return [200] if self._operation.items else list(self._operation.answers)
+
+    def _success(self, status: int) -> Schema:
+        operation = self._operation
+        headers = header_refs(*operation.answer_headers.get(status, ()))
+        said = self._section.reasons.get(status) or _SAID[status]
+        answer: Schema = {"description": said, "headers": headers}
+        if operation.items:
+            schema = self._page(operation.items())
+        elif (serializer := operation.answers[status]) is not None:
+            schema = self.resolve_serializer(serializer(), "response").ref
+        else:
+            return answer
+        return {**answer, "content": {JSON: {"schema": schema}}}
+
+    def _page(self, serializer: Any) -> Schema:
+        item = self.resolve_serializer(serializer, "response")
+        page = ResolvedComponent(
+            name=f"{item.name}Page",
+            type=ResolvedComponent.SCHEMA,
+            object=type(serializer),
+            schema={
+                "type": "object",
+                "required": ["items", "nextCursor"],
+                "properties": {
+                    "items": {"type": "array", "items": item.ref},
+                    "nextCursor": {
+                        "type": ["string", "null"],
+                        "description": "The `cursor` of the next page; null on the last.",
+                    },
+                },
+            },
+        )
+        self.registry.register_on_missing(page)
+        return dict(page.ref)
+
+    def _errors(self) -> set[int]:
+        """The statuses that this operation may answer, as far as its viewset and its app tell."""
+        permission = self.view.permissions[self.view.action]
+        takes_cookies = any("session" in one for one in self.get_auth())
+        changes = self.method not in SAFE_METHODS
+        statuses = set(ANY_REQUEST | self._operation.errors)
+        if self.get_auth() not in ([], [{}]):
+            statuses.add(401)
+        if changes and takes_cookies:
+            statuses.add(403)
+        if permission not in {IsPublic, IsSignedIn} and permission.__name__ != "IsViewer":
+            statuses.add(403)
+        if "{" in self.path:
+            statuses.add(404)
+        if any(self._rates()):
+            statuses.add(429)
+        return statuses
+
+    def _rates(self) -> Iterator[Rate]:
+        action = self.view.action
+        yield from (throttle.rate for throttle in self.view.throttles.get(action, ()))
+        if rate := getattr(self.view, "environment_rates", {}).get(action):
+            yield rate
+
+    def _is_public(self) -> bool:
+        return self.view.permissions[self.view.action] is IsPublic
+
+    def _map_serializer_field(
+        self, field: Any, direction: str, bypass_extensions: bool = False
+    ) -> Schema | None:
+        schema: Schema | None = super()._map_serializer_field(field, direction, bypass_extensions)
+        if schema and schema.get("oneOf", [None])[0] == {}:
+            del schema["oneOf"]  # "anything, or null" would refuse null, which is both
+        return schema
+
+    def _get_serializer_name(
+        self, serializer: Any, direction: str, bypass_extensions: bool = False
+    ) -> str:
+        if isinstance(serializer, Body):
+            identifier = self._operation.id
+            return f"{identifier[0].upper()}{identifier[1:]}Body"
+        return type(serializer).__name__.removesuffix("Serializer")
+
+    def _map_serializer(
+        self, serializer: Any, direction: str, bypass_extensions: bool = False
+    ) -> Schema:
+        schema: Schema = super()._map_serializer(serializer, direction, bypass_extensions)
+        if not isinstance(serializer, Body):
+            return schema
+        schema.pop("description", None)  # it names the endpoint
+        for name, field in schema.get("properties", {}).items():
+            if said := self._section.fields.get(name):
+                field.setdefault("description", said)
+        if isinstance(serializer, StrictBody):
+            schema["additionalProperties"] = False
+        return schema
+
+
+def _body_without_fields(body: Body) -> Schema:
+    schema: Schema = {"type": "object"}
+    return {**schema, "additionalProperties": False} if isinstance(body, StrictBody) else schema

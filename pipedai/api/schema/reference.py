@@ -1,0 +1,91 @@
+"""Reads API.md, so that the schema's prose and examples are those of the reference and not a copy of them."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pipedai.env import BASE_DIR
+
+_HEADING = re.compile(r"^###? ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+_EXAMPLE = re.compile(r"^```json\n(.*?)^```\n?", re.MULTILINE | re.DOTALL)
+_ROW = re.compile(r"^\| (`.+?`(?:(?:, | or )`.+?`)*) \| (.*) \|$", re.MULTILINE)
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
+# `409 the name is taken`, up to the next status, the next ` · ` or the end of the sentence.
+_A_STATUS = r"\b(?:20[014]|4\d\d|50[03])\b(?! characters)"
+_STATUS = re.compile(rf"(?<![`:] )({_A_STATUS})((?:(?!{_A_STATUS})[^·.\n]|\n(?!\n))*)")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of API.md."""
+
+    text: str
+
+    @property
+    def prose(self) -> str:
+        """Its paragraphs, without tables, examples and links."""
+        without = _EXAMPLE.sub("", self.text)
+        paragraphs = (part.strip() for part in without.split("\n\n"))
+        kept = [part for part in paragraphs if part and not part.startswith("|")]
+        return plain("\n\n".join(kept))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What its tables say of each field or parameter, by name."""
+        return {
+            name: _sentence(row[1])
+            for row in _ROW.findall(self.text)
+            for name in re.findall(r"`\??(\w+)`", row[0])
+        }
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """What it says of each status that it names; often nothing."""
+        reasons: dict[int, str] = {}
+        for status, reason in _STATUS.findall(_EXAMPLE.sub("", self.text)):
+            said = _sentence(" ".join(plain(reason).split()).strip(" ,;:"))
+            reasons[int(status)] = reasons.get(int(status), "") or said
+        return reasons
+
+    @property
+    def example(self) -> Any:
+        """Its first JSON example, None without."""
+        found = _EXAMPLE.search(self.text)
+        return None if found is None else json.loads(found[1])
+
+
+def plain(markdown: str) -> str:
+    """The text without links, which lead nowhere outside of API.md."""
+    return _LINK.sub(r"\1", markdown)
+
+
+def endpoint(method: str, path: str) -> Section:
+    """The section of an endpoint; `path` as in the schema, `/triggers/{triggerId}`. Raises LookupError without one."""
+    return _section(f"`{method} {re.sub(r'{[^}]+}', ':id', path)}`")
+
+
+def thing(name: str) -> Section:
+    """A section by its heading. Raises LookupError without one."""
+    return _section(name)
+
+
+def _section(heading: str) -> Section:
+    try:
+        return _sections()[heading]
+    except KeyError:
+        raise LookupError(f"API.md has no section {heading}.") from None
+
+
+@cache
+def _sections() -> dict[str, Section]:
+    text = (BASE_DIR / "API.md").read_text()
+    return {
+        re.sub(r":\w+", ":id", heading): Section(body) for heading, body in _HEADING.findall(text)
+    }
+
+
+def _sentence(text: str) -> str:
+    text = plain(text).strip()
+    return text and f"{text[0].upper()}{text[1:].rstrip('.')}."

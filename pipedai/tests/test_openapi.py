@@ -1,0 +1,143 @@
+"""The OpenAPI schema is current, valid, and says what API.md, the resolver and the permissions say."""
+
+import json
+import re
+
+import pytest
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from pipedai.api import openapi
+from pipedai.api.schema import reference
+from pipedai.api.schema.answers import ANY_REQUEST
+from pipedai.api.tests.test_permissions import EXPECTED
+from pipedai.events import ACTIONS
+from testing.cast import browser
+from testing.routes import ROUTES
+from testing.urls import api_routes
+
+RENEW = "manage.py spectacular --fail-on-warn --format openapi-json --file docs/openapi.json"
+SCHEMA = json.loads(openapi.FILE.read_bytes())
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, methods in SCHEMA["paths"].items()
+    for method, operation in methods.items()
+}
+_REGISTRY = Registry().with_resource("openapi", DRAFT202012.create_resource(SCHEMA))
+
+
+def problems(schema, value):
+    """What is wrong with the value, by a schema of the document."""
+    pointed = json.loads(json.dumps(schema).replace('"#/components', '"openapi#/components'))
+    checks = Draft202012Validator.FORMAT_CHECKER
+    validator = Draft202012Validator(pointed, registry=_REGISTRY, format_checker=checks)
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
+
+
+def section_of(name):
+    method, path = name.split(" ")
+    return reference.endpoint(method, path)
+
+
+def by_method(*methods):
+    return pytest.mark.parametrize("name", [n for n in OPERATIONS if n.split(" ")[0] in methods])
+
+
+def test_the_checked_in_schema_is_that_of_the_code():
+    made = OpenApiJsonRenderer().render(SchemaGenerator().get_schema(public=True), None, {})
+    assert made == openapi.FILE.read_bytes(), f"Renew it: .venv/bin/python {RENEW}"
+
+
+def test_it_is_openapi_3_1():
+    assert SCHEMA["openapi"].startswith("3.1.")
+    assert list(OpenAPIV31SpecValidator(SCHEMA).iter_errors()) == []
+
+
+def test_it_knows_every_route_that_the_resolver_knows_and_no_other():
+    def bare(path):
+        return re.sub(r"<uuid:\w+>|{\w+}", ":id", path.strip("/"))
+
+    known = {(method, bare(route)) for method, route in api_routes()}
+    assert {(name.split(" ")[0], bare(name.split(" ")[1])) for name in OPERATIONS} == known
+
+
+def test_each_operation_has_a_name_of_its_own_that_languages_can_use():
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z]+(?:[A-Z][a-z]*)*", name) for name in names)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_statuses_are_those_of_the_api_reference(name):
+    """But for those that any request can be answered, which the reference lists once, and a success told elsewhere."""
+    said = {int(status) for status in OPERATIONS[name]["responses"]}
+    assert said >= ANY_REQUEST
+    told = set(section_of(name).reasons)
+    assert {s for s in told if s >= 300} - ANY_REQUEST == {
+        s for s in said if s >= 300
+    } - ANY_REQUEST
+    assert {s for s in told if s < 300} <= {s for s in said if s < 300}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_every_status_that_a_caller_gets_is_documented(route):
+    path = re.sub(r"<uuid:(\w+)>", lambda m: "{" + _camel(m[1]) + "}", f"/{route.route}")
+    assert set(EXPECTED[str(route)].split()) <= set(
+        OPERATIONS[f"{route.method} {path}"]["responses"]
+    )
+
+
+def _camel(name):
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+@by_method("POST", "PATCH", "DELETE")
+def test_what_it_tells_the_audit_log_is_what_the_api_reference_says(name):
+    said = re.search(r"Audit:(.+?)(?:, (?:and )?no[ t]|\n\n|\Z)", section_of(name).text, re.DOTALL)
+    told = set(re.findall(r"`([a-z.-]+)`", said[1] if said else "")) & ACTIONS
+    assert set(OPERATIONS[name].get("x-audit-actions", ())) == told
+
+
+def test_every_example_is_valid():
+    for name, operation in OPERATIONS.items():
+        for answer in [operation.get("requestBody", {}), *operation["responses"].values()]:
+            for content in answer.get("content", {}).values():
+                if "example" in content:
+                    assert problems(content["schema"], content["example"]) == [], name
+    for name, schema in SCHEMA["components"]["schemas"].items():
+        for example in schema.get("examples", ()):
+            assert problems(schema, example) == [], name
+
+
+@by_method("GET")
+def test_what_a_read_answers_is_shown_by_an_example(name):
+    content = OPERATIONS[name]["responses"]["200"]["content"]["application/json"]
+    pointed = content["schema"]["$ref"].rpartition("/")[2].removesuffix("Page")
+    shown = "example" in content or "examples" in SCHEMA["components"]["schemas"][pointed]
+    # The document itself, and a run in full, which is a run and four fields more.
+    assert shown or pointed in {"OpenApi", "RunDetail", "SignedIn", "Health"}
+
+
+@by_method("POST", "PATCH")
+def test_every_field_of_a_body_is_explained(name):
+    content = OPERATIONS[name].get("requestBody", {}).get("content", {})
+    pointed = content.get("application/json", {}).get("schema", {}).get("$ref", "/")
+    body = SCHEMA["components"]["schemas"].get(pointed.rpartition("/")[2], {})
+    text = section_of(name).text
+    if "Any of the fields that creating takes" in text:
+        text += section_of("POST /environments/:id/triggers").text
+    assert {field for field in body.get("properties", ()) if f"`{field}`" not in text} == set()
+
+
+def test_anyone_may_read_it_and_nothing_else_may_be_asked_for():
+    response = browser().get("/api/v1/openapi.json")
+    assert response.status_code == 200
+    assert response["Content-Type"] == "application/json"
+    assert response.content == openapi.FILE.read_bytes()
+    assert browser().get("/api/v1/openapi.json", headers={"accept": "text/html"}).status_code == 406
+    assert browser().post("/api/v1/openapi.json").status_code == 405

@@ -1,0 +1,62 @@
+"""Tells the OpenAPI schema of the webhook that we send."""
+
+from typing import Any
+
+from pipedai.api.schema import reference
+from pipedai.api.schema.answers import JSON
+from pipedai.api.schema.operation import Schema
+
+_TEXT: Schema = {"type": "string"}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_MESSAGE: Schema = {
+    "runId": {"type": "string", "format": "uuid", "description": "The nil UUID in a test."},
+    "triggerId": {"type": "string", "format": "uuid"},
+    "status": {"$ref": "#/components/schemas/Outcome"},
+    "durationMs": {"type": ["integer", "null"]},
+    "shortMessage": _TEXT_OR_NULL,
+    "errorMessage": _TEXT_OR_NULL,
+    "costUsd": _TEXT_OR_NULL,
+    "faultClass": {"$ref": "#/components/schemas/FaultClass"},
+    "endedAt": {"type": "string", "format": "date-time"},
+}
+# name → what it is, whether every message has it
+_HEADERS = {
+    "webhook-id": ("The same for each attempt: deduplicate by it.", True),
+    "webhook-timestamp": ("Unix seconds of this attempt.", True),
+    "webhook-signature": ("By Standard Webhooks, if the trigger has a secret.", False),
+    "X-Pipedai-Signature": ("`sha256=` and the HMAC-SHA256 of the body, if it has one.", False),
+}
+
+
+def add_webhook(result: Schema, **_: Any) -> Schema:
+    """After the schema is made: what a trigger's `webhookUrl` gets when a run ends."""
+    section = reference.thing("Webhooks")
+    result["components"]["schemas"]["WebhookMessage"] = {
+        "type": "object",
+        "required": list(_MESSAGE),
+        "properties": _MESSAGE,
+        "examples": [section.example],
+    }
+    operation = {
+        "operationId": "runEnded",
+        "summary": "A run has ended",
+        "description": section.prose,
+        "tags": ["Webhooks"],
+        "security": [],
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": always,
+                "description": says,
+                "schema": _TEXT,
+            }
+            for name, (says, always) in _HEADERS.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": {"$ref": "#/components/schemas/WebhookMessage"}}},
+        },
+        "responses": {"2XX": {"description": "Taken. Any other answer is not."}},
+    }
+    return {**result, "webhooks": {"runEnded": {"post": operation}}}

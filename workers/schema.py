@@ -1,0 +1,205 @@
+"""Tells the OpenAPI schema of the worker endpoints and of the worker protocol."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from pipedai.api.schema.operation import Operation, describe
+from pipedai.api.schema.parameters import header, query
+from pipedai.api.schema.security import registration_token
+from pipedai.api.serializers import Body
+from triggers.serializers import RunSerializer
+from triggers.states import Status
+from workers.filters import WorkerFilters
+from workers.serializers import (
+    ClaimBody,
+    CompleteBody,
+    HandedOutRunSerializer,
+    RegisterBody,
+    WorkerBody,
+    WorkerSerializer,
+)
+from workers.views import (
+    MAX_WAIT_SECONDS,
+    EnvironmentWorkerViewSet,
+    OverviewViewSet,
+    RegistrationViewSet,
+    WorkerProtocolViewSet,
+    WorkerViewSet,
+)
+
+_CONFLICT = frozenset({409})
+_VERSION = header(
+    "X-Pipedai-Worker-Version",
+    {"type": "string", "pattern": r"^[\w.+-]{1,64}$"},
+    description="The worker's version, where it is kept; anything else is ignored.",
+)
+
+
+class RegistrationBody(RegisterBody):
+    """With the token, which the view takes from the body or the header before it looks at the rest."""
+
+    token = serializers.CharField(required=False)
+
+
+class RegisteredSerializer(serializers.Serializer[Any]):
+    """A registered worker and its token, which is shown this once."""
+
+    workerId = serializers.UUIDField()
+    workerToken = serializers.CharField()
+    workspaceId = serializers.UUIDField()
+    environmentId = serializers.UUIDField()
+
+
+class PollSerializer(serializers.Serializer[Any]):
+    """The runs that a worker is to claim."""
+
+    runs = HandedOutRunSerializer(many=True)
+    serverTime = serializers.DateTimeField()
+
+
+class HeartbeatSerializer(serializers.Serializer[Any]):
+    """What a worker learns of its run."""
+
+    status = serializers.ChoiceField(choices=Status.choices)
+    cancelRequested = serializers.BooleanField()
+    leaseExpiresAt = serializers.DateTimeField()
+
+
+class OverviewSerializer(serializers.Serializer[Any]):
+    """The figures of a dashboard."""
+
+    onlineWorkers = serializers.IntegerField()
+    todaysRuns = serializers.IntegerField()
+    successRatePct = serializers.FloatField(allow_null=True)
+    monthTokenSpendUsd = serializers.FloatField()
+
+
+describe(
+    RegistrationViewSet,
+    "Worker protocol",
+    register=Operation(
+        id="registerWorker",
+        summary="Register a worker",
+        body=RegistrationBody,
+        example={"token": "wrk_…", "hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"},
+        answers={201: RegisteredSerializer},
+        errors=frozenset({401, 409}),
+        audit=("worker.registered",),
+        security=({}, registration_token()),
+    ),
+)
+describe(
+    EnvironmentWorkerViewSet,
+    "Workers",
+    list=Operation(
+        id="listWorkers",
+        summary="List workers",
+        items=WorkerSerializer,
+        filters=WorkerFilters,
+    ),
+)
+describe(
+    WorkerViewSet,
+    "Workers",
+    retrieve=Operation(id="getWorker", summary="Get a worker", answers={200: WorkerSerializer}),
+    update=Operation(
+        id="updateWorker",
+        summary="Change a worker",
+        body=WorkerBody,
+        partial=True,
+        example={"maxConcurrency": 2},
+        answers={200: WorkerSerializer},
+        audit=("worker.updated",),
+    ),
+    destroy=Operation(
+        id="deregisterWorker",
+        summary="Deregister a worker",
+        parameters=(
+            query(
+                "reassignTo",
+                {"type": "string", "format": "uuid"},
+                description="The worker that takes over its triggers and queued runs.",
+            ),
+        ),
+        answers={204: None},
+        errors=_CONFLICT,
+        audit=("worker.deregistered",),
+    ),
+    revoke_token=Operation(
+        id="revokeWorkerToken",
+        summary="Revoke a worker's token",
+        answers={204: None},
+        audit=("worker.token-revoked",),
+    ),
+)
+describe(
+    OverviewViewSet,
+    "Overview",
+    retrieve=Operation(
+        id="getOverview",
+        summary="Get the figures of a dashboard",
+        parameters=(
+            query(
+                "timezone",
+                {"type": "string", "maxLength": 64, "default": "UTC"},
+                description="The IANA name of the zone in which the day and the month begin.",
+            ),
+        ),
+        answers={200: OverviewSerializer},
+    ),
+)
+describe(
+    WorkerProtocolViewSet,
+    "Worker protocol",
+    poll=Operation(
+        id="pollRuns",
+        summary="Poll for runs",
+        parameters=(
+            query(
+                "wait",
+                {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
+                description="Seconds to wait for a run.",
+            ),
+            _VERSION,
+        ),
+        answers={200: PollSerializer},
+    ),
+    claim=Operation(
+        id="claimRun",
+        summary="Claim a run",
+        body=ClaimBody,
+        example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2"},
+        parameters=(_VERSION,),
+        answers={200: RunSerializer},
+        errors=_CONFLICT,
+        audit=("run.claimed",),
+    ),
+    start=Operation(
+        id="startRun",
+        summary="Start a run",
+        body=Body,
+        parameters=(_VERSION,),
+        answers={200: RunSerializer},
+        errors=_CONFLICT,
+        audit=("run.started",),
+    ),
+    heartbeat=Operation(
+        id="heartbeatRun",
+        summary="Renew a run's lease",
+        body=Body,
+        parameters=(_VERSION,),
+        answers={200: HeartbeatSerializer},
+        errors=_CONFLICT,
+    ),
+    complete=Operation(
+        id="completeRun",
+        summary="Report a run's end",
+        body=CompleteBody,
+        example={"status": "succeeded", "exitCode": 0, "costUsd": "0.012"},
+        parameters=(_VERSION,),
+        answers={200: RunSerializer},
+        errors=_CONFLICT,
+        audit=("run.completed", "run.canceled", "run.retried"),
+    ),
+)
