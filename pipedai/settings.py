@@ -202,6 +202,9 @@ SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")
 LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION else "text")
 LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 LOGGING_CONFIG = None
+DEFAULT_EXCEPTION_REPORTER_FILTER = "pipedai.reporting.BlindReporterFilter"
+# Crashes are answered as in production: in JSON, without a stack trace.
+DEBUG_PROPAGATE_EXCEPTIONS = DEBUG
 logs.configure(form=LOG_FORMAT, level=LOG_LEVEL)
 
 if PRODUCTION:
