@@ -4,6 +4,7 @@ A report of a crash is made of what the code held at that moment, and here that 
 and no pattern gives away. So reports tell where it crashed and what was said, and nothing of what was held.
 """
 
+from collections.abc import ItemsView
 from typing import Any
 
 from django.http import HttpRequest
@@ -62,8 +63,8 @@ class BlindReporterFilter(SafeExceptionReporterFilter):
 
     def get_traceback_frame_variables(
         self, request: HttpRequest | None, tb_frame: Any
-    ) -> list[tuple[str, Any]]:
-        return []
+    ) -> ItemsView[str, Any]:
+        return ItemsView({})
 
 
 def _without_held(value: Any) -> Any:

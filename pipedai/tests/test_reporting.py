@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import pytest
@@ -60,7 +61,7 @@ sentry_sdk.flush()
 @pytest.mark.slow
 def test_sentry_is_told_of_a_crash_and_of_no_secret(own_database):
     cast = make_cast()
-    given = {
+    given: dict[str, Any] = {
         "environment": str(cast.environment.id),
         "pwk": cast.mint("pwk", role="admin"),
         "unknown": tokens.mint("pwk").value,
