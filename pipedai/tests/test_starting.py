@@ -125,6 +125,7 @@ UNSAFE = [
         {"PYTHONASYNCIODEBUG": "1"},
         "PYTHONASYNCIODEBUG logs values that the program holds: unset",
     ),
+    ("E014", {"METRICS_TOKEN": "short"}, "METRICS_TOKEN needs 32 random characters: set it"),
 ]
 # Refused in development too: nobody can tell what was meant.
 MALFORMED = [
