@@ -1,9 +1,14 @@
 """The accounts app: people, their passwords and their browser sessions."""
 
 from django.apps import AppConfig
+from django.conf import settings
 
 from pipedai.api.throttling import prune_throttles
 from pipedai.loop import Job, register_job
+from pipedai.retention import Retention, register_retention
+
+# An address from which somebody has logged in within 30 days is known by its session (SPEC §3).
+_SESSIONS_KNOWN_DAYS = 30
 
 
 class AccountsConfig(AppConfig):
@@ -12,5 +17,16 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        """Registers the upkeep of the throttles' table, which this app's migrations make."""
+        """Registers the upkeep of the throttles' table, which this app's migrations make, and of sessions."""
+        from accounts.pruning import prune_sessions  # models must be loaded first
+
         register_job(Job("prune-throttles", every_seconds=60.0, work=prune_throttles))
+        register_retention(
+            Retention(
+                "sessions",
+                "browser sessions that have expired",
+                lambda: settings.SESSION_RETENTION_DAYS,
+                prune_sessions,
+                at_least=_SESSIONS_KNOWN_DAYS,
+            )
+        )

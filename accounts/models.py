@@ -75,6 +75,7 @@ class Session(models.Model):
                 name="session_live_of_user",
                 condition=models.Q(revoked_at__isnull=True),
             ),
+            models.Index(fields=["expires_at"], name="session_expired"),
         )
 
 

@@ -4,6 +4,7 @@ from django.apps import AppConfig
 
 from pipedai.deployment import Probe, register_probe
 from pipedai.loop import Job, register_job
+from pipedai.retention import Retention, register_retention
 
 
 class AuditConfig(AppConfig):
@@ -12,10 +13,21 @@ class AuditConfig(AppConfig):
     name = "audit"
 
     def ready(self) -> None:
-        """Subscribes to the domain events; registers the upkeep of the partitions."""
+        """Subscribes to the domain events; registers the upkeep of the partitions, and how old ones are dropped."""
         from audit import receivers  # noqa: F401 - models must be loaded first
         from audit.deployment import partitions_are_ahead
         from audit.partitions import add_partitions
+        from audit.pruning import AT_LEAST_DAYS, drop_partitions
 
         register_probe(Probe("audit log", partitions_are_ahead))
         register_job(Job("add-audit-partitions", every_seconds=3600.0, work=add_partitions))
+        register_retention(
+            Retention(
+                "audit-log",
+                "months of the audit log",
+                lambda: None,
+                drop_partitions,
+                at_least=AT_LEAST_DAYS,
+                automatic=False,
+            )
+        )

@@ -8,6 +8,8 @@ from django.core import checks as django_checks
 
 from pipedai import checks
 from pipedai.deployment import DATABASE, Probe, register_probe
+from pipedai.loop import Job, register_job
+from pipedai.retention import Rounds
 
 _PROGRAMS = {"manage.py", "django-admin"}
 _HELP = {"-h", "--help"}
@@ -15,7 +17,8 @@ _TELLING = {"help", "version", "--version"} | _HELP
 
 
 class PipedaiConfig(AppConfig):
-    """Registers the production checks; a production process that fails them does not start."""
+    """Registers the production checks; a production process that fails them does not start. And the job that
+    forgets what the apps no longer keep."""
 
     name = "pipedai"
 
@@ -27,6 +30,7 @@ class PipedaiConfig(AppConfig):
         if not _only_tells(sys.argv):
             checks.refuse_unsafe_production()
         _register_probes()
+        register_job(Job("prune", every_seconds=3600.0, work=Rounds().work))
 
 
 def _register_probes() -> None:

@@ -54,6 +54,10 @@ MAX_KEYS_PER_ENVIRONMENT = env.whole("MAX_KEYS_PER_ENVIRONMENT", 200)
 MAX_WORKERS_PER_ENVIRONMENT = env.whole("MAX_WORKERS_PER_ENVIRONMENT", 1_000)
 MAX_TRIGGERS_PER_ENVIRONMENT = env.whole("MAX_TRIGGERS_PER_ENVIRONMENT", 5_000)
 MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 10_000)
+# Days for which old rows are kept (SPEC §10); 0 is for ever. docs/operations.md tells what each is.
+RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
+DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
+SESSION_RETENTION_DAYS = env.whole("SESSION_RETENTION_DAYS", 30, at_least=30, at_most=36_500)
 
 # --- Django ------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -1,9 +1,11 @@
 """The triggers app: triggers, their runs and the deliveries of their webhooks."""
 
 from django.apps import AppConfig
+from django.conf import settings
 
 from pipedai.deployment import Probe, register_probe
 from pipedai.loop import Job, register_job
+from pipedai.retention import Retention, register_retention
 from workspaces.dependents import register_dependents
 
 
@@ -18,6 +20,7 @@ class TriggersConfig(AppConfig):
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.lifecycle import expire_runs
         from triggers.models import Run, Trigger
+        from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
         from triggers.scheduling import fire_due_ticks
         from triggers.senders import senders
 
@@ -30,3 +33,27 @@ class TriggersConfig(AppConfig):
         runs = Run.objects.filter(ended_at__isnull=True)
         register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())
         register_dependents("unfinished run", lambda id_: runs.filter(environment_id=id_).count())
+        register_retention(
+            Retention(
+                "runs",
+                "ended runs with their texts, ticks and deliveries",
+                lambda: settings.RUN_RETENTION_DAYS or None,
+                prune_runs,
+            )
+        )
+        register_retention(
+            Retention(
+                "deliveries",
+                "webhooks that were delivered or given up, with their attempts",
+                lambda: settings.DELIVERY_RETENTION_DAYS or None,
+                prune_deliveries,
+            )
+        )
+        register_retention(
+            Retention(
+                "idempotency-keys",
+                "remembered Idempotency-Keys, which count for a day",
+                lambda: 1,
+                prune_idempotency_keys,
+            )
+        )

@@ -219,4 +219,7 @@ class IdempotencyKey(models.Model):
 
     class Meta:
         db_table = "idempotency_key"
-        indexes = (models.Index(fields=["created_at"], name="idempotency_key_old"),)
+        indexes = (
+            models.Index(fields=["created_at"], name="idempotency_key_old"),
+            models.Index(fields=["run"], name="idempotency_key_of_run"),
+        )

@@ -48,6 +48,9 @@ class Tick(models.Model):
             ),
             models.CheckConstraint(condition=Q(decision__in=Decision.values), name="tick_decision"),
         )
+        indexes = (
+            models.Index(fields=["run"], name="tick_of_run", condition=Q(run__isnull=False)),
+        )
 
 
 class SchedulerHeartbeat(models.Model):

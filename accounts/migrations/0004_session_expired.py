@@ -1,0 +1,17 @@
+"""Finds the sessions that expired long ago."""
+
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [("accounts", "0003_throttle")]
+
+    operations = [
+        AddIndexConcurrently(
+            model_name="session",
+            index=models.Index(fields=["expires_at"], name="session_expired"),
+        ),
+    ]

@@ -1,0 +1,63 @@
+"""Shows how far a long command is: a bar on a terminal, a line now and then elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+_BAR_WIDTH = 30
+_REDRAW_SECONDS = 0.2
+_LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Counts units of a piece of work; of `total`, where that is known. A context: it ends with the whole count."""
+
+    def __init__(self, stream: TextIO, label: str, total: int | None = None) -> None:
+        self._stream, self._label, self._total = stream, label, total
+        self._terminal = stream.isatty()
+        self._started = self._shown = time.monotonic()
+        self.done = 0
+
+    def add(self, units: int) -> None:
+        """So many more are done."""
+        self.done += units
+        now = time.monotonic()
+        if now - self._shown >= (_REDRAW_SECONDS if self._terminal else _LINE_SECONDS):
+            self._shown = now
+            self._show()
+
+    def __enter__(self) -> Self:
+        if self._terminal:
+            self._show()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._show()
+        if self._terminal:
+            self._stream.write("\n")
+
+    def _show(self) -> None:
+        if self._terminal:
+            self._stream.write(f"\r{self._text()}\x1b[K")
+        else:
+            self._stream.write(f"{self._text()}\n")
+        self._stream.flush()
+
+    def _text(self) -> str:
+        seconds = time.monotonic() - self._started
+        rate = self.done / seconds if seconds else 0.0
+        text = f"{self._label}: {self.done:,}"
+        if self._total is not None:
+            text += f" of {self._total:,}"
+            if self._terminal:
+                filled = _BAR_WIDTH * self.done // max(1, self._total)
+                text = f"{self._label} [{'#' * filled:-<{_BAR_WIDTH}}] {self.done:,} of {self._total:,}"
+        text += f" in {seconds:.0f} s"
+        if self._total is not None and rate and self.done < self._total:
+            text += f", {(self._total - self.done) / rate:.0f} s to go"
+        return text
