@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,7 +26,18 @@ _PERSON_WRAP = b"pipedai-wrap"
 
 
 class CannotOpen(Exception):  # noqa: N818
-    """The sealed value was tampered with, moved, cut, or its key is not at hand. Says nothing about the value."""
+    """The sealed value was tampered with, moved, cut, or its key is not at hand. Says nothing about the value.
+
+    Its subclasses say that it was not the value but the data key above it.
+    """
+
+
+class UnknownMasterKey(CannotOpen):
+    """The data key lies under a master key that is not among this process's `MASTER_KEYS`."""
+
+
+class BrokenDataKey(CannotOpen):
+    """The data key was tampered with, moved or cut, or the master key of its id is another one than it was."""
 
 
 class Place(NamedTuple):
@@ -38,20 +49,20 @@ class Place(NamedTuple):
     row_id: str
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class MasterKey:
-    """A key from `MASTER_KEYS`, known by its id. It has no repr, so that it can't be printed."""
+    """A key from `MASTER_KEYS`, known by its id, which is all that its repr shows."""
 
     id: str
-    key: bytes
+    key: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class DataKey:
-    """An environment's opened data key. It has no repr, so that it can't be printed."""
+    """An environment's opened data key; its repr shows its id alone."""
 
     id: str
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 @lru_cache(maxsize=8)
@@ -90,12 +101,15 @@ def unwrap(
     environment_id: str,
     masters: Sequence[MasterKey],
 ) -> DataKey:
-    """The data key. Raises CannotOpen if its master key is gone or the bytes are not what was wrapped here."""
+    """The data key. Raises UnknownMasterKey, or BrokenDataKey if the bytes are not what was wrapped here."""
     for master in masters:
         if master.id == master_key_id:
             key = _derive(master.key, _PERSON_WRAP, (environment_id, data_key_id))
-            return DataKey(data_key_id, _unbox(key, wrapped))
-    raise CannotOpen
+            try:
+                return DataKey(data_key_id, _unbox(key, wrapped))
+            except CannotOpen:
+                raise BrokenDataKey from None
+    raise UnknownMasterKey
 
 
 def seal(data_key: DataKey, place: Place, plaintext: bytes) -> bytes:

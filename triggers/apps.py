@@ -7,6 +7,7 @@ from pipedai.deployment import Probe, register_probe
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
 from workspaces.dependents import register_dependents
+from workspaces.sealed_fields import register_sealed_field
 
 
 class TriggersConfig(AppConfig):
@@ -15,13 +16,14 @@ class TriggersConfig(AppConfig):
     name = "triggers"
 
     def ready(self) -> None:
-        """Registers the background work with its probes, and what keeps an environment from being deleted."""
+        """Registers the background work, its probes, the sealed fields, and what keeps an environment."""
         # Models must be loaded first.
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.lifecycle import expire_runs
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
         from triggers.scheduling import fire_due_ticks
+        from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
         from triggers.senders import senders
 
         register_probe(Probe("schedulers", schedulers_live))
@@ -57,3 +59,5 @@ class TriggersConfig(AppConfig):
                 prune_idempotency_keys,
             )
         )
+        for field in (MCP_HEADERS, WEBHOOK_SECRET):
+            register_sealed_field(field)

@@ -23,8 +23,19 @@ JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
+    AND r.trigger_id <> ALL(%(shut)s::uuid[])
 ORDER BY r.available_at, r.id
 LIMIT greatest(0, %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL))
+"""
+
+_SEALED = f"""
+SELECT DISTINCT ON (t.id) t.id AS trigger_id, t.environment_id, t.mcp_headers,
+    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
+FROM run r
+JOIN trigger t ON t.id = r.trigger_id
+JOIN data_key k ON k.id = t.mcp_key_id
+WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
+ORDER BY t.id
 """
 
 _UNTIL_NEXT = f"""
@@ -54,10 +65,14 @@ def hand_out_runs(
 
     URL and headers are read from the trigger in one statement, so that a secret goes only to the
     server it was given for; the URL is kept on the run. Asking again before a claim hands the same
-    runs out again and writes nothing.
+    runs out again and writes nothing. A run whose headers don't open stays queued, after an alarm:
+    it must not go out without them, and takes no other's place.
     """
-    params = {"worker_id": worker_id, "capacity": capacity, "now": now}
-    handed_out = [run for row in fetch_all(_DUE, params) if (run := _opened(row)) is not None]
+    params = {"worker_id": worker_id, "capacity": capacity, "now": now, "shut": []}
+    rows = fetch_all(_DUE, params)
+    handed_out = _opened(rows)
+    if len(handed_out) < len(rows):
+        handed_out = _opened(fetch_all(_DUE, {**params, "shut": _shut_triggers(params)}))
     _keep_urls(run.row for run in handed_out if run.row["handed_out_url"] != run.row["mcp_url"])
     for run in handed_out:
         if run.row["handed_out_url"] is None:
@@ -76,21 +91,28 @@ def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelt
     return row["until"] if row else None
 
 
-def _opened(row: Row) -> HandedOut | None:
-    """The run with its headers in plaintext; None, and an alarm, if they don't open: it must not go
-    out without them.
-    """
-    if row["mcp_headers"] is None:
-        return HandedOut(row, {})
-    key = WrappedKey(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])
+def _opened(rows: Iterable[Row]) -> list[HandedOut]:
+    """The runs with their headers in plaintext, without those whose headers don't open."""
+    opened = []
+    for row in rows:
+        headers = _headers(row) if row["mcp_headers"] is not None else {}
+        if headers is not None:
+            opened.append(HandedOut(row, headers))
+    return opened
+
+
+def _headers(row: Row) -> dict[str, str] | None:
     try:
-        opened = secrets.open_mcp_headers(
-            row["environment_id"], row["trigger_id"], bytes(row["mcp_headers"]), key
+        return secrets.open_mcp_headers(
+            row["environment_id"], row["trigger_id"], bytes(row["mcp_headers"]), WrappedKey.of(row)
         )
     except CannotOpen:
-        log.error("secret.cannot_open", trigger_id=str(row["trigger_id"]), field="mcp_headers")
         return None
-    return HandedOut(row, opened)
+
+
+def _shut_triggers(params: Row) -> list[UUID]:
+    """The triggers whose headers don't open, among those with due runs of the worker."""
+    return [row["trigger_id"] for row in fetch_all(_SEALED, params) if _headers(row) is None]
 
 
 def _keep_urls(rows: Iterable[Row]) -> None:

@@ -4,33 +4,34 @@ import json
 from uuid import UUID
 
 from workspaces import keys
+from workspaces.sealed_fields import SealedField
 
-_TABLE = "trigger"
+MCP_HEADERS = SealedField("trigger", "mcp_headers", "mcp_key_id")
+WEBHOOK_SECRET = SealedField("trigger", "webhook_secret", "webhook_key_id")
 
 
 def seal_mcp_headers(
     environment_id: UUID, trigger_id: UUID, headers: dict[str, str]
 ) -> keys.Sealed:
-    """The headers encrypted for this trigger alone."""
-    plaintext = json.dumps(headers).encode()
-    return keys.seal(environment_id, _TABLE, "mcp_headers", trigger_id, plaintext)
+    """The headers encrypted for this trigger alone. As `keys.seal`: in the transaction that writes them."""
+    return keys.seal(MCP_HEADERS, environment_id, trigger_id, json.dumps(headers).encode())
 
 
 def open_mcp_headers(
     environment_id: UUID, trigger_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> dict[str, str]:
-    """The headers in plaintext. Raises crypto.CannotOpen."""
-    plaintext = keys.unseal(environment_id, _TABLE, "mcp_headers", trigger_id, box, key)
+    """The headers in plaintext. Raises crypto.CannotOpen, after an alarm."""
+    plaintext = keys.unseal(MCP_HEADERS, environment_id, trigger_id, box, key)
     return dict(json.loads(plaintext))
 
 
 def seal_webhook_secret(environment_id: UUID, trigger_id: UUID, secret: str) -> keys.Sealed:
-    """The webhook's signing secret encrypted for this trigger alone."""
-    return keys.seal(environment_id, _TABLE, "webhook_secret", trigger_id, secret.encode())
+    """The webhook's signing secret encrypted for this trigger alone. As `keys.seal`."""
+    return keys.seal(WEBHOOK_SECRET, environment_id, trigger_id, secret.encode())
 
 
 def open_webhook_secret(
     environment_id: UUID, trigger_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> str:
-    """The webhook's signing secret in plaintext. Raises crypto.CannotOpen."""
-    return keys.unseal(environment_id, _TABLE, "webhook_secret", trigger_id, box, key).decode()
+    """The webhook's signing secret in plaintext. Raises crypto.CannotOpen, after an alarm."""
+    return keys.unseal(WEBHOOK_SECRET, environment_id, trigger_id, box, key).decode()

@@ -20,7 +20,7 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.logs import get_logger
 from pipedai.outgoing import Answer, post
 from pipedai.outgoing.request import KEPT_BODY_BYTES
-from pipedai.sql import NOW, Row, database_now, execute, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, database_now, fetch_all, fetch_one
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.signatures import webhook_headers
@@ -37,8 +37,8 @@ JITTER = 0.2
 MAX_RETRY_AFTER = timedelta(hours=24)
 # Longer than a request takes together with what comes before and after it.
 CLAIM_SECONDS = 60
-# A secret that does not open waits for an operator to bring its key back.
-SECRET_RETRY_SECONDS = 5 * 60
+# An attempt's error, for the trigger's owner.
+SECRET_DOES_NOT_OPEN = "the webhook's secret does not open"  # noqa: S105
 # How many due deliveries are looked at to find some whose hosts have room.
 _CANDIDATES = 200
 
@@ -66,11 +66,6 @@ WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
 RETURNING attempt_count
 """
 
-_POSTPONE = f"""
-UPDATE delivery SET next_attempt_at = {NOW} + %(seconds)s * interval '1 second'
-WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
-"""
-
 
 def claim_deliveries(
     *, room: int, busy: Mapping[str, int], per_host: int, now: datetime | None = None
@@ -93,15 +88,16 @@ def claim_deliveries(
         return fetch_all(_CLAIM, {"ids": ids, "claim_seconds": CLAIM_SECONDS, "now": now})
 
 
-def send_delivery(delivery: Row) -> Answer | None:
-    """Sends a claimed delivery; holds no transaction. None if its secret does not open: then it must not go out."""
+def send_delivery(delivery: Row) -> Answer:
+    """Sends a claimed delivery; holds no transaction.
+
+    If its secret does not open, it must not go out unsigned: the attempt has failed, and the next
+    one may find an operator to have brought the key back.
+    """
     try:
         secret = _secret(delivery)
     except CannotOpen:
-        log.error(
-            "secret.cannot_open", trigger_id=str(delivery["trigger_id"]), field="webhook_secret"
-        )
-        return None
+        return Answer(None, 0, SECRET_DOES_NOT_OPEN)
     body = delivery["body"].encode()
     signed = webhook_headers(
         message_id=delivery["message_id"], body=body, secret=secret, now=delivery["claimed_at"]
@@ -110,22 +106,11 @@ def send_delivery(delivery: Row) -> Answer | None:
     return post(delivery["url"], headers=headers, body=body)
 
 
-def record_answer(delivery: Row, answer: Answer | None, *, now: datetime | None = None) -> None:
+def record_answer(delivery: Row, answer: Answer, *, now: datetime | None = None) -> None:
     """Writes down what came of a claimed delivery, and when it is due again, if it is.
 
     Changes nothing when another sender has claimed it meanwhile.
     """
-    if answer is None:
-        execute(
-            _POSTPONE,
-            {
-                "id": delivery["id"],
-                "claim": delivery["claim"],
-                "seconds": SECRET_RETRY_SECONDS,
-                "now": now,
-            },
-        )
-        return
     now = now or database_now()
     status, due = verdict(answer, attempts=delivery["attempt_count"] + 1, now=now)
     with transaction.atomic():
@@ -192,9 +177,12 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
 def _secret(delivery: Row) -> str | None:
     if delivery["webhook_secret"] is None:
         return None
-    key = WrappedKey(delivery["key_id"], bytes(delivery["key_wrapped"]), delivery["master_key_id"])
-    box = bytes(delivery["webhook_secret"])
-    return secrets.open_webhook_secret(delivery["environment_id"], delivery["trigger_id"], box, key)
+    return secrets.open_webhook_secret(
+        delivery["environment_id"],
+        delivery["trigger_id"],
+        bytes(delivery["webhook_secret"]),
+        WrappedKey.of(delivery),
+    )
 
 
 def _keep_attempt(delivery: Row, n: int, answer: Answer) -> None:

@@ -53,12 +53,12 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         next_run_at=_next_run_at(values),
         **values,
     )
-    _seal_headers(trigger, headers)
-    _seal_secret(trigger, secret)
     with transaction.atomic():
         lock_environment(environment_id)
         _check_room(environment_id)
         _check_worker(environment_id, trigger.worker_id)
+        _seal_headers(trigger, headers)
+        _seal_secret(trigger, secret)
         trigger.save(force_insert=True)
         _revise(trigger, prompt, model)
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
@@ -97,8 +97,8 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
 
 
 def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Soft-deletes a trigger; its runs stay in the ledger. Raises NotFound, and Conflict while it
-    has unfinished runs.
+    """Soft-deletes a trigger; its runs stay in the ledger, its headers don't. Raises NotFound, and
+    Conflict while it has unfinished runs.
     """
     with transaction.atomic():
         # FOR UPDATE, and not less: it waits for whoever is queueing a run, and keeps others from it.
@@ -109,7 +109,8 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
         unfinished = deleted.runs.filter(ended_at__isnull=True).count()
         if unfinished:
             raise Conflict(f"The trigger still has {counted(unfinished, 'unfinished run')}.")
-        trigger.update(deleted_at=Now(), next_run_at=None)
+        # Nobody needs the headers any more; the webhook's secret signs what is still to be sent.
+        trigger.update(deleted_at=Now(), next_run_at=None, mcp_headers=None, mcp_key=None)
         emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
 
 
@@ -142,10 +143,12 @@ def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
             setattr(trigger, attribute, values[attribute])
             if attribute == "mcp_url" and not same_origin(old, values[attribute]):
                 values = {"mcp_headers": None, **values}
-    if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers):
+    if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers is not None):
         _seal_headers(trigger, values["mcp_headers"])
         changes["mcpHeaders"] = REDACTED
-    if "webhook_secret" in values and (values["webhook_secret"] or trigger.webhook_secret):
+    if "webhook_secret" in values and (
+        values["webhook_secret"] or trigger.webhook_secret is not None
+    ):
         _seal_secret(trigger, values["webhook_secret"])
         changes["webhookSecret"] = REDACTED
     return changes | _apply_revision(trigger, values)

@@ -1,20 +1,43 @@
 """Seals and opens values under an environment's data key (SPEC §8). The only reader of wrapped keys."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
+from django.db.models import Value
+from django.db.models.functions import Greatest, Now
 
 from pipedai import crypto
+from pipedai.api.errors import Unavailable
 from pipedai.ids import new_id
+from pipedai.sql import Row, fetch_one
+from workspaces.key_alarms import alarms
 from workspaces.models import DataKey
+from workspaces.sealed_fields import SealedField
+
+_KEY_DOES_NOT_OPEN = (
+    "The environment's secrets can't be written at the moment: its encryption key does not open."
+    " Its operators have been alarmed."
+)
+
+# The lock is held until what was sealed is committed: a key is replaced only when nobody is about to
+# write under it, so that no value comes to lie under it afterwards.
+_IN_USE = """
+SELECT id, wrapped, master_key_id FROM data_key
+WHERE environment_id = %(environment_id)s AND retired_at IS NULL
+FOR SHARE
+"""
+# Whoever waits for the lock sees the old key retired and not yet the new one: the next look does.
+_LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """A ciphertext and the data key that opens it; the two columns of a sealed field."""
 
-    box: bytes
+    box: bytes = field(repr=False)
     data_key_id: UUID
 
 
@@ -23,42 +46,106 @@ class WrappedKey:
     """A data key as it lies in its row, for a caller that read it in a join of its own."""
 
     id: UUID
-    wrapped: bytes
+    wrapped: bytes = field(repr=False)
     master_key_id: str
 
+    @classmethod
+    def of(cls, row: Row) -> "WrappedKey":
+        """The key in a row's `key_id`, `key_wrapped` and `master_key_id`."""
+        return cls(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])
 
-def create_data_key(environment_id: UUID) -> DataKey:
-    """The first data key of a new environment, wrapped under the newest master key."""
+
+def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:
+    """A new data key of an environment that has none in use, wrapped under the newest master key.
+
+    `not_before`: what its `createdAt` is at least, whatever the clock says.
+    """
     key_id = new_id()
-    master = _masters()[0]
+    master = masters()[0]
     wrapped = crypto.wrap(crypto.new_data_key(str(key_id)), master, str(environment_id))
     return DataKey.objects.create(
-        id=key_id, environment_id=environment_id, wrapped=wrapped, master_key_id=master.id
+        id=key_id,
+        environment_id=environment_id,
+        wrapped=wrapped,
+        master_key_id=master.id,
+        created_at=Greatest(Now(), Value(not_before)) if not_before else Now(),
     )
 
 
-def seal(environment_id: UUID, table: str, field: str, row_id: UUID, plaintext: bytes) -> Sealed:
-    """Encrypts a value for one field of one row under the environment's data key in use. One query."""
-    row = DataKey.objects.get(environment_id=environment_id, retired_at__isnull=True)
-    opened = _unwrap(environment_id, WrappedKey(row.id, bytes(row.wrapped), row.master_key_id))
-    place = crypto.Place(str(environment_id), table, field, str(row_id))
-    return Sealed(crypto.seal(opened, place, plaintext), row.id)
+def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintext: bytes) -> Sealed:
+    """Encrypts a value for one field of one row under the environment's data key in use. One query.
+
+    Call it in the transaction that writes the value, after any lock on its row; raises RuntimeError
+    outside one, and Unavailable, after an alarm, if the key does not open.
+    """
+    key = hold_key_in_use(environment_id)
+    try:
+        opened = unwrap(environment_id, key)
+    except crypto.CannotOpen as error:
+        _alarm_of_key(error, environment_id, key)
+        raise Unavailable(_KEY_DOES_NOT_OPEN) from None
+    return Sealed(
+        crypto.seal(opened, place(sealed_field, environment_id, row_id), plaintext), key.id
+    )
 
 
 def unseal(
-    environment_id: UUID, table: str, field: str, row_id: UUID, box: bytes, key: WrappedKey
+    sealed_field: SealedField, environment_id: UUID, row_id: UUID, box: bytes, key: WrappedKey
 ) -> bytes:
-    """Decrypts what `seal` made for this very place. No query. Raises crypto.CannotOpen."""
-    opened = _unwrap(environment_id, key)
-    place = crypto.Place(str(environment_id), table, field, str(row_id))
-    return crypto.unseal(opened, place, box)
+    """Decrypts what `seal` made for this very place. No query. Raises crypto.CannotOpen, after an alarm."""
+    try:
+        opened = unwrap(environment_id, key)
+    except crypto.CannotOpen as error:
+        _alarm_of_key(error, environment_id, key)
+        raise
+    try:
+        return crypto.unseal(opened, place(sealed_field, environment_id, row_id), box)
+    except crypto.CannotOpen as error:
+        alarms.raise_alarm(
+            error,
+            environment_id=environment_id,
+            table=sealed_field.table,
+            row_id=row_id,
+            field=sealed_field.column,
+            wrapped_under=key.master_key_id,
+        )
+        raise
 
 
-def _unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
+def hold_key_in_use(environment_id: UUID) -> WrappedKey:
+    """The environment's data key, which stays the one in use until this transaction ends."""
+    if not transaction.get_connection().in_atomic_block:
+        raise RuntimeError("sealing needs a transaction")
+    for _ in range(_LOOKS):
+        row = fetch_one(_IN_USE, {"environment_id": environment_id})
+        if row is not None:
+            return WrappedKey(row["id"], bytes(row["wrapped"]), row["master_key_id"])
+    raise DataKey.DoesNotExist(f"environment {environment_id} has no data key in use")
+
+
+def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
+    """The opened data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey, and alarms nobody."""
     return crypto.unwrap(
-        key.wrapped, str(key.id), key.master_key_id, str(environment_id), _masters()
+        key.wrapped, str(key.id), key.master_key_id, str(environment_id), masters()
     )
 
 
-def _masters() -> tuple[crypto.MasterKey, ...]:
+def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
+    """What a ciphertext of this field of this row is bound to."""
+    return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
+
+
+def masters() -> tuple[crypto.MasterKey, ...]:
+    """The master keys of this process, newest first."""
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+
+
+def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey) -> None:
+    alarms.raise_alarm(
+        error,
+        environment_id=environment_id,
+        table="data_key",
+        row_id=key.id,
+        field="wrapped",
+        wrapped_under=key.master_key_id,
+    )

@@ -160,3 +160,27 @@ class DataKey(models.Model):
                 name="data_key_one_in_use",
             ),
         )
+
+
+class DataKeyRotation(models.Model):
+    """A rotation of data keys that has not come to its end: the keys in use from before it are to be replaced.
+
+    Whoever starts one while it is there goes on with it, so that a killed rotation begins nothing anew.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # Of this environment alone; of all, if there is none.
+    environment = models.ForeignKey(
+        Environment, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    started_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "data_key_rotation"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["environment"],
+                name="data_key_rotation_one_under_way",
+                nulls_distinct=False,
+            ),
+        )

@@ -93,3 +93,10 @@ def test_it_makes_room_under_the_ceiling(cast, client, url, settings):
     assert "trigger" in refused.json()["error"]
     client.delete(url)
     assert client.post(create, body).status_code == 201
+
+
+def test_its_headers_go_with_it(cast, client):
+    trigger_id = cast.add_trigger(mcp_headers={"x": "planted"})
+    assert client.delete(f"/api/v1/triggers/{trigger_id}").status_code == 204
+    trigger = Trigger.objects.get(id=trigger_id)
+    assert (trigger.mcp_headers, trigger.mcp_key_id) == (None, None)

@@ -231,7 +231,5 @@ class TestAMovedCiphertext:
         body = cast.worker_client().get(f"/api/v1/workers/{cast.worker.worker_id}/poll").json()
         assert [run["triggerId"] for run in body["runs"]] == [made[1]]
         alarms = [r.msg for r in caplog.records if "cannot_open" in str(r.msg)]
-        assert [(alarm["trigger_id"], alarm["field"]) for alarm in alarms] == [
-            (made[0], "mcp_headers")
-        ]
+        assert [(alarm["row_id"], alarm["field"]) for alarm in alarms] == [(made[0], "mcp_headers")]
         assert "planted" not in json.dumps([str(alarm) for alarm in alarms])

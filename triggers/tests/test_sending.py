@@ -242,14 +242,17 @@ def test_of_an_answer_one_kib_is_kept_as_text(cast, receiver: Receiver):
     assert body == "\ufffd\ufffd" + "x" * 1022
 
 
-def test_a_secret_that_does_not_open_is_an_alarm_and_waits(cast, receiver: Receiver, capfd):
+def test_a_secret_that_does_not_open_is_an_alarm_and_a_failed_attempt(
+    cast, receiver: Receiver, capfd
+):
     delivery = queue(cast, receiver.url(), webhook_secret=SECRET)
     Trigger.objects.filter(id=delivery.trigger_id).update(webhook_secret=b"\x01broken")
-    assert attempt() is None
+    attempt()
     delivery.refresh_from_db()
     assert receiver.received == []
-    assert (delivery.status, delivery.attempt_count) == ("pending", 0)
-    assert delivery.next_attempt_at == LATE + timedelta(minutes=5)
+    assert (delivery.status, delivery.attempt_count) == ("pending", 1)
+    kept = delivery.attempts.get()
+    assert (kept.status_code, kept.error) == (None, "the webhook's secret does not open")
     logged = "".join(capfd.readouterr())
     assert "secret.cannot_open" in logged
     assert SECRET not in logged

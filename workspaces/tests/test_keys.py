@@ -9,9 +9,10 @@ from pipedai.ids import new_id
 from testing.statements import counted
 from workspaces import keys
 from workspaces.models import DataKey
+from workspaces.sealed_fields import SealedField
 
 SECRET = b"planted-secret"
-TABLE, FIELD = "trigger", "mcp_headers"
+FIELD = SealedField("trigger", "mcp_headers", "mcp_key_id")
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def row_id():
 
 @pytest.fixture
 def sealed(cast, row_id):
-    return keys.seal(cast.environment.id, TABLE, FIELD, row_id, SECRET)
+    return keys.seal(FIELD, cast.environment.id, row_id, SECRET)
 
 
 def wrapped(environment):
@@ -32,36 +33,44 @@ def wrapped(environment):
 def test_what_was_sealed_opens_at_its_place(cast, row_id, sealed):
     key = wrapped(cast.environment)
     assert sealed.data_key_id == key.id
-    assert keys.unseal(cast.environment.id, TABLE, FIELD, row_id, sealed.box, key) == SECRET
+    assert keys.unseal(FIELD, cast.environment.id, row_id, sealed.box, key) == SECRET
 
 
 def test_sealing_costs_one_statement_and_opening_none(cast, row_id):
     with counted() as sealing:
-        sealed = keys.seal(cast.environment.id, TABLE, FIELD, row_id, SECRET)
+        sealed = keys.seal(FIELD, cast.environment.id, row_id, SECRET)
     key = wrapped(cast.environment)
     with counted() as opening:
-        keys.unseal(cast.environment.id, TABLE, FIELD, row_id, sealed.box, key)
+        keys.unseal(FIELD, cast.environment.id, row_id, sealed.box, key)
     assert (len(sealing), len(opening)) == (1, 0)
 
 
 @pytest.mark.parametrize(
     "moved",
-    [{"table": "worker"}, {"field": "webhook_secret"}, {"row_id": new_id()}],
+    [
+        {"sealed_field": SealedField("worker", "mcp_headers", "mcp_key_id")},
+        {"sealed_field": SealedField("trigger", "webhook_secret", "mcp_key_id")},
+        {"row_id": new_id()},
+    ],
     ids=["table", "field", "row"],
 )
 def test_moved_to_another_place_it_does_not_open(cast, row_id, sealed, moved):
-    place = {"table": TABLE, "field": FIELD, "row_id": row_id, **moved}
+    place = {"sealed_field": FIELD, "row_id": row_id, **moved}
     with pytest.raises(CannotOpen):
-        keys.unseal(cast.environment.id, **place, box=sealed.box, key=wrapped(cast.environment))
+        keys.unseal(
+            **place,
+            environment_id=cast.environment.id,
+            box=sealed.box,
+            key=wrapped(cast.environment),
+        )
 
 
 @pytest.mark.parametrize("key_of", ["environment", "strange_environment"])
 def test_moved_to_another_environment_it_does_not_open(cast, row_id, sealed, key_of):
     with pytest.raises(CannotOpen):
         keys.unseal(
-            cast.strange_environment.id,
-            TABLE,
             FIELD,
+            cast.strange_environment.id,
             row_id,
             sealed.box,
             wrapped(getattr(cast, key_of)),
@@ -72,7 +81,7 @@ def test_a_data_key_does_not_open_in_another_environments_row(cast):
     """Somebody who writes to the table can't have one environment's values read with another's key."""
     foreign = wrapped(cast.environment)
     with pytest.raises(CannotOpen):
-        keys.unseal(cast.strange_environment.id, TABLE, FIELD, new_id(), b"\x01" * 60, foreign)
+        keys.unseal(FIELD, cast.strange_environment.id, new_id(), b"\x01" * 60, foreign)
 
 
 def test_without_the_master_key_nothing_opens(cast, row_id, sealed, settings):
@@ -81,14 +90,14 @@ def test_without_the_master_key_nothing_opens(cast, row_id, sealed, settings):
     for masters in ([f"other:{other}"], [f"dev:{other}"]):
         settings.MASTER_KEYS = masters
         with pytest.raises(CannotOpen):
-            keys.unseal(cast.environment.id, TABLE, FIELD, row_id, sealed.box, key)
+            keys.unseal(FIELD, cast.environment.id, row_id, sealed.box, key)
 
 
 def test_a_newer_master_key_beside_the_old_one_changes_nothing(cast, row_id, sealed, settings):
     new = f"new:{base64.b64encode(b'k' * 32).decode()}"
     settings.MASTER_KEYS = [new, *settings.MASTER_KEYS]
     key = wrapped(cast.environment)
-    assert keys.unseal(cast.environment.id, TABLE, FIELD, row_id, sealed.box, key) == SECRET
+    assert keys.unseal(FIELD, cast.environment.id, row_id, sealed.box, key) == SECRET
     made = keys.create_data_key  # new environments are wrapped under the newest
     DataKey.objects.filter(environment=cast.environment).update(retired_at="2026-01-01T00:00:00Z")
     assert made(cast.environment.id).master_key_id == "new"

@@ -1,0 +1,78 @@
+"""Raises the alarm in the log when something sealed does not open, once in a while for each place."""
+
+import threading
+import time
+from collections import OrderedDict
+from uuid import UUID
+
+from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
+from pipedai.logs import get_logger
+
+log = get_logger(__name__)
+
+# Workers ask again every second: a place that stays broken is told of this often by each process.
+REPEAT_SECONDS = 300.0
+_PLACES_REMEMBERED = 10_000
+
+_REASONS = {
+    UnknownMasterKey: "its master key is not among MASTER_KEYS",
+    BrokenDataKey: "the data key was tampered with, moved or cut, or its master key has changed",
+    CannotOpen: "the value was tampered with, moved or cut",
+}
+
+_Place = tuple[UUID, str, UUID, str]
+
+
+def reason_of(error: CannotOpen) -> str:
+    """Why something does not open, in words for an operator."""
+    return _REASONS[type(error)]
+
+
+class Alarms:
+    """What has been told of lately, by one process."""
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[_Place, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def raise_alarm(
+        self,
+        error: CannotOpen,
+        *,
+        environment_id: UUID,
+        table: str,
+        row_id: UUID,
+        field: str,
+        wrapped_under: str,
+        now: float | None = None,
+    ) -> None:
+        """Logs where something does not open and why, unless that place was told of in the last five minutes.
+
+        `wrapped_under` is the id of the data key's master key; `now` the monotonic clock's.
+        """
+        now = time.monotonic() if now is None else now
+        if not self._is_due((environment_id, table, row_id, field), now):
+            return
+        log.error(
+            "secret.cannot_open",
+            environment_id=str(environment_id),
+            table=table,
+            row_id=str(row_id),
+            field=field,
+            reason=reason_of(error),
+            wrapped_under=wrapped_under,
+        )
+
+    def _is_due(self, place: _Place, now: float) -> bool:
+        with self._lock:
+            last = self._told.get(place)
+            if last is not None and now - last < REPEAT_SECONDS:
+                return False
+            self._told[place] = now
+            self._told.move_to_end(place)
+            if len(self._told) > _PLACES_REMEMBERED:
+                self._told.popitem(last=False)
+            return True
+
+
+alarms = Alarms()

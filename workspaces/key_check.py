@@ -1,0 +1,130 @@
+"""Proves that every data key and every sealed value opens, and says which keys are in use (SPEC §8)."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from pipedai import crypto
+from pipedai.sql import Row, fetch_all
+from workspaces import keys
+from workspaces.key_alarms import reason_of
+from workspaces.keys import WrappedKey
+from workspaces.sealed_fields import SealedField, sealed_fields
+
+_BATCH = 500
+# So many are named; the others are counted.
+_NAMED = 1_000
+_FIRST = UUID(int=0)
+
+_KEYS = """
+SELECT k.id, k.environment_id, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, k.retired_at
+FROM data_key k
+WHERE k.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR k.environment_id = %(environment_id)s)
+ORDER BY k.id LIMIT %(limit)s
+"""
+
+# A value and its key in one statement: a rotation that is under way moves both at once.
+_VALUES = """
+SELECT v.id, v.environment_id, v.{column} AS box, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
+FROM "{table}" v JOIN data_key k ON k.id = v.{key_column}
+WHERE v.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR v.environment_id = %(environment_id)s)
+ORDER BY v.id LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Where something does not open, and why in words; nothing of its value."""
+
+    environment_id: UUID
+    table: str
+    row_id: UUID
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInUse:
+    """A data key that there is: whether new values are sealed under it, and how many lie under it."""
+
+    id: UUID
+    environment_id: UUID
+    master_key_id: str
+    retired: bool
+
+
+@dataclass
+class KeyReport:
+    """What a check found. `values` counts by field, `values_under` by data key."""
+
+    data_keys: list[KeyInUse] = field(default_factory=list)
+    values: Counter[str] = field(default_factory=Counter)
+    values_under: Counter[UUID] = field(default_factory=Counter)
+    broken: list[Broken] = field(default_factory=list)
+    broken_count: int = 0
+
+    @property
+    def under_master(self) -> Counter[str]:
+        """How many data keys lie under each master key, by its id; 0 for one that is set and unused."""
+        found = Counter({master.id: 0 for master in keys.masters()})
+        found.update(key.master_key_id for key in self.data_keys)
+        return found
+
+
+def check_keys(
+    *,
+    environment_id: UUID | None = None,
+    on_progress: Callable[[KeyReport], None] = lambda _: None,
+) -> KeyReport:
+    """Opens every data key and every sealed value, of one environment or of all; changes nothing.
+
+    In small batches, each on its own: it holds up nobody, and its memory grows with the number of
+    data keys and not with that of values. Raises nothing for what does not open.
+    """
+    report = KeyReport()
+    for row in _rows(_KEYS, environment_id):
+        key = WrappedKey.of(row)
+        report.data_keys.append(
+            KeyInUse(
+                key.id, row["environment_id"], key.master_key_id, row["retired_at"] is not None
+            )
+        )
+        try:
+            keys.unwrap(row["environment_id"], key)
+        except crypto.CannotOpen as error:
+            _keep(report, error, row, "data_key", "wrapped")
+    for sealed_field in sealed_fields():
+        report.values[str(sealed_field)] = 0
+        for row in _rows(sealed_field.into(_VALUES), environment_id):
+            report.values[str(sealed_field)] += 1
+            report.values_under[row["key_id"]] += 1
+            try:
+                _open(sealed_field, row)
+            except crypto.CannotOpen as error:
+                _keep(report, error, row, sealed_field.table, sealed_field.column)
+            if not report.values.total() % _BATCH:
+                on_progress(report)
+    return report
+
+
+def _rows(statement: str, environment_id: UUID | None) -> Iterator[Row]:
+    after = _FIRST
+    params = {"environment_id": environment_id, "limit": _BATCH}
+    while rows := fetch_all(statement, {**params, "after": after}):
+        yield from rows
+        after = rows[-1]["id"]
+
+
+def _open(sealed_field: SealedField, row: Row) -> None:
+    opened = keys.unwrap(row["environment_id"], WrappedKey.of(row))
+    place = keys.place(sealed_field, row["environment_id"], row["id"])
+    crypto.unseal(opened, place, bytes(row["box"]))
+
+
+def _keep(report: KeyReport, error: crypto.CannotOpen, row: Row, table: str, column: str) -> None:
+    report.broken_count += 1
+    if len(report.broken) < _NAMED:
+        report.broken.append(
+            Broken(row["environment_id"], table, row["id"], column, reason_of(error))
+        )

@@ -1,0 +1,51 @@
+"""Says a key report in lines for an operator."""
+
+from collections.abc import Iterator
+
+from pipedai.api.wording import counted
+from workspaces.key_check import KeyReport
+from workspaces.keys import masters
+
+
+def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:
+    """Which master keys and data keys are in use, with how much lies under each."""
+    known = [master.id for master in masters()]
+    for master_id, count in report.under_master.items():
+        yield f"master key {master_id}: {counted(count, 'data key')}{_remark(master_id, count, known)}"
+    retired = [key for key in report.data_keys if key.retired]
+    yield f"data keys: {len(report.data_keys) - len(retired)} in use, {len(retired)} retired"
+    for key in report.data_keys if each_data_key else retired:
+        state = "retired, not yet emptied" if key.retired else "in use"
+        yield (
+            f"data key {key.id} of environment {key.environment_id}: {state},"
+            f" under master key {key.master_key_id}, {counted(report.values_under[key.id], 'value')}"
+        )
+
+
+def counted_values(report: KeyReport) -> str:
+    """How many values each sealed field has."""
+    return ", ".join(f"{count} of {field}" for field, count in report.values.items())
+
+
+def broken_lines(report: KeyReport) -> Iterator[str]:
+    """Where something does not open, and why."""
+    for broken in report.broken:
+        yield (
+            f"does not open: {broken.table} {broken.row_id}, {broken.field}"
+            f" (environment {broken.environment_id}): {broken.reason}"
+        )
+    if more := report.broken_count - len(report.broken):
+        yield f"and {more} more"
+
+
+def does_not_open(report: KeyReport) -> str:
+    """How much does not open, for a command that fails of it."""
+    return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
+
+
+def _remark(master_id: str, count: int, known: list[str]) -> str:
+    if master_id not in known:
+        return " (not among MASTER_KEYS)"
+    if master_id == known[0]:
+        return " (the newest)"
+    return "" if count else " (it may go from MASTER_KEYS)"

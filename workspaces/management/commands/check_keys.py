@@ -1,0 +1,37 @@
+"""`manage.py check_keys`: does everything sealed open, and which keys are still needed?"""
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from pipedai.management.examples import CommandWithExamples
+from workspaces.key_check import check_keys
+from workspaces.key_wording import broken_lines, counted_values, does_not_open, key_lines
+
+
+class Command(CommandWithExamples):
+    help = (
+        "Open every sealed value and every data key with this process's MASTER_KEYS, and say which"
+        " keys are in use: a master key that nothing lies under may go from MASTER_KEYS. Changes"
+        " nothing and shows no value. Reads in small batches, beside everything that runs."
+    )
+    examples = """examples:
+  manage.py check_keys                after a rotation, or once a day
+  manage.py check_keys --data-keys    names every data key, and not only those that are retired
+
+Exits with 0 when everything opens, else with 1; stderr names table, row and field of what does not.
+"""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--data-keys", action="store_true", help="name every data key")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        report = check_keys()
+        for line in key_lines(report, each_data_key=options["data_keys"]):
+            self.stdout.write(line)
+        self.stdout.write(f"sealed values: {counted_values(report)}")
+        for line in broken_lines(report):
+            self.stderr.write(line)
+        if report.broken_count:
+            raise CommandError(does_not_open(report))
+        self.stdout.write("Everything opens.")

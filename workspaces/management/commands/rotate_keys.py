@@ -1,0 +1,147 @@
+"""`manage.py rotate_keys`: a new master key for all data keys, or new data keys for environments."""
+
+import sys
+import time
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import CommandError, CommandParser
+
+from pipedai.api.wording import counted
+from pipedai.management.examples import CommandWithExamples
+from workspaces.key_check import KeyReport, check_keys
+from workspaces.key_wording import broken_lines, counted_values, does_not_open
+from workspaces.keys import masters
+from workspaces.models import Environment
+from workspaces.rotation_data import Reencrypted, plan_data_rotation, rotate_data_keys
+from workspaces.rotation_master import Rewrapped, older_masters, rotate_master_key
+
+_PROGRESS_SECONDS = 1.0
+
+
+class Command(CommandWithExamples):
+    help = (
+        "Rotate keys, while everything runs. --master wraps every data key under the first of"
+        " MASTER_KEYS; what is sealed stays as it is. --data gives environments a new data key,"
+        " re-encrypts what lies under the old one, and deletes that. Both may be killed at any point"
+        " and called again, which goes on where it was; any number may run at once. At the end"
+        " everything is opened once. Every process must know the new master key before --master is"
+        " run: docs/security.md says in which order."
+    )
+    examples = """examples:
+  manage.py rotate_keys --master --dry-run                what there is to do
+  manage.py rotate_keys --master                          then check_keys says which old key may go
+  manage.py rotate_keys --data                            all environments
+  manage.py rotate_keys --data --environment 01890000-0000-7000-8000-000000000000
+
+Exits with 0 when all is rotated and everything opens, else with 1 and where it does not.
+"""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument(
+            "--master", action="store_true", help="wrap the data keys under the newest master key"
+        )
+        which.add_argument("--data", action="store_true", help="replace the data keys")
+        parser.add_argument(
+            "--environment", metavar="ID", type=UUID, help="with --data: of this environment alone"
+        )
+        parser.add_argument(
+            "--replace-lost",
+            action="store_true",
+            help="with --data: replace also a data key that does not open (its master key is lost), so"
+            " that secrets can be written again; what lies under it stays unreadable",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="say what there is to do")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        environment_id: UUID | None = options["environment"]
+        if options["master"] and (environment_id or options["replace_lost"]):
+            raise CommandError("--environment and --replace-lost go with --data alone.")
+        if environment_id and not Environment.objects.filter(id=environment_id).exists():
+            raise CommandError("There is no such environment.")
+        self._told = 0.0
+        if options["dry_run"]:
+            self._say_plan(environment_id, master=options["master"])
+            return
+        if options["master"]:
+            self._rotate_master()
+        else:
+            self._rotate_data(environment_id, replace_lost=options["replace_lost"])
+        self._verify(environment_id, master=options["master"])
+
+    def _say_plan(self, environment_id: UUID | None, *, master: bool) -> None:
+        if not master:
+            plan = plan_data_rotation(environment_id)
+            self._say_resumed(plan)
+            self.stdout.write(f"{counted(plan.total, 'environment')} to go through.")
+            return
+        newest = masters()[0].id
+        for row in older_masters():
+            self.stdout.write(
+                f"{counted(row['data_keys'], 'data key')} of {counted(row['environments'], 'environment')}"
+                f" would move from master key {row['master_key_id']} to {newest}."
+            )
+        if not older_masters():
+            self.stdout.write(f"Nothing to do: all data keys lie under master key {newest}.")
+
+    def _rotate_master(self) -> None:
+        total = sum(row["data_keys"] for row in older_masters())
+
+        def tell(done: Rewrapped) -> None:
+            self._progress(f"{done.data_keys} of {total} data keys")
+
+        done = rotate_master_key(on_progress=tell)
+        self.stdout.write(
+            f"{counted(done.data_keys, 'data key')} of {counted(done.environments, 'environment')}"
+            f" moved to master key {masters()[0].id}."
+        )
+
+    def _rotate_data(self, environment_id: UUID | None, *, replace_lost: bool) -> None:
+        def tell(done: Reencrypted) -> None:
+            self._progress(
+                f"{done.environments} of {done.total} environments, {done.values} values"
+            )
+
+        done = rotate_data_keys(
+            environment_id=environment_id, replace_lost=replace_lost, on_progress=tell
+        )
+        self._say_resumed(done)
+        self.stdout.write(
+            f"{counted(done.environments, 'environment')}: {counted(done.new_keys, 'new data key')},"
+            f" {counted(done.values, 'value')} re-encrypted, {counted(done.dropped, 'old data key')} deleted."
+        )
+
+    def _verify(self, environment_id: UUID | None, *, master: bool) -> None:
+        def tell(report: KeyReport) -> None:
+            self._progress(f"verifying: {report.values.total()} values")
+
+        report = check_keys(environment_id=environment_id, on_progress=tell)
+        for line in broken_lines(report):
+            self.stderr.write(line)
+        if report.broken_count:
+            raise CommandError(does_not_open(report))
+        newest = masters()[0].id
+        if master and (older := report.under_master.total() - report.under_master[newest]):
+            raise CommandError(
+                f"{counted(older, 'data key')} under an older master key again: a process still has that"
+                " as its newest. Restart it with the new MASTER_KEYS, then call this again."
+            )
+        self.stdout.write(f"Everything opens: {counted_values(report)}.")
+
+    def _say_resumed(self, done: Reencrypted) -> None:
+        if done.resumed:
+            self.stdout.write(
+                f"Going on with the rotation of {done.resumed:%Y-%m-%d %H:%M:%S} UTC."
+            )
+
+    def _progress(self, text: str) -> None:
+        """At most once a second; on a terminal always in the same line."""
+        if time.monotonic() < self._told + _PROGRESS_SECONDS:
+            return
+        self._told = time.monotonic()
+        on_terminal = sys.stderr.isatty()
+        self.stderr.write(
+            f"\r\033[K{text}" if on_terminal else text, ending="\r" if on_terminal else "\n"
+        )
+        self.stderr.flush()

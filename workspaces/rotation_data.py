@@ -1,0 +1,235 @@
+"""Gives environments a new data key and re-encrypts what lies under the old one (SPEC §8)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from pipedai import crypto
+from pipedai.events import SYSTEM, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from workspaces import keys
+from workspaces.keys import WrappedKey
+from workspaces.sealed_fields import SealedField, sealed_fields
+
+# So many rows are locked at once, for as long as it takes to encrypt them: some milliseconds.
+_BATCH = 100
+_FIRST = UUID(int=0)
+
+_BEGIN = """
+INSERT INTO data_key_rotation (id, environment_id) VALUES (%(id)s, %(environment_id)s) ON CONFLICT DO NOTHING
+"""
+_UNDER_WAY = """
+SELECT id, started_at FROM data_key_rotation WHERE environment_id IS NOT DISTINCT FROM %(environment_id)s
+"""
+_END = "DELETE FROM data_key_rotation WHERE id = %(id)s"
+
+_TO_DO = """
+FROM data_key
+WHERE (retired_at IS NOT NULL OR created_at < %(before)s)
+    AND (%(environment_id)s::uuid IS NULL OR environment_id = %(environment_id)s)
+"""
+_COUNT = f"SELECT count(DISTINCT environment_id) AS environments {_TO_DO}"
+_NEXT = f"""
+SELECT DISTINCT environment_id {_TO_DO} AND environment_id > %(after)s ORDER BY environment_id LIMIT {_BATCH}
+"""
+
+_HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR KEY SHARE"
+# Waits for whoever is about to write a value under it; whoever comes later sees the new one.
+_IN_USE = """
+SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key
+WHERE environment_id = %(environment_id)s AND retired_at IS NULL AND created_at < %(before)s
+FOR NO KEY UPDATE
+"""
+_RETIRE = "UPDATE data_key SET retired_at = statement_timestamp() WHERE id = %(id)s"
+_RETIRED = """
+SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key
+WHERE environment_id = %(environment_id)s AND retired_at IS NOT NULL ORDER BY id
+"""
+
+_LIES_UNDER = (
+    '"{table}" v WHERE v.environment_id = %(environment_id)s AND v.{key_column} = %(key_id)s'
+)
+_ROWS = f"SELECT v.id FROM {_LIES_UNDER} AND v.id > %(after)s ORDER BY v.id LIMIT {_BATCH}"
+_VALUES = f"""
+SELECT v.id, v.{{column}} AS box FROM {_LIES_UNDER} AND v.id = ANY(%(ids)s) ORDER BY v.id FOR NO KEY UPDATE
+"""
+_REENCRYPT = """
+UPDATE "{table}" v SET {column} = n.box, {key_column} = %(new_key_id)s
+FROM unnest(%(ids)s::uuid[], %(old)s::bytea[], %(boxes)s::bytea[]) AS n (id, old, box)
+WHERE v.environment_id = %(environment_id)s AND v.id = n.id AND v.{key_column} = %(key_id)s AND v.{column} = n.old
+"""
+_IS_USED = f"SELECT FROM {_LIES_UNDER} LIMIT 1"
+_DROP = """
+DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND retired_at IS NOT NULL
+"""
+
+
+@dataclass
+class Reencrypted:
+    """How far it is: `environments` of `total`; `resumed` is when it was begun if that was by an earlier call."""
+
+    total: int = 0
+    resumed: datetime | None = None
+    environments: int = 0
+    new_keys: int = 0
+    values: int = 0
+    dropped: int = 0
+
+
+def plan_data_rotation(environment_id: UUID | None) -> Reencrypted:
+    """What `rotate_data_keys` would do: `total` environments, and when it was begun if it was."""
+    under_way = fetch_one(_UNDER_WAY, {"environment_id": environment_id})
+    before = under_way["started_at"] if under_way else None
+    return Reencrypted(total=_count(environment_id, before), resumed=before)
+
+
+def rotate_data_keys(
+    *,
+    environment_id: UUID | None = None,
+    replace_lost: bool = False,
+    on_progress: Callable[[Reencrypted], None] = lambda _: None,
+) -> Reencrypted:
+    """Replaces the data key of one environment or of all, and re-encrypts what lies under older ones.
+
+    An environment is given its new key in one transaction, with its audit row; its values follow in
+    small batches; the old key is dropped when nothing lies under it. Killed at any point it is gone
+    on with by the next call, which begins nothing anew. Any number may run at once, beside writers
+    and readers. What does not open stays, with its key: see `workspaces.key_check`. A key in use
+    that does not open is replaced only if `replace_lost`: nothing can be sealed under it, but a
+    wrong `MASTER_KEYS` must not leave others keys that they can't open.
+    """
+    rotation = _begin(environment_id)
+    before = rotation["started_at"]
+    done = Reencrypted(
+        total=_count(environment_id, before), resumed=before if rotation["resumed"] else None
+    )
+    on_progress(done)
+    for each in _environments(environment_id, before):
+        done.new_keys += _replace_key(each, before, replace_lost=replace_lost)
+        for old in _retired_keys(each):
+            _empty(each, old, done, on_progress)
+            done.dropped += _drop(each, old.id)
+        done.environments += 1
+        on_progress(done)
+    execute(_END, {"id": rotation["id"]})
+    return done
+
+
+def _begin(environment_id: UUID | None) -> Row:
+    """The rotation that is under way, or a new one."""
+    params = {"environment_id": environment_id}
+    while True:
+        begun = execute(_BEGIN, {**params, "id": new_id()})
+        rotation = fetch_one(_UNDER_WAY, params)
+        if rotation is not None:  # else another process has just ended it
+            return {**rotation, "resumed": not begun}
+
+
+def _count(environment_id: UUID | None, before: datetime | None) -> int:
+    params = {"environment_id": environment_id, "before": before or "infinity"}
+    row = fetch_one(_COUNT, params)
+    assert row is not None
+    return int(row["environments"])
+
+
+def _environments(environment_id: UUID | None, before: datetime) -> Iterator[UUID]:
+    params = {"environment_id": environment_id, "before": before}
+    after = _FIRST
+    while rows := fetch_all(_NEXT, {**params, "after": after}):
+        for row in rows:
+            yield row["environment_id"]
+        after = rows[-1]["environment_id"]
+
+
+def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) -> bool:
+    """Retires the key in use, if it is from before, for a new one. Whether it did."""
+    params = {"environment_id": environment_id, "before": before}
+    with transaction.atomic():
+        fetch_one(_HOLD_ENVIRONMENT, params)
+        row = fetch_one(_IN_USE, params)
+        if row is None or not (replace_lost or _opens(environment_id, row)):
+            return False
+        execute(_RETIRE, {"id": row["key_id"]})
+        new = keys.create_data_key(environment_id, not_before=before)
+        metadata = {"dataKeyId": [str(row["key_id"]), str(new.id)]}
+        emit(Event("data-key.rotated", SYSTEM, environment_id, "data-key", new.id, metadata))
+    return True
+
+
+def _opens(environment_id: UUID, row: Row) -> bool:
+    try:
+        keys.unwrap(environment_id, WrappedKey.of(row))
+    except crypto.CannotOpen:
+        return False
+    return True
+
+
+def _retired_keys(environment_id: UUID) -> list[WrappedKey]:
+    return [WrappedKey.of(row) for row in fetch_all(_RETIRED, {"environment_id": environment_id})]
+
+
+def _empty(
+    environment_id: UUID,
+    old: WrappedKey,
+    done: Reencrypted,
+    on_progress: Callable[[Reencrypted], None],
+) -> None:
+    """Moves what lies under a retired key, and opens, to the one in use."""
+    params = {"environment_id": environment_id, "key_id": old.id}
+    try:
+        opened = keys.unwrap(environment_id, old)
+        for sealed_field in sealed_fields():
+            after = _FIRST
+            while rows := fetch_all(sealed_field.into(_ROWS), {**params, "after": after}):
+                ids = [row["id"] for row in rows]
+                done.values += _move(sealed_field, environment_id, opened, {**params, "ids": ids})
+                after = ids[-1]
+                on_progress(done)
+    except crypto.CannotOpen:  # one of the two keys; values that don't open are passed over
+        return
+
+
+def _move(
+    sealed_field: SealedField, environment_id: UUID, opened: crypto.DataKey, params: Row
+) -> int:
+    """Re-encrypts one batch of rows, in one transaction; how many."""
+    with transaction.atomic():
+        rows = fetch_all(sealed_field.into(_VALUES), params)
+        # After the rows' locks, as for whoever seals a single value.
+        key = keys.hold_key_in_use(environment_id)
+        fresh = keys.unwrap(environment_id, key)
+        moved: list[tuple[Row, bytes]] = []
+        for row in rows:
+            place = keys.place(sealed_field, environment_id, row["id"])
+            try:
+                plaintext = crypto.unseal(opened, place, bytes(row["box"]))
+            except crypto.CannotOpen:
+                continue
+            moved.append((row, crypto.seal(fresh, place, plaintext)))
+        return execute(
+            sealed_field.into(_REENCRYPT),
+            {
+                **params,
+                "new_key_id": key.id,
+                "ids": [row["id"] for row, _ in moved],
+                "old": [row["box"] for row, _ in moved],
+                "boxes": [box for _, box in moved],
+            },
+        )
+
+
+def _drop(environment_id: UUID, key_id: UUID) -> bool:
+    """Deletes a retired key unless something lies under it; whether it did."""
+    params = {"environment_id": environment_id, "key_id": key_id}
+    for sealed_field in sealed_fields():
+        if fetch_one(sealed_field.into(_IS_USED), params) is not None:
+            return False
+    try:
+        with transaction.atomic():
+            return bool(execute(_DROP, params))
+    except IntegrityError:  # its foreign keys have the last word
+        return False

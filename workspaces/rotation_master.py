@@ -1,0 +1,108 @@
+"""Wraps every data key anew, under the newest master key (SPEC §8)."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai import crypto
+from pipedai.events import SYSTEM, Event, emit
+from pipedai.sql import Row, execute, fetch_all
+from workspaces import keys
+from workspaces.keys import WrappedKey
+
+_BATCH = 100
+
+_OLDER = """
+SELECT master_key_id, count(*) AS data_keys, count(DISTINCT environment_id) AS environments
+FROM data_key WHERE master_key_id <> %(newest)s GROUP BY master_key_id ORDER BY master_key_id
+"""
+
+_ENVIRONMENTS = """
+SELECT DISTINCT environment_id FROM data_key
+WHERE master_key_id <> %(newest)s AND environment_id > %(after)s
+ORDER BY environment_id LIMIT %(limit)s
+"""
+
+# An environment's keys together, so that it has one audit row. Locked against who seals under one at
+# this moment, not against who reads.
+_KEYS = """
+SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM data_key
+WHERE master_key_id <> %(newest)s AND environment_id = ANY(%(environment_ids)s)
+ORDER BY environment_id, id FOR NO KEY UPDATE
+"""
+
+_REWRAP = """
+UPDATE data_key k SET wrapped = n.wrapped, master_key_id = %(newest)s
+FROM unnest(%(ids)s::uuid[], %(old)s::bytea[], %(wrapped)s::bytea[]) AS n (id, old, wrapped)
+WHERE k.id = n.id AND k.wrapped = n.old
+"""
+
+
+@dataclass
+class Rewrapped:
+    """How far it is."""
+
+    environments: int = 0
+    data_keys: int = 0
+
+
+def older_masters() -> list[Row]:
+    """What is there to do: `master_key_id`, `data_keys`, `environments` for each master key but the newest."""
+    return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
+
+
+def rotate_master_key(*, on_progress: Callable[[Rewrapped], None] = lambda _: None) -> Rewrapped:
+    """Wraps the data keys that lie under an older master key under the newest; the values stay as they are.
+
+    A batch of environments in each transaction, with an audit row for each: killed, it has done
+    those before and none half. Any number may run at once. A key that doesn't open stays as it is.
+    """
+    done, after = Rewrapped(), UUID(int=0)
+    newest = keys.masters()[0]
+    params = {"newest": newest.id, "limit": _BATCH}
+    while rows := fetch_all(_ENVIRONMENTS, {**params, "after": after}):
+        environment_ids = [row["environment_id"] for row in rows]
+        with transaction.atomic():
+            _rewrap(fetch_all(_KEYS, {**params, "environment_ids": environment_ids}), newest, done)
+        after = environment_ids[-1]
+        on_progress(done)
+    return done
+
+
+def _rewrap(rows: list[Row], newest: crypto.MasterKey, done: Rewrapped) -> None:
+    """Rewraps these keys, which are locked, and tells of it."""
+    changed: list[tuple[Row, bytes]] = []
+    for row in rows:
+        environment_id = row["environment_id"]
+        try:
+            opened = keys.unwrap(environment_id, WrappedKey.of(row))
+        except crypto.CannotOpen:
+            continue
+        changed.append((row, crypto.wrap(opened, newest, str(environment_id))))
+    if not changed:
+        return
+    execute(
+        _REWRAP,
+        {
+            "newest": newest.id,
+            "ids": [row["key_id"] for row, _ in changed],
+            "old": [row["key_wrapped"] for row, _ in changed],
+            "wrapped": [wrapped for _, wrapped in changed],
+        },
+    )
+    old: dict[UUID, Counter[str]] = {}
+    for row, _ in changed:
+        old.setdefault(row["environment_id"], Counter())[row["master_key_id"]] += 1
+    emit(*(_event(environment_id, count, newest.id) for environment_id, count in old.items()))
+    done.environments += len(old)
+    done.data_keys += len(changed)
+
+
+def _event(environment_id: UUID, old: Counter[str], newest: str) -> Event:
+    metadata = {"wrappedUnder": [", ".join(sorted(old)), newest], "dataKeys": old.total()}
+    return Event(
+        "master-key.rotated", SYSTEM, environment_id, "environment", environment_id, metadata
+    )

@@ -1,0 +1,54 @@
+"""Every sealed column is registered, so that rotation and checks pass none over (SPEC §8)."""
+
+from django.apps import apps
+from django.db import models
+
+from pipedai.sql import fetch_all
+from workspaces.models import DataKey
+from workspaces.sealed_fields import sealed_fields
+
+# Binary columns that hold no ciphertext of a tenant's: digests, and the wrapped keys themselves.
+NOT_SEALED = {
+    "api_key.token_digest",
+    "data_key.wrapped",
+    "idempotency_key.body_digest",
+    "session.address_digest",
+    "worker.token_digest",
+}
+
+_REFERENCES = """
+SELECT c.conrelid::regclass::text AS "table", a.attname AS "column"
+FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey)
+WHERE c.contype = 'f' AND c.confrelid = 'data_key'::regclass AND a.attname <> 'environment_id'
+"""
+
+
+def _columns(kind):
+    """Every column of this kind of field, with its field."""
+    for model in apps.get_models(include_auto_created=True):
+        for field in model._meta.local_fields:
+            if isinstance(field, kind):
+                yield f"{model._meta.db_table}.{field.column}", field
+
+
+def test_every_binary_column_is_registered_or_known_to_hold_no_ciphertext():
+    binary = {column for column, _ in _columns(models.BinaryField)}
+    registered = {str(field) for field in sealed_fields()}
+    assert registered == {"trigger.mcp_headers", "trigger.webhook_secret"}
+    assert binary - NOT_SEALED == registered
+
+
+def test_every_reference_to_a_data_key_is_one_registered_fields():
+    registered = sorted(f"{field.table}.{field.key_column}" for field in sealed_fields())
+    references = [
+        column
+        for column, field in _columns(models.ForeignKey)
+        if field.remote_field.model is DataKey
+    ]
+    assert sorted(references) == registered
+
+
+def test_the_database_knows_each_as_a_foreign_key(db):
+    """So that it refuses to drop a key that a value lies under, whatever the code believes."""
+    found = {f"{row['table']}.{row['column']}" for row in fetch_all(_REFERENCES, {})}
+    assert found == {f"{field.table}.{field.key_column}" for field in sealed_fields()}
