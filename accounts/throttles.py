@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from django.conf import settings
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 from rest_framework.request import Request
@@ -16,7 +17,14 @@ FAILED_LOGIN_ROWS = Rate("failed-login-rows", limit=1, seconds=60)
 
 def address_digest(request: Request) -> bytes:
     """What is kept of the address that a session was opened from."""
-    return salted_hmac("pipedai.session-address", by_address(request), algorithm="sha256").digest()
+    return _digest_under(settings.SECRET_KEY, request)
+
+
+def _digest_under(secret: str, request: Request) -> bytes:
+    address = by_address(request)
+    return salted_hmac(
+        "pipedai.session-address", address, secret=secret, algorithm="sha256"
+    ).digest()
 
 
 def _account(request: Request) -> str | None:
@@ -36,9 +44,11 @@ def _account_from_an_unknown_address(request: Request) -> str | None:
     account = _account(request)
     if account is None:
         return None
+    # A rotated SECRET_KEY must not make strangers of all.
+    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     known = Session.objects.filter(
         user__email=account,
-        address_digest=address_digest(request),
+        address_digest__in=[_digest_under(key, request) for key in keys],
         created_at__gt=Now() - _KNOWN_FOR,
     ).exists()
     return None if known else account

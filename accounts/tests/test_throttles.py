@@ -140,6 +140,12 @@ class TestAnAddressThatLoggedInLately:
         hammered()
         assert log_in(password=PASSWORD, address=HERE).status_code == 200
 
+    def test_stays_known_when_the_secret_key_is_rotated(self, hammered, settings):
+        settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+        settings.SECRET_KEY = "the next secret key, as long as any that an operator would choose"
+        hammered()
+        assert log_in(password=PASSWORD, address=HERE).status_code == 200
+
     @pytest.mark.parametrize(("days", "status"), [(29, 200), (31, 429)])
     def test_for_thirty_days(self, hammered, days, status):
         Session.objects.update(
