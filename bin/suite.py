@@ -70,6 +70,7 @@ class Suite:
         # The worker's package is not at the top.
         self._check("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
         self._check("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
+        self._check("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
         deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]
         self._check("Production settings", deploy, production_settings())
         processes = min(8, max(2, os.cpu_count() or 2))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -42,17 +43,34 @@ class Server:
         self.process.wait()
 
 
-@contextlib.contextmanager
-def serve(database: str, *, log: Path, **environment: str) -> Iterator[Server]:
+def serve(
+    database: str, *, log: Path, **environment: str
+) -> contextlib.AbstractContextManager[Server]:
     """The API on a free port, serving the database of this name; stopped with SIGTERM afterwards."""
+    command = [sys.executable, "-m", "pipedai.server"]
+    return _serving(BASE_DIR, command, database, log, environment)
+
+
+def serve_checkout(
+    checkout: Path, database: str, *, log: Path
+) -> contextlib.AbstractContextManager[Server]:
+    """The same with other code, as its own Procfile starts it."""
+    (web,) = re.findall(r"^web: (.+)$", (checkout / "Procfile").read_text(), re.MULTILINE)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {"PIPEDAI_ENV": "development", "WEB_CONCURRENCY": "1", "PATH": path}
+    return _serving(checkout, ["sh", "-c", web], database, log, environment)
+
+
+@contextlib.contextmanager
+def _serving(
+    checkout: Path, command: list[str], database: str, log: Path, environment: dict[str, str]
+) -> Iterator[Server]:
     port = free_port()
     database_url = url_of(database)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "pipedai.server",
-            ],
-            cwd=BASE_DIR,
+        process = subprocess.Popen(  # noqa: S603 - our own commands
+            command,
+            cwd=checkout,
             env={
                 **os.environ,
                 "DATABASE_URL": database_url,
@@ -65,7 +83,7 @@ def serve(database: str, *, log: Path, **environment: str) -> Iterator[Server]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )  # fmt: skip
+        )
     server = Server(f"http://127.0.0.1:{port}", database_url, process, log)
     try:
         _wait_until_it_answers(server)

@@ -1,0 +1,140 @@
+"""Refuses migrations that lock tables in use, or break the release before, which still serves.
+
+python -m bin.migration_check
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import django
+from django.apps import apps
+from django.db import connection, migrations
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.state import ProjectState
+
+_ROOT = Path(__file__).resolve().parent.parent
+_SQUAWK = str(Path(sys.executable).with_name("squawk"))
+# The oldest that the service runs on.
+_POSTGRES = "15.0"
+# squawk's rules that don't fit here; all others hold.
+_IGNORED = frozenset(
+    {
+        "require-lock-timeout",  # `manage.py release` sets one
+        "require-statement-timeout",  # building an index on a big table may take its time
+        # Matters of taste, which the models decide.
+        "prefer-bigint-over-int",
+        "prefer-bigint-over-smallint",
+        "prefer-identity",
+        "prefer-robust-stmts",
+        "prefer-text-field",
+    }
+)
+_MOVES_ROWS = re.compile(r"^\s*(?:UPDATE|DELETE|INSERT)\b", re.IGNORECASE | re.MULTILINE)
+
+
+class Finding(NamedTuple):
+    """What is wrong with a migration, by a rule's name."""
+
+    migration: str
+    rule: str
+    sentence: str
+
+
+def main() -> int:
+    """The exit code: 1 if a migration that was made after the first release is unsafe."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
+    django.setup()
+    config = tomllib.loads((_ROOT / "pyproject.toml").read_text())
+    found = list(findings(config["tool"]["migration-check"]["exempt-up-to"]))
+    for finding in found:
+        print(f"{finding.migration}: {finding.rule}: {finding.sentence}")
+    if found:
+        print('CONTRIBUTING.md, "A migration", says how to do it safely.')
+    return bool(found)
+
+
+def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
+    """What is unsafe in the migrations of our apps that come after the named ones.
+
+    A rule that a migration names in `safe_because`, with a reason, is let pass.
+    """
+    loader = MigrationLoader(connection, replace_migrations=False)
+    for (app, name), migration in sorted(loader.disk_migrations.items()):
+        if not _is_ours(app) or name <= exempt_up_to.get(app, ""):
+            continue
+        reasons: dict[str, str] = getattr(migration, "safe_because", {})
+        rules = set()
+        state = loader.project_state((app, name), at_end=False)
+        for rule, sentence in unsafe(migration, state):
+            rules.add(rule)
+            if not reasons.get(rule):
+                yield Finding(f"{app}.{name}", rule, sentence)
+        for rule in sorted(reasons.keys() - rules):
+            yield Finding(f"{app}.{name}", rule, "It is in safe_because, and breaks no such rule.")
+
+
+def _is_ours(app: str) -> bool:
+    return Path(apps.get_app_config(app).path).parent == _ROOT
+
+
+def unsafe(migration: Any, state: ProjectState) -> Iterator[tuple[str, str]]:
+    """The rules that a migration from this state breaks, and why each is one."""
+    yield from _unsafe_operations(migration.operations)
+    with connection.schema_editor(collect_sql=True, atomic=migration.atomic) as editor:
+        migration.apply(state, editor, collect_sql=True)
+        statements = "\n".join(editor.collected_sql)
+    if _MOVES_ROWS.search(statements):
+        yield (
+            "data-migration",
+            "Moving rows holds locks for as long as it takes: do it in batches, from a command.",
+        )
+    if migration.atomic:
+        statements = f"BEGIN;\n{statements}\nCOMMIT;"
+    yield from _squawk(statements)
+
+
+def _unsafe_operations(operations: list[Any]) -> Iterator[tuple[str, str]]:
+    """What the SQL does not tell."""
+    created = {op.name.lower() for op in operations if isinstance(op, migrations.CreateModel)}
+    for operation in operations:
+        if isinstance(operation, migrations.AddField):
+            field = operation.field
+            required = not field.null and not field.many_to_many and not field.has_db_default()
+            if required and operation.model_name.lower() not in created:
+                sentence = (
+                    f"The release before inserts rows without {operation.name}, and Django drops its"
+                    " default after adding it: make it nullable, or give it a db_default."
+                )
+                yield "default-of-new-code-alone", sentence
+        elif isinstance(operation, migrations.RunPython):
+            yield (
+                "data-migration",
+                "Nobody can see what Python does to tables in use: move rows from a command.",
+            )
+
+
+def _squawk(statements: str) -> Iterator[tuple[str, str]]:
+    done = subprocess.run(
+        [_SQUAWK, "--pg-version", _POSTGRES, "--reporter", "json", "--stdin-filepath", "x.sql"],
+        input=statements,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"squawk failed: {done.stderr.strip()}")
+    for found in json.loads(done.stdout or "[]"):
+        if found["rule_name"] not in _IGNORED:
+            sentence = " ".join(filter(None, (found["message"], found["help"])))
+            yield found["rule_name"], sentence
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The migration check refuses what locks tables or breaks the release before, and lets safe ones pass."""
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+from django.contrib.postgres.operations import AddConstraintNotValid, AddIndexConcurrently
+from django.db import connection, models
+from django.db.migrations import (
+    AddConstraint,
+    AddField,
+    AddIndex,
+    AlterField,
+    AlterModelTable,
+    CreateModel,
+    DeleteModel,
+    Migration,
+    RemoveField,
+    RenameField,
+    RunPython,
+    RunSQL,
+)
+from django.db.migrations.loader import MigrationLoader
+
+from bin import migration_check
+
+INDEX = models.Index(fields=["session_id"], name="planted")
+POSITIVE = models.CheckConstraint(condition=models.Q(attempt__gt=0), name="planted")
+UNIQUE = models.UniqueConstraint(fields=["session_id"], name="planted")
+
+EXEMPT = {"triggers": "0004_tick_tenant_keys"}
+
+UNSAFE = [
+    ("require-concurrent-index-creation", AddIndex("run", INDEX)),
+    ("ban-drop-column", RemoveField("run", "exit_code")),
+    ("renaming-column", RenameField("run", "exit_code", "code")),
+    ("renaming-table", AlterModelTable("run", "attempt")),
+    ("ban-drop-table", DeleteModel("schedulerheartbeat")),
+    ("changing-column-type", AlterField("run", "exit_code", models.BigIntegerField(null=True))),
+    ("adding-not-nullable-field", AlterField("run", "exit_code", models.IntegerField(default=0))),
+    ("adding-required-field", AddField("run", "planted", models.IntegerField())),
+    ("default-of-new-code-alone", AddField("run", "planted", models.IntegerField(default=0))),
+    ("constraint-missing-not-valid", AddConstraint("run", POSITIVE)),
+    ("disallowed-unique-constraint", AddConstraint("run", UNIQUE)),
+    ("data-migration", RunPython(RunPython.noop)),
+    ("data-migration", RunSQL("UPDATE run SET exit_code = 0")),
+    (
+        "ban-concurrent-index-creation-in-transaction",
+        RunSQL("CREATE INDEX CONCURRENTLY planted ON run (session_id)"),
+    ),
+]
+SAFE = [
+    AddField("run", "planted", models.IntegerField(null=True)),
+    AddField("run", "planted", models.IntegerField(db_default=0)),
+    AddIndexConcurrently("run", INDEX),
+    AddConstraintNotValid("run", POSITIVE),
+    CreateModel(
+        "Planted",
+        [
+            ("id", models.UUIDField(primary_key=True)),
+            ("run", models.ForeignKey("triggers.Run", models.PROTECT)),
+            ("number", models.IntegerField(default=0)),
+        ],
+        options={"indexes": [models.Index(fields=["number"], name="planted")]},
+    ),
+]
+
+
+def rules(operation: Any, *, atomic: bool = True) -> set[str]:
+    """The rules that a migration of one operation breaks, made on top of ours."""
+    planted = type("Planted", (Migration,), {"operations": [operation], "atomic": atomic})
+    migration = planted("9999_planted", "triggers")
+    state = MigrationLoader(connection, replace_migrations=False).project_state()
+    return {rule for rule, _ in migration_check.unsafe(migration, state)}
+
+
+@pytest.mark.parametrize(("rule", "operation"), UNSAFE, ids=lambda value: str(value)[:40])
+def test_an_unsafe_operation_is_found(rule, operation, db):
+    assert rule in rules(operation)
+
+
+@pytest.mark.parametrize("operation", SAFE, ids=lambda operation: type(operation).__name__)
+def test_a_safe_operation_passes(operation, transactional_db):
+    assert rules(operation, atomic=not isinstance(operation, AddIndexConcurrently)) == set()
+
+
+def test_what_comes_after_the_exempt_ones_is_checked_and_no_more(db):
+    found = {(finding.migration, finding.rule) for finding in migration_check.findings(EXEMPT)}
+    assert ("triggers.0005_run_waiting", "require-concurrent-index-creation") in found
+    assert not [
+        migration for migration, _ in found if "triggers.0001" <= migration < "triggers.0005"
+    ]
+
+
+def test_a_reason_lets_a_rule_pass_and_must_be_needed(db, monkeypatch):
+    migration = import_module("triggers.migrations.0005_run_waiting").Migration
+    reasons = {"require-concurrent-index-creation": "There are no rows yet.", "renaming-table": "?"}
+    monkeypatch.setattr(migration, "safe_because", reasons, raising=False)
+    found = [
+        finding.rule
+        for finding in migration_check.findings(EXEMPT)
+        if finding.migration == "triggers.0005_run_waiting"
+    ]
+    assert found == ["renaming-table"]
+
+
+def test_ours_are_safe(db, capsys):
+    assert migration_check.main() == 0, capsys.readouterr().out

@@ -1,0 +1,55 @@
+"""The code from before the newest migration does its main job on the schema of today: both run during a deploy."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipedai.env import BASE_DIR
+from testing.main_job import MainJob
+from testing.serving import serve_checkout
+
+pytestmark = pytest.mark.slow
+
+MIGRATIONS = ":(glob)*/migrations/0*.py"
+
+
+def git(*arguments: str) -> str:
+    """What git says; nothing where it can't."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=BASE_DIR, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def commit_before_the_newest_migration() -> str:
+    """The last one that does not know it; the present one if it is not committed yet."""
+    if git("status", "--porcelain", "--", MIGRATIONS):
+        return git("rev-parse", "HEAD")
+    newest = git("log", "-1", "--format=%H", "--", MIGRATIONS)
+    return newest and git("rev-parse", "--verify", "--quiet", f"{newest}^")
+
+
+@pytest.fixture
+def old_code(tmp_path: Path) -> Path:
+    """A checkout of that commit."""
+    if shutil.which("git") is None or not (commit := commit_before_the_newest_migration()):
+        pytest.skip("There is no git history here that reaches beyond the newest migration.")
+    checkout = tmp_path / "old"
+    checkout.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", "--format=tar", commit], cwd=BASE_DIR, stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run(["tar", "-x", "-C", str(checkout)], input=archive.stdout, check=True)
+    return checkout
+
+
+def test_the_main_job_works(own_database: str, old_code: Path, tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    with serve_checkout(old_code, own_database, log=log) as server:
+        job = MainJob(server.api, webhookUrl="https://hooks.example.com/done")
+        job.execute()
+        job.post(f"/runs/{job.queue()}/cancel", {})
+        assert {"run.created", "run.claimed", "run.completed", "run.canceled"} <= set(job.actions())
+        assert job.get(f"{job.environment}/runs")["items"][0]["status"] == "canceled"
