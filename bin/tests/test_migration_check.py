@@ -36,7 +36,7 @@ UNSAFE = [
     ("renaming-column", RenameField("run", "exit_code", "code")),
     ("renaming-table", AlterModelTable("run", "attempt")),
     ("ban-drop-table", DeleteModel("schedulerheartbeat")),
-    ("changing-column-type", AlterField("run", "exit_code", models.BigIntegerField(null=True))),
+    ("changing-column-type", AlterField("run", "num_turns", models.CharField(null=True))),
     ("adding-not-nullable-field", AlterField("run", "exit_code", models.IntegerField(default=0))),
     ("adding-required-field", AddField("run", "planted", models.IntegerField())),
     ("default-of-new-code-alone", AddField("run", "planted", models.IntegerField(default=0))),
@@ -75,16 +75,16 @@ def rules(operation: Any, *, atomic: bool = True) -> set[str]:
 
 
 @pytest.mark.parametrize(("rule", "operation"), UNSAFE, ids=lambda value: str(value)[:40])
-def test_an_unsafe_operation_is_found(rule, operation, db):
+def test_an_unsafe_operation_is_found(rule, operation, own_database):
     assert rule in rules(operation)
 
 
 @pytest.mark.parametrize("operation", SAFE, ids=lambda operation: type(operation).__name__)
-def test_a_safe_operation_passes(operation, transactional_db):
+def test_a_safe_operation_passes(operation, own_database):
     assert rules(operation, atomic=not isinstance(operation, AddIndexConcurrently)) == set()
 
 
-def test_what_comes_after_the_exempt_ones_is_checked_and_no_more(db):
+def test_what_comes_after_the_exempt_ones_is_checked_and_no_more(own_database):
     found = {(finding.migration, finding.rule) for finding in migration_check.findings(EXEMPT)}
     assert ("triggers.0005_run_waiting", "require-concurrent-index-creation") in found
     assert not [
@@ -92,7 +92,7 @@ def test_what_comes_after_the_exempt_ones_is_checked_and_no_more(db):
     ]
 
 
-def test_a_reason_lets_a_rule_pass_and_must_be_needed(db, monkeypatch):
+def test_a_reason_lets_a_rule_pass_and_must_be_needed(own_database, monkeypatch):
     migration = import_module("triggers.migrations.0005_run_waiting").Migration
     reasons = {"require-concurrent-index-creation": "There are no rows yet.", "renaming-table": "?"}
     monkeypatch.setattr(migration, "safe_because", reasons, raising=False)
@@ -104,5 +104,5 @@ def test_a_reason_lets_a_rule_pass_and_must_be_needed(db, monkeypatch):
     assert found == ["renaming-table"]
 
 
-def test_ours_are_safe(db, capsys):
+def test_ours_are_safe(own_database, capsys):
     assert migration_check.main() == 0, capsys.readouterr().out
