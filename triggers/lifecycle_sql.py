@@ -25,17 +25,19 @@ RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message, N
     (SELECT prompt FROM trigger_revision v WHERE v.id = r.revision_id) AS prompt
 """
 
-# Places are counted besides looked for: after `maxConcurrency` was lowered, a free one may lie below those still held.
+# The worker's places are read once, in order: the first free one is the first whose number is not its rank. As long as
+# fewer are held than the capacity, it lies within it, also after `maxConcurrency` was lowered.
 CLAIM = f"""
 UPDATE run r
-SET status = 'claimed', slot = free.slot, claim_id = %(claim_id)s, claimed_at = {NOW},
+SET status = 'claimed', slot = places.free, claim_id = %(claim_id)s, claimed_at = {NOW},
     lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t, (
-    SELECT min(s) AS slot FROM generate_series(1, %(capacity)s) s
-    WHERE NOT EXISTS (SELECT 1 FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot = s)
-        AND %(capacity)s > (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)) free
+    SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free
+    FROM (
+        SELECT slot, row_number() OVER (ORDER BY slot) AS rank
+        FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) held) places
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
-    AND free.slot IS NOT NULL AND t.id = r.trigger_id
+    AND places.held < %(capacity)s AND t.id = r.trigger_id
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
@@ -181,11 +183,4 @@ UPDATE run r SET worker_id = %(to_worker)s FROM moved WHERE r.id = moved.id
 COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
     + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished
-"""
-
-COUNT_WAITING = """
-SELECT count(*) AS waiting FROM (
-    SELECT 1 FROM run
-    WHERE environment_id = (SELECT environment_id FROM trigger WHERE id = %(trigger_id)s) AND status = 'queued'
-    LIMIT %(limit)s) w
 """
