@@ -71,18 +71,6 @@ def queue_run(
     return {**run, "payload": payload}
 
 
-def check_queue_room(trigger_id: UUID) -> None:
-    """Raises Conflict if the trigger's environment has as many queued runs as it may.
-
-    Requests that run at the same moment may pass it together: the ceiling keeps a queue from
-    growing without end, it is no invariant. Schedules and retries are not held back by it.
-    """
-    limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
-    row = fetch_one(sql.COUNT_WAITING, {"trigger_id": trigger_id, "limit": limit})
-    if row is not None and row["waiting"] >= limit:
-        raise Conflict(f"The environment has {limit} queued runs, as many as it may.")
-
-
 def claim_run(
     *,
     worker_id: UUID,

@@ -62,12 +62,19 @@ def count(action):
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-@pytest.mark.parametrize("ways", ["removed twice", "demoted twice", "removed and demoted"])
+@pytest.mark.parametrize(
+    "ways", ["removed twice", "demoted twice", "removed and demoted", "each by the other"]
+)
 def test_of_two_owners_who_go_at_once_one_stays(cast, owner, ways, round_):
     Membership.objects.filter(user=cast.admin).update(role="owner")
 
     def leave(user):
         return partial(remove_member, access=owner, user_id=user.id, is_self=True, actor=TEST_ACTOR)
+
+    def remove(user):
+        return partial(
+            remove_member, access=owner, user_id=user.id, is_self=False, actor=TEST_ACTOR
+        )
 
     def step_down(user):
         return partial(
@@ -78,6 +85,7 @@ def test_of_two_owners_who_go_at_once_one_stays(cast, owner, ways, round_):
         "removed twice": (leave, leave),
         "demoted twice": (step_down, step_down),
         "removed and demoted": (leave, step_down),
+        "each by the other": (remove, remove),
     }[ways]
     answers = at_once(first(cast.owner), second(cast.admin))
     assert statuses(answers) == [200, 409]

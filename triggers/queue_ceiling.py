@@ -1,0 +1,37 @@
+"""Keeps an environment's queue below its ceiling (SPEC §4), also when requests race for the last place."""
+
+from uuid import UUID
+
+from django.conf import settings
+
+from pipedai.api.errors import Conflict
+from pipedai.sql import fetch_one
+from workspaces.locks import lock_environment
+
+# More than the transactions that can be under way at once: PostgreSQL's connections are fewer.
+_UNDER_WAY = 500
+
+_COUNT = """
+SELECT t.environment_id, waiting.number AS waiting
+FROM trigger t, LATERAL (
+    SELECT count(*) AS number FROM (
+        SELECT FROM run r WHERE r.environment_id = t.environment_id AND r.status = 'queued' LIMIT %(limit)s) r) waiting
+WHERE t.id = %(trigger_id)s
+"""
+
+
+def check_queue_room(trigger_id: UUID) -> None:
+    """Raises Conflict if the trigger's environment has as many queued runs as it may.
+
+    Call it in the transaction that queues one. Below half of the ceiling nobody waits for anybody:
+    whoever counts at the same moment can't fill the other half. Above it they take turns, by the
+    lock on the environment's row, and count again. Schedules and retries are not held back.
+    """
+    limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
+    params = {"trigger_id": trigger_id, "limit": limit}
+    queue = fetch_one(_COUNT, params)
+    if queue is not None and queue["waiting"] >= limit // 2 - _UNDER_WAY:
+        lock_environment(queue["environment_id"])
+        queue = fetch_one(_COUNT, params)
+    if queue is not None and queue["waiting"] >= limit:
+        raise Conflict(f"The environment has {limit} queued runs, as many as it may.")
