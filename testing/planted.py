@@ -14,7 +14,6 @@ from django.contrib.auth.hashers import check_password, make_password
 from accounts import passwords
 from accounts.factories import PASSWORD
 from pipedai import crypto
-from workspaces import keys
 
 # A shorter one is a placeholder: it can't be told from ordinary words.
 _SHORTEST = 8
@@ -67,12 +66,12 @@ def plant(secret: str | bytes) -> None:
 def noting() -> Iterator[None]:
     """During the block, the functions through which secrets come plant them."""
     with pytest.MonkeyPatch.context() as patch:
-        seal, new_data_key = keys.seal, crypto.new_data_key
+        seal, new_data_key = crypto.seal, crypto.new_data_key
 
-        def noting_seal(*place: Any) -> keys.Sealed:
-            for secret in _parts(place[-1]):
+        def noting_seal(data_key: crypto.DataKey, place: crypto.Place, plaintext: bytes) -> bytes:
+            for secret in _parts(plaintext):
                 plant(secret)
-            return seal(*place)
+            return seal(data_key, place, plaintext)
 
         def noting_new_data_key(data_key_id: str) -> crypto.DataKey:
             made = new_data_key(data_key_id)
@@ -87,16 +86,19 @@ def noting() -> Iterator[None]:
             plant(password or "")
             return check_password(password, *rest)
 
-        patch.setattr(keys, "seal", noting_seal)
+        patch.setattr(crypto, "seal", noting_seal)
         patch.setattr(crypto, "new_data_key", noting_new_data_key)
         patch.setattr(passwords, "make_password", noting_make)
         patch.setattr(passwords, "check_password", noting_check)
         yield
 
 
-def _parts(plaintext: bytes) -> list[str]:
+def _parts(plaintext: bytes) -> list[str] | list[bytes]:
     """The secrets in what is sealed: of headers their values, and the credential of "Bearer <it>" too."""
-    text = plaintext.decode()
+    try:
+        text = plaintext.decode()
+    except UnicodeDecodeError:
+        return [plaintext]
     try:
         headers = json.loads(text)
     except ValueError:
