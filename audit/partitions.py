@@ -1,4 +1,7 @@
-"""Makes the audit log's partitions ahead of time."""
+"""Makes the partitions of the audit log: ahead of time, and for a made-up past."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
 
 from pipedai.sql import fetch_all
 
@@ -7,18 +10,30 @@ MONTHS_AHEAD = 3
 # A month whose rows have already gone to the default partition stays there: PostgreSQL refuses to
 # split it off. The advisory lock keeps two schedulers from making the same one.
 _ADD = """
-SELECT audit_add_partition(month)
-FROM (
-    SELECT (date_trunc('month', statement_timestamp() AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month
-    FROM generate_series(0, %(months)s) n) ahead
+SELECT audit_add_partition(month) FROM unnest(%(months)s::date[]) month
 WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
     AND NOT EXISTS (
         SELECT 1 FROM audit_entry_default
         WHERE created_at >= month AT TIME ZONE 'UTC' AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC')
 """
+_AHEAD = """
+SELECT (date_trunc('month', statement_timestamp() AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month
+FROM generate_series(0, %(months)s) n
+"""
 
 
 def add_partitions() -> int:
     """Makes the partitions of this and the coming months; how many there were to make."""
-    rows = fetch_all(_ADD, {"months": MONTHS_AHEAD})
+    return _add(row["month"] for row in fetch_all(_AHEAD, {"months": MONTHS_AHEAD}))
+
+
+def add_partitions_of(moments: Iterable[datetime]) -> None:
+    """Makes the partitions of a made-up past's months."""
+    months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
+    if months:
+        _add(months)
+
+
+def _add(months: Iterable[date]) -> int:
+    rows = fetch_all(_ADD, {"months": sorted(months)})
     return sum(row["audit_add_partition"] for row in rows)

@@ -6,6 +6,7 @@ their errors propagate: an action whose audit row can't be written does not happ
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -81,7 +82,10 @@ SYSTEM = Actor("system")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One action on one target. `metadata` must hold no token and no secret (SPEC §9)."""
+    """One action on one target. `metadata` must hold no token and no secret (SPEC §9).
+
+    `at` is when it was done, for a made-up past; whatever really happens leaves it to the database's clock.
+    """
 
     action: str
     actor: Actor
@@ -89,6 +93,7 @@ class Event:
     target_type: str
     target_id: UUID | None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    at: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:

@@ -110,12 +110,12 @@ def _of_run(run: Row) -> Delivery:
         run["trigger_id"],
         run["webhook_url"],
         run_id=run["id"],
-        body=_body(run),
+        body=body_of(run),
     )
 
 
-def _body(run: Row) -> str:
-    """Exactly the fields of SPEC §7."""
+def body_of(run: Row) -> str:
+    """What the webhook of an ended run says: exactly the fields of SPEC §7."""
     message = {
         "runId": run["id"],
         "triggerId": run["trigger_id"],

@@ -2,12 +2,14 @@
 
 import platform
 import secrets
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
@@ -15,13 +17,19 @@ from accounts.models import Session, User
 from accounts.passwords import hash_password, is_password_of
 from accounts.services import register_user
 from pipedai.api import tokens
+from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Event, emit
+from pipedai.management.examples import CommandWithExamples
+from pipedai.management.progress import Progress
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker import durable
 from pipedai_worker.config import ConfigError, WorkerConfig
 from triggers.models import Trigger
 from triggers.serializers import TriggerBody
 from triggers.services import create_trigger
+from workers.demo.cast import find_or_make_cast
+from workers.demo.ledger import Ledger
+from workers.demo.size import Size
 from workers.models import Worker
 from workers.registration import register_worker
 from workers.serializers import RegisterBody
@@ -42,23 +50,78 @@ TRIGGER = {
 }
 # Two at once would make two of everything; any number does that nobody else takes a lock by.
 _LOCK = 0x5EED
+_SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
 
-class Command(BaseCommand):
+class Command(CommandWithExamples):
     help = (
         "Make a demo user, workspace, environment, API key, worker and trigger. What is there"
         " already is kept. The user's password and the key are written to demo.json in"
         " PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
-        " read them. Refused in production."
+        " read them. Refused in production. With --scale, also a workspace of the demo user's with a made-up"
+        " year of runs: schedules, retries, costs, webhooks, audit log. Interrupted and called again with the same"
+        " figures, it goes on where it was; once it is complete, it makes nothing. To be rid of it, drop the"
+        " database: a ledger has no other way out."
     )
+    examples = """examples:
+  manage.py seed_demo                                        one of everything
+  manage.py seed_demo --scale                                two million runs in 50 environments, in minutes
+  manage.py seed_demo --scale --runs 20000 --environments 5  a smaller year
+  manage.py seed_demo --scale --seed 2                       another one, beside the first
+"""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--scale", action="store_true", help="make a large ledger as well")
+        for name, default, help_ in (
+            ("runs", _SCALE.runs, "how many runs"),
+            ("environments", _SCALE.environments, "in how many environments"),
+            ("seed", _SCALE.seed, "what the made-up figures are drawn from"),
+        ):
+            parser.add_argument(
+                f"--{name}",
+                type=int,
+                metavar="N",
+                help=f"with --scale: {help_}; {default} by default",
+            )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("There is no demo in production.")
+        size = _size(options)
         seed = Seed(settings.DATA_DIR)
         seed.sow()
         made = ", ".join(seed.made) or "nothing, since all was there"
         self.stdout.write(f"Made: {made}. Log in as {EMAIL}; the password is in {seed.file}.")
+        if size is not None:
+            self.scale(size)
+
+    def scale(self, size: Size) -> None:
+        """Makes the workspace and fills its ledger."""
+        try:
+            workspace = find_or_make_cast(size, User.objects.get(email=EMAIL).id)
+        except ApiError as error:
+            raise CommandError(error.message) from None
+        with Progress(sys.stderr, "runs", size.runs) as progress:
+            for runs in Ledger(size, workspace).fill():
+                progress.add(runs)
+        self.stdout.write(f'The workspace "{workspace.name}" is complete.')
+
+
+def _size(options: dict[str, Any]) -> Size | None:
+    """What --scale is to make; None without it. Raises CommandError."""
+    given = {name: options[name] for name in ("runs", "environments", "seed")}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not options["scale"]:
+        if chosen:
+            raise CommandError(f"--{next(iter(chosen))} goes with --scale.")
+        return None
+    size = replace(_SCALE, **chosen)
+    if not 1 <= size.runs <= 100_000_000:
+        raise CommandError("--runs must be between 1 and 100000000.")
+    if not 1 <= size.environments <= settings.MAX_ENVIRONMENTS_PER_USER - 1:
+        most = settings.MAX_ENVIRONMENTS_PER_USER - 1
+        raise CommandError(f"--environments must be between 1 and {most}.")
+    return size
 
 
 class Seed:

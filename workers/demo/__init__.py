@@ -1,0 +1,1 @@
+"""A large, realistic ledger for `seed_demo --scale`: made up from a seed, so that the same seed makes the same."""

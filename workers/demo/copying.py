@@ -1,0 +1,195 @@
+"""Writes a slice of made-up runs into the real tables by COPY, with all that real runs leave behind."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.db import connection
+from psycopg import sql
+
+from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.sql import Row
+from triggers.deliveries import body_of
+from triggers.states import EndedBy, Source, Status
+from workers.demo.story import RUN_COLUMNS, Ids, time_of
+
+_RECENT_SECONDS = 300
+_EVENTS_AT_ONCE = 5000
+
+_TEXT = ("run_id", "environment_id", "mcp_url", "payload", "error_message")
+_TICK = ("id", "environment_id", "trigger_id", "tick_at", "last_tick_at", "decision", "run_id", "missed_count",
+         "decided_at")  # fmt: skip
+_DELIVERY = ("id", "environment_id", "trigger_id", "run_id", "message_id", "url", "host", "body", "status",
+             "next_attempt_at", "attempt_count", "created_at", "delivered_at")  # fmt: skip
+_ATTEMPT = (
+    "delivery_id",
+    "n",
+    "environment_id",
+    "at",
+    "status_code",
+    "duration_ms",
+    "error",
+    "response_body",
+)
+
+
+def copy_slice(
+    runs: Sequence[Row],
+    skipped: Sequence[tuple[Any, int]],
+    *,
+    webhooks: Mapping[UUID, str | None],
+    mcp_urls: Mapping[UUID, str],
+    keys: Mapping[UUID, UUID],
+    user_id: UUID,
+    until: float,
+    whole_story: bool,
+    rng: random.Random,
+    ids: Ids,
+) -> None:
+    """Inserts the runs with their texts, ticks, deliveries, attempts and audit rows, and skipped ticks.
+
+    The audit log has the whole story of each run, or else how it ended: that of a year would be four times the ledger.
+    """
+    deliveries: list[Row] = []
+    attempts: list[Row] = []
+    for run in runs:
+        if run["ended_at"] is not None and (url := webhooks[run["trigger_id"]]):
+            delivery = _delivery(run, url, until, rng, ids)
+            deliveries.append(delivery)
+            attempts += _attempts(delivery, rng)
+    _copy("run", RUN_COLUMNS, runs)
+    _copy("run_text", _TEXT, (_text(run, mcp_urls) for run in runs if _has_text(run)))
+    _copy("tick", _TICK, (_fired(run, ids) for run in runs if run["source"] == Source.SCHEDULE))
+    _copy("tick", _TICK, (_skipped(trigger, tick, ids) for trigger, tick in skipped))
+    _copy("delivery", _DELIVERY, deliveries)
+    _copy("delivery_attempt", _ATTEMPT, attempts)
+    events: list[Event] = []
+    for run in runs:
+        told = list(_told(run, keys, user_id))
+        events += told if whole_story else told[-1:]
+        if len(events) >= _EVENTS_AT_ONCE:
+            emit(*events)
+            events = []
+    emit(*events)
+
+
+def _copy(table: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row([row[column] for column in columns])
+
+
+def _has_text(run: Row) -> bool:
+    return bool(run["claimed_at"] or run["payload"] or run["error_message"])
+
+
+def _text(run: Row, mcp_urls: Mapping[UUID, str]) -> Row:
+    handed_out = run["claimed_at"] is not None
+    return {
+        **run,
+        "run_id": run["id"],
+        "mcp_url": mcp_urls[run["trigger_id"]] if handed_out else None,
+    }
+
+
+def _fired(run: Row, ids: Ids) -> Row:
+    tick = run["scheduled_for"]
+    return {
+        **run, "id": ids.at(tick.timestamp()), "tick_at": tick, "last_tick_at": tick, "decision": "fired",
+        "run_id": run["id"], "missed_count": 0, "decided_at": run["queued_at"],
+    }  # fmt: skip
+
+
+def _skipped(trigger: Any, tick: int, ids: Ids) -> Row:
+    moment = time_of(tick)
+    return {
+        "id": ids.at(tick), "environment_id": trigger.environment_id, "trigger_id": trigger.id,
+        "tick_at": moment, "last_tick_at": moment, "decision": "skipped_overlap", "run_id": None,
+        "missed_count": 0, "decided_at": moment,
+    }  # fmt: skip
+
+
+def _delivery(run: Row, url: str, until: float, rng: random.Random, ids: Ids) -> Row:
+    ended = run["ended_at"].timestamp()
+    delivery_id = ids.at(ended)
+    waits = ended > until - _RECENT_SECONDS
+    dead = not waits and rng.random() < 0.03
+    tries = 0 if waits else 7 if dead else 1 if rng.random() < 0.95 else 2
+    last = run["ended_at"] + timedelta(seconds=1 + 10 * max(0, tries - 1))
+    return {
+        "id": delivery_id,
+        "environment_id": run["environment_id"],
+        "trigger_id": run["trigger_id"],
+        "run_id": run["id"],
+        "message_id": f"msg_{delivery_id.hex}",
+        "url": url,
+        "host": urlsplit(url).hostname,
+        "body": body_of(run),
+        "status": "pending" if waits else "dead" if dead else "delivered",
+        "next_attempt_at": run["ended_at"] if waits else None,
+        "attempt_count": tries,
+        "created_at": run["ended_at"],
+        "delivered_at": None if waits or dead else last,
+    }
+
+
+def _attempts(delivery: Row, rng: random.Random) -> Iterator[Row]:
+    for n in range(1, delivery["attempt_count"] + 1):
+        succeeded = delivery["status"] == "delivered" and n == delivery["attempt_count"]
+        yield {
+            "delivery_id": delivery["id"],
+            "n": n,
+            "environment_id": delivery["environment_id"],
+            "at": delivery["created_at"] + timedelta(seconds=1 + 10 * (n - 1)),
+            "status_code": 200 if succeeded else 503,
+            "duration_ms": rng.randint(20, 900),
+            "error": None,
+            "response_body": "ok" if succeeded else "unavailable",
+        }
+
+
+def _told(run: Row, keys: Mapping[UUID, UUID], user_id: UUID) -> Iterator[Event]:
+    """What the audit log tells of a run, from its first day to its last."""
+    worker, trigger_id = Actor("worker", run["worker_id"]), str(run["trigger_id"])
+
+    def event(action: str, actor: Actor, at: Any, **metadata: Any) -> Event:
+        return Event(action, actor, run["environment_id"], "run", run["id"], metadata, at)
+
+    if run["source"] == Source.RETRY:
+        yield event(
+            "run.retried", SYSTEM, run["queued_at"], retryOf=str(run["retry_of_id"]), attempt=run["attempt"]
+        )  # fmt: skip
+    elif run["source"] == Source.SCHEDULE:
+        tick_at = run["scheduled_for"].isoformat()
+        yield event("run.scheduled", SYSTEM, run["queued_at"], triggerId=trigger_id, tickAt=tick_at)
+    else:
+        is_api = run["source"] == Source.API
+        actor = Actor("api_key", keys[run["environment_id"]]) if is_api else Actor("user", user_id)
+        made = {"triggerId": trigger_id, "status": "queued", "source": str(run["source"])}
+        yield event("run.created", actor, run["queued_at"], **made)
+    for action, moment, status in (
+        ("run.claimed", run["claimed_at"], "claimed"),
+        ("run.started", run["started_at"], "running"),
+    ):
+        if moment is not None:
+            yield event(action, worker, moment, triggerId=trigger_id, status=status)
+    if run["ended_at"] is not None:
+        action, actor = _ending(run, worker, user_id)
+        ending = {"status": str(run["status"]), "faultClass": str(run["fault_class"])}
+        yield event(action, actor, run["ended_at"], triggerId=trigger_id, **ending)
+
+
+def _ending(run: Row, worker: Actor, user_id: UUID) -> tuple[str, Actor]:
+    if run["ended_by"] == EndedBy.LEASE:
+        return "run.lost", SYSTEM
+    if run["ended_by"] == EndedBy.DEADLINE:
+        return "run.timed-out", SYSTEM
+    if run["status"] == Status.CANCELED:
+        return "run.canceled", Actor("user", user_id) if run["ended_by"] == EndedBy.USER else worker
+    return "run.completed", worker

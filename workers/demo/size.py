@@ -1,0 +1,51 @@
+"""How much `seed_demo --scale` makes, and the schedules that it chooses from."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+DAY_SECONDS: Final = 86_400
+SPAN = timedelta(days=365)
+# Of all runs; people and keys start the others.
+SCHEDULED_SHARE = 0.65
+
+# A cron expression in UTC, with the seconds between its ticks and those from midnight to the first of them.
+SCHEDULES: Final = {
+    "*/5 * * * *": (300, 0),
+    "*/10 * * * *": (600, 0),
+    "*/15 * * * *": (900, 0),
+    "*/30 * * * *": (1800, 0),
+    "7 * * * *": (3600, 7 * 60),
+    "42 * * * *": (3600, 42 * 60),
+    "30 6 * * *": (DAY_SECONDS, 390 * 60),
+    "0 22 * * *": (DAY_SECONDS, 1320 * 60),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """So many runs in so many environments; another seed makes others."""
+
+    runs: int
+    environments: int
+    seed: int
+
+    @property
+    def workspace(self) -> str:
+        """The name of the workspace that holds them: by it a second call finds what a first has made."""
+        return f"Scale: {self.runs} runs, {self.environments} environments, seed {self.seed}"
+
+    def shares(self) -> list[float]:
+        """Each environment's share of the runs: a few customers do most of the work."""
+        weights = [(number + 1) ** -0.7 for number in range(self.environments)]
+        return [weight / sum(weights) for weight in weights]
+
+
+def ticks_between(schedule: str, begin: float, end: float) -> range:
+    """The ticks of a schedule from `begin` to before `end`, all in whole seconds since 1970."""
+    every, first = SCHEDULES[schedule]
+
+    def at_or_after(moment: float) -> int:
+        return first + int(-((first - moment) // every)) * every
+
+    return range(at_or_after(begin), at_or_after(end), every)

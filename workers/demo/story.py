@@ -1,0 +1,209 @@
+"""Makes up what became of a run: its times, outcome, tokens and cost, and that of its retries."""
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from pipedai.sql import Row
+from triggers.retries import BACKOFF
+from triggers.states import EndedBy, FaultClass, Source, Status
+
+RUN_COLUMNS = (
+    "id", "environment_id", "trigger_id", "revision_id", "worker_id", "status", "source", "attempt", "max_retries",
+    "timeout_seconds", "retry_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at",
+    "ended_at", "ended_by", "slot", "claim_id", "lease_expires_at", "deadline_at", "cancel_requested_at", "exit_code",
+    "fault_class", "short_message", "model", "input_tokens", "output_tokens", "cache_read_tokens",
+    "cache_creation_tokens", "cost_usd", "num_turns", "session_id",
+)  # fmt: skip
+_LEASE_SECONDS = 180
+_GRACE_SECONDS = 60
+_SUCCESS = ("Done: nothing needed attention.", "Three items need an answer, and are listed in the report.",
+            "Updated the sheet and told the team.", "All checks passed.")  # fmt: skip
+_FAILURE = (
+    "The MCP server answered 401.",
+    "The tool is not known to the server.",
+    "The page has another layout.",
+)
+
+
+@dataclass
+class Capacity:
+    """Who holds which slot of which worker at the moment at which the history ends."""
+
+    limits: dict[UUID, int]
+    held: dict[UUID, set[int]] = field(default_factory=dict)
+
+    def take(self, worker_id: UUID) -> int | None:
+        """A free slot, or None."""
+        held = self.held.setdefault(worker_id, set())
+        free = next((slot for slot in range(self.limits[worker_id]) if slot not in held), None)
+        if free is not None:
+            held.add(free)
+        return free
+
+
+class Ids:
+    """Makes UUIDv7s of made-up moments: others for each `place`, so that the same seed may be used twice."""
+
+    def __init__(self, place: str) -> None:
+        self._rng = random.Random(place)  # noqa: S311 - reproducible, and no secret
+
+    def at(self, moment: float) -> UUID:
+        """An id of a moment, in seconds since 1970."""
+        random_bits = self._rng.getrandbits(12) << 64 | 2 << 62 | self._rng.getrandbits(62)
+        return UUID(int=int(moment * 1000) << 80 | 7 << 76 | random_bits)
+
+
+def time_of(moment: float) -> datetime:
+    """A moment in seconds since 1970, as the database takes it."""
+    return datetime.fromtimestamp(moment, UTC)
+
+
+class Storyteller:
+    """Tells one run after another, up to the moment `until`, after which nothing has happened yet."""
+
+    def __init__(self, rng: random.Random, ids: Ids, until: float, capacity: Capacity) -> None:
+        self._rng, self._ids, self._until, self._capacity = rng, ids, until, capacity
+
+    def tell(self, trigger: Any, source: Source, queued: float, tick: int | None) -> Iterator[Row]:
+        """A run queued at a moment, and its retries. Rows have RUN_COLUMNS, and `error_message` and `payload`."""
+        run = self._queued(trigger, source, queued, queued)
+        run["scheduled_for"] = None if tick is None else time_of(tick)
+        if source is Source.API and self._rng.random() < 0.5:
+            run["payload"] = f'{{"ticket": {self._rng.randrange(10**6)}}}'
+        while True:
+            ended = self._live(run, trigger)
+            yield run
+            retried = ended is not None and run["fault_class"] == FaultClass.INFRA
+            if not retried or ended is None or run["attempt"] > run["max_retries"]:
+                return
+            delay = BACKOFF[min(run["attempt"], len(BACKOFF)) - 1].total_seconds()
+            before = run
+            run = self._queued(trigger, Source.RETRY, ended, ended + delay)
+            run |= {
+                "attempt": before["attempt"] + 1,
+                "retry_of_id": before["id"],
+                "scheduled_for": before["scheduled_for"],
+                "payload": before["payload"],
+            }
+
+    def _queued(self, trigger: Any, source: Source, queued: float, available: float) -> Row:
+        return {
+            **dict.fromkeys(RUN_COLUMNS),
+            "id": self._ids.at(queued),
+            "environment_id": trigger.environment_id,
+            "trigger_id": trigger.id,
+            "revision_id": trigger.revision_id,
+            "worker_id": trigger.worker_id,
+            "status": Status.QUEUED,
+            "source": source,
+            "attempt": 1,
+            "max_retries": trigger.max_retries,
+            "timeout_seconds": trigger.timeout_seconds,
+            "queued_at": time_of(queued),
+            "available_at": time_of(available),
+            "model": trigger.revision.model,
+            "payload": None,
+            "error_message": None,
+        }
+
+    def _live(self, run: Row, trigger: Any) -> float | None:
+        """Moves the run along; when it ended, unless it has not."""
+        rng = self._rng
+        available: float = run["available_at"].timestamp()
+        claimed = available + 0.1 + rng.expovariate(0.3)
+        started = claimed + 0.2 + rng.random()
+        seconds = min(math.exp(rng.gauss(4.3, 1.0)), trigger.timeout_seconds - 1)
+        chance = rng.random()
+        if chance < 0.01 and claimed < self._until:
+            self._end(run, claimed, Status.CANCELED, EndedBy.USER, FaultClass.NONE)
+            return claimed
+        outcome, seconds = self._outcome(run, chance, seconds)
+        ended = started + seconds
+        if ended < self._until:
+            run["claimed_at"], run["started_at"] = time_of(claimed), time_of(started)
+            run["claim_id"] = f"{run['id'].hex[-12:]}"
+            self._use(run, seconds)
+            self._end(run, ended, *outcome)
+            return ended
+        self._leave_unfinished(run, claimed, started)
+        return None
+
+    def _outcome(
+        self, run: Row, chance: float, seconds: float
+    ) -> tuple[tuple[str, str, str], float]:
+        """The status, who set it and whose fault it was; and how long it took."""
+        worker, timeout = EndedBy.WORKER, float(run["timeout_seconds"])
+        if chance < 0.90:
+            return (Status.SUCCEEDED, worker, FaultClass.NONE), seconds
+        if chance < 0.95:
+            return (Status.FAILED, worker, FaultClass.CLIENT), seconds
+        if chance < 0.965:
+            return (Status.FAILED, worker, FaultClass.INFRA), seconds
+        if chance < 0.975:
+            return (Status.FAILED, EndedBy.LEASE, FaultClass.INFRA), seconds + _LEASE_SECONDS
+        if chance < 0.985:
+            return (Status.TIMED_OUT, worker, FaultClass.CLIENT), timeout
+        if chance < 0.992:
+            return (Status.TIMED_OUT, EndedBy.DEADLINE, FaultClass.CLIENT), timeout + _GRACE_SECONDS
+        return (Status.CANCELED, worker, FaultClass.NONE), seconds
+
+    def _use(self, run: Row, seconds: float) -> None:
+        """Tokens and cost, as of an agent that was at it for so long."""
+        rng = self._rng
+        turns = 1 + int(seconds / 12)
+        run["num_turns"], run["input_tokens"] = turns, turns * rng.randint(150, 900)
+        run["output_tokens"] = turns * rng.randint(60, 400)
+        run["cache_read_tokens"] = turns * rng.randint(2_000, 20_000)
+        run["cache_creation_tokens"] = rng.randint(3_000, 30_000)
+        micros = (
+            run["input_tokens"] * 3
+            + run["output_tokens"] * 15
+            + run["cache_read_tokens"] * 0.3
+            + run["cache_creation_tokens"] * 3.75
+        )
+        run["cost_usd"] = f"{micros / 1e6:.6f}"
+        run["session_id"] = f"{rng.getrandbits(128):032x}"
+
+    def _end(self, run: Row, ended: float, status: str, by: str, fault: str) -> None:
+        rng = self._rng
+        run |= {
+            "status": status,
+            "ended_at": time_of(ended),
+            "ended_by": by,
+            "fault_class": fault,
+        }
+        if by in (EndedBy.LEASE, EndedBy.DEADLINE):
+            # Its worker never said what it had used.
+            used = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
+                    "cost_usd", "num_turns", "session_id")  # fmt: skip
+            run |= dict.fromkeys(used)
+        if by == EndedBy.LEASE:
+            run["error_message"] = f"worker lost: no heartbeat for {_LEASE_SECONDS} s"
+        elif status == Status.SUCCEEDED:
+            run["exit_code"], run["short_message"] = 0, rng.choice(_SUCCESS)
+        elif status == Status.FAILED:
+            run["exit_code"], run["short_message"] = 1, "It failed."
+            run["error_message"] = rng.choice(_FAILURE)
+        elif status == Status.CANCELED and by == EndedBy.WORKER:
+            run["cancel_requested_at"] = time_of(ended - min(5, rng.random() * 5))
+
+    def _leave_unfinished(self, run: Row, claimed: float, started: float) -> None:
+        """Queued, claimed or running, as far as it had come and its worker had room."""
+        slot = self._capacity.take(run["worker_id"]) if claimed < self._until else None
+        if slot is None:
+            return
+        is_running = started < self._until
+        run |= {
+            "status": Status.RUNNING if is_running else Status.CLAIMED,
+            "slot": slot,
+            "claimed_at": time_of(claimed),
+            "started_at": time_of(started) if is_running else None,
+            "claim_id": run["id"].hex[-12:],
+            "lease_expires_at": time_of(self._until + _LEASE_SECONDS),
+            "deadline_at": time_of(claimed + run["timeout_seconds"] + _GRACE_SECONDS),
+        }
