@@ -1,16 +1,17 @@
 """An audit entry as it goes out."""
 
-from typing import Any, get_args
+from typing import get_args
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from pipedai.api.serializers import RowSerializer
 from pipedai.events import ActorType
 
 ACTOR_TYPES = get_args(ActorType)
 
 
-class ActorSerializer(serializers.Serializer[Any]):
+class ActorSerializer(RowSerializer):
     """Who did it."""
 
     type = serializers.ChoiceField(choices=ACTOR_TYPES)
@@ -23,7 +24,7 @@ class MetadataField(serializers.JSONField):
     """What changed, by the names that API.md lists for each action."""
 
 
-class AuditEntrySerializer(serializers.Serializer[Any]):
+class AuditEntrySerializer(RowSerializer):
     """One action on one target."""
 
     id = serializers.UUIDField()

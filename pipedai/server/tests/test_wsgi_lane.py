@@ -47,7 +47,7 @@ async def test_no_more_requests_run_at_once_than_there_are_threads():
 
 
 def endless_enough(environ, start_response):
-    """More pieces than a2wsgi's queue holds."""
+    """An answer in many pieces."""
     start_response("200 OK", [])
     return (b"x" for _ in range(50))
 
