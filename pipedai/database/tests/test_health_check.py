@@ -40,9 +40,7 @@ def test_a_session_that_the_server_ended_is_replaced():
         other.execute("SELECT pg_terminate_backend(%s)", [ended])
     wait_for_news()
     assert not connection.is_usable()
-    connection.health_check_done = False
-    connection.health_check_enabled = True
-    connection.close_if_health_check_failed()
+    connection.close_if_unusable_or_obsolete()
     assert session() != ended
 
 
