@@ -6,13 +6,32 @@ import re
 from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
+from rest_framework import status
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+
+from pipedai.api.errors import ApiError
 
 MAX_DEPTH = 64
 REPLACEMENT = "\ufffd"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class CompressedBody(ApiError):  # noqa: N818 - named as what it answers
+    """415: we take no compressed body."""
+
+    status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
+
+
+def check_encoding(request: Request) -> None:
+    """Raises CompressedBody for a body with a Content-Encoding, whether or not anybody will read it."""
+    codings = request.META.get("HTTP_CONTENT_ENCODING", "").lower().split(",")
+    if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} and not {
+        coding.strip() for coding in codings
+    } <= {"", "identity"}:
+        raise CompressedBody("The body must not be compressed.")
 
 
 class StrictJSONParser(BaseParser):
@@ -26,7 +45,10 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The parsed value. Raises ParseError with one sentence."""
+        """The parsed value. Raises ParseError with one sentence, CompressedBody."""
+        # A throttle that counts by what is in the body reads it early.
+        if parser_context is not None:
+            check_encoding(parser_context["request"])
         return self.storable(parse_json(stream.read()))
 
     def storable(self, value: Any) -> Any:

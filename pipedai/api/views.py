@@ -13,6 +13,7 @@ from rest_framework.viewsets import ViewSet
 from pipedai.api.authentication import RefuseTheRest
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.origin import SAFE_METHODS, check_origin
+from pipedai.api.parsers import check_encoding
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
 from pipedai.api.throttling import Throttle
@@ -75,6 +76,7 @@ class ApiViewSet(ViewSet):
             throttle.check(request)
         self.find_tenant(request, **kwargs)
         self.check_permissions(request)
+        check_encoding(request)
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds what the URL names and the caller's role in it. Raises NotFound for what the caller can't see."""

@@ -17,7 +17,7 @@ LINGER_BYTES = 16 * 1024 * 1024
 async def read_body(
     headers: RawHeaders, receive: Receive, *, max_bytes: int, seconds: float
 ) -> bytes:
-    """The whole body. Raises Refused if it is too large, too late or compressed, or ClientGone."""
+    """The whole body. Raises Refused if it is too large, too late or can't be taken off the wire, or ClientGone."""
     _refuse_by_headers(dict(headers), max_bytes)
     chunks: list[bytes] = []
     size = 0
@@ -67,13 +67,11 @@ def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
     # Longer than any number that could pass; int() refuses absurd ones by itself.
     if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
         raise _too_large(max_bytes, unread=True)
-    has_body = length.strip(b"0") != b"" or b"transfer-encoding" in headers
+    # How the body travels; what it is made of (Content-Encoding) is for whoever reads it to judge.
     codings = {
-        coding.strip().lower()
-        for name in (b"content-encoding", b"transfer-encoding")
-        for coding in headers.get(name, b"").split(b",")
+        coding.strip().lower() for coding in headers.get(b"transfer-encoding", b"").split(b",")
     }
-    if has_body and not codings <= {b"", b"identity", b"chunked"}:
+    if not codings <= {b"", b"identity", b"chunked"}:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.")
 
 

@@ -57,7 +57,7 @@ def with_body_length(scope: Scope, body: bytes) -> Scope:
     kept = [
         (name, value)
         for name, value in scope["headers"]
-        if name not in {b"content-length", b"transfer-encoding", b"content-encoding", b"expect"}
+        if name not in {b"content-length", b"transfer-encoding", b"expect"}
     ]
     if body:
         kept.append((b"content-length", str(len(body)).encode()))

@@ -1,70 +1,153 @@
-"""What is checked first (SPEC §2): route, credentials, method, origin, visibility, role, body, state.
+"""What is checked first (SPEC §2): size, route, `Accept`, credentials, method, origin, throttle, visibility, role,
+body, state.
 
 Each request has two faults; the earlier one is answered.
 """
 
+import json
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import httpx
 import pytest
+from django.conf import settings
+from django.test import Client
 
 from pipedai.api import throttling
+from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.throttling import TooManyRequests
-from testing.cast import browser
-from triggers.models import Trigger
+from testing.cast import browser, make_cast, session_cookie
 
-FOREIGN = {"HTTP_ORIGIN": "https://evil.example"}
 NOTHING = "01a20e5f-a31e-7453-b4da-bc1dd526bdec"
 
 
+@dataclass
+class Call:
+    """Adding a member, of which nothing is wrong yet."""
+
+    method: str = "POST"
+    environment: str = ""
+    suffix: str = ""
+    who: str | None = "admin"
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    body: bytes | None = None
+    is_member_already: bool = False
+    is_one_too_many: bool = False
+
+    def path(self, cast: Any) -> str:
+        environment = self.environment or cast.environment.id
+        return f"/api/v1/environments/{environment}/members{self.suffix}"
+
+    def content(self, cast: Any) -> bytes:
+        """The body."""
+        user = cast.operator if self.is_member_already else cast.stranger
+        return self.body or json.dumps({"userId": str(user.id), "role": "viewer"}).encode()
+
+    def cookie(self, cast: Any) -> str:
+        return session_cookie(getattr(cast, self.who)) if self.who else ""
+
+
+def header(name: str, value: str) -> Any:
+    return lambda call: call.headers.update({name: value})
+
+
+def having(**values: Any) -> Any:
+    def set_values(call: Call) -> None:
+        for name, value in values.items():
+            setattr(call, name, value)
+
+    return set_values
+
+
+# In the order of the checks: what is wrong, what makes it so, and what is answered.
+FAULTS = [
+    ("route", having(suffix="/"), 404),
+    ("accept", header("Accept", "text/html"), 406),
+    ("credentials", having(who=None), 401),
+    ("method", having(method="PUT"), 405),
+    ("origin", header("Origin", "https://evil.example"), 403),
+    ("throttle", having(is_one_too_many=True), 429),
+    ("visibility", having(environment=NOTHING), 404),
+    ("role", having(who="viewer"), 403),
+    ("body", header("Content-Encoding", "gzip"), 415),
+    ("body", header("Content-Type", "text/plain"), 415),
+    ("body", having(body=b"{"), 400),
+    ("body", having(body=b'{"nmae": "x"}'), 400),
+    ("state", having(is_member_already=True), 409),
+]
+PAIRS = [(one, two) for one, two in combinations(FAULTS, 2) if one[0] != two[0]]
+
+
+def broken(*faults: Any) -> Call:
+    """The call with these faults. The earlier is made last: where both change the same thing, it stands."""
+    call = Call()
+    for _, break_, _ in reversed(faults):
+        break_(call)
+    return call
+
+
+def status_of(call: Call, cast: Any) -> int:
+    """Sent to the application itself."""
+    client = Client()
+    client.cookies[AUTH_COOKIE] = call.cookie(cast)
+    if call.who is None:
+        client.cookies.clear()
+    return client.generic(
+        call.method,
+        call.path(cast),
+        call.content(cast),
+        content_type=call.headers["Content-Type"],
+        headers=call.headers,
+    ).status_code
+
+
 @pytest.fixture
-def send(cast):
-    """Sends `method path` as somebody; the status."""
-    Trigger.objects.update(enabled=False)
+def throttle(monkeypatch):
+    """Makes every throttled call one too many."""
 
-    def sending(who, method, path, body=None, **headers):
-        people = {"nobody": browser()}
-        client = people.get(who) or cast.client(getattr(cast, who))
-        url = path.format(environment=cast.environment.id, trigger=cast.trigger_id)
-        kwargs = {} if method == "GET" else {"data": {} if body is None else body}
-        if method not in {"GET", "POST"}:
-            return client.generic(method, f"/api/v1/{url}", **headers).status_code
-        return getattr(client, method.lower())(f"/api/v1/{url}", **kwargs, **headers).status_code
+    def refuse(rate, key):
+        raise TooManyRequests("Too many requests.")
 
-    return sending
+    return lambda: monkeypatch.setattr(throttling, "check_rate", refuse)
 
 
-MEMBERS = "environments/{environment}/members"
-KEYS, RUN = "environments/{environment}/api-keys", "triggers/{trigger}/run"
-TYPO = {"nmae": "x"}
+def test_without_a_fault_it_goes_through(cast):
+    assert status_of(Call(), cast) == 201
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault[0]} {fault[2]}")
+def test_each_fault_alone_is_answered(cast, throttle, fault):
+    call = broken(fault)
+    if call.is_one_too_many:
+        throttle()
+    assert status_of(call, cast) == fault[2]
 
 
 @pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (("nobody", "GET", "nothing"), 404),
-        (("nobody", "PUT", KEYS), 401),
-        (("nobody", "POST", KEYS, TYPO), 401),
-        (("nobody", "GET", f"triggers/{NOTHING}"), 401),
-        (("nobody", "POST", f"triggers/{NOTHING}/run"), 401),
-        (("owner", "PUT", KEYS, None, FOREIGN), 405),
-        (("stranger", "PUT", KEYS), 405),
-        (("viewer", "PUT", KEYS), 405),
-        (("stranger", "POST", KEYS, TYPO, FOREIGN), 403),
-        (("owner", "POST", KEYS, TYPO, FOREIGN), 403),
-        (("owner", "POST", f"triggers/{NOTHING}/run", None, FOREIGN), 403),
-        (("stranger", "POST", KEYS, TYPO), 404),
-        (("stranger", "POST", RUN, TYPO), 404),
-        (("viewer", "POST", KEYS, TYPO), 403),
-        (("viewer", "POST", RUN, TYPO), 403),
-        (("viewer", "POST", RUN), 403),
-        (("operator", "POST", RUN, TYPO), 400),
-        (("operator", "POST", RUN), 409),
-    ],
-    ids=lambda value: (
-        " ".join(str(part) for part in value[:3]) if isinstance(value, tuple) else None
-    ),
+    ("earlier", "later"), PAIRS, ids=lambda fault: f"{fault[0]} {fault[2]}" if fault else None
 )
-def test_the_earlier_fault_is_answered(send, request_, status):
-    who, method, path, body, headers = (*request_, None, None)[:5]
-    assert send(who, method, path, body, **(headers or {})) == status
+def test_of_two_faults_the_earlier_one_is_answered(cast, throttle, earlier, later):
+    call = broken(earlier, later)
+    if call.is_one_too_many:
+        throttle()
+    assert status_of(call, cast) == earlier[2]
+
+
+@pytest.mark.slow
+def test_a_body_that_is_too_large_is_answered_before_anything_else(server):
+    cast = make_cast()
+    with httpx.Client() as client:
+        for fault in FAULTS:
+            call = broken(fault)
+            cookie = {"Cookie": f"{AUTH_COOKIE}={call.cookie(cast)}"} if call.who else {}
+            answer = client.request(
+                call.method,
+                server.url + call.path(cast),
+                headers={**call.headers, **cookie},
+                content=call.content(cast).ljust(settings.MAX_BODY_BYTES + 1),
+            )
+            assert (fault[0], answer.status_code) == (fault[0], 413)
 
 
 def test_credentials_come_before_the_body_of_a_registration(cast):
@@ -77,28 +160,25 @@ def test_credentials_come_before_the_body_of_a_registration(cast):
     assert browser().post("/api/v1/workers/register", {"token": fresh}).status_code == 400
 
 
-@pytest.fixture
-def exhausted(monkeypatch):
-    """Every throttled call is one too many."""
+class TestACompressedBody:
+    @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "x"])
+    @pytest.mark.parametrize("path", ["workspaces", "auth/login", "auth/logout"])
+    def test_is_a_415_also_where_nobody_reads_it(self, cast, coding, path):
+        answer = cast.client(cast.owner).post(
+            f"/api/v1/{path}", {"name": "x"}, headers={"Content-Encoding": coding}
+        )
+        assert answer.status_code == 415
+        assert answer.json() == {"error": "The body must not be compressed."}
 
-    def refuse(rate, key):
-        raise TooManyRequests("Too many requests.")
+    @pytest.mark.parametrize("coding", ["identity", "", "Identity"])
+    def test_one_that_is_not_passes(self, cast, coding):
+        headers = {"Content-Encoding": coding}
+        client = cast.client(cast.owner)
+        assert client.post("/api/v1/workspaces", {"name": "x"}, headers=headers).status_code == 201
 
-    monkeypatch.setattr(throttling, "check_rate", refuse)
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (("owner", "POST", MEMBERS, None, FOREIGN), 403),
-        (("owner", "POST", MEMBERS), 429),
-        (("stranger", "POST", MEMBERS), 429),
-        (("viewer", "POST", MEMBERS), 429),
-        (("owner", "POST", MEMBERS, TYPO), 429),
-        (("nobody", "POST", MEMBERS), 401),
-    ],
-    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
-)
-def test_a_throttle_comes_after_the_origin_and_before_visibility(send, exhausted, request_, status):
-    who, method, path, body, headers = (*request_, None, None)[:5]
-    assert send(who, method, path, body, **(headers or {})) == status
+    def test_none_at_all_passes(self, cast):
+        cast.client(cast.owner)
+        answer = cast.client(cast.owner).get(
+            "/api/v1/auth/me", headers={"Content-Encoding": "gzip"}
+        )
+        assert answer.status_code == 200
