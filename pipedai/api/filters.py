@@ -21,11 +21,12 @@ class TimeField(forms.Field):
             return None
         try:
             moment = parse_datetime(value)
-        except ValueError:
-            moment = None
-        if moment is None:
-            raise forms.ValidationError("Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z.")
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            if moment is not None:
+                # In UTC: PostgreSQL takes no offset beyond 16 hours.
+                return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            pass
+        raise forms.ValidationError("Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z.")
 
 
 class TimeFilter(django_filters.Filter):

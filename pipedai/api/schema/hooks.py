@@ -19,6 +19,22 @@ _THINGS = {
     "Worker": "The worker",
     "Delivery": "The delivery",
 }
+# The groups of operations, in the order in which a reader meets them.
+_TAGS = (
+    "Accounts",
+    "Workspaces",
+    "Environments",
+    "Members",
+    "API keys",
+    "Triggers",
+    "Runs",
+    "Webhooks",
+    "Workers",
+    "Worker protocol",
+    "Overview",
+    "Audit log",
+    "Service",
+)
 
 
 def load_descriptions(endpoints: Any) -> Any:
@@ -57,4 +73,4 @@ def _add_example(operation: Schema, example: Any) -> None:
 
 def _tags(result: Schema) -> list[str]:
     operations = (one for path in result["paths"].values() for one in path.values())
-    return list(dict.fromkeys(tag for one in operations for tag in one["tags"]))
+    return sorted({tag for one in operations for tag in one["tags"]}, key=_TAGS.index)

@@ -20,6 +20,9 @@ VALUES = (
     "null",
     "%F0%9F%98%80",
     "x" * 5000,
+    "2026-11-24T15:30:00-23:12",
+    "0001-01-01T00:00:00%2B23:00",
+    "9999-12-31T23:59:59-23:00",
 )
 READS = [route for route in ROUTES if route.method == "GET"]
 

@@ -1,0 +1,109 @@
+"""The served API keeps to its schema, whoever calls and whatever is sent: schemathesis looks for the request that is
+answered by a crash, by a status or without a header that the schema tells of, or by a body of another shape.
+"""
+
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from pipedai.api import openapi
+from testing.cast import make_cast, session_cookie
+from testing.routes import set_stage
+
+# Some 20 s for a person's calls, but a machine may be busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "allow_header_conformance",
+)
+# Each boundary of each field and parameter, good and bad; then what chance brings.
+THOROUGH = ("--phases", "examples,coverage,fuzzing")
+QUICK = ("--phases", "examples,fuzzing")
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+# Each of these ends the session that comes with it.
+ENDING = ("login", "register", "logout")
+
+# Who calls → with which header, what, and a call that must still succeed afterwards: else all before it were in vain.
+# Together they try each operation thoroughly, but for the audit log with its many words.
+CALLERS = {
+    "nobody": (
+        lambda cast: {},
+        (*THOROUGH, "--include-tag", "Accounts", "--include-tag", "Service"),
+        "/health",
+    ),
+    "person": (
+        lambda cast: {"Cookie": f"auth_token={session_cookie(cast.owner)}"},
+        (
+            *(*THOROUGH, "--exclude-tag", "Worker protocol", "--exclude-tag", "Service"),
+            *(o for name in (*ENDING, "listAuditLog") for o in ("--exclude-operation-id", name)),
+        ),
+        "/auth/me",
+    ),
+    "key": (
+        lambda cast: bearer(cast.mint("pwk", role="admin")),
+        QUICK,
+        "/environments/{environment_id}",
+    ),
+    "worker": (
+        lambda cast: bearer(cast.worker.worker_token),
+        (*THOROUGH, "--include-tag", "Worker protocol"),
+        "/workers/{worker_id}/poll",
+    ),
+    "registration": (
+        lambda cast: bearer(cast.mint("wrk")),
+        (*THOROUGH, "--include-operation-id", "registerWorker"),
+        "/health",
+    ),
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_no_request_is_answered_in_a_way_that_the_schema_does_not_tell(caller, server, tmp_path):
+    cast = make_cast()
+    stage = set_stage(cast)
+    credentials, options, last_call = CALLERS[caller]
+    headers = credentials(cast)
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(configuration(stage, headers))
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run",
+        str(openapi.FILE), "--url", server.api, "--checks", ",".join(CHECKS), "--seed", "1",
+        "--max-examples", "2", "--suppress-health-check", "all", "--warnings", "off",
+        "--no-color", *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    last = httpx.get(server.api + last_call.format(**stage.ids), headers=headers)
+    assert last.status_code == 200
+
+
+def configuration(stage, headers):
+    """The caller's credentials, and ids of what there is: others would only find out what a 404 looks like."""
+    ids = {**stage.ids, "run_id": stage.runs["claimed"]}
+    lines = [
+        "[headers]",
+        *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in headers.items()),
+        "[generation]",
+        "with-security-parameters = false",  # else a made-up token goes along, which decides alone
+        "[parameters]",
+        *(f'"path.{_camel(name)}" = "{value}"' for name, value in ids.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _camel(name):
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
