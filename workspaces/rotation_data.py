@@ -28,13 +28,16 @@ SELECT id, started_at FROM data_key_rotation WHERE environment_id IS NOT DISTINC
 _END = "DELETE FROM data_key_rotation WHERE id = %(id)s"
 
 _TO_DO = """
-FROM data_key
-WHERE (retired_at IS NOT NULL OR created_at < %(before)s)
-    AND (%(environment_id)s::uuid IS NULL OR environment_id = %(environment_id)s)
+(k.retired_at IS NOT NULL OR k.created_at < %(before)s)
+    AND (%(environment_id)s::uuid IS NULL OR k.environment_id = %(environment_id)s)
 """
-_COUNT = f"SELECT count(DISTINCT environment_id) AS environments {_TO_DO}"
+_COUNT_ENVIRONMENTS = f"SELECT count(DISTINCT environment_id) FROM data_key k WHERE {_TO_DO}"
+_COUNT_VALUES = (
+    f'SELECT count(*) FROM "{{table}}" v JOIN data_key k ON k.id = v.{{key_column}} WHERE {_TO_DO}'
+)
 _NEXT = f"""
-SELECT DISTINCT environment_id {_TO_DO} AND environment_id > %(after)s ORDER BY environment_id LIMIT {_BATCH}
+SELECT DISTINCT environment_id FROM data_key k WHERE {_TO_DO} AND environment_id > %(after)s
+ORDER BY environment_id LIMIT {_BATCH}
 """
 
 _HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR KEY SHARE"
@@ -68,30 +71,46 @@ DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What there is to do. `resumed` is when it was begun, if it was, by a call that did not end."""
+
+    environments: int
+    values: int
+    resumed: datetime | None
+
+
 @dataclass
 class Reencrypted:
-    """How far it is: `environments` of `total`; `resumed` is when it was begun if that was by an earlier call."""
+    """What was done."""
 
-    total: int = 0
-    resumed: datetime | None = None
     environments: int = 0
     new_keys: int = 0
     values: int = 0
     dropped: int = 0
 
 
-def plan_data_rotation(environment_id: UUID | None) -> Reencrypted:
-    """What `rotate_data_keys` would do: `total` environments, and when it was begun if it was."""
-    under_way = fetch_one(_UNDER_WAY, {"environment_id": environment_id})
-    before = under_way["started_at"] if under_way else None
-    return Reencrypted(total=_count(environment_id, before), resumed=before)
+def plan_data_rotation(environment_id: UUID | None) -> Plan:
+    """What `rotate_data_keys` would do."""
+    rotation = fetch_one(_UNDER_WAY, {"environment_id": environment_id})
+    resumed = rotation["started_at"] if rotation else None
+    params = {"environment_id": environment_id, "before": resumed or "infinity"}
+    counted = [
+        fetch_one(statement, params)
+        for statement in (
+            _COUNT_ENVIRONMENTS,
+            *(sealed_field.into(_COUNT_VALUES) for sealed_field in sealed_fields()),
+        )
+    ]
+    environments, *values = (int(row["count"]) for row in counted if row)
+    return Plan(environments, sum(values), resumed)
 
 
 def rotate_data_keys(
     *,
     environment_id: UUID | None = None,
     replace_lost: bool = False,
-    on_progress: Callable[[Reencrypted], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Reencrypted:
     """Replaces the data key of one environment or of all, and re-encrypts what lies under older ones.
 
@@ -100,21 +119,18 @@ def rotate_data_keys(
     on with by the next call, which begins nothing anew. Any number may run at once, beside writers
     and readers. What does not open stays, with its key: see `workspaces.key_check`. A key in use
     that does not open is replaced only if `replace_lost`: nothing can be sealed under it, but a
-    wrong `MASTER_KEYS` must not leave others keys that they can't open.
+    wrong `MASTER_KEYS` must not leave others keys that they can't open. `on_progress` is told of so
+    many more values.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
-    done = Reencrypted(
-        total=_count(environment_id, before), resumed=before if rotation["resumed"] else None
-    )
-    on_progress(done)
+    done = Reencrypted()
     for each in _environments(environment_id, before):
         done.new_keys += _replace_key(each, before, replace_lost=replace_lost)
         for old in _retired_keys(each):
             _empty(each, old, done, on_progress)
             done.dropped += _drop(each, old.id)
         done.environments += 1
-        on_progress(done)
     execute(_END, {"id": rotation["id"]})
     return done
 
@@ -122,18 +138,11 @@ def rotate_data_keys(
 def _begin(environment_id: UUID | None) -> Row:
     """The rotation that is under way, or a new one."""
     params = {"environment_id": environment_id}
-    while True:
-        begun = execute(_BEGIN, {**params, "id": new_id()})
+    rotation = None
+    while rotation is None:  # another process may just have ended the one that was
+        execute(_BEGIN, {**params, "id": new_id()})
         rotation = fetch_one(_UNDER_WAY, params)
-        if rotation is not None:  # else another process has just ended it
-            return {**rotation, "resumed": not begun}
-
-
-def _count(environment_id: UUID | None, before: datetime | None) -> int:
-    params = {"environment_id": environment_id, "before": before or "infinity"}
-    row = fetch_one(_COUNT, params)
-    assert row is not None
-    return int(row["environments"])
+    return rotation
 
 
 def _environments(environment_id: UUID | None, before: datetime) -> Iterator[UUID]:
@@ -176,7 +185,7 @@ def _empty(
     environment_id: UUID,
     old: WrappedKey,
     done: Reencrypted,
-    on_progress: Callable[[Reencrypted], None],
+    on_progress: Callable[[int], None],
 ) -> None:
     """Moves what lies under a retired key, and opens, to the one in use."""
     params = {"environment_id": environment_id, "key_id": old.id}
@@ -186,9 +195,10 @@ def _empty(
             after = _FIRST
             while rows := fetch_all(sealed_field.into(_ROWS), {**params, "after": after}):
                 ids = [row["id"] for row in rows]
-                done.values += _move(sealed_field, environment_id, opened, {**params, "ids": ids})
+                moved = _move(sealed_field, environment_id, opened, {**params, "ids": ids})
                 after = ids[-1]
-                on_progress(done)
+                done.values += moved
+                on_progress(moved)
     except crypto.CannotOpen:  # one of the two keys; values that don't open are passed over
         return
 

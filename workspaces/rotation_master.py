@@ -43,7 +43,7 @@ WHERE k.id = n.id AND k.wrapped = n.old
 
 @dataclass
 class Rewrapped:
-    """How far it is."""
+    """What was done."""
 
     environments: int = 0
     data_keys: int = 0
@@ -54,8 +54,10 @@ def older_masters() -> list[Row]:
     return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
 
 
-def rotate_master_key(*, on_progress: Callable[[Rewrapped], None] = lambda _: None) -> Rewrapped:
+def rotate_master_key(*, on_progress: Callable[[int], None] = lambda _: None) -> Rewrapped:
     """Wraps the data keys that lie under an older master key under the newest; the values stay as they are.
+
+    `on_progress` is told of so many more keys.
 
     A batch of environments in each transaction, with an audit row for each: killed, it has done
     those before and none half. Any number may run at once. A key that doesn't open stays as it is.
@@ -65,10 +67,11 @@ def rotate_master_key(*, on_progress: Callable[[Rewrapped], None] = lambda _: No
     params = {"newest": newest.id, "limit": _BATCH}
     while rows := fetch_all(_ENVIRONMENTS, {**params, "after": after}):
         environment_ids = [row["environment_id"] for row in rows]
+        before = done.data_keys
         with transaction.atomic():
             _rewrap(fetch_all(_KEYS, {**params, "environment_ids": environment_ids}), newest, done)
         after = environment_ids[-1]
-        on_progress(done)
+        on_progress(done.data_keys - before)
     return done
 
 

@@ -1,10 +1,12 @@
 """`manage.py check_keys`: does everything sealed open, and which keys are still needed?"""
 
+import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from pipedai.management.examples import CommandWithExamples
+from pipedai.management.progress import Progress
 from workspaces.key_check import check_keys
 from workspaces.key_wording import broken_lines, counted_values, does_not_open, key_lines
 
@@ -26,7 +28,8 @@ Exits with 0 when everything opens, else with 1; stderr names table, row and fie
         parser.add_argument("--data-keys", action="store_true", help="name every data key")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        report = check_keys()
+        with Progress(sys.stderr, "values") as progress:
+            report = check_keys(on_progress=progress.add)
         for line in key_lines(report, each_data_key=options["data_keys"]):
             self.stdout.write(line)
         self.stdout.write(f"sealed values: {counted_values(report)}")

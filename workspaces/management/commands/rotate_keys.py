@@ -1,7 +1,6 @@
 """`manage.py rotate_keys`: a new master key for all data keys, or new data keys for environments."""
 
 import sys
-import time
 from typing import Any
 from uuid import UUID
 
@@ -9,14 +8,13 @@ from django.core.management.base import CommandError, CommandParser
 
 from pipedai.api.wording import counted
 from pipedai.management.examples import CommandWithExamples
-from workspaces.key_check import KeyReport, check_keys
+from pipedai.management.progress import Progress
+from workspaces.key_check import check_keys
 from workspaces.key_wording import broken_lines, counted_values, does_not_open
 from workspaces.keys import masters
 from workspaces.models import Environment
-from workspaces.rotation_data import Reencrypted, plan_data_rotation, rotate_data_keys
-from workspaces.rotation_master import Rewrapped, older_masters, rotate_master_key
-
-_PROGRESS_SECONDS = 1.0
+from workspaces.rotation_data import Plan, plan_data_rotation, rotate_data_keys
+from workspaces.rotation_master import older_masters, rotate_master_key
 
 
 class Command(CommandWithExamples):
@@ -60,7 +58,6 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
             raise CommandError("--environment and --replace-lost go with --data alone.")
         if environment_id and not Environment.objects.filter(id=environment_id).exists():
             raise CommandError("There is no such environment.")
-        self._told = 0.0
         if options["dry_run"]:
             self._say_plan(environment_id, master=options["master"])
             return
@@ -74,12 +71,16 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
         if not master:
             plan = plan_data_rotation(environment_id)
             self._say_resumed(plan)
-            self.stdout.write(f"{counted(plan.total, 'environment')} to go through.")
+            self.stdout.write(
+                f"{counted(plan.environments, 'environment')} to go through,"
+                f" {counted(plan.values, 'value')} to re-encrypt."
+            )
             return
         newest = masters()[0].id
         for row in older_masters():
             self.stdout.write(
-                f"{counted(row['data_keys'], 'data key')} of {counted(row['environments'], 'environment')}"
+                f"{counted(row['data_keys'], 'data key')} of"
+                f" {counted(row['environments'], 'environment')}"
                 f" would move from master key {row['master_key_id']} to {newest}."
             )
         if not older_masters():
@@ -87,36 +88,32 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
 
     def _rotate_master(self) -> None:
         total = sum(row["data_keys"] for row in older_masters())
-
-        def tell(done: Rewrapped) -> None:
-            self._progress(f"{done.data_keys} of {total} data keys")
-
-        done = rotate_master_key(on_progress=tell)
+        with Progress(sys.stderr, "data keys", total) as progress:
+            done = rotate_master_key(on_progress=progress.add)
         self.stdout.write(
-            f"{counted(done.data_keys, 'data key')} of {counted(done.environments, 'environment')}"
-            f" moved to master key {masters()[0].id}."
+            f"{counted(done.data_keys, 'data key')} of"
+            f" {counted(done.environments, 'environment')} moved to master key {masters()[0].id}."
         )
 
     def _rotate_data(self, environment_id: UUID | None, *, replace_lost: bool) -> None:
-        def tell(done: Reencrypted) -> None:
-            self._progress(
-                f"{done.environments} of {done.total} environments, {done.values} values"
+        plan = plan_data_rotation(environment_id)
+        self._say_resumed(plan)
+        with Progress(sys.stderr, "values", plan.values) as progress:
+            done = rotate_data_keys(
+                environment_id=environment_id,
+                replace_lost=replace_lost,
+                on_progress=progress.add,
             )
-
-        done = rotate_data_keys(
-            environment_id=environment_id, replace_lost=replace_lost, on_progress=tell
-        )
-        self._say_resumed(done)
         self.stdout.write(
-            f"{counted(done.environments, 'environment')}: {counted(done.new_keys, 'new data key')},"
-            f" {counted(done.values, 'value')} re-encrypted, {counted(done.dropped, 'old data key')} deleted."
+            f"{counted(done.environments, 'environment')}:"
+            f" {counted(done.new_keys, 'new data key')},"
+            f" {counted(done.values, 'value')} re-encrypted,"
+            f" {counted(done.dropped, 'old data key')} deleted."
         )
 
     def _verify(self, environment_id: UUID | None, *, master: bool) -> None:
-        def tell(report: KeyReport) -> None:
-            self._progress(f"verifying: {report.values.total()} values")
-
-        report = check_keys(environment_id=environment_id, on_progress=tell)
+        with Progress(sys.stderr, "verified values") as progress:
+            report = check_keys(environment_id=environment_id, on_progress=progress.add)
         for line in broken_lines(report):
             self.stderr.write(line)
         if report.broken_count:
@@ -124,24 +121,13 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
         newest = masters()[0].id
         if master and (older := report.under_master.total() - report.under_master[newest]):
             raise CommandError(
-                f"{counted(older, 'data key')} under an older master key again: a process still has that"
-                " as its newest. Restart it with the new MASTER_KEYS, then call this again."
+                f"{counted(older, 'data key')} under an older master key again: a process still has"
+                " that as its newest. Restart it with the new MASTER_KEYS, then call this again."
             )
         self.stdout.write(f"Everything opens: {counted_values(report)}.")
 
-    def _say_resumed(self, done: Reencrypted) -> None:
-        if done.resumed:
+    def _say_resumed(self, plan: Plan) -> None:
+        if plan.resumed:
             self.stdout.write(
-                f"Going on with the rotation of {done.resumed:%Y-%m-%d %H:%M:%S} UTC."
+                f"Going on with the rotation of {plan.resumed:%Y-%m-%d %H:%M:%S} UTC."
             )
-
-    def _progress(self, text: str) -> None:
-        """At most once a second; on a terminal always in the same line."""
-        if time.monotonic() < self._told + _PROGRESS_SECONDS:
-            return
-        self._told = time.monotonic()
-        on_terminal = sys.stderr.isatty()
-        self.stderr.write(
-            f"\r\033[K{text}" if on_terminal else text, ending="\r" if on_terminal else "\n"
-        )
-        self.stderr.flush()

@@ -1,0 +1,40 @@
+"""A management command that ends by kill -9 at a statement of its own, to be gone on with by the next.
+
+    python -m testing.killed_command STATEMENT before|after COMMAND [ARGUMENT…]
+
+A command with fewer statements comes to its end.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import django
+
+
+def main(statement: int, when: str, *command: str) -> None:
+    """Calls the command; killed before or after its so many-th statement, whatever that is."""
+    django.setup()
+    from django.core.management import call_command
+    from django.db import connection
+
+    sent = 0
+
+    def count(execute: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        if sent == statement and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = execute(*arguments)
+        if sent == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    with connection.execute_wrapper(count):
+        call_command(*command)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,263 @@
+"""Keys are rotated with kill -9 at random points while clients poll and patch: nothing is lost (SPEC §8)."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+import httpx
+import pytest
+from django.test import override_settings
+
+from audit.models import AuditEntry
+from pipedai.env import BASE_DIR
+from pipedai.sql import database_now
+from testing.cast import TEST_ACTOR, Cast, make_cast
+from testing.runs import Runs
+from testing.sealed import master_key
+from testing.serving import Server, serve, url_of
+from triggers.services import update_trigger
+from workers.registration import Registered
+from workspaces.key_check import check_keys
+from workspaces.models import DataKey, DataKeyRotation
+
+TRIGGERS = 105  # more than one batch
+KILLS = 5
+# What everything lies under at first, then the newest of each round; the last is the one that stays.
+MASTERS = [f"m{number}" for number in range(KILLS + 1)]
+# About so many statements each kind of rotation has, to be killed at.
+STATEMENTS = {"--data": 60, "--master": 16}
+
+
+@dataclass
+class Tenant:
+    """One environment's clients, and what they wrote: by trigger, the number of its newest headers."""
+
+    api: httpx.Client
+    worker_api: httpx.Client
+    worker: Registered
+    triggers: list[UUID]
+    sent: Counter[UUID] = field(default_factory=Counter)
+    answered: Counter[UUID] = field(default_factory=Counter)
+    polls: int = 0
+    patches: int = 0
+
+    def reach(self, server: Server) -> None:
+        """From now on the clients call this server."""
+        self.api.base_url = self.worker_api.base_url = httpx.URL(server.api)
+
+    def close(self) -> None:
+        """Hangs up."""
+        self.api.close()
+        self.worker_api.close()
+
+    def patch(self) -> None:
+        """Writes both secrets of some trigger."""
+        trigger_id = random.choice(self.triggers)
+        self.sent[trigger_id] += 1
+        number = self.sent[trigger_id]
+        body = {
+            "mcpHeaders": headers(trigger_id, number),
+            "webhookSecret": secret(trigger_id, number),
+        }
+        self.api.patch(f"/triggers/{trigger_id}", json=body).raise_for_status()
+        self.answered[trigger_id] = number
+        self.patches += 1
+
+    def poll(self) -> None:
+        """All runs are handed out, each with headers no older than what was answered before."""
+        before = Counter(self.answered)
+        answer = self.worker_api.get(f"/workers/{self.worker.worker_id}/poll")
+        runs = answer.raise_for_status().json()["runs"]
+        assert {UUID(run["triggerId"]) for run in runs} == set(self.triggers)
+        for run in runs:
+            trigger_id = UUID(run["triggerId"])
+            number = int(run["mcpHeaders"]["x-number"])
+            assert run["mcpHeaders"] == headers(trigger_id, number)
+            assert before[trigger_id] <= number <= self.sent[trigger_id]
+        self.polls += 1
+
+
+def headers(trigger_id: UUID, number: int) -> dict[str, str]:
+    return {"x-secret": f"planted-{trigger_id}", "x-number": str(number)}
+
+
+def secret(trigger_id: UUID, number: int) -> str:
+    return f"planted-{trigger_id}-{number}"
+
+
+def tenant(cast: Cast, triggers: int) -> Tenant:
+    """An environment with a worker for whom a run of each trigger is queued."""
+    worker = cast.register("busy", max_concurrency=triggers)
+    made = Tenant(client(cast.mint("pwk", role="admin")), client(worker.worker_token), worker, [])
+    for _ in range(triggers):
+        trigger_id = cast.add_trigger(worker_id=worker.worker_id)
+        values = {"mcp_headers": headers(trigger_id, 0), "webhook_secret": secret(trigger_id, 0)}
+        update_trigger(trigger_id=trigger_id, values=values, actor=TEST_ACTOR)
+        Runs(cast, trigger_id, now=database_now()).queue()
+        made.triggers.append(trigger_id)
+    return made
+
+
+def client(token: str) -> httpx.Client:
+    """A script or worker with this token."""
+    bearer = {"Authorization": f"Bearer {token}"}
+    return httpx.Client(headers=bearer, trust_env=False, timeout=30)
+
+
+class Clients:
+    """Threads that call again and again, until told to stop; an error of any is raised then."""
+
+    def __init__(self, *calls: Callable[[], None]) -> None:
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._run, args=(call,)) for call in calls]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _run(self, call: Callable[[], None]) -> None:
+        try:
+            while not self._stop.wait(0.02):
+                call()
+        except BaseException as error:
+            self._errors.append(error)
+
+
+def environment(masters: list[str]) -> dict[str, str]:
+    return {"MASTER_KEYS": ",".join(master_key(each) for each in masters)}
+
+
+def rotation(database: str, masters: list[str], *arguments: str) -> "subprocess.Popen[str]":
+    """A rotation that is under way."""
+    process_environment = {
+        **os.environ,
+        **environment(masters),
+        "DATABASE_URL": url_of(database),
+        "DJANGO_SETTINGS_MODULE": "pipedai.settings",
+    }
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=BASE_DIR,
+        env=process_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def killed_rotations(database: str, masters: list[str]) -> int:
+    """Both kinds at once, each killed somewhere; how many were."""
+    processes = [
+        rotation(
+            database,
+            masters,
+            *("-m", "testing.killed_command", str(random.randint(1, statements))),
+            *(random.choice(["before", "after"]), "rotate_keys", kind),
+        )
+        for kind, statements in STATEMENTS.items()
+    ]
+    for process in processes:
+        said, _ = process.communicate(timeout=60)
+        assert "planted" not in said
+        # Its neighbour may have been killed while keys lay under an older master key.
+        assert process.returncode in (0, -signal.SIGKILL) or "older master key" in said, said
+    return sum(process.returncode == -signal.SIGKILL for process in processes)
+
+
+def finish(database: str, masters: list[str]) -> None:
+    for kind in STATEMENTS:
+        process = rotation(database, masters, "manage.py", "rotate_keys", kind)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        assert "Everything opens" in said
+
+
+def look_into(log: Path) -> None:
+    text = log.read_text()
+    for bad in ("cannot_open", "planted", "Traceback", "deadlock"):
+        assert bad not in text
+
+
+def audited_replacements() -> dict[UUID, list[list[str]]]:
+    """By environment, each old data key and the new one, in their order."""
+    found: dict[UUID, list[list[str]]] = {}
+    for entry in AuditEntry.objects.filter(action="data-key.rotated").order_by("created_at", "id"):
+        assert entry.environment_id is not None
+        found.setdefault(entry.environment_id, []).append(entry.metadata["dataKeyId"])
+    return found
+
+
+@pytest.fixture
+def tenants(own_database: str) -> Iterator[list[Tenant]]:
+    """One with many triggers and one with few; all lies under the oldest master key."""
+    with override_settings(MASTER_KEYS=[master_key(MASTERS[0])]):
+        cast = make_cast()
+        strange = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
+        made = [tenant(cast, TRIGGERS), tenant(strange, 5)]
+    yield made
+    for each in made:
+        each.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_value_opens_after_five_killed_rotations_with_the_old_keys_removed(
+    own_database: str, tenants: list[Tenant], tmp_path: Path
+):
+    first = {key.environment_id: str(key.id) for key in DataKey.objects.all()}
+
+    known, kills = [*reversed(MASTERS)], 0
+    log = tmp_path / "1.log"
+    with serve(own_database, log=log, **environment(known)) as server:
+        for each in tenants:
+            each.reach(server)
+        with Clients(*(call for each in tenants for call in (each.poll, each.patch))):
+            while kills < KILLS:
+                newest = MASTERS[1 + kills % (len(MASTERS) - 1)]
+                others = [each for each in known if each != newest]
+                kills += killed_rotations(own_database, [newest, *others])
+            finish(own_database, known)
+    look_into(log)
+    for each in tenants:
+        assert min(each.polls, each.patches) > 10
+
+    last = known[:1]
+    log = tmp_path / "2.log"
+    with serve(own_database, log=log, **environment(last)) as server:
+        for each in tenants:
+            each.reach(server)
+            each.poll()
+            each.patch()
+            each.poll()
+            assert each.sent == each.answered
+    look_into(log)
+    with override_settings(MASTER_KEYS=[master_key(each) for each in last]):
+        report = check_keys()
+        assert report.under_master == {last[0]: 2}
+    assert (report.broken, report.values.total()) == ([], 2 * (TRIGGERS + 5))
+    assert [key.retired for key in report.data_keys] == [False, False]
+    assert not DataKeyRotation.objects.exists()
+    # Every key that ever was in use was followed by the next in one audit row.
+    for key in report.data_keys:
+        replaced = audited_replacements()[key.environment_id]
+        olds, news = zip(*replaced, strict=True)
+        assert olds == (first[key.environment_id], *news[:-1])
+        assert news[-1] == str(key.id)
