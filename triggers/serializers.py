@@ -50,7 +50,8 @@ class PromptField(TextField):
         "type": "object",
         "propertyNames": {"pattern": f"^{_HEADER_NAME.pattern}$"},
         "additionalProperties": {"type": "string", "pattern": f"^{_HEADER_VALUE.pattern}$"},
-    }
+    },
+    component_name="McpHeaders",
 )
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
     """Secret headers for the MCP server: a flat object of valid names and values, 8 KiB in all."""
