@@ -16,6 +16,9 @@ from pipedai.sql import Row, database_now, fetch_one
 from triggers.duration import duration_ms
 from triggers.models import Delivery
 
+# Kept, with its run, from being pruned until the new one is there.
+_OLD = "SELECT trigger_id, run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY SHARE"
+
 
 def queue_deliveries(ended: Iterable[Row]) -> None:
     """Queues one delivery for each ended run whose trigger has a webhook. At most one statement.
@@ -28,18 +31,20 @@ def queue_deliveries(ended: Iterable[Row]) -> None:
 def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
     """Queues a delivery's body again, with the same `webhook-id`, for its trigger's present URL; the new one's id.
 
-    Raises NotFound if the trigger has been deleted, Conflict if it has no URL.
+    Raises NotFound if the delivery has been pruned or the trigger deleted, Conflict if that has no URL.
     """
     with transaction.atomic():
-        old = Delivery.objects.get(id=delivery_id)
+        old = fetch_one(_OLD, {"id": delivery_id})
+        if old is None:
+            raise NotFound
         return _queue_by_request(
-            old.trigger_id,
+            old["trigger_id"],
             actor,
             "webhook.redelivered",
-            {"redeliveryOf": str(old.id), "runId": old.run_id and str(old.run_id)},
-            run_id=old.run_id,
-            message_id=old.message_id,
-            body=old.body,
+            {"redeliveryOf": str(delivery_id), "runId": old["run_id"] and str(old["run_id"])},
+            run_id=old["run_id"],
+            message_id=old["message_id"],
+            body=old["body"],
         )
 
 

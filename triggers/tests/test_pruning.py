@@ -7,6 +7,7 @@ import pytest
 from django.db import transaction
 
 from audit.models import AuditEntry
+from pipedai.api.errors import NotFound
 from pipedai.retention import Order, Rounds
 from pipedai.sql import execute
 from testing.cast import TEST_ACTOR, Cast
@@ -248,3 +249,24 @@ class TestTogether:
             assert Started(lambda: prune(limit=1)).answer() == 3
         assert prune() == 2
         assert there() == set()
+
+    def test_a_delivery_that_is_sent_again_meanwhile_stays_with_its_run(self, committed_cast):
+        delivery = self.old_delivery(committed_cast)
+        with transaction.atomic():
+            deliveries.redeliver(delivery_id=delivery.id, actor=TEST_ACTOR)
+            Started(lambda: prune(limit=1)).answer()
+        assert Delivery.objects.filter(run=delivery.run).count() == 2
+
+    def test_one_that_is_gone_is_not_sent_again(self, committed_cast):
+        delivery = self.old_delivery(committed_cast)
+        with transaction.atomic():
+            prune()
+            again = Started(lambda: deliveries.redeliver(delivery_id=delivery.id, actor=TEST_ACTOR))
+            again.wait_until_blocked()
+        assert isinstance(again.answer(), NotFound)
+
+    @staticmethod
+    def old_delivery(cast):
+        runs = Runs.of(cast)
+        add_old_runs(runs.trigger_id, 20, NOON)
+        return Delivery.objects.order_by("id")[0]
