@@ -29,6 +29,7 @@ from triggers.webhook_serializers import DeliverySerializer
 from triggers.webhook_views import DeliveryViewSet, NoBody, TriggerDeliveryViewSet
 
 _CONFLICT = frozenset({409})
+_UNSEALABLE = frozenset({503})
 _TRIGGER = {
     "name": "Morning report",
     "prompt": "Summarise what happened overnight.",
@@ -66,7 +67,7 @@ describe(
         body=TriggerBody,
         example=_TRIGGER,
         answers={201: TriggerSerializer},
-        errors=_CONFLICT,
+        errors=_CONFLICT | _UNSEALABLE,
         audit=("trigger.created",),
     ),
 )
@@ -92,6 +93,7 @@ describe(
         partial=True,
         example={"enabled": False},
         answers={200: TriggerSerializer},
+        errors=_UNSEALABLE,
         audit=("trigger.updated",),
     ),
     destroy=Operation(
@@ -107,6 +109,7 @@ describe(
         body=RotateBody,
         example={"mcpHeaders": {"Authorization": "Bearer a-newer-secret"}},
         answers={200: TriggerSerializer},
+        errors=_UNSEALABLE,
         audit=("mcp-token.rotated",),
     ),
     run=Operation(

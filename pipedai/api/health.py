@@ -4,7 +4,7 @@ from django.db import DatabaseError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.errors import error_body
+from pipedai.api.errors import Unavailable
 from pipedai.api.permissions import IsPublic
 from pipedai.api.views import ApiViewSet
 from pipedai.sql import database_now
@@ -21,7 +21,7 @@ class HealthViewSet(ApiViewSet):
         try:
             database_now()
         except DatabaseError:
-            return Response(error_body("The database does not answer."), status=503)
+            raise Unavailable("The database does not answer.") from None
         return Response({"status": "ok"})
 
     def live(self, request: Request) -> Response:

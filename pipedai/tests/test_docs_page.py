@@ -1,8 +1,12 @@
 """The documentation page works under a policy that allows no inline code and nothing from elsewhere."""
 
 import re
+import subprocess
+
+import pytest
 
 from pipedai.server.headers import content_policy
+from testing.programs import program
 
 
 def test_all_that_the_page_loads_is_ours_and_there(client):
@@ -26,3 +30,22 @@ def test_the_page_can_only_be_read(client):
     assert client.head("/api/docs").status_code == 200
     assert client.post("/api/docs").status_code == 405
     assert client.get("/api/docs/").status_code == 404
+
+
+@pytest.mark.slow
+def test_a_browser_shows_an_operation_and_complains_of_nothing(server, tmp_path):
+    shown = subprocess.run(
+        [
+            program("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", f"--user-data-dir={tmp_path}", "--enable-logging=stderr",
+            "--virtual-time-budget=20000", "--dump-dom",
+            f"{server.url}/api/docs#/Triggers/createTrigger",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )  # fmt: skip
+    assert "Summarise what happened overnight." in shown.stdout
+    assert [line for line in shown.stderr.splitlines() if "CONSOLE" in line] == []

@@ -41,6 +41,7 @@ def test_files_come_from_the_packages_where_none_were_collected(client):
 def test_collected_files_are_compressed_and_may_be_cached_for_ever(collected, client):
     url = staticfiles_storage.url(BUNDLE)
     assert url != f"/static/{BUNDLE}"
+    assert f'"{url}"' in client.get("/api/docs").content.decode()
     response = client.get(url, headers={"accept-encoding": "gzip"})
     assert response["Content-Encoding"] == "gzip"
     assert response["Cache-Control"] == "max-age=315360000, public, immutable"
