@@ -1,10 +1,10 @@
 """The deployment's probe of keys: are the master keys at hand that the data keys lie under, and do they open."""
 
-from django.conf import settings
-
 from pipedai import crypto
 from pipedai.deployment import Finding
 from pipedai.sql import Row, fetch_all
+from workspaces import keys
+from workspaces.keys import WrappedKey
 
 # Enough to notice a wrong key at once; `check_keys` opens every one, and every value.
 SAMPLE = 100
@@ -12,7 +12,7 @@ SAMPLE = 100
 _MASTERS = "SELECT master_key_id, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
 # Of each master key the newest.
 _SAMPLE = """
-SELECT id, environment_id, wrapped, master_key_id FROM (
+SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM (
     SELECT *, row_number() OVER (PARTITION BY master_key_id ORDER BY id DESC) AS place FROM data_key
 ) ranked
 WHERE place <= %(sample)s
@@ -23,17 +23,15 @@ _REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py che
 def keys_open() -> Finding:
     """The data keys, a sample of each master key's, open under this process's MASTER_KEYS."""
     try:
-        masters = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+        known = {master.id for master in keys.masters()}
     except ValueError as error:
         return Finding(str(error), "Set MASTER_KEYS to keys of that form.")
     found = fetch_all(_MASTERS, {})
-    known = {master.id for master in masters}
     if missing := [row for row in found if row["master_key_id"] not in known]:
         names = ", ".join(f"{row['master_key_id']} ({row['data_keys']})" for row in missing)
         return Finding(f"Data keys lie under master keys that are not at hand: {names}.", _REMEDY)
     sample = fetch_all(_SAMPLE, {"sample": SAMPLE})
-    broken = {row["master_key_id"] for row in sample if not _opens(row, masters)}
-    if broken:
+    if broken := {row["master_key_id"] for row in sample if not _opens(row)}:
         return Finding(
             f"Data keys under {', '.join(sorted(broken))} do not open.",
             "Set MASTER_KEYS to the key that had this id, then call `manage.py check_keys`.",
@@ -42,15 +40,9 @@ def keys_open() -> Finding:
     return Finding(f"{len(sample)} of {total} data keys were tried, and open.")
 
 
-def _opens(row: Row, masters: tuple[crypto.MasterKey, ...]) -> bool:
+def _opens(row: Row) -> bool:
     try:
-        crypto.unwrap(
-            bytes(row["wrapped"]),
-            str(row["id"]),
-            row["master_key_id"],
-            str(row["environment_id"]),
-            masters,
-        )
+        keys.unwrap(row["environment_id"], WrappedKey.of(row))
     except crypto.CannotOpen:
         return False
     return True

@@ -130,6 +130,8 @@ def test_a_taken_port_is_one_sentence_before_anything_starts(bin_run, data_dir):
     ("environment", "words"),
     [
         ({"PORT": "http"}, "PORT must be a whole number."),
+        ({"WEB_CONCURRENCY": "many"}, "WEB_CONCURRENCY must be a whole number."),
+        ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL must be a URL such as postgres://"),
         ({"PIPEDAI_ENV": "production"}, "Production has no demo"),
         ({"DATABASE_URL": "postgres://x@127.0.0.1:1/x"}, "DATABASE_URL names no database"),
     ],

@@ -228,6 +228,17 @@ def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, director
     ]
 
 
+def test_gunicorn_by_itself_goes_through_it_too(directory):
+    options = ("-c", "python:pipedai.server.gunicorn_conf", "pipedai.asgi:application")
+    unsafe = {**PRODUCTION, "PIPEDAI_DATA_DIR": directory, "THROTTLES_ENABLED": "no"}
+
+    refused = run(sys.executable, "-m", "gunicorn", *options, **unsafe)
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("THROTTLES_ENABLED is off")
+    assert refused.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
