@@ -32,7 +32,7 @@ HEADER_SECONDS = 20.0
 # How long a refused client may go on sending: closing on unread bytes would reset the connection,
 # and it would lose the answer.
 LINGER_SECONDS = 1.0
-# While stopping: how long a request whose headers are on their way is waited for.
+# While stopping: how long a request is waited for that is on its way, on a new connection or in part.
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
 
@@ -54,6 +54,7 @@ class Protocol(ASGIProtocol):
 
     def __init__(self, worker: "Worker") -> None:
         super().__init__(worker)
+        self._asked = False
         self._answering = False
         self._closing = False
         self._lingering = False
@@ -73,6 +74,7 @@ class Protocol(ASGIProtocol):
 
     def _on_headers_complete(self) -> bool:
         self._stop_awaiting_headers()
+        self._asked = True
         self._answering = False
         return bool(super()._on_headers_complete())
 
@@ -107,6 +109,10 @@ class Protocol(ASGIProtocol):
         """Whether a request has begun to arrive and its headers are not complete."""
         parser = self._callback_parser
         return parser is not None and bool(parser._buffer or parser._state != "request_line")
+
+    def is_idle(self) -> bool:
+        """Whether it is kept open for a request that may never come."""
+        return self._asked and not self.has_partial_request()
 
     def close_waiting(self) -> None:
         """Close the connection, on which no request is being served."""
@@ -242,7 +248,7 @@ class Worker(gasgi.ASGIWorker):
         while True:
             for connection in list(self.connections):
                 if connection.is_waiting() and (
-                    not connection.has_partial_request() or self.loop.time() > patience
+                    connection.is_idle() or self.loop.time() > patience
                 ):
                     connection.close_waiting()
             await asyncio.sleep(0.05)

@@ -212,6 +212,18 @@ def test_sigterm_answers_what_runs_and_what_waits_and_keeps_nothing_open(tmp_pat
             connection.close()
 
 
+def test_a_request_on_its_way_on_a_new_connection_is_answered_while_stopping(tmp_path):
+    """A proxy has connected and is about to send: if it were cut off, its client would get a 502."""
+    with serving(tmp_path) as web:
+        with web.connect() as connection:
+            time.sleep(0.3)  # the server has taken it
+            web.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            connection.sendall(b"GET /api/v1/x HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert read_all(connection).startswith(b"HTTP/1.1 200")
+        assert web.process.wait(timeout=12) == 0
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_its_processes_at_once_stops_them_too(tmp_path, sign):
     with serving(tmp_path) as web:
