@@ -1,0 +1,141 @@
+"""A machine that was set up with the commands of docs/deploy.md, and what runs on it."""
+
+import shutil
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.tests.doc import commands
+from pipedai.env import BASE_DIR
+from testing.machine import Machine, machine
+from testing.programs import program
+from testing.working import until
+
+DOMAIN = "api.example.com"
+# Each with a word of its command line.
+UNITS = {"pipedai-web": "pipedai.server", "pipedai-scheduler": "runscheduler"}
+RELEASE = "/srv/pipedai/releases/1"
+# What needs the package registries, and not only the machine itself.
+ONLINE = ("packages", "code")
+_NOT_OF_A_RELEASE = (".git", ".venv", "__pycache__", ".*_cache", ".env", "staticfiles")
+
+
+class Deployed:
+    """PipedAI on a machine of its own: the units' processes, nginx before them."""
+
+    def __init__(self, machine: Machine, logs: Path) -> None:
+        self.machine = machine
+        self.logs = logs
+
+    def follow(self, heading: str, release: str = RELEASE) -> None:
+        """Run what a section of docs/deploy.md says, in the directory of a release."""
+        for block in commands(heading):
+            online = any(f" {step}" in block for step in ONLINE)
+            self.machine.run("bash", "-ec", block, network=online, directory=release)
+
+    def start(self, unit: str) -> None:
+        """Have a unit's process, as systemd would."""
+        path = f"/etc/systemd/system/{unit}.service"
+        python = "/srv/pipedai/current/.venv/bin/python"
+        run = ["env", f"PYTHONPATH={RELEASE}", python, "-m", "testing.units", path]
+        self.machine.start(*run, log=self.logs / f"{unit}.log")
+
+    def restart(self, unit: str) -> None:
+        """Do what `systemctl restart` does, up to the end of the former processes."""
+        former = self._processes(unit)
+        self._signal(unit, "HUP")
+        until(lambda: not self._processes(unit) & former)
+
+    def stop(self, unit: str) -> None:
+        """Do what `systemctl stop` does."""
+        self._signal(unit, "TERM")
+        until(lambda: not self._processes(unit))
+
+    def directories(self) -> set[str]:
+        """Where the units' processes run: the release that they are of."""
+        script = "for pid in $(pgrep -u pipedai python); do readlink /proc/$pid/cwd; done"
+        return set(self.machine.run("sh", "-c", script).split())
+
+    def _signal(self, unit: str, name: str) -> None:
+        self.machine.run("sh", "-c", f"kill -{name} $(cat /run/{unit}.pid)")
+
+    def _processes(self, unit: str) -> set[str]:
+        said = self.machine.run("sh", "-c", f"pgrep -u pipedai -f {UNITS[unit]} || true")
+        return set(said.split())
+
+    def log(self, unit: str) -> str:
+        """What it printed."""
+        return (self.logs / f"{unit}.log").read_text()
+
+    def client(self) -> httpx.Client:
+        """Somebody outside, who trusts the machine's certificate."""
+        authority = self.machine.path("/etc/pipedai/tls/fullchain.pem").read_text()
+        context = ssl.create_default_context(cadata=authority)
+        return httpx.Client(
+            base_url=f"https://{DOMAIN}/api/v1",
+            transport=_ToLoopback(verify=context, http1=True),
+            timeout=60,
+        )
+
+    def wait_until_up(self) -> None:
+        """Return once the database answers through it all."""
+        with self.client() as http:
+            until(lambda: self._is_up(http), seconds=60)
+
+    def _is_up(self, http: httpx.Client) -> bool:
+        try:
+            return http.get("/health").status_code == 200
+        except httpx.ConnectError:  # nginx is on its way
+            return False
+
+
+class _ToLoopback(httpx.HTTPTransport):
+    """Reaches the domain here, whatever the name servers say."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it; TLS and the Host header still name the domain."""
+        return super().handle_request(
+            httpx.Request(
+                request.method,
+                request.url.copy_with(host="127.0.0.1"),
+                headers=request.headers,
+                stream=request.stream,
+                extensions={**request.extensions, "sni_hostname": DOMAIN},
+            )
+        )
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Iterator[Deployed]:
+    """The set-up of docs/deploy.md, started; the thread is in its network."""
+    for name in ("nginx", "pgbouncer", "postgres"):
+        program(name)
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with machine(folder) as made:
+        deployed = Deployed(made, tmp_path)
+        _unpack(made, RELEASE)
+        _as_debian_leaves_postgresql(made)
+        deployed.follow("### From nothing")
+        made.start("nginx", "-g", "daemon off;", log=tmp_path / "nginx.log")
+        with made.network():
+            for unit in UNITS:
+                deployed.start(unit)
+            deployed.wait_until_up()
+            yield deployed
+
+
+def _unpack(machine: Machine, release: str) -> None:
+    shutil.copytree(
+        BASE_DIR, machine.path(release), ignore=shutil.ignore_patterns(*_NOT_OF_A_RELEASE)
+    )
+
+
+def _as_debian_leaves_postgresql(machine: Machine) -> None:
+    """A cluster that runs, as after the package's installation."""
+    version = program("postgres").parent.parent.name
+    machine.run("pg_createcluster", version, "main", "--", "--no-sync")
+    machine.run("pg_ctlcluster", version, "main", "start")

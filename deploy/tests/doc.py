@@ -1,0 +1,15 @@
+"""Reads the commands that docs/deploy.md gives, so that the tests run those very lines."""
+
+import re
+
+from pipedai.env import BASE_DIR
+
+
+def commands(heading: str) -> list[str]:
+    """The `sh` blocks of a section of docs/deploy.md and what is below it, in order."""
+    text = (BASE_DIR / "docs" / "deploy.md").read_text()
+    level = heading.partition(" ")[0]
+    _, found, rest = text.partition(f"\n{heading}\n")
+    assert found, heading
+    section = re.split(rf"^#{{1,{len(level)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)

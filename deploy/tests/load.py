@@ -1,0 +1,91 @@
+"""Clients and workers that go on while a deployment is restarted, and count what they lose."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from deploy.tests.job import Job, asked
+
+Client = Callable[[], httpx.Client]
+
+
+class Load:
+    """Some who fire runs, each with a trigger, and the workers that execute them.
+
+    Every request that fails for want of an answer is sent once more, as the documentation asks of
+    clients; what fails then as well ends the load with its error.
+    """
+
+    def __init__(self, client: Client, *, jobs: int) -> None:
+        self._client = client
+        self._jobs = jobs
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self.fired: set[str] = set()
+        self.executed: Counter[str] = Counter()
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Under load for the block; then what was fired is executed."""
+        with self._client() as http:
+            jobs = [Job.set_up(http) for _ in range(self._jobs)]
+        with ThreadPoolExecutor(2 * self._jobs) as pool:
+            parts = [pool.submit(part, job) for job in jobs for part in (self._fire, self._work)]
+            try:
+                yield
+            finally:
+                self._stop.set()
+            for part in parts:
+                part.result(timeout=60)
+
+    def _fire(self, job: Job) -> None:
+        with self._client() as http:
+            while not self._stop.is_set():
+                headers = {
+                    "Authorization": f"Bearer {job.api_key}",
+                    "Idempotency-Key": str(uuid4()),
+                }
+                path = f"/triggers/{job.trigger_id}/run"
+                run = self._ask(http, "POST", path, json={}, headers=headers)
+                with self._lock:
+                    self.fired.add(run["id"])
+                self._stop.wait(0.02)
+
+    def _work(self, job: Job) -> None:
+        headers = {"Authorization": f"Bearer {job.worker_token}"}
+        path = f"/workers/{job.worker_id}"
+        with self._client() as http:
+            while True:
+                stopping = self._stop.is_set()
+                wait = 0 if stopping else 5
+                runs = self._ask(http, "GET", f"{path}/poll?wait={wait}", headers=headers)["runs"]
+                for run in runs:
+                    for verb, body in (
+                        ("claim", {"claimId": "load"}),
+                        ("start", {}),
+                        ("complete", {"status": "succeeded"}),
+                    ):
+                        call = f"{path}/runs/{run['id']}/{verb}"
+                        self._ask(http, "POST", call, json=body, headers=headers)
+                    with self._lock:
+                        self.executed[run["id"]] += 1
+                if stopping and not runs:
+                    return
+
+    def _ask(self, http: httpx.Client, method: str, path: str, **request: Any) -> Any:
+        try:
+            answer = http.request(method, path, **request)
+            again = answer.status_code in {502, 503, 504}
+        except httpx.TransportError:
+            again = True
+        if again:
+            time.sleep(0.5)
+            answer = http.request(method, path, **request)
+        return asked(answer)

@@ -1,0 +1,165 @@
+"""A throw-away copy of this machine, for tests of what is installed on one.
+
+It shares the disk until something is written (an overlay), and has its own processes, and a network
+of its own with nothing but the loopback. Only root on Linux can make one.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from testing.programs import lacking
+
+_CLONE_NEWNET = 0x40000000
+_PREPARE = """
+set -e
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+cd "$1/root"
+mount -t proc proc proc
+mount --bind /sys sys
+mount --bind /dev dev
+mount -t tmpfs tmpfs dev/shm
+mount -t tmpfs -o mode=1777 tmpfs tmp
+# What this machine has and an empty one has not.
+for emptied in run srv etc/pipedai etc/postgresql var/lib/pipedai var/lib/postgresql; do
+  mkdir -p $emptied
+  mount -t tmpfs -o mode=755 tmpfs $emptied
+done
+ip link set lo up
+touch "$1/ready"
+exec sleep infinity
+"""
+
+
+class Machine:
+    """One such machine."""
+
+    def __init__(self, directory: Path, init: int) -> None:
+        self._directory = directory
+        self._init = init
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def path(self, path: str) -> Path:
+        """Where a file of the machine's is seen from here: as long as it runs, written or not."""
+        return Path(f"/proc/{self._init}/root{self._directory}/root{path}")
+
+    def run(
+        self, *command: str, network: bool = False, directory: str = "/", **environment: str
+    ) -> str:
+        """What the command says, as root. `network` is whether it may use that of this machine.
+
+        Raises AssertionError if it fails.
+        """
+        done = subprocess.run(  # noqa: S603
+            self._inside(*command, network=network, directory=directory),
+            env=_environment(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=170,
+        )
+        assert done.returncode == 0, f"{command} failed:\n{done.stdout}"
+        return done.stdout
+
+    def start(self, *command: str, log: Path) -> "subprocess.Popen[bytes]":
+        """A process of the machine's; it ends with it at the latest."""
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603
+                self._inside(*command, network=False, directory="/"),
+                env=_environment({}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill all its processes."""
+        os.kill(self._init, signal.SIGKILL)
+        for process in self._started:
+            process.wait()
+
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        """What this thread connects to meanwhile is the machine's."""
+        with open("/proc/thread-self/ns/net") as ours, open(f"/proc/{self._init}/ns/net") as its:  # noqa: PTH123
+            _enter(its.fileno())
+            try:
+                yield
+            finally:
+                _enter(ours.fileno())
+
+    def _inside(self, *command: str, network: bool, directory: str) -> list[str]:
+        kinds = ["--mount", "--pid", "--ipc"] + ([] if network else ["--net"])
+        root = f"{self._directory}/root"
+        enter = ["nsenter", f"--target={self._init}", *kinds, "chroot", root]
+        return [*enter, "sh", "-c", f'cd {directory} && exec "$@"', "sh", *command]
+
+
+@contextmanager
+def machine(directory: Path) -> Iterator[Machine]:
+    """A machine, whose disk is in `directory` as far as it differs; gone after the block."""
+    if os.geteuid() != 0 or any(
+        shutil.which(name) is None for name in ("unshare", "nsenter", "ip")
+    ):
+        lacking("A copy of the machine needs root, and Linux with unshare, nsenter and ip.")
+    for name in ("upper", "work", "root"):
+        (directory / name).mkdir()
+        (directory / name).chmod(0o755)
+    own = ["--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child=KILL"]
+    command = ["unshare", *own, "sh", "-c", _PREPARE, "sh", str(directory)]
+    holder = subprocess.Popen(command)  # noqa: S603
+    try:
+        made = Machine(directory, _init(holder, directory))
+        try:
+            yield made
+        finally:
+            made.end()
+    finally:
+        holder.kill()
+        holder.wait()
+        shutil.rmtree(directory)
+
+
+def _init(holder: "subprocess.Popen[bytes]", directory: Path) -> int:
+    deadline = time.monotonic() + 20
+    while not (directory / "ready").exists():
+        if holder.poll() is not None:
+            lacking("A copy of the machine can't be made: unshare or mount was refused.")
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (child,) = psutil.Process(holder.pid).children()
+    return child.pid
+
+
+def _environment(given: dict[str, str]) -> dict[str, str]:
+    """As somebody has it who has just logged in; what pip may need to know of this machine as well."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("PIP_", "SSL_")) or name.lower().endswith("_proxy")
+    }
+    return {
+        "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        **kept,
+        **given,
+    }
+
+
+def _enter(namespace: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
