@@ -89,7 +89,14 @@ describe(
     lookup=Operation(
         id="lookUpUser",
         summary="Find a user by address",
-        parameters=(query("email", {"type": "string", "minLength": 1}, required=True),),
+        parameters=(
+            query(
+                "email",
+                {"type": "string", "minLength": 1},
+                description="The whole address; its case does not matter.",
+                required=True,
+            ),
+        ),
         answers={200: LookupSerializer},
         errors=frozenset({404}),
     ),

@@ -12,7 +12,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 
 from pipedai.api.origin import SAFE_METHODS
-from pipedai.api.permissions import IsPublic, IsSignedIn
+from pipedai.api.permissions import IsPublic
 from pipedai.api.schema import parameters, reference, security
 from pipedai.api.schema.answers import ANY_REQUEST, JSON, error_answer, header_refs
 from pipedai.api.schema.operation import Described, Operation, Schema, described
@@ -62,7 +62,7 @@ class ApiSchema(AutoSchema):
 
     def get_extensions(self) -> Schema:
         """The role that it takes, and what it tells the audit log."""
-        role = getattr(self.view.permissions[self.view.action], "role", None)
+        role = self._role()
         return {
             **({"x-required-role": role.value} if role else {}),
             **({"x-audit-actions": list(self._operation.audit)} if self._operation.audit else {}),
@@ -77,13 +77,10 @@ class ApiSchema(AutoSchema):
         return [{}, *accepted] if self._is_public() else accepted
 
     def _get_parameters(self) -> list[Schema]:
-        operation, said = self._operation, self._section.fields
-        found = [
-            {**own, "description": own.get("description") or said.get(own["name"], "")}
-            for own in operation.parameters
-        ]
+        operation = self._operation
+        found = list(operation.parameters)
         if operation.filters:
-            found += parameters.of_filters(operation.filters, said)
+            found += parameters.of_filters(operation.filters, self._section.fields)
         if operation.items:
             found += parameters.PAGE
         return [*self._path_parameters(), *found]
@@ -157,15 +154,13 @@ class ApiSchema(AutoSchema):
 
     def _errors(self) -> set[int]:
         """The statuses that this operation may answer, as far as its viewset and its app tell."""
-        permission = self.view.permissions[self.view.action]
+        role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
         changes = self.method not in SAFE_METHODS
         statuses = set(ANY_REQUEST | self._operation.errors)
         if self.get_auth() not in ([], [{}]):
             statuses.add(401)
-        if changes and takes_cookies:
-            statuses.add(403)
-        if permission not in {IsPublic, IsSignedIn} and permission.__name__ != "IsViewer":
+        if (changes and takes_cookies) or (role is not None and role.rank > 0):
             statuses.add(403)
         if "{" in self.path:
             statuses.add(404)
@@ -178,6 +173,10 @@ class ApiSchema(AutoSchema):
         yield from (throttle.rate for throttle in self.view.throttles.get(action, ()))
         if rate := getattr(self.view, "environment_rates", {}).get(action):
             yield rate
+
+    def _role(self) -> Any:
+        """The least role that the action's permission class lets pass, None if it asks for none."""
+        return getattr(self.view.permissions[self.view.action], "role", None)
 
     def _is_public(self) -> bool:
         return self.view.permissions[self.view.action] is IsPublic
