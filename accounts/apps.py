@@ -18,13 +18,16 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         """Registers the upkeep of the throttles' table, which this app's migrations make, and of sessions."""
-        from accounts.pruning import prune_sessions  # models must be loaded first
+        # Models must be loaded first.
+        from accounts.authenticators import rewrap_authenticators
+        from accounts.pruning import prune_sessions
 
+        register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
         register_job(Job("prune-throttles", every_seconds=60.0, work=prune_throttles))
         register_retention(
             Retention(
                 "sessions",
-                "browser sessions that have expired",
+                "sessions, of the API and of admin, that have expired",
                 lambda: settings.SESSION_RETENTION_DAYS,
                 prune_sessions,
                 at_least=_SESSIONS_KNOWN_DAYS,

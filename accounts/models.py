@@ -1,4 +1,4 @@
-"""Users and their browser sessions."""
+"""Users, their browser sessions, and what opens Django admin to staff."""
 
 from typing import Any, ClassVar
 
@@ -69,6 +69,7 @@ class Session(models.Model):
 
     class Meta:
         db_table = "session"
+        verbose_name = "API session"
         indexes = (
             models.Index(
                 fields=["user"],
@@ -76,6 +77,68 @@ class Session(models.Model):
                 condition=models.Q(revoked_at__isnull=True),
             ),
             models.Index(fields=["expires_at"], name="session_expired"),
+        )
+
+
+class StaffSession(models.Model):
+    """What a `staff_session` cookie stands for: it opens Django admin, and nothing under /api/v1.
+
+    Only the digest of its key is here, so that a copy of the database opens nothing. An ended session's row stays for
+    a month without its data, to tell an address that its user has logged in from.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    key_digest = models.BinaryField(max_length=32, unique=True)
+    user = models.ForeignKey(
+        User, on_delete=models.CASCADE, related_name="staff_sessions", db_index=False
+    )
+    data = models.JSONField(default=dict)
+    address_digest = models.BinaryField(max_length=32)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "staff_session"
+        indexes = (
+            models.Index(fields=["user", "created_at"], name="staff_session_of_user"),
+            models.Index(fields=["expires_at"], name="staff_session_expired"),
+        )
+
+
+class Authenticator(models.Model):
+    """A staff user's time-based one-time passwords (RFC 6238); asked for at login once confirmed."""
+
+    user = models.OneToOneField(
+        User, primary_key=True, on_delete=models.CASCADE, related_name="authenticator"
+    )
+    secret = models.BinaryField()  # wrapped under a master key, bound to the user
+    master_key_id = models.CharField(max_length=64)
+    # The time step of the last code that was accepted: no code counts twice.
+    last_step = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    confirmed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "authenticator"
+
+
+class RecoveryCode(models.Model):
+    """Stands in for a lost authenticator, once. Random enough that its digest needs no slow hash."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    authenticator = models.ForeignKey(
+        Authenticator, on_delete=models.CASCADE, related_name="recovery_codes", db_index=False
+    )
+    code_digest = models.BinaryField(max_length=32)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "recovery_code"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["authenticator", "code_digest"], name="recovery_code_once"
+            ),
         )
 
 

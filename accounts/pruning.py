@@ -1,16 +1,18 @@
-"""Forgets browser sessions that expired long ago."""
+"""Forgets sessions, of the API and of admin, that expired long ago."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from pipedai.retention import Batch, Order, until_short
 from pipedai.sql import execute, fetch_all
 
-_COUNT = "SELECT count(*) AS n FROM session WHERE expires_at < %(before)s"
+_TABLES = ("session", "staff_session")
+_COUNT = "SELECT count(*) AS n FROM {table} WHERE expires_at < %(before)s"
 _REMOVE = """
 WITH old AS MATERIALIZED (
-    SELECT id FROM session WHERE expires_at < %(before)s
+    SELECT id FROM {table} WHERE expires_at < %(before)s
     ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-DELETE FROM session s USING old WHERE s.id = old.id
+DELETE FROM {table} s USING old WHERE s.id = old.id
 """
 
 
@@ -18,8 +20,11 @@ def prune_sessions(order: Order) -> Iterator[Batch]:
     """Removes the rows of sessions that expired before. Bookkeeping, and nothing that anybody did: it
     leaves no audit row."""
     params = {"before": order.before, "limit": order.limit}
-    if order.dry_run:
-        count = fetch_all(_COUNT, params)[0]["n"]
-        yield Batch(count, count)
-    else:
-        yield from until_short(lambda: execute(_REMOVE, params), order.limit)
+    for table in _TABLES:
+        if order.dry_run:
+            count = fetch_all(_COUNT.format(table=table), params)[0]["n"]
+            yield Batch(count, count)
+        else:
+            yield from until_short(
+                partial(execute, _REMOVE.format(table=table), params), order.limit
+            )

@@ -4,7 +4,9 @@ Before a login nobody knows who is calling: the `actor` of these functions carri
 the request id, and its id is filled in here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -13,11 +15,14 @@ from django.db.models.functions import Now
 from accounts.models import Session, User, normal_email
 from accounts.passwords import check_strength, hash_password, is_password_of
 from accounts.session_tokens import LIFETIME
+from accounts.staff_sessions import end_staff_sessions
 from accounts.throttles import FAILED_LOGIN_ROWS
 from pipedai.api.errors import Conflict, Invalid, NotFound, Unauthenticated
 from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
+
+Opened = TypeVar("Opened")
 
 _WRONG = "The e-mail address or the password is wrong."
 
@@ -49,10 +54,10 @@ def log_in(
     """
     user = User.objects.filter(email=normal_email(email)).first()
     if not is_password_of(user, password) or user is None or not user.is_active:
-        _note_failed_login(user, normal_email(email), actor)
+        note_failed_login(user, normal_email(email), actor)
         raise Unauthenticated(_WRONG)
     with transaction.atomic():
-        _hold_password(user)
+        hold_password(user)
         if replaces is not None:
             _revoke(replaces.session_id)
         session = _open_session(user, address)
@@ -79,16 +84,39 @@ def change_password(
 
     Raises Invalid for a wrong current password and for a weak new one.
     """
-    user = User.objects.get(id=principal.id)
+    return replace_password(
+        user_id=principal.id,
+        current_password=current_password,
+        new_password=new_password,
+        actor=actor,
+        open_session=lambda user: _open_session(user, address),
+    )
+
+
+def replace_password(
+    *,
+    user_id: UUID,
+    current_password: str,
+    new_password: str,
+    actor: Actor,
+    open_session: Callable[[User], Opened],
+) -> Opened:
+    """Sets a new password, ends every session of the user's, here and in admin, and opens one for the caller.
+
+    Raises Invalid for a wrong current password and for a weak new one.
+    """
+    user = User.objects.get(id=user_id)
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
     check_strength(new_password, user, field="newPassword")
     hashed = hash_password(new_password)
     with transaction.atomic():
-        _hold_password(user)
+        hold_password(user)
         User.objects.filter(id=user.id).update(password=hashed)
+        user.password = hashed
         Session.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=Now())
-        session = _open_session(user, address)
+        end_staff_sessions(user.id)
+        session = open_session(user)
         _emit("user.password-changed", user.id, actor)
     return session
 
@@ -138,7 +166,7 @@ def find_user(email: str) -> User:
     return user
 
 
-def _hold_password(user: User) -> None:
+def hold_password(user: User) -> None:
     """Keeps the password that was verified from being changed until the transaction ends, so that
     no session opened with an old password outlives the change. Raises Unauthenticated if it has
     been changed since."""
@@ -149,7 +177,7 @@ def _hold_password(user: User) -> None:
         raise Unauthenticated(_WRONG)
 
 
-def _note_failed_login(user: User | None, email: str, actor: Actor) -> None:
+def note_failed_login(user: User | None, email: str, actor: Actor) -> None:
     """One audit row for a known account, address and minute: nobody may fill a table that nothing may empty."""
     hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
     if user is not None and hits <= FAILED_LOGIN_ROWS.limit:

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 from rest_framework.request import Request
 
-from accounts.models import Session, normal_email
+from accounts.models import Session, StaffSession, normal_email
 from pipedai.api.throttling import Rate, Throttle, by_address, by_caller
 
 _KNOWN_FOR = timedelta(days=30)
@@ -46,12 +46,14 @@ def _account_from_an_unknown_address(request: Request) -> str | None:
         return None
     # A rotated SECRET_KEY must not make strangers of all.
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
-    known = Session.objects.filter(
-        user__email=account,
-        address_digest__in=[_digest_under(key, request) for key in keys],
-        created_at__gt=Now() - _KNOWN_FOR,
-    ).exists()
-    return None if known else account
+    known = {
+        "user__email": account,
+        "address_digest__in": [_digest_under(key, request) for key in keys],
+        "created_at__gt": Now() - _KNOWN_FOR,
+    }
+    if Session.objects.filter(**known).exists() or StaffSession.objects.filter(**known).exists():
+        return None
+    return account
 
 
 LOGIN = (
@@ -61,6 +63,8 @@ LOGIN = (
 )
 REGISTER = (Throttle(Rate("register", limit=30, seconds=3600), by_address),)
 CHANGE_PASSWORD = (Throttle(Rate("change-password", limit=10, seconds=60), by_caller),)
+# What a staff user tries on their own account's page in admin: passwords and codes.
+STAFF_ACCOUNT = Rate("staff-account", limit=10, seconds=60)
 # Looking users up and adding them as members tell the same thing: who has an account. They share one count.
 FIND_USER = (
     Throttle(Rate("find-user", limit=120, seconds=3600), by_caller),

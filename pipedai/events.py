@@ -26,6 +26,8 @@ ACTIONS = frozenset(
         "user.deactivated",
         "user.reactivated",
         "staff.created",
+        "authenticator.enabled",
+        "authenticator.disabled",
         "workspace.created",
         "environment.created",
         "environment.updated",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.templatetags.static import static
+
 from pipedai import env, logs
 
 BASE_DIR = env.BASE_DIR
@@ -61,8 +63,11 @@ SESSION_RETENTION_DAYS = env.whole("SESSION_RETENTION_DAYS", 30, at_least=30, at
 
 # --- Django ------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "unfold.apps.BasicAppConfig",
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
     "corsheaders",
@@ -80,9 +85,23 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # refuses a Host that is not ours
     "pipedai.static_files.serve_static_files",
+    "pipedai.admin.middleware.AdminSessions",
+    "pipedai.admin.middleware.AdminCsrf",
+    "pipedai.admin.middleware.AdminUsers",
+    "pipedai.admin.middleware.AdminMessages",
 ]
 TEMPLATES: list[dict[str, Any]] = [
-    {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {}}
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
 ]
 ROOT_URLCONF = "pipedai.urls"
 WSGI_APPLICATION = "pipedai.wsgi.application"
@@ -108,6 +127,37 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+# --- Admin (SPEC §10) --------------------------------------------------------------------------------------
+# Its cookies are for its path alone. A session lasts eight hours whatever happens in it: accounts.staff_sessions.
+SESSION_ENGINE = "accounts.staff_sessions"
+SESSION_COOKIE_NAME = "staff_session"
+SESSION_COOKIE_AGE = 8 * 3600
+CSRF_COOKIE_NAME = "staff_csrf"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = "/admin"
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "PipedAI",
+    "SITE_HEADER": "PipedAI",
+    "SITE_SUBHEADER": "Staff",
+    "SITE_SYMBOL": "account_tree",
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda _: static("staff/icon.svg"),
+        }
+    ],
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_HISTORY": False,
+    "STYLES": [lambda _: static("staff/staff.css")],
+    "SIDEBAR": {"navigation": "pipedai.admin.site.navigation"},
+    "ACCOUNT": {"navigation": [{"title": "Your account", "link": "/admin/account/"}]},
+}
+
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STORAGES = {

@@ -1,7 +1,10 @@
 """The service's URLs: everything that clients call is below /api/v1/."""
 
 from django.urls import include, path
+from django.views.generic import RedirectView
 
+from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
+from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
 from pipedai.docs_page import docs_page
@@ -20,4 +23,11 @@ urlpatterns = [
     path("api/v1/", include("triggers.urls")),
     path("api/v1/", include("workers.urls")),
     path("api/v1/", include("audit.urls")),
+    path("admin", RedirectView.as_view(url="/admin/")),
+    # In the place of Django's own, which neither throttle nor audit.
+    path("admin/login/", StaffLogin.as_view()),
+    path("admin/logout/", StaffLogout.as_view()),
+    path("admin/account/", StaffAccount.as_view(), name="staff-account"),
+    path("admin/password_change/", RedirectView.as_view(pattern_name="staff-account")),
+    path("admin/", site.urls),
 ]

@@ -14,6 +14,7 @@ class TriggersConfig(AppConfig):
     """Triggers, runs, deliveries."""
 
     name = "triggers"
+    verbose_name = "Triggers and runs"
 
     def ready(self) -> None:
         """Registers the background work, its probes, the sealed fields, and what keeps an environment."""

@@ -112,6 +112,7 @@ class ApiKey(models.Model):
 
     class Meta:
         db_table = "api_key"
+        verbose_name = "API key"
         constraints = (
             models.CheckConstraint(
                 condition=Q(

@@ -4,7 +4,8 @@ A Bearer header, when present, decides alone. Each view lists the classes it acc
 viewset appends, answers 401 with a sentence for credentials that none of them took.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -40,12 +41,16 @@ def auth_cookie(request: Request) -> str | None:
 
     Raises Unauthenticated when there are two: one of them was planted from another subdomain (cookie tossing).
     """
-    header = request.META.get("HTTP_COOKIE", "")
-    names = [pair.partition("=")[0].strip() for pair in header.split(";")]
-    if names.count(AUTH_COOKIE) > 1:
+    if times_sent(AUTH_COOKIE, request.META) > 1:
         raise Unauthenticated(f"Two {AUTH_COOKIE} cookies were sent.")
     value = request.COOKIES.get(AUTH_COOKIE)
     return str(value) if value else None
+
+
+def times_sent(cookie: str, meta: Mapping[str, Any]) -> int:
+    """How many cookies of this name a request holds; Django's `COOKIES` keeps one of them."""
+    header = meta.get("HTTP_COOKIE", "")
+    return [pair.partition("=")[0].strip() for pair in header.split(";")].count(cookie)
 
 
 def refusal(token: str) -> Unauthenticated:

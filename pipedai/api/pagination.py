@@ -6,24 +6,17 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.core import signing
-from django.db.models import BooleanField, F, Func, Model, Value
-from django.db.models.lookups import LessThan
+from django.db.models import Model
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from pipedai.api.errors import Invalid
+from pipedai.keyset import before
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-
-
-class _Row(Func):
-    """`(a, b)` as one value: PostgreSQL walks an index by comparing whole rows."""
-
-    template = "(%(expressions)s)"
-    output_field = BooleanField()
 
 
 class KeysetPaginator(BasePagination):
@@ -42,10 +35,7 @@ class KeysetPaginator(BasePagination):
         limit = _limit(request)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
-            place = self._open(cursor)
-            queryset = queryset.filter(
-                LessThan(_Row(F(self.time_field), F("id")), _Row(Value(place[0]), Value(place[1])))
-            )
+            queryset = queryset.filter(before((self.time_field, "id"), self._open(cursor)))
         rows = list(queryset.order_by(f"-{self.time_field}", "-id")[: limit + 1])
         self._next = self._seal(rows[limit - 1]) if len(rows) > limit else None
         return rows[:limit]

@@ -8,6 +8,11 @@ RawHeaders = list[tuple[bytes, bytes]]
 # What a browser may do with what lies under a path: the API, and whatever is not listed, is no page at all.
 _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 _POLICIES = {
+    # Alpine compiles what the templates' attributes say, and pages begin with a <style>: docs/decisions/admin.md.
+    "/admin": (
+        "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self';"
+        " font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
     # Swagger UI draws its icons from data: URLs in its style sheet.
     "/api/docs": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"

@@ -39,6 +39,7 @@ class Delivery(models.Model):
 
     class Meta:
         db_table = "delivery"
+        verbose_name_plural = "deliveries"
         constraints = (
             models.UniqueConstraint(fields=["environment", "id"], name="delivery_in_environment"),
             models.CheckConstraint(

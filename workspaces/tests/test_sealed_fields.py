@@ -7,12 +7,16 @@ from pipedai.sql import fetch_all
 from workspaces.models import DataKey
 from workspaces.sealed_fields import sealed_fields
 
-# Binary columns that hold no ciphertext of a tenant's: digests, and the wrapped keys themselves.
+# Binary columns that hold no ciphertext of a tenant's: digests, and what lies under a master key itself.
 NOT_SEALED = {
     "api_key.token_digest",
+    "authenticator.secret",
     "data_key.wrapped",
     "idempotency_key.body_digest",
+    "recovery_code.code_digest",
     "session.address_digest",
+    "staff_session.address_digest",
+    "staff_session.key_digest",
     "worker.token_digest",
 }
 

@@ -1,0 +1,164 @@
+"""How staff see users and sessions."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+
+from accounts.authenticators import has_authenticator, remove_authenticator
+from accounts.deactivation import deactivate_user, reactivate_user
+from accounts.models import Session, StaffSession, User
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Links, Panel, Table
+from pipedai.admin.site import site
+from pipedai.admin.support import SupportAction
+from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
+from pipedai.api.errors import Conflict
+from pipedai.events import Actor
+
+
+def _deactivate(user: User, actor: Actor) -> None:
+    if user.id == actor.id:
+        raise Conflict("You can't deactivate yourself: another of the staff can.")
+    deactivate_user(user_id=user.id, actor=actor)
+
+
+@register(User, site=site)
+class UserAdmin(StaffModelAdmin):
+    """People."""
+
+    icon = "person"
+    list_display = ("email", "name", "shown_state", "is_staff", "created")
+    list_filter = ("is_active", "is_staff")
+    list_reads = ("id", "email", "name", "is_active", "is_staff", "created_at")
+    searched_text = ("email", "name")
+    never_read = ("password",)
+    support = (
+        SupportAction(
+            "deactivate",
+            "Deactivate the user",
+            "Every session of theirs ends and they can't log in again. Unused wrk_ keys that they minted die for good;"
+            " memberships and pwk_ keys stay.",
+            "The user is deactivated.",
+            applies=lambda user: user.is_active,
+            perform=_deactivate,
+            is_harsh=True,
+        ),
+        SupportAction(
+            "reactivate",
+            "Reactivate the user",
+            "They can log in again. Sessions and keys that have ended stay so.",
+            "The user is active again.",
+            applies=lambda user: not user.is_active,
+            perform=lambda user, actor: reactivate_user(user_id=user.id, actor=actor),
+        ),
+        SupportAction(
+            "remove-authenticator",
+            "Turn off the authenticator",
+            "Their password alone opens admin until they set up another one. Be sure that it is them who ask.",
+            "The authenticator is off.",
+            applies=lambda user: has_authenticator(user.id),
+            perform=lambda user, actor: remove_authenticator(user.id, actor=actor),
+            is_harsh=True,
+        ),
+    )
+
+    @display(description="State")
+    def shown_state(self, user: User) -> Any:
+        """Active or not."""
+        return state("active" if user.is_active else "deactivated")
+
+    @display(description="Registered")
+    def created(self, user: User) -> Any:
+        """When they came."""
+        return moment(user.created_at)
+
+    def title_of(self, row: User) -> str:
+        """The address."""
+        return row.email
+
+    def story(self, row: User) -> list[Panel]:
+        """Who it is, and their newest sessions."""
+        newest = Session.objects.filter(user=row).order_by("-id")[:10]
+        return [
+            Facts(
+                "User",
+                [
+                    ("E-mail address", row.email),
+                    ("Name", text(row.name)),
+                    ("State", self.shown_state(row)),
+                    ("Staff", yes(row.is_staff)),
+                    ("Authenticator", "on" if has_authenticator(row.id) else "off"),
+                    ("Registered", moment(row.created_at)),
+                    ("Id", ident(row.id)),
+                ],
+            ),
+            Table(
+                "Newest sessions",
+                ("Opened", "Ends", "Ended early"),
+                [
+                    (moment(each.created_at), moment(each.expires_at), moment(each.revoked_at))
+                    for each in newest.defer("address_digest")
+                ],
+                more=list_of(Session, user=row.id),
+            ),
+            Links("See also", [("Staff sessions", list_of(StaffSession, user=row.id))]),
+        ]
+
+
+class _SessionAdmin(StaffModelAdmin):
+    list_display = ("opened", "whose", "ends", "ended")
+    list_filter = (related("user", User),)
+    story_joins = ("user",)
+    icon = "key"
+
+    @display(description="Opened")
+    def opened(self, session: Any) -> Any:
+        """When."""
+        return moment(session.created_at)
+
+    @display(description="User")
+    def whose(self, session: Any) -> Any:
+        """Whose it is."""
+        return link_to(User, session.user_id, session.user.email)
+
+    @display(description="Ends")
+    def ends(self, session: Any) -> Any:
+        """When it ends by itself."""
+        return moment(session.expires_at)
+
+    @display(description="Ended early")
+    def ended(self, session: Any) -> Any:
+        """When it was ended."""
+        return moment(session.ended_at if hasattr(session, "ended_at") else session.revoked_at)
+
+    def story(self, row: Any) -> list[Panel]:
+        """The session; not what opens it."""
+        return [
+            Facts(
+                "Session",
+                [
+                    ("User", self.whose(row)),
+                    ("Opened", self.opened(row)),
+                    ("Ends", self.ends(row)),
+                    ("Ended early", self.ended(row)),
+                    ("Id", ident(row.id)),
+                ],
+            )
+        ]
+
+
+@register(Session, site=site)
+class SessionAdmin(_SessionAdmin):
+    """Browser sessions of the API."""
+
+    list_reads = ("id", "created_at", "expires_at", "revoked_at", "user__email")
+    never_read = ("address_digest", "user__password")
+
+
+@register(StaffSession, site=site)
+class StaffSessionAdmin(_SessionAdmin):
+    """Sessions of admin."""
+
+    list_reads = ("id", "created_at", "expires_at", "ended_at", "user__email")
+    never_read = ("key_digest", "data", "address_digest", "user__password")

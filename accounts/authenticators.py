@@ -1,0 +1,180 @@
+"""One-time passwords of staff users (RFC 6238) and the recovery codes that stand in for them (SPEC §10)."""
+
+import base64
+import hashlib
+import secrets
+from dataclasses import dataclass
+from uuid import UUID
+
+import pyotp
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from accounts.models import Authenticator, RecoveryCode, User
+from pipedai import crypto
+from pipedai.events import Actor, Event, emit
+from pipedai.logs import get_logger
+from pipedai.sql import database_now
+
+log = get_logger(__name__)
+
+_ISSUER = "PipedAI"
+_SECRET_BYTES = 20  # as RFC 4226 recommends
+_STEP_SECONDS = 30
+# A code of the step before or after also counts: clocks differ, and people type slowly.
+_STEPS_ASIDE = (0, -1, 1)
+_RECOVERY_CODES = 10
+_RECOVERY_BYTES = 10
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Enrolment:
+    """What the user's app must be told, once. It has no repr, so that it can't be printed."""
+
+    secret: str
+    uri: str
+
+
+def begin_enrolment(user: User) -> Enrolment | None:
+    """A new secret for the user, not asked for until `confirm_enrolment`. None if an authenticator is on."""
+    with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        Authenticator.objects.filter(user=user, confirmed_at__isnull=True).delete()
+        if Authenticator.objects.filter(user=user).exists():
+            return None
+        totp = _totp(_new(user))
+    return Enrolment(totp.secret, totp.provisioning_uri(name=user.email, issuer_name=_ISSUER))
+
+
+def confirm_enrolment(user: User, code: str, *, actor: Actor) -> list[str] | None:
+    """Turns the authenticator on if the code is its own; the recovery codes, which are stored nowhere. None if not."""
+    with transaction.atomic():
+        held = _locked(user.pk)
+        if held is None or held.confirmed_at is not None or not _accept(held, code):
+            return None
+        Authenticator.objects.filter(pk=held.pk).update(confirmed_at=Now())
+        codes = [_recovery_code() for _ in range(_RECOVERY_CODES)]
+        RecoveryCode.objects.bulk_create(
+            RecoveryCode(authenticator=held, code_digest=_digest(code)) for code in codes
+        )
+        emit(Event("authenticator.enabled", actor, None, "user", user.pk))
+    return codes
+
+
+def remove_authenticator(user_id: UUID, *, actor: Actor) -> None:
+    """Turns it off, recovery codes included. Nothing happens without one."""
+    with transaction.atomic():
+        held = _locked(user_id)
+        if held is None:
+            return
+        held.delete()
+        if held.confirmed_at is not None:
+            emit(Event("authenticator.disabled", actor, None, "user", user_id))
+
+
+def has_authenticator(user_id: UUID) -> bool:
+    """Whether the user is asked for a code at login."""
+    return Authenticator.objects.filter(user_id=user_id, confirmed_at__isnull=False).exists()
+
+
+def accept_code(user_id: UUID, code: str) -> bool:
+    """Whether the code opens the door: always without an authenticator; else an unused code of the moment, or an
+    unused recovery code. Call it in the login's transaction: the code is used up with it."""
+    held = _locked(user_id)
+    if held is None or held.confirmed_at is None:
+        return True
+    return _accept(held, code) or _use_recovery_code(held, code)
+
+
+def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
+    """Turns the user's own authenticator off, if the code would open the door; whether it did."""
+    with transaction.atomic():
+        accepted = accept_code(user_id, code)
+        if accepted:
+            remove_authenticator(user_id, actor=actor)
+    return accepted
+
+
+def rewrap_authenticators(*, limit: int = 100) -> int:
+    """Wraps secrets anew that lie under an older master key than the newest; how many."""
+    newest, *older = (master.id for master in _masters())
+    with transaction.atomic():
+        # What lies under a lost key can't be opened, and stays.
+        rows = Authenticator.objects.select_for_update(skip_locked=True, no_key=True)
+        old = list(rows.filter(master_key_id__in=older).order_by("pk")[:limit])
+        for held in old:
+            _wrap(held, _open(held))
+            held.save(update_fields=["secret", "master_key_id"])
+    if old:
+        log.info("authenticators.rewrapped", count=len(old), master_key_id=newest)
+    return len(old)
+
+
+def _new(user: User) -> Authenticator:
+    held = Authenticator(user=user)
+    _wrap(held, secrets.token_bytes(_SECRET_BYTES))
+    held.save(force_insert=True)
+    return held
+
+
+def _locked(user_id: UUID) -> Authenticator | None:
+    return Authenticator.objects.select_for_update(no_key=True).filter(user_id=user_id).first()
+
+
+def _accept(held: Authenticator, code: str) -> bool:
+    """Whether it is a code of about now, later than the last one used: then it is used up. The row is locked."""
+    try:
+        totp = _totp(held)
+    except crypto.CannotOpen:  # recovery codes, or another of the staff, still help
+        log.error("authenticator.cannot-open", user_id=held.pk, master_key_id=held.master_key_id)
+        return False
+    now = int(database_now().timestamp()) // _STEP_SECONDS
+    code = code.replace(" ", "")
+    for aside in _STEPS_ASIDE:
+        step = now + aside
+        if step > held.last_step and secrets.compare_digest(
+            totp.generate_otp(step).encode(), code.encode()
+        ):
+            Authenticator.objects.filter(pk=held.pk).update(last_step=step)
+            return True
+    return False
+
+
+def _use_recovery_code(held: Authenticator, code: str) -> bool:
+    unused = held.recovery_codes.filter(code_digest=_digest(code), used_at__isnull=True)
+    return unused.update(used_at=Now()) == 1
+
+
+def _recovery_code() -> str:
+    text = base64.b32encode(secrets.token_bytes(_RECOVERY_BYTES)).decode().lower()
+    return "-".join(text[n : n + 4] for n in range(0, len(text), 4))
+
+
+def _digest(code: str) -> bytes:
+    plain = code.lower().replace("-", "").replace(" ", "")
+    return hashlib.sha256(f"pipedai.recovery-code {plain}".encode()).digest()
+
+
+def _totp(held: Authenticator) -> pyotp.TOTP:
+    return pyotp.TOTP(base64.b32encode(_open(held)).decode(), interval=_STEP_SECONDS)
+
+
+def _wrap(held: Authenticator, secret: bytes) -> None:
+    master = _masters()[0]
+    held.master_key_id = master.id
+    held.secret = crypto.wrap(crypto.DataKey(str(held.pk), secret), master, _PLACE)
+
+
+def _open(held: Authenticator) -> bytes:
+    return crypto.unwrap(
+        bytes(held.secret), str(held.pk), held.master_key_id, _PLACE, _masters()
+    ).key
+
+
+def _masters() -> tuple[crypto.MasterKey, ...]:
+    return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+
+
+# Stands where an environment's id would: staff belong to none, and no environment's key opens as one of these.
+_PLACE = "staff.authenticator"

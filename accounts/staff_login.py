@@ -1,0 +1,63 @@
+"""Lets staff into Django admin and out of it (SPEC §10), as the API lets users in: same throttles, same hashing, same
+silence about what was wrong."""
+
+from dataclasses import replace
+from typing import Any
+
+from django.db import transaction
+
+from accounts.authenticators import accept_code
+from accounts.models import User, normal_email
+from accounts.passwords import is_password_of
+from accounts.services import hold_password, note_failed_login, replace_password
+from accounts.staff_sessions import SessionStore, open_staff_session
+from pipedai.api.errors import Unauthenticated
+from pipedai.events import Actor, Event, emit
+
+_WRONG = "The e-mail address, the password or the code is wrong."
+
+
+def log_in_staff(
+    *, email: str, password: str, code: str, address: bytes, actor: Actor
+) -> SessionStore:
+    """A new admin session for an active staff user. Raises Unauthenticated, Unavailable.
+
+    `code` is of the user's authenticator, or a recovery code; without an authenticator it does not matter.
+    """
+    user = User.objects.filter(email=normal_email(email)).first()
+    session = None
+    if is_password_of(user, password) and user is not None and user.is_active and user.is_staff:
+        with transaction.atomic():
+            hold_password(user)
+            if accept_code(user.id, code):
+                session = open_staff_session(user, address)
+                emit(_event("user.logged-in", user, actor))
+    if session is None:
+        note_failed_login(user, normal_email(email), actor)
+        raise Unauthenticated(_WRONG)
+    return session
+
+
+def log_out_staff(*, user: User, session: Any, actor: Actor) -> None:
+    """Ends the session of the request."""
+    with transaction.atomic():
+        session.flush()
+        emit(_event("user.logged-out", user, actor))
+
+
+def change_staff_password(
+    *, user: User, current_password: str, new_password: str, address: bytes, actor: Actor
+) -> SessionStore:
+    """Sets a new password; every session of the user's ends, and a new admin session begins. Raises Invalid."""
+    return replace_password(
+        user_id=user.id,
+        current_password=current_password,
+        new_password=new_password,
+        actor=actor,
+        open_session=lambda changed: open_staff_session(changed, address),
+    )
+
+
+def _event(action: str, user: User, actor: Actor) -> Event:
+    """Staff act on themselves here."""
+    return Event(action, replace(actor, id=user.id), None, "user", user.id)

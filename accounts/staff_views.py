@@ -1,0 +1,247 @@
+"""The doors of Django admin: login, logout, and a staff user's own account (SPEC §10)."""
+
+from typing import Any
+
+import segno
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.middleware.csrf import rotate_token
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views import View
+from django.views.decorators.cache import never_cache
+from rest_framework.parsers import FormParser
+from rest_framework.request import Request
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
+
+from accounts import authenticators, throttles
+from accounts.models import User
+from accounts.staff_login import change_staff_password, log_in_staff, log_out_staff
+from pipedai.admin.site import site
+from pipedai.admin.support import staff_actor
+from pipedai.api.errors import ApiError, Invalid
+from pipedai.api.throttling import check_rate
+
+
+class LoginForm(forms.Form):
+    """What lets staff in. The code is asked of everybody, so that nobody learns who has an authenticator."""
+
+    email = forms.CharField(
+        label="E-mail address",
+        max_length=254,
+        widget=UnfoldAdminTextInputWidget({"autocomplete": "username", "autofocus": True}),
+    )
+    password = forms.CharField(
+        strip=False,
+        max_length=1024,
+        widget=UnfoldAdminPasswordWidget({"autocomplete": "current-password"}),
+    )
+    code = forms.CharField(
+        required=False,
+        max_length=64,
+        help_text="From your authenticator, or a recovery code; empty if you have none.",
+        widget=UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"}),
+    )
+
+
+class PasswordForm(forms.Form):
+    """A new password."""
+
+    current = forms.CharField(
+        label="Current password",
+        strip=False,
+        max_length=1024,
+        widget=UnfoldAdminPasswordWidget({"autocomplete": "current-password"}),
+    )
+    new = forms.CharField(
+        label="New password",
+        strip=False,
+        max_length=1024,
+        widget=UnfoldAdminPasswordWidget({"autocomplete": "new-password"}),
+    )
+
+
+class CodeForm(forms.Form):
+    """A code of the authenticator's."""
+
+    code = forms.CharField(
+        max_length=64, widget=UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"})
+    )
+
+
+@method_decorator(never_cache, name="dispatch")
+class StaffLogin(View):
+    """GET and POST /admin/login/"""
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """The form."""
+        if site.has_permission(request):
+            return HttpResponseRedirect(_next(request))
+        return self._form(request, LoginForm())
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Logs in: throttled before anything is hashed."""
+        form = LoginForm(request.POST)
+        asked = Request(request, parsers=[FormParser()])
+        try:
+            for throttle in throttles.LOGIN:
+                throttle.check(asked)
+            if not form.is_valid():
+                return self._form(request, form, status=400)
+            session = log_in_staff(
+                **form.cleaned_data,
+                address=throttles.address_digest(asked),
+                actor=staff_actor(request),
+            )
+        except ApiError as error:
+            form.add_error(None, error.message)
+            return self._form(request, form, status=error.status_code, headers=error.headers)
+        request.session.delete()
+        _hand_out(request, session)
+        return HttpResponseRedirect(_next(request))
+
+    def _form(self, request: HttpRequest, form: LoginForm, **answer: Any) -> HttpResponse:
+        context = {**site.each_context(request), "title": "Log in", "form": form}
+        return TemplateResponse(
+            request, "staff/login.html", {**context, "next": _next(request)}, **answer
+        )
+
+
+class StaffView(View):
+    """A page for staff alone."""
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Any:
+        """Behind the site's door."""
+        return site.admin_view(super().as_view(**initkwargs))
+
+    @property
+    def user(self) -> User:
+        """The staff user."""
+        user = self.request.user
+        assert isinstance(user, User), "the site's door lets in nobody else"
+        return user
+
+
+class StaffLogout(StaffView):
+    """POST /admin/logout/"""
+
+    http_method_names = ("post",)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Ends the session."""
+        log_out_staff(user=self.user, session=request.session, actor=staff_actor(request))
+        return HttpResponseRedirect(reverse("admin:login"))
+
+
+class StaffAccount(StaffView):
+    """GET and POST /admin/account/: the password, and the authenticator."""
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """The forms."""
+        return self._page(request)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """One of the forms, named by its button."""
+        try:
+            _count_try(self.user)
+            if "change-password" in request.POST:
+                return self._change_password(request)
+            if "begin" in request.POST:
+                return self._page(request, enrolment=authenticators.begin_enrolment(self.user))
+            if "enable" in request.POST:
+                return self._enable(request)
+            if "disable" in request.POST:
+                return self._disable(request)
+        except ApiError as error:
+            messages.error(request, error.message)
+        return HttpResponseRedirect(reverse("staff-account"))
+
+    def _change_password(self, request: HttpRequest) -> HttpResponse:
+        form = PasswordForm(request.POST)
+        if not form.is_valid():
+            return self._page(request, password_form=form, status=400)
+        asked = Request(request)
+        try:
+            session = change_staff_password(
+                user=self.user,
+                current_password=form.cleaned_data["current"],
+                new_password=form.cleaned_data["new"],
+                address=throttles.address_digest(asked),
+                actor=staff_actor(request),
+            )
+        except Invalid as invalid:
+            for field, name in (("currentPassword", "current"), ("newPassword", "new")):
+                for sentence in invalid.fields.get(field, ()):
+                    form.add_error(name, sentence)
+            return self._page(request, password_form=form, status=400)
+        _hand_out(request, session)
+        messages.success(request, "Your password is changed; your other sessions have ended.")
+        return HttpResponseRedirect(reverse("staff-account"))
+
+    def _enable(self, request: HttpRequest) -> HttpResponse:
+        code = str(request.POST.get("code", ""))
+        codes = authenticators.confirm_enrolment(self.user, code, actor=staff_actor(request))
+        if codes is None:
+            messages.error(request, "This is not the authenticator's present code.")
+            return HttpResponseRedirect(reverse("staff-account"))
+        # Shown in this one answer: they are stored nowhere.
+        return self._page(request, codes=codes)
+
+    def _disable(self, request: HttpRequest) -> HttpResponse:
+        code = str(request.POST.get("code", ""))
+        if authenticators.disable(self.user.id, code, actor=staff_actor(request)):
+            messages.success(request, "Your authenticator is off.")
+        else:
+            messages.error(request, "This is neither an unused code of now nor a recovery code.")
+        return HttpResponseRedirect(reverse("staff-account"))
+
+    def _page(
+        self,
+        request: HttpRequest,
+        *,
+        password_form: PasswordForm | None = None,
+        enrolment: authenticators.Enrolment | None = None,
+        codes: list[str] | None = None,
+        status: int = 200,
+    ) -> HttpResponse:
+        context: dict[str, Any] = {
+            **site.each_context(request),
+            "title": "Your account",
+            "password_form": password_form or PasswordForm(),
+            "code_form": CodeForm(),
+            "codes": codes,
+            "is_enabled": authenticators.has_authenticator(self.user.id),
+        }
+        if enrolment is not None:
+            context["secret"] = enrolment.secret
+            context["qr"] = segno.make(enrolment.uri).svg_inline(
+                omitsize=True, border=2, svgclass="staff-qr", lineclass=None
+            )
+        return TemplateResponse(request, "staff/account.html", context, status=status)
+
+
+def _count_try(user: User) -> None:
+    """Counts a try at the user's password or code. Raises TooManyRequests."""
+    if settings.THROTTLES_ENABLED:
+        check_rate(throttles.STAFF_ACCOUNT, str(user.id))
+
+
+def _hand_out(request: HttpRequest, session: SessionBase) -> None:
+    """Has the answer set the cookie of a new session, and a new CSRF token with it."""
+    request.session = session
+    rotate_token(request)
+
+
+def _next(request: HttpRequest) -> str:
+    """Where the user was going: a path of admin's, whatever the request says."""
+    wanted = str(request.POST.get("next") or request.GET.get("next") or "")
+    start = reverse("admin:index")
+    if wanted.startswith(start) and url_has_allowed_host_and_scheme(wanted, allowed_hosts=None):
+        return wanted
+    return start

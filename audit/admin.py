@@ -1,0 +1,185 @@
+"""How staff see the audit log: by itself, and on the page of each row that it tells of."""
+
+from datetime import timedelta
+from typing import Any, get_args
+from uuid import UUID
+
+from django.apps import apps
+from django.contrib.admin import display, register
+from django.db.models import Model
+from django.http import HttpRequest
+from django.utils.html import format_html
+
+from accounts.models import User
+from audit.models import AuditEntry
+from audit.queries import with_actors
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import KeysetChangeList, Scope
+from pipedai.admin.filters import one_of, related
+from pipedai.admin.panels import Facts, Panel, Table, add_to_every_page
+from pipedai.admin.site import site
+from pipedai.admin.values import changes, ident, link_to, list_of, moment, text
+from pipedai.events import ACTIONS, ActorType
+from pipedai.ids import moment_of
+from workers.models import Worker
+from workspaces.models import ApiKey, Environment
+
+_SHOWN = 50
+# Which model an audit row's target or actor is a row of.
+_TARGETS: dict[str, str] = {
+    "user": "accounts.User",
+    "workspace": "workspaces.Workspace",
+    "environment": "workspaces.Environment",
+    "api-key": "workspaces.ApiKey",
+    "trigger": "triggers.Trigger",
+    "run": "triggers.Run",
+    "delivery": "triggers.Delivery",
+    "worker": "workers.Worker",
+}
+_ACTORS: dict[str, type[Model]] = {
+    "user": User,
+    "staff": User,
+    "api_key": ApiKey,
+    "worker": Worker,
+}
+# An entry's id is made just before its row; how far the two clocks may be apart.
+_CLOCKS_APART = timedelta(hours=1)
+
+
+class AuditChangeList(KeysetChangeList):
+    """The page's entries, with the names of who acted and of where."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Reads the page, and the names in one query for each kind."""
+        super().get_results(request)
+        named(self.result_list)
+
+
+@register(AuditEntry, site=site)
+class AuditEntryAdmin(StaffModelAdmin):
+    """Who did what, when."""
+
+    icon = "receipt_long"
+    list_display = ("at", "action", "who", "what", "where", "shown_changes")
+    list_filter = (
+        one_of("actor_type", get_args(ActorType)),
+        one_of("action", sorted(ACTIONS)),
+        related("environment", Environment),
+        related("target"),
+        related("actor"),
+    )
+    newest_first = ("created_at", "id")
+    ordering = ("-created_at", "-id")
+    scopes = (
+        Scope(("environment",), ("created_at", "id")),
+        Scope(("environment", "action"), ("created_at", "id")),
+        Scope(("environment", "target"), ("created_at", "id")),
+    )
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """With names."""
+        return AuditChangeList
+
+    def find(self, row_id: UUID) -> Model | None:
+        """The entry: its id tells about when it was written, and the table is ordered by that."""
+        about = moment_of(row_id)
+        if about is None:
+            return None
+        near = AuditEntry.objects.filter(
+            created_at__gte=about - _CLOCKS_APART, created_at__lte=about + _CLOCKS_APART
+        )
+        entry = near.filter(id=row_id).first()
+        return named([entry])[0] if entry else None
+
+    @display(description="When")
+    def at(self, entry: AuditEntry) -> Any:
+        """When."""
+        return moment(entry.created_at)
+
+    @display(description="Who")
+    def who(self, entry: Any) -> Any:
+        """The actor."""
+        model = _ACTORS.get(entry.actor_type)
+        label = entry.actor_label or entry.actor_type
+        shown = link_to(model, entry.actor_id, label) if model and entry.actor_id else label
+        return format_html("{} {}", entry.actor_type, shown) if model else shown
+
+    @display(description="What")
+    def what(self, entry: AuditEntry) -> Any:
+        """The target."""
+        model = _TARGETS.get(entry.target_type)
+        if model is None or entry.target_id is None:
+            return entry.target_type
+        shown = link_to(apps.get_model(model), entry.target_id)
+        return format_html("{} {}", entry.target_type, shown)
+
+    @display(description="Environment")
+    def where(self, entry: Any) -> Any:
+        """The environment."""
+        return link_to(Environment, entry.environment_id, entry.environment_name)
+
+    @display(description="Changes")
+    def shown_changes(self, entry: AuditEntry) -> Any:
+        """What it changed."""
+        return changes(entry.metadata)
+
+    def story(self, row: Any) -> list[Panel]:
+        """The entry."""
+        return [
+            Facts(
+                "Entry",
+                [
+                    ("When", self.at(row)),
+                    ("Action", row.action),
+                    ("Who", self.who(row)),
+                    ("What", self.what(row)),
+                    ("Environment", self.where(row)),
+                    ("Address", text(row.ip)),
+                    ("Request", ident(row.request_id)),
+                    ("Id", ident(row.id)),
+                    ("Changes", self.shown_changes(row)),
+                ],
+            )
+        ]
+
+
+def named(entries: list[Any]) -> list[Any]:
+    """The same entries, with `actor_label` and `environment_name`. One query for each kind of actor and one more."""
+    places = Environment.objects.filter(id__in={entry.environment_id for entry in entries} - {None})
+    names = dict(places.values_list("id", "name"))
+    for entry, told in zip(entries, with_actors(entries), strict=True):
+        entry.actor_label = told["actor"]["label"]
+        entry.environment_name = names.get(entry.environment_id)
+    return entries
+
+
+def audit_panel(row: Model) -> Table:
+    """What the audit log tells of a row. People and workspaces belong to no environment."""
+    admin = site._registry[AuditEntry]
+    assert isinstance(admin, AuditEntryAdmin)
+    environment_id = (
+        row.pk if isinstance(row, Environment) else getattr(row, "environment_id", None)
+    )
+    told = AuditEntry.objects.filter(environment_id=environment_id)
+    if environment_id is None:
+        told = AuditEntry.objects.filter(environment_id__isnull=True)
+    entries = told.filter(target_id=row.pk).order_by("-created_at", "-id")[:_SHOWN]
+    filters = {"target": row.pk} | ({"environment": environment_id} if environment_id else {})
+    return Table(
+        "Audit log",
+        ("When", "Action", "Who", "Changes"),
+        [
+            (
+                admin.at(each),
+                link_to(AuditEntry, each.id, each.action),
+                admin.who(each),
+                changes(each.metadata),
+            )
+            for each in named(list(entries))
+        ],
+        nothing="It tells nothing of this.",
+        more=list_of(AuditEntry, **filters),
+    )
+
+
+add_to_every_page(audit_panel)

@@ -1,0 +1,199 @@
+"""The base of every model's admin: a list to look through, a page that tells a row's story, support actions.
+
+Nothing can be added, changed or deleted here; what staff may do are the support actions, and they call services.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.text import capfirst
+from unfold.admin import ModelAdmin
+
+from pipedai.admin.change_list import KeysetChangeList, Scope
+from pipedai.admin.panels import Panel, panels_of_others
+from pipedai.admin.support import SupportAction, actions_for, staff_actor
+from pipedai.admin.values import list_of, page_of
+from pipedai.api.errors import ApiError
+
+
+class StaffModelAdmin(ModelAdmin):
+    """How staff see one model. A subclass lists columns and tells the story of a row."""
+
+    # The columns that the list reads, those of the rows that it joins included; nothing else leaves the database.
+    list_reads: ClassVar[Sequence[str]] = ()
+    # The indexes that order the list under filters; without a filter of theirs it is walked by `newest_first`.
+    scopes: ClassVar[Sequence[Scope]] = ()
+    newest_first: ClassVar[Sequence[str]] = ("id",)
+    # Text columns that the search looks into, besides the id.
+    searched_text: ClassVar[Sequence[str]] = ()
+    # Never read, not even for a row's own page: sealed values and digests.
+    never_read: ClassVar[Sequence[str]] = ()
+    # What a row's page follows.
+    story_joins: ClassVar[Sequence[str]] = ()
+    support: ClassVar[tuple[SupportAction, ...]] = ()
+    icon: ClassVar[str] = "table_rows"
+
+    actions = None
+    sortable_by = ()
+    ordering: ClassVar[Any] = ("-id",)
+    list_per_page = 50
+    show_full_result_count = False
+    list_fullwidth = True
+    change_list_template = "staff/change_list.html"
+
+    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
+        """Rows come from the API."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Rows change by support actions alone."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """No row is deleted here."""
+        return False
+
+    def story(self, row: Any) -> Sequence[Panel]:
+        """What the row's page tells."""
+        raise NotImplementedError
+
+    def title_of(self, row: Any) -> str:
+        """What the row is called on its page."""
+        return str(row.pk)
+
+    # --- Lists
+
+    def scope_of(self, sent: Mapping[str, str]) -> Scope:
+        """The index to walk under these filters: the one that knows most of them."""
+        known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
+        nothing = Scope((), self.newest_first)
+        return max((nothing, *known), key=lambda scope: len(scope.filters))
+
+    @property
+    def search_help_text(self) -> str:  # type: ignore[override]
+        """What the search box finds."""
+        return " or ".join(("Whole id", *(f"part of {column}" for column in self.searched_text)))
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        """Not empty: there is a search box."""
+        return ("id", *self.searched_text)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """The row of this id; else those with this text."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(id=UUID(term)), False
+        except ValueError:
+            pass
+        found = Q()
+        for column in self.searched_text:
+            found |= Q(**{f"{column}__icontains": term})
+        return (queryset.filter(found) if found else queryset.none()), False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """The list's rows, with as much of them as it shows."""
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.only(*self.list_reads) if self.list_reads else rows
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Keyset pages."""
+        return KeysetChangeList
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """The list."""
+        title = capfirst(str(self.opts.verbose_name_plural))
+        return super().changelist_view(request, {**(extra_context or {}), "title": title})
+
+    # --- Pages of rows
+
+    def get_urls(self) -> list[URLPattern]:
+        """A list, a page for each row, and one for each support action."""
+        opts, wrap = self.opts, self.admin_site.admin_view
+        name = f"{opts.app_label}_{opts.model_name}"
+        return [
+            path("", wrap(self.changelist_view), name=f"{name}_changelist"),
+            path("<uuid:row_id>/", wrap(self.row_view), name=f"{name}_change"),
+            path("<uuid:row_id>/<slug:action>/", wrap(self.support_view), name=f"{name}_support"),
+        ]
+
+    def find(self, row_id: UUID) -> Model | None:
+        """The row of a page, None if there is none."""
+        return self.story_rows().filter(pk=row_id).first()
+
+    def story_rows(self) -> QuerySet[Any]:
+        """Rows as `story` and the support actions need them."""
+        rows: QuerySet[Any] = self.model._default_manager.all()
+        if self.story_joins:
+            rows = rows.select_related(*self.story_joins)
+        return rows.defer(*self.never_read)
+
+    def row_view(self, request: HttpRequest, row_id: UUID) -> HttpResponse:
+        """GET …/<id>/"""
+        row = self._find_or_leave(request, row_id)
+        if isinstance(row, HttpResponse):
+            return row
+        return self._page(
+            request,
+            row,
+            "staff/row.html",
+            panels=[*self.story(row), *panels_of_others(row)],
+            support=[
+                (action, f"{page_of(self.model, row_id)}{action.name}/")
+                for action in actions_for(self.support, row)
+            ],
+        )
+
+    def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
+        """GET …/<id>/<action>/ asks, POST does it."""
+        row = self._find_or_leave(request, row_id)
+        if isinstance(row, HttpResponse):
+            return row
+        back = HttpResponseRedirect(page_of(self.model, row_id))
+        chosen = {each.name: each for each in self.support}.get(action)
+        if chosen is None or not chosen.applies(row):
+            messages.warning(request, f"This can't be done to the {self.opts.verbose_name} now.")
+            return back
+        if request.method != "POST":
+            return self._page(request, row, "staff/confirm.html", action=chosen)
+        try:
+            chosen.perform(row, staff_actor(request))
+        except ApiError as error:
+            messages.error(request, error.message)
+        else:
+            messages.success(request, chosen.done)
+        return back
+
+    def _find_or_leave(self, request: HttpRequest, row_id: UUID) -> Model | HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row = self.find(row_id)
+        if row is None:
+            messages.warning(request, f"There is no {self.opts.verbose_name} {row_id}.")
+            return HttpResponseRedirect(list_of(self.model))
+        return row
+
+    def _page(
+        self, request: HttpRequest, row: Model, template: str, **context: Any
+    ) -> HttpResponse:
+        request.current_app = self.admin_site.name
+        known = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "row": row,
+            "title": f"{capfirst(str(self.opts.verbose_name))} {self.title_of(row)}",
+            "here": page_of(self.model, row.pk),
+        }
+        return TemplateResponse(request, template, {**known, **context})

@@ -1,0 +1,90 @@
+"""The filters of admin's lists."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from django.contrib.admin.filters import ListFilter, SimpleListFilter
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+
+from pipedai.admin.values import page_of, spoken
+
+AFTER = "after"
+
+
+class RelatedFilter(ListFilter):
+    """Rows that name one other row, by its id: set by links, since a menu of all triggers would have no end."""
+
+    template = "staff/related_filter.html"
+    name: str
+    other: type[Model] | None  # whose page to link to
+
+    def __init__(
+        self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
+    ) -> None:
+        self.title = self.name
+        super().__init__(request, params, model, model_admin)
+        if sent := params.pop(self.name, [""])[-1]:
+            self.used_parameters[self.name] = sent
+
+    @property
+    def row_id(self) -> UUID | None:
+        """The other row; None for what is no id."""
+        try:
+            return UUID(str(self.used_parameters[self.name]))
+        except (KeyError, ValueError):
+            return None
+
+    def has_output(self) -> bool:
+        """It can always be set."""
+        return True
+
+    def expected_parameters(self) -> list[str | None]:
+        """Its name in the URL."""
+        return [self.name]
+
+    def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
+        """What its template needs."""
+        kept = changelist.filter_params.items()
+        yield {
+            "name": self.name,
+            "sent": self.used_parameters.get(self.name, ""),
+            "kept": [(name, each) for name, sent in kept if name != self.name for each in sent],
+            "without": changelist.get_query_string(remove=[self.name, AFTER]),
+            "page": page_of(self.other, self.row_id) if self.other and self.row_id else "",
+        }
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows; none for what is no id."""
+        if not self.used_parameters:
+            return queryset
+        if self.row_id is None:
+            return queryset.none()
+        return queryset.filter(**{f"{self.name}_id": self.row_id})
+
+
+class OneOf(SimpleListFilter):
+    """Rows with one word of a few in a column; the words are known, not looked for in the table."""
+
+    words: Iterable[str]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The words."""
+        return [(word, spoken(word)) for word in self.words]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows."""
+        word = self.value()
+        return queryset.filter(**{str(self.parameter_name): word}) if word else queryset
+
+
+def one_of(column: str, words: Iterable[str]) -> type[OneOf]:
+    """A filter by the column's words."""
+    attributes = {"parameter_name": column, "title": spoken(column), "words": words}
+    return type(f"{column.title()}Filter", (OneOf,), attributes)
+
+
+def related(name: str, other: type[Model] | None = None) -> type[RelatedFilter]:
+    """A filter by the column `<name>_id`, which holds ids of `other`."""
+    return type(f"{name.title()}Filter", (RelatedFilter,), {"name": name, "other": other})

@@ -1,0 +1,45 @@
+"""Sessions, users, messages and CSRF tokens for Django admin, and for nothing outside its path (SPEC §10)."""
+
+from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+
+from pipedai.api.authentication import times_sent
+
+PATH = "/admin"
+
+
+class _BelowAdmin:
+    """Mixed into a middleware: it does not see other requests, so that admin's cookies mean nothing to them."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        path = request.path_info
+        if path == PATH or path.startswith(f"{PATH}/"):
+            return super().__call__(request)  # type: ignore[misc,no-any-return]
+        return self.get_response(request)  # type: ignore[attr-defined,no-any-return]
+
+
+class AdminSessions(_BelowAdmin, SessionMiddleware):
+    """`request.session` by the `staff_session` cookie. Of two such cookies none counts: somebody has planted one."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Attaches the session."""
+        if times_sent(settings.SESSION_COOKIE_NAME, request.META) > 1:
+            del request.COOKIES[settings.SESSION_COOKIE_NAME]
+        super().process_request(request)
+
+
+class AdminUsers(_BelowAdmin, AuthenticationMiddleware):
+    """`request.user` by the session."""
+
+
+class AdminMessages(_BelowAdmin, MessageMiddleware):
+    """What the next page tells the user."""
+
+
+class AdminCsrf(_BelowAdmin, CsrfViewMiddleware):
+    """Tokens in forms; the API has its own check, pipedai.api.origin."""

@@ -1,0 +1,55 @@
+"""The admin site itself: its pages, its navigation, and its start page."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from unfold.sites import UnfoldAdminSite
+
+from pipedai.admin.start_page import start_page
+
+
+class StaffSite(UnfoldAdminSite):
+    """Admin for active staff. accounts.staff_views has its doors."""
+
+    index_title = "Start"
+    enable_nav_sidebar = True
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """The start page."""
+        request.current_app = self.name
+        context = {**self.each_context(request), "title": self.index_title, **start_page()}
+        return TemplateResponse(request, "staff/start.html", context)
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> Any:
+        """Apps in the order of what they stand on, models as registered."""
+        apps = super().get_app_list(request, app_label)
+        order = list(dict.fromkeys(model._meta.app_label for model in self._registry))
+        models = list(self._registry)
+        for app in apps:
+            app["models"].sort(key=lambda entry: models.index(entry["model"]))
+        return sorted(apps, key=lambda app: order.index(app["app_label"]))
+
+
+site = StaffSite()
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The side bar: the start page, then each app's lists."""
+    start = {"title": "Start", "icon": "monitoring", "link": "/admin/"}
+    groups = [
+        {
+            "title": str(app["name"]),
+            "separator": True,
+            "items": [
+                {
+                    "title": str(entry["name"]),
+                    "icon": getattr(site._registry[entry["model"]], "icon", "table_rows"),
+                    "link": entry["admin_url"],
+                }
+                for entry in app["models"]
+            ],
+        }
+        for app in site.get_app_list(request)
+    ]
+    return [{"title": "", "items": [start]}, *groups]

@@ -1,0 +1,85 @@
+"""Admin as people see it: pages that fit, wide and narrow, and a support action clicked through to its audit row.
+
+Screenshots go to the directory that PIPEDAI_SCREENSHOTS names.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from accounts.services import create_staff
+from pipedai.events import SYSTEM
+from testing.browsing import chromium, sideways_overflow
+from testing.busy_day import make_busy_day
+
+pytestmark = pytest.mark.slow
+
+EMAIL, SECRET = "support@example.com", "a staff password of the tests"
+WIDTHS = (1280, 390)
+# What JSON looks like where a table should be.
+RAW_JSON = re.compile(r"""\{\s*["'][\w-]+["']\s*:""")
+
+
+@pytest.fixture
+def pages(committed_cast):
+    """The paths to look at, by name, of a database with a day in it."""
+    create_staff(email=EMAIL, password=SECRET, name="Support", actor=SYSTEM)
+    run_id = make_busy_day(committed_cast)
+    return {
+        "start": "/admin/",
+        "run": f"/admin/triggers/run/{run_id}/",
+        "runs": "/admin/triggers/run/",
+        "trigger": f"/admin/triggers/trigger/{committed_cast.trigger_id}/",
+        "worker": f"/admin/workers/worker/{committed_cast.worker.worker_id}/",
+        "audit": "/admin/audit/auditentry/",
+        "account": "/admin/account/",
+        "docs": "/api/docs",
+    }
+
+
+def test_every_page_fits_and_a_support_action_leaves_its_audit_row(pages, server, tmp_path):
+    shots = Path(os.environ.get("PIPEDAI_SCREENSHOTS") or tmp_path)
+    shots.mkdir(parents=True, exist_ok=True)
+    complaints: list[str] = []
+    with chromium(tmp_path) as browser:
+        page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+        page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.goto(f"{server.url}/admin/")
+        page.screenshot(path=shots / "login-1280.png")
+        log_in(page)
+        for name, path in pages.items():
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                answer = page.goto(server.url + path, wait_until="load")
+                assert answer is not None
+                assert answer.status == 200, name
+                page.wait_for_timeout(100)
+                page.screenshot(path=shots / f"{name}-{width}.png", full_page=True)
+                assert sideways_overflow(page) == [], (name, width)
+                if name != "docs":
+                    assert not RAW_JSON.search(page.inner_text("#content")), name
+        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        disable_the_worker(page, server.url + pages["worker"], shots)
+    assert complaints == []
+
+
+def log_in(page):
+    page.fill("[name=email]", EMAIL)
+    page.fill("[name=password]", SECRET)
+    page.click("text=Log in >> visible=true")
+    page.wait_for_selector("text=Workers online")
+
+
+def disable_the_worker(page, url, shots):
+    page.goto(url)
+    page.click("text=Disable the worker")
+    page.screenshot(path=shots / "confirm-1280.png")
+    page.click("button:has-text('Disable the worker')")
+    page.wait_for_selector("text=The worker is disabled.")
+    page.click("a:has-text('worker.updated')")
+    entry = page.inner_text("#content")
+    assert f"staff {EMAIL}" in entry
+    assert re.search(r"disabled\s+no → yes", entry)

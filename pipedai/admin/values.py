@@ -1,0 +1,159 @@
+"""How values look on admin's pages: times, links, states, money, data of any shape."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Model
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+NOTHING = mark_safe('<span class="staff-quiet">–</span>')
+_DEEPEST = 6
+
+
+def page_of(model: type[Model], row_id: Any) -> str:
+    """The URL of a row's page."""
+    opts = model._meta
+    return reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row_id])
+
+
+def list_of(model: type[Model], **filters: Any) -> str:
+    """The URL of a list, filtered as its own filters would."""
+    opts = model._meta
+    query = "&".join(f"{name}={value}" for name, value in filters.items())
+    return reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist") + f"?{query}" * bool(
+        query
+    )
+
+
+def link(href: str, text: Any) -> SafeString:
+    """A link."""
+    return format_html('<a class="staff-link" href="{}">{}</a>', href, text)
+
+
+def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
+    """A link to a row's page, under its id unless there is a better word."""
+    if row_id is None:
+        return NOTHING
+    return link(page_of(model, row_id), ident(row_id) if text is None else text)
+
+
+def ident(row_id: UUID | str | None) -> SafeString:
+    """An id, whole and as one word to copy."""
+    return NOTHING if row_id is None else format_html('<span class="staff-id">{}</span>', row_id)
+
+
+def moment(at: datetime | None) -> SafeString:
+    """A time, in UTC to the second; the whole of it on a longer look."""
+    if at is None:
+        return NOTHING
+    at = at.astimezone(UTC)
+    return format_html(
+        '<time class="staff-time" datetime="{}" title="{}">{}</time>',
+        at.isoformat(),
+        f"{at.isoformat(timespec='milliseconds')}",
+        at.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+
+
+def state(word: str | None) -> SafeString:
+    """A state as a coloured word."""
+    if not word:
+        return NOTHING
+    return format_html('<span class="staff-state staff-state-{}">{}</span>', word, spoken(word))
+
+
+def spoken(word: str) -> str:
+    """A stored word as people read it."""
+    return word.replace("_", " ")
+
+
+def yes(value: bool, no: str = "no") -> str:
+    """A yes or no."""
+    return "yes" if value else no
+
+
+def span(length: timedelta | None) -> str | SafeString:
+    """A length of time in its two largest units."""
+    if length is None:
+        return NOTHING
+    total = length.total_seconds()
+    if total < 60:
+        return f"{total:.1f} s"
+    left = int(total)
+    parts: list[str] = []
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, seconds)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def money(usd: Decimal | None) -> str | SafeString:
+    """An amount in US dollars, to the cent unless it is less than a few."""
+    if usd is None:
+        return NOTHING
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd.normalize():f}"
+
+
+def number(value: int | None) -> str | SafeString:
+    """A count."""
+    return NOTHING if value is None else f"{value:,}"
+
+
+def text(value: str | None) -> str | SafeString:
+    """Short text."""
+    return value or NOTHING
+
+
+def long_text(value: str | None) -> SafeString:
+    """Text of any length, lines kept."""
+    return format_html('<pre class="staff-text">{}</pre>', value) if value else NOTHING
+
+
+def url(address: str | None) -> str | SafeString:
+    """A customer's URL, without its query, where keys are put (SPEC §9)."""
+    if not address:
+        return NOTHING
+    plain, asked, _ = address.partition("?")
+    return f"{plain}?…" if asked else plain
+
+
+def data(value: Any, *, depth: int = 0) -> str | SafeString:
+    """Data of any shape as nested tables."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, Mapping) and depth < _DEEPEST:
+        rows = ((name, data(item, depth=depth + 1)) for name, item in value.items())
+        return format_html(
+            '<table class="staff-data">{}</table>',
+            format_html_join("", "<tr><th>{}</th><td>{}</td></tr>", rows),
+        )
+    if isinstance(value, list) and depth < _DEEPEST:
+        items = ((data(item, depth=depth + 1),) for item in value)
+        return format_html(
+            '<ul class="staff-data">{}</ul>', format_html_join("", "<li>{}</li>", items)
+        )
+    if isinstance(value, bool):
+        return yes(value)
+    return str(value)
+
+
+def changes(metadata: Mapping[str, Any]) -> SafeString:
+    """What an action changed, as a sentence for each field; `[old, new]` with an arrow between."""
+    lines = ((name, _change(value)) for name, value in metadata.items())
+    return format_html_join("", '<div class="staff-change"><b>{}</b> {}</div>', lines) or NOTHING
+
+
+def _change(value: Any) -> str | SafeString:
+    if isinstance(value, list) and len(value) == 2 and not any(map(_is_nested, value)):
+        return format_html("{} → {}", data(value[0]), data(value[1]))
+    return data(value)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping | list)

@@ -1,0 +1,50 @@
+"""Drives the system's Chromium, as a person would see admin and the docs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from testing.programs import program
+
+# It is to look at one server on this machine, and at nothing else.
+_FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[Browser]:
+    """A headless browser with a profile of its own. While it is open this thread can't use the database."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program("chromium"),
+            # Chromium refuses to build its sandbox as root.
+            args=[*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])],
+            env={**os.environ, "HOME": str(profile), "XDG_CONFIG_HOME": str(profile)},
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def sideways_overflow(page: Page) -> list[str]:
+    """What reaches out of the page to the right, if the page can be scrolled there."""
+    found: list[str] = page.evaluate(
+        """() => {
+            const width = document.documentElement.clientWidth;
+            if (document.documentElement.scrollWidth <= width) return [];
+            return [...document.querySelectorAll('body *')]
+                .filter(each => each.getBoundingClientRect().right > width + 1)
+                .map(each => `${each.tagName}.${each.className} ${each.textContent.slice(0, 60)}`).slice(0, 8);
+        }"""
+    )
+    return found

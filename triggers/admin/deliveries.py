@@ -1,0 +1,100 @@
+"""How staff see webhooks on their way."""
+
+import json
+from typing import Any
+
+from django.contrib.admin import display, register
+
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import Scope
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Panel
+from pipedai.admin.site import site
+from pipedai.admin.support import SupportAction
+from pipedai.admin.values import data, ident, link_to, moment, state, url
+from triggers.admin.runs import attempts_table
+from triggers.deliveries import redeliver
+from triggers.models import Delivery, Run, Trigger
+from workspaces.models import Environment
+
+
+@register(Delivery, site=site)
+class DeliveryAdmin(StaffModelAdmin):
+    """Webhooks, sent or to be sent."""
+
+    icon = "outbox"
+    list_display = (
+        "shown_id",
+        "shown_state",
+        "host",
+        "attempt_count",
+        "of_trigger",
+        "queued",
+        "next_attempt",
+    )
+    list_filter = ("status", related("environment", Environment), related("trigger", Trigger))
+    list_reads = (
+        "id", "status", "host", "attempt_count", "created_at", "next_attempt_at", "trigger__name",
+    )  # fmt: skip
+    list_select_related = ("trigger",)
+    scopes = (Scope(("trigger",), ("created_at", "id")),)
+    story_joins = ("trigger", "environment")
+    never_read = ("trigger__mcp_headers", "trigger__webhook_secret")
+    support = (
+        SupportAction(
+            "redeliver",
+            "Send it again",
+            "The same body goes out once more, with the same webhook-id, to the URL that the trigger has now.",
+            "It is queued to be sent again.",
+            applies=lambda delivery: delivery.status != Delivery.Status.PENDING,
+            perform=lambda delivery, actor: redeliver(delivery_id=delivery.id, actor=actor),
+        ),
+    )
+
+    @display(description="Delivery")
+    def shown_id(self, delivery: Delivery) -> Any:
+        """Its id."""
+        return ident(delivery.id)
+
+    @display(description="State")
+    def shown_state(self, delivery: Delivery) -> Any:
+        """Whether it still has to go out."""
+        return state(delivery.status)
+
+    @display(description="Trigger")
+    def of_trigger(self, delivery: Delivery) -> Any:
+        """Whose webhook."""
+        return link_to(Trigger, delivery.trigger_id, delivery.trigger.name)
+
+    @display(description="Queued")
+    def queued(self, delivery: Delivery) -> Any:
+        """When."""
+        return moment(delivery.created_at)
+
+    @display(description="Next attempt")
+    def next_attempt(self, delivery: Delivery) -> Any:
+        """When it is tried again."""
+        return moment(delivery.next_attempt_at)
+
+    def story(self, row: Delivery) -> list[Panel]:
+        """What goes where, and how often it was tried."""
+        return [
+            Facts(
+                "Delivery",
+                [
+                    ("State", self.shown_state(row)),
+                    ("URL", url(row.url)),
+                    ("Run", link_to(Run, row.run_id)),
+                    ("Trigger", self.of_trigger(row)),
+                    ("Environment", link_to(Environment, row.environment_id, row.environment.name)),
+                    ("Queued", self.queued(row)),
+                    ("Attempts", row.attempt_count),
+                    ("Next attempt", self.next_attempt(row)),
+                    ("Delivered", moment(row.delivered_at)),
+                    ("webhook-id", ident(row.message_id)),
+                    ("Id", ident(row.id)),
+                    ("Body", data(json.loads(row.body))),
+                ],
+            ),
+            attempts_table([row], "Attempts"),
+        ]

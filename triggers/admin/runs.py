@@ -1,0 +1,276 @@
+"""How staff see runs: the ledger, and each run's whole story on one page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.admin import display, register
+from django.db.models import F, QuerySet
+
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import Scope
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Panel, Table
+from pipedai.admin.site import site
+from pipedai.admin.support import SupportAction
+from pipedai.admin.values import (
+    data,
+    ident,
+    link_to,
+    long_text,
+    moment,
+    money,
+    number,
+    span,
+    spoken,
+    state,
+    text,
+    url,
+)
+from pipedai.sql import fetch_all
+from triggers.admin.triggers import Worker
+from triggers.lifecycle import cancel_run
+from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
+from triggers.states import TERMINAL
+from workspaces.models import Environment
+
+_SHOWN = 50
+
+# Up from the run to the first attempt that is still there, then down again.
+_ATTEMPTS = """
+WITH RECURSIVE up AS (
+    SELECT id, retry_of_id, 0 AS steps FROM run WHERE id = %(id)s
+    UNION ALL SELECT r.id, r.retry_of_id, up.steps + 1 FROM run r JOIN up ON r.id = up.retry_of_id),
+down AS (
+    (SELECT id FROM up ORDER BY steps DESC LIMIT 1)
+    UNION ALL SELECT r.id FROM run r JOIN down ON r.retry_of_id = down.id)
+SELECT r.id, r.attempt, r.status, r.fault_class, r.queued_at, r.ended_at, r.short_message
+FROM down JOIN run r ON r.id = down.id ORDER BY r.attempt
+"""
+
+
+@register(Run, site=site)
+class RunAdmin(StaffModelAdmin):
+    """The ledger."""
+
+    icon = "play_circle"
+    list_display = (
+        "shown_id",
+        "shown_state",
+        "of_trigger",
+        "source",
+        "attempt",
+        "cost",
+        "queued",
+        "ended",
+    )
+    list_filter = (
+        "status",
+        "source",
+        "fault_class",
+        related("environment", Environment),
+        related("trigger", Trigger),
+        related("worker", Worker),
+    )
+    list_reads = (
+        "id", "status", "source", "attempt", "cost_usd", "queued_at", "ended_at", "trigger__name",
+    )  # fmt: skip
+    list_select_related = ("trigger",)
+    scopes = (
+        Scope(("environment",), ("queued_at", "id")),
+        Scope(("trigger",), ("queued_at", "id")),
+        Scope(("worker",), ("queued_at", "id")),
+    )
+    story_joins = ("trigger", "worker", "environment", "revision")
+    never_read = ("trigger__mcp_headers", "trigger__webhook_secret", "worker__token_digest")
+    support = (
+        SupportAction(
+            "cancel",
+            "Cancel the run",
+            "A queued run ends at once. Of one in a worker's hands the cancel is requested; the worker stops"
+            " it and says so. It is not retried.",
+            "The run is canceled, or its worker has been asked to stop it.",
+            applies=lambda run: run.status not in TERMINAL and run.cancel_requested_at is None,
+            perform=lambda run, actor: cancel_run(run_id=run.id, actor=actor),
+            is_harsh=True,
+        ),
+    )
+
+    def scope_of(self, sent: Mapping[str, str]) -> Scope:
+        """Ended runs of one state have an index of their own in each environment."""
+        if "environment" in sent and sent.get("status") in TERMINAL:
+            return Scope(("environment", "status"), ("queued_at", "id"))
+        return super().scope_of(sent)
+
+    @display(description="Run")
+    def shown_id(self, run: Run) -> Any:
+        """Its id."""
+        return ident(run.id)
+
+    @display(description="State")
+    def shown_state(self, run: Run) -> Any:
+        """Where it is."""
+        return state(run.status)
+
+    @display(description="Trigger")
+    def of_trigger(self, run: Run) -> Any:
+        """What it executes."""
+        return link_to(Trigger, run.trigger_id, run.trigger.name)
+
+    @display(description="Cost")
+    def cost(self, run: Run) -> Any:
+        """What it cost."""
+        return money(run.cost_usd)
+
+    @display(description="Queued")
+    def queued(self, run: Run) -> Any:
+        """When."""
+        return moment(run.queued_at)
+
+    @display(description="Ended")
+    def ended(self, run: Run) -> Any:
+        """When."""
+        return moment(run.ended_at)
+
+    def story_rows(self) -> QuerySet[Any]:
+        """With its long texts."""
+        rows: QuerySet[Any] = (
+            super()
+            .story_rows()
+            .annotate(
+                said=F("text__error_message"),
+                handed_payload=F("text__payload"),
+                handed_url=F("text__mcp_url"),
+                came_late=F("text__late_result"),
+            )
+        )
+        return rows
+
+    def story(self, row: Any) -> list[Panel]:
+        """What it is, what happened when, its attempts, its deliveries."""
+        deliveries = list(
+            Delivery.objects.filter(run=row)
+            .only(
+                "status", "host", "attempt_count", "created_at", "next_attempt_at", "delivered_at"
+            )
+            .order_by("id")[:_SHOWN]
+        )
+        return [
+            Facts("Run", _facts(row)),
+            Table("Timeline", ("When", "What", "After"), _timeline(row)),
+            Table(
+                "Attempts",
+                ("Attempt", "Run", "State", "Fault", "Queued", "Ended", "Message"),
+                [
+                    (
+                        each["attempt"],
+                        ident(each["id"]) if each["id"] == row.id else link_to(Run, each["id"]),
+                        state(each["status"]),
+                        text(each["fault_class"]),
+                        moment(each["queued_at"]),
+                        moment(each["ended_at"]),
+                        text(each["short_message"]),
+                    )
+                    for each in fetch_all(_ATTEMPTS, {"id": row.id})
+                ],
+            ),
+            Table(
+                "Deliveries",
+                ("Delivery", "State", "Host", "Attempts", "Queued", "Next attempt", "Delivered"),
+                [
+                    (
+                        link_to(Delivery, each.id),
+                        state(each.status),
+                        each.host,
+                        each.attempt_count,
+                        moment(each.created_at),
+                        moment(each.next_attempt_at),
+                        moment(each.delivered_at),
+                    )
+                    for each in deliveries
+                ],
+                nothing="No webhook was asked for.",
+            ),
+            *_sendings(deliveries),
+        ]
+
+
+def attempts_table(deliveries: list[Delivery], title: str) -> Table:
+    """The times that these deliveries were sent. One query."""
+    attempts = DeliveryAttempt.objects.filter(delivery_id__in=[each.id for each in deliveries])
+    return Table(
+        title,
+        ("Attempt", "When", "Answer", "Took", "Error", "Response"),
+        [
+            (
+                each.n,
+                moment(each.at),
+                text(str(each.status_code or "")),
+                f"{each.duration_ms:,} ms",
+                text(each.error),
+                long_text(each.response_body),
+            )
+            for each in attempts.order_by("at")[:_SHOWN]
+        ],
+        nothing="Not sent yet.",
+    )
+
+
+def _sendings(deliveries: list[Delivery]) -> list[Panel]:
+    return [attempts_table(deliveries, "Sent")] if deliveries else []
+
+
+def _facts(run: Any) -> list[tuple[str, Any]]:
+    took = run.ended_at - run.started_at if run.ended_at and run.started_at else None
+    return [
+        ("State", state(run.status)),
+        ("Trigger", link_to(Trigger, run.trigger_id, run.trigger.name)),
+        ("Environment", link_to(Environment, run.environment_id, run.environment.name)),
+        ("Worker", link_to(Worker, run.worker_id, run.worker and run.worker.label)),
+        ("Source", run.source),
+        ("Attempt", f"{run.attempt} of at most {run.max_retries + 1}"),
+        ("Ended by", text(run.ended_by and spoken(run.ended_by))),
+        ("Fault", text(run.fault_class)),
+        ("Exit code", number(run.exit_code)),
+        ("Took", span(took)),
+        ("Time limit", f"{run.timeout_seconds:,} s"),
+        ("Cost", money(run.cost_usd)),
+        ("Model", text(run.model or run.revision.model)),
+        ("Turns", number(run.num_turns)),
+        ("Input tokens", number(run.input_tokens)),
+        ("Output tokens", number(run.output_tokens)),
+        ("Tokens read from the cache", number(run.cache_read_tokens)),
+        ("Tokens written to the cache", number(run.cache_creation_tokens)),
+        ("Session", text(run.session_id)),
+        ("MCP server", url(run.handed_url or run.trigger.mcp_url)),
+        ("Id", ident(run.id)),
+        ("Message", text(run.short_message)),
+        ("Error", long_text(run.said)),
+        ("Late result", data(run.came_late)),
+        ("Payload", data(run.handed_payload)),
+        ("Prompt", long_text(run.revision.prompt)),
+    ]
+
+
+def _timeline(run: Run) -> list[tuple[Any, ...]]:
+    """The moments of the run in their order, each with the time since the one before."""
+    ended = f"Ended: {spoken(run.status)}" + (
+        f", by {spoken(run.ended_by)}" if run.ended_by else ""
+    )
+    moments = [
+        (run.scheduled_for, "Scheduled for"),
+        (run.queued_at, "Queued"),
+        (run.available_at if run.available_at != run.queued_at else None, "Due"),
+        (run.claimed_at, "Claimed"),
+        (run.started_at, "Started"),
+        (run.cancel_requested_at, "Cancel requested"),
+        (run.ended_at, ended),
+        (run.lease_expires_at, "Lease ends"),
+        (run.deadline_at, "Deadline"),
+    ]
+    known = sorted(((at, what) for at, what in moments if at is not None), key=lambda each: each[0])
+    rows: list[tuple[Any, ...]] = []
+    last = None
+    for at, what in known:
+        rows.append((moment(at), what, span(at - last) if last else ""))
+        last = at
+    return rows

@@ -1,0 +1,149 @@
+"""What the start page tells of runs, deliveries and schedulers."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipedai.admin.charts import Chart, Series
+from pipedai.admin.start_page import Figure, show_chart, show_figures
+from pipedai.admin.values import list_of, page_of, span
+from pipedai.sql import fetch_all, fetch_one
+from triggers.heartbeats import Heartbeat
+from triggers.models import Delivery, Run, SchedulerHeartbeat
+from triggers.states import Status
+
+_HOURS = 24
+_DAYS = 14
+# Of more than this it is said that there are more.
+_COUNTED = 100_000
+# When somebody should look: no scheduler, or something that waits for longer than it should.
+_BEATS_MISSED = 4
+_LONG_QUEUED = timedelta(hours=1)
+_LONG_DUE = timedelta(minutes=5)
+
+# Partial indexes know what waits.
+_WAITING = """
+WITH queued AS MATERIALIZED (
+    SELECT id, queued_at FROM run WHERE status = 'queued' LIMIT %(counted)s + 1),
+pending AS MATERIALIZED (
+    SELECT next_attempt_at FROM delivery WHERE status = 'pending' LIMIT %(counted)s + 1)
+SELECT statement_timestamp() AS now,
+    (SELECT count(*) FROM queued) AS queued,
+    (SELECT id FROM queued ORDER BY queued_at LIMIT 1) AS oldest_id,
+    (SELECT min(queued_at) FROM queued) AS oldest_at,
+    (SELECT count(*) FROM pending) AS pending,
+    (SELECT min(next_attempt_at) FROM pending) AS due_at,
+    (SELECT count(*) FROM scheduler_heartbeat
+        WHERE beat_at > statement_timestamp() - %(alive)s) AS schedulers
+"""
+
+# Environment by environment, since the index of ended runs begins with it: no row of a run is read.
+_ENDED = """
+SELECT ended.at, ended.status, sum(ended.runs)::bigint AS runs, sum(ended.cost_usd) AS cost_usd
+FROM environment e CROSS JOIN LATERAL (
+    SELECT date_trunc(%(unit)s, r.ended_at AT TIME ZONE 'UTC') AS at, r.status, count(*) AS runs,
+        sum(r.cost_usd) AS cost_usd
+    FROM run r
+    WHERE r.environment_id = e.id AND r.ended_at IS NOT NULL
+        AND r.ended_at >= (date_trunc(%(unit)s, statement_timestamp() AT TIME ZONE 'UTC') - %(back)s) AT TIME ZONE 'UTC'
+    GROUP BY 1, 2) ended
+GROUP BY 1, 2
+"""
+_OUTCOMES = (
+    (Status.SUCCEEDED, "succeeded"),
+    (Status.FAILED, "failed"),
+    (Status.TIMED_OUT, "timed out"),
+    (Status.CANCELED, "canceled"),
+)
+
+
+def waiting_figures() -> list[Figure]:
+    """What waits, and who is there to do something about it."""
+    alive = timedelta(seconds=_BEATS_MISSED * Heartbeat.every_seconds)
+    row = fetch_one(_WAITING, {"counted": _COUNTED, "alive": alive})
+    assert row is not None
+    oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
+    return [
+        Figure(
+            "Runs queued", _counted(row["queued"]), href=list_of(Run, status__exact=Status.QUEUED)
+        ),
+        Figure(
+            "Oldest queued run",
+            str(span(oldest)) if oldest is not None else "none",
+            "has waited" if oldest is not None else "",
+            href=page_of(Run, row["oldest_id"]) if row["oldest_id"] else "",
+            is_alarm=oldest is not None and oldest > _LONG_QUEUED,
+        ),
+        Figure(
+            "Deliveries waiting",
+            _counted(row["pending"]),
+            f"due for {span(late)}" if late else "",
+            href=list_of(Delivery, status__exact=Delivery.Status.PENDING),
+            is_alarm=late is not None and late > _LONG_DUE,
+        ),
+        Figure(
+            "Schedulers alive",
+            str(row["schedulers"]),
+            href=list_of(SchedulerHeartbeat),
+            is_alarm=not row["schedulers"],
+        ),
+    ]
+
+
+def runs_per_hour() -> Chart:
+    """How the runs of the last day ended."""
+    hours, found = _ended("hour", _HOURS)
+    return Chart(
+        "Runs per hour, by outcome",
+        [hour.strftime("%H:%M") for hour in hours],
+        [
+            Series(
+                status,
+                label,
+                [float(found.get((hour, status), {}).get("runs", 0)) for hour in hours],
+            )
+            for status, label in _OUTCOMES
+        ],
+        nothing="No run has ended in the last 24 hours.",
+    )
+
+
+def cost_per_day() -> Chart:
+    """What the runs of the last fortnight cost."""
+    days, found = _ended("day", _DAYS)
+    costs = dict.fromkeys(days, 0.0)
+    for (day, _), row in found.items():
+        if day in costs:
+            costs[day] += float(row["cost_usd"] or 0)
+    return Chart(
+        "Cost per day",
+        [day.strftime("%d %b") for day in days],
+        [Series("cost", "in 14 days", list(costs.values()))],
+        unit="$",
+        nothing="Nothing was spent in the last 14 days.",
+    )
+
+
+def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, str], Any]]:
+    """The last so many hours or days, in UTC, and what ended in them by state."""
+    step = timedelta(**{f"{unit}s": 1})
+    rows = fetch_all(_ENDED, {"unit": unit, "back": step * (count - 1)})
+    clock = fetch_one("SELECT statement_timestamp() AS now", {})
+    assert clock is not None
+    now = clock["now"].astimezone(UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    last = now if unit == "hour" else now.replace(hour=0)
+    moments = [last - step * n for n in reversed(range(count))]
+    return moments, {(row["at"], row["status"]): row for row in rows}
+
+
+def _since(at: datetime | None, now: datetime) -> timedelta | None:
+    """How long ago that was; None for never and for what is yet to come."""
+    return now - at if at is not None and at <= now else None
+
+
+def _counted(count: int) -> str:
+    return f"{count:,}" if count <= _COUNTED else f"over {_COUNTED:,}"
+
+
+show_figures(waiting_figures)
+show_chart(runs_per_hour)
+show_chart(cost_per_day)

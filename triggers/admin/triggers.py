@@ -1,0 +1,206 @@
+"""How staff see triggers and their revisions."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+from django.db.models import Q, QuerySet
+
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Links, Panel, Table
+from pipedai.admin.site import site
+from pipedai.admin.values import (
+    ident,
+    link_to,
+    list_of,
+    long_text,
+    moment,
+    state,
+    text,
+    url,
+    yes,
+)
+from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
+from workspaces.models import Environment
+
+# By the foreign key: triggers know nothing of workers.
+Worker: Any = Trigger._meta.get_field("worker").related_model
+_SHOWN = 10
+
+
+@register(Trigger, site=site)
+class TriggerAdmin(StaffModelAdmin):
+    """What to run, where and when."""
+
+    icon = "bolt"
+    list_display = (
+        "name",
+        "shown_state",
+        "schedule",
+        "next_run",
+        "on_worker",
+        "in_environment",
+        "created",
+    )
+    list_filter = ("enabled", related("environment", Environment), related("worker", Worker))
+    list_reads = (
+        "id", "name", "enabled", "schedule", "next_run_at", "created_at", "deleted_at", "worker__label",
+        "environment__name",
+    )  # fmt: skip
+    list_select_related = ("worker", "environment")
+    searched_text = ("name",)
+    story_joins = ("worker", "environment", "revision")
+    never_read = ("mcp_headers", "webhook_secret", "worker__token_digest")
+
+    @display(description="State")
+    def shown_state(self, trigger: Trigger) -> Any:
+        """Whether it makes runs."""
+        if trigger.deleted_at:
+            return state("deleted")
+        return state("active" if trigger.enabled else "disabled")
+
+    @display(description="Due next")
+    def next_run(self, trigger: Trigger) -> Any:
+        """When its schedule comes due."""
+        return moment(trigger.next_run_at)
+
+    @display(description="Worker")
+    def on_worker(self, trigger: Trigger) -> Any:
+        """Which machine does it."""
+        return link_to(Worker, trigger.worker_id, trigger.worker and trigger.worker.label)
+
+    @display(description="Environment")
+    def in_environment(self, trigger: Trigger) -> Any:
+        """Where."""
+        return link_to(Environment, trigger.environment_id, trigger.environment.name)
+
+    @display(description="Created")
+    def created(self, trigger: Trigger) -> Any:
+        """When."""
+        return moment(trigger.created_at)
+
+    def title_of(self, row: Trigger) -> str:
+        """Its name."""
+        return row.name
+
+    def story_rows(self) -> QuerySet[Any]:
+        """Whether there are secrets is asked; they are not."""
+        rows: QuerySet[Any] = (
+            super()
+            .story_rows()
+            .annotate(
+                has_mcp_headers=Q(mcp_headers__isnull=False),
+                has_webhook_secret=Q(webhook_secret__isnull=False),
+            )
+        )
+        return rows
+
+    def story(self, row: Any) -> list[Panel]:
+        """What it runs, and what came of it lately."""
+        return [
+            Facts(
+                "Trigger",
+                [
+                    ("State", self.shown_state(row)),
+                    ("Name", row.name),
+                    ("Environment", self.in_environment(row)),
+                    ("Worker", self.on_worker(row)),
+                    ("Schedule", text(row.schedule)),
+                    ("Time zone", row.timezone),
+                    ("Due next", self.next_run(row)),
+                    ("While a run is unfinished", f"{row.overlap_policy} the next"),
+                    ("Retries", row.max_retries),
+                    ("Time limit", f"{row.timeout_seconds:,} s"),
+                    ("Model", text(row.revision.model)),
+                    ("MCP server", url(row.mcp_url)),
+                    ("MCP headers", yes(row.has_mcp_headers, "none")),
+                    ("Webhook", url(row.webhook_url)),
+                    ("Webhook secret", yes(row.has_webhook_secret, "none")),
+                    ("Created", self.created(row)),
+                    ("Changed", moment(row.updated_at)),
+                    ("Deleted", moment(row.deleted_at)),
+                    ("Id", ident(row.id)),
+                    ("Description", text(row.description)),
+                    ("Prompt", long_text(row.revision.prompt)),
+                ],
+            ),
+            Table(
+                "Newest runs",
+                ("Run", "State", "Source", "Queued", "Ended"),
+                [
+                    (
+                        link_to(Run, run.id),
+                        state(run.status),
+                        run.source,
+                        moment(run.queued_at),
+                        moment(run.ended_at),
+                    )
+                    for run in Run.objects.filter(trigger=row)
+                    .only("status", "source", "queued_at", "ended_at")
+                    .order_by("-queued_at", "-id")[:_SHOWN]
+                ],
+                nothing="It has never run.",
+                more=list_of(Run, trigger=row.id),
+            ),
+            Table(
+                "Newest ticks",
+                ("Due", "Decided", "Run"),
+                [
+                    (moment(tick.tick_at), state(tick.decision), link_to(Run, tick.run_id))
+                    for tick in Tick.objects.filter(trigger=row).order_by("-tick_at")[:_SHOWN]
+                ],
+                nothing="None has come due.",
+                more=list_of(Tick, trigger=row.id),
+            ),
+            Links(
+                "See also",
+                [
+                    ("Deliveries", list_of(Delivery, trigger=row.id)),
+                    ("Former prompts", list_of(TriggerRevision, trigger=row.id)),
+                ],
+            ),
+        ]
+
+
+@register(TriggerRevision, site=site)
+class TriggerRevisionAdmin(StaffModelAdmin):
+    """The prompts and models that triggers have and had."""
+
+    icon = "history_edu"
+    list_display = ("made", "of_trigger", "model", "in_environment")
+    list_filter = (related("trigger", Trigger),)
+    list_reads = ("id", "model", "created_at", "trigger__name", "environment__name")
+    list_select_related = ("trigger", "environment")
+    story_joins = ("trigger", "environment")
+    never_read = ("trigger__mcp_headers", "trigger__webhook_secret")
+
+    @display(description="Made")
+    def made(self, revision: TriggerRevision) -> Any:
+        """When."""
+        return moment(revision.created_at)
+
+    @display(description="Trigger")
+    def of_trigger(self, revision: TriggerRevision) -> Any:
+        """Whose."""
+        return link_to(Trigger, revision.trigger_id, revision.trigger.name)
+
+    @display(description="Environment")
+    def in_environment(self, revision: TriggerRevision) -> Any:
+        """Where."""
+        return link_to(Environment, revision.environment_id, revision.environment.name)
+
+    def story(self, row: TriggerRevision) -> list[Panel]:
+        """The prompt."""
+        return [
+            Facts(
+                "Revision",
+                [
+                    ("Trigger", self.of_trigger(row)),
+                    ("Environment", self.in_environment(row)),
+                    ("Made", self.made(row)),
+                    ("Model", text(row.model)),
+                    ("Id", ident(row.id)),
+                    ("Prompt", long_text(row.prompt)),
+                ],
+            )
+        ]

@@ -1,0 +1,199 @@
+"""How staff see workers."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import Scope
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Panel, Table
+from pipedai.admin.site import site
+from pipedai.admin.start_page import Figure, show_figures
+from pipedai.admin.support import SupportAction
+from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
+from pipedai.sql import fetch_one
+from triggers.models import Run, Trigger
+from triggers.states import HELD
+from workers.models import ONLINE_WITHIN, Worker
+from workers.services import revoke_token, update_worker
+from workspaces.models import Environment
+
+_SHOWN = 50
+_ONLINE = """
+SELECT count(*) AS live, count(*) FILTER (
+    WHERE last_seen_at > statement_timestamp() - %(within)s) AS online
+FROM worker WHERE deleted_at IS NULL
+"""
+
+
+@register(Worker, site=site)
+class WorkerAdmin(StaffModelAdmin):
+    """Registered machines."""
+
+    icon = "dns"
+    list_display = (
+        "label",
+        "hostname",
+        "shown_state",
+        "in_environment",
+        "version",
+        "seen",
+        "created",
+    )
+    list_filter = (related("environment", Environment),)
+    list_reads = (
+        "id", "label", "hostname", "version", "disabled_at", "deleted_at", "last_seen_at", "created_at",
+        "environment__name",
+    )  # fmt: skip
+    list_select_related = ("environment",)
+    searched_text = ("label", "hostname")
+    scopes = (Scope(("environment",), ("created_at", "id")),)
+    story_joins = ("environment",)
+    never_read = ("token_digest",)
+    support = (
+        SupportAction(
+            "disable",
+            "Disable the worker",
+            "It finishes what it holds and gets nothing new; its queued runs wait until it is enabled again.",
+            "The worker is disabled.",
+            applies=lambda worker: worker.deleted_at is None and worker.disabled_at is None,
+            perform=lambda worker, actor: update_worker(
+                worker=worker, values={"disabled": True}, actor=actor
+            ),
+        ),
+        SupportAction(
+            "enable",
+            "Enable the worker",
+            "It gets runs again, what has waited for it first.",
+            "The worker is enabled.",
+            applies=lambda worker: worker.deleted_at is None and worker.disabled_at is not None,
+            perform=lambda worker, actor: update_worker(
+                worker=worker, values={"disabled": False}, actor=actor
+            ),
+        ),
+        SupportAction(
+            "revoke-token",
+            "Revoke the token",
+            "Its wkt_ token is dead at once. Runs in its hands are lost by their leases and retried; it must register"
+            " again with a new wrk_ key.",
+            "The worker's token is revoked.",
+            applies=lambda worker: worker.has_token,
+            perform=lambda worker, actor: revoke_token(worker=worker, actor=actor),
+            is_harsh=True,
+        ),
+    )
+
+    @display(description="State")
+    def shown_state(self, worker: Worker) -> Any:
+        """Whether it works."""
+        if worker.deleted_at:
+            return state("deregistered")
+        if worker.disabled_at:
+            return state("disabled")
+        return state("online" if _is_online(worker) else "offline")
+
+    @display(description="Environment")
+    def in_environment(self, worker: Worker) -> Any:
+        """Where."""
+        return link_to(Environment, worker.environment_id, worker.environment.name)
+
+    @display(description="Last seen")
+    def seen(self, worker: Worker) -> Any:
+        """When it last called."""
+        return moment(worker.last_seen_at)
+
+    @display(description="Registered")
+    def created(self, worker: Worker) -> Any:
+        """When."""
+        return moment(worker.created_at)
+
+    def title_of(self, row: Worker) -> str:
+        """Its label."""
+        return row.label
+
+    def story_rows(self) -> QuerySet[Any]:
+        """Whether there is a token is asked; its digest is not."""
+        has_token = Q(token_digest__isnull=False)
+        rows: QuerySet[Any] = super().story_rows().annotate(has_token=has_token)
+        return rows
+
+    def story(self, row: Any) -> list[Panel]:
+        """The machine, what it has in hand, and the triggers that it serves."""
+        held = Run.objects.filter(worker=row, slot__isnull=False, status__in=HELD)
+        triggers = Trigger.objects.filter(worker=row, deleted_at__isnull=True)
+        return [
+            Facts(
+                "Worker",
+                [
+                    ("State", self.shown_state(row)),
+                    ("Label", row.label),
+                    ("Host name", row.hostname),
+                    ("Environment", self.in_environment(row)),
+                    ("System", row.os),
+                    ("Version", row.version),
+                    ("Pays by", row.auth_mode),
+                    ("Runs at once", row.max_concurrency),
+                    ("Has a token", yes(row.has_token)),
+                    ("Registered from", text(row.registered_from)),
+                    ("Registered", self.created(row)),
+                    ("Last seen", self.seen(row)),
+                    ("Disabled", moment(row.disabled_at)),
+                    ("Deregistered", moment(row.deleted_at)),
+                    ("Id", ident(row.id)),
+                ],
+            ),
+            Table(
+                "In hand",
+                ("Run", "State", "Trigger", "Claimed", "Lease ends"),
+                [
+                    (
+                        link_to(Run, run.id),
+                        state(run.status),
+                        link_to(Trigger, run.trigger_id, run.trigger.name),
+                        moment(run.claimed_at),
+                        moment(run.lease_expires_at),
+                    )
+                    for run in held.select_related("trigger")
+                    .only("status", "claimed_at", "lease_expires_at", "trigger__name")
+                    .order_by("slot")[:_SHOWN]
+                ],
+                nothing="No run at this moment.",
+                more=list_of(Run, worker=row.id),
+            ),
+            Table(
+                "Its triggers",
+                ("Name", "Enabled", "Schedule", "Due next"),
+                [
+                    (
+                        link_to(Trigger, each.id, each.name),
+                        yes(each.enabled),
+                        text(each.schedule),
+                        moment(each.next_run_at),
+                    )
+                    for each in triggers.only(
+                        "name", "enabled", "schedule", "next_run_at"
+                    ).order_by("-created_at", "-id")[:_SHOWN]
+                ],
+                more=list_of(Trigger, worker=row.id),
+            ),
+        ]
+
+
+def _is_online(worker: Worker) -> bool:
+    # By the web process's clock: a word on a page, nothing is decided by it.
+    seen = worker.last_seen_at
+    return seen is not None and seen > timezone.now() - ONLINE_WITHIN
+
+
+def _figures() -> list[Figure]:
+    row = fetch_one(_ONLINE, {"within": ONLINE_WITHIN})
+    assert row is not None
+    return [
+        Figure("Workers online", f"{row['online']:,}", f"of {row['live']:,}", href=list_of(Worker))
+    ]
+
+
+show_figures(_figures)
