@@ -31,6 +31,7 @@ def user(db):
 def enrolled(user):
     """The app, which has told its first code, and the recovery codes."""
     enrolment = authenticators.begin_enrolment(user)
+    assert enrolment is not None
     app = pyotp.TOTP(enrolment.secret)
     codes = authenticators.confirm_enrolment(user, code_of(app, -1), actor=STAFF)
     assert codes is not None
@@ -159,6 +160,8 @@ def test_looking_at_the_page_stores_nothing(user):
 def test_beginning_again_gives_another_secret_and_none_while_one_is_on(user):
     first = authenticators.begin_enrolment(user)
     second = authenticators.begin_enrolment(user)
+    assert first is not None
+    assert second is not None
     assert first.secret != second.secret
     authenticators.confirm_enrolment(user, code_of(pyotp.TOTP(second.secret)), actor=STAFF)
     assert authenticators.begin_enrolment(user) is None
