@@ -1,8 +1,10 @@
 """The URLs of the API as the resolver knows them."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
+from rest_framework.permissions import BasePermission
 
 
 def api_routes() -> set[tuple[str, str]]:
@@ -14,6 +16,27 @@ def api_routes() -> set[tuple[str, str]]:
         for method in getattr(pattern.callback, "actions", {"any": None})
         if method != "head"
     }
+
+
+def permission_of(method: str, route: str) -> type[BasePermission]:
+    """What the viewset behind a route of `api_routes` asks for."""
+    viewset, action = _action(method, route)
+    permission: type[BasePermission] = viewset.permissions[action]
+    return permission
+
+
+def is_throttled(method: str, route: str) -> bool:
+    """Whether it may be called only so often."""
+    viewset, action = _action(method, route)
+    return action in viewset.throttles or action in getattr(viewset, "environment_rates", {})
+
+
+def _action(method: str, route: str) -> tuple[Any, str]:
+    for known, pattern in _patterns(get_resolver(), ""):
+        actions = getattr(pattern.callback, "actions", {})
+        if known == f"api/v1/{route}" and method.lower() in actions:
+            return getattr(pattern.callback, "cls"), actions[method.lower()]  # noqa: B009 - DRF sets it
+    raise LookupError(f"{method} {route}")
 
 
 def _patterns(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, URLPattern]]:

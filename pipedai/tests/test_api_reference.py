@@ -1,21 +1,22 @@
 """API.md describes each route: what it takes, what it answers, and what it tells the audit log."""
 
-import json
 import re
 
 import pytest
 
 from accounts import serializers as accounts
 from audit.filters import AuditFilters
+from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.tests.test_permissions import EXPECTED
 from pipedai.env import BASE_DIR
-from testing.cast import bearer
-from testing.routes import ROUTES, set_stage
+from testing.routes import ROUTES
+from testing.urls import is_throttled, permission_of
 from triggers import serializers as triggers
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
 from workers import serializers as workers
 from workers.filters import WorkerFilters
 from workspaces import serializers as workspaces
+from workspaces.permissions import IsAdmin, IsOperator, IsOwner, IsViewer
 
 TEXT = (BASE_DIR / "API.md").read_text()
 SECTIONS = {
@@ -97,35 +98,45 @@ def test_what_changes_something_says_what_it_tells_the_audit_log(route):
         assert re.search(r"Audit:\s`", section_of(route))
 
 
-def _has_example(route):
-    """But for what the stage has none of; test_docs holds these against their serializers."""
-    bare = ("/deliveries", "/ticks", "/redeliver", "/test-webhook")
-    return "```json" in section_of(route) and not route.route.endswith(bare)
+# How a section, or the opening of its chapter, says who may call.
+CALLERS = {
+    IsPublic: "public",
+    IsSignedIn: r"sessions?\b|the worker itself",
+    IsViewer: "viewer|anyone",
+    IsOperator: "operator",
+    IsAdmin: "admin",
+    IsOwner: "owner",
+}
 
 
-def _shape(value):
-    """The keys of an object and of the objects in it, in their order; of lists, the first item's."""
-    if isinstance(value, dict):
-        return {name: _shape(item) for name, item in value.items()}
-    return _shape(value[0]) if isinstance(value, list) and value else None
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_who_may_call_is_said(route):
+    section = section_of(route)
+    (chapter,) = [text for text in re.split(r"^## ", TEXT, flags=re.MULTILINE) if section in text]
+    opening = chapter.partition("\n### ")[0]
+    said = CALLERS[permission_of(*route.key)]
+    assert re.search(rf"\b({said})", f"{section}\n{opening}".lower())
 
 
-@pytest.mark.parametrize("route", [r for r in ROUTES if _has_example(r)], ids=str)
-def test_the_example_of_an_answer_is_what_is_answered(cast, route):
-    stage = set_stage(cast)
-    clients = {"workers/<uuid:worker_id>/": cast.worker_client()}
-    client = next((c for path, c in clients.items() if route.route.startswith(path)), None)
-    if route.route == "workers/register":
-        client = bearer(cast.mint("wrk"))
-    answer = route.send(client or cast.client(cast.owner), route.url(stage), cast).json()
-    answer = answer.get("items", answer)
-    found = re.search(r"^```json\n(.*?)^```", section_of(route), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    example = json.loads(found[1])
-    # What hangs on the data: an audit row's metadata, a run's payload and its headers.
-    free = {"metadata", "mcpHeaders", "payload"}
+def test_every_body_is_known_here():
+    takes_fields = {
+        re.sub(r"<uuid:\w+>", ":id", f"{route.method} {route.route}")
+        for route in ROUTES
+        if route.body is not None and route.method != "GET"
+    }
+    # A PATCH of a trigger takes the fields of its creation.
+    assert takes_fields - set(BODIES) == {"PATCH triggers/:id"}
 
-    def shape(value):
-        return re.sub(rf"'({'|'.join(free)})': (None|{{[^}}]*}})", r"'\1': …", str(_shape(value)))
 
-    assert shape(answer) == shape(example)
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_a_throttled_route_says_429_and_its_rate(route):
+    throttled = is_throttled(*route.key)
+    assert (re.search(r"\b429\b", section_of(route)) is not None) is throttled
+    shown = re.sub(r"<uuid:\w+>", ":id", route.route)
+    rates = [
+        re.sub(r":\w+", ":id", path.replace("…", "environments/:id"))
+        for path in re.findall(
+            rf"`{route.method} /?(\S+)`", TEXT.split("### Rates")[1].split("###")[0]
+        )
+    ]
+    assert (shown in rates) is throttled

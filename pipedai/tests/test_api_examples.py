@@ -1,0 +1,186 @@
+"""Every JSON example of API.md, told as one story: each call is made, and each value of each example compared.
+
+Ids, times and tokens are compared by their form; and one id in the examples stands for one id of the story.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from accounts.factories import PASSWORD
+from pipedai.api.request_id import current_request_id
+from pipedai.env import BASE_DIR
+from pipedai.ids import new_id
+from testing.cast import bearer, browser
+from testing.shapes import A_TIME, AN_ID, a_token
+from testing.worker_calls import WorkerCalls
+from triggers import views
+from triggers.models import Delivery, DeliveryAttempt
+from triggers.scheduling import fire_due_ticks
+from workers.registration import Registered
+
+TEXT = (BASE_DIR / "API.md").read_text()
+# Heading → the example below it.
+EXAMPLES: dict[str, Any] = {
+    section.partition("\n")[0].strip("# `"): json.loads(example)
+    for section in re.split(r"^(?=##)", TEXT, flags=re.MULTILINE)
+    for example in re.findall(r"^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:1]
+}
+# What differs from call to call, and is no id and no time.
+FREE = {"lastFour", "durationMs"}
+
+
+class Story:
+    """What was answered, to be compared with the examples."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+        self._ids: dict[str, str] = {}
+
+    def tell(self, heading: str, answer: Any) -> None:
+        """The answer is what the section shows."""
+        self.told.add(heading)
+        answer = json.loads(json.dumps(answer, default=str))
+        self._compare(heading, EXAMPLES[heading], answer)
+
+    def _compare(self, at: str, example: Any, answer: Any) -> None:
+        if isinstance(example, dict):
+            assert isinstance(answer, dict), at
+            assert list(answer) == list(example), at
+            for name, value in example.items():
+                if name in FREE:
+                    assert type(answer[name]) is type(value), f"{at}.{name}"
+                else:
+                    self._compare(f"{at}.{name}", value, answer[name])
+        elif isinstance(example, list):
+            assert len(answer) == len(example), at
+            for n, value in enumerate(example):
+                self._compare(f"{at}[{n}]", value, answer[n])
+        elif example == AN_ID:
+            assert answer == AN_ID, at
+            assert self._ids.setdefault(example, answer) == answer, at
+        elif example == A_TIME:
+            assert answer == A_TIME, at
+        elif isinstance(example, str) and example.endswith("_…"):
+            assert answer == a_token(example[:3]), at
+        else:
+            assert answer == example, at
+
+    def end(self) -> None:
+        """Every example was told, and no two of its ids were one."""
+        assert self.told == set(EXAMPLES)
+        assert len(set(self._ids.values())) == len(self._ids)
+
+
+def test_no_section_has_more_than_one_example_in_json():
+    assert TEXT.count("```json\n") == len(EXAMPLES)
+
+
+@pytest.mark.django_db
+def test_every_example_is_what_is_answered(monkeypatch):
+    story = Story()
+    ada = browser()
+
+    def call(method: str, path: str, body: Any = None, client: Any = ada) -> Any:
+        answer = getattr(client, method)(f"/api/v1/{path}", body, REMOTE_ADDR="203.0.113.7")
+        assert answer.status_code < 300, answer.content
+        return answer.json()
+
+    # People, and where they work.
+    registered = {"email": "Ada@example.com", "password": PASSWORD, "name": "Ada"}
+    story.tell("POST /auth/register", call("post", "auth/register", registered))
+    story.tell("GET /users/lookup", call("get", "users/lookup", {"email": "ada@example.com"}))
+    workspace = call("post", "workspaces", {"name": "Acme"})["id"]
+    (item,) = call("get", "workspaces")["items"]
+    story.tell("GET /workspaces", item)
+    environments = f"workspaces/{workspace}/environments"
+    environment = f"environments/{call('post', environments, {'name': 'production'})['id']}"
+    (item,) = call("get", environments)["items"]
+    story.tell("GET /workspaces/:wsId/environments", item)
+    (item,) = call("get", f"{environment}/members")["items"]
+    story.tell("GET /environments/:envId/members", item)
+
+    # A key and a worker.
+    keys = f"{environment}/api-keys"
+    script = bearer(call("post", keys, {"name": "deploy script", "prefix": "pwk"})["token"])
+    (item,) = call("get", keys)["items"]
+    story.tell("The API key", item)
+    token = call("post", keys, {"name": "build-1", "prefix": "wrk"})["token"]
+    machine = {"hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"}
+    worker = call("post", "workers/register", machine, client=bearer(token))
+    story.tell("POST /workers/register", worker)
+    calls = WorkerCalls(
+        Registered(UUID(worker["workerId"]), worker["workerToken"], *[new_id()] * 2)
+    )
+
+    # A trigger, its run, and its worker while it is at it.
+    values = {
+        "name": "Morning report",
+        "prompt": "Summarise what happened overnight.",
+        "mcpUrl": "https://mcp.example.com/mcp",
+        "mcpHeaders": {"Authorization": "Bearer a-secret-of-yours"},
+        "schedule": "0 6 * * mon-fri",
+        "timezone": "Europe/Berlin",
+        "workerId": worker["workerId"],
+        "webhookUrl": "https://hooks.example.com/pipedai",
+        "webhookSecret": "sixteen or more of them",
+    }
+    refused = ada.post(
+        f"/api/v1/{environment}/triggers", {**values, "mcpHeaders": {"x-api-key": 5}}
+    )
+    assert refused.status_code == 400
+    story.tell("Errors", refused.json())
+    trigger = f"triggers/{call('post', f'{environment}/triggers', values)['id']}"
+    run = call("post", f"{trigger}/run", {"payload": {"day": "monday"}}, client=script)["id"]
+    story.tell("GET /workers/:id/poll", calls.poll().json())
+    calls.claim(run, claimId="mine")
+    calls.start(run)
+    story.tell("POST /workers/:id/runs/:runId/heartbeat", calls.heartbeat(run).json())
+    story.tell("The worker", call("get", f"workers/{worker['workerId']}"))
+    outcome = {
+        name: EXAMPLES["The run"][name]
+        for name in (
+            "status", "exitCode", "shortMessage", "model", "inputTokens", "outputTokens",
+            "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId",
+        )
+    }  # fmt: skip
+    story.tell("The run", calls.complete(run, **outcome).json())
+    story.tell("The trigger", call("get", trigger))
+    overview = f"{environment}/dashboard/overview"
+    story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
+
+    # What was told to others.
+    delivery = Delivery.objects.get()
+    story.tell("Webhooks", json.loads(delivery.body))
+    attempt = EXAMPLES["The delivery"]["attempts"][0]
+    DeliveryAttempt.objects.create(
+        environment_id=delivery.environment_id,
+        delivery_id=delivery.id,
+        n=1,
+        at=delivery.created_at,
+        status_code=attempt["statusCode"],
+        duration_ms=attempt["durationMs"],
+        response_body=attempt["responseBody"],
+    )
+    (item,) = call("get", f"{trigger}/deliveries")["items"]
+    story.tell("The delivery", item)
+    request_id = current_request_id.set(str(new_id()))
+    secret = {"Authorization": "Bearer another-secret-of-yours"}
+    call("patch", trigger, {"maxRetries": 5, "mcpHeaders": secret})
+    current_request_id.reset(request_id)
+    item = call("get", f"{environment}/audit-log", {"limit": 1})["items"][0]
+    story.tell("GET /environments/:envId/audit-log", item)
+
+    # Schedules.
+    fire_due_ticks(now=datetime.fromisoformat(call("get", trigger)["nextRunAt"]))
+    (item,) = call("get", f"{trigger}/ticks")["items"]
+    story.tell("GET /triggers/:id/ticks", item)
+    monkeypatch.setattr(views, "database_now", lambda: datetime(2026, 11, 24, tzinfo=UTC))
+    asked = {"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2}
+    preview = f"{environment}/schedule-preview"
+    story.tell("POST /environments/:envId/schedule-preview", call("post", preview, asked))
+    story.end()
