@@ -2,6 +2,7 @@
 
 from django.conf import settings
 
+from pipedai import tracing
 from pipedai.client_address import parse_networks
 from pipedai.server.asgi_types import App
 from pipedai.server.lanes import Lanes
@@ -22,6 +23,11 @@ def _application() -> Outer:
         from pipedai.metrics import web  # off, it is not even imported
 
         app = web.measured(app, threads=threads, listener=listener, token=settings.METRICS_TOKEN)
+    if tracing.is_on():
+        from pipedai.tracing.web import TracedRequests
+
+        tracing.start("pipedai-web")
+        app = TracedRequests(app)
     return Outer(
         app,
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES),

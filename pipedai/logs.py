@@ -17,6 +17,7 @@ _LOUD = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "asyncio": logging.WARNING,
+    "urllib3": logging.WARNING,
 }
 
 

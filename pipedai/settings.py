@@ -259,6 +259,10 @@ METRICS_TOKEN = env.text("METRICS_TOKEN")
 # Where a scheduler answers scrapes, `host:port`; the web process does on its own port.
 SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")
 
+# --- Traces: OpenTelemetry's own variables; its packages read the others ------------------------------------
+TRACES_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
+OTEL_SDK_DISABLED = env.flag("OTEL_SDK_DISABLED", default=False)
+
 # --- Logs --------------------------------------------------------------------------------------------------
 LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION else "text")
 LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")

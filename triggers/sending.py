@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import transaction
 from django.dispatch import Signal
 
+from pipedai import tracing
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.logs import get_logger
@@ -103,7 +104,14 @@ def send_delivery(delivery: Row) -> Answer:
         message_id=delivery["message_id"], body=body, secret=secret, now=delivery["claimed_at"]
     )
     headers = {"Content-Type": "application/json", "User-Agent": "PipedAI-Webhooks/1", **signed}
-    return post(delivery["url"], headers=headers, body=body)
+    about = {"server.address": delivery["host"], "pipedai.delivery.id": str(delivery["id"])}
+    with tracing.client_span("webhook attempt", about) as span:
+        answer = post(delivery["url"], headers=headers, body=body)
+        if answer.status_code is not None:
+            span.set({"http.response.status_code": answer.status_code})
+        if answer.error is not None:
+            span.set({"error.type": answer.error})
+        return answer
 
 
 def record_answer(delivery: Row, answer: Answer, *, now: datetime | None = None) -> None:

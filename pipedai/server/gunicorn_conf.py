@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from pipedai import env
+from pipedai import env, tracing
 from pipedai.checks import refuse_unsafe_production
 from pipedai.client_address import parse_networks
 from pipedai.metrics.directory import forget_process, make_directory, remove_directory
@@ -57,6 +57,7 @@ def on_starting(server: Any) -> None:
     """Say in one sentence what keeps us from serving, and make room for the workers' metrics."""
     try:
         refuse_unsafe_production()
+        tracing.is_on()
     except ImproperlyConfigured as error:
         sys.exit(str(error))
     if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):

@@ -162,7 +162,8 @@ def test_the_readme_opens_with_three_sentences_and_the_two_commands():
 def test_the_readme_says_of_every_direct_dependency_why_it_is_there():
     tables = README.split("## Dependencies\n", 1)[1].split("\n## ", 1)[0]
     explained = re.findall(r"^\| (?!package |---)(\S+) \| \S.* \|$", tables, re.MULTILINE)
-    direct = [*_requirements("requirements.in"), *_requirements("requirements-dev.in")]
+    names = ("requirements", "requirements-otel", "requirements-dev")
+    direct = [package for name in names for package in _requirements(f"{name}.in")]
     assert sorted(explained) == sorted(direct)
 
 

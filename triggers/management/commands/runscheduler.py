@@ -4,9 +4,11 @@ import contextlib
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 
+from pipedai import tracing
 from pipedai.logs import get_logger
 from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
 from pipedai.metrics import directory
@@ -29,14 +31,14 @@ class Command(BaseCommand):
         """Runs the registered jobs, and leaves a heartbeat while it does."""
         stop = stop_on_signals()
         heartbeat = Heartbeat()
-        jobs = _measured(
-            (Job("heartbeat", heartbeat.every_seconds, heartbeat.beat), *registered_jobs())
-        )
+        beat = Job("heartbeat", heartbeat.every_seconds, heartbeat.beat)
+        jobs = _traced(_measured((beat, *registered_jobs())))
         log.info("scheduler.started", id=str(heartbeat.id), jobs=[job.name for job in jobs])
         done = run_jobs(jobs, stop)
         with contextlib.suppress(DatabaseError):
             heartbeat.end()
         connection.close()
+        tracing.flush()
         log.info("scheduler.stopped", id=str(heartbeat.id), done=dict(done))
 
 
@@ -61,3 +63,16 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
         ) from None
     log.info("metrics.served", address=address)
     return scheduler.measured(jobs)
+
+
+def _traced(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """The jobs, with traces if the settings ask for them."""
+    try:
+        if not tracing.is_on():
+            return jobs
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from None
+    from pipedai.tracing import scheduler  # off, it is not even imported
+
+    tracing.start("pipedai-scheduler")
+    return scheduler.traced(jobs)
