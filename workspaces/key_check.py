@@ -45,8 +45,8 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyInUse:
-    """A data key that there is: whether new values are sealed under it, and how many lie under it."""
+class FoundKey:
+    """A data key that there is. Nothing new is sealed under a `retired` one."""
 
     id: UUID
     environment_id: UUID
@@ -58,7 +58,7 @@ class KeyInUse:
 class KeyReport:
     """What a check found. `values` counts by field, `values_under` by data key."""
 
-    data_keys: list[KeyInUse] = field(default_factory=list)
+    data_keys: list[FoundKey] = field(default_factory=list)
     values: Counter[str] = field(default_factory=Counter)
     values_under: Counter[UUID] = field(default_factory=Counter)
     broken: list[Broken] = field(default_factory=list)
@@ -87,7 +87,7 @@ def check_keys(
     for row in _rows(_KEYS, environment_id):
         key = WrappedKey.of(row)
         report.data_keys.append(
-            KeyInUse(
+            FoundKey(
                 key.id, row["environment_id"], key.master_key_id, row["retired_at"] is not None
             )
         )
