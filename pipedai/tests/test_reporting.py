@@ -41,8 +41,8 @@ from django.db import connection
 from triggers import services, views
 from workspaces import keys
 
-def crash(environment_id, table, field, row_id, plaintext):
-    opened = plaintext.decode()
+def crash(*held):
+    plaintext = next(value for value in held if isinstance(value, bytes)).decode()
     connection.cursor().execute("SELECT %s::uuid", [given["pwk"]])
 
 keys.seal = crash
