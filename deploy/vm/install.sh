@@ -146,7 +146,7 @@ step_pgbouncer() {
   install -o postgres -g postgres -m 0640 "$release/deploy/vm/pgbouncer.ini" /etc/pgbouncer/pgbouncer.ini
   set_setting DATABASE_URL "postgres://pipedai:$password@/pipedai?host=/var/run/postgresql&port=6432"
   set_setting DATABASE_LISTEN_URL "postgres://pipedai@/pipedai?host=/var/run/postgresql"
-  systemctl enable pgbouncer
+  systemctl enable -q pgbouncer
   systemctl restart pgbouncer
 }
 
