@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("chromium", "nginx", "pgbouncer", "postgresql")
+PACKAGES = ("chromium", "iproute2", "nginx", "pgbouncer", "postgresql")
 
 _INSTALL = (
     "apt-get", "install", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",

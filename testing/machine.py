@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from bin.ending import die_with_parent
 from testing.programs import lacking
 
 _CLONE_NEWNET = 0x40000000
@@ -51,16 +52,14 @@ class Machine:
         """Where a file of the machine's is seen from here: as long as it runs, written or not."""
         return Path(f"/proc/{self._init}/root{self._directory}/root{path}")
 
-    def run(
-        self, *command: str, network: bool = False, directory: str = "/", **environment: str
-    ) -> str:
+    def run(self, *command: str, network: bool = False, directory: str = "/") -> str:
         """What the command says, as root. `network` is whether it may use that of this machine.
 
         Raises AssertionError if it fails.
         """
         done = subprocess.run(  # noqa: S603
             self._inside(*command, network=network, directory=directory),
-            env=_environment(environment),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -76,7 +75,7 @@ class Machine:
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603
                 self._inside(*command, network=False, directory="/"),
-                env=_environment({}),
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -119,7 +118,7 @@ def machine(directory: Path) -> Iterator[Machine]:
         (directory / name).chmod(0o755)
     own = ["--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child=KILL"]
     command = ["unshare", *own, "sh", "-c", _PREPARE, "sh", str(directory)]
-    holder = subprocess.Popen(command)  # noqa: S603
+    holder = subprocess.Popen(command, preexec_fn=die_with_parent(signal.SIGKILL))  # noqa: S603
     try:
         made = Machine(directory, _init(holder, directory))
         try:
@@ -143,7 +142,7 @@ def _init(holder: "subprocess.Popen[bytes]", directory: Path) -> int:
     return child.pid
 
 
-def _environment(given: dict[str, str]) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """As somebody has it who has just logged in; what pip may need to know of this machine as well."""
     kept = {
         name: value
@@ -155,7 +154,6 @@ def _environment(given: dict[str, str]) -> dict[str, str]:
         "HOME": "/root",
         "LANG": "C.UTF-8",
         **kept,
-        **given,
     }
 
 
