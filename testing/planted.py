@@ -17,7 +17,6 @@ from pipedai import crypto
 
 # A shorter one is a placeholder: it can't be told from ordinary words.
 _SHORTEST = 8
-_KEY_BYTES = 32
 
 
 class Planted:
