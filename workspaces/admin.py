@@ -13,7 +13,7 @@ from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, list_of, moment, state, text
-from workspaces.models import ApiKey, DataKey, Environment, Membership, Workspace
+from workspaces.models import ApiKey, DataKey, DataKeyRotation, Environment, Membership, Workspace
 from workspaces.services import revoke_api_key
 
 _SHOWN_MEMBERS = 50
@@ -316,6 +316,38 @@ class DataKeyAdmin(StaffModelAdmin):
                     ("Wrapped under the master key", row.master_key_id),
                     ("Created", self.created(row)),
                     ("Retired", self.retired(row)),
+                    ("Id", ident(row.id)),
+                ],
+            )
+        ]
+
+
+@register(DataKeyRotation, site=site)
+class DataKeyRotationAdmin(StaffModelAdmin):
+    """Rotations of data keys that are under way, or were cut off."""
+
+    icon = "autorenew"
+    list_display = ("started", "of_environment")
+
+    @display(description="Begun")
+    def started(self, rotation: DataKeyRotation) -> Any:
+        """When."""
+        return moment(rotation.started_at)
+
+    @display(description="Environment")
+    def of_environment(self, rotation: DataKeyRotation) -> Any:
+        """Whose keys it replaces."""
+        return link_to(Environment, rotation.environment_id) if rotation.environment_id else "all"
+
+    def story(self, row: DataKeyRotation) -> list[Panel]:
+        """How to go on with it."""
+        return [
+            Facts(
+                "Rotation",
+                [
+                    ("Begun", self.started(row)),
+                    ("Environment", self.of_environment(row)),
+                    ("Goes on with", "manage.py rotate_keys --data"),
                     ("Id", ident(row.id)),
                 ],
             )

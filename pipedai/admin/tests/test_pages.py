@@ -1,0 +1,291 @@
+"""Every model's list and page: what they show, what they never show, what they cost, and where they lead."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+from django.apps import apps
+from django.db import models
+
+from accounts.models import User
+from audit.models import AuditEntry
+from pipedai.admin import change_list
+from pipedai.admin.site import site
+from pipedai.admin.values import list_of, page_of
+from pipedai.api import tokens
+from pipedai.ids import new_id
+from testing.busy_day import make_busy_day
+from testing.runs import Runs
+from testing.statements import counted
+from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
+from workers.models import Worker
+from workspaces.models import ApiKey
+
+RUNS = "/admin/triggers/run/"
+AUDIT = "/admin/audit/auditentry/"
+# Parts of other rows, shown on the pages of those.
+PARTS = {"Authenticator", "RecoveryCode", "RunText", "DeliveryAttempt", "IdempotencyKey"}
+
+
+@pytest.fixture
+def story(cast):
+    """A busy day; the id of the run whose story is long."""
+    return make_busy_day(cast)
+
+
+def text_of(answer) -> str:
+    assert answer.status_code == 200, answer
+    return re.sub(r"\s+", " ", answer.content.decode())
+
+
+def ids_in(answer) -> list[str]:
+    """The ids of the rows that a list shows, in order."""
+    return [str(row.pk) for row in answer.context["cl"].result_list]
+
+
+def test_every_model_of_ours_has_a_page(db):
+    ours = {
+        model.__name__
+        for model in apps.get_models()
+        if model._meta.app_label in {"accounts", "workspaces", "triggers", "workers", "audit"}
+    }
+    assert ours - {model.__name__ for model in site._registry} == PARTS
+
+
+@pytest.mark.parametrize("model", site._registry, ids=lambda model: model.__name__)
+def test_each_list_and_page_opens_and_offers_no_adding_or_deleting(model, desk, cast, story):
+    answer = text_of(desk.get(list_of(model)))
+    assert "/add/" not in answer
+    row = model._default_manager.order_by("pk").last()
+    if row is not None:
+        page = text_of(desk.get(page_of(model, row.pk)))
+        assert str(row.pk) in page
+        assert desk.get(f"{page_of(model, row.pk)}delete/").status_code == 302
+        assert desk.post(page_of(model, row.pk), {"status": "failed"}).status_code in (200, 405)
+        row.refresh_from_db()
+    assert desk.get(f"{list_of(model)}add/").status_code == 404
+    assert desk.get(page_of(model, new_id())).status_code == 302
+    assert desk.get(f"{list_of(model)}nonsense/").status_code == 404
+
+
+def test_no_list_and_no_page_reads_a_sealed_value_or_a_digest(desk, cast, story):
+    secret = {
+        f'"{model._meta.db_table}"."{field.column}"'
+        for model in apps.get_models()
+        for field in model._meta.local_fields
+        if isinstance(field, models.BinaryField)
+    }
+    seen = []
+    for model in site._registry:
+        row = model._default_manager.order_by("pk").last()
+        for url in (list_of(model), *([page_of(model, row.pk)] if row else [])):
+            with counted() as statements:
+                desk.get(url)
+            for sql in statements.sql:
+                # Whether there is a value may be asked.
+                read = re.sub(r'"\w+"\."\w+" IS NOT NULL', "", sql.partition(" FROM ")[0])
+                seen += [(url, column) for column in secret if column in read]
+    assert seen == []
+
+
+def test_secrets_are_on_no_page(desk, cast):
+    token = cast.mint("pwk")
+    header, secret = "Bearer planted-header-of-this-test", "planted-webhook-secret"
+    trigger_id = cast.add_trigger(
+        mcp_headers={"Authorization": header},
+        webhook_url="https://hooks.example/done?key=planted-query",
+        webhook_secret=secret,
+        mcp_url="https://mcp.example/v1?key=planted-query",
+    )
+    key = ApiKey.objects.get(token_digest=tokens.digest(token))
+    for model, row_id in ((Trigger, trigger_id), (ApiKey, key.id)):
+        for url in (page_of(model, row_id), list_of(model)):
+            page = text_of(desk.get(url))
+            for planted in (
+                header,
+                secret,
+                token,
+                token[:-10],
+                "planted-query",
+                key.token_digest.hex(),
+            ):
+                assert planted not in page
+
+
+def test_a_runs_page_tells_its_whole_story(desk, story):
+    page = text_of(desk.get(page_of(Run, story)))
+    retry = Run.objects.get(retry_of_id=story)
+    for told in (
+        "Timeline",
+        "Claimed",
+        "Ended: failed, by lease",
+        "worker lost",
+        str(retry.id),
+        "ReadTimeout",
+        "204",
+        "run.lost",
+        "yesterday",
+    ):
+        assert told in page, told
+    assert "&quot;since&quot;" not in page, "the payload is a table"
+
+
+def test_the_story_of_a_retry_begins_with_the_first_attempt(desk, story):
+    retry = Run.objects.get(retry_of_id=story)
+    assert str(story) in text_of(desk.get(page_of(Run, retry.id)))
+
+
+def test_what_customers_wrote_is_text_and_no_markup(desk, cast):
+    evil = "<script>alert(1)</script>"
+    runs = Runs.of(cast, name=evil, prompt=evil, description=evil)
+    run_id = runs.ended("failed", errorMessage=evil, payload={evil: evil}, shortMessage=evil)
+    for url in (page_of(Run, run_id), page_of(Trigger, runs.trigger_id), RUNS, AUDIT):
+        assert evil not in desk.get(url).content.decode()
+
+
+def test_pages_follow_each_other_by_keyset_while_runs_come_in(desk, cast):
+    runs = Runs.of(cast)
+    made = [str(runs.queue()) for _ in range(60)]
+    for filters in ("", f"?environment={cast.environment.id}"):
+        first = desk.get(RUNS + filters)
+        newest = Runs.of(cast).queue()
+        second = desk.get(RUNS + first.context["cl"].older_url)
+        seen = [*ids_in(first), *ids_in(second)]
+        assert str(newest) not in ids_in(second)
+        assert [each for each in reversed(seen) if each in made] == made
+        assert second.context["cl"].older_url == ""
+
+
+@pytest.mark.parametrize(
+    "after", ["x", "2020-01-01", "2020-01-01T00:00:00,zz", "0001-01-01T00:00:00+23:59,x"]
+)
+def test_a_place_that_is_none_is_the_first_page(desk, cast, after):
+    assert desk.get(RUNS, {"after": after}).status_code == 200
+    assert (
+        desk.get(RUNS, {"after": after, "environment": str(cast.environment.id)}).status_code == 200
+    )
+
+
+def test_a_filter_without_an_index_looks_through_so_many_rows_and_goes_on(desk, cast, monkeypatch):
+    runs = Runs.of(cast)
+    wanted = str(runs.ended("timed_out"))
+    for _ in range(11):
+        runs.ended("succeeded")
+    monkeypatch.setattr(change_list, "LOOKS_THROUGH", 5)
+    found, url, looks = [], f"{RUNS}?status__exact=timed_out", 0
+    while url:
+        answer = desk.get(url)
+        found += ids_in(answer)
+        looks += 1
+        older = answer.context["cl"].older_url
+        url = RUNS + older if older else ""
+    assert found == [wanted]
+    assert looks == 3
+    assert "Looked through 5 rows" in text_of(desk.get(f"{RUNS}?status__exact=timed_out"))
+
+
+def test_ended_runs_of_a_state_are_found_at_once_in_their_environment(desk, cast, monkeypatch):
+    runs = Runs.of(cast)
+    wanted = str(runs.ended("timed_out"))
+    for _ in range(8):
+        runs.ended("succeeded")
+    monkeypatch.setattr(change_list, "LOOKS_THROUGH", 5)
+    sent = {"status__exact": "timed_out", "environment": str(cast.environment.id)}
+    assert ids_in(desk.get(RUNS, sent)) == [wanted]
+
+
+def test_the_search_finds_an_id_and_names(desk, cast, story):
+    assert ids_in(desk.get(RUNS, {"q": str(story)})) == [str(story)]
+    assert ids_in(desk.get(RUNS, {"q": "words"})) == []
+    assert ids_in(desk.get(list_of(User), {"q": cast.owner.email.upper()})) == [str(cast.owner.id)]
+    assert ids_in(desk.get(list_of(Worker), {"q": "host"})) == [str(cast.worker.worker_id)]
+
+
+def test_filters_by_another_row_take_its_id(desk, cast, story):
+    sent = {"environment": str(cast.strange_environment.id)}
+    assert ids_in(desk.get(RUNS, sent)) == []
+    assert ids_in(desk.get(RUNS, {"environment": "nonsense"})) == []
+    assert len(ids_in(desk.get(RUNS, {"worker": str(cast.worker.worker_id)}))) == 50
+
+
+def test_the_audit_log_is_narrowed_by_what_it_is_asked_for(desk, cast, story):
+    def actions(**sent):
+        answer = desk.get(AUDIT, sent)
+        assert answer.status_code == 200
+        return {row.action for row in answer.context["cl"].result_list}
+
+    environment = str(cast.environment.id)
+    assert actions(action="run.lost") == {"run.lost"}
+    assert actions(environment=environment, target=str(story)) >= {"run.created", "run.lost"}
+    assert actions(actor_type="worker") <= {
+        "run.claimed",
+        "run.started",
+        "run.completed",
+        "run.canceled",
+    }
+    assert actions(actor=str(cast.worker.worker_id)) == actions(actor_type="worker")
+
+
+@pytest.mark.parametrize(
+    "model", [Run, Trigger, Delivery, AuditEntry, Worker, ApiKey], ids=lambda m: m.__name__
+)
+def test_a_list_costs_the_same_for_one_row_and_for_fifty(model, desk, cast):
+    runs = Runs.of(cast)
+    runs.ended()
+    desk.get(list_of(model))
+    with counted() as few:
+        desk.get(list_of(model))
+    for n in range(50):
+        {
+            Trigger: lambda: cast.add_trigger(),
+            Worker: partial(cast.register, f"machine-{n}"),
+            ApiKey: lambda: cast.mint("pwk"),
+        }.get(model, runs.ended)()
+    with counted() as many:
+        desk.get(list_of(model))
+    assert len(many) <= len(few), many
+    assert not [sql for sql in many.sql if "COUNT(" in sql.upper() or " OFFSET " in sql.upper()]
+
+
+def test_a_runs_page_costs_the_same_for_many_deliveries(desk, cast):
+    run_id = Runs.of(cast).ended()
+    url = page_of(Run, run_id)
+    desk.get(url)
+    with counted() as few:
+        desk.get(url)
+    delivery = Delivery.objects.get(run_id=run_id)
+    for _ in range(20):
+        delivery.pk = new_id()
+        delivery.save(force_insert=True)
+        DeliveryAttempt.objects.create(
+            environment=cast.environment, delivery=delivery, n=1, at=datetime.now(UTC), status_code=500, duration_ms=3
+        )  # fmt: skip
+    with counted() as many:
+        desk.get(url)
+    assert len(many) == len(few)
+
+
+def test_the_start_page_counts_what_waits_and_who_is_there(desk, cast, story):
+    figures = {each.label: each for each in desk.get("/admin/").context["figures"]}
+    assert figures["Runs queued"].value == "3"
+    assert figures["Oldest queued run"].value.startswith("12 min")
+    assert figures["Schedulers alive"].value == "1"
+    assert figures["Workers online"].note == "of 1"
+    assert figures["Deliveries waiting"].value == str(
+        Delivery.objects.filter(status="pending").count()
+    )
+
+
+def test_the_start_page_draws_the_last_day_and_the_last_fortnight(desk, cast, story):
+    hours, days = desk.get("/admin/").context["charts"]
+    ended = Run.objects.filter(ended_at__gt=datetime.now(UTC) - timedelta(hours=23))
+    assert sum(sum(series.values) for series in hours.series) >= ended.count()
+    spent = sum(float(run.cost_usd or 0) for run in Run.objects.all())
+    assert sum(days.series[0].values) == pytest.approx(spent)
+    assert "staff-bar-succeeded" in text_of(desk.get("/admin/"))
+
+
+def test_an_empty_house_has_a_start_page(desk):
+    page = text_of(desk.get("/admin/"))
+    assert "No run has ended in the last 24 hours." in page

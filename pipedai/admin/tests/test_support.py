@@ -1,0 +1,151 @@
+"""Support actions: asked first, done by the API's services, told to the audit log with the staff user's name."""
+
+from urllib.parse import urljoin
+
+import pytest
+from django.db.models.functions import Now
+
+from accounts.models import User
+from audit.models import AuditEntry
+from pipedai.admin.values import page_of
+from testing.cast import bearer, browser, session_cookie
+from testing.runs import Runs
+from triggers.models import Delivery, Run
+from workers.models import Worker
+from workspaces.models import ApiKey
+
+
+def _key(cast):
+    cast.mint("pwk")
+    return ApiKey.objects.filter(kind="pwk").latest("created_at")
+
+
+def _worker(cast):
+    return Worker.objects.get(id=cast.worker.worker_id)
+
+
+def _disabled(cast):
+    Worker.objects.update(disabled_at=Now())
+    return _worker(cast)
+
+
+def _deactivated(cast):
+    User.objects.filter(id=cast.viewer.id).update(is_active=False)
+    return cast.viewer
+
+
+def _queued(cast):
+    return Run.objects.get(id=Runs.of(cast).queue())
+
+
+def _held(cast):
+    return Run.objects.get(id=Runs.of(cast).running())
+
+
+def _delivered(cast):
+    run_id = Runs.of(cast).ended()
+    Delivery.objects.filter(run_id=run_id).update(status="dead", next_attempt_at=None)
+    return Delivery.objects.get(run_id=run_id)
+
+
+ACTIONS = [
+    (_key, "revoke", "api-key.revoked"),
+    (_worker, "disable", "worker.updated"),
+    (_disabled, "enable", "worker.updated"),
+    (_worker, "revoke-token", "worker.token-revoked"),
+    (_queued, "cancel", "run.canceled"),
+    (_held, "cancel", "run.cancel-requested"),
+    (_delivered, "redeliver", "webhook.redelivered"),
+    (lambda cast: cast.viewer, "deactivate", "user.deactivated"),
+    (_deactivated, "reactivate", "user.reactivated"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "action", "told"), ACTIONS, ids=[f"{case[1]}: {case[2]}" for case in ACTIONS]
+)
+def test_an_action_asks_acts_and_is_audited_as_the_staff_user(
+    make, action, told, desk, cast, staff
+):
+    row = make(cast)
+    url = page_of(type(row), row.pk)
+    assert f"{url}{action}/" in desk.get(url).content.decode()
+    before = AuditEntry.objects.count()
+    assert "The audit log will name you." in desk.get(f"{url}{action}/").content.decode()
+    assert AuditEntry.objects.count() == before, "looking changes nothing"
+    answer = desk.post(f"{url}{action}/", REMOTE_ADDR="203.0.113.9")
+    assert urljoin(url, answer.headers["Location"]) == url
+    entry = AuditEntry.objects.latest("created_at", "id")
+    assert (entry.action, entry.actor_type, entry.actor_id) == (told, "staff", staff.id)
+    assert entry.ip == "203.0.113.9"
+    page = desk.get(url).content.decode()
+    if told != "webhook.redelivered":  # that is told of the new delivery
+        assert told in page
+        assert staff.email in page
+
+
+@pytest.mark.parametrize("which", [0, 4, 7], ids=["revoke", "cancel", "deactivate"])
+def test_a_second_click_changes_nothing_more(which, desk, cast):
+    make, action, _ = ACTIONS[which]
+    row = make(cast)
+    url = f"{page_of(type(row), row.pk)}{action}/"
+    desk.post(url)
+    before = AuditEntry.objects.count()
+    assert desk.post(url).status_code == 302
+    assert AuditEntry.objects.count() == before
+
+
+def test_a_revoked_key_and_a_revoked_token_are_dead_at_once(desk, cast):
+    token = cast.mint("pwk")
+    key = ApiKey.objects.latest("created_at")
+    desk.post(f"{page_of(ApiKey, key.id)}revoke/")
+    desk.post(f"{page_of(Worker, cast.worker.worker_id)}revoke-token/")
+    url = f"/api/v1/environments/{cast.environment.id}/triggers"
+    assert bearer(token).get(url).status_code == 401
+    poll = f"/api/v1/workers/{cast.worker.worker_id}/poll"
+    assert cast.worker_client().get(poll).status_code == 401
+
+
+def test_a_deactivated_user_is_out_everywhere(desk, cast):
+    client = browser(session_cookie(cast.viewer))
+    desk.post(f"{page_of(User, cast.viewer.id)}deactivate/")
+    assert client.get("/api/v1/auth/me").status_code == 401
+
+
+def test_staff_do_not_lock_themselves_out(desk, staff):
+    url = page_of(User, staff.id)
+    desk.post(f"{url}deactivate/")
+    assert "another of the staff can" in desk.get(url).content.decode()
+    staff.refresh_from_db()
+    assert staff.is_active
+
+
+def test_what_the_state_machine_refuses_is_a_sentence_on_the_page(desk, cast):
+    run = _queued(cast)
+    url = page_of(Run, run.id)
+    assert desk.get(f"{url}cancel/").status_code == 200
+    Runs(cast, run.trigger_id).cancel(run.id)
+    desk.post(f"{url}cancel/")
+    assert "This can&#x27;t be done to the run now." in desk.get(url).content.decode()
+
+
+def test_a_deleted_triggers_delivery_is_not_sent_again(desk, cast):
+    delivery = _delivered(cast)
+    type(delivery.trigger).objects.update(webhook_url=None, webhook_secret=None, webhook_key=None)
+    url = page_of(Delivery, delivery.id)
+    desk.post(f"{url}redeliver/")
+    assert "The trigger has no webhookUrl." in desk.get(url).content.decode()
+
+
+def test_an_action_needs_the_forms_token_and_a_staff_session(door, cast):
+    row = _key(cast)
+    url = f"{page_of(ApiKey, row.id)}revoke/"
+    assert door.post(url).status_code in (302, 403)
+    assert browser(session_cookie(cast.owner)).post(url).status_code in (302, 403)
+    row.refresh_from_db()
+    assert row.revoked_at is None
+
+
+def test_an_unknown_action_leads_back(desk, cast):
+    url = page_of(Worker, cast.worker.worker_id)
+    assert desk.post(f"{url}explode/").headers["Location"] == url
