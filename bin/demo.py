@@ -28,6 +28,8 @@ class Seeded:
 
     email: str
     password: str
+    staff_email: str
+    staff_password: str
     environment_id: str
     trigger_id: str
     api_key: str
@@ -39,6 +41,8 @@ class Seeded:
         return cls(
             email=kept["email"],
             password=kept["password"],
+            staff_email=kept["staffEmail"],
+            staff_password=kept["staffPassword"],
             environment_id=kept["environmentId"],
             trigger_id=kept["triggerId"],
             api_key=kept["apiKey"],

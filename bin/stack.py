@@ -47,7 +47,11 @@ List the runs with the demo's API key:
 Fire the trigger once more:
   curl -X POST {url}/triggers/{seeded.trigger_id}/run \\
     -H 'Authorization: Bearer {seeded.api_key}'
+Look around as staff: {site}/admin/
+  {seeded.staff_email} with the password {seeded.staff_password}
 """
+_NO_STAFF = """
+Staff log in at {site}/admin/: make one with `manage.py create_staff EMAIL --generate`."""
 
 
 class CannotStart(Exception):  # noqa: N818
@@ -180,8 +184,11 @@ class Stack:
             say(str(failure))
             return
         say(f"\nPipedAI is up: {settings.PUBLIC_URL}/api/v1 (Ctrl-C stops it)")
-        if seeded is not None:
-            say(_NEXT.format(url=f"{settings.PUBLIC_URL}/api/v1", seeded=seeded))
+        site = settings.PUBLIC_URL
+        if seeded is None:
+            say(_NO_STAFF.format(site=site))
+        else:
+            say(_NEXT.format(url=f"{site}/api/v1", site=site, seeded=seeded))
 
 
 def _free_address() -> str:

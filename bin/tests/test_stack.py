@@ -61,7 +61,7 @@ def nothing_runs(data_dir):
 def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(bin_run, data_dir):
     port = str(free_port())
     with bin_run(PORT=port) as process:
-        said = read_until(process, "Fire the trigger once more")
+        said = read_until(process, "staff@pipedai.local with the password")
         states = re.findall(r"^  (queued|claimed|running|succeeded) ", said, re.MULTILINE)
         assert states == ["queued", "claimed", "running", "succeeded"]
         assert "The stand-in for Claude read a prompt of " in said
@@ -73,6 +73,8 @@ def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(bin
         login = {"email": seeded["email"], "password": seeded["password"]}
         assert f"Log in as {login['email']} with the password {login['password']}" in said
         assert httpx.post(f"{api}/auth/login", json=login).status_code == 200
+        assert f"Look around as staff: http://localhost:{port}/admin/" in said
+        assert httpx.get(f"http://localhost:{port}/admin/login/").status_code == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=40) == 130
     assert nothing_runs(data_dir)
@@ -152,7 +154,7 @@ def test_the_real_claude_executes_the_demo_if_asked_to(bin_run, data_dir, tmp_pa
     claude.chmod(0o755)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
     with bin_run("--claude", PATH=path) as process:
-        said = read_until(process, "Fire the trigger once more")
+        said = read_until(process, "staff@pipedai.local with the password")
         assert "model asked-for, " in said
         process.send_signal(signal.SIGINT)
         process.wait(timeout=40)

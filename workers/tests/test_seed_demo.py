@@ -7,6 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.models import User
+from accounts.passwords import is_password_of
 from accounts.services import log_in
 from audit.models import AuditEntry
 from pipedai.api import tokens
@@ -28,7 +29,12 @@ def seed(db, settings, tmp_path):
         files = [tmp_path / "demo.json", tmp_path / "demo-worker.json"]
         assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
         demo, worker = (json.loads(file.read_text()) for file in files)
-        for secret in (demo["password"], demo["apiKey"], worker["workerToken"]):
+        for secret in (
+            demo["password"],
+            demo["staffPassword"],
+            demo["apiKey"],
+            worker["workerToken"],
+        ):
             assert secret not in said.getvalue()
         return said.getvalue(), demo, worker
 
@@ -48,8 +54,11 @@ def rows():
 def test_it_makes_one_of_everything_that_works_together(seed):
     said, demo, worker = seed()
 
-    assert "Made: user, workspace, environment, API key, worker, trigger." in said
+    assert "Made: user, staff user, workspace, environment, API key, worker, trigger." in said
     assert log_in_with(demo)
+    staff = User.objects.get(email=demo["staffEmail"])
+    assert staff.is_staff
+    assert is_password_of(staff, demo["staffPassword"])
     environment = Environment.objects.get(id=demo["environmentId"])
     key = ApiKey.objects.get(token_digest=tokens.digest(demo["apiKey"]))
     assert (key.environment_id, key.kind) == (environment.id, "pwk")
@@ -81,7 +90,7 @@ def test_without_its_file_the_user_gets_a_new_password_and_there_is_a_new_key(se
 
     said, second, same_worker = seed()
 
-    assert "Made: password, API key." in said
+    assert "Made: user's password, staff user's password, API key." in said
     assert log_in_with(second)
     assert second["password"] != first["password"]
     assert second["environmentId"] == first["environmentId"]
@@ -109,7 +118,7 @@ def test_files_of_another_database_do_not_mislead_it(seed, tmp_path):
 
     said, demo, _ = seed()
 
-    assert "Made: user, workspace" in said
+    assert "Made: user, staff user, workspace" in said
     assert tokens.prefix_of(demo["apiKey"]) == "pwk"
 
 
@@ -125,4 +134,4 @@ def test_it_is_refused_in_production(seed, settings, tmp_path):
 def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
     settings.DATA_DIR = tmp_path
     at_once(*[lambda: call_command("seed_demo", stdout=StringIO())] * 2)
-    assert rows() == [1, 1, 2, 1, 1]
+    assert rows() == [2, 1, 2, 1, 1]

@@ -3,6 +3,7 @@
 import platform
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from django.db.models.functions import Now
 
 from accounts.models import Session, User
 from accounts.passwords import hash_password, is_password_of
-from accounts.services import register_user
+from accounts.services import create_staff, register_user
+from accounts.staff_sessions import end_staff_sessions
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Event, emit
@@ -37,6 +39,7 @@ from workspaces.models import ApiKey, Environment
 from workspaces.services import create_environment, create_workspace, mint_api_key
 
 EMAIL = "demo@pipedai.local"
+STAFF_EMAIL = "staff@pipedai.local"
 WORKSPACE = "Demo"
 ENVIRONMENT = "demo"
 HOSTNAME = "demo"
@@ -55,7 +58,7 @@ _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
 class Command(CommandWithExamples):
     help = (
-        "Make a demo user, workspace, environment, API key, worker and trigger. What is there"
+        "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger. What is there"
         " already is kept. The user's password and the key are written to demo.json in"
         " PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only their owner can"
         " read them. Refused in production. With --scale, also a workspace of the demo user's with a made-up"
@@ -144,6 +147,7 @@ class Seed:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             self._kept = _read(self.file)
             user, password = self._user()
+            staff_password = self._staff_password()
             environment = self._environment(user)
             api_key = self._api_key(environment, user)
             worker_id, registration = self._worker(environment, user)
@@ -165,6 +169,8 @@ class Seed:
                 {
                     "email": EMAIL,
                     "password": password,
+                    "staffEmail": STAFF_EMAIL,
+                    "staffPassword": staff_password,
                     "environmentId": str(environment.id),
                     "triggerId": str(trigger_id),
                     "apiKey": api_key,
@@ -172,22 +178,41 @@ class Seed:
             )
 
     def _user(self) -> tuple[User, str]:
-        kept = str(self._kept.get("password"))
-        user = User.objects.filter(email=EMAIL).first()
-        if user is not None and is_password_of(user, kept):
-            return user, kept
-        password = secrets.token_urlsafe(12)
-        if user is None:
+        def make(password: str) -> User:
             # The session that registration opens is of no address, and nobody has its cookie.
             user, _ = register_user(
                 email=EMAIL, password=password, name="Demo", address=b"", actor=SYSTEM
             )
-            self.made.append("user")
+            return user
+
+        return self._account(EMAIL, "password", "user", make)
+
+    def _staff_password(self) -> str:
+        def make(password: str) -> User:
+            return create_staff(
+                email=STAFF_EMAIL, password=password, name="Demo staff", actor=SYSTEM
+            )
+
+        return self._account(STAFF_EMAIL, "staffPassword", "staff user", make)[1]
+
+    def _account(
+        self, email: str, kept_as: str, what: str, make: Callable[[str], User]
+    ) -> tuple[User, str]:
+        """A user and the password that opens, which is a new one if the kept one is lost."""
+        kept = str(self._kept.get(kept_as))
+        user = User.objects.filter(email=email).first()
+        if user is not None and is_password_of(user, kept):
+            return user, kept
+        password = secrets.token_urlsafe(12)
+        if user is None:
+            user = make(password)
+            self.made.append(what)
         else:
             User.objects.filter(id=user.id).update(password=hash_password(password))
             Session.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=Now())
+            end_staff_sessions(user.id)
             emit(Event("user.password-changed", SYSTEM, None, "user", user.id))
-            self.made.append("password")
+            self.made.append(f"{what}'s password")
         return user, password
 
     def _environment(self, user: User) -> Environment:
