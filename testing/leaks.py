@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from pipedai.api import tokens
-from testing.planted import Planted, planted
+from testing.planted import Planted, plant_body, planted
 from testing.tables import contents_as_text
 
 # What may be a token; whether it is one of ours, its registry says.
@@ -101,6 +101,8 @@ def hearing() -> Iterator[None]:
     send = httpx.Client.send
 
     def heard_send(client: httpx.Client, request: httpx.Request, **rest: Any) -> httpx.Response:
+        if request.url.path.startswith("/api/v1/"):
+            plant_body(request.read())  # another process seals it
         response = send(client, request, **rest)
         if request.url.path.startswith("/api/v1/") and not rest.get("stream"):
             headers = [

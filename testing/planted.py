@@ -17,6 +17,7 @@ from pipedai import crypto
 
 # A shorter one is a placeholder: it can't be told from ordinary words.
 _SHORTEST = 8
+_SECRET_FIELDS = {"mcpHeaders", "webhookSecret", "password", "currentPassword", "newPassword"}
 
 
 class Planted:
@@ -59,6 +60,21 @@ def plant(secret: str | bytes) -> None:
     """Have it looked for by all that collect."""
     for collection in _collecting:
         collection.add(secret)
+
+
+def plant_body(body: bytes) -> None:
+    """Plants what a request sends to be sealed or hashed."""
+    try:
+        sent = json.loads(body)
+    except ValueError:
+        return
+    if isinstance(sent, dict):
+        for name in _SECRET_FIELDS & sent.keys():
+            value = sent[name]
+            for secret in _parts(
+                json.dumps(value).encode() if isinstance(value, dict) else str(value).encode()
+            ):
+                plant(secret)
 
 
 @contextmanager
@@ -104,7 +120,8 @@ def _parts(plaintext: bytes) -> list[str] | list[bytes]:
         headers = None
     if not isinstance(headers, dict):
         return [text]
-    return [part for value in headers.values() for part in (value, value.rpartition(" ")[2])]
+    texts = [str(value) for value in headers.values()]
+    return [part for text in texts for part in (text, text.rpartition(" ")[2])]
 
 
 def _spellings(secret: str | bytes) -> set[str]:

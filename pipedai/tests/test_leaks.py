@@ -130,6 +130,15 @@ class TestALeakIsSeen:
         assert len(watch.leaks) == 1
         watch.leaks.clear()
 
+    def test_of_what_was_sent_to_be_sealed_by_another_process(self, db, watch):
+        told = httpx.MockTransport(
+            lambda request: httpx.Response(200, text="so planted-over-there")
+        )
+        body = {"mcpHeaders": {"x-api-key": "planted-over-there"}, "name": "unwatched-name"}
+        httpx.Client(transport=told).post("http://127.0.0.1/api/v1/triggers", json=body)
+        assert len(watch.leaks) == 1
+        watch.leaks.clear()
+
     def test_but_not_a_token_that_the_caller_took_for_a_name(self, other):
         other.look_at_answer("/api/v1/workspaces", f"name {TOKEN}", TOKEN)
         assert other.leaks == []
