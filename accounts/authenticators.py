@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -109,6 +110,17 @@ def rewrap_authenticators(*, limit: int = 100) -> int:
     if old:
         log.info("authenticators.rewrapped", count=len(old), master_key_id=newest)
     return len(old)
+
+
+def probe_authenticators() -> Iterator[tuple[UUID, str, crypto.CannotOpen | None]]:
+    """Of each authenticator: the user, the master key that its secret lies under, and why it does not open."""
+    for held in Authenticator.objects.order_by("pk"):
+        try:
+            _open(held)
+        except crypto.CannotOpen as error:
+            yield held.pk, held.master_key_id, error
+        else:
+            yield held.pk, held.master_key_id, None
 
 
 def _new(user: User) -> Authenticator:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from accounts.authenticators import probe_authenticators
 from pipedai import crypto
 from pipedai.sql import Row, fetch_all
 from workspaces import keys
@@ -37,7 +38,7 @@ ORDER BY v.id LIMIT %(limit)s
 class Broken:
     """Where something does not open, and why in words; nothing of its value."""
 
-    environment_id: UUID
+    environment_id: UUID | None
     table: str
     row_id: UUID
     field: str
@@ -61,6 +62,8 @@ class KeyReport:
     data_keys: list[FoundKey] = field(default_factory=list)
     values: Counter[str] = field(default_factory=Counter)
     values_under: Counter[UUID] = field(default_factory=Counter)
+    # Staff's, by the master key that they lie under; they belong to no environment.
+    authenticators: Counter[str] = field(default_factory=Counter)
     broken: list[Broken] = field(default_factory=list)
     broken_count: int = 0
 
@@ -105,7 +108,17 @@ def check_keys(
             except crypto.CannotOpen as error:
                 _keep(report, error, row, sealed_field.table, sealed_field.column)
             on_progress(1)
+    if environment_id is None:
+        _check_authenticators(report)
     return report
+
+
+def _check_authenticators(report: KeyReport) -> None:
+    for user_id, master_key_id, error in probe_authenticators():
+        report.authenticators[master_key_id] += 1
+        if error is not None:
+            row = {"environment_id": None, "id": user_id}
+            _keep(report, error, row, "authenticator", "secret")
 
 
 def _rows(statement: str, environment_id: UUID | None) -> Iterator[Row]:

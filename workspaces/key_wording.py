@@ -10,8 +10,12 @@ from workspaces.keys import masters
 def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:
     """Which master keys and data keys are in use, with how much lies under each."""
     known = [master.id for master in masters()]
-    for master_id, count in report.under_master.items():
-        yield f"master key {master_id}: {counted(count, 'data key')}{_remark(master_id, count, known)}"
+    under = report.under_master
+    for master_id in dict.fromkeys((*under, *report.authenticators)):
+        keys, authenticators = under[master_id], report.authenticators[master_id]
+        also = f", {counted(authenticators, 'authenticator')} of staff" if authenticators else ""
+        remark = _remark(master_id, keys + authenticators, known)
+        yield f"master key {master_id}: {counted(keys, 'data key')}{also}{remark}"
     retired = [key for key in report.data_keys if key.retired]
     yield f"data keys: {len(report.data_keys) - len(retired)} in use, {len(retired)} retired"
     for key in report.data_keys if each_data_key else retired:
@@ -30,9 +34,10 @@ def counted_values(report: KeyReport) -> str:
 def broken_lines(report: KeyReport) -> Iterator[str]:
     """Where something does not open, and why."""
     for broken in report.broken:
+        place = f"environment {broken.environment_id}" if broken.environment_id else "of staff"
         yield (
             f"does not open: {broken.table} {broken.row_id}, {broken.field}"
-            f" (environment {broken.environment_id}): {broken.reason}"
+            f" ({place}): {broken.reason}"
         )
     if more := report.broken_count - len(report.broken):
         yield f"and {more} more"

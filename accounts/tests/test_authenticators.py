@@ -1,7 +1,10 @@
 """One-time passwords of staff, and the recovery codes that stand in for them (SPEC §10)."""
 
+from io import StringIO
+
 import pyotp
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from accounts import authenticators
@@ -106,6 +109,22 @@ def test_secrets_move_to_the_newest_master_key(user, enrolled, settings):
     assert authenticators.rewrap_authenticators() == 0
     settings.MASTER_KEYS = [new]
     assert authenticators.accept_code(user.id, code_of(app, 1))
+
+
+def test_rotating_the_master_key_moves_them_and_the_check_counts_them(user, enrolled, settings):
+    new = "new:bmV3LW1hc3Rlci1rZXktZm9yLXRoaXMtdGVzdC0zMmI="
+    settings.MASTER_KEYS = [new, *settings.MASTER_KEYS]
+    said = StringIO()
+    call_command("check_keys", stdout=said)
+    assert "master key dev: 0 data keys, 1 authenticator of staff\n" in said.getvalue()
+    call_command("rotate_keys", "--master", stdout=said, stderr=StringIO())
+    assert "So did 1 authenticator of staff." in said.getvalue()
+    call_command("check_keys", stdout=said)
+    assert "master key dev: 0 data keys (it may go from MASTER_KEYS)" in said.getvalue()
+    settings.MASTER_KEYS = [settings.MASTER_KEYS[1]]
+    with pytest.raises(CommandError):
+        call_command("check_keys", stdout=said, stderr=said)
+    assert f"does not open: authenticator {user.id}, secret (of staff)" in said.getvalue()
 
 
 def test_a_secret_whose_master_key_is_lost_keeps_no_other_from_moving(user, enrolled, settings):

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
 
+from accounts.authenticators import rewrap_authenticators
 from pipedai.api.wording import counted
 from pipedai.management.examples import CommandWithExamples
 from pipedai.management.progress import Progress
@@ -94,6 +95,11 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
             f"{counted(done.data_keys, 'data key')} of"
             f" {counted(done.environments, 'environment')} moved to master key {masters()[0].id}."
         )
+        moved = 0
+        while batch := rewrap_authenticators():
+            moved += batch
+        if moved:
+            self.stdout.write(f"So did {counted(moved, 'authenticator')} of staff.")
 
     def _rotate_data(self, environment_id: UUID | None, *, replace_lost: bool) -> None:
         plan = plan_data_rotation(environment_id)
