@@ -22,6 +22,11 @@ WIDTHS = (1280, 390)
 RAW_JSON = re.compile(r"""\{\s*["'][\w-]+["']\s*:""")
 
 
+@pytest.fixture(autouse=True)
+def _instant_passwords():
+    """Not here: the served process verifies proper hashes alone."""
+
+
 @pytest.fixture
 def pages(committed_cast):
     """The paths to look at, by name, of a database with a day in it."""
