@@ -137,6 +137,7 @@ def production_settings() -> dict[str, str]:
     """Settings as an operator would make them."""
     return {
         "PIPEDAI_ENV": "production",
+        "PIPEDAI_PG_FAST_UNSAFE": "",
         "SECRET_KEY": secrets.token_urlsafe(48),
         "MASTER_KEYS": f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "ALLOWED_HOSTS": "api.example.com",

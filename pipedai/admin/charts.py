@@ -41,10 +41,10 @@ class Chart:
 
     @property
     def top(self) -> float:
-        """What the highest line of the axis stands for: a round number that no bar passes."""
+        """What the highest line of the axis stands for: a round number that no bar passes, with a round half."""
         highest = max((sum(stack) for stack in self._stacks()), default=0.0) or 1.0
         magnitude = 10.0 ** math.floor(math.log10(highest))
-        return next(step * magnitude for step in (1, 2, 5, 10) if step * magnitude >= highest)
+        return next(step * magnitude for step in (2, 4, 6, 8, 10) if step * magnitude >= highest)
 
     @property
     def axis(self) -> list[str]:
