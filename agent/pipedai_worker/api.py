@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from datetime import datetime, timezone
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,13 @@ class Api:
             )
         except (httpx.InvalidURL, ValueError):
             raise ValueError("The proxy must be a URL such as http://proxy.example:3128.") from None
+        self._holds_polls = True
         # Seconds that the server's clock is ahead of ours, once it said so.
         self.clock_offset: float | None = None
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
 
     def health(self) -> None:
         """Raises an ApiError unless the service and its database answer."""
@@ -126,10 +132,18 @@ class Api:
 
     def poll(self, wait: float) -> list[AssignedRun]:
         """The runs that are due, waiting up to `wait` seconds. Malformed ones are left out."""
+        wait = wait if self._holds_polls else 0
         sent_at = time.time()
         timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
         params = {"wait": f"{wait:g}"} if wait else {}
-        answer = self._request("GET", f"{self._worker}/poll", params=params, timeout=timeout)
+        try:
+            answer = self._request("GET", f"{self._worker}/poll", params=params, timeout=timeout)
+        except Refused as refused:
+            if refused.status != HTTPStatus.BAD_REQUEST or not wait:
+                raise
+            # An API so old that it refuses the parameter.
+            self._holds_polls = False
+            return self.poll(0)
         runs = answer.get("runs")
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
@@ -142,7 +156,13 @@ class Api:
 
     def claim(self, run_id: str, claim_id: str) -> dict[str, Any]:
         """Take a queued run. The same `claim_id` may be sent again when an answer was lost."""
-        return self._transition(run_id, "claim", {"claimId": claim_id})
+        try:
+            return self._transition(run_id, "claim", {"claimId": claim_id})
+        except Refused as refused:
+            if refused.status != HTTPStatus.BAD_REQUEST:
+                raise
+            # An API so old that it refuses the field.
+            return self._transition(run_id, "claim", {})
 
     def start(self, run_id: str) -> dict[str, Any]:
         """Say that a claimed run is being executed."""

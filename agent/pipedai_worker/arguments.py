@@ -59,7 +59,7 @@ def add_registration(parser: argparse.ArgumentParser) -> None:
 
 def add_capacity(parser: argparse.ArgumentParser, help_text: str) -> None:
     """How many runs at a time."""
-    parser.add_argument("--max-concurrency", metavar="N", type=_positive, help=help_text)
+    parser.add_argument("--max-concurrency", metavar="N", type=positive, help=help_text)
 
 
 def add_auth_mode(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +109,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--silence-seconds",
         metavar="S",
-        type=_seconds,
+        type=seconds,
         default=DEFAULT_SILENCE_SECONDS,
         help="stop claude when it has told nothing for so long (default %(default)g; 0: never)",
     )
@@ -121,7 +121,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain-seconds",
         metavar="S",
-        type=_seconds,
+        type=seconds,
         default=DEFAULT_DRAIN_SECONDS,
         help="after SIGTERM, how long runs may go on before they are stopped and handed back to be"
         " retried (default %(default)g); a second SIGTERM does not wait",
@@ -132,13 +132,15 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of 1 or more. Raises ArgumentTypeError."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number of 1 or more")
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A number of seconds, at most a day. Raises ArgumentTypeError."""
     try:
         value = float(text)
     except ValueError:

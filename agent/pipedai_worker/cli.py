@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from pipedai_worker import __version__, arguments, commands, exits, logs
+from pipedai_worker.conformance import command as conformance
 
 log = logs.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and answer its exit code."""
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(argv)
     if options.handler is None:
         parser.print_help()
@@ -48,7 +49,8 @@ def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_work(parser)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line; `handler` carries the command out."""
     parser = argparse.ArgumentParser(
         prog="pipedai-worker",
         description="Executes the runs that PipedAI assigns to this machine.",
@@ -85,4 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_auth_mode(doctor)
     arguments.add_executor(doctor)
     doctor.set_defaults(handler=commands.doctor)
+
+    conformance.add_parser(subparsers)
     return parser

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
-from pipedai_worker import exits, registration, standin
+from pipedai_worker import exits, registration, run_events, standin
 from pipedai_worker.api import Api, ApiError, NotOurApi, TokenRefused
 from pipedai_worker.arguments import TOKEN_VARIABLE
 from pipedai_worker.config import ConfigError, WorkerConfig
@@ -79,7 +79,6 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         raise Exit(exits.BAD_CONFIG, f"Give the registration token in {TOKEN_VARIABLE} or --token.")
     if not options.api_url:
         raise Exit(exits.BAD_CONFIG, "Give the API's URL in --api-url.")
-    api = _api(options, options.api_url)
     wanted = registration.Registration(
         token=token.strip(),
         hostname=options.hostname,
@@ -88,7 +87,8 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         max_concurrency=options.max_concurrency or 1,
     )
     try:
-        return registration.register(api, wanted, options.config)
+        with contextlib.closing(_api(options, options.api_url)) as api:
+            return registration.register(api, wanted, options.config)
     except TokenRefused as refused:
         raise Exit(
             exits.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
@@ -119,6 +119,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         drain_seconds=options.drain_seconds,
         once=options.once,
         pass_env=tuple(options.pass_env),
+        events=run_events.directory(config.worker_id) if run_events.wanted() else None,
     )
     try:
         Loop(api, journal, _executor(options), settings).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -50,7 +51,8 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
         "others can read the token" if open_to_others else "only you can read the token",
         f"Run chmod 600 {path}.",
     )
-    yield from _check_api(connect(config))
+    with contextlib.closing(connect(config)) as api:
+        yield from _check_api(api)
 
 
 def _check_api(api: Api) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from types import FrameType
 from typing import Union
 from uuid import uuid4
@@ -47,6 +48,8 @@ class Settings:
     drain_seconds: float
     once: bool
     pass_env: tuple[str, ...] = ()
+    # Where live run events go, if they are wanted.
+    events: Path | None = None
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
@@ -98,6 +101,7 @@ class Loop:
             journal,
             executor,
             settings.pass_env,
+            settings.events,
             draining=self._draining.wait,
             leaving=self._leaving.wait,
             claimed=lambda run_id: self._inbox.put(_Claimed(run_id)),

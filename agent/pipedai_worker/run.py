@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from pipedai_worker import mcp, orphans
 from pipedai_worker.api import Api, Refused, TokenRefused
@@ -20,6 +22,7 @@ from pipedai_worker.patience import GaveUp, until_answered
 from pipedai_worker.process import Program
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting import report
+from pipedai_worker.run_events import RunEvents, Sink
 from pipedai_worker.scratch import Scratch
 from pipedai_worker.stopping import StopReason, StopRequest
 
@@ -39,6 +42,8 @@ class Surroundings:
     executor: Executor
     # Names of further environment variables to hand on.
     pass_env: tuple[str, ...]
+    # Where live run events go, if they are wanted.
+    events: Path | None
     # Sleeps; answers whether the worker takes nothing new any more.
     draining: Callable[[float], bool]
     # Sleeps; answers whether the worker's time is over.
@@ -150,16 +155,22 @@ class Run:
 
     def _execute_in_scratch(self) -> Execution:
         scratch = Scratch()
+        place = self._around.events
+        events = RunEvents(place, self.assigned.id, self._redactor) if place else None
         try:
             self._held = self._around.journal.update(self._held, scratch=str(scratch.root))
             scratch.write_mcp_config(mcp.configuration(self.assigned))
-            return self._around.executor.execute(self._job(scratch))
+            return self._around.executor.execute(
+                self._job(scratch, events.write if events else _untold)
+            )
         finally:
             # Whatever the program left outside its process group, then its files.
             orphans.end_marked(self._held.claim_id)
             scratch.remove()
+            if events:
+                events.close()
 
-    def _job(self, scratch: Scratch) -> Job:
+    def _job(self, scratch: Scratch, told: Sink) -> Job:
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[orphans.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
@@ -179,6 +190,7 @@ class Run:
             should_stop=should_stop,
             term_grace=self._term_grace,
             launched=self._launched,
+            told=told,
         )
 
     def _term_grace(self) -> float:
@@ -211,3 +223,7 @@ class Run:
             fault_class=INFRA,
             error_message="The worker was stopped before the run ended.",
         )
+
+
+def _untold(_type: str, _payload: Any) -> None:
+    """Nobody asked for the run's events."""

@@ -6,6 +6,7 @@ succeeds, unless one of them ended it otherwise. The lines:
 
   standin: say TEXT            a message, before the result
   standin: sleep SECONDS       work for a while, in silence
+  standin: note FILE           append this process's id to a file
   standin: noise               lines that are not JSON, and an event nobody knows
   standin: big-line MEGABYTES  one event of that size
   standin: show-mcp            tell the MCP configuration, secrets and all: result and stderr
@@ -33,6 +34,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -140,6 +142,10 @@ class Session:
 
     def do_sleep(self, seconds: str) -> None:
         time.sleep(float(seconds))
+
+    def do_note(self, path: str) -> None:
+        with Path(path).open("a") as file:
+            file.write(f"{os.getpid()}\n")
 
     def do_noise(self, _: str) -> None:
         print("Warning: this is no JSON")

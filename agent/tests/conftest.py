@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pipedai_worker.config import WorkerConfig, state_directory
-
-from .fake_api import FakeApi, serving
+from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.conformance.serving import serving
 
 AGENT = Path(__file__).resolve().parent.parent
 DEADLINE_SECONDS = 20.0

@@ -11,13 +11,12 @@ from uuid import uuid4
 
 from pipedai_worker import mcp, orphans
 from pipedai_worker.assigned import AssignedRun
+from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.durable import write_private
 from pipedai_worker.executors.base import Job
 from pipedai_worker.process import Program
 from pipedai_worker.redact import Redactor
 from pipedai_worker.stopping import StopReason
-
-from .fake_api import FakeRun
 
 # Of this test process alone: whatever bears it is killed.
 CLAIM_ID = uuid4().hex
@@ -48,6 +47,7 @@ def make_job(
         should_stop=should_stop,
         term_grace=lambda: term_grace,
         launched=launched,
+        told=lambda _type, _payload: None,
     )
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pipedai_worker import __version__, cli
 from pipedai_worker.arguments import TOKEN_VARIABLE
+from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 from .conftest import AGENT, Workers
-from .fake_api import DROP, FakeApi
 
 pytestmark = pytest.mark.slow
 

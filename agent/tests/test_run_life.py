@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipedai_worker.conformance.fake_api import DROP, FakeApi
+
 from .conftest import Workers, alive, until
-from .fake_api import DROP, FakeApi
 
 pytestmark = pytest.mark.slow
 

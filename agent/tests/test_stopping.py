@@ -16,11 +16,11 @@ from uuid import uuid4
 import pytest
 
 from pipedai_worker import identity
+from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.orphans import end_orphans
 
 from .conftest import Workers, alive, until
-from .fake_api import DROP, FakeApi
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,10 @@ from datetime import timedelta
 
 import pytest
 
+from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.conformance.serving import serving
+
 from .conftest import Workers, until
-from .fake_api import DROP, FakeApi, serving
 
 pytestmark = pytest.mark.slow
 
@@ -221,3 +223,15 @@ def test_a_failing_command_tells_its_code_and_its_last_words(
         "shortMessage": "out",
         "errorMessage": "sh exited with code 3.\nwhy",
     }
+
+
+def test_an_api_so_old_that_it_refuses_wait_and_claim_id_is_worked_with(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.strict = True
+    workers.start()
+    for _ in range(2):
+        run = api.add()
+        assert api.until_ended(run)["status"] == "succeeded"
+    # What it refuses is asked for once, not at each poll.
+    assert api.count("poll") <= 8

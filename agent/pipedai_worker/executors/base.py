@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.outcome import Outcome
@@ -32,6 +32,8 @@ class Job:
     term_grace: Callable[[], float]
     # Told as soon as the program runs, so that it can be found again after a crash.
     launched: Callable[[Program], None]
+    # Takes what the program tells as it comes: an event's type and its payload.
+    told: Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)

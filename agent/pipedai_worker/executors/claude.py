@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.faults import Fault, judge
@@ -83,7 +84,7 @@ class _Watch:
         self._job = job
         self._silence_seconds = silence_seconds
         self._transcript = Transcript()
-        self._lines = JsonLines(self._transcript.take)
+        self._lines = JsonLines(self._take)
         self._heard_at = time.monotonic()
         self.stderr = Tail(job.redactor, STDERR_LENGTH)
 
@@ -91,6 +92,10 @@ class _Watch:
         """The next piece of stdout."""
         self._heard_at = time.monotonic()
         self._lines.feed(chunk)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._transcript.take(event)
+        self._job.told(str(event.get("type")), event)
 
     def should_stop(self) -> StopReason | None:
         """As the job says; also when claude is silent, or has given its result and does not end."""

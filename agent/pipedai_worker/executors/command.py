@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pipedai_worker.executors.base import Execution, Job
@@ -37,8 +38,10 @@ class CommandExecutor:
         program = launch(job, self._argv)
         if isinstance(program, Outcome):
             return Execution(program)
-        stdout = Tail(job.redactor, SHORT_MESSAGE_LENGTH)
-        stderr = Tail(job.redactor, ERROR_MESSAGE_LENGTH - SENTENCE_LENGTH)
+        stdout = Tail(job.redactor, SHORT_MESSAGE_LENGTH, partial(_tell, job, "stdout"))
+        stderr = Tail(
+            job.redactor, ERROR_MESSAGE_LENGTH - SENTENCE_LENGTH, partial(_tell, job, "stderr")
+        )
         ending = program.supervise(
             stdout=stdout.feed,
             stderr=stderr.feed,
@@ -57,3 +60,7 @@ class CommandExecutor:
                 error_message=f"{Path(self._argv[0]).name} {ending.description}.\n{details}",
             )
         return Execution(outcome, ending.stopped_by)
+
+
+def _tell(job: Job, stream: str, text: str) -> None:
+    job.told(stream, {"text": text})

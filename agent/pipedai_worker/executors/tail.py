@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 
 from pipedai_worker.process import Ending
 from pipedai_worker.redact import RedactingStream, Redactor
@@ -12,12 +13,18 @@ SPARE_CHARACTERS = 4096
 
 
 class Tail:
-    """Feed it everything; it keeps the last `length` characters and a little."""
+    """Feed it everything; it keeps the last `length` characters and a little.
 
-    def __init__(self, redactor: Redactor, length: int) -> None:
+    `told` gets each redacted piece, a little late: the end of one may be the start of a secret.
+    """
+
+    def __init__(
+        self, redactor: Redactor, length: int, told: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._redacting = RedactingStream(redactor)
         self._length = length
+        self._told = told
         self._kept = ""
         self._cut = False
 
@@ -37,6 +44,8 @@ class Tail:
         return text
 
     def _keep(self, text: str) -> None:
+        if text:
+            self._told(text)
         self._kept += text
         room = self._length + SPARE_CHARACTERS
         if len(self._kept) > room:

@@ -1,22 +1,20 @@
-"""A small API over real sockets: SPEC §6's state machine for one worker, and faults on demand."""
+"""A fake API for one worker: the run state machine in memory, and faults on demand."""
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
+IN_HAND = {"claimed", "running"}
 DROP = "drop"  # a fault: carry the request out, then cut the connection without an answer
 
 
@@ -37,8 +35,12 @@ class FakeRun:
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
     history: list[str] = field(default_factory=list)
+    # When its lease was last renewed, and the longest time without; on the monotonic clock.
+    renewed_at: float = 0.0
+    longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
+        """As a poll shows it."""
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -55,7 +57,15 @@ class FakeRun:
         }
 
     def shown(self) -> dict[str, Any]:
+        """As a transition shows it."""
         return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
+
+    def renew(self) -> None:
+        """The worker was heard of."""
+        moment = time.monotonic()
+        if self.renewed_at:
+            self.longest_silence = max(self.longest_silence, moment - self.renewed_at)
+        self.renewed_at = moment
 
 
 @dataclass
@@ -79,14 +89,25 @@ class FakeApi:
         self.capacity = 1
         self.lease_seconds = 30.0
         self.long_polls = True
+        # Whether a claim may be repeated by its claimId.
+        self.claim_ids = True
+        # Whether a claimId and a wait are refused as unknown.
+        self.strict = False
+        # What every answer holds beside what the API says today.
+        self.newer: dict[str, Any] = {}
         self.clock_ahead = timedelta()
+        # How long each answer takes.
+        self.latency = 0.0
         self.runs: dict[str, FakeRun] = {}
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.polls_waiting = 0
+        self.most_polls_waiting = 0
         self.closing = False
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
+        """Queue a run."""
         run = FakeRun(prompt, **fields)
         with self.lock:
             self.runs[run.id] = run
@@ -94,19 +115,31 @@ class FakeApi:
         return run
 
     def fail(self, kind: str, status: int | str, times: int = 1, **rest: Any) -> None:
+        """Script a fault."""
         with self.lock:
             self.faults[kind].append(Fault(status, times, **rest))
 
     def cancel(self, run: FakeRun) -> None:
+        """Ask for a cancel, as a person would."""
         with self.lock:
             run.cancel_requested = True
 
-    def count(self, kind: str) -> int:
+    def count(self, kind: str, run: FakeRun | None = None) -> int:
+        """How many requests of this kind there were (about this run)."""
         with self.lock:
-            return sum(call[0] == kind for call in self.calls)
+            return sum(
+                call[0] == kind and (run is None or call[1] == run.id) for call in self.calls
+            )
+
+    def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
+        """What was sent with the requests of this kind about this run."""
+        with self.lock:
+            return [
+                body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
+            ]
 
     def until(self, what: Callable[[], Any], seconds: float = 15.0) -> Any:
-        """Wait for something to be true of the API."""
+        """Wait for something to be true of the API. Raises AssertionError."""
         deadline = time.monotonic() + seconds
         with self.lock:
             while not (value := what()):
@@ -139,7 +172,7 @@ class FakeApi:
                 return fault.status, fault.body or {"error": "As scripted."}, fault.headers
             status, answer = self._honest(kind, run_id, headers, body, parse_qs(parts.query))
             self.lock.notify_all()
-            return DROP if fault else (status, answer, {})
+            return DROP if fault else (status, {**answer, **self.newer}, {})
 
     def _next_fault(self, kind: str) -> Fault | None:
         for fault in self.faults[kind]:
@@ -150,7 +183,7 @@ class FakeApi:
 
     def _honest(
         self, kind: str, run_id: str, headers: Any, body: Any, query: Any
-    ) -> tuple[int, Any]:
+    ) -> tuple[int, dict[str, Any]]:
         if kind == "health":
             return 200, {"status": "ok"}
         if kind == "register":
@@ -159,18 +192,22 @@ class FakeApi:
             return 404, {"error": "Not found"}
         if headers.get("Authorization") != f"Bearer {self.worker_token}":
             return 401, {"error": "The token is not valid."}
+        if self.strict and ("wait" in query or "claimId" in body):
+            return 400, {"error": "Validation failed"}
         if kind == "poll":
             return self._poll(float(query.get("wait", ["0"])[0]))
         run = self.runs.get(run_id)
         if run is None:
             return 404, {"error": "Not found"}
-        answer: tuple[int, Any] = getattr(self, f"_{kind}")(run, body)
+        answer: tuple[int, dict[str, Any]] = getattr(self, f"_{kind}")(run, body)
+        if answer[0] == 200:
+            run.renew()
         return answer
 
-    def _register(self, body: Any) -> tuple[int, Any]:
-        if body.get("token") != self.registration_token:
+    def _register(self, body: Any) -> tuple[int, dict[str, Any]]:
+        if not body.get("token") or body["token"] != self.registration_token:
             return 401, {"error": "The registration token is not valid."}
-        self.registration_token = "used"
+        self.registration_token = ""
         return 201, {
             "workerId": self.worker_id,
             "workerToken": self.worker_token,
@@ -178,42 +215,50 @@ class FakeApi:
             "environmentId": str(uuid4()),
         }
 
-    def _poll(self, wait: float) -> tuple[int, Any]:
+    def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
         deadline = time.monotonic() + (wait if self.long_polls else 0)
-        while True:
-            held = sum(run.status in {"claimed", "running"} for run in self.runs.values())
-            due = [run for run in self.runs.values() if run.status == "queued"]
-            due = due[: max(0, self.capacity - held)]
-            left = deadline - time.monotonic()
-            if due or left <= 0 or self.closing:
-                time_now = (now() + self.clock_ahead).isoformat().replace("+00:00", "Z")
-                return 200, {"runs": [run.handed_out() for run in due], "serverTime": time_now}
-            self.lock.wait(min(left, 0.5))
+        self.polls_waiting += 1
+        self.most_polls_waiting = max(self.most_polls_waiting, self.polls_waiting)
+        try:
+            while True:
+                held = sum(run.status in IN_HAND for run in self.runs.values())
+                due = [run for run in self.runs.values() if run.status == "queued"]
+                due = due[: max(0, self.capacity - held)]
+                left = deadline - time.monotonic()
+                if due or left <= 0 or self.closing:
+                    time_now = iso(now() + self.clock_ahead)
+                    return 200, {"runs": [run.handed_out() for run in due], "serverTime": time_now}
+                self.lock.wait(min(left, 0.5))
+        finally:
+            self.polls_waiting -= 1
 
-    def _claim(self, run: FakeRun, body: Any) -> tuple[int, Any]:
-        if run.status == "claimed" and run.claim_id == body.get("claimId"):
+    def _claim(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
+        repeated = self.claim_ids and run.claim_id == body.get("claimId")
+        if run.status == "claimed" and repeated:
             return 200, run.shown()
         return self._move(run, {"queued"}, "claimed", claim_id=body.get("claimId"))
 
-    def _start(self, run: FakeRun, body: Any) -> tuple[int, Any]:
+    def _start(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         return self._move(run, {"claimed", "running"}, "running")
 
-    def _heartbeat(self, run: FakeRun, body: Any) -> tuple[int, Any]:
-        if run.status not in {"claimed", "running"}:
+    def _heartbeat(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
+        if run.status not in IN_HAND:
             return 409, {"error": f"The run is {run.status}.", "status": run.status}
         expires = now() + self.clock_ahead + timedelta(seconds=self.lease_seconds)
-        return 200, {**run.shown(), "leaseExpiresAt": expires.isoformat().replace("+00:00", "Z")}
+        return 200, {**run.shown(), "leaseExpiresAt": iso(expires)}
 
-    def _complete(self, run: FakeRun, body: Any) -> tuple[int, Any]:
+    def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status == body.get("status"):
             return 200, run.shown()
-        if body.get("status") == "canceled" and not run.cancel_requested:
+        if body.get("status") not in TERMINAL:
+            return 400, {"error": "Validation failed"}
+        if body["status"] == "canceled" and not run.cancel_requested:
             return 409, {"error": "No cancel was requested.", "status": run.status}
-        return self._move(run, {"claimed", "running"}, body["status"], outcome=body)
+        return self._move(run, IN_HAND, body["status"], outcome=body)
 
     def _move(
         self, run: FakeRun, sources: set[str], target: str, **changes: Any
-    ) -> tuple[int, Any]:
+    ) -> tuple[int, dict[str, Any]]:
         if run.status not in sources:
             return 409, {"error": f"The run is {run.status}.", "status": run.status}
         if run.status != target:
@@ -225,7 +270,13 @@ class FakeApi:
 
 
 def now() -> datetime:
+    """The time, aware."""
     return datetime.now(timezone.utc)
+
+
+def iso(moment: datetime) -> str:
+    """A time as the API writes it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def route(method: str, path: str) -> tuple[str, str]:
@@ -240,61 +291,3 @@ def route(method: str, path: str) -> tuple[str, str]:
         r"/api/v1/workers/[0-9a-f-]{36}/runs/([0-9a-f-]{36})/(claim|start|heartbeat|complete)", path
     )
     return (match.group(2), match.group(1)) if match and method == "POST" else ("unknown", "")
-
-
-def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._serve({})
-
-        def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            self._serve(json.loads(self.rfile.read(length) or b"{}"))
-
-        def _serve(self, body: dict[str, Any]) -> None:
-            answer = api.answer(self.command, self.path, self.headers, body)
-            if answer == DROP:
-                self.close_connection = True
-                return
-            status, content, headers = answer
-            is_json = not isinstance(content, str)
-            data = (json.dumps(content) if is_json else content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json" if is_json else "text/html")
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, *_: Any) -> None:
-        """A worker that was killed leaves broken connections: nothing to say."""
-
-
-@contextmanager
-def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
-    """The API's URL while it is served."""
-    server = _Server(("127.0.0.1", port), _handler(api))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        with api.lock:
-            api.closing = True
-            api.lock.notify_all()
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -1,0 +1,69 @@
+"""Runs the checks against a worker's command line, several at a time, and prints the findings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+# Imported for the checks that they register.
+from pipedai_worker.conformance import life, trouble, versions  # noqa: F401
+from pipedai_worker.conformance.checks import CHECKS, Check
+from pipedai_worker.conformance.lab import LOG_LINES, PATIENCE_SECONDS, Failed, Lab
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check's result: `failure` is None when it passed, `log` the end of the worker's output."""
+
+    check: Check
+    failure: str | None
+    log: str = ""
+
+    def __str__(self) -> str:
+        if self.failure is None:
+            return f"pass  {self.check.name}: {self.check.sentence}"
+        lines = [
+            f"FAIL  {self.check.name}: {self.failure}",
+            f"      Wanted: {self.check.sentence}.",
+        ]
+        return "\n".join([*lines, *(f"      | {line}" for line in self.log.splitlines())])
+
+
+def judge(
+    command: str,
+    names: Sequence[str] = (),
+    *,
+    jobs: int = 1,
+    patience: float = PATIENCE_SECONDS,
+) -> Iterator[Verdict]:
+    """Each check's verdict as it comes, of all checks or of those named.
+
+    `command` is split as by a shell; `{config}` in it is replaced by the registration's path;
+    `patience` is how many seconds a right worker may take for what it does at once. Raises KeyError
+    for a name that is no check.
+    """
+    checks = [CHECKS[name] for name in names] if names else list(CHECKS.values())
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(_judge_one, command, check, patience) for check in checks]
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _judge_one(command: str, check: Check, patience: float) -> Verdict:
+    with tempfile.TemporaryDirectory(prefix="pipedai-conformance-") as directory:
+        lab = Lab(command, Path(directory), patience)
+        try:
+            with lab:
+                check.run(lab)
+        except Failed as failed:
+            return Verdict(check, str(failed), "\n".join(lab.log().splitlines()[-LOG_LINES:]))
+        except OSError as error:
+            return Verdict(check, f"The check itself could not be carried out: {error}.")
+        return Verdict(check, None)

@@ -1,0 +1,211 @@
+"""One check's own world: a fake API, a home directory, and the worker under test as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipedai_worker import standin
+from pipedai_worker.config import WorkerConfig
+from pipedai_worker.conformance.fake_api import TERMINAL, FakeApi, FakeRun
+from pipedai_worker.conformance.serving import Service
+
+# What a right worker does at once may take long on a busy machine.
+PATIENCE_SECONDS = 30.0
+# The longest that a worker may take to leave after SIGTERM.
+LEAVE_SECONDS = 30.0
+CONFIG_VARIABLE = "PIPEDAI_CONFIG"
+LOG_LINES = 15
+# What a back-off allows in QUIET_SECONDS and a hot loop does not.
+QUIET_SECONDS = 4.0
+MOST_ATTEMPTS = 12
+
+
+class Failed(Exception):  # noqa: N818 - a verdict
+    """The worker is not right; the message is one sentence that says what it did."""
+
+
+class Lab:
+    """A context: what it started is gone at its end."""
+
+    def __init__(self, command: str, directory: Path, patience: float = PATIENCE_SECONDS) -> None:
+        self.api = FakeApi()
+        self.service = Service(self.api)
+        self.directory = directory
+        self._command = command
+        self._patience = patience
+        self._config = directory / "worker.json"
+        self._log = directory / "worker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Lab:
+        self.service.start()
+        config = WorkerConfig(self.api.worker_id, self.api.worker_token, self.service.url, "")
+        config.save(self._config)
+        for name in ("bin", "tmp"):
+            (self.directory / name).mkdir()
+        claude = self.directory / "bin" / "claude"
+        program = shlex.join([sys.executable, "-I", str(standin.__file__)])
+        claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+        claude.chmod(0o755)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.kill()
+        self.service.stop()
+        for path in self.directory.glob("programs-*"):
+            for pid in _numbers(path):
+                self._kill_program(pid)
+
+    # --- The worker ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the worker under test."""
+        argv = [part.replace("{config}", str(self._config)) for part in shlex.split(self._command)]
+        environment = {
+            **os.environ,
+            "HOME": str(self.directory),
+            "TMPDIR": str(self.directory / "tmp"),
+            "PATH": f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            CONFIG_VARIABLE: str(self._config),
+        }
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, as a machine that loses power."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._worker.pid, signal.SIGKILL)
+        self._worker.wait()
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit code. Raises Failed when it takes too long."""
+        self._worker.terminate()
+        try:
+            return self._worker.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"It still runs {LEAVE_SECONDS:g} s after SIGTERM.") from None
+
+    def ended(self) -> bool:
+        """Whether the worker's process has ended."""
+        return self._worker.poll() is not None
+
+    def must_live(self) -> None:
+        """Raises Failed when the worker's process has ended."""
+        if self.ended():
+            raise Failed(f"It ended by itself, with code {self._worker.returncode}.")
+
+    def log(self) -> str:
+        """What the worker wrote to stdout and stderr."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    @property
+    def _worker(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise Failed("It was never started.")
+        return self._process
+
+    # --- Runs ------------------------------------------------------------------------------------
+
+    def add(self, *lines: str, **fields: Any) -> FakeRun:
+        """Queue a run whose program is told to do these lines (see the stand-in for claude)."""
+        run = FakeRun(**fields)
+        noted = (f"note {self._programs(run)}", *lines)
+        run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
+        with self.api.lock:
+            self.api.runs[run.id] = run
+            self.api.lock.notify_all()
+        return run
+
+    def launched(self, run: FakeRun) -> int:
+        """How often the run's program was started."""
+        return len(_numbers(self._programs(run)))
+
+    def running(self, run: FakeRun) -> bool:
+        """Whether a program of the run still runs."""
+        return any(_is_stand_in(pid) for pid in _numbers(self._programs(run)))
+
+    def _programs(self, run: FakeRun) -> Path:
+        return self.directory / f"programs-{run.id}"
+
+    @staticmethod
+    def _kill_program(pid: int) -> None:
+        if _is_stand_in(pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    # --- Waiting ---------------------------------------------------------------------------------
+
+    def until(self, what: Callable[[], Any], otherwise: str, seconds: float | None = None) -> None:
+        """Wait for something to become true. Raises Failed with `otherwise`."""
+        deadline = time.monotonic() + (self._patience if seconds is None else seconds)
+        while not what():
+            if time.monotonic() >= deadline:
+                raise Failed(otherwise)
+            time.sleep(0.03)
+
+    def until_ended(self, run: FakeRun, times: float = 1.0) -> dict[str, Any]:
+        """Wait for the run's end, `times` as patiently as usual; the outcome as it was reported."""
+        deadline = time.monotonic() + self._patience * times
+        while run.status not in TERMINAL:
+            self.must_live()
+            if time.monotonic() >= deadline:
+                raise Failed(f"A run was still {run.status} after {self._patience * times:g} s.")
+            time.sleep(0.03)
+        return run.outcome or {}
+
+    def until_running(self, run: FakeRun) -> None:
+        """Wait until the run's program runs."""
+        self.until(lambda: self.launched(run), "It did not launch the run's program.")
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raises Failed unless it holds."""
+    if not holds:
+        raise Failed(otherwise)
+
+
+def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
+    """Raises Failed unless the outcome has one of these."""
+    status = outcome.get("status")
+    expect(status in statuses, f"It reported {status!r} and not {' or '.join(statuses)}.")
+
+
+def expect_few_polls(lab: Lab, did: str) -> None:
+    """Raises Failed when the worker polls in a hot loop from now on, or ends."""
+    before = lab.api.count("poll")
+    time.sleep(QUIET_SECONDS)
+    polls = lab.api.count("poll") - before
+    expect(polls <= MOST_ATTEMPTS, f"It {did} {polls} times in {QUIET_SECONDS:g} s.")
+    lab.must_live()
+
+
+def _numbers(path: Path) -> Sequence[int]:
+    try:
+        return [int(line) for line in path.read_text().split()]
+    except OSError:
+        return []
+
+
+def _is_stand_in(pid: int) -> bool:
+    """Whether the process runs, and is the stand-in: the number may be another's by now."""
+    shown = subprocess.run(
+        ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return str(standin.__file__) in shown and not shown.startswith("Z")

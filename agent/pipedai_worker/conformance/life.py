@@ -1,0 +1,147 @@
+"""Checks of a run's life while all is well: claim, start, heartbeat, stop, report."""
+
+from __future__ import annotations
+
+import json
+import signal
+from datetime import timedelta
+
+from pipedai_worker.conformance.checks import check
+from pipedai_worker.conformance.fake_api import IN_HAND
+from pipedai_worker.conformance.lab import Lab, expect, expect_status
+
+SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
+
+
+@check("a run is claimed, started, executed once, and reported as succeeded")
+def does_a_run(lab: Lab) -> None:
+    run = lab.add()
+    lab.start()
+    expect_status(lab.until_ended(run), "succeeded")
+    expect(run.history == ["claimed", "running", "succeeded"], f"The run went {run.history}.")
+    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+    next_run = lab.add()
+    expect_status(lab.until_ended(next_run), "succeeded")
+
+
+@check("a program that fails is reported as failed, with whose fault it was")
+def reports_a_failure(lab: Lab) -> None:
+    run = lab.add("crash 3")
+    lab.start()
+    outcome = lab.until_ended(run)
+    expect_status(outcome, "failed")
+    fault = outcome.get("faultClass")
+    expect(fault in {"infra", "client"}, f"It reported the fault as {fault!r}.")
+
+
+@check("a waiting poll is one at a time, and brings a run at once")
+def waits_with_one_poll(lab: Lab) -> None:
+    lab.start()
+    lab.until(lambda: lab.api.polls_waiting, "It never asked the API to hold a poll (?wait=).")
+    run = lab.add()
+    lab.until_ended(run)
+    most = lab.api.most_polls_waiting
+    expect(most == 1, f"It had {most} polls waiting at a time.")
+
+
+@check("the lease never runs out while a run is executed")
+def keeps_the_lease(lab: Lab) -> None:
+    lab.api.lease_seconds = 4
+    _keep_the_lease(lab)
+
+
+@check("the lease is kept by the API's clock, three hours ahead of this machine's")
+def keeps_the_lease_by_the_apis_clock(lab: Lab) -> None:
+    lab.api.lease_seconds = 4
+    lab.api.clock_ahead = timedelta(hours=3)
+    _keep_the_lease(lab)
+    beats = lab.api.count("heartbeat")
+    expect(beats <= 30, f"It sent {beats} heartbeats in 6 s.")
+
+
+def _keep_the_lease(lab: Lab) -> None:
+    run = lab.add("sleep 6")
+    lab.start()
+    lab.until_ended(run)
+    silence, lease = run.longest_silence, lab.api.lease_seconds
+    expect(silence < lease, f"It was silent for {silence:.1f} s of a lease of {lease:g} s.")
+
+
+@check("a cancel that a heartbeat tells of ends the program, and is reported as canceled")
+def honours_a_cancel(lab: Lab) -> None:
+    lab.api.lease_seconds = 3
+    run = lab.add("sleep 60")
+    lab.start()
+    lab.until_running(run)
+    lab.api.cancel(run)
+    expect_status(lab.until_ended(run), "canceled")
+    lab.until(lambda: not lab.running(run), "The program of a canceled run goes on.", 15)
+
+
+@check("a program over its time limit is ended, and reported as timed_out")
+def honours_the_time_limit(lab: Lab) -> None:
+    run = lab.add("sleep 60", timeout_seconds=1)
+    lab.start()
+    expect_status(lab.until_ended(run), "timed_out")
+    lab.until(lambda: not lab.running(run), "The program goes on after its time limit.", 15)
+
+
+@check("a heartbeat refused with 409 ends the program: the run is no longer this worker's")
+def stops_a_run_that_it_lost(lab: Lab) -> None:
+    lab.api.lease_seconds = 3
+    run = lab.add("sleep 60")
+    lab.start()
+    lab.until_running(run)
+    with lab.api.lock:
+        run.status = "failed"
+    lab.until(lambda: not lab.running(run), "The program of a lost run goes on.", 20)
+    lab.must_live()
+
+
+@check("MCP header values come back in no report and no log line")
+def keeps_secrets(lab: Lab) -> None:
+    headers = {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET.upper()}
+    lab.start()
+    for ending in ("crash 3", "success"):
+        run = lab.add("show-mcp", ending, mcp_headers=headers)
+        told = json.dumps(lab.until_ended(run))
+        for secret in (SECRET, SECRET.upper()):
+            expect(secret not in told, "It reported a secret header's value.")
+            expect(secret not in lab.log(), "It logged a secret header's value.")
+    expect(lab.api.worker_token not in lab.log(), "It logged its own token.")
+
+
+@check("what claude would expand from this machine's environment is refused as the client's fault")
+def refuses_expansion(lab: Lab) -> None:
+    runs = [
+        lab.add(mcp_url="https://mcp.example.com/${HOME}"),
+        lab.add(mcp_headers={"X-Key": "${HOME}"}),
+    ]
+    lab.start()
+    for run in runs:
+        outcome = lab.until_ended(run)
+        expect_status(outcome, "failed")
+        expect(outcome.get("faultClass") == "client", "It did not call it the client's fault.")
+        expect(lab.launched(run) == 0, "It launched a run with `${` in its MCP configuration.")
+
+
+@check("SIGTERM: it leaves within 30 s with code 0, and what it held is reported")
+def leaves_on_sigterm(lab: Lab) -> None:
+    run = lab.add("sleep 60")
+    lab.start()
+    lab.until_running(run)
+    code = lab.terminate()
+    expect(code == 0, f"It ended with code {code} after SIGTERM.")
+    expect(run.status not in IN_HAND, f"It left a run {run.status}.")
+    outcome = run.outcome or {}
+    expect_status(outcome, "failed")
+    expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
+    lab.until(lambda: not lab.running(run), "The program goes on without its worker.", 5)
+
+
+@check("SIGTERM while nothing is in hand: it leaves with code 0")
+def leaves_at_once_when_idle(lab: Lab) -> None:
+    lab.start()
+    lab.until(lambda: lab.api.count("poll"), "It never polled.")
+    code = lab.terminate()
+    expect(code in {0, -signal.SIGTERM}, f"It ended with code {code} after SIGTERM.")

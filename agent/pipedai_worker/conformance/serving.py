@@ -1,0 +1,132 @@
+"""Serves the fake API over real sockets, slowly if asked to, and stops with all its connections."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pipedai_worker.conformance.fake_api import DROP, FakeApi
+
+
+class Service:
+    """The API on one port of the loopback, which it keeps over a restart."""
+
+    def __init__(self, api: FakeApi, port: int = 0) -> None:
+        self._api = api
+        self._port = port
+        self._server: _Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Listen, and answer in threads."""
+        with self._api.lock:
+            self._api.closing = False
+        self._server = _Server(self._api, self._port)
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Cut every connection and refuse new ones."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        with self._api.lock:
+            self._api.closing = True
+            self._api.lock.notify_all()
+        server.shutdown()
+        server.server_close()
+        server.cut_connections()
+
+
+@contextmanager
+def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
+    """The API's URL while it is served."""
+    service = Service(api, port)
+    service.start()
+    try:
+        yield service.url
+    finally:
+        service.stop()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._serve({})
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        try:
+            body = json.loads(self.rfile.read(length) or b"{}")
+        except ValueError:
+            body = None
+        if isinstance(body, dict):
+            self._serve(body)
+        else:
+            self._send(400, {"error": "The body is not a JSON object."}, {})
+
+    def _serve(self, body: dict[str, Any]) -> None:
+        answer = self.server.api.answer(self.command, self.path, self.headers, body)
+        if answer == DROP:
+            self.close_connection = True
+            return
+        time.sleep(self.server.api.latency)
+        self._send(*answer)
+
+    def _send(self, status: int, content: Any, headers: dict[str, str]) -> None:
+        is_json = not isinstance(content, str)
+        data = (json.dumps(content) if is_json else content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if is_json else "text/html")
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        # A slow network brings an answer in pieces.
+        latency = self.server.api.latency
+        half = len(data) // 2 if latency else len(data)
+        self.wfile.write(data[:half])
+        time.sleep(latency)
+        self.wfile.write(data[half:])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, api: FakeApi, port: int) -> None:
+        self.api = api
+        self._connections: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def cut_connections(self) -> None:
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, *_: Any) -> None:
+        """A worker that was killed leaves broken connections: nothing to say."""

@@ -1,0 +1,133 @@
+"""Live run events on disk: what a run's program tells, redacted, as a host's dashboard follows it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pipedai_worker import durable
+from pipedai_worker.logs import get_logger
+from pipedai_worker.redact import Redactor
+from pipedai_worker.stream import SHORTEST_CUT_STRING
+
+log = get_logger(__name__)
+
+VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
+DEFAULT_ROOT = Path("~/.pipedai/runs")
+# One file, one line, and how many runs are kept: the whole stays under 2 GiB.
+LARGEST_FILE_BYTES = 8 * 1024 * 1024
+LARGEST_LINE_BYTES = 256 * 1024
+KEPT_RUNS = 200
+SUFFIX = ".ndjson"
+
+Sink = Callable[[str, Any], None]
+
+
+def wanted() -> bool:
+    """Whether the environment asks for live run events."""
+    return os.environ.get(VARIABLE, "").lower() in {"1", "true", "yes"}
+
+
+def directory(worker_id: str) -> Path:
+    """Where one worker's run events are kept."""
+    return DEFAULT_ROOT.expanduser() / worker_id
+
+
+class RunEvents:
+    """One run's file: a line `{ seq, type, ts, payload }` for each event, there at once.
+
+    A disk that fails costs the events, never the run. Mode 0600.
+    """
+
+    def __init__(self, place: Path, run_id: str, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._seq = self._size = 0
+        self._descriptor: int | None = None
+        with self._or_none():
+            durable.private_directory(place)
+            _forget_oldest(place)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(place / f"{run_id}{SUFFIX}", flags, 0o600)
+
+    def write(self, kind: str, payload: Any) -> None:
+        """Append an event; past the file's bound one last `events.truncated`, then nothing."""
+        if self._descriptor is None:
+            return
+        line = self._line(kind, self._redacted(payload))
+        if len(line) > LARGEST_LINE_BYTES:
+            line = self._line(kind, {"truncated": True, "bytes": len(line)})
+        over = self._size + len(line) > LARGEST_FILE_BYTES
+        if over:
+            line = self._line("events.truncated", {"bytes": self._size})
+        with self._or_none():
+            os.write(self._descriptor, line)
+            self._seq += 1
+            self._size += len(line)
+        if over:
+            self.close()
+
+    def close(self) -> None:
+        """No more events."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _line(self, kind: str, payload: Any) -> bytes:
+        moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        event = {
+            "seq": self._seq + 1,
+            "type": self._redactor.redact(kind),
+            "ts": moment.replace("+00:00", "Z"),
+            "payload": payload,
+        }
+        # ASCII, so that a lone surrogate and a line separator are escaped too.
+        return json.dumps(event).encode() + b"\n"
+
+    def _redacted(self, value: Any) -> Any:
+        try:
+            clean = self._redacted_strings(value)
+            text = json.dumps(clean, ensure_ascii=False)
+        except RecursionError:
+            return {"truncated": True}
+        # A secret may also be a number, or lie across several values.
+        whole = self._redactor.redact(text)
+        if whole == text:
+            return clean
+        try:
+            return json.loads(whole)
+        except ValueError:
+            return {"redacted": True}
+
+    def _redacted_strings(self, value: Any) -> Any:
+        if isinstance(value, str):
+            if len(value) >= SHORTEST_CUT_STRING:
+                return self._redactor.redact_cut_off(value)
+            return self._redactor.redact(value)
+        if isinstance(value, list):
+            return [self._redacted_strings(item) for item in value]
+        if isinstance(value, dict):
+            return {
+                self._redactor.redact(name): self._redacted_strings(item)
+                for name, item in value.items()
+            }
+        return value
+
+    @contextlib.contextmanager
+    def _or_none(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            log.warning("a run's events can't be written: %s", error.strerror)
+            self.close()
+
+
+def _forget_oldest(place: Path) -> None:
+    """Make room for one more file."""
+    files = sorted(place.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    for path in files[: max(0, len(files) - KEPT_RUNS + 1)]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,125 @@
+"""This worker, broken on purpose in one of several ways: `broken_worker.py HOW run --config FILE`.
+
+Each function breaks one thing, and names the check of the conformance kit that has to notice.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from pipedai_worker import api, backoff, cli, heartbeat, mcp, redact, reporting, stopping
+from pipedai_worker.api import Api, Refused
+from pipedai_worker.journal import Journal
+
+BREAKAGES: dict[str, tuple[str, Callable[[], None]]] = {}
+
+
+def caught_by(check: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def register(breakage: Callable[[], None]) -> Callable[[], None]:
+        BREAKAGES[breakage.__name__] = (check, breakage)
+        return breakage
+
+    return register
+
+
+def replace(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+
+
+@caught_by("repeats-a-lost-claim")
+def claims_anew_each_time() -> None:
+    claim = Api.claim
+    replace(Api, "claim", lambda self, run_id, _: claim(self, run_id, uuid4().hex))
+
+
+@caught_by("leaves-a-refused-claim-alone")
+def executes_what_it_could_not_claim() -> None:
+    claim = Api.claim
+
+    def claim_anyway(self: Api, run_id: str, claim_id: str) -> dict[str, Any]:
+        try:
+            return claim(self, run_id, claim_id)
+        except Refused:
+            return {}
+
+    replace(Api, "claim", claim_anyway)
+
+
+@caught_by("keeps-the-lease")
+def sends_no_heartbeats() -> None:
+    replace(heartbeat.Heartbeat, "_beat", lambda self: None)
+
+
+@caught_by("honours-a-cancel")
+def is_deaf_to_cancels() -> None:
+    beat = Api.heartbeat
+    replace(
+        Api,
+        "heartbeat",
+        lambda self, run_id: {**beat(self, run_id), "cancelRequested": False},
+    )
+
+
+@caught_by("honours-the-time-limit")
+def knows_no_time_limit() -> None:
+    request = stopping.StopRequest.request
+
+    def ignore_time_limit(self: stopping.StopRequest, reason: stopping.StopReason) -> None:
+        if reason is not stopping.StopReason.TIMED_OUT:
+            request(self, reason)
+
+    replace(stopping.StopRequest, "request", ignore_time_limit)
+
+
+@caught_by("repeats-a-lost-report")
+def reports_only_once() -> None:
+    def once(call: Callable[[], Any], *_: Any) -> Any:
+        try:
+            return call()
+        except api.Unanswered:
+            return {}
+
+    replace(reporting, "until_answered", once)
+
+
+@caught_by("keeps-an-outcome-over-a-kill")
+def keeps_outcomes_in_memory() -> None:
+    replace(Journal, "put_outcome", lambda self, run_id, body: None)
+
+
+@caught_by("backs-off")
+def polls_in_a_hot_loop() -> None:
+    replace(backoff.Backoff, "next_delay", lambda self, retry_after=None: 0.0)
+
+
+@caught_by("keeps-secrets")
+def tells_secrets() -> None:
+    replace(redact.Redactor, "redact", lambda self, text: text)
+    replace(redact.Redactor, "redact_cut_off", lambda self, text: text)
+    replace(redact.RedactingStream, "feed", lambda self, text: text)
+
+
+@caught_by("refuses-expansion")
+def lets_claude_expand_variables() -> None:
+    replace(mcp, "refusal", lambda run: None)
+
+
+@caught_by("ignores-what-is-newer")
+def believes_only_statuses_that_it_knows() -> None:
+    read = api._read
+
+    def read_known(response: Any) -> dict[str, Any]:
+        answer = read(response)
+        if answer.get("status") == "paused":
+            raise Refused("unknown status", 409)
+        return answer
+
+    replace(api, "_read", read_known)
+
+
+if __name__ == "__main__":
+    BREAKAGES[sys.argv[1]][1]()
+    sys.exit(cli.main(sys.argv[2:]))

@@ -1,0 +1,101 @@
+"""The conformance kit: a right worker passes, and one that is broken is caught by the right check."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipedai_worker import cli
+from pipedai_worker.conformance import kit
+from pipedai_worker.conformance.checks import CHECKS
+
+from .broken_worker import BREAKAGES
+from .conftest import AGENT
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("broken_worker.py")
+RUN = "run --config {config} --drain-seconds 1"
+# Most of their time the checks only wait.
+AT_A_TIME = 6
+# A broken worker is waited for in vain.
+PATIENCE_SECONDS = 12.0
+
+
+@pytest.fixture(autouse=True)
+def _from_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(AGENT))
+
+
+def test_our_own_worker_passes_every_check() -> None:
+    command = f"{shlex.quote(sys.executable)} -m pipedai_worker {RUN}"
+    verdicts = list(kit.judge(command, jobs=AT_A_TIME))
+    assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
+    assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
+
+
+def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
+    assert len({check for check, _ in BREAKAGES.values()}) >= 10
+
+    def passed(how: str) -> dict[str, bool]:
+        command = f"{shlex.join([sys.executable, str(SCRIPT)])} {how} {RUN}"
+        names = ["does-a-run", BREAKAGES[how][0]]
+        verdicts = kit.judge(command, names, patience=PATIENCE_SECONDS)
+        return {verdict.check.name: verdict.failure is None for verdict in verdicts}
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        results = dict(zip(BREAKAGES, pool.map(passed, BREAKAGES), strict=True))
+    assert results == {
+        how: {"does-a-run": True, check: False} for how, (check, _) in BREAKAGES.items()
+    }
+
+
+def test_a_failed_check_says_what_was_wanted_and_shows_the_workers_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = "import sys; print('I give up'); sys.exit(9)"
+    command = shlex.join([sys.executable, "-c", program])
+    assert cli.main(["conformance", "--against", command, "--check", "does-a-run"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        "FAIL  does-a-run: It ended by itself, with code 9.",
+        f"      Wanted: {CHECKS['does-a-run'].sentence}.",
+        "      | I give up",
+    ]
+    assert "1 of 1 checks failed." in shown.err
+
+
+def test_findings_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["conformance", "--against", "/no/such/worker", "--check", "backs-off", "--json"]
+    assert cli.main(arguments) == 1
+    finding = json.loads(capsys.readouterr().out)
+    assert (finding["check"], finding["passed"]) == ("backs-off", False)
+    assert "No such file" in finding["failure"]
+
+
+def test_the_checks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["conformance", "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--against", "x", "--check", "none"], "there is no check 'none'"),
+        (["--against", "'"], "can't be read"),
+        (["--against", ""], "names no program"),
+        ([], "required"),
+    ],
+)
+def test_bad_arguments_are_said_and_end_with_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["conformance", *arguments])
+    assert end.value.code == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""`doctor`: each thing that can be wrong is found, and comes with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipedai_worker import cli
+from pipedai_worker.conformance.fake_api import FakeApi
+
+from .conftest import Workers
+
+Break = Callable[[Workers, FakeApi, pytest.MonkeyPatch], tuple[str, ...]]
+
+
+def no_configuration(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    workers.config_path.unlink()
+    return ()
+
+
+def open_configuration(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    workers.config_path.chmod(0o644)
+    return ()
+
+
+def no_api(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    return ("--api-url", "http://127.0.0.1:9")
+
+
+def another_service(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    api.fail("health", 200, body="<html>Welcome</html>")
+    return ()
+
+
+def dead_token(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    api.worker_token = "another"
+    return ()
+
+
+def busy_api(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    api.fail("heartbeat", 503)
+    return ()
+
+
+def no_claude(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    return ("--claude", "no-such-program")
+
+
+def broken_claude(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    return ("--claude", "/bin/false")
+
+
+def no_login(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    monkeypatch.delenv("CLAUDE_CODE_OAUTH_TOKEN")
+    return ()
+
+
+def no_key(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    return ("--auth-mode", "api_key")
+
+
+def no_program(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    return ("--command", "/no/such/program")
+
+
+@pytest.mark.parametrize(
+    ("breakage", "name"),
+    [
+        (no_configuration, "valid configuration"),
+        (open_configuration, "file permissions"),
+        (no_api, "API reachable"),
+        (another_service, "API reachable"),
+        (dead_token, "worker token"),
+        (busy_api, "worker token"),
+        (no_claude, "claude on PATH"),
+        (broken_claude, "claude executes"),
+        (no_login, "authentication"),
+        (no_key, "authentication"),
+        (no_program, "the program on PATH"),
+    ],
+)
+def test_a_failure_is_found_and_comes_with_a_hint(
+    api: FakeApi,
+    workers: Workers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    breakage: Break,
+    name: str,
+) -> None:
+    monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CONFIG_DIR", "AUTH_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    arguments = breakage(workers, api, monkeypatch)
+    if not {"--claude", "--command"} & set(arguments):
+        arguments = (*arguments, "--stand-in")
+    assert cli.main(["doctor", "--config", str(workers.config_path), *arguments]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    failures = [number for number, line in enumerate(lines) if line.startswith("FAIL")]
+    assert [lines[number].split(": ")[0] for number in failures] == [f"FAIL  {name}"]
+    assert all(lines[number + 1].startswith("      ") for number in failures)
+    assert not any(api.worker_token in line for line in lines)
