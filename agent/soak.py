@@ -1,0 +1,248 @@
+"""Hours of a worker's life at high speed, against a fake API that fails now and then.
+
+    PYTHONPATH=agent python agent/soak.py --hours 8 --speed 150
+
+A real worker process, whose waits are divided by the speed, polls, executes runs, is canceled, loses
+answers and sees the API restart. At the end every run must have exactly one outcome and must have
+been executed at most once, and the worker's memory, threads and open files must not have grown.
+Linux only, as it reads /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipedai_worker import backoff, cli, heartbeat, loop, polling
+from pipedai_worker.config import WorkerConfig
+from pipedai_worker.conformance.fake_api import DROP, TERMINAL, FakeApi, FakeRun, route
+from pipedai_worker.conformance.serving import Service
+
+RUN_EVERY_SECONDS = 20.0
+LONGEST_RUN_SECONDS = 60.0
+RESTART_EVERY_SECONDS = 1800.0
+CONCURRENCY = 4
+LEASE_SECONDS = 180.0
+SAMPLES = 40
+SETTLE_SECONDS = 60.0
+# How likely each request is to fail in each way, and a run to be canceled.
+FAULTS: tuple[tuple[int | str, float], ...] = ((DROP, 0.03), (503, 0.03))
+REFUSED_CLAIMS = 0.02
+CANCELED_RUNS = 0.05
+AS_WORKER = "--as-worker"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the worker's process used at one moment."""
+
+    memory_kib: int
+    threads: int
+    files: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a soak came to. `lost` and `doubled` count runs; memory is compared by quarters."""
+
+    hours: float
+    wall_seconds: float
+    polls: int
+    heartbeats: int
+    runs: int
+    statuses: dict[str, int]
+    faults: int
+    restarts: int
+    lost: int
+    doubled: int
+    first: Sample
+    second_quarter: Sample
+    last_quarter: Sample
+    exit_code: int
+
+    @property
+    def growth_kib(self) -> int:
+        """Memory in the last quarter beyond that in the second, each at its largest."""
+        return self.last_quarter.memory_kib - self.second_quarter.memory_kib
+
+
+class UnreliableApi(FakeApi):
+    """Time goes `speed` times faster here, and every request may fail."""
+
+    def __init__(self, speed: float, chance: random.Random) -> None:
+        super().__init__()
+        self._speed = speed
+        self._chance = chance
+        self.faults_made = 0
+        self.capacity = CONCURRENCY
+        self.lease_seconds = LEASE_SECONDS / speed
+
+    def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
+        """As the fake API answers, but for the faults."""
+        with self.lock:
+            kind, run_id = route(method, urlsplit(url).path)
+            for status, likely in FAULTS:
+                if self._chance.random() < likely:
+                    self._break(kind, status)
+            # A claim that was granted is never refused when it is repeated.
+            queued = kind == "claim" and self.runs[run_id].status == "queued"
+            if queued and self._chance.random() < REFUSED_CLAIMS:
+                self._break(kind, 409)
+            return super().answer(method, url, headers, body)
+
+    def _break(self, kind: str, status: int | str) -> None:
+        self.faults_made += 1
+        self.fail(kind, status)
+
+    def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
+        return super()._poll(wait / self._speed)
+
+
+def soak(hours: float, speed: float, seed: int = 1) -> Figures:
+    """Let a worker live for so many hours; the figures. Raises AssertionError if runs stay open."""
+    chance = random.Random(seed)  # noqa: S311 - so that a soak can be repeated
+    api = UnreliableApi(speed, chance)
+    service = Service(api)
+    service.start()
+    with tempfile.TemporaryDirectory(prefix="pipedai-soak-") as name:
+        directory = Path(name)
+        process = _start_worker(api, service.url, directory, speed)
+        try:
+            return _live(api, service, process, directory / "launched", hours, speed, chance)
+        finally:
+            process.kill()
+            process.wait()
+            service.stop()
+
+
+def _live(
+    api: UnreliableApi,
+    service: Service,
+    process: subprocess.Popen[bytes],
+    launched: Path,
+    hours: float,
+    speed: float,
+    chance: random.Random,
+) -> Figures:
+    began = time.monotonic()
+    length = hours * 3600 / speed
+    api.until(lambda: api.count("poll"), SETTLE_SECONDS)
+    samples = [_sample(process.pid)]
+    runs: list[FakeRun] = []
+    restarts = 0
+    while (now := time.monotonic() - began) < length:
+        while len(runs) < now * speed / RUN_EVERY_SECONDS:
+            runs.append(api.add(f"{chance.uniform(0, LONGEST_RUN_SECONDS) / speed:.3f}"))
+            if chance.random() < CANCELED_RUNS:
+                api.cancel(runs[-1])
+        if restarts < now * speed // RESTART_EVERY_SECONDS:
+            restarts += 1
+            service.stop()
+            time.sleep(10 / speed)
+            service.start()
+        if len(samples) < SAMPLES * now / length:
+            samples.append(_sample(process.pid))
+        time.sleep(min(0.05, RUN_EVERY_SECONDS / speed))
+    api.until(lambda: all(run.status in TERMINAL for run in runs), SETTLE_SECONDS)
+    samples.append(_sample(process.pid))
+    process.terminate()
+    exit_code = process.wait(SETTLE_SECONDS)
+    quarter = max(1, len(samples) // 4)
+    executions = Counter(launched.read_text().split())
+    return Figures(
+        hours=hours,
+        wall_seconds=round(time.monotonic() - began, 1),
+        polls=api.count("poll"),
+        heartbeats=api.count("heartbeat"),
+        runs=len(runs),
+        statuses=dict(Counter(run.status for run in runs)),
+        faults=api.faults_made,
+        restarts=restarts,
+        lost=sum(run.status not in TERMINAL or run.outcome is None for run in runs),
+        doubled=sum(_is_doubled(api, run, executions[run.id]) for run in runs),
+        first=samples[0],
+        second_quarter=_largest(samples[quarter : 2 * quarter] or samples),
+        last_quarter=_largest(samples[-quarter:]),
+        exit_code=exit_code,
+    )
+
+
+def _is_doubled(api: FakeApi, run: FakeRun, executions: int) -> bool:
+    reported = {json.dumps(body, sort_keys=True) for body in api.bodies("complete", run)}
+    endings = [status for status in run.history if status in TERMINAL]
+    return executions > 1 or len(endings) > 1 or len(reported) > 1
+
+
+def _sample(pid: int) -> Sample:
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return Sample(int(status["VmRSS"].split()[0]), int(status["Threads"]), files)
+
+
+def _largest(samples: list[Sample]) -> Sample:
+    return Sample(
+        max(sample.memory_kib for sample in samples),
+        max(sample.threads for sample in samples),
+        max(sample.files for sample in samples),
+    )
+
+
+def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subprocess.Popen[bytes]:
+    config = directory / "worker.json"
+    WorkerConfig(api.worker_id, api.worker_token, url, "").save(config)
+    script = f"echo $PIPEDAI_RUN_ID >> {directory / 'launched'}; exec sleep $(cat)"
+    with (directory / "worker.log").open("wb") as log:
+        return subprocess.Popen(
+            [
+                *(sys.executable, __file__, AS_WORKER, f"{speed:g}"),
+                *("run", "--config", str(config), "--command", f"sh -c '{script}'"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _be_worker(speed: float, argv: list[str]) -> int:
+    """The worker itself, with every wait between requests divided by `speed`."""
+    for module, name in (
+        (polling, "SHORTEST_EMPTY_POLL_SECONDS"),
+        (backoff, "FIRST_SECONDS"),
+        (heartbeat, "SHORTEST_SECONDS"),
+        (heartbeat, "LONGEST_SECONDS"),
+        (loop, "UNCLAIMED_PAUSE_SECONDS"),
+    ):
+        setattr(module, name, getattr(module, name) / speed)
+    return cli.main(argv)
+
+
+def main() -> int:
+    """The command line; 1 if an outcome was lost or doubled."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=8.0, help="default %(default)g")
+    parser.add_argument("--speed", type=float, default=150.0, help="default %(default)g")
+    parser.add_argument("--seed", type=int, default=1, help="of the faults (default %(default)d)")
+    options = parser.parse_args()
+    figures = soak(options.hours, options.speed, options.seed)
+    print(json.dumps({**asdict(figures), "growth_kib": figures.growth_kib}, indent=2))
+    return 1 if figures.lost or figures.doubled or figures.exit_code else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [AS_WORKER]:
+        sys.exit(_be_worker(float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""What docs/hosts.md and docs/conformance.md promise: the unit, its options, and the list of checks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipedai_worker import cli, exits
+from pipedai_worker.arguments import DEFAULT_DRAIN_SECONDS
+from pipedai_worker.conformance.checks import CHECKS
+from pipedai_worker.loop import LEAVE_SECONDS
+
+from .conftest import AGENT
+
+REPOSITORY = AGENT.parent
+UNIT = REPOSITORY / "deploy" / "worker" / "pipedai-worker.service"
+
+
+def setting(name: str) -> str:
+    (value,) = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+    return str(value)
+
+
+def test_the_unit_starts_the_worker_with_options_that_it_knows() -> None:
+    program, *arguments = shlex.split(setting("ExecStart"))
+    assert Path(program).name == "pipedai-worker"
+    options = cli.make_parser().parse_args(arguments)
+    assert options.config.name == "worker.json"
+
+
+def test_the_unit_leaves_the_worker_its_time_and_its_programs() -> None:
+    assert float(setting("TimeoutStopSec")) > DEFAULT_DRAIN_SECONDS + LEAVE_SECONDS
+    assert setting("KillMode") == "mixed"
+
+
+def test_the_unit_does_not_restart_what_a_person_has_to_mend() -> None:
+    hopeless = {exits.BAD_CONFIG, exits.DEAD_TOKEN, exits.NOT_OUR_API}
+    assert {int(code) for code in setting("RestartPreventExitStatus").split()} == hopeless
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace(setting("ExecStart"), "/bin/true"))
+    verdict = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+    )
+    assert (verdict.returncode, verdict.stderr) == (0, "")
+
+
+def test_the_list_of_checks_is_complete() -> None:
+    listed = re.findall(
+        r"^\| `([\w-]+)` \| (.*) \|$",
+        (REPOSITORY / "docs" / "conformance.md").read_text(),
+        re.MULTILINE,
+    )
+    assert listed == [(check.name, check.sentence) for check in CHECKS.values()]

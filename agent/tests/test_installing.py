@@ -1,0 +1,94 @@
+"""`pip install ./agent` in an empty virtual environment, on the oldest and newest Python at hand."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipedai_worker import __version__
+from pipedai_worker.conformance import kit
+from pipedai_worker.conformance.fake_api import FakeApi
+
+from .conftest import AGENT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+OLDEST = (3, 9)
+# What reaches into the interpreter most: processes, signals, files, sockets.
+CHECKS = ("does-a-run", "honours-a-cancel", "settles-a-run-after-a-kill", "tries-again-after-5xx")
+
+
+@functools.lru_cache
+def pythons() -> list[tuple[tuple[int, int], str]]:
+    """The Pythons on this machine that the worker is for and that can make an environment."""
+    on_path = (shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30))
+    of_pyenv = (Path.home() / ".pyenv" / "versions").glob("3.*/bin/python")
+    found: dict[tuple[int, int], str] = {}
+    for program in [sys.executable, *filter(None, on_path), *map(str, of_pyenv)]:
+        told = subprocess.run(
+            [program, "-c", "import sys, venv, ensurepip; print(*sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if told.returncode == 0:
+            major, minor = map(int, told.stdout.split())
+            found.setdefault((major, minor), program)
+    return sorted((version, program) for version, program in found.items() if version >= OLDEST)
+
+
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_a_fresh_environment_registers_checks_itself_and_runs(
+    api: FakeApi, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    _, python = pythons()[0 if which == "oldest" else -1]
+    worker = install(python, tmp_path)
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "CLAUDE_CODE_OAUTH_TOKEN": "x"}
+
+    def said(*arguments: str) -> str:
+        done = subprocess.run(
+            [worker, *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert said("--version") == said("version") == f"{__version__}\n"
+    assert {"register", "run", "doctor", "version", "conformance"} <= set(
+        re.findall(r"^ +(\w+)", said("--help"), re.MULTILINE)
+    )
+    config = ("--config", str(tmp_path / "w.json"))
+    said("register", "--token", api.registration_token, "--api-url", url, *config)
+    assert json.loads((tmp_path / "w.json").read_text())["workerId"] == api.worker_id
+    assert said("doctor", "--stand-in", *config).count("pass") == 7
+    run = api.add()
+    said("run", "--once", "--stand-in", *config)
+    assert run.history == ["claimed", "running", "succeeded"]
+    command = f"{worker} run --config {{config}} --drain-seconds 1"
+    verdicts = kit.judge(command, CHECKS, jobs=len(CHECKS))
+    assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
+
+
+def install(python: str, directory: Path) -> str:
+    """The worker's program in a new environment of `python`, with what pip fetches for it."""
+    source, environment = directory / "source", directory / "environment"
+    shutil.copytree(AGENT, source, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    for command in (
+        [python, "-m", "venv", str(environment)],
+        [str(environment / "bin" / "pip"), "install", "--quiet", str(source)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return str(environment / "bin" / "pipedai-worker")
