@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import transaction
 
 from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.outside_urls import MAX_HOST
 from pipedai.api.renderers import JSONEncoder
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -104,9 +105,18 @@ def _delivery(environment_id: UUID, trigger_id: UUID, url: str, **values: Any) -
         environment_id=environment_id,
         trigger_id=trigger_id,
         url=url,
-        host=urlsplit(url).hostname or "",
+        host=_host(url),
         **named,
     )
+
+
+def _host(url: str) -> str:
+    """Of whom the senders count deliveries. Nothing about a URL may keep a run from ending, whatever rules it was
+    accepted under: what can't be sent to is the sender's to find out."""
+    try:
+        return (urlsplit(url).hostname or "")[:MAX_HOST]
+    except ValueError:
+        return ""
 
 
 def _of_run(run: Row) -> Delivery:

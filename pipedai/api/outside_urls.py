@@ -3,6 +3,8 @@
 from urllib.parse import urlsplit
 
 MAX_URL = 2048
+# No name in the DNS is longer (RFC 1035 §2.3.4).
+MAX_HOST = 253
 
 
 def check_url(url: str, *, https_only: bool = False) -> str | None:
@@ -15,6 +17,8 @@ def check_url(url: str, *, https_only: bool = False) -> str | None:
     schemes = ("https",) if https_only else ("http", "https")
     if parts.scheme not in schemes or not host:
         return f"Must be an {' or '.join(schemes)} URL with a host."
+    if len(host) > MAX_HOST:
+        return f"Its host must not be over {MAX_HOST} characters."
     if "@" in parts.netloc:
         return "Must not hold a user name or password."
     if any(character.isspace() or not character.isprintable() for character in url):

@@ -80,6 +80,15 @@ def test_the_host_is_the_urls_without_its_port(cast: Cast, url: str, host: str) 
     assert (delivery["url"], delivery["host"]) == (url, host)
 
 
+@pytest.mark.parametrize("url", [f"https://{'a' * 300}.example/", "https://[::1/"])
+def test_no_url_keeps_a_run_from_ending(cast: Cast, url: str) -> None:
+    runs = Runs.of(cast, webhook_url=url)
+    run_id = runs.lost()
+    assert runs.stored(run_id)["status"] == "failed"
+    (delivery,) = runs.deliveries(run_id)
+    assert (delivery["url"], len(delivery["host"]) <= 253) == (url, True)
+
+
 # How many terminal transitions each state has behind it.
 TRANSITIONS = {
     "succeeded": 1,

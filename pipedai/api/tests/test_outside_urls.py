@@ -20,6 +20,7 @@ BLANKS = "Must not hold spaces or control characters."
         "https://mcp.example/?to=a@b.example",
         "https://mcp.example/a@b",
         "https://müller.example/",
+        f"https://{'a' * 245}.example/",
     ],
 )
 def test_an_absolute_url_with_a_host_is_taken(url):
@@ -54,6 +55,7 @@ def test_an_absolute_url_with_a_host_is_taken(url):
         ("https://mcp.example:port/", "Not a URL."),
         ("https://mcp.example:99999/", "Not a URL."),
         ("https://[::1/", "Not a URL."),
+        (f"https://{'a' * 246}.example/", "Its host must not be over 253 characters."),
     ],
 )
 def test_anything_else_is_told_what_is_wrong(url, problem):
