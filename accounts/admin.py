@@ -23,6 +23,12 @@ def _deactivate(user: User, actor: Actor) -> None:
     deactivate_user(user_id=user.id, actor=actor)
 
 
+def _remove_authenticator(user: User, actor: Actor) -> None:
+    if user.id == actor.id:
+        raise Conflict("Your own is turned off on the page of your account, with a code.")
+    remove_authenticator(user.id, actor=actor)
+
+
 @register(User, site=site)
 class UserAdmin(StaffModelAdmin):
     """People."""
@@ -58,7 +64,7 @@ class UserAdmin(StaffModelAdmin):
             "Their password alone opens admin until they set up another one. Be sure that it is them who ask.",
             "The authenticator is off.",
             applies=lambda user: has_authenticator(user.id),
-            perform=lambda user, actor: remove_authenticator(user.id, actor=actor),
+            perform=_remove_authenticator,
             is_harsh=True,
         ),
     )

@@ -2,12 +2,16 @@
 
 from urllib.parse import urljoin
 
+import pyotp
 import pytest
 from django.db.models.functions import Now
 
+from accounts.authenticators import begin_enrolment, confirm_enrolment, has_authenticator
 from accounts.models import User
 from audit.models import AuditEntry
 from pipedai.admin.values import page_of
+from pipedai.events import Actor
+from pipedai.sql import database_now
 from testing.cast import bearer, browser, session_cookie
 from testing.runs import Runs
 from triggers.models import Delivery, Run
@@ -48,6 +52,18 @@ def _delivered(cast):
     return Delivery.objects.get(run_id=run_id)
 
 
+def _with_authenticator(cast):
+    _enrol(cast.viewer)
+    return cast.viewer
+
+
+def _enrol(user):
+    enrolment = begin_enrolment(user)
+    assert enrolment is not None
+    code = pyotp.TOTP(enrolment.secret).at(int(database_now().timestamp()))
+    assert confirm_enrolment(user, code, actor=Actor("staff"))
+
+
 ACTIONS = [
     (_key, "revoke", "api-key.revoked"),
     (_worker, "disable", "worker.updated"),
@@ -58,6 +74,7 @@ ACTIONS = [
     (_delivered, "redeliver", "webhook.redelivered"),
     (lambda cast: cast.viewer, "deactivate", "user.deactivated"),
     (_deactivated, "reactivate", "user.reactivated"),
+    (_with_authenticator, "remove-authenticator", "authenticator.disabled"),
 ]
 
 
@@ -118,6 +135,14 @@ def test_staff_do_not_lock_themselves_out(desk, staff):
     assert "another of the staff can" in desk.get(url).content.decode()
     staff.refresh_from_db()
     assert staff.is_active
+
+
+def test_staff_do_not_turn_their_own_authenticator_off_without_a_code(desk, staff):
+    _enrol(staff)
+    url = page_of(User, staff.id)
+    desk.post(f"{url}remove-authenticator/")
+    assert "on the page of your account, with a code" in desk.get(url).content.decode()
+    assert has_authenticator(staff.id)
 
 
 def test_what_the_state_machine_refuses_is_a_sentence_on_the_page(desk, cast):
