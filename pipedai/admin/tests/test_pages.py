@@ -201,6 +201,26 @@ def test_the_search_finds_an_id_and_names(desk, cast, story):
     assert ids_in(desk.get(list_of(Worker), {"q": "host"})) == [str(cast.worker.worker_id)]
 
 
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        (User, "password__startswith=argon2"),
+        (User, "is_staff__exact=1&password__regex=."),
+        (User, "email__startswith=s"),
+        (ApiKey, "token_digest__gt=a"),
+        (ApiKey, "last_four=abcd"),
+        (Trigger, "webhook_secret__isnull=0"),
+        (Trigger, "mcp_url__contains=key"),
+        (Run, "status=%00"),
+        (ApiKey, "kind__exact=%00"),
+        (AuditEntry, "action=%00"),
+    ],
+)
+def test_nothing_but_a_lists_own_filters_narrows_it(desk, cast, model, sent):
+    answer = desk.get(f"{list_of(model)}?{sent}")
+    assert (answer.status_code, answer.headers.get("Location")) == (302, f"{list_of(model)}?e=1")
+
+
 def test_filters_by_another_row_take_its_id(desk, cast, story):
     sent = {"environment": str(cast.strange_environment.id)}
     assert ids_in(desk.get(RUNS, sent)) == []
