@@ -1,5 +1,7 @@
 """Sessions, users, messages and CSRF tokens for Django admin, and for nothing outside its path (SPEC §10)."""
 
+from typing import Any
+
 from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
@@ -17,8 +19,7 @@ class _BelowAdmin:
     """Mixed into a middleware: it does not see other requests, so that admin's cookies mean nothing to them."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        path = request.path_info
-        if path == PATH or path.startswith(f"{PATH}/"):
+        if _is_below_admin(request):
             return super().__call__(request)  # type: ignore[misc,no-any-return]
         return self.get_response(request)  # type: ignore[attr-defined,no-any-return]
 
@@ -43,3 +44,11 @@ class AdminMessages(_BelowAdmin, MessageMiddleware):
 
 class AdminCsrf(_BelowAdmin, CsrfViewMiddleware):
     """Tokens in forms; the API has its own check, pipedai.api.origin."""
+
+    def process_view(self, request: HttpRequest, *view: Any) -> Any:
+        """Checks the token; Django asks this of every request, whoever handles it."""
+        return super().process_view(request, *view) if _is_below_admin(request) else None
+
+
+def _is_below_admin(request: HttpRequest) -> bool:
+    return request.path_info == PATH or request.path_info.startswith(f"{PATH}/")

@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+from django.test import Client
 
 from pipedai.server.headers import content_policy
 from testing.programs import program
@@ -26,7 +27,8 @@ def test_the_page_holds_no_code_or_style_of_its_own(client):
     assert "unsafe" not in content_policy("/api/docs")
 
 
-def test_the_page_can_only_be_read(client):
+def test_the_page_can_only_be_read():
+    client = Client(enforce_csrf_checks=True)
     assert client.head("/api/docs").status_code == 200
     assert client.post("/api/docs").status_code == 405
     assert client.get("/api/docs/").status_code == 404
