@@ -24,6 +24,9 @@ try:
     _address = f"{'0.0.0.0' if _production else '127.0.0.1'}:{settings.PORT}"  # noqa: S104
     bind = env.words("WEB_BIND", (_address,))
     workers = env.whole("WEB_CONCURRENCY", 2 if _production else 1, at_least=1, at_most=256)
+    # Here, as gunicorn's --check-config gets no further.
+    refuse_unsafe_production()
+    tracing.is_on()
 except (ImproperlyConfigured, ValueError) as error:
     sys.exit(str(error))
 
@@ -54,12 +57,7 @@ logger_class = ChainLogger
 
 
 def on_starting(server: Any) -> None:
-    """Say in one sentence what keeps us from serving, and make room for the workers' metrics."""
-    try:
-        refuse_unsafe_production()
-        tracing.is_on()
-    except ImproperlyConfigured as error:
-        sys.exit(str(error))
+    """Say in one sentence that our port is taken, and make room for the workers' metrics."""
     if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
         _refuse_taken_ports(server)
     if settings.METRICS_TOKEN:

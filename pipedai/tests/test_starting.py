@@ -228,8 +228,9 @@ def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, director
     ]
 
 
-def test_gunicorn_by_itself_goes_through_it_too(directory):
-    options = ("-c", "python:pipedai.server.gunicorn_conf", "pipedai.asgi:application")
+@pytest.mark.parametrize("more", [(), ("--check-config",)])
+def test_gunicorn_by_itself_goes_through_it_too(directory, more):
+    options = (*more, "-c", "python:pipedai.server.gunicorn_conf", "pipedai.asgi:application")
     unsafe = {**PRODUCTION, "PIPEDAI_DATA_DIR": directory, "THROTTLES_ENABLED": "no"}
 
     refused = run(sys.executable, "-m", "gunicorn", *options, **unsafe)
@@ -237,6 +238,15 @@ def test_gunicorn_by_itself_goes_through_it_too(directory):
     assert refused.returncode == 1
     assert refused.stderr.startswith("THROTTLES_ENABLED is off")
     assert refused.stderr.count("\n") == 1
+
+
+def test_the_web_process_checks_its_settings_without_serving():
+    check = (sys.executable, "-m", "pipedai.server", "--check-config")
+    refused = run(*check, **PRODUCTION, THROTTLES_ENABLED="no")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("THROTTLES_ENABLED is off")
+    assert refused.stderr.count("\n") == 1
+    assert run(*check, **PRODUCTION).returncode == 0
 
 
 @pytest.mark.parametrize(
