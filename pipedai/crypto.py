@@ -40,6 +40,10 @@ class BrokenDataKey(CannotOpen):
     """The data key was tampered with, moved or cut, or the master key of its id is another one than it was."""
 
 
+class NoDataKey(CannotOpen):
+    """There is no data key to seal under."""
+
+
 class Place(NamedTuple):
     """Where a sealed value belongs, as strings; part of its key."""
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -10,6 +10,16 @@ from django.core.exceptions import ImproperlyConfigured
 Environment = Literal["development", "production"]
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+
+# libpq's parameters for a network that swallows packets, in seconds (the last in milliseconds): nobody waits for
+# minutes, nor keeps a connection whose peer vanished. A URL may say otherwise.
+DATABASE_PATIENCE: dict[str, object] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 _env = environ.Env()  # type: ignore[no-untyped-call]
 # A checkout's .env file, where there is one; the process's own environment wins.
@@ -97,6 +107,7 @@ def database_url(name: str) -> str:
     return url
 
 
-def database_config(url: str) -> dict[str, object]:
+def database_config(url: str) -> dict[str, Any]:
     """Django's settings for a `database_url`; `?host=/path` names a socket directory."""
-    return dict(_env.db_url_config(url))  # type: ignore[no-untyped-call]
+    config: dict[str, Any] = _env.db_url_config(url)  # type: ignore[no-untyped-call]
+    return {**config, "OPTIONS": {**DATABASE_PATIENCE, **config.get("OPTIONS", {})}}

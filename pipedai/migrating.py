@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import DatabaseError, OperationalError, connection
+from django.db import OperationalError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-# How long a migration's statement may wait for a lock, and with it all that queue up behind it.
-LOCK_SECONDS = 4.0
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 30.0
-_LOOK_SECONDS = 0.5
-# lock_not_available, deadlock_detected
-_LOCK_STATES = {"55P03", "40P01"}
+from pipedai.patience import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    Say,
+    lacks_lock,
+    set_lock_timeout,
+)
 
-Say = Callable[[str], None]
+_LOOK_SECONDS = 0.5
 
 
 class OutOfPatience(Exception):  # noqa: N818
@@ -34,20 +34,20 @@ def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> 
     """
     until = time.monotonic() + patience
     with _only_release(until, say):
-        pause = _FIRST_PAUSE_SECONDS
+        pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 with connection.execute_wrapper(_waiting_briefly):
                     migrate()
                 return
             except OperationalError as error:
-                if sqlstate(error) not in _LOCK_STATES:
+                if not lacks_lock(error):
                     raise
             if time.monotonic() + pause > until:
                 raise OutOfPatience("The tables to be changed were in use all the time: try again.")
             say(f"A table to be changed is in use: trying again in {pause:g} s.")
             time.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
 def invalid_indexes() -> list[str]:
@@ -94,10 +94,5 @@ def _waiting_briefly(
     # By transaction, as PgBouncer knows no sessions. What runs outside one, such as an index built
     # CONCURRENTLY, takes locks that hold up nobody.
     if context["connection"].in_atomic_block:
-        execute(f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000:.0f}", None, False, context)
+        execute(set_lock_timeout(), None, False, context)
     return execute(sql, params, many, context)
-
-
-def sqlstate(error: DatabaseError) -> str | None:
-    """PostgreSQL's code for the error; None if the server said nothing."""
-    return getattr(error.__cause__, "sqlstate", None)

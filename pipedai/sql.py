@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
+from django.db import DatabaseError, connection
+
+from pipedai.redaction import escape_control, redact_text
 
 Row = dict[str, Any]
 
@@ -41,3 +43,14 @@ def database_now() -> datetime:
     moment = row["now"]
     assert isinstance(moment, datetime)
     return moment
+
+
+def sqlstate(error: DatabaseError) -> str | None:
+    """PostgreSQL's code for the error; None if the server said nothing."""
+    return getattr(error.__cause__, "sqlstate", None)
+
+
+def reason(error: Exception) -> str:
+    """What the database, or the way to it, said of an error: its first line, safe to show, without a full stop."""
+    line = str(error).strip().partition("\n")[0].removesuffix(".")
+    return escape_control(redact_text(line))

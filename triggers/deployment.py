@@ -1,5 +1,6 @@
 """The deployment's probes of the background: does a scheduler live, and is its work on time."""
 
+from pipedai.api.wording import counted
 from pipedai.deployment import Finding
 from pipedai.sql import fetch_all, fetch_one
 
@@ -18,13 +19,13 @@ _LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_hear
 _LATE = """
 SELECT
     (SELECT count(*) FROM (
-        SELECT FROM trigger WHERE next_run_at < clock_timestamp() - late LIMIT %(most)s) t) AS ticks,
+        SELECT FROM trigger WHERE next_run_at < clock_timestamp() - late LIMIT %(most)s) t) AS tick,
     (SELECT count(*) FROM (
         SELECT FROM run WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) < clock_timestamp() - late
-        LIMIT %(most)s) r) AS runs,
+        LIMIT %(most)s) r) AS run,
     (SELECT count(*) FROM (
         SELECT FROM delivery WHERE status = 'pending' AND next_attempt_at < clock_timestamp() - late
-        LIMIT %(most)s) d) AS deliveries
+        LIMIT %(most)s) d) AS delivery
 FROM make_interval(secs => %(late)s) late
 """
 _MOST_COUNTED = 1_000
@@ -50,7 +51,7 @@ def work_is_on_time() -> Finding:
     """Nothing that is the schedulers' to do has been due for long."""
     late = fetch_one(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED})
     assert late is not None
-    overdue = [f"{_count(number)} {what}" for what, number in late.items() if number]
+    overdue = [_at_least(number, what) for what, number in late.items() if number]
     if overdue:
         return Finding(
             f"Overdue by more than {LATE_SECONDS} s: {', '.join(overdue)}.",
@@ -59,5 +60,5 @@ def work_is_on_time() -> Finding:
     return Finding("No tick, lease or delivery is overdue.")
 
 
-def _count(number: int) -> str:
-    return f"{number:,}" if number < _MOST_COUNTED else f"{_MOST_COUNTED:,} or more"
+def _at_least(number: int, what: str) -> str:
+    return f"{counted(number, what)} or more" if number == _MOST_COUNTED else counted(number, what)

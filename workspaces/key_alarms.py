@@ -5,7 +5,9 @@ import time
 from collections import OrderedDict
 from uuid import UUID
 
-from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
+from django.dispatch import Signal
+
+from pipedai.crypto import BrokenDataKey, CannotOpen, NoDataKey, UnknownMasterKey
 from pipedai.logs import get_logger
 
 log = get_logger(__name__)
@@ -14,9 +16,13 @@ log = get_logger(__name__)
 REPEAT_SECONDS = 300.0
 _PLACES_REMEMBERED = 10_000
 
+# Sent with each alarm.
+alarmed = Signal()
+
 _REASONS = {
     UnknownMasterKey: "its master key is not among MASTER_KEYS",
     BrokenDataKey: "the data key was tampered with, moved or cut, or its master key has changed",
+    NoDataKey: "the environment has no data key in use",
     CannotOpen: "the value was tampered with, moved or cut",
 }
 
@@ -43,12 +49,12 @@ class Alarms:
         table: str,
         row_id: UUID,
         field: str,
-        wrapped_under: str,
+        wrapped_under: str | None,
         now: float | None = None,
     ) -> None:
         """Logs where something does not open and why, unless that place was told of in the last five minutes.
 
-        `wrapped_under` is the id of the data key's master key; `now` the monotonic clock's.
+        `wrapped_under` is the id of the data key's master key, if there is a data key; `now` the monotonic clock's.
         """
         now = time.monotonic() if now is None else now
         if not self._is_due((environment_id, table, row_id, field), now):
@@ -62,6 +68,7 @@ class Alarms:
             reason=reason_of(error),
             wrapped_under=wrapped_under,
         )
+        alarmed.send(sender=Alarms)
 
     def _is_due(self, place: _Place, now: float) -> bool:
         with self._lock:

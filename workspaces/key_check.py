@@ -25,6 +25,15 @@ WHERE k.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR k.environment_id
 ORDER BY k.id LIMIT %(limit)s
 """
 
+# Nothing can be sealed there.
+_WITHOUT_KEY = """
+SELECT e.id, e.id AS environment_id FROM environment e
+WHERE e.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR e.id = %(environment_id)s)
+    AND e.deleted_at IS NULL
+    AND NOT EXISTS (SELECT FROM data_key k WHERE k.environment_id = e.id AND k.retired_at IS NULL)
+ORDER BY e.id LIMIT %(limit)s
+"""
+
 # A value and its key in one statement: a rotation that is under way moves both at once.
 _VALUES = """
 SELECT v.id, v.environment_id, v.{column} AS box, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
@@ -98,6 +107,8 @@ def check_keys(
             keys.unwrap(row["environment_id"], key)
         except crypto.CannotOpen as error:
             _keep(report, error, row, "data_key", "wrapped")
+    for row in _rows(_WITHOUT_KEY, environment_id):
+        _keep(report, crypto.NoDataKey(), row, "environment", "data_key")
     for sealed_field in sealed_fields():
         report.values[str(sealed_field)] = 0
         for row in _rows(sealed_field.into(_VALUES), environment_id):

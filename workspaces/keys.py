@@ -17,7 +17,7 @@ from workspaces.key_alarms import alarms
 from workspaces.models import DataKey
 from workspaces.sealed_fields import SealedField
 
-_KEY_DOES_NOT_OPEN = (
+_CANNOT_SEAL = (
     "The environment's secrets can't be written at the moment: its encryption key does not open."
     " Its operators have been alarmed."
 )
@@ -76,14 +76,15 @@ def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintex
     """Encrypts a value for one field of one row under the environment's data key in use. One query.
 
     Call it in the transaction that writes the value, after any lock on its row; raises RuntimeError
-    outside one, and Unavailable, after an alarm, if the key does not open.
+    outside one, and Unavailable, after an alarm, if the key does not open or there is none.
     """
-    key = hold_key_in_use(environment_id)
+    key = None
     try:
+        key = hold_key_in_use(environment_id)
         opened = unwrap(environment_id, key)
     except crypto.CannotOpen as error:
         _alarm_of_key(error, environment_id, key)
-        raise Unavailable(_KEY_DOES_NOT_OPEN) from None
+        raise Unavailable(_CANNOT_SEAL) from None
     return Sealed(
         crypto.seal(opened, place(sealed_field, environment_id, row_id), plaintext), key.id
     )
@@ -113,14 +114,17 @@ def unseal(
 
 
 def hold_key_in_use(environment_id: UUID) -> WrappedKey:
-    """The environment's data key, which stays the one in use until this transaction ends."""
+    """The environment's data key, which stays the one in use until this transaction ends.
+
+    Raises crypto.NoDataKey, and RuntimeError outside a transaction.
+    """
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("sealing needs a transaction")
     for _ in range(_LOOKS):
         row = fetch_one(_IN_USE, {"environment_id": environment_id})
         if row is not None:
             return WrappedKey(row["id"], bytes(row["wrapped"]), row["master_key_id"])
-    raise DataKey.DoesNotExist(f"environment {environment_id} has no data key in use")
+    raise crypto.NoDataKey
 
 
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
@@ -140,12 +144,13 @@ def masters() -> tuple[crypto.MasterKey, ...]:
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
-def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey) -> None:
+def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey | None) -> None:
+    # What has no key yet has no row of it: then it is about the environment.
     alarms.raise_alarm(
         error,
         environment_id=environment_id,
-        table="data_key",
-        row_id=key.id,
-        field="wrapped",
-        wrapped_under=key.master_key_id,
+        table="data_key" if key else "environment",
+        row_id=key.id if key else environment_id,
+        field="wrapped" if key else "data_key",
+        wrapped_under=key.master_key_id if key else None,
     )

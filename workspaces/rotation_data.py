@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -10,6 +11,7 @@ from django.db import IntegrityError, transaction
 from pipedai import crypto
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
+from pipedai.patience import Say, patiently
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from workspaces import keys
 from workspaces.keys import WrappedKey
@@ -31,20 +33,28 @@ _TO_DO = """
 (k.retired_at IS NOT NULL OR k.created_at < %(before)s)
     AND (%(environment_id)s::uuid IS NULL OR k.environment_id = %(environment_id)s)
 """
-_COUNT_ENVIRONMENTS = f"SELECT count(DISTINCT environment_id) FROM data_key k WHERE {_TO_DO}"
+_ENVIRONMENTS = """
+FROM environment e WHERE (%(environment_id)s::uuid IS NULL OR e.id = %(environment_id)s) AND (
+    EXISTS (
+        SELECT FROM data_key k
+        WHERE k.environment_id = e.id AND (k.retired_at IS NOT NULL OR k.created_at < %(before)s))
+    OR e.deleted_at IS NULL
+    AND NOT EXISTS (SELECT FROM data_key k WHERE k.environment_id = e.id AND k.retired_at IS NULL))
+"""
+_COUNT_ENVIRONMENTS = f"SELECT count(*) {_ENVIRONMENTS}"
 _COUNT_VALUES = (
     f'SELECT count(*) FROM "{{table}}" v JOIN data_key k ON k.id = v.{{key_column}} WHERE {_TO_DO}'
 )
 _NEXT = f"""
-SELECT DISTINCT environment_id FROM data_key k WHERE {_TO_DO} AND environment_id > %(after)s
-ORDER BY environment_id LIMIT {_BATCH}
+SELECT e.id AS environment_id {_ENVIRONMENTS} AND e.id > %(after)s ORDER BY e.id LIMIT {_BATCH}
 """
 
-_HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR KEY SHARE"
+# Rotations take turns.
+_HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR NO KEY UPDATE"
 # Waits for whoever is about to write a value under it; whoever comes later sees the new one.
 _IN_USE = """
-SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key
-WHERE environment_id = %(environment_id)s AND retired_at IS NULL AND created_at < %(before)s
+SELECT id AS key_id, wrapped AS key_wrapped, master_key_id, created_at FROM data_key
+WHERE environment_id = %(environment_id)s AND retired_at IS NULL
 FOR NO KEY UPDATE
 """
 _RETIRE = "UPDATE data_key SET retired_at = statement_timestamp() WHERE id = %(id)s"
@@ -111,8 +121,11 @@ def rotate_data_keys(
     environment_id: UUID | None = None,
     replace_lost: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Reencrypted:
     """Replaces the data key of one environment or of all, and re-encrypts what lies under older ones.
+
+    An environment that has no key in use is given one.
 
     An environment is given its new key in one transaction, with its audit row; its values follow in
     small batches; the old key is dropped when nothing lies under it. Killed at any point it is gone
@@ -120,15 +133,19 @@ def rotate_data_keys(
     and readers. What does not open stays, with its key: see `workspaces.key_check`. A key in use
     that does not open is replaced only if `replace_lost`: nothing can be sealed under it, but a
     wrong `MASTER_KEYS` must not leave others keys that they can't open. `on_progress` is told of so
-    many more values.
+    many more values, `say` whenever somebody else's lock is waited for.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
     done = Reencrypted()
     for each in _environments(environment_id, before):
-        done.new_keys += _replace_key(each, before, replace_lost=replace_lost)
+        done.new_keys += patiently(
+            partial(_replace_key, each, before, replace_lost=replace_lost),
+            say=say,
+            what=f"the data key of environment {each}",
+        )
         for old in _retired_keys(each):
-            _empty(each, old, done, on_progress)
+            _empty(each, old, done, on_progress, say)
             done.dropped += _drop(each, old.id)
         done.environments += 1
     execute(_END, {"id": rotation["id"]})
@@ -155,17 +172,17 @@ def _environments(environment_id: UUID | None, before: datetime) -> Iterator[UUI
 
 
 def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) -> bool:
-    """Retires the key in use, if it is from before, for a new one. Whether it did."""
-    params = {"environment_id": environment_id, "before": before}
-    with transaction.atomic():
-        fetch_one(_HOLD_ENVIRONMENT, params)
-        row = fetch_one(_IN_USE, params)
-        if row is None or not (replace_lost or _opens(environment_id, row)):
+    """Retires the key in use, if it is from before, for a new one. Whether there is a new one."""
+    params = {"environment_id": environment_id}
+    fetch_one(_HOLD_ENVIRONMENT, params)
+    row = fetch_one(_IN_USE, params)
+    if row is not None:
+        if row["created_at"] >= before or not (replace_lost or _opens(environment_id, row)):
             return False
         execute(_RETIRE, {"id": row["key_id"]})
-        new = keys.create_data_key(environment_id, not_before=before)
-        metadata = {"dataKeyId": [str(row["key_id"]), str(new.id)]}
-        emit(Event("data-key.rotated", SYSTEM, environment_id, "data-key", new.id, metadata))
+    new = keys.create_data_key(environment_id, not_before=before)
+    metadata = {"dataKeyId": [str(row["key_id"]) if row else None, str(new.id)]}
+    emit(Event("data-key.rotated", SYSTEM, environment_id, "data-key", new.id, metadata))
     return True
 
 
@@ -186,6 +203,7 @@ def _empty(
     old: WrappedKey,
     done: Reencrypted,
     on_progress: Callable[[int], None],
+    say: Say,
 ) -> None:
     """Moves what lies under a retired key, and opens, to the one in use."""
     params = {"environment_id": environment_id, "key_id": old.id}
@@ -195,7 +213,11 @@ def _empty(
             after = _FIRST
             while rows := fetch_all(sealed_field.into(_ROWS), {**params, "after": after}):
                 ids = [row["id"] for row in rows]
-                moved = _move(sealed_field, environment_id, opened, {**params, "ids": ids})
+                moved = patiently(
+                    partial(_move, sealed_field, environment_id, opened, {**params, "ids": ids}),
+                    say=say,
+                    what=f"values of environment {environment_id}",
+                )
                 after = ids[-1]
                 done.values += moved
                 on_progress(moved)
@@ -206,30 +228,29 @@ def _empty(
 def _move(
     sealed_field: SealedField, environment_id: UUID, opened: crypto.DataKey, params: Row
 ) -> int:
-    """Re-encrypts one batch of rows, in one transaction; how many."""
-    with transaction.atomic():
-        rows = fetch_all(sealed_field.into(_VALUES), params)
-        # After the rows' locks, as for whoever seals a single value.
-        key = keys.hold_key_in_use(environment_id)
-        fresh = keys.unwrap(environment_id, key)
-        moved: list[tuple[Row, bytes]] = []
-        for row in rows:
-            place = keys.place(sealed_field, environment_id, row["id"])
-            try:
-                plaintext = crypto.unseal(opened, place, bytes(row["box"]))
-            except crypto.CannotOpen:
-                continue
-            moved.append((row, crypto.seal(fresh, place, plaintext)))
-        return execute(
-            sealed_field.into(_REENCRYPT),
-            {
-                **params,
-                "new_key_id": key.id,
-                "ids": [row["id"] for row, _ in moved],
-                "old": [row["box"] for row, _ in moved],
-                "boxes": [box for _, box in moved],
-            },
-        )
+    """Re-encrypts one batch of rows; how many. Call it in a transaction."""
+    rows = fetch_all(sealed_field.into(_VALUES), params)
+    # After the rows' locks, as for whoever seals a single value.
+    key = keys.hold_key_in_use(environment_id)
+    fresh = keys.unwrap(environment_id, key)
+    moved: list[tuple[Row, bytes]] = []
+    for row in rows:
+        place = keys.place(sealed_field, environment_id, row["id"])
+        try:
+            plaintext = crypto.unseal(opened, place, bytes(row["box"]))
+        except crypto.CannotOpen:
+            continue
+        moved.append((row, crypto.seal(fresh, place, plaintext)))
+    return execute(
+        sealed_field.into(_REENCRYPT),
+        {
+            **params,
+            "new_key_id": key.id,
+            "ids": [row["id"] for row, _ in moved],
+            "old": [row["box"] for row, _ in moved],
+            "boxes": [box for _, box in moved],
+        },
+    )
 
 
 def _drop(environment_id: UUID, key_id: UUID) -> bool:

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
-
-from django.db import transaction
 
 from pipedai import crypto
 from pipedai.events import SYSTEM, Event, emit
+from pipedai.patience import Say, patiently
 from pipedai.sql import Row, execute, fetch_all
 from workspaces import keys
 from workspaces.keys import WrappedKey
@@ -54,10 +54,12 @@ def older_masters() -> list[Row]:
     return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
 
 
-def rotate_master_key(*, on_progress: Callable[[int], None] = lambda _: None) -> Rewrapped:
+def rotate_master_key(
+    *, on_progress: Callable[[int], None] = lambda _: None, say: Say = lambda _: None
+) -> Rewrapped:
     """Wraps the data keys that lie under an older master key under the newest; the values stay as they are.
 
-    `on_progress` is told of so many more keys.
+    `on_progress` is told of so many more keys, `say` whenever somebody else's lock is waited for.
 
     A batch of environments in each transaction, with an audit row for each: killed, it has done
     those before and none half. Any number may run at once. A key that doesn't open stays as it is.
@@ -68,17 +70,20 @@ def rotate_master_key(*, on_progress: Callable[[int], None] = lambda _: None) ->
     while rows := fetch_all(_ENVIRONMENTS, {**params, "after": after}):
         environment_ids = [row["environment_id"] for row in rows]
         before = done.data_keys
-        with transaction.atomic():
-            _rewrap(fetch_all(_KEYS, {**params, "environment_ids": environment_ids}), newest, done)
+        patiently(
+            partial(_rewrap, {**params, "environment_ids": environment_ids}, newest, done),
+            say=say,
+            what="a data key",
+        )
         after = environment_ids[-1]
         on_progress(done.data_keys - before)
     return done
 
 
-def _rewrap(rows: list[Row], newest: crypto.MasterKey, done: Rewrapped) -> None:
-    """Rewraps these keys, which are locked, and tells of it."""
+def _rewrap(params: Row, newest: crypto.MasterKey, done: Rewrapped) -> None:
+    """Rewraps the keys of some environments, and tells of it. Call it in a transaction."""
     changed: list[tuple[Row, bytes]] = []
-    for row in rows:
+    for row in fetch_all(_KEYS, params):
         environment_id = row["environment_id"]
         try:
             opened = keys.unwrap(environment_id, WrappedKey.of(row))

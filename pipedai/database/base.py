@@ -13,7 +13,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
         A server that ends a session, stops or dies says so on its socket, or the kernel does for it. So a socket
         with nothing to read belongs to a live session, and the `SELECT 1` of each request, 3 % of its CPU, is
-        saved. A network that swallows packets is found by TCP's own keep-alives.
+        saved. A network that swallows packets is found by TCP, as soon as `env.DATABASE_PATIENCE` says.
         """
         if self.connection is None or self.connection.closed:
             return False

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError
 
-from pipedai.redaction import escape_control, redact_text
+from pipedai.sql import reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,7 @@ def _look(probe: Probe) -> Finding:
     try:
         return probe.look()
     except DatabaseError as error:
-        first_line = str(error).strip().partition("\n")[0]
         return Finding(
-            f"The database refused to answer: {escape_control(redact_text(first_line))}",
+            f"The database refused to answer: {reason(error)}.",
             "Bring the schema up to date with `manage.py release`, or see the database's log.",
         )

@@ -13,9 +13,8 @@ from psycopg import sql
 from pipedai.deployment import Finding
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.migrating import invalid_indexes
-from pipedai.redaction import escape_control, redact_text
 from pipedai.server.listen_connection import listen_params
-from pipedai.sql import database_now, fetch_one
+from pipedai.sql import database_now, fetch_one, reason
 
 OLDEST_MAJOR_VERSION = 15
 # JWTs and webhooks' timestamps are by the machine's clock, all else by the database's.
@@ -38,7 +37,7 @@ def reachable() -> Finding:
     try:
         connection.ensure_connection()
     except DatabaseError as error:
-        return Finding(f"The database does not answer: {_first_line(error)}.", remedy)
+        return Finding(f"The database does not answer: {reason(error)}.", remedy)
     host = connection.get_connection_params().get("host") or "its default socket"
     return Finding(f"It answers at {host}.")
 
@@ -109,7 +108,7 @@ def heard() -> Finding:
             )
     except psycopg.Error as error:
         return Finding(
-            f"There is no connection to LISTEN on: {_first_line(error)}.",
+            f"There is no connection to LISTEN on: {reason(error)}.",
             "Set DATABASE_LISTEN_URL to the database itself, with a role that may connect.",
         )
     if not heard:
@@ -118,8 +117,3 @@ def heard() -> Finding:
             "Set DATABASE_LISTEN_URL to the same database, without PgBouncer between.",
         )
     return Finding("Notifications arrive.")
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0].removesuffix(".")
-    return escape_control(redact_text(line))

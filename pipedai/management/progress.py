@@ -26,6 +26,11 @@ class Progress:
             self._shown = now
             self._show()
 
+    def say(self, line: str) -> None:
+        """A line of text; above the bar, where there is one."""
+        self._stream.write(f"\r{line}\x1b[K\n" if self._terminal else f"{line}\n")
+        self._show()
+
     def __enter__(self) -> Self:
         if self._terminal:
             self._show()

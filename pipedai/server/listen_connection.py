@@ -10,15 +10,6 @@ from psycopg import AsyncConnection
 
 from pipedai import env
 
-# A peer that vanished is noticed within a minute, though nothing is ever sent on this connection.
-_KEEPALIVE = {
-    "connect_timeout": 5,
-    "keepalives": 1,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "application_name": "pipedai-listen",
-}
 # Django's own, which mean nothing here.
 _NOT_OURS = ("cursor_factory", "context", "prepare_threshold")
 
@@ -37,4 +28,5 @@ def listen_params() -> dict[str, Any]:
     if settings.DATABASE_LISTEN_URL:
         handler = ConnectionHandler({"default": env.database_config(settings.DATABASE_LISTEN_URL)})
     params = handler["default"].get_connection_params()
-    return {**{k: v for k, v in params.items() if k not in _NOT_OURS}, **_KEEPALIVE}
+    ours = {name: value for name, value in params.items() if name not in _NOT_OURS}
+    return {**ours, "application_name": "pipedai-listen"}

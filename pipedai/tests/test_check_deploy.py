@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from django.db import IntegrityError, connection
 from pipedai import env
 from pipedai.deployment import database
 from pipedai.ids import new_id
+from pipedai.server.listen_connection import listen_params
 from testing.runs import Runs
 from testing.serving import url_of
 from triggers.heartbeats import Heartbeat
@@ -151,7 +153,7 @@ def test_with_work_that_is_overdue(deployment, capsys):
         next_run_at=datetime.now(UTC) - timedelta(minutes=2)
     )
     Runs.of(deployment).running()
-    assert problems(capsys) == {"background": "Overdue by more than 60 s: 1 ticks, 1 runs."}
+    assert problems(capsys) == {"background": "Overdue by more than 60 s: 1 tick, 1 run."}
 
 
 def test_without_a_partition_for_the_next_month(deployment, capsys):
@@ -204,6 +206,25 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
         answer.stderr
         == f"CommandError: {sum(not f['ok'] for f in found.values())} of 12 need attention.\n"
     )
+
+
+@pytest.mark.slow
+def test_a_database_that_says_nothing_is_given_up():
+    """A firewall that swallows packets looks like this from the client's side."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgres://nobody@127.0.0.1:{silent.getsockname()[1]}/nowhere?connect_timeout=2"
+        answer = check_deploy("--json", DATABASE_URL=url)
+    found = {finding["name"]: finding["says"] for finding in json.loads(answer.stdout)}
+    assert "timeout" in found["database"]
+
+
+@pytest.mark.parametrize(("more", "seconds"), [("", 5), ("?connect_timeout=9", 9)])
+def test_connections_are_given_up_soon_unless_the_url_says_otherwise(settings, more, seconds):
+    url = f"postgres://nobody@db.example.com/pipedai{more}"
+    assert env.database_config(url)["OPTIONS"]["connect_timeout"] == seconds
+    settings.DATABASE_LISTEN_URL = url
+    params = listen_params()
+    assert (params["connect_timeout"], params["tcp_user_timeout"]) == (seconds, 30_000)
 
 
 @pytest.mark.slow

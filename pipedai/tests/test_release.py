@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
-from pipedai import migrating
+from pipedai import migrating, patience
 from pipedai.env import BASE_DIR
 from pipedai.migrating import OutOfPatience, migrate_alone
 from testing.runs import Runs
@@ -135,7 +135,7 @@ def test_an_index_is_built_concurrently_while_another_release_waits(own_database
 
 
 def test_a_table_in_use_is_tried_again(own_database, said, monkeypatch):
-    monkeypatch.setattr(migrating, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "LOCK_SECONDS", 0.1)
     with in_another_session("LOCK TABLE run IN ACCESS SHARE MODE") as reader:
         ending = threading.Timer(0.5, reader.connection.connection.pgconn.finish)
         ending.start()
@@ -146,7 +146,7 @@ def test_a_table_in_use_is_tried_again(own_database, said, monkeypatch):
 
 
 def test_nobody_queues_up_behind_a_release_that_waits_for_a_table(own_database, said, monkeypatch):
-    monkeypatch.setattr(migrating, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "LOCK_SECONDS", 0.1)
     with (
         in_another_session("LOCK TABLE run IN ACCESS SHARE MODE"),
         pytest.raises(OutOfPatience, match="in use"),

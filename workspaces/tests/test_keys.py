@@ -3,12 +3,16 @@
 import base64
 
 import pytest
+from django.db.models.functions import Now
+from structlog.testing import capture_logs
 
 from pipedai.crypto import CannotOpen
 from pipedai.ids import new_id
 from testing.statements import counted
 from workspaces import keys
-from workspaces.models import DataKey
+from workspaces.key_check import check_keys
+from workspaces.models import DataKey, Environment
+from workspaces.rotation_data import plan_data_rotation, rotate_data_keys
 from workspaces.sealed_fields import SealedField
 
 SECRET = b"planted-secret"
@@ -101,3 +105,44 @@ def test_a_newer_master_key_beside_the_old_one_changes_nothing(cast, row_id, sea
     made = keys.create_data_key  # new environments are wrapped under the newest
     DataKey.objects.filter(environment=cast.environment).update(retired_at="2026-01-01T00:00:00Z")
     assert made(cast.environment.id).master_key_id == "new"
+
+
+class TestAnEnvironmentWithoutADataKey:
+    """Somebody retired it past the commands."""
+
+    @pytest.fixture(autouse=True)
+    def _retired(self, cast):
+        DataKey.objects.filter(environment=cast.environment).update(retired_at=Now())
+
+    def test_writing_a_secret_is_503_and_alarms(self, cast):
+        path = f"/api/v1/triggers/{cast.trigger_id}"
+        with capture_logs() as logs:
+            answer = cast.client(cast.owner).patch(path, {"mcpHeaders": {"x-api-key": "planted"}})
+        assert answer.status_code == 503
+        assert answer["Retry-After"] == "1"
+        (alarm,) = [line for line in logs if line["event"] == "secret.cannot_open"]
+        assert (alarm["table"], alarm["row_id"], alarm["field"], alarm["wrapped_under"]) == (
+            "environment",
+            str(cast.environment.id),
+            "data_key",
+            None,
+        )
+        assert alarm["reason"] == "the environment has no data key in use"
+
+    def test_check_keys_names_it_and_a_rotation_gives_it_one(self, cast):
+        (broken,) = check_keys().broken
+        assert (broken.environment_id, broken.table) == (cast.environment.id, "environment")
+        assert broken.reason == "the environment has no data key in use"
+
+        assert plan_data_rotation(cast.environment.id).environments == 1
+        assert rotate_data_keys(environment_id=cast.environment.id).new_keys == 1
+
+        assert check_keys().broken == []
+        path = f"/api/v1/triggers/{cast.trigger_id}"
+        body = {"mcpHeaders": {"x-api-key": "planted"}}
+        assert cast.client(cast.owner).patch(path, body).status_code == 200
+
+    def test_nobody_misses_a_deleted_ones(self, cast):
+        Environment.objects.filter(id=cast.environment.id).update(deleted_at=Now())
+        assert check_keys().broken == []
+        assert plan_data_rotation(None).environments == 2  # it has a retired key to drop

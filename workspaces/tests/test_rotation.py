@@ -10,6 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test import override_settings
 
 from audit.models import AuditEntry
+from pipedai import patience
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_all
 from testing.cast import TEST_ACTOR
@@ -347,3 +348,58 @@ class TestAtOnce:
             writer.wait_until_blocked()
         (made,) = accepted([writer.answer()])
         assert opened(made) == (HEADERS, SECRET)
+
+
+class TestALockThatSomebodyHolds:
+    """A writer that hangs in its transaction."""
+
+    @pytest.fixture
+    def held(self, committed_cast, monkeypatch):
+        """Takes this lock in a transaction of its own; what `say` is told, which ends that transaction."""
+        monkeypatch.setattr(patience, "LOCK_SECONDS", 0.05)
+        monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.01)
+        other = connection.copy()
+        said = []
+
+        def hold(statement):
+            other.set_autocommit(False)
+            other.cursor().execute(statement)
+
+        def say(line):
+            said.append(line)
+            if len(said) == 2:
+                other.rollback()
+
+        yield hold, say, said
+        other.close()
+
+    def test_new_data_keys_wait_for_it_and_say_so(self, committed_cast, held):
+        hold, say, said = held
+        old = key_in_use(committed_cast.environment.id)
+        hold("SELECT FROM data_key FOR SHARE")
+        assert rotate_data_keys(say=say).new_keys == 2
+        assert key_in_use(committed_cast.environment.id).id != old.id
+        assert len(said) == 2
+        assert "holds the data key of environment " in said[0]
+        assert "trying again in 0.02 s" in said[1]
+
+    def test_re_encryption_waits_for_it_and_moves_each_value_once(self, committed_cast, held):
+        hold, say, said = held
+        trigger_id = add_sealed_trigger(committed_cast)
+        hold(f"SELECT FROM trigger WHERE id = '{trigger_id}' FOR UPDATE")
+        assert rotate_data_keys(say=say).values == 2
+        assert opened(trigger_id) == (HEADERS, SECRET)
+        assert [
+            f"holds values of environment {committed_cast.environment.id}" in s for s in said
+        ] == [
+            True,
+            True,
+        ]
+
+    def test_a_new_master_key_waits_for_it_too(self, committed_cast, held, settings):
+        hold, say, said = held
+        settings.MASTER_KEYS = [master_key("new"), *settings.MASTER_KEYS]
+        hold("SELECT FROM data_key FOR SHARE")
+        done = rotate_master_key(say=say)
+        assert (done.data_keys, done.environments, len(said)) == (2, 2, 2)
+        assert len(audited("master-key.rotated")) == 2

@@ -11,10 +11,10 @@ from accounts.serializers import RegisterBody
 from accounts.services import create_staff, promote_to_staff
 from pipedai.api.errors import ApiError, Invalid, NotFound
 from pipedai.events import SYSTEM
-from pipedai.management.examples import CommandWithExamples
+from pipedai.management.operator_command import OperatorCommand
 
 
-class Command(CommandWithExamples):
+class Command(OperatorCommand):
     help = (
         "Make a staff user, who may log in to Django admin at /admin and do there whatever it offers:"
         " there is one kind of staff. Staff have no access to any environment under /api/v1 by it."

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from pipedai.deployment import Finding, Probe, look_at_all
-from pipedai.management.examples import CommandWithExamples
+from pipedai.management.operator_command import OperatorCommand
 
 _NAME_WIDTH = 14
 _INDENT = " " * (len("problem ") + _NAME_WIDTH + 1)
@@ -20,7 +20,7 @@ _WRAP = textwrap.TextWrapper(
 )
 
 
-class Command(CommandWithExamples):
+class Command(OperatorCommand):
     help = (
         "Look at a deployment from where this command runs, and say what it lacks and what to do"
         " about it: settings, database, schema, clocks, keys, schedulers. It changes nothing and"

@@ -6,12 +6,12 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from pipedai.management.examples import CommandWithExamples
+from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
 from pipedai.retention import InUse, Retention, prune, retentions
 
 
-class Command(CommandWithExamples):
+class Command(OperatorCommand):
     help = (
         "Remove rows that are older than their retention, oldest first, in small batches, while the service"
         " runs. Killed at any point and started again it goes on from where it was; several at once do not"

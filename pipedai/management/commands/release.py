@@ -4,15 +4,16 @@ from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError
 
-from pipedai.management.examples import CommandWithExamples
-from pipedai.migrating import OutOfPatience, invalid_indexes, migrate_alone, sqlstate
+from pipedai.management.operator_command import OperatorCommand
+from pipedai.migrating import OutOfPatience, invalid_indexes, migrate_alone
+from pipedai.sql import sqlstate
 
 _PATIENCE_SECONDS = 600
 
 
-class Command(CommandWithExamples):
+class Command(OperatorCommand):
     help = (
         "Bring the database's schema up to date, while the release before serves on. Of several at"
         " once one works and the others wait for it, then find nothing to do. A table that is in"
@@ -44,10 +45,8 @@ run again at any time.
         except OutOfPatience as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
-            if isinstance(error, OperationalError) and sqlstate(error) is None:
-                reason = str(error).strip().partition("\n")[0]
-                raise CommandError(f"The database does not answer: {reason}") from None
-            if unfinished := invalid_indexes():
+            # Not if it is away.
+            if sqlstate(error) and (unfinished := invalid_indexes()):
                 raise CommandError(
                     f"A release was interrupted while it built {' and '.join(unfinished)}: run DROP"
                     " INDEX CONCURRENTLY for each in psql, and release again."

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from django.db.models.functions import Now
 
 from pipedai.env import BASE_DIR
 from pipedai.metrics.directory import VARIABLE
@@ -23,6 +24,7 @@ from testing.serving import Server, free_port, serve
 from testing.working import until
 from triggers.models import Trigger
 from triggers.tests.receivers import receiving
+from workspaces.models import DataKey
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +136,13 @@ def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
     assert web("pipedai_runs_queued_total", source="manual") == 8
     assert web("pipedai_runs_ended_total", status="succeeded") == 7
     assert web(count, route=complete) == 7
+
+    assert web("pipedai_secret_alarms_total") == 0
+    DataKey.objects.update(retired_at=Now())
+    for _ in range(2):  # an alarm for each place and process
+        with pytest.raises(AssertionError, match="503"):
+            job.post(f"/triggers/{job.trigger_id}/rotate-mcp-token", {"mcpHeaders": {"x-key": "a"}})
+    assert site.web().value("pipedai_secret_alarms_total") in {1, 2}
 
 
 def directories(server: Server) -> list[Path]:

@@ -21,7 +21,7 @@ from accounts.staff_sessions import end_staff_sessions
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Event, emit
-from pipedai.management.examples import CommandWithExamples
+from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker import durable
@@ -56,7 +56,7 @@ _LOCK = 0x5EED
 _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
 
-class Command(CommandWithExamples):
+class Command(OperatorCommand):
     help = (
         "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger. What is there"
         " already is kept. The user's password and the key are written to demo.json in"

@@ -5,13 +5,13 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from pipedai.management.examples import CommandWithExamples
+from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
 from workspaces.key_check import check_keys
 from workspaces.key_wording import broken_lines, counted_values, does_not_open, key_lines
 
 
-class Command(CommandWithExamples):
+class Command(OperatorCommand):
     help = (
         "Open every sealed value and every data key with this process's MASTER_KEYS, and say which"
         " keys are in use: a master key that nothing lies under may go from MASTER_KEYS. Changes"

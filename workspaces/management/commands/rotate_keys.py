@@ -8,9 +8,9 @@ from django.core.management.base import CommandError, CommandParser
 
 from accounts.authenticators import rewrap_authenticators
 from pipedai.api.wording import counted
-from pipedai.management.examples import CommandWithExamples
+from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
-from workspaces.key_check import check_keys
+from workspaces.key_check import KeyReport, check_keys
 from workspaces.key_wording import broken_lines, counted_values, does_not_open
 from workspaces.keys import masters
 from workspaces.models import Environment
@@ -18,7 +18,7 @@ from workspaces.rotation_data import Plan, plan_data_rotation, rotate_data_keys
 from workspaces.rotation_master import older_masters, rotate_master_key
 
 
-class Command(CommandWithExamples):
+class Command(OperatorCommand):
     help = (
         "Rotate keys, while everything runs. --master wraps every data key under the first of"
         " MASTER_KEYS; what is sealed stays as it is. --data gives environments a new data key,"
@@ -90,7 +90,7 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
     def _rotate_master(self) -> None:
         total = sum(row["data_keys"] for row in older_masters())
         with Progress(sys.stderr, "data keys", total) as progress:
-            done = rotate_master_key(on_progress=progress.add)
+            done = rotate_master_key(on_progress=progress.add, say=progress.say)
         self.stdout.write(
             f"{counted(done.data_keys, 'data key')} of"
             f" {counted(done.environments, 'environment')} moved to master key {masters()[0].id}."
@@ -109,6 +109,7 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
                 environment_id=environment_id,
                 replace_lost=replace_lost,
                 on_progress=progress.add,
+                say=progress.say,
             )
         self.stdout.write(
             f"{counted(done.environments, 'environment')}:"
@@ -124,13 +125,22 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
             self.stderr.write(line)
         if report.broken_count:
             raise CommandError(does_not_open(report))
+        if master:
+            self._verify_moved(report)
+        self.stdout.write(f"Everything opens: {counted_values(report)}.")
+
+    def _verify_moved(self, report: KeyReport) -> None:
         newest = masters()[0].id
-        if master and (older := report.under_master.total() - report.under_master[newest]):
+        if older := report.under_master.total() - report.under_master[newest]:
             raise CommandError(
                 f"{counted(older, 'data key')} under an older master key again: a process still has"
                 " that as its newest. Restart it with the new MASTER_KEYS, then call this again."
             )
-        self.stdout.write(f"Everything opens: {counted_values(report)}.")
+        if older := report.authenticators.total() - report.authenticators[newest]:
+            raise CommandError(
+                f"{counted(older, 'authenticator')} of staff in use just now and still under an older"
+                " master key: call this again."
+            )
 
     def _say_resumed(self, plan: Plan) -> None:
         if plan.resumed:

@@ -1,0 +1,68 @@
+"""What operators' commands have in common: examples in `--help`, and a sentence for a database that is not ready."""
+
+import argparse
+from typing import Any, ClassVar
+
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    DjangoHelpFormatter,
+)
+from django.db import DatabaseError, OperationalError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from pipedai.sql import reason, sqlstate
+
+# Nobody there, nobody let in, no such database, no room, shutting down.
+_AWAY = (None, "08", "28", "3D", "53", "57")
+# undefined_table, undefined_column
+_OF_THE_SCHEMA = {"42P01", "42703"}
+
+
+class _Formatter(DjangoHelpFormatter):
+    """Wraps everything but the text at the end."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return argparse.RawDescriptionHelpFormatter._fill_text(self, text, width, indent)
+        return super()._fill_text(text, width, indent)
+
+
+class OperatorCommand(BaseCommand):
+    """A command with `examples`: lines of text, each a call and what it does.
+
+    It ends with CommandError if the database does not answer, or is not of this release's schema.
+    """
+
+    examples: ClassVar[str]
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Its parser, whose help ends with the examples."""
+        parser = super().create_parser(prog_name, subcommand, epilog=self.examples, **kwargs)
+        parser.formatter_class = _Formatter
+        return parser
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Calls `handle`."""
+        try:
+            return super().execute(*args, **options)
+        except DatabaseError as error:
+            if sentence := _not_ready(error):
+                raise CommandError(sentence) from error
+            raise
+
+
+def _not_ready(error: DatabaseError) -> str | None:
+    """What the database lacks for any command; None if the error is about something else."""
+    state = sqlstate(error)
+    if isinstance(error, OperationalError) and (state and state[:2]) in _AWAY:
+        return f"The database does not answer: {reason(error)}."
+    if state in _OF_THE_SCHEMA and _unapplied():
+        return "The database's schema is not this release's: call `manage.py release`."
+    return None
+
+
+def _unapplied() -> bool:
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))

@@ -1,0 +1,98 @@
+"""Operators' commands on a database that is not there, or not of this release's schema."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import ProgrammingError, connection
+
+from pipedai import env
+from pipedai.management.operator_command import OperatorCommand
+
+COMMANDS = [
+    ("check_keys",),
+    ("rotate_keys", "--master"),
+    ("rotate_keys", "--data"),
+    ("rotate_keys", "--data", "--dry-run"),
+    ("prune", "sessions", "--days", "40"),
+    ("create_staff", "ada@example.com", "--generate"),
+    ("create_staff", "ada@example.com", "--promote"),
+    ("seed_demo",),
+]
+
+
+class Calling(OperatorCommand):
+    """A command that does this to a database."""
+
+    examples = ""
+    requires_system_checks = ()
+
+    def __init__(self, database, statement="SELECT 1"):
+        super().__init__()
+        self.database, self.statement = database, statement
+
+    def handle(self, **_options):
+        with self.database.cursor() as cursor:
+            cursor.execute(self.statement)
+
+
+@pytest.mark.usefixtures("own_database")
+def test_without_migrations_each_says_what_to_call():
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path = nowhere")
+    try:
+        for command in COMMANDS:
+            with pytest.raises(CommandError, match=r"not this release's: call `manage.py release`"):
+                call_command(*command)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"HOST": "127.0.0.1", "PORT": "1"}, "refused"),
+        ({"NAME": "nowhere"}, "nowhere"),
+        ({"PASSWORD": "hunter2"}, "password"),
+    ],
+)
+@pytest.mark.django_db
+def test_a_database_that_is_not_there_is_one_sentence(changed, said, monkeypatch):
+    database = connection.copy()
+    params = {**connection.get_connection_params(), "prepare_threshold": None}
+    names = {"HOST": "host", "PORT": "port", "NAME": "dbname", "PASSWORD": "password"}
+    params |= {names[name]: value for name, value in changed.items()}
+    monkeypatch.setattr(database, "get_connection_params", lambda: params)
+    with pytest.raises(CommandError) as caught:
+        call_command(Calling(database))
+    sentence = str(caught.value)
+    assert sentence.startswith("The database does not answer: ")
+    assert said in sentence
+    assert "hunter2" not in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.usefixtures("own_database")
+@pytest.mark.parametrize("statement", ["SELECT FROM no_such_table", "SELEC 1"])
+def test_an_error_of_the_commands_own_is_no_sentence(statement):
+    with pytest.raises(ProgrammingError):
+        call_command(Calling(connection, statement))
+
+
+@pytest.mark.slow
+def test_on_the_command_line_it_is_all_that_is_said():
+    answer = subprocess.run(
+        [sys.executable, "manage.py", "check_keys"],
+        cwd=env.BASE_DIR,
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": "postgres://nobody@127.0.0.1:1/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    last = answer.stderr.splitlines()[-1]
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert last.startswith("CommandError: The database does not answer: ")
