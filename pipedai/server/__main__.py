@@ -11,6 +11,8 @@ def main() -> None:
     """Serve until SIGTERM. A setting that is unfit ends it with one sentence."""
     # gunicorn reads it as it is imported, and ends in a traceback at what is empty or no number.
     os.environ["WEB_CONCURRENCY"] = str(gunicorn_conf.workers)
+    # gunicorn's --check-config would show a traceback of it.
+    gunicorn_conf.refuse_unfit_settings()
     from gunicorn.app.wsgiapp import run
 
     # By its own name, under which it starts its successor at SIGUSR2.

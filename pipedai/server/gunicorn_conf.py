@@ -24,9 +24,6 @@ try:
     _address = f"{'0.0.0.0' if _production else '127.0.0.1'}:{settings.PORT}"  # noqa: S104
     bind = env.words("WEB_BIND", (_address,))
     workers = env.whole("WEB_CONCURRENCY", 2 if _production else 1, at_least=1, at_most=256)
-    # Here, as gunicorn's --check-config gets no further.
-    refuse_unsafe_production()
-    tracing.is_on()
 except (ImproperlyConfigured, ValueError) as error:
     sys.exit(str(error))
 
@@ -56,8 +53,18 @@ loglevel = settings.LOG_LEVEL.lower()
 logger_class = ChainLogger
 
 
+def refuse_unfit_settings() -> None:
+    """Exit with the sentences of what keeps us from serving."""
+    try:
+        refuse_unsafe_production()
+        tracing.is_on()
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
+
+
 def on_starting(server: Any) -> None:
-    """Say in one sentence that our port is taken, and make room for the workers' metrics."""
+    """Say in one sentence what keeps us from serving, and make room for the workers' metrics."""
+    refuse_unfit_settings()
     if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
         _refuse_taken_ports(server)
     if settings.METRICS_TOKEN:
