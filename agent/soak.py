@@ -68,6 +68,8 @@ class Figures:
     first: Sample
     second_quarter: Sample
     last_quarter: Sample
+    # Over the whole time, at even distances.
+    memory_kib: tuple[int, ...]
     exit_code: int
 
     @property
@@ -142,7 +144,10 @@ def _live(
     restarts = 0
     while (now := time.monotonic() - began) < length:
         while len(runs) < now * speed / RUN_EVERY_SECONDS:
-            runs.append(api.add(f"{chance.uniform(0, LONGEST_RUN_SECONDS) / speed:.3f}"))
+            length_of_run = chance.uniform(0, LONGEST_RUN_SECONDS) / speed
+            # Secrets of its own: what is made of them must not be kept.
+            headers = {"Authorization": f"Bearer {chance.getrandbits(256):064x}"}
+            runs.append(api.add(f"{length_of_run:.3f}", mcp_headers=headers))
             if chance.random() < CANCELED_RUNS:
                 api.cancel(runs[-1])
         if restarts < now * speed // RESTART_EVERY_SECONDS:
@@ -173,6 +178,7 @@ def _live(
         first=samples[0],
         second_quarter=_largest(samples[quarter : 2 * quarter] or samples),
         last_quarter=_largest(samples[-quarter:]),
+        memory_kib=tuple(sample.memory_kib for sample in samples),
         exit_code=exit_code,
     )
 

@@ -32,6 +32,8 @@ class _KnownSecrets:
         with self._lock:
             self._by_run.pop(run_id, None)
             self._rebuild()
+        # The module caches hundreds of patterns, and these hold the run's secrets.
+        re.purge()
 
     def _rebuild(self) -> None:
         self._redactor = Redactor(value for values in self._by_run.values() for value in values)

@@ -32,11 +32,14 @@ def _from_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(AGENT))
 
 
-def test_our_own_worker_passes_every_check() -> None:
-    command = f"{shlex.quote(sys.executable)} -m pipedai_worker {RUN}"
-    verdicts = list(kit.judge(command, jobs=AT_A_TIME))
-    assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
-    assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
+def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_with_it() -> None:
+    python = shlex.quote(sys.executable)
+    plain = shlex.quote(str(SCRIPT.with_name("plain_worker.py")))
+    commands = [f"{python} -m pipedai_worker {RUN}", f"{python} {plain} {{config}}"]
+    with ThreadPoolExecutor(len(commands)) as pool:
+        for verdicts in pool.map(lambda it: list(kit.judge(it, jobs=AT_A_TIME)), commands):
+            assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
+            assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
 
 
 def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -46,19 +47,23 @@ def judge(
     for a name that is no check.
     """
     checks = [CHECKS[name] for name in names] if names else list(CHECKS.values())
+    called_off = threading.Event()
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(_judge_one, command, check, patience) for check in checks]
+        waiting = [
+            pool.submit(_judge_one, command, check, patience, called_off) for check in checks
+        ]
         try:
             for future in as_completed(waiting):
                 yield future.result()
         finally:
+            called_off.set()
             for future in waiting:
                 future.cancel()
 
 
-def _judge_one(command: str, check: Check, patience: float) -> Verdict:
+def _judge_one(command: str, check: Check, patience: float, called_off: threading.Event) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="pipedai-conformance-") as directory:
-        lab = Lab(command, Path(directory), patience)
+        lab = Lab(command, Path(directory), patience=patience, called_off=called_off)
         try:
             with lab:
                 check.run(lab)

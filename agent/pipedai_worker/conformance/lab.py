@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,12 +37,20 @@ class Failed(Exception):  # noqa: N818 - a verdict
 class Lab:
     """A context: what it started is gone at its end."""
 
-    def __init__(self, command: str, directory: Path, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        command: str,
+        directory: Path,
+        *,
+        patience: float,
+        called_off: threading.Event,
+    ) -> None:
         self.api = FakeApi()
         self.service = Service(self.api)
         self.directory = directory
         self._command = command
         self._patience = patience
+        self._called_off = called_off
         self._config = directory / "worker.json"
         self._log = directory / "worker.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,13 +161,20 @@ class Lab:
 
     # --- Waiting ---------------------------------------------------------------------------------
 
+    def pause(self, seconds: float) -> None:
+        """Sleep. Raises Failed when the checks are called off meanwhile."""
+        if self._called_off.wait(seconds):
+            raise Failed("The check was called off.")
+
     def until(self, what: Callable[[], Any], otherwise: str, seconds: float | None = None) -> None:
         """Wait for something to become true. Raises Failed with `otherwise`."""
         deadline = time.monotonic() + (self._patience if seconds is None else seconds)
         while not what():
             if time.monotonic() >= deadline:
-                raise Failed(otherwise)
-            time.sleep(0.03)
+                code = None if self._process is None else self._process.poll()
+                ended = "" if code is None else f" Its process has ended, with code {code}."
+                raise Failed(otherwise + ended)
+            self.pause(0.03)
 
     def until_ended(self, run: FakeRun, times: float = 1.0) -> dict[str, Any]:
         """Wait for the run's end, `times` as patiently as usual; the outcome as it was reported."""
@@ -167,7 +183,7 @@ class Lab:
             self.must_live()
             if time.monotonic() >= deadline:
                 raise Failed(f"A run was still {run.status} after {self._patience * times:g} s.")
-            time.sleep(0.03)
+            self.pause(0.03)
         return run.outcome or {}
 
     def until_running(self, run: FakeRun) -> None:
@@ -190,7 +206,7 @@ def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
 def expect_few_polls(lab: Lab, did: str) -> None:
     """Raises Failed when the worker polls in a hot loop from now on, or ends."""
     before = lab.api.count("poll")
-    time.sleep(QUIET_SECONDS)
+    lab.pause(QUIET_SECONDS)
     polls = lab.api.count("poll") - before
     expect(polls <= MOST_ATTEMPTS, f"It {did} {polls} times in {QUIET_SECONDS:g} s.")
     lab.must_live()

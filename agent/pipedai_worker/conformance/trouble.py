@@ -139,7 +139,7 @@ def stands_a_restart_of_the_api(lab: Lab) -> None:
     lab.start()
     lab.until_running(run)
     lab.service.stop()
-    time.sleep(4)
+    lab.pause(4)
     lab.service.start()
     expect_status(lab.until_ended(run), "succeeded")
     expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
@@ -159,7 +159,7 @@ def gives_up_with_a_dead_token(lab: Lab) -> None:
         lambda: lab.ended() or lab.api.count("poll") > before, "It neither ended nor polled again."
     )
     before = lab.api.count("poll")
-    time.sleep(QUIET_SECONDS)
+    lab.pause(QUIET_SECONDS)
     polls = lab.api.count("poll") - before
     expect(polls <= 3, f"It polled {polls} times with a dead token in {QUIET_SECONDS:g} s.")
 
