@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker import backoff, cli, heartbeat, loop, polling
+from pipedai_worker import backoff, cli, heartbeat, loop, polling, run_events
 from pipedai_worker.config import WorkerConfig
 from pipedai_worker.conformance.fake_api import DROP, TERMINAL, FakeApi, FakeRun, route
 from pipedai_worker.conformance.serving import Service
@@ -218,6 +219,7 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env={**os.environ, "HOME": str(directory), run_events.VARIABLE: "1"},
         )
 
 

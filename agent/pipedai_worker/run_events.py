@@ -19,9 +19,10 @@ log = get_logger(__name__)
 
 VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
 DEFAULT_ROOT = Path("~/.pipedai/runs")
-# One file, one line, and how many runs are kept: the whole stays under 2 GiB.
+# One file, one event's payload, and how many runs are kept: the whole stays under 2 GiB.
 LARGEST_FILE_BYTES = 8 * 1024 * 1024
-LARGEST_LINE_BYTES = 256 * 1024
+LARGEST_PAYLOAD_BYTES = 256 * 1024
+LONGEST_TYPE = 100
 KEPT_RUNS = 200
 SUFFIX = ".ndjson"
 
@@ -59,8 +60,6 @@ class RunEvents:
         if self._descriptor is None:
             return
         line = self._line(kind, self._redacted(payload))
-        if len(line) > LARGEST_LINE_BYTES:
-            line = self._line(kind, {"truncated": True, "bytes": len(line)})
         over = self._size + len(line) > LARGEST_FILE_BYTES
         if over:
             line = self._line("events.truncated", {"bytes": self._size})
@@ -81,7 +80,7 @@ class RunEvents:
         moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         event = {
             "seq": self._seq + 1,
-            "type": self._redactor.redact(kind),
+            "type": self._redactor.redact(kind)[:LONGEST_TYPE],
             "ts": moment.replace("+00:00", "Z"),
             "payload": payload,
         }
@@ -90,6 +89,10 @@ class RunEvents:
 
     def _redacted(self, value: Any) -> Any:
         try:
+            # Before it is looked through, which takes longer the longer it is.
+            length = len(json.dumps(value))
+            if length > LARGEST_PAYLOAD_BYTES:
+                return {"truncated": True, "bytes": length}
             clean = self._redacted_strings(value)
             text = json.dumps(clean, ensure_ascii=False)
         except RecursionError:

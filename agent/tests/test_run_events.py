@@ -89,14 +89,14 @@ def test_without_being_asked_for_there_are_none_and_a_bad_disk_costs_no_run(
 
 def test_a_file_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_events, "LARGEST_FILE_BYTES", 5_000)
-    monkeypatch.setattr(run_events, "LARGEST_LINE_BYTES", 1_000)
+    monkeypatch.setattr(run_events, "LARGEST_PAYLOAD_BYTES", 1_000)
     written = RunEvents(tmp_path, "run", Redactor())
     written.write("user", "x" * 2_000)
     for _ in range(100):
         written.write("assistant", "y" * 500)
     path = tmp_path / "run.ndjson"
     lines = events(path)
-    assert lines[0]["payload"] == {"truncated": True, "bytes": 2_076}
+    assert lines[0]["payload"] == {"truncated": True, "bytes": 2_002}
     assert lines[-1]["type"] == "events.truncated"
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
     assert path.stat().st_size <= 5_200

@@ -1,13 +1,13 @@
-"""Reads the commands that docs/deploy.md gives, so that the tests run those very lines."""
+"""Reads the commands that a document gives, so that the tests run those very lines."""
 
 import re
 
 from pipedai.env import BASE_DIR
 
 
-def commands(heading: str) -> list[str]:
-    """The `sh` blocks of a section of docs/deploy.md and what is below it, in order."""
-    text = (BASE_DIR / "docs" / "deploy.md").read_text()
+def commands(heading: str, document: str = "deploy.md") -> list[str]:
+    """The `sh` blocks of a section of a document in docs/ and what is below it, in order."""
+    text = (BASE_DIR / "docs" / document).read_text()
     level = heading.partition(" ")[0]
     _, found, rest = text.partition(f"\n{heading}\n")
     assert found, heading

@@ -95,7 +95,8 @@ class _Watch:
 
     def _take(self, event: dict[str, Any]) -> None:
         self._transcript.take(event)
-        self._job.told(str(event.get("type")), event)
+        kind = event.get("type")
+        self._job.told(kind if isinstance(kind, str) else "unknown", event)
 
     def should_stop(self) -> StopReason | None:
         """As the job says; also when claude is silent, or has given its result and does not end."""

@@ -1,0 +1,73 @@
+"""A worker host, set up with the commands of docs/hosts.md and nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from deploy.tests.doc import commands
+from pipedai.env import BASE_DIR
+from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.conformance.serving import serving
+from testing.machine import Machine, machine
+from testing.working import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+CHECKOUT = "/srv/pipedai"
+CONFIG = "/var/lib/pipedai-worker/worker.json"
+UNIT = "pipedai-worker"
+# The stand-in for claude, where the document says that claude is.
+CLAUDE = '#!/bin/sh\nexec /opt/pipedai-worker/bin/python -m pipedai_worker.standin "$@"\n'
+
+
+def test_the_documented_set_up_registers_passes_its_doctor_works_and_drains(tmp_path: Path) -> None:
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with machine(folder) as host:
+        for part in ("agent", "deploy", "testing"):
+            shutil.copytree(
+                BASE_DIR / part,
+                host.path(f"{CHECKOUT}/{part}"),
+                ignore=shutil.ignore_patterns("__pycache__", ".*_cache"),
+            )
+        program, settings, registration, unit = commands("## From nothing", "hosts.md")
+        for block in (program, settings):
+            host.run("bash", "-ec", block, network="pip install" in block, directory=CHECKOUT)
+        claude = host.path("/usr/local/bin/claude")
+        claude.write_text(CLAUDE)
+        claude.chmod(0o755)
+        host.path("/etc/pipedai-worker.env").write_text("CLAUDE_CODE_OAUTH_TOKEN=a-token\n")
+        api = FakeApi()
+        with host.network(), serving(api) as url:
+            token = f"export PIPEDAI_REGISTRATION_TOKEN={api.registration_token}\n"
+            block = token + registration.replace("https://api.example.com", url)
+            host.run("bash", "-ec", block, directory=CHECKOUT)
+            host.run("bash", "-ec", unit, directory=CHECKOUT)
+            assert doctor(host).count("pass  ") == 7
+            it_works_and_drains(host, api, tmp_path / "worker.log")
+        for path in (CONFIG, "/etc/pipedai-worker.env"):
+            assert host.path(path).stat().st_mode & 0o007 == 0
+
+
+def doctor(host: Machine) -> str:
+    """What it says, with the account and the settings of the unit."""
+    script = f"set -a; . /etc/pipedai-worker.env; exec {UNIT} doctor --config {CONFIG}"
+    path = "PATH=/usr/local/bin:/usr/bin:/bin"
+    return host.run("runuser", "-u", UNIT, "--", "env", path, "sh", "-c", script)
+
+
+def it_works_and_drains(host: Machine, api: FakeApi, log: Path) -> None:
+    """The unit's process executes a run, and at SIGTERM ends the one that it has in hand."""
+    service = host.start(
+        *("env", f"PYTHONPATH={CHECKOUT}", "/usr/bin/python3", "-m", "testing.units"),
+        f"/etc/systemd/system/{UNIT}.service",
+        log=log,
+    )
+    outcome = api.until_ended(api.add(), seconds=60)
+    assert outcome["status"] == "succeeded", log.read_text()
+    last = api.add("standin: sleep 3")
+    until(lambda: last.status == "running")
+    host.run("sh", "-c", f"kill -TERM $(cat /run/{UNIT}.pid)")
+    assert service.wait(60) == 0
+    assert last.status == "succeeded"
