@@ -100,9 +100,10 @@ class AuditEntryAdmin(StaffModelAdmin):
     def who(self, entry: Any) -> Any:
         """The actor."""
         model = _ACTORS.get(entry.actor_type)
-        label = entry.actor_label or entry.actor_type
-        shown = link_to(model, entry.actor_id, label) if model and entry.actor_id else label
-        return format_html("{} {}", entry.actor_type, shown) if model else shown
+        if model is None or entry.actor_id is None:
+            return entry.actor_type
+        shown = link_to(model, entry.actor_id, entry.actor_label)
+        return format_html("{} {}", entry.actor_type, shown)
 
     @display(description="What")
     def what(self, entry: AuditEntry) -> Any:

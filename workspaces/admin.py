@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib.admin import display, register
+from django.utils import timezone
 from django.utils.text import capfirst
 
 from accounts.models import User
@@ -228,7 +229,10 @@ class ApiKeyAdmin(StaffModelAdmin):
         """Whether it opens anything."""
         if key.revoked_at:
             return state("revoked")
-        return state("consumed" if key.consumed_at else "active")
+        if key.consumed_at:
+            return state("consumed")
+        has_expired = key.expires_at is not None and key.expires_at <= timezone.now()
+        return state("expired" if has_expired else "active")
 
     @display(description="Environment")
     def in_environment(self, key: ApiKey) -> Any:

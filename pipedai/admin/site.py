@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from django.http import HttpRequest
+from django.core.paginator import InvalidPage
+from django.http import Http404, HttpRequest
 from django.template.response import TemplateResponse
 from unfold.sites import UnfoldAdminSite
 
@@ -20,6 +21,13 @@ class StaffSite(UnfoldAdminSite):
         request.current_app = self.name
         context = {**self.each_context(request), "title": self.index_title, **start_page()}
         return TemplateResponse(request, "staff/start.html", context)
+
+    def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """What the side bar's search finds."""
+        try:
+            return super().search(request, extra_context)
+        except (ValueError, InvalidPage):
+            raise Http404 from None
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> Any:
         """Apps in the order of what they stand on, models as registered."""

@@ -11,6 +11,7 @@ from accounts.models import User
 from audit.models import AuditEntry
 from pipedai.admin import change_list
 from pipedai.admin.site import site
+from pipedai.admin.tests.conftest import log_in
 from pipedai.admin.values import list_of, page_of
 from pipedai.api import tokens
 from pipedai.ids import new_id
@@ -199,6 +200,23 @@ def test_the_search_finds_an_id_and_names(desk, cast, story):
     assert ids_in(desk.get(RUNS, {"q": "words"})) == []
     assert ids_in(desk.get(list_of(User), {"q": cast.owner.email.upper()})) == [str(cast.owner.id)]
     assert ids_in(desk.get(list_of(Worker), {"q": "host"})) == [str(cast.worker.worker_id)]
+
+
+def test_a_key_that_has_expired_is_shown_so(desk, cast):
+    cast.mint("pwk")
+    ApiKey.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert 'staff-state-expired">expired' in text_of(desk.get(list_of(ApiKey)))
+
+
+def test_a_login_that_failed_has_no_actor_but_its_kind(desk, door):
+    log_in(door, password="wrong")
+    entry = AuditEntry.objects.get(action="user.login-failed")
+    assert "staff staff" not in text_of(desk.get(page_of(AuditEntry, entry.id)))
+
+
+@pytest.mark.parametrize("sent", ["s=user&page=x", "s=user&page=99"])
+def test_a_page_of_search_results_that_is_none_is_not_found(desk, sent):
+    assert desk.get(f"/admin/search/?{sent}").status_code == 404
 
 
 @pytest.mark.parametrize(
