@@ -47,6 +47,7 @@ List the runs with the demo's API key:
 Fire the trigger once more:
   curl -X POST {url}/triggers/{seeded.trigger_id}/run \\
     -H 'Authorization: Bearer {seeded.api_key}'
+Read the reference, and make calls from it: {site}/api/docs
 Look around as staff: {site}/admin/
   {seeded.staff_email} with the password {seeded.staff_password}
 """

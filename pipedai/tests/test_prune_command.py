@@ -66,7 +66,7 @@ def test_a_dry_run_removes_nothing(old_runs):
     ("arguments", "sentence"),
     [
         (["--days", "5"], r"^--days needs a KIND to which it applies\.$"),
-        (["runs", "--days", "0"], "kept for at least 1 days"),
+        (["runs", "--days", "0"], "kept for at least 1 day"),
         (["sessions", "--days", "29"], "kept for at least 30 days"),
         (["users"], "There is no kind 'users': choose from"),
         (["audit-log", "--days", "400"], "There is no kind 'audit-log'"),

@@ -89,7 +89,7 @@ Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
                 if not dry_run:
                     time.sleep(options["pause_ms"] / 1000)
         verb = "would be removed" if dry_run else "removed"
-        self.stdout.write(f"{retention.kind}: {removed:,} {verb}, older than {days} days.")
+        self.stdout.write(f"{retention.kind}: {removed:,} {verb}, older than {_days(days)}.")
 
 
 def _chosen(options: dict[str, Any]) -> list[Retention]:
@@ -109,9 +109,13 @@ def _chosen(options: dict[str, Any]) -> list[Retention]:
     for retention in chosen:
         if days is not None and days < retention.at_least:
             raise CommandError(
-                f"{retention.what.capitalize()} are kept for at least {retention.at_least} days."
+                f"{retention.what.capitalize()} are kept for at least {_days(retention.at_least)}."
             )
     return chosen
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
 
 
 def _confirm(days: int) -> None:

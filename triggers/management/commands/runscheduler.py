@@ -22,7 +22,8 @@ class Command(BaseCommand):
 
     help = (
         "Does what is due in the background, until SIGTERM or Ctrl-C: fires schedules, ends runs"
-        " whose lease or deadline has passed (and queues their retries), sends webhooks, and makes"
+        " whose lease or deadline has passed (and queues their retries), sends webhooks, removes what is"
+        " older than its retention, moves staff's authenticators to the newest master key, and makes"
         " the audit log's partitions ahead of time. Any number may run side by side, be killed at any"
         " instant and be restarted."
     )
