@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from pipedai.api.errors import Invalid
 from pipedai.api.filters import ApiFilterSet, TimeFilter, WordsFilter
 from triggers.models import Trigger
-from triggers.states import Status
+from triggers.states import TERMINAL, Status
 
 
 class TriggerFilters(ApiFilterSet):
@@ -19,10 +19,23 @@ class TriggerFilters(ApiFilterSet):
     workerId = django_filters.UUIDFilter(field_name="worker_id")
 
 
+class StatusFilter(WordsFilter):
+    """Keeps runs in one of the given states. Whether they have ended follows from that, but PostgreSQL must be told:
+    the indexes by state hold either those that have or those that have not.
+    """
+
+    def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
+        """All runs if no state was given."""
+        ended = {status in TERMINAL for status in value}
+        if len(ended) == 1:
+            qs = qs.filter(ended_at__isnull=not ended.pop())
+        return super().filter(qs, value)
+
+
 class RunFilters(ApiFilterSet):
     """`?status&from&to`: `from` ≤ `queuedAt` < `to`."""
 
-    status = WordsFilter(field_name="status", choices=Status.values)
+    status = StatusFilter(field_name="status", choices=Status.values)
     to = TimeFilter(field_name="queued_at", lookup_expr="lt")
     vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")  # a word of Python's
 

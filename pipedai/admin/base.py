@@ -93,13 +93,17 @@ class StaffModelAdmin(ModelAdmin):
         if not term:
             return queryset, False
         try:
-            return queryset.filter(id=UUID(term)), False
+            return self.find_by_id(queryset, UUID(term)), False
         except ValueError:
             pass
         found = Q()
         for column in self.searched_text:
             found |= Q(**{f"{column}__icontains": term})
         return (queryset.filter(found) if found else queryset.none()), False
+
+    def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
+        """The row of this id among the list's."""
+        return rows.filter(id=row_id)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """The list's rows, with as much of them as it shows."""

@@ -177,6 +177,21 @@ class Run(models.Model):
                 condition=Q(ended_at__isnull=False),
             ),
             models.Index(
+                fields=["environment", "status", "queued_at", "id"],
+                name="run_unfinished_of_status",
+                condition=Q(ended_at__isnull=True),
+            ),
+            models.Index(
+                fields=["trigger", "status", "queued_at", "id"],
+                name="run_of_trigger_and_status",
+                condition=Q(ended_at__isnull=False),
+            ),
+            models.Index(
+                fields=["worker", "status", "queued_at", "id"],
+                name="run_of_worker_and_status",
+                condition=Q(ended_at__isnull=False),
+            ),
+            models.Index(
                 fields=["environment", "ended_at"],
                 include=["status", "cost_usd"],
                 name="run_ended_summed",

@@ -102,6 +102,8 @@ class TestFilteredByStatus:
             ("status=succeeded,,%20failed,", ["succeeded", "failed"]),
             ("status=failed,failed", ["failed"]),
             ("status=queued", []),
+            ("status=running", ["running"]),
+            ("status=queued,running", ["running"]),
             ("status=", ["succeeded", "failed", "running"]),
             ("", ["succeeded", "failed", "running"]),
         ],
