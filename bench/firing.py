@@ -26,7 +26,7 @@ def run(*, triggers: int, schedulers: int, say: Callable[[str], None]) -> Json:
     with database() as on:
         found = machine(on.one("SHOW server_version")["server_version"])
         say(f"Making {triggers} triggers…")
-        _python(on, "-m", "testing.due_triggers", str(triggers))
+        on.python("-m", "testing.due_triggers", str(triggers))
         on.settle()
         with _schedulers(on, schedulers):
             say("One sixtieth of them comes due…")
@@ -106,11 +106,3 @@ def _schedulers(on: Database, count: int) -> Iterator[None]:
             process.terminate()
         for process in processes:
             process.wait()
-
-
-def _python(on: Database, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=env.BASE_DIR, env=on.environment, check=False
-    )
-    if done.returncode:
-        raise BenchFailed("The triggers could not be made; see above.")

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from bench.cast import make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table
+from bench.http_measure import cpu
 from bench.idle_load import WAIT_SECONDS, Woken, probe, wait_and_wake, within
 from bench.load import Load, Window, event
 from bench.stack import Database, Web, database, web
-from bench.usage import Cpu, cpu_seconds
+from bench.usage import Cpu
 
 # For the connections, beside each other's and the server's own files.
 _SPARE_FILES = 500
@@ -117,9 +118,9 @@ class _Phase:
     @classmethod
     def watch(cls, on: Database, served: Web, seconds: float) -> "_Phase":
         """Look on for so long."""
-        start, before = time.monotonic(), _cpu(on, served)
+        start, before = time.monotonic(), cpu(on, served)
         time.sleep(seconds)
-        used = _cpu(on, served).since(before)
+        used = cpu(on, served).since(before)
         return cls(Window(start, time.monotonic()), used, served.rss)
 
     def cpu_per_second(self, *, more_than: "_Phase") -> Cpu:
@@ -142,10 +143,6 @@ def _wait_until_all_wait(on: Database, waiters: int, waiting: Load[Woken]) -> No
         time.sleep(_SETTLE_SECONDS)
         seen = on.one("SELECT count(*) FROM worker WHERE last_seen_at IS NOT NULL")["count"]
     time.sleep(_SETTLE_SECONDS)
-
-
-def _cpu(on: Database, served: Web) -> Cpu:
-    return Cpu(served.cpu_seconds, cpu_seconds(on.pid))
 
 
 def _allow_files(number: int) -> None:

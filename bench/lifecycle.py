@@ -1,20 +1,29 @@
 """`bin/bench lifecycle`: whole lifecycles of runs over HTTP, beside the same steps as bare SQL."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
-from bench import bare_sql
-from bench.cast import Pair, make_pairs
+from bench import bare_sql, lanes
+from bench.cast import make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
-from bench.lifecycle_load import CALLS, Measured, drive
-from bench.load import Load, Window, sleep_until
-from bench.stack import Database, Web, database, web
-from bench.usage import Cpu, cpu_seconds
+from bench.floor import load as floor_load
+from bench.http_measure import WARM_UP_SECONDS, drive_all, lifecycle_figures
+from bench.lifecycle_load import CALLS, drive
+from bench.stack import Database, Program, database, web
 
-# Also the time for the clients to start and connect.
-WARM_UP_SECONDS = 1.5
+# A view of Django's with nothing about it, on the product's own server.
+_FLOOR = Program(
+    (
+        "-m", "gunicorn", "-c", "python:pipedai.server.gunicorn_conf",
+        "-k", "pipedai.server.worker.Worker", "bench.floor.asgi:application",
+    ),
+    {"DJANGO_SETTINGS_MODULE": "bench.floor.settings"},
+)  # fmt: skip
+_FLOOR_TABLE = """
+CREATE TABLE IF NOT EXISTS bench_floor (n integer PRIMARY KEY, touched integer NOT NULL);
+INSERT INTO bench_floor SELECT n, 0 FROM generate_series(0, 9999) AS n ON CONFLICT DO NOTHING;
+"""
 _AUDIT_ROWS = 4  # created, claimed, started, completed
 
 
@@ -23,30 +32,51 @@ def run(
 ) -> Json:
     """Measure at each number of clients; the result as JSON. Raises BenchFailed."""
     say("Starting PostgreSQL and the web server…")
-    with database() as on, web(on, processes=web_processes) as served:
-        found = machine(on.one("SHOW server_version")["server_version"])
-        pairs = make_pairs(served.port, max(clients))
-        bare_sql.prepare(on)
-        results = []
-        for count in clients:
-            say(f"{count} clients over HTTP…")
-            on.settle()
-            over_http = _measure_http(on, served, pairs[:count], seconds)
-            _verify(on)
-            say(f"{count} clients in bare SQL…")
-            on.settle()
-            bare = _measure_bare(on, count, seconds)
-            _verify(on)
-            of_bare = ratio(over_http["lifecyclesPerSecond"], bare["lifecyclesPerSecond"])
-            results.append(
-                {"clients": count, "http": over_http, "bareSql": bare, "ofBareSql": of_bare}
-            )
+    with database() as on:
+        with (
+            web(on, processes=web_processes) as served,
+            web(on, processes=web_processes, program=_FLOOR) as floor,
+        ):
+            found = machine(on.one("SHOW server_version")["server_version"])
+            pairs = make_pairs(served.port, max(clients))
+            bare_sql.prepare(on)
+            on.execute(_FLOOR_TABLE)
+            results = []
+            for count in clients:
+                say(f"{count} clients over HTTP…")
+                on.settle()
+                used = drive_all(drive, on, served, pairs[:count], seconds)
+                over_http = lifecycle_figures(used, seconds)
+                _verify(on)
+                say(f"{count} clients of a bare Django view…")
+                on.settle()
+                touched = drive_all(floor_load.drive, on, floor, range(count), seconds)
+                bare_django = lifecycle_figures(touched, seconds)
+                say(f"{count} clients in bare SQL…")
+                on.settle()
+                bare = _measure_bare(on, count, seconds)
+                _verify(on)
+                rate = over_http["lifecyclesPerSecond"]
+                results.append(
+                    {
+                        "clients": count,
+                        "http": over_http,
+                        "bareDjango": bare_django,
+                        "bareSql": bare,
+                        "ofBareDjango": ratio(rate, bare_django["lifecyclesPerSecond"]),
+                        "ofBareSql": ratio(rate, bare["lifecyclesPerSecond"]),
+                    }
+                )
+        say("One call on the two-lane server and on gthread…")
+        on.settle()
+        servers = lanes.compare(on, pairs[:16], seconds=seconds, processes=web_processes)
     return {
         "benchmark": "lifecycle",
         "machine": found,
         "seconds": seconds,
         "webProcesses": web_processes,
         "results": results,
+        "servers": servers,
     }
 
 
@@ -56,32 +86,11 @@ def show(result: Json) -> None:
     print()
     rows: list[list[Any]] = []
     for at in result["results"]:
-        count, over_http, bare = at["clients"], at["http"], at["bareSql"]
+        of_bare = f"{100 * (at['ofBareSql'] or 0):.1f} %"
         rows += [
-            [
-                "HTTP",
-                count,
-                over_http["lifecyclesPerSecond"],
-                f"{100 * (at['ofBareSql'] or 0):.1f} %",
-                over_http["lifecycle"]["p50Ms"],
-                over_http["lifecycle"]["p99Ms"],
-                over_http["webCpuMs"],
-                over_http["postgresCpuMs"],
-                over_http["loadCpuMs"],
-                over_http["webRssMb"],
-            ],
-            [
-                "bare SQL",
-                count,
-                bare["lifecyclesPerSecond"],
-                None,
-                bare["lifecycle"]["p50Ms"],
-                bare["lifecycle"]["p99Ms"],
-                None,
-                bare["postgresCpuMs"],
-                None,
-                None,
-            ],
+            ["HTTP", at["clients"], *_row(at["http"], of_bare)],
+            ["bare Django view, 6 calls", at["clients"], *_row(at["bareDjango"])],
+            ["bare SQL", at["clients"], *_row(at["bareSql"])],
         ]
     print_table(
         [
@@ -107,35 +116,30 @@ def show(result: Json) -> None:
         figures = [at["http"]["calls"][name] for at in result["results"]]
         calls.append([name, *(f[key] for f in figures for key in ("p50Ms", "p99Ms"))])
     print_table(heads, calls)
+    print()
+    servers = result["servers"]
+    rows = [
+        [name, servers[key]["webCpuMs"], servers[key]["requestsPerSecond"], of_gthread]
+        for name, key, of_gthread in (
+            ("two lanes", "lanes", servers["ofGthread"]),
+            ("gthread", "gthread", None),
+        )
+    ]
+    print_table(
+        [f"GET /triggers/:id, {servers['clients']} clients", "web CPU ms", "per s", "of gthread"],
+        rows,
+    )
 
 
-def _measure_http(on: Database, served: Web, pairs: Sequence[Pair], seconds: float) -> Json:
-    window = Window.after(WARM_UP_SECONDS, seconds)
-    with ExitStack() as stack:
-        loads: list[Load[Measured]] = [
-            stack.enter_context(Load(drive, served.port, pair, window)) for pair in pairs
-        ]
-        sleep_until(window.start)
-        before = _cpu(on, served)
-        sleep_until(window.end)
-        used, rss = _cpu(on, served).since(before), served.rss
-        measured = [load.result(within=0) for load in loads]
-    lifecycles = [each for one in measured for each in one.lifecycles]
-    if not lifecycles:
-        raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
-    done = len(lifecycles)
-    return {
-        "lifecyclesPerSecond": round(done / seconds, 2),
-        "lifecycle": latencies(lifecycles),
-        "calls": {
-            name: latencies([each for one in measured for each in one.calls[name]])
-            for name in CALLS
-        },
-        "webCpuMs": round(1000 * used.web / done, 3),
-        "postgresCpuMs": round(1000 * used.postgres / done, 3),
-        "loadCpuMs": round(1000 * sum(one.cpu_seconds for one in measured) / done, 3),
-        "webRssMb": round(rss / 2**20, 1),
-    }
+def _row(figures: Json, of_bare: str | None = None) -> list[Any]:
+    keys = ("webCpuMs", "postgresCpuMs", "loadCpuMs", "webRssMb")
+    return [
+        figures["lifecyclesPerSecond"],
+        of_bare,
+        figures["lifecycle"]["p50Ms"],
+        figures["lifecycle"]["p99Ms"],
+        *(figures.get(key) for key in keys),
+    ]
 
 
 def _measure_bare(on: Database, clients: int, seconds: float) -> Json:
@@ -148,10 +152,6 @@ def _measure_bare(on: Database, clients: int, seconds: float) -> Json:
         "lifecycle": latencies(measured.lifecycles),
         "postgresCpuMs": round(1000 * measured.postgres_cpu_seconds / done, 3),
     }
-
-
-def _cpu(on: Database, served: Web) -> Cpu:
-    return Cpu(served.cpu_seconds, cpu_seconds(on.pid))
 
 
 def _verify(on: Database) -> None:

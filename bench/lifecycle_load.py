@@ -12,7 +12,7 @@ from bench.load import Window
 
 CALLS = ("create", "poll", "claim", "start", "heartbeat", "complete")
 
-_OUTCOME = {
+OUTCOME = {
     "status": "succeeded",
     "exitCode": 0,
     "shortMessage": "Three tickets need an answer first: 4711, 4712 and 4720.",
@@ -32,25 +32,32 @@ class Measured:
     """What one client measured within its window."""
 
     lifecycles: list[float] = field(default_factory=list)  # seconds each
-    calls: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in CALLS})
+    calls: dict[str, list[float]] = field(default_factory=dict)
     # Of this process: what the load itself takes from the machine.
     cpu_seconds: float = 0.0
 
 
 def drive(port: int, pair: Pair, window: Window) -> Measured:
     """Run one lifecycle after another until the window ends; the last one is finished all the same."""
+    return keep_running(port, window, lambda connection: _run_once(connection, pair))
+
+
+def keep_running(
+    port: int, window: Window, run_once: Callable[[Connection], dict[str, float]]
+) -> Measured:
+    """Repeat something that takes several calls, and answers how long each took, until the window ends."""
     measured = Measured()
     cpu_before: float | None = None
     with Connection(port) as connection:
         while (began := time.monotonic()) < window.end:
             if cpu_before is None and began >= window.start:
                 cpu_before = time.process_time()
-            times = _run_once(connection, pair)
+            times = run_once(connection)
             ended = time.monotonic()
             if ended in window:
                 measured.lifecycles.append(ended - began)
                 for name, seconds in times.items():
-                    measured.calls[name].append(seconds)
+                    measured.calls.setdefault(name, []).append(seconds)
     if cpu_before is not None:
         measured.cpu_seconds = time.process_time() - cpu_before
     return measured
@@ -76,7 +83,7 @@ def _run_once(connection: Connection, pair: Pair) -> dict[str, float]:
     worker("claim", "POST", f"{run}/claim", {"claimId": f"bench-{os.getpid()}"})
     worker("start", "POST", f"{run}/start", {})
     worker("heartbeat", "POST", f"{run}/heartbeat", {})
-    ended = worker("complete", "POST", f"{run}/complete", _OUTCOME).json()
+    ended = worker("complete", "POST", f"{run}/complete", OUTCOME).json()
     if ended["status"] != "succeeded":
         raise BenchFailed(f"Run {run_id} should have succeeded, and is {ended['status']}.")
     return times

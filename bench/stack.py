@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0
 _COMPLAINTS = 20
+_SAID = 3000  # characters
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 # What the caller's environment or .env file may say otherwise. Production's settings would throttle
@@ -56,8 +58,8 @@ class Database:
 
     def start(self) -> None:
         """Make, start and migrate it. Raises BenchFailed if it would not survive a power cut."""
-        _manage("pg", "start", environment=self.environment)
-        _manage("migrate", "--no-input", environment=self.environment)
+        self.python("manage.py", "pg", "start")
+        self.python("manage.py", "migrate", "--no-input")
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
         if found != _DURABLE:
             raise BenchFailed(f"PostgreSQL does not keep what it commits: {found}.")
@@ -80,6 +82,23 @@ class Database:
         """What PostgreSQL's programs find the database by."""
         return self._server.environment()
 
+    def python(self, *arguments: str) -> str:
+        """What a Python program printed, which found the database by its environment. Raises BenchFailed with it
+        unless the program succeeded."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=env.BASE_DIR,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+        if done.returncode:
+            raise BenchFailed(f"{' '.join(arguments[:3])} failed:\n{done.stdout[-_SAID:]}")
+        return done.stdout
+
     def one(self, statement: str) -> dict[str, Any]:
         """The first row of a query."""
         with self._connect(passwords.APPLICATION) as connection:
@@ -97,6 +116,32 @@ class Database:
         with self._connect(passwords.APPLICATION) as connection:
             connection.execute(statements)
 
+    def make_database(self, name: str, *extensions: str) -> dict[str, Any]:
+        """Another database of the application's on the same server; how to connect to it."""
+        with self._connect(passwords.SUPERUSER) as connection:
+            connection.execute(f"CREATE DATABASE {name} OWNER {passwords.APPLICATION}")
+        params = self._server.connection_params(name, role=passwords.SUPERUSER)
+        with psycopg.connect(**params, autocommit=True) as connection_to_it:
+            for extension in extensions:
+                connection_to_it.execute(f"CREATE EXTENSION {extension}")
+        return self._server.connection_params(name, role=passwords.APPLICATION)
+
+    def explain_plans(self) -> None:
+        """Let sessions that begin from now on ask for the plans of their statements, as notices in JSON."""
+        role = passwords.APPLICATION
+        said = {
+            "log_analyze": "on",
+            "log_timing": "off",
+            "log_format": "json",
+            "log_level": "notice",
+        }
+        with self._connect(passwords.SUPERUSER) as connection:
+            connection.execute(f"ALTER ROLE {role} SET session_preload_libraries = 'auto_explain'")
+            for name, value in said.items():
+                connection.execute(f"ALTER ROLE {role} SET auto_explain.{name} = '{value}'")
+            # When to say it is the session's own to choose; by default it is never.
+            connection.execute(f"GRANT SET ON PARAMETER auto_explain.log_min_duration TO {role}")
+
     def settle(self) -> None:
         """Do the upkeep that is due, so that no measurement pays for the one before it."""
         with self._connect(passwords.SUPERUSER) as connection:
@@ -108,21 +153,34 @@ class Database:
         return psycopg.connect(**params, autocommit=True, row_factory=dict_row)
 
 
-class Web:
-    """gunicorn, serving the API on `port` as the Procfile has it."""
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A web server: the arguments of Python that start it, and what its environment holds besides."""
 
-    def __init__(self, database: Database, port: int, processes: int) -> None:
+    arguments: Sequence[str] = ("-m", "pipedai.server")
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+# The API, as the Procfile has it.
+PRODUCT = Program()
+
+
+class Web:
+    """gunicorn, serving a program on `port`."""
+
+    def __init__(
+        self, database: Database, port: int, processes: int, program: Program = PRODUCT
+    ) -> None:
         self.port = port
         self.processes = processes
-        self._log = database.directory / "web.log"
+        self._log = database.directory / f"web-{port}.log"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "pipedai.server",
-                ],
+                [sys.executable, *program.arguments],
                 cwd=env.BASE_DIR,
                 env={
                     **database.environment,
+                    **program.environment,
                     "PORT": str(port),
                     "WEB_BIND": f"{HOST}:{port}",
                     "PUBLIC_URL": f"http://{HOST}:{port}",
@@ -132,7 +190,7 @@ class Web:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C is not for it
                 preexec_fn=die_with_parent(signal.SIGTERM),
-            )  # fmt: skip
+            )
 
     def wait_until_ready(self) -> None:
         """Return once every process of it serves. Raises BenchFailed."""
@@ -152,6 +210,10 @@ class Web:
         """The last lines that it logged about something other than that all is well."""
         lines = self._log.read_text(errors="replace").splitlines()
         return [line for line in lines if '"level": "info"' not in line][-_COMPLAINTS:]
+
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process.poll() is not None
 
     @property
     def pid(self) -> int:
@@ -200,9 +262,9 @@ def database(**settings: str) -> Iterator[Database]:
 
 
 @contextmanager
-def web(on: Database, *, processes: int) -> Iterator[Web]:
-    """The web server on that database, with so many processes."""
-    served = Web(on, _free_port(), processes)
+def web(on: Database, *, processes: int, program: Program = PRODUCT) -> Iterator[Web]:
+    """A web server on that database, with so many processes."""
+    served = Web(on, free_port(), processes, program)
     try:
         served.wait_until_ready()
         yield served
@@ -213,22 +275,8 @@ def web(on: Database, *, processes: int) -> Iterator[Web]:
         served.stop()
 
 
-def _manage(*arguments: str, environment: Mapping[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=env.BASE_DIR,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        preexec_fn=die_with_parent(signal.SIGTERM),
-    )
-    if done.returncode:
-        raise BenchFailed(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}")
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of HOST that nobody listens on."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])

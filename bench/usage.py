@@ -33,3 +33,9 @@ def cpu_seconds(pid: int) -> float:
 def children_rss(pid: int) -> list[int]:
     """The resident memory, in bytes, of each child of a process."""
     return [child.memory_info().rss for child in psutil.Process(pid).children()]
+
+
+def descendants_rss(pid: int) -> int:
+    """The resident memory, in bytes, of a process and all its descendants."""
+    root = psutil.Process(pid)
+    return sum(process.memory_info().rss for process in (root, *root.children(recursive=True)))

@@ -46,8 +46,7 @@ class KeysetPaginator(BasePagination):
 
     def _seal(self, row: Model | dict[str, Any]) -> str:
         read = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
-        place = [read(self.time_field).isoformat(), read("id").hex]
-        return signing.Signer(salt=self._salt).sign_object(place)
+        return _sign(self._salt, read(self.time_field), read("id"))
 
     def _open(self, cursor: str) -> tuple[datetime, UUID]:
         try:
@@ -55,6 +54,17 @@ class KeysetPaginator(BasePagination):
             return datetime.fromisoformat(moment), UUID(row_id)
         except (signing.BadSignature, ValueError, TypeError):
             raise Invalid({"cursor": ["Not a cursor of this list with these filters."]}) from None
+
+
+def cursor_at(
+    request: Request, filter_names: tuple[str, ...], moment: datetime, row_id: UUID
+) -> str:
+    """The cursor that this request's list, so filtered, continues by after a place."""
+    return _sign(_salt(request, filter_names), moment, row_id)
+
+
+def _sign(salt: str, moment: datetime, row_id: UUID) -> str:
+    return signing.Signer(salt=salt).sign_object([moment.isoformat(), row_id.hex])
 
 
 def _limit(request: Request) -> int:

@@ -1,0 +1,144 @@
+"""The arguments of bin/bench: one sub-command a benchmark, with what it can be told."""
+
+import argparse
+from pathlib import Path
+from types import ModuleType
+
+from bench import everything, firing, idle, lifecycle, peer, schedulers, start
+from bench.growth import benchmark as growth
+from bench.kill import benchmark as kill
+
+_HELP = """\
+Measures PipedAI on this machine, against a PostgreSQL of its own that keeps what it commits (fsync
+and synchronous_commit on), in a directory below PIPEDAI_DATA_DIR that is removed at the end. Let
+the machine be quiet meanwhile. docs/performance.md says what the columns mean.
+"""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """What was asked for: `benchmark` is the module, `json` a file or None, and all else is for its `run`."""
+    parser = argparse.ArgumentParser("bin/bench", description=_HELP)
+    benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
+
+    def add(
+        name: str, benchmark: ModuleType, summary: str, description: str
+    ) -> argparse.ArgumentParser:
+        one = benchmarks.add_parser(name, help=summary, description=description)
+        one.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+        one.set_defaults(benchmark=benchmark)
+        return one
+
+    one = add(
+        "lifecycle",
+        lifecycle,
+        "create, poll, claim, start, heartbeat, complete: over HTTP, beside bare Django and bare SQL",
+        "Whole lifecycles of runs over HTTP, beside a bare Django view and the same steps as bare SQL;"
+        " and one call on the two-lane server beside gthread.",
+    )
+    one.add_argument("--clients", type=_counts, default=[1, 16, 64], help="each of these (1,16,64)")
+    one.add_argument("--seconds", type=_seconds, default=10.0, help="for each measurement (10)")
+    one.add_argument("--web-processes", type=_count, default=1, help="of the web server (1)")
+
+    one = add(
+        "peer",
+        peer,
+        "the same lifecycle on a Prefect server, side by side",
+        "Whole lifecycles of runs, and of flow runs on a Prefect server with as many processes and a"
+        " database of the same PostgreSQL. Prefect is installed below PIPEDAI_DATA_DIR, and stays.",
+    )
+    one.add_argument("--clients", type=_counts, default=[1, 16], help="each of these (1,16)")
+    one.add_argument("--seconds", type=_seconds, default=10.0, help="for each measurement (10)")
+
+    one = add(
+        "idle",
+        idle,
+        "workers that wait in a poll: what each costs, and how fast it wakes",
+        "Workers that wait in poll?wait=30 on one web process, then get a run in turn.",
+    )
+    one.add_argument("--waiters", type=_count, default=1000, help="workers (1000)")
+    one.add_argument("--seconds", type=_seconds, default=30.0, help="of nothing but waiting (30)")
+
+    one = add(
+        "growth",
+        growth,
+        "what each page costs the database as the ledger grows, and by which plan",
+        "Polls, fires, and reads every list of the API and of admin with each filter, in ledgers of"
+        " each size; fails if a table of the ledger was read from end to end.",
+    )
+    one.add_argument(
+        "--sizes", type=_sizes, default=[10_000, 200_000, 2_000_000], help="of runs (10k,200k,2m)"
+    )
+    one.add_argument("--repeats", type=_count, default=8, help="of each page (8)")
+
+    one = add(
+        "start",
+        start,
+        "how soon a web process answers, and bin/run serves again",
+        "Starts the web process on a migrated database, and bin/run for the second time.",
+    )
+    one.add_argument("--repeats", type=_count, default=5, help="starts (5)")
+
+    one = add(
+        "firing",
+        firing,
+        "how late scheduled triggers fire: spread over the hour, and all at once",
+        "Scheduled triggers that come due at whole minutes, by the real clock: takes up to three of them.",
+    )
+    one.add_argument("--triggers", type=_count, default=10_000, help="scheduled triggers (10000)")
+    one.add_argument("--schedulers", type=_count, default=2, help="scheduler processes (2)")
+
+    one = add(
+        "kill",
+        kill,
+        "kill -9 of workers, web processes, scheduler and PostgreSQL while runs flow",
+        "Kills processes at random while runs flow, and fails unless every run then has ended exactly"
+        " once and no outcome was lost or doubled.",
+    )
+    one.add_argument("--runs", type=_count, default=50, help="runs (50)")
+    one.add_argument("--seconds", type=_seconds, default=60.0, help="of killing (60)")
+    one.add_argument("--seed", type=int, help="repeats a former run's plan, though not its timing")
+
+    one = add(
+        "schedulers",
+        schedulers,
+        "kill -9 of schedulers while triggers come due: every tick decided once",
+        "Kills one of three schedulers every second or so, whose clocks run twenty times as fast, and"
+        " fails if a tick was lost or doubled.",
+    )
+    one.add_argument("--triggers", type=_count, default=2000, help="minutely triggers (2000)")
+    one.add_argument("--seconds", type=_seconds, default=120.0, help="of killing (120)")
+
+    add("all", everything, "all of them", "All of them, one after another, with one result.")
+    return parser.parse_args(arguments)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(word) for word in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000.")
+    return int(text)
+
+
+def _sizes(text: str) -> list[int]:
+    return [_size(word) for word in text.lower().split(",")]
+
+
+def _size(text: str) -> int:
+    digits, unit = (text[:-1], text[-1:]) if text[-1:] in ("k", "m") else (text, "")
+    runs = int(digits) * {"": 1, "k": 1000, "m": 1_000_000}[unit] if digits.isdecimal() else 0
+    if not 1000 <= runs <= 100_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs from 1k to 100m.")
+    return runs
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 1 to 3600.")
+    return seconds

@@ -1,0 +1,44 @@
+"""`bin/bench all`: every benchmark, one after another."""
+
+import time
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from bench import firing, idle, lifecycle, peer, schedulers, start
+from bench.figures import Json
+from bench.growth import benchmark as growth
+from bench.kill import benchmark as kill
+
+# Each with the minutes that it takes on two quiet cores.
+_PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
+    ("start", start, {"repeats": 5}, 1),
+    ("lifecycle", lifecycle, {"clients": [1, 16, 64], "seconds": 10.0, "web_processes": 1}, 3),
+    ("peer", peer, {"clients": [16], "seconds": 10.0}, 3),
+    ("idle at 1000", idle, {"waiters": 1000, "seconds": 30.0}, 3),
+    ("idle at 4000", idle, {"waiters": 4000, "seconds": 30.0}, 6),
+    ("firing", firing, {"triggers": 10_000, "schedulers": 2}, 5),
+    ("schedulers", schedulers, {"triggers": 2000, "seconds": 60.0}, 3),
+    ("kill", kill, {"runs": 50, "seconds": 60.0, "seed": None}, 3),
+    ("growth", growth, {"sizes": [10_000, 200_000, 2_000_000], "repeats": 8}, 25),
+)
+
+
+def run(*, say: Callable[[str], None]) -> Json:
+    """Run all; the results by name, each with its seconds. Raises BenchFailed if one fails."""
+    say(f"This takes about {sum(minutes for *_, minutes in _PARTS)} minutes.")
+    results: dict[str, Json] = {}
+    for name, benchmark, options, minutes in _PARTS:
+        say(f"— {name}, about {minutes} min")
+        began = time.monotonic()
+        result = benchmark.run(**options, say=say)
+        results[name] = {**result, "tookSeconds": round(time.monotonic() - began)}
+    return {"benchmark": "all", "results": results}
+
+
+def show(result: Json) -> None:
+    """Print the tables of all."""
+    for name, benchmark, *_ in _PARTS:
+        print(f"## {name}\n")
+        benchmark.show(result["results"][name])
+        print()

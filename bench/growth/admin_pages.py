@@ -1,0 +1,95 @@
+"""The lists of admin: each model's, with each filter, alone and within an environment, first page and deep."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.admin.filters import SimpleListFilter
+from django.db import transaction
+from django.test import Client
+
+from accounts.staff_sessions import open_staff_session
+from bench.growth.pages import Page, get, shown
+from bench.growth.subjects import Subjects, middle
+from pipedai.admin.filters import AFTER, OneOf, RelatedFilter
+from pipedai.admin.site import site
+from pipedai.admin.values import list_of
+
+Sent = Mapping[str, str]
+
+
+def admin_pages(on: Subjects) -> Iterator[Page]:
+    """Every list, and the start page, to a member of staff."""
+    client = Client(SERVER_NAME="localhost")
+    with transaction.atomic():
+        session = open_staff_session(on.staff, b"")
+    client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
+    ids = {
+        "environment": on.environment.id,
+        "trigger": on.trigger_id,
+        "worker": on.worker_id,
+        "workspace": on.environment.workspace_id,
+        "user": on.owner.id,
+        "target": on.run_id,
+        "actor": on.key_id,
+    }
+    yield Page("admin: start page", get(client, "/admin/", {}))
+    for model, admin in site._registry.items():
+        path, name = list_of(model), f"admin: {model._meta.verbose_name_plural}"
+        for sent in _combinations(admin, ids):
+            query = _query(admin, sent)
+            yield Page(f"{name}{shown(query)}", get(client, path, query))
+            if place := _middle(admin, sent):
+                yield Page(
+                    f"{name}{shown(query)}, deep", get(client, path, {**query, AFTER: place})
+                )
+        yield Page(f"{name}?q", get(client, path, {"q": str(on.run_id)}))
+        if getattr(admin, "searched_text", ()):
+            yield Page(f"{name}?q=text", get(client, path, {"q": "report"}))
+
+
+def _combinations(admin: Any, ids: Mapping[str, UUID]) -> Iterator[Sent]:
+    filters = {name: tuple(words) for name, words in _filters(admin, ids)}
+    yield {}
+    environment = filters.pop("environment", ())
+    for name, words in filters.items():
+        yield from ({name: word} for word in words)
+    for one in environment:
+        yield {"environment": one}
+        for name, words in filters.items():
+            yield from ({"environment": one, name: word} for word in words)
+
+
+def _filters(admin: Any, ids: Mapping[str, UUID]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Each filter's name, and the values that it takes; of rows, the one that is looked at."""
+    for each in admin.list_filter:
+        if isinstance(each, str):
+            field = admin.model._meta.get_field(each)
+            yield each, [str(word) for word, _ in field.flatchoices] or ["1", "0"]
+        elif issubclass(each, RelatedFilter):
+            yield each.name, [str(ids[each.name])]
+        elif issubclass(each, OneOf):
+            yield str(each.parameter_name), list(each.words)
+        elif issubclass(each, SimpleListFilter):
+            raise TypeError(
+                f"{each.__name__} is a kind of filter that the benchmark does not know."
+            )
+
+
+def _query(admin: Any, sent: Sent) -> Sent:
+    plain = {each for each in chain(admin.list_filter) if isinstance(each, str)}
+    return {f"{name}__exact" if name in plain else name: word for name, word in sent.items()}
+
+
+def _middle(admin: Any, sent: Sent) -> str:
+    """The place halfway down the list that the page walks, as admin's links have it; nothing if it has no rows."""
+    keys = admin.scope_of(sent).keys
+    table = admin.model._meta.db_table
+    where = f"environment_id = '{sent['environment']}'" if "environment" in sent else "true"
+    value = middle(table, keys[0], where)
+    if value is None:
+        return ""
+    first = str(value) if keys[0] == "id" else value.isoformat()
+    return ",".join([first, *(str(UUID(int=0)) for _ in keys[1:])])

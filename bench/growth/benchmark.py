@@ -1,0 +1,109 @@
+"""`bin/bench growth`: what each page costs the database as the ledger grows, and by which plan."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from bench.failure import BenchFailed
+from bench.figures import Json, machine, print_machine, print_table, ratio
+from bench.growth.plans import sequential_scans
+from bench.stack import database
+
+ENVIRONMENTS = 50
+# The targets: of the largest ledger against the smallest, and in milliseconds.
+_MOST_RATIO, _MOST_MS, _MOST_OVERVIEW_MS = 1.5, 20.0, 10.0
+# What differs by less is noise, however often it is that of the other.
+_NOISE_MS = 1.0
+
+
+def run(*, sizes: Sequence[int], repeats: int, say: Callable[[str], None]) -> Json:
+    """Measure with so many runs in the ledger; the result as JSON. Raises BenchFailed if a table of the
+    ledger was read from end to end."""
+    results: list[Json] = []
+    for size in sizes:
+        say(f"Starting PostgreSQL, and filling it with {size:,} runs…")
+        # The clients are many, and wait for nothing: only what goes wrong is worth a line.
+        with database(LOG_LEVEL="ERROR") as on:
+            found = machine(on.one("SHOW server_version")["server_version"])
+            began = time.monotonic()
+            on.python(
+                "manage.py", "seed_demo", "--scale", "--runs", str(size),
+                "--environments", str(ENVIRONMENTS),
+            )  # fmt: skip
+            filled = round(time.monotonic() - began, 1)
+            on.explain_plans()
+            on.settle()
+            say(f"Looking at every page of {size:,} runs…")
+            file = on.directory / "walk.json"
+            on.python("-m", "bench.growth.walk", str(repeats), str(file))
+            measured = json.loads(file.read_text())
+        results.append({"runs": size, "filledInSeconds": filled, "machine": found, **measured})
+    scans = [scan for result in results for scan in _scans(result)]
+    if scans:
+        raise BenchFailed("Read from end to end:\n" + "\n".join(scans))
+    return {"benchmark": "growth", "machine": results[0]["machine"], "results": results}
+
+
+def show(result: Json) -> None:
+    """Print the tables of a result: the slowest page of each list, then whatever misses its target."""
+    print_machine(result["machine"])
+    print(f"milliseconds in the database, over {ENVIRONMENTS} environments")
+    print()
+    sizes = result["results"]
+    heads = [f"{each['runs']:,} runs" for each in sizes]
+    pages = {name: _times(sizes, name) for name in sizes[-1]["pages"]}
+    groups: dict[str, list[list[float | None]]] = {}
+    for name, times in pages.items():
+        groups.setdefault(name.partition("?")[0].removesuffix(", deep"), []).append(times)
+    print_table(
+        ["slowest page of", "pages", *heads, "largest ratio"],
+        [[name, len(them), *_slowest(them), _largest_ratio(them)] for name, them in groups.items()],
+    )
+    print()
+    busy = [each["busyMonth"]["ms"] for each in sizes]
+    print_table(
+        ["", *heads, "target"], [["overview at 40,000 runs a month", *busy, _MOST_OVERVIEW_MS]]
+    )
+    missed = [[name, *times, _ratio(times)] for name, times in pages.items() if misses(times)]
+    print()
+    if missed:
+        print(f"Over {_MOST_MS:g} ms, or over {_MOST_RATIO:g} times the smallest ledger's:")
+        print()
+        print_table(["page", *heads, "ratio"], missed)
+    else:
+        print(f"Each of {len(pages)} pages meets its target.")
+
+
+def misses(times: Sequence[float | None]) -> bool:
+    """Whether a page, by its milliseconds from the smallest ledger to the largest, misses its target."""
+    last = times[-1]
+    assert last is not None
+    grown = times[0] is not None and last > max(_MOST_RATIO * times[0], times[0] + _NOISE_MS)
+    return last > _MOST_MS or grown
+
+
+def _times(sizes: Sequence[Json], name: str) -> list[float | None]:
+    return [each["pages"].get(name, {}).get("ms") for each in sizes]
+
+
+def _slowest(pages: Sequence[Sequence[float | None]]) -> list[float | None]:
+    columns = zip(*pages, strict=True)
+    return [max((ms for ms in column if ms is not None), default=None) for column in columns]
+
+
+def _largest_ratio(pages: Sequence[Sequence[float | None]]) -> float | None:
+    return max((found for times in pages if (found := _ratio(times))), default=None)
+
+
+def _ratio(times: Sequence[float | None]) -> float | None:
+    first, last = times[0], times[-1]
+    return None if first is None or last is None else ratio(last, first)
+
+
+def _scans(result: Json) -> Iterator[str]:
+    measured: dict[str, Any] = {**result["pages"], "busy month": result["busyMonth"]}
+    for name, page in measured.items():
+        for statement in page["statements"]:
+            for table in sequential_scans(statement["plan"] or {"Node Type": ""}):
+                yield f"{table}, at {result['runs']:,} runs, by {name}: {statement['sql']}"

@@ -1,0 +1,223 @@
+"""What is asked of a ledger: each list of the API and of admin with each filter, first page and deep, and the rest."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db import transaction
+from django.test import Client, RequestFactory
+from rest_framework.request import Request
+
+from audit.filters import AuditFilters
+from bench.failure import BenchFailed
+from bench.growth.subjects import Subjects, middle, quarters
+from bench.lifecycle_load import OUTCOME
+from pipedai.api.authentication import AUTH_COOKIE
+from pipedai.api.pagination import cursor_at
+from pipedai.sql import database_now
+from testing.cast import session_cookie
+from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
+from triggers.lifecycle import expire_runs
+from triggers.scheduling import fire_due_ticks
+from triggers.sending import claim_deliveries
+from triggers.states import Status
+from workers.filters import WorkerFilters
+
+# A place needs no row to be at it.
+_NO_ID = UUID(int=0)
+_ACTIONS = ("run.completed", "run.claimed", "trigger.created", "run.lost", "webhook.tested")
+
+Query = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Something to be measured: `call` does it once."""
+
+    name: str
+    call: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """A list of the API: where it is, what its filters are called, and which rows of which table it pages by what."""
+
+    name: str
+    path: str
+    filter_names: tuple[str, ...]
+    table: str
+    column: str
+    where: str
+    queries: tuple[Query, ...] = ()
+
+
+def api_pages(on: Subjects) -> Iterator[Page]:
+    """Every list, and the overview, to the browser of the environment's owner."""
+    client = Client(SERVER_NAME="localhost")
+    client.cookies[AUTH_COOKIE] = session_cookie(on.owner)
+    environment = f"/api/v1/environments/{on.environment.id}"
+    for each in _lists(on):
+        for query in ({}, *each.queries):
+            yield Page(f"{each.name}{shown(query)}", get(client, each.path, query))
+            if (moment := middle(each.table, each.column, each.where)) is not None:
+                asked = Request(RequestFactory().get(each.path, query))
+                deep = {**query, "cursor": cursor_at(asked, each.filter_names, moment, _NO_ID)}
+                yield Page(f"{each.name}{shown(query)}, deep", get(client, each.path, deep))
+    yield Page("one run", get(client, f"/api/v1/runs/{on.run_id}", {}))
+    yield Page("one trigger", get(client, f"/api/v1/triggers/{on.trigger_id}", {}))
+    yield Page("overview", get(client, f"{environment}/dashboard/overview", {}))
+
+
+def overview_page(on: Subjects) -> Callable[[], object]:
+    """The overview alone."""
+    client = Client(SERVER_NAME="localhost")
+    client.cookies[AUTH_COOKIE] = session_cookie(on.owner)
+    return get(client, f"/api/v1/environments/{on.environment.id}/dashboard/overview", {})
+
+
+def machine_pages(on: Subjects) -> Iterator[Page]:
+    """What workers and schedulers do. Whatever is written is rolled back."""
+    worker = f"/api/v1/workers/{on.worker_id}"
+    client = Client(SERVER_NAME="localhost", headers={"authorization": f"Bearer {on.worker_token}"})
+    owner = Client(SERVER_NAME="localhost")
+    owner.cookies[AUTH_COOKIE] = session_cookie(on.owner)
+
+    def lifecycle() -> None:
+        created = _post(owner, f"/api/v1/triggers/{on.trigger_id}/run", {})
+        run = f"{worker}/runs/{created['id']}"
+        get(client, f"{worker}/poll", {})()
+        for step in ("claim", "start", "heartbeat"):
+            _post(client, f"{run}/{step}", {})
+        _post(client, f"{run}/complete", OUTCOME)
+
+    def fire() -> None:
+        if not fire_due_ticks(limit=100, now=database_now() + timedelta(days=1)):
+            raise BenchFailed("No trigger came due.")
+
+    def expire() -> None:
+        expire_runs(now=database_now() + timedelta(days=1))
+
+    def claim() -> None:
+        claim_deliveries(room=32, busy={}, per_host=4, now=database_now() + timedelta(days=1))
+
+    yield Page("poll", get(client, f"{worker}/poll", {}))
+    yield Page("a whole lifecycle", _undone(lifecycle))
+    yield Page("firing 100 due triggers", _undone(fire))
+    yield Page("expiring leases", _undone(expire))
+    yield Page("claiming due webhooks", _undone(claim))
+
+
+def _lists(on: Subjects) -> Iterator[_List]:
+    root, of_it = "/api/v1", f"environment_id = '{on.environment.id}'"
+    environment, trigger = f"{root}/environments/{on.environment.id}", f"{root}/triggers"
+    runs = (of_it, f"trigger_id = '{on.trigger_id}'")
+    yield _List(
+        "runs", f"{environment}/runs", EnvironmentRunFilters.names(), "run", "queued_at", of_it,
+        tuple(_run_queries(on, quarters("run", "queued_at", of_it))),
+    )  # fmt: skip
+    yield _List(
+        "runs of a trigger", f"{trigger}/{on.trigger_id}/runs", RunFilters.names(), "run", "queued_at", runs[1],
+        tuple(_status_queries(quarters("run", "queued_at", runs[1]))),
+    )  # fmt: skip
+    yield _List(
+        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", (), "tick", "tick_at",
+        f"trigger_id = '{on.scheduled_trigger_id}'",
+    )  # fmt: skip
+    yield _List(
+        "deliveries", f"{trigger}/{on.hooked_trigger_id}/deliveries", (), "delivery", "created_at",
+        f"trigger_id = '{on.hooked_trigger_id}'",
+    )  # fmt: skip
+    yield _List(
+        "audit log", f"{environment}/audit-log", AuditFilters.names(), "audit_entry", "created_at", of_it,
+        tuple(_audit_queries(on, quarters("audit_entry", "created_at", of_it))),
+    )  # fmt: skip
+    yield _List(
+        "triggers", f"{environment}/triggers", TriggerFilters.names(), "trigger", "created_at", of_it,
+        ({"workerId": str(on.worker_id)},),
+    )  # fmt: skip
+    yield _List(
+        "workers", f"{environment}/workers", WorkerFilters.names(), "worker", "created_at", of_it,
+        ({"status": "online"}, {"status": "offline"}),
+    )  # fmt: skip
+    yield _List("keys", f"{environment}/api-keys", (), "api_key", "created_at", of_it)
+    yield _List("members", f"{environment}/members", (), "membership", "created_at", of_it)
+    workspace = on.environment.workspace_id
+    yield _List(
+        "environments", f"{root}/workspaces/{workspace}/environments", (), "environment", "created_at",
+        f"workspace_id = '{workspace}'",
+    )  # fmt: skip
+    yield _List(
+        "workspaces", f"{root}/workspaces", (), "workspace", "created_at",
+        f"created_by_id = '{on.owner.id}'",
+    )  # fmt: skip
+
+
+def _status_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
+    begin, end = (moment.isoformat() for moment in between)
+    for status in (*Status.values, "failed,timed_out"):
+        yield {"status": status}
+        yield {"status": status, "from": begin, "to": end}
+    yield {"from": begin}
+    yield {"to": end}
+    yield {"from": begin, "to": end}
+
+
+def _run_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:
+    yield from _status_queries(between)
+    worker, trigger = {"workerId": str(on.worker_id)}, {"triggerId": str(on.trigger_id)}
+    for ids in (worker, trigger, {**worker, **trigger}):
+        yield ids
+        for status in Status.values:
+            yield {**ids, "status": status}
+
+
+def _audit_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:
+    begin, end = (moment.isoformat() for moment in between)
+    yield from ({"action": action} for action in _ACTIONS)
+    yield {"actions": ",".join(_ACTIONS[2:])}
+    yield {"targetId": str(on.run_id)}
+    yield {"targetId": str(on.run_id), "action": "run.completed"}
+    yield {"from": begin}
+    yield {"to": end}
+    yield {"from": begin, "to": end}
+    yield {"from": begin, "to": end, "action": "run.lost"}
+
+
+def get(client: Client, path: str, query: Query) -> Callable[[], object]:
+    url = f"{path}?{urlencode(query)}" if query else path
+
+    def call() -> object:
+        answer = client.get(url)
+        if answer.status_code != 200:
+            raise BenchFailed(f"GET {url} answered {answer.status_code}.")
+        return answer.content
+
+    return call
+
+
+def _post(client: Client, path: str, body: object) -> Any:
+    answer = client.post(path, body, content_type="application/json")
+    if answer.status_code not in (200, 201):
+        raise BenchFailed(f"POST {path} answered {answer.status_code}: {answer.content!r}")
+    return answer.json()
+
+
+def _undone(call: Callable[[], object]) -> Callable[[], object]:
+    def undone() -> None:
+        with transaction.atomic():
+            call()
+            transaction.set_rollback(True)
+
+    return undone
+
+
+def shown(query: Query) -> str:
+    """The filters, without what is long: of ids and times, only that they are there."""
+    words = (
+        f"{name}={value}" if len(value) < 20 or "," in value else name
+        for name, value in query.items()
+    )
+    return f"?{'&'.join(words)}" if query else ""

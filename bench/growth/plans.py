@@ -1,0 +1,32 @@
+"""Judges plans: a table of the ledger is never read from end to end."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+# Its partitions bear the audit log's name, and a month.
+_LEDGER = re.compile(r"run|run_text|delivery|delivery_attempt|tick|audit_entry(_.*)?")
+# A small table is rightly read whole, such as the partition of a month that has just begun.
+_FEW_ROWS = 10_000
+
+
+def sequential_scans(plan: dict[str, Any]) -> list[str]:
+    """The ledger's tables that a plan read from end to end, if they had more than a few rows."""
+    return [
+        node["Relation Name"]
+        for node in _nodes(plan)
+        if node["Node Type"] == "Seq Scan"
+        and _LEDGER.fullmatch(node["Relation Name"])
+        and _rows_read(node) > _FEW_ROWS
+    ]
+
+
+def _rows_read(node: dict[str, Any]) -> float:
+    each = node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0)
+    return float(each * node.get("Actual Loops", 1))
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)

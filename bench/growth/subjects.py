@@ -1,0 +1,101 @@
+"""Chooses whose pages are looked at: the busiest environment's, and in it the busiest trigger's and worker's."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from accounts.models import User
+from accounts.services import create_staff
+from pipedai.api import tokens
+from pipedai.events import SYSTEM
+from triggers.models import Trigger
+from workers.models import Worker
+from workspaces.models import Environment
+
+_STAFF = "bench-staff@example.com"
+
+_BUSIEST = """
+SELECT r.{column} AS id FROM {table} r WHERE {where} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Subjects:
+    """What the pages are about. `worker_token` is the worker's new one."""
+
+    owner: User
+    staff: User
+    environment: Environment
+    trigger_id: UUID  # an enabled one of the worker's
+    hooked_trigger_id: UUID  # the one with the most deliveries
+    scheduled_trigger_id: UUID  # the one with the most ticks
+    worker_id: UUID
+    worker_token: str
+    run_id: UUID  # the newest of the trigger's
+    key_id: UUID
+
+
+def choose() -> Subjects:
+    """The subjects; the worker gets a token that is known, and room for more runs."""
+    environment = Environment.objects.select_related("workspace").get(
+        id=_one("run", "environment_id")
+    )
+    of_it = f"r.environment_id = '{environment.id}'"
+    worker_id = _one("run", "worker_id", f"{of_it} AND r.worker_id IS NOT NULL")
+    of_worker = Trigger.objects.filter(worker_id=worker_id, deleted_at__isnull=True)
+    enabled = ", ".join(f"'{each}'" for each in of_worker.values_list("id", flat=True))
+    trigger_id = _one("run", "trigger_id", f"{of_it} AND r.trigger_id IN ({enabled})")
+    Trigger.objects.filter(id=trigger_id).update(enabled=True)
+    token = tokens.mint("wkt")
+    Worker.objects.filter(id=worker_id).update(
+        token_digest=token.digest, max_concurrency=50, disabled_at=None
+    )
+    newest = f"SELECT id FROM run WHERE trigger_id = '{trigger_id}' ORDER BY queued_at DESC LIMIT 1"
+    owner = environment.workspace.created_by
+    assert owner is not None
+    return Subjects(
+        owner=owner,
+        staff=User.objects.filter(email=_STAFF).first()
+        or create_staff(email=_STAFF, password="not-a-real-password", name="Staff", actor=SYSTEM),
+        environment=environment,
+        trigger_id=trigger_id,
+        hooked_trigger_id=_one("delivery", "trigger_id", of_it),
+        scheduled_trigger_id=_one("tick", "trigger_id", of_it),
+        worker_id=worker_id,
+        worker_token=token.value,
+        run_id=_value(newest),
+        key_id=environment.api_keys.filter(kind="pwk").values_list("id", flat=True)[0],
+    )
+
+
+@cache
+def middle(table: str, column: str, where: str = "true") -> Any:
+    """The middle value of a column of the rows of a condition; None of none."""
+    return _value(
+        f"SELECT {column} FROM {table} WHERE {where} ORDER BY {column} DESC"
+        f" OFFSET (SELECT count(*) / 2 FROM {table} WHERE {where}) LIMIT 1"
+    )
+
+
+@cache
+def quarters(table: str, column: str, where: str) -> tuple[datetime, datetime]:
+    """The values between which the middle half of the rows lies."""
+    found: list[datetime] = _value(
+        f"SELECT percentile_disc(ARRAY[0.25, 0.75]) WITHIN GROUP (ORDER BY {column}) FROM {table} WHERE {where}"
+    )
+    return found[0], found[1]
+
+
+def _one(table: str, column: str, where: str = "true") -> Any:
+    return _value(_BUSIEST.format(table=table, column=column, where=where))
+
+
+def _value(sql: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        row = cursor.fetchone()
+    return row[0] if row else None

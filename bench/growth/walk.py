@@ -1,0 +1,52 @@
+"""Asks everything of the ledger that is there, and writes what it cost and why.
+
+    python -m bench.growth.walk REPEATS FILE
+
+measures in the database of the environment, which bench.growth.benchmark has filled.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import django
+
+
+def main(repeats: int, file: Path) -> None:
+    """Measures every page. Raises BenchFailed if one can't be had."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
+    django.setup()
+    from bench.growth import busy_month
+    from bench.growth.admin_pages import admin_pages
+    from bench.growth.pages import api_pages, machine_pages, overview_page
+    from bench.growth.subjects import choose
+
+    on = choose()
+    found = {
+        page.name: _measure(page.call, repeats)
+        for pages in (machine_pages, api_pages, admin_pages)
+        for page in pages(on)
+    }
+    busy_month.fill(on.environment.id)
+    busy = _measure(overview_page(on), repeats)
+    file.write_text(json.dumps({"pages": found, "busyMonth": busy}))
+
+
+def _measure(call: Callable[[], object], repeats: int) -> dict[str, Any]:
+    from bench.growth.watch import watch
+
+    seconds, statements = watch(call, repeats=repeats)
+    return {
+        "ms": round(1000 * seconds, 3),
+        "statements": [
+            {"sql": each.sql, "ms": round(1000 * each.seconds, 3), "plan": each.plan}
+            for each in statements
+        ],
+    }
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,85 @@
+"""Times the statements that a call sends, and has PostgreSQL tell the plan that each one really had."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+_SAID = "duration:"
+_PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
+
+
+@dataclass(slots=True)
+class Statement:
+    """One statement: how long it took at the driver, in seconds, and its plan if it was asked for."""
+
+    sql: str
+    seconds: float
+    plan: dict[str, Any] | None = None
+
+
+def watch(call: Callable[[], object], *, repeats: int) -> tuple[float, list[Statement]]:
+    """Call so often; the database seconds of the fastest call of the later half, and its statements with their plans.
+
+    A prepared statement may get a plan of its own for the first five times and a general one from then on: what a
+    connection does that lives long is seen in the later half. The plans are those of the last call.
+    """
+    connection.ensure_connection()
+    connection.connection.prepare_threshold = 0
+    times = []
+    for _ in range(repeats - 1):
+        with _watched() as statements:
+            call()
+        times.append(_seconds(statements))
+    with _explained(), _watched() as explained:
+        call()
+    return min(times[len(times) // 2 :], default=_seconds(explained)), explained
+
+
+def _seconds(statements: list[Statement]) -> float:
+    return sum(each.seconds for each in statements)
+
+
+@contextmanager
+def _watched() -> Iterator[list[Statement]]:
+    statements: list[Statement] = []
+
+    def hear(notice: Any) -> None:
+        said = notice.message_primary or ""
+        if said.startswith(_SAID):
+            plans.append(json.loads(said[said.index("{") :])["Plan"])
+
+    def time_it(
+        execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
+    ) -> Any:
+        plans.clear()
+        began = time.perf_counter()
+        result = execute(sql, params, many, context)
+        seconds = time.perf_counter() - began
+        if sql.lstrip().startswith(_PLANNED):
+            statements.append(Statement(sql, seconds, plans[-1] if plans else None))
+        return result
+
+    plans: list[dict[str, Any]] = []
+    driver = connection.connection
+    driver.add_notice_handler(hear)
+    try:
+        with connection.execute_wrapper(time_it):
+            yield statements
+    finally:
+        driver.remove_notice_handler(hear)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """bench.stack lets the application set it, and loads the module into each of its sessions."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET auto_explain.log_min_duration = 0")
+        try:
+            yield
+        finally:
+            cursor.execute("SET auto_explain.log_min_duration = -1")

@@ -1,0 +1,84 @@
+"""Has many clients call a web server at once, and measures what that takes."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from bench.failure import BenchFailed
+from bench.figures import Json, latencies
+from bench.lifecycle_load import Measured
+from bench.load import Load, Window, sleep_until
+from bench.stack import Database
+from bench.usage import Cpu, cpu_seconds
+
+T = TypeVar("T")
+
+
+class Served(Protocol):
+    """A web server that can be called and measured."""
+
+    port: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What all its processes have used so far."""
+
+    @property
+    def rss(self) -> int:
+        """Their resident memory, in bytes."""
+
+
+# Also the time for the clients to start and connect.
+WARM_UP_SECONDS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Used(Generic[T]):
+    """What each client measured, and what the servers used within the window."""
+
+    measured: list[T]
+    cpu: Cpu
+    rss: int
+
+
+def drive_all(
+    drive: Callable[..., T], on: Database, served: Served, clients: Sequence[Any], seconds: float
+) -> Used[T]:
+    """Run `drive(port, client, window)` for each client, in a process each."""
+    window = Window.after(WARM_UP_SECONDS, seconds)
+    with ExitStack() as stack:
+        loads: list[Load[T]] = [
+            stack.enter_context(Load(drive, served.port, client, window)) for client in clients
+        ]
+        sleep_until(window.start)
+        before = cpu(on, served)
+        sleep_until(window.end)
+        used, rss = cpu(on, served).since(before), served.rss
+        return Used([load.result(within=0) for load in loads], used, rss)
+
+
+def lifecycle_figures(used: Used[Measured], seconds: float) -> Json:
+    """The figures of whole lifecycles and of each call in them. Raises BenchFailed if there were none."""
+    lifecycles = [each for one in used.measured for each in one.lifecycles]
+    if not lifecycles:
+        raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
+    done = len(lifecycles)
+    names = {name: None for one in used.measured for name in one.calls}
+    return {
+        "lifecyclesPerSecond": round(done / seconds, 2),
+        "lifecycle": latencies(lifecycles),
+        "calls": {
+            name: latencies([each for one in used.measured for each in one.calls.get(name, [])])
+            for name in names
+        },
+        "webCpuMs": round(1000 * used.cpu.web / done, 3),
+        "postgresCpuMs": round(1000 * used.cpu.postgres / done, 3),
+        "loadCpuMs": round(1000 * sum(one.cpu_seconds for one in used.measured) / done, 3),
+        "webRssMb": round(used.rss / 2**20, 1),
+    }
+
+
+def cpu(on: Database, served: Served) -> Cpu:
+    """What both have used so far."""
+    return Cpu(served.cpu_seconds, cpu_seconds(on.pid))

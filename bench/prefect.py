@@ -1,0 +1,196 @@
+"""Runs a Prefect server on a database of the benchmark's own PostgreSQL, and is its client and worker."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from bench.failure import BenchFailed
+from bench.http_client import HOST, Answer, Connection, check, request
+from bench.lifecycle_load import Measured, keep_running
+from bench.load import Window
+from bench.stack import Database, free_port
+from bench.usage import cpu_seconds, descendants_rss
+from bin.ending import die_with_parent
+from pipedai import env
+
+VERSION = "3.9.1"
+_START_SECONDS = 180.0
+_STOP_SECONDS = 20.0
+_BASE = "/api"
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A deployment, and the work pool whose one worker runs it: what a trigger and its worker are here."""
+
+    deployment_id: str
+    pool: str
+
+
+class Server:
+    """`prefect server start`, with one process and without its background services, which ours has none of either."""
+
+    def __init__(self, program: Path, on: Database, url: str) -> None:
+        self.port = free_port()
+        self._log = on.directory / "prefect.log"
+        home = on.directory / "prefect"
+        home.mkdir()
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    str(program), "server", "start", "--host", HOST, "--port", str(self.port),
+                    "--no-services", "--no-ui",
+                ],
+                cwd=home,
+                env={
+                    "PATH": f"{program.parent}:/usr/bin:/bin",
+                    "HOME": str(home),
+                    "PREFECT_HOME": str(home),
+                    "PREFECT_API_DATABASE_CONNECTION_URL": url,
+                    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+                    "DO_NOT_TRACK": "1",
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is not for it
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )  # fmt: skip
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What all its processes have used so far."""
+        return cpu_seconds(self._process.pid)
+
+    @property
+    def rss(self) -> int:
+        """The resident memory of its processes, in bytes."""
+        return descendants_rss(self._process.pid)
+
+    def wait_until_ready(self) -> None:
+        """Return once it serves, its database migrated. Raises BenchFailed."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with Connection(self.port, timeout=10) as connection:
+                    if connection.exchange(request("GET", "/health", base=_BASE)).status == 200:
+                        return
+            except OSError:
+                pass
+            time.sleep(0.2)
+        raise BenchFailed(f"Prefect did not start:\n{self._log.read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def install() -> Path:
+    """The program, in a virtual environment of its own below PIPEDAI_DATA_DIR that stays. Raises BenchFailed."""
+    directory = env.data_dir() / f"prefect-{VERSION}"
+    program = directory / "bin" / "prefect"
+    if not program.exists():
+        _run(sys.executable, "-m", "venv", "--clear", str(directory))
+        # Its program is written last, so that half an installation is made anew.
+        _run(
+            str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet",
+            "--disable-pip-version-check", f"prefect=={VERSION}",
+        )  # fmt: skip
+    return program
+
+
+@contextmanager
+def server(on: Database, program: Path) -> Iterator[Server]:
+    """Prefect's server, on a database beside the product's."""
+    served = Server(program, on, _connection_url(on.make_database("prefect", "pg_trgm")))
+    try:
+        served.wait_until_ready()
+        yield served
+    finally:
+        served.stop()
+
+
+def _connection_url(params: dict[str, Any]) -> str:
+    """What SQLAlchemy's asyncpg connects by."""
+    return (
+        f"postgresql+asyncpg://{params['user']}:{quote(params['password'])}@/{params['dbname']}"
+        f"?host={quote(params['host'], safe='')}&port={params['port']}"
+    )
+
+
+def make_assigned(port: int, count: int) -> list[Assigned]:
+    """So many deployments, each with a work pool of its own."""
+    made = []
+    with Connection(port) as connection:
+
+        def post(path: str, **body: object) -> Any:
+            return connection.call("POST", path, body=body, base=_BASE).json()
+
+        flow = post("/flows/", name="nightly-report")
+        for number in range(count):
+            pool = f"pool-{number}"
+            post("/work_pools/", name=pool, type="process")
+            deployment = post(
+                "/deployments/", name=f"host-{number}", flow_id=flow["id"], work_pool_name=pool
+            )
+            made.append(Assigned(deployment["id"], pool))
+    return made
+
+
+def drive(port: int, assigned: Assigned, window: Window) -> Measured:
+    """Run one flow run after another until the window ends, each from creation to completion."""
+    return keep_running(port, window, lambda connection: _run_once(connection, assigned))
+
+
+def _run_once(connection: Connection, assigned: Assigned) -> dict[str, float]:
+    times: dict[str, float] = {}
+
+    def timed(name: str, path: str, body: object) -> Answer:
+        sent = request("POST", path, body=body, base=_BASE)
+        began = time.monotonic()
+        answer = connection.exchange(sent)
+        times[name] = time.monotonic() - began
+        return check(sent, answer)
+
+    def set_state(name: str, state: str) -> None:
+        sent = {"state": {"type": state.upper(), "name": state}}
+        told = timed(name, f"/flow_runs/{run_id}/set_state", sent).json()
+        if told["status"] != "ACCEPT":
+            raise BenchFailed(f"Prefect did not take {state}: {told}")
+
+    pool = f"/work_pools/{assigned.pool}"
+    run_id = timed("create", f"/deployments/{assigned.deployment_id}/create_flow_run", {}).json()[
+        "id"
+    ]
+    soon = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()
+    found = timed("poll", f"{pool}/get_scheduled_flow_runs", {"scheduled_before": soon, "limit": 1})
+    if [each["flow_run"]["id"] for each in found.json()] != [run_id]:
+        raise BenchFailed(
+            f"A poll should have handed out flow run {run_id}, and handed out others."
+        )
+    set_state("claim", "Pending")
+    set_state("start", "Running")
+    timed("heartbeat", f"{pool}/workers/heartbeat", {"name": "worker"})
+    set_state("complete", "Completed")
+    return times
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchFailed(f"Prefect could not be installed:\n{done.stdout[-2000:]}")
