@@ -11,7 +11,7 @@ from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
 
 # Each with the minutes that it takes on two quiet cores.
-_PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
+PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("start", start, {"repeats": 5}, 1),
     ("lifecycle", lifecycle, {"clients": [1, 16, 64], "seconds": 10.0, "web_processes": 1}, 3),
     ("peer", peer, {"clients": [16], "seconds": 10.0}, 3),
@@ -26,9 +26,9 @@ _PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
 
 def run(*, say: Callable[[str], None]) -> Json:
     """Run all; the results by name, each with its seconds. Raises BenchFailed if one fails."""
-    say(f"This takes about {sum(minutes for *_, minutes in _PARTS)} minutes.")
+    say(f"This takes about {sum(minutes for *_, minutes in PARTS)} minutes.")
     results: dict[str, Json] = {}
-    for name, benchmark, options, minutes in _PARTS:
+    for name, benchmark, options, minutes in PARTS:
         say(f"— {name}, about {minutes} min")
         began = time.monotonic()
         result = benchmark.run(**options, say=say)
@@ -38,7 +38,7 @@ def run(*, say: Callable[[str], None]) -> Json:
 
 def show(result: Json) -> None:
     """Print the tables of all."""
-    for name, benchmark, *_ in _PARTS:
+    for name, benchmark, *_ in PARTS:
         print(f"## {name}\n")
         benchmark.show(result["results"][name])
         print()

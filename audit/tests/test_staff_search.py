@@ -19,7 +19,7 @@ def desk(cast):
     staff = create_staff(email="staff@example.com", password="a password", name="", actor=SYSTEM)
     client = Client()
     session = open_staff_session(staff, b"")
-    client.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
+    client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
     return client
 
 

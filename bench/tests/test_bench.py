@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 
+from bench import everything
+from bench.arguments import parse
 from bench.figures import latencies, print_table, quantile
+from bench.growth.benchmark import misses
+from bench.growth.plans import sequential_scans
 from bench.lifecycle_load import CALLS
 from pipedai.env import BASE_DIR
+from triggers.states import Status
+
+NAMES = ("lifecycle", "peer", "idle", "growth", "start", "firing", "kill", "schedulers")
 
 
 @pytest.fixture
@@ -47,24 +54,36 @@ def _measured(data_dir: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.slow
-def test_lifecycle_measures_http_beside_bare_sql(data_dir):
+def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
     found, shown = _measured(data_dir, "lifecycle", "--clients", "1,2", "--seconds", "2")
     assert found["benchmark"] == "lifecycle"
     assert found["webProcesses"] == 1
     assert {"cores", "python", "postgres", "loadBefore"} <= set(found["machine"])
     assert [at["clients"] for at in found["results"]] == [1, 2]
     for at in found["results"]:
-        http, bare = at["http"], at["bareSql"]
+        http, bare, django = at["http"], at["bareSql"], at["bareDjango"]
         assert http["lifecyclesPerSecond"] > 0
         assert bare["lifecyclesPerSecond"] > 0
+        assert django["lifecyclesPerSecond"] > 0
         assert at["ofBareSql"] > 0
+        assert at["ofBareDjango"] > 0
         assert list(http["calls"]) == list(CALLS)
         assert {call["count"] for call in http["calls"].values()} == {http["lifecycle"]["count"]}
-        for figures in (http["lifecycle"], bare["lifecycle"], *http["calls"].values()):
+        for figures in (
+            http["lifecycle"],
+            bare["lifecycle"],
+            django["lifecycle"],
+            *http["calls"].values(),
+        ):
             assert 0 < figures["p50Ms"] <= figures["p99Ms"]
         for name in ("webCpuMs", "postgresCpuMs", "loadCpuMs", "webRssMb"):
             assert http[name] > 0
+            assert django[name] > 0
         assert bare["postgresCpuMs"] > 0
+    servers = found["servers"]
+    assert servers["ofGthread"] > 0
+    assert servers["lanes"]["requestsPerSecond"] > 0
+    assert servers["gthread"]["webCpuMs"] > 0
     assert all(f"| {call}" in shown for call in CALLS)
 
 
@@ -81,6 +100,33 @@ def test_idle_measures_waiting_and_waking(data_dir):
     assert set(found["otherCalls"]) == {"nobodyWaits", "allWait", "eachWakes"}
     assert found["otherCalls"]["allWait"]["count"] > 0
     assert "its worker has it" in shown
+
+
+@pytest.mark.slow
+def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir):
+    found, shown = _measured(data_dir, "growth", "--sizes", "2k", "--repeats", "1")
+    (at,) = found["results"]
+    assert at["runs"] == 2000
+    assert at["busyMonth"]["ms"] > 0
+    pages = at["pages"]
+    assert {"poll", "overview", "a whole lifecycle", "firing 100 due triggers"} <= pages.keys()
+    for name in ("runs", "ticks", "deliveries", "audit log", "triggers", "workers", "admin: runs"):
+        assert {name, f"{name}, deep"} <= pages.keys()
+    assert {f"runs?workerId&status={status}" for status in Status.values} <= pages.keys()
+    for page in pages.values():
+        assert page["ms"] > 0
+        statements = [each for each in page["statements"] if each["plan"] is not None]
+        assert len(statements) >= len(page["statements"]) - 1
+    assert "slowest page of" in shown
+
+
+@pytest.mark.slow
+def test_start_measures_the_first_answer(data_dir):
+    found, shown = _measured(data_dir, "start", "--repeats", "1")
+    assert found["web"]["cpuSeconds"] > 0
+    assert found["web"]["seconds"] > 0
+    assert 0 < found["run"]["secondsToAnswer"] <= found["run"]["secondsToShowARun"]
+    assert "to the first 200" in shown
 
 
 @pytest.mark.slow
@@ -108,6 +154,7 @@ def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
     ("arguments", "sentence"),
     [
         pytest.param(["lifecycle", "--clients", "1,x"], "'x' is no whole number", id="clients"),
+        pytest.param(["growth", "--sizes", "1k,2x"], "'2x' is no number of runs", id="sizes"),
         pytest.param(["idle", "--waiters", "0"], "'0' is no whole number", id="waiters"),
         pytest.param(["idle", "--seconds", "nan"], "'nan' is no number of seconds", id="seconds"),
     ],
@@ -127,6 +174,41 @@ def test_a_bad_setting_is_refused_before_anything_starts(tmp_path, monkeypatch):
     assert done.returncode == 1
     assert done.stderr == "WEB_THREADS must be a whole number.\n"
     assert not (tmp_path / "unused").exists()
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([1.0, 1.4], False),
+        ([0.1, 0.9], False),  # by less than noise
+        ([4.0, 6.1], True),
+        ([19.0, 20.5], True),
+        ([None, 5.0], False),
+        ([7.0], False),
+    ],
+)
+def test_a_page_misses_its_target_when_it_grows_or_is_slow(times, expected):
+    assert misses(times) is expected
+
+
+@pytest.mark.parametrize(
+    ("table", "rows", "found"),
+    [
+        ("run", 20_000, ["run"]),
+        ("audit_entry_2026_11", 20_000, ["audit_entry_2026_11"]),
+        ("run", 500, []),
+        ("trigger", 20_000, []),
+    ],
+)
+def test_a_ledgers_table_is_not_to_be_read_from_end_to_end(table, rows, found):
+    scan = {"Node Type": "Seq Scan", "Relation Name": table, "Actual Rows": 1, "Actual Loops": 1}
+    plan = {"Node Type": "Limit", "Plans": [{**scan, "Rows Removed by Filter": rows}]}
+    assert sequential_scans(plan) == found
+
+
+def test_all_has_every_benchmark():
+    modules = {parse([name]).benchmark for name in NAMES}
+    assert modules == {module for _, module, *_ in everything.PARTS}
 
 
 def test_a_quantile_is_one_of_the_values():
