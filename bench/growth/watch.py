@@ -47,24 +47,27 @@ def _seconds(statements: list[Statement]) -> float:
 @contextmanager
 def _watched() -> Iterator[list[Statement]]:
     statements: list[Statement] = []
+    without_plan: list[Statement] = []
 
     def hear(notice: Any) -> None:
+        # In a transaction PostgreSQL is done with a SELECT, and tells of it, only as the next statement comes.
         said = notice.message_primary or ""
-        if said.startswith(_SAID):
-            plans.append(json.loads(said[said.index("{") :])["Plan"])
+        if said.startswith(_SAID) and without_plan:
+            without_plan.pop(0).plan = json.loads(said[said.index("{") :])["Plan"]
 
     def time_it(
         execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        plans.clear()
+        if not sql.lstrip().startswith(_PLANNED):
+            return execute(sql, params, many, context)
+        statement = Statement(sql, 0.0)
+        statements.append(statement)
+        without_plan.append(statement)
         began = time.perf_counter()
         result = execute(sql, params, many, context)
-        seconds = time.perf_counter() - began
-        if sql.lstrip().startswith(_PLANNED):
-            statements.append(Statement(sql, seconds, plans[-1] if plans else None))
+        statement.seconds = time.perf_counter() - began
         return result
 
-    plans: list[dict[str, Any]] = []
     driver = connection.connection
     driver.add_notice_handler(hear)
     try:
