@@ -13,6 +13,10 @@ from workspaces.keys import WrappedKey
 
 log = get_logger(__name__)
 
+# One answer's share: a prompt may be 256 KiB and a worker hold a thousand runs, and the answer is in memory as a whole.
+# Whoever has room for more claims these and asks again.
+MOST_AT_ONCE = 50
+
 _DUE = f"""
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, r.attempt, r.queued_at,
@@ -25,7 +29,8 @@ LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
     AND r.trigger_id <> ALL(%(shut)s::uuid[])
 ORDER BY r.available_at, r.id
-LIMIT greatest(0, %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL))
+LIMIT least({MOST_AT_ONCE}, greatest(0,
+    %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)))
 """
 
 _SEALED = f"""
@@ -61,7 +66,8 @@ class HandedOut:
 def hand_out_runs(
     *, worker_id: UUID, capacity: int, address: str | None, now: datetime | None = None
 ) -> list[HandedOut]:
-    """The due runs of a worker, oldest due first, no more than it has free capacity for.
+    """The due runs of a worker, oldest due first, no more than it has free capacity for and than
+    MOST_AT_ONCE.
 
     URL and headers are read from the trigger in one statement, so that a secret goes only to the
     server it was given for; the URL is kept on the run. Asking again before a claim hands the same

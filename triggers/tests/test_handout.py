@@ -12,8 +12,8 @@ from pipedai.sql import execute
 from testing.cast import Cast
 from testing.runs import NOON, Runs, allow
 from testing.statements import counted
-from triggers import services
-from triggers.handout import HandedOut, hand_out_runs, time_until_next
+from triggers import handout, services
+from triggers.handout import MOST_AT_ONCE, HandedOut, hand_out_runs, time_until_next
 from triggers.models import Trigger
 from triggers.services import rotate_mcp_token
 
@@ -45,6 +45,15 @@ def test_those_that_are_due_longest_come_first(runs: Runs) -> None:
     second = runs.queue()
     runs.now = NOON
     assert _ids(runs) == [first, second, third]
+
+
+def test_one_answer_holds_so_many_and_the_next_the_others(runs: Runs, monkeypatch) -> None:
+    monkeypatch.setattr(handout, "_DUE", handout._DUE.replace(f"least({MOST_AT_ONCE},", "least(2,"))
+    first, second, third = (runs.queue() for _ in range(3))
+    allow(runs.cast.worker.worker_id, 9)
+    assert _ids(runs) == [first, second]
+    runs.claim(first)
+    assert _ids(runs) == [second, third]
 
 
 def test_a_retry_takes_its_place_by_when_it_is_due(runs: Runs) -> None:
