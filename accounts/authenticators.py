@@ -139,7 +139,7 @@ def _accept(held: Authenticator, code: str) -> bool:
     try:
         totp = _totp(held)
     except crypto.CannotOpen:  # recovery codes, or another of the staff, still help
-        log.error("authenticator.cannot-open", user_id=held.pk, master_key_id=held.master_key_id)
+        log.error("authenticator.cannot_open", user_id=held.pk, master_key_id=held.master_key_id)
         return False
     now = int(database_now().timestamp()) // _STEP_SECONDS
     code = code.replace(" ", "")

@@ -19,8 +19,9 @@ from pipedai.sql import database_now, execute
 log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
-# Of the scheduler, between whose batches other jobs have their turns.
+# Of the scheduler, between whose batches other jobs have their turns: so many rows, and so long a look for some.
 _SCHEDULER_BATCH = 200
+_TURN_SECONDS = 0.2
 
 _SOMEBODY_IS_AT_IT = (
     psycopg.errors.LockNotAvailable,
@@ -97,7 +98,7 @@ def remove(step: Callable[[], int], *, tries: int = 5) -> int:
             if not isinstance(error.__cause__, _SOMEBODY_IS_AT_IT):
                 raise
             reason = type(error.__cause__).__name__
-            log.info("prune.in-use", reason=reason, attempt=attempt)
+            log.info("prune.in_use", reason=reason, attempt=attempt)
     raise InUse("Somebody uses what was to be removed; nothing is half done: try again later.")
 
 
@@ -116,11 +117,15 @@ class Rounds:
         self._round: Iterator[Batch] | None = None
 
     def work(self) -> int:
-        """A job: one batch; how many rows it looked at, 0 at the end of a round."""
+        """A job: one batch; how many rows it looked at, 0 at the end of a round alone.
+
+        Where there are many environments with nothing to forget it looks no longer than a turn, and says 1.
+        """
         self._round = self._round or self._begin()
+        until = time.monotonic() + _TURN_SECONDS
         for batch in self._round:
-            if batch.seen:
-                return batch.seen
+            if batch.seen or time.monotonic() > until:
+                return max(batch.seen, 1)
         self._round = None
         return 0
 

@@ -7,6 +7,7 @@ import pytest
 from django.db import transaction
 
 from audit.models import AuditEntry
+from pipedai import retention
 from pipedai.api.errors import NotFound
 from pipedai.retention import Order, Rounds
 from pipedai.sql import execute
@@ -211,6 +212,15 @@ class TestTheScheduler:
             add_old_runs(runs.trigger_id, 5, NOON)
             assert self.whole_round(rounds) == 5
             assert there() == set()
+
+    def test_lets_others_have_their_turns_while_it_finds_nothing(self, runs, settings, monkeypatch):
+        monkeypatch.setattr(retention, "_TURN_SECONDS", -1)
+        settings.RUN_RETENTION_DAYS = 30
+        kept = runs.ended()
+        assert self.whole_round(Rounds()) > 2  # of two environments
+        add_old_runs(runs.trigger_id, 5, NOON)
+        self.whole_round(Rounds())
+        assert there() == {kept}
 
     @staticmethod
     def whole_round(rounds):
