@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 
-from deploy.tests.job import Job, asked
+from testing.main_job import MainJob, answered
 
 Client = Callable[[], httpx.Client]
 
@@ -35,7 +35,7 @@ class Load:
     def going_on(self) -> Iterator[None]:
         """Under load for the block; then what was fired is executed."""
         with self._client() as http:
-            jobs = [Job.set_up(http) for _ in range(self._jobs)]
+            jobs = [MainJob(http) for _ in range(self._jobs)]
         with ThreadPoolExecutor(2 * self._jobs) as pool:
             parts = [pool.submit(part, job) for job in jobs for part in (self._fire, self._work)]
             try:
@@ -45,7 +45,7 @@ class Load:
             for part in parts:
                 part.result(timeout=60)
 
-    def _fire(self, job: Job) -> None:
+    def _fire(self, job: MainJob) -> None:
         with self._client() as http:
             while not self._stop.is_set():
                 headers = {
@@ -58,7 +58,7 @@ class Load:
                     self.fired.add(run["id"])
                 self._stop.wait(0.02)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: MainJob) -> None:
         headers = {"Authorization": f"Bearer {job.worker_token}"}
         path = f"/workers/{job.worker_id}"
         with self._client() as http:
@@ -88,4 +88,4 @@ class Load:
         if again:
             time.sleep(0.5)
             answer = http.request(method, path, **request)
-        return asked(answer)
+        return answered(answer)

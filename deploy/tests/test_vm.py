@@ -12,8 +12,8 @@ import pytest
 
 from deploy.tests.conftest import DOMAIN, RELEASE, UNITS, Deployed
 from deploy.tests.doc import commands
-from deploy.tests.job import HEADERS, PASSWORD, Job, asked
 from deploy.tests.load import Load
+from testing.main_job import PASSWORD, MainJob, answered
 from testing.working import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -41,7 +41,7 @@ UNION ALL SELECT 'sequence', sequencename, last_value::text, '', '' FROM pg_sequ
 
 def test_the_documented_set_up_serves_restarts_pools_and_restores(deployed: Deployed) -> None:
     with deployed.client() as http:
-        job = Job.set_up(http)
+        job = MainJob(http)
         the_main_job_is_done(deployed, http, job)
         the_proxy_passes_on_what_matters(deployed, http)
         the_units_are_well_formed(deployed)
@@ -51,9 +51,9 @@ def test_the_documented_set_up_serves_restarts_pools_and_restores(deployed: Depl
         without_the_web_process_the_proxy_says_so(deployed, http)
 
 
-def the_main_job_is_done(deployed: Deployed, http: httpx.Client, job: Job) -> None:
+def the_main_job_is_done(deployed: Deployed, http: httpx.Client, job: MainJob) -> None:
     assert http.get("/health").json() == {"status": "ok"}
-    assert job.once()["status"] == "succeeded"
+    job.execute()
     assert job.woken() < 5
     deployed.machine.run("pipedai", "check_deploy")
     settings = deployed.machine.path("/etc/pipedai/pipedai.env")
@@ -128,10 +128,10 @@ def a_new_release_under_load_loses_nothing(deployed: Deployed) -> None:
     assert load.executed == dict.fromkeys(load.fired, 1)
 
 
-def a_backup_is_a_working_system(deployed: Deployed, http: httpx.Client, job: Job) -> None:
-    waiting = job.fire()
+def a_backup_is_a_working_system(deployed: Deployed, http: httpx.Client, job: MainJob) -> None:
+    waiting = job.queue()
     deployed.follow("### Backup")
-    lost = job.fire()
+    lost = job.queue()
     for unit in UNITS:
         deployed.stop(unit)
     deployed.follow("### Restore")
@@ -140,11 +140,8 @@ def a_backup_is_a_working_system(deployed: Deployed, http: httpx.Client, job: Jo
     deployed.wait_until_up()
 
     assert http.get(f"/runs/{lost}").status_code == 404
-    (handed_out,) = job.poll()
-    assert (handed_out["id"], handed_out["mcpHeaders"]) == (waiting, HEADERS)
-    job.execute(waiting)
-    assert job.run(waiting)["status"] == "succeeded"
-    asked(http.post("/auth/login", json={"email": job.email, "password": PASSWORD}))
+    job.finish(waiting)
+    answered(http.post("/auth/login", json={"email": job.email, "password": PASSWORD}))
     before, after = (objects(deployed, name) for name in ("pipedai_before", "pipedai"))
     assert before == after
     protected = [line for line in after if "|audit_append_only|" in line]
@@ -159,7 +156,7 @@ def objects(deployed: Deployed, database: str) -> list[str]:
     return sorted(deployed.machine.run(*psql).splitlines())
 
 
-def it_works_through_pgbouncer(deployed: Deployed, http: httpx.Client, job: Job) -> None:
+def it_works_through_pgbouncer(deployed: Deployed, http: httpx.Client, job: MainJob) -> None:
     deployed.follow("### PgBouncer")
     run = ["runuser", "-u", "postgres", "--", "pgbouncer", "-q", "/etc/pgbouncer/pgbouncer.ini"]
     deployed.machine.start(*run, log=deployed.logs / "pgbouncer.log")
@@ -167,7 +164,7 @@ def it_works_through_pgbouncer(deployed: Deployed, http: httpx.Client, job: Job)
     for unit in UNITS:
         deployed.restart(unit)
     deployed.wait_until_up()
-    assert job.once()["status"] == "succeeded"
+    job.execute()
     # Sooner than a waiting poll looks by itself: the notification went past PgBouncer.
     assert job.woken() < 5
     said = deployed.machine.path("/var/log/postgresql/pgbouncer.log").read_text()

@@ -48,7 +48,7 @@ def old_code(tmp_path: Path) -> Path:
 def test_the_main_job_works(own_database: str, old_code: Path, tmp_path: Path) -> None:
     log = tmp_path / "web.log"
     with serve_checkout(old_code, own_database, log=log) as server:
-        job = MainJob(server.api, webhookUrl="https://hooks.example.com/done")
+        job = MainJob.at(server.api, webhookUrl="https://hooks.example.com/done")
         job.execute()
         job.post(f"/runs/{job.queue()}/cancel", {})
         assert {"run.created", "run.claimed", "run.completed", "run.canceled"} <= set(job.actions())

@@ -78,7 +78,7 @@ def site(own_database: str, tmp_path: Path) -> Iterator[Site]:
 def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
     with receiving() as receiver:
         receiver.answer(500)
-        job = MainJob(site.server.api, webhookUrl=receiver.url(), maxRetries=0)
+        job = MainJob.at(site.server.api, webhookUrl=receiver.url(), maxRetries=0)
         for _ in range(6):
             job.execute()
         lost = job.queue()

@@ -13,7 +13,7 @@ from pipedai import tracing
 from pipedai.env import BASE_DIR
 from pipedai.tracing.tests.collector import Collector, collecting
 from testing.leaks import tokens_in
-from testing.main_job import PASSWORD, MainJob
+from testing.main_job import HEADERS, PASSWORD, MainJob
 from testing.scheduling import scheduling
 from testing.serving import serve
 from testing.working import until
@@ -38,7 +38,9 @@ def test_requests_jobs_and_webhooks_are_traced(own_database: str, tmp_path: Path
             serve(own_database, log=log, **environment) as server,
             scheduling(own_database, log=tmp_path / "scheduler.log", **environment) as scheduler,
         ):
-            job = MainJob(server.api, webhookUrl=receiver.url("/hidden?key=private"), maxRetries=0)
+            job = MainJob.at(
+                server.api, webhookUrl=receiver.url("/hidden?key=private"), maxRetries=0
+            )
             run = job.execute()
             lost = job.queue()
             job.claim(lost)
@@ -54,7 +56,15 @@ def test_requests_jobs_and_webhooks_are_traced(own_database: str, tmp_path: Path
     assert all("traceparent" not in request.headers for request in receiver.received)
     sent = collector.raw.decode("latin-1")
     assert tokens_in(sent) == []
-    for private in ("private", "hidden", PASSWORD, "Report.", "main-job@example.com", "SELECT"):
+    for private in (
+        "private",
+        "hidden",
+        PASSWORD,
+        "Report.",
+        job.email,
+        *HEADERS.values(),
+        "SELECT",
+    ):
         assert private not in sent
 
 
