@@ -31,7 +31,11 @@ def _account(request: Request) -> str | None:
     """The account that a login names; None for a body that names none, which validation refuses."""
     body = request.data
     email = body.get("email") if isinstance(body, dict) else None
-    return normal_email(email)[:254] if isinstance(email, str) else None
+    if (
+        not isinstance(email, str) or "\0" in email
+    ):  # a form may hold one; PostgreSQL can't be asked for it
+        return None
+    return normal_email(email)[:254]
 
 
 def _account_and_address(request: Request) -> str | None:

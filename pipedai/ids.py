@@ -15,4 +15,7 @@ def moment_of(row_id: UUID) -> datetime | None:
     """About when an id was made; None if it is not one of ours."""
     if row_id.version != 7:
         return None
-    return datetime.fromtimestamp((row_id.int >> 80) / 1000, UTC)
+    try:
+        return datetime.fromtimestamp((row_id.int >> 80) / 1000, UTC)
+    except ValueError:  # beyond the year 9999
+        return None

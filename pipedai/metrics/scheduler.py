@@ -89,7 +89,7 @@ class _Scrapes:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         status, headers, body = self._answer(environ)
         start_response(status, [*headers, ("Cache-Control", "no-store")])
-        yield body
+        yield b"" if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def _answer(self, environ: WSGIEnvironment) -> tuple[str, list[tuple[str, str]], bytes]:
         text = [("Content-Type", "text/plain; charset=utf-8")]

@@ -159,6 +159,14 @@ def test_of_two_session_cookies_none_counts(desk):
     assert desk.get(START, HTTP_COOKIE=f"staff_session={key}").status_code == 200
 
 
+@pytest.mark.parametrize("field", ["email", "password", "code"])
+def test_a_nul_in_the_form_is_400(staff, field):
+    client = Client()
+    client.get(LOGIN)
+    sent = {"email": "staff@example.com", "password": PASSWORD, "code": ""}
+    assert client.post(LOGIN, {**sent, field: "a\0b@example.com"}).status_code == 400
+
+
 def test_the_apis_cookie_does_not_open_admin(staff):
     client = Client()
     client.cookies[AUTH_COOKIE] = session_cookie(staff)

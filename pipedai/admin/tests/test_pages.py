@@ -329,3 +329,8 @@ def test_the_start_page_draws_the_last_day_and_the_last_fortnight(desk, cast, st
 def test_an_empty_house_has_a_start_page(desk):
     page = text_of(desk.get("/admin/"))
     assert "No run has ended in the last 24 hours." in page
+
+
+def test_an_id_of_after_the_end_of_calendars_is_no_audit_entrys(desk):
+    path = "/admin/audit/auditentry/ffffffff-ffff-7fff-bfff-ffffffffffff/change/"
+    assert desk.get(path).status_code in {302, 404}
