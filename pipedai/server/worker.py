@@ -9,6 +9,7 @@ the classes below override private methods of its 27.0 line; `tests/test_worker.
 import asyncio
 import gc
 import resource
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
@@ -32,6 +33,8 @@ HEADER_SECONDS = 20.0
 # How long a refused client may go on sending: closing on unread bytes would reset the connection,
 # and it would lose the answer.
 LINGER_SECONDS = 1.0
+# A client that takes nothing of its answer for so long is left: until then the answer is in our memory.
+UNREAD_SECONDS = 30.0
 # While stopping: how long a request is waited for that is on its way, on a new connection or in part.
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
@@ -59,6 +62,7 @@ class Protocol(ASGIProtocol):
         self._closing = False
         self._lingering = False
         self._header_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     # --- deadlines ---
 
@@ -70,6 +74,8 @@ class Protocol(ASGIProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.connections.discard(self)
         self._stop_awaiting_headers()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
         super().connection_lost(exc)
 
     def _on_headers_complete(self) -> bool:
@@ -98,6 +104,20 @@ class Protocol(ASGIProtocol):
             self._send_error_response(HTTPStatus.REQUEST_TIMEOUT, "")
         self._close_transport()
         self._request_ready.set()
+
+    def _await_reading(self, unread_before: int = sys.maxsize) -> None:
+        self._unread_timer = self.worker.loop.call_later(
+            UNREAD_SECONDS, self._look_for_unread, unread_before
+        )
+
+    def _look_for_unread(self, unread_before: int) -> None:
+        """Ends the connection if none of what was unread the last time has been taken since."""
+        self._unread_timer = None
+        unread = self.transport.get_write_buffer_size()
+        if unread >= unread_before:
+            self.transport.abort()
+        elif unread:
+            self._await_reading(unread)
 
     # --- stopping ---
 
@@ -130,6 +150,8 @@ class Protocol(ASGIProtocol):
     ) -> None:
         self._answering = True
         self._closing = (b"connection", b"close") in headers
+        if self._unread_timer is None:
+            self._await_reading()
         super()._send_response_start(status, headers, *args, **kwargs)
 
     async def _serve_http_request(self, *args: Any) -> bool:

@@ -19,6 +19,7 @@ from pipedai.server.wsgi_lane import WsgiLane
 
 # Set by tests that wait for it.
 worker.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", worker.HEADER_SECONDS))
+worker.UNREAD_SECONDS = float(os.environ.get("UNREAD_SECONDS", worker.UNREAD_SECONDS))
 
 Environ = dict[str, Any]
 

@@ -29,6 +29,8 @@ pytestmark = pytest.mark.slow
 HOST = b"Host: localhost\r\n"
 CLOSE = HOST + b"Connection: close\r\n"
 POLL = b"GET /api/v1/workers/0192b7a0-0000-7000-8000-%012x/poll?wait=30 HTTP/1.1\r\n" + HOST
+# What /api/v1/large answers with, in bytes.
+LARGE = 200 * 65_538
 CHUNKED = b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -196,6 +198,22 @@ def open_one_of_each(web):
     assert connections["kept"].recv(65_536).startswith(b"HTTP/1.1 200")
     time.sleep(0.3)
     return connections
+
+
+@pytest.mark.parametrize("then", [HOST, CLOSE], ids=["kept", "to be closed"])
+def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(tmp_path, then):
+    asked = b"GET /api/v1/large HTTP/1.1\r\n" + then + b"\r\n"
+    with serving(tmp_path, SMALL_APP, UNREAD_SECONDS="0.5") as web:
+        with web.connect(asked) as idle:
+            time.sleep(2)
+            assert len(read_all(idle)) < LARGE
+        with web.connect(asked) as slow:
+            taken = 0
+            while taken < LARGE:
+                piece = slow.recv(1 << 18)
+                assert piece
+                taken += len(piece)
+                time.sleep(0.03)
 
 
 def test_sigterm_answers_what_runs_and_what_waits_and_keeps_nothing_open(tmp_path):
