@@ -14,6 +14,8 @@ from pipedai.redaction import escape_control, redact_name, redact_named, redact_
 _LOUD = {
     "django.request": logging.ERROR,
     "django.db.backends": logging.INFO,
+    # A traceback for whatever Host anybody sends; the access log has the 400.
+    "django.security.DisallowedHost": logging.CRITICAL,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "asyncio": logging.WARNING,

@@ -62,6 +62,11 @@ def test_the_standard_library_s_lines_look_the_same(lines):
     }
 
 
+def test_a_host_that_is_not_ours_is_no_error_of_ours(lines, client):
+    assert client.get("/api/v1/health/live", HTTP_HOST="evil.example").status_code == 400
+    assert lines() == []
+
+
 def test_the_request_id_is_in_every_line(lines):
     token = current_request_id.set("r-1")
     logs.get_logger("a").info("ours")
