@@ -3,15 +3,14 @@
 from pipedai.api.wording import counted
 from pipedai.deployment import Finding
 from pipedai.sql import fetch_all, fetch_one
+from triggers.heartbeats import ALIVE_WITHIN
 
-# They beat every 5 s.
-SILENT_SECONDS = 30
 # What is due is done within a second or so; a database that was away explains a minute.
 LATE_SECONDS = 60
 
 _ALIVE = """
 SELECT host, pid FROM scheduler_heartbeat
-WHERE beat_at > clock_timestamp() - make_interval(secs => %(silent)s) ORDER BY started_at
+WHERE beat_at > clock_timestamp() - %(alive)s ORDER BY started_at
 """
 _LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_heartbeat"
 
@@ -33,7 +32,7 @@ _MOST_COUNTED = 1_000
 
 def schedulers_live() -> Finding:
     """At least one scheduler has told lately that it is alive."""
-    alive = fetch_all(_ALIVE, {"silent": SILENT_SECONDS})
+    alive = fetch_all(_ALIVE, {"alive": ALIVE_WITHIN})
     if alive:
         names = ", ".join(f"{row['host']} (pid {row['pid']})" for row in alive[:5])
         more = f" and {len(alive) - 5} more" if len(alive) > 5 else ""

@@ -2,11 +2,15 @@
 
 import os
 import socket
+from datetime import timedelta
 
 from pipedai.ids import new_id
 from pipedai.sql import execute
 from triggers.models import SchedulerHeartbeat
 
+BEAT_SECONDS = 5.0
+# A scheduler is alive until it has missed four.
+ALIVE_WITHIN = timedelta(seconds=4 * BEAT_SECONDS)
 # Of a scheduler that was killed; one that is stopped takes its row with it.
 KEEP_SECONDS = 3600
 
@@ -19,7 +23,7 @@ ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp()
 class Heartbeat:
     """This process's row. It is made at the first beat."""
 
-    every_seconds = 5.0
+    every_seconds = BEAT_SECONDS
 
     def __init__(self) -> None:
         self.id = new_id()

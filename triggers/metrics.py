@@ -13,6 +13,7 @@ from pipedai.metrics.committed import count_events
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.outgoing import Answer
 from pipedai.sql import fetch_all, fetch_one
+from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery
 from triggers.sending import attempted
 from triggers.states import HELD, Decision, FaultClass, Source, Status
@@ -121,9 +122,8 @@ SELECT count(*) AS pending,
 FROM (SELECT next_attempt_at FROM delivery WHERE status = 'pending' ORDER BY next_attempt_at LIMIT %(limit)s) d
 """
 
-# As old as three heartbeats.
 _SCHEDULERS = """
-SELECT count(*) AS living FROM scheduler_heartbeat WHERE beat_at > statement_timestamp() - interval '15 seconds'
+SELECT count(*) AS living FROM scheduler_heartbeat WHERE beat_at > statement_timestamp() - %(alive)s
 """
 
 
@@ -164,7 +164,7 @@ def read_held_runs() -> Iterator[Metric]:
 
 
 def _figures(sql: str) -> dict[str, float]:
-    row = fetch_one(sql, {"limit": ROW_LIMIT})
+    row = fetch_one(sql, {"limit": ROW_LIMIT, "alive": ALIVE_WITHIN})
     assert row is not None
     return {name: float(value) for name, value in row.items()}
 

@@ -7,7 +7,7 @@ from pipedai.admin.charts import Chart, Series
 from pipedai.admin.start_page import Figure, show_chart, show_figures
 from pipedai.admin.values import list_of, page_of, span
 from pipedai.sql import fetch_all, fetch_one
-from triggers.heartbeats import Heartbeat
+from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery, Run, SchedulerHeartbeat
 from triggers.states import Status
 
@@ -16,7 +16,6 @@ _DAYS = 14
 # Of more than this it is said that there are more.
 _COUNTED = 100_000
 # When somebody should look: no scheduler, or something that waits for longer than it should.
-_BEATS_MISSED = 4
 _LONG_QUEUED = timedelta(hours=1)
 _LONG_DUE = timedelta(minutes=5)
 
@@ -58,8 +57,7 @@ _OUTCOMES = (
 
 def waiting_figures() -> list[Figure]:
     """What waits, and who is there to do something about it."""
-    alive = timedelta(seconds=_BEATS_MISSED * Heartbeat.every_seconds)
-    row = fetch_one(_WAITING, {"counted": _COUNTED, "alive": alive})
+    row = fetch_one(_WAITING, {"counted": _COUNTED, "alive": ALIVE_WITHIN})
     assert row is not None
     oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
     return [
