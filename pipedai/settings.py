@@ -86,7 +86,6 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
-    "pipedai.api.exceptions.also_with_debug",
     "django.middleware.common.CommonMiddleware",  # refuses a Host that is not ours
     "pipedai.static_files.serve_static_files",
     "pipedai.admin.middleware.AdminSessions",

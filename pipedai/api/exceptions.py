@@ -1,11 +1,10 @@
 """Turns whatever is raised below /api/v1 into the one error envelope (SPEC §2)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.conf import settings
-from django.core.exceptions import MiddlewareNotUsed, PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -84,12 +83,12 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, str(detail)
 
 
-def not_found(request: HttpRequest, exception: Exception | None) -> JsonResponse:  # noqa: ARG001
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
     """Django's handler404: a URL that is no route."""
     return JsonResponse(error_body(NOT_FOUND), status=404)
 
 
-def bad_request(request: HttpRequest, exception: Exception | None) -> JsonResponse:  # noqa: ARG001
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
     """Django's handler400: a suspicious request, such as a Host that is not ours."""
     return JsonResponse(error_body("Bad request"), status=400)
 
@@ -97,21 +96,3 @@ def bad_request(request: HttpRequest, exception: Exception | None) -> JsonRespon
 def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
     """Django's handler500: a crash. The log has the story under the request id."""
     return JsonResponse(error_body(INTERNAL, requestId=current_request_id.get()), status=500)
-
-
-def also_with_debug(
-    get_response: Callable[[HttpRequest], HttpResponse],
-) -> Callable[[HttpRequest], HttpResponse]:
-    """Middleware: with DEBUG Django answers 404 and 400 with pages of its own; below /api the handlers above do."""
-    if not settings.DEBUG:
-        raise MiddlewareNotUsed
-
-    def answer(request: HttpRequest) -> HttpResponse:
-        response = get_response(request)
-        its_own = response.status_code >= 400 and response["Content-Type"] != "application/json"
-        if not (its_own and request.path_info.startswith("/api")):
-            return response
-        handler = not_found if response.status_code == 404 else bad_request
-        return handler(request, None)
-
-    return answer

@@ -30,6 +30,7 @@ def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, b
 def phrase(status: int) -> str:
     """The sentence for a status about which there is nothing better to say."""
     try:
-        return HTTPStatus(status).phrase
+        # As the API's own sentences are written: "Not found".
+        return HTTPStatus(status).phrase.capitalize()
     except ValueError:
         return "Error"

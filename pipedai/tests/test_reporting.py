@@ -17,6 +17,7 @@ from pipedai import crypto, env, reporting
 from pipedai.api import tokens
 from testing.cast import make_cast, session_cookie
 from testing.serving import serve, url_of
+from testing.shapes import NOT_FOUND
 
 PLANTED = "planted-value-that-no-pattern-knows"
 
@@ -140,15 +141,20 @@ def test_djangos_own_report_shows_no_variable_and_nothing_of_the_request(setting
 
 
 @pytest.mark.slow
-def test_with_debug_a_crash_is_answered_as_without(own_database, tmp_path):
+def test_with_debug_errors_are_answered_as_without(own_database, tmp_path):
+    """Django then has pages of its own, which show settings, URLs and traces."""
     with serve(
         own_database, log=tmp_path / "log", DEBUG="true", DATABASE_URL="postgres://x@127.0.0.1:1/x"
     ) as server:
         answer = httpx.post(
             f"{server.api}/auth/login", json={"email": "a@example.com", "password": PASSWORD}
         )
+        unknown = httpx.get(f"{server.api}/nothing", headers={"Accept": "text/html"})
+        foreign = httpx.get(f"{server.api}/auth/me", headers={"Host": "evil.example"})
     assert answer.status_code == 500
     assert set(answer.json()) == {"error", "requestId"}
+    assert (unknown.status_code, unknown.json()) == (404, NOT_FOUND)
+    assert (foreign.status_code, foreign.json()) == (400, {"error": "Bad request"})
     assert PASSWORD not in (tmp_path / "log").read_text()
 
 

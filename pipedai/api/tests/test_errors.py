@@ -117,28 +117,6 @@ def test_a_host_that_is_not_ours_is_400_where_it_matters(cast):
     assert response.json() == {"error": "Bad request"}
 
 
-class TestWithDebug:
-    """Django then has pages of its own, which show settings and URLs."""
-
-    @pytest.fixture(autouse=True)
-    def _debug(self, settings):
-        settings.DEBUG = True
-
-    @pytest.mark.parametrize("path", ["/api/v1", "/api/v1/nothing", "/api/v2/auth/me", "/api"])
-    def test_a_url_that_is_no_route_is_the_same_404(self, path):
-        response = JSONClient().get(path, HTTP_ACCEPT="text/html")
-        assert (response.status_code, response.json()) == (404, NOT_FOUND)
-
-    def test_a_host_that_is_not_ours_is_the_same_400(self):
-        response = JSONClient().get("/api/v1/auth/me", HTTP_HOST="evil.example")
-        assert (response.status_code, response.json()) == (400, {"error": "Bad request"})
-
-    def test_other_answers_are_as_they_were(self, cast):
-        assert browser().get("/api/v1/auth/me").status_code == 401
-        assert browser().get("/api/docs").status_code == 200
-        assert cast.client(cast.owner).get("/api/v1/auth/me").status_code == 200
-
-
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="pipedai"'}
 
 

@@ -318,7 +318,7 @@ async def test_an_error_page_below_the_api_becomes_json():
     app = Answering(404, b"<h1>Not found</h1>", "text/html", [(b"x-other", b"kept")])
     exchange = await Exchange(http_scope()).run(outer(app))
     assert exchange.status == 404
-    assert exchange.json == {"error": "Not Found"}
+    assert exchange.json == {"error": "Not found"}
     assert exchange.headers["x-other"] == "kept"
     assert exchange.headers["content-length"] == str(len(exchange.body))
     exchange = await Exchange(http_scope(path="/admin/x")).run(outer(app))
