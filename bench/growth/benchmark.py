@@ -53,13 +53,15 @@ def show(result: Json) -> None:
     sizes = result["results"]
     heads = [f"{each['runs']:,} runs" for each in sizes]
     pages = {name: _times(sizes, name) for name in sizes[-1]["pages"]}
-    groups: dict[str, list[list[float | None]]] = {}
-    for name, times in pages.items():
-        groups.setdefault(name.partition("?")[0].removesuffix(", deep"), []).append(times)
-    print_table(
-        ["slowest page of", "pages", *heads, "largest ratio"],
-        [[name, len(them), *_slowest(them), _largest_ratio(them)] for name, them in groups.items()],
-    )
+    groups: dict[str, list[str]] = {}
+    for name in pages:
+        groups.setdefault(name.partition("?")[0].removesuffix(", deep"), []).append(name)
+    rows = []
+    for group, names in groups.items():
+        times = [pages[name] for name in names]
+        read = max(sizes[-1]["pages"][name]["rowsRead"] for name in names)
+        rows.append([group, len(names), *_slowest(times), _largest_ratio(times), read])
+    print_table(["slowest page of", "pages", *heads, "largest ratio", "most rows read"], rows)
     print()
     busy = [each["busyMonth"]["ms"] for each in sizes]
     print_table(

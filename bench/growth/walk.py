@@ -36,11 +36,13 @@ def main(repeats: int, file: Path) -> None:
 
 
 def _measure(call: Callable[[], object], repeats: int) -> dict[str, Any]:
+    from bench.growth.plans import rows_read
     from bench.growth.watch import watch
 
     seconds, statements = watch(call, repeats=repeats)
     return {
         "ms": round(1000 * seconds, 3),
+        "rowsRead": sum(rows_read(each.plan) for each in statements if each.plan),
         "statements": [
             {"sql": each.sql, "ms": round(1000 * each.seconds, 3), "plan": each.plan}
             for each in statements

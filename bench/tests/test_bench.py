@@ -23,6 +23,10 @@ from triggers.states import Status
 
 NAMES = ("lifecycle", "peer", "idle", "growth", "start", "firing", "kill", "schedulers")
 
+# On a machine that others use as well.
+_LONGEST_SECONDS = 300
+pytestmark = pytest.mark.timeout(_LONGEST_SECONDS + 30)
+
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
@@ -40,7 +44,7 @@ def _bench(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PIPEDAI_DATA_DIR": str(data_dir)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=_LONGEST_SECONDS,
     )
 
 
@@ -55,7 +59,7 @@ def _measured(data_dir: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.slow
 def test_lifecycle_measures_http_beside_bare_django_and_bare_sql(data_dir):
-    found, shown = _measured(data_dir, "lifecycle", "--clients", "1,2", "--seconds", "2")
+    found, shown = _measured(data_dir, "lifecycle", "--clients", "1,2", "--seconds", "1")
     assert found["benchmark"] == "lifecycle"
     assert found["webProcesses"] == 1
     assert {"cores", "python", "postgres", "loadBefore"} <= set(found["machine"])
