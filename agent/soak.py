@@ -26,8 +26,9 @@ from urllib.parse import urlsplit
 
 from pipedai_worker import backoff, cli, heartbeat, loop, polling, run_events
 from pipedai_worker.config import WorkerConfig
-from pipedai_worker.conformance.fake_api import DROP, TERMINAL, FakeApi, FakeRun, route
+from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun, route
 from pipedai_worker.conformance.serving import Service
+from pipedai_worker.conformance.wire import TERMINAL
 
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
@@ -125,7 +126,7 @@ def soak(hours: float, speed: float, seed: int = 1) -> Figures:
         finally:
             process.kill()
             process.wait()
-            service.stop()
+            service.close()
 
 
 def _live(

@@ -13,6 +13,7 @@ from uuid import uuid4
 from pipedai_worker import api, backoff, cli, heartbeat, mcp, redact, reporting, stopping
 from pipedai_worker.api import Api, Refused
 from pipedai_worker.journal import Journal
+from pipedai_worker.outcome import Outcome
 
 BREAKAGES: dict[str, tuple[str, Callable[[], None]]] = {}
 
@@ -118,6 +119,12 @@ def believes_only_statuses_that_it_knows() -> None:
         return answer
 
     replace(api, "_read", read_known)
+
+
+@caught_by("does-a-run")
+def reports_numbers_as_text() -> None:
+    body = Outcome.body
+    replace(Outcome, "body", lambda self: {**body(self), "exitCode": "0"})
 
 
 if __name__ == "__main__":

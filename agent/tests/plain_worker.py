@@ -47,7 +47,10 @@ class Worker:
             delay = min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1)
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
                 connection = http.client.HTTPConnection(self.address, timeout=40)
-                headers = {"Authorization": f"Bearer {self.token}"}
+                headers = {
+                    "Authorization": f"Bearer {self.token}",
+                    "Content-Type": "application/json",
+                }
                 sent = None if body is None else json.dumps(body)
                 connection.request(method, self.path + path, sent, headers)
                 answer = connection.getresponse()

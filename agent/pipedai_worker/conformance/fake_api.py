@@ -13,7 +13,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
+from pipedai_worker.conformance import wire
+from pipedai_worker.conformance.wire import TERMINAL
+
 IN_HAND = {"claimed", "running"}
 DROP = "drop"  # a fault: carry the request out, then cut the connection without an answer
 
@@ -102,6 +104,8 @@ class FakeApi:
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
+        # What the API could not take, in words.
+        self.malformed: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0
         self.closing = False
@@ -174,6 +178,12 @@ class FakeApi:
             self.lock.notify_all()
             return DROP if fault else (status, {**answer, **self.newer}, {})
 
+    def refuse(self, status: int, sentence: str) -> tuple[int, dict[str, Any]]:
+        """The answer to a request that no API takes; it is remembered."""
+        with self.lock:
+            self.malformed.append(sentence)
+        return status, {"error": sentence}
+
     def _next_fault(self, kind: str) -> Fault | None:
         for fault in self.faults[kind]:
             if fault.times > 0:
@@ -194,6 +204,8 @@ class FakeApi:
             return 401, {"error": "The token is not valid."}
         if self.strict and ("wait" in query or "claimId" in body):
             return 400, {"error": "Validation failed"}
+        if (problem := wire.problem(kind, query, body)) is not None:
+            return self.refuse(400, f"{kind}: {problem}.")
         if kind == "poll":
             return self._poll(float(query.get("wait", ["0"])[0]))
         run = self.runs.get(run_id)
@@ -250,8 +262,6 @@ class FakeApi:
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status == body.get("status"):
             return 200, run.shown()
-        if body.get("status") not in TERMINAL:
-            return 400, {"error": "Validation failed"}
         if body["status"] == "canceled" and not run.cancel_requested:
             return 409, {"error": "No cancel was requested.", "status": run.status}
         return self._move(run, IN_HAND, body["status"], outcome=body)

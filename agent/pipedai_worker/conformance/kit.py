@@ -68,7 +68,9 @@ def _judge_one(command: str, check: Check, patience: float, called_off: threadin
             with lab:
                 check.run(lab)
         except Failed as failed:
-            return Verdict(check, str(failed), "\n".join(lab.log().splitlines()[-LOG_LINES:]))
+            sentences = [str(failed), *lab.api.malformed[:1]]
+            log = lab.log().splitlines()[-LOG_LINES:]
+            return Verdict(check, " The API refused a request: ".join(sentences), "\n".join(log))
         except OSError as error:
             return Verdict(check, f"The check itself could not be carried out: {error}.")
         return Verdict(check, None)

@@ -16,8 +16,9 @@ from typing import Any
 
 from pipedai_worker import standin
 from pipedai_worker.config import WorkerConfig
-from pipedai_worker.conformance.fake_api import TERMINAL, FakeApi, FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.conformance.serving import Service
+from pipedai_worker.conformance.wire import TERMINAL
 
 # What a right worker does at once may take long on a busy machine.
 PATIENCE_SECONDS = 30.0
@@ -70,7 +71,7 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self.kill()
-        self.service.stop()
+        self.service.close()
         for path in self.directory.glob("programs-*"):
             for pid in _numbers(path):
                 self._kill_program(pid)
@@ -195,6 +196,11 @@ def expect(holds: bool, otherwise: str) -> None:
     """Raises Failed unless it holds."""
     if not holds:
         raise Failed(otherwise)
+
+
+def expect_well_formed(lab: Lab) -> None:
+    """Raises Failed when the worker sent something that the API can't take."""
+    expect(not lab.api.malformed, "It sent what the API can't take.")
 
 
 def expect_status(outcome: dict[str, Any], *statuses: str) -> None:

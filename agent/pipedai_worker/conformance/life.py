@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from pipedai_worker.conformance.checks import check
 from pipedai_worker.conformance.fake_api import IN_HAND
-from pipedai_worker.conformance.lab import Lab, expect, expect_status
+from pipedai_worker.conformance.lab import Lab, expect, expect_status, expect_well_formed
 
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
 
@@ -22,6 +22,7 @@ def does_a_run(lab: Lab) -> None:
     expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
     next_run = lab.add()
     expect_status(lab.until_ended(next_run), "succeeded")
+    expect_well_formed(lab)
 
 
 @check("a program that fails is reported as failed, with whose fault it was")
@@ -32,6 +33,7 @@ def reports_a_failure(lab: Lab) -> None:
     expect_status(outcome, "failed")
     fault = outcome.get("faultClass")
     expect(fault in {"infra", "client"}, f"It reported the fault as {fault!r}.")
+    expect_well_formed(lab)
 
 
 @check("a waiting poll is one at a time, and brings a run at once")

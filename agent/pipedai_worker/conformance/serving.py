@@ -12,15 +12,20 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 
 class Service:
-    """The API on one port of the loopback, which it keeps over a restart."""
+    """The API on one port of the loopback, which it keeps over a restart until it is closed."""
 
     def __init__(self, api: FakeApi, port: int = 0) -> None:
         self._api = api
-        self._port = port
+        # Bound and not listening: refuses connections, and nobody else gets the port meanwhile.
+        self._place = socket.socket()
+        _share_port(self._place)
+        self._place.bind(("127.0.0.1", port))
+        self._port = self._place.getsockname()[1]
         self._server: _Server | None = None
 
     @property
@@ -33,7 +38,6 @@ class Service:
         with self._api.lock:
             self._api.closing = False
         self._server = _Server(self._api, self._port)
-        self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
@@ -48,6 +52,11 @@ class Service:
         server.server_close()
         server.cut_connections()
 
+    def close(self) -> None:
+        """Stop for good, and let the port go."""
+        self.stop()
+        self._place.close()
+
 
 @contextmanager
 def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
@@ -57,7 +66,12 @@ def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
     try:
         yield service.url
     finally:
-        service.stop()
+        service.close()
+
+
+def _share_port(place: socket.socket) -> None:
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        place.setsockopt(socket.SOL_SOCKET, option, 1)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -73,10 +87,16 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(length) or b"{}")
         except ValueError:
             body = None
-        if isinstance(body, dict):
-            self._serve(body)
+        if not wire.is_json(self.headers.get("Content-Type")):
+            self._refuse(415, "The Content-Type is not application/json.")
+        elif not isinstance(body, dict):
+            self._refuse(400, "The body is not a JSON object.")
         else:
-            self._send(400, {"error": "The body is not a JSON object."}, {})
+            self._serve(body)
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        _, answer = self.server.api.refuse(status, sentence)
+        self._send(status, answer, {})
 
     def _serve(self, body: dict[str, Any]) -> None:
         answer = self.server.api.answer(self.command, self.path, self.headers, body)
@@ -114,6 +134,10 @@ class _Server(ThreadingHTTPServer):
         self.api = api
         self._connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
+
+    def server_bind(self) -> None:
+        _share_port(self.socket)
+        super().server_bind()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)
