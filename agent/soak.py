@@ -95,18 +95,20 @@ class UnreliableApi(FakeApi):
         """As the fake API answers, but for the faults."""
         with self.lock:
             kind, run_id = route(method, urlsplit(url).path)
-            for status, likely in FAULTS:
-                if self._chance.random() < likely:
-                    self._break(kind, status)
-            # A claim that was granted is never refused when it is repeated.
-            queued = kind == "claim" and self.runs[run_id].status == "queued"
-            if queued and self._chance.random() < REFUSED_CLAIMS:
-                self._break(kind, 409)
+            status = self._chosen_fault(kind, run_id)
+            if status is not None:
+                self.faults_made += 1
+                self.fail(kind, status)
             return super().answer(method, url, headers, body)
 
-    def _break(self, kind: str, status: int | str) -> None:
-        self.faults_made += 1
-        self.fail(kind, status)
+    def _chosen_fault(self, kind: str, run_id: str) -> int | str | None:
+        """At most one for each request: a second would hit another."""
+        for status, likely in FAULTS:
+            if self._chance.random() < likely:
+                return status
+        # A claim that was granted is never refused when it is repeated.
+        queued = kind == "claim" and self.runs[run_id].status == "queued"
+        return 409 if queued and self._chance.random() < REFUSED_CLAIMS else None
 
     def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
         return super()._poll(wait / self._speed)
