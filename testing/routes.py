@@ -13,8 +13,6 @@ from testing.cast import TEST_ACTOR, Cast
 from testing.runs import WEBHOOK_URL, Runs, allow
 from triggers.deliveries import send_test
 from triggers.models import Trigger
-from workers import enrollments
-from workers.models import Enrollment
 
 Body = dict[str, Any]
 
@@ -43,7 +41,6 @@ def set_stage(cast: Cast) -> Stage:
             "user_id": cast.viewer.id,
             "trigger_id": cast.trigger_id,
             "worker_id": cast.worker.worker_id,
-            "enrollment_id": issue_code(cast),
             "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
         },
         {"queued": runs.queue(), "claimed": runs.claimed(), "running": runs.running()},
@@ -96,28 +93,6 @@ class Route:
             return client.get(url, query, **extra)
         data = self.body(cast) if self.body else {}
         return getattr(client, self.method.lower())(url, data, **extra)
-
-
-def issue_code(cast: Cast) -> UUID:
-    """An enrolment code of the cast's environment."""
-    enrollment, _ = _issued(cast)
-    return enrollment.id
-
-
-def _issued(cast: Cast) -> tuple[Enrollment, str]:
-    return enrollments.issue_code(
-        environment_id=cast.environment.id,
-        label=None,
-        auth_mode="claude_max",
-        expires_at=None,
-        user_id=cast.owner.id,
-        actor=TEST_ACTOR,
-    )
-
-
-def _redeeming(cast: Cast) -> Body:
-    """A code that nobody has redeemed."""
-    return {"code": _issued(cast)[1], **_machine(cast)}
 
 
 def _named(_: Cast) -> Body:
@@ -173,7 +148,6 @@ _WORKSPACE = "workspaces/<uuid:workspace_id>"
 _ENVIRONMENT = "environments/<uuid:environment_id>"
 _TRIGGER = "triggers/<uuid:trigger_id>"
 _WORKER = "workers/<uuid:worker_id>"
-_HOSTED = f"{_WORKSPACE}/workers"
 _RUN = f"{_WORKER}/runs/<uuid:run_id>"
 
 _CHANGE_NOTHING = {f"{_ENVIRONMENT}/schedule-preview"}
@@ -220,18 +194,6 @@ ROUTES = (
     Route("GET", "runs/<uuid:run_id>"),
     Route("POST", "runs/<uuid:run_id>/cancel"),
     Route("POST", "workers/register", _machine),
-    Route("GET", f"{_ENVIRONMENT}/enrollments"),
-    Route("POST", f"{_ENVIRONMENT}/enrollments", lambda _: {"label": "New"}),
-    Route("DELETE", f"{_ENVIRONMENT}/enrollments/<uuid:enrollment_id>"),
-    Route("POST", "enrollments/device", lambda _: {"label": "New"}),
-    Route("POST", "enrollments/redeem", _redeeming),
-    Route("GET", "releases/latest"),
-    Route("GET", _HOSTED),
-    Route("POST", f"{_HOSTED}/registration-token", lambda _: {"label": "New"}),
-    Route("POST", f"{_HOSTED}/<uuid:worker_id>/disable"),
-    Route("POST", f"{_HOSTED}/<uuid:worker_id>/enable"),
-    Route("DELETE", f"{_HOSTED}/<uuid:worker_id>"),
-    Route("GET", f"{_WORKER}/events/stream"),
     Route("GET", f"{_ENVIRONMENT}/workers"),
     Route("GET", f"{_ENVIRONMENT}/dashboard/overview"),
     Route("GET", _WORKER),

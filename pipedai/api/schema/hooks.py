@@ -18,7 +18,6 @@ _THINGS = {
     "Run": "The run",
     "Worker": "The worker",
     "Delivery": "The delivery",
-    "Enrollment": "The enrolment",
 }
 # The groups of operations, in the order in which a reader meets them.
 _TAGS = (
@@ -31,7 +30,6 @@ _TAGS = (
     "Runs",
     "Webhooks",
     "Workers",
-    "Hosts",
     "Worker protocol",
     "Overview",
     "Audit log",
@@ -66,10 +64,9 @@ def _add_example(operation: Schema, example: Any) -> None:
     if example is None:
         return
     status = min(status for status in operation["responses"] if status < "300")
-    contents = operation["responses"][status].get("content", {})
-    if not contents:
+    content = operation["responses"][status].get("content", {}).get(answers.JSON)
+    if content is None:
         return
-    (content,) = contents.values()
     is_page = content["schema"].get("$ref", "").endswith("Page")
     content["example"] = {"items": [example], "nextCursor": None} if is_page else example
 

@@ -4,7 +4,7 @@ import pytest
 from django.db import transaction
 
 from pipedai.ids import new_id
-from testing.cast import bearer, enroll, register
+from testing.cast import bearer, register
 from testing.routes import ROUTES, set_stage
 from testing.shapes import NOT_FOUND, invalid, page
 from workers.models import Worker
@@ -13,20 +13,11 @@ NAMING = [route for route in ROUTES if route.id_names]
 OF_WORKERS = [
     route for route in NAMING if "poll" in route.route or "/runs/<uuid:run_id>/" in route.route
 ]
-OF_HOSTS = [
-    route
-    for route in NAMING
-    if "<uuid:workspace_id>/workers" in route.route or route.route.endswith("/stream")
-]
-OF_PEOPLE = [
-    route
-    for route in NAMING
-    if route not in OF_HOSTS and (route not in OF_WORKERS or "cancel" in route.route)
-]
-FOR_KEYS = OF_HOSTS + [
+OF_PEOPLE = [route for route in NAMING if route not in OF_WORKERS or "cancel" in route.route]
+FOR_KEYS = [
     route
     for route in OF_PEOPLE
-    if not any(word in route.route for word in ("member", "key", "workspace", "enrollment"))
+    if not any(word in route.route for word in ("member", "key", "workspace"))
 ]
 
 
@@ -57,12 +48,6 @@ def test_to_a_stranger(cast, route):
 @pytest.mark.parametrize("route", FOR_KEYS, ids=str)
 def test_to_a_key_of_another_environment(cast, route):
     assert_invisible(route, bearer(cast.mint_elsewhere("pwk", role="admin")), set_stage(cast))
-
-
-@pytest.mark.parametrize("route", OF_HOSTS, ids=str)
-def test_to_a_host_of_another_environment(cast, route):
-    other = enroll(cast.strange_environment, cast.stranger, "host-1")
-    assert_invisible(route, bearer(other.operator_token), set_stage(cast))
 
 
 @pytest.mark.parametrize("route", OF_WORKERS, ids=str)
