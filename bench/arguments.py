@@ -68,7 +68,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument(
         "--sizes", type=_sizes, default=[10_000, 200_000, 2_000_000], help="of runs (10k,200k,2m)"
     )
-    one.add_argument("--repeats", type=_count, default=8, help="of each page (8)")
+    one.add_argument("--repeats", type=_count, default=10, help="of each page (10)")
 
     one = add(
         "start",

@@ -20,7 +20,7 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("firing", firing, {"triggers": 10_000, "schedulers": 2}, 5),
     ("schedulers", schedulers, {"triggers": 2000, "seconds": 60.0}, 3),
     ("kill", kill, {"runs": 50, "seconds": 60.0, "seed": None}, 3),
-    ("growth", growth, {"sizes": [10_000, 200_000, 2_000_000], "repeats": 8}, 25),
+    ("growth", growth, {"sizes": [10_000, 200_000, 2_000_000], "repeats": 10}, 25),
 )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from django.db import connection
 
 _SAID = "duration:"
+# PostgreSQL's, under plan_cache_mode = auto.
+_OWN_PLANS = 5
 _PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 
 
@@ -23,10 +25,10 @@ class Statement:
 
 
 def watch(call: Callable[[], object], *, repeats: int) -> tuple[float, list[Statement]]:
-    """Call so often; the database seconds of the fastest call of the later half, and its statements with their plans.
+    """Call so often; the database seconds of the fastest call from the sixth on, and the statements with their plans.
 
-    A prepared statement may get a plan of its own for the first five times and a general one from then on: what a
-    connection does that lives long is seen in the later half. The plans are those of the last call.
+    A prepared statement gets a plan of its own five times, and maybe a general one from then on: only later calls are
+    what a connection does that lives long. The plans are those of the last call, and so is the time of few calls.
     """
     connection.ensure_connection()
     connection.connection.prepare_threshold = 0
@@ -37,7 +39,7 @@ def watch(call: Callable[[], object], *, repeats: int) -> tuple[float, list[Stat
         times.append(_seconds(statements))
     with _explained(), _watched() as explained:
         call()
-    return min(times[len(times) // 2 :], default=_seconds(explained)), explained
+    return min(times[_OWN_PLANS:], default=_seconds(explained)), explained
 
 
 def _seconds(statements: list[Statement]) -> float:
