@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
-from pipedai_worker import exits, registration, run_events, standin
+from pipedai_worker import exits, memory, registration, run_events, standin
 from pipedai_worker.api import Api, ApiError, NotOurApi, TokenRefused
 from pipedai_worker.arguments import TOKEN_VARIABLE
 from pipedai_worker.config import ConfigError, WorkerConfig
@@ -121,6 +121,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         pass_env=tuple(options.pass_env),
         events=run_events.directory(config.worker_id) if run_events.wanted() else None,
     )
+    memory.share_one_arena()
     try:
         Loop(api, journal, _executor(options), settings).run()
     except Fatal as fatal:
