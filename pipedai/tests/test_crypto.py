@@ -95,7 +95,9 @@ class TestWrapping:
 
 
 class TestSealing:
-    @given(st.binary(max_size=500))
+    # Hypothesis also tries words from our own source. Turned over, they are none: what is sealed in tests is
+    # looked for in logs, where a word such as "connection" lawfully stands.
+    @given(st.binary(max_size=500).map(lambda made: bytes(byte ^ 0xA5 for byte in made)))
     def test_what_is_sealed_opens_again(self, plaintext):
         assert crypto.unseal(DATA, PLACE, crypto.seal(DATA, PLACE, plaintext)) == plaintext
 
