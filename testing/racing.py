@@ -13,6 +13,8 @@ from pipedai.sql import fetch_one
 
 T = TypeVar("T")
 
+# How often a race is run: each time in a database of its own, which takes longer than the race.
+ROUNDS = range(2)
 _WAIT_SECONDS = 30
 
 

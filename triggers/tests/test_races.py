@@ -12,15 +12,13 @@ from audit.models import AuditEntry
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute
-from testing.racing import accepted, at_once
+from testing.racing import ROUNDS, accepted, at_once
 from testing.runs import Runs
 from triggers.idempotency import run_trigger
 from triggers.models import Run
 from triggers.services import update_trigger
 from triggers.states import Source
 from workspaces.models import Membership
-
-ROUNDS = range(4)
 
 
 @pytest.fixture

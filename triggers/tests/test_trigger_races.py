@@ -13,7 +13,7 @@ from audit.models import AuditEntry
 from pipedai.api.errors import ApiError, Conflict
 from pipedai.events import SYSTEM
 from testing.cast import Cast
-from testing.racing import Started, accepted, at_once
+from testing.racing import ROUNDS, Started, accepted, at_once
 from testing.runs import allow
 from triggers.handout import hand_out_runs
 from triggers.idempotency import run_trigger
@@ -23,7 +23,6 @@ from triggers.services import delete_trigger, rotate_mcp_token, update_trigger
 from triggers.states import Source
 from workspaces.locks import lock_environment
 
-ROUNDS = range(4)
 NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
 OLD = ("https://old.example/mcp", {"authorization": "Bearer the-old-planted-one"})
 NEW = ("https://new.example/mcp", {"authorization": "Bearer the-new-planted-one"})

@@ -12,7 +12,7 @@ from pipedai.api.errors import ApiError, Unauthenticated
 from pipedai.events import Actor
 from pipedai.sql import database_now, execute
 from testing.cast import TEST_ACTOR, Cast
-from testing.racing import Started, accepted, at_once
+from testing.racing import ROUNDS, Started, accepted, at_once
 from testing.runs import Runs, allow
 from testing.worker_calls import WorkerCalls
 from triggers.models import Run
@@ -20,8 +20,6 @@ from workers.models import Worker
 from workers.registration import Registered, register_worker
 from workers.services import deregister_worker, revoke_token, update_worker
 from workspaces.models import ApiKey
-
-ROUNDS = range(4)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from audit.models import AuditEntry
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import UserPrincipal
 from testing.cast import TEST_ACTOR, register, session_cookie
-from testing.racing import at_once
+from testing.racing import ROUNDS, at_once
 from testing.runs import Runs
 from triggers.factories import trigger_values
 from triggers.models import Run, Trigger
@@ -30,8 +30,6 @@ from workspaces.services import (
     mint_api_key,
     rename_environment,
 )
-
-ROUNDS = range(4)
 
 
 @pytest.fixture
