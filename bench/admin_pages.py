@@ -32,23 +32,18 @@ def main() -> int:
 
 
 def _desk() -> Any:
-    from django.conf import settings
-    from django.test import Client
-
     from accounts.models import User
-    from accounts.staff_sessions import open_staff_session
+    from bench.growth.admin_pages import client_of
 
-    client = Client(SERVER_NAME="localhost")
     user = User.objects.filter(is_staff=True, is_active=True).order_by("id").first()
     assert user is not None, "there is no staff user: call manage.py create_staff"
-    key = open_staff_session(user, b"").session_key
-    client.cookies[settings.SESSION_COOKIE_NAME] = str(key)
-    return client
+    return client_of(user)
 
 
 def _urls() -> Iterator[str]:
     """The start page; each list, its second page, its filters one by one; and a row's page."""
-    from pipedai.admin.filters import OneOf
+    from bench.growth.admin_pages import filters_of, query_of
+    from pipedai.admin.filters import RelatedFilter
     from pipedai.admin.site import site
     from pipedai.admin.values import list_of, page_of
     from triggers.models import Run
@@ -63,15 +58,14 @@ def _urls() -> Iterator[str]:
         if newest is None:
             continue
         yield page_of(model, newest.pk)
-        for each in admin.list_filter:
-            if isinstance(each, str):
-                field: Any = model._meta.get_field(each)
-                words = [word for word, _ in field.choices or ()] or ["1"]
-                yield from (list_of(model, **{f"{each}__exact": word}) for word in words)
-            elif issubclass(each, OneOf):
-                yield from (list_of(model, **{each.parameter_name: word}) for word in each.words)
-            elif value := getattr(newest, f"{each.name}_id", None):
-                yield list_of(model, **{each.name: value})
+        related = [
+            each.name
+            for each in admin.list_filter
+            if isinstance(each, type) and issubclass(each, RelatedFilter)
+        ]
+        ids = {name: getattr(newest, f"{name}_id", None) for name in related}
+        for name, words in filters_of(admin, ids):
+            yield from (list_of(model, **query_of(admin, {name: word})) for word in words)
     run = Run.objects.order_by("-id").first()
     if run is not None:
         middle = Run.objects.filter(environment_id=run.environment_id).order_by("queued_at").first()

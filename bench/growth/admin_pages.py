@@ -10,6 +10,7 @@ from django.contrib.admin.filters import SimpleListFilter
 from django.db import transaction
 from django.test import Client
 
+from accounts.models import User
 from accounts.staff_sessions import open_staff_session
 from bench.growth.pages import Page, get, shown
 from bench.growth.subjects import Subjects, middle
@@ -22,10 +23,7 @@ Sent = Mapping[str, str]
 
 def admin_pages(on: Subjects) -> Iterator[Page]:
     """Every list, and the start page, to a member of staff."""
-    client = Client(SERVER_NAME="localhost")
-    with transaction.atomic():
-        session = open_staff_session(on.staff, b"")
-    client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
+    client = client_of(on.staff)
     ids = {
         "environment": on.environment.id,
         "trigger": on.trigger_id,
@@ -39,7 +37,7 @@ def admin_pages(on: Subjects) -> Iterator[Page]:
     for model, admin in site._registry.items():
         path, name = list_of(model), f"admin: {model._meta.verbose_name_plural}"
         for sent in _combinations(admin, ids):
-            query = _query(admin, sent)
+            query = query_of(admin, sent)
             yield Page(f"{name}{shown(query)}", get(client, path, query))
             if place := _middle(admin, sent):
                 yield Page(
@@ -50,8 +48,17 @@ def admin_pages(on: Subjects) -> Iterator[Page]:
             yield Page(f"{name}?q=text", get(client, path, {"q": "report"}))
 
 
+def client_of(staff: User) -> Client:
+    """A client that is logged in to admin."""
+    client = Client(SERVER_NAME="localhost")
+    with transaction.atomic():
+        session = open_staff_session(staff, b"")
+    client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
+    return client
+
+
 def _combinations(admin: Any, ids: Mapping[str, UUID]) -> Iterator[Sent]:
-    filters = {name: tuple(words) for name, words in _filters(admin, ids)}
+    filters = {name: tuple(words) for name, words in filters_of(admin, ids)}
     yield {}
     environment = filters.pop("environment", ())
     for name, words in filters.items():
@@ -62,14 +69,15 @@ def _combinations(admin: Any, ids: Mapping[str, UUID]) -> Iterator[Sent]:
             yield from ({"environment": one, name: word} for word in words)
 
 
-def _filters(admin: Any, ids: Mapping[str, UUID]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Each filter's name, and the values that it takes; of rows, the one that is looked at."""
+def filters_of(admin: Any, ids: Mapping[str, UUID | None]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Each filter's name, and the values that it takes; of rows, the one that `ids` names, if it names one."""
     for each in admin.list_filter:
         if isinstance(each, str):
             field = admin.model._meta.get_field(each)
             yield each, [str(word) for word, _ in field.flatchoices] or ["1", "0"]
         elif issubclass(each, RelatedFilter):
-            yield each.name, [str(ids[each.name])]
+            row_id = ids[each.name]
+            yield each.name, [] if row_id is None else [str(row_id)]
         elif issubclass(each, OneOf):
             yield str(each.parameter_name), list(each.words)
         elif issubclass(each, SimpleListFilter):
@@ -78,7 +86,8 @@ def _filters(admin: Any, ids: Mapping[str, UUID]) -> Iterator[tuple[str, Sequenc
             )
 
 
-def _query(admin: Any, sent: Sent) -> Sent:
+def query_of(admin: Any, sent: Sent) -> Sent:
+    """The query string that a page is asked with for these filters."""
     plain = {each for each in chain(admin.list_filter) if isinstance(each, str)}
     return {f"{name}__exact" if name in plain else name: word for name, word in sent.items()}
 
