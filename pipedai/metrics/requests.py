@@ -2,7 +2,8 @@
 
 from prometheus_client import Histogram
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+from pipedai.server.request_scope import KNOWN_METHODS
+
 # Bounded whatever anybody asks for: what no route matches is one label, and so is every odd method.
 UNMATCHED = "unmatched"
 OTHER = "other"
@@ -24,8 +25,8 @@ def observe_request(method: str | None, route: str | None, status: int, seconds:
     child = _known.get((method, route, status_class))
     if child is None:
         child = REQUEST_SECONDS.labels(
-            method if method in _METHODS else OTHER, route or UNMATCHED, f"{status_class}xx"
+            method if method in KNOWN_METHODS else OTHER, route or UNMATCHED, f"{status_class}xx"
         )
-        if method in _METHODS:
+        if method in KNOWN_METHODS:
             _known[method, route, status_class] = child
     child.observe(seconds)

@@ -9,6 +9,9 @@ from pipedai.server.asgi_types import Scope
 from pipedai.server.headers import RawHeaders
 from pipedai.server.refusal import Refused
 
+# Whoever labels requests by their method has one label for all others: a client may send any word.
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+
 # The client's address, as resolved through the trusted proxies.
 CLIENT = "pipedai.client"
 

@@ -9,10 +9,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from pipedai.api.request_id import current_request_id
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
-from pipedai.server.request_scope import header
+from pipedai.server.request_scope import KNOWN_METHODS, header
 from pipedai.tracing.provider import fail, flush, open_span
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 # What OpenTelemetry's conventions call any other.
 _OTHER = "_OTHER"
 
@@ -32,7 +31,7 @@ class TracedRequests:
         await asyncio.to_thread(flush)
 
     async def _trace(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else _OTHER
+        method = scope["method"] if scope["method"] in KNOWN_METHODS else _OTHER
         attributes = {
             "http.request.method": method,
             "pipedai.request.id": current_request_id.get(),
