@@ -38,9 +38,9 @@ def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-def set_lock_timeout() -> str:
+def set_lock_timeout(seconds: float = LOCK_SECONDS) -> str:
     """The statement that cuts waits for locks short, until its transaction ends."""
-    return f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000:.0f}"
+    return f"SET LOCAL lock_timeout = {seconds * 1000:.0f}"
 
 
 def lacks_lock(error: DatabaseError) -> bool:

@@ -14,20 +14,16 @@ import psycopg
 from django.db import IntegrityError, OperationalError, transaction
 
 from pipedai.logs import get_logger
+from pipedai.patience import lacks_lock, set_lock_timeout
 from pipedai.sql import database_now, execute
 
 log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
+_LOCK_SECONDS = 0.2
 # Of the scheduler, between whose batches other jobs have their turns: so many rows, and so long a look for some.
 _SCHEDULER_BATCH = 200
 _TURN_SECONDS = 0.2
-
-_SOMEBODY_IS_AT_IT = (
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.ForeignKeyViolation,
-)
 
 
 class Batch(NamedTuple):
@@ -92,10 +88,11 @@ def remove(step: Callable[[], int], *, tries: int = 5) -> int:
         time.sleep(_PAUSE_SECONDS if attempt else 0)
         try:
             with transaction.atomic():
-                execute("SET LOCAL lock_timeout = '200ms'", {})
+                execute(set_lock_timeout(_LOCK_SECONDS), {})
                 return step()
         except (OperationalError, IntegrityError) as error:
-            if not isinstance(error.__cause__, _SOMEBODY_IS_AT_IT):
+            referred_to = isinstance(error.__cause__, psycopg.errors.ForeignKeyViolation)
+            if not (referred_to or lacks_lock(error)):
                 raise
             reason = type(error.__cause__).__name__
             log.info("prune.in_use", reason=reason, attempt=attempt)
