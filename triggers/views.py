@@ -15,7 +15,7 @@ from pipedai.sql import database_now
 from triggers import cron, lifecycle, preview, queries, services
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters, check_tenant_ids
 from triggers.idempotency import run_trigger
-from triggers.models import Run, Tick, Trigger
+from triggers.models import Tick
 from triggers.serializers import (
     ComingTimeSerializer,
     RotateBody,
@@ -105,14 +105,11 @@ class TriggerViewSet(TenantViewSet):
         "ticks": IsViewer,
     }
     filter_names = RunFilters.names()
-    trigger: Trigger
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the trigger. A deleted one is gone, but not for `run`, whose repeats outlive it."""
-        rows = Trigger.objects.only("id", "environment_id")
-        if self.action != "run":
-            rows = rows.filter(deleted_at__isnull=True)
-        self.trigger = self._find_visible(request, rows, kwargs["trigger_id"])
+        rows = queries.ALL_TRIGGERS if self.action == "run" else queries.LIVE_TRIGGERS
+        self._find_visible(request, rows, kwargs["trigger_id"])
 
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id"""
@@ -190,7 +187,7 @@ class RunViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the run."""
-        self._find_visible(request, Run.objects.only("id", "environment_id"), kwargs["run_id"])
+        self._find_visible(request, queries.ALL_RUNS, kwargs["run_id"])
 
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """GET /runs/:id"""

@@ -10,8 +10,8 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
-from triggers import deliveries
-from triggers.models import Delivery, Trigger
+from triggers import deliveries, queries
+from triggers.models import Delivery
 from triggers.webhook_serializers import DeliverySerializer
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
@@ -44,8 +44,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the trigger."""
-        triggers = Trigger.objects.filter(deleted_at__isnull=True).only("id", "environment_id")
-        self._find_visible(request, triggers, kwargs["trigger_id"])
+        self._find_visible(request, queries.LIVE_TRIGGERS, kwargs["trigger_id"])
 
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id/deliveries"""
@@ -68,8 +67,7 @@ class DeliveryViewSet(_DeliveriesShown):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the delivery; those of a deleted trigger are not seen any more."""
-        rows = Delivery.objects.filter(trigger__deleted_at__isnull=True)
-        self._find_visible(request, rows.only("id", "environment_id"), kwargs["delivery_id"])
+        self._find_visible(request, queries.LIVE_DELIVERIES, kwargs["delivery_id"])
 
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
         """POST /deliveries/:id/redeliver"""

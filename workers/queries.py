@@ -13,6 +13,9 @@ _COLUMNS = (
     "created_at",
 )  # fmt: skip
 
+# Whose rows they are, for `TenantViewSet._find_visible`.
+LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
+
 
 def workers() -> QuerySet[Worker, dict[str, Any]]:
     """Workers that are not deregistered, each with `online`, `disabled` and the run it holds."""

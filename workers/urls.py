@@ -14,6 +14,15 @@ from workers.views import (
 _RUN = "workers/<uuid:worker_id>/runs/<uuid:run_id>"
 
 urlpatterns = [
+    path("workers/<uuid:worker_id>/poll", WorkerProtocolViewSet.as_view({"get": "poll"})),
+    path(f"{_RUN}/claim", WorkerProtocolViewSet.as_view({"post": "claim"})),
+    path(f"{_RUN}/start", WorkerProtocolViewSet.as_view({"post": "start"})),
+    path(f"{_RUN}/heartbeat", WorkerProtocolViewSet.as_view({"post": "heartbeat"})),
+    path(
+        f"{_RUN}/complete",
+        # An outcome is never thrown away for characters that can't be stored.
+        WorkerProtocolViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
+    ),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),
     path(
         "environments/<uuid:environment_id>/workers",
@@ -30,14 +39,5 @@ urlpatterns = [
     path(
         "workers/<uuid:worker_id>/revoke-token",
         WorkerViewSet.as_view({"post": "revoke_token"}),
-    ),
-    path("workers/<uuid:worker_id>/poll", WorkerProtocolViewSet.as_view({"get": "poll"})),
-    path(f"{_RUN}/claim", WorkerProtocolViewSet.as_view({"post": "claim"})),
-    path(f"{_RUN}/start", WorkerProtocolViewSet.as_view({"post": "start"})),
-    path(f"{_RUN}/heartbeat", WorkerProtocolViewSet.as_view({"post": "heartbeat"})),
-    path(
-        f"{_RUN}/complete",
-        # An outcome is never thrown away for characters that can't be stored.
-        WorkerProtocolViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
 ]

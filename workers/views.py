@@ -104,8 +104,8 @@ class WorkerViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the worker."""
-        rows = Worker.objects.only("id", "environment_id").filter(deleted_at__isnull=True)
-        self.worker = self._find_visible(request, rows, kwargs["worker_id"])
+        self._find_visible(request, queries.LIVE_WORKERS, kwargs["worker_id"])
+        self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
 
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
         """GET /workers/:id"""

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, QuerySet, Value
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
@@ -15,9 +14,15 @@ from pipedai.api.errors import NotFound
 from pipedai.api.principal import KeyPrincipal, Principal, UserPrincipal, principal_of
 from pipedai.api.throttling import Rate, check_rate
 from pipedai.api.views import ApiViewSet
+from pipedai.sql import fetch_one
 from workspaces.authentication import ApiKeyAuthentication
 from workspaces.models import Membership
 from workspaces.roles import Role
+
+_MEMBER = """
+JOIN membership m ON m.environment_id = r.environment_id AND m.user_id = %(user_id)s
+JOIN environment e ON e.id = r.environment_id AND e.deleted_at IS NULL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +52,6 @@ def environment_access(principal: Principal, environment_id: UUID) -> Access:
     raise NotFound
 
 
-def visible(queryset: QuerySet[Any], principal: Principal) -> QuerySet[Any]:
-    """The rows of a tenant table that the caller can see, each with the caller's `caller_role`."""
-    if isinstance(principal, KeyPrincipal):
-        own = queryset.filter(environment_id=principal.environment_id)
-        return cast("QuerySet[Any]", own.annotate(caller_role=Value(principal.role)))
-    if isinstance(principal, UserPrincipal):
-        own = queryset.filter(
-            environment__memberships__user_id=principal.id, environment__deleted_at__isnull=True
-        )
-        return cast("QuerySet[Any]", own.annotate(caller_role=F("environment__memberships__role")))
-    return queryset.none()
-
-
 class TenantViewSet(ApiViewSet):
     """Actions inside one environment. `self.access` is set before the role is checked.
 
@@ -87,10 +79,27 @@ class TenantViewSet(ApiViewSet):
         """Sets `self.access` from the URL's environment. Raises NotFound."""
         self.access = environment_access(principal_of(request), kwargs["environment_id"])
 
-    def _find_visible(self, request: Request, queryset: QuerySet[Any], row_id: UUID) -> Any:
-        """The row with this id, if the caller sees it, and sets `self.access` from it. Raises NotFound. One query."""
-        row = visible(queryset, principal_of(request)).filter(id=row_id).first()
-        if row is None:
-            raise NotFound
-        self.access = Access(row.environment_id, Role(row.caller_role))
-        return row
+    def _find_visible(self, request: Request, rows: str, row_id: UUID) -> None:
+        """Sets `self.access` from the row with this id, if the caller sees it. Raises NotFound. One query.
+
+        `rows` selects `id` and `environment_id` of a tenant table's rows; by raw SQL, as making the ORM's takes longer
+        than all else that a script's call needs before its action.
+        """
+        principal = principal_of(request)
+        if isinstance(principal, KeyPrincipal):
+            found = fetch_one(
+                f"SELECT environment_id FROM ({rows}) r WHERE id = %(id)s AND environment_id = %(environment_id)s",
+                {"id": row_id, "environment_id": principal.environment_id},
+            )
+            if found is not None:
+                self.access = Access(principal.environment_id, Role(principal.role))
+                return
+        if isinstance(principal, UserPrincipal):
+            found = fetch_one(
+                f"SELECT r.environment_id, m.role FROM ({rows}) r {_MEMBER} WHERE r.id = %(id)s",
+                {"id": row_id, "user_id": principal.id},
+            )
+            if found is not None:
+                self.access = Access(found["environment_id"], Role(found["role"]))
+                return
+        raise NotFound
