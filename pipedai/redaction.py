@@ -60,14 +60,17 @@ _PATTERNS = (
     re.compile(r"(Failing row contains \()(?!\[redacted\])[^\r\n]+", re.IGNORECASE),
 )
 
-# Text without any of these can match no pattern; most text is such, and a search is cheap. (A colon
-# after a digit, as in a time of day, follows no name and no scheme, but in "s3://".)
+# Text without any of these can match no pattern; most text is such, and a search is cheap. A colon or comma counts only
+# after a quoted name, so with a quote, or after one of the two headers.
 _MAY_MATCH = re.compile(
-    r"""[="',]|(?<!\d):|://|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""", re.IGNORECASE
+    r"""[="']|(?:authorization|cookie)\s*:|://|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""",
+    re.IGNORECASE,
 )
 
 # The same in short: one of these is in each match of _MAY_MATCH, and they are found in a tenth of its time.
-_MAY_MATCH_PARTS = ("=", '"', "'", ",", ":", "eyj", "_", "%", "bearer", "failing row")
+_MAY_MATCH_PARTS = (
+    "=", '"', "'", "://", "authorization", "cookie", "eyj", "_", "%", "bearer", "failing row",
+)  # fmt: skip
 
 # C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates.
 _CONTROL = re.compile(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipedai import redaction
 from pipedai.redaction import REDACTED, escape_control, is_secret_name, redact, redact_text
 
 TOKEN = "wkt_" + "0aZ" * 16 + "9"
@@ -174,3 +175,21 @@ def test_control_characters_are_spelled_out():
 def test_no_text_crashes_it_or_keeps_a_token(text):
     redact_text(text)
     assert TOKEN[4:] not in redact_text(f"{text} {TOKEN} {text}")
+
+
+# What the patterns are made of, so that texts come close to them.
+_PIECES = st.sampled_from(
+    [
+        *('"', "'", ":", ",", "=", " ", "_", "%5F", "://", "@", "a", "7", "{", "}", "\n"),
+        *("token", "cookie", "Authorization", "set-", "proxy-", "password", "database_url"),
+        *("pwk", "WKT", "hos", "eyJhbGciOi", ".eyJz", "Bearer", "Failing row contains (", SECRET),
+    ]
+)
+
+
+@given(st.lists(_PIECES | st.text(max_size=2), max_size=12).map("".join))
+def test_the_first_look_passes_over_nothing_that_a_pattern_matches(text):
+    thorough = text
+    for pattern in redaction._PATTERNS:
+        thorough = pattern.sub(rf"\g<1>{REDACTED}", thorough)
+    assert redact_text(text) == thorough
