@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DatabaseError, connection
+from psycopg.rows import dict_row
 
 from pipedai.redaction import escape_control, redact_text
 
@@ -18,9 +19,11 @@ NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
     """The rows of a query or of a RETURNING clause, each by its column names."""
     with connection.cursor() as cursor:
+        # psycopg's cursor, below Django's: it makes the dicts without a description of each column.
+        cursor.cursor.row_factory = dict_row
         cursor.execute(sql, params)
-        names = [column.name for column in cursor.description or ()]
-        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+        rows: list[Row] = cursor.fetchall()
+        return rows
 
 
 def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:

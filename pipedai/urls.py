@@ -14,15 +14,16 @@ handler404 = "pipedai.api.exceptions.not_found"
 handler500 = "pipedai.api.exceptions.server_error"
 
 urlpatterns = [
+    # They are tried in this order: what is called most comes first, here and in the apps.
+    path("api/v1/", include("workers.urls")),
+    path("api/v1/", include("triggers.urls")),
+    path("api/v1/", include("accounts.urls")),
+    path("api/v1/", include("workspaces.urls")),
+    path("api/v1/", include("audit.urls")),
     path("api/v1/health", HealthViewSet.as_view({"get": "retrieve"})),
     path("api/v1/health/live", HealthViewSet.as_view({"get": "live"})),
     path("api/v1/openapi.json", OpenApiViewSet.as_view({"get": "retrieve"})),
     path("api/docs", docs_page),
-    path("api/v1/", include("accounts.urls")),
-    path("api/v1/", include("workspaces.urls")),
-    path("api/v1/", include("triggers.urls")),
-    path("api/v1/", include("workers.urls")),
-    path("api/v1/", include("audit.urls")),
     path("admin", RedirectView.as_view(url="/admin/")),
     # In the place of Django's own, which neither throttle nor audit.
     path("admin/login/", StaffLogin.as_view()),

@@ -1,6 +1,6 @@
 """What a worker reports of a run that it ended."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -36,7 +36,7 @@ class Outcome:
 
     def columns(self) -> dict[str, Any]:
         """Its values by the names of the run's columns."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def settled_fault(status: str, reported: str | None) -> str:

@@ -12,6 +12,7 @@ from triggers.views import (
 from triggers.webhook_views import DeliveryViewSet, TriggerDeliveryViewSet
 
 urlpatterns = [
+    path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),
     path(
         "environments/<uuid:environment_id>/triggers",
         EnvironmentTriggerViewSet.as_view({"get": "list", "post": "create"}),
@@ -29,7 +30,6 @@ urlpatterns = [
         "triggers/<uuid:trigger_id>/rotate-mcp-token",
         TriggerViewSet.as_view({"post": "rotate_mcp_token"}),
     ),
-    path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),
     path("triggers/<uuid:trigger_id>/ticks", TriggerViewSet.as_view({"get": "ticks"})),
     path("triggers/<uuid:trigger_id>/runs", TriggerViewSet.as_view({"get": "runs"})),
     path(

@@ -55,6 +55,8 @@ class ApiViewSet(ViewSet):
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         """Sets `self.action` from the URL's own table, where DRF would add one for OPTIONS."""
         initialized = super().initialize_request(request, *args, **kwargs)
+        # Else each look at it goes through DRF's __getattr__, a dozen times a request.
+        initialized.META = request.META
         self.action = self.action_map.get(str(request.method).lower())  # type: ignore[assignment]
         return initialized
 
