@@ -18,10 +18,10 @@ def main() -> int:
     try:
         import_module("pipedai.settings")  # a bad one is to be found before anything has started
         result = benchmark.run(**options, say=_say)
-        print()
-        benchmark.show(result)
         if file is not None:
             write_json(file, result)
+        print()
+        benchmark.show(result)
     except (BenchFailed, EmbeddedPostgresError, ImproperlyConfigured, OSError) as error:
         print(error, file=sys.stderr)
         return 1

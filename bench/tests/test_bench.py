@@ -14,6 +14,7 @@ import pytest
 
 from bench import everything
 from bench.arguments import parse
+from bench.failure import BenchFailed
 from bench.figures import latencies, print_table, quantile
 from bench.growth.benchmark import misses
 from bench.growth.plans import sequential_scans
@@ -213,6 +214,30 @@ def test_a_ledgers_table_is_not_to_be_read_from_end_to_end(table, rows, found):
 def test_all_has_every_benchmark():
     modules = {parse([name]).benchmark for name in NAMES}
     assert modules == {module for _, module, *_ in everything.PARTS}
+
+
+def test_one_that_fails_costs_the_others_nothing(capsys, monkeypatch):
+    """They are run by `all` one after another, for most of an hour."""
+
+    class Fails:
+        def run(self, *, say):
+            raise BenchFailed("Nobody answered.")
+
+    class Works:
+        def run(self, *, say):
+            return {"figure": 1}
+
+        def show(self, result):
+            print(result["figure"])
+
+    parts: Any = (("first", Fails(), {}, 1), ("second", Works(), {}, 1))
+    monkeypatch.setattr(everything, "PARTS", parts)
+    said: list[str] = []
+    result = everything.run(say=said.append)
+    with pytest.raises(BenchFailed, match=r"^Failed: first\.$"):
+        everything.show(result)
+    assert capsys.readouterr().out == "## first\n\nFailed: Nobody answered.\n\n## second\n\n1\n\n"
+    assert said[-2:] == ["first failed: Nobody answered.", "— second, about 1 min"]
 
 
 def test_a_quantile_is_one_of_the_values():
