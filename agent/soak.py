@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 
 from pipedai_worker import backoff, cli, heartbeat, loop, polling, run_events
 from pipedai_worker.config import WorkerConfig
-from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun, route
+from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 

@@ -1,10 +1,9 @@
-"""The API as this worker uses it: a method for each request, an exception for each way to fail."""
+"""The API as this worker uses it: a method for each request; how each may fail is in `answers`."""
 
 from __future__ import annotations
 
 import ssl
 import time
-from datetime import datetime, timezone
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,15 @@ from typing import Any
 import httpx
 
 from pipedai_worker import __version__
+from pipedai_worker.answers import (
+    NotOurApi,
+    Refused,
+    Unavailable,
+    parse_date,
+    parse_time,
+    read,
+)
 from pipedai_worker.assigned import AssignedRun
-from pipedai_worker.backoff import parse_retry_after
 from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
@@ -22,43 +28,7 @@ BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 # How much longer than the wait itself a long poll may take.
 POLL_MARGIN_SECONDS = 15.0
-# Worth another attempt; every other 4xx is final.
-TRANSIENT_STATUSES = frozenset({408, 425, 429})
-
-
-class ApiError(Exception):
-    """Whatever went wrong with a request; the message never holds a token."""
-
-
-class Unanswered(ApiError):  # noqa: N818
-    """No answer to rely on: unless not even `sent`, the request may have been carried out."""
-
-    def __init__(
-        self, message: str, *, retry_after: float | None = None, sent: bool = True
-    ) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        self.sent = sent
-
-
-class Unavailable(Unanswered):
-    """The API can't be reached, or says to try again."""
-
-
-class NotOurApi(Unanswered):
-    """Something answered that is not the PipedAI API: a wrong URL, or a proxy's page."""
-
-
-class TokenRefused(ApiError):  # noqa: N818
-    """401: the token is dead."""
-
-
-class Refused(ApiError):  # noqa: N818
-    """A final 4xx."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+LARGEST_PORT = 65535
 
 
 def normalize_url(url: str) -> str:
@@ -72,6 +42,8 @@ def normalize_url(url: str) -> str:
         raise ValueError("The API's URL must begin with https:// (or http://) and name a host.")
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise ValueError("The API's URL must have no user, query or fragment.")
+    if parsed.port is not None and not 1 <= parsed.port <= LARGEST_PORT:
+        raise ValueError("The API's URL names a port that there can't be.")
     return url
 
 
@@ -110,6 +82,11 @@ class Api:
             )
         except (httpx.InvalidURL, ValueError):
             raise ValueError("The proxy must be a URL such as http://proxy.example:3128.") from None
+        except ImportError:
+            raise ValueError(
+                "A SOCKS proxy needs one more package: pip install 'httpx[socks]'."
+            ) from None
+        self._way = f"{self.url} through the proxy" if proxy else self.url
         self._holds_polls = True
         # Seconds that the server's clock is ahead of ours, once it said so.
         self.clock_offset: float | None = None
@@ -120,11 +97,24 @@ class Api:
 
     def health(self) -> None:
         """Raises an ApiError unless the service and its database answer."""
-        self._request("GET", "/health")
+        sent_at = time.time()
+        response = self._send("GET", "/health")
+        try:
+            read(response)
+        except Refused as refused:
+            raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
+        if self.clock_offset is None:
+            # To the second only, so the polls' own time is better.
+            self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
         """Exchange a `wrk_` token for a registration. Not repeatable: the token is consumed."""
-        answer = self._request("POST", "/workers/register", json=body)
+        try:
+            answer = self._request("POST", "/workers/register", json=body)
+        except Refused as refused:
+            if refused.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+                raise
+            raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
         for name in ("workerId", "workerToken", "workspaceId"):
             if not isinstance(answer.get(name), str):
                 raise NotOurApi(f"The answer to a registration has no {name}.")
@@ -137,7 +127,7 @@ class Api:
         timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
         params = {"wait": f"{wait:g}"} if wait else {}
         try:
-            answer = self._request("GET", f"{self._worker}/poll", params=params, timeout=timeout)
+            answer = self._ask("GET", "poll", params=params, timeout=timeout)
         except Refused as refused:
             if refused.status != HTTPStatus.BAD_REQUEST or not wait:
                 raise
@@ -148,7 +138,7 @@ class Api:
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
         # The server reads its clock as it answers: how long it held the poll says nothing.
-        self._learn_clock(answer.get("serverTime"), min(time.time() - sent_at, 1.0))
+        self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
             log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
@@ -178,71 +168,39 @@ class Api:
 
     def seconds_until(self, moment: object) -> float | None:
         """Seconds from now, by the server's clock, to a time that it sent; None if it is none."""
-        parsed = _parse_time(moment)
+        parsed = parse_time(moment)
         if parsed is None:
             return None
         return parsed - (time.time() + (self.clock_offset or 0.0))
 
     def _transition(self, run_id: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._request("POST", f"{self._worker}/runs/{run_id}/{verb}", json=body)
+        return self._ask("POST", f"runs/{run_id}/{verb}", json=body)
 
-    def _learn_clock(self, server_time: object, trip: float) -> None:
-        parsed = _parse_time(server_time)
-        if parsed is not None:
-            self.clock_offset = parsed - (time.time() - trip / 2)
+    def _learn_clock(self, server_time: float | None, trip: float) -> None:
+        if server_time is not None:
+            self.clock_offset = server_time - (time.time() - trip / 2)
+
+    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """A request of this worker's own."""
+        try:
+            return self._request(method, f"{self._worker}/{path}", **options)
+        except Refused as refused:
+            if refused.status == HTTPStatus.NOT_FOUND:
+                # Another service's 404 says nothing about a worker or its runs.
+                self.health()
+            raise
 
     def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return read(self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            response = self._client.request(method, path, **options)
+            return self._client.request(method, path, **options)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unavailable(_sentence(self.url, error), sent=False) from None
+            raise Unavailable(_sentence(self._way, error), sent=False) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(_sentence(self.url, error)) from None
-        return _read(response)
+            raise Unavailable(_sentence(self._way, error)) from None
 
 
-def _sentence(url: str, error: Exception) -> str:
-    return f"{url} can't be reached: {error or type(error).__name__}"
-
-
-def _read(response: httpx.Response) -> dict[str, Any]:
-    """The answer's JSON object, or the exception that its status stands for."""
-    status = response.status_code
-    body = _json_object(response)
-    if body is not None and response.is_success:
-        return body
-    message = body.get("error") if body else None
-    if status >= 500 or status in TRANSIENT_STATUSES:
-        raise Unavailable(
-            f"The API answered {status}: {message or response.reason_phrase}",
-            retry_after=parse_retry_after(response.headers.get("Retry-After")),
-        )
-    if not isinstance(message, str) or not 400 <= status < 500:
-        kind = response.headers.get("Content-Type", "no content type").split(";")[0]
-        target = f" to {response.headers['Location']}" if response.has_redirect_location else ""
-        raise NotOurApi(
-            f"{response.url} does not answer like the PipedAI API: {status}{target}, {kind}."
-        )
-    if status == 401:
-        raise TokenRefused(message)
-    raise Refused(message, status)
-
-
-def _json_object(response: httpx.Response) -> dict[str, Any] | None:
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) else None
-
-
-def _parse_time(moment: object) -> float | None:
-    if not isinstance(moment, str):
-        return None
-    try:
-        parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=timezone.utc)
-    return parsed.timestamp()
+def _sentence(way: str, error: Exception) -> str:
+    return f"{way} can't be reached: {error or type(error).__name__}"

@@ -20,20 +20,22 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        type=_path,
-        default=DEFAULT_PATH.expanduser(),
+        type=path,
+        # As text: it is made a path only when it is needed, as some accounts have no home.
+        default=str(DEFAULT_PATH),
         help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
         " same name that ends in .state, the worker keeps what it must remember",
     )
     parser.add_argument(
         "--proxy",
         metavar="URL",
+        type=_text,
         help="reach the API through this proxy (the environment's is not used)",
     )
     parser.add_argument(
         "--ca-file",
         metavar="FILE",
-        type=_path,
+        type=path,
         help="trust the certificates in this PEM file, and only these",
     )
     parser.add_argument("--json-logs", action="store_true", help="one JSON object a line on stderr")
@@ -41,19 +43,20 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def add_api_url(parser: argparse.ArgumentParser, *, required: bool, help_text: str) -> None:
     """Where the API is."""
-    parser.add_argument("--api-url", metavar="URL", required=required, help=help_text)
+    parser.add_argument("--api-url", metavar="URL", type=_text, required=required, help=help_text)
 
 
 def add_registration(parser: argparse.ArgumentParser) -> None:
     """What to register as."""
     parser.add_argument(
         "--token",
-        metavar="wrk_…",
+        metavar="wrk_...",
+        type=_text,
         help=f"the registration token; better in {TOKEN_VARIABLE}, where other users can't see it",
     )
-    parser.add_argument("--hostname", default="", help="default: this machine's")
+    parser.add_argument("--hostname", type=_text, default="", help="default: this machine's")
     parser.add_argument(
-        "--label", default="", help="what people call this worker; default: hostname"
+        "--label", type=_text, default="", help="what people call this worker; default: hostname"
     )
 
 
@@ -128,8 +131,20 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
+def path(text: str) -> Path:
+    """A path, whose `~` is a home directory. Raises ArgumentTypeError when there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"there is no home directory for {text}") from None
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("must be text in UTF-8") from None
+    return text
 
 
 def positive(text: str) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import sys
 from collections.abc import Callable, Sequence
 
-from pipedai_worker import __version__, arguments, commands, exits, logs
+from pipedai_worker import __version__, arguments, commands, exits, logs, run_events
 from pipedai_worker.conformance import command as conformance
 
 log = logs.get_logger(__name__)
@@ -13,6 +16,9 @@ log = logs.get_logger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and answer its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not every terminal can show every character: that is no reason to show nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser()
     options = parser.parse_args(argv)
     if options.handler is None:
@@ -29,6 +35,10 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
     except exits.Exit as end:
         log.error("%s", end)
         return end.code
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python is not to try again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.ERROR
     except KeyboardInterrupt:
         return exits.ERROR
     return exits.OK
@@ -72,7 +82,14 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_capacity(register, "how many runs this worker takes at a time (default 1)")
     register.set_defaults(handler=commands.register)
 
-    run = subparsers.add_parser("run", help="poll for runs and execute them until SIGTERM")
+    run = subparsers.add_parser(
+        "run",
+        help="poll for runs and execute them until SIGTERM",
+        epilog=f"With {run_events.VARIABLE}=1 in its environment it also appends what each run tells"
+        f" to {run_events.DEFAULT_ROOT}/<workerId>/<runId>{run_events.SUFFIX}. SIGTERM or Ctrl-C: it"
+        " takes nothing new, lets what is in hand end for --drain-seconds, and leaves with code 0."
+        " What it could not report by then it reports after its next start.",
+    )
     arguments.add_common(run)
     arguments.add_api_url(run, required=False, help_text="instead of the registration's own")
     arguments.add_auth_mode(run)

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
 from pipedai_worker import exits, memory, registration, run_events, standin
-from pipedai_worker.api import Api, ApiError, NotOurApi, TokenRefused
-from pipedai_worker.arguments import TOKEN_VARIABLE
+from pipedai_worker.answers import ApiError, NotOurApi, TokenRefused
+from pipedai_worker.api import Api
+from pipedai_worker.arguments import TOKEN_VARIABLE, path
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.executors.claude import ClaudeExecutor
@@ -77,6 +78,8 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
     token = options.token or os.environ.get(TOKEN_VARIABLE, "")
     if not token:
         raise Exit(exits.BAD_CONFIG, f"Give the registration token in {TOKEN_VARIABLE} or --token.")
+    if not token.isascii() or not token.isprintable():
+        raise Exit(exits.BAD_CONFIG, "The registration token is damaged.")
     if not options.api_url:
         raise Exit(exits.BAD_CONFIG, "Give the API's URL in --api-url.")
     wanted = registration.Registration(
@@ -93,6 +96,8 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         raise Exit(
             exits.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
         ) from None
+    except registration.NotReached as away:
+        raise Exit(exits.ERROR, f"{away}. The token was not used: try again later.") from None
     except registration.AnswerLost as lost:
         raise Exit(
             exits.ERROR, f"{lost}. The token may be used up: if it is refused next, mint a new one."
@@ -119,7 +124,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         drain_seconds=options.drain_seconds,
         once=options.once,
         pass_env=tuple(options.pass_env),
-        events=run_events.directory(config.worker_id) if run_events.wanted() else None,
+        events=_events(config) if run_events.wanted() else None,
     )
     memory.share_one_arena()
     try:
@@ -132,6 +137,15 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
                 " worker was deregistered. Register again with a new wrk_ token.",
             ) from None
         raise fatal.cause from None
+
+
+def _events(config: WorkerConfig) -> Path:
+    try:
+        return run_events.directory(config.worker_id)
+    except RuntimeError:
+        raise Exit(
+            exits.BAD_CONFIG, "There is no home directory for live run events: set HOME."
+        ) from None
 
 
 def _executor(options: argparse.Namespace) -> Executor:
@@ -165,7 +179,12 @@ def _program(command: str) -> list[str]:
 
 def _absolute(program: str) -> str:
     """A path as seen from here: runs have directories of their own. PATH finds a bare name."""
-    return str(Path(program).expanduser().absolute()) if "/" in program else program
+    if "/" not in program:
+        return program
+    try:
+        return str(path(program).absolute())
+    except argparse.ArgumentTypeError as error:
+        raise Exit(exits.BAD_CONFIG, f"The program can't be found: {error}.") from None
 
 
 def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
@@ -197,5 +216,7 @@ def _one_sentence() -> Iterator[None]:
         raise Exit(exits.NOT_OUR_API, f"{error} Check the API's URL.") from None
     except ApiError as error:
         raise Exit(exits.ERROR, str(error)) from None
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise Exit(exits.ERROR, f"The worker's files can't be used: {error}.") from None

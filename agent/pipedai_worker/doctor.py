@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipedai_worker import clock, durable
 from pipedai_worker import config as configuration
-from pipedai_worker.api import Api, ApiError, Refused, TokenRefused
+from pipedai_worker.answers import ApiError, Refused, TokenRefused
+from pipedai_worker.api import Api
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.environment import allowed
 from pipedai_worker.executors.claude import CREDENTIALS
@@ -37,7 +39,7 @@ class Finding:
 
 
 def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> Iterator[Finding]:
-    """The configuration file, its mode, and whether its API takes its token."""
+    """The configuration file, its mode, what is kept beside it, and its API with its token."""
     try:
         config = WorkerConfig.load(path)
     except ConfigError as error:
@@ -51,18 +53,38 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
         "others can read the token" if open_to_others else "only you can read the token",
         f"Run chmod 600 {path}.",
     )
+    yield _check_state(path, config)
     with contextlib.closing(connect(config)) as api:
         yield from _check_api(api)
+
+
+def _check_state(path: Path, config: WorkerConfig) -> Finding:
+    state = configuration.state_directory(path) / config.worker_id
+    # Where it is made later; not here, as whoever asks may not be whom the worker runs as.
+    place = state if state.is_dir() else path.parent
+    try:
+        durable.try_writing(place)
+    except OSError as error:
+        hint = "Runs in hand and outcomes are kept there: make room, or let the worker write there."
+        return Finding("state directory", False, f"{place}: {error.strerror}", hint)
+    return Finding("state directory", True, f"{place} can be written")
 
 
 def _check_api(api: Api) -> Iterator[Finding]:
     try:
         api.health()
     except ApiError as error:
-        hint = "Check the URL, the network, and whether a --proxy or --ca-file is needed."
+        hint = (
+            "Check the URL, the network, this machine's clock, and whether a --proxy or --ca-file is"
+            " needed."
+        )
         yield Finding("API reachable", False, str(error), hint)
         return
     yield Finding("API reachable", True, api.url)
+    complaint = clock.complaint(api.clock_offset)
+    hint = "Set it right, best by NTP: certificates and times depend on it."
+    known = "agrees with the API's" if api.clock_offset is not None else "the API tells no time"
+    yield Finding("clock", complaint is None, complaint or known, hint)
     try:
         api.heartbeat(NO_RUN)
     except TokenRefused as error:
@@ -79,7 +101,7 @@ def _check_api(api: Api) -> Iterator[Finding]:
 def check_program(argv: Sequence[str], name: str) -> Iterator[Finding]:
     """Whether the program is there."""
     found = shutil.which(argv[0])
-    hint = f"Install {name}, or say where it is."
+    hint = f"Install {name}, or say where it is; the PATH is {os.environ.get('PATH', 'not set')}."
     yield Finding(f"{name} on PATH", found is not None, found or f"no {argv[0]}", hint)
 
 
@@ -119,9 +141,13 @@ def _check_login(auth_mode: str) -> Finding:
     if auth_mode == "api_key":
         hint = f"Set {CREDENTIALS[auth_mode][0]} for the worker."
         return Finding(name, False, "api_key, but there is no key", hint)
-    directory = Path(os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude").expanduser()
+    try:
+        directory = Path(os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude").expanduser()
+    except RuntimeError:
+        return Finding(name, False, f"{auth_mode}, but no home directory", "Set HOME.")
     if (directory / ".credentials.json").is_file():
         return Finding(name, True, f"{auth_mode}, by the login in {directory}")
     if sys.platform == "darwin":
         return Finding(name, True, f"{auth_mode}; the login, if any, is in the key chain")
-    return Finding(name, False, f"{auth_mode}, but no login", "Run claude and log in.")
+    hint = f"Run claude and log in, or set {CREDENTIALS[auth_mode][0]} (claude setup-token)."
+    return Finding(name, False, f"{auth_mode}, but no login in {directory}", hint)

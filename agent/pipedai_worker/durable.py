@@ -6,8 +6,12 @@ import contextlib
 import json
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
+
+# More than any of these files has.
+_TRIAL_BYTES = 64 * 1024
 
 
 def private_directory(path: Path) -> Path:
@@ -41,6 +45,14 @@ def write_json(path: Path, value: Any) -> None:
             temporary.unlink()
         raise
     _sync_directory(path.parent)
+
+
+def try_writing(directory: Path) -> None:
+    """Raises OSError unless a small file can be written there now: the disk may be full."""
+    with tempfile.NamedTemporaryFile(dir=directory) as file:
+        file.write(b" " * _TRIAL_BYTES)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

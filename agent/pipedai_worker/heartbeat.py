@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from pipedai_worker.api import Api, Refused, TokenRefused, Unanswered
+from pipedai_worker.answers import Refused, TokenRefused, Unanswered
+from pipedai_worker.api import Api
 from pipedai_worker.background import run_in_background
 from pipedai_worker.backoff import Backoff
 from pipedai_worker.stopping import StopReason, StopRequest

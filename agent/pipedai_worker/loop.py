@@ -16,7 +16,8 @@ from typing import Union
 from uuid import uuid4
 
 from pipedai_worker import recovery
-from pipedai_worker.api import Api, ApiError, Refused, TokenRefused
+from pipedai_worker.answers import ApiError, Refused, TokenRefused
+from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.background import run_in_background
 from pipedai_worker.executors.base import Executor
@@ -35,6 +36,8 @@ UNCLAIMED_PAUSE_SECONDS = 2.0
 # After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it. With the
 # default drain this stays below the 30 s that supervisors give.
 LEAVE_SECONDS = 4.5
+# SIGHUP: the terminal that it was started from is closed.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # For the platforms where a signal does not wake a wait.
 LONGEST_STEP_SECONDS = 1.0
 NEVER = float("inf")
@@ -117,16 +120,14 @@ class Loop:
 
     def run(self) -> None:
         """Work until a signal, or until there is nothing left with `once`. Raises Fatal."""
-        self._unanswered = recovery.clean_up(self._journal)
-        for run_id, body in self._journal.outcomes().items():
-            self._settle(
-                partial(report, self._api, self._journal, run_id, body, self._leaving.wait)
-            )
         previous = {
             number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT)
+            for number in STOP_SIGNALS
+            # nohup has it ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
+            self._settle_the_past()
             while not self._finished():
                 self._step()
         finally:
@@ -135,6 +136,13 @@ class Loop:
                 signal.signal(number, handler)
         if self._failure is not None:
             raise Fatal(self._failure)
+
+    def _settle_the_past(self) -> None:
+        self._unanswered = recovery.clean_up(self._journal)
+        for run_id, body in self._journal.outcomes().items():
+            self._settle(
+                partial(report, self._api, self._journal, run_id, body, self._leaving.wait)
+            )
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # SimpleQueue.put may interrupt itself; locks and events may not.
@@ -192,11 +200,12 @@ class Loop:
     # --- Runs ------------------------------------------------------------------------------------
 
     def _take(self, polled: Polled) -> None:
-        fresh = [run for run in polled.runs if run.id not in self._runs]
+        # By id, should one be handed out twice.
+        fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
         self._poller.answered(polled, news=bool(fresh))
         if self._draining.is_set():
             return
-        for assigned in fresh:
+        for assigned in fresh.values():
             if self._has_room():
                 self._begin_run(assigned)
         for held in self._unanswered.values():
@@ -273,4 +282,6 @@ class Loop:
         if self._failure is None:
             self._failure = error
             self._draining.set()
+            # One attempt at each report: what is refused now is kept for the next start.
+            self._leaving.set()
             self._stop_all()

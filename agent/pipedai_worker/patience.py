@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from pipedai_worker.api import Unanswered
+from pipedai_worker.answers import Unanswered
 from pipedai_worker.backoff import Backoff
 from pipedai_worker.logs import get_logger
 
@@ -18,7 +18,7 @@ REMINDER_SECONDS = 300.0
 
 
 class GaveUp(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """The wait was called off before there was an answer."""
+    """The wait was called off before there was an answer; the message is the last attempt's."""
 
 
 class Outage:
@@ -62,7 +62,7 @@ def until_answered(
         except again as error:
             outage.failed(error)
             if wait(backoff.next_delay(error.retry_after)):
-                raise GaveUp from None
+                raise GaveUp(str(error)) from None
         else:
             outage.answered()
             return answer

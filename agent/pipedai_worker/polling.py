@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipedai_worker.api import Api, ApiError, NotOurApi, Unavailable
+from pipedai_worker import clock
+from pipedai_worker.answers import ApiError, NotOurApi, Unavailable
+from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.background import run_in_background
 from pipedai_worker.backoff import Backoff, jittered
@@ -19,7 +21,6 @@ log = get_logger(__name__)
 WAIT_SECONDS = 25.0
 # A poll that came back empty sooner than this was not held: the next one waits for the rest of it.
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
-CLOCK_TOLERANCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,7 @@ class Poller:
         self.due_at = max(self.due_at, time.monotonic() + jittered(seconds))
 
     def _check_clock(self) -> None:
-        offset = self._api.clock_offset
-        if offset is None or abs(offset) <= CLOCK_TOLERANCE_SECONDS or self._clock_warned:
-            return
-        self._clock_warned = True
-        direction = "behind" if offset > 0 else "ahead of"
-        log.warning(
-            "this machine's clock is %.0f s %s the API's; set it right", abs(offset), direction
-        )
+        complaint = clock.complaint(self._api.clock_offset)
+        if complaint and not self._clock_warned:
+            self._clock_warned = True
+            log.warning("%s; set it right", complaint)

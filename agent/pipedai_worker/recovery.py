@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipedai_worker import orphans, scratch
-from pipedai_worker.api import Api, Refused
+from pipedai_worker.answers import Refused
+from pipedai_worker.api import Api
 from pipedai_worker.journal import CLAIMED, HeldRun, Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.outcome import FAILED, INFRA, Outcome

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import socket
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipedai_worker import __version__, durable
-from pipedai_worker.api import Api, Unavailable
+from pipedai_worker.answers import Unavailable
+from pipedai_worker.api import Api
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.logs import get_logger
-from pipedai_worker.patience import until_answered
+from pipedai_worker.patience import GaveUp, until_answered
 
 log = get_logger(__name__)
 
 NAME_LENGTH = 255
+# An API that stays away for so long may be at another address: a person has to look.
+PATIENCE_SECONDS = 60.0
+
+
+class NotReached(Exception):  # noqa: N818 - a state of knowledge
+    """The API did not take the request, for as long as we were patient."""
 
 
 class AnswerLost(Exception):  # noqa: N818 - a state of knowledge
@@ -53,10 +60,18 @@ class Registration:
 def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
     """Register, and write the configuration to `path`.
 
-    Tries again only while it is sure that the token was not used. Raises ConfigError when the file
-    can't be written (before anything is sent), AnswerLost, and the API's errors.
+    Tries again, for a minute, only while it is sure that the token was not used. Raises ConfigError
+    when the file can't be written (before anything is sent, as far as that can be known), NotReached,
+    AnswerLost, and the API's errors.
     """
     _check_writable(path)
+    gives_up_at = time.monotonic() + PATIENCE_SECONDS
+
+    def wait(seconds: float) -> bool:
+        if time.monotonic() + seconds > gives_up_at:
+            return True
+        time.sleep(seconds)
+        return False
 
     def attempt() -> dict[str, object]:
         try:
@@ -66,14 +81,23 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
                 raise AnswerLost(str(error)) from None
             raise
 
-    answer = until_answered(attempt, _sleep, again=Unavailable)
+    try:
+        answer = until_answered(attempt, wait, again=Unavailable)
+    except GaveUp as gave_up:
+        raise NotReached(str(gave_up)) from None
     config = WorkerConfig(
         worker_id=str(answer["workerId"]),
         worker_token=str(answer["workerToken"]),
         api_url=api.url,
         workspace_id=str(answer["workspaceId"]),
     )
-    config.save(path)
+    try:
+        config.save(path)
+    except OSError as error:
+        raise ConfigError(
+            f"This machine is registered as worker {config.worker_id}, but {path} can't be written:"
+            f" {error.strerror}. The token is used up: mint a new one."
+        ) from None
     log.info("registered as worker %s; its token is in %s", config.worker_id, path)
     return config
 
@@ -81,15 +105,10 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
 def _check_writable(path: Path) -> None:
     """The token can be used once: better to know first that there is a place for its result."""
     try:
-        durable.private_directory(path.parent)
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
+        durable.try_writing(durable.private_directory(path.parent))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(13, os.strerror(13))
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ConfigError(f"{path} can't be written: {error.strerror}.") from None
-
-
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipedai_worker.api import Api, Refused
+from pipedai_worker.answers import Refused
+from pipedai_worker.api import Api
 from pipedai_worker.journal import Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.outcome import bare

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker import mcp, orphans
-from pipedai_worker.api import Api, Refused, TokenRefused
+from pipedai_worker.answers import Refused, TokenRefused
+from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.environment import allowed
 from pipedai_worker.executors.base import Execution, Executor, Job

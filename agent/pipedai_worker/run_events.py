@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -64,7 +65,8 @@ class RunEvents:
         if over:
             line = self._line("events.truncated", {"bytes": self._size})
         with self._or_none():
-            os.write(self._descriptor, line)
+            if os.write(self._descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._seq += 1
             self._size += len(line)
         if over:
@@ -131,6 +133,10 @@ class RunEvents:
 
 def _forget_oldest(place: Path) -> None:
     """Make room for one more file."""
-    files = sorted(place.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    for path in files[: max(0, len(files) - KEPT_RUNS + 1)]:
+    files = []
+    for path in place.glob(f"*{SUFFIX}"):
+        # Another run may be making room at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            files.append((path.stat().st_mtime, path))
+    for _, path in sorted(files)[: max(0, len(files) - KEPT_RUNS + 1)]:
         path.unlink(missing_ok=True)

@@ -10,8 +10,20 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-from pipedai_worker import api, backoff, cli, heartbeat, mcp, redact, reporting, stopping
-from pipedai_worker.api import Api, Refused
+from pipedai_worker import (
+    answers,
+    api,
+    backoff,
+    cli,
+    exits,
+    heartbeat,
+    mcp,
+    redact,
+    reporting,
+    stopping,
+)
+from pipedai_worker.answers import Refused
+from pipedai_worker.api import Api
 from pipedai_worker.journal import Journal
 from pipedai_worker.outcome import Outcome
 
@@ -80,7 +92,7 @@ def reports_only_once() -> None:
     def once(call: Callable[[], Any], *_: Any) -> Any:
         try:
             return call()
-        except api.Unanswered:
+        except answers.Unanswered:
             return {}
 
     replace(reporting, "until_answered", once)
@@ -103,6 +115,32 @@ def tells_secrets() -> None:
     replace(redact.RedactingStream, "feed", lambda self, text: text)
 
 
+@caught_by("keeps-secrets")
+def spools_secrets() -> None:
+    put = Journal.put_outcome
+    secret = "sk-live-0123456789abcdef"
+    replace(
+        Journal,
+        "put_outcome",
+        lambda self, run_id, body: put(self, run_id, {**body, "sessionId": secret}),
+    )
+
+
+@caught_by("honours-retry-after")
+def is_impatient() -> None:
+    replace(answers, "parse_retry_after", lambda value: None)
+
+
+@caught_by("settles-a-run-after-a-kill")
+def forgets_what_it_held() -> None:
+    replace(Journal, "held", lambda self: [])
+
+
+@caught_by("leaves-at-once-when-idle")
+def ends_with_code_1() -> None:
+    replace(exits, "OK", 1)
+
+
 @caught_by("refuses-expansion")
 def lets_claude_expand_variables() -> None:
     replace(mcp, "refusal", lambda run: None)
@@ -110,7 +148,7 @@ def lets_claude_expand_variables() -> None:
 
 @caught_by("ignores-what-is-newer")
 def believes_only_statuses_that_it_knows() -> None:
-    read = api._read
+    read = answers.read
 
     def read_known(response: Any) -> dict[str, Any]:
         answer = read(response)
@@ -118,7 +156,7 @@ def believes_only_statuses_that_it_knows() -> None:
             raise Refused("unknown status", 409)
         return answer
 
-    replace(api, "_read", read_known)
+    replace(api, "read", read_known)
 
 
 @caught_by("does-a-run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -96,7 +97,12 @@ class Workers:
 
     def files(self, folder: str) -> list[dict[str, Any]]:
         """What the state directory holds in one of its folders."""
-        return [json.loads(path.read_text()) for path in (self.state / folder).glob("*.json")]
+        found = []
+        for path in (self.state / folder).glob("*.json"):
+            # The worker may remove it meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                found.append(json.loads(path.read_text()))
+        return found
 
     def leftovers(self) -> list[str]:
         """Files that runs left in the temporary directory."""

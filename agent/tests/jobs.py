@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from pipedai_worker import mcp, orphans
 from pipedai_worker.assigned import AssignedRun
-from pipedai_worker.conformance.fake_api import FakeRun
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.durable import write_private
 from pipedai_worker.executors.base import Job
 from pipedai_worker.process import Program

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker import __version__, cli
+from pipedai_worker import __version__, cli, durable, registration
 from pipedai_worker.arguments import TOKEN_VARIABLE
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
@@ -115,12 +117,107 @@ def test_nothing_is_sent_when_the_file_could_not_be_written(
     assert api.calls == []
 
 
+def test_a_directory_in_place_of_the_file_costs_no_token(
+    api: FakeApi, workers: Workers, url: str
+) -> None:
+    (workers.directory / "w.json").mkdir()
+    worker = workers.execute(
+        *("register", "--token", api.registration_token, "--api-url", url, "--config", "w.json")
+    )
+    assert worker.wait() == 2
+    assert "w.json can't be written: Is a directory." in worker.log
+    assert api.calls == []
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_full_disk_is_found_before_the_token_is_used_or_said_with_what_was_done(
+    api: FakeApi,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sent: bool,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable, "write_json" if sent else "try_writing", full)
+    arguments = ["--token", api.registration_token, "--api-url", url]
+    assert cli.main(["register", *arguments, "--config", str(tmp_path / "w.json")]) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert ("mint a new one" in said) is sent
+    assert api.count("register") == int(sent)
+
+
+def test_an_api_that_is_away_is_given_up_to_register_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registration, "PATIENCE_SECONDS", 1.0)
+    arguments = ["register", "--token", "x", "--api-url", "http://127.0.0.1:9"]
+    assert cli.main([*arguments, "--config", str(tmp_path / "w.json")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "Connection refused. The token was not used: try again later." in said
+
+
+def test_the_fields_that_the_api_objects_to_are_named(
+    api: FakeApi, workers: Workers, url: str
+) -> None:
+    details = {"fieldErrors": {"label": ["Too odd."]}, "formErrors": []}
+    api.fail("register", 400, body={"error": "Validation failed", "details": details})
+    worker = workers.execute("register", "--token", "x", "--api-url", url, "--config", "w.json")
+    assert worker.wait() == 1
+    assert worker.log.endswith("Validation failed (label: Too odd.)\n")
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_registering_where_there_is_no_such_endpoint_is_a_wrong_url(
+    api: FakeApi, workers: Workers, url: str, status: int
+) -> None:
+    api.fail("register", status, body={"error": "Not found"})
+    worker = workers.execute("register", "--token", "x", "--api-url", url, "--config", "w.json")
+    assert worker.wait() == 4
+    assert f"There is no PipedAI API at {url}: Not found." in worker.log
+
+
+def test_help_can_be_read_on_any_terminal_and_without_a_home(tmp_path: Path) -> None:
+    for arguments in (["--help"], ["register", "--help"]):
+        shown = subprocess.run(
+            ["env", "-u", "HOME", sys.executable, "-m", "pipedai_worker", *arguments],
+            env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(AGENT), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert shown.stdout.isascii()
+
+
+def test_whoever_reads_only_the_first_line_sees_no_traceback(workers: Workers) -> None:
+    command = [sys.executable, "-m", "pipedai_worker", "doctor", "--config", "none.json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=AGENT, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["register", "--api-url", "https://a.example"], "Give the registration token"),
         (["register", "--token", "x", "--api-url", "ftp://a"], "must begin with https://"),
         (["register", "--token", "x", "--api-url", "https://u:p@a"], "no user, query or fragment"),
+        (["register", "--token", "x", "--api-url", "http://a:99999"], "a port that there can't be"),
+        (["register", "--token", "tø", "--api-url", "https://a.example"], "token is damaged"),
+        (["register", "--token", "x", "--api-url", "https://a", "--label", "\udcff"], "UTF-8"),
+        (["run", "--config", "~nobody-here/w.json"], "no home directory for ~nobody-here"),
+        (["run", "--config", "worker.json", "--claude", "~nobody-here/c"], "no home directory"),
+        (["run", "--config", "worker.json", "--proxy", "nonsense"], "The proxy must be a URL"),
+        (["run", "--config", "worker.json", "--proxy", "socks5://a:1"], "pip install"),
         (["run", "--config", "none.json"], "There is no none.json"),
         (["run", "--config", "list.json"], "is not a worker's configuration"),
         (["run", "--config", "pool.json"], "pool worker"),
@@ -184,7 +281,7 @@ def test_doctor_passes_on_a_sound_machine(api: FakeApi, workers: Workers) -> Non
         "doctor", "--config", "worker.json", "--stand-in", CLAUDE_CODE_OAUTH_TOKEN="x"
     )
     assert worker.wait() == 0
-    assert worker.log.count("pass  ") == 7
+    assert worker.log.count("pass  ") == 9
     assert "stand-in" in worker.log
     assert api.count("poll") == 0
 
@@ -233,13 +330,12 @@ def test_manage_py_runworker_registers_once_and_runs(
         )
 
     token = api.registration_token
-    for _ in range(2):
-        run = api.add()
-        done = runworker()
-        assert (done.returncode, run.status) == (0, "succeeded"), done.stderr
-    assert api.count("register") == 1
+    run = api.add()
+    done = runworker()
+    assert (done.returncode, run.status) == (0, "succeeded"), done.stderr
     api.worker_token = "another"
     assert runworker().returncode == 3
+    assert api.count("register") == 1
 
 
 def test_no_module_of_the_worker_imports_django_or_the_service() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shlex
+import signal
+import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from pipedai_worker import cli
 from pipedai_worker.conformance import kit
 from pipedai_worker.conformance.checks import CHECKS
+from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.conformance.fake_run import FakeRun
 
 from .broken_worker import BREAKAGES
-from .conftest import AGENT
+from .conftest import AGENT, DEADLINE_SECONDS, alive, until
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +80,62 @@ def test_a_failed_check_says_what_was_wanted_and_shows_the_workers_log(
         "      | I give up",
     ]
     assert "1 of 1 checks failed." in shown.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_kit_that_is_stopped_leaves_nothing_running(tmp_path: Path, number: int) -> None:
+    noted = tmp_path / "pid"
+    # Deaf to SIGTERM, as a broken worker may be.
+    worker = f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open({str(noted)!r}, "w").write(str(os.getpid()))
+time.sleep(600)
+"""
+    command = shlex.join([sys.executable, "-c", worker])
+    kit_command = [sys.executable, "-m", "pipedai_worker", "conformance", "--against", command]
+    process = subprocess.Popen([*kit_command, "--check", "does-a-run"], stdout=subprocess.DEVNULL)
+    try:
+        pid = int(until(lambda: noted.exists() and noted.read_text()))
+        process.send_signal(number)
+        assert process.wait(DEADLINE_SECONDS) == 1
+        assert not alive(pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("headers", "data", "status"),
+    [
+        # As Node, Go and others send a body whose length they do not tell.
+        (["Transfer-Encoding: chunked"], b'3;x=y\r\n{"a\r\n5\r\n":1}\n\r\n0\r\nX: y\r\n\r\n', 404),
+        (["Content-Length: 0"], b"", 404),
+        (["Content-Length: 2"], b"{}", 404),
+        (["Content-Length: 2"], b"[]", 400),
+        (["Content-Length: 11"], b'{"cost":NaN', 400),
+    ],
+)
+def test_the_fake_api_reads_every_body_that_http_allows(
+    api: FakeApi, url: str, headers: list[str], data: bytes, status: int
+) -> None:
+    path = f"/api/v1/workers/{api.worker_id}/runs/{FakeRun().id}/heartbeat"
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: a",
+        "Content-Type: application/json",
+        f"Authorization: Bearer {api.worker_token}",
+        *headers,
+    ]
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), 10) as connection:
+        # Twice over one connection: nothing of the first is left in it.
+        for _ in range(2):
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + data)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            answer.read()
+            assert answer.status == status
 
 
 def test_findings_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:

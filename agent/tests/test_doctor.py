@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from pipedai_worker import cli
+from pipedai_worker import cli, durable
 from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import Workers
@@ -37,6 +40,28 @@ def another_service(
     workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, ...]:
     api.fail("health", 200, body="<html>Welcome</html>")
+    return ()
+
+
+def wrong_path(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    api.fail("health", 404, body={"error": "Not found"})
+    return ()
+
+
+def clock_far_off(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    api.clock_ahead = timedelta(hours=-3)
+    return ()
+
+
+def no_place_to_write(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    def full(directory: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable, "try_writing", full)
     return ()
 
 
@@ -80,6 +105,9 @@ def no_program(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) 
         (open_configuration, "file permissions"),
         (no_api, "API reachable"),
         (another_service, "API reachable"),
+        (wrong_path, "API reachable"),
+        (clock_far_off, "clock"),
+        (no_place_to_write, "state directory"),
         (dead_token, "worker token"),
         (busy_api, "worker token"),
         (no_claude, "claude on PATH"),

@@ -18,7 +18,7 @@ from pipedai_worker.api import normalize_url
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.backoff import Backoff, parse_retry_after
 from pipedai_worker.config import ConfigError, WorkerConfig
-from pipedai_worker.conformance.fake_api import FakeRun
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.executors.tail import Tail
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.outcome import Outcome

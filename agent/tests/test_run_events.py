@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pipedai_worker import run_events
-from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.redact import Redactor
 from pipedai_worker.run_events import RunEvents
 
@@ -108,6 +109,26 @@ def test_only_the_newest_runs_are_kept(tmp_path: Path, monkeypatch: pytest.Monke
         RunEvents(tmp_path, f"run-{number}", Redactor()).close()
         os.utime(tmp_path / f"run-{number}.ndjson", (number, number))
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["run-2", "run-3", "run-4"]
+
+
+def test_a_file_that_goes_while_room_is_made_costs_no_events(tmp_path: Path) -> None:
+    # As seen by a run when another one has just removed it.
+    (tmp_path / "gone.ndjson").symlink_to(tmp_path / "nothing")
+    written = RunEvents(tmp_path, "run", Redactor())
+    written.write("user", 1)
+    assert events(tmp_path / "run.ndjson")[0]["payload"] == 1
+
+
+def test_a_line_that_a_full_disk_cuts_off_is_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = RunEvents(tmp_path, "run", Redactor())
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
+    written.write("user", "lost")
+    monkeypatch.undo()
+    written.write("user", "not appended to a piece of a line")
+    assert (tmp_path / "run.ndjson").read_bytes() == b'{"seq": 1,'
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,11 @@ def test_a_long_line_that_is_all_structure_is_skipped() -> None:
     assert read(b'{"a": [' + b"1," * LONGEST_LINE_BYTES + b'1]}\n{"ok": 1}\n') == [{"ok": 1}]
 
 
+TEXT = st.text(max_size=30)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
-    max_leaves=20,
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(TEXT, children, max_size=4),
+    max_leaves=8,
 )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
+import signal
+from collections.abc import Iterator
 
 from pipedai_worker import exits
 from pipedai_worker.arguments import positive, seconds
@@ -82,14 +85,25 @@ def conformance(options: argparse.Namespace) -> None:
     verdicts = kit.judge(
         options.against, options.check, jobs=options.jobs, patience=options.patience
     )
-    for verdict in verdicts:
-        print(_as_json(verdict) if options.json else verdict, flush=True)
-        failed += verdict.failure is not None
-        passed += verdict.failure is None
+    with _interrupted_by_sigterm(), contextlib.closing(verdicts):
+        for verdict in verdicts:
+            print(_as_json(verdict) if options.json else verdict, flush=True)
+            failed += verdict.failure is not None
+            passed += verdict.failure is None
     if failed:
         raise exits.Exit(exits.ERROR, f"{failed} of {passed + failed} checks failed.")
     if not options.json:
         print(f"All {passed} checks passed.")
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """So that the workers under test, in sessions of their own, do not outlive the kit."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _as_json(verdict: kit.Verdict) -> str:

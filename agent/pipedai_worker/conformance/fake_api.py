@@ -8,66 +8,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from pipedai_worker.conformance import wire
+from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
 IN_HAND = {"claimed", "running"}
 DROP = "drop"  # a fault: carry the request out, then cut the connection without an answer
-
-
-@dataclass
-class FakeRun:
-    """One run as the API knows it."""
-
-    prompt: str = "Say hello."
-    id: str = field(default_factory=lambda: str(uuid4()))
-    mcp_url: str = "https://mcp.example.com/mcp"
-    mcp_headers: dict[str, str] = field(default_factory=dict)
-    model: str | None = None
-    timeout_seconds: float = 60
-    payload: Any = None
-    attempt: int = 1
-    status: str = "queued"
-    claim_id: str | None = None
-    cancel_requested: bool = False
-    outcome: dict[str, Any] | None = None
-    history: list[str] = field(default_factory=list)
-    # When its lease was last renewed, and the longest time without; on the monotonic clock.
-    renewed_at: float = 0.0
-    longest_silence: float = 0.0
-
-    def handed_out(self) -> dict[str, Any]:
-        """As a poll shows it."""
-        return {
-            "id": self.id,
-            "triggerId": str(uuid4()),
-            "triggerName": "Nightly report",
-            "prompt": self.prompt,
-            "mcpUrl": self.mcp_url,
-            "mcpHeaders": self.mcp_headers,
-            "model": self.model,
-            "timeoutSeconds": self.timeout_seconds,
-            "payload": self.payload,
-            "attempt": self.attempt,
-            "queuedAt": now().isoformat(),
-            "somethingNewer": True,
-        }
-
-    def shown(self) -> dict[str, Any]:
-        """As a transition shows it."""
-        return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
-
-    def renew(self) -> None:
-        """The worker was heard of."""
-        moment = time.monotonic()
-        if self.renewed_at:
-            self.longest_silence = max(self.longest_silence, moment - self.renewed_at)
-        self.renewed_at = moment
 
 
 @dataclass
@@ -91,6 +42,8 @@ class FakeApi:
         self.capacity = 1
         self.lease_seconds = 30.0
         self.long_polls = True
+        # Whether answers hold times: `serverTime`, and when a lease ends.
+        self.tells_times = True
         # Whether a claim may be repeated by its claimId.
         self.claim_ids = True
         # Whether a claimId and a wait are refused as unknown.
@@ -102,6 +55,8 @@ class FakeApi:
         self.latency = 0.0
         self.runs: dict[str, FakeRun] = {}
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
+        # When each of them came, on the monotonic clock.
+        self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # What the API could not take, in words.
@@ -142,6 +97,15 @@ class FakeApi:
                 body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
             ]
 
+    def times(self, kind: str, run: FakeRun) -> list[float]:
+        """When the requests of this kind about this run came, on the monotonic clock."""
+        with self.lock:
+            return [
+                moment
+                for (called, run_id, _), moment in zip(self.calls, self.moments)
+                if (called, run_id) == (kind, run.id)
+            ]
+
     def until(self, what: Callable[[], Any], seconds: float = 15.0) -> Any:
         """Wait for something to be true of the API. Raises AssertionError."""
         deadline = time.monotonic() + seconds
@@ -169,6 +133,7 @@ class FakeApi:
         kind, run_id = route(method, parts.path)
         with self.lock:
             self.calls.append((kind, run_id, body))
+            self.moments.append(time.monotonic())
             self.headers.append(dict(headers.items()))
             self.lock.notify_all()
             fault = self._next_fault(kind)
@@ -238,8 +203,10 @@ class FakeApi:
                 due = due[: max(0, self.capacity - held)]
                 left = deadline - time.monotonic()
                 if due or left <= 0 or self.closing:
-                    time_now = iso(now() + self.clock_ahead)
-                    return 200, {"runs": [run.handed_out() for run in due], "serverTime": time_now}
+                    return 200, {
+                        "runs": [run.handed_out() for run in due],
+                        **self._time("serverTime", timedelta()),
+                    }
                 self.lock.wait(min(left, 0.5))
         finally:
             self.polls_waiting -= 1
@@ -256,8 +223,11 @@ class FakeApi:
     def _heartbeat(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status not in IN_HAND:
             return 409, {"error": f"The run is {run.status}.", "status": run.status}
-        expires = now() + self.clock_ahead + timedelta(seconds=self.lease_seconds)
-        return 200, {**run.shown(), "leaseExpiresAt": iso(expires)}
+        lease = timedelta(seconds=self.lease_seconds)
+        return 200, {**run.shown(), **self._time("leaseExpiresAt", lease)}
+
+    def _time(self, name: str, later: timedelta) -> dict[str, str]:
+        return {name: iso(now() + self.clock_ahead + later)} if self.tells_times else {}
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status == body.get("status"):
@@ -277,16 +247,6 @@ class FakeApi:
         for name, value in changes.items():
             setattr(run, name, value)
         return 200, run.shown()
-
-
-def now() -> datetime:
-    """The time, aware."""
-    return datetime.now(timezone.utc)
-
-
-def iso(moment: datetime) -> str:
-    """A time as the API writes it."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def route(method: str, path: str) -> tuple[str, str]:

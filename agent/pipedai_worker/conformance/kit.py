@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ def judge(
     *,
     jobs: int = 1,
     patience: float = PATIENCE_SECONDS,
-) -> Iterator[Verdict]:
+) -> Generator[Verdict, None, None]:
     """Each check's verdict as it comes, of all checks or of those named.
 
     `command` is split as by a shell; `{config}` in it is replaced by the registration's path;

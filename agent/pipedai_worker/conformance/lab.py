@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker import standin
+from pipedai_worker import run_events, standin
 from pipedai_worker.config import WorkerConfig
-from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 
@@ -87,6 +88,7 @@ class Lab:
             "TMPDIR": str(self.directory / "tmp"),
             "PATH": f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
             CONFIG_VARIABLE: str(self._config),
+            run_events.VARIABLE: "1",
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -107,10 +109,9 @@ class Lab:
     def terminate(self) -> int:
         """SIGTERM; the exit code. Raises Failed when it takes too long."""
         self._worker.terminate()
-        try:
-            return self._worker.wait(LEAVE_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"It still runs {LEAVE_SECONDS:g} s after SIGTERM.") from None
+        late = f"It still runs {LEAVE_SECONDS:g} s after SIGTERM."
+        self.until(self.ended, late, LEAVE_SECONDS)
+        return self._worker.wait()
 
     def ended(self) -> bool:
         """Whether the worker's process has ended."""
@@ -120,6 +121,16 @@ class Lab:
         """Raises Failed when the worker's process has ended."""
         if self.ended():
             raise Failed(f"It ended by itself, with code {self._worker.returncode}.")
+
+    def files_with(self, text: str) -> list[str]:
+        """The names of the files, in the home and temporary directories, that hold this text."""
+        found = []
+        for path in self.directory.rglob("*"):
+            # They come and go as the worker works.
+            with contextlib.suppress(OSError):
+                if path.is_file() and text.encode() in path.read_bytes():
+                    found.append(path.name)
+        return found
 
     def log(self) -> str:
         """What the worker wrote to stdout and stderr."""

@@ -82,17 +82,32 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve({})
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        try:
-            body = json.loads(self.rfile.read(length) or b"{}")
-        except ValueError:
-            body = None
-        if not wire.is_json(self.headers.get("Content-Type")):
+        data = self._body()
+        body = wire.parse(data)
+        if data and not wire.is_json(self.headers.get("Content-Type")):
             self._refuse(415, "The Content-Type is not application/json.")
-        elif not isinstance(body, dict):
+        elif body is None:
             self._refuse(400, "The body is not a JSON object.")
         else:
             self._serve(body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return b"".join(self._chunks())
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        # What may follow the last one, up to an empty line.
+        while self.rfile.readline().strip():
+            pass
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` of an answer: the API's clock and not this machine's."""
+        ahead = self.server.api.clock_ahead.total_seconds()
+        return super().date_time_string((timestamp or time.time()) + ahead)
 
     def _refuse(self, status: int, sentence: str) -> None:
         _, answer = self.server.api.refuse(status, sentence)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from pipedai_worker.conformance.checks import check
 from pipedai_worker.conformance.fake_api import DROP
 from pipedai_worker.conformance.lab import (
@@ -70,11 +68,10 @@ def honours_retry_after(lab: Lab) -> None:
     lab.api.fail("complete", 429, headers={"Retry-After": "4"})
     run = lab.add()
     lab.start()
-    lab.until(lambda: lab.api.count("complete", run), "It did not report the run.")
-    began = time.monotonic()
     lab.until_ended(run)
-    waited = time.monotonic() - began
-    expect(waited > 3, f"It came back after {waited:.1f} s and not 4.")
+    first, second, *_ = lab.api.times("complete", run)
+    # Some clocks are coarse.
+    expect(second - first > 3.9, f"It came back after {second - first:.1f} s and not 4.")
 
 
 @check("a run whose claim is refused with 409 is left alone, without a hot loop")
@@ -177,6 +174,8 @@ def keeps_an_outcome_over_a_kill(lab: Lab) -> None:
     outcome = lab.until_ended(run)
     expect_status(outcome, "succeeded")
     expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+    reported = lab.api.bodies("complete", run)
+    expect(outcome == reported[0], "It reported another outcome after its restart.")
 
 
 @check("after a kill -9 and a restart no old program goes on, and its run is handed back")

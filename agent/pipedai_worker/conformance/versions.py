@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipedai_worker.conformance.checks import check
-from pipedai_worker.conformance.fake_api import DROP, FakeRun
+from pipedai_worker.conformance.fake_api import DROP
+from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.lab import Lab, expect, expect_few_polls, expect_status
 
 NEWER = {"protocol": 9, "hints": {"x": [1, {"y": None}]}, "status": "paused"}
@@ -18,6 +19,15 @@ def works_without_held_polls(lab: Lab) -> None:
     lab.until(lambda: lab.api.count("poll"), "It never polled.")
     expect_few_polls(lab, "polled an API that holds no polls")
     expect_status(lab.until_ended(lab.add()), "succeeded")
+
+
+@check("an older API, which tells no times, neither its own nor a lease's, is worked with")
+def works_without_times(lab: Lab) -> None:
+    lab.api.tells_times = False
+    run = lab.add("sleep 2")
+    lab.start()
+    expect_status(lab.until_ended(run), "succeeded")
+    expect(lab.api.count("heartbeat", run) > 0, "It sent no heartbeat while the run went on.")
 
 
 @check("an older API, which knows no claimId and refuses a repeated claim, loses nothing but time")

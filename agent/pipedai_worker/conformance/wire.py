@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 LONGEST_WAIT_SECONDS = 30
 LONGEST_CLAIM_ID = 64
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
-FAULT_CLASSES = {"infra", "client", "none", None}
+FAULT_CLASSES = {"infra", "client", "none"}
 TEXTS = ("shortMessage", "errorMessage", "sessionId", "model")
 WHOLE_NUMBERS = (
     *("exitCode", "numTurns"),
     *("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens"),
 )
-NUMBERS = ("costUsd", "retryAfterSeconds")
+
+
+def parse(data: bytes) -> dict[str, Any] | None:
+    """The JSON object of a body (an empty body is an empty one), or None."""
+    try:
+        body = json.loads(data or b"{}", parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number in JSON")
 
 
 def is_json(content_type: str | None) -> bool:
@@ -40,17 +54,39 @@ def problem(kind: str, query: dict[str, list[str]], body: dict[str, Any]) -> str
 
 
 def _problem_of_outcome(body: dict[str, Any]) -> str | None:
-    if body.get("status") not in TERMINAL:
-        return f"status {body.get('status')!r} is none that a run ends with"
-    if body.get("faultClass") not in FAULT_CLASSES:
-        return f"faultClass {body['faultClass']!r} is none"
-    for names, kinds, wanted in (
-        (TEXTS, (str,), "text"),
-        (WHOLE_NUMBERS, (int,), "whole number"),
-        (NUMBERS, (int, float, str), "number"),
+    status, fault_class = body.get("status"), body.get("faultClass")
+    if not isinstance(status, str) or status not in TERMINAL:
+        return f"status {status!r} is none that a run ends with"
+    if fault_class is not None and (
+        not isinstance(fault_class, str) or fault_class not in FAULT_CLASSES
+    ):
+        return f"faultClass {fault_class!r} is none"
+    for names, fits, wanted in (
+        (TEXTS, _is_text, "text"),
+        (WHOLE_NUMBERS, _is_whole, "whole number"),
+        (("costUsd",), _is_money, "number"),
     ):
         for name in names:
-            value = body.get(name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            if body.get(name) is not None and not fits(body[name]):
                 return f"{name} is no {wanted}"
     return None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_money(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return False
+    try:
+        Decimal(str(value))
+    except InvalidOperation:
+        return False
+    return True

@@ -1,0 +1,117 @@
+"""What an API's answer comes to: its JSON object, or an exception for each way to fail."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from pipedai_worker.backoff import parse_retry_after
+
+# Worth another attempt; every other 4xx is final.
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
+# How much of what a 400 says about single fields is told.
+LONGEST_DETAILS = 1000
+
+
+class ApiError(Exception):
+    """Whatever went wrong with a request; the message never holds a token."""
+
+
+class Unanswered(ApiError):  # noqa: N818
+    """No answer to rely on: unless not even `sent`, the request may have been carried out."""
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, sent: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.sent = sent
+
+
+class Unavailable(Unanswered):
+    """The API can't be reached, or says to try again."""
+
+
+class NotOurApi(Unanswered):
+    """Something answered that is not the PipedAI API: a wrong URL, or a proxy's page."""
+
+
+class TokenRefused(ApiError):  # noqa: N818
+    """401: the token is dead."""
+
+
+class Refused(ApiError):  # noqa: N818
+    """A final 4xx."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def read(response: httpx.Response) -> dict[str, Any]:
+    """The answer's JSON object, or the exception that its status stands for."""
+    status = response.status_code
+    body = _json_object(response)
+    if body is not None and response.is_success:
+        return body
+    message = body.get("error") if body else None
+    if status >= 500 or status in TRANSIENT_STATUSES:
+        raise Unavailable(
+            f"The API answered {status}: {message or response.reason_phrase}",
+            retry_after=parse_retry_after(response.headers.get("Retry-After")),
+        )
+    if not isinstance(message, str) or not 400 <= status < 500:
+        kind = response.headers.get("Content-Type", "no content type").split(";")[0]
+        target = f" to {response.headers['Location']}" if response.has_redirect_location else ""
+        raise NotOurApi(
+            f"{response.url} does not answer like the PipedAI API: {status}{target}, {kind}."
+        )
+    if status == 401:
+        raise TokenRefused(message)
+    raise Refused(message + _details(body), status)
+
+
+def _details(body: Any) -> str:
+    """What a 400 says about single fields, as the end of its sentence."""
+    details = body.get("details")
+    fields = details.get("fieldErrors") if isinstance(details, dict) else None
+    if not isinstance(fields, dict):
+        return ""
+    told = "; ".join(
+        f"{name}: {' '.join(map(str, errors))}"
+        for name, errors in fields.items()
+        if isinstance(errors, list)
+    )
+    return f" ({told[:LONGEST_DETAILS]})" if told else ""
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def parse_time(moment: object) -> float | None:
+    """A time as the API writes it, in epoch seconds; None if it is none."""
+    if not isinstance(moment, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=timezone.utc)
+    return parsed.timestamp()
+
+
+def parse_date(header: str | None) -> float | None:
+    """The time in a `Date` header, in epoch seconds; None if it is none."""
+    try:
+        return parsedate_to_datetime(header or "").timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,69 @@
+"""One run, as the fake API keeps it and shows it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+from uuid import uuid4
+
+
+@dataclass
+class FakeRun:
+    """One run as the API knows it."""
+
+    prompt: str = "Say hello."
+    id: str = field(default_factory=lambda: str(uuid4()))
+    mcp_url: str = "https://mcp.example.com/mcp"
+    mcp_headers: dict[str, str] = field(default_factory=dict)
+    model: str | None = None
+    timeout_seconds: float = 60
+    payload: Any = None
+    attempt: int = 1
+    status: str = "queued"
+    claim_id: str | None = None
+    cancel_requested: bool = False
+    outcome: dict[str, Any] | None = None
+    history: list[str] = field(default_factory=list)
+    # When its lease was last renewed, and the longest time without; on the monotonic clock.
+    renewed_at: float = 0.0
+    longest_silence: float = 0.0
+
+    def handed_out(self) -> dict[str, Any]:
+        """As a poll shows it."""
+        return {
+            "id": self.id,
+            "triggerId": str(uuid4()),
+            "triggerName": "Nightly report",
+            "prompt": self.prompt,
+            "mcpUrl": self.mcp_url,
+            "mcpHeaders": self.mcp_headers,
+            "model": self.model,
+            "timeoutSeconds": self.timeout_seconds,
+            "payload": self.payload,
+            "attempt": self.attempt,
+            "queuedAt": now().isoformat(),
+            "somethingNewer": True,
+        }
+
+    def shown(self) -> dict[str, Any]:
+        """As a transition shows it."""
+        return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
+
+    def renew(self) -> None:
+        """The worker was heard of."""
+        moment = time.monotonic()
+        if self.renewed_at:
+            self.longest_silence = max(self.longest_silence, moment - self.renewed_at)
+        self.renewed_at = moment
+
+
+def now() -> datetime:
+    """The time, aware."""
+    return datetime.now(timezone.utc)
+
+
+def iso(moment: datetime) -> str:
+    """A time as the API writes it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
