@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
             exits.ALREADY_RUNNING, f"Another process already works with {options.config}."
         ) from None
     except OSError as error:
-        raise Exit(exits.BAD_CONFIG, f"{state} can't be used: {error.strerror}.") from None
+        raise Exit(exits.ERROR, f"{state} can't be used: {error.strerror}.") from None
     settings = Settings(
         max_concurrency=options.max_concurrency or config.max_concurrency,
         drain_seconds=options.drain_seconds,

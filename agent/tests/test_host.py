@@ -39,7 +39,7 @@ def test_the_unit_leaves_the_worker_its_time_and_its_programs() -> None:
 
 
 def test_the_unit_does_not_restart_what_a_person_has_to_mend() -> None:
-    hopeless = {exits.BAD_CONFIG, exits.DEAD_TOKEN, exits.NOT_OUR_API}
+    hopeless = {exits.BAD_CONFIG, exits.DEAD_TOKEN}
     assert {int(code) for code in setting("RestartPreventExitStatus").split()} == hopeless
 
 

@@ -206,7 +206,8 @@ def test_a_state_directory_that_cannot_be_used_is_said_at_once(workers: Workers)
     workers.state.parent.mkdir(parents=True)
     workers.state.write_text("no directory")
     worker = workers.start("--once")
-    assert worker.wait() == 2
+    # Not the configuration's code: a disk that is full or read-only passes.
+    assert worker.wait() == 1
     assert "can't be used" in worker.log
 
 

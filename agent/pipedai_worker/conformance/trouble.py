@@ -189,4 +189,4 @@ def settles_a_run_after_a_kill(lab: Lab) -> None:
     expect_status(outcome, "failed")
     expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
     expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
-    lab.until(lambda: not lab.running(run), "A program of the killed worker goes on.", 15)
+    lab.until(lambda: not lab.running(run), "A program of the killed worker goes on.")
