@@ -38,6 +38,8 @@ CONCURRENCY = 4
 LEASE_SECONDS = 180.0
 SAMPLES = 40
 SETTLE_SECONDS = 60.0
+# What counts as flat: from one quarter to another the process breathes.
+LARGEST_GROWTH_KIB = 4 * 1024
 # How likely each request is to fail in each way, and a run to be canceled.
 FAULTS: tuple[tuple[int | str, float], ...] = ((DROP, 0.03), (503, 0.03))
 REFUSED_CLAIMS = 0.02
@@ -241,7 +243,7 @@ def _be_worker(speed: float, argv: list[str]) -> int:
 
 
 def main() -> int:
-    """The command line; 1 if an outcome was lost or doubled."""
+    """The command line; 1 if an outcome was lost or doubled, or memory grew."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -251,7 +253,8 @@ def main() -> int:
     options = parser.parse_args()
     figures = soak(options.hours, options.speed, options.seed)
     print(json.dumps({**asdict(figures), "growth_kib": figures.growth_kib}, indent=2))
-    return 1 if figures.lost or figures.doubled or figures.exit_code else 0
+    grew = figures.growth_kib > LARGEST_GROWTH_KIB
+    return 1 if figures.lost or figures.doubled or figures.exit_code or grew else 0
 
 
 if __name__ == "__main__":
