@@ -142,6 +142,26 @@ def stands_a_restart_of_the_api(lab: Lab) -> None:
     expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
 
 
+@check(
+    "SIGTERM while the API is away and the program is deaf: it leaves within 30 s, and reports after"
+    " its restart"
+)
+def leaves_while_the_api_is_away(lab: Lab) -> None:
+    run = lab.add("ignore-term", "sleep 60")
+    lab.start()
+    lab.until_running(run)
+    lab.service.stop()
+    code = lab.terminate()
+    expect(code == 0, f"It ended with code {code} after SIGTERM.")
+    lab.until(lambda: not lab.running(run), "The program goes on without its worker.")
+    lab.service.start()
+    lab.start()
+    outcome = lab.until_ended(run)
+    expect_status(outcome, "failed")
+    expect(outcome.get("faultClass") == "infra", "The run was not handed back as infra.")
+    expect(lab.launched(run) == 1, f"It launched the program {lab.launched(run)} times.")
+
+
 @check("a dead token (401) ends it, or at least makes it rare")
 def gives_up_with_a_dead_token(lab: Lab) -> None:
     lab.start()
