@@ -17,7 +17,7 @@ from honcho.printer import Message, Printer
 
 from bin.ending import die_with_parent
 
-# The worker hands its run back within 25 s of SIGTERM, the web process answers what it has begun.
+# The worker hands its run back within 28 s of SIGTERM, the web process answers what it has begun.
 STOP_SECONDS = 30
 
 

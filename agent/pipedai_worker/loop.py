@@ -33,8 +33,7 @@ log = get_logger(__name__)
 
 # A run that could not be claimed may be handed out again at once.
 UNCLAIMED_PAUSE_SECONDS = 2.0
-# After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it. With the
-# default drain this stays below the 30 s that supervisors give.
+# After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it.
 LEAVE_SECONDS = 4.5
 # SIGHUP: the terminal that it was started from is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -273,7 +272,7 @@ class Loop:
 
     def _stop_all(self) -> None:
         self._stop_at = NEVER
-        self._leave_at = time.monotonic() + LEAVE_SECONDS
+        self._leave_at = min(self._leave_at, time.monotonic() + LEAVE_SECONDS)
         for run in self._runs.values():
             run.stop.request(StopReason.SHUTDOWN)
 

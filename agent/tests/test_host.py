@@ -21,6 +21,10 @@ REPOSITORY = AGENT.parent
 UNIT = REPOSITORY / "deploy" / "worker" / "pipedai-worker.service"
 
 
+# What the published host client gives a worker after SIGTERM.
+SUPERVISORS_PATIENCE_SECONDS = 30.0
+
+
 def setting(name: str) -> str:
     (value,) = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
     return str(value)
@@ -34,8 +38,12 @@ def test_the_unit_starts_the_worker_with_options_that_it_knows() -> None:
 
 
 def test_the_unit_leaves_the_worker_its_time_and_its_programs() -> None:
-    assert float(setting("TimeoutStopSec")) > DEFAULT_DRAIN_SECONDS + LEAVE_SECONDS
+    assert float(setting("TimeoutStopSec")) > SUPERVISORS_PATIENCE_SECONDS
     assert setting("KillMode") == "mixed"
+
+
+def test_a_worker_whose_programs_are_deaf_and_whose_api_is_away_has_time_to_spare() -> None:
+    assert DEFAULT_DRAIN_SECONDS + LEAVE_SECONDS <= SUPERVISORS_PATIENCE_SECONDS - 2
 
 
 def test_the_unit_does_not_restart_what_a_person_has_to_mend() -> None:

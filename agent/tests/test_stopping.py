@@ -50,7 +50,7 @@ def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
     worker = workers.start()
     api.until(lambda: run.status == "running")
     worker.process.send_signal(signal.SIGTERM)
-    worker.until_logged("SIGTERM: up to 25 s")
+    worker.until_logged("SIGTERM: up to 23 s")
     later = api.add()
     assert worker.wait() == 0
     assert run.status == "succeeded"
@@ -81,7 +81,7 @@ def test_a_second_signal_does_not_wait(api: FakeApi, workers: Workers) -> None:
     worker.process.send_signal(signal.SIGTERM)
     worker.until_logged("SIGTERM")
     worker.process.send_signal(signal.SIGTERM)
-    # The drain would take 25 s.
+    # The drain would take 23 s.
     assert worker.wait() == 0
     assert run.status == "failed"
 
