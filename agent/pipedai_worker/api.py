@@ -88,6 +88,8 @@ class Api:
             ) from None
         self._way = f"{self.url} through the proxy" if proxy else self.url
         self._holds_polls = True
+        # Whether a request of the worker's own was ever granted.
+        self._proven = False
         # Seconds that the server's clock is ahead of ours, once it said so.
         self.clock_offset: float | None = None
 
@@ -183,12 +185,14 @@ class Api:
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """A request of this worker's own."""
         try:
-            return self._request(method, f"{self._worker}/{path}", **options)
+            answer = self._request(method, f"{self._worker}/{path}", **options)
         except Refused as refused:
-            if refused.status == HTTPStatus.NOT_FOUND:
+            if refused.status == HTTPStatus.NOT_FOUND and not self._proven:
                 # Another service's 404 says nothing about a worker or its runs.
                 self.health()
             raise
+        self._proven = True
+        return answer
 
     def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return read(self._send(method, path, **options))

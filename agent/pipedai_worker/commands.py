@@ -108,8 +108,6 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
     if configuration.readable_by_others(options.config):
         log.warning("%s holds a token and others may read it: chmod 600 it", options.config)
     api = _api(options, options.api_url or config.api_url, config)
-    if api.url.startswith("http://") and not _is_loopback(api.url):
-        log.warning("%s is not https: the token travels in plain text", api.url)
     state = configuration.state_directory(options.config) / config.worker_id
     try:
         journal = Journal(state)
@@ -189,7 +187,7 @@ def _absolute(program: str) -> str:
 
 def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
     try:
-        return Api(
+        api = Api(
             url,
             token=config.worker_token if config else "",
             worker_id=config.worker_id if config else "",
@@ -200,6 +198,9 @@ def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = No
         raise Exit(exits.BAD_CONFIG, str(error)) from None
     except OSError as error:
         raise Exit(exits.BAD_CONFIG, f"--ca-file can't be used: {error}.") from None
+    if api.url.startswith("http://") and not _is_loopback(api.url):
+        log.warning("%s is not https: the token travels in plain text", api.url)
+    return api
 
 
 def _is_loopback(url: str) -> bool:

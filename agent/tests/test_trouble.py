@@ -92,6 +92,19 @@ def test_another_services_404_is_a_wrong_url_and_costs_no_outcome(
     assert api.until_ended(run)["shortMessage"] == "kept"
 
 
+def test_an_older_api_without_health_is_believed_once_it_has_answered(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.lease_seconds = 1
+    api.fail("health", 404, times=1000, body={"error": "Not found"})
+    run = api.add("standin: hang")
+    worker = workers.start()
+    api.until(lambda: run.status == "running")
+    api.fail("heartbeat", 404, times=1000, body={"error": "Not found"})
+    worker.until_logged(f"run {run.id} stopped: no longer this worker's run")
+    assert api.count("health") == 0
+
+
 def test_a_run_that_is_handed_out_twice_at_once_is_done_once(
     api: FakeApi, workers: Workers
 ) -> None:
