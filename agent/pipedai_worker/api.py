@@ -207,4 +207,4 @@ class Api:
 
 
 def _sentence(way: str, error: Exception) -> str:
-    return f"{way} can't be reached: {error or type(error).__name__}"
+    return f"{way} can't be reached: {str(error).rstrip('.') or type(error).__name__}"

@@ -277,4 +277,4 @@ def test_an_api_so_old_that_it_refuses_wait_and_claim_id_is_worked_with(
         run = api.add()
         assert api.until_ended(run)["status"] == "succeeded"
     # What it refuses is asked for once, not at each poll.
-    assert api.count("poll") <= 8
+    assert api.count("poll") <= 20
