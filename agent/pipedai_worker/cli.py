@@ -74,7 +74,12 @@ def make_parser() -> argparse.ArgumentParser:
     version = subparsers.add_parser("version", help="print the version")
     version.set_defaults(handler=lambda _: print(__version__))
 
-    register = subparsers.add_parser("register", help="exchange a wrk_ token for a registration")
+    register = subparsers.add_parser(
+        "register",
+        help="exchange a wrk_ token for a registration",
+        description="Exchanges a wrk_ token, which is good for one registration, for this machine's"
+        " own, and writes that to --config. It waits a minute for an API that is away.",
+    )
     arguments.add_common(register)
     arguments.add_api_url(register, required=True, help_text="for example https://api.example.com")
     arguments.add_registration(register)
@@ -85,6 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     run = subparsers.add_parser(
         "run",
         help="poll for runs and execute them until SIGTERM",
+        description="Polls for runs and executes them, by default with claude, until SIGTERM.",
         epilog=f"With {run_events.VARIABLE}=1 in its environment it also appends what each run tells"
         f" to {run_events.DEFAULT_ROOT}/<workerId>/<runId>{run_events.SUFFIX}. SIGTERM or Ctrl-C: it"
         " takes nothing new, lets what is in hand end for --drain-seconds, and leaves with code 0."
@@ -98,7 +104,12 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_work(run)
     run.set_defaults(handler=commands.run)
 
-    doctor = subparsers.add_parser("doctor", help="check that this machine can execute runs")
+    doctor = subparsers.add_parser(
+        "doctor",
+        help="check that this machine can execute runs",
+        description="Checks that this machine can execute runs, with a hint for each failure. Use"
+        " the account, the environment, the configuration and the program that run is to have.",
+    )
     arguments.add_common(doctor)
     arguments.add_api_url(doctor, required=False, help_text="instead of the registration's own")
     arguments.add_auth_mode(doctor)
