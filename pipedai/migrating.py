@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from pipedai.patience import (
     FIRST_PAUSE_SECONDS,
+    LOCK_SECONDS,
     LONGEST_PAUSE_SECONDS,
     Say,
     lacks_lock,
@@ -94,5 +95,5 @@ def _waiting_briefly(
     # By transaction, as PgBouncer knows no sessions. What runs outside one, such as an index built
     # CONCURRENTLY, takes locks that hold up nobody.
     if context["connection"].in_atomic_block:
-        execute(set_lock_timeout(), None, False, context)
+        execute(set_lock_timeout(LOCK_SECONDS), None, False, context)
     return execute(sql, params, many, context)

@@ -28,7 +28,7 @@ def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
     while True:
         try:
             with transaction.atomic():
-                execute(set_lock_timeout(), {})
+                execute(set_lock_timeout(LOCK_SECONDS), {})
                 return work()
         except OperationalError as error:
             if not lacks_lock(error):
@@ -38,7 +38,7 @@ def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-def set_lock_timeout(seconds: float = LOCK_SECONDS) -> str:
+def set_lock_timeout(seconds: float) -> str:
     """The statement that cuts waits for locks short, until its transaction ends."""
     return f"SET LOCAL lock_timeout = {seconds * 1000:.0f}"
 

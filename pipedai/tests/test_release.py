@@ -4,18 +4,18 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
-from pipedai import migrating, patience
+from pipedai import migrating
 from pipedai.env import BASE_DIR
 from pipedai.migrating import OutOfPatience, migrate_alone
 from testing.runs import Runs
 from testing.serving import url_of
+from testing.working import until
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_release_waits_for_another_and_then_works(own_database, said):
     def other() -> None:
         def work() -> None:
             begun.set()
-            time.sleep(0.7)
+            until(lambda: said)
             order.append("other")
 
         migrate_alone(work, patience=10, say=said.append)
@@ -96,7 +96,7 @@ def test_a_release_waits_for_another_and_then_works(own_database, said):
     begun = threading.Event()
     thread = threading.Thread(target=other)
     thread.start()
-    begun.wait(10)
+    assert begun.wait(60)
     migrate_alone(lambda: order.append("this"), patience=10, say=said.append)
     thread.join()
     assert order == ["other", "this"]
@@ -120,8 +120,7 @@ def test_an_index_is_built_concurrently_while_another_release_waits(own_database
 
     def build() -> None:
         waiting.start()
-        while not said:
-            time.sleep(0.05)
+        until(lambda: said)
         run("CREATE INDEX CONCURRENTLY late ON run (queued_at)")
 
     def wait() -> None:
@@ -135,18 +134,20 @@ def test_an_index_is_built_concurrently_while_another_release_waits(own_database
 
 
 def test_a_table_in_use_is_tried_again(own_database, said, monkeypatch):
-    monkeypatch.setattr(patience, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(migrating, "LOCK_SECONDS", 0.1)
     with in_another_session("LOCK TABLE run IN ACCESS SHARE MODE") as reader:
-        ending = threading.Timer(0.5, reader.connection.connection.pgconn.finish)
-        ending.start()
-        migrate_alone(add_column, patience=20, say=said.append)
-        ending.join()
+
+        def say(line: str) -> None:
+            said.append(line)
+            reader.connection.rollback()
+
+        migrate_alone(add_column, patience=20, say=say)
     assert said == ["A table to be changed is in use: trying again in 1 s."]
     run("SELECT new FROM run")
 
 
 def test_nobody_queues_up_behind_a_release_that_waits_for_a_table(own_database, said, monkeypatch):
-    monkeypatch.setattr(patience, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(migrating, "LOCK_SECONDS", 0.1)
     with (
         in_another_session("LOCK TABLE run IN ACCESS SHARE MODE"),
         pytest.raises(OutOfPatience, match="in use"),
