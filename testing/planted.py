@@ -34,7 +34,9 @@ class Planted:
 
     def found_in(self, text: str) -> list[str]:
         """The secrets that can be read in a text."""
-        found = (secret for spelling, secret in self._spellings.items() if spelling in text)
+        # A copy, made at once: other threads of the test plant meanwhile.
+        spellings = list(self._spellings.items())
+        found = (secret for spelling, secret in spellings if spelling in text)
         return list(dict.fromkeys(found))
 
 
