@@ -1,8 +1,10 @@
 """Serves the API from a test's database, by the real gunicorn in a process of its own."""
 
 import contextlib
+import itertools
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,8 +20,16 @@ from django.conf import settings
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+_PORTS = 1_000
+# Begun anywhere, as other suites may run beside this one; not by `random`, which tests begin anew.
+_ports = (
+    10_000
+    + _PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    + number % _PORTS
+    for number in itertools.count(secrets.randbelow(_PORTS))
+)
 
 
 @dataclass
@@ -103,17 +113,22 @@ def url_of(database: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on, and that nobody is given until the caller does.
+
+    Below the ports that systems give to whoever asks for any, and of this process of the suite's alone.
+    """
+    while True:
+        port = next(_ports)
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def _wait_until_it_answers(server: Server) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            httpx.get(f"{server.api}/auth/me", timeout=5)
+            httpx.get(f"{server.api}/auth/me", timeout=60)
             return
         time.sleep(0.05)
     raise RuntimeError("the API did not start:\n" + server.log.read_text())
