@@ -20,6 +20,10 @@ from pipedai.server.wsgi_lane import WsgiLane
 # Set by tests that wait for it.
 worker.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", worker.HEADER_SECONDS))
 worker.UNREAD_SECONDS = float(os.environ.get("UNREAD_SECONDS", worker.UNREAD_SECONDS))
+worker.STOP_HEADER_SECONDS = float(
+    os.environ.get("STOP_HEADER_SECONDS", worker.STOP_HEADER_SECONDS)
+)
+BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "60"))
 
 Environ = dict[str, Any]
 
@@ -58,7 +62,7 @@ def _application() -> Outer:
     long_poll = LongPoll(threads, listener, turns=1)
     return Outer(
         Lanes(threads, long_poll, listener),
-        limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=1.0),
+        limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=BODY_SECONDS),
         production=settings.PRODUCTION,
     )
 

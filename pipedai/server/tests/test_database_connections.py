@@ -50,7 +50,7 @@ def sessions(postgres):
 
 
 def until_heard(postgres):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while ("pipedai-listen", "idle") not in sessions(postgres):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -178,8 +178,15 @@ async def test_the_rest_of_a_refused_body_is_read_so_that_the_client_gets_its_an
 
 async def test_a_body_that_does_not_arrive_in_time_is_a_408():
     exchange = Exchange(http_scope("POST"), [b"x"], ends=False)
-    asyncio.get_running_loop().call_later(0.2, exchange.gone.set)
+
+    async def leave_once_answered():
+        while not exchange.sent:
+            await asyncio.sleep(0.01)
+        exchange.gone.set()
+
+    leaving = asyncio.ensure_future(leave_once_answered())
     await exchange.run(outer(Answering(), body_seconds=0.05))
+    await leaving
     assert exchange.status == 408
     assert exchange.json == {"error": "The body did not arrive within 0.05 seconds."}
 

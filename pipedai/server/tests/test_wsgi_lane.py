@@ -33,12 +33,15 @@ async def test_no_more_requests_run_at_once_than_there_are_threads():
         nonlocal most
         running.add(threading.get_ident())
         most = max(most, len(running))
-        release.wait(10)
+        release.wait(60)
         running.discard(threading.get_ident())
         return hello(environ, start_response)
 
     lane = WsgiLane(waiting, threads=2)
     exchanges = [asyncio.ensure_future(Exchange(http_scope()).run(lane)) for _ in range(6)]
+    async with asyncio.timeout(60):
+        while most < 2:
+            await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     assert most == 2
     release.set()
@@ -57,14 +60,15 @@ async def stuck():
     """The only thread's lane, and a request whose client does not read its answer."""
     lane = WsgiLane(endless_enough, threads=1)
     exchange = Exchange(http_scope())
-    reads = asyncio.Event()
+    sends, reads = asyncio.Event(), asyncio.Event()
 
     async def send(message):
+        sends.set()
         await reads.wait()
         await exchange.send(message)
 
     task = asyncio.ensure_future(lane(exchange.scope, exchange.receive, send))
-    await asyncio.sleep(0.01)
+    await sends.wait()
     yield lane, task
     reads.set()
     await asyncio.gather(task, return_exceptions=True)
@@ -73,14 +77,14 @@ async def stuck():
 
 async def test_a_client_that_does_not_read_holds_no_thread(stuck):
     lane, _ = stuck
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await Exchange(http_scope()).run(lane)).body == b"x" * 50
 
 
 async def test_a_thread_survives_a_client_that_leaves_in_mid_answer(stuck):
     lane, task = stuck
     task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await Exchange(http_scope()).run(lane)).body == b"x" * 50
 
 
@@ -93,7 +97,7 @@ async def test_a_thread_survives_a_send_that_fails():
 
     with pytest.raises(OSError, match="broken pipe"):
         await lane(exchange.scope, exchange.receive, failing)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await Exchange(http_scope()).run(lane)).body == b"x" * 50
 
 

@@ -11,18 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from testing.serving import free_port
+from testing.working import until
+
 ROOT = Path(__file__).resolve().parents[3]
 SMALL_APP = "pipedai.server.tests.small_app:application"
 CONFIG = "python:pipedai.server.gunicorn_conf"
 # Nothing listens there: what needs no database works without.
 NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
+# Linux's table of connections.
+_TABLE = Path("/proc/net/tcp")
+_ESTABLISHED = "01"
 
 
 def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -49,7 +48,7 @@ class WebProcess:
         self.port = port
         self._output = output
 
-    def connect(self, sent: bytes = b"", *, seconds: float = 10.0) -> socket.socket:
+    def connect(self, sent: bytes = b"", *, seconds: float = 60.0) -> socket.socket:
         """A connection on which this was sent."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
         connection.sendall(sent)
@@ -70,13 +69,48 @@ class WebProcess:
 
     def wait_for_line(self, **values: object) -> dict:
         """The first log line with these values, as soon as it is there."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             for line in self.lines():
                 if values.items() <= line.items():
                     return line
             assert time.monotonic() < deadline, f"no line with {values} in:\n{self.output()}"
             time.sleep(0.02)
+
+    def wait_until_taken(self, connections: int) -> None:
+        """Returns once the server has accepted so many connections and read all that came on them."""
+        if _TABLE.exists():
+            until(lambda: self._connections() == [(True, 0)] * connections)
+        else:
+            time.sleep(1)
+
+    def wait_until_left(self) -> None:
+        """Returns once the server holds no connection any more."""
+        if _TABLE.exists():
+            until(lambda: not any(accepted for accepted, _ in self._connections()))
+        else:
+            time.sleep(5)
+
+    def wait_until_refusing(self) -> None:
+        """Returns once nobody listens any more."""
+        until(self._refuses)
+
+    def _connections(self) -> list[tuple[bool, int]]:
+        """Of each connection: whether the server has accepted it, and how many bytes it has yet to read."""
+        rows = [line.split() for line in _TABLE.read_text().splitlines()[1:]]
+        ours = f":{self.port:04X}"
+        return [
+            (row[9] != "0", int(row[4].partition(":")[2], 16))
+            for row in rows
+            if row[1].endswith(ours) and row[3] == _ESTABLISHED
+        ]
+
+    def _refuses(self) -> bool:
+        try:
+            self.connect().close()
+        except ConnectionError:
+            return True
+        return False
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         """Signal the server; its exit code."""
