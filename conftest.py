@@ -12,6 +12,8 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
 
 from pipedai.ids import new_id
@@ -22,6 +24,15 @@ from testing.serving import Server, serve
 from testing.whole_run import LogTail, dump_of
 
 _DATABASE = {"db", "own_database"}
+# What takes longest: it comes first, so that no process of the suite ends long after the others.
+_LONGEST = ("bench/", "deploy/")
+
+# However slow the machine, and the same examples each time: what fails, fails for whoever made it
+# fail. `--hypothesis-profile default` looks for others.
+hypothesis_settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +112,11 @@ def watch() -> Iterator[Watch]:
         yield watch
         watch.look_at_log_files()
     assert not watch.leaks, "\n".join(watch.leaks)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts what takes longest first; the others keep their order by chance."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)
