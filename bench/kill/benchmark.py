@@ -31,6 +31,7 @@ K = TypeVar("K", bound=Kept)
 # Each round kills these in another order: a worker that executes a run, one that is about to report.
 _ROUND = ("executing worker", "reporting worker", "web", "scheduler", "postgres")
 _FOLDERS = {"executing worker": "held", "reporting worker": "outcomes"}
+_LONGER_SECONDS = 60.0
 _LOOK_SECONDS, _LOOK_PAUSE_SECONDS = 2.0, 0.002
 
 # A retry waits 30 s and longer, by when nothing would be killed any more.
@@ -126,10 +127,14 @@ class _Siege:
         self._hurry_at = 0.0
 
     def rage(self, seconds: float) -> None:
-        """Kill something every second or so; everything at least once, if there is time."""
+        """Kill something every second or so; on a busy machine for longer, until everything was killed once."""
         until = time.monotonic() + seconds
         victims = self._victims()
-        while (pause := self._rng.uniform(0.1, 1.3)) < until - time.monotonic():
+        while True:
+            pause = self._rng.uniform(0.1, 1.3)
+            left = until - time.monotonic()
+            if pause > left and (left < -_LONGER_SECONDS or not self._goes_on_longer()):
+                break
             self._go_on(time.monotonic() + pause)
             victim = next(victims)
             self.kills[victim] += self._kill(victim)
@@ -165,6 +170,15 @@ class _Siege:
         # Every fourth is away for so long that the server gives its runs up.
         long = self._rng.random() < 1 / 4
         return worker.kill(away=self._rng.uniform(0, 1) + (_LEASE_SECONDS + 1 if long else 0))
+
+    def _goes_on_longer(self) -> bool:
+        """Whether something was not killed yet, and there are runs in whose midst it can be."""
+        if all(self.kills[victim] for victim in _ROUND):
+            return False
+        try:
+            return bool(self._on.one(_UNFINISHED)["runs"])
+        except psycopg.OperationalError:
+            return True  # it is being started
 
     def _find(self, folder: str) -> Worker | None:
         """A worker that has something there at this moment; None if none has for a while."""

@@ -26,7 +26,7 @@ def test_what_uses_the_directory_is_ended_first_then_its_server(monkeypatch):
 
     subprocess.run([sys.executable, "-m", "bin.cleaning"], cwd=ROOT, env=environment, check=True)
 
-    assert all(user.wait(timeout=10) < 0 for user in users)
+    assert all(user.wait(timeout=60) < 0 for user in users)
     assert not data_dir.exists()
     assert not server.status().running
     assert bystander.poll() is None

@@ -49,5 +49,5 @@ def test_a_script_can_wait_for_what_comes_afterwards_and_it_comes_once(file):
 def test_a_child_whose_parent_died_before_it_could_ask_does_not_live_on(file):
     orphan = "if os.fork() == 0: time.sleep(0.5); die(); time.sleep(100)"
     with script(file, f"import os; die = die_with_parent(signal.SIGTERM)\n{orphan}") as process:
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
     assert eventually(lambda: alive(str(file)) == [])

@@ -152,7 +152,7 @@ for number, environment in enumerate(json.load(sys.stdin)):
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         if not (pid := os.fork()):
             os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
-            signal.alarm(20)
+            signal.alarm(60)
             os.environ.update(environment)
             sys.argv = ["manage.py", ("check", "migrate", "runscheduler", "seed_demo")[number % 4]]
             runpy.run_path("manage.py", run_name="__main__")
@@ -175,7 +175,7 @@ def run(*command, given="", **environment):
         input=given,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=170,
         check=False,
     )
 

@@ -218,12 +218,12 @@ def test_what_is_no_url_is_a_failed_attempt(url):
 
 
 class Raw:
-    """Sends bytes to whoever connects, one by one."""
+    """Sends bytes to whoever connects: the first at once, the others one by one."""
 
-    def __init__(self, data: bytes, every: float):
+    def __init__(self, first: bytes, data: bytes, every: float):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
-        self._data, self._every = data, every
+        self._first, self._data, self._every = first, data, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -233,13 +233,14 @@ class Raw:
         with connection:
             connection.recv(65536)
             try:
+                connection.sendall(self._first)
                 for byte in self._data:
                     connection.send(bytes([byte]))
                     if self._stop.wait(self._every):
                         return
             except OSError:
                 return
-            self._stop.wait(10)
+            self._stop.wait(100)
 
     def close(self):
         self._stop.set()
@@ -251,28 +252,28 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    ("data", "status"),
-    [(b"", None), (HEAD[:-2] + b"X-Drip: " + b"a" * 900, None), (HEAD + b"a" * 900, 200)],
+    ("first", "data", "status"),
+    [(b"", b"", None), (HEAD[:-2], b"X-Drip: " + b"a" * 900, None), (HEAD, b"a" * 900, 200)],
     ids=["silent", "dripping-headers", "dripping-body"],
 )
-def test_nothing_stretches_the_time_that_a_request_takes(settings, data, status):
+def test_nothing_stretches_the_time_that_a_request_takes(settings, first, data, status):
     settings.WEBHOOK_ALLOWED_NETWORKS = LOOPBACK
-    raw = Raw(data, 0.01)
+    raw = Raw(first, data, 0.1)
     began = time.monotonic()
-    answer = send(raw.url, timeout=1.0)
-    assert time.monotonic() - began < 3
+    answer = send(raw.url, timeout=2.0)
+    assert time.monotonic() - began < 60
     assert (answer.status_code, answer.error) == (status, "timed out")
-    assert answer.duration_ms >= 1000
+    assert answer.duration_ms >= 2000
     raw.close()
 
 
 def test_a_name_server_that_hangs_does_not_either(monkeypatch):
     hang = threading.Event()
-    monkeypatch.setattr(request, "look_up", lambda *_: hang.wait(30))
+    monkeypatch.setattr(request, "look_up", lambda *_: hang.wait(100))
     began = time.monotonic()
     answer = send("http://hooks.example/", timeout=0.6)
     hang.set()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
     assert answer.error == "timed out"
 
 

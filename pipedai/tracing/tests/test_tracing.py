@@ -49,7 +49,7 @@ def test_requests_jobs_and_webhooks_are_traced(own_database: str, tmp_path: Path
             httpx.get(f"{server.url}/nothing/private", headers=traced)
             until(lambda: len(collector.named("webhook attempt")) == 2)
             scheduler.terminate()
-            assert scheduler.wait(10) == 0
+            assert scheduler.wait(60) == 0
     _look_at_requests(collector, run["id"])
     _look_at_background(collector, lost)
     assert f'"trace_id": "{TRACE}"' in log.read_text()
