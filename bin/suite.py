@@ -133,6 +133,7 @@ def environment_of(data_dir: Path) -> dict[str, str]:
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
         "PIPEDAI_DATA_DIR": str(data_dir),
         "PIPEDAI_PG_FAST_UNSAFE": "1",
+        "PYTHONDONTWRITEBYTECODE": "",  # hundreds of processes need not each compile us
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
 
