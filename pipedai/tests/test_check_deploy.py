@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -98,7 +99,8 @@ def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsy
 
 def test_without_a_scheduler(deployment, capsys):
     execute("UPDATE scheduler_heartbeat SET beat_at = now() - interval '31 seconds'")
-    assert problems(capsys) == {"schedulers": "None is alive; last heartbeat: 31 s ago."}
+    (said,) = problems(capsys).items()
+    assert re.fullmatch(r"schedulers: None is alive; last heartbeat: 3\d s ago\.", ": ".join(said))
     execute("DELETE FROM scheduler_heartbeat")
     assert problems(capsys) == {"schedulers": "None is alive; last heartbeat: none."}
 

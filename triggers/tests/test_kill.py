@@ -20,7 +20,7 @@ from triggers.models import Delivery, Run
 
 pytestmark = pytest.mark.slow
 
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 90.0
 
 
 def _held(runs: Runs) -> UUID:

@@ -16,8 +16,10 @@ from testing.working import ended_run, is_running, until, working
 pytestmark = pytest.mark.slow
 
 TOKENS = (12, 34, 56, 78)
-# Longer than any other scenario is silent.
-SILENCE_SECONDS = 9
+# Longer than any other scenario is silent, and shorter than the time limit of one that says something
+# meanwhile; seconds apart, as a machine may be busy.
+SILENCE_SECONDS = 12
+LIMIT_SECONDS = 16
 
 
 class Scenario(NamedTuple):
@@ -59,10 +61,10 @@ SCENARIOS = {
     "rate limit": Scenario("standin: rate-limit 600", "failed", "infra", 1, "usage limit"),
     "crash": untold("standin: crash 7", "failed", "infra", 7, "code 7 without a result"),
     "no result": untold("standin: no-result", "failed", "infra", 0, "without a result"),
-    "silence": untold("standin: hang", "failed", "infra", 143, "was silent for 9 s"),
+    "silence": untold("standin: hang", "failed", "infra", 143, f"was silent for {SILENCE_SECONDS} s"),
     "out of time": Scenario(
-        "standin: say I begin\nstandin: sleep 7\nstandin: say I go on\nstandin: sleep 7",
-        "timed_out", "client", 143, "time limit of 10 s", None, None, (24, 68, 112, 156),
+        "standin: say I begin\nstandin: sleep 7\nstandin: say I go on\nstandin: sleep 60",
+        "timed_out", "client", 143, f"time limit of {LIMIT_SECONDS} s", None, None, (24, 68, 112, 156),
     ),
     "canceled": untold("standin: sleep 60", "canceled", "none", 143, ""),
     "canceled, deaf": Scenario(
@@ -131,7 +133,7 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
                     "prompt": scenario.lines,
                     "mcpUrl": "https://mcp.example.com/mcp",
                     "workerId": worker_id,
-                    "timeoutSeconds": 10 if name == "out of time" else 120,
+                    "timeoutSeconds": LIMIT_SECONDS if name == "out of time" else 120,
                 },
             )
             runs[name] = post(api, f"/triggers/{trigger['id']}/run")["id"]
