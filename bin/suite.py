@@ -24,7 +24,7 @@ Runs the linter, the formatter, the type checker and the other static checks, th
 run, whatever fails before; the exit code tells whether all passed. Arguments go to pytest:
 `bin/test workers -k claim`. The tests use a PostgreSQL of their own in a temporary directory, or
 the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
-As root on Debian or Ubuntu it first installs the system packages whose programs some tests drive
+As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
 (nginx, pgbouncer, postgresql, chromium), without starting their services; elsewhere, where one is
 not there, its tests are skipped.
 """
@@ -49,12 +49,11 @@ def main() -> int:
 
 
 class Suite:
-    """The checks, one after the other."""
+    """The checks, one after the other, while what only the last of them needs is being installed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._failed: list[str] = []
-        self._running: subprocess.Popen[bytes] | None = None
         self._stopped_by = 0
         self._deadline = float("inf")
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -63,7 +62,8 @@ class Suite:
     def run(self, pytest_arguments: list[str]) -> int:
         """Run them all; the exit code."""
         manage = [sys.executable, "manage.py"]
-        self._check("System packages", [sys.executable, "-m", "bin.packages"])
+        # Downloads, for the tests alone.
+        packages = self._begin("System packages", [sys.executable, "-m", "bin.packages"])
         self._check("Lint", ["ruff", "check", "."])
         self._check("Format", ["ruff", "format", "--check", "."])
         self._check("Types", ["mypy", "."])
@@ -73,6 +73,7 @@ class Suite:
         self._check("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
         deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]
         self._check("Production settings", deploy, production_settings())
+        self._end("System packages", packages)
         # One more than there are cores, as many tests wait for processes that they started.
         processes = 1 + min(8, max(2, os.cpu_count() or 2))
         # Each takes a part of the tests in their order, which share what a module starts, and in
@@ -89,21 +90,30 @@ class Suite:
         return 1 if self._failed else 0
 
     def _check(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
+        self._end(name, self._begin(name, command, settings))
+
+    def _begin(
+        self, name: str, command: list[str], settings: Mapping[str, str] = {}
+    ) -> subprocess.Popen[bytes] | None:
         if self._stopped_by:
-            return
+            return None
         print(f"\n{name}: {shlex.join(command)}", flush=True)
-        self._running = subprocess.Popen(
+        return subprocess.Popen(
             command,
             env={**self._environment, **settings},
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
-        while self._running.poll() is None:
+
+    def _end(self, name: str, running: subprocess.Popen[bytes] | None) -> None:
+        if running is None:
+            return
+        while running.poll() is None:
             try:
-                self._running.wait(timeout=1)
+                running.wait(timeout=1)
             except subprocess.TimeoutExpired:
                 if time.monotonic() > self._deadline:
-                    self._running.terminate()
-        if self._running.returncode:
+                    running.terminate()
+        if running.returncode:
             self._failed.append(name)
 
     def _stop(self, signum: int, _frame: FrameType | None) -> None:
