@@ -23,7 +23,7 @@ from gunicorn.util import parse_address
 from bin.demo import Demo, DemoFailed, Seeded, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
 from bin.services import Services, procfile
-from pipedai.checks import refuse_unsafe_production
+from pipedai.checks import refuse_unfit_settings
 from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
@@ -95,7 +95,7 @@ class Stack:
             raise CannotStart("Production has no demo: use --no-demo, or unset PIPEDAI_ENV.")
         if demo and claude and shutil.which("claude") is None:
             raise CannotStart("There is no claude on the PATH: install it, or leave out --claude.")
-        refuse_unsafe_production()
+        refuse_unfit_settings()
         self._demo = demo
         self._claude = claude
         self._url = _free_address()

@@ -28,7 +28,7 @@ class PipedaiConfig(AppConfig):
             checks.check_production_settings, django_checks.Tags.security, deploy=True
         )
         if not _only_tells(sys.argv):
-            checks.refuse_unsafe_production()
+            checks.refuse_unfit_settings()
         _register_probes()
         register_job(Job("prune", every_seconds=3600.0, work=Rounds().work))
 

@@ -1,4 +1,4 @@
-"""Refuses unsafe production settings, at start-up and in `manage.py check --deploy` (SPEC §8)."""
+"""Refuses settings that are unfit, at start-up and in `manage.py check --deploy` (SPEC §8)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,13 +11,15 @@ from pipedai.checks import keys, network, process
 from pipedai.redaction import escape_control, redact_text
 
 
-def refuse_unsafe_production() -> None:
-    """Raise ImproperlyConfigured, one line a problem, if this is production and its settings are unfit for it.
+def refuse_unfit_settings() -> None:
+    """Raise ImproperlyConfigured, one line a problem, for settings that can't be read, and in production also for
+    those that are unsafe.
 
     Each way to start a process of the service leads through here.
     """
-    if settings.PRODUCTION and (found := list(problems())):
-        raise ImproperlyConfigured("\n".join(sentence for _, sentence in found))
+    broken = problems() if settings.PRODUCTION else _broken(_READABLE)
+    if sentences := [sentence for _, sentence in broken]:
+        raise ImproperlyConfigured("\n".join(sentences))
 
 
 def check_production_settings(**_kwargs: Any) -> list[Error]:
@@ -26,8 +28,12 @@ def check_production_settings(**_kwargs: Any) -> list[Error]:
 
 
 def problems() -> Iterator[tuple[str, str]]:
-    """The id and the sentence of each rule that the settings break. No sentence holds a key."""
-    for check_id, rule in _RULES.items():
+    """The id and the sentence of each rule of production that the settings break. No sentence holds a key."""
+    return _broken(_RULES)
+
+
+def _broken(rules: dict[str, Callable[[], str | None]]) -> Iterator[tuple[str, str]]:
+    for check_id, rule in rules.items():
         if sentence := rule():
             yield check_id, escape_control(redact_text(sentence))
 
@@ -48,4 +54,13 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E012": process.durability,
     "pipedai.E013": process.python_debug,
     "pipedai.E014": keys.metrics_token,
+}
+
+# Under the ids of the production rules that they are a part of: those that hold in development too, where whoever
+# reads such a setting would crash on it, at some later time.
+_READABLE: dict[str, Callable[[], str | None]] = {
+    "pipedai.E002": keys.unreadable_master_keys,
+    "pipedai.E009": network.unreadable_webhook_networks,
+    "pipedai.E010": network.unreadable_public_url,
+    "pipedai.E011": network.unreadable_trusted_proxies,
 }

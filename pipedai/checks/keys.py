@@ -34,13 +34,21 @@ def secret_key() -> str | None:
     return None
 
 
-def master_keys() -> str | None:
-    """MASTER_KEYS can be read, and each is secret and random."""
-    development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
+def unreadable_master_keys() -> str | None:
+    """MASTER_KEYS can be read."""
     try:
-        keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+        crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
     except ValueError as error:
         return f"{str(error).removesuffix('.')}: {_SET_MASTER_KEYS}."
+    return None
+
+
+def master_keys() -> str | None:
+    """MASTER_KEYS can be read, and each is secret and random."""
+    if sentence := unreadable_master_keys():
+        return sentence
+    keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
     if {key.key for key in keys} & {key.key for key in development}:
         return f"MASTER_KEYS holds the well-known development key: {_SET_MASTER_KEYS}."
     if any(len(set(key.key)) < _MASTER_KEY_DIFFERENT_BYTES for key in keys):

@@ -65,14 +65,28 @@ def cookie_samesite() -> str | None:
     return None
 
 
+def unreadable_public_url() -> str | None:
+    """PUBLIC_URL is the URL of a server."""
+    if _leads_to_a_server(settings.PUBLIC_URL, ("http", "https")):
+        return None
+    return (
+        "PUBLIC_URL is not an http or https URL:"
+        " set it to where clients reach the service, such as http://localhost:8000."
+    )
+
+
+def _leads_to_a_server(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        url = urlsplit(text)
+        sane = url.scheme in schemes and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        return False
+    return bool(sane) and "@" not in url.netloc and not url.query and not url.fragment
+
+
 def public_url() -> str | None:
     """The links that we hand out lead to us, over TLS."""
-    try:
-        url = urlsplit(settings.PUBLIC_URL)
-        sane = url.scheme == "https" and url.hostname and (url.port is None or url.port > 0)
-    except ValueError:
-        sane = False
-    if not sane or "@" in url.netloc or url.query or url.fragment:
+    if not _leads_to_a_server(settings.PUBLIC_URL, ("https",)):
         return (
             "PUBLIC_URL is not set to an https URL:"
             " set it to where clients reach the service, such as https://api.example.com."
@@ -80,12 +94,20 @@ def public_url() -> str | None:
     return None
 
 
-def trusted_proxies() -> str | None:
-    """The word of a proxy counts, and not that of everybody."""
+def unreadable_trusted_proxies() -> str | None:
+    """TRUSTED_PROXIES lists networks."""
     try:
-        networks = parse_networks(settings.TRUSTED_PROXIES)
+        parse_networks(settings.TRUSTED_PROXIES)
     except ValueError as error:
         return str(error)
+    return None
+
+
+def trusted_proxies() -> str | None:
+    """The word of a proxy counts, and not that of everybody."""
+    if sentence := unreadable_trusted_proxies():
+        return sentence
+    networks = parse_networks(settings.TRUSTED_PROXIES)
     if any(network.prefixlen == 0 for network in networks):
         return (
             "TRUSTED_PROXIES holds every address, so that each client may choose its own:"
@@ -94,16 +116,25 @@ def trusted_proxies() -> str | None:
     return None
 
 
-def webhook_networks() -> str | None:
-    """Webhooks reach neither this machine nor its cloud's credentials."""
+def unreadable_webhook_networks() -> str | None:
+    """WEBHOOK_ALLOWED_NETWORKS lists networks."""
     for text in settings.WEBHOOK_ALLOWED_NETWORKS:
         try:
-            network = _unmapped(ipaddress.ip_network(text, strict=False))
+            ipaddress.ip_network(text, strict=False)
         except ValueError:
             return (
                 f"WEBHOOK_ALLOWED_NETWORKS holds {text}, which is no network:"
                 " set it to networks such as 10.20.0.0/16."
             )
+    return None
+
+
+def webhook_networks() -> str | None:
+    """Webhooks reach neither this machine nor its cloud's credentials."""
+    if sentence := unreadable_webhook_networks():
+        return sentence
+    for text in settings.WEBHOOK_ALLOWED_NETWORKS:
+        network = _unmapped(ipaddress.ip_network(text, strict=False))
         for kind, members in _NEVER_FOR_WEBHOOKS.items():
             if any(_overlap(network, ipaddress.ip_network(member)) for member in members):
                 return (

@@ -10,8 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from pipedai import env, tracing
-from pipedai.checks import refuse_unsafe_production
+from pipedai import checks, env, tracing
 from pipedai.client_address import parse_networks
 from pipedai.metrics.directory import forget_process, make_directory, remove_directory
 from pipedai.server.gunicorn_log import ChainLogger
@@ -56,7 +55,7 @@ logger_class = ChainLogger
 def refuse_unfit_settings() -> None:
     """Exit with the sentences of what keeps us from serving."""
     try:
-        refuse_unsafe_production()
+        checks.refuse_unfit_settings()
         tracing.is_on()
     except ImproperlyConfigured as error:
         sys.exit(str(error))

@@ -124,7 +124,7 @@ def found():
 
 def test_sane_production_settings_break_no_rule(production):
     assert found() == []
-    checks.refuse_unsafe_production()
+    checks.refuse_unfit_settings()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_each_unsafe_setting_is_refused_with_one_sentence(production, check_id, 
     for key in (SECRET_KEY[:49], MASTER_KEY, DEVELOPMENT_SECRET_KEY, DEVELOPMENT_MASTER_KEY):
         assert key not in problem[1]
     with pytest.raises(ImproperlyConfigured) as refused:
-        checks.refuse_unsafe_production()
+        checks.refuse_unfit_settings()
     assert str(refused.value) == problem[1]
     (error,) = checks.check_production_settings(app_configs=None)
     assert (error.id, error.msg) == problem
@@ -210,15 +210,33 @@ def test_every_rule_is_in_the_table():
     )
 
 
-def test_development_starts_with_any_settings(production):
+def test_development_starts_with_settings_that_are_unsafe(production):
     production({"DEBUG": True, "THROTTLES_ENABLED": False, "PRODUCTION": False})
-    checks.refuse_unsafe_production()
+    checks.refuse_unfit_settings()
+
+
+# The setting of each rule that holds in development too, and a value that can't be read.
+UNREADABLE = {
+    "E002": ("MASTER_KEYS", ["k1"]),
+    "E009": ("WEBHOOK_ALLOWED_NETWORKS", ["intranet"]),
+    "E010": ("PUBLIC_URL", "https://[api"),
+    "E011": ("TRUSTED_PROXIES", ["heroku"]),
+}
+
+
+@pytest.mark.parametrize("check_id", sorted(checks._READABLE))
+def test_what_cannot_be_read_is_refused_in_development_too(production, check_id):
+    name, value = UNREADABLE[check_id.removeprefix("pipedai.")]
+    production({name: value, "PRODUCTION": False})
+
+    with pytest.raises(ImproperlyConfigured, match=name):
+        checks.refuse_unfit_settings()
 
 
 def test_several_problems_are_all_named_at_once(production):
     production({"DEBUG": True, "THROTTLES_ENABLED": False})
     with pytest.raises(ImproperlyConfigured, match=r"(?s)DEBUG.*\nTHROTTLES_ENABLED"):
-        checks.refuse_unsafe_production()
+        checks.refuse_unfit_settings()
 
 
 @pytest.mark.parametrize(

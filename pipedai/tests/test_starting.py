@@ -140,6 +140,18 @@ MALFORMED = [
     ({"DATABASE_URL": "mysql://a:hunter2@db/x"}, "DATABASE_URL must be a URL such as postgres://"),
     ({"DATABASE_URL": "postgres://a:hunter2@db:x/x"}, "DATABASE_URL must be a URL such as"),
     ({"DATABASE_LISTEN_URL": "hunter2"}, "DATABASE_LISTEN_URL must be a URL such as postgres://"),
+    (
+        {"MASTER_KEYS": "hunter2"},
+        "Each of MASTER_KEYS must be <id>:<base64 of 32 random bytes>: set",
+    ),
+    ({"MASTER_KEYS": ","}, "MASTER_KEYS must hold at least one key, and no id twice: set it"),
+    ({"TRUSTED_PROXIES": "heroku"}, "TRUSTED_PROXIES must list IP addresses or networks; 'heroku'"),
+    (
+        {"WEBHOOK_ALLOWED_NETWORKS": "intranet"},
+        "WEBHOOK_ALLOWED_NETWORKS holds intranet, which is no network: set it",
+    ),
+    ({"PUBLIC_URL": "api.example.com"}, "PUBLIC_URL is not an http or https URL: set it"),
+    ({"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is not an http or https URL: set it"),
 ]
 
 # manage.py in a fork for each row: as good as a process of its own, without importing Django anew.
