@@ -1,17 +1,21 @@
 """Validates URLs that customers give us to call (SPEC §5)."""
 
-from urllib.parse import urlsplit
+import re
+from urllib.parse import unquote, urlsplit
 
 MAX_URL = 2048
 # No name in the DNS is longer (RFC 1035 §2.3.4).
 MAX_HOST = 253
+# No resolver takes these in a name (the forbidden host code points of the WHATWG's URL standard), and one client ends
+# the host at them where another reads on.
+_NEVER_IN_HOSTS = re.compile(r"[\x00-\x20\x7f#/<>?@\[\\\]^|]")
 
 
 def check_url(url: str, *, https_only: bool = False) -> str | None:
     """None for an absolute http(s) URL with a host and without userinfo, else what is wrong with it."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # a bad port raises when read
+        host, port = parts.hostname, parts.port  # a bad port raises when read
     except ValueError:
         return "Not a URL."
     schemes = ("https",) if https_only else ("http", "https")
@@ -19,10 +23,14 @@ def check_url(url: str, *, https_only: bool = False) -> str | None:
         return f"Must be an {' or '.join(schemes)} URL with a host."
     if len(host) > MAX_HOST:
         return f"Its host must not be over {MAX_HOST} characters."
+    if port == 0:
+        return "Its port must not be 0."
     if "@" in parts.netloc:
         return "Must not hold a user name or password."
     if any(character.isspace() or not character.isprintable() for character in url):
         return "Must not hold spaces or control characters."
+    if _NEVER_IN_HOSTS.search(unquote(host)) or "" in host.removesuffix(".").split("."):
+        return "Its host is not valid."
     return None
 
 

@@ -23,8 +23,10 @@ IPNetwork = IPv4Network | IPv6Network
 
 PORTS = frozenset({80, 443})
 _ALL_PORTS = frozenset(range(1, 65536))
-# A public address that answers every Azure machine with what belongs to it alone.
-_MORE_DENIED = ("168.63.129.16/32",)
+_MORE_DENIED = (
+    "168.63.129.16/32",  # a public address that answers every Azure machine with what belongs to it alone
+    "::ffff:0:0:0/96",  # any IPv4 address, translated by SIIT (RFC 7915)
+)
 # Where ssrfguard gives up on a name with several addresses; each attempt has the whole timeout.
 CONNECTION_ATTEMPTS = 2
 
@@ -86,7 +88,7 @@ def _literal(host: str) -> IPAddress | None:
         pass
     try:
         return IPv4Address(socket.inet_aton(host))
-    except (OSError, UnicodeEncodeError):
+    except (OSError, ValueError):  # what is not ASCII, or holds a NUL
         return None
 
 

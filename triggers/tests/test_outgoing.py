@@ -63,6 +63,7 @@ HOSTILE = {
     "metadata-azure": "http://168.63.129.16/",
     "metadata-azure-hex": "http://0xa83f8110/",
     "metadata-azure-mapped": "http://[::ffff:168.63.129.16]/",
+    "translated": "http://[::ffff:0:127.0.0.1]/",
 }
 hostile = pytest.mark.parametrize("url", HOSTILE.values(), ids=HOSTILE)
 
@@ -108,6 +109,7 @@ def test_a_url_that_names_a_forbidden_address_is_seen(url):
         "https://127.0.0.1.example.com/",
         "https://bücher.example/",
         "https://0xcafe.example/",
+        "https://1.1.1.1%00/",
     ],
 )
 def test_other_urls_are_not(url):

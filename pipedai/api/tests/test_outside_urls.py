@@ -7,6 +7,7 @@ from pipedai.api.outside_urls import check_url
 HOST = "Must be an http or https URL with a host."
 USERINFO = "Must not hold a user name or password."
 BLANKS = "Must not hold spaces or control characters."
+NO_HOST = "Its host is not valid."
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,9 @@ BLANKS = "Must not hold spaces or control characters."
         "HTTPS://MCP.example:8443/a?b=c#d",
         "http://127.0.0.1:9000/mcp",
         "http://[::1]:9000/",
+        "http://[fe80::1%25eth0]/",
+        "https://mcp.example./",
+        "https://under_score.example/",
         "https://mcp.example/?to=a@b.example",
         "https://mcp.example/a@b",
         "https://müller.example/",
@@ -55,6 +59,16 @@ def test_an_absolute_url_with_a_host_is_taken(url):
         ("https://mcp.example:port/", "Not a URL."),
         ("https://mcp.example:99999/", "Not a URL."),
         ("https://[::1/", "Not a URL."),
+        ("https://mcp.example:0/", "Its port must not be 0."),
+        ("https://mcp.example\\.other.example/", NO_HOST),
+        ("https://mcp.example%00/", NO_HOST),
+        ("https://mcp.example%2f/", NO_HOST),
+        ("https://mcp.example%20/", NO_HOST),
+        ("https://mcp^example/", NO_HOST),
+        ("https://mcp..example/", NO_HOST),
+        ("https://.mcp.example/", NO_HOST),
+        ("https://./", NO_HOST),
+        ("https://../", NO_HOST),
         (f"https://{'a' * 246}.example/", "Its host must not be over 253 characters."),
     ],
 )
