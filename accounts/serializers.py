@@ -3,7 +3,7 @@
 from rest_framework import serializers
 
 from accounts.models import User
-from pipedai.api.fields import TextField
+from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import StrictBody
 
 # Argon2 hashes anything; a bound keeps a megabyte of password from costing a second of CPU.
@@ -22,7 +22,7 @@ class RegisterBody(StrictBody):
 
     email = EmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
-    name = TextField(max_length=200, required=False, allow_blank=True, default="")
+    name = NameField(max_length=200, required=False, allow_blank=True, default="")
 
 
 class LoginBody(StrictBody):

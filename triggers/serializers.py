@@ -10,7 +10,14 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import MoneyField, TextField, TrueFalseField, WholeNumberField
+from pipedai.api.fields import (
+    IdField,
+    MoneyField,
+    NameField,
+    TextField,
+    TrueFalseField,
+    WholeNumberField,
+)
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address
@@ -90,10 +97,10 @@ def _check_header_name(name: str) -> None:
 class TriggerBody(StrictBody):
     """POST /environments/:envId/triggers."""
 
-    name = TextField(max_length=200)
+    name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
     prompt = PromptField()
-    model = TextField(max_length=200, allow_null=True, required=False, default=None)
+    model = NameField(max_length=200, allow_null=True, required=False, default=None)
     mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
     mcpHeaders = McpHeadersField(
         source="mcp_headers", allow_null=True, required=False, default=None
@@ -112,9 +119,7 @@ class TriggerBody(StrictBody):
     )
     schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
     timezone = TextField(max_length=64, required=False, default="UTC")
-    workerId = serializers.UUIDField(
-        source="worker_id", allow_null=True, required=False, default=None
-    )
+    workerId = IdField(source="worker_id", allow_null=True, required=False, default=None)
     enabled = TrueFalseField(required=False, default=True)
     maxRetries = WholeNumberField(
         source="max_retries", min_value=0, max_value=MAX_RETRIES, required=False, default=3

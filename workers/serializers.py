@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import (
     MoneyField,
+    NameField,
     TextField,
     TrueFalseField,
     WholeNumberField,
@@ -73,10 +74,10 @@ class AuthModeField(serializers.ChoiceField):
 class RegisterBody(Body):
     """POST /workers/register. The token may come as Bearer instead."""
 
-    hostname = TextField(max_length=255)
-    os = TextField(max_length=255)
-    version = TextField(max_length=64)
-    label = TextField(max_length=255, required=False, allow_null=True)  # type: ignore[assignment]
+    hostname = NameField(max_length=255)
+    os = NameField(max_length=255)
+    version = NameField(max_length=64)
+    label = NameField(max_length=255, required=False, allow_null=True)  # type: ignore[assignment]
     authMode = AuthModeField(
         source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
     )
@@ -88,7 +89,7 @@ class RegisterBody(Body):
 class WorkerBody(StrictBody):
     """PATCH /workers/:id."""
 
-    label = TextField(max_length=255)  # type: ignore[assignment]
+    label = NameField(max_length=255)  # type: ignore[assignment]
     maxConcurrency = WholeNumberField(
         source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from pipedai.api.fields import TextField
+from pipedai.api.fields import IdField, NameField, TextField
 from pipedai.api.serializers import StrictBody
 from workspaces.models import ApiKey, Workspace
 from workspaces.roles import KEY_ROLES, Role
@@ -17,13 +17,13 @@ MAX_WRK_LIFETIME = timedelta(days=30)
 class NameBody(StrictBody):
     """POST /workspaces and POST /workspaces/:wsId/environments."""
 
-    name = TextField(max_length=200)
+    name = NameField(max_length=200)
 
 
 class ApiKeyBody(StrictBody):
     """POST /environments/:envId/api-keys."""
 
-    name = TextField(max_length=200)
+    name = NameField(max_length=200)
     prefix = serializers.ChoiceField(source="kind", choices=ApiKey.Kind.choices)
     role = serializers.ChoiceField(choices=[role.value for role in KEY_ROLES], required=False)
     expiresAt = serializers.DateTimeField(source="expires_at", required=False, allow_null=True)
@@ -46,7 +46,7 @@ class ApiKeyBody(StrictBody):
 class MemberBody(StrictBody):
     """POST /environments/:envId/members."""
 
-    userId = serializers.UUIDField(source="user_id", required=False)
+    userId = IdField(source="user_id", required=False)
     email = TextField(max_length=254, required=False)
     role = serializers.ChoiceField(choices=Role.choices)
 

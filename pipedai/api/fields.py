@@ -1,8 +1,10 @@
 """Serializer fields that take a JSON type at its word: no `"5"` for 5, no 1 for true."""
 
 import math
+import unicodedata
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -14,6 +16,37 @@ class TextField(serializers.CharField):
         """The string; anything else is a field error."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a string.")
+        return super().to_internal_value(data)
+
+
+# Unicode's categories of control characters, line and paragraph separators.
+_BREAKING = frozenset({"Cc", "Zl", "Zp"})
+# What turns the direction of text around it (UAX #9): overrides, embeddings and isolates, which reach beyond the name.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class NameField(TextField):
+    """What people call a thing: one line, that can be seen, and that changes nothing of what stands beside it."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """The name; a field error if it could not be shown in a table or a log as it is."""
+        value = super().to_internal_value(data)
+        if any(unicodedata.category(c) in _BREAKING or c in _TURNING for c in value):
+            raise serializers.ValidationError(
+                "Must not hold line breaks, control characters, or what turns the direction of text."
+            )
+        if value and not any(unicodedata.category(c)[0] in "LNPS" for c in value):
+            raise serializers.ValidationError("Must hold something that can be seen.")
+        return value
+
+
+class IdField(serializers.UUIDField):
+    """An id, as a JSON string with a UUID in its usual form."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        """The id; a number, though a UUID is one, and the other ways to write a UUID are field errors."""
+        if not isinstance(data, str) or len(data) != 36:
+            self.fail("invalid", value=data)
         return super().to_internal_value(data)
 
 

@@ -181,7 +181,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ("Mars/Olympus", "Not a time zone of the IANA database, such as Europe/Berlin."),
         ("America", "Not a time zone of the IANA database, such as Europe/Berlin."),
     ],
-    "workerId": [("x", UUID), ("", UUID), (True, "No such worker in this environment."), ([], UUID), (1.5, UUID)],
+    "workerId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID), (1.5, UUID)],
     "enabled": [(None, NULL), (1, TRUE_FALSE), (0, TRUE_FALSE), ("true", TRUE_FALSE), ([], TRUE_FALSE)],
     "maxRetries": [
         (None, NULL), ("3", WHOLE), (1.5, WHOLE), (True, WHOLE), ([], WHOLE),

@@ -125,7 +125,7 @@ def _add_trigger(
         "mcpUrl": f"https://mcp.{environment.name}.example/v1",
         "mcpHeaders": {"Authorization": "Bearer not-a-real-token"},
         "schedule": schedule,
-        "workerId": worker_id,
+        "workerId": str(worker_id),
         "overlapPolicy": "skip",
         "maxRetries": rng.randint(0, 3),
         "timeoutSeconds": rng.choice((600, 1800, 3600)),

@@ -1,12 +1,21 @@
 """Fields that take a JSON type at its word."""
 
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from rest_framework.serializers import ValidationError
 
-from pipedai.api.fields import MoneyField, TextField, TrueFalseField, WholeNumberField
+from pipedai.api.fields import (
+    IdField,
+    MoneyField,
+    NameField,
+    TextField,
+    TrueFalseField,
+    WholeNumberField,
+)
 
+AN_ID = UUID("01a20e61-c9a4-74d9-ad24-2227f84af627")
 TYPES = ["x", "5", "", 5, 5.5, 0, True, False, [], {}]
 
 
@@ -32,6 +41,50 @@ def test_a_whole_number_may_be_written_with_a_point(value, number):
 def test_true_and_false_are_booleans(value):
     with pytest.raises(ValidationError, match="Must be true or false"):
         TrueFalseField().run_validation(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, int(AN_ID), True, [], "", "x", AN_ID.hex, f"{{{AN_ID}}}", f"urn:uuid:{AN_ID}"],
+)
+def test_an_id_is_a_string_in_the_usual_form(value):
+    with pytest.raises(ValidationError, match="Must be a valid UUID"):
+        IdField().run_validation(value)
+
+
+def test_the_case_of_an_id_does_not_matter():
+    assert IdField().run_validation(str(AN_ID).upper()) == AN_ID
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Nightly report",
+        "夜間レポート",
+        "تقرير الليل",
+        "می‌خواهم",  # with a zero-width non-joiner, which Persian needs
+        "👩‍👩‍👧",  # joined by zero-width joiners
+        "#1",
+        "-",
+    ],
+)
+def test_a_name_may_be_in_any_script(value):
+    assert NameField(max_length=200).run_validation(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\nb", "a\tb", "a\x1b[31mb", "a\x7fb", "a\x85b", "a\u2028b", "a\u202egnp.exe", "\u2066a"],
+)
+def test_a_name_is_one_line_and_leaves_what_is_beside_it_alone(value):
+    with pytest.raises(ValidationError, match="Must not hold line breaks, control characters"):
+        NameField(max_length=200).run_validation(value)
+
+
+@pytest.mark.parametrize("value", ["\u200b", "\u200d\u2060", "\ufeff"])
+def test_a_name_can_be_seen(value):
+    with pytest.raises(ValidationError, match="Must hold something that can be seen"):
+        NameField(max_length=200).run_validation(value)
 
 
 class TestMoney:

@@ -277,7 +277,7 @@ class Seed:
         ).first()
         if trigger is not None:
             return trigger.id
-        body = TriggerBody(data={**TRIGGER, "workerId": worker_id})
+        body = TriggerBody(data={**TRIGGER, "workerId": str(worker_id)})
         body.is_valid(raise_exception=True)
         self.made.append("trigger")
         return create_trigger(
