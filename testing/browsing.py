@@ -36,6 +36,17 @@ def chromium(profile: Path) -> Iterator[Browser]:
             browser.close()
 
 
+def cut_off(page: Page) -> list[str]:
+    """What is taller than the box that hides the rest of it."""
+    found: list[str] = page.evaluate(
+        """() => [...document.querySelectorAll('#content *')]
+            .filter(each => getComputedStyle(each).overflowY === 'hidden')
+            .filter(each => each.clientHeight && each.scrollHeight > each.clientHeight + 1)
+            .map(each => `${each.tagName}.${each.className} ${each.textContent.slice(0, 60)}`).slice(0, 8)"""
+    )
+    return found
+
+
 def sideways_overflow(page: Page) -> list[str]:
     """What reaches out of the page to the right, if the page can be scrolled there."""
     found: list[str] = page.evaluate(

@@ -11,7 +11,7 @@ import pytest
 
 from accounts.services import create_staff
 from pipedai.events import SYSTEM
-from testing.browsing import chromium, sideways_overflow
+from testing.browsing import chromium, cut_off, sideways_overflow
 from testing.busy_day import make_busy_day
 
 pytestmark = pytest.mark.slow
@@ -36,6 +36,8 @@ def pages(committed_cast):
         "start": "/admin/",
         "run": f"/admin/triggers/run/{run_id}/",
         "runs": "/admin/triggers/run/",
+        "triggers": "/admin/triggers/trigger/",
+        "deliveries": "/admin/triggers/delivery/",
         "trigger": f"/admin/triggers/trigger/{committed_cast.trigger_id}/",
         "worker": f"/admin/workers/worker/{committed_cast.worker.worker_id}/",
         "audit": "/admin/audit/auditentry/",
@@ -65,6 +67,7 @@ def test_every_page_fits_and_a_support_action_leaves_its_audit_row(pages, server
                 page.wait_for_timeout(100)
                 page.screenshot(path=shots / f"{name}-{width}.png", full_page=True)
                 assert sideways_overflow(page) == [], (name, width)
+                assert cut_off(page) == [], (name, width)
                 if name != "docs":
                     assert not RAW_JSON.search(page.inner_text("#content")), name
         page.set_viewport_size({"width": WIDTHS[0], "height": 900})
