@@ -1,0 +1,92 @@
+"""How staff see which keys seal the environments' secrets, and the rotations that replace them."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Panel
+from pipedai.admin.site import site
+from pipedai.admin.values import ident, link_to, moment
+from workspaces.models import DataKey, DataKeyRotation, Environment
+
+
+@register(DataKey, site=site)
+class DataKeyAdmin(StaffModelAdmin):
+    """Which keys seal the environments' secrets; never the keys."""
+
+    icon = "encrypted"
+    list_display = ("shown_id", "in_environment", "master_key_id", "created", "retired")
+    list_filter = (related("environment", Environment),)
+    list_reads = ("id", "master_key_id", "created_at", "retired_at", "environment__name")
+    list_select_related = ("environment",)
+    story_joins = ("environment",)
+    never_read = ("wrapped",)
+
+    @display(description="Id")
+    def shown_id(self, key: DataKey) -> Any:
+        """Its id."""
+        return ident(key.id)
+
+    @display(description="Environment")
+    def in_environment(self, key: DataKey) -> Any:
+        """Whose it is."""
+        return link_to(Environment, key.environment_id, key.environment.name)
+
+    @display(description="Created")
+    def created(self, key: DataKey) -> Any:
+        """When."""
+        return moment(key.created_at)
+
+    @display(description="Retired")
+    def retired(self, key: DataKey) -> Any:
+        """When another took its place."""
+        return moment(key.retired_at)
+
+    def story(self, row: DataKey) -> list[Panel]:
+        """Where it is used, and what it lies under."""
+        return [
+            Facts(
+                "Data key",
+                [
+                    ("Environment", self.in_environment(row)),
+                    ("Wrapped under the master key", row.master_key_id),
+                    ("Created", self.created(row)),
+                    ("Retired", self.retired(row)),
+                    ("Id", ident(row.id)),
+                ],
+            )
+        ]
+
+
+@register(DataKeyRotation, site=site)
+class DataKeyRotationAdmin(StaffModelAdmin):
+    """Rotations of data keys that are under way, or were cut off."""
+
+    icon = "autorenew"
+    list_display = ("started", "of_environment")
+
+    @display(description="Begun")
+    def started(self, rotation: DataKeyRotation) -> Any:
+        """When."""
+        return moment(rotation.started_at)
+
+    @display(description="Environment")
+    def of_environment(self, rotation: DataKeyRotation) -> Any:
+        """Whose keys it replaces."""
+        return link_to(Environment, rotation.environment_id) if rotation.environment_id else "all"
+
+    def story(self, row: DataKeyRotation) -> list[Panel]:
+        """How to go on with it."""
+        return [
+            Facts(
+                "Rotation",
+                [
+                    ("Begun", self.started(row)),
+                    ("Environment", self.of_environment(row)),
+                    ("Goes on with", "manage.py rotate_keys --data"),
+                    ("Id", ident(row.id)),
+                ],
+            )
+        ]

@@ -1,0 +1,88 @@
+"""How staff see environments, and find what they hold."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+from django.utils.text import capfirst
+
+from accounts.models import User
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Links, Panel, Table
+from pipedai.admin.site import site
+from pipedai.admin.values import ident, link_to, list_of, moment, text
+from workspaces.models import Environment, Membership, Workspace
+
+_SHOWN_MEMBERS = 50
+
+
+@register(Environment, site=site)
+class EnvironmentAdmin(StaffModelAdmin):
+    """The tenancy boundary."""
+
+    icon = "deployed_code"
+    list_display = ("name", "in_workspace", "created", "deleted")
+    list_filter = (related("workspace", Workspace),)
+    list_reads = ("id", "name", "created_at", "deleted_at", "workspace__name")
+    list_select_related = ("workspace",)
+    searched_text = ("name",)
+    story_joins = ("workspace",)
+
+    @display(description="Workspace")
+    def in_workspace(self, environment: Environment) -> Any:
+        """The account."""
+        return link_to(Workspace, environment.workspace_id, environment.workspace.name)
+
+    @display(description="Created")
+    def created(self, environment: Environment) -> Any:
+        """When."""
+        return moment(environment.created_at)
+
+    @display(description="Deleted")
+    def deleted(self, environment: Environment) -> Any:
+        """When it was deleted."""
+        return moment(environment.deleted_at)
+
+    def title_of(self, row: Environment) -> str:
+        """Its name, in its workspace."""
+        return f"{row.name} of {row.workspace.name}"
+
+    def story(self, row: Environment) -> list[Panel]:
+        """The environment, its members, and the way to all that it holds."""
+        members = row.memberships.select_related("user").defer("user__password")
+        return [
+            Facts(
+                "Environment",
+                [
+                    ("Name", row.name),
+                    ("Workspace", self.in_workspace(row)),
+                    ("Created", self.created(row)),
+                    ("Deleted", self.deleted(row)),
+                    ("Id", ident(row.id)),
+                ],
+            ),
+            Links("What it holds", _holdings(row)),
+            Table(
+                "Members",
+                ("User", "Name", "Role", "Since"),
+                [
+                    (
+                        link_to(User, each.user_id, each.user.email),
+                        text(each.user.name),
+                        each.role,
+                        moment(each.created_at),
+                    )
+                    for each in members.order_by("-id")[:_SHOWN_MEMBERS]
+                ],
+                more=list_of(Membership, environment=row.id),
+            ),
+        ]
+
+
+def _holdings(environment: Environment) -> list[tuple[str, str]]:
+    """The lists of all apps' rows that can be narrowed to an environment."""
+    return [
+        (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment.id))
+        for model, admin in site._registry.items()
+        if "environment" in (getattr(each, "name", "") for each in admin.list_filter)
+    ]

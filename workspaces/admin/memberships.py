@@ -1,0 +1,56 @@
+"""How staff see who is in which environment."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+
+from accounts.models import User
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Panel
+from pipedai.admin.site import site
+from pipedai.admin.values import ident, link_to, moment
+from workspaces.models import Environment, Membership
+
+
+@register(Membership, site=site)
+class MembershipAdmin(StaffModelAdmin):
+    """Who is in which environment. Roles are changed by the environment's own people."""
+
+    icon = "group"
+    list_display = ("member", "in_environment", "role", "since")
+    list_filter = ("role", related("environment", Environment), related("user", User))
+    list_reads = ("id", "role", "created_at", "user__email", "environment__name")
+    list_select_related = ("user", "environment")
+    story_joins = ("user", "environment")
+    never_read = ("user__password",)
+
+    @display(description="User")
+    def member(self, membership: Membership) -> Any:
+        """Who."""
+        return link_to(User, membership.user_id, membership.user.email)
+
+    @display(description="Environment")
+    def in_environment(self, membership: Membership) -> Any:
+        """Where."""
+        return link_to(Environment, membership.environment_id, membership.environment.name)
+
+    @display(description="Since")
+    def since(self, membership: Membership) -> Any:
+        """When it began."""
+        return moment(membership.created_at)
+
+    def story(self, row: Membership) -> list[Panel]:
+        """The membership."""
+        return [
+            Facts(
+                "Membership",
+                [
+                    ("User", self.member(row)),
+                    ("Environment", self.in_environment(row)),
+                    ("Role", row.role),
+                    ("Since", self.since(row)),
+                    ("Id", ident(row.id)),
+                ],
+            )
+        ]

@@ -1,0 +1,67 @@
+"""How staff see customer accounts."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+
+from accounts.models import User
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.panels import Facts, Panel, Table
+from pipedai.admin.site import site
+from pipedai.admin.values import ident, link_to, list_of, moment
+from workspaces.models import Environment, Workspace
+
+
+@register(Workspace, site=site)
+class WorkspaceAdmin(StaffModelAdmin):
+    """Customer accounts."""
+
+    icon = "apartment"
+    list_display = ("name", "creator", "created")
+    list_reads = ("id", "name", "created_at", "created_by__email")
+    list_select_related = ("created_by",)
+    searched_text = ("name",)
+    story_joins = ("created_by",)
+    never_read = ("created_by__password",)
+
+    @display(description="Created by")
+    def creator(self, workspace: Workspace) -> Any:
+        """Who made it."""
+        return link_to(User, workspace.created_by_id, workspace.created_by.email)
+
+    @display(description="Created")
+    def created(self, workspace: Workspace) -> Any:
+        """When."""
+        return moment(workspace.created_at)
+
+    def title_of(self, row: Workspace) -> str:
+        """Its name."""
+        return row.name
+
+    def story(self, row: Workspace) -> list[Panel]:
+        """The account and its environments."""
+        environments = row.environments.order_by("-id")[:100]
+        return [
+            Facts(
+                "Workspace",
+                [
+                    ("Name", row.name),
+                    ("Created by", self.creator(row)),
+                    ("Created", self.created(row)),
+                    ("Id", ident(row.id)),
+                ],
+            ),
+            Table(
+                "Environments",
+                ("Name", "Created", "Deleted"),
+                [
+                    (
+                        link_to(Environment, each.id, each.name),
+                        moment(each.created_at),
+                        moment(each.deleted_at),
+                    )
+                    for each in environments
+                ],
+                more=list_of(Environment, workspace=row.id),
+            ),
+        ]
