@@ -7,7 +7,7 @@ from django.db import close_old_connections, connection
 
 from pipedai.logs import get_logger
 from pipedai.sql import Row
-from triggers.sending import claim_deliveries, record_answer, send_delivery
+from triggers.sending import Taker, claim_deliveries, record_answer, send_delivery, taker_of
 
 log = get_logger(__name__)
 
@@ -22,14 +22,15 @@ _RECORDING_AT_ONCE = 4
 class Senders:
     """A bounded pool. It claims no more than it has threads for, so what is claimed is sent at once.
 
-    A slow or dead host takes `per_host` of its places and no more. The threads are daemons: a delivery
+    A slow or dead host takes `per_host` of its places and no more, and an environment with many such hosts half of
+    them: see `claim_deliveries`. The threads are daemons: a delivery
     that is still under way when the process ends stays claimed, and is due again when the claim is over.
     """
 
     def __init__(self, *, at_once: int = AT_ONCE, per_host: int = PER_HOST) -> None:
         self._at_once = at_once
         self._per_host = per_host
-        self._busy: Counter[str] = Counter()
+        self._busy: Counter[Taker] = Counter()
         self._changed = threading.Condition()
         self._recording = threading.BoundedSemaphore(_RECORDING_AT_ONCE)
 
@@ -59,7 +60,7 @@ class Senders:
 
     def _start(self, delivery: Row) -> None:
         with self._changed:
-            self._busy[delivery["host"]] += 1
+            self._busy[taker_of(delivery)] += 1
         threading.Thread(
             target=self._run, args=(delivery,), name="webhook-sender", daemon=True
         ).start()
@@ -78,9 +79,10 @@ class Senders:
             log.exception("webhook.not_recorded", delivery_id=str(delivery["id"]))
         finally:
             with self._changed:
-                self._busy[delivery["host"]] -= 1
-                if not self._busy[delivery["host"]]:
-                    del self._busy[delivery["host"]]
+                taker = taker_of(delivery)
+                self._busy[taker] -= 1
+                if not self._busy[taker]:
+                    del self._busy[taker]
                 self._changed.notify_all()
 
 

@@ -6,6 +6,7 @@ twice, with the same `webhook-id`, but never forgotten.
 """
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -29,6 +30,9 @@ from workspaces.keys import WrappedKey
 
 log = get_logger(__name__)
 
+# A host, and the environment that sends to it.
+Taker = tuple[str, UUID]
+
 # Sent with `answer` for each attempt once it is recorded.
 attempted = Signal()
 
@@ -40,12 +44,13 @@ MAX_RETRY_AFTER = timedelta(hours=24)
 CLAIM_SECONDS = 60
 # An attempt's error, for the trigger's owner.
 SECRET_DOES_NOT_OPEN = "the webhook's secret does not open"  # noqa: S105
-# How many due deliveries are looked at to find some whose hosts have room.
+# How many due deliveries are looked at to find some whose hosts and environments have room.
 _CANDIDATES = 200
 
 _DUE = f"""
-SELECT id, host FROM delivery
+SELECT id, host, environment_id FROM delivery
 WHERE status = 'pending' AND next_attempt_at <= {NOW} AND host <> ALL(%(full_hosts)s)
+    AND environment_id <> ALL(%(full_environments)s::uuid[])
 ORDER BY next_attempt_at LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 """
@@ -69,24 +74,49 @@ RETURNING attempt_count
 
 
 def claim_deliveries(
-    *, room: int, busy: Mapping[str, int], per_host: int, now: datetime | None = None
+    *, room: int, busy: Mapping[Taker, int], per_host: int, now: datetime | None = None
 ) -> list[Row]:
-    """Claims up to `room` due deliveries, oldest due first, and of each host no more than `per_host`
-    together with the `busy` ones. Each row is to be handed to `send_delivery` at once.
+    """Claims up to `room` due deliveries, oldest due first. Each row is to be handed to `send_delivery` at once.
+
+    Together with the `busy` ones, a host has no more than `per_host`, and an environment no more places than it leaves
+    free: half of them if it is alone, and the last one goes to an environment that has none.
     """
+    hosts, environments = _counted(busy)
     with transaction.atomic():
-        full = [host for host, count in busy.items() if count >= per_host]
-        due = fetch_all(_DUE, {"full_hosts": full, "limit": _CANDIDATES, "now": now})
-        counts = dict(busy)
+        due = fetch_all(
+            _DUE,
+            {
+                "full_hosts": [host for host, count in hosts.items() if count >= per_host],
+                "full_environments": [e for e, count in environments.items() if count >= room],
+                "limit": _CANDIDATES,
+                "now": now,
+            },
+        )
         ids: list[UUID] = []
         for row in due:
-            count = counts.get(row["host"], 0)
-            if len(ids) < room and count < per_host:
-                counts[row["host"]] = count + 1
+            host, environment_id = taker_of(row)
+            if hosts[host] < per_host and environments[environment_id] < room - len(ids):
+                hosts[host] += 1
+                environments[environment_id] += 1
                 ids.append(row["id"])
         if not ids:
             return []
         return fetch_all(_CLAIM, {"ids": ids, "claim_seconds": CLAIM_SECONDS, "now": now})
+
+
+def taker_of(delivery: Row) -> Taker:
+    """Whose places it takes."""
+    return delivery["host"], delivery["environment_id"]
+
+
+def _counted(busy: Mapping[Taker, int]) -> tuple[Counter[str], Counter[UUID]]:
+    """How many are under way to each host, and of each environment."""
+    hosts: Counter[str] = Counter()
+    environments: Counter[UUID] = Counter()
+    for (host, environment_id), count in busy.items():
+        hosts[host] += count
+        environments[environment_id] += count
+    return hosts, environments
 
 
 def send_delivery(delivery: Row) -> Answer:

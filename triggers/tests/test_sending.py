@@ -17,9 +17,10 @@ from standardwebhooks.webhooks import Webhook
 from audit.models import AuditEntry
 from pipedai import loop
 from pipedai.env import BASE_DIR
+from pipedai.ids import new_id
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import Answer
-from testing.cast import TEST_ACTOR
+from testing.cast import TEST_ACTOR, make_cast
 from testing.serving import url_of
 from triggers import secrets
 from triggers import senders as senders_module
@@ -292,8 +293,31 @@ def test_of_one_host_no_more_than_its_share_is_claimed(cast):
     claimed = claim(per_host=3)
     assert [row["host"] for row in claimed].count("slow.example") == 3
     assert quick.id in {row["id"] for row in claimed}
-    assert claim(per_host=3, busy={"slow.example": 3}) == []
-    assert len(claim(per_host=3, busy={"slow.example": 2})) == 1
+    here = cast.environment.id
+    assert claim(per_host=3, busy={("slow.example", here): 3}) == []
+    assert len(claim(per_host=3, busy={("slow.example", here): 2})) == 1
+
+
+def test_of_one_environment_no_more_is_claimed_than_is_left_for_others(cast):
+    other = make_cast()
+    for n in range(12):
+        queue(cast, f"http://{n}.example/")
+    late = queue(other, "http://other.example/")
+    Delivery.objects.exclude(id=late.id).update(next_attempt_at=NOW)
+    here = cast.environment.id
+
+    claimed = claim(room=10)
+
+    assert [row["environment_id"] for row in claimed].count(here) == 5
+    assert late.id in {row["id"] for row in claimed}
+
+
+def test_however_many_environments_are_slow_the_next_one_finds_a_place(cast):
+    greedy = {(f"{n}.example", new_id()): 1 for n in range(31)}
+    queue(cast, "http://mine.example/")
+    queue(cast, "http://mine-too.example/")
+    assert len(claim(room=1, busy=greedy)) == 1
+    assert claim(room=1, busy={**greedy, ("mine.example", cast.environment.id): 1}) == []
 
 
 def test_no_more_is_claimed_than_there_is_room_for_the_longest_waiting_first(cast):
@@ -318,7 +342,7 @@ def statuses() -> list[str]:
 
 
 def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver):
-    pool = Senders(at_once=4, per_host=2)
+    pool = Senders(at_once=8, per_host=2)
     slow = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(8):
         send_test(trigger_id=slow, actor=TEST_ACTOR)
@@ -333,6 +357,23 @@ def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver
     receiver.gate.set()
     wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered"] * 9)
     assert pool.wait(60)
+
+
+def test_an_environment_of_slow_hosts_does_not_hold_up_another(committed_cast, receiver: Receiver):
+    pool = Senders(at_once=6, per_host=6)
+    slow = committed_cast.add_trigger(webhook_url=receiver.url())
+    for _ in range(8):
+        send_test(trigger_id=slow, actor=TEST_ACTOR)
+    receiver.gate.clear()
+    assert pool.top_up() == 3
+    assert pool.top_up() == 0
+    with receiving() as quick:
+        other = queue(make_cast(), quick.url())
+        assert pool.top_up() == 1
+        wait_for(lambda: Delivery.objects.get(id=other.id).status == "delivered")
+    receiver.gate.set()
+    wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered"] * 9)
+    assert pool.wait(10)
 
 
 def test_topping_up_waits_for_nobody_and_the_end_waits_for_what_is_under_way(
