@@ -4,11 +4,12 @@ import re
 from typing import Any
 from uuid import UUID
 
+from django.db.models import F, Func, IntegerField
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
-from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.pagination import HeavyPaginator, KeysetPaginator
 from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
 from pipedai.api.serializers import read_body
 from pipedai.sql import database_now
@@ -40,6 +41,12 @@ class RunPaginator(KeysetPaginator):
     time_field = "queued_at"
 
 
+class TriggerPaginator(HeavyPaginator):
+    """Triggers, with their prompts."""
+
+    weight = Func(F("revision__prompt"), function="octet_length", output_field=IntegerField())
+
+
 class TickPaginator(KeysetPaginator):
     """Ticks, by when they were due."""
 
@@ -57,7 +64,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         rows = queries.triggers().filter(environment_id=environment_id)
         filters = TriggerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        paginator = KeysetPaginator()
+        paginator = TriggerPaginator()
         page = queries.with_last_runs(paginator.paginate_queryset(filters.qs, request, self))
         return paginator.get_paginated_response(TriggerSerializer(page, many=True).data)
 

@@ -1,6 +1,7 @@
 """The cursor paginator: keyset pages, newest first, with signed cursors (SPEC §2)."""
 
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 from uuid import UUID
@@ -17,6 +18,10 @@ from pipedai.keyset import before
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
+# Of long texts on a page: some 200 prompts of everyday length, and 16 of the longest.
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+
+Place = tuple[datetime, UUID]
 
 
 class KeysetPaginator(BasePagination):
@@ -36,24 +41,48 @@ class KeysetPaginator(BasePagination):
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
             queryset = queryset.filter(before((self.time_field, "id"), self._open(cursor)))
-        rows = list(queryset.order_by(f"-{self.time_field}", "-id")[: limit + 1])
-        self._next = self._seal(rows[limit - 1]) if len(rows) > limit else None
-        return rows[:limit]
+        rows, last = self._read_page(queryset.order_by(f"-{self.time_field}", "-id"), limit)
+        self._next = _sign(self._salt, *last) if last else None
+        return rows
 
     def get_paginated_response(self, data: Any) -> Response:
         """The page around its rendered rows."""
         return Response({"items": data, "nextCursor": self._next})
 
-    def _seal(self, row: Model | dict[str, Any]) -> str:
-        read = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
-        return _sign(self._salt, read(self.time_field), read("id"))
+    def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:
+        """The first rows, `limit` at most, and the place of the last one if there are others behind it."""
+        rows = list(ordered[: limit + 1])
+        return rows[:limit], self._place_of(rows[limit - 1]) if len(rows) > limit else None
 
-    def _open(self, cursor: str) -> tuple[datetime, UUID]:
+    def _place_of(self, row: Model | dict[str, Any]) -> Place:
+        read = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
+        return read(self.time_field), read("id")
+
+    def _open(self, cursor: str) -> Place:
         try:
             moment, row_id = signing.Signer(salt=self._salt).unsign_object(cursor)
             return datetime.fromisoformat(moment), UUID(row_id)
         except (signing.BadSignature, ValueError, TypeError):
             raise Invalid({"cursor": ["Not a cursor of this list with these filters."]}) from None
+
+
+class HeavyPaginator(KeysetPaginator):
+    """Pages of rows that hold long texts: one ends before these come to over MAX_PAGE_BYTES, but holds one row at
+    least. The sizes are read first, which costs little: PostgreSQL knows them without the texts.
+    """
+
+    # An expression for the size of a row's texts, in bytes.
+    weight: ClassVar[Any]
+
+    def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:
+        light = ordered.values("id", self.time_field, page_weight=self.weight)
+        candidates = list(light[: limit + 1])
+        sums = accumulate(row["page_weight"] for row in candidates[:limit])
+        count = max(1, sum(total <= MAX_PAGE_BYTES for total in sums))
+        chosen = candidates[:count]
+        # By their ids: rows that are inserted meanwhile must not push the last of these out.
+        rows = list(ordered.filter(id__in=[row["id"] for row in chosen])) if chosen else []
+        return rows, self._place_of(chosen[-1]) if len(candidates) > count else None
 
 
 def cursor_at(

@@ -2,8 +2,10 @@
 
 import pytest
 
+from pipedai.api import pagination
 from testing.shapes import A_TIME, invalid, page
 from triggers.models import Run, Trigger
+from triggers.serializers import MAX_PROMPT_BYTES
 
 
 @pytest.fixture
@@ -57,6 +59,35 @@ def test_deleted_ones_are_gone(cast, url):
 def test_those_of_other_environments_are_not_there(cast):
     url = f"/api/v1/environments/{cast.strange_environment.id}/triggers"
     assert cast.client(cast.stranger).get(url).json() == page()
+
+
+class TestLongPrompts:
+    LONGEST = "é" * (MAX_PROMPT_BYTES // 2)
+
+    def test_a_page_ends_before_its_prompts_are_too_much_and_the_next_goes_on(self, cast, url):
+        made = [str(cast.add_trigger(prompt=self.LONGEST)) for _ in range(18)]
+        client = cast.client(cast.viewer)
+        first = client.get(url, {"limit": 200}).json()
+        assert [item["id"] for item in first["items"]] == made[:1:-1]
+        second = client.get(url, {"limit": 200, "cursor": first["nextCursor"]}).json()
+        assert [item["id"] for item in second["items"]] == [made[1], made[0], str(cast.trigger_id)]
+        assert second["nextCursor"] is None
+
+    def test_a_limit_that_is_reached_before_counts_as_ever(self, cast, url):
+        made = [str(cast.add_trigger(prompt=self.LONGEST)) for _ in range(3)]
+        page = cast.client(cast.viewer).get(url, {"limit": 2}).json()
+        assert [item["id"] for item in page["items"]] == [made[2], made[1]]
+        assert page["nextCursor"]
+
+    def test_a_page_holds_one_however_long(self, cast, url, monkeypatch):
+        monkeypatch.setattr(pagination, "MAX_PAGE_BYTES", 3)
+        newer = cast.add_trigger()
+        client = cast.client(cast.viewer)
+        first = client.get(url).json()
+        assert [item["id"] for item in first["items"]] == [str(newer)]
+        second = client.get(url, {"cursor": first["nextCursor"]}).json()
+        assert [item["id"] for item in second["items"]] == [str(cast.trigger_id)]
+        assert second["nextCursor"] is None
 
 
 class TestFilteredByWorker:

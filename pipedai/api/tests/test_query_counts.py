@@ -120,7 +120,7 @@ LISTS = {
     "GET environments/:environment/members": (_members, 3),
     "GET environments/:environment/api-keys": (_keys, 3),
     "GET environments/:environment/audit-log": (_audit_entries, 6),
-    "GET environments/:environment/triggers": (_triggers, 4),
+    "GET environments/:environment/triggers": (_triggers, 5),
     "GET environments/:environment/runs": (_runs, 3),
     "GET triggers/:trigger/runs": (_runs, 3),
     "GET triggers/:trigger/ticks": (_ticks, 3),
@@ -180,7 +180,7 @@ def test_a_key_costs_one_statement_less_than_a_session_and_a_role(cast):
         client.get(url)
     with counted() as second:
         client.get(url)
-    assert (len(first), len(second)) == (3, 2)  # the first notes the use
+    assert (len(first), len(second)) == (4, 3)  # the first notes the use
 
 
 class TestTheCallsOfAWorker:
