@@ -71,6 +71,30 @@ class Schedule:
         """The ticks from `first`, which is one, to `until`. Raises BadSchedule if it never comes again."""
         return _ticks(self, first, until.astimezone(UTC).replace(second=0, microsecond=0))
 
+    def spelled_out(self) -> str:
+        """The same without steps where a step does not say how far apart its times lie: in a list, on days of the
+        week, and where it is so long that one time is left (`*/100`).
+        """
+        cron = CronSim(self.expression, datetime(2000, 1, 1))  # noqa: DTZ001 - on the clock face
+        weekdays = {day % 7 for day in cron.weekdays if isinstance(day, int)}
+        named: tuple[set[int], ...] = (
+            cron.minutes, cron.hours, {day for day in cron.days if isinstance(day, int)}, cron.months, weekdays,
+        )  # fmt: skip
+        return " ".join(
+            ",".join(map(str, sorted(values)))
+            if "/" in part and ("," in part or values is weekdays or len(values) == 1)
+            else part
+            for part, values in zip(self.expression.split(), named, strict=True)
+        )
+
+    @property
+    def needs_both_days(self) -> bool:
+        """Whether a day must match in the month and in the week: so it is if either field begins with `*`, and not
+        only if it is `*` (crontab(5)).
+        """
+        _, _, in_month, _, in_week = self.expression.split()
+        return in_month.startswith("*") or in_week.startswith("*")
+
     def wall_times_after(self, wall: datetime) -> Iterator[datetime]:
         """The times on the clock face that match, without a zone, whether or not they exist."""
         return CronSim(self.expression, wall)

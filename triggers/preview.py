@@ -20,10 +20,12 @@ class ComingTime:
 
 
 def describe(schedule: Schedule) -> str:
-    """The expression in English words: "At 02:30 AM, only on Monday"."""
+    """The expression in English words: "At 02:30, only on Monday"."""
     options = Options()
     options.use_24hour_time_format = True
-    return str(ExpressionDescriptor(schedule.expression, options).get_description())
+    words = str(ExpressionDescriptor(schedule.spelled_out(), options).get_description())
+    # The library does not know of `*/2 * mon`: on odd days that are Mondays.
+    return words.replace(", or on ", ", only on ") if schedule.needs_both_days else words
 
 
 def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:

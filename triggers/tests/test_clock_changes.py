@@ -115,5 +115,22 @@ def test_a_preview_notes_what_a_clock_change_does(expression, timezone, after, l
     assert coming.note == note
 
 
-def test_a_schedule_is_described_in_words():
-    assert describe(parse("30 2 * * MON", "UTC")) == "At 02:30, only on Monday"
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("30 2 * * MON", "At 02:30, only on Monday"),
+        ("*/15 * * * *", "Every 15 minutes"),
+        ("0 0 1 * mon", "At 00:00, on day 1 of the month, or on Monday"),
+        ("0 0 */2 * mon", "At 00:00, every 2 days, only on Monday"),
+        ("0 0 1 * */3", "At 00:00, on day 1 of the month, only on Sunday, Wednesday, and Saturday"),
+        ("*/100 * * * *", "Every hour"),
+        ("0 */24 * * *", "At 00:00"),
+        ("1-5/2,10 * * * *", "At 1, 3, 5, and 10 minutes past the hour"),
+        ("0 0 * * Mon,Wed-Fri/2", "At 00:00, only on Monday, Wednesday, and Friday"),
+        ("0 0 * * mon-fri", "At 00:00, Monday through Friday"),
+        ("0 0 * * 6-7", "At 00:00, Saturday through Sunday"),
+        ("0 0 * * 5-7/2", "At 00:00, only on Sunday and Friday"),
+    ],
+)
+def test_a_schedule_is_described_in_words_that_are_true(expression, words):
+    assert describe(parse(expression, "UTC")) == words
