@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, Invalid, NotFound
-from pipedai.api.outside_urls import same_origin
+from pipedai.api.outside_urls import same_origin, without_query
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -175,7 +175,7 @@ def _shown(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if name.endswith("Url"):
-        return value.partition("?")[0]
+        return without_query(value)
     return value if len(value) <= _LONGEST_SHOWN else f"{value[:_LONGEST_SHOWN]}…"
 
 

@@ -11,6 +11,8 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from pipedai.api.outside_urls import without_query
+
 NOTHING = mark_safe('<span class="staff-quiet">–</span>')
 _DEEPEST = 6
 
@@ -116,11 +118,11 @@ def long_text(value: str | None) -> SafeString:
 
 
 def url(address: str | None) -> str | SafeString:
-    """A customer's URL, without its query, where keys are put (SPEC §9)."""
+    """A customer's URL, without its query and fragment, where keys are put (SPEC §9)."""
     if not address:
         return NOTHING
-    plain, asked, _ = address.partition("?")
-    return f"{plain}?…" if asked else plain
+    plain = without_query(address)
+    return plain if plain == address else f"{plain}{address[len(plain)]}…"
 
 
 def data(value: Any, *, depth: int = 0) -> str | SafeString:

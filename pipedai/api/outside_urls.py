@@ -34,6 +34,11 @@ def check_url(url: str, *, https_only: bool = False) -> str | None:
     return None
 
 
+def without_query(url: str) -> str:
+    """The URL up to its query or fragment: keys are put in either."""
+    return re.split("[?#]", url, maxsplit=1)[0]
+
+
 def same_origin(one: str, other: str) -> bool:
     """Whether two valid URLs name the same scheme, host and port."""
     return _origin(one) == _origin(other)

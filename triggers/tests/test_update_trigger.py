@@ -194,10 +194,11 @@ class TestTheSecrets:
         )
 
     @pytest.mark.parametrize("field", ["mcpUrl", "webhookUrl"])
-    def test_the_audit_row_has_urls_without_their_query(self, patch, field):
-        patch(**{field: "https://a.example/p?token=planted-query"})
+    @pytest.mark.parametrize("rest", ["?token=planted-query", "#planted-query", "#planted?query"])
+    def test_the_audit_row_has_urls_without_their_query(self, patch, field, rest):
+        patch(**{field: f"https://a.example/p{rest}"})
         with audited() as rows:
-            patch(**{field: "https://a.example/q?token=planted-query"})
+            patch(**{field: f"https://a.example/q{rest}"})
         assert rows.told() == [
             ("trigger.updated", {field: ["https://a.example/p", "https://a.example/q"]})
         ]

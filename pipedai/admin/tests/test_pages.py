@@ -101,7 +101,7 @@ def test_secrets_are_on_no_page(desk, cast):
         mcp_headers={"Authorization": header},
         webhook_url="https://hooks.example/done?key=planted-query",
         webhook_secret=secret,
-        mcp_url="https://mcp.example/v1?key=planted-query",
+        mcp_url="https://mcp.example/v1#planted-query",
     )
     key = ApiKey.objects.get(token_digest=tokens.digest(token))
     for model, row_id in ((Trigger, trigger_id), (ApiKey, key.id)):

@@ -10,6 +10,9 @@ from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
 from pipedai.retention import InUse, Retention, prune, retentions
 
+# As much as the settings take.
+_MOST_DAYS = 36_500
+
 
 class Command(OperatorCommand):
     help = (
@@ -99,6 +102,8 @@ def _chosen(options: dict[str, Any]) -> list[Retention]:
         raise CommandError("--audit is about the audit log alone: name no other kind with it.")
     if options["audit"] and days is None:
         raise CommandError("--audit needs --days: the audit log has no retention of its own.")
+    if days is not None and days > _MOST_DAYS:
+        raise CommandError(f"--days must not be over {_MOST_DAYS}.")
     if days is not None and not (kinds or options["audit"]):
         raise CommandError("--days needs a KIND to which it applies.")
     known = {r.kind: r for r in retentions() if r.automatic != options["audit"]}
