@@ -13,6 +13,8 @@ from testing.runs import Runs
 from testing.serving import url_of
 from triggers.models import Trigger
 from triggers.services import update_trigger
+from workers.models import Worker
+from workers.services import deregister_worker, revoke_token, update_worker
 
 
 class Listener:
@@ -94,6 +96,36 @@ def test_a_reassignment_wakes_the_old_worker_and_the_new_one(
     listener.heard()
     update_trigger(trigger_id=runs.trigger_id, values={"worker_id": other}, actor=TEST_ACTOR)
     assert listener.heard() == _changed(runs.cast.worker.worker_id, other)
+
+
+def test_a_worker_that_is_enabled_or_may_hold_more_is_woken(runs: Runs, listener: Listener) -> None:
+    worker = Worker.objects.get(id=runs.cast.worker.worker_id)
+    for values in ({"disabled": True}, {"disabled": False}, {"max_concurrency": 7}):
+        update_worker(worker=worker, values=values, actor=TEST_ACTOR)
+        assert listener.heard() == _changed(worker.id)
+        update_worker(worker=worker, values=values, actor=TEST_ACTOR)  # changes nothing
+        assert listener.heard() == set()
+
+
+def test_a_poll_is_woken_whose_token_dies(runs: Runs, listener: Listener) -> None:
+    registered = runs.cast.worker
+    listener.heard()
+    runs.cast.register("HOST-1")
+    assert listener.heard() == _changed(registered.worker_id)
+    worker = Worker.objects.get(id=registered.worker_id)
+    revoke_token(worker=worker, actor=TEST_ACTOR)
+    assert listener.heard() == _changed(worker.id)
+
+
+def test_a_removal_wakes_the_worker_and_the_one_that_takes_over(
+    runs: Runs, listener: Listener
+) -> None:
+    runs.queue()
+    other = runs.cast.register("host-2").worker_id
+    worker = Worker.objects.get(id=runs.cast.worker.worker_id)
+    listener.heard()
+    deregister_worker(worker=worker, reassign_to=other, actor=TEST_ACTOR)
+    assert listener.heard() == _changed(worker.id, other)
 
 
 def test_what_is_rolled_back_wakes_nobody(runs: Runs, listener: Listener) -> None:
