@@ -22,7 +22,14 @@ _LONGEST_CHANGE = timedelta(hours=3)
 
 # In the zone database's folder, but no zones: a folder, links that depend on the machine, a file of defaults.
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
-_FIELDS = ("minute", "hour", "day of month", "month", "day of week")
+# Each with what it takes.
+_FIELDS = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of month": "1 to 31",
+    "month": "1 to 12 or jan to dec",
+    "day of week": "0 to 7 or sun (which is 0) to sat",
+}
 _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
 
 
@@ -158,7 +165,7 @@ def parse(expression: str, timezone: str) -> Schedule:
     try:
         schedule.next_after(datetime.now(UTC))
     except CronSimError as error:
-        raise BadSchedule(_explain(str(error), parts[2])) from None
+        raise BadSchedule(_explain(str(error), dict(zip(_FIELDS, parts, strict=True)))) from None
     return schedule
 
 
@@ -168,12 +175,15 @@ def check_timezone(name: str) -> None:
         raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
 
 
-def _explain(message: str, day_of_month: str) -> str:
+def _explain(message: str, parts: dict[str, str]) -> str:
     """cronsim names the bad field; the day's also if the field is right and none of the months has the day."""
     field = message.removeprefix("Bad ").replace("-", " ")
-    if field == "day of month" and _is_valid(f"* * {day_of_month} * *"):
+    if field == "day of month" and _is_valid(f"* * {parts[field]} * *"):
         return "It never comes due: none of its months has such a day."
-    return f"The {field} field is not valid."
+    return (
+        f"The {field} field {parts[field]!r} is not valid. It takes {_FIELDS[field]}, *,"
+        " ranges from low to high, steps and lists of these."
+    )
 
 
 def _is_valid(expression: str) -> bool:

@@ -98,7 +98,11 @@ def test_a_preview_shows_ten_times_in_utc_unless_told_otherwise(cast: Cast) -> N
     [
         ({}, "schedule", "required"),
         ({"schedule": "0 9 * *"}, "schedule", "Needs the 5 fields"),
-        ({"schedule": "61 9 * * *"}, "schedule", "minute field is not valid"),
+        (
+            {"schedule": "61 9 * * *"},
+            "schedule",
+            "minute field '61' is not valid. It takes 0 to 59, *, ranges",
+        ),
         ({"schedule": "0 9 L * *"}, "schedule", "not crontab(5)"),
         ({"schedule": "@daily"}, "schedule", "Needs the 5 fields"),
         ({"schedule": "0 9 30 2 *"}, "schedule", ""),
