@@ -22,6 +22,9 @@ _LOUD = {
     "urllib3": logging.WARNING,
 }
 
+# What an event passes through before stdlib's logging has it. Loggers in use keep this list, so it is changed in place.
+_processors: list[Processor] = []
+
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger; an event is a constant sentence with named values: `info("claimed", run=id)`."""
@@ -39,13 +42,14 @@ def configure(*, form: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         _add_request_id,
     ]
+    _processors[:] = [
+        structlog.stdlib.filter_by_level,
+        *before,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *before,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,18 +26,21 @@ class Planted:
 
     def __init__(self) -> None:
         self._spellings: dict[str, str] = {}
+        # The threads of a test plant secrets while others look for them.
+        self._changing = threading.Lock()
 
     def add(self, secret: str | bytes) -> None:
         """From now on it is looked for."""
         if len(secret) >= _SHORTEST:
             shown = secret if isinstance(secret, str) else secret.hex()
-            self._spellings |= dict.fromkeys(_spellings(secret), shown)
+            with self._changing:
+                self._spellings |= dict.fromkeys(_spellings(secret), shown)
 
     def found_in(self, text: str) -> list[str]:
         """The secrets that can be read in a text."""
-        # A copy, made at once: other threads of the test plant meanwhile.
-        spellings = list(self._spellings.items())
-        found = (secret for spelling, secret in spellings if spelling in text)
+        with self._changing:
+            spellings = self._spellings.copy()
+        found = (secret for spelling, secret in spellings.items() if spelling in text)
         return list(dict.fromkeys(found))
 
 

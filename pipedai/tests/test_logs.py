@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import pytest
+from structlog.testing import capture_logs
 
 from pipedai import logs
 from pipedai.api.request_id import current_request_id
@@ -154,6 +155,15 @@ def test_configuring_again_does_not_double_the_lines(lines):
     logs.configure(form="json", level="INFO")
     logs.get_logger("a").info("once")
     assert len(lines()) == 1
+
+
+def test_configuring_again_counts_for_loggers_in_use_too(lines):
+    in_use = logs.get_logger("a")
+    in_use.info("first")
+    logs.configure(form="json", level="INFO")
+    with capture_logs() as captured:
+        in_use.info("second")
+    assert [line["event"] for line in captured] == ["second"]
 
 
 def test_a_value_that_json_does_not_know_is_written_as_text(lines):

@@ -6,7 +6,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
-from pipedai.logs import get_logger
 from workspaces import key_alarms
 from workspaces.key_alarms import REPEAT_SECONDS, Alarms
 
@@ -20,9 +19,7 @@ PLACE = {
 
 
 def raised(alarms, now, error=None, **place):
-    with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
-        # A logger that has been used keeps what it was set up with.
-        patch.setattr(key_alarms, "log", get_logger(key_alarms.__name__))
+    with capture_logs() as logs:
         alarms.raise_alarm(error or CannotOpen(), now=now, **{**PLACE, **place})
     return logs
 
