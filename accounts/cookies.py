@@ -3,7 +3,7 @@
 from typing import Literal, cast
 
 from django.conf import settings
-from rest_framework.response import Response
+from django.http import HttpResponse
 
 from accounts.models import Session
 from accounts.session_tokens import LIFETIME, issue
@@ -12,7 +12,7 @@ from pipedai.api.authentication import AUTH_COOKIE
 _SAME_SITE = cast("Literal['Lax', 'Strict', 'None']", settings.COOKIE_SAMESITE)
 
 
-def set_auth_cookie(response: Response, session: Session) -> None:
+def set_auth_cookie(response: HttpResponse, session: Session) -> None:
     """Hands the browser the session: HttpOnly, no Domain, Secure in production."""
     response.set_cookie(
         AUTH_COOKIE,
@@ -25,6 +25,6 @@ def set_auth_cookie(response: Response, session: Session) -> None:
     )
 
 
-def clear_auth_cookie(response: Response) -> None:
+def clear_auth_cookie(response: HttpResponse) -> None:
     """Has the browser forget the session."""
     response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)

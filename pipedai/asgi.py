@@ -5,6 +5,7 @@ from django.conf import settings
 from pipedai import tracing
 from pipedai.client_address import parse_networks
 from pipedai.server.asgi_types import App
+from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
 from pipedai.server.listen_connection import connect
@@ -18,7 +19,8 @@ def _application() -> Outer:
     threads = WsgiLane(wsgi, threads=settings.WEB_THREADS)
     listener = Listener(connect)
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
-    app: App = Lanes(threads, long_poll, listener)
+    streams = EventStreams(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
+    app: App = Lanes(threads, long_poll, streams, listener)
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # off, it is not even imported
 

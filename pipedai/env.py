@@ -1,6 +1,7 @@
 """Reads the environment once into typed values. Every variable is listed in `.env.example`."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -8,6 +9,15 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 Environment = Literal["development", "production"]
+
+# As semver.org suggests it.
+_NUMBER = r"(?:0|[1-9]\d*)"
+_SEMVER = re.compile(
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
+    rf"(?:-(?:{_NUMBER}|\d*[a-zA-Z-][\da-zA-Z-]*)(?:\.(?:{_NUMBER}|\d*[a-zA-Z-][\da-zA-Z-]*))*)?"
+    r"(?:\+[\da-zA-Z-]+(?:\.[\da-zA-Z-]+)*)?",
+    re.ASCII,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -64,6 +74,14 @@ def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
     if not value:
         return list(default)
     return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def semver(name: str, default: str) -> str:
+    """A version after semver.org: `1.2.3`, `1.2.3-rc.1`."""
+    value = text(name, default)
+    if not _SEMVER.fullmatch(value):
+        raise ImproperlyConfigured(f"{name} must be a semantic version, such as 1.2.3.")
+    return value
 
 
 def choice(name: str, options: tuple[str, ...], default: str) -> str:

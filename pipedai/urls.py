@@ -8,6 +8,7 @@ from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
 from pipedai.docs_page import docs_page
+from workers.pairing_page import PairingPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
 handler404 = "pipedai.api.exceptions.not_found"
@@ -24,6 +25,7 @@ urlpatterns = [
     path("api/v1/health/live", HealthViewSet.as_view({"get": "live"})),
     path("api/v1/openapi.json", OpenApiViewSet.as_view({"get": "retrieve"})),
     path("api/docs", docs_page),
+    path("pair", PairingPage.as_view()),
     path("admin", RedirectView.as_view(url="/admin/")),
     # In the place of Django's own, which neither throttle nor audit.
     path("admin/login/", StaffLogin.as_view()),

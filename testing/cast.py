@@ -15,6 +15,9 @@ from pipedai.events import Actor
 from testing import leaks
 from triggers import services
 from triggers.factories import trigger_values
+from workers.enrollments import issue_code
+from workers.models import Enrollment
+from workers.redeeming import Redeemed, redeem
 from workers.registration import Registered, register_worker
 from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
@@ -50,6 +53,10 @@ class Cast:
     def worker_client(self, worker: Registered | None = None) -> APIClient:
         """The worker, with its wkt_ token."""
         return bearer((worker or self.worker).worker_token)
+
+    def host(self, hostname: str = "host-enrolled") -> Redeemed:
+        """A host that enrolled in `environment`, with its worker and its two tokens."""
+        return enroll(self.environment, self.owner, hostname)
 
     def mint(self, kind: str, **kwargs: Any) -> str:
         """The token of a new key of `environment`."""
@@ -108,6 +115,27 @@ def register(token: str, hostname: str, *, max_concurrency: int = 1) -> Register
         "max_concurrency": max_concurrency,
     }
     return register_worker(token=token, values=values, actor=TEST_ACTOR)
+
+
+def issue_enrollment(
+    environment: Environment, admin: User, auth_mode: str = "claude_max"
+) -> tuple[Enrollment, str]:
+    """An enrolment that an admin issued, and its code."""
+    return issue_code(
+        environment_id=environment.id,
+        label=None,
+        auth_mode=auth_mode,
+        expires_at=None,
+        user_id=admin.id,
+        actor=TEST_ACTOR,
+    )
+
+
+def enroll(environment: Environment, admin: User, hostname: str) -> Redeemed:
+    """A host that enrolled by a code."""
+    _, code = issue_enrollment(environment, admin)
+    values = {"hostname": hostname, "os": "linux", "version": "1.0.0", "label": None}
+    return redeem(code=code, device_code=None, values=values, actor=TEST_ACTOR)
 
 
 class JSONClient(APIClient):

@@ -18,7 +18,10 @@ from testing.tables import contents_as_text
 _TOKEN = re.compile(r"[a-z]{3}_[0-9A-Za-z]{49}")
 _SESSION = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{20,}")
 # The answers that hold a token, once: what minted it.
-_MINTING = re.compile(r"/api/v1/(?:workers/register|environments/[0-9a-f-]+/api-keys)")
+_MINTING = re.compile(
+    r"/api/v1/(?:workers/register|enrollments/redeem|environments/[0-9a-f-]+/(?:api-keys|enrollments)"
+    r"|workspaces/[0-9a-f-]+/workers/registration-token)"
+)
 # The only answer that holds MCP headers.
 _POLL = re.compile(r"/api/v1/workers/[0-9a-f-]+/poll")
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from accounts.factories import PASSWORD
 from pipedai.ids import new_id
 from pipedai.sql import database_now
-from testing.cast import TEST_ACTOR, Cast
+from testing.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
 from testing.runs import WEBHOOK_URL, Runs, allow
 from triggers.deliveries import send_test
 from triggers.models import Trigger
@@ -41,6 +41,7 @@ def set_stage(cast: Cast) -> Stage:
             "user_id": cast.viewer.id,
             "trigger_id": cast.trigger_id,
             "worker_id": cast.worker.worker_id,
+            "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
             "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
         },
         {"queued": runs.queue(), "claimed": runs.claimed(), "running": runs.running()},
@@ -86,6 +87,24 @@ class Route:
         """Whether it is made to change something."""
         return self.method != "GET" and self.route not in _CHANGE_NOTHING
 
+    @property
+    def of_workers(self) -> bool:
+        """Whether it is the worker protocol's: a worker's own token calls it."""
+        return self.route.startswith(_RUN) or self.route == f"{_WORKER}/poll"
+
+    @property
+    def of_hosts(self) -> bool:
+        """Whether it is a host's: a `hos_` key calls it, or an admin's `pwk_`."""
+        return self.route.startswith(_HOSTED) or self.route == f"{_WORKER}/events/stream"
+
+    def caller(self, cast: Cast) -> Any:
+        """Somebody whose call is answered."""
+        if self.route == "workers/register":
+            return bearer(cast.mint("wrk"))
+        if self.of_workers:
+            return cast.worker_client()
+        return cast.key_client("admin") if self.of_hosts else cast.client(cast.owner)
+
     def send(self, client: Any, url: str, cast: Cast, **extra: Any) -> Any:
         """The answer to the call at this URL."""
         if self.method == "GET":
@@ -93,6 +112,11 @@ class Route:
             return client.get(url, query, **extra)
         data = self.body(cast) if self.body else {}
         return getattr(client, self.method.lower())(url, data, **extra)
+
+
+def _redeeming(cast: Cast) -> Body:
+    """A code that nobody has redeemed."""
+    return {"code": issue_enrollment(cast.environment, cast.owner)[1], **_machine(cast)}
 
 
 def _named(_: Cast) -> Body:
@@ -148,6 +172,7 @@ _WORKSPACE = "workspaces/<uuid:workspace_id>"
 _ENVIRONMENT = "environments/<uuid:environment_id>"
 _TRIGGER = "triggers/<uuid:trigger_id>"
 _WORKER = "workers/<uuid:worker_id>"
+_HOSTED = f"{_WORKSPACE}/workers"
 _RUN = f"{_WORKER}/runs/<uuid:run_id>"
 
 _CHANGE_NOTHING = {f"{_ENVIRONMENT}/schedule-preview"}
@@ -194,6 +219,18 @@ ROUTES = (
     Route("GET", "runs/<uuid:run_id>"),
     Route("POST", "runs/<uuid:run_id>/cancel"),
     Route("POST", "workers/register", _machine),
+    Route("GET", f"{_ENVIRONMENT}/enrollments"),
+    Route("POST", f"{_ENVIRONMENT}/enrollments", lambda _: {"label": "New"}),
+    Route("DELETE", f"{_ENVIRONMENT}/enrollments/<uuid:enrollment_id>"),
+    Route("POST", "enrollments/device", lambda _: {"label": "New"}),
+    Route("POST", "enrollments/redeem", _redeeming),
+    Route("GET", "releases/latest"),
+    Route("GET", _HOSTED),
+    Route("POST", f"{_HOSTED}/registration-token", lambda _: {"label": "New"}),
+    Route("POST", f"{_HOSTED}/<uuid:worker_id>/disable"),
+    Route("POST", f"{_HOSTED}/<uuid:worker_id>/enable"),
+    Route("DELETE", f"{_HOSTED}/<uuid:worker_id>"),
+    Route("GET", f"{_WORKER}/events/stream"),
     Route("GET", f"{_ENVIRONMENT}/workers"),
     Route("GET", f"{_ENVIRONMENT}/dashboard/overview"),
     Route("GET", _WORKER),

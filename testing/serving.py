@@ -56,7 +56,7 @@ class Server:
 def serve(
     database: str, *, log: Path, **environment: str
 ) -> contextlib.AbstractContextManager[Server]:
-    """The API on a free port, serving the database of this name; stopped with SIGTERM afterwards."""
+    """The API, on a free port without `PORT`, serving the database of this name; stopped with SIGTERM afterwards."""
     command = [sys.executable, "-m", "pipedai.server"]
     return _serving(BASE_DIR, command, database, log, environment)
 
@@ -73,11 +73,15 @@ def serve_checkout(
 
 @contextlib.contextmanager
 def _serving(
-    checkout: Path, command: list[str], database: str, log: Path, environment: dict[str, str]
+    checkout: Path,
+    command: list[str],
+    database: str,
+    log: Path,
+    environment: dict[str, str],
 ) -> Iterator[Server]:
-    port = free_port()
+    port = int(environment.get("PORT") or free_port())
     database_url = url_of(database)
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own commands
             command,
             cwd=checkout,

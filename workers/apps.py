@@ -2,6 +2,7 @@
 
 from django.apps import AppConfig
 
+from pipedai.retention import Retention, register_retention
 from workspaces.dependents import register_dependents
 
 
@@ -11,10 +12,16 @@ class WorkersConfig(AppConfig):
     name = "workers"
 
     def ready(self) -> None:
-        """Says what keeps an environment from being deleted."""
+        """Says what keeps an environment from being deleted, and what of its own is forgotten."""
+        from workers import receivers  # noqa: F401 - models must be loaded first
         from workers.models import Worker
+        from workers.pruning import prune_events, prune_pairings
 
         live = Worker.objects.filter(deleted_at__isnull=True)
         register_dependents(
             "worker", lambda environment_id: live.filter(environment_id=environment_id).count()
+        )
+        register_retention(Retention("worker-events", "events of workers", lambda: 1, prune_events))
+        register_retention(
+            Retention("pairings", "requests for pairing that expired", lambda: 1, prune_pairings)
         )

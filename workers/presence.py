@@ -4,6 +4,7 @@ import re
 
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import execute
+from workers.worker_events import record_presence
 
 _SANE_VERSION = re.compile(r"[\w.+-]{1,64}", re.ASCII)
 
@@ -20,6 +21,9 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
     sane = version_header if version_header and _SANE_VERSION.fullmatch(version_header) else None
     version = sane if sane != worker.version else None
     seen = seen and not worker.seen_lately
+    if seen:
+        last = worker.last_seen_at
+        record_presence(worker.id, None if last is None else (worker.now - last).total_seconds())
     if seen or version:
         execute(
             _NOTE,

@@ -1,6 +1,7 @@
-"""Registers a worker: a `wrk_` key, once, for a `wkt_` token (SPEC §5)."""
+"""Makes workers of machines: a `wrk_` key, once, for a `wkt_` token (SPEC §5)."""
 
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Any
 from uuid import UUID
 
@@ -11,20 +12,26 @@ from pipedai.api import tokens
 from pipedai.api.errors import Conflict, NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_one
+from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
 from workers.models import Worker
 from workspaces.locks import lock_environment
 
-# A key dies with its minter's account: whoever is deactivated brings no machine in any more.
+# A key dies with its minter's account, or with the key that minted it: whoever is deactivated or revoked brings no
+# machine in any more.
 _USABLE = """
-kind = 'wrk' AND consumed_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()
-AND EXISTS (SELECT FROM user_account u WHERE u.id = created_by_id AND u.is_active)
+k.kind = 'wrk' AND k.consumed_at IS NULL AND k.revoked_at IS NULL AND k.expires_at > statement_timestamp()
+AND CASE WHEN k.parent_id IS NULL
+    THEN EXISTS (SELECT FROM user_account u WHERE u.id = k.created_by_id AND u.is_active)
+    ELSE EXISTS (SELECT FROM api_key p WHERE p.id = k.parent_id AND p.revoked_at IS NULL
+        AND (p.expires_at IS NULL OR p.expires_at > statement_timestamp()))
+    END
 """
 
 _FIND_KEY = f"""
-SELECT k.id, k.environment_id, e.workspace_id
-FROM api_key k JOIN environment e ON e.id = k.environment_id
+SELECT k.id, k.environment_id, e.workspace_id, k.parent_id IS NOT NULL AS is_minted,
+    CASE WHEN m.kind = 'hos' THEN m.id END AS host_key_id
+FROM api_key k JOIN environment e ON e.id = k.environment_id LEFT JOIN api_key m ON m.id = k.parent_id
 WHERE k.token_digest = %(digest)s AND {_USABLE}
 """
 
@@ -37,20 +44,27 @@ FOR NO KEY UPDATE
 # The same hostname is the same worker: it keeps its label, `disabled` and the runs it holds.
 _UPSERT = """
 INSERT INTO worker (
-    id, environment_id, label, hostname, os, version, auth_mode, max_concurrency, token_digest, registered_from)
+    id, environment_id, label, hostname, os, version, auth_mode, max_concurrency, token_digest, registered_from,
+    host_key_id)
 VALUES (
     %(id)s, %(environment_id)s, %(label)s, %(hostname)s, %(os)s, %(version)s, %(auth_mode)s, %(max_concurrency)s,
-    %(token_digest)s, %(address)s)
+    %(token_digest)s, %(address)s, %(host_key_id)s)
 ON CONFLICT (environment_id, lower(hostname)) WHERE deleted_at IS NULL DO UPDATE
 SET os = excluded.os, version = excluded.version, auth_mode = excluded.auth_mode,
     max_concurrency = excluded.max_concurrency, token_digest = excluded.token_digest,
-    registered_from = excluded.registered_from
+    registered_from = excluded.registered_from, host_key_id = excluded.host_key_id
 RETURNING id
 """
 
+_HOSTNAMES = """
+SELECT lower(hostname) AS hostname FROM worker
+WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND starts_with(lower(hostname), %(beginning)s)
+"""
+_LONGEST_HOSTNAME = 255
+
 _CONSUME = f"""
-UPDATE api_key SET consumed_at = statement_timestamp(), consumed_by = %(worker_id)s
-WHERE id = %(key_id)s AND {_USABLE}
+UPDATE api_key k SET consumed_at = statement_timestamp(), consumed_by = %(worker_id)s
+WHERE k.id = %(key_id)s AND {_USABLE}
 """
 
 
@@ -64,8 +78,21 @@ class Registered:
     environment_id: UUID
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Seated:
+    """A worker's row and its new token. `replaced` is the worker that it was before, if it was one."""
+
+    worker_id: UUID
+    worker_token: str
+    hostname: str
+    replaced: Row | None
+
+
 def find_registration_key(token: str) -> Row:
-    """The key of a usable `wrk_` token: its `id`, `environment_id` and `workspace_id`. Raises Unauthenticated."""
+    """The key of a usable `wrk_` token: its `id`, `environment_id`, `workspace_id`, and who minted it.
+
+    Raises Unauthenticated.
+    """
     key = fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
     if key is None:
         raise Unauthenticated(_BAD_TOKEN)
@@ -80,42 +107,82 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
     token, one gets it.
     """
     key = find_registration_key(token)
-    minted = tokens.mint("wkt")
-    params = {
-        **values,
-        "id": new_id(),
-        "environment_id": key["environment_id"],
-        "label": values.get("label") or values["hostname"],
-        "token_digest": minted.digest,
-        "address": actor.ip,
-    }
     with transaction.atomic():
         try:
             lock_environment(key["environment_id"])
         except NotFound:
             raise Unauthenticated(_BAD_TOKEN) from None
-        old = fetch_one(_FIND_OLD, params)
-        if old is None:
-            _check_room(key["environment_id"])
-        worker = fetch_one(_UPSERT, params)
-        assert worker is not None
-        if not execute(_CONSUME, {"key_id": key["id"], "worker_id": worker["id"]}):
+        worker = seat_worker(
+            environment_id=key["environment_id"],
+            values=values,
+            address=actor.ip,
+            host_key_id=key["host_key_id"],
+            # What an admin minted by hand vouches for the machine; what a key mints is for new ones alone.
+            may_replace=not key["is_minted"],
+        )
+        if not execute(_CONSUME, {"key_id": key["id"], "worker_id": worker.worker_id}):
             raise Unauthenticated(_BAD_TOKEN)
-        metadata: dict[str, Any] = {"hostname": values["hostname"], "version": values["version"]}
-        if old is not None:
-            metadata |= {"replaced": True, "addresses": [old["address"], actor.ip]}
-            wake_workers([worker["id"]])  # the old token's waiting poll is to end
+        metadata: dict[str, Any] = {"hostname": worker.hostname, "version": values["version"]}
+        if worker.replaced is not None:
+            metadata |= {"replaced": True, "addresses": [worker.replaced["address"], actor.ip]}
+            wake_workers([worker.worker_id])  # the old token's waiting poll is to end
         emit(
             Event(
                 "worker.registered",
                 replace(actor, id=key["id"]),
                 key["environment_id"],
                 "worker",
-                worker["id"],
+                worker.worker_id,
                 metadata,
             )
         )
-    return Registered(worker["id"], minted.value, key["workspace_id"], key["environment_id"])
+    return Registered(
+        worker.worker_id, worker.worker_token, key["workspace_id"], key["environment_id"]
+    )
+
+
+def seat_worker(
+    *,
+    environment_id: UUID,
+    values: dict[str, Any],
+    address: str | None,
+    host_key_id: UUID | None,
+    may_replace: bool,
+) -> Seated:
+    """A worker with a new token, in an environment whose row the caller has locked. The caller tells of it.
+
+    With `may_replace` a hostname that is there already is the same worker; without, the new one's gets a suffix, so
+    that no stranger takes over the triggers of another. Raises Conflict for one worker too many.
+    """
+    minted = tokens.mint("wkt")
+    hostname = values["hostname"]
+    if not may_replace:
+        hostname = _free_hostname(environment_id, hostname)
+    params = {
+        **values,
+        "id": new_id(),
+        "environment_id": environment_id,
+        "hostname": hostname,
+        "label": values.get("label") or hostname,
+        "token_digest": minted.digest,
+        "address": address,
+        "host_key_id": host_key_id,
+    }
+    old = fetch_one(_FIND_OLD, params)
+    if old is None:
+        _check_room(environment_id)
+    worker = fetch_one(_UPSERT, params)
+    assert worker is not None
+    return Seated(worker["id"], minted.value, hostname, old)
+
+
+def _free_hostname(environment_id: UUID, wanted: str) -> str:
+    """`wanted`, or else the first of `wanted-2`, `wanted-3`… that no worker of the environment has."""
+    beginning = wanted.lower()[: _LONGEST_HOSTNAME - 5]
+    rows = fetch_all(_HOSTNAMES, {"environment_id": environment_id, "beginning": beginning})
+    taken = {row["hostname"] for row in rows}
+    names = (f"{wanted[: _LONGEST_HOSTNAME - 5]}-{n}" for n in count(2))
+    return next(name for name in chain([wanted], names) if name.lower() not in taken)
 
 
 _BAD_TOKEN = "The registration token is invalid, used or expired."  # noqa: S105

@@ -10,6 +10,7 @@ from pipedai.api.schema.security import registration_token
 from pipedai.api.serializers import Body
 from triggers.serializers import RunSerializer
 from triggers.states import Status
+from workers import host_schema  # noqa: F401 - it describes the rest
 from workers.filters import WorkerFilters
 from workers.serializers import (
     ClaimBody,

@@ -96,6 +96,12 @@ class WorkerBody(StrictBody):
     disabled = TrueFalseField()
 
 
+class RegistrationTokenBody(Body):
+    """POST /workspaces/:wsId/workers/registration-token."""
+
+    label = TextField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+
+
 class ClaimBody(Body):
     """POST …/claim."""
 

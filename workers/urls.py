@@ -3,6 +3,9 @@
 from django.urls import path
 
 from pipedai.api.parsers import OutcomeJSONParser
+from workers.enrollment_views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
+from workers.event_views import WorkerEventViewSet
+from workers.host_views import ReleaseViewSet, WorkspaceWorkerViewSet
 from workers.views import (
     EnvironmentWorkerViewSet,
     OverviewViewSet,
@@ -12,6 +15,7 @@ from workers.views import (
 )
 
 _RUN = "workers/<uuid:worker_id>/runs/<uuid:run_id>"
+_HOSTED = "workspaces/<uuid:workspace_id>/workers"
 
 urlpatterns = [
     path("workers/<uuid:worker_id>/poll", WorkerProtocolViewSet.as_view({"get": "poll"})),
@@ -39,5 +43,34 @@ urlpatterns = [
     path(
         "workers/<uuid:worker_id>/revoke-token",
         WorkerViewSet.as_view({"post": "revoke_token"}),
+    ),
+    path("enrollments/device", EnrollmentViewSet.as_view({"post": "device"})),
+    path("enrollments/redeem", EnrollmentViewSet.as_view({"post": "redeem"})),
+    path(
+        "environments/<uuid:environment_id>/enrollments",
+        EnvironmentEnrollmentViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/enrollments/<uuid:enrollment_id>",
+        EnvironmentEnrollmentViewSet.as_view({"delete": "destroy"}),
+    ),
+    path(_HOSTED, WorkspaceWorkerViewSet.as_view({"get": "list"})),
+    path(
+        f"{_HOSTED}/registration-token",
+        WorkspaceWorkerViewSet.as_view({"post": "mint_token"}),
+    ),
+    path(f"{_HOSTED}/<uuid:worker_id>", WorkspaceWorkerViewSet.as_view({"delete": "destroy"})),
+    path(
+        f"{_HOSTED}/<uuid:worker_id>/disable",
+        WorkspaceWorkerViewSet.as_view({"post": "disable"}),
+    ),
+    path(
+        f"{_HOSTED}/<uuid:worker_id>/enable",
+        WorkspaceWorkerViewSet.as_view({"post": "enable"}),
+    ),
+    path("releases/latest", ReleaseViewSet.as_view({"get": "retrieve"})),
+    path(
+        "workers/<uuid:worker_id>/events/stream",
+        WorkerEventViewSet.as_view({"get": "stream"}),
     ),
 ]

@@ -82,13 +82,14 @@ class Membership(models.Model):
 
 
 class ApiKey(models.Model):
-    """A `pwk_` key of an external system, or a `wrk_` key that registers one worker, once."""
+    """A `pwk_` key of an external system, a `wrk_` key that registers one worker, once, or a host's `hos_` key."""
 
     class Kind(models.TextChoices):
         """The prefix of its token."""
 
         PWK = "pwk"
         WRK = "wrk"
+        HOS = "hos"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     environment = models.ForeignKey(
@@ -109,18 +110,23 @@ class ApiKey(models.Model):
     consumed_at = models.DateTimeField(null=True)
     # A worker's id; no foreign key, since workspaces know nothing of workers.
     consumed_by = models.UUIDField(null=True)
+    # The credential that minted this registration token; the token dies with it.
+    parent = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="minted")
 
     class Meta:
         db_table = "api_key"
         verbose_name = "API key"
         constraints = (
             models.CheckConstraint(
+                condition=Q(kind="wrk") | Q(parent__isnull=True), name="api_key_only_wrk_is_minted"
+            ),
+            models.CheckConstraint(
                 condition=Q(
                     kind="pwk",
                     role__isnull=False,  # a CHECK lets pass what is neither true nor false
                     role__in=[role.value for role in KEY_ROLES],
                 )
-                | Q(kind="wrk", role__isnull=True),
+                | Q(kind__in=("wrk", "hos"), role__isnull=True),
                 name="api_key_role_of_kind",
             ),
             models.CheckConstraint(

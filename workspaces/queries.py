@@ -32,6 +32,19 @@ def may_create_environments(user_id: UUID, workspace: Workspace) -> bool:
     )
 
 
+def administered_environments(user_id: UUID) -> QuerySet[Environment]:
+    """Those in which the user is an admin or an owner, with their workspaces, by name."""
+    return (
+        Environment.objects.filter(
+            memberships__user_id=user_id,
+            memberships__role__in=(Role.ADMIN, Role.OWNER),
+            deleted_at__isnull=True,
+        )
+        .select_related("workspace")
+        .order_by("workspace__name", "name", "id")
+    )
+
+
 def environments_of(user_id: UUID, workspace_id: UUID) -> QuerySet[Environment, Any]:
     """The workspace's environments that the user is a member of, each with the user's `caller_role`."""
     return Environment.objects.filter(

@@ -12,6 +12,8 @@ from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
 MAX_WRK_LIFETIME = timedelta(days=30)
+# What people mint by hand; a host gets its hos_ key by enrolling.
+MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
 class NameBody(StrictBody):
@@ -24,7 +26,7 @@ class ApiKeyBody(StrictBody):
     """POST /environments/:envId/api-keys."""
 
     name = NameField(max_length=200)
-    prefix = serializers.ChoiceField(source="kind", choices=ApiKey.Kind.choices)
+    prefix = serializers.ChoiceField(source="kind", choices=[kind.value for kind in MINTABLE])
     role = serializers.ChoiceField(choices=[role.value for role in KEY_ROLES], required=False)
     expiresAt = serializers.DateTimeField(source="expires_at", required=False, allow_null=True)
 

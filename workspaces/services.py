@@ -5,7 +5,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.models import User
@@ -13,8 +12,10 @@ from pipedai.api import tokens
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
-from pipedai.sql import fetch_one
+from pipedai.wakeups import wake_workers
 from workspaces.dependents import dependents_of
+from workspaces.host_keys import end_minted_tokens
+from workspaces.key_room import check_room_for_key, check_still_admin
 from workspaces.keys import create_data_key
 from workspaces.locks import close_environment, lock_environment
 from workspaces.models import ApiKey, Environment, Membership, Workspace
@@ -22,13 +23,6 @@ from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
 _NAME_TAKEN = "The workspace has an environment of this name already."
-
-# The environment's lock keeps the membership as it is, this one the user active.
-_HOLD_ADMIN = """
-SELECT FROM membership m JOIN user_account u ON u.id = m.user_id
-WHERE m.environment_id = %(environment_id)s AND m.user_id = %(user_id)s AND m.role IN ('admin', 'owner') AND u.is_active
-FOR SHARE OF u
-"""
 
 
 def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
@@ -127,8 +121,8 @@ def mint_api_key(
     token = tokens.mint(kind)
     with transaction.atomic():
         lock_environment(environment_id)
-        _check_still_admin(environment_id, user_id)
-        _check_room_for_key(environment_id)
+        check_still_admin(environment_id, user_id)
+        check_room_for_key(environment_id)
         is_wrk = kind == ApiKey.Kind.WRK
         key = ApiKey.objects.create(
             environment_id=environment_id,
@@ -155,11 +149,17 @@ def mint_api_key(
 
 
 def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
-    """The key is dead at once; a repeat changes nothing. Raises NotFound for a key of another environment."""
+    """The key is dead at once, and with it the unused registration tokens that it minted; a repeat changes nothing.
+
+    Raises NotFound for a key of another environment.
+    """
     own = ApiKey.objects.filter(id=key_id, environment_id=environment_id)
     with transaction.atomic():
         if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
-            emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id))
+            minted = end_minted_tokens(key_id)
+            metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
+            wake_workers([key_id])  # the streams that it opened are to end
+            emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))
         elif not own.exists():
             raise NotFound
 
@@ -173,21 +173,3 @@ def _check_room_for_environment(user_id: UUID) -> None:
     )
     if owned.count() >= limit:
         raise Conflict(f"You own {limit} environments, as many as you may.")
-
-
-def _check_still_admin(environment_id: UUID, user_id: UUID) -> None:
-    """Whoever is removed, demoted or deactivated at this moment mints no key that outlives it."""
-    if fetch_one(_HOLD_ADMIN, {"environment_id": environment_id, "user_id": user_id}) is None:
-        raise NotFound
-
-
-def _check_room_for_key(environment_id: UUID) -> None:
-    limit = settings.MAX_KEYS_PER_ENVIRONMENT
-    usable = ApiKey.objects.filter(
-        Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
-        environment_id=environment_id,
-        revoked_at__isnull=True,
-        consumed_at__isnull=True,
-    )
-    if usable.count() >= limit:
-        raise Conflict(f"The environment has {limit} usable keys, as many as it may.")

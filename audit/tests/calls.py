@@ -1,16 +1,25 @@
 """Calls every route that changes something, as whoever does so, on something that can be changed."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models.functions import Now
+
 from audit.models import AuditEntry
-from testing.cast import Cast, bearer
+from testing.cast import Cast, bearer, browser
 from testing.routes import ROUTES, Route, set_stage
+from workers.models import Worker
 
 CHANGING = {str(route): route for route in ROUTES if route.changes}
 
 # These can be deleted, since nothing hangs on them: what to put in place of which id.
+_HOSTED = "workspaces/:workspace/workers"
 _IDLE = {
+    f"POST {_HOSTED}/:worker/disable": ("worker_id", "hosted"),
+    f"POST {_HOSTED}/:worker/enable": ("worker_id", "hosted_disabled"),
+    f"DELETE {_HOSTED}/:worker": ("worker_id", "hosted"),
     "DELETE environments/:environment": ("environment_id", "strange_environment"),
     "DELETE triggers/:trigger": ("trigger_id", "idle_trigger"),
     "DELETE workers/:worker": ("worker_id", "idle_worker"),
@@ -21,8 +30,11 @@ class Call:
     """One call; `actor` is who makes it, and `ids` what it may be about."""
 
     def __init__(self, cast: Cast, name: str) -> None:
-        self.cast, self.route = cast, CHANGING[name]
-        self.stage = set_stage(cast)
+        self.cast, self.stage = cast, set_stage(cast)
+        route = CHANGING[name]
+        # Made now: what it takes to call is no part of the call.
+        body = route.body(cast) if route.body else {}
+        self.route = replace(route, body=lambda _: body)
         self.ids: dict[str, UUID] = {
             **self.stage.ids,
             **self.stage.runs,
@@ -31,6 +43,8 @@ class Call:
             "idle_trigger": cast.add_trigger(),
             "idle_worker": cast.register("host-2").worker_id,
         }
+        if _HOSTED in name:
+            self._enroll(name)
         self.client, self.actor = self._caller(self.route, name)
         others = {
             replaced: self.ids[idle] for replaced, idle in [_IDLE.get(name, ("", ""))] if idle
@@ -41,6 +55,16 @@ class Call:
         """The answer."""
         return self.route.send(self.client, self.url, self.cast, **extra)
 
+    def _enroll(self, name: str) -> None:
+        self.host = self.cast.host()
+        # Noted for some time to come: when the key was used is no part of the call.
+        hosts = self.cast.environment.api_keys.filter(kind="hos")
+        hosts.update(last_used_at=Now() + timedelta(hours=1))
+        hosted = "hosted_disabled" if name.endswith("/enable") else "hosted"
+        self.ids[hosted] = self.host.worker_id
+        if hosted == "hosted_disabled":
+            Worker.objects.filter(id=self.host.worker_id).update(disabled_at=Now())
+
     def _caller(self, route: Route, name: str) -> tuple[Any, tuple[str, UUID]]:
         cast = self.cast
         if name == "POST workers/register":
@@ -48,8 +72,17 @@ class Call:
             return client, ("api_key", cast.environment.api_keys.latest("id").id)
         if name.startswith("POST workers/:worker/runs/"):
             return cast.worker_client(), ("worker", cast.worker.worker_id)
+        if _HOSTED in name:
+            return bearer(self.host.operator_token), ("api_key", _newest_key(cast, "hos"))
+        if name == "POST enrollments/redeem":
+            return browser(), ("api_key", cast.owner.id)  # its key is there afterwards
         user = cast.stranger if name == "DELETE environments/:environment" else cast.owner
         return cast.client(user), ("user", user.id)
+
+
+def _newest_key(cast: Cast, kind: str) -> UUID:
+    key_id: UUID = cast.environment.api_keys.filter(kind=kind).latest("id").id
+    return key_id
 
 
 def entry_ids() -> set[UUID]:

@@ -11,6 +11,7 @@ from pipedai.api.request_id import current_request_id
 from testing.cast import browser
 from testing.routes import ROUTES, set_stage
 from testing.urls import api_routes
+from workers.models import Enrollment
 
 ADDRESS, REQUEST_ID = "198.51.100.7", "audited-request"
 
@@ -95,6 +96,35 @@ ROWS: dict[str, Row | None] = {
     "POST workers/register": Row(
         "worker.registered", "worker", "workerId", {"hostname": "new-host", "version": "1.0"}
     ),
+    "POST environments/:environment/enrollments": Row(
+        "enrollment.created", "enrollment", "id", {"kind": "code", "label": "New", "lastFour": ANY}
+    ),
+    "DELETE environments/:environment/enrollments/:enrollment": Row(
+        "enrollment.revoked", "enrollment", "enrollment_id", {"kind": "code", "label": None}
+    ),
+    # Nobody is known to have done it.
+    "POST enrollments/device": None,
+    "POST enrollments/redeem": Row(
+        "enrollment.redeemed",
+        "enrollment",
+        "redeemed",
+        {"kind": "code", "label": None, "hostname": "new-host", "version": "1.0", "workerId": ANY, "keyId": ANY},
+    ),
+    "POST workspaces/:workspace/workers/registration-token": Row(
+        "api-key.created",
+        "api-key",
+        "id",
+        {"name": "New", "prefix": "wrk", "role": None, "lastFour": ANY, "parentId": ANY},
+    ),
+    "POST workspaces/:workspace/workers/:worker/disable": Row(
+        "worker.updated", "worker", "hosted", {"disabled": [False, True]}
+    ),
+    "POST workspaces/:workspace/workers/:worker/enable": Row(
+        "worker.updated", "worker", "hosted_disabled", {"disabled": [True, False]}
+    ),
+    "DELETE workspaces/:workspace/workers/:worker": Row(
+        "worker.deregistered", "worker", "hosted", {"hostname": "host-enrolled"}
+    ),
     "PATCH workers/:worker": Row(
         "worker.updated", "worker", "worker_id", {"label": ["host-1", "New"]}
     ),
@@ -137,10 +167,17 @@ def test_a_call_leaves_one_row(cast, name):
         return
     (row,) = rows
     assert (row.action, row.target_type) == (expected.action, expected.target_type)
-    target = call.ids.get(expected.target) or found(answer, expected.target)
+    if expected.target == "redeemed":
+        target = Enrollment.objects.get(worker_id=answer.json()["workerId"]).id
+    else:
+        target = call.ids.get(expected.target) or found(answer, expected.target)
     assert str(row.target_id) == str(target)
-    # Whoever registers is nobody before.
-    actor = ("user", row.target_id) if name == "POST auth/register" else call.actor
+    # Whoever registers or redeems is nobody before.
+    actor: tuple[str, Any] = call.actor
+    if name == "POST auth/register":
+        actor = ("user", row.target_id)
+    elif name == "POST enrollments/redeem":
+        actor = ("api_key", cast.environment.api_keys.get(kind="hos").id)
     assert (row.actor_type, row.actor_id) == actor
     assert (row.ip, row.request_id) == (ADDRESS, REQUEST_ID)
     assert row.metadata == expected.metadata
@@ -173,7 +210,7 @@ def test_a_key_is_named_as_the_actor(cast, role):
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.changes], ids=str)
 def test_reading_leaves_none(cast, route):
     stage = set_stage(cast)
-    client = cast.worker_client() if route.route.endswith("/poll") else cast.client(cast.owner)
+    client = route.caller(cast)
     before = entry_ids()
     assert route.send(client, route.url(stage), cast).status_code == 200
     assert entries_since(before) == []
@@ -193,7 +230,10 @@ def test_what_is_refused_leaves_none(cast, name):
     for client, url in refused:
         method = getattr(client, route.method.lower())
         answer = method(url, {"unknown": 1})
-        assert answer.status_code >= 400 or name == "POST auth/logout"
+        assert answer.status_code >= 400 or name in {
+            "POST auth/logout",
+            "POST enrollments/device",
+        }
     assert [row.action for row in entries_since(before) if row.action != "user.logged-out"] == []
 
 
@@ -239,6 +279,12 @@ class TestARepeat:
         [
             ("DELETE environments/:environment/api-keys/:key", "api-key.revoked"),
             ("POST workers/:worker/revoke-token", "worker.token-revoked"),
+            (
+                "DELETE environments/:environment/enrollments/:enrollment",
+                "enrollment.revoked",
+            ),
+            ("POST workspaces/:workspace/workers/:worker/disable", "worker.updated"),
+            ("POST workspaces/:workspace/workers/:worker/enable", "worker.updated"),
             ("PATCH triggers/:trigger", "trigger.updated"),
             ("PATCH workers/:worker", "worker.updated"),
             ("PATCH environments/:environment", "environment.updated"),

@@ -32,12 +32,13 @@ class KeysetPaginator(BasePagination):
     """
 
     time_field: ClassVar[str] = "created_at"
+    default_limit: ClassVar[int] = DEFAULT_LIMIT
 
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any]:
         """The rows of the asked page. Raises Invalid for a bad `limit` or `cursor`."""
-        limit = _limit(request)
+        limit = _limit(request, self.default_limit)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
             queryset = queryset.filter(before((self.time_field, "id"), self._open(cursor)))
@@ -96,10 +97,10 @@ def _sign(salt: str, moment: datetime, row_id: UUID) -> str:
     return signing.Signer(salt=salt).sign_object([moment.isoformat(), row_id.hex])
 
 
-def _limit(request: Request) -> int:
+def _limit(request: Request, default: int) -> int:
     sent = request.query_params.get("limit")
     if sent is None:
-        return DEFAULT_LIMIT
+        return default
     if not (sent.isascii() and sent.isdigit() and len(sent) <= 3 and 1 <= int(sent) <= MAX_LIMIT):
         raise Invalid({"limit": [f"Must be a whole number from 1 to {MAX_LIMIT}."]})
     return int(sent)

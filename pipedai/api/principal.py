@@ -38,6 +38,14 @@ class KeyPrincipal(Principal):
 
 
 @dataclass(frozen=True, slots=True)
+class HostPrincipal(Principal):
+    """A machine that supervises workers, by its `hos_` key: it changes only those that it brought in."""
+
+    type: ClassVar[ActorType] = "api_key"
+    environment_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerPrincipal(Principal):
     """A worker, by its `wkt_` token; with what its every call needs of its row, so that none reads it again."""
 
@@ -47,6 +55,7 @@ class WorkerPrincipal(Principal):
     max_concurrency: int
     disabled: bool
     version: str
+    last_seen_at: datetime | None
     # Whether `lastSeenAt` was written so lately that it need not be written again.
     seen_lately: bool
     # The database's clock at the time of the call.

@@ -29,6 +29,8 @@ SET hits = CASE WHEN t.window_start = excluded.window_start THEN t.hits + 1 ELSE
 RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_timestamp())))::int AS seconds_left
 """
 
+_TAKE_BACK = "UPDATE throttle SET hits = hits - 1 WHERE bucket = %(bucket)s AND hits > 0"
+
 # Materialized: as a subquery it may be run again for each row, and then the limit is none.
 _PRUNE = """
 WITH over AS MATERIALIZED (
@@ -84,10 +86,14 @@ def check_rate(rate: Rate, key: str) -> None:
 
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:
     """How many hits of `key` this window holds, this one included, and for how many seconds more it lasts."""
-    bucket = salted_hmac(f"pipedai.throttle.{rate.name}", key, algorithm="sha256").digest()
-    row = fetch_one(_COUNT, {"bucket": bucket, "seconds": rate.seconds})
+    row = fetch_one(_COUNT, {"bucket": _bucket(rate, key), "seconds": rate.seconds})
     assert row is not None
     return row["hits"], row["seconds_left"]
+
+
+def take_back_hit(rate: Rate, key: str) -> None:
+    """Forgets one hit of `key` that turned out not to count."""
+    execute(_TAKE_BACK, {"bucket": _bucket(rate, key)})
 
 
 def prune_throttles(*, limit: int = 10_000) -> int:
@@ -95,9 +101,17 @@ def prune_throttles(*, limit: int = 10_000) -> int:
     return execute(_PRUNE, {"limit": limit})
 
 
+def _bucket(rate: Rate, key: str) -> bytes:
+    return salted_hmac(f"pipedai.throttle.{rate.name}", key, algorithm="sha256").digest()
+
+
 def by_address(request: Request) -> str:
     """The client's address; IPv6 by its /64, since that is what one subscriber has."""
-    address = address_of(request) or ""
+    return network_of(address_of(request) or "")
+
+
+def network_of(address: str) -> str:
+    """What one subscriber has: the address itself, or the /64 of an IPv6 address. What is no address is itself."""
     try:
         parsed = ip_address(address)
     except ValueError:

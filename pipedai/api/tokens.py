@@ -23,6 +23,8 @@ KINDS = {
     "pwk": "An API key (pwk_)",
     "wrk": "A registration token (wrk_)",
     "wkt": "A worker token (wkt_)",
+    "hos": "A host credential (hos_)",
+    "enr": "An enrolment code (enr_)",
 }
 
 

@@ -7,45 +7,54 @@ from urllib.parse import parse_qs
 from uuid import UUID
 
 from pipedai.server.asgi_types import App, Receive, Scope, Send
+from pipedai.server.event_stream import EventStreams
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 
 # The lifespan state holds under this key what the server calls when it begins to stop.
 STOP = "pipedai.stop"
 
-_POLL = re.compile(
-    r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/poll"
-)
+_WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+_POLL = re.compile(f"{_WORKER}/poll")
+_STREAM = re.compile(f"{_WORKER}/events/stream")
 
 
 class Lanes:
-    """A poll that is ready to wait goes to the long-poll lane, everything else to the threads."""
+    """Polls that are ready to wait and event streams go to lanes of their own, everything else to the threads."""
 
-    def __init__(self, threads: App, long_poll: LongPoll, listener: Listener) -> None:
+    def __init__(
+        self, threads: App, long_poll: LongPoll, streams: EventStreams, listener: Listener
+    ) -> None:
         self._threads = threads
         self._long_poll = long_poll
+        self._streams = streams
         self._listener = listener
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         elif scope["type"] == "http":
-            worker_id = waiting_worker(scope)
-            if worker_id is None:
-                await self._threads(scope, receive, send)
-            else:
+            if (worker_id := waiting_worker(scope)) is not None:
                 await self._long_poll.serve(worker_id, scope, receive, send)
+            elif (worker_id := streamed_worker(scope)) is not None:
+                await self._streams.serve(worker_id, scope, receive, send)
+            else:
+                await self._threads(scope, receive, send)
+
+    def _stop(self) -> None:
+        self._long_poll.stop()
+        self._streams.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Listen for notifications between the server's start and its end."""
         await receive()
-        scope.get("state", {})[STOP] = self._long_poll.stop
+        scope.get("state", {})[STOP] = self._stop
         listening = asyncio.create_task(self._listener.run())
         await send({"type": "lifespan.startup.complete"})
         try:
             await receive()
         finally:
-            self._long_poll.stop()
+            self._stop()
             listening.cancel()
             with suppress(asyncio.CancelledError):
                 await listening
@@ -64,3 +73,9 @@ def waiting_worker(scope: Scope) -> UUID | None:
         return None
     wait = parse_qs(scope["query_string"].decode("ascii")).get("wait", ["0"])[-1]
     return None if wait == "0" else UUID(match[1])
+
+
+def streamed_worker(scope: Scope) -> UUID | None:
+    """The worker whose events this asks for, if it does."""
+    match = _STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
+    return None if match is None else UUID(match[1])

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg import AsyncConnection, sql
 
 from pipedai.logs import get_logger
-from pipedai.wakeups import CHANGED, CHANNEL, POLLING
+from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING
 
 log = get_logger(__name__)
 
@@ -42,6 +42,9 @@ class Ear:
             self.newest_poll = order
             self.wake()
 
+    def hear_event(self) -> None:
+        """An event of the worker was recorded: nothing to a poll."""
+
     def wake(self) -> None:
         """End the wait, for whatever reason the waiter finds."""
         self._event.set()
@@ -54,6 +57,16 @@ class Ear:
         except TimeoutError:
             pass
         self._event.clear()
+
+
+class StreamEar(Ear):
+    """What one stream has heard about its worker, and about the key that opened it."""
+
+    __slots__ = ()
+
+    def hear_event(self) -> None:
+        """There is something to tell."""
+        self.hear_change()
 
 
 class Listener:
@@ -69,9 +82,9 @@ class Listener:
         self.healthy = False
 
     @contextmanager
-    def subscribed(self, worker_id: UUID) -> Iterator[Ear]:
-        """An ear for one worker's notifications."""
-        ear = Ear()
+    def subscribed(self, worker_id: UUID, ear: Ear | None = None) -> Iterator[Ear]:
+        """An ear for one worker's notifications; a new one, if it is for a poll."""
+        ear = ear or Ear()
         name = str(worker_id)
         self._ears[name].add(ear)
         try:
@@ -83,8 +96,8 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """How many ears there are: polls under way."""
-        return len(self._all())
+        """How many polls are under way."""
+        return sum(not isinstance(ear, StreamEar) for ear in self._all())
 
     def wake_all(self) -> None:
         """End every wait."""
@@ -98,6 +111,8 @@ class Listener:
         for ear in list(self._ears.get(worker_id, ())):
             if topic == CHANGED:
                 ear.hear_change()
+            elif topic == EVENT:
+                ear.hear_event()
             elif topic == POLLING and detail.isdecimal():
                 ear.hear_poll(int(detail))
 

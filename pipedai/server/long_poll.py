@@ -3,15 +3,12 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from typing import Self
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
+from pipedai.server.asking import Presence, ask, status_of
 from pipedai.server.listen import Ear, Listener
-from pipedai.server.refusal import ClientGone
-from pipedai.server.request_body import replay
 from pipedai.server.ticket import POLL, PollTicket
 
 # How long a waiter trusts silence: while notifications arrive, and while they don't.
@@ -44,7 +41,7 @@ class LongPoll:
         """Answer one poll. Raises ClientGone if nobody is there any more to be answered."""
         body = (await receive()).get("body", b"")
         # Subscribed before the first question, so that nothing said after it goes unheard.
-        with self._listener.subscribed(worker_id) as ear, _Presence(receive, ear.wake) as client:
+        with self._listener.subscribed(worker_id) as ear, Presence(receive, ear.wake) as client:
             poll = _Poll(PollTicket(worker_id), scope, body)
             while True:
                 async with self._turns:
@@ -59,7 +56,7 @@ class LongPoll:
             for message in poll.answer:
                 await send(message)
 
-    async def _news(self, poll: "_Poll", ear: Ear, client: "_Presence") -> bool:
+    async def _news(self, poll: "_Poll", ear: Ear, client: "Presence") -> bool:
         """Wait until it is worth asking again; False when the answer at hand is to be given."""
         ticket = poll.ticket
         patience = RECHECK_SECONDS if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
@@ -97,40 +94,10 @@ class _Poll:
         self.ticket.asked += 1
         self.ticket.empty = False
         self.ticket.next_due_seconds = None
-        self.answer = []
-
-        async def keep(message: Message) -> None:
-            self.answer.append(message)
-
-        await endpoint(self._scope, replay(self._body, _nothing_more), keep)
+        self.answer = await ask(endpoint, self._scope, self._body)
         self.deadline = self._began + self.ticket.wait_seconds
 
     def may_wait(self) -> bool:
         """Whether the answer is "nothing yet" and there is time for another."""
-        statuses = [m["status"] for m in self.answer if m["type"] == "http.response.start"]
-        return statuses == [200] and self.ticket.empty and time.monotonic() < self.deadline
-
-
-class _Presence:
-    """Watches whether the client is still there; calls `on_leaving` when it goes."""
-
-    def __init__(self, receive: Receive, on_leaving: Callable[[], None]) -> None:
-        self._receive = receive
-        self._on_leaving = on_leaving
-
-    def __enter__(self) -> Self:
-        self._watch = asyncio.ensure_future(self._receive())
-        self._watch.add_done_callback(lambda _: self._on_leaving())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._watch.cancel()
-
-    def check(self) -> None:
-        """Raise ClientGone if the client has left."""
-        if self._watch.done():
-            raise ClientGone
-
-
-async def _nothing_more() -> Message:
-    return {"type": "http.disconnect"}
+        may = status_of(self.answer) == 200 and self.ticket.empty
+        return may and time.monotonic() < self.deadline

@@ -1,10 +1,13 @@
-"""What a waiting poll and the poll endpoint tell each other, through the ASGI scope."""
+"""What a lane that waits and its endpoint tell each other, through the ASGI scope."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 # The view finds its ticket at `request.META["asgi.scope"][POLL]`; without one, nobody waits.
 POLL = "pipedai.poll"
+# The same for event streams; without one, the answer ends with what there is to tell now.
+STREAM = "pipedai.stream"
 
 
 @dataclass(slots=True)
@@ -33,3 +36,24 @@ class PollTicket:
     def is_first_ask(self) -> bool:
         """Whether the view must announce this poll to the older ones."""
         return self.asked == 1
+
+
+@dataclass(slots=True)
+class StreamTicket:
+    """One event stream; its lane asks the endpoint with it again whenever there may be something to tell.
+
+    The view keeps in it how far the stream has come.
+    """
+
+    # How often the endpoint has been asked.
+    asked: int = 0
+    # The key that opened the stream.
+    key_id: UUID | None = None
+    # The last event when the stream began, or that its reader saw before; None until the first ask.
+    began_after: int | None = None
+    # The events told lately: an event may become visible after one with a larger id.
+    told: dict[int, datetime] = field(default_factory=dict)
+    # The largest id told.
+    newest: int = 0
+    # Whether there may be more to tell at once.
+    more: bool = False

@@ -31,7 +31,7 @@ EXAMPLES: dict[str, Any] = {
     for example in re.findall(r"^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:1]
 }
 # What differs from call to call, and is no id and no time.
-FREE = {"lastFour", "durationMs"}
+FREE = {"lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete"}
 
 
 class Story:
@@ -174,6 +174,33 @@ def test_every_example_is_what_is_answered(monkeypatch):
     current_request_id.reset(request_id)
     item = call("get", f"{environment}/audit-log", {"limit": 1})["items"][0]
     story.tell("GET /environments/:envId/audit-log", item)
+
+    # A host, and its worker at work.
+    code = call("post", f"{environment}/enrollments", {"label": "build-2"})["code"]
+    (item,) = call("get", f"{environment}/enrollments")["items"]
+    story.tell("The enrolment", item)
+    begun = call("post", "enrollments/device", {"label": "build-2"}, client=browser())
+    story.tell("POST /enrollments/device", begun)
+    redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "0.1.0"}
+    host = call("post", "enrollments/redeem", redeeming, client=browser())
+    story.tell("POST /enrollments/redeem", host)
+    operator = bearer(host["operatorToken"])
+    minted = f"workspaces/{workspace}/workers/registration-token"
+    story.tell(
+        "POST /workspaces/:wsId/workers/registration-token", call("post", minted, client=operator)
+    )
+    stream = f"/api/v1/workers/{host['workerId']}/events/stream"
+    assert operator.get(stream).content == b""
+    other = {**values, "name": "Evening report", "workerId": host["workerId"]}
+    second = f"triggers/{call('post', f'{environment}/triggers', other)['id']}"
+    run = call("post", f"{second}/run", {}, client=script)["id"]
+    calls = WorkerCalls(Registered(UUID(host["workerId"]), host["workerToken"], *[new_id()] * 2))
+    calls.claim(run)
+    calls.start(run)
+    told = operator.get(stream, headers={"last-event-id": "0"}).content.decode()
+    event = json.loads(told.rpartition("data: ")[2])
+    story.tell("GET /workers/:id/events/stream", event)
+    story.tell("GET /releases/latest", call("get", "releases/latest", client=browser()))
 
     # Schedules.
     fire_due_ticks(now=datetime.fromisoformat(call("get", trigger)["nextRunAt"]))

@@ -13,6 +13,7 @@ from testing.routes import ROUTES
 from testing.urls import is_throttled, permission_of
 from triggers import serializers as triggers
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
+from workers import enrollment_serializers as enrollments
 from workers import serializers as workers
 from workers.filters import WorkerFilters
 from workspaces import serializers as workspaces
@@ -41,6 +42,10 @@ BODIES = {
     f"POST {ENVIRONMENT}/schedule-preview": triggers.SchedulePreviewBody,
     "POST triggers/:id/rotate-mcp-token": triggers.RotateBody,
     "POST triggers/:id/run": triggers.RunBody,
+    f"POST {ENVIRONMENT}/enrollments": enrollments.EnrollmentBody,
+    "POST enrollments/device": enrollments.PairingBody,
+    "POST enrollments/redeem": enrollments.RedeemBody,
+    "POST workspaces/:id/workers/registration-token": workers.RegistrationTokenBody,
     "POST workers/register": workers.RegisterBody,
     "PATCH workers/:id": workers.WorkerBody,
     "POST workers/:id/runs/:id/claim": workers.ClaimBody,
@@ -50,6 +55,7 @@ FILTERS = {
     f"GET {ENVIRONMENT}/triggers": TriggerFilters,
     "GET triggers/:id/runs": RunFilters,
     f"GET {ENVIRONMENT}/workers": WorkerFilters,
+    "GET workspaces/:id/workers": WorkerFilters,
     f"GET {ENVIRONMENT}/audit-log": AuditFilters,
 }
 

@@ -13,36 +13,37 @@ from triggers.models import Run
 
 REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
 
-# (what the run is, what is done to it, statements without a webhook). The audit row is one of them.
+# (what the run is, what is done to it, statements without a webhook). The audit row is one of them,
+# and what streams of the worker's events tell of a run that moved is another.
 COSTS = [
     pytest.param(None, lambda runs, _: runs.queue(), 2, id="queue"),
     pytest.param(None, lambda runs, _: runs.queue(payload={"a": 1}), 3, id="queue with a payload"),
     # The worker's row is locked first.
-    pytest.param(Runs.queue, lambda runs, run_id: runs.claim(run_id), 3, id="claim"),
+    pytest.param(Runs.queue, lambda runs, run_id: runs.claim(run_id), 4, id="claim"),
     pytest.param(Runs.claimed, lambda runs, run_id: runs.claim(run_id), 3, id="claim, again"),
-    pytest.param(Runs.claimed, lambda runs, run_id: runs.start(run_id), 2, id="start"),
+    pytest.param(Runs.claimed, lambda runs, run_id: runs.start(run_id), 3, id="start"),
     pytest.param(Runs.running, lambda runs, run_id: runs.start(run_id), 2, id="start, again"),
     pytest.param(Runs.running, lambda runs, run_id: runs.heartbeat(run_id), 1, id="heartbeat"),
     pytest.param(
-        Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 2, id="complete"
+        Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 3, id="complete"
     ),
     pytest.param(
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, "failed", errorMessage="Broken."),
-        3,
+        4,
         id="complete with an error",
     ),
     # Besides: finds and locks the trigger, inserts the run, copies the payload.
     pytest.param(
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, "failed", faultClass="infra"),
-        6,
+        7,
         id="complete with a retry",
     ),
     # The guarded UPDATE, the lock, the read.
     pytest.param(Runs.ended, lambda runs, run_id: runs.complete(run_id), 3, id="complete, again"),
-    pytest.param(Runs.queue, lambda runs, run_id: runs.cancel(run_id), 2, id="cancel"),
-    pytest.param(Runs.running, lambda runs, run_id: runs.cancel(run_id), 3, id="request a cancel"),
+    pytest.param(Runs.queue, lambda runs, run_id: runs.cancel(run_id), 3, id="cancel"),
+    pytest.param(Runs.running, lambda runs, run_id: runs.cancel(run_id), 4, id="request a cancel"),
     pytest.param(None, lambda runs, _: runs.expire(), 1, id="expire nothing"),
 ]
 
@@ -77,5 +78,6 @@ def test_a_batch_of_lost_runs_takes_the_same_statements_as_one(cast: Cast) -> No
             assert runs.expire() == size
         costs.append(len(statements))
     assert Run.objects.filter(source="retry", text__payload__isnull=False).count() == 51
-    # Finds them, locks their triggers, ends them, keeps their errors; retries, payloads, deliveries, audit rows.
-    assert costs == [8, 8]
+    # Finds them, locks their triggers, ends them, keeps their errors; retries, payloads, deliveries, audit rows,
+    # streams.
+    assert costs == [9, 9]

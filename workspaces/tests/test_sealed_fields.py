@@ -12,6 +12,8 @@ NOT_SEALED = {
     "api_key.token_digest",
     "authenticator.secret",
     "data_key.wrapped",
+    "enrollment.code_digest",
+    "enrollment.user_code_digest",
     "idempotency_key.body_digest",
     "recovery_code.code_digest",
     "session.address_digest",

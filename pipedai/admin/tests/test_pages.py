@@ -24,8 +24,16 @@ from workspaces.models import ApiKey
 
 RUNS = "/admin/triggers/run/"
 AUDIT = "/admin/audit/auditentry/"
-# Parts of other rows, shown on the pages of those.
-PARTS = {"Authenticator", "RecoveryCode", "RunText", "DeliveryAttempt", "IdempotencyKey"}
+# Parts of other rows, shown on the pages of those; what a host enrolled by shows in its key's and worker's audit rows.
+PARTS = {
+    "Authenticator",
+    "RecoveryCode",
+    "RunText",
+    "DeliveryAttempt",
+    "IdempotencyKey",
+    "Enrollment",
+    "WorkerEvent",
+}
 
 
 @pytest.fixture

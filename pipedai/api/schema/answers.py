@@ -56,6 +56,7 @@ ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     406: ("NotAcceptable", "Error", "Something other than JSON was asked for.", ()),
     408: ("RequestTimeout", "Error", "The request did not arrive in time.", ()),
     409: ("Conflict", "Conflict", "The state machine or an invariant says no.", ()),
+    410: ("Gone", "Error", "It is over.", ()),
     413: ("BodyTooLarge", "Error", "The body is over 1 MiB.", ()),
     414: ("TargetTooLong", "Error", "The request line is over 8,190 bytes.", ()),
     415: ("UnsupportedMediaType", "Error", "The body is not JSON, or it is compressed.", ()),

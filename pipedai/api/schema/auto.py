@@ -129,7 +129,7 @@ class ApiSchema(AutoSchema):
             schema = self.resolve_serializer(serializer(), "response").ref
         else:
             return answer
-        return {**answer, "content": {JSON: {"schema": schema}}}
+        return {**answer, "content": {operation.media_type: {"schema": schema}}}
 
     def _page(self, serializer: Any) -> Schema:
         item = self.resolve_serializer(serializer, "response")

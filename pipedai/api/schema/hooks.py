@@ -18,6 +18,7 @@ _THINGS = {
     "Run": "The run",
     "Worker": "The worker",
     "Delivery": "The delivery",
+    "Enrollment": "The enrolment",
 }
 # The groups of operations, in the order in which a reader meets them.
 _TAGS = (
@@ -30,6 +31,7 @@ _TAGS = (
     "Runs",
     "Webhooks",
     "Workers",
+    "Hosts",
     "Worker protocol",
     "Overview",
     "Audit log",
@@ -64,9 +66,10 @@ def _add_example(operation: Schema, example: Any) -> None:
     if example is None:
         return
     status = min(status for status in operation["responses"] if status < "300")
-    content = operation["responses"][status].get("content", {}).get(answers.JSON)
-    if content is None:
+    contents = operation["responses"][status].get("content", {})
+    if not contents:
         return
+    (content,) = contents.values()
     is_page = content["schema"].get("$ref", "").endswith("Page")
     content["example"] = {"items": [example], "nextCursor": None} if is_page else example
 

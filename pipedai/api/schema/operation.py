@@ -30,6 +30,8 @@ class Operation:
     answers: Mapping[int, Answer] = field(default_factory=dict)
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     items: Answer = None
+    # What the successes are made of.
+    media_type: str = "application/json"
     filters: type[ApiFilterSet] | None = None
     # Query parameters and request headers, as OpenAPI has them.
     parameters: tuple[Schema, ...] = ()

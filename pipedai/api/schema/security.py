@@ -10,6 +10,10 @@ from pipedai.api.schema.operation import Schema
 _BEARERS = {
     "pwk": ("apiKey", "An API key: external systems and scripts, in its one environment."),
     "wkt": ("workerToken", "A worker's token, which registering gives: the worker protocol."),
+    "hos": (
+        "hostKey",
+        "A host's key, which enrolling gives: the workers that the host brought in.",
+    ),
     "wrk": ("registrationToken", "A registration token, which registers one worker, once."),
 }
 

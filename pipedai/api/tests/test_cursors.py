@@ -92,7 +92,7 @@ class TestPages:
     @pytest.mark.parametrize("route", LISTS, ids=str)
     def test_every_list_reads_limit_and_cursor_and_counts_no_offset(self, cast, route):
         stage = set_stage(cast)
-        client, url = cast.client(cast.owner), route.url(stage)
+        client, url = route.caller(cast), route.url(stage)
         assert client.get(f"{url}?limit=0").status_code == 400
         assert client.get(f"{url}?cursor=x").json() == BAD
         with counted() as statements:

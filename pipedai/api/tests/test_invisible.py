@@ -4,20 +4,19 @@ import pytest
 from django.db import transaction
 
 from pipedai.ids import new_id
-from testing.cast import bearer, register
+from testing.cast import bearer, enroll, issue_enrollment, register
 from testing.routes import ROUTES, set_stage
 from testing.shapes import NOT_FOUND, invalid, page
 from workers.models import Worker
 
 NAMING = [route for route in ROUTES if route.id_names]
-OF_WORKERS = [
-    route for route in NAMING if "poll" in route.route or "/runs/<uuid:run_id>/" in route.route
-]
-OF_PEOPLE = [route for route in NAMING if route not in OF_WORKERS or "cancel" in route.route]
-FOR_KEYS = [
+OF_WORKERS = [route for route in NAMING if route.of_workers]
+OF_HOSTS = [route for route in NAMING if route.of_hosts]
+OF_PEOPLE = [route for route in NAMING if not (route.of_workers or route.of_hosts)]
+FOR_KEYS = OF_HOSTS + [
     route
     for route in OF_PEOPLE
-    if not any(word in route.route for word in ("member", "key", "workspace"))
+    if not any(word in route.route for word in ("member", "key", "workspace", "enrollment"))
 ]
 
 
@@ -48,6 +47,12 @@ def test_to_a_stranger(cast, route):
 @pytest.mark.parametrize("route", FOR_KEYS, ids=str)
 def test_to_a_key_of_another_environment(cast, route):
     assert_invisible(route, bearer(cast.mint_elsewhere("pwk", role="admin")), set_stage(cast))
+
+
+@pytest.mark.parametrize("route", OF_HOSTS, ids=str)
+def test_to_a_host_of_another_environment(cast, route):
+    other = enroll(cast.strange_environment, cast.stranger, "host-1")
+    assert_invisible(route, bearer(other.operator_token), set_stage(cast))
 
 
 @pytest.mark.parametrize("route", OF_WORKERS, ids=str)
@@ -84,16 +89,18 @@ def test_what_is_deleted_is_as_good_as_missing(cast):
     assert answer(client.get(url)) == answer(client.get(f"/api/v1/workers/{new_id()}"))
 
 
-@pytest.mark.parametrize("name", ["key_id", "user_id"])
+@pytest.mark.parametrize("name", ["key_id", "user_id", "enrollment_id"])
 def test_a_row_of_another_environment_under_ones_own(cast, name):
     elsewhere = {
         "key_id": cast.strange_environment.api_keys,
         "user_id": cast.strange_environment.memberships,
+        "enrollment_id": cast.strange_environment.enrollments,
     }
     cast.mint_elsewhere("pwk")
+    issue_enrollment(cast.strange_environment, cast.stranger)
     stage, client = set_stage(cast), cast.client(cast.owner)
     row = elsewhere[name].get()
-    foreign = row.id if name == "key_id" else row.user_id
+    foreign = row.user_id if name == "user_id" else row.id
     routes = [route for route in ROUTES if name in route.id_names]
     assert routes
     for route in routes:

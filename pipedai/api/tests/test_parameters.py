@@ -30,7 +30,7 @@ READS = [route for route in ROUTES if route.method == "GET"]
 @pytest.mark.parametrize("route", READS, ids=str)
 def test_no_value_of_any_parameter_crashes_a_read(cast, route):
     stage = set_stage(cast)
-    client = cast.worker_client() if route.route.endswith("/poll") else cast.client(cast.owner)
+    client = route.caller(cast)
     statuses = {
         (name, value): client.get(f"{route.url(stage)}?{name}={value}").status_code
         for name in NAMES

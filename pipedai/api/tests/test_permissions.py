@@ -5,7 +5,7 @@ from django.db import transaction
 
 from accounts.factories import UserFactory
 from accounts.models import User
-from testing.cast import bearer, browser
+from testing.cast import bearer, browser, enroll
 from testing.routes import ROUTES, set_stage
 from testing.urls import api_routes
 from workspaces.models import Membership
@@ -24,70 +24,94 @@ CALLERS = {
     "wkt": lambda cast: cast.worker_client(),
     "wkt of another": lambda cast: cast.worker_client(cast.register("host-2")),
     "wrk": lambda cast: bearer(cast.mint("wrk")),
+    "hos": lambda cast: bearer(cast.host().operator_token),
+    "hos elsewhere": lambda cast: bearer(
+        enroll(cast.strange_environment, cast.stranger, "host-1").operator_token
+    ),
     "deactivated": lambda cast: _deactivated(cast),
 }
 
 # One column for each caller, in their order.
 EXPECTED = {
-    #                                            people                  | pwk             | wkt   | wrk deactivated
-    "GET health":                               "200 200 200 200 200 200 200 200 200 200 200 200 200 200",
-    "GET health/live":                          "200 200 200 200 200 200 200 200 200 200 200 200 200 200",
-    "GET openapi.json":                         "200 200 200 200 200 200 200 200 200 200 200 200 200 200",
-    "POST auth/register":                       "201 201 201 201 201 201 401 401 401 401 401 401 401 201",
-    "POST auth/login":                          "200 200 200 200 200 200 401 401 401 401 401 401 401 200",
-    "POST auth/logout":                         "204 204 204 204 204 204 401 401 401 401 401 401 401 204",
-    "GET auth/me":                              "401 200 200 200 200 200 401 401 401 401 401 401 401 401",
-    "POST auth/change-password":                "401 204 204 204 204 204 401 401 401 401 401 401 401 401",
-    "GET users/lookup":                         "401 200 200 200 200 200 401 401 401 401 401 401 401 401",
-    "GET workspaces":                           "401 200 200 200 200 200 401 401 401 401 401 401 401 401",
-    "POST workspaces":                          "401 201 201 201 201 201 401 401 401 401 401 401 401 401",
-    "GET workspaces/:workspace/environments":   "401 404 200 200 200 200 401 401 401 401 401 401 401 401",
-    "POST workspaces/:workspace/environments":  "401 404 403 403 403 201 401 401 401 401 401 401 401 401",
-    "GET environments/:environment":            "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "PATCH environments/:environment":          "401 404 403 403 200 200 403 403 200 404 401 401 401 401",
-    "DELETE environments/:environment":         "401 404 403 403 403 409 403 403 403 404 401 401 401 401",
-    "GET environments/:environment/members":    "401 404 200 200 200 200 401 401 401 401 401 401 401 401",
-    "POST environments/:environment/members":   "401 404 403 403 201 201 401 401 401 401 401 401 401 401",
+    #                                            people                  | pwk           | wkt   | wrk| hos | deact.
+    "GET health":                               "200 200 200 200 200 200 200 200 200 200 200 200 200 200 200 200",
+    "GET health/live":                          "200 200 200 200 200 200 200 200 200 200 200 200 200 200 200 200",
+    "GET openapi.json":                         "200 200 200 200 200 200 200 200 200 200 200 200 200 200 200 200",
+    "POST auth/register":                       "201 201 201 201 201 201 401 401 401 401 401 401 401 401 401 201",
+    "POST auth/login":                          "200 200 200 200 200 200 401 401 401 401 401 401 401 401 401 200",
+    "POST auth/logout":                         "204 204 204 204 204 204 401 401 401 401 401 401 401 401 401 204",
+    "GET auth/me":                              "401 200 200 200 200 200 401 401 401 401 401 401 401 401 401 401",
+    "POST auth/change-password":                "401 204 204 204 204 204 401 401 401 401 401 401 401 401 401 401",
+    "GET users/lookup":                         "401 200 200 200 200 200 401 401 401 401 401 401 401 401 401 401",
+    "GET workspaces":                           "401 200 200 200 200 200 401 401 401 401 401 401 401 401 401 401",
+    "POST workspaces":                          "401 201 201 201 201 201 401 401 401 401 401 401 401 401 401 401",
+    "GET workspaces/:workspace/environments":   "401 404 200 200 200 200 401 401 401 401 401 401 401 401 401 401",
+    "POST workspaces/:workspace/environments":  "401 404 403 403 403 201 401 401 401 401 401 401 401 401 401 401",
+    "GET environments/:environment":            "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "PATCH environments/:environment":          "401 404 403 403 200 200 403 403 200 404 401 401 401 401 401 401",
+    "DELETE environments/:environment":         "401 404 403 403 403 409 403 403 403 404 401 401 401 401 401 401",
+    "GET environments/:environment/members":    "401 404 200 200 200 200 401 401 401 401 401 401 401 401 401 401",
+    "POST environments/:environment/members":   "401 404 403 403 201 201 401 401 401 401 401 401 401 401 401 401",
     # The member is the viewer, who may leave.
     "PATCH environments/:environment/members/:user":
-                                                "401 404 403 403 200 200 401 401 401 401 401 401 401 401",
+                                                "401 404 403 403 200 200 401 401 401 401 401 401 401 401 401 401",
     "DELETE environments/:environment/members/:user":
-                                                "401 404 204 403 204 204 401 401 401 401 401 401 401 401",
-    "GET environments/:environment/audit-log":  "401 404 403 403 200 200 403 403 200 404 401 401 401 401",
-    "GET environments/:environment/api-keys":   "401 404 200 200 200 200 401 401 401 401 401 401 401 401",
-    "POST environments/:environment/api-keys":  "401 404 403 403 201 201 401 401 401 401 401 401 401 401",
+                                                "401 404 204 403 204 204 401 401 401 401 401 401 401 401 401 401",
+    "GET environments/:environment/audit-log":  "401 404 403 403 200 200 403 403 200 404 401 401 401 401 401 401",
+    "GET environments/:environment/api-keys":   "401 404 200 200 200 200 401 401 401 401 401 401 401 401 401 401",
+    "POST environments/:environment/api-keys":  "401 404 403 403 201 201 401 401 401 401 401 401 401 401 401 401",
     "DELETE environments/:environment/api-keys/:key":
-                                                "401 404 403 403 204 204 401 401 401 401 401 401 401 401",
-    "GET environments/:environment/triggers":   "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "POST environments/:environment/triggers":  "401 404 403 403 201 201 403 403 201 404 401 401 401 401",
-    "GET environments/:environment/runs":       "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
+                                                "401 404 403 403 204 204 401 401 401 401 401 401 401 401 401 401",
+    "GET environments/:environment/triggers":   "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "POST environments/:environment/triggers":  "401 404 403 403 201 201 403 403 201 404 401 401 401 401 401 401",
+    "GET environments/:environment/runs":       "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
     "POST environments/:environment/schedule-preview":
-                                                "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "GET triggers/:trigger":                    "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "PATCH triggers/:trigger":                  "401 404 403 403 200 200 403 403 200 404 401 401 401 401",
-    "DELETE triggers/:trigger":                 "401 404 403 403 409 409 403 403 409 404 401 401 401 401",
-    "POST triggers/:trigger/rotate-mcp-token":  "401 404 403 403 200 200 403 403 200 404 401 401 401 401",
-    "GET triggers/:trigger/deliveries":         "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "POST triggers/:trigger/test-webhook":      "401 404 403 403 201 201 403 403 201 404 401 401 401 401",
-    "POST deliveries/:delivery/redeliver":      "401 404 403 403 201 201 403 403 201 404 401 401 401 401",
-    "GET triggers/:trigger/ticks":              "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "POST triggers/:trigger/run":               "401 404 403 201 201 201 403 201 201 404 401 401 401 401",
-    "GET triggers/:trigger/runs":               "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "GET runs/:run":                            "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "POST runs/:run/cancel":                    "401 404 403 200 200 200 403 200 200 404 401 401 401 401",
-    "POST workers/register":                    "401 401 401 401 401 401 401 401 401 401 401 401 201 401",
-    "GET environments/:environment/workers":    "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
+                                                "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "GET triggers/:trigger":                    "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "PATCH triggers/:trigger":                  "401 404 403 403 200 200 403 403 200 404 401 401 401 401 401 401",
+    "DELETE triggers/:trigger":                 "401 404 403 403 409 409 403 403 409 404 401 401 401 401 401 401",
+    "POST triggers/:trigger/rotate-mcp-token":  "401 404 403 403 200 200 403 403 200 404 401 401 401 401 401 401",
+    "GET triggers/:trigger/deliveries":         "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "POST triggers/:trigger/test-webhook":      "401 404 403 403 201 201 403 403 201 404 401 401 401 401 401 401",
+    "POST deliveries/:delivery/redeliver":      "401 404 403 403 201 201 403 403 201 404 401 401 401 401 401 401",
+    "GET triggers/:trigger/ticks":              "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "POST triggers/:trigger/run":               "401 404 403 201 201 201 403 201 201 404 401 401 401 401 401 401",
+    "GET triggers/:trigger/runs":               "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "GET runs/:run":                            "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "POST runs/:run/cancel":                    "401 404 403 200 200 200 403 200 200 404 401 401 401 401 401 401",
+    "POST workers/register":                    "401 401 401 401 401 401 401 401 401 401 401 401 201 401 401 401",
+    "GET environments/:environment/workers":    "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
     "GET environments/:environment/dashboard/overview":
-                                                "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "GET workers/:worker":                      "401 404 200 200 200 200 200 200 200 404 401 401 401 401",
-    "PATCH workers/:worker":                    "401 404 403 403 200 200 403 403 200 404 401 401 401 401",
-    "DELETE workers/:worker":                   "401 404 403 403 409 409 403 403 409 404 401 401 401 401",
-    "POST workers/:worker/revoke-token":        "401 404 403 403 204 204 403 403 204 404 401 401 401 401",
-    "GET workers/:worker/poll":                 "401 401 401 401 401 401 401 401 401 401 200 404 401 401",
-    "POST workers/:worker/runs/:run/claim":     "401 401 401 401 401 401 401 401 401 401 200 404 401 401",
-    "POST workers/:worker/runs/:run/start":     "401 401 401 401 401 401 401 401 401 401 200 404 401 401",
-    "POST workers/:worker/runs/:run/heartbeat": "401 401 401 401 401 401 401 401 401 401 200 404 401 401",
-    "POST workers/:worker/runs/:run/complete":  "401 401 401 401 401 401 401 401 401 401 200 404 401 401",
+                                                "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "GET workers/:worker":                      "401 404 200 200 200 200 200 200 200 404 401 401 401 401 401 401",
+    "PATCH workers/:worker":                    "401 404 403 403 200 200 403 403 200 404 401 401 401 401 401 401",
+    "DELETE workers/:worker":                   "401 404 403 403 409 409 403 403 409 404 401 401 401 401 401 401",
+    "POST workers/:worker/revoke-token":        "401 404 403 403 204 204 403 403 204 404 401 401 401 401 401 401",
+    "GET workers/:worker/poll":                 "401 401 401 401 401 401 401 401 401 401 200 404 401 401 401 401",
+    "POST workers/:worker/runs/:run/claim":     "401 401 401 401 401 401 401 401 401 401 200 404 401 401 401 401",
+    "POST workers/:worker/runs/:run/start":     "401 401 401 401 401 401 401 401 401 401 200 404 401 401 401 401",
+    "POST workers/:worker/runs/:run/heartbeat": "401 401 401 401 401 401 401 401 401 401 200 404 401 401 401 401",
+    "POST workers/:worker/runs/:run/complete":  "401 401 401 401 401 401 401 401 401 401 200 404 401 401 401 401",
+    "GET environments/:environment/enrollments":
+                                                "401 404 403 403 200 200 401 401 401 401 401 401 401 401 401 401",
+    "POST environments/:environment/enrollments":
+                                                "401 404 403 403 201 201 401 401 401 401 401 401 401 401 401 401",
+    "DELETE environments/:environment/enrollments/:enrollment":
+                                                "401 404 403 403 204 204 401 401 401 401 401 401 401 401 401 401",
+    "POST enrollments/device":                  "201 201 201 201 201 201 201 201 201 201 201 201 201 201 201 201",
+    "POST enrollments/redeem":                  "201 201 201 201 201 201 201 201 201 201 201 201 201 201 201 201",
+    "GET releases/latest":                      "200 200 200 200 200 200 200 200 200 200 200 200 200 200 200 200",
+    "GET workspaces/:workspace/workers":        "401 401 401 401 401 401 403 403 200 404 401 401 401 200 404 401",
+    "POST workspaces/:workspace/workers/registration-token":
+                                                "401 401 401 401 401 401 403 403 201 404 401 401 401 201 404 401",
+    # The worker is none that the host brought in.
+    "POST workspaces/:workspace/workers/:worker/disable":
+                                                "401 401 401 401 401 401 403 403 200 404 401 401 401 404 404 401",
+    "POST workspaces/:workspace/workers/:worker/enable":
+                                                "401 401 401 401 401 401 403 403 200 404 401 401 401 404 404 401",
+    "DELETE workspaces/:workspace/workers/:worker":
+                                                "401 401 401 401 401 401 403 403 409 404 401 401 401 404 404 401",
+    "GET workers/:worker/events/stream":        "401 401 401 401 401 401 403 403 200 404 401 401 401 404 404 401",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 from accounts.factories import UserFactory
 from pipedai.ids import new_id
-from testing.cast import TEST_ACTOR
+from testing.cast import TEST_ACTOR, issue_enrollment
 from testing.routes import ROUTES, set_stage
 from testing.statements import counted
 from triggers.deliveries import send_test
@@ -105,6 +105,11 @@ def _audit_entries(cast, count):
         cast.key_client().post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
 
 
+def _enrollments(cast, count):
+    for _ in range(count):
+        issue_enrollment(cast.environment, cast.owner)
+
+
 def client_run(cast, trigger_id):
     response = cast.client(cast.owner).post(
         f"/api/v1/triggers/{trigger_id}/run", {"payload": {"n": 1}}
@@ -126,11 +131,15 @@ LISTS = {
     "GET triggers/:trigger/ticks": (_ticks, 3),
     "GET triggers/:trigger/deliveries": (_deliveries, 4),
     "GET environments/:environment/workers": (_workers, 3),
+    "GET environments/:environment/enrollments": (_enrollments, 3),
+    # As a key: the note of its use besides.
+    "GET workspaces/:workspace/workers": (_workers, 4),
 }
-# As a user: the session, the caller's role, and what the answer is made of.
+# The session and the caller's role, or the key and the note of its use, and what the answer is made of.
 OTHER_READS = {
     "GET health": 1,
     "GET health/live": 0,
+    "GET releases/latest": 0,
     "GET openapi.json": 0,
     "GET auth/me": 2,
     "GET users/lookup": 4,
@@ -139,11 +148,12 @@ OTHER_READS = {
     "GET runs/:run": 3,
     "GET workers/:worker": 3,
     "GET environments/:environment/dashboard/overview": 4,
+    "GET workers/:worker/events/stream": 7,
 }
 BY_NAME = {str(route): route for route in ROUTES}
 
 
-def test_every_read_of_a_person_is_counted():
+def test_every_read_is_counted():
     reads = {name for name, route in BY_NAME.items() if route.method == "GET"}
     assert reads - {"GET workers/:worker/poll"} == {*LISTS, *OTHER_READS}
 
@@ -151,12 +161,14 @@ def test_every_read_of_a_person_is_counted():
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_costs_the_same_for_one_row_and_for_fifty(cast, name):
     make, expected = LISTS[name]
-    stage = set_stage(cast)
-    client, url = cast.client(cast.owner), f"{BY_NAME[name].url(stage)}?limit=200"
+    stage, route = set_stage(cast), BY_NAME[name]
+    url = f"{route.url(stage)}?limit=200"
     make(cast, 1)
+    client = route.caller(cast)
     with counted() as few:
         before = len(client.get(url).json()["items"])
     make(cast, 49)
+    client = route.caller(cast)  # a key's use is noted again
     with counted() as many:
         after = len(client.get(url).json()["items"])
     assert after - before >= 49
@@ -167,7 +179,8 @@ def test_a_list_costs_the_same_for_one_row_and_for_fifty(cast, name):
 @pytest.mark.parametrize("name", OTHER_READS)
 def test_another_read_costs_few_statements(cast, name):
     stage = set_stage(cast)
-    route, client = BY_NAME[name], cast.client(cast.owner)
+    route = BY_NAME[name]
+    client = route.caller(cast)
     with counted() as statements:
         response = route.send(client, route.url(stage), cast)
     assert response.status_code == 200
@@ -212,10 +225,13 @@ class TestTheCallsOfAWorker:
     @pytest.mark.parametrize(
         ("verb", "expected"),
         [
-            ("claim", 4),  # the token, the lock on the worker, the transition, the audit row
-            ("start", 3),
+            (
+                "claim",
+                5,
+            ),  # the token, the lock on the worker, the transition, the audit row, the streams
+            ("start", 4),
             ("heartbeat", 2),
-            ("complete", 4),  # the token, the transition, the delivery, the audit row
+            ("complete", 5),  # the token, the transition, the delivery, the audit row, the streams
         ],
     )
     def test_a_verb_costs(self, stage, verb, expected):
@@ -224,10 +240,10 @@ class TestTheCallsOfAWorker:
 
     def test_complete_costs_the_same_however_many_runs_there_are(self, cast, stage):
         _runs(cast, 20)
-        assert len(self.call(stage, "POST workers/:worker/runs/:run/complete")) == 4
+        assert len(self.call(stage, "POST workers/:worker/runs/:run/complete")) == 5
 
     def test_being_seen_costs_one_more_at_most_every_ten_seconds(self, stage):
-        Worker.objects.update(last_seen_at=None)
+        Worker.objects.update(last_seen_at=Now() - timedelta(seconds=30))
         counts = [
             len(self.call(stage, "POST workers/:worker/runs/:run/heartbeat")) for _ in range(2)
         ]

@@ -10,7 +10,7 @@ from django.utils import timezone
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
 from testing.routes import set_stage
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
-from workers.models import Worker
+from workers.models import Enrollment, Worker
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 
 
@@ -76,6 +76,8 @@ LEAVING = {
     "GET triggers/:trigger/ticks": _delete_tick,
     "GET triggers/:trigger/deliveries": _delete_delivery,
     "GET environments/:environment/workers": _hide(Worker),
+    "GET workspaces/:workspace/workers": _hide(Worker),
+    "GET environments/:environment/enrollments": _delete(Enrollment, id="id"),
 }
 
 
@@ -84,7 +86,7 @@ def test_a_row_that_stays_is_shown_once(cast, name):
     stage = set_stage(cast)
     make, leave = LISTS[name][0], LEAVING[name]
     make(cast, 9)
-    client, url = cast.client(cast.owner), BY_NAME[name].url(stage)
+    client, url = BY_NAME[name].caller(cast), BY_NAME[name].url(stage)
 
     def read(**query):
         body = client.get(url, query).json()

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from pipedai.server import worker
+from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
 from pipedai.server.listen_connection import connect
@@ -60,8 +61,9 @@ def _application() -> Outer:
     threads = WsgiLane(wsgi, threads=2)
     listener = Listener(connect)
     long_poll = LongPoll(threads, listener, turns=1)
+    streams = EventStreams(threads, listener, turns=1)
     return Outer(
-        Lanes(threads, long_poll, listener),
+        Lanes(threads, long_poll, streams, listener),
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=BODY_SECONDS),
         production=settings.PRODUCTION,
     )

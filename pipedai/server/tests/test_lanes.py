@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import STOP, Lanes, waiting_worker
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
@@ -71,11 +72,13 @@ async def test_the_listener_runs_from_start_to_stop_and_the_server_is_told_how_t
 
     state: dict[str, object] = {}
     scope = {"type": "lifespan", "state": state}
-    life = asyncio.ensure_future(Lanes(no_endpoint, long_poll, listener)(scope, receive, send))
+    streams = EventStreams(no_endpoint, listener, turns=1)
+    lanes = Lanes(no_endpoint, long_poll, streams, listener)
+    life = asyncio.ensure_future(lanes(scope, receive, send))
     events.put_nowait("lifespan.startup")
     await listening.wait()
     assert said == ["lifespan.startup.complete"]
-    assert state[STOP] == long_poll.stop
+    assert callable(state[STOP])
     events.put_nowait("lifespan.shutdown")
     await life
     assert stopped.is_set()

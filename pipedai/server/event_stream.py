@@ -1,0 +1,112 @@
+"""The lane of event streams: no thread and no database connection while there is nothing to tell."""
+
+import asyncio
+import random
+from contextlib import ExitStack
+from uuid import UUID
+
+from pipedai.server.access_log import LOG
+from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
+from pipedai.server.asking import Presence, ask, status_of
+from pipedai.server.listen import Listener, StreamEar
+from pipedai.server.refusal import ClientGone
+from pipedai.server.ticket import STREAM, StreamTicket
+
+# How long a stream trusts silence; after it the credential is looked at again (it is dead within 15 s in any case).
+RECHECK_SECONDS = 15.0
+UNHEALTHY_RECHECK_SECONDS = 2.0
+# Events that come together are told together.
+SHORTEST_WAIT_SECONDS = 0.1
+# Who takes nothing for so long is not reading.
+LONGEST_SEND_SECONDS = 30.0
+
+_OPENING = b": worker events\n\n"
+_KEEP_ALIVE = b": still here\n\n"
+
+
+class EventStreams:
+    """Asks the stream endpoint for what there is to tell, tells it, waits, and asks again, as long as it answers 200.
+
+    So credentials, checks and what is told are the endpoint's alone. Nothing is queued in this process: a reader's
+    backlog is the table, of which the endpoint gives a bounded piece at a time, and the next piece is asked for only
+    when the reader has taken the last. At most `turns` askings are under way at once.
+    """
+
+    def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
+        self._endpoint = endpoint
+        self._listener = listener
+        self._turns = asyncio.Semaphore(turns)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End every stream now, and let no other last: the server is going down."""
+        self._stopping = True
+        self._listener.wake_all()
+
+    async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request for a stream. Raises ClientGone when nobody reads it any more."""
+        body = (await receive()).get("body", b"")
+        ticket, ear = StreamTicket(), StreamEar()
+        scope = {**scope, STREAM: ticket}
+        with ExitStack() as open_while_streaming:
+            enter = open_while_streaming.enter_context
+            # Subscribed before the first question, so that nothing recorded after it goes unheard.
+            enter(self._listener.subscribed(worker_id, ear))
+            client = enter(Presence(receive, ear.wake))
+            answer = await self._ask(scope, body, client, ear)
+            if status_of(answer) != 200:
+                for message in answer:
+                    await send(message)
+                return
+            if ticket.key_id is not None:
+                enter(self._listener.subscribed(ticket.key_id, ear))
+                ear.changed = True  # the key may have died before we subscribed
+            await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
+            await _tell(send, _OPENING)
+            while status_of(answer) == 200:
+                await _tell(send, _content(answer) or _KEEP_ALIVE)
+                await self._wait(ear, client, more=ticket.more)
+                if self._stopping:
+                    break
+                answer = await self._ask(scope, body, client, ear)
+            scope[LOG] |= {"asked": ticket.asked}
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _ask(
+        self, scope: Scope, body: bytes, client: Presence, ear: StreamEar
+    ) -> list[Message]:
+        async with self._turns:
+            client.check()
+            ear.changed = False
+            return await ask(self._endpoint, scope, body)
+
+    async def _wait(self, ear: StreamEar, client: Presence, *, more: bool) -> None:
+        """Return when it is worth asking again, or when the server stops."""
+        patience = RECHECK_SECONDS if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
+        # Jitter keeps those that woke together from doing so again.
+        left = patience * random.uniform(0.8, 1)  # noqa: S311
+        until = asyncio.get_running_loop().time() + left
+        while not (more or ear.changed or self._stopping) and left > 0:
+            await ear.wait(left)
+            client.check()
+            left = until - asyncio.get_running_loop().time()
+        if not self._stopping:
+            await asyncio.sleep(SHORTEST_WAIT_SECONDS)
+
+
+async def _tell(send: Send, chunk: bytes) -> None:
+    try:
+        async with asyncio.timeout(LONGEST_SEND_SECONDS):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except TimeoutError:
+        raise ClientGone from None
+
+
+def _content(answer: list[Message]) -> bytes:
+    return b"".join(m.get("body", b"") for m in answer if m["type"] == "http.response.body")
+
+
+def _lasting(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers without the length of the first piece; nginx is told not to hold anything back."""
+    kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+    return [*kept, (b"x-accel-buffering", b"no")]

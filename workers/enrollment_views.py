@@ -1,0 +1,123 @@
+"""The endpoints by which hosts enrol: admins issue codes, hosts begin pairings and redeem."""
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import CookieJWTAuthentication
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.permissions import IsPublic
+from pipedai.api.principal import actor_of, address_of, principal_of
+from pipedai.api.request_id import current_request_id
+from pipedai.api.serializers import read_body
+from pipedai.api.throttling import Rate, Throttle, by_address
+from pipedai.api.views import ApiViewSet
+from pipedai.events import Actor
+from workers import enrollments, pairing
+from workers.enrollment_serializers import (
+    EnrollmentBody,
+    EnrollmentSerializer,
+    PairingBody,
+    RedeemBody,
+)
+from workers.models import Enrollment
+from workers.redeeming import redeem
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin
+
+_LONGEST_PROGRAM = 255
+
+
+class EnvironmentEnrollmentViewSet(TenantViewSet):
+    """The enrolments of an environment. What they make is a key: only people can manage them."""
+
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}
+
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """GET /environments/:envId/enrollments"""
+        rows = Enrollment.objects.filter(environment_id=environment_id)
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(EnrollmentSerializer(page, many=True).data)
+
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/enrollments: the only answer that holds the code."""
+        enrollment, code = enrollments.issue_code(
+            **read_body(EnrollmentBody, request),
+            environment_id=environment_id,
+            user_id=principal_of(request).id,
+            actor=actor_of(request),
+        )
+        return Response({**EnrollmentSerializer(enrollment).data, "code": code}, status=201)
+
+    def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
+        """DELETE /environments/:envId/enrollments/:id"""
+        enrollments.revoke_enrollment(
+            environment_id=environment_id, enrollment_id=enrollment_id, actor=actor_of(request)
+        )
+        return Response(status=204)
+
+
+class EnrollmentViewSet(ApiViewSet):
+    """What a host calls before it has any credential: the code is the credential."""
+
+    authentication_classes = ()
+    permissions = {"device": IsPublic, "redeem": IsPublic}
+    throttles = {
+        "device": (Throttle(Rate("begin-pairing", limit=30, seconds=3600), by_address),),
+        # A host asks every 5 s; many may stand behind one address.
+        "redeem": (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),),
+    }
+
+    def device(self, request: Request) -> Response:
+        """POST /enrollments/device: the only answer that holds the codes."""
+        program = request.META.get("HTTP_USER_AGENT")
+        begun = pairing.begin_pairing(
+            **read_body(PairingBody, request),
+            address=address_of(request),
+            program=_printable(program)[:_LONGEST_PROGRAM] if program else None,
+        )
+        uri = f"{settings.PUBLIC_URL}/pair"
+        return Response(
+            {
+                "id": begun.enrollment_id,
+                "deviceCode": begun.device_code,
+                "userCode": begun.user_code,
+                "verificationUri": uri,
+                # As a fragment, which no server and no log ever sees; the page has it typed all the same.
+                "verificationUriComplete": f"{uri}#{begun.user_code}",
+                "interval": pairing.INTERVAL_SECONDS,
+                "expiresAt": begun.expires_at,
+            },
+            status=201,
+        )
+
+    def redeem(self, request: Request) -> Response:
+        """POST /enrollments/redeem: the only answer that holds the host's two tokens."""
+        body: dict[str, Any] = read_body(RedeemBody, request)
+        redeemed = redeem(
+            code=body.pop("code"),
+            device_code=body.pop("device_code"),
+            values=body,
+            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+        )
+        return Response(
+            {
+                "workerId": redeemed.worker_id,
+                "workerToken": redeemed.worker_token,
+                "operatorToken": redeemed.operator_token,
+                "apiUrl": settings.PUBLIC_URL,
+                "workspaceId": redeemed.workspace_id,
+                "environmentId": redeemed.environment_id,
+                "authMode": redeemed.auth_mode,
+            },
+            status=201,
+        )
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())

@@ -1,0 +1,88 @@
+"""Issues and revokes enrolment codes: an admin's leave for a host to bring itself in."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from pipedai.api import tokens
+from pipedai.api.errors import Conflict, NotFound
+from pipedai.events import Actor, Event, emit
+from workers.enrollment_codes import digest
+from workers.models import Enrollment
+from workspaces.key_room import check_still_admin
+from workspaces.locks import lock_environment
+from workspaces.serializers import WRK_LIFETIME
+
+
+def issue_code(
+    *,
+    environment_id: UUID,
+    label: str | None,
+    auth_mode: str,
+    expires_at: datetime | None,
+    user_id: UUID,
+    actor: Actor,
+) -> tuple[Enrollment, str]:
+    """A new enrolment and its `enr_` code, which is stored nowhere; good for a day unless told otherwise.
+
+    Raises NotFound if the environment has been deleted or the user is no admin any more, Conflict for one too many.
+    """
+    code = tokens.mint("enr")
+    with transaction.atomic():
+        lock_environment(environment_id)
+        check_still_admin(environment_id, user_id)
+        _check_room(environment_id)
+        enrollment = Enrollment.objects.create(
+            environment_id=environment_id,
+            kind=Enrollment.Kind.CODE.value,
+            label=label,
+            auth_mode=auth_mode,
+            code_digest=digest("code", code.value),
+            last_four=code.last_four,
+            decided_by_id=user_id,
+            approved_at=Now(),
+            expires_at=Now() + WRK_LIFETIME if expires_at is None else expires_at,
+        )
+        enrollment.refresh_from_db(fields=["expires_at", "approved_at"])
+        emit(event("enrollment.created", enrollment, actor, {"lastFour": code.last_four}))
+    return enrollment, code.value
+
+
+def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
+    """Nobody can redeem it any more; a repeat changes nothing.
+
+    Raises NotFound for one of another environment, Conflict for one that was redeemed: its host has a key by now.
+    """
+    own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
+    with transaction.atomic():
+        if own.filter(revoked_at__isnull=True, consumed_at__isnull=True).update(revoked_at=Now()):
+            emit(event("enrollment.revoked", own.get(), actor, {}))
+            return
+        enrollment = own.first()
+        if enrollment is None:
+            raise NotFound
+        if enrollment.consumed_at is not None:
+            raise Conflict("The enrolment has been redeemed: revoke the host's key (hos_) instead.")
+
+
+def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str, Any]) -> Event:
+    """What is told of an enrolment."""
+    metadata = {"kind": enrollment.kind, "label": enrollment.label, **metadata}
+    return Event(action, actor, enrollment.environment_id, "enrollment", enrollment.id, metadata)
+
+
+def _check_room(environment_id: UUID) -> None:
+    limit = settings.MAX_KEYS_PER_ENVIRONMENT
+    usable = Enrollment.objects.filter(
+        Q(expires_at__gt=Now()),
+        environment_id=environment_id,
+        revoked_at__isnull=True,
+        consumed_at__isnull=True,
+    )
+    if usable.count() >= limit:
+        raise Conflict(f"The environment has {limit} usable enrolments, as many as it may.")

@@ -1,0 +1,57 @@
+"""The endpoint of a worker's event stream, as server-sent events."""
+
+import json
+from uuid import UUID
+
+from django.http import HttpResponse
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+
+from pipedai.api.principal import principal_of
+from pipedai.api.renderers import JSONEncoder, JSONRenderer, iso_time
+from pipedai.server.ticket import STREAM, StreamTicket
+from pipedai.sql import Row
+from workers.host_views import HostViewSet
+from workers.worker_events import read_events
+from workspaces.permissions import IsAdmin
+
+
+class WorkerEventViewSet(HostViewSet):
+    """What happens to one worker, as it happens."""
+
+    permissions = {"stream": IsAdmin}
+
+    def perform_content_negotiation(
+        self, request: Request, force: bool = False
+    ) -> tuple[BaseRenderer, str]:
+        """Whatever is accepted, the stream is what it is, and its errors are JSON."""
+        return JSONRenderer(), JSONRenderer.media_type
+
+    def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
+        """GET /workers/:id/events/stream
+
+        Answers with what there is to tell now. Its lane asks again, with the same ticket, as long as somebody reads.
+        """
+        ticket = request.META.get("asgi.scope", {}).get(STREAM)
+        if not isinstance(ticket, StreamTicket):
+            ticket = StreamTicket()
+        ticket.asked += 1
+        ticket.key_id = principal_of(request).id
+        rows = read_events(
+            ticket,
+            worker_id=worker_id,
+            last_event_id=request.META.get("HTTP_LAST_EVENT_ID"),
+        )
+        return HttpResponse(
+            "".join(_told(row, worker_id) for row in rows), content_type="text/event-stream"
+        )
+
+
+def _told(row: Row, worker_id: UUID) -> str:
+    data = {
+        "type": row["type"],
+        "ts": iso_time(row["at"]),
+        "workerId": worker_id,
+        **json.loads(row["data"]),
+    }
+    return f"id: {row['id']}\ndata: {json.dumps(data, cls=JSONEncoder)}\n\n"

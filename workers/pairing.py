@@ -1,0 +1,176 @@
+"""Pairs a host that asks with a person who approves it, after RFC 8628."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.throttling import (
+    Rate,
+    TooManyRequests,
+    check_rate,
+    network_of,
+    take_back_hit,
+)
+from pipedai.events import Actor, emit
+from pipedai.sql import execute, fetch_one
+from workers.enrollment_codes import (
+    digest,
+    digests,
+    make_device_code,
+    make_user_code,
+    normal_user_code,
+)
+from workers.enrollments import event
+from workers.models import Enrollment, Worker
+from workspaces.key_room import check_still_admin
+from workspaces.locks import lock_environment
+
+LIFETIME = timedelta(minutes=10)
+INTERVAL_SECONDS = 5
+MAX_PENDING = 10
+# A person who mistypes five times in an hour waits: whoever guesses gets nowhere.
+WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600)
+
+# Two that begin at once from one network must not both be the last.
+_TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('pairing ' || %(network)s, 0))"
+
+_COUNT_PENDING = """
+SELECT count(*) AS pending,
+    greatest(1, ceil(extract(epoch FROM min(expires_at) - statement_timestamp())))::int AS seconds_left
+FROM enrollment
+WHERE kind = 'device' AND approved_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()
+    AND asked_from <<= %(network)s::inet
+"""
+
+_DECIDE = """
+UPDATE enrollment
+SET environment_id = %(environment_id)s, auth_mode = coalesce(%(auth_mode)s, auth_mode), decided_by_id = %(user_id)s,
+    approved_at = CASE WHEN %(approved)s THEN statement_timestamp() END,
+    revoked_at = CASE WHEN NOT %(approved)s THEN statement_timestamp() END
+WHERE id = %(id)s AND kind = 'device' AND approved_at IS NULL AND revoked_at IS NULL
+    AND expires_at > statement_timestamp()
+"""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Pairing:
+    """A pairing that began, and its two codes, which are stored nowhere."""
+
+    enrollment_id: UUID
+    device_code: str
+    user_code: str
+    expires_at: datetime
+
+
+def begin_pairing(*, label: str | None, address: str | None, program: str | None) -> Pairing:
+    """A pairing that waits for somebody's approval. Raises TooManyRequests for one too many from this address; an
+    IPv6 address counts with its /64.
+
+    Nobody is known to have done it, so it leaves no audit row.
+    """
+    device_code, user_code = make_device_code(), make_user_code()
+    with transaction.atomic():
+        if address is not None:
+            _check_pending(address)
+        enrollment = Enrollment.objects.create(
+            kind=Enrollment.Kind.DEVICE.value,
+            label=label,
+            auth_mode=Worker.AuthMode.CLAUDE_MAX.value,
+            code_digest=digest("device", device_code),
+            user_code_digest=digest("user", user_code),
+            last_four=device_code[-4:],
+            asked_from=address,
+            asked_by=program,
+            poll_seconds=INTERVAL_SECONDS,
+            expires_at=Now() + LIFETIME,
+        )
+        enrollment.refresh_from_db(fields=["expires_at"])
+    return Pairing(enrollment.id, device_code, user_code, enrollment.expires_at)
+
+
+def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
+    """The pairing whose code a person typed. Raises NotFound for a wrong one, TooManyRequests after five of them."""
+    # Counted before it is looked at, so that many guesses at once are no more than five.
+    check_rate(WRONG_ENTRIES, str(user_id))
+    code = normal_user_code(typed)
+    pending = _pending(user_code_digest__in=digests("user", code)) if code else None
+    if pending is None:
+        raise NotFound
+    take_back_hit(WRONG_ENTRIES, str(user_id))
+    return pending
+
+
+def pending_pairing(enrollment_id: UUID) -> Enrollment:
+    """A pairing that nobody has decided on yet. Raises NotFound."""
+    pending = _pending(id=enrollment_id)
+    if pending is None:
+        raise NotFound
+    return pending
+
+
+def approve_pairing(
+    *, enrollment_id: UUID, environment_id: UUID, auth_mode: str, user_id: UUID, actor: Actor
+) -> Enrollment:
+    """Lets the host into the environment: its next question is answered with its tokens.
+
+    Raises NotFound for an environment in which the user is no admin, Conflict for a pairing that is decided or over.
+    """
+    with transaction.atomic():
+        lock_environment(environment_id)
+        check_still_admin(environment_id, user_id)
+        return _decide(
+            enrollment_id,
+            actor,
+            approved=True,
+            environment_id=environment_id,
+            auth_mode=auth_mode,
+            user_id=user_id,
+        )
+
+
+def deny_pairing(*, enrollment_id: UUID, user_id: UUID, actor: Actor) -> Enrollment:
+    """Turns the host away. Raises Conflict for a pairing that is decided or over."""
+    with transaction.atomic():
+        return _decide(
+            enrollment_id,
+            actor,
+            approved=False,
+            environment_id=None,
+            auth_mode=None,
+            user_id=user_id,
+        )
+
+
+def _check_pending(address: str) -> None:
+    params = {"network": network_of(address)}
+    execute(_TAKE_TURNS, params)
+    row = fetch_one(_COUNT_PENDING, params)
+    assert row is not None
+    if row["pending"] >= MAX_PENDING:
+        raise TooManyRequests(
+            f"{MAX_PENDING} hosts at this address wait for approval, as many as may.",
+            headers={"Retry-After": str(row["seconds_left"])},
+        )
+
+
+def _decide(enrollment_id: UUID, actor: Actor, **values: object) -> Enrollment:
+    if not execute(_DECIDE, {"id": enrollment_id, **values}):
+        raise Conflict("Somebody has decided on this request already, or it has expired.")
+    enrollment = Enrollment.objects.get(id=enrollment_id)
+    action = "enrollment.approved" if values["approved"] else "enrollment.denied"
+    emit(event(action, enrollment, actor, {"askedFrom": enrollment.asked_from}))
+    return enrollment
+
+
+def _pending(**where: object) -> Enrollment | None:
+    return Enrollment.objects.filter(
+        kind=Enrollment.Kind.DEVICE,
+        approved_at__isnull=True,
+        revoked_at__isnull=True,
+        expires_at__gt=Now(),
+        **where,
+    ).first()

@@ -1,0 +1,161 @@
+"""Redeems an enrolment: a code, or an approved pairing, for a worker and its host's `hos_` key. Once."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from pipedai.api.errors import ApiError, NotFound
+from pipedai.events import Actor, emit
+from pipedai.sql import Row, fetch_one
+from workers.enrollment_codes import digests
+from workers.enrollments import event
+from workers.models import Enrollment
+from workers.registration import seat_worker
+from workspaces.host_keys import create_host_key
+from workspaces.key_room import is_still_admin
+from workspaces.locks import lock_environment
+
+MAX_POLL_SECONDS = 60
+# Clocks and networks are not exact: who keeps to the interval is never told to slow down.
+_TOLERANCE_SECONDS = 1
+
+# The worker may register with its own defaults later; a host's first one takes a run at a time.
+_MAX_CONCURRENCY = 1
+
+_FIND = """
+SELECT e.*, environment.workspace_id, e.expires_at <= statement_timestamp() AS is_over
+FROM enrollment e LEFT JOIN environment ON environment.id = e.environment_id
+WHERE e.kind = %(kind)s AND e.code_digest = ANY(%(digests)s)
+"""
+# RFC 8628 §3.5: who asks too often is to wait longer from then on.
+_POLL = """
+UPDATE enrollment e
+SET polled_at = statement_timestamp(),
+    poll_seconds = CASE WHEN old.too_fast THEN least(e.poll_seconds + 5, %(most)s) ELSE e.poll_seconds END
+FROM (
+    SELECT id, coalesce(
+        polled_at > statement_timestamp() - (poll_seconds - %(tolerance)s) * interval '1 second', false) AS too_fast
+    FROM enrollment WHERE id = %(id)s FOR NO KEY UPDATE) old
+WHERE e.id = old.id
+RETURNING old.too_fast
+"""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Redeemed:
+    """What a host gets, once: nothing stores the tokens."""
+
+    worker_id: UUID
+    worker_token: str
+    operator_token: str
+    workspace_id: UUID
+    environment_id: UUID
+    auth_mode: str
+
+
+class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
+    """The enrolment can't be redeemed, now or ever: the host tells which by the status."""
+
+    def __init__(self, status_code: int, message: str) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+def redeem(
+    *, code: str | None, device_code: str | None, values: dict[str, Any], actor: Actor
+) -> Redeemed:
+    """Makes the worker of the validated `values` (`hostname`, `os`, `version`, `label`) and its host's key.
+
+    `actor` carries the address and the request id; its id, the new key's, is filled in here. Raises NotFound for an
+    unknown code; EnrollmentRefused with 400 while a pairing waits, 410 when it is over, 403 when it was denied or
+    revoked, 409 when it was redeemed already; Conflict for one worker or key too many.
+    """
+    kind = "device" if code is None else "code"
+    found = {"kind": kind, "digests": digests(kind, code or device_code or "")}
+    row = _find(found)
+    _check(row)
+    if row["approved_at"] is None:
+        raise _waiting(row["id"])
+    with transaction.atomic():
+        try:
+            lock_environment(row["environment_id"])
+        except NotFound:
+            raise EnrollmentRefused(403, _REVOKED) from None
+        # Another may have redeemed or revoked it before we had the lock.
+        row = _find(found, " FOR NO KEY UPDATE OF e")
+        _check(row)
+        if not is_still_admin(row["environment_id"], row["decided_by_id"]):
+            raise EnrollmentRefused(403, _REVOKED)
+        return _seat(row, values, actor)
+
+
+_REVOKED = "The enrolment was denied or revoked."
+
+
+def _find(params: dict[str, Any], lock: str = "") -> Row:
+    row = fetch_one(_FIND + lock, params)
+    if row is None:
+        raise NotFound
+    return row
+
+
+def _check(row: Row) -> None:
+    if row["consumed_at"] is not None:
+        raise EnrollmentRefused(409, "The enrolment has been redeemed already.")
+    if row["revoked_at"] is not None:
+        raise EnrollmentRefused(403, _REVOKED)
+    if row["is_over"]:
+        raise EnrollmentRefused(410, "The enrolment has expired.")
+
+
+def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
+    params = {
+        "id": enrollment_id,
+        "most": MAX_POLL_SECONDS,
+        "tolerance": _TOLERANCE_SECONDS,
+    }
+    row = fetch_one(_POLL, params)
+    too_fast = row is not None and row["too_fast"]
+    return EnrollmentRefused(400, "slow_down" if too_fast else "authorization_pending")
+
+
+def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:
+    environment_id = row["environment_id"]
+    label = row["label"] or values.get("label")
+    host = create_host_key(
+        environment_id=environment_id,
+        name=f"Host {label or values['hostname']}"[:200],
+        created_by=row["decided_by_id"],
+    )
+    worker = seat_worker(
+        environment_id=environment_id,
+        values={
+            **values,
+            "label": label,
+            "auth_mode": row["auth_mode"],
+            "max_concurrency": _MAX_CONCURRENCY,
+        },
+        address=actor.ip,
+        host_key_id=host.key.id,
+        may_replace=False,
+    )
+    Enrollment.objects.filter(id=row["id"]).update(consumed_at=Now(), worker_id=worker.worker_id)
+    metadata = {
+        "hostname": worker.hostname,
+        "version": values["version"],
+        "workerId": str(worker.worker_id),
+        "keyId": str(host.key.id),
+    }
+    enrollment = Enrollment.objects.get(id=row["id"])
+    emit(event("enrollment.redeemed", enrollment, replace(actor, id=host.key.id), metadata))
+    return Redeemed(
+        worker.worker_id,
+        worker.worker_token,
+        host.token,
+        row["workspace_id"],
+        environment_id,
+        row["auth_mode"],
+    )

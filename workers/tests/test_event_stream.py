@@ -1,0 +1,128 @@
+"""Event streams end to end: the real server and a real database."""
+
+import contextlib
+import json
+import socket
+import time
+
+import httpx
+import pytest
+
+from testing.cast import enroll
+from testing.serving import serve
+from workspaces.models import ApiKey
+
+pytestmark = pytest.mark.slow
+
+# Well below the 15 s after which a stream looks by itself.
+AT_ONCE_SECONDS = 8
+
+
+@pytest.fixture
+def host(committed_cast):
+    return enroll(committed_cast.environment, committed_cast.owner, "host-enrolled")
+
+
+class Reader:
+    """A stream being read."""
+
+    def __init__(self, response):
+        self.response = response
+        self._lines = response.iter_lines()
+
+    def event(self):
+        """The next event: its id and its data."""
+        fields = {}
+        for line in self._lines:
+            name, _, value = line.partition(": ")
+            if line and name:
+                fields[name] = value
+            elif not line and fields:
+                return fields["id"], json.loads(fields["data"])
+        raise EOFError
+
+    def ends(self):
+        """Reads on until the stream has ended."""
+        for _ in self._lines:
+            pass
+
+
+@contextlib.contextmanager
+def stream(server, host, **headers):
+    url = f"{server.api}/workers/{host.worker_id}/events/stream"
+    auth = {"Authorization": f"Bearer {host.operator_token}", "Accept": "text/event-stream"}
+    with httpx.stream("GET", url, headers={**auth, **headers}, timeout=AT_ONCE_SECONDS) as response:
+        assert response.status_code == 200
+        # The opening has come: whatever happens from now on is told.
+        reader = Reader(response)
+        assert next(reader._lines).startswith(":")
+        assert next(reader._lines) == ""
+        yield reader
+
+
+def change(cast, worker_id, value):
+    url = f"/api/v1/workers/{worker_id}"
+    answer = cast.client(cast.owner).patch(url, {"maxConcurrency": value})
+    assert answer.status_code == 200
+
+
+def test_events_are_told_at_once_and_again_after_the_last_that_was_read(
+    committed_cast, server, host
+):
+    with stream(server, host) as reader:
+        assert reader.response.headers["content-type"].startswith("text/event-stream")
+        assert reader.response.headers["x-accel-buffering"] == "no"
+        change(committed_cast, host.worker_id, 2)
+        event_id, data = reader.event()
+        assert (data["type"], data["maxConcurrency"]) == ("concurrency.changed", 2)
+        assert data["workerId"] == str(host.worker_id)
+    change(committed_cast, host.worker_id, 3)
+    with stream(server, host, **{"Last-Event-ID": event_id}) as reader:
+        assert reader.event()[1]["maxConcurrency"] == 3
+
+
+def test_a_stream_ends_when_its_key_dies(committed_cast, server, host):
+    key = ApiKey.objects.get(kind="hos")
+    with stream(server, host) as reader:
+        url = f"/api/v1/environments/{committed_cast.environment.id}/api-keys/{key.id}"
+        assert committed_cast.client(committed_cast.owner).delete(url).status_code == 204
+        reader.ends()
+
+
+def test_a_stream_ends_when_its_worker_is_deleted(committed_cast, server, host):
+    with stream(server, host) as reader:
+        url = f"/api/v1/workers/{host.worker_id}"
+        assert committed_cast.client(committed_cast.owner).delete(url).status_code == 204
+        reader.ends()
+
+
+def test_streams_end_when_the_server_stops(own_database, committed_cast, host, tmp_path):
+    with contextlib.ExitStack() as stack:
+        with serve(own_database, log=tmp_path / "web.log") as server:
+            readers = [stack.enter_context(stream(server, host)) for _ in range(3)]
+            began = time.monotonic()
+        assert time.monotonic() - began < AT_ONCE_SECONDS
+        for reader in readers:
+            reader.ends()
+
+
+def test_many_streams_and_one_that_nobody_reads_hold_up_nothing(committed_cast, server, host):
+    request = (
+        f"GET /api/v1/workers/{host.worker_id}/events/stream HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {host.operator_token}\r\n\r\n"
+    ).encode()
+    address = httpx.URL(server.url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(50):
+            silent = stack.enter_context(socket.create_connection((address.host, address.port)))
+            silent.sendall(request)
+        with stream(server, host) as reader:
+            change(committed_cast, host.worker_id, 2)
+            assert reader.event()[1]["maxConcurrency"] == 2
+        assert httpx.get(f"{server.api}/health", timeout=AT_ONCE_SECONDS).status_code == 200
+
+
+def test_a_refusal_is_json_whatever_is_accepted(server, host):
+    url = f"{server.api}/workers/{host.worker_id}/events/stream"
+    answer = httpx.get(url, headers={"Accept": "text/event-stream"})
+    assert (answer.status_code, answer.json()) == (401, {"error": "Authentication is required."})

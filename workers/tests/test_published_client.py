@@ -1,0 +1,207 @@
+"""The host client as npm has it, unmodified, against a live server: enrolling, supervising, upgrading, deleting."""
+
+import contextlib
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from accounts.factories import PASSWORD
+from testing.browsing import chromium, sideways_overflow
+from testing.cast import TEST_ACTOR, issue_enrollment
+from testing.hosts import Daemon, Host, install_client, until
+from testing.serving import free_port, serve
+from triggers.factories import trigger_values
+from triggers.models import Run, Trigger
+from triggers.services import create_trigger
+from workers.models import Worker
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory) -> Path:
+    return install_client(tmp_path_factory.mktemp("client"))
+
+
+class Site:
+    """Our side: the server, which can be killed and started again, and what people do in it."""
+
+    def __init__(self, cast, database: str, directory: Path) -> None:
+        self.cast, self.port = cast, free_port()
+        self._database, self._log = database, directory / "web.log"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._open = contextlib.ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        self.server = self._open.enter_context(
+            serve(self._database, log=self._log, PORT=str(self.port))
+        )
+
+    def stop(self) -> None:
+        self._open.close()
+
+    def code(self) -> str:
+        return issue_enrollment(self.cast.environment, self.cast.admin, "api_key")[1]
+
+    def run(self, trigger_id) -> Run:
+        answer = self.cast.client(self.cast.owner).post(f"/api/v1/triggers/{trigger_id}/run", {})
+        return Run.objects.get(id=answer.json()["id"])
+
+    def trigger(self, worker_id: str, prompt: str):
+        return create_trigger(
+            environment_id=self.cast.environment.id,
+            actor=TEST_ACTOR,
+            values=trigger_values(worker_id=worker_id, prompt=prompt),
+        )
+
+
+@pytest.fixture
+def site(committed_cast, own_database, tmp_path):
+    site = Site(committed_cast, own_database, tmp_path)
+    yield site
+    site.stop()
+
+
+def _ended(run: Run) -> str | None:
+    run.refresh_from_db()
+    return run.status if run.ended_at else None
+
+
+def test_a_host_enrols_by_code_and_is_supervised_until_it_is_deleted(site, cli, tmp_path):
+    host = Host(tmp_path / "host", cli)
+    host.connect(site.url, "--token", site.code(), "--label", "first")
+    first = str(Worker.objects.get(label="first").id)
+    trigger_id = site.trigger(first, "standin: sleep 4\nstandin: success done")
+    with host.daemon() as daemon:
+        _it_is_online_and_works(site, daemon, first, trigger_id)
+        _it_is_disabled_and_enabled(daemon, first)
+        second = _another_is_built(site, daemon)
+        _it_is_drained_and_upgraded(site, host, daemon, first, trigger_id)
+        _the_server_is_killed(site, daemon, first, trigger_id)
+        _both_are_deleted(daemon, first, second, trigger_id)
+
+
+def _it_is_online_and_works(site, daemon: Daemon, worker_id: str, trigger_id) -> None:
+    until(lambda: daemon.remote_status(worker_id) == "online")
+    run = site.run(trigger_id)
+    until(lambda: daemon.remote_status(worker_id) == "busy")
+    assert daemon.known(worker_id)["currentRunId"] == str(run.id)
+    assert until(lambda: _ended(run)) == "succeeded"
+    until(lambda: daemon.remote_status(worker_id) == "online")
+    # Told by the stream, which it opened when it started.
+    until(lambda: daemon.known(worker_id)["lastEvent"]["type"] == "run.completed")
+
+
+def _it_is_disabled_and_enabled(daemon: Daemon, worker_id: str) -> None:
+    daemon.do("disable", worker_id)
+    assert daemon.known(worker_id)["remote"]["derivedStatus"] == "disabled"
+    assert daemon.known(worker_id)["local"]["state"] == "stopped"
+    daemon.do("enable", worker_id)
+    until(lambda: daemon.remote_status(worker_id) == "online")
+
+
+def _another_is_built(site, daemon: Daemon) -> str:
+    """By a registration token that the daemon mints for itself."""
+    built = daemon.client.post("workers", json={"apiUrl": site.url, "label": "second"})
+    worker_id = str(built.raise_for_status().json()["id"])
+    until(lambda: daemon.remote_status(worker_id) == "online")
+    host_keys = Worker.objects.values_list("host_key_id", flat=True).filter(
+        label__startswith="first"
+    )
+    assert Worker.objects.get(id=worker_id).host_key_id == host_keys.get()
+    return worker_id
+
+
+def _it_is_drained_and_upgraded(site, host, daemon: Daemon, worker_id: str, trigger_id) -> None:
+    run = site.run(trigger_id)
+    until(lambda: daemon.remote_status(worker_id) == "busy")
+    before = daemon.known(worker_id)["local"]["pid"]
+    asking = threading.Thread(
+        target=daemon.do, args=("upgrade", worker_id), kwargs={"version": "0.1.0"}
+    )
+    asking.start()
+    until(lambda: Worker.objects.get(id=worker_id).disabled_at)
+    assert "install -g @pipedai/worker@0.1.0" not in host.npm_calls  # it drains first
+    while asking.is_alive():
+        daemon.worker(worker_id)  # so that it asks our API sooner than every 15 s
+        asking.join(0.5)
+    assert _ended(run) == "succeeded"
+    assert "install -g @pipedai/worker@0.1.0" in host.npm_calls
+    assert Worker.objects.get(id=worker_id).disabled_at is None
+    assert daemon.known(worker_id)["local"]["pid"] != before
+
+
+def _the_server_is_killed(site, daemon: Daemon, worker_id: str, trigger_id) -> None:
+    """While a run is under way; it ends while nobody is there to be told."""
+    run = site.run(trigger_id)
+    until(lambda: daemon.remote_status(worker_id) == "busy")
+    site.server.kill()
+    until(lambda: not _answers(site))
+    threading.Event().wait(4)  # the run's own time
+    site.start()
+    assert until(lambda: _ended(run)) == "succeeded"
+    until(lambda: daemon.remote_status(worker_id) == "online")
+    # The stream is there again, 5 s after it broke.
+    again = site.run(trigger_id)
+    assert until(lambda: _ended(again)) == "succeeded"
+
+
+def _answers(site) -> bool:
+    return site.server.process.poll() is None
+
+
+def _both_are_deleted(daemon: Daemon, first: str, second: str, trigger_id) -> None:
+    refused = daemon.client.delete(f"workers/{first}")
+    assert (refused.status_code, "1 trigger" in refused.text) == (500, True)
+    Trigger.objects.filter(id=trigger_id).update(worker_id=None)
+    for worker_id in (first, second):
+        daemon.client.delete(f"workers/{worker_id}").raise_for_status()
+        assert daemon.known(worker_id) == {}
+        assert Worker.objects.get(id=worker_id).deleted_at is not None
+
+
+def test_a_host_is_paired_by_a_person_in_a_browser(site, cli, tmp_path):
+    host = Host(tmp_path / "host", cli)
+    with host.connecting(site.url, "--label", "paired") as waiting:
+        address, code = _what_it_shows(waiting)
+        _approve(site, address, code, tmp_path)
+        rest, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, rest
+    assert Worker.objects.get(label="paired").environment_id == site.cast.environment.id
+
+
+def _what_it_shows(waiting) -> tuple[str, str]:
+    said = ""
+    while not (found := re.search(r"(http\S+/pair)#.*pairing code:\n\s+(\S+)\n", said, re.DOTALL)):
+        line = waiting.stdout.readline()
+        assert line, said
+        said += line
+    return found[1], found[2]
+
+
+def _approve(site, address: str, code: str, tmp_path: Path) -> None:
+    email = site.cast.admin.email
+    with chromium(tmp_path / "chromium") as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(f"{address}#{code}")
+        page.get_by_label("E-mail address").fill(email)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        # The link has it, and it must be typed all the same.
+        assert page.get_by_label("Pairing code").input_value() == ""
+        page.get_by_label("Pairing code").fill(code.replace("-", " ").lower())
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_label("Environment").wait_for()
+        text = page.inner_text("main")
+        assert "127.0.0.1" in text
+        assert "node" in text
+        assert "paired\nUnverified" in text
+        assert page.get_by_label("Environment").input_value() == ""
+        assert sideways_overflow(page) == []
+        page.get_by_label("Environment").select_option(label="production / production")
+        page.get_by_role("button", name="Approve").click()
+        page.get_by_role("status").wait_for()
+        assert "Approved" in page.inner_text("main")

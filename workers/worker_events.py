@@ -1,0 +1,152 @@
+"""Records what happens to workers whose events somebody streams, and reads it back for the streams.
+
+A worker's events are kept from the first request for its stream on, as long as there was one within the last hour: so
+nothing is written for workers that nobody watches, and whoever comes back within the hour has missed nothing.
+"""
+
+import json
+import re
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pipedai.events import Event
+from pipedai.server.ticket import StreamTicket
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.wakeups import announce_events
+
+# How many events an ask gets at most.
+PIECE = 200
+# Silence: nothing heard from a worker that polls every 30 s and heartbeats oftener than its lease.
+LATE_SECONDS, GONE_SECONDS = 90, 180
+
+# Longer than what _READ looks through again.
+_LOOKED_THROUGH = timedelta(seconds=60)
+
+_RUN_EVENTS = frozenset(
+    {
+        "run.claimed",
+        "run.started",
+        "run.completed",
+        "run.lost",
+        "run.timed-out",
+        "run.cancel-requested",
+        "run.canceled",
+    }
+)
+
+# What a bigint holds.
+_ID = re.compile(r"\d{1,18}", re.ASCII)
+
+_IS_STREAMED = "w.streamed_until > statement_timestamp()"
+
+_RECORD_RUNS = f"""
+INSERT INTO worker_event (environment_id, worker_id, type, at, data)
+SELECT w.environment_id, w.id, e.type, statement_timestamp(),
+    jsonb_build_object('runId', r.id, 'triggerId', r.trigger_id, 'status', r.status)
+FROM unnest(%(types)s::text[], %(run_ids)s::uuid[]) WITH ORDINALITY e (type, run_id, place)
+    JOIN run r ON r.id = e.run_id JOIN worker w ON w.id = r.worker_id AND {_IS_STREAMED}
+ORDER BY e.place
+RETURNING worker_id
+"""
+_RECORD = f"""
+INSERT INTO worker_event (environment_id, worker_id, type, at, data)
+SELECT w.environment_id, w.id, %(type)s, statement_timestamp(), %(data)s::jsonb
+FROM worker w WHERE w.id = %(worker_id)s AND {_IS_STREAMED}
+RETURNING worker_id
+"""
+# Told by whoever notices first; the moments are the same for all, so nobody tells it again.
+_RECORD_SILENCE = """
+INSERT INTO worker_event (environment_id, worker_id, type, at, data)
+SELECT w.environment_id, w.id, s.type, w.last_seen_at + s.after * interval '1 second', '{}'
+FROM worker w, (VALUES ('poll.error', %(late)s), ('worker.stopped', %(gone)s)) s (type, after)
+WHERE w.id = %(worker_id)s AND w.last_seen_at > statement_timestamp() - interval '1 hour'
+    AND w.last_seen_at + s.after * interval '1 second' <= statement_timestamp()
+ORDER BY s.after
+ON CONFLICT DO NOTHING
+"""
+_KEEP_ON = """
+UPDATE worker SET streamed_until = statement_timestamp() + interval '60 minutes'
+WHERE id = %(worker_id)s
+    AND (streamed_until IS NULL OR streamed_until < statement_timestamp() + interval '59 minutes')
+"""
+_NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
+# A transaction that took a smaller id may commit after one with a larger: what is recent is looked through again.
+_READ = """
+SELECT id, type, at, data FROM worker_event
+WHERE worker_id = %(worker_id)s AND id > %(began_after)s AND id <> ALL(%(told)s)
+    AND (id > %(newest)s OR at > statement_timestamp() - interval '30 seconds')
+    AND at > statement_timestamp() - interval '1 hour'
+ORDER BY id LIMIT %(limit)s
+"""
+
+
+def record_events(events: tuple[Event, ...]) -> None:
+    """Keeps those of the domain events that streams tell of, in the transaction that did them."""
+    runs = [event for event in events if event.action in _RUN_EVENTS]
+    told: list[Row] = []
+    if runs:
+        params = {
+            "types": [event.action for event in runs],
+            "run_ids": [event.target_id for event in runs],
+        }
+        told += fetch_all(_RECORD_RUNS, params)
+    for event in events:
+        if event.action == "worker.updated" and "maxConcurrency" in event.metadata:
+            new = event.metadata["maxConcurrency"][1]
+            told += _record(event.target_id, "concurrency.changed", {"maxConcurrency": new})
+        elif event.action == "worker.token-revoked":
+            told += _record(event.target_id, "worker.stopped", {})
+    announce_events(row["worker_id"] for row in told)
+
+
+def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
+    """The worker calls again after so long a silence; None if it never called before."""
+    if silence_seconds is None or silence_seconds > GONE_SECONDS:
+        type_ = "worker.started"
+    elif silence_seconds > LATE_SECONDS:
+        type_ = "poll.recovered"
+    else:
+        return
+    announce_events(row["worker_id"] for row in _record(worker_id, type_, {}))
+
+
+def read_events(ticket: StreamTicket, *, worker_id: UUID, last_event_id: str | None) -> list[Row]:
+    """What the stream is to tell next, oldest first: `id`, `type`, `at`, `data`. The ticket remembers it.
+
+    A new stream begins with what happens from now on, or after the event that its reader saw last, if that was one of
+    the last hour's.
+    """
+    execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
+    execute(_KEEP_ON, {"worker_id": worker_id})
+    if ticket.began_after is None:
+        ticket.began_after = ticket.newest = _beginning(worker_id, last_event_id)
+    rows = fetch_all(
+        _READ,
+        {
+            "worker_id": worker_id,
+            "began_after": ticket.began_after,
+            "newest": ticket.newest,
+            "told": list(ticket.told),
+            "limit": PIECE,
+        },
+    )
+    ids = [row["id"] for row in rows]
+    ticket.newest = max([ticket.newest, *ids])
+    told = ticket.told | {row["id"]: row["at"] for row in rows}
+    ticket.told = {id_: at for id_, at in told.items() if at > max(told.values()) - _LOOKED_THROUGH}
+    ticket.more = len(rows) == PIECE
+    return rows
+
+
+def _beginning(worker_id: UUID, last_event_id: str | None) -> int:
+    if last_event_id is not None and _ID.fullmatch(last_event_id):
+        return int(last_event_id)
+    row = fetch_one(_NEWEST, {"worker_id": worker_id})
+    assert row is not None
+    return int(row["id"])
+
+
+def _record(worker_id: UUID | None, type_: str, data: dict[str, Any]) -> list[Row]:
+    params = {"worker_id": worker_id, "type": type_, "data": json.dumps(data)}
+    return fetch_all(_RECORD, params)
