@@ -1,7 +1,6 @@
 """Makes workers of machines: a `wrk_` key, once, for a `wkt_` token (SPEC §5)."""
 
 from dataclasses import dataclass, replace
-from itertools import chain, count
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from pipedai.api import tokens
 from pipedai.api.errors import Conflict, NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import Row, execute, fetch_one
 from pipedai.wakeups import wake_workers
 from workers.models import Worker
 from workspaces.locks import lock_environment
@@ -53,14 +52,21 @@ ON CONFLICT (environment_id, lower(hostname)) WHERE deleted_at IS NULL DO UPDATE
 SET os = excluded.os, version = excluded.version, auth_mode = excluded.auth_mode,
     max_concurrency = excluded.max_concurrency, token_digest = excluded.token_digest,
     registered_from = excluded.registered_from, host_key_id = excluded.host_key_id
+WHERE %(may_replace)s
 RETURNING id
 """
 
-_HOSTNAMES = """
-SELECT lower(hostname) AS hostname FROM worker
-WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND starts_with(lower(hostname), %(beginning)s)
+# `wanted`, or else the first of `wanted-2`, `wanted-3`… that no worker has; one more than there are workers is free.
+# Here, since PostgreSQL and Python do not always agree on what is lower case.
+_FREE_HOSTNAME = """
+WITH live AS (SELECT hostname FROM worker WHERE environment_id = %(environment_id)s AND deleted_at IS NULL),
+    suffix AS (
+        SELECT n, CASE WHEN n > 1 THEN '-' || n ELSE '' END AS value
+        FROM generate_series(1, (SELECT count(*) + 1 FROM live)) n)
+SELECT left(%(wanted)s, 255 - length(suffix.value)) || suffix.value AS hostname FROM suffix
+WHERE lower(left(%(wanted)s, 255 - length(suffix.value)) || suffix.value) NOT IN (SELECT lower(hostname) FROM live)
+ORDER BY suffix.n LIMIT 1
 """
-_LONGEST_HOSTNAME = 255
 
 _CONSUME = f"""
 UPDATE api_key k SET consumed_at = statement_timestamp(), consumed_by = %(worker_id)s
@@ -157,7 +163,9 @@ def seat_worker(
     minted = tokens.mint("wkt")
     hostname = values["hostname"]
     if not may_replace:
-        hostname = _free_hostname(environment_id, hostname)
+        free = fetch_one(_FREE_HOSTNAME, {"environment_id": environment_id, "wanted": hostname})
+        assert free is not None
+        hostname = free["hostname"]
     params = {
         **values,
         "id": new_id(),
@@ -167,6 +175,7 @@ def seat_worker(
         "token_digest": minted.digest,
         "address": address,
         "host_key_id": host_key_id,
+        "may_replace": may_replace,
     }
     old = fetch_one(_FIND_OLD, params)
     if old is None:
@@ -174,15 +183,6 @@ def seat_worker(
     worker = fetch_one(_UPSERT, params)
     assert worker is not None
     return Seated(worker["id"], minted.value, hostname, old)
-
-
-def _free_hostname(environment_id: UUID, wanted: str) -> str:
-    """`wanted`, or else the first of `wanted-2`, `wanted-3`… that no worker of the environment has."""
-    beginning = wanted.lower()[: _LONGEST_HOSTNAME - 5]
-    rows = fetch_all(_HOSTNAMES, {"environment_id": environment_id, "beginning": beginning})
-    taken = {row["hostname"] for row in rows}
-    names = (f"{wanted[: _LONGEST_HOSTNAME - 5]}-{n}" for n in count(2))
-    return next(name for name in chain([wanted], names) if name.lower() not in taken)
 
 
 _BAD_TOKEN = "The registration token is invalid, used or expired."  # noqa: S105
