@@ -42,8 +42,8 @@ class Worker(models.Model):
     host_key = models.ForeignKey(
         ApiKey, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # Until when its events are kept for whoever streams them; None if nobody ever did.
-    streamed_until = models.DateTimeField(null=True)
+    # Whether its events are kept, since somebody streams them or once did.
+    is_streamed = models.BooleanField(db_default=False)
     disabled_at = models.DateTimeField(null=True)
     last_seen_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -32,8 +32,8 @@ from workspaces.locks import lock_environment
 LIFETIME = timedelta(minutes=10)
 INTERVAL_SECONDS = 5
 MAX_PENDING = 10
-# A person who mistypes five times in an hour waits: whoever guesses gets nowhere.
-WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600)
+# A person who mistypes five times waits for an hour: whoever guesses gets nowhere.
+WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600, in_a_row=True)
 
 # Two that begin at once from one network must not both be the last.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('pairing ' || %(network)s, 0))"

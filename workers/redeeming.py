@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
+from pipedai.api import tokens
 from pipedai.api.errors import ApiError, NotFound
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, fetch_one
@@ -73,6 +74,8 @@ def redeem(
     unknown code; EnrollmentRefused with 400 while a pairing waits, 410 when it is over, 403 when it was denied or
     revoked, 409 when it was redeemed already; Conflict for one worker or key too many.
     """
+    if code is not None and tokens.prefix_of(code) != "enr":
+        raise NotFound  # a mistyped one is refused without a query
     kind = "device" if code is None else "code"
     found = {"kind": kind, "digests": digests(kind, code or device_code or "")}
     row = _find(found)

@@ -1,7 +1,7 @@
 """Records what happens to workers whose events somebody streams, and reads it back for the streams.
 
-A worker's events are kept from the first request for its stream on, as long as there was one within the last hour: so
-nothing is written for workers that nobody watches, and whoever comes back within the hour has missed nothing.
+A worker's events are kept from the first request for its stream on: so nothing is written for workers that nobody ever
+watched, and whoever comes back is told the last hour without a gap.
 """
 
 import json
@@ -38,21 +38,19 @@ _RUN_EVENTS = frozenset(
 # What a bigint holds.
 _ID = re.compile(r"\d{1,18}", re.ASCII)
 
-_IS_STREAMED = "w.streamed_until > statement_timestamp()"
-
-_RECORD_RUNS = f"""
+_RECORD_RUNS = """
 INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, e.type, statement_timestamp(),
     jsonb_build_object('runId', r.id, 'triggerId', r.trigger_id, 'status', r.status)
 FROM unnest(%(types)s::text[], %(run_ids)s::uuid[]) WITH ORDINALITY e (type, run_id, place)
-    JOIN run r ON r.id = e.run_id JOIN worker w ON w.id = r.worker_id AND {_IS_STREAMED}
+    JOIN run r ON r.id = e.run_id JOIN worker w ON w.id = r.worker_id AND w.is_streamed
 ORDER BY e.place
 RETURNING worker_id
 """
-_RECORD = f"""
+_RECORD = """
 INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, %(type)s, statement_timestamp(), %(data)s::jsonb
-FROM worker w WHERE w.id = %(worker_id)s AND {_IS_STREAMED}
+FROM worker w WHERE w.id = %(worker_id)s AND w.is_streamed
 RETURNING worker_id
 """
 # Told by whoever notices first; the moments are the same for all, so nobody tells it again.
@@ -65,11 +63,9 @@ WHERE w.id = %(worker_id)s AND w.last_seen_at > statement_timestamp() - interval
 ORDER BY s.after
 ON CONFLICT DO NOTHING
 """
-_KEEP_ON = """
-UPDATE worker SET streamed_until = statement_timestamp() + interval '60 minutes'
-WHERE id = %(worker_id)s
-    AND (streamed_until IS NULL OR streamed_until < statement_timestamp() + interval '59 minutes')
-"""
+_KEEP_FROM_NOW_ON = (
+    "UPDATE worker SET is_streamed = true WHERE id = %(worker_id)s AND NOT is_streamed"
+)
 _NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
 # A transaction that took a smaller id may commit after one with a larger: what is recent is looked through again.
 _READ = """
@@ -118,8 +114,8 @@ def read_events(ticket: StreamTicket, *, worker_id: UUID, last_event_id: str | N
     the last hour's.
     """
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
-    execute(_KEEP_ON, {"worker_id": worker_id})
     if ticket.began_after is None:
+        execute(_KEEP_FROM_NOW_ON, {"worker_id": worker_id})
         ticket.began_after = ticket.newest = _beginning(worker_id, last_event_id)
     rows = fetch_all(
         _READ,

@@ -29,6 +29,19 @@ SET hits = CASE WHEN t.window_start = excluded.window_start THEN t.hits + 1 ELSE
 RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_timestamp())))::int AS seconds_left
 """
 
+# The same, but that a window is over when nothing was counted for so long: whatever the moment, none of that length
+# holds more than the limit.
+_COUNT_ROW = """
+INSERT INTO throttle AS t (bucket, hits, window_start, expires_at)
+VALUES (%(bucket)s, 1, statement_timestamp(), statement_timestamp() + %(seconds)s * interval '1 second')
+ON CONFLICT (bucket) DO UPDATE
+SET hits = CASE WHEN t.expires_at > statement_timestamp() THEN t.hits + 1 ELSE 1 END,
+    window_start = excluded.window_start,
+    expires_at = CASE
+        WHEN t.expires_at > statement_timestamp() AND t.hits >= %(limit)s THEN t.expires_at ELSE excluded.expires_at END
+RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_timestamp())))::int AS seconds_left
+"""
+
 _TAKE_BACK = "UPDATE throttle SET hits = hits - 1 WHERE bucket = %(bucket)s AND hits > 0"
 
 # Materialized: as a subquery it may be run again for each row, and then the limit is none.
@@ -47,11 +60,12 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `limit` times in each window of `seconds`."""
+    """At most `limit` times in each window of `seconds`; with `in_a_row` a window ends only after so long a pause."""
 
     name: str
     limit: int
     seconds: int
+    in_a_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +100,8 @@ def check_rate(rate: Rate, key: str) -> None:
 
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:
     """How many hits of `key` this window holds, this one included, and for how many seconds more it lasts."""
-    row = fetch_one(_COUNT, {"bucket": _bucket(rate, key), "seconds": rate.seconds})
+    params = {"bucket": _bucket(rate, key), "seconds": rate.seconds, "limit": rate.limit}
+    row = fetch_one(_COUNT_ROW if rate.in_a_row else _COUNT, params)
     assert row is not None
     return row["hits"], row["seconds_left"]
 

@@ -12,13 +12,14 @@ from pipedai.server.listen import Listener, StreamEar
 from pipedai.server.refusal import ClientGone
 from pipedai.server.ticket import STREAM, StreamTicket
 
-# How long a stream trusts silence; after it the credential is looked at again (it is dead within 15 s in any case).
-RECHECK_SECONDS = 15.0
+# How long a stream trusts silence, counted from when it asked: with the asking itself, and a wait for its turn, the
+# credential is looked at again every 15 s.
+RECHECK_SECONDS = 12.0
 UNHEALTHY_RECHECK_SECONDS = 2.0
 # Events that come together are told together.
 SHORTEST_WAIT_SECONDS = 0.1
-# Who takes nothing for so long is not reading.
-LONGEST_SEND_SECONDS = 30.0
+# Who takes nothing for so long is not reading. Shorter than a stream's trust, which a slow reader must not stretch.
+LONGEST_SEND_SECONDS = 10.0
 
 _OPENING = b": worker events\n\n"
 _KEEP_ALIVE = b": still here\n\n"
@@ -62,13 +63,15 @@ class EventStreams:
                 enter(self._listener.subscribed(ticket.key_id, ear))
                 ear.changed = True  # the key may have died before we subscribed
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
-            await _tell(send, _OPENING)
-            while status_of(answer) == 200:
-                await _tell(send, _content(answer) or _KEEP_ALIVE)
-                await self._wait(ear, client, more=ticket.more)
-                if self._stopping:
-                    break
+            told = _OPENING + _content(answer)
+            while not self._stopping:
+                until = asyncio.get_running_loop().time() + self._patience()
+                await _tell(send, told)
+                await self._wait(ear, client, 0 if ticket.more else until)
                 answer = await self._ask(scope, body, client, ear)
+                if status_of(answer) != 200:
+                    break
+                told = _content(answer) or _KEEP_ALIVE
             scope[LOG] |= {"asked": ticket.asked}
             await send({"type": "http.response.body", "body": b""})
 
@@ -80,16 +83,17 @@ class EventStreams:
             ear.changed = False
             return await ask(self._endpoint, scope, body)
 
-    async def _wait(self, ear: StreamEar, client: Presence, *, more: bool) -> None:
-        """Return when it is worth asking again, or when the server stops."""
+    def _patience(self) -> float:
         patience = RECHECK_SECONDS if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
         # Jitter keeps those that woke together from doing so again.
-        left = patience * random.uniform(0.8, 1)  # noqa: S311
-        until = asyncio.get_running_loop().time() + left
-        while not (more or ear.changed or self._stopping) and left > 0:
+        return patience * random.uniform(0.8, 1)  # noqa: S311
+
+    async def _wait(self, ear: StreamEar, client: Presence, until: float) -> None:
+        """Return when it is worth asking again, or when the server stops."""
+        clock = asyncio.get_running_loop().time
+        while not (ear.changed or self._stopping) and (left := until - clock()) > 0:
             await ear.wait(left)
             client.check()
-            left = until - asyncio.get_running_loop().time()
         if not self._stopping:
             await asyncio.sleep(SHORTEST_WAIT_SECONDS)
 

@@ -32,8 +32,8 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="worker",
-            name="streamed_until",
-            field=models.DateTimeField(null=True),
+            name="is_streamed",
+            field=models.BooleanField(db_default=False),
         ),
         migrations.CreateModel(
             name="Enrollment",

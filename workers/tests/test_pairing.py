@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -144,6 +145,21 @@ def test_a_user_may_type_five_wrong_codes_and_then_not_even_the_right_one(cast):
     with pytest.raises(TooManyRequests):
         pairing.find_pending(typed=code, user_id=cast.admin.id)
     assert pairing.find_pending(typed=code, user_id=cast.owner.id)
+
+
+def test_wrong_codes_count_until_there_was_none_for_an_hour(cast):
+    def guess(minutes_later):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE throttle SET expires_at = expires_at - interval '{minutes_later} min'"
+            )
+        with pytest.raises(ApiError) as refusal:
+            pairing.find_pending(typed="BBBB-BBBB", user_id=cast.admin.id)
+        return refusal.value.status_code
+
+    # Whoever goes on while they may not is not kept out for longer.
+    assert [guess(50) for _ in range(5)] == [404] * 5
+    assert [guess(50), guess(5), guess(6)] == [429, 429, 404]
 
 
 def test_many_guesses_at_once_are_no_more_than_five(committed_cast):

@@ -136,13 +136,14 @@ def test_what_is_older_than_an_hour_is_not_told_again(cast):
     assert Stream(cast, last_event_id="0").news() == ["concurrency.changed"]
 
 
-def test_events_are_kept_for_an_hour_after_the_last_look(cast):
+def test_whoever_comes_back_after_hours_is_told_the_last_one_without_a_gap(cast):
     Stream(cast).news()
-    until = _worker(cast).streamed_until
-    assert timedelta(minutes=59) < until - database_now() <= timedelta(minutes=60)
-    Worker.objects.update(streamed_until=Now())
     _change(cast, max_concurrency=2)
-    assert not WorkerEvent.objects.exists()
+    (last_read,) = _events(cast)
+    WorkerEvent.objects.update(at=F("at") - timedelta(hours=3))
+    _change(cast, max_concurrency=3)
+    rows = Stream(cast, last_event_id=str(last_read)).rows()
+    assert [json.loads(row["data"])["maxConcurrency"] for row in rows] == [3]
 
 
 def test_a_long_backlog_comes_in_pieces(cast, monkeypatch):
