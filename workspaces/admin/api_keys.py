@@ -19,7 +19,7 @@ from workspaces.services import revoke_api_key
 
 @register(ApiKey, site=site)
 class ApiKeyAdmin(StaffModelAdmin):
-    """Keys of external systems, and those that register workers."""
+    """Keys of external systems and of hosts, and those that register workers."""
 
     icon = "vpn_key"
     list_display = (
@@ -45,7 +45,8 @@ class ApiKeyAdmin(StaffModelAdmin):
         SupportAction(
             "revoke",
             "Revoke the key",
-            "The key is dead at once, everywhere, for good. A worker that it registered lives on.",
+            "The key is dead at once, everywhere, for good, and with it the unused tokens that it minted. Workers that"
+            " it registered or brought in live on.",
             "The key is revoked.",
             applies=lambda key: key.revoked_at is None,
             perform=lambda key, actor: revoke_api_key(
@@ -102,6 +103,7 @@ class ApiKeyAdmin(StaffModelAdmin):
                     ("Role", text(row.role)),
                     ("Environment", self.in_environment(row)),
                     ("Created by", creator or text(None)),
+                    ("Minted by the key", link_to(ApiKey, row.parent_id)),
                     ("Created", self.created(row)),
                     ("Last used", self.used(row)),
                     ("Expires", moment(row.expires_at)),

@@ -12,7 +12,7 @@ from audit.models import AuditEntry
 from pipedai.admin.values import page_of
 from pipedai.events import Actor
 from pipedai.sql import database_now
-from testing.cast import bearer, browser, session_cookie
+from testing.cast import bearer, browser, issue_enrollment, session_cookie
 from testing.runs import Runs
 from triggers.models import Delivery, Run
 from workers.models import Worker
@@ -22,6 +22,10 @@ from workspaces.models import ApiKey
 def _key(cast):
     cast.mint("pwk")
     return ApiKey.objects.filter(kind="pwk").latest("created_at")
+
+
+def _enrollment(cast):
+    return issue_enrollment(cast.environment, cast.owner)[0]
 
 
 def _worker(cast):
@@ -66,6 +70,7 @@ def _enrol(user):
 
 ACTIONS = [
     (_key, "revoke", "api-key.revoked"),
+    (_enrollment, "revoke", "enrollment.revoked"),
     (_worker, "disable", "worker.updated"),
     (_disabled, "enable", "worker.updated"),
     (_worker, "revoke-token", "worker.token-revoked"),
@@ -101,7 +106,7 @@ def test_an_action_asks_acts_and_is_audited_as_the_staff_user(
         assert staff.email in page
 
 
-@pytest.mark.parametrize("which", [0, 4, 7], ids=["revoke", "cancel", "deactivate"])
+@pytest.mark.parametrize("which", [0, 5, 8], ids=["revoke", "cancel", "deactivate"])
 def test_a_second_click_changes_nothing_more(which, desk, cast):
     make, action, _ = ACTIONS[which]
     row = make(cast)

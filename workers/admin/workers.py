@@ -19,7 +19,7 @@ from triggers.models import Run, Trigger
 from triggers.states import HELD
 from workers.models import ONLINE_WITHIN, Worker
 from workers.services import revoke_token, update_worker
-from workspaces.models import Environment
+from workspaces.models import ApiKey, Environment
 
 _SHOWN = 50
 _ONLINE = """
@@ -138,6 +138,7 @@ class WorkerAdmin(StaffModelAdmin):
                     ("Runs at once", row.max_concurrency),
                     ("Has a token", yes(row.has_token)),
                     ("Registered from", text(row.registered_from)),
+                    ("Brought in by the host of key", link_to(ApiKey, row.host_key_id)),
                     ("Registered", self.created(row)),
                     ("Last seen", self.seen(row)),
                     ("Disabled", moment(row.disabled_at)),

@@ -1,0 +1,130 @@
+"""How staff see enrolments."""
+
+from typing import Any
+
+from django.contrib.admin import display, register
+from django.utils import timezone
+
+from accounts.models import User
+from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import Scope
+from pipedai.admin.filters import related
+from pipedai.admin.panels import Facts, Panel
+from pipedai.admin.site import site
+from pipedai.admin.support import SupportAction
+from pipedai.admin.values import ident, link_to, moment, state, text
+from workers.enrollments import revoke_enrollment
+from workers.models import Enrollment, Worker
+from workspaces.models import Environment
+
+
+def _state(enrollment: Enrollment) -> str:
+    if enrollment.consumed_at:
+        return "consumed"
+    if enrollment.revoked_at:
+        is_code = enrollment.kind == Enrollment.Kind.CODE or enrollment.approved_at
+        return "revoked" if is_code else "denied"
+    # By the web process's clock: a word on a page, nothing is decided by it.
+    if enrollment.expires_at <= timezone.now():
+        return "expired"
+    return "active" if enrollment.approved_at else "pending"
+
+
+@register(Enrollment, site=site)
+class EnrollmentAdmin(StaffModelAdmin):
+    """Codes that admins issued, and pairings that hosts asked for."""
+
+    icon = "add_link"
+    list_display = (
+        "shown_id",
+        "kind",
+        "named",
+        "shown_state",
+        "in_environment",
+        "asked",
+        "created",
+    )
+    list_filter = ("kind", related("environment", Environment), related("worker", Worker))
+    list_reads = (
+        "id", "kind", "label", "created_at", "expires_at", "approved_at", "revoked_at", "consumed_at", "asked_from",
+        "environment__name",
+    )  # fmt: skip
+    list_select_related = ("environment",)
+    searched_text = ("label",)
+    scopes = (Scope(("environment",), ("created_at", "id")),)
+    story_joins = ("environment", "decided_by", "worker")
+    never_read = (
+        "code_digest", "user_code_digest", "decided_by__password", "worker__token_digest",
+    )  # fmt: skip
+    support = (
+        SupportAction(
+            "revoke",
+            "Revoke the enrolment",
+            "Nobody can redeem it any more.",
+            "The enrolment is revoked.",
+            applies=lambda enrollment: _state(enrollment) == "active",
+            perform=lambda enrollment, actor: revoke_enrollment(
+                environment_id=enrollment.environment_id, enrollment_id=enrollment.id, actor=actor
+            ),
+            is_harsh=True,
+        ),
+    )
+
+    @display(description="Id")
+    def shown_id(self, enrollment: Enrollment) -> Any:
+        """Its id."""
+        return ident(enrollment.id)
+
+    @display(description="Label (unverified)")
+    def named(self, enrollment: Enrollment) -> Any:
+        """What the host, or whoever issued the code, calls it."""
+        return text(enrollment.label)
+
+    @display(description="State")
+    def shown_state(self, enrollment: Enrollment) -> Any:
+        """Whether it lets anybody in."""
+        return state(_state(enrollment))
+
+    @display(description="Environment")
+    def in_environment(self, enrollment: Enrollment) -> Any:
+        """Where it leads; nowhere, before a pairing is approved."""
+        if enrollment.environment is None:
+            return text(None)
+        return link_to(Environment, enrollment.environment_id, enrollment.environment.name)
+
+    @display(description="Asked from")
+    def asked(self, enrollment: Enrollment) -> Any:
+        """The address of a host that asked for a pairing."""
+        return text(enrollment.asked_from)
+
+    @display(description="Created")
+    def created(self, enrollment: Enrollment) -> Any:
+        """When."""
+        return moment(enrollment.created_at)
+
+    def story(self, row: Enrollment) -> list[Panel]:
+        """The enrolment; not its codes, which are stored nowhere, nor their digests."""
+        decider = row.decided_by and link_to(User, row.decided_by_id, row.decided_by.email)
+        worker = row.worker and link_to(Worker, row.worker_id, row.worker.label)
+        return [
+            Facts(
+                "Enrolment",
+                [
+                    ("State", self.shown_state(row)),
+                    ("Kind", row.kind),
+                    ("Label (unverified)", self.named(row)),
+                    ("Environment", self.in_environment(row)),
+                    ("Pays by", row.auth_mode),
+                    ("Asked from", self.asked(row)),
+                    ("Program", text(row.asked_by)),
+                    ("Issued, approved or denied by", decider or text(None)),
+                    ("Created", self.created(row)),
+                    ("Approved", moment(row.approved_at)),
+                    ("Expires", moment(row.expires_at)),
+                    ("Revoked or denied", moment(row.revoked_at)),
+                    ("Redeemed", moment(row.consumed_at)),
+                    ("Its worker", worker or text(None)),
+                    ("Id", ident(row.id)),
+                ],
+            )
+        ]
