@@ -40,7 +40,12 @@ class Worker(models.Model):
     registered_from = models.GenericIPAddressField(null=True)
     # The hos_ key of the host that brought it in, which may change and stream it; None for one registered by hand.
     host_key = models.ForeignKey(
-        ApiKey, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+        ApiKey,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
     # Whether its events are kept, since somebody streams them or once did.
     is_streamed = models.BooleanField(db_default=False)
@@ -118,7 +123,12 @@ class Enrollment(models.Model):
     revoked_at = models.DateTimeField(null=True)
     consumed_at = models.DateTimeField(null=True)
     worker = models.ForeignKey(
-        Worker, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+        Worker,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
 
     class Meta:
@@ -164,7 +174,9 @@ class WorkerEvent(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    worker = models.ForeignKey(Worker, on_delete=models.PROTECT, related_name="+", db_index=False)
+    worker = models.ForeignKey(
+        Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
     type = models.CharField(max_length=32)
     at = models.DateTimeField(db_default=Now(), editable=False)
     # What the type needs beside it, by the API's names.

@@ -111,12 +111,20 @@ class ApiKey(models.Model):
     # A worker's id; no foreign key, since workspaces know nothing of workers.
     consumed_by = models.UUIDField(null=True)
     # The credential that minted this registration token; the token dies with it.
-    parent = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="minted")
+    parent = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="minted",
+        db_index=False,
+        db_constraint=False,
+    )
 
     class Meta:
         db_table = "api_key"
         verbose_name = "API key"
         constraints = (
+            models.UniqueConstraint(fields=["environment", "id"], name="api_key_in_environment"),
             models.CheckConstraint(
                 condition=Q(kind="wrk") | Q(parent__isnull=True), name="api_key_only_wrk_is_minted"
             ),
@@ -139,7 +147,12 @@ class ApiKey(models.Model):
                 name="api_key_consumed_by_somebody",
             ),
         )
-        indexes = (models.Index(fields=["environment", "created_at", "id"], name="api_key_listed"),)
+        indexes = (
+            models.Index(fields=["environment", "created_at", "id"], name="api_key_listed"),
+            models.Index(
+                fields=["parent"], condition=Q(parent__isnull=False), name="api_key_minted"
+            ),
+        )
 
     def __str__(self) -> str:
         return self.name

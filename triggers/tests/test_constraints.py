@@ -11,13 +11,16 @@ from django.db import IntegrityError, transaction
 
 from pipedai.events import SYSTEM
 from pipedai.sql import execute, fetch_all
-from testing.cast import Cast, register
+from testing.cast import Cast, issue_enrollment, register
 from testing.run_states import STATES
 from testing.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import run_trigger
 from triggers.models import Delivery, DeliveryAttempt, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
-from workspaces.models import DataKey
+from workers.models import WorkerEvent
+from workers.pairing import begin_pairing
+from workspaces.host_keys import mint_registration_token
+from workspaces.models import ApiKey, DataKey
 
 HELD_STATES = ("claimed with mine", "running")
 ENDED_STATES = ("succeeded", "failed, client", "canceled in the queue", "lost, no retry", "overdue")
@@ -161,6 +164,47 @@ WRONG_ROWS = [
     ),
     ("api_key_token_digest_key", "UPDATE api_key SET token_digest = 'x'"),
     (
+        "api_key_only_wrk_is_minted",
+        (
+            "UPDATE api_key SET parent_id = (SELECT id FROM api_key WHERE kind = 'hos' LIMIT 1)"
+            " WHERE kind = 'pwk'"
+        ),
+    ),
+    ("api_key_role_of_kind", "UPDATE api_key SET role = 'admin' WHERE kind = 'hos'"),
+    ("enrollment_auth_mode", "UPDATE enrollment SET auth_mode = 'mine'"),
+    ("enrollment_kind", "UPDATE enrollment SET kind = 'mine'"),
+    (
+        "enrollment_kind",
+        "UPDATE enrollment SET approved_at = NULL WHERE kind = 'code' AND consumed_at IS NULL",
+    ),
+    ("enrollment_kind", "UPDATE enrollment SET user_code_digest = 'x' WHERE kind = 'code'"),
+    ("enrollment_kind", "UPDATE enrollment SET user_code_digest = NULL WHERE kind = 'device'"),
+    (
+        "enrollment_approved_for_an_environment",
+        "UPDATE enrollment SET approved_at = now() WHERE kind = 'device'",
+    ),
+    *(
+        ("enrollment_consumed_once_approved", f"UPDATE enrollment SET {change}")
+        for change in (
+            "worker_id = NULL WHERE consumed_at IS NOT NULL",
+            "consumed_at = NULL WHERE consumed_at IS NOT NULL",
+            "revoked_at = now() WHERE consumed_at IS NOT NULL",
+            "consumed_at = now(), worker_id = %(worker)s WHERE kind = 'device'",
+        )
+    ),
+    ("enrollment_code_digest_key", "UPDATE enrollment SET code_digest = 'x'"),
+    (
+        "enrollment_user_code_digest_key",
+        "UPDATE enrollment SET user_code_digest = 'x' WHERE kind = 'device'",
+    ),
+    (
+        "worker_event_silence_told_once",
+        (
+            "INSERT INTO worker_event (environment_id, worker_id, type, at, data)"
+            " SELECT environment_id, worker_id, type, at, data FROM worker_event"
+        ),
+    ),
+    (
         "data_key_one_in_use",
         (
             "INSERT INTO data_key SELECT gen_random_uuid(), wrapped, master_key_id, created_at, NULL,"
@@ -211,6 +255,10 @@ TENANT_REFERENCES = [
     ("delivery_attempt", "delivery_id", "delivery"),
     ("tick", "trigger_id", "trigger"),
     ("tick", "run_id", "run"),
+    ("api_key", "parent_id", "api_key"),
+    ("worker", "host_key_id", "api_key"),
+    ("enrollment", "worker_id", "worker"),
+    ("worker_event", "worker_id", "worker"),
 ]
 
 
@@ -252,6 +300,19 @@ def there(cast: Cast) -> dict[str, UUID]:
             decision=decision,
             run_id=lost if decision is Decision.FIRED else None,
         )
+    host = cast.host()
+    issue_enrollment(cast.environment, cast.owner)
+    WorkerEvent.objects.create(
+        environment=cast.environment, worker_id=host.worker_id, type="worker.stopped"
+    )
+    for _ in range(2):
+        begin_pairing(label=None, address=None, program=None)
+    mint_registration_token(
+        environment_id=cast.environment.id,
+        parent_id=ApiKey.objects.get(kind="hos").id,
+        label=None,
+        actor=SYSTEM,
+    )
     return {
         "environment": cast.environment.id,
         "owner": cast.owner.id,
@@ -276,6 +337,7 @@ def strange(cast: Cast) -> dict[str, UUID]:
     runs.cancel(run_id)
     return {
         "worker": worker_id,
+        "api_key": ApiKey.objects.get(environment=cast.strange_environment, kind="wrk").id,
         "trigger": trigger_id,
         "trigger_revision": Trigger.objects.get(id=trigger_id).revision_id,
         "data_key": DataKey.objects.get(environment=cast.strange_environment).id,

@@ -7,14 +7,28 @@ from django.db import migrations, models
 
 import pipedai.ids
 
+# (table, column, referenced table, whether rows are there already: 0004 validates those). See triggers 0002.
+KEYS = (
+    ("worker", "host_key_id", "api_key", True),
+    ("enrollment", "worker_id", "worker", False),
+    ("worker_event", "worker_id", "worker", False),
+)
+
+
+def add(table: str, column: str, target: str, later: bool) -> migrations.RunSQL:
+    name = f"{table}_{column.removesuffix('_id')}_in_environment"
+    return migrations.RunSQL(
+        f"ALTER TABLE {table} ADD CONSTRAINT {name} "
+        f"FOREIGN KEY (environment_id, {column}) REFERENCES {target} (environment_id, id)"
+        + (" NOT VALID" if later else ""),
+        f"ALTER TABLE {table} DROP CONSTRAINT {name}",
+    )
+
 
 class Migration(migrations.Migration):
-    safe_because = {
-        "adding-foreign-key-constraint": "worker is small: at most a thousand rows an environment",
-    }
     dependencies = [
         ("workers", "0002_fillfactor"),
-        ("workspaces", "0006_host_keys"),
+        ("workspaces", "0009_host_keys_valid"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -23,6 +37,7 @@ class Migration(migrations.Migration):
             model_name="worker",
             name="host_key",
             field=models.ForeignKey(
+                db_constraint=False,
                 db_index=False,
                 null=True,
                 on_delete=django.db.models.deletion.PROTECT,
@@ -100,6 +115,7 @@ class Migration(migrations.Migration):
                 (
                     "worker",
                     models.ForeignKey(
+                        db_constraint=False,
                         db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
@@ -189,6 +205,7 @@ class Migration(migrations.Migration):
                 (
                     "worker",
                     models.ForeignKey(
+                        db_constraint=False,
                         db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
@@ -211,4 +228,5 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        *(add(*key) for key in KEYS),
     ]

@@ -1,0 +1,25 @@
+"""Indexes that the next migration makes a constraint of, and that finds what a key minted."""
+
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [("workspaces", "0006_host_keys")]
+
+    operations = [
+        migrations.RunSQL(
+            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS api_key_in_environment ON api_key (environment_id, id)",
+            "DROP INDEX CONCURRENTLY IF EXISTS api_key_in_environment",
+        ),
+        AddIndexConcurrently(
+            model_name="apikey",
+            index=models.Index(
+                condition=models.Q(("parent__isnull", False)),
+                fields=["parent"],
+                name="api_key_minted",
+            ),
+        ),
+    ]
