@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("chromium", "iproute2", "nginx", "pgbouncer", "postgresql")
+PACKAGES = ("chromium", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
+# Node often comes from elsewhere, and Debian's npm does not go with that: the program is all that is needed.
+_PROGRAMS = {"nodejs": "node", "npm": "npm"}
 
 _INSTALL = (
     "apt-get", "install", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
@@ -46,7 +48,11 @@ def missing(packages: Sequence[str]) -> list[str]:
         text=True,
         check=False,
     ).stdout.splitlines()
-    return [package for package in packages if f"{package} installed" not in listed]
+    return [
+        package
+        for package in packages
+        if f"{package} installed" not in listed and not shutil.which(_PROGRAMS.get(package, ""))
+    ]
 
 
 def install(packages: Sequence[str]) -> None:

@@ -25,8 +25,8 @@ run, whatever fails before; the exit code tells whether all passed. Arguments go
 `bin/test workers -k claim`. The tests use a PostgreSQL of their own in a temporary directory, or
 the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
 As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
-(nginx, pgbouncer, postgresql, chromium), without starting their services; elsewhere, where one is
-not there, its tests are skipped.
+(nginx, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
+where one is not there, its tests are skipped.
 """
 # After a Ctrl-C, how long the check that got it as well may take to end.
 _PATIENCE_SECONDS = 15

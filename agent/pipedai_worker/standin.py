@@ -6,6 +6,7 @@ succeeds, unless one of them ended it otherwise. The lines:
 
   standin: say TEXT            a message, before the result
   standin: sleep SECONDS       work for a while, in silence
+  standin: wait-for FILE       the same, until there is such a file
   standin: note FILE           append this process's id to a file
   standin: noise               lines that are not JSON, and an event nobody knows
   standin: big-line MEGABYTES  one event of that size
@@ -142,6 +143,10 @@ class Session:
 
     def do_sleep(self, seconds: str) -> None:
         time.sleep(float(seconds))
+
+    def do_wait_for(self, path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.05)
 
     def do_note(self, path: str) -> None:
         with Path(path).open("a") as file:

@@ -10,14 +10,14 @@ import pytest
 from accounts.factories import PASSWORD
 from testing.browsing import chromium, sideways_overflow
 from testing.cast import TEST_ACTOR, issue_enrollment
-from testing.hosts import Daemon, Host, install_client, until
+from testing.hosts import PATIENCE_SECONDS, Daemon, Host, install_client, until
 from testing.serving import free_port, serve
 from triggers.factories import trigger_values
 from triggers.models import Run, Trigger
 from triggers.services import create_trigger
 from workers.models import Worker
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ class Site:
     def __init__(self, cast, database: str, directory: Path) -> None:
         self.cast, self.port = cast, free_port()
         self._database, self._log = database, directory / "web.log"
+        self._gate = directory / "gate"
         self.url = f"http://127.0.0.1:{self.port}"
         self._open = contextlib.ExitStack()
         self.start()
@@ -47,10 +48,16 @@ class Site:
         return issue_enrollment(self.cast.environment, self.cast.admin, "api_key")[1]
 
     def run(self, trigger_id) -> Run:
+        """A run of the trigger, which goes on until `end_runs`."""
+        self._gate.unlink(missing_ok=True)
         answer = self.cast.client(self.cast.owner).post(f"/api/v1/triggers/{trigger_id}/run", {})
         return Run.objects.get(id=answer.json()["id"])
 
-    def trigger(self, worker_id: str, prompt: str):
+    def end_runs(self) -> None:
+        self._gate.touch()
+
+    def trigger(self, worker_id: str):
+        prompt = f"standin: wait-for {self._gate}\nstandin: success done"
         return create_trigger(
             environment_id=self.cast.environment.id,
             actor=TEST_ACTOR,
@@ -74,13 +81,13 @@ def test_a_host_enrols_by_code_and_is_supervised_until_it_is_deleted(site, cli, 
     host = Host(tmp_path / "host", cli)
     host.connect(site.url, "--token", site.code(), "--label", "first")
     first = str(Worker.objects.get(label="first").id)
-    trigger_id = site.trigger(first, "standin: sleep 4\nstandin: success done")
+    trigger_id = site.trigger(first)
     with host.daemon() as daemon:
         _it_is_online_and_works(site, daemon, first, trigger_id)
         _it_is_disabled_and_enabled(daemon, first)
         second = _another_is_built(site, daemon)
         _it_is_drained_and_upgraded(site, host, daemon, first, trigger_id)
-        _the_server_is_killed(site, daemon, first, trigger_id)
+        _the_server_is_killed(site, host, daemon, first, trigger_id)
         _both_are_deleted(daemon, first, second, trigger_id)
 
 
@@ -89,6 +96,7 @@ def _it_is_online_and_works(site, daemon: Daemon, worker_id: str, trigger_id) ->
     run = site.run(trigger_id)
     until(lambda: daemon.remote_status(worker_id) == "busy")
     assert daemon.known(worker_id)["currentRunId"] == str(run.id)
+    site.end_runs()
     assert until(lambda: _ended(run)) == "succeeded"
     until(lambda: daemon.remote_status(worker_id) == "online")
     # Told by the stream, which it opened when it started.
@@ -125,6 +133,7 @@ def _it_is_drained_and_upgraded(site, host, daemon: Daemon, worker_id: str, trig
     asking.start()
     until(lambda: Worker.objects.get(id=worker_id).disabled_at)
     assert "install -g @pipedai/worker@0.1.0" not in host.npm_calls  # it drains first
+    site.end_runs()
     while asking.is_alive():
         daemon.worker(worker_id)  # so that it asks our API sooner than every 15 s
         asking.join(0.5)
@@ -134,23 +143,28 @@ def _it_is_drained_and_upgraded(site, host, daemon: Daemon, worker_id: str, trig
     assert daemon.known(worker_id)["local"]["pid"] != before
 
 
-def _the_server_is_killed(site, daemon: Daemon, worker_id: str, trigger_id) -> None:
+def _the_server_is_killed(site, host, daemon: Daemon, worker_id: str, trigger_id) -> None:
     """While a run is under way; it ends while nobody is there to be told."""
     run = site.run(trigger_id)
     until(lambda: daemon.remote_status(worker_id) == "busy")
     site.server.kill()
-    until(lambda: not _answers(site))
-    threading.Event().wait(4)  # the run's own time
+    site.end_runs()
+    until(lambda: list(host.home.rglob(f"outcomes/{run.id}.json")))
     site.start()
     assert until(lambda: _ended(run)) == "succeeded"
     until(lambda: daemon.remote_status(worker_id) == "online")
-    # The stream is there again, 5 s after it broke.
+    until(lambda: _its_stream_tells_of_a_change(site, daemon, worker_id))
     again = site.run(trigger_id)
+    site.end_runs()
     assert until(lambda: _ended(again)) == "succeeded"
 
 
-def _answers(site) -> bool:
-    return site.server.process.poll() is None
+def _its_stream_tells_of_a_change(site, daemon: Daemon, worker_id: str) -> bool:
+    """It comes back some seconds after it broke, and is told of no change before."""
+    wanted = 3 - Worker.objects.get(id=worker_id).max_concurrency
+    client, url = site.cast.client(site.cast.owner), f"/api/v1/workers/{worker_id}"
+    assert client.patch(url, {"maxConcurrency": wanted}).status_code == 200
+    return bool(daemon.known(worker_id)["lastEvent"]["type"] == "concurrency.changed")
 
 
 def _both_are_deleted(daemon: Daemon, first: str, second: str, trigger_id) -> None:
@@ -168,7 +182,7 @@ def test_a_host_is_paired_by_a_person_in_a_browser(site, cli, tmp_path):
     with host.connecting(site.url, "--label", "paired") as waiting:
         address, code = _what_it_shows(waiting)
         _approve(site, address, code, tmp_path)
-        rest, _ = waiting.communicate(timeout=60)
+        rest, _ = waiting.communicate(timeout=PATIENCE_SECONDS)
     assert waiting.returncode == 0, rest
     assert Worker.objects.get(label="paired").environment_id == site.cast.environment.id
 
