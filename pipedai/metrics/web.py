@@ -39,6 +39,7 @@ _THREADS = _gauge("pipedai_web_threads", "Threads that a web process has for req
 _BUSY = _gauge("pipedai_web_threads_busy", "Threads of a web process that run a request.")
 _QUEUED = _gauge("pipedai_web_requests_queued", "Requests that wait for a thread.")
 _POLLS = _gauge("pipedai_web_polls_waiting", "Polls that wait for a run to come due.")
+_STREAMS = _gauge("pipedai_web_streams_open", "Event streams that somebody reads.")
 _LISTENING = _gauge("pipedai_web_listening", "Whether the database's notifications are heard.")
 
 
@@ -76,6 +77,7 @@ class Sampled:
             _BUSY.set(min(running, self._threads.threads))
             _QUEUED.set(max(0, running - self._threads.threads))
             _POLLS.set(self._listener.waiting)
+            _STREAMS.set(self._listener.streaming)
             _LISTENING.set(self._listener.healthy)
             await asyncio.sleep(_SAMPLE_SECONDS)
 

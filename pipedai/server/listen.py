@@ -99,6 +99,11 @@ class Listener:
         """How many polls are under way."""
         return sum(not isinstance(ear, StreamEar) for ear in self._all())
 
+    @property
+    def streaming(self) -> int:
+        """How many event streams are under way; the ear of each is there for its worker and for its key."""
+        return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
+
     def wake_all(self) -> None:
         """End every wait."""
         for ear in self._all():

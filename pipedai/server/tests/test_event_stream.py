@@ -160,6 +160,7 @@ async def test_all_end_when_the_server_stops(lane, listener):
     streams = [start(lane) for _ in range(3)]
     for reader, _ in streams:
         await reader.until_read(b": worker events")
+    assert (listener.streaming, listener.waiting) == (3, 0)
     lane.stop()
     async with asyncio.timeout(30):
         await asyncio.gather(*(task for _, task in streams))
