@@ -1,21 +1,19 @@
 """The lane of event streams: no thread and no database connection while there is nothing to tell."""
 
 import asyncio
-import random
 from contextlib import ExitStack
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
-from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
-from pipedai.server.asking import Presence, ask, status_of
-from pipedai.server.listen import Listener, StreamEar
+from pipedai.server.asgi_types import Message, Receive, Scope, Send
+from pipedai.server.asking import Presence, WaitingLane, ask, status_of
+from pipedai.server.listen import StreamEar
 from pipedai.server.refusal import ClientGone
 from pipedai.server.ticket import STREAM, StreamTicket
 
 # How long a stream trusts silence, counted from when it asked: with the asking itself, and a wait for its turn, the
 # credential is looked at again every 15 s.
 RECHECK_SECONDS = 12.0
-UNHEALTHY_RECHECK_SECONDS = 2.0
 # Events that come together are told together.
 SHORTEST_WAIT_SECONDS = 0.1
 # Who takes nothing for so long is not reading. Shorter than a stream's trust, which a slow reader must not stretch.
@@ -25,24 +23,13 @@ _OPENING = b": worker events\n\n"
 _KEEP_ALIVE = b": still here\n\n"
 
 
-class EventStreams:
+class EventStreams(WaitingLane):
     """Asks the stream endpoint for what there is to tell, tells it, waits, and asks again, as long as it answers 200.
 
     So credentials, checks and what is told are the endpoint's alone. Nothing is queued in this process: a reader's
     backlog is the table, of which the endpoint gives a bounded piece at a time, and the next piece is asked for only
-    when the reader has taken the last. At most `turns` askings are under way at once.
+    when the reader has taken the last.
     """
-
-    def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
-        self._endpoint = endpoint
-        self._listener = listener
-        self._turns = asyncio.Semaphore(turns)
-        self._stopping = False
-
-    def stop(self) -> None:
-        """End every stream now, and let no other last: the server is going down."""
-        self._stopping = True
-        self._listener.wake_all()
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request for a stream. Raises ClientGone when nobody reads it any more."""
@@ -65,7 +52,7 @@ class EventStreams:
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
             told = _OPENING + _content(answer)
             while not self._stopping:
-                until = asyncio.get_running_loop().time() + self._patience()
+                until = asyncio.get_running_loop().time() + self._patience(RECHECK_SECONDS)
                 await _tell(send, told)
                 await self._wait(ear, client, 0 if ticket.more else until)
                 answer = await self._ask(scope, body, client, ear)
@@ -82,11 +69,6 @@ class EventStreams:
             client.check()
             ear.changed = False
             return await ask(self._endpoint, scope, body)
-
-    def _patience(self) -> float:
-        patience = RECHECK_SECONDS if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
-        # Jitter keeps those that woke together from doing so again.
-        return patience * random.uniform(0.8, 1)  # noqa: S311
 
     async def _wait(self, ear: StreamEar, client: Presence, until: float) -> None:
         """Return when it is worth asking again, or when the server stops."""

@@ -1,41 +1,26 @@
 """The lane of waiting polls: no thread and no database connection while there is nothing to say."""
 
-import asyncio
-import random
 import time
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
-from pipedai.server.asking import Presence, ask, status_of
-from pipedai.server.listen import Ear, Listener
+from pipedai.server.asking import Presence, WaitingLane, ask, status_of
+from pipedai.server.listen import Ear
 from pipedai.server.ticket import POLL, PollTicket
 
-# How long a waiter trusts silence: while notifications arrive, and while they don't.
+# How long a waiter trusts silence.
 RECHECK_SECONDS = 15.0
-UNHEALTHY_RECHECK_SECONDS = 2.0
 # A run that is due but was not handed out must not make its waiter ask without pause.
 SHORTEST_WAIT_SECONDS = 0.1
 
 
-class LongPoll:
+class LongPoll(WaitingLane):
     """Asks the poll endpoint, waits while its answer is "nothing yet", and asks again.
 
     So credentials, checks, errors and the answer itself are the endpoint's alone, and all of them
-    are looked at again each time. At most `turns` askings are under way at once: however many
-    waiters wake together, the rest of the endpoint's threads are left to other requests.
+    are looked at again each time.
     """
-
-    def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
-        self._endpoint = endpoint
-        self._listener = listener
-        self._turns = asyncio.Semaphore(turns)
-        self._stopping = False
-
-    def stop(self) -> None:
-        """Answer every waiting poll now, and let no other wait: the server is going down."""
-        self._stopping = True
-        self._listener.wake_all()
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one poll. Raises ClientGone if nobody is there any more to be answered."""
@@ -59,9 +44,7 @@ class LongPoll:
     async def _news(self, poll: "_Poll", ear: Ear, client: "Presence") -> bool:
         """Wait until it is worth asking again; False when the answer at hand is to be given."""
         ticket = poll.ticket
-        patience = RECHECK_SECONDS if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
-        # Jitter keeps those that woke together from doing so again.
-        patience *= random.uniform(0.8, 1)  # noqa: S311
+        patience = self._patience(RECHECK_SECONDS)
         if ticket.next_due_seconds is not None:
             patience = min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
         until = min(time.monotonic() + patience, poll.deadline)

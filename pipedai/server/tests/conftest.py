@@ -7,13 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg import AsyncConnection
 
 from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.server.listen import Listener
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def listener() -> Listener:
+    """It hears what a test says to it, and believes that it hears the database."""
+
+    async def never() -> AsyncConnection:
+        raise AssertionError("nobody connects here")
+
+    listener = Listener(never)
+    listener.healthy = True
+    return listener
 
 
 class _Lines(logging.Handler):

@@ -8,7 +8,6 @@ import pytest
 from pipedai.server import event_stream
 from pipedai.server.access_log import LOG
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.listen import Listener
 from pipedai.server.refusal import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import STREAM
@@ -53,17 +52,6 @@ class Reader(Exchange):
         async with asyncio.timeout(30):
             while not self.sent or text not in self.body:
                 await asyncio.sleep(0.001)
-
-
-async def _never():
-    raise AssertionError("nobody connects here")
-
-
-@pytest.fixture
-def listener():
-    listener = Listener(_never)
-    listener.healthy = True
-    return listener
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from pipedai.server import long_poll
+from pipedai.server import asking, long_poll
 from pipedai.server.access_log import LOG
-from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.refusal import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
@@ -62,17 +61,6 @@ class Endpoint:
         async with asyncio.timeout(60):
             while self.asked < times or self.running:
                 await asyncio.sleep(0.001)
-
-
-async def _never():
-    raise AssertionError("nobody connects here")
-
-
-@pytest.fixture
-def listener():
-    listener = Listener(_never)
-    listener.healthy = True
-    return listener
 
 
 @pytest.fixture
@@ -227,7 +215,7 @@ async def test_a_due_run_that_is_not_handed_out_does_not_make_it_ask_without_pau
 async def test_it_looks_again_now_and_then_and_more_often_when_nothing_is_heard(
     lane, endpoint, listener, monkeypatch
 ):
-    monkeypatch.setattr(long_poll, "UNHEALTHY_RECHECK_SECONDS", 0.02)
+    monkeypatch.setattr(asking, "UNHEALTHY_RECHECK_SECONDS", 0.02)
     _, poll = start(lane)
     await endpoint.until_asked(1)
     await asyncio.sleep(0.05)
