@@ -15,11 +15,11 @@ _MAX_DEPTH = 8
 # `monthTokenSpendUsd` are not.
 _SECRET_NAME = re.compile(
     r"passw(?:or)?d|passphrase|secret|credential|authorization|cookie|apikey|privatekey|masterkey"
-    r"|mcpheader|sealed|jwt|databaseurl|token(?!s|spend)"
+    r"|mcpheader|sealed|jwt|databaseurl|(?:device|user)code|token(?!s|spend)"
 )
 _NAME_PART = (
     r"(?:passw(?:or)?d|passphrase|secret|credential|authorization|cookie|api[-_]?key|private[-_]?key"
-    r"|master[-_]?key|mcp[-_]?headers|jwt|database[-_]?url|token(?!s|spend))"
+    r"|master[-_]?key|mcp[-_]?headers|jwt|database[-_]?url|(?:device|user)[-_]?code|token(?!s|spend))"
 )
 _NAME = rf"(?<![\w-])[\w-]{{0,40}}?{_NAME_PART}[\w-]{{0,40}}"
 

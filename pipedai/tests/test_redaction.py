@@ -100,6 +100,8 @@ def test_ordinary_text_is_left_alone(text):
         "cookie",
         "Set-Cookie",
         "api_key",
+        "deviceCode",
+        "user_code",
         "apiKey",
         "X-Api-Key",
         "master_keys",

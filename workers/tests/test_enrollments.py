@@ -1,6 +1,7 @@
 """Enrolment by a code that an admin issues (docs/hosts.md)."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db.models.functions import Now
@@ -11,6 +12,7 @@ from pipedai.api.errors import ApiError
 from testing.cast import TEST_ACTOR, bearer, issue_enrollment
 from testing.racing import at_once
 from workers import redeeming
+from workers.enrollments import revoke_enrollment
 from workers.models import Enrollment, Worker
 from workers.redeeming import Redeemed
 from workers.tests.enrolling import MACHINE, issue, redeem
@@ -63,6 +65,29 @@ def test_of_two_that_race_one_redeems(committed_cast):
     refused = [answer for answer in answers if isinstance(answer, ApiError)]
     assert {answer.status_code for answer in refused} == {409}
     assert ApiKey.objects.filter(kind="hos").count() == 1
+
+
+def test_of_redeeming_and_revoking_at_once_one_counts(committed_cast):
+    cast = committed_cast
+    for n in range(3):
+        enrollment, code = issue_enrollment(cast.environment, cast.admin)
+        values = {**MACHINE, "hostname": f"build-{n}", "label": None}
+        answers = at_once(
+            partial(redeeming.redeem, code=code, device_code=None, values=values, actor=TEST_ACTOR),
+            partial(
+                revoke_enrollment,
+                environment_id=cast.environment.id,
+                enrollment_id=enrollment.id,
+                actor=TEST_ACTOR,
+            ),
+        )
+        redeemed, revoked = (not isinstance(answer, ApiError) for answer in answers)
+        assert redeemed is not revoked
+        enrollment.refresh_from_db()
+        assert (enrollment.consumed_at is not None, enrollment.revoked_at is not None) == (
+            redeemed,
+            revoked,
+        )
 
 
 def _expire(cast, enrollment_id):

@@ -1,14 +1,17 @@
 """What a `hos_` key may do: with the workers that its host brought in, and with nothing else."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db.models.functions import Now
 
 from testing.cast import TEST_ACTOR, bearer, enroll
+from testing.racing import at_once
 from workers.models import Worker
+from workspaces.host_keys import mint_registration_token
 from workspaces.models import ApiKey
-from workspaces.services import create_environment
+from workspaces.services import create_environment, revoke_api_key
 
 
 @pytest.fixture
@@ -135,6 +138,25 @@ def test_a_minted_token_dies_with_the_key_that_minted_it(cast, host, base, kind)
     assert register(minted["token"]).status_code == 401
     assert client.get(base).status_code == 401
     assert ApiKey.objects.get(id=minted["id"]).revoked_at is not None
+
+
+def test_no_token_is_left_that_was_minted_while_its_key_was_revoked(committed_cast):
+    environment = committed_cast.environment
+    for n in range(3):
+        committed_cast.host(f"host-{n}")
+        key = ApiKey.objects.filter(kind="hos").latest("id")
+        mint = partial(
+            mint_registration_token,
+            environment_id=environment.id,
+            parent_id=key.id,
+            label=None,
+            actor=TEST_ACTOR,
+        )
+        revoke = partial(
+            revoke_api_key, environment_id=environment.id, key_id=key.id, actor=TEST_ACTOR
+        )
+        at_once(mint, mint, revoke, mint)
+        assert not ApiKey.objects.filter(parent=key, revoked_at__isnull=True).exists()
 
 
 def test_a_minted_token_dies_with_a_key_that_expired(cast, base):

@@ -31,7 +31,7 @@ class Site:
     def __init__(self, cast, database: str, directory: Path) -> None:
         self.cast, self.port = cast, free_port()
         self._database, self._log = database, directory / "web.log"
-        self._gate = directory / "gate"
+        self._gate, self._working = directory / "gate", directory / "working"
         self.url = f"http://127.0.0.1:{self.port}"
         self._open = contextlib.ExitStack()
         self.start()
@@ -50,14 +50,21 @@ class Site:
     def run(self, trigger_id) -> Run:
         """A run of the trigger, which goes on until `end_runs`."""
         self._gate.unlink(missing_ok=True)
+        self._working.unlink(missing_ok=True)
         answer = self.cast.client(self.cast.owner).post(f"/api/v1/triggers/{trigger_id}/run", {})
         return Run.objects.get(id=answer.json()["id"])
+
+    def is_at_work(self) -> bool:
+        """Whether the run's program has begun: from then on its worker can do without us."""
+        return self._working.exists()
 
     def end_runs(self) -> None:
         self._gate.touch()
 
     def trigger(self, worker_id: str):
-        prompt = f"standin: wait-for {self._gate}\nstandin: success done"
+        prompt = (
+            f"standin: note {self._working}\nstandin: wait-for {self._gate}\nstandin: success done"
+        )
         return create_trigger(
             environment_id=self.cast.environment.id,
             actor=TEST_ACTOR,
@@ -146,7 +153,7 @@ def _it_is_drained_and_upgraded(site, host, daemon: Daemon, worker_id: str, trig
 def _the_server_is_killed(site, host, daemon: Daemon, worker_id: str, trigger_id) -> None:
     """While a run is under way; it ends while nobody is there to be told."""
     run = site.run(trigger_id)
-    until(lambda: daemon.remote_status(worker_id) == "busy")
+    until(site.is_at_work)
     site.server.kill()
     site.end_runs()
     until(lambda: list(host.home.rglob(f"outcomes/{run.id}.json")))
@@ -200,7 +207,12 @@ def _approve(site, address: str, code: str, tmp_path: Path) -> None:
     email = site.cast.admin.email
     with chromium(tmp_path / "chromium") as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.goto(f"{address}#{code}")
+        opened = page.goto(f"{address}#{code}")
+        assert opened is not None
+        policy = opened.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "script-src" not in policy
         page.get_by_label("E-mail address").fill(email)
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Sign in").click()
