@@ -7,19 +7,13 @@ import socket
 import httpx
 import pytest
 
-from testing.cast import enroll
 from testing.serving import serve
-from workspaces.models import ApiKey
+from workers.models import Worker
 
 pytestmark = pytest.mark.slow
 
 # However busy the machine is. That it is at once, without a look at the clock, pipedai/server/tests shows.
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture
-def host(committed_cast):
-    return enroll(committed_cast.environment, committed_cast.owner, "host-enrolled")
 
 
 class Reader:
@@ -67,45 +61,42 @@ def change(cast, worker_id, value):
     assert answer.status_code == 200
 
 
-def test_events_are_told_at_once_and_again_after_the_last_that_was_read(
-    committed_cast, server, host
-):
+def test_streams_tell_replay_hold_up_nobody_and_end_in_time(committed_cast, own_database, tmp_path):
+    """In one test: each server that is started takes longer than all that it is asked here."""
+    cast = committed_cast
+    first, second, third = (cast.host(f"host-{n}") for n in range(3))
+    with contextlib.ExitStack() as stack:
+        with serve(own_database, log=tmp_path / "web.log") as server:
+            _a_refusal_is_json_whatever_is_accepted(server, first)
+            _events_are_told_and_again_after_the_last_that_was_read(cast, server, first)
+            _fifty_that_nobody_reads_hold_up_nothing(cast, server, first)
+            _it_ends_when_its_worker_is_deleted(cast, server, first)
+            _it_ends_when_its_key_dies(cast, server, second)
+            readers = [stack.enter_context(stream(server, third)) for _ in range(3)]
+        for reader in readers:
+            reader.ends()  # with the server, and is not cut off, which would raise
+
+
+def _a_refusal_is_json_whatever_is_accepted(server, host):
+    url = f"{server.api}/workers/{host.worker_id}/events/stream"
+    answer = httpx.get(url, headers={"Accept": "text/event-stream"})
+    assert (answer.status_code, answer.json()) == (401, {"error": "Authentication is required."})
+
+
+def _events_are_told_and_again_after_the_last_that_was_read(cast, server, host):
     with stream(server, host) as reader:
         assert reader.response.headers["content-type"].startswith("text/event-stream")
         assert reader.response.headers["x-accel-buffering"] == "no"
-        change(committed_cast, host.worker_id, 2)
+        change(cast, host.worker_id, 2)
         event_id, data = reader.event()
         assert (data["type"], data["maxConcurrency"]) == ("concurrency.changed", 2)
         assert data["workerId"] == str(host.worker_id)
-    change(committed_cast, host.worker_id, 3)
+    change(cast, host.worker_id, 3)
     with stream(server, host, **{"Last-Event-ID": event_id}) as reader:
         assert reader.event()[1]["maxConcurrency"] == 3
 
 
-def test_a_stream_ends_when_its_key_dies(committed_cast, server, host):
-    key = ApiKey.objects.get(kind="hos")
-    with stream(server, host) as reader:
-        url = f"/api/v1/environments/{committed_cast.environment.id}/api-keys/{key.id}"
-        assert committed_cast.client(committed_cast.owner).delete(url).status_code == 204
-        reader.ends()
-
-
-def test_a_stream_ends_when_its_worker_is_deleted(committed_cast, server, host):
-    with stream(server, host) as reader:
-        url = f"/api/v1/workers/{host.worker_id}"
-        assert committed_cast.client(committed_cast.owner).delete(url).status_code == 204
-        reader.ends()
-
-
-def test_streams_end_when_the_server_stops(own_database, committed_cast, host, tmp_path):
-    with contextlib.ExitStack() as stack:
-        with serve(own_database, log=tmp_path / "web.log") as server:
-            readers = [stack.enter_context(stream(server, host)) for _ in range(3)]
-        for reader in readers:
-            reader.ends()  # and is not cut off, which would raise
-
-
-def test_many_streams_and_one_that_nobody_reads_hold_up_nothing(committed_cast, server, host):
+def _fifty_that_nobody_reads_hold_up_nothing(cast, server, host):
     request = (
         f"GET /api/v1/workers/{host.worker_id}/events/stream HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Bearer {host.operator_token}\r\n\r\n"
@@ -116,12 +107,21 @@ def test_many_streams_and_one_that_nobody_reads_hold_up_nothing(committed_cast, 
             silent = stack.enter_context(socket.create_connection((address.host, address.port)))
             silent.sendall(request)
         with stream(server, host) as reader:
-            change(committed_cast, host.worker_id, 2)
-            assert reader.event()[1]["maxConcurrency"] == 2
+            change(cast, host.worker_id, 4)
+            assert reader.event()[1]["maxConcurrency"] == 4
         assert httpx.get(f"{server.api}/health", timeout=PATIENCE_SECONDS).status_code == 200
 
 
-def test_a_refusal_is_json_whatever_is_accepted(server, host):
-    url = f"{server.api}/workers/{host.worker_id}/events/stream"
-    answer = httpx.get(url, headers={"Accept": "text/event-stream"})
-    assert (answer.status_code, answer.json()) == (401, {"error": "Authentication is required."})
+def _it_ends_when_its_worker_is_deleted(cast, server, host):
+    with stream(server, host) as reader:
+        url = f"/api/v1/workers/{host.worker_id}"
+        assert cast.client(cast.owner).delete(url).status_code == 204
+        reader.ends()
+
+
+def _it_ends_when_its_key_dies(cast, server, host):
+    key_id = Worker.objects.get(id=host.worker_id).host_key_id
+    with stream(server, host) as reader:
+        url = f"/api/v1/environments/{cast.environment.id}/api-keys/{key_id}"
+        assert cast.client(cast.owner).delete(url).status_code == 204
+        reader.ends()
