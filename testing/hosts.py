@@ -6,8 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import httpx
 from pipedai.env import BASE_DIR
 from testing.programs import lacking, program
 from testing.serving import free_port
+from testing.working import until
 
 _PINNED = BASE_DIR / "testing" / "host_client"
 _INSTALL_SECONDS = 120
@@ -186,12 +186,3 @@ class Daemon:
         remote = self.worker(worker_id).get("remote") or {}
         status: str | None = remote.get("derivedStatus")
         return status
-
-
-def until(holds: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS) -> Any:
-    """What `holds` answers as soon as that is true of anything."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.2)
-    return found

@@ -10,8 +10,9 @@ import pytest
 from accounts.factories import PASSWORD
 from testing.browsing import chromium, sideways_overflow
 from testing.cast import TEST_ACTOR, issue_enrollment
-from testing.hosts import PATIENCE_SECONDS, Daemon, Host, install_client, until
+from testing.hosts import PATIENCE_SECONDS, Daemon, Host, install_client
 from testing.serving import free_port, serve
+from testing.working import until
 from triggers.factories import trigger_values
 from triggers.models import Run, Trigger
 from triggers.services import create_trigger
