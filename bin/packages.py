@@ -39,20 +39,19 @@ def main() -> int:
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the packages that Debian's dpkg does not have installed; all, where it is not."""
-    if shutil.which("dpkg-query") is None:
-        return list(packages)
+    """Those of the packages that dpkg does not have installed; all, where it is not. Not those whose program is there,
+    wherever from.
+    """
+    packages = [each for each in packages if not shutil.which(_PROGRAMS.get(each, ""))]
+    if not packages or shutil.which("dpkg-query") is None:
+        return packages
     listed = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages],
         capture_output=True,
         text=True,
         check=False,
     ).stdout.splitlines()
-    return [
-        package
-        for package in packages
-        if f"{package} installed" not in listed and not shutil.which(_PROGRAMS.get(package, ""))
-    ]
+    return [package for package in packages if f"{package} installed" not in listed]
 
 
 def install(packages: Sequence[str]) -> None:

@@ -25,6 +25,11 @@ def test_what_is_not_installed_is_missing():
     assert packages.missing(["no-such-package-anywhere"]) == ["no-such-package-anywhere"]
 
 
+def test_a_program_from_elsewhere_will_do(monkeypatch):
+    monkeypatch.setattr(packages, "_PROGRAMS", {"no-such-package-anywhere": "sh"})
+    assert packages.missing(["no-such-package-anywhere"]) == []
+
+
 def test_a_normal_user_is_told_and_goes_on(without, capsys):
     installed = without(root=False, ci=False)
     assert packages.main() == 0
