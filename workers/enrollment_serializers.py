@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from pipedai.api.fields import TextField
+from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import Body, StrictBody
 from workers.models import Enrollment, Worker
 from workers.serializers import AuthModeField
@@ -15,7 +15,7 @@ from workspaces.serializers import MAX_WRK_LIFETIME
 class EnrollmentBody(StrictBody):
     """POST /environments/:envId/enrollments."""
 
-    label = TextField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
     authMode = AuthModeField(
         source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
     )
@@ -38,7 +38,7 @@ class EnrollmentBody(StrictBody):
 class PairingBody(Body):
     """POST /enrollments/device."""
 
-    label = TextField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
 
 
 class RedeemBody(Body):
@@ -46,10 +46,10 @@ class RedeemBody(Body):
 
     code = TextField(max_length=255, required=False, default=None)
     deviceCode = TextField(source="device_code", max_length=255, required=False, default=None)
-    hostname = TextField(max_length=255)
-    os = TextField(max_length=255)
-    version = TextField(max_length=64)
-    label = TextField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    hostname = NameField(max_length=255)
+    os = NameField(max_length=255)
+    version = NameField(max_length=64)
+    label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Exactly one of `code` and `deviceCode`."""

@@ -99,7 +99,7 @@ class WorkerBody(StrictBody):
 class RegistrationTokenBody(Body):
     """POST /workspaces/:wsId/workers/registration-token."""
 
-    label = TextField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    label = NameField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]
 
 
 class ClaimBody(Body):

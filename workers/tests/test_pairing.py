@@ -62,6 +62,12 @@ def test_what_is_no_code_is_none(typed):
     assert normal_user_code(typed) is None
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("label", ["one\ntwo", "\u202ellorayp", "\u200b", ""])
+def test_a_host_does_not_call_itself_what_would_mislead_who_reads_it(label):
+    assert begin(label=label).status_code == 400
+
+
 def test_a_host_waits_until_it_is_approved(cast):
     begun = begin(label="The new one").json()
     device_code = begun["deviceCode"]
