@@ -79,7 +79,7 @@ ORDER BY id LIMIT %(limit)s
 
 def record_events(events: tuple[Event, ...]) -> None:
     """Keeps those of the domain events that streams tell of, in the transaction that did them."""
-    runs = [event for event in events if event.action in _RUN_EVENTS]
+    runs = [event for event in events if event.action in _RUN_EVENTS and event.actor.is_streamed]
     told: list[Row] = []
     if runs:
         params = {

@@ -56,6 +56,8 @@ class WorkerPrincipal(Principal):
     disabled: bool
     version: str
     last_seen_at: datetime | None
+    # Whether anybody has ever asked for the stream of its events.
+    is_streamed: bool
     # Whether `lastSeenAt` was written so lately that it need not be written again.
     seen_lately: bool
     # The database's clock at the time of the call.
@@ -73,7 +75,11 @@ def actor_of(request: Request) -> Actor:
     """The audit actor of an authenticated request."""
     principal = principal_of(request)
     return Actor(
-        principal.type, principal.id, address_of(request), current_request_id.get() or None
+        principal.type,
+        principal.id,
+        address_of(request),
+        current_request_id.get() or None,
+        is_streamed=not isinstance(principal, WorkerPrincipal) or principal.is_streamed,
     )
 
 

@@ -225,13 +225,10 @@ class TestTheCallsOfAWorker:
     @pytest.mark.parametrize(
         ("verb", "expected"),
         [
-            (
-                "claim",
-                5,
-            ),  # the token, the lock on the worker, the transition, the audit row, the streams
-            ("start", 4),
+            ("claim", 4),  # the token, the lock on the worker, the transition, the audit row
+            ("start", 3),
             ("heartbeat", 2),
-            ("complete", 5),  # the token, the transition, the delivery, the audit row, the streams
+            ("complete", 4),  # the token, the transition, the delivery, the audit row
         ],
     )
     def test_a_verb_costs(self, stage, verb, expected):
@@ -240,7 +237,7 @@ class TestTheCallsOfAWorker:
 
     def test_complete_costs_the_same_however_many_runs_there_are(self, cast, stage):
         _runs(cast, 20)
-        assert len(self.call(stage, "POST workers/:worker/runs/:run/complete")) == 5
+        assert len(self.call(stage, "POST workers/:worker/runs/:run/complete")) == 4
 
     def test_being_seen_costs_one_more_at_most_every_ten_seconds(self, stage):
         Worker.objects.update(last_seen_at=Now() - timedelta(seconds=30))
