@@ -24,9 +24,9 @@ def works_without_held_polls(lab: Lab) -> None:
 @check("an older API, which tells no times, neither its own nor a lease's, is worked with")
 def works_without_times(lab: Lab) -> None:
     lab.api.tells_times = False
-    run = lab.add("sleep 2")
+    run = lab.add("sleep 8")
     lab.start()
-    expect_status(lab.until_ended(run), "succeeded")
+    expect_status(lab.until_ended(run, times=2), "succeeded")
     expect(lab.api.count("heartbeat", run) > 0, "It sent no heartbeat while the run went on.")
 
 
