@@ -149,7 +149,10 @@ def _live(
     samples = [_sample(process.pid)]
     runs: list[FakeRun] = []
     restarts = 0
-    while (now := time.monotonic() - began) < length:
+    now = 0.0
+    while now < length:
+        # Whatever stands still meanwhile, all that belongs to this time is done.
+        now = min(time.monotonic() - began, length)
         while len(runs) < now * speed / RUN_EVERY_SECONDS:
             length_of_run = chance.uniform(0, LONGEST_RUN_SECONDS) / speed
             # Secrets of its own: what is made of them must not be kept.

@@ -20,7 +20,8 @@ from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import serving
 
 AGENT = Path(__file__).resolve().parent.parent
-DEADLINE_SECONDS = 20.0
+# A machine may stand still for seconds; nobody waits for so long where all is well.
+DEADLINE_SECONDS = 60.0
 # The connections of a worker that leaves close with it.
 WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 
@@ -130,6 +131,11 @@ def until(
         assert time.monotonic() < deadline, f"not within {seconds} s. {explain()}"
         time.sleep(0.02)
     return value
+
+
+def program_that_waits_for(path: Path) -> str:
+    """A `--command` whose program ends, well, once there is such a file."""
+    return f"sh -c 'until [ -e {path} ]; do sleep 0.05; done'"
 
 
 def alive(pid: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ def make_job(
     should_stop: Callable[[], StopReason | None] = lambda: None,
     term_grace: float = 1.0,
     launched: Callable[[Program], None] = lambda _: None,
+    told: Callable[[str, Any], None] = lambda _type, _payload: None,
     **fields: Any,
 ) -> Job:
     """A job in `directory`, as a worker would make it."""
@@ -47,11 +47,20 @@ def make_job(
         should_stop=should_stop,
         term_grace=lambda: term_grace,
         launched=launched,
-        told=lambda _type, _payload: None,
+        told=told,
     )
 
 
-def stop_after(seconds: float, reason: StopReason) -> Callable[[], StopReason | None]:
-    """Ask for a stop once so much time has passed."""
-    at = time.monotonic() + seconds
-    return lambda: reason if time.monotonic() >= at else None
+class StopOnceTold:
+    """Asks for a stop once the program has told so many events of this type."""
+
+    def __init__(self, kind: str, reason: StopReason, *, times: int = 1) -> None:
+        self._kind = kind
+        self._reason = reason
+        self._left = times
+
+    def told(self, kind: str, _payload: Any) -> None:
+        self._left -= kind == self._kind
+
+    def should_stop(self) -> StopReason | None:
+        return None if self._left > 0 else self._reason

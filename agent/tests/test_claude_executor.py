@@ -21,8 +21,8 @@ from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.orphans import end_marked
 from pipedai_worker.stopping import StopReason
 
-from .conftest import alive
-from .jobs import CLAIM_ID, make_job, stop_after
+from .conftest import alive, until
+from .jobs import CLAIM_ID, StopOnceTold, make_job
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +40,10 @@ def execute(
 ) -> Execution:
     executor = ClaudeExecutor(argv, auth_mode="claude_max", silence_seconds=silence)
     return executor.execute(make_job(directory, prompt, **job))
+
+
+def execute_and_stop(directory: Path, prompt: str, stop: StopOnceTold) -> Execution:
+    return execute(directory, prompt, told=stop.told, should_stop=stop.should_stop)
 
 
 def fake_claude(directory: Path, script: str) -> list[str]:
@@ -101,7 +105,7 @@ def test_success_tells_everything_that_the_result_knows(tmp_path: Path) -> None:
 
 def test_a_used_up_limit_says_when_to_come_back(tmp_path: Path) -> None:
     outcome = execute(tmp_path, "standin: rate-limit 600").outcome
-    assert 590 <= outcome.body()["retryAfterSeconds"] <= 600
+    assert 540 <= outcome.body()["retryAfterSeconds"] <= 600
     assert "It is lifted at 20" in outcome.error_message
 
 
@@ -130,20 +134,20 @@ def test_a_result_stands_when_claude_does_not_end(
 
 @pytest.mark.parametrize("reason", [StopReason.CANCELED, StopReason.TIMED_OUT, StopReason.SHUTDOWN])
 def test_a_result_that_came_before_the_stop_stands(tmp_path: Path, reason: StopReason) -> None:
-    execution = execute(tmp_path, "standin: linger", should_stop=stop_after(1.0, reason))
+    execution = execute_and_stop(tmp_path, "standin: linger", StopOnceTold("result", reason))
     assert (execution.outcome.status, execution.stopped_by) == ("succeeded", None)
 
 
 def test_a_lost_run_stays_lost_even_with_a_result(tmp_path: Path) -> None:
-    execution = execute(tmp_path, "standin: linger", should_stop=stop_after(1.0, StopReason.LOST))
+    stop = StopOnceTold("result", StopReason.LOST)
+    execution = execute_and_stop(tmp_path, "standin: linger", stop)
     assert execution.stopped_by is StopReason.LOST
 
 
 def test_a_stop_before_the_result_tells_what_was_used_so_far(tmp_path: Path) -> None:
-    execution = execute(
-        tmp_path,
-        "standin: say one\nstandin: say two\nstandin: hang",
-        should_stop=stop_after(0.7, StopReason.CANCELED),
+    stop = StopOnceTold("assistant", StopReason.CANCELED, times=2)
+    execution = execute_and_stop(
+        tmp_path, "standin: say one\nstandin: say two\nstandin: hang", stop
     )
     assert execution.stopped_by is StopReason.CANCELED
     assert execution.outcome.tokens is not None
@@ -237,8 +241,7 @@ def test_programs_that_left_the_group_are_found_by_their_mark(tmp_path: Path) ->
     pid = int((tmp_path / "pid").read_text())
     assert alive(pid)
     end_marked(CLAIM_ID)
-    time.sleep(0.05)
-    assert not alive(pid)
+    until(lambda: not alive(pid))
 
 
 def test_a_program_that_left_something_holding_its_output_is_not_waited_for(
@@ -247,7 +250,7 @@ def test_a_program_that_left_something_holding_its_output_is_not_waited_for(
     began = time.monotonic()
     argv = fake_claude(tmp_path, "setsid sleep 300 & exit 0")
     execution = execute(tmp_path, "", argv=argv)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 120
     assert execution.outcome.exit_code == 0
 
 

@@ -128,7 +128,7 @@ def test_the_fake_api_reads_every_body_that_http_allows(
         *headers,
     ]
     address = urlsplit(url)
-    with socket.create_connection((address.hostname, address.port), 10) as connection:
+    with socket.create_connection((address.hostname, address.port), DEADLINE_SECONDS) as connection:
         # Twice over one connection: nothing of the first is left in it.
         for _ in range(2):
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + data)

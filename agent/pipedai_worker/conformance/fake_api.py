@@ -106,7 +106,7 @@ class FakeApi:
                 if (called, run_id) == (kind, run.id)
             ]
 
-    def until(self, what: Callable[[], Any], seconds: float = 15.0) -> Any:
+    def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Wait for something to be true of the API. Raises AssertionError."""
         deadline = time.monotonic() + seconds
         with self.lock:
@@ -117,7 +117,7 @@ class FakeApi:
                 self.lock.wait(min(left, 0.5))
             return value
 
-    def until_ended(self, run: FakeRun, seconds: float = 15.0) -> dict[str, Any]:
+    def until_ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
         """Wait for a run's end; its reported outcome."""
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
