@@ -75,10 +75,10 @@ SCENARIOS = {
 
 @pytest.fixture
 def api(committed_cast: Cast, own_database: str, tmp_path) -> Iterator[httpx.Client]:
-    """A client with a `pwk_` key; `RUN_LEASE_SECONDS` is short, so that cancels are heard soon."""
+    """A client with a `pwk_` key; `RUN_LEASE_SECONDS` is short, so that cancels are heard before the silence counts."""
     key = committed_cast.mint("pwk", role="admin")
     with (
-        serve(own_database, log=tmp_path / "web.log", RUN_LEASE_SECONDS="6") as server,
+        serve(own_database, log=tmp_path / "web.log", RUN_LEASE_SECONDS="12") as server,
         httpx.Client(
             base_url=server.api,
             headers={"Authorization": f"Bearer {key}"},

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db.models.functions import Now
 
 from pipedai import tracing
 from pipedai.env import BASE_DIR
@@ -17,6 +18,7 @@ from testing.main_job import HEADERS, PASSWORD, MainJob
 from testing.scheduling import scheduling
 from testing.serving import serve
 from testing.working import until
+from triggers.models import Run
 from triggers.tests.receivers import receiving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -31,7 +33,6 @@ def test_requests_jobs_and_webhooks_are_traced(own_database: str, tmp_path: Path
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_BSP_SCHEDULE_DELAY": "200",
             "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-            "RUN_LEASE_SECONDS": "5",
             "LOG_FORMAT": "json",
         }
         with (
@@ -44,6 +45,7 @@ def test_requests_jobs_and_webhooks_are_traced(own_database: str, tmp_path: Path
             run = job.execute()
             lost = job.queue()
             job.claim(lost)
+            Run.objects.filter(id=lost).update(lease_expires_at=Now())
             traced = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
             httpx.get(f"{server.api}/auth/me?secret=private", headers=traced)
             httpx.get(f"{server.url}/nothing/private", headers=traced)
