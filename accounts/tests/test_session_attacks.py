@@ -87,7 +87,7 @@ class TestATossedCookie:
         cast = make_cast()
         ours, theirs = session_cookie(cast.owner), session_cookie(cast.stranger)
         url = httpx.URL(server.url)
-        with socket.create_connection((url.host, url.port), timeout=10) as connection:
+        with socket.create_connection((url.host, url.port), timeout=60) as connection:
             connection.sendall(
                 f"GET {ME} HTTP/1.1\r\nHost: localhost\r\nCookie: auth_token={theirs}\r\n"
                 f"Cookie: auth_token={ours}\r\nConnection: close\r\n\r\n".encode()

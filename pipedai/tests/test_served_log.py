@@ -21,7 +21,7 @@ PLANTED = "planted-value-that-no-pattern-knows"
 
 
 def exchange(url, request):
-    with socket.create_connection((url.host, url.port), timeout=10) as connection:
+    with socket.create_connection((url.host, url.port), timeout=60) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):

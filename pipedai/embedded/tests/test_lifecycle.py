@@ -144,7 +144,7 @@ def test_a_starters_ctrl_c_and_end_leave_the_server_alone(server):
     assert starter.stdout is not None
     pid = int(starter.stdout.readline())
     os.killpg(starter.pid, signal.SIGINT)
-    starter.communicate(timeout=20)
+    starter.communicate(timeout=60)
     assert starter.returncode != 0
     assert server.status().pid == pid
     assert ask(server, "SELECT 1") == 1

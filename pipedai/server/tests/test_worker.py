@@ -36,7 +36,7 @@ CHUNKED = b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("web"), SMALL_APP, "--keep-alive", "1") as web:
+    with serving(tmp_path_factory.mktemp("web"), SMALL_APP, "--keep-alive", "2") as web:
         yield web
 
 
@@ -179,12 +179,20 @@ def test_a_kept_connection_is_closed_when_idle_but_not_in_mid_request(web):
     with web.connect(b"GET /api/v1/a HTTP/1.1\r\n" + HOST + b"\r\n") as connection:
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
         assert connection.recv(65_536) == b""
-    with web.connect(b"GET /api/v1/a HTTP/1.1\r\n" + HOST + b"\r\n") as connection:
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
-        connection.sendall(b"GET /api/v1/b HTTP/1.1\r\nHost: loc")
-        time.sleep(1.2)  # longer than an idle connection is kept
-        connection.sendall(b"alhost\r\nConnection: close\r\n\r\n")
-        assert b"/api/v1/b" in read_all(connection)
+    for _ in range(20):
+        began = time.monotonic()
+        with web.connect(b"GET /api/v1/a HTTP/1.1\r\n" + HOST + b"\r\n") as connection:
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+            if time.monotonic() - began > 1:
+                continue  # The machine stood still: the connection may be idle too long already.
+            connection.sendall(b"GET /api/v1/b HTTP/1.1\r\nHost: loc")
+            if time.monotonic() - began > 1.5:
+                continue
+            time.sleep(2.4)  # longer than an idle connection is kept
+            connection.sendall(b"alhost\r\nConnection: close\r\n\r\n")
+            assert b"/api/v1/b" in read_all(connection)
+            return
+    pytest.fail("the machine never had a second to spare")
 
 
 def test_a_client_that_leaves_its_poll_or_a_long_answer_harms_nobody(web):
@@ -212,17 +220,28 @@ def open_one_of_each(web):
     return connections
 
 
+def read_slowly(connection):
+    """How many bytes of a large answer came, and the longest time between two pieces."""
+    taken, longest_pause, last = 0, 0.0, time.monotonic()
+    while taken < LARGE and (piece := connection.recv(1 << 18)):
+        taken += len(piece)
+        time.sleep(0.06)
+        now = time.monotonic()
+        longest_pause, last = max(longest_pause, now - last), now
+    return taken, longest_pause
+
+
 @pytest.mark.parametrize("then", [HOST, CLOSE], ids=["kept", "to be closed"])
 def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(tmp_path, then):
     asked = b"GET /api/v1/large HTTP/1.1\r\n" + then + b"\r\n"
     with serving(tmp_path, SMALL_APP, UNREAD_SECONDS="1.5") as web, web.connect(asked) as idle:
-        with web.connect(asked) as slow:
-            taken = 0
-            while taken < LARGE:
-                piece = slow.recv(1 << 18)
-                assert piece
-                taken += len(piece)
-                time.sleep(0.06)
+        for _ in range(10):
+            with web.connect(asked) as slow:
+                taken, longest_pause = read_slowly(slow)
+            # One that stood still itself, as its machine did, tells nothing.
+            if taken >= LARGE or longest_pause < 0.7:
+                break
+        assert taken >= LARGE
         web.wait_until_left()
         assert len(read_all(idle)) < LARGE
 

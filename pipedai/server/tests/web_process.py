@@ -115,7 +115,7 @@ class WebProcess:
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         """Signal the server; its exit code."""
         self.process.send_signal(sign)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)
 
 
 @contextmanager
@@ -134,14 +134,14 @@ def serving(
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
 def _wait_until_up(web: WebProcess) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         assert web.process.poll() is None, web.output()
         assert time.monotonic() < deadline, web.output()
