@@ -54,6 +54,7 @@ def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_pa
         scheduler.wait_for("scheduler.started")
         with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
             connection.execute("LISTEN pipedai")
+            asked = time.monotonic()
             waiting = pool.submit(api.poll, 30)
             with closing(connection.notifies(timeout=60)) as said:
                 assert next(said).payload.startswith("polling ")
@@ -75,8 +76,12 @@ def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_pa
         # What came due meanwhile.
         with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
             connection.execute("UPDATE trigger SET next_run_at = next_run_at - interval '1 hour'")
+        came_due = time.monotonic() - asked
         handed_out = waiting.result(timeout=60)
         assert handed_out.status_code == 200
+        if not handed_out.json()["runs"] and came_due > 18:
+            # PostgreSQL took so long to come back that the poll's time was over.
+            handed_out = api.poll(30)
         (run,) = handed_out.json()["runs"]
         assert run["triggerId"] == api.trigger_id
         scheduler.wait_for("database.back")
