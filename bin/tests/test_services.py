@@ -39,7 +39,7 @@ def none_left(tmp_path):
 @pytest.mark.parametrize("code", [0, 3])
 def test_the_first_to_end_ends_the_others_and_tells_the_exit_code(tmp_path, code):
     with services(tmp_path, "exec sleep 100", f"sleep 0.2; exit {code}") as process:
-        assert process.wait(timeout=30) == code
+        assert process.wait(timeout=60) == code
         assert none_left(tmp_path)
 
 
@@ -49,7 +49,7 @@ def test_a_signal_ends_them_all_also_when_it_comes_early(tmp_path, signum, code,
     with services(tmp_path, *["exec sleep 100"] * 3) as process:
         read_until(process, words)
         process.send_signal(signum)
-        assert process.wait(timeout=30) == code
+        assert process.wait(timeout=60) == code
         assert none_left(tmp_path)
 
 
@@ -65,7 +65,7 @@ def test_a_signal_in_the_midst_of_a_print_ends_them_all(tmp_path):
     with services(tmp_path, "exec sleep 100", say="'x' * 1_000_000") as process:
         assert eventually(lambda: unread(process.stdout) > 50_000)  # the print waits for a reader
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=60)[0]
         assert process.returncode == 130
         assert said.count("x") >= 1_000_000
         assert none_left(tmp_path)
@@ -80,13 +80,13 @@ def test_they_end_when_nobody_reads_what_they_say(tmp_path):
     with services(tmp_path, "while sleep 0.1; do echo hello; done", "exec sleep 100") as process:
         read_until(process, "hello")
         process.stdout.close()
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=60) == 143
         assert none_left(tmp_path)
 
 
 def test_our_own_lines_stand_between_theirs_without_a_name(tmp_path):
     with services(tmp_path, "echo hello; sleep 0.2") as process:
-        lines = process.communicate(timeout=30)[0].splitlines()
+        lines = process.communicate(timeout=60)[0].splitlines()
     assert "all started" in lines
     assert any(line.endswith("| hello") for line in lines)
 

@@ -76,7 +76,7 @@ def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(bin
         assert f"Look around as staff: http://localhost:{port}/admin/" in said
         assert httpx.get(f"http://localhost:{port}/admin/login/").status_code == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=40) == 130
+        assert process.wait(timeout=60) == 130
     assert nothing_runs(data_dir)
 
     with bin_run(PORT=port) as process:
@@ -97,11 +97,11 @@ def test_without_the_demo_there_is_the_service_alone(bin_run, data_dir):
         assert "worker    |" not in said
 
         with bin_run("--no-demo") as second:
-            assert "set PIPEDAI_DATA_DIR and PORT" in second.communicate(timeout=30)[0]
+            assert "set PIPEDAI_DATA_DIR and PORT" in second.communicate(timeout=60)[0]
             assert second.returncode == 1
 
         process.terminate()
-        assert process.wait(timeout=40) == 143
+        assert process.wait(timeout=60) == 143
     assert nothing_runs(data_dir)
 
 
@@ -113,7 +113,7 @@ def test_a_database_that_ran_before_is_used_and_left_running(bin_run, data_dir, 
         with bin_run("--no-demo", **environment) as process:
             read_until(process, UP)
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=40)
+            process.wait(timeout=60)
         assert server.status().running
     assert not (tmp_path / "data" / "postgres").exists()
 
@@ -122,7 +122,7 @@ def test_a_taken_port_is_one_sentence_before_anything_starts(bin_run, data_dir):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         with bin_run(PORT=str(port)) as process:
-            said = process.communicate(timeout=30)[0]
+            said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert said == f"Port {port} is already in use: set PORT to another.\n"
     assert list(data_dir.iterdir()) == []
@@ -140,7 +140,7 @@ def test_a_taken_port_is_one_sentence_before_anything_starts(bin_run, data_dir):
 )
 def test_settings_that_do_not_work_are_one_sentence(bin_run, environment, words):
     with bin_run(**environment) as process:
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert words in said
     assert "Traceback" not in said
@@ -157,13 +157,13 @@ def test_the_real_claude_executes_the_demo_if_asked_to(bin_run, data_dir, tmp_pa
         said = read_until(process, "staff@pipedai.local with the password")
         assert "model asked-for, " in said
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=40)
+        process.wait(timeout=60)
     assert nothing_runs(data_dir)
 
 
 def test_without_a_claude_on_the_path_that_is_one_sentence(bin_run, data_dir):
     with bin_run("--claude", PATH=os.devnull) as process:
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert said == "There is no claude on the PATH: install it, or leave out --claude.\n"
     assert list(data_dir.iterdir()) == []
@@ -171,7 +171,7 @@ def test_without_a_claude_on_the_path_that_is_one_sentence(bin_run, data_dir):
 
 def test_production_refuses_unsafe_settings_before_anything_starts(bin_run, data_dir):
     with bin_run("--no-demo", PIPEDAI_ENV="production", SECRET_KEY="") as process:
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert said.startswith("SECRET_KEY ")
     assert list(data_dir.iterdir()) == []

@@ -31,7 +31,7 @@ def small(tmp_path, *commands):
 @pytest.mark.slow
 def test_all_checks_run_and_those_that_failed_are_named_last(tmp_path):
     with small(tmp_path, "echo one; false", "echo two", "exit 3") as process:
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert said.splitlines()[-1] == "Failed: echo one; false, exit 3"
     assert "\ntwo\n" in said
@@ -40,7 +40,7 @@ def test_all_checks_run_and_those_that_failed_are_named_last(tmp_path):
 @pytest.mark.slow
 def test_nothing_is_said_after_the_last_check_when_all_passed(tmp_path):
     with small(tmp_path, "true", "echo summary") as process:
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=60)[0]
     assert process.returncode == 0
     assert said.splitlines()[-1] == "summary"
 
@@ -51,7 +51,7 @@ def test_a_signal_stops_the_check_and_skips_the_rest(tmp_path, signum):
     with small(tmp_path, UNDER_WAY, "echo never") as process:
         read_until(process, "it is")
         os.killpg(process.pid, signum)
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signum
     assert "never" not in said
     assert eventually(lambda: alive(str(tmp_path)) == [])
