@@ -26,31 +26,28 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
 
 
 def run(*, say: Callable[[str], None]) -> Json:
-    """Run all; the results by name, each with its seconds. One that fails has its reason as `failed`, and the others
-    still run: they take most of an hour."""
+    """Run all, and print the tables of each as soon as they are there; the results by name, each with its seconds.
+
+    One that fails has its reason as `failed`, and the others still run: they take most of an hour.
+    """
     say(f"This takes about {sum(minutes for *_, minutes in PARTS)} minutes.")
     results: dict[str, Json] = {}
     for name, benchmark, options, minutes in PARTS:
         say(f"— {name}, about {minutes} min")
         began = time.monotonic()
+        print(f"## {name}\n")
         try:
             result = benchmark.run(**options, say=say)
+            benchmark.show(result)
         except BenchFailed as failure:
-            say(f"{name} failed: {failure}")
             result = {"failed": str(failure)}
+            print(f"Failed: {failure}")
+        print(flush=True)
         results[name] = {**result, "tookSeconds": round(time.monotonic() - began)}
     return {"benchmark": "all", "results": results}
 
 
 def show(result: Json) -> None:
-    """Print the tables of all. Raises BenchFailed at the end if one has failed."""
-    results = result["results"]
-    for name, benchmark, *_ in PARTS:
-        print(f"## {name}\n")
-        if "failed" in results[name]:
-            print(f"Failed: {results[name]['failed']}")
-        else:
-            benchmark.show(results[name])
-        print()
-    if failed := [name for name in results if "failed" in results[name]]:
+    """The tables have been printed. Raises BenchFailed if there is one that failed."""
+    if failed := [name for name, each in result["results"].items() if "failed" in each]:
         raise BenchFailed(f"Failed: {', '.join(failed)}.")

@@ -237,7 +237,7 @@ def test_one_that_fails_costs_the_others_nothing(capsys, monkeypatch):
     with pytest.raises(BenchFailed, match=r"^Failed: first\.$"):
         everything.show(result)
     assert capsys.readouterr().out == "## first\n\nFailed: Nobody answered.\n\n## second\n\n1\n\n"
-    assert said[-2:] == ["first failed: Nobody answered.", "— second, about 1 min"]
+    assert said[-2:] == ["— first, about 1 min", "— second, about 1 min"]
 
 
 def test_a_quantile_is_one_of_the_values():
