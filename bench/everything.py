@@ -15,13 +15,13 @@ from bench.kill import benchmark as kill
 PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("start", start, {"repeats": 5}, 1),
     ("lifecycle", lifecycle, {"clients": [1, 16, 64], "seconds": 10.0, "web_processes": 1}, 3),
-    ("peer", peer, {"clients": [16], "seconds": 10.0}, 3),
-    ("idle at 1000", idle, {"waiters": 1000, "seconds": 30.0}, 3),
-    ("idle at 4000", idle, {"waiters": 4000, "seconds": 30.0}, 6),
-    ("firing", firing, {"triggers": 10_000, "schedulers": 2}, 5),
-    ("schedulers", schedulers, {"triggers": 2000, "seconds": 60.0}, 3),
-    ("kill", kill, {"runs": 50, "seconds": 60.0, "seed": None}, 3),
-    ("growth", growth, {"sizes": [10_000, 200_000, 2_000_000], "repeats": 10}, 25),
+    ("peer", peer, {"clients": [16], "seconds": 10.0}, 2),
+    ("idle at 1000", idle, {"waiters": 1000, "seconds": 30.0}, 2),
+    ("idle at 4000", idle, {"waiters": 4000, "seconds": 30.0}, 4),
+    ("firing", firing, {"triggers": 10_000, "schedulers": 2}, 3),
+    ("schedulers", schedulers, {"triggers": 2000, "seconds": 60.0}, 2),
+    ("kill", kill, {"runs": 50, "seconds": 60.0, "seed": None}, 2),
+    ("growth", growth, {"sizes": [10_000, 200_000, 2_000_000], "repeats": 10}, 12),
 )
 
 
