@@ -1,6 +1,5 @@
 """Bodies of the enrolment endpoints, and enrolments as they go out."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from rest_framework import serializers
@@ -9,7 +8,7 @@ from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import Body, StrictBody
 from workers.models import Enrollment, Worker
 from workers.serializers import AuthModeField
-from workspaces.serializers import MAX_WRK_LIFETIME
+from workspaces.serializers import check_expires_at
 
 
 class EnrollmentBody(StrictBody):
@@ -25,13 +24,7 @@ class EnrollmentBody(StrictBody):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """It lives at most 30 days, and does not expire in the past."""
-        expires_at, now = attrs["expires_at"], datetime.now(UTC)
-        if expires_at is not None and expires_at <= now:
-            raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})
-        if expires_at is not None and expires_at > now + MAX_WRK_LIFETIME:
-            raise serializers.ValidationError(
-                {"expiresAt": [f"A code lives at most {MAX_WRK_LIFETIME.days} days."]}
-            )
+        check_expires_at(attrs["expires_at"], short_lived="A code")
         return attrs
 
 

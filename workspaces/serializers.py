@@ -16,6 +16,17 @@ MAX_WRK_LIFETIME = timedelta(days=30)
 MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
+def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) -> None:
+    """Raises a field error for a time that is over and, for what is `short_lived` (its name), one too far ahead."""
+    now = datetime.now(UTC)
+    if expires_at is not None and expires_at <= now:
+        raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})
+    if short_lived and expires_at is not None and expires_at > now + MAX_WRK_LIFETIME:
+        raise serializers.ValidationError(
+            {"expiresAt": [f"{short_lived} lives at most {MAX_WRK_LIFETIME.days} days."]}
+        )
+
+
 class NameBody(StrictBody):
     """POST /workspaces and POST /workspaces/:wsId/environments."""
 
@@ -35,13 +46,7 @@ class ApiKeyBody(StrictBody):
         is_wrk = attrs["kind"] == ApiKey.Kind.WRK
         if is_wrk and "role" in attrs:
             raise serializers.ValidationError({"role": ["A wrk_ key has no role."]})
-        expires_at, now = attrs.get("expires_at"), datetime.now(UTC)
-        if expires_at is not None and expires_at <= now:
-            raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})
-        if is_wrk and expires_at is not None and expires_at > now + MAX_WRK_LIFETIME:
-            raise serializers.ValidationError(
-                {"expiresAt": [f"A wrk_ key lives at most {MAX_WRK_LIFETIME.days} days."]}
-            )
+        check_expires_at(attrs.get("expires_at"), short_lived="A wrk_ key" if is_wrk else None)
         return attrs
 
 
