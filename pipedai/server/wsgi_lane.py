@@ -31,13 +31,12 @@ class WsgiLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
-        running = asyncio.get_running_loop().run_in_executor(
-            self._pool, copy_context().run, self._answer, scope, body
-        )
+        # Not by run_in_executor, which takes back what is cancelled before a thread has it: a request that has
+        # come this far is carried out.
+        answering: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self.running += 1
-        running.add_done_callback(self._count_out)
-        # Shielded: a request that has begun to wait for its thread is carried out.
-        answer = await asyncio.shield(running)
+        self._pool.submit(copy_context().run, self._work, scope, body, answering)
+        answer = await answering
         await send(
             {
                 "type": "http.response.start",
@@ -47,8 +46,20 @@ class WsgiLane:
         )
         await send({"type": "http.response.body", "body": answer.body})
 
-    def _count_out(self, _: Any) -> None:
+    def _work(self, scope: Scope, body: bytes, answering: "asyncio.Future[_Answer]") -> None:
+        """In a thread: answer, and have the loop pass it on."""
+        tell = answering.get_loop().call_soon_threadsafe
+        try:
+            answer = self._answer(scope, body)
+        except BaseException as error:
+            tell(self._done, answering, answering.set_exception, error)
+        else:
+            tell(self._done, answering, answering.set_result, answer)
+
+    def _done(self, answering: "asyncio.Future[_Answer]", settle: Any, outcome: Any) -> None:
         self.running -= 1
+        if not answering.cancelled():
+            settle(outcome)
 
     def _answer(self, scope: Scope, body: bytes) -> "_Answer":
         answer = _Answer()
