@@ -74,6 +74,9 @@ def configure(*, form: str, level: str) -> None:
     for name, least in _LOUD.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.captureWarnings(True)
+    # No line tells these, and finding them out is a tenth of what a line costs.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
