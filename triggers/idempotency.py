@@ -14,7 +14,6 @@ from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
 from triggers import lifecycle
 from triggers.queries import run_in_full
-from triggers.queue_ceiling import check_queue_room
 from triggers.states import Source
 
 # The key first, the run after it in the same transaction: of concurrent duplicates one inserts, the
@@ -68,7 +67,6 @@ def run_trigger(
     }
     with transaction.atomic():
         if key is None or fetch_one(_REMEMBER, params) is not None:
-            check_queue_room(trigger_id)
             run = lifecycle.queue_run(
                 trigger_id=trigger_id, source=source, actor=actor, run_id=run_id, payload=payload
             )

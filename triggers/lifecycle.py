@@ -24,6 +24,7 @@ from triggers import lifecycle_sql as sql
 from triggers.deliveries import queue_deliveries
 from triggers.models import Trigger
 from triggers.outcome import Outcome
+from triggers.queue_ceiling import check_queue_room, room_without_turns
 from triggers.retries import calls_for_retry, create_retries, lock_triggers, retry_events
 from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
 
@@ -47,25 +48,27 @@ def queue_run(
 ) -> Row:
     """A new run of a trigger, for its present worker, due at once. Call inside a transaction.
 
-    Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker.
+    Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker, and
+    if its environment has as many queued runs as it may.
     """
     params = {
         "id": run_id or new_id(),
         "trigger_id": trigger_id,
         "source": source.value,
+        "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
         "scheduled_for": scheduled_for,
         "now": now,
+        "room": room_without_turns(),
     }
-    # Twice: after a wait for a change of the trigger, the first does not yet see its new revision.
-    run = fetch_one(sql.QUEUE, params) or fetch_one(sql.QUEUE, params)
+    run = fetch_one(sql.QUEUE, params)
+    if run is None:  # and nothing is locked yet
+        check_queue_room(trigger_id)
+        run = fetch_one(sql.QUEUE, {**params, "room": None})
+    if run is not None and run["id"] is None:
+        # The trigger was waited for: only now is the revision seen that it has got meanwhile.
+        run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
-    if payload is not None:
-        execute(
-            "INSERT INTO run_text (run_id, environment_id, payload)"
-            " VALUES (%(id)s, %(environment_id)s, %(payload)s::json)",
-            {**run, "payload": json.dumps(payload, ensure_ascii=False)},
-        )
     emit(_event("run.created", actor, run, {"source": source.value}))
     wake_workers([run["worker_id"]])
     return {**run, "payload": payload}

@@ -9,20 +9,31 @@ _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 
+# `room` is how many of its environment's runs may wait for this one to be queued without a turn; NULL: any. A trigger
+# whose environment has more is not locked: the environment's lock comes before its triggers'.
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds
     FROM trigger
     WHERE id = %(trigger_id)s AND enabled AND worker_id IS NOT NULL AND deleted_at IS NULL
-    FOR SHARE)
-INSERT INTO run AS r (
-    id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
-    scheduled_for, queued_at, available_at, model)
-SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
-    t.timeout_seconds, %(scheduled_for)s, {NOW}, {NOW}, v.model
-FROM t JOIN trigger_revision v ON v.id = t.revision_id
-RETURNING {_RUN}, (SELECT name FROM t) AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
-    (SELECT prompt FROM trigger_revision v WHERE v.id = r.revision_id) AS prompt
+        AND (%(room)s::int IS NULL OR %(room)s > (
+            SELECT count(*) FROM (
+                SELECT FROM run w
+                WHERE w.environment_id = trigger.environment_id AND w.status = 'queued' LIMIT %(room)s) w))
+    FOR SHARE),
+r AS (
+    INSERT INTO run (
+        id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
+        scheduled_for, queued_at, available_at, model)
+    SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
+        t.timeout_seconds, %(scheduled_for)s, {NOW}, {NOW}, v.model
+    FROM t JOIN trigger_revision v ON v.id = t.revision_id
+    RETURNING *),
+kept AS (
+    INSERT INTO run_text (run_id, environment_id, payload)
+    SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
+SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt
+FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
 # The worker's places are read once, in order: the first free one is the first whose number is not its rank. As long as

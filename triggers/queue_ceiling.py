@@ -20,17 +20,23 @@ WHERE t.id = %(trigger_id)s
 """
 
 
+def room_without_turns() -> int:
+    """Up to how many queued runs of an environment nobody waits for anybody: below half of the ceiling, whoever counts
+    at the same moment can't fill the other half.
+    """
+    return max(0, settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT // 2 - _UNDER_WAY)
+
+
 def check_queue_room(trigger_id: UUID) -> None:
     """Raises Conflict if the trigger's environment has as many queued runs as it may.
 
-    Call it in the transaction that queues one. Below half of the ceiling nobody waits for anybody:
-    whoever counts at the same moment can't fill the other half. Above it they take turns, by the
-    lock on the environment's row, and count again. Schedules and retries are not held back.
+    Call it in the transaction that queues one, before anything else is locked. Where there is no room without turns,
+    requests take turns by the lock on the environment's row, and count again. Schedules and retries are not held back.
     """
     limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
     params = {"trigger_id": trigger_id, "limit": limit}
     queue = fetch_one(_COUNT, params)
-    if queue is not None and queue["waiting"] >= limit // 2 - _UNDER_WAY:
+    if queue is not None and queue["waiting"] >= room_without_turns():
         lock_environment(queue["environment_id"])
         queue = fetch_one(_COUNT, params)
     if queue is not None and queue["waiting"] >= limit:
