@@ -1,15 +1,18 @@
 """Runs the statements that the ORM can't say, on Django's connection, and hands rows out as dicts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from psycopg import Cursor
 from psycopg.rows import dict_row
 
 from pipedai.redaction import escape_control, redact_text
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 # The moment of a statement, for its text: the database's clock, unless the caller passes `now` in.
 # Not `now()`, which is stale after a wait for a lock.
@@ -18,12 +21,7 @@ NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 
 def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
     """The rows of a query or of a RETURNING clause, each by its column names."""
-    with connection.cursor() as cursor:
-        # psycopg's cursor, below Django's: it makes the dicts without a description of each column.
-        cursor.cursor.row_factory = dict_row
-        cursor.execute(sql, params)
-        rows: list[Row] = cursor.fetchall()
-        return rows
+    return _run(sql, params, Cursor[Row].fetchall)
 
 
 def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
@@ -34,9 +32,7 @@ def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
 
 def execute(sql: str, params: Mapping[str, Any]) -> int:
     """Runs a statement; how many rows it touched."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-        return int(cursor.rowcount)
+    return _run(sql, params, _row_count)
 
 
 def database_now() -> datetime:
@@ -57,3 +53,24 @@ def reason(error: Exception) -> str:
     """What the database, or the way to it, said of an error: its first line, safe to show, without a full stop."""
     line = str(error).strip().partition("\n")[0].removesuffix(".")
     return escape_control(redact_text(line))
+
+
+_row_count: Callable[[Cursor[Row]], int] = attrgetter("rowcount")
+
+
+def _run(sql: str, params: Mapping[str, Any], result: Callable[[Cursor[Row]], T]) -> T:
+    database: Any = connections[DEFAULT_DB_ALIAS]
+    if database.execute_wrappers or database.queries_logged:
+        with database.cursor() as wrapped:
+            wrapped.cursor.row_factory = dict_row
+            wrapped.execute(sql, params)
+            return result(wrapped.cursor)
+    # As Django does it, but without its wrapper around each cursor, which takes a quarter of a statement's CPU here.
+    database.ensure_connection()
+    database.validate_no_broken_transaction()
+    with (
+        database.wrap_database_errors,
+        database.connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        cursor.execute(sql, params)
+        return result(cursor)
