@@ -1,0 +1,103 @@
+"""Calls of the API that pass by Django's middleware are answered as those that go through it."""
+
+import json
+from io import BytesIO
+from urllib.parse import urlencode
+
+import pytest
+from django.core.handlers.wsgi import WSGIRequest
+
+from pipedai.wsgi import application
+from testing.cast import session_cookie
+from testing.routes import ROUTES, set_stage
+
+pytestmark = pytest.mark.django_db
+
+# A page of another origin; its calls go through the middleware, which has nothing to add for it.
+ELSEWHERE = {"HTTP_ORIGIN": "https://elsewhere.example"}
+
+
+def answer(method, url, query="", body=None, **headers):
+    """Status, headers and body; without the signals at which Django would close the test's connection."""
+    sent = b"" if body is None else json.dumps(body).encode()
+    environ = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": url,
+        "QUERY_STRING": query,
+        "CONTENT_LENGTH": str(len(sent)),
+        "CONTENT_TYPE": "application/json" if sent else "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "HTTP_HOST": "localhost",
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.input": BytesIO(sent),
+        "wsgi.url_scheme": "http",
+        **headers,
+    }
+    response = application.get_response(WSGIRequest(environ))
+    # The middleware adds it, and the outermost application to whatever lacks it.
+    said = {name: value for name, value in response.items() if name != "Content-Length"}
+    return response.status_code, said, response.content
+
+
+def same_both_ways(*args, **kwargs):
+    """The answer, which must not depend on the way."""
+    short, long = answer(*args, **kwargs), answer(*args, **kwargs, **ELSEWHERE)
+    assert short == long
+    return short
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        r
+        for r in ROUTES
+        if r.method == "GET" and not r.route.endswith(("/stream", "overview", "health", "poll"))
+    ],
+    ids=str,
+)
+def test_whatever_can_be_read(cast, route):
+    stage = set_stage(cast)
+    if route.of_workers:
+        caller = {"HTTP_AUTHORIZATION": f"Bearer {cast.worker.worker_token}"}
+    elif route.of_hosts:
+        caller = {"HTTP_AUTHORIZATION": f"Bearer {cast.mint('pwk', role='admin')}"}
+    else:
+        caller = {"HTTP_COOKIE": f"auth_token={session_cookie(cast.owner)}"}
+    query = urlencode(route.body(cast)) if route.body else ""
+    assert same_both_ways("GET", route.url(stage), query, **caller)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "headers", "status"),
+    [
+        ("GET", "/api/v1/nowhere", {}, 404),
+        ("GET", "/api/v1/workspaces/", {}, 404),
+        ("GET", "/api/v1/workspaces", {}, 401),
+        ("PUT", "/api/v1/health", {}, 405),
+        ("HEAD", "/api/v1/health/live", {}, 200),
+        ("GET", "/api/v1/health/live", {"HTTP_HOST": "evil.example"}, 400),
+        ("GET", "/api/v1/health/live", {"HTTP_HOST": "a b"}, 400),
+        ("POST", "/api/v1/workers/register", {}, 401),
+        ("OPTIONS", "/api/v1/health", {}, 405),
+    ],
+)
+def test_refusals(method, url, headers, status):
+    body = {"hostname": 7} if method == "POST" else None
+    assert same_both_ways(method, url, body=body, **headers)[0] == status
+
+
+def test_a_crash(monkeypatch):
+    def crash(*_args, **_kwargs):
+        raise RuntimeError("told you")
+
+    monkeypatch.setattr("pipedai.api.health.HealthViewSet.live", crash)
+    status, _, body = same_both_ways("GET", "/api/v1/health/live")
+    assert status == 500
+    assert b"told you" not in body
+
+
+def test_a_page_that_is_no_api_keeps_its_middleware():
+    status, _, body = answer("GET", "/admin/login/")
+    assert status == 200
+    assert b"csrfmiddlewaretoken" in body
