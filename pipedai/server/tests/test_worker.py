@@ -3,6 +3,7 @@
 These tests pin the private parts of gunicorn that `pipedai.server.worker` overrides.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import signal
 import socket
 import time
 from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +25,7 @@ from pipedai.server.tests.web_process import (
     read_all,
     serving,
 )
+from pipedai.server.worker import Body, Protocol, Signal
 from testing.serving import free_port
 
 pytestmark = pytest.mark.slow
@@ -50,6 +54,40 @@ def hasty(tmp_path_factory):
 
 def test_gunicorn_is_of_the_line_whose_private_parts_we_override():
     assert version("gunicorn").startswith("27.0.")
+
+
+def test_no_connection_has_a_dict_of_its_own():
+    worker: Any = SimpleNamespace(cfg=None, log=None, asgi=None)
+    assert vars(Protocol(worker)) == {}
+
+
+@pytest.mark.anyio
+async def test_a_signal_wakes_its_waiter_once_it_is_set():
+    ready = Signal()
+    waiting = asyncio.ensure_future(ready.wait())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ready.set()
+    ready.set()
+    await waiting
+    await ready.wait()
+    assert ready.is_set()
+    ready.clear()
+    assert not ready.is_set()
+
+
+@pytest.mark.anyio
+async def test_a_wait_for_the_client_to_leave_may_be_given_up_and_begun_again():
+    connection = SimpleNamespace(_closed=False)
+    body = Body(SimpleNamespace(content_length=0, chunked=False), connection)
+    assert (await body.receive())["type"] == "http.request"
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(body.receive(), 0.01)
+    waiting = asyncio.ensure_future(body.receive())
+    await asyncio.sleep(0)
+    body.signal_disconnect()
+    assert await waiting == {"type": "http.disconnect"}
 
 
 @pytest.mark.parametrize(
