@@ -8,7 +8,7 @@ from typing import Self
 from pipedai.server.asgi_types import App, Message, Receive, Scope
 from pipedai.server.listen import Listener
 from pipedai.server.refusal import ClientGone
-from pipedai.server.request_body import replay
+from pipedai.server.request_body import Replay
 
 # How often a waiter looks while it does not hear the database's notifications.
 UNHEALTHY_RECHECK_SECONDS = 2.0
@@ -44,7 +44,7 @@ async def ask(endpoint: App, scope: Scope, body: bytes) -> list[Message]:
     async def keep(message: Message) -> None:
         answer.append(message)
 
-    await endpoint(scope, replay(body, _nothing_more), keep)
+    await endpoint(scope, Replay(body, _nothing_more), keep)
     return answer
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from contextlib import suppress
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -30,16 +31,14 @@ class Lanes:
         self._streams = streams
         self._listener = listener
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif scope["type"] == "http":
-            if (worker_id := waiting_worker(scope)) is not None:
-                await self._long_poll.serve(worker_id, scope, receive, send)
-            elif (worker_id := streamed_worker(scope)) is not None:
-                await self._streams.serve(worker_id, scope, receive, send)
-            else:
-                await self._threads(scope, receive, send)
+            return self._live(scope, receive, send)
+        if (worker_id := waiting_worker(scope)) is not None:
+            return self._long_poll.serve(worker_id, scope, receive, send)
+        if (worker_id := streamed_worker(scope)) is not None:
+            return self._streams.serve(worker_id, scope, receive, send)
+        return self._threads(scope, receive, send)
 
     def _stop(self) -> None:
         self._long_poll.stop()

@@ -13,8 +13,8 @@ from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.error_answer import crash_answer, error_answer
 from pipedai.server.refusal import ClientGone, Refused
 from pipedai.server.reply import Reply
-from pipedai.server.request_body import discard_body, read_body, replay
-from pipedai.server.request_scope import clean_scope, header, resolve_client, with_body_length
+from pipedai.server.request_body import Replay, discard_body, read_body
+from pipedai.server.request_scope import clean_scope, header, resolve_client, say_body_length
 
 log = get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Outer:
             production=self._production,
         )
         said: dict[str, Any] = {"path": scope["path"]}
-        scope = {**scope, LOG: said}
+        scope[LOG] = said
         token = current_request_id.set(request_id)
         try:
             await self._serve(scope, client, receive, reply)
@@ -77,7 +77,7 @@ class Outer:
 
     async def _serve(self, scope: Scope, client: str, receive: Receive, reply: Reply) -> None:
         try:
-            scope = clean_scope(scope, client=client, trusted_proxies=self._trusted_proxies)
+            clean_scope(scope, client=client, trusted_proxies=self._trusted_proxies)
             reply.path = scope["path"]
             scope[LOG]["path"] = scope["path"]
             body = await read_body(
@@ -86,7 +86,8 @@ class Outer:
                 max_bytes=self._limits.body_bytes,
                 seconds=self._limits.body_seconds,
             )
-            await self._app(with_body_length(scope, body), replay(body, receive), reply.send)
+            say_body_length(scope, body)
+            await self._app(scope, Replay(body, receive), reply.send)
             if not reply.started:
                 raise RuntimeError("The application returned without an answer.")
         except Refused as refused:

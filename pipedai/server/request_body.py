@@ -1,6 +1,7 @@
 """Takes in a request's body whole, within bounds, before anything waits for it."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -52,14 +53,24 @@ async def discard_body(receive: Receive) -> None:
                     return
 
 
-def replay(body: bytes, receive: Receive) -> Receive:
+class Replay:
     """An ASGI `receive` that gives the body once and then what the client does: going away."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replaying() -> Message:
-        return messages.pop() if messages else await receive()
+    __slots__ = ("_body", "_receive")
 
-    return replaying
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    def __call__(self) -> Awaitable[Message]:
+        if self._body is None:
+            return self._receive()
+        body, self._body = self._body, None
+        return _whole(body)
+
+
+async def _whole(body: bytes) -> Message:
+    return {"type": "http.request", "body": body, "more_body": False}
 
 
 def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:

@@ -1,4 +1,7 @@
-"""Makes of the scope that the server gives one that WSGI can't misread."""
+"""Makes of the scope that the server gives one that WSGI can't misread.
+
+It is changed in place: of copies, each request that waits would keep one for each step.
+"""
 
 import re
 from collections.abc import Sequence
@@ -30,8 +33,8 @@ def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     return client_address(_peer(scope), forwarded_for, trusted_proxies)
 
 
-def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> Scope:
-    """A copy of the scope that means the same to every reader.
+def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
+    """Let the scope mean the same to every reader.
 
     Raises Refused for a request without a Host, for a target that is no path and for a query that
     is not ASCII (RFC 3986), which the WSGI bridge would fail on.
@@ -42,21 +45,16 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
     headers = _clean_headers(scope["headers"], host)
     if not (header(headers, b"host") or "").strip():
         raise Refused(HTTPStatus.BAD_REQUEST, "The Host header is missing.")
-    scheme = scope.get("scheme", "http")
-    if is_trusted_proxy(_peer(scope), trusted_proxies):
-        scheme = _forwarded_scheme(headers) or scheme
-    return {
-        **scope,
-        "path": path,
-        "headers": headers,
-        "scheme": scheme,
-        "client": (client, (scope.get("client") or ("", 0))[1]),
-        CLIENT: client,
-    }
+    if (scheme := _forwarded_scheme(headers)) and is_trusted_proxy(_peer(scope), trusted_proxies):
+        scope["scheme"] = scheme
+    scope["path"] = path
+    scope["headers"] = headers
+    scope["client"] = (client, (scope.get("client") or ("", 0))[1])
+    scope[CLIENT] = client
 
 
-def with_body_length(scope: Scope, body: bytes) -> Scope:
-    """The scope for a body that has been taken in: WSGI reads as much as Content-Length says."""
+def say_body_length(scope: Scope, body: bytes) -> None:
+    """Let the scope tell of a body that has been taken in: WSGI reads as much as Content-Length says."""
     kept = [
         (name, value)
         for name, value in scope["headers"]
@@ -64,7 +62,7 @@ def with_body_length(scope: Scope, body: bytes) -> Scope:
     ]
     if body:
         kept.append((b"content-length", str(len(body)).encode()))
-    return {**scope, "headers": kept}
+    scope["headers"] = kept
 
 
 def _peer(scope: Scope) -> str | None:
