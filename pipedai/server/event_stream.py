@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import Message, Receive, Scope, Send
-from pipedai.server.asking import Presence, WaitingLane, ask, status_of
+from pipedai.server.asking import WaitingLane, status_of
 from pipedai.server.listen import StreamEar
 from pipedai.server.refusal import ClientGone
 from pipedai.server.ticket import STREAM, StreamTicket
@@ -34,48 +34,39 @@ class EventStreams(WaitingLane):
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request for a stream. Raises ClientGone when nobody reads it any more."""
         body = (await receive()).get("body", b"")
-        ticket, ear = StreamTicket(), StreamEar()
-        scope = {**scope, STREAM: ticket}
-        with ExitStack() as open_while_streaming:
-            enter = open_while_streaming.enter_context
+        ear = StreamEar()
+        ticket = scope[STREAM] = StreamTicket()
+        with ExitStack() as at_the_end:
             # Subscribed before the first question, so that nothing recorded after it goes unheard.
-            enter(self._listener.subscribed(worker_id, ear))
-            client = enter(Presence(receive, ear.wake))
-            answer = await self._ask(scope, body, client, ear)
+            self._listener.subscribe(ear, worker_id)
+            at_the_end.callback(self._listener.unsubscribe, ear, worker_id)
+            answer = await self._ask(scope, body, receive, ear)
             if status_of(answer) != 200:
                 for message in answer:
                     await send(message)
                 return
             if ticket.key_id is not None:
-                enter(self._listener.subscribed(ticket.key_id, ear))
+                self._listener.subscribe(ear, ticket.key_id)
+                at_the_end.callback(self._listener.unsubscribe, ear, ticket.key_id)
                 ear.changed = True  # the key may have died before we subscribed
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
             told = _OPENING + _content(answer)
             while not self._stopping:
                 until = asyncio.get_running_loop().time() + self._patience(RECHECK_SECONDS)
                 await _tell(send, told)
-                await self._wait(ear, client, 0 if ticket.more else until)
-                answer = await self._ask(scope, body, client, ear)
+                await self._wait(ear, receive, 0 if ticket.more else until)
+                answer = await self._ask(scope, body, receive, ear)
                 if status_of(answer) != 200:
                     break
                 told = _content(answer) or _KEEP_ALIVE
             scope[LOG] |= {"asked": ticket.asked}
             await send({"type": "http.response.body", "body": b""})
 
-    async def _ask(
-        self, scope: Scope, body: bytes, client: Presence, ear: StreamEar
-    ) -> list[Message]:
-        async with self._turns:
-            client.check()
-            ear.changed = False
-            return await ask(self._endpoint, scope, body)
-
-    async def _wait(self, ear: StreamEar, client: Presence, until: float) -> None:
+    async def _wait(self, ear: StreamEar, receive: Receive, until: float) -> None:
         """Return when it is worth asking again, or when the server stops."""
         clock = asyncio.get_running_loop().time
         while not (ear.changed or self._stopping) and (left := until - clock()) > 0:
-            await ear.wait(left)
-            client.check()
+            await ear.wait(receive, left)
         if not self._stopping:
             await asyncio.sleep(SHORTEST_WAIT_SECONDS)
 

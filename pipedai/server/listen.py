@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from psycopg import AsyncConnection, sql
 
 from pipedai.logs import get_logger
+from pipedai.server.asgi_types import Receive
+from pipedai.server.refusal import ClientGone
 from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING
 
 log = get_logger(__name__)
@@ -23,10 +24,10 @@ LONGEST_PAUSE_SECONDS = 5.0
 class Ear:
     """What one waiter has heard about its worker since it last asked."""
 
-    __slots__ = ("_event", "changed", "newest_poll")
+    __slots__ = ("_alarm", "changed", "newest_poll")
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._alarm: asyncio.Timeout | None = None
         self.changed = False
         # The largest order of a poll that began since this one subscribed.
         self.newest_poll = 0
@@ -47,16 +48,19 @@ class Ear:
 
     def wake(self) -> None:
         """End the wait, for whatever reason the waiter finds."""
-        self._event.set()
+        if self._alarm is not None and not self._alarm.expired():
+            self._alarm.reschedule(0)
 
-    async def wait(self, seconds: float) -> None:
-        """Return when woken, now if that was since the last wait, or after this time."""
+    async def wait(self, receive: Receive, seconds: float) -> None:
+        """Return when woken, or after this time. Raises ClientGone when the client leaves or has left."""
         try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
+            async with asyncio.timeout(seconds) as self._alarm:
+                await receive()
+            raise ClientGone
         except TimeoutError:
             pass
-        self._event.clear()
+        finally:
+            self._alarm = None
 
 
 class StreamEar(Ear):
@@ -77,22 +81,21 @@ class Listener:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._ears: defaultdict[str, set[Ear]] = defaultdict(set)
+        # Lists: a set of one, as most are, takes 150 bytes more.
+        self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
         self._reported = False
         self.healthy = False
 
-    @contextmanager
-    def subscribed(self, worker_id: UUID, ear: Ear | None = None) -> Iterator[Ear]:
-        """An ear for one worker's notifications; a new one, if it is for a poll."""
-        ear = ear or Ear()
-        name = str(worker_id)
-        self._ears[name].add(ear)
-        try:
-            yield ear
-        finally:
-            self._ears[name].discard(ear)
-            if not self._ears[name]:
-                del self._ears[name]
+    def subscribe(self, ear: Ear, subject: UUID) -> None:
+        """Let the ear hear what is said of a worker, or of a key."""
+        self._ears[str(subject)].append(ear)
+
+    def unsubscribe(self, ear: Ear, subject: UUID) -> None:
+        """Let it hear that no more."""
+        name = str(subject)
+        self._ears[name].remove(ear)
+        if not self._ears[name]:
+            del self._ears[name]
 
     @property
     def waiting(self) -> int:

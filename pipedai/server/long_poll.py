@@ -4,8 +4,8 @@ import time
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
-from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
-from pipedai.server.asking import Presence, WaitingLane, ask, status_of
+from pipedai.server.asgi_types import Message, Receive, Scope, Send
+from pipedai.server.asking import WaitingLane, status_of
 from pipedai.server.listen import Ear
 from pipedai.server.ticket import POLL, PollTicket
 
@@ -22,65 +22,54 @@ class LongPoll(WaitingLane):
     are looked at again each time.
     """
 
+    _start: Message | None = None
+
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one poll. Raises ClientGone if nobody is there any more to be answered."""
         body = (await receive()).get("body", b"")
+        began = time.monotonic()
+        ticket = scope[POLL] = PollTicket(worker_id)
+        ear = Ear()
         # Subscribed before the first question, so that nothing said after it goes unheard.
-        with self._listener.subscribed(worker_id) as ear, Presence(receive, ear.wake) as client:
-            poll = _Poll(PollTicket(worker_id), scope, body)
+        self._listener.subscribe(ear, worker_id)
+        try:
             while True:
-                async with self._turns:
-                    client.check()
-                    ear.changed = False
-                    await poll.ask(self._endpoint)
-                if not poll.may_wait() or not await self._news(poll, ear, client):
+                ticket.begin()
+                answer = await self._ask(scope, body, receive, ear)
+                self._share_start(answer)
+                left = began + ticket.wait_seconds - time.monotonic()
+                if status_of(answer) != 200 or not ticket.empty or left <= 0:
                     break
-            ticket = poll.ticket
-            scope[LOG] |= {"asked": ticket.asked, "superseded": ticket.superseded or None}
-            client.check()
-            for message in poll.answer:
-                await send(message)
+                until = time.monotonic() + min(left, self._patience_with(ticket))
+                while (
+                    not (ends := self._ends(ticket, ear))
+                    and not ear.changed
+                    and (left := until - time.monotonic()) > 0
+                ):
+                    await ear.wait(receive, left)
+                if ends:
+                    break
+        finally:
+            self._listener.unsubscribe(ear, worker_id)
+        scope[LOG] |= {"asked": ticket.asked, "superseded": ticket.superseded or None}
+        await ear.wait(receive, 0)
+        for message in answer:
+            await send(message)
 
-    async def _news(self, poll: "_Poll", ear: Ear, client: "Presence") -> bool:
-        """Wait until it is worth asking again; False when the answer at hand is to be given."""
-        ticket = poll.ticket
+    def _ends(self, ticket: PollTicket, ear: Ear) -> bool:
+        """Whether the answer at hand is to be given, though it is "nothing yet"."""
+        ticket.superseded = ear.newest_poll > ticket.order
+        return ticket.superseded or self._stopping
+
+    def _patience_with(self, ticket: PollTicket) -> float:
+        """For how many seconds to trust silence."""
         patience = self._patience(RECHECK_SECONDS)
-        if ticket.next_due_seconds is not None:
-            patience = min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
-        until = min(time.monotonic() + patience, poll.deadline)
-        while True:
-            client.check()
-            if ear.newest_poll > ticket.order:
-                ticket.superseded = True
-                return False
-            if self._stopping:
-                return False
-            left = until - time.monotonic()
-            if ear.changed or left <= 0:
-                return True
-            await ear.wait(left)
+        if ticket.next_due_seconds is None:
+            return patience
+        return min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
 
-
-class _Poll:
-    """One poll: its request, its ticket, and the endpoint's latest answer."""
-
-    def __init__(self, ticket: PollTicket, scope: Scope, body: bytes) -> None:
-        self.ticket = ticket
-        self.answer: list[Message] = []
-        self.deadline = time.monotonic()
-        self._began = self.deadline
-        self._scope = {**scope, POLL: ticket}
-        self._body = body
-
-    async def ask(self, endpoint: App) -> None:
-        """Get the endpoint's answer as it is now."""
-        self.ticket.asked += 1
-        self.ticket.empty = False
-        self.ticket.next_due_seconds = None
-        self.answer = await ask(endpoint, self._scope, self._body)
-        self.deadline = self._began + self.ticket.wait_seconds
-
-    def may_wait(self) -> bool:
-        """Whether the answer is "nothing yet" and there is time for another."""
-        may = status_of(self.answer) == 200 and self.ticket.empty
-        return may and time.monotonic() < self.deadline
+    def _share_start(self, answer: list[Message]) -> None:
+        """Keep for all that wait the start of "nothing yet" once: status and headers are 0.9 KB, and the same."""
+        if answer[0] != self._start:
+            self._start = answer[0]
+        answer[0] = self._start

@@ -32,6 +32,12 @@ class PollTicket:
     # Whether a newer poll of the same worker ended this one.
     superseded: bool = False
 
+    def begin(self) -> None:
+        """The endpoint is about to be asked, and what it said before holds no longer."""
+        self.asked += 1
+        self.empty = False
+        self.next_due_seconds = None
+
     @property
     def is_first_ask(self) -> bool:
         """Whether the view must announce this poll to the older ones."""

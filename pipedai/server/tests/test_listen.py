@@ -10,8 +10,9 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from pipedai.server import listen
-from pipedai.server.listen import Listener
+from pipedai.server.listen import Ear, Listener
 from pipedai.server.listen_connection import connect
+from pipedai.server.refusal import ClientGone
 from pipedai.wakeups import announce_poll, wake_workers
 
 WORKER = UUID("0192b7a0-0000-7000-8000-00000000000a")
@@ -61,15 +62,40 @@ def wake():
         wake_workers([WORKER])
 
 
+async def test_an_ear_waits_until_it_is_woken_or_the_time_is_over_or_its_client_leaves():
+    ear, gone = Ear(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def receive():
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    ear.wake()
+    await ear.wait(receive, 0)
+    await ear.wait(receive, 0.01)
+    for _ in range(2):
+        waiting = asyncio.ensure_future(ear.wait(receive, 60))
+        loop.call_later(0.01, ear.wake)
+        loop.call_later(0.01, ear.wake)
+        await waiting
+    waiting = asyncio.ensure_future(ear.wait(receive, 60))
+    loop.call_later(0.01, gone.set)
+    with pytest.raises(ClientGone):
+        await waiting
+    with pytest.raises(ClientGone):
+        await ear.wait(receive, 0)
+
+
 async def test_what_services_send_is_heard():
     listener = Listener(connect)
     async with listening(listener):
-        with listener.subscribed(WORKER) as ear:
-            await in_database(wake)
-            await until(lambda: ear.changed)
-            assert ear.newest_poll == 0
-            await in_database(lambda: announce_poll(WORKER, 7))
-            await until(lambda: ear.newest_poll == 7)
+        ear = Ear()
+        listener.subscribe(ear, WORKER)
+        await in_database(wake)
+        await until(lambda: ear.changed)
+        assert ear.newest_poll == 0
+        await in_database(lambda: announce_poll(WORKER, 7))
+        await until(lambda: ear.newest_poll == 7)
     assert not listener.healthy
 
 
@@ -77,16 +103,17 @@ async def test_a_lost_connection_comes_back_and_wakes_everyone(logged, monkeypat
     monkeypatch.setattr(listen, "FIRST_PAUSE_SECONDS", 0.01)
     listener = Listener(connect)
     async with listening(listener):
-        with listener.subscribed(WORKER) as ear:
-            for _ in range(2):
-                ear.changed = False
-                assert await in_database(end_listeners) == 1
-                # What was said in between may concern anyone.
-                await until(lambda: ear.changed)
-                assert listener.healthy
+        ear = Ear()
+        listener.subscribe(ear, WORKER)
+        for _ in range(2):
             ear.changed = False
-            await in_database(wake)
+            assert await in_database(end_listeners) == 1
+            # What was said in between may concern anyone.
             await until(lambda: ear.changed)
+            assert listener.healthy
+        ear.changed = False
+        await in_database(wake)
+        await until(lambda: ear.changed)
     events = logged.events("pipedai.server.listen")
     assert [line["level"] for line in events] == ["warning", "info"] * 2
 
