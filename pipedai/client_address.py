@@ -1,6 +1,7 @@
 """Finds out who is calling through the proxies that the operator trusts (SPEC §2)."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -61,6 +62,8 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
+# Connections are kept open, and the same few addresses come with every request.
+@lru_cache(maxsize=256)
 def _address(text: str) -> Address | None:
     """The address in a hop: also `[::1]:80`, `192.0.2.1:80` and `fe80::1%eth0`."""
     text = text.strip().strip('"')

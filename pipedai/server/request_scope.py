@@ -29,7 +29,7 @@ def header(headers: RawHeaders, name: bytes) -> str | None:
 
 def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     """The address of the client of this request."""
-    forwarded_for = header(scope["headers"], b"x-forwarded-for")
+    forwarded_for = header(scope["headers"], b"x-forwarded-for") if trusted_proxies else None
     return client_address(_peer(scope), forwarded_for, trusted_proxies)
 
 
@@ -45,7 +45,7 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
     headers = _clean_headers(scope["headers"], host)
     if not (header(headers, b"host") or "").strip():
         raise Refused(HTTPStatus.BAD_REQUEST, "The Host header is missing.")
-    if (scheme := _forwarded_scheme(headers)) and is_trusted_proxy(_peer(scope), trusted_proxies):
+    if is_trusted_proxy(_peer(scope), trusted_proxies) and (scheme := _forwarded_scheme(headers)):
         scope["scheme"] = scheme
     scope["path"] = path
     scope["headers"] = headers
