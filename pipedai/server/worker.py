@@ -1,4 +1,4 @@
-"""gunicorn's ASGI worker, taught our error answers, a deadline for headers and a prompt stop.
+"""gunicorn's ASGI worker, taught our error answers, a deadline for headers, a prompt stop and thrift with memory.
 
 gunicorn answers what it can't parse itself, in plain text, and has no hooks for any of this, so
 the classes below override private methods of its 27.0 line; `tests/test_worker.py` pins them.
