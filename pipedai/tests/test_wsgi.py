@@ -2,6 +2,7 @@
 
 import json
 from io import BytesIO
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -34,15 +35,15 @@ def answer(method, url, query="", body=None, **headers):
         "wsgi.url_scheme": "http",
         **headers,
     }
-    response = application.get_response(WSGIRequest(environ))
+    response: Any = application.get_response(WSGIRequest(environ))
     # The middleware adds it, and the outermost application to whatever lacks it.
     said = {name: value for name, value in response.items() if name != "Content-Length"}
     return response.status_code, said, response.content
 
 
-def same_both_ways(*args, **kwargs):
+def same_both_ways(*request, **more):
     """The answer, which must not depend on the way."""
-    short, long = answer(*args, **kwargs), answer(*args, **kwargs, **ELSEWHERE)
+    short, long = answer(*request, **more), answer(*request, **{**more, **ELSEWHERE})
     assert short == long
     return short
 
