@@ -1,11 +1,10 @@
 """Writes the one log line of each request."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from pipedai.logs import get_logger
-
-log = get_logger("pipedai.access")
+from pipedai.logs import log_line
 
 # What the application adds to its request's line: a dict in the scope, under this key.
 LOG = "pipedai.log"
@@ -35,7 +34,6 @@ def log_request(
     """
     for observe in observers:
         observe(method, more.get("route"), status, seconds)
-    write = log.error if status >= 500 else log.info
     said = {
         "method": method,
         "path": path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…",
@@ -45,7 +43,6 @@ def log_request(
         "client": client,
         **more,
     }
-    write(
-        "request",
-        **{name: value for name, value in said.items() if value is not None and value != ""},
-    )
+    level = logging.ERROR if status >= 500 else logging.INFO
+    named = {name: value for name, value in said.items() if value is not None and value != ""}
+    log_line("pipedai.access", level, "request", named)

@@ -182,3 +182,18 @@ def test_a_warning_goes_to_the_log(lines):
     (line,) = lines()
     assert line["logger"] == "py.warnings"
     assert TOKEN[4:] not in line["event"]
+
+
+def test_the_short_way_writes_the_same_line(lines):
+    token = current_request_id.set("r-1")
+    said = {"path": f"/x/{TOKEN}", "status": 200, "password": SECRET}
+    logs.get_logger("a").info("request", **said)
+    logs.log_line("a", logging.INFO, "request", said)
+    logs.get_logger("a").error("request", **said)
+    logs.log_line("a", logging.ERROR, "request", said)
+    logs.log_line("a", logging.DEBUG, "request", said)
+    current_request_id.reset(token)
+    written = [{**line, "time": len(line["time"])} for line in lines()]
+    assert len(written) == 4
+    assert written[0] == written[1] != written[2] == written[3]
+    assert TOKEN[4:] not in json.dumps(written)
