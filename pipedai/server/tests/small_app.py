@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 
-from pipedai.server import worker
+from pipedai.server import protocol, worker
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
@@ -19,8 +19,8 @@ from pipedai.server.ticket import POLL
 from pipedai.server.wsgi_lane import WsgiLane
 
 # Set by tests that wait for it.
-worker.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", worker.HEADER_SECONDS))
-worker.UNREAD_SECONDS = float(os.environ.get("UNREAD_SECONDS", worker.UNREAD_SECONDS))
+protocol.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", protocol.HEADER_SECONDS))
+protocol.UNREAD_SECONDS = float(os.environ.get("UNREAD_SECONDS", protocol.UNREAD_SECONDS))
 worker.STOP_HEADER_SECONDS = float(
     os.environ.get("STOP_HEADER_SECONDS", worker.STOP_HEADER_SECONDS)
 )

@@ -1,6 +1,6 @@
 """gunicorn with our worker, as a process: what it answers by itself, deadlines, stopping.
 
-These tests pin the private parts of gunicorn that `pipedai.server.worker` overrides.
+These tests pin the private parts of gunicorn that `pipedai.server.protocol` and `pipedai.server.worker` override.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pipedai.server.protocol import Body, Protocol, Signal
 from pipedai.server.tests.web_process import (
     SMALL_APP,
     gunicorn,
@@ -25,7 +26,6 @@ from pipedai.server.tests.web_process import (
     read_all,
     serving,
 )
-from pipedai.server.worker import Body, Protocol, Signal
 from testing.serving import free_port
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,265 @@
+"""A connection of gunicorn's ASGI worker, taught our error answers, a deadline for headers and thrift with memory.
+
+gunicorn answers what it can't parse itself, in plain text, and has no hooks for any of this, so
+the classes below override private methods of its 27.0 line; `tests/test_worker.py` pins them.
+"""
+
+# mypy: disallow-untyped-calls=False
+
+import asyncio
+import sys
+from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from gunicorn.asgi.protocol import ASGIProtocol, BodyReceiver, FlowControl
+
+from pipedai.api.request_id import accept_or_make, current_request_id
+from pipedai.client_address import client_address
+from pipedai.server.access_log import log_request
+from pipedai.server.error_answer import crash_answer, error_answer, phrase
+from pipedai.server.headers import API, RawHeaders, complete_headers
+
+if TYPE_CHECKING:
+    from pipedai.server.worker import Worker
+
+# A client must have sent its request's headers by then.
+HEADER_SECONDS = 20.0
+# How long a refused client may go on sending: closing on unread bytes would reset the connection,
+# and it would lose the answer.
+LINGER_SECONDS = 1.0
+# A client that takes nothing of its answer for so long is left: until then the answer is in our memory.
+UNREAD_SECONDS = 30.0
+
+_SENTENCES = {
+    400: "The request is malformed.",
+    408: "The request's headers did not arrive in time.",
+    414: "The request line is too long.",
+    431: "The request's headers are too large.",
+    501: "This transfer coding is not supported.",
+}
+
+
+class Signal:
+    """An asyncio.Event for one waiter: the queue of one for many takes 700 bytes of each connection, even empty."""
+
+    __slots__ = ("_is_set", "_waiter")
+
+    def __init__(self, *, is_set: bool = False) -> None:
+        self._is_set = is_set
+        self._waiter: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        """Whether nobody need wait."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Wake the waiter, and let none wait until it is cleared."""
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        """Let who comes now wait."""
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Return once it is set."""
+        if not self._is_set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+
+class Body(BodyReceiver):
+    """What comes of a request's body, and then that its client leaves."""
+
+    __slots__ = ()
+
+    async def _wait_for_disconnect(self) -> None:
+        # gunicorn takes a wait that was cancelled for a client that left, and keeps the queue of pieces.
+        self._chunks = ()  # type: ignore[assignment]
+        if not self.protocol._closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+
+class Protocol(ASGIProtocol):
+    """One connection."""
+
+    __slots__ = (
+        # For all of gunicorn's, more than Python keeps compactly, each connection would have a dict of 1.6 KB.
+        *vars(ASGIProtocol(SimpleNamespace(cfg=None, log=None, asgi=None))),
+        "_answering",
+        "_asked",
+        "_closing",
+        "_header_timer",
+        "_lingering",
+        "_unread_timer",
+    )
+
+    worker: "Worker"
+    transport: asyncio.Transport
+    _request_ready: Signal
+    _flow_control: FlowControl
+
+    def __init__(self, worker: "Worker") -> None:
+        super().__init__(worker)
+        self._asked = False
+        self._answering = False
+        self._closing = False
+        self._lingering = False
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+
+    # --- deadlines ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._request_ready = Signal()
+        self._flow_control._is_writable_event = Signal(is_set=True)  # type: ignore[assignment]
+        self.worker.connections.add(self)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.worker.connections.discard(self)
+        self._stop_awaiting_headers()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        super().connection_lost(exc)
+
+    def _on_headers_complete(self) -> bool:
+        self._stop_awaiting_headers()
+        self._asked = True
+        self._answering = False
+        skip_body = bool(super()._on_headers_complete())
+        self._body_receiver = Body(self._current_request, self)
+        return skip_body
+
+    def _keepalive_timeout(self) -> None:
+        if self.has_partial_request():
+            self._await_headers()
+        else:
+            super()._keepalive_timeout()
+
+    def _await_headers(self) -> None:
+        self._stop_awaiting_headers()
+        self._header_timer = self.worker.loop.call_later(HEADER_SECONDS, self._headers_late)
+
+    def _stop_awaiting_headers(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _headers_late(self) -> None:
+        if self.has_partial_request():
+            self._send_error_response(HTTPStatus.REQUEST_TIMEOUT, "")
+        self._close_transport()
+        self._request_ready.set()
+
+    def _await_reading(self, unread_before: int = sys.maxsize) -> None:
+        self._unread_timer = self.worker.loop.call_later(
+            UNREAD_SECONDS, self._look_for_unread, unread_before
+        )
+
+    def _look_for_unread(self, unread_before: int) -> None:
+        """Ends the connection if none of what was unread the last time has been taken since."""
+        self._unread_timer = None
+        unread = self.transport.get_write_buffer_size()
+        if unread >= unread_before:
+            self.transport.abort()
+        elif unread:
+            self._await_reading(unread)
+
+    # --- stopping ---
+
+    def is_waiting(self) -> bool:
+        """Whether no request is being served on this connection."""
+        return bool(self._awaiting_request)
+
+    def has_partial_request(self) -> bool:
+        """Whether a request has begun to arrive and its headers are not complete."""
+        parser = self._callback_parser
+        return parser is not None and bool(parser._buffer or parser._state != "request_line")
+
+    def is_idle(self) -> bool:
+        """Whether it is kept open for a request that may never come."""
+        return self._asked and not self.has_partial_request()
+
+    def close_waiting(self) -> None:
+        """Close the connection, on which no request is being served."""
+        self._close_transport()
+        self._request_ready.set()
+
+    # --- answers that gunicorn gives itself ---
+
+    def _is_websocket_upgrade(self, _request: Any) -> bool:
+        # There are none here; without an upgrade it is a request like any other (RFC 9110 §7.8).
+        return False
+
+    def _send_response_start(
+        self, status: int, headers: RawHeaders, *args: Any, **kwargs: Any
+    ) -> None:
+        self._answering = True
+        self._closing = (b"connection", b"close") in headers
+        if self._unread_timer is None:
+            self._await_reading()
+        super()._send_response_start(status, headers, *args, **kwargs)
+
+    async def _serve_http_request(self, *args: Any) -> bool:
+        # Not in a task of its own, as by gunicorn: our application does nothing after its answer. And gunicorn
+        # does not keep the word that an application gives in a Connection header.
+        return bool(await self._handle_http_request(*args)) and not self._closing
+
+    def _send_error_response(
+        self, status: int, _message: str, _extra_headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        # The message may quote the request, which is nobody's business. A second answer, to a body
+        # that turns out malformed after the first, would be taken for that of the next request.
+        if self._closed or (self._answering and self._current_request is not None):
+            return
+        request_id = accept_or_make(self._sent_request_id())
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            headers, body = crash_answer(request_id, close=True)
+        else:
+            headers, body = error_answer(_SENTENCES.get(status, phrase(status)), close=True)
+        headers = complete_headers(
+            [*headers, (b"date", formatdate(usegmt=True).encode())],
+            request_id=request_id,
+            path=API,
+            production=settings.PRODUCTION,
+        )
+        lines = [f"HTTP/1.1 {status} {phrase(status)}".encode()]
+        lines += [name.title() + b": " + value for name, value in headers]
+        self._safe_write(b"\r\n".join([*lines, b"", body]))
+        self._lingering = True
+        self._log_error(status, request_id, len(body))
+
+    def _close_transport(self) -> None:
+        if self._closed or not self._lingering:
+            super()._close_transport()
+            return
+        self._closed = True
+        # Without a parser, whatever still comes is read and dropped.
+        self._callback_parser = None
+        with suppress(OSError, RuntimeError):
+            self.transport.write_eof()
+        self.worker.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _sent_request_id(self) -> str | None:
+        parsed = getattr(self._callback_parser, "_headers_list", ())
+        sent = [value for name, value in parsed if name == b"x-request-id"]
+        return sent[0].decode("latin-1") if len(sent) == 1 else None
+
+    def _log_error(self, status: int, request_id: str, body_bytes: int) -> None:
+        peer = self.transport.get_extra_info("peername")
+        token = current_request_id.set(request_id)
+        log_request(
+            status=status,
+            seconds=0.0,
+            body_bytes=body_bytes,
+            client=client_address(peer[0] if peer else None, None, ()),
+        )
+        current_request_id.reset(token)
