@@ -15,6 +15,12 @@ from bench.kill import benchmark as kill
 PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("start", start, {"repeats": 5}, 1),
     ("lifecycle", lifecycle, {"clients": [1, 16, 64], "seconds": 10.0, "web_processes": 1}, 3),
+    (
+        "lifecycle on two processes",
+        lifecycle,
+        {"clients": [16], "seconds": 10.0, "web_processes": 2},
+        2,
+    ),
     ("peer", peer, {"clients": [16], "seconds": 10.0}, 2),
     ("idle at 1000", idle, {"waiters": 1000, "seconds": 30.0}, 2),
     ("idle at 4000", idle, {"waiters": 4000, "seconds": 30.0}, 4),
