@@ -8,6 +8,7 @@ from django.db import connection
 from audit.models import AuditEntry
 from audit.partitions import MONTHS_AHEAD, add_partitions
 from pipedai.ids import new_id
+from pipedai.keyset import before, not_before
 
 pytestmark = pytest.mark.django_db
 
@@ -107,3 +108,16 @@ def test_a_month_that_has_gone_to_the_default_stays_there():
 def query_none(statement):
     with connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+def test_a_page_from_the_past_looks_into_no_later_month_and_one_until_then_into_no_earlier():
+    add_partitions()
+    first, second, third = (name for name in sorted(expected_names())[:3])
+    place = (
+        datetime.strptime(f"{second}_15", "audit_entry_%Y_%m_%d").replace(tzinfo=UTC),
+        new_id(),
+    )
+    order, rows = ("created_at", "id"), AuditEntry.objects.all()
+    older, newer = (rows.filter(bound(order, place)).explain() for bound in (before, not_before))
+    assert [month in older for month in (first, second, third)] == [True, True, False]
+    assert [month in newer for month in (first, second, third)] == [False, True, True]
