@@ -25,5 +25,5 @@ class AuditLogViewSet(TenantViewSet):
         rows = AuditEntry.objects.filter(environment_id=environment_id)
         filters = AuditFilters.read(rows, request)
         paginator = KeysetPaginator()
-        page = with_actors(paginator.paginate_queryset(filters.qs, request, self))
+        page = with_actors(paginator.paginate_parts(filters.parts, request, self))
         return paginator.get_paginated_response(AuditEntrySerializer(page, many=True).data)

@@ -163,7 +163,7 @@ class TriggerViewSet(TenantViewSet):
     def runs(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id/runs"""
         filters = RunFilters.read(queries.runs().filter(trigger_id=trigger_id), request)
-        return _run_page(filters.qs, request, self)
+        return _run_page(filters.parts, request, self)
 
     def ticks(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id/ticks"""
@@ -184,7 +184,7 @@ class EnvironmentRunViewSet(TenantViewSet):
         rows = queries.runs().filter(environment_id=environment_id)
         filters = EnvironmentRunFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        return _run_page(filters.qs, request, self)
+        return _run_page(filters.parts, request, self)
 
 
 class RunViewSet(TenantViewSet):
@@ -211,9 +211,9 @@ def _shown(trigger_id: UUID) -> Any:
     return TriggerSerializer(row).data
 
 
-def _run_page(rows: Any, request: Request, view: TenantViewSet) -> Response:
+def _run_page(parts: list[Any], request: Request, view: TenantViewSet) -> Response:
     paginator = RunPaginator()
-    page = paginator.paginate_queryset(rows, request, view)
+    page = paginator.paginate_parts(parts, request, view)
     return paginator.get_paginated_response(RunSerializer(page, many=True).data)
 
 

@@ -1,17 +1,21 @@
 """GET /environments/:envId/audit-log"""
 
+import random
 from datetime import timedelta
+from urllib.parse import urlencode
 
 import pytest
 from django.utils import timezone
 
 from accounts.models import User
 from audit.models import AuditEntry
-from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.api.tests.test_cursors import walk
+from pipedai.events import ACTIONS, SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from testing.cast import TEST_ACTOR
 from testing.runs import Runs
 from testing.shapes import A_TIME, AN_ID, invalid
+from testing.statements import counted
 from testing.worker_calls import WorkerCalls
 
 
@@ -173,6 +177,54 @@ class TestFilters:
         assert client.get(url, {"action": "run.lost", **again}).status_code == 200
         assert client.get(url, again).status_code == 400
         assert client.get(url, {"actions": "run.lost", **again}).status_code == 400
+
+
+class TestSeveralActions:
+    """Their pages are merged from those of each."""
+
+    ACTIONS = ("run.lost", "run.claimed", "run.started", "trigger.created")
+
+    @pytest.fixture
+    def many(self, cast):
+        """Entries of four actions, some of one moment."""
+        dice = random.Random(11)
+        for _ in range(12):
+            emit(
+                *(
+                    Event(
+                        dice.choice(self.ACTIONS), TEST_ACTOR, cast.environment.id, "run", new_id()
+                    )
+                    for _ in range(dice.randrange(1, 7))
+                )
+            )
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {"actions": "run.lost,run.claimed"},
+            {"action": ["run.lost", "run.started"], "actions": "run.claimed,run.lost,run.started"},
+            {"actions": ",".join(sorted(ACTIONS))},
+        ],
+        ids=lambda query: f"{len(query['actions'].split(','))} actions",
+    )
+    def test_follow_each_other_in_one_order(self, cast, url, many, query):
+        kept = set(query["actions"].split(",")) & set(query.get("action", ACTIONS))
+        rows = AuditEntry.objects.filter(environment_id=cast.environment.id, action__in=kept)
+        expected = [str(row.id) for row in rows.order_by("-created_at", "-id")]
+        assert len(expected) > 9
+        for limit in (2, 5, 200):
+            pages = walk(cast.client(cast.admin), f"{url}?{urlencode(query, doseq=True)}", limit)
+            assert pages == [
+                expected[first : first + limit] for first in range(0, len(expected), limit)
+            ]
+
+    def test_are_read_by_one_statement(self, cast, url, many):
+        client = cast.client(cast.admin)
+        with counted() as one:
+            client.get(url, {"actions": "run.lost"})
+        with counted() as several:
+            client.get(url, {"actions": "run.lost,run.claimed,trigger.created"})
+        assert len(several) == len(one)
 
 
 def test_nothing_of_another_environment_nor_of_none_is_shown(cast, read):

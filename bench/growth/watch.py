@@ -60,7 +60,7 @@ def _watched() -> Iterator[list[Statement]]:
     def time_it(
         execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        if not sql.lstrip().startswith(_PLANNED):
+        if not sql.lstrip(" \n(").startswith(_PLANNED):
             return execute(sql, params, many, context)
         statement = Statement(sql, 0.0)
         statements.append(statement)

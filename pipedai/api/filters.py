@@ -1,6 +1,7 @@
 """Filters of lists, by django-filter: a malformed value is a field error, an unknown parameter is ignored (SPEC §2)."""
 
 from datetime import UTC, datetime
+from math import prod
 from typing import Any, Self
 
 import django_filters
@@ -10,6 +11,9 @@ from django.utils.dateparse import parse_datetime
 from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
+
+# PostgreSQL plans for each part and each month of the audit log: for 20, some 10 ms.
+_MOST_PARTS = 20
 
 
 class TimeField(forms.Field):
@@ -87,6 +91,25 @@ class ApiFilterSet(django_filters.FilterSet):
                 {name: [str(m) for m in messages] for name, messages in filters.errors.items()}
             )
         return filters
+
+    @property
+    def parts(self) -> list[QuerySet[Any]]:
+        """The filtered rows, apart by the words that were asked for: an index orders those of one word, but not those
+        of several. No row is in two of them.
+        """
+        sent = self.values
+        apart = {
+            name: [[word] for word in sent[name]]
+            for name, each in self.filters.items()
+            if isinstance(each, WordsFilter) and sent[name]
+        }
+        if prod(map(len, apart.values())) > _MOST_PARTS:
+            return [self.qs]
+        parts: list[Any] = [self.queryset]
+        for name, each in self.filters.items():
+            values = apart.get(name, [sent[name]])
+            parts = [each.filter(part, value) for part in parts for value in values]
+        return parts
 
     @property
     def values(self) -> dict[str, Any]:

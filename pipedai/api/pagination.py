@@ -1,5 +1,6 @@
 """The cursor paginator: keyset pages, newest first, with signed cursors (SPEC §2)."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from pipedai.api.errors import Invalid
-from pipedai.keyset import before
+from pipedai.keyset import before, merged
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -38,11 +39,20 @@ class KeysetPaginator(BasePagination):
         self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any]:
         """The rows of the asked page. Raises Invalid for a bad `limit` or `cursor`."""
+        return self.paginate_parts([queryset], request, view)
+
+    def paginate_parts(
+        self, parts: Sequence[Any], request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        """Likewise of the rows of all parts, which have none in common."""
         limit = _limit(request, self.default_limit)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
-            queryset = queryset.filter(before((self.time_field, "id"), self._open(cursor)))
-        rows, last = self._read_page(queryset.order_by(f"-{self.time_field}", "-id"), limit)
+            place = self._open(cursor)
+            parts = [part.filter(before((self.time_field, "id"), place)) for part in parts]
+        order = (f"-{self.time_field}", "-id")
+        ordered = parts[0].order_by(*order) if len(parts) == 1 else merged(parts, order, limit + 1)
+        rows, last = self._read_page(ordered, limit)
         self._next = _sign(self._salt, *last) if last else None
         return rows
 

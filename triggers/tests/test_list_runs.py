@@ -1,12 +1,17 @@
 """GET /triggers/:id/runs and GET /environments/:envId/runs"""
 
-from datetime import UTC, datetime
+import random
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
 
-from testing.runs import Runs
+from pipedai.api.tests.test_cursors import walk
+from testing.runs import NOON, Runs
 from testing.shapes import invalid, page
+from testing.statements import counted
 from triggers.models import Run, Trigger
+from triggers.states import Status
 from workers.models import Worker
 
 RUN_FIELDS = [
@@ -120,6 +125,50 @@ class TestFilteredByStatus:
             "is none of: queued, claimed, running, succeeded, failed, timed_out, canceled."
         )
         assert len(message) < 200
+
+
+class TestSeveralStatuses:
+    """Their pages are merged from those of each."""
+
+    @pytest.fixture
+    def many(self, runs):
+        """Runs in five states, at five moments."""
+        dice = random.Random(11)
+        for _ in range(60):
+            runs.now = NOON + timedelta(minutes=dice.randrange(5))
+            status = dice.choice(("queued", "canceled", "succeeded", "failed", "timed_out"))
+            if status == "queued":
+                runs.queue()
+            elif status == "canceled":
+                runs.cancel(runs.queue())
+            else:
+                runs.ended(status)
+
+    @pytest.mark.parametrize(
+        "statuses", ["failed,timed_out", "queued,failed", ",".join(Status.values)]
+    )
+    @pytest.mark.parametrize("minutes", [(0, 5), (1, 4)], ids=str)
+    def test_follow_each_other_in_one_order(self, cast, url, many, statuses, minutes):
+        begin, end = (NOON + timedelta(minutes=each) for each in minutes)
+        rows = Run.objects.filter(
+            status__in=statuses.split(","), queued_at__gte=begin, queued_at__lt=end
+        )
+        expected = [str(row.id) for row in rows.order_by("-queued_at", "-id")]
+        assert len(expected) > 9
+        query = urlencode({"status": statuses, "from": begin, "to": end})
+        for limit in (1, 3, 200):
+            pages = walk(cast.client(cast.viewer), f"{url}?{query}", limit)
+            assert pages == [
+                expected[first : first + limit] for first in range(0, len(expected), limit)
+            ]
+
+    def test_are_read_by_one_statement(self, get, many):
+        with counted() as one:
+            get("status=failed")
+        with counted() as several:
+            get("status=failed,timed_out,queued&limit=2")
+        assert len(several) == len(one)
+        assert several.sql[-1].count("LIMIT 3") == 4  # of each, and of all
 
 
 class TestFilteredByTime:
