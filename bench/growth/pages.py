@@ -13,6 +13,7 @@ from rest_framework.request import Request
 
 from audit.filters import AuditFilters
 from bench.failure import BenchFailed
+from bench.growth import same_work
 from bench.growth.subjects import Subjects, middle, quarters
 from bench.lifecycle_load import OUTCOME
 from pipedai.api.authentication import AUTH_COOKIE
@@ -93,20 +94,24 @@ def machine_pages(on: Subjects) -> Iterator[Page]:
             _post(client, f"{run}/{step}", {})
         _post(client, f"{run}/complete", OUTCOME)
 
+    due_at = same_work.prepare(without_worker=on.worker_id)
+    later = database_now() + timedelta(days=1)
+
     def fire() -> None:
-        if not fire_due_ticks(limit=100, now=database_now() + timedelta(days=1)):
-            raise BenchFailed("No trigger came due.")
+        if fire_due_ticks(now=due_at) != same_work.DUE:
+            raise BenchFailed(f"Not {same_work.DUE} triggers came due.")
 
     def expire() -> None:
-        expire_runs(now=database_now() + timedelta(days=1))
+        if expire_runs(now=later) != same_work.LOST:
+            raise BenchFailed(f"Not {same_work.LOST} runs were lost.")
 
     def claim() -> None:
-        claim_deliveries(room=32, busy={}, per_host=4, now=database_now() + timedelta(days=1))
+        claim_deliveries(room=32, busy={}, per_host=4, now=later)
 
     yield Page("poll", get(client, f"{worker}/poll", {}))
     yield Page("a whole lifecycle", _undone(lifecycle))
-    yield Page("firing 100 due triggers", _undone(fire))
-    yield Page("expiring leases", _undone(expire))
+    yield Page(f"firing {same_work.DUE} due triggers", _undone(fire))
+    yield Page(f"expiring {same_work.LOST} leases", _undone(expire))
     yield Page("claiming due webhooks", _undone(claim))
 
 
