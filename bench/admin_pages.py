@@ -71,7 +71,7 @@ def _urls() -> Iterator[str]:
         middle = Run.objects.filter(environment_id=run.environment_id).order_by("queued_at").first()
         assert middle is not None
         for status in ("succeeded", "timed_out"):
-            yield list_of(Run, environment=run.environment_id, status__exact=status)
+            yield list_of(Run, environment=run.environment_id, status=status)
         yield list_of(Run, after=middle.id)
 
 

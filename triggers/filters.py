@@ -10,7 +10,8 @@ from django.db.models import QuerySet
 from pipedai.api.errors import Invalid
 from pipedai.api.filters import ApiFilterSet, TimeFilter, WordsFilter
 from triggers.models import Trigger
-from triggers.states import TERMINAL, Status
+from triggers.queries import in_states
+from triggers.states import Status
 
 
 class TriggerFilters(ApiFilterSet):
@@ -20,16 +21,11 @@ class TriggerFilters(ApiFilterSet):
 
 
 class StatusFilter(WordsFilter):
-    """Keeps runs in one of the given states. Whether they have ended follows from that, but PostgreSQL must be told:
-    the indexes by state hold either those that have or those that have not.
-    """
+    """Keeps runs in one of the given states."""
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
         """All runs if no state was given."""
-        ended = {status in TERMINAL for status in value}
-        if len(ended) == 1:
-            qs = qs.filter(ended_at__isnull=not ended.pop())
-        return super().filter(qs, value)
+        return in_states(qs, value) if value else qs
 
 
 class RunFilters(ApiFilterSet):

@@ -1,11 +1,13 @@
 """Reads triggers and runs for the API: as dicts, with what is shown of them and nothing else."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 
 from triggers.models import RUN_COLUMNS, Run, Trigger
+from triggers.states import TERMINAL
 
 _TRIGGER_COLUMNS = (
     "id", "environment_id", "worker_id", "name", "description", "mcp_url", "webhook_url", "schedule", "timezone",
@@ -61,6 +63,16 @@ def runs() -> QuerySet[Run, dict[str, Any]]:
         trigger_name=F("trigger__name"), error_message=F("text__error_message")
     ).values(*RUN_COLUMNS, "trigger_name", "error_message")
     return rows
+
+
+def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:
+    """The runs in one of these states. Whether they have ended follows from that, but PostgreSQL must be told: the
+    indexes by state hold either those that have or those that have not.
+    """
+    ended = {state in TERMINAL for state in states}
+    if len(ended) == 1:
+        rows = rows.filter(ended_at__isnull=not ended.pop())
+    return rows.filter(status__in=states)
 
 
 def run_in_full(run_id: UUID) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class DeliveryAdmin(StaffModelAdmin):
         "id", "status", "host", "attempt_count", "created_at", "next_attempt_at", "trigger__name",
     )  # fmt: skip
     list_select_related = ("trigger",)
-    scopes = (Scope(("trigger",), ("created_at", "id")),)
+    scopes = (Scope(("trigger",), ("created_at", "id")), Scope(("environment",), ("id",)))
     story_joins = ("trigger", "environment")
     never_read = ("trigger__mcp_headers", "trigger__webhook_secret")
     support = (

@@ -5,10 +5,11 @@ from typing import Any
 
 from django.contrib.admin import display, register
 from django.db.models import F, QuerySet
+from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
-from pipedai.admin.filters import related
+from pipedai.admin.filters import OneOf, related
 from pipedai.admin.panels import Facts, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
@@ -30,7 +31,8 @@ from pipedai.sql import fetch_all
 from triggers.admin.triggers import Worker
 from triggers.lifecycle import cancel_run
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
-from triggers.states import TERMINAL
+from triggers.queries import in_states
+from triggers.states import TERMINAL, Status
 from workspaces.models import Environment
 
 _SHOWN = 50
@@ -46,6 +48,19 @@ down AS (
 SELECT r.id, r.attempt, r.status, r.fault_class, r.queued_at, r.ended_at, r.short_message
 FROM down JOIN run r ON r.id = down.id ORDER BY r.attempt
 """
+
+
+class StateFilter(OneOf):
+    """Runs in one state."""
+
+    title = "status"
+    parameter_name = "status"
+    words = Status.values
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows."""
+        status = self.value()
+        return in_states(queryset, [status]) if status else queryset
 
 
 @register(Run, site=site)
@@ -64,7 +79,7 @@ class RunAdmin(StaffModelAdmin):
         "ended",
     )
     list_filter = (
-        "status",
+        StateFilter,
         "source",
         "fault_class",
         related("environment", Environment),
@@ -96,10 +111,14 @@ class RunAdmin(StaffModelAdmin):
     )
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Ended runs of one state have an index of their own in each environment."""
-        if "environment" in sent and sent.get("status") in TERMINAL:
-            return Scope(("environment", "status"), ("queued_at", "id"))
-        return super().scope_of(sent)
+        """Ended runs of one state have an index of their own in each environment, trigger and worker. Unfinished ones
+        are few anywhere, and indexes hold nothing else.
+        """
+        scope = super().scope_of(sent)
+        status = sent.get("status")
+        if status is None or (status in TERMINAL and not scope.filters):
+            return scope
+        return Scope((*scope.filters, "status"), scope.keys)
 
     @display(description="Run")
     def shown_id(self, run: Run) -> Any:

@@ -61,9 +61,7 @@ def waiting_figures() -> list[Figure]:
     assert row is not None
     oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
     return [
-        Figure(
-            "Runs queued", _counted(row["queued"]), href=list_of(Run, status__exact=Status.QUEUED)
-        ),
+        Figure("Runs queued", _counted(row["queued"]), href=list_of(Run, status=Status.QUEUED)),
         Figure(
             "Oldest queued run",
             str(span(oldest)) if oldest is not None else "none",

@@ -184,7 +184,7 @@ def test_a_filter_without_an_index_looks_through_so_many_rows_and_goes_on(desk, 
     for _ in range(11):
         runs.ended("succeeded")
     monkeypatch.setattr(change_list, "LOOKS_THROUGH", 5)
-    found, url, looks = [], f"{RUNS}?status__exact=timed_out", 0
+    found, url, looks = [], f"{RUNS}?status=timed_out", 0
     while url:
         answer = desk.get(url)
         found += ids_in(answer)
@@ -193,17 +193,40 @@ def test_a_filter_without_an_index_looks_through_so_many_rows_and_goes_on(desk, 
         url = RUNS + older if older else ""
     assert found == [wanted]
     assert looks == 3
-    assert "Looked through 5 rows" in text_of(desk.get(f"{RUNS}?status__exact=timed_out"))
+    assert "Looked through 5 rows" in text_of(desk.get(f"{RUNS}?status=timed_out"))
 
 
-def test_ended_runs_of_a_state_are_found_at_once_in_their_environment(desk, cast, monkeypatch):
+@pytest.mark.parametrize("of", ["environment", "trigger", "worker"])
+def test_ended_runs_of_a_state_are_found_at_once_where_an_index_knows_them(
+    desk, cast, monkeypatch, of
+):
     runs = Runs.of(cast)
     wanted = str(runs.ended("timed_out"))
     for _ in range(8):
         runs.ended("succeeded")
     monkeypatch.setattr(change_list, "LOOKS_THROUGH", 5)
-    sent = {"status__exact": "timed_out", "environment": str(cast.environment.id)}
-    assert ids_in(desk.get(RUNS, sent)) == [wanted]
+    ids = {
+        "environment": cast.environment.id,
+        "trigger": runs.trigger_id,
+        "worker": cast.worker.worker_id,
+    }
+    assert ids_in(desk.get(RUNS, {"status": "timed_out", of: str(ids[of])})) == [wanted]
+
+
+def test_unfinished_runs_of_a_state_are_found_at_once_anywhere(desk, cast, monkeypatch):
+    runs = Runs.of(cast)
+    wanted = {"queued": str(runs.queue())}
+    for _ in range(8):
+        runs.ended("succeeded")
+    wanted["running"] = str(runs.running())
+    for _ in range(8):
+        runs.cancel(runs.queue())
+    monkeypatch.setattr(change_list, "LOOKS_THROUGH", 5)
+    for status, run_id in wanted.items():
+        assert ids_in(desk.get(RUNS, {"status": status})) == [run_id]
+        assert ids_in(desk.get(RUNS, {"status": status, "worker": str(cast.worker.worker_id)})) == [
+            run_id
+        ]
 
 
 def test_the_search_finds_an_id_and_names(desk, cast, story):
