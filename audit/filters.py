@@ -2,7 +2,7 @@
 
 import django_filters
 
-from pipedai.api.filters import ApiFilterSet, TimeFilter, WordsFilter
+from pipedai.api.filters import ApiFilterSet, EndFilter, TimeFilter, WordsFilter
 from pipedai.events import ACTIONS
 
 
@@ -12,5 +12,5 @@ class AuditFilters(ApiFilterSet):
     action = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     actions = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     targetId = django_filters.UUIDFilter(field_name="target_id")
-    to = TimeFilter(field_name="created_at", lookup_expr="lt")
+    to = EndFilter(field_name="created_at")
     vars()["from"] = TimeFilter(field_name="created_at", lookup_expr="gte")  # a word of Python's

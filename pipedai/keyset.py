@@ -33,8 +33,8 @@ def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> 
 
 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """What the comparison of rows says of their first field, for PostgreSQL, which draws no conclusions from that: it
-    leaves no partition out, and may begin its walk where another bound of this field is.
+    """What the comparison of rows says of their first field: by the comparison itself PostgreSQL leaves no partition
+    out.
     """
     return Q(**{f"{fields[0]}__{comparison}": place[0]}) if len(fields) > 1 else Q()
 

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.db.models import QuerySet
 
 from pipedai.api.errors import Invalid
-from pipedai.api.filters import ApiFilterSet, TimeFilter, WordsFilter
+from pipedai.api.filters import ApiFilterSet, EndFilter, TimeFilter, WordsFilter
 from triggers.models import Trigger
 from triggers.queries import in_states
 from triggers.states import Status
@@ -32,7 +32,7 @@ class RunFilters(ApiFilterSet):
     """`?status&from&to`: `from` ≤ `queuedAt` < `to`."""
 
     status = StatusFilter(field_name="status", choices=Status.values)
-    to = TimeFilter(field_name="queued_at", lookup_expr="lt")
+    to = EndFilter(field_name="queued_at")
     vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")  # a word of Python's
 
 
