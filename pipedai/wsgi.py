@@ -8,7 +8,7 @@ import django
 from django.conf import settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
@@ -41,8 +41,9 @@ class Handler(WSGIHandler):
             or "HTTP_ORIGIN" in request.META
         ):
             return self._through_middleware(request)  # type: ignore[no-any-return]
-        response: HttpResponseBase = self._directly(request)
+        response: HttpResponse = self._directly(request)
         patch_vary_headers(response, ("origin",))
+        response["Content-Length"] = str(len(response.content))
         return response
 
     def _answer_directly(self, request: HttpRequest) -> HttpResponseBase:
