@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import messages
+from django.contrib.admin import ShowFacets
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -45,6 +46,9 @@ class StaffModelAdmin(ModelAdmin):
     ordering: ClassVar[Any] = ("-id",)
     list_per_page = 50
     show_full_result_count = False
+    show_facets = (
+        ShowFacets.NEVER
+    )  # they count the whole ledger, once for each choice of each filter
     list_fullwidth = True
     change_list_template = "staff/change_list.html"
 

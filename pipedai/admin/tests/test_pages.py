@@ -196,6 +196,14 @@ def test_a_filter_without_an_index_looks_through_so_many_rows_and_goes_on(desk, 
     assert "Looked through 5 rows" in text_of(desk.get(f"{RUNS}?status=timed_out"))
 
 
+def test_no_list_counts_its_rows_for_its_filters(desk, cast):
+    Runs.of(cast).ended("succeeded")
+    with counted() as statements:
+        answer = desk.get(RUNS, {"status": "succeeded", "_facets": "True"})
+    assert "Show counts" not in text_of(answer)
+    assert "count(" not in str(statements).lower()
+
+
 @pytest.mark.parametrize("of", ["environment", "trigger", "worker"])
 def test_ended_runs_of_a_state_are_found_at_once_where_an_index_knows_them(
     desk, cast, monkeypatch, of
