@@ -61,7 +61,8 @@ def queue_run(
         "room": room_without_turns(),
     }
     run = fetch_one(sql.QUEUE, params)
-    if run is None:  # and nothing is locked yet
+    if run is None:
+        # It has not been locked, or only for a change after a wait that `check_queue_room` sees, too.
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:

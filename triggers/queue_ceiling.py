@@ -16,7 +16,7 @@ SELECT t.environment_id, waiting.number AS waiting
 FROM trigger t, LATERAL (
     SELECT count(*) AS number FROM (
         SELECT FROM run r WHERE r.environment_id = t.environment_id AND r.status = 'queued' LIMIT %(limit)s) r) waiting
-WHERE t.id = %(trigger_id)s
+WHERE t.id = %(trigger_id)s AND t.enabled AND t.worker_id IS NOT NULL AND t.deleted_at IS NULL
 """
 
 
@@ -30,8 +30,10 @@ def room_without_turns() -> int:
 def check_queue_room(trigger_id: UUID) -> None:
     """Raises Conflict if the trigger's environment has as many queued runs as it may.
 
-    Call it in the transaction that queues one, before anything else is locked. Where there is no room without turns,
+    Call it in the transaction that queues one, before that locks the trigger. Where there is no room without turns,
     requests take turns by the lock on the environment's row, and count again. Schedules and retries are not held back.
+    Nothing is locked or raised for a trigger that can't be run: somebody who waited for the change that made it so has
+    its lock, and the environment's comes first.
     """
     limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
     params = {"trigger_id": trigger_id, "limit": limit}

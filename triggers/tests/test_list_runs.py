@@ -202,6 +202,11 @@ class TestFilteredByTime:
     def test_from_is_the_first_and_to_is_past_the_last(self, by_time, get, query, expected):
         assert set(ids(get(query))) == {by_time[time] for time in expected}
 
+    def test_of_several_ends_the_last_counts_with_a_cursor_too(self, by_time, get):
+        early, late = f"to={self.TIMES[1]}", "to=2026-05-05"
+        cursor = get(f"limit=1&{early}&{late}").json()["nextCursor"]
+        assert ids(get(f"{late}&{early}&cursor={cursor}")) == [by_time[self.TIMES[0]]]
+
     @pytest.mark.parametrize("name", ["from", "to"])
     @pytest.mark.parametrize(
         "value",

@@ -1,5 +1,6 @@
 """A trigger that is changed at the moment when its tick fires, it is run, or a run of it is handed out."""
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -222,6 +223,34 @@ def test_only_near_the_ceiling_does_a_request_wait_for_the_environment(
         waiting = Started(partial(run_of, cast.trigger_id))
         waiting.wait_until_blocked()
     assert isinstance(waiting.answer(), UUID)
+
+
+def test_whoever_waited_for_a_trigger_does_not_lock_its_environment(
+    cast: Cast, settings: Any
+) -> None:
+    """It has the trigger's lock, and whoever has the environment's may wait for that."""
+    settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1_004  # nobody takes turns for the first two
+    other, done = cast.add_trigger(), threading.Event()
+
+    def hold() -> bool:
+        with transaction.atomic():
+            lock_environment(cast.environment.id)
+            held.set()
+            return done.wait(20)
+
+    with transaction.atomic():
+        change(cast, enabled=False)()
+        waiting = Started(partial(run_of, cast.trigger_id))
+        waiting.wait_until_blocked()
+        run_of(other), run_of(other)
+        held = threading.Event()
+        holder = Started(hold)
+        assert held.wait(60)
+    refused = waiting.answer()
+    done.set()
+    assert holder.answer() is True, "it waited for the environment"
+    assert isinstance(refused, Conflict)
+    assert refused.message == "The trigger is disabled."
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
