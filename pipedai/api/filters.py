@@ -40,7 +40,7 @@ class TimeFilter(django_filters.Filter):
 
 
 class EndFilter(TimeFilter):
-    """Keeps rows from before a moment, on a list in the order of that time."""
+    """`to`: keeps rows from before a moment, on a list in the order of that time."""
 
     parent: Any  # its filter set; django-filter sets it
 
@@ -49,9 +49,12 @@ class EndFilter(TimeFilter):
 
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
         """All rows on a page that has a cursor: it lies before the moment, since it is bound to these filters. If told
-        both, PostgreSQL may begin at the moment, and walk from there to the cursor.
+        both, PostgreSQL may begin at the moment, and walk from there to the cursor. Of several moments the last one
+        counts, but to a cursor their order is nothing.
         """
-        return qs if "cursor" in self.parent.data else super().filter(qs, value)
+        sent = self.parent.data
+        is_bound = "cursor" in sent and len(sent.getlist("to")) < 2
+        return qs if is_bound else super().filter(qs, value)
 
 
 class WordsField(forms.Field):
