@@ -77,9 +77,8 @@ def configure(*, form: str, level: str) -> None:
     for name, least in _LOUD.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.captureWarnings(True)
-    # No line tells these, and finding them out is a tenth of what a line costs.
+    # No line tells these, and each record would look for them.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None
 
 
 def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> None:

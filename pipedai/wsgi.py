@@ -14,10 +14,12 @@ from django.utils.cache import patch_vary_headers
 
 from pipedai.api.principal import Principal
 from pipedai.server.access_log import LOG
-from pipedai.server.headers import is_api
+from pipedai.server.headers import API
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
 django.setup(set_prefix=False)
+
+_API = f"{API}/"
 
 
 class Handler(WSGIHandler):
@@ -36,7 +38,7 @@ class Handler(WSGIHandler):
 
     def _answer(self, request: HttpRequest) -> HttpResponseBase:
         if (
-            not is_api(request.path_info)
+            not request.path_info.startswith(_API)
             or request.method == "OPTIONS"
             or "HTTP_ORIGIN" in request.META
         ):
