@@ -1,0 +1,7 @@
+"""The service, and what all its apps share."""
+
+import gc
+
+# For every process of ours, before it loads anything: a start makes hundreds of thousands of objects that all stay, and
+# a request makes many that leave hardly a cycle behind. Python's own 700 costs an eighth of the one, 3 % of the other.
+gc.set_threshold(10_000, 10, 10)

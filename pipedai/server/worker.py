@@ -52,8 +52,6 @@ class Worker(gasgi.ASGIWorker):
         # tens of milliseconds in which nobody is answered.
         gc.collect()
         gc.freeze()
-        # A request leaves hardly any cycles behind, and makes many objects: collect less often than at each 700.
-        gc.set_threshold(10_000, 10, 10)
 
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()
