@@ -86,7 +86,8 @@ class _cloned_database:  # noqa: N801 - used like a function
         self._template = self._settings["NAME"]
         self.name = f"{self._template}_{new_id().hex[-12:]}"
         connections.close_all()
-        self._run(f'CREATE DATABASE "{self.name}" TEMPLATE "{self._template}"')
+        # By its files: a seventh of the time that writing it all to the log takes, which is the default.
+        self._run(f'CREATE DATABASE "{self.name}" TEMPLATE "{self._template}" STRATEGY FILE_COPY')
         self._settings["NAME"] = self.name
         return self.name
 

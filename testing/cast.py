@@ -80,13 +80,16 @@ class Cast:
 
 def make_cast() -> Cast:
     """The cast, made through the services."""
-    people = {role: UserFactory.create(name=role.value) for role in Role}
+    names = [*(role.value for role in Role), "stranger"]
+    *users, stranger = User.objects.bulk_create(UserFactory.build(name=name) for name in names)
+    people = dict(zip(Role, users, strict=True))
     owner = people[Role.OWNER]
     workspace, environment = _environment_of(owner, "production")
-    for role, user in people.items():
-        if role is not Role.OWNER:
-            Membership.objects.create(environment=environment, user=user, role=role.value)
-    stranger = UserFactory.create(name="stranger")
+    Membership.objects.bulk_create(
+        Membership(environment=environment, user=user, role=role.value)
+        for role, user in people.items()
+        if role is not Role.OWNER
+    )
     _, strange_environment = _environment_of(stranger, "strange")
     cast = Cast(
         workspace=workspace,
