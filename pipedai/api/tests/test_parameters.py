@@ -54,7 +54,7 @@ def test_no_value_of_any_parameter_crashes_a_read(cast, route):
         return client.get(f"{route.url(stage)}?{query}").status_code
 
     plain = client.get(route.url(stage)).status_code
-    assert plain == 200
+    assert plain in (200, 400)  # 400 where a parameter is required
     for value in VALUES:
         assert {status(name) for name in declared} <= {200, 400, 404, 429}, value
         # What a route does not declare it ignores.
