@@ -12,6 +12,7 @@ import pytest
 from pipedai.api import openapi
 from testing.cast import make_cast, session_cookie
 from testing.routes import set_stage
+from testing.schema import camel
 
 # Some 20 s for a person's calls, but a machine may be busy.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -99,11 +100,6 @@ def configuration(stage, headers):
         "[generation]",
         "with-security-parameters = false",  # else a made-up token goes along, which decides alone
         "[parameters]",
-        *(f'"path.{_camel(name)}" = "{value}"' for name, value in ids.items()),
+        *(f'"path.{camel(name)}" = "{value}"' for name, value in ids.items()),
     ]
     return "\n".join(lines)
-
-
-def _camel(name):
-    first, *rest = name.split("_")
-    return first + "".join(word.title() for word in rest)

@@ -18,15 +18,10 @@ from pipedai.api.tests.test_permissions import EXPECTED
 from pipedai.events import ACTIONS
 from testing.cast import browser
 from testing.routes import ROUTES
+from testing.schema import OPERATIONS, SCHEMA, operation_of
 from testing.urls import api_routes
 
 RENEW = "manage.py spectacular --fail-on-warn --format openapi-json --file docs/openapi.json"
-SCHEMA = json.loads(openapi.FILE.read_bytes())
-OPERATIONS = {
-    f"{method.upper()} {path}": operation
-    for path, methods in SCHEMA["paths"].items()
-    for method, operation in methods.items()
-}
 _REGISTRY = Registry().with_resource("openapi", DRAFT202012.create_resource(SCHEMA))
 
 
@@ -85,15 +80,7 @@ def test_the_statuses_are_those_of_the_api_reference(name):
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_every_status_that_a_caller_gets_is_documented(route):
-    path = re.sub(r"<uuid:(\w+)>", lambda m: "{" + _camel(m[1]) + "}", f"/{route.route}")
-    assert set(EXPECTED[str(route)].split()) <= set(
-        OPERATIONS[f"{route.method} {path}"]["responses"]
-    )
-
-
-def _camel(name):
-    first, *rest = name.split("_")
-    return first + "".join(word.title() for word in rest)
+    assert set(EXPECTED[str(route)].split()) <= set(operation_of(route)["responses"])
 
 
 @by_method("POST", "PATCH", "DELETE")

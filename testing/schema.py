@@ -1,0 +1,28 @@
+"""The API's checked-in schema, by its operations."""
+
+import json
+import re
+from typing import Any
+
+from pipedai.api import openapi
+from testing.routes import Route
+
+SCHEMA: dict[str, Any] = json.loads(openapi.FILE.read_bytes())
+# By method and path, as in "GET /triggers/{triggerId}".
+OPERATIONS: dict[str, Any] = {
+    f"{method.upper()} {path}": operation
+    for path, methods in SCHEMA["paths"].items()
+    for method, operation in methods.items()
+}
+
+
+def operation_of(route: Route) -> Any:
+    """What the schema says of a route."""
+    path = re.sub(r"<uuid:(\w+)>", lambda m: "{" + camel(m[1]) + "}", route.route)
+    return OPERATIONS[f"{route.method} /{path}"]
+
+
+def camel(name: str) -> str:
+    """How the schema spells a name of the resolver's."""
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
