@@ -14,19 +14,19 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 
 from accounts.models import User
-from pipedai.api.errors import Invalid, Unavailable
+from pipedai.api.errors import Invalid, Overloaded
 
 _turns = threading.BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
 
 
 def hash_password(password: str) -> str:
-    """The hash to store. Raises Unavailable when too many are being hashed."""
+    """The hash to store. Raises Overloaded when too many are being hashed."""
     with _turn():
         return make_password(password)
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Whether it is the user's; takes as long for no user. Raises Unavailable when too many are being hashed."""
+    """Whether it is the user's; takes as long for no user. Raises Overloaded when too many are being hashed."""
     with _turn():
         if user is None:
             make_password(password)
@@ -45,7 +45,7 @@ def check_strength(password: str, user: User, *, field: str) -> None:
 @contextmanager
 def _turn() -> Iterator[None]:
     if not _turns.acquire(blocking=False):
-        raise Unavailable("Too many logins at this moment: try again in a second.")
+        raise Overloaded("Too many logins at this moment: try again in a second.")
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ _WRONG = "The e-mail address, the password or the code is wrong."
 def log_in_staff(
     *, email: str, password: str, code: str, address: bytes, actor: Actor
 ) -> SessionStore:
-    """A new admin session for an active staff user. Raises Unauthenticated, Unavailable.
+    """A new admin session for an active staff user. Raises Unauthenticated, Overloaded.
 
     `code` is of the user's authenticator, or a recovery code; without an authenticator it does not matter.
     """

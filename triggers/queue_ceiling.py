@@ -4,7 +4,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from pipedai.api.errors import Conflict
+from pipedai.api.errors import CeilingReached
 from pipedai.sql import fetch_one
 from workspaces.locks import lock_environment
 
@@ -28,7 +28,7 @@ def room_without_turns() -> int:
 
 
 def check_queue_room(trigger_id: UUID) -> None:
-    """Raises Conflict if the trigger's environment has as many queued runs as it may.
+    """Raises CeilingReached if the trigger's environment has as many queued runs as it may.
 
     Call it in the transaction that queues one, before that locks the trigger. Where there is no room without turns,
     requests take turns by the lock on the environment's row, and count again. Schedules and retries are not held back.
@@ -42,4 +42,6 @@ def check_queue_room(trigger_id: UUID) -> None:
         lock_environment(queue["environment_id"])
         queue = fetch_one(_COUNT, params)
     if queue is not None and queue["waiting"] >= limit:
-        raise Conflict(f"The environment has {limit} queued runs, as many as it may.")
+        raise CeilingReached(
+            "queuedRuns", f"The environment has {limit} queued runs, as many as it may."
+        )

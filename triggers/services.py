@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.errors import CeilingReached, Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
@@ -204,7 +204,9 @@ def _check_room(environment_id: UUID) -> None:
     limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
     if live.count() >= limit:
-        raise Conflict(f"The environment has {limit} triggers, as many as it may.")
+        raise CeilingReached(
+            "triggers", f"The environment has {limit} triggers, as many as it may."
+        )
 
 
 def _event(action: str, trigger: Trigger, actor: Actor, metadata: dict[str, Any]) -> Event:

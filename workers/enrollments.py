@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import CeilingReached, Conflict, NotFound
 from pipedai.events import Actor, Event, emit
 from workers.enrollment_codes import digest
 from workers.models import Enrollment
@@ -85,4 +85,6 @@ def _check_room(environment_id: UUID) -> None:
         consumed_at__isnull=True,
     )
     if usable.count() >= limit:
-        raise Conflict(f"The environment has {limit} usable enrolments, as many as it may.")
+        raise CeilingReached(
+            "enrollments", f"The environment has {limit} usable enrolments, as many as it may."
+        )

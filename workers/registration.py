@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import transaction
 
 from pipedai.api import tokens
-from pipedai.api.errors import Conflict, NotFound, Unauthenticated
+from pipedai.api.errors import CeilingReached, NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one
@@ -194,4 +194,4 @@ def _check_room(environment_id: UUID) -> None:
         Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True).count()
         >= limit
     ):
-        raise Conflict(f"The environment has {limit} workers, as many as it may.")
+        raise CeilingReached("workers", f"The environment has {limit} workers, as many as it may.")

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import CeilingReached, NotFound
 from pipedai.sql import fetch_one
 from workspaces.models import ApiKey
 
@@ -35,7 +35,7 @@ def check_still_admin(environment_id: UUID, user_id: UUID) -> None:
 
 
 def check_room_for_key(environment_id: UUID) -> None:
-    """Raises Conflict if the environment, whose row the caller has locked, holds as many keys as it may."""
+    """Raises CeilingReached if the environment, whose row the caller has locked, holds as many keys as it may."""
     limit = settings.MAX_KEYS_PER_ENVIRONMENT
     usable = ApiKey.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
@@ -44,4 +44,4 @@ def check_room_for_key(environment_id: UUID) -> None:
         consumed_at__isnull=True,
     )
     if usable.count() >= limit:
-        raise Conflict(f"The environment has {limit} usable keys, as many as it may.")
+        raise CeilingReached("keys", f"The environment has {limit} usable keys, as many as it may.")

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from accounts.models import User, normal_email
-from pipedai.api.errors import Conflict, Forbidden, NotFound
+from pipedai.api.errors import CeilingReached, Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
 from workspaces.access import Access
 from workspaces.locks import lock_environment
@@ -142,7 +142,7 @@ def _check_another_owner(member: Membership) -> None:
 def _check_room(environment_id: UUID) -> None:
     limit = settings.MAX_MEMBERS_PER_ENVIRONMENT
     if Membership.objects.filter(environment_id=environment_id).count() >= limit:
-        raise Conflict(f"The environment has {limit} members, as many as it may.")
+        raise CeilingReached("members", f"The environment has {limit} members, as many as it may.")
 
 
 def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:

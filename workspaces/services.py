@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from pipedai.api import tokens
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import CeilingReached, Conflict, NotFound
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
@@ -172,4 +172,4 @@ def _check_room_for_environment(user_id: UUID) -> None:
         user_id=user_id, role=Role.OWNER, environment__deleted_at__isnull=True
     )
     if owned.count() >= limit:
-        raise Conflict(f"You own {limit} environments, as many as you may.")
+        raise CeilingReached("environments", f"You own {limit} environments, as many as you may.")

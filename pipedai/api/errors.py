@@ -9,6 +9,8 @@ from typing import Any
 
 from rest_framework import exceptions, status
 
+from pipedai.api.error_codes import ErrorCode
+
 JsonObject = dict[str, Any]
 FieldErrors = Mapping[str, Sequence[str]]
 
@@ -18,31 +20,47 @@ INTERNAL = "Internal server error"
 
 
 class ApiError(exceptions.APIException):
-    """An error that carries its status, its sentence and what else its body says.
+    """An error that carries its status, its sentence, its code and what else its body says.
 
     `extra` holds further top-level keys of the body (`status` of a refused transition, for example), `headers` what the
-    answer carries beside it.
+    answer carries beside it. The class gives the code unless the one who raises it names another.
     """
 
     status_code: int = status.HTTP_500_INTERNAL_SERVER_ERROR
+    code: ErrorCode | None = None
 
     def __init__(
-        self, message: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
     ) -> None:
         super().__init__(message)
         self.headers = dict(headers or {})
         self.message = message
+        self.code = code or self.code
         self.extra = extra
 
     def body(self) -> JsonObject:
         """The JSON object to answer with."""
-        return {"error": self.message, **self.extra}
+        return error_body(self.message, code=self.code, **self.extra)
 
 
 class Conflict(ApiError):  # noqa: N818 - named as the status it answers
     """409: the state machine or an invariant says no."""
 
     status_code = status.HTTP_409_CONFLICT
+
+
+class CeilingReached(Conflict):
+    """409: one more would be over a ceiling (SPEC §4); `ceiling` names it for programs, the sentence for people."""
+
+    code = ErrorCode.CEILING_REACHED
+
+    def __init__(self, ceiling: str, message: str) -> None:
+        super().__init__(message, ceiling=ceiling)
 
 
 class NotFound(ApiError):  # noqa: N818
@@ -67,12 +85,18 @@ class Forbidden(ApiError):  # noqa: N818
 
 
 class Unavailable(ApiError):  # noqa: N818
-    """503: too much to do at the moment; the same request may be sent again soon."""
+    """503: it can't be done at this moment; the same request may be sent again after `retry_after` seconds."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"Retry-After": "1"})
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
+class Overloaded(Unavailable):
+    """503: the service has too much to do at this moment, and nothing of the request was done."""
+
+    code = ErrorCode.OVERLOADED
 
 
 class Invalid(ApiError):  # noqa: N818
@@ -90,6 +114,7 @@ class Invalid(ApiError):  # noqa: N818
         )
 
 
-def error_body(message: str, **extra: Any) -> JsonObject:
-    """The envelope for a caller below the exception handler (the ASGI wrapper, Django's error views)."""
-    return {"error": message, **extra}
+def error_body(message: str, *, code: ErrorCode | None = None, **extra: Any) -> JsonObject:
+    """The envelope, also for a caller below the exception handler (the ASGI wrapper, Django's error views)."""
+    coded = {} if code is None else {"code": code.value}
+    return {"error": message, **coded, **extra}

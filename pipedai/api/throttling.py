@@ -14,6 +14,7 @@ from django.utils.crypto import salted_hmac
 from rest_framework import status
 from rest_framework.request import Request
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import address_of, principal_of
 from pipedai.sql import execute, fetch_one
@@ -56,6 +57,7 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
     """429, with `Retry-After` and the IETF `RateLimit` headers."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
+    code = ErrorCode.THROTTLED
 
 
 @dataclass(frozen=True, slots=True)

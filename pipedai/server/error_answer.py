@@ -3,16 +3,19 @@
 import json
 from http import HTTPStatus
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import INTERNAL, error_body
 from pipedai.server.headers import RawHeaders
 
 
-def error_answer(sentence: str, *, close: bool = False, **extra: str) -> tuple[RawHeaders, bytes]:
+def error_answer(
+    sentence: str, *, close: bool = False, code: ErrorCode | None = None, **extra: str
+) -> tuple[RawHeaders, bytes]:
     """The headers and the body of `{ "error": sentence, … }`.
 
     `close` announces that the connection ends, as what is left of the request was not read.
     """
-    body = json.dumps(error_body(sentence, **extra)).encode()
+    body = json.dumps(error_body(sentence, code=code, **extra)).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

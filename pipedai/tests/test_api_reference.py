@@ -6,6 +6,7 @@ import pytest
 
 from accounts import serializers as accounts
 from audit.filters import AuditFilters
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.tests.test_permissions import EXPECTED
 from pipedai.env import BASE_DIR
@@ -146,3 +147,8 @@ def test_a_throttled_route_says_429_and_its_rate(route):
         )
     ]
     assert (shown in rates) is throttled
+
+
+def test_every_error_code_is_in_the_table_of_errors():
+    errors = TEXT.partition("### Errors")[2].partition("\n### ")[0]
+    assert set(re.findall(r"^\| `([a-z_]+)` \| \d", errors, re.MULTILINE)) == set(ErrorCode)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.schema.operation import Schema
 
 JSON = "application/json"
@@ -75,9 +76,18 @@ ANY_REQUEST = frozenset({400, 406, 408, 413, 414, 415, 431, 500})
 
 _MESSAGES: Schema = {"type": "array", "items": _TEXT}
 _ERROR: Schema = {"type": "string", "description": "One sentence."}
+_CODE: Schema = {
+    "type": "string",
+    "enum": [code.value for code in ErrorCode],
+    "description": "Which case it is, for programs; API.md lists the codes.",
+}
 
 SCHEMAS: dict[str, Schema] = {
-    "Error": {"type": "object", "required": ["error"], "properties": {"error": _ERROR}},
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": _ERROR, "code": _CODE},
+    },
     "ValidationError": {
         "type": "object",
         "required": ["error"],
@@ -99,6 +109,11 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["error"],
         "properties": {
             "error": _ERROR,
+            "code": _CODE,
+            "ceiling": {
+                "type": "string",
+                "description": "With the code `ceiling_reached`: which ceiling it is.",
+            },
             "status": {
                 "$ref": "#/components/schemas/RunStatus",
                 "description": "Of a refused transition of a run: the state that it is in.",

@@ -133,7 +133,7 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="pipedai"'}
         (
             TooManyRequests("Later.", headers={"Retry-After": "2"}),
             429,
-            {"error": "Later."},
+            {"error": "Later.", "code": "throttled"},
             {"Retry-After": "2"},
         ),
         (exceptions.ParseError("It is bad."), 400, {"error": "It is bad."}, {}),
