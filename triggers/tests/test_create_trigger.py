@@ -122,7 +122,11 @@ def test_an_environment_has_only_so_many(create, settings):
     assert create().status_code == 201
     response = create()
     assert response.status_code == 409
-    assert response.json() == {"error": "The environment has 2 triggers, as many as it may."}
+    assert response.json() == {
+        "error": "The environment has 2 triggers, as many as it may.",
+        "code": "ceiling_reached",
+        "ceiling": "triggers",
+    }
 
 
 def test_a_webhook_needs_https_in_production(create, settings):

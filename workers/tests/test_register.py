@@ -224,7 +224,11 @@ def test_an_environment_has_only_so_many_workers(cast, register, settings):
     settings.MAX_WORKERS_PER_ENVIRONMENT = 1
     response = register()
     assert response.status_code == 409
-    assert response.json() == {"error": "The environment has 1 workers, as many as it may."}
+    assert response.json() == {
+        "error": "The environment has 1 workers, as many as it may.",
+        "code": "ceiling_reached",
+        "ceiling": "workers",
+    }
     assert register(hostname="host-1").status_code == 201
 
 
