@@ -1,14 +1,13 @@
 """Shows what a schedule will do: in words, its coming times, and what a DST change does to them (SPEC §5)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
-from itertools import pairwise, takewhile
+from datetime import datetime
+from itertools import islice, pairwise
 
 from cron_descriptor import ExpressionDescriptor, Options
 
 from triggers.cron import Schedule
-from triggers.wall_time import comes_twice, exists, first_change, first_moment
+from triggers.wall_time import change_around, not_yet_shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ def describe(schedule: Schedule) -> str:
     options.use_24hour_time_format = True
     words = str(ExpressionDescriptor(schedule.spelled_out(), options).get_description())
     # The library does not know of `*/2 * mon`: on odd days that are Mondays.
-    return words.replace(", or on ", ", only on ") if schedule.needs_both_days else words
+    return words.replace(", or on ", ", only on ") if schedule.face.needs_both_days else words
 
 
 def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:
@@ -37,27 +36,20 @@ def coming_times(schedule: Schedule, after: datetime, count: int) -> list[Coming
 
 
 def _note(schedule: Schedule, before: datetime, at: datetime) -> str | None:
-    zone = schedule.zone
-    wall = _wall(at, zone)
-    if schedule.is_fixed_time and comes_twice(wall, zone):
+    """What clock changes did to the times between two ticks; if there were several, what the last one did."""
+    zone, face = schedule.zone, schedule.face
+    wall = at.astimezone(zone).replace(tzinfo=None, fold=0)
+    if schedule.is_fixed_time and change_around(wall, zone) is not None:
         return f"{wall:%H:%M} comes twice: clocks go back. It fires at the first."
-    if first_change(zone, before, at) is None:
+    # A time that matches, and at which nothing fired, lies in a gap.
+    first_absent, start = None, not_yet_shown(before, zone)
+    while (absent := face.first_from(start)) < wall:
+        gap = change_around(absent, zone)
+        assert gap is not None
+        first_absent, start = absent, gap.wall_after
+    if first_absent is None:
         return None
-    absent = [
-        time for time in _wall_times(schedule, _wall(before, zone), wall) if not exists(time, zone)
-    ]
-    if not absent:
-        return None
-    times = ", ".join(f"{time:%H:%M}" for time in absent[:5]) + ("…" if absent[5:] else "")
-    lost = f"Clocks go forward: there is no {times} on {absent[-1]:%Y-%m-%d}."
-    moved = schedule.is_fixed_time and first_moment(absent[-1], zone) == at
-    return f"{lost} It fires at {wall:%H:%M}." if moved else lost
-
-
-def _wall_times(schedule: Schedule, after: datetime, until: datetime) -> Iterator[datetime]:
-    """The times on the clock face that match the expression, whether or not they exist."""
-    return takewhile(lambda wall: wall <= until, schedule.wall_times_after(after))
-
-
-def _wall(moment: datetime, zone: tzinfo) -> datetime:
-    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+    named = [f"{time:%H:%M}" for time in islice(face.between(first_absent, start), 6)]
+    times = ", ".join(named[:5]) + ("…" if named[5:] else "")
+    lost = f"Clocks go forward: there is no {times} on {first_absent:%Y-%m-%d}."
+    return f"{lost} It fires at {wall:%H:%M}." if schedule.is_fixed_time else lost
