@@ -4,7 +4,7 @@ cronsim reads the expression. Each of its fields becomes a number whose bit n sa
 of the search is one operation on bits, however far apart the times lie.
 """
 
-from calendar import monthrange
+from calendar import isleap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -15,6 +15,9 @@ from cronsim import CronSim
 _MINUTE = timedelta(minutes=1)
 # Every seventh bit is set: a product with it repeats seven bits throughout a month.
 _WEEKLY = sum(1 << day for day in range(0, 31, 7))
+
+# Of the months in a year that is no leap year, from January, which is 1.
+_LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,11 @@ class ClockFace:
         """The days of the month that match."""
         if not self.months >> month & 1:
             return 0
-        first_weekday, length = monthrange(year, month)
-        sundays_first = (first_weekday + 1) % 7  # monthrange counts from Monday
-        week_from_the_first = (
-            self.weekdays >> sundays_first | self.weekdays << 7 - sundays_first
-        ) & _below(7)
-        in_week = week_from_the_first * _WEEKLY << 1
+        first = date(year, month, 1).isoweekday() % 7
+        week_from_first = (self.weekdays >> first | self.weekdays << 7 - first) & _below(7)
+        in_week = week_from_first * _WEEKLY << 1
         days = self.days & in_week if self.needs_both_days else self.days | in_week
+        length = 29 if month == 2 and isleap(year) else _LENGTHS[month]
         return days & _below(length + 1)
 
     def _count_days(self, start: date, end: date) -> int:

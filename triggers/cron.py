@@ -10,12 +10,14 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSimError
 
 from triggers import wall_time
 from triggers.clock_face import ClockFace, clock_face
+from triggers.wall_time import Change
 
 _MINUTE = timedelta(minutes=1)
 # The calendar has a time for each schedule within 40 years, but clocks may go forward over it: `*/15 2 25-31 3 */7`,
@@ -33,6 +35,15 @@ _FIELDS = {
     "day of week": "0 to 7 or sun (which is 0) to sat",
 }
 _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
+
+
+class Due(NamedTuple):
+    """A tick, and a clock change that concerns it. Of a fixed time: the one that moved it, or that repeats its time. Of
+    a recurring one: the last that left out times since the tick before.
+    """
+
+    at: datetime
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +84,15 @@ class Schedule:
 
     def next_after(self, moment: datetime) -> datetime:
         """The first tick later than `moment`, in UTC. Raises BadSchedule if it never comes."""
-        # Ticks lie on whole minutes, so all moments of a minute have the same next one.
-        return _next_tick(self, moment.astimezone(UTC).replace(second=0, microsecond=0))
+        return _next_tick(self, _whole_minute(moment))
+
+    def due_after(self, moment: datetime) -> Due:
+        """The same, with what a clock change has to do with it."""
+        return _next_due(self, _whole_minute(moment))
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
         """The ticks from `first`, which is one, to `until`. Raises BadSchedule if it never comes again."""
-        until = until.astimezone(UTC).replace(second=0, microsecond=0)
-        return _ticks(self, first.astimezone(UTC), until)
+        return _ticks(self, _whole_minute(first), _whole_minute(until))
 
     def spelled_out(self) -> str:
         """The same without steps where a step does not say how far apart its times lie: in a list, on days of the
@@ -100,32 +113,42 @@ class Schedule:
         return clock_face(self.expression)
 
 
+def _whole_minute(moment: datetime) -> datetime:
+    """Its minute in UTC. Ticks lie on whole ones, so all moments of a minute have the same next tick."""
+    return moment.astimezone(UTC).replace(second=0, microsecond=0)
+
+
 # Thousands of triggers share a few schedules, and come due in the same minute.
 @lru_cache(maxsize=16_384)
 def _next_tick(schedule: Schedule, minute: datetime) -> datetime:
-    return _find_next(schedule, minute)
+    return _next_due(schedule, minute).at
 
 
-def _find_next(schedule: Schedule, minute: datetime) -> datetime:
+def _next_due(schedule: Schedule, minute: datetime) -> Due:
     return (_next_fixed if schedule.is_fixed_time else _next_recurring)(schedule, minute)
 
 
-def _next_fixed(schedule: Schedule, after: datetime) -> datetime:
+def _next_fixed(schedule: Schedule, after: datetime) -> Due:
     """A named time fires once a day: the first time it comes, or at the end of the gap it lies in."""
-    wall = schedule.face.first_from(wall_time.not_yet_shown(after, schedule.zone))
-    return wall_time.first_moment(wall, schedule.zone)
+    zone = schedule.zone
+    wall = schedule.face.first_from(wall_time.not_yet_shown(after, zone))
+    change = wall_time.change_around(wall, zone)
+    if change is not None and change.goes_forward:
+        return Due(change.moment, change)
+    return Due(wall_time.first_shown(wall, zone), change)
 
 
-def _next_recurring(schedule: Schedule, after: datetime) -> datetime:
+def _next_recurring(schedule: Schedule, after: datetime) -> Due:
     """A recurring time fires whenever the clocks show it: twice in a stretch that they repeat, never in a gap."""
-    zone, face = schedule.zone, schedule.face
+    repeated = _next_repeated(schedule, after)
+    zone, face, gap = schedule.zone, schedule.face, None
     wall = face.first_from(wall_time.not_yet_shown(after, zone))
     while (change := wall_time.change_around(wall, zone)) is not None and change.goes_forward:
-        wall = face.first_from(change.wall_after)
+        gap, wall = change, face.first_from(change.wall_after)
         if wall.year > after.year + _NEVER_YEARS:
             raise BadSchedule("It never comes due: clocks go forward over each of its times.")
     first = wall_time.first_shown(wall, zone)
-    return min(first, _next_repeated(schedule, after) or first)
+    return Due(first, gap) if repeated is None or first < repeated else Due(repeated)
 
 
 def _next_repeated(schedule: Schedule, after: datetime) -> datetime | None:
@@ -154,7 +177,7 @@ def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
     """The last tick from `first`, which is one, to `until`: the first minute after which there is no more of them."""
     minutes = range((until - first) // _MINUTE + 1)
     is_last = bisect_left(
-        minutes, True, key=lambda minute: _find_next(schedule, first + minute * _MINUTE) > until
+        minutes, True, key=lambda minute: _next_due(schedule, first + minute * _MINUTE).at > until
     )
     return first + is_last * _MINUTE
 

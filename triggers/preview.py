@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, pairwise
+from itertools import islice
 
 from cron_descriptor import ExpressionDescriptor, Options
 
-from triggers.cron import Schedule
-from triggers.wall_time import change_around, not_yet_shown
+from triggers.cron import Due, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +28,22 @@ def describe(schedule: Schedule) -> str:
 
 def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:
     """The next `count` ticks later than `after`."""
-    times = [after]
-    while len(times) <= count:
-        times.append(schedule.next_after(times[-1]))
-    return [ComingTime(at, _note(schedule, before, at)) for before, at in pairwise(times)]
+    times: list[ComingTime] = []
+    for _ in range(count):
+        due = schedule.due_after(after)
+        times.append(ComingTime(due.at, _note(schedule, due)))
+        after = due.at
+    return times
 
 
-def _note(schedule: Schedule, before: datetime, at: datetime) -> str | None:
-    """What clock changes did to the times between two ticks; if there were several, what the last one did."""
-    zone, face = schedule.zone, schedule.face
-    wall = at.astimezone(zone).replace(tzinfo=None, fold=0)
-    if schedule.is_fixed_time and change_around(wall, zone) is not None:
-        return f"{wall:%H:%M} comes twice: clocks go back. It fires at the first."
-    # A time that matches, and at which nothing fired, lies in a gap.
-    first_absent, start = None, not_yet_shown(before, zone)
-    while (absent := face.first_from(start)) < wall:
-        gap = change_around(absent, zone)
-        assert gap is not None
-        first_absent, start = absent, gap.wall_after
-    if first_absent is None:
+def _note(schedule: Schedule, due: Due) -> str | None:
+    if due.change is None:
         return None
-    named = [f"{time:%H:%M}" for time in islice(face.between(first_absent, start), 6)]
-    times = ", ".join(named[:5]) + ("…" if named[5:] else "")
-    lost = f"Clocks go forward: there is no {times} on {first_absent:%Y-%m-%d}."
+    wall = due.at.astimezone(schedule.zone)
+    if not due.change.goes_forward:
+        return f"{wall:%H:%M} comes twice: clocks go back. It fires at the first."
+    gap = schedule.face.between(due.change.wall_before, due.change.wall_after)
+    absent = list(islice(gap, 6))
+    times = ", ".join(f"{time:%H:%M}" for time in absent[:5]) + ("…" if absent[5:] else "")
+    lost = f"Clocks go forward: there is no {times} on {absent[0]:%Y-%m-%d}."
     return f"{lost} It fires at {wall:%H:%M}." if schedule.is_fixed_time else lost

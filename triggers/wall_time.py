@@ -1,5 +1,6 @@
 """What a time on the clock face means in a zone whose clocks change: it may come once, twice or never."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -43,7 +44,7 @@ def change_around(wall: datetime, zone: tzinfo) -> Change | None:
     if before == after:
         return None
     low, high = sorted((moment_of(wall, before), moment_of(wall, after)))
-    return Change(_first_with_another_offset(zone, low, high), before, after)
+    return Change(_first_without(before, zone, low, high), before, after)
 
 
 def changes(zone: tzinfo, after: datetime, until: datetime) -> Iterator[Change]:
@@ -53,16 +54,8 @@ def changes(zone: tzinfo, after: datetime, until: datetime) -> Iterator[Change]:
         high = min(low + _STEP, until)
         offset = offset_at(high, zone)
         if offset != before:
-            yield Change(_first_with_another_offset(zone, low, high), before, offset)
+            yield Change(_first_without(before, zone, low, high), before, offset)
         low, before = high, offset
-
-
-def first_moment(wall: datetime, zone: tzinfo) -> datetime:
-    """When the clocks first show `wall`, or would: a time in a gap is at the gap's end. In UTC."""
-    change = change_around(wall, zone)
-    if change is not None and change.goes_forward:
-        return change.moment
-    return first_shown(wall, zone)
 
 
 def first_shown(wall: datetime, zone: tzinfo) -> datetime:
@@ -95,14 +88,15 @@ def moment_of(wall: datetime, offset: timedelta) -> datetime:
     return (wall - offset).replace(tzinfo=UTC)
 
 
-def _first_with_another_offset(zone: tzinfo, low: datetime, high: datetime) -> datetime:
-    """The change in (low, high], by bisection: zoneinfo does not tell it. Changes lie on whole minutes."""
-    before = offset_at(low, zone)
-    minutes = [0, (high - low) // _MINUTE]
-    while minutes[1] - minutes[0] > 1:
-        middle = sum(minutes) // 2
-        minutes[offset_at(low + middle * _MINUTE, zone) != before] = middle
-    return low + minutes[1] * _MINUTE
+def _first_without(offset: timedelta, zone: tzinfo, low: datetime, high: datetime) -> datetime:
+    """The first moment in (low, high] without the offset that `low` has. zoneinfo does not tell its changes, so it is
+    found by bisection; they lie on whole minutes.
+    """
+    minutes = range((high - low) // _MINUTE)
+    changed = bisect_left(
+        minutes, True, lo=1, key=lambda minute: offset_at(low + minute * _MINUTE, zone) != offset
+    )
+    return low + changed * _MINUTE
 
 
 def _offset(moment: datetime) -> timedelta:
