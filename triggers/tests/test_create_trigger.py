@@ -258,6 +258,13 @@ def test_values_at_their_bounds_are_taken(create, field, value):
         assert response.json()[field] == value
 
 
+def test_a_schedule_that_never_comes_due_in_its_zone_is_refused(create):
+    response = create(schedule="*/30 2 25-31 3 */7", timezone="Europe/Berlin")
+    assert response.json() == invalid(
+        {"schedule": ["It never comes due: clocks go forward over each of its times."]}
+    )
+
+
 def test_all_that_is_wrong_is_named_at_once(create):
     response = create("name", maxRetries=99, enabled="yes", enbaled=True)
     assert set(response.json()["details"]["fieldErrors"]) == {
