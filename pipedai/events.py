@@ -60,6 +60,7 @@ ACTIONS = frozenset(
         "run.canceled",
         "runs.pruned",
         "worker.registered",
+        "worker.approved",
         "worker.updated",
         "worker.token-revoked",
         "worker.deregistered",

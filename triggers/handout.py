@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from pipedai.crypto import CannotOpen
+from pipedai.events import Actor
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers import secrets
+from triggers.lifecycle_sql import HEADERS_MAY_GO
 from workspaces.keys import WrappedKey
 
 log = get_logger(__name__)
@@ -27,7 +29,7 @@ JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
-    AND r.trigger_id <> ALL(%(shut)s::uuid[])
+    AND r.trigger_id <> ALL(%(shut)s::uuid[]) AND {HEADERS_MAY_GO}
 ORDER BY r.available_at, r.id
 LIMIT least({MOST_AT_ONCE}, greatest(0,
     %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)))
@@ -64,17 +66,23 @@ class HandedOut:
 
 
 def hand_out_runs(
-    *, worker_id: UUID, capacity: int, address: str | None, now: datetime | None = None
+    *, worker_id: UUID, capacity: int, approved: bool, actor: Actor, now: datetime | None = None
 ) -> list[HandedOut]:
     """The due runs of a worker, oldest due first, no more than it has free capacity for and than
-    MOST_AT_ONCE.
+    MOST_AT_ONCE. A worker that is not `approved` gets none whose trigger has headers.
 
     URL and headers are read from the trigger in one statement, so that a secret goes only to the
     server it was given for; the URL is kept on the run. Asking again before a claim hands the same
     runs out again and writes nothing. A run whose headers don't open stays queued, after an alarm:
     it must not go out without them, and takes no other's place.
     """
-    params = {"worker_id": worker_id, "capacity": capacity, "now": now, "shut": []}
+    params = {
+        "worker_id": worker_id,
+        "capacity": capacity,
+        "approved": approved,
+        "now": now,
+        "shut": [],
+    }
     rows = fetch_all(_DUE, params)
     handed_out = _opened(rows)
     if len(handed_out) < len(rows):
@@ -86,7 +94,7 @@ def hand_out_runs(
                 "run.handed_out",
                 run_id=str(run.row["id"]),
                 worker_id=str(worker_id),
-                address=address,
+                address=actor.ip,
             )
     return handed_out
 

@@ -25,6 +25,7 @@ from workers.views import (
     EnvironmentWorkerViewSet,
     OverviewViewSet,
     RegistrationViewSet,
+    WorkerApprovalViewSet,
     WorkerProtocolViewSet,
     WorkerViewSet,
 )
@@ -50,6 +51,7 @@ class RegisteredSerializer(serializers.Serializer[Any]):
     workerToken = serializers.CharField()
     workspaceId = serializers.UUIDField()
     environmentId = serializers.UUIDField()
+    approved = serializers.BooleanField()
 
 
 class PollSerializer(serializers.Serializer[Any]):
@@ -132,6 +134,16 @@ describe(
         summary="Revoke a worker's token",
         answers={204: None},
         audit=("worker.token-revoked",),
+    ),
+)
+describe(
+    WorkerApprovalViewSet,
+    "Workers",
+    approve=Operation(
+        id="approveWorker",
+        summary="Approve a worker",
+        answers={200: WorkerSerializer},
+        audit=("worker.approved",),
     ),
 )
 describe(

@@ -25,7 +25,8 @@ def _hand_out(runs: Runs, capacity: int = 9) -> list[HandedOut]:
     return hand_out_runs(
         worker_id=runs.cast.worker.worker_id,
         capacity=capacity,
-        address="192.0.2.1",
+        approved=True,
+        actor=Actor("worker", runs.cast.worker.worker_id, "192.0.2.1"),
         now=runs.now,
     )
 
