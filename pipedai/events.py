@@ -50,6 +50,7 @@ ACTIONS = frozenset(
         "run.scheduled",
         "run.skipped",
         "run.retried",
+        "run.handed-out",
         "run.claimed",
         "run.started",
         "run.completed",

@@ -192,7 +192,7 @@ class Runs:
         return {"worker_id": worker_id, "actor": Actor("worker", worker_id)}
 
 
-_TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result")
+_TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_to")
 
 
 def locked_limits(worker_id: UUID) -> dict[str, Any]:

@@ -177,6 +177,7 @@ describe(
             _VERSION,
         ),
         answers={200: PollSerializer},
+        audit=("run.handed-out",),
     ),
     claim=Operation(
         id="claimRun",
