@@ -43,6 +43,7 @@ def test_a_machine_becomes_a_worker(cast, register):
         "workerToken": a_token("wkt"),
         "workspaceId": str(cast.workspace.id),
         "environmentId": str(cast.environment.id),
+        "approved": True,
     }
     worker = shown(cast, response.json()["workerId"])
     assert {name: worker[name] for name in ("hostname", "os", "version")} == MACHINE
