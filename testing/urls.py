@@ -1,9 +1,10 @@
 """The URLs of the API as the resolver knows them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 
 
@@ -23,6 +24,13 @@ def permission_of(method: str, route: str) -> type[BasePermission]:
     viewset, action = _action(method, route)
     permission: type[BasePermission] = viewset.permissions[action]
     return permission
+
+
+def authenticates(method: str, route: str) -> Sequence[type[BaseAuthentication]]:
+    """By which substrates a caller of a route of `api_routes` may come."""
+    viewset, _ = _action(method, route)
+    accepted: Sequence[type[BaseAuthentication]] = viewset.authentication_classes
+    return accepted
 
 
 def is_throttled(method: str, route: str) -> bool:

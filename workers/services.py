@@ -13,7 +13,9 @@ from pipedai.wakeups import wake_workers
 from triggers.lifecycle import count_unfinished_runs, move_queued_runs
 from triggers.models import Trigger
 from workers.models import Worker
+from workspaces.acting import hold_role
 from workspaces.locks import hold_environment
+from workspaces.roles import Role
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
@@ -22,7 +24,7 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
     A disabled worker may finish what it holds and gets nothing new.
     """
     with transaction.atomic():
-        locked = _locked([worker.id])[worker.id]
+        locked = _held(worker, actor)[worker.id]
         changes = {}
         for attribute, name in (("label", "label"), ("max_concurrency", "maxConcurrency")):
             old = getattr(locked, attribute)
@@ -43,7 +45,7 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
 def revoke_token(*, worker: Worker, actor: Actor) -> None:
     """The worker's `wkt_` is dead at once; it must register again. A repeat changes nothing. Raises NotFound."""
     with transaction.atomic():
-        locked = _locked([worker.id])[worker.id]
+        locked = _held(worker, actor)[worker.id]
         if locked.token_digest is None:
             return
         locked.token_digest = None
@@ -63,8 +65,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another worker."]})
     with transaction.atomic():
-        hold_environment(worker.environment_id)
-        locked = _locked([worker.id, *([reassign_to] if reassign_to else [])])
+        locked = _held(worker, actor, *([reassign_to] if reassign_to else []))
         leaving = locked[worker.id]
         changes: dict[str, Any] = {"hostname": leaving.hostname}
         triggers = Trigger.objects.filter(worker_id=worker.id, deleted_at__isnull=True)
@@ -83,11 +84,16 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         emit(_event("worker.deregistered", leaving, actor, changes))
 
 
-def _locked(ids: list[UUID]) -> dict[UUID, Worker]:
-    """The live ones of these workers, locked in the order of their ids. Raises NotFound if the first is gone."""
+def _held(worker: Worker, actor: Actor, *others: UUID) -> dict[UUID, Worker]:
+    """The live ones of these workers, locked in the order of their ids; before them the environment is held, and the
+    actor an admin of it. Raises NotFound if the first is gone, and what `hold_role` does.
+    """
+    hold_environment(worker.environment_id)
+    hold_role(actor, worker.environment_id, Role.ADMIN)
+    ids = [worker.id, *others]
     rows = Worker.objects.select_for_update(no_key=True).filter(id__in=ids, deleted_at__isnull=True)
     workers = {worker.id: worker for worker in rows.order_by("id")}
-    if ids[0] not in workers:
+    if worker.id not in workers:
         raise NotFound
     return workers
 
