@@ -79,8 +79,8 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
     """Ends a membership: anyone's own, or another's by an admin.
 
     Raises NotFound for no member, Forbidden where it takes a higher role, Conflict for the last
-    owner. The unused `wrk_` keys that the user minted die; `pwk_` keys belong to the environment
-    and live on, and the audit row lists them.
+    owner. The unused `wrk_` keys that the user minted die; `pwk_` keys and the `hos_` keys of hosts that
+    the user let in belong to the environment and live on, and the audit row lists them.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -154,10 +154,11 @@ def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[st
 
 
 def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
+    """A host's key counts as minted by whoever issued or approved its enrolment."""
     return (
         ApiKey.objects.filter(
             environment_id=environment_id,
-            kind=ApiKey.Kind.PWK,
+            kind__in=(ApiKey.Kind.PWK, ApiKey.Kind.HOS),
             created_by_id=user_id,
             revoked_at__isnull=True,
         )
