@@ -34,9 +34,17 @@ def authenticates(method: str, route: str) -> Sequence[type[BaseAuthentication]]
 
 
 def is_throttled(method: str, route: str) -> bool:
-    """Whether it may be called only so often."""
+    """Whether it has a rate of its own."""
     viewset, action = _action(method, route)
     return action in viewset.throttles or action in getattr(viewset, "environment_rates", {})
+
+
+def is_metered(method: str, route: str) -> bool:
+    """Whether it counts as a write of whoever is authenticated."""
+    viewset, action = _action(method, route)
+    view = viewset()
+    view.action = action
+    return bool(view.get_authenticators()) and bool(view.is_metered(method))
 
 
 def _action(method: str, route: str) -> tuple[Any, str]:

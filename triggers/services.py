@@ -4,11 +4,10 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from pipedai.api.errors import CeilingReached, Conflict, Invalid, NotFound
+from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
@@ -19,6 +18,7 @@ from triggers import cron, secrets
 from triggers.acting import hold_trigger_environment
 from triggers.lifecycle import reassign_queued_runs
 from triggers.models import Trigger, TriggerRevision
+from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.acting import hold_role
 from workspaces.locks import lock_environment
 from workspaces.roles import Role
@@ -59,7 +59,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
-        _check_room(environment_id)
+        check_room_for_trigger(environment_id)
         _check_worker(environment_id, trigger.worker_id)
         _seal_headers(trigger, headers)
         _seal_secret(trigger, secret)
@@ -201,15 +201,6 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         raise Invalid({"schedule": [str(error)]}) from None
     except cron.BadTimezone as error:  # it was one when it was stored
         raise Invalid({"timezone": [str(error)]}) from None
-
-
-def _check_room(environment_id: UUID) -> None:
-    limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT
-    live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-    if live.count() >= limit:
-        raise CeilingReached(
-            "triggers", f"The environment has {limit} triggers, as many as it may."
-        )
 
 
 def _event(action: str, trigger: Trigger, actor: Actor, metadata: dict[str, Any]) -> Event:

@@ -171,6 +171,7 @@ class WorkerProtocolViewSet(ApiViewSet):
         "heartbeat": IsSignedIn,
         "complete": IsSignedIn,
     }
+    unmetered = frozenset(permissions)  # a worker does what its runs take
     worker: WorkerPrincipal
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:

@@ -28,8 +28,9 @@ _NAME_TAKEN = "The workspace has an environment of this name already."
 
 
 def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
-    """A new workspace of the user's."""
+    """A new workspace of the user's. Raises Conflict for one too many."""
     with transaction.atomic():
+        _check_room_for_workspace(user_id)
         workspace = Workspace.objects.create(name=name, created_by_id=user_id)
         emit(Event("workspace.created", actor, None, "workspace", workspace.id, {"name": name}))
     return workspace
@@ -170,6 +171,15 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
             emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))
         elif not own.exists():
             raise NotFound
+
+
+def _check_room_for_workspace(user_id: UUID) -> None:
+    limit = settings.MAX_WORKSPACES_PER_USER
+    _lock_user(user_id)
+    if Workspace.objects.filter(created_by_id=user_id).count() >= limit:
+        raise CeilingReached(
+            "workspaces", f"You have created {limit} workspaces, as many as you may."
+        )
 
 
 def _check_room_for_environment(user_id: UUID) -> None:

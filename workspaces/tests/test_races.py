@@ -22,10 +22,11 @@ from triggers.services import create_trigger, delete_trigger, update_trigger
 from workers.models import Worker
 from workers.services import deregister_worker
 from workspaces.members import add_member, change_role, remove_member
-from workspaces.models import ApiKey, Environment, Membership
+from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role
 from workspaces.services import (
     create_environment,
+    create_workspace,
     delete_environment,
     mint_api_key,
     rename_environment,
@@ -323,6 +324,37 @@ def test_the_last_environment_goes_to_one(cast, settings, round_):
         for n in range(3)
     ]
     assert statuses(at_once(*create)) == [200, 409, 409]
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_the_last_workspace_goes_to_one(cast, settings, round_):
+    settings.MAX_WORKSPACES_PER_USER = 2  # one is the cast's
+    create = partial(create_workspace, name="w", user_id=cast.owner.id, actor=TEST_ACTOR)
+    assert statuses(at_once(*[create] * 4)) == [200, 409, 409, 409]
+    assert Workspace.objects.filter(created_by=cast.owner).count() == 2
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize("who", ["owner", "admin"])
+def test_the_last_trigger_of_a_creators_workspaces_goes_to_one(cast, settings, who, round_):
+    """In four environments of two workspaces, by the creator, who also acts, or by another."""
+    settings.MAX_TRIGGERS_PER_CREATOR = 2  # one is the cast's
+    actor, here = Actor("user", getattr(cast, who).id), {"user_id": cast.owner.id}
+    other = create_workspace(name="other", actor=TEST_ACTOR, **here)
+    environments = [cast.environment] + [
+        create_environment(workspace_id=workspace.id, name=f"e{n}", actor=TEST_ACTOR, **here)
+        for n, workspace in enumerate([cast.workspace, other, other])
+    ]
+    Membership.objects.bulk_create(
+        Membership(environment=environment, user=cast.admin, role="admin")
+        for environment in environments[1:]
+    )
+    create = [
+        partial(create_trigger, environment_id=environment.id, actor=actor, values=trigger_values())
+        for environment in environments
+    ]
+    assert statuses(at_once(*create)) == [200, 409, 409, 409]
+    assert Trigger.objects.count() == 2
 
 
 # --- Keys and people
