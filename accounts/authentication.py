@@ -16,7 +16,7 @@ from pipedai.api.authentication import (
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import UserPrincipal
 
-_ENDED = "The session has ended. Log in again."
+SESSION_ENDED = "The session has ended. Log in again."
 
 
 class CookieJWTAuthentication(BaseAuthentication):
@@ -31,7 +31,7 @@ class CookieJWTAuthentication(BaseAuthentication):
             return None
         principal = principal_of_cookie(cookie)
         if principal is None:
-            raise Unauthenticated(_ENDED)
+            raise Unauthenticated(SESSION_ENDED)
         return principal, AUTH_COOKIE
 
     def authenticate_header(self, request: Request) -> str:

@@ -74,11 +74,9 @@ class Cast:
     def register_by_key(self, hostname: str) -> Registered:
         """A worker of `environment` that no person vouched for: a `pwk_` key minted its token."""
         self.mint("pwk", role="admin")
+        key = self.environment.api_keys.filter(kind="pwk").latest("id")
         minted = mint_registration_token(
-            environment_id=self.environment.id,
-            parent_id=self.environment.api_keys.filter(kind="pwk").latest("id").id,
-            label=None,
-            actor=TEST_ACTOR,
+            environment_id=self.environment.id, label=None, actor=Actor("api_key", key.id)
         )
         return register(minted.token, hostname)
 

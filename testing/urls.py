@@ -1,9 +1,10 @@
 """The URLs of the API as the resolver knows them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 
 
@@ -25,10 +26,25 @@ def permission_of(method: str, route: str) -> type[BasePermission]:
     return permission
 
 
+def authenticates(method: str, route: str) -> Sequence[type[BaseAuthentication]]:
+    """By which substrates a caller of a route of `api_routes` may come."""
+    viewset, _ = _action(method, route)
+    accepted: Sequence[type[BaseAuthentication]] = viewset.authentication_classes
+    return accepted
+
+
 def is_throttled(method: str, route: str) -> bool:
-    """Whether it may be called only so often."""
+    """Whether it has a rate of its own."""
     viewset, action = _action(method, route)
     return action in viewset.throttles or action in getattr(viewset, "environment_rates", {})
+
+
+def is_metered(method: str, route: str) -> bool:
+    """Whether it counts as a write of whoever is authenticated."""
+    viewset, action = _action(method, route)
+    view = viewset()
+    view.action = action
+    return bool(view.get_authenticators()) and bool(view.is_metered(method))
 
 
 def _action(method: str, route: str) -> tuple[Any, str]:

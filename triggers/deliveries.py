@@ -14,11 +14,12 @@ from pipedai.api.renderers import JSONEncoder
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, database_now, fetch_one
+from triggers.acting import hold_trigger_environment
 from triggers.duration import duration_ms
 from triggers.models import Delivery
 
 # Kept, with its run, from being pruned until the new one is there.
-_OLD = "SELECT trigger_id, run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY SHARE"
+_OLD = "SELECT run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY SHARE"
 
 
 def queue_deliveries(ended: Iterable[Row]) -> None:
@@ -34,12 +35,18 @@ def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
 
     Raises NotFound if the delivery has been pruned or the trigger deleted, Conflict if that has no URL.
     """
+    trigger_id = (
+        Delivery.objects.filter(id=delivery_id).values_list("trigger_id", flat=True).first()
+    )
+    if trigger_id is None:
+        raise NotFound
     with transaction.atomic():
+        hold_trigger_environment(trigger_id, actor)
         old = fetch_one(_OLD, {"id": delivery_id})
         if old is None:
             raise NotFound
         return _queue_by_request(
-            old["trigger_id"],
+            trigger_id,
             actor,
             "webhook.redelivered",
             {"redeliveryOf": str(delivery_id), "runId": old["run_id"] and str(old["run_id"])},
@@ -66,6 +73,7 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
         "endedAt": database_now(),
     }
     with transaction.atomic():
+        hold_trigger_environment(trigger_id, actor)
         return _queue_by_request(trigger_id, actor, "webhook.tested", {}, body=_json(sample))
 
 

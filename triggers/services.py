@@ -4,11 +4,10 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from pipedai.api.errors import CeilingReached, Conflict, Invalid, NotFound
+from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
@@ -16,9 +15,13 @@ from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from triggers import cron, secrets
+from triggers.acting import hold_trigger_environment
 from triggers.lifecycle import reassign_queued_runs
 from triggers.models import Trigger, TriggerRevision
-from workspaces.locks import hold_environment, lock_environment
+from triggers.trigger_ceiling import check_room_for_trigger
+from workspaces.acting import hold_role
+from workspaces.locks import lock_environment
+from workspaces.roles import Role
 
 _LONGEST_SHOWN = 200
 # Attributes that a PATCH sets as they are, under their names in the API.
@@ -55,7 +58,8 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
     )
     with transaction.atomic():
         lock_environment(environment_id)
-        _check_room(environment_id)
+        hold_role(actor, environment_id, Role.ADMIN)
+        check_room_for_trigger(environment_id)
         _check_worker(environment_id, trigger.worker_id)
         _seal_headers(trigger, headers)
         _seal_secret(trigger, secret)
@@ -73,7 +77,7 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
     move with the worker. Raises NotFound, Invalid.
     """
     with transaction.atomic():
-        trigger = _locked(trigger_id, new_worker=values.get("worker_id"))
+        trigger = _locked(trigger_id, actor, new_worker=values.get("worker_id"))
         changes = _apply(trigger, values)
         if not changes:
             return
@@ -89,7 +93,7 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
     """Replaces the secret headers; runs not yet handed out use the new ones. Raises NotFound."""
     with transaction.atomic():
-        trigger = _locked(trigger_id)
+        trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
         trigger.updated_at = Now()
         trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at"])
@@ -101,6 +105,7 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
     Conflict while it has unfinished runs.
     """
     with transaction.atomic():
+        hold_trigger_environment(trigger_id, actor)
         # FOR UPDATE, and not less: it waits for whoever is queueing a run, and keeps others from it.
         trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
         deleted = trigger.first()
@@ -114,13 +119,11 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
         emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
 
 
-def _locked(trigger_id: UUID, *, new_worker: UUID | None = None) -> Trigger:
-    """The trigger, its environment held and the worker it is to get held before it, in the one lock order."""
-    environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
-    environment_id = environment.first()
-    if environment_id is None:
-        raise NotFound
-    hold_environment(environment_id)
+def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -> Trigger:
+    """The trigger, its environment and the actor's role held and the worker it is to get held before it, in the one
+    lock order.
+    """
+    environment_id = hold_trigger_environment(trigger_id, actor)
     _check_worker(environment_id, new_worker)
     # Its revision is not joined in: what a statement joins to a row that it waits for is from before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
@@ -198,15 +201,6 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         raise Invalid({"schedule": [str(error)]}) from None
     except cron.BadTimezone as error:  # it was one when it was stored
         raise Invalid({"timezone": [str(error)]}) from None
-
-
-def _check_room(environment_id: UUID) -> None:
-    limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT
-    live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-    if live.count() >= limit:
-        raise CeilingReached(
-            "triggers", f"The environment has {limit} triggers, as many as it may."
-        )
 
 
 def _event(action: str, trigger: Trigger, actor: Actor, metadata: dict[str, Any]) -> Event:

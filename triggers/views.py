@@ -111,6 +111,8 @@ class TriggerViewSet(TenantViewSet):
         "runs": IsViewer,
         "ticks": IsViewer,
     }
+    # How many runs may be queued is a matter of the queue's ceiling.
+    unmetered = frozenset({"run"})
     filter_names = RunFilters.names()
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:

@@ -14,8 +14,9 @@ from pipedai.api.errors import CeilingReached, Conflict, NotFound
 from pipedai.events import Actor, Event, emit
 from workers.enrollment_codes import digest
 from workers.models import Enrollment
-from workspaces.key_room import check_still_admin
-from workspaces.locks import lock_environment
+from workspaces.acting import hold_role, hold_role_of_user
+from workspaces.locks import hold_environment, lock_environment
+from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
 
 
@@ -30,12 +31,12 @@ def issue_code(
 ) -> tuple[Enrollment, str]:
     """A new enrolment and its `enr_` code, which is stored nowhere; good for a day unless told otherwise.
 
-    Raises NotFound if the environment has been deleted or the user is no admin any more, Conflict for one too many.
+    Raises NotFound if the environment has been deleted, Conflict for one too many, and what `hold_role` does.
     """
     code = tokens.mint("enr")
     with transaction.atomic():
         lock_environment(environment_id)
-        check_still_admin(environment_id, user_id)
+        hold_role_of_user(user_id, environment_id, Role.ADMIN)
         _check_room(environment_id)
         enrollment = Enrollment.objects.create(
             environment_id=environment_id,
@@ -60,6 +61,8 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
     """
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
+        hold_environment(environment_id)
+        hold_role(actor, environment_id, Role.ADMIN)
         if own.filter(revoked_at__isnull=True, consumed_at__isnull=True).update(revoked_at=Now()):
             emit(event("enrollment.revoked", own.get(), actor, {}))
             return

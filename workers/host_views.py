@@ -22,7 +22,7 @@ from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthenticatio
 from workspaces.host_keys import mint_registration_token
 from workspaces.models import Environment
 from workspaces.permissions import IsAdmin
-from workspaces.roles import Role
+from workspaces.roles import HOST_ROLE, Role
 
 
 class HostPaginator(KeysetPaginator):
@@ -40,7 +40,7 @@ class HostViewSet(TenantViewSet):
         """The URL's workspace must be that of the key's environment, and its worker one that the key may change."""
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
-        role = Role.ADMIN if isinstance(principal, HostPrincipal) else Role(principal.role)
+        role = HOST_ROLE if isinstance(principal, HostPrincipal) else Role(principal.role)
         self.access = Access(principal.environment_id, role)
         if "workspace_id" in kwargs:
             own = Environment.objects.filter(
@@ -102,7 +102,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         minted = mint_registration_token(
             **read_body(RegistrationTokenBody, request),
             environment_id=self.access.environment_id,
-            parent_id=principal_of(request).id,
             actor=actor_of(request),
         )
         return Response(

@@ -26,8 +26,9 @@ from workers.enrollment_codes import (
 )
 from workers.enrollments import event
 from workers.models import Enrollment, Worker
-from workspaces.key_room import check_still_admin
+from workspaces.acting import hold_role_of_user
 from workspaces.locks import lock_environment
+from workspaces.roles import Role
 
 LIFETIME = timedelta(minutes=10)
 INTERVAL_SECONDS = 5
@@ -117,11 +118,11 @@ def approve_pairing(
 ) -> Enrollment:
     """Lets the host into the environment: its next question is answered with its tokens.
 
-    Raises NotFound for an environment in which the user is no admin, Conflict for a pairing that is decided or over.
+    Raises Conflict for a pairing that is decided or over, and what `hold_role` does for a user who is no admin there.
     """
     with transaction.atomic():
         lock_environment(environment_id)
-        check_still_admin(environment_id, user_id)
+        hold_role_of_user(user_id, environment_id, Role.ADMIN)
         return _decide(
             enrollment_id,
             actor,

@@ -8,16 +8,17 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
-from pipedai.api.errors import ApiError, NotFound
+from pipedai.api.errors import ApiError, Forbidden, NotFound, Unauthenticated
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, fetch_one
 from workers.enrollment_codes import digests
 from workers.enrollments import event
 from workers.models import Enrollment
 from workers.registration import seat_worker
+from workspaces.acting import hold_role_of_user
 from workspaces.host_keys import create_host_key
-from workspaces.key_room import is_still_admin
 from workspaces.locks import lock_environment
+from workspaces.roles import Role
 
 MAX_POLL_SECONDS = 60
 # Clocks and networks are not exact: who keeps to the interval is never told to slow down.
@@ -90,8 +91,10 @@ def redeem(
         # Another may have redeemed or revoked it before we had the lock.
         row = _find(found, " FOR NO KEY UPDATE OF e")
         _check(row)
-        if not is_still_admin(row["environment_id"], row["decided_by_id"]):
-            raise EnrollmentRefused(403, _REVOKED)
+        try:
+            hold_role_of_user(row["decided_by_id"], row["environment_id"], Role.ADMIN)
+        except (Forbidden, NotFound, Unauthenticated):
+            raise EnrollmentRefused(403, _REVOKED) from None
         return _seat(row, values, actor)
 
 

@@ -13,8 +13,9 @@ from pipedai.wakeups import wake_workers
 from triggers.lifecycle import count_unfinished_runs, move_queued_runs
 from triggers.models import Trigger
 from workers.models import Worker
-from workspaces.key_room import check_still_admin
-from workspaces.locks import hold_environment, lock_environment
+from workspaces.acting import hold_role
+from workspaces.locks import hold_environment
+from workspaces.roles import Role
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
@@ -23,7 +24,7 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
     A disabled worker may finish what it holds and gets nothing new.
     """
     with transaction.atomic():
-        locked = _locked([worker.id])[worker.id]
+        locked = _held(worker, actor)[worker.id]
         changes = {}
         for attribute, name in (("label", "label"), ("max_concurrency", "maxConcurrency")):
             old = getattr(locked, attribute)
@@ -41,17 +42,13 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
         emit(_event("worker.updated", locked, actor, changes))
 
 
-def approve_worker(*, worker: Worker, user_id: UUID | None, actor: Actor) -> None:
+def approve_worker(*, worker: Worker, actor: Actor) -> None:
     """From now on the worker is handed runs whose triggers have headers. A repeat changes nothing.
 
-    `user_id` is the admin who approves it, None for staff. Raises NotFound for a worker that is gone, and for a user
-    who is no admin any more.
+    Raises NotFound for a worker that is gone, and what `hold_role` does for a caller who is no admin any more.
     """
     with transaction.atomic():
-        lock_environment(worker.environment_id)
-        if user_id is not None:
-            check_still_admin(worker.environment_id, user_id)
-        locked = _locked([worker.id])[worker.id]
+        locked = _held(worker, actor)[worker.id]
         if locked.unapproved_since is None:
             return
         locked.unapproved_since = None
@@ -63,7 +60,7 @@ def approve_worker(*, worker: Worker, user_id: UUID | None, actor: Actor) -> Non
 def revoke_token(*, worker: Worker, actor: Actor) -> None:
     """The worker's `wkt_` is dead at once; it must register again. A repeat changes nothing. Raises NotFound."""
     with transaction.atomic():
-        locked = _locked([worker.id])[worker.id]
+        locked = _held(worker, actor)[worker.id]
         if locked.token_digest is None:
             return
         locked.token_digest = None
@@ -83,8 +80,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another worker."]})
     with transaction.atomic():
-        hold_environment(worker.environment_id)
-        locked = _locked([worker.id, *([reassign_to] if reassign_to else [])])
+        locked = _held(worker, actor, *([reassign_to] if reassign_to else []))
         leaving = locked[worker.id]
         changes: dict[str, Any] = {"hostname": leaving.hostname}
         triggers = Trigger.objects.filter(worker_id=worker.id, deleted_at__isnull=True)
@@ -103,11 +99,16 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         emit(_event("worker.deregistered", leaving, actor, changes))
 
 
-def _locked(ids: list[UUID]) -> dict[UUID, Worker]:
-    """The live ones of these workers, locked in the order of their ids. Raises NotFound if the first is gone."""
+def _held(worker: Worker, actor: Actor, *others: UUID) -> dict[UUID, Worker]:
+    """The live ones of these workers, locked in the order of their ids; before them the environment is held, and the
+    actor an admin of it. Raises NotFound if the first is gone, and what `hold_role` does.
+    """
+    hold_environment(worker.environment_id)
+    hold_role(actor, worker.environment_id, Role.ADMIN)
+    ids = [worker.id, *others]
     rows = Worker.objects.select_for_update(no_key=True).filter(id__in=ids, deleted_at__isnull=True)
     workers = {worker.id: worker for worker in rows.order_by("id")}
-    if ids[0] not in workers:
+    if worker.id not in workers:
         raise NotFound
     return workers
 

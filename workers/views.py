@@ -152,9 +152,7 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
 
     def approve(self, request: Request, worker_id: UUID) -> Response:
         """POST /workers/:id/approve"""
-        services.approve_worker(
-            worker=self.worker, user_id=principal_of(request).id, actor=actor_of(request)
-        )
+        services.approve_worker(worker=self.worker, actor=actor_of(request))
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 
 
@@ -194,6 +192,7 @@ class WorkerProtocolViewSet(ApiViewSet):
         "heartbeat": IsSignedIn,
         "complete": IsSignedIn,
     }
+    unmetered = frozenset(permissions)  # a worker does what its runs take
     worker: WorkerPrincipal
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:

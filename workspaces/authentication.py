@@ -13,7 +13,11 @@ FROM api_key k JOIN environment e ON e.id = k.environment_id
 WHERE k.token_digest = %(digest)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND e.deleted_at IS NULL
     AND (k.expires_at IS NULL OR k.expires_at > statement_timestamp())
 """
-_NOTE_USE = "UPDATE api_key SET last_used_at = statement_timestamp() WHERE id = %(id)s"
+# An act of the same key's may hold its row, for which nobody waits: the next call notes its own use.
+_NOTE_USE = """
+UPDATE api_key SET last_used_at = statement_timestamp()
+WHERE id = (SELECT id FROM api_key WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCKED)
+"""
 
 
 class ApiKeyAuthentication(BearerAuthentication):

@@ -8,12 +8,12 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
-from pipedai.api.authentication import BAD_TOKEN
-from pipedai.api.errors import Unauthenticated
 from pipedai.events import Actor, Event, emit
+from workspaces.acting import hold_role
 from workspaces.key_room import check_room_for_key
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey
+from workspaces.roles import Role
 
 MINTED_LIFETIME = timedelta(minutes=15)
 
@@ -36,25 +36,21 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
     )
 
 
-def mint_registration_token(
-    *, environment_id: UUID, parent_id: UUID, label: str | None, actor: Actor
-) -> Minted:
-    """A `wrk_` key that registers one new worker within MINTED_LIFETIME, as long as its parent lives.
+def mint_registration_token(*, environment_id: UUID, label: str | None, actor: Actor) -> Minted:
+    """A `wrk_` key that registers one new worker within MINTED_LIFETIME, as long as the key that acts lives.
 
-    Raises Conflict for one key too many, Unauthenticated if the parent has died meanwhile.
+    Raises Conflict for one key too many, Unauthenticated if that key has died meanwhile.
     """
     with transaction.atomic():
         lock_environment(environment_id)
-        # Held, so that whoever revokes it now finds the token too.
-        parents = ApiKey.objects.select_for_update(no_key=True)
-        if not parents.filter(id=parent_id, revoked_at__isnull=True).exists():
-            raise Unauthenticated(BAD_TOKEN)
+        # The key that acts is held: whoever revokes it now finds the token too.
+        hold_role(actor, environment_id, Role.ADMIN)
         check_room_for_key(environment_id)
         minted = _create(
             environment_id,
             ApiKey.Kind.WRK,
             name=label or "Registration token",
-            parent_id=parent_id,
+            parent_id=actor.id,
             expires_at=Now() + MINTED_LIFETIME,
         )
         minted.key.refresh_from_db(fields=["expires_at"])
@@ -63,7 +59,7 @@ def mint_registration_token(
             "prefix": minted.key.kind,
             "role": None,
             "lastFour": minted.key.last_four,
-            "parentId": str(parent_id),
+            "parentId": str(actor.id),
         }
         emit(Event("api-key.created", actor, environment_id, "api-key", minted.key.id, metadata))
     return minted

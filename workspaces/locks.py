@@ -1,4 +1,4 @@
-"""Locks on an environment's row: first in the one lock order environment, worker, trigger, run, retry."""
+"""Locks on an environment's row: first in the one lock order (docs/architecture.md)."""
 
 from uuid import UUID
 

@@ -1,7 +1,7 @@
 """Adds members, changes their roles, removes them (SPEC §4).
 
-Each of these locks the environment's row first, so that an environment keeps an owner also when two
-requests race; a deferred constraint trigger in the database stands behind it.
+Each of these locks the environment's row first, so that an environment keeps an owner also when two requests race; a
+deferred constraint trigger in the database stands behind it. What the caller may do is what they may do then.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ from django.db import IntegrityError, transaction
 from accounts.models import User, normal_email
 from pipedai.api.errors import CeilingReached, Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
-from workspaces.access import Access
+from workspaces.acting import hold_role
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
-from workspaces.roles import Role
+from workspaces.roles import Role, check_includes
 from workspaces.unused_keys import revoke_unused_keys
 
 
 def add_member(
     *,
-    access: Access,
+    environment_id: UUID,
     role: Role,
     user_id: UUID | None = None,
     email: str | None = None,
@@ -33,32 +33,34 @@ def add_member(
     Raises Forbidden for a role that only an owner may grant, NotFound for no such user, Conflict for a member or a full
     environment.
     """
-    _check_may_grant(access, role)
-    user = _user(user_id, email)
     try:
         with transaction.atomic():
-            lock_environment(access.environment_id)
-            _check_room(access.environment_id)
+            lock_environment(environment_id)
+            own = hold_role(actor, environment_id, Role.ADMIN)
+            _check_may_grant(own, role)
+            user = _user(user_id, email)
+            _check_room(environment_id)
             member = Membership.objects.create(
-                environment_id=access.environment_id, user=user, role=role.value
+                environment_id=environment_id, user=user, role=role.value
             )
-            emit(_event("member.added", access, user.id, actor, {"role": role.value}))
+            emit(_event("member.added", environment_id, user.id, actor, {"role": role.value}))
     except IntegrityError:
         raise Conflict("This user is a member already.") from None
     return member
 
 
-def change_role(*, access: Access, user_id: UUID, role: Role, actor: Actor) -> Membership:
+def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor) -> Membership:
     """Gives a member another role; the same role changes nothing.
 
     Raises NotFound for no member, Forbidden where only an owner may, Conflict for the last owner.
     The unused `wrk_` keys of someone who is no admin any more die.
     """
     with transaction.atomic():
-        lock_environment(access.environment_id)
-        member = _member(access, user_id)
-        _check_may_grant(access, role)
-        _check_may_take(access, member)
+        lock_environment(environment_id)
+        own = hold_role(actor, environment_id, Role.ADMIN)
+        member = _member(environment_id, user_id)
+        _check_may_grant(own, role)
+        _check_may_take(own, member)
         old = Role(member.role)
         if role is old:
             return member
@@ -68,34 +70,34 @@ def change_role(*, access: Access, user_id: UUID, role: Role, actor: Actor) -> M
         member.role = role.value
         changes: dict[str, Any] = {"role": [old.value, role.value]}
         if not role.includes(Role.ADMIN):
-            changes |= _revoke_unused_wrk(access.environment_id, user_id)
-        emit(_event("member.role-changed", access, user_id, actor, changes))
+            changes |= _revoke_unused_wrk(environment_id, user_id)
+        emit(_event("member.role-changed", environment_id, user_id, actor, changes))
     return member
 
 
-def remove_member(*, access: Access, user_id: UUID, is_self: bool, actor: Actor) -> None:
+def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
     """Ends a membership: anyone's own, or another's by an admin.
 
     Raises NotFound for no member, Forbidden where it takes a higher role, Conflict for the last
-    owner. The unused `wrk_` keys that the user minted die; `pwk_` keys belong to the environment
-    and live on, and the audit row lists them.
+    owner. The unused `wrk_` keys that the user minted die; `pwk_` keys and the `hos_` keys of hosts that
+    the user let in belong to the environment and live on, and the audit row lists them.
     """
     with transaction.atomic():
-        lock_environment(access.environment_id)
-        member = _member(access, user_id)
-        if not is_self:
-            if not access.role.includes(Role.ADMIN):
-                raise Forbidden(f"This needs the role {Role.ADMIN.value} or above.")
-            _check_may_take(access, member)
+        lock_environment(environment_id)
+        own = hold_role(actor, environment_id, Role.VIEWER)
+        member = _member(environment_id, user_id)
+        if user_id != actor.id:
+            check_includes(own, Role.ADMIN)
+            _check_may_take(own, member)
         if member.role == Role.OWNER:
             _check_another_owner(member)
         Membership.objects.filter(id=member.id).delete()
         changes = {
             "role": [member.role, None],
-            **_revoke_unused_wrk(access.environment_id, user_id),
-            "keysLivingOn": [str(key) for key in _live_pwk(access.environment_id, user_id)],
+            **_revoke_unused_wrk(environment_id, user_id),
+            "keysLivingOn": [str(key) for key in _keys_living_on(environment_id, user_id)],
         }
-        emit(_event("member.removed", access, user_id, actor, changes))
+        emit(_event("member.removed", environment_id, user_id, actor, changes))
 
 
 def _user(user_id: UUID | None, email: str | None) -> User:
@@ -109,10 +111,10 @@ def _user(user_id: UUID | None, email: str | None) -> User:
     return user
 
 
-def _member(access: Access, user_id: UUID) -> Membership:
+def _member(environment_id: UUID, user_id: UUID) -> Membership:
     member = (
         Membership.objects.select_related("user")
-        .filter(environment_id=access.environment_id, user_id=user_id)
+        .filter(environment_id=environment_id, user_id=user_id)
         .first()
     )
     if member is None:
@@ -120,14 +122,14 @@ def _member(access: Access, user_id: UUID) -> Membership:
     return member
 
 
-def _check_may_grant(access: Access, role: Role) -> None:
+def _check_may_grant(own: Role, role: Role) -> None:
     """Nobody grants a role above their own; `owner` only owners."""
-    if not access.role.includes(role):
+    if not own.includes(role):
         raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")
 
 
-def _check_may_take(access: Access, member: Membership) -> None:
-    if not access.role.includes(Role(member.role)):
+def _check_may_take(own: Role, member: Membership) -> None:
+    if not own.includes(Role(member.role)):
         raise Forbidden(f"Only an {Role.OWNER.value} may take this role away.")
 
 
@@ -151,16 +153,21 @@ def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[st
     return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
 
 
-def _live_pwk(environment_id: UUID, user_id: UUID) -> Any:
-    return ApiKey.objects.filter(
-        environment_id=environment_id,
-        kind=ApiKey.Kind.PWK,
-        created_by_id=user_id,
-        revoked_at__isnull=True,
-    ).values_list("id", flat=True)
+def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
+    """A host's key counts as minted by whoever issued or approved its enrolment."""
+    return (
+        ApiKey.objects.filter(
+            environment_id=environment_id,
+            kind__in=(ApiKey.Kind.PWK, ApiKey.Kind.HOS),
+            created_by_id=user_id,
+            revoked_at__isnull=True,
+        )
+        .order_by("id")
+        .values_list("id", flat=True)
+    )
 
 
 def _event(
-    action: str, access: Access, user_id: UUID, actor: Actor, metadata: dict[str, Any]
+    action: str, environment_id: UUID, user_id: UUID, actor: Actor, metadata: dict[str, Any]
 ) -> Event:
-    return Event(action, actor, access.environment_id, "user", user_id, metadata)
+    return Event(action, actor, environment_id, "user", user_id, metadata)

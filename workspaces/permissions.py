@@ -6,9 +6,8 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from pipedai.api.errors import Forbidden
 from workspaces.access import TenantViewSet
-from workspaces.roles import Role
+from workspaces.roles import Role, check_includes
 
 
 class HasRole(BasePermission):
@@ -19,8 +18,7 @@ class HasRole(BasePermission):
     def has_permission(self, request: Request, view: APIView) -> bool:
         """True, or raises Forbidden with the role that is needed: the caller can see the resource."""
         assert isinstance(view, TenantViewSet)
-        if not view.access.role.includes(self.role):
-            raise Forbidden(f"This needs the role {self.role.value} or above.")
+        check_includes(view.access.role, self.role)
         return True
 
 

@@ -2,6 +2,8 @@
 
 from django.db.models import TextChoices
 
+from pipedai.api.errors import Forbidden
+
 
 class Role(TextChoices):
     """`viewer` < `operator` < `admin` < `owner`."""
@@ -25,3 +27,12 @@ _ORDER = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
 
 # What a pwk_ key may hold: an owner's rights belong to people (SPEC §4).
 KEY_ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+# What a hos_ key acts as; which workers it may change is narrower (workers/host_views.py).
+HOST_ROLE = Role.ADMIN
+
+
+def check_includes(role: Role, needs: Role) -> Role:
+    """The role, if it may do what `needs` may. Raises Forbidden."""
+    if not role.includes(needs):
+        raise Forbidden(f"This needs the role {needs.value} or above.")
+    return role

@@ -40,6 +40,7 @@ describe(
         body=NameBody,
         example={"name": "Acme"},
         answers={201: WorkspaceSerializer},
+        errors=_CONFLICT,
         audit=("workspace.created",),
     ),
 )

@@ -7,17 +7,19 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
+from accounts.authentication import SESSION_ENDED
 from accounts.models import User
 from pipedai.api import tokens
-from pipedai.api.errors import CeilingReached, Conflict, NotFound
+from pipedai.api.errors import CeilingReached, Conflict, NotFound, Unauthenticated
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
+from workspaces.acting import hold_right_to_create_in, hold_role, hold_role_of_user
 from workspaces.dependents import dependents_of
 from workspaces.host_keys import end_minted_tokens
-from workspaces.key_room import check_room_for_key, check_still_admin
+from workspaces.key_room import check_room_for_key
 from workspaces.keys import create_data_key
-from workspaces.locks import close_environment, lock_environment
+from workspaces.locks import close_environment, hold_environment, lock_environment
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
@@ -26,8 +28,9 @@ _NAME_TAKEN = "The workspace has an environment of this name already."
 
 
 def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
-    """A new workspace of the user's."""
+    """A new workspace of the user's. Raises Conflict for one too many."""
     with transaction.atomic():
+        _check_room_for_workspace(user_id)
         workspace = Workspace.objects.create(name=name, created_by_id=user_id)
         emit(Event("workspace.created", actor, None, "workspace", workspace.id, {"name": name}))
     return workspace
@@ -38,10 +41,12 @@ def create_environment(
 ) -> Environment:
     """A new environment with its data key and the user as its owner.
 
-    Raises Conflict for a taken name and for one environment too many.
+    Raises NotFound for a workspace that the user doesn't see, Forbidden if they may not create in it, Conflict for a
+    taken name and for one environment too many.
     """
     try:
         with transaction.atomic():
+            hold_right_to_create_in(workspace_id, user_id)
             _check_room_for_environment(user_id)
             environment = Environment.objects.create(workspace_id=workspace_id, name=name)
             create_data_key(environment.id)
@@ -69,6 +74,7 @@ def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None
     try:
         with transaction.atomic():
             lock_environment(environment_id)
+            hold_role(actor, environment_id, Role.ADMIN)
             old = live.values_list("name", flat=True).get()
             if old == name:
                 return
@@ -95,6 +101,7 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
     """
     with transaction.atomic():
         close_environment(environment_id)
+        hold_role(actor, environment_id, Role.OWNER)
         if held := dependents_of(environment_id):
             what = ", ".join(counted(number, name) for name, number in held.items())
             raise Conflict(f"The environment still has {what}.")
@@ -121,7 +128,7 @@ def mint_api_key(
     token = tokens.mint(kind)
     with transaction.atomic():
         lock_environment(environment_id)
-        check_still_admin(environment_id, user_id)
+        hold_role_of_user(user_id, environment_id, Role.ADMIN)
         check_room_for_key(environment_id)
         is_wrk = kind == ApiKey.Kind.WRK
         key = ApiKey.objects.create(
@@ -155,6 +162,8 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
     """
     own = ApiKey.objects.filter(id=key_id, environment_id=environment_id)
     with transaction.atomic():
+        hold_environment(environment_id)
+        hold_role(actor, environment_id, Role.ADMIN)
         if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
             minted = end_minted_tokens(key_id)
             metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
@@ -164,12 +173,29 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
             raise NotFound
 
 
+def _check_room_for_workspace(user_id: UUID) -> None:
+    limit = settings.MAX_WORKSPACES_PER_USER
+    _lock_user(user_id)
+    if Workspace.objects.filter(created_by_id=user_id).count() >= limit:
+        raise CeilingReached(
+            "workspaces", f"You have created {limit} workspaces, as many as you may."
+        )
+
+
 def _check_room_for_environment(user_id: UUID) -> None:
-    """Counts under a lock on the user, so that two requests can't both take the last place."""
     limit = settings.MAX_ENVIRONMENTS_PER_USER
-    User.objects.select_for_update(no_key=True).get(id=user_id)
+    _lock_user(user_id)
     owned = Membership.objects.filter(
         user_id=user_id, role=Role.OWNER, environment__deleted_at__isnull=True
     )
     if owned.count() >= limit:
         raise CeilingReached("environments", f"You own {limit} environments, as many as you may.")
+
+
+def _lock_user(user_id: UUID) -> None:
+    """Until the transaction ends nobody else counts what the user may have only so many of. Raises Unauthenticated for
+    one who was deactivated meanwhile.
+    """
+    active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
+    if not active.exists():
+        raise Unauthenticated(SESSION_ENDED)

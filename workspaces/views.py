@@ -16,6 +16,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
 from workspaces import members, queries, services
 from workspaces.access import TenantViewSet
+from workspaces.acting import MAY_NOT_CREATE
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.permissions import IsAdmin, IsOwner, IsViewer
 from workspaces.roles import Role
@@ -68,7 +69,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         if workspace is None:
             raise NotFound
         if self.action == "create" and not queries.may_create_environments(user_id, workspace):
-            raise Forbidden("Only the workspace's creator and its owners may do this.")
+            raise Forbidden(MAY_NOT_CREATE)
         self.workspace = workspace
 
     def list(self, request: Request, workspace_id: UUID) -> Response:
@@ -141,7 +142,9 @@ class MemberViewSet(TenantViewSet):
     def create(self, request: Request, environment_id: UUID) -> Response:
         """POST /environments/:envId/members"""
         member = members.add_member(
-            **read_body(MemberBody, request), access=self.access, actor=actor_of(request)
+            **read_body(MemberBody, request),
+            environment_id=environment_id,
+            actor=actor_of(request),
         )
         return Response(MemberSerializer(member).data, status=201)
 
@@ -149,7 +152,7 @@ class MemberViewSet(TenantViewSet):
         """PATCH /environments/:envId/members/:userId"""
         member = members.change_role(
             **read_body(RoleBody, request),
-            access=self.access,
+            environment_id=environment_id,
             user_id=user_id,
             actor=actor_of(request),
         )
@@ -158,10 +161,7 @@ class MemberViewSet(TenantViewSet):
     def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
         """DELETE /environments/:envId/members/:userId"""
         members.remove_member(
-            access=self.access,
-            user_id=user_id,
-            is_self=user_id == principal_of(request).id,
-            actor=actor_of(request),
+            environment_id=environment_id, user_id=user_id, actor=actor_of(request)
         )
         return Response(status=204)
 

@@ -90,14 +90,19 @@ def check_rate(rate: Rate, key: str) -> None:
     """Counts one hit of `key`. Raises TooManyRequests beyond the rate."""
     hits, seconds_left = count_hit(rate, key)
     if hits > rate.limit:
-        raise TooManyRequests(
-            f"Too many requests: try again in {seconds_left} s.",
-            headers={
-                "Retry-After": str(seconds_left),
-                "RateLimit-Policy": f'"{rate.name}";q={rate.limit};w={rate.seconds}',
-                "RateLimit": f'"{rate.name}";r=0;t={seconds_left}',
-            },
-        )
+        raise too_many_requests(rate, seconds_left)
+
+
+def too_many_requests(rate: Rate, seconds_left: int) -> TooManyRequests:
+    """What to raise beyond a rate, for so many seconds more."""
+    return TooManyRequests(
+        f"Too many requests: try again in {seconds_left} s.",
+        headers={
+            "Retry-After": str(seconds_left),
+            "RateLimit-Policy": f'"{rate.name}";q={rate.limit};w={rate.seconds}',
+            "RateLimit": f'"{rate.name}";r=0;t={seconds_left}',
+        },
+    )
 
 
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The base viewset: what is checked, in which order, before an action's body runs (SPEC §2)."""
 
 import inspect
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from pipedai.api.parsers import check_encoding
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
 from pipedai.api.throttling import Throttle
+from pipedai.api.write_rate import check_write
 
 
 class ApiViewSet(ViewSet):
@@ -31,6 +33,8 @@ class ApiViewSet(ViewSet):
     browser_entries: ClassVar[frozenset[str]] = frozenset()
     # How often a caller may do an action; checked before anything of the tenant's is looked at.
     throttles: ClassVar[Mapping[str, Sequence[Throttle]]] = {}
+    # Actions that are no writes of a caller who may do only so many; those that are safe are none anyway.
+    unmetered: ClassVar[frozenset[str]] = frozenset()
     # Query parameters that a list's cursor is bound to.
     filter_names: ClassVar[tuple[str, ...]] = ()
     http_method_names = ["get", "head", "post", "patch", "delete"]
@@ -74,11 +78,17 @@ class ApiViewSet(ViewSet):
             isinstance(principal, UserPrincipal) or self.action in self.browser_entries
         ):
             check_origin(request)
+        if isinstance(principal, Principal) and self.is_metered(str(request.method)):
+            check_write(principal.id, now=time.monotonic())
         for throttle in self.throttles.get(self.action, ()):
             throttle.check(request)
         self.find_tenant(request, **kwargs)
         self.check_permissions(request)
         check_encoding(request)
+
+    def is_metered(self, method: str) -> bool:
+        """Whether the action counts as a write of whoever is authenticated."""
+        return method not in SAFE_METHODS and self.action not in self.unmetered
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds what the URL names and the caller's role in it. Raises NotFound for what the caller can't see."""

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.db import IntegrityError, transaction
 
-from pipedai.events import SYSTEM
+from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute, fetch_all
 from testing.cast import Cast, issue_enrollment, register
 from testing.run_states import STATES
@@ -309,9 +309,8 @@ def there(cast: Cast) -> dict[str, UUID]:
         begin_pairing(label=None, address=None, program=None)
     mint_registration_token(
         environment_id=cast.environment.id,
-        parent_id=ApiKey.objects.get(kind="hos").id,
         label=None,
-        actor=SYSTEM,
+        actor=Actor("api_key", ApiKey.objects.get(kind="hos").id),
     )
     return {
         "environment": cast.environment.id,

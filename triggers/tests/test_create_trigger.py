@@ -4,9 +4,14 @@ from typing import Any
 
 import pytest
 
+from testing.audited import audited
+from testing.cast import TEST_ACTOR
 from testing.shapes import A_TIME, AN_ID, invalid
+from triggers.factories import trigger_values
 from triggers.models import Trigger, TriggerRevision
+from triggers.services import create_trigger, delete_trigger
 from workers.models import Worker
+from workspaces.services import create_environment, create_workspace
 
 REQUIRED = {"name": "Nightly", "prompt": "Report.", "mcpUrl": "https://mcp.example/v1"}
 
@@ -127,6 +132,34 @@ def test_an_environment_has_only_so_many(create, settings):
         "code": "ceiling_reached",
         "ceiling": "triggers",
     }
+
+
+def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, settings):
+    """Whoever makes them, and in whichever environment; those of others don't count, nor do deleted ones."""
+    settings.MAX_TRIGGERS_PER_CREATOR = 3  # one is the cast's
+    workspace = create_workspace(name="other", user_id=cast.owner.id, actor=TEST_ACTOR)
+    other = create_environment(
+        workspace_id=workspace.id, name="other", user_id=cast.owner.id, actor=TEST_ACTOR
+    )
+
+    def one_in(environment):
+        return create_trigger(
+            environment_id=environment.id, actor=TEST_ACTOR, values=trigger_values()
+        )
+
+    one_in(other), one_in(cast.strange_environment)
+    last = one_in(other)
+    with audited() as rows:
+        response = create()
+    assert response.status_code == 409
+    assert response.json() == {
+        "error": "The workspaces of this one's creator have 3 triggers, as many as they may.",
+        "code": "ceiling_reached",
+        "ceiling": "triggersOfCreator",
+    }
+    assert rows == []
+    delete_trigger(trigger_id=last, actor=TEST_ACTOR)
+    assert create().status_code == 201
 
 
 def test_a_webhook_needs_https_in_production(create, settings):

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from pipedai.events import Actor
+from pipedai.events import SYSTEM, Actor
 from pipedai.sql import database_now, execute
 from testing.cast import Cast
 from testing.racing import ROUNDS, accepted, at_once
@@ -23,7 +23,6 @@ from triggers.services import rotate_mcp_token
 
 HEADERS = {"x-api-key": "planted-secret-1"}
 HERE, THERE = "192.0.2.1", "192.0.2.2"
-_ADMIN = Actor("user")
 
 
 def _hand_out(
@@ -164,7 +163,7 @@ def test_headers_rotated_before_the_claim_go_out_instead(cast: Cast) -> None:
     runs.queue()
     assert _hand_out(runs)[0].mcp_headers == HEADERS
     rotate_mcp_token(
-        trigger_id=runs.trigger_id, mcp_headers={"x-api-key": "a-second-secret"}, actor=_ADMIN
+        trigger_id=runs.trigger_id, mcp_headers={"x-api-key": "a-second-secret"}, actor=SYSTEM
     )
     assert _hand_out(runs)[0].mcp_headers == {"x-api-key": "a-second-secret"}
 
@@ -488,4 +487,4 @@ def test_without_a_later_run_there_is_nothing_to_wait_for(runs: Runs, make: str)
 
 
 def _update(runs: Runs, **values: Any) -> None:
-    services.update_trigger(trigger_id=runs.trigger_id, values=values, actor=_ADMIN)
+    services.update_trigger(trigger_id=runs.trigger_id, values=values, actor=SYSTEM)

@@ -111,9 +111,9 @@ def test_a_worker_that_is_approved_is_woken_once(runs: Runs, listener: Listener)
     registered = runs.cast.register_by_key("host-2")
     worker = Worker.objects.get(id=registered.worker_id)
     listener.heard()
-    approve_worker(worker=worker, user_id=runs.cast.admin.id, actor=TEST_ACTOR)
+    approve_worker(worker=worker, actor=TEST_ACTOR)
     assert listener.heard() == _changed(worker.id)
-    approve_worker(worker=worker, user_id=runs.cast.admin.id, actor=TEST_ACTOR)
+    approve_worker(worker=worker, actor=TEST_ACTOR)
     assert listener.heard() == set()
 
 

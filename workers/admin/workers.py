@@ -83,7 +83,7 @@ class WorkerAdmin(StaffModelAdmin):
             applies=lambda worker: (
                 worker.deleted_at is None and worker.unapproved_since is not None
             ),
-            perform=lambda worker, actor: approve_worker(worker=worker, user_id=None, actor=actor),
+            perform=lambda worker, actor: approve_worker(worker=worker, actor=actor),
             is_harsh=True,
         ),
         SupportAction(

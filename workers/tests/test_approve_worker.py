@@ -9,14 +9,14 @@ from uuid import UUID
 import httpx
 import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 
 from audit.models import AuditEntry
 from pipedai.api.errors import NotFound
 from pipedai.sql import database_now, fetch_all
 from testing.audited import audited
 from testing.cast import TEST_ACTOR, Cast, bearer, browser
-from testing.racing import ROUNDS, Started, at_once
+from testing.racing import ROUNDS, at_once
 from testing.runs import Runs
 from testing.statements import counted
 from testing.worker_calls import WorkerCalls
@@ -25,7 +25,6 @@ from triggers.services import update_trigger
 from workers.models import Worker
 from workers.registration import Registered
 from workers.services import approve_worker
-from workspaces.models import Membership
 
 SECRET = "Bearer a-planted-secret"
 HEADERS = {"Authorization": SECRET}
@@ -357,28 +356,12 @@ def test_no_token_approves_and_the_answer_says_so(
     assert _worker(unapproved).unapproved_since is not None
 
 
-def test_an_admin_who_is_removed_meanwhile_approves_nothing(committed_cast: Cast) -> None:
-    cast, mine = committed_cast, committed_cast.register_by_key("host-2")
-    client = cast.client(cast.admin)
-    with transaction.atomic():
-        # What removing a member locks first.
-        connection.cursor().execute(
-            "SELECT FROM environment WHERE id = %s FOR NO KEY UPDATE", [cast.environment.id]
-        )
-        approving = Started(partial(client.post, f"/api/v1/workers/{mine.worker_id}/approve"))
-        approving.wait_until_blocked()
-        Membership.objects.filter(user=cast.admin).delete()
-    answer: Any = approving.answer()
-    assert answer.status_code == 404
-    assert _worker(mine).unapproved_since is not None
-
-
 def test_a_worker_that_is_gone_is_not_approved(cast: Cast, unapproved: Registered) -> None:
     worker = _worker(unapproved)
     assert cast.client(cast.admin).delete(f"/api/v1/workers/{worker.id}").status_code == 204
     assert _approve(cast, unapproved).status_code == 404
     with pytest.raises(NotFound):
-        approve_worker(worker=worker, user_id=cast.admin.id, actor=TEST_ACTOR)
+        approve_worker(worker=worker, actor=TEST_ACTOR)
 
 
 @pytest.mark.parametrize("round_", ROUNDS)

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 from django.db.models.functions import Now
 
+from pipedai.events import Actor
 from testing.cast import TEST_ACTOR, bearer, enroll
 from testing.racing import at_once
 from workers.models import Worker
@@ -148,9 +149,8 @@ def test_no_token_is_left_that_was_minted_while_its_key_was_revoked(committed_ca
         mint = partial(
             mint_registration_token,
             environment_id=environment.id,
-            parent_id=key.id,
             label=None,
-            actor=TEST_ACTOR,
+            actor=Actor("api_key", key.id),
         )
         revoke = partial(
             revoke_api_key, environment_id=environment.id, key_id=key.id, actor=TEST_ACTOR

@@ -6,8 +6,10 @@ from accounts.factories import UserFactory
 from accounts.models import User
 from pipedai.ids import new_id
 from testing.audited import audited
-from testing.cast import bearer, browser
+from testing.cast import TEST_ACTOR, bearer, browser, enroll
 from testing.shapes import A_TIME, NOT_FOUND, invalid
+from workers.pairing import approve_pairing, begin_pairing
+from workers.redeeming import redeem
 from workspaces.models import ApiKey, Membership
 
 ROLES = ("viewer", "operator", "admin", "owner")
@@ -290,6 +292,26 @@ class TestRemoving:
         assert metadata == {"role": ["admin", None], "keysLivingOn": [token.json()["id"]]}
         alive = bearer(token.json()["token"]).get(url.replace("/members", ""))
         assert alive.status_code == 200
+
+    def test_and_those_of_the_hosts_that_the_user_let_in(self, cast, url):
+        enroll(cast.environment, cast.admin, "host-by-code")
+        begun = begin_pairing(label=None, address=None, program=None)
+        approve_pairing(
+            enrollment_id=begun.enrollment_id,
+            environment_id=cast.environment.id,
+            auth_mode="api_key",
+            user_id=cast.admin.id,
+            actor=TEST_ACTOR,
+        )
+        machine = {"hostname": "host-by-pairing", "os": "linux", "version": "1", "label": None}
+        redeem(code=None, device_code=begun.device_code, values=machine, actor=TEST_ACTOR)
+        let_in = ApiKey.objects.filter(kind="hos").order_by("id").values_list("id", flat=True)
+        living = [str(key_id) for key_id in let_in]
+        cast.host("host-of-the-owners")
+        with audited() as rows:
+            cast.client(cast.owner).delete(f"{url}/{cast.admin.id}")
+        assert len(living) == 2
+        assert rows[0].metadata["keysLivingOn"] == living
 
 
 class TestTheRegistrationKeysOfSomebodyWhoGoes:

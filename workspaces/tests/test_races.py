@@ -12,6 +12,7 @@ from accounts.session_tokens import verify
 from audit.models import AuditEntry
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import UserPrincipal
+from pipedai.events import Actor
 from testing.cast import TEST_ACTOR, register, session_cookie
 from testing.racing import ROUNDS, at_once
 from testing.runs import Runs
@@ -20,12 +21,12 @@ from triggers.models import Run, Trigger
 from triggers.services import create_trigger, delete_trigger, update_trigger
 from workers.models import Worker
 from workers.services import deregister_worker
-from workspaces.access import Access
 from workspaces.members import add_member, change_role, remove_member
-from workspaces.models import ApiKey, Environment, Membership
+from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role
 from workspaces.services import (
     create_environment,
+    create_workspace,
     delete_environment,
     mint_api_key,
     rename_environment,
@@ -37,12 +38,6 @@ def cast(committed_cast):
     return committed_cast
 
 
-@pytest.fixture
-def owner(cast):
-    """What an owner of the environment may do."""
-    return Access(cast.environment.id, Role.OWNER)
-
-
 def went(answers):
     """Which calls went through."""
     return [not isinstance(answer, ApiError) for answer in answers]
@@ -50,6 +45,10 @@ def went(answers):
 
 def statuses(answers):
     return sorted(a.status_code if isinstance(a, ApiError) else 200 for a in answers)
+
+
+def owners(cast):
+    return list(Membership.objects.filter(environment=cast.environment, role="owner"))
 
 
 def count(action):
@@ -60,42 +59,54 @@ def count(action):
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-@pytest.mark.parametrize(
-    "ways", ["removed twice", "demoted twice", "removed and demoted", "each by the other"]
-)
-def test_of_two_owners_who_go_at_once_one_stays(cast, owner, ways, round_):
+@pytest.mark.parametrize("ways", ["removed twice", "demoted twice", "removed and demoted"])
+def test_of_two_owners_who_go_at_once_one_stays(cast, ways, round_):
     Membership.objects.filter(user=cast.admin).update(role="owner")
+    here = {"environment_id": cast.environment.id, "actor": TEST_ACTOR}
 
     def leave(user):
-        return partial(remove_member, access=owner, user_id=user.id, is_self=True, actor=TEST_ACTOR)
-
-    def remove(user):
-        return partial(
-            remove_member, access=owner, user_id=user.id, is_self=False, actor=TEST_ACTOR
-        )
+        return partial(remove_member, **here, user_id=user.id)
 
     def step_down(user):
-        return partial(
-            change_role, access=owner, user_id=user.id, role=Role.VIEWER, actor=TEST_ACTOR
-        )
+        return partial(change_role, **here, user_id=user.id, role=Role.VIEWER)
 
     first, second = {
         "removed twice": (leave, leave),
         "demoted twice": (step_down, step_down),
         "removed and demoted": (leave, step_down),
-        "each by the other": (remove, remove),
     }[ways]
     answers = at_once(first(cast.owner), second(cast.admin))
     assert statuses(answers) == [200, 409]
-    owners = Membership.objects.filter(environment=cast.environment, role="owner")
-    assert owners.count() == 1
+    assert [member.role for member in owners(cast)] == ["owner"]
     assert count("member.removed") + count("member.role-changed") == 1
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_somebody_added_twice_at_once_is_a_member_once(cast, owner, round_):
+def test_of_two_owners_who_remove_each_other_the_second_is_no_member_any_more(cast, round_):
+    Membership.objects.filter(user=cast.admin).update(role="owner")
+
+    def remove(user, by):
+        return partial(
+            remove_member,
+            environment_id=cast.environment.id,
+            user_id=user.id,
+            actor=Actor("user", by.id),
+        )
+
+    answers = at_once(remove(cast.owner, cast.admin), remove(cast.admin, cast.owner))
+    assert statuses(answers) == [200, 404]
+    assert len(owners(cast)) == 1
+    assert count("member.removed") == 1
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_somebody_added_twice_at_once_is_a_member_once(cast, round_):
     add = partial(
-        add_member, access=owner, role=Role.VIEWER, user_id=cast.stranger.id, actor=TEST_ACTOR
+        add_member,
+        environment_id=cast.environment.id,
+        role=Role.VIEWER,
+        user_id=cast.stranger.id,
+        actor=TEST_ACTOR,
     )
     assert statuses(at_once(*[add] * 4)) == [200, 409, 409, 409]
     assert count("member.added") == 1
@@ -127,9 +138,12 @@ def _key(cast):
 
 
 def _member(cast):
-    access = Access(cast.environment.id, Role.OWNER)
     return partial(
-        add_member, access=access, role=Role.VIEWER, user_id=cast.stranger.id, actor=TEST_ACTOR
+        add_member,
+        environment_id=cast.environment.id,
+        role=Role.VIEWER,
+        user_id=cast.stranger.id,
+        actor=TEST_ACTOR,
     )
 
 
@@ -267,12 +281,18 @@ def test_the_last_place_goes_to_one(cast, settings, ceiling, child, model, round
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_the_last_members_place_goes_to_one(cast, owner, settings, round_):
+def test_the_last_members_place_goes_to_one(cast, settings, round_):
     settings.MAX_MEMBERS_PER_ENVIRONMENT = 5
     people = [UserFactory.create() for _ in range(3)]
     answers = at_once(
         *[
-            partial(add_member, access=owner, role=Role.VIEWER, user_id=user.id, actor=TEST_ACTOR)
+            partial(
+                add_member,
+                environment_id=cast.environment.id,
+                role=Role.VIEWER,
+                user_id=user.id,
+                actor=TEST_ACTOR,
+            )
             for user in people
         ]
     )
@@ -306,12 +326,43 @@ def test_the_last_environment_goes_to_one(cast, settings, round_):
     assert statuses(at_once(*create)) == [200, 409, 409]
 
 
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_the_last_workspace_goes_to_one(cast, settings, round_):
+    settings.MAX_WORKSPACES_PER_USER = 2  # one is the cast's
+    create = partial(create_workspace, name="w", user_id=cast.owner.id, actor=TEST_ACTOR)
+    assert statuses(at_once(*[create] * 4)) == [200, 409, 409, 409]
+    assert Workspace.objects.filter(created_by=cast.owner).count() == 2
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+@pytest.mark.parametrize("who", ["owner", "admin"])
+def test_the_last_trigger_of_a_creators_workspaces_goes_to_one(cast, settings, who, round_):
+    """In four environments of two workspaces, by the creator, who also acts, or by another."""
+    settings.MAX_TRIGGERS_PER_CREATOR = 2  # one is the cast's
+    actor, here = Actor("user", getattr(cast, who).id), {"user_id": cast.owner.id}
+    other = create_workspace(name="other", actor=TEST_ACTOR, **here)
+    environments = [cast.environment] + [
+        create_environment(workspace_id=workspace.id, name=f"e{n}", actor=TEST_ACTOR, **here)
+        for n, workspace in enumerate([cast.workspace, other, other])
+    ]
+    Membership.objects.bulk_create(
+        Membership(environment=environment, user=cast.admin, role="admin")
+        for environment in environments[1:]
+    )
+    create = [
+        partial(create_trigger, environment_id=environment.id, actor=actor, values=trigger_values())
+        for environment in environments
+    ]
+    assert statuses(at_once(*create)) == [200, 409, 409, 409]
+    assert Trigger.objects.count() == 2
+
+
 # --- Keys and people
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
 @pytest.mark.parametrize("change", ["removed", "demoted"])
-def test_no_registration_key_outlives_its_minters_rights(cast, owner, change, round_):
+def test_no_registration_key_outlives_its_minters_rights(cast, change, round_):
     mint = partial(
         mint_api_key,
         environment_id=cast.environment.id,
@@ -321,11 +372,18 @@ def test_no_registration_key_outlives_its_minters_rights(cast, owner, change, ro
         actor=TEST_ACTOR,
     )
     ends: dict[str, Callable[..., object]] = {
-        "removed": partial(remove_member, is_self=False),
+        "removed": remove_member,
         "demoted": partial(change_role, role=Role.VIEWER),
     }
     answers = at_once(
-        mint, partial(ends[change], access=owner, user_id=cast.admin.id, actor=TEST_ACTOR), mint
+        mint,
+        partial(
+            ends[change],
+            environment_id=cast.environment.id,
+            user_id=cast.admin.id,
+            actor=TEST_ACTOR,
+        ),
+        mint,
     )
     assert went(answers)[1]
     alive = ApiKey.objects.filter(created_by=cast.admin, revoked_at__isnull=True)
@@ -333,7 +391,7 @@ def test_no_registration_key_outlives_its_minters_rights(cast, owner, change, ro
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_a_registration_key_used_and_revoked_at_once_is_one_of_both(cast, owner, round_):
+def test_a_registration_key_used_and_revoked_at_once_is_one_of_both(cast, round_):
     _, token = mint_api_key(
         environment_id=cast.environment.id,
         name="k",
@@ -346,9 +404,8 @@ def test_a_registration_key_used_and_revoked_at_once_is_one_of_both(cast, owner,
             partial(register, token, "host-2"),
             partial(
                 remove_member,
-                access=owner,
+                environment_id=cast.environment.id,
                 user_id=cast.admin.id,
-                is_self=False,
                 actor=TEST_ACTOR,
             ),
         )

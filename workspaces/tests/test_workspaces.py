@@ -2,6 +2,7 @@
 
 import pytest
 
+from testing.audited import audited
 from testing.shapes import A_TIME, AN_ID, invalid, page
 from workspaces.models import Environment, Membership, Workspace
 
@@ -82,3 +83,26 @@ class TestWhoSeesOne:
         assert cast.client(cast.viewer).get(URL).json() == page(
             {"id": str(cast.workspace.id), "name": cast.workspace.name, "createdAt": A_TIME}
         )
+
+
+def test_one_user_creates_only_so_many(cast, settings):
+    settings.MAX_WORKSPACES_PER_USER = 2
+    client = cast.client(cast.owner)  # who has one
+    assert client.post(URL, {"name": "a"}).status_code == 201
+    with audited() as rows:
+        response = client.post(URL, {"name": "b"})
+    assert response.status_code == 409
+    assert response.json() == {
+        "error": "You have created 2 workspaces, as many as you may.",
+        "code": "ceiling_reached",
+        "ceiling": "workspaces",
+    }
+    assert rows == []
+    assert cast.client(cast.admin).post(URL, {"name": "b"}).status_code == 201
+
+
+def test_those_beyond_a_lowered_ceiling_stay(cast, settings):
+    settings.MAX_WORKSPACES_PER_USER = 0
+    client = cast.client(cast.owner)
+    assert client.post(URL, {"name": "a"}).status_code == 409
+    assert len(client.get(URL).json()["items"]) == 1

@@ -164,7 +164,8 @@ class ApiSchema(AutoSchema):
             statuses.add(403)
         if "{" in self.path:
             statuses.add(404)
-        if any(self._rates()):
+        is_metered = self.view.is_metered(self.method) and bool(self.view.get_authenticators())
+        if is_metered or any(self._rates()):
             statuses.add(429)
         return statuses
 

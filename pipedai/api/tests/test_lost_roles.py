@@ -1,0 +1,230 @@
+"""Whoever loses their role while their act waits for a lock is refused, and nothing is done (SPEC §19)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from django.db import transaction
+
+from accounts.authentication import CookieJWTAuthentication
+from accounts.deactivation import deactivate_user
+from accounts.factories import UserFactory
+from audit.models import AuditEntry
+from pipedai.api import tokens
+from pipedai.api.errors import ApiError
+from pipedai.events import Actor
+from pipedai.sql import fetch_all, fetch_one
+from testing.cast import TEST_ACTOR, Cast, bearer, session_cookie
+from testing.racing import Started
+from testing.routes import ROUTES, Route, set_stage
+from testing.serving import Server
+from testing.tables import contents
+from testing.urls import authenticates, permission_of
+from testing.working import until
+from workers.models import Worker
+from workers.pairing import approve_pairing, begin_pairing
+from workspaces.acting import hold_role
+from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
+from workspaces.locks import lock_environment
+from workspaces.members import change_role, remove_member
+from workspaces.models import ApiKey, Membership
+from workspaces.permissions import IsAdmin, IsOwner
+from workspaces.roles import Role
+from workspaces.services import revoke_api_key
+
+# The permission class asks for less than the service does: anyone may leave, and a workspace has no roles.
+_LOOKED_AT_BY_THE_SERVICE = {
+    "DELETE environments/:environment/members/:user",
+    "POST workspaces/:workspace/environments",
+}
+
+
+def _takes_a_role(route: Route) -> bool:
+    asks_for_one = permission_of(*route.key) in (IsAdmin, IsOwner)
+    return route.method != "GET" and (asks_for_one or str(route) in _LOOKED_AT_BY_THE_SERVICE)
+
+
+def _here(cast: Cast) -> dict[str, Any]:
+    return {"environment_id": cast.environment.id, "actor": Actor("user", cast.owner.id)}
+
+
+class Caller:
+    """Somebody who may do everything that their substrate may."""
+
+    def __init__(self, cast: Cast, substrate: type) -> None:
+        self.cast = cast
+        if substrate is CookieJWTAuthentication:
+            self.user = UserFactory.create()
+            Membership.objects.create(environment=cast.environment, user=self.user, role="owner")
+            self.client = cast.client(self.user)
+            return
+        is_script = substrate is ApiKeyAuthentication
+        token = cast.mint("pwk", role="admin") if is_script else cast.host().operator_token
+        self.client = bearer(token)
+        self.key = ApiKey.objects.get(token_digest=tokens.digest(token))
+
+    def remove(self) -> None:
+        remove_member(**_here(self.cast), user_id=self.user.id)
+
+    def demote(self) -> None:
+        change_role(**_here(self.cast), user_id=self.user.id, role=Role.OPERATOR)
+
+    def deactivate(self) -> None:
+        deactivate_user(user_id=self.user.id, actor=Actor("staff"))
+
+    def revoke(self) -> None:
+        revoke_api_key(**_here(self.cast), key_id=self.key.id)
+
+
+# How a caller of a substrate loses the role, and what they are told.
+LOSSES = (
+    (CookieJWTAuthentication, Caller.remove, 404),
+    (CookieJWTAuthentication, Caller.demote, 403),
+    (CookieJWTAuthentication, Caller.deactivate, 401),
+    (ApiKeyAuthentication, Caller.revoke, 401),
+    (HostKeyAuthentication, Caller.revoke, 401),
+)
+
+
+def _losses(route: Route) -> list[tuple[type, Callable[[Caller], None], int]]:
+    """Those of callers who may make the call; a key is never an owner."""
+    never_a_key = permission_of(*route.key) is IsOwner
+    return [
+        (substrate, lose, status)
+        for substrate, lose, status in LOSSES
+        if substrate in authenticates(*route.key)
+        and not (never_a_key and substrate is ApiKeyAuthentication)
+    ]
+
+
+def _rows() -> dict[str, Any]:
+    return {table: rows for table, rows in contents().items() if table != "throttle"}
+
+
+@pytest.mark.parametrize("route", [*filter(_takes_a_role, ROUTES)], ids=str)
+def test_who_loses_the_role_while_the_act_waits_is_refused(
+    committed_cast: Cast, route: Route
+) -> None:
+    stage = set_stage(committed_cast)
+    losses = _losses(route)
+    assert losses
+    for substrate, lose, status in losses:
+        caller = Caller(committed_cast, substrate)
+        if substrate is HostKeyAuthentication:  # it sees only its own workers
+            worker = Worker.objects.get(host_key_id=caller.key.id)
+            stage.ids["worker_id"] = worker.id
+        call = partial(route.send, caller.client, route.url(stage), committed_cast)
+        with transaction.atomic():
+            lose(caller)
+            act = Started(call)
+            act.wait_until_blocked()
+            before = _rows()
+        answer = act.answer()
+        assert (answer.status_code, _rows() == before) == (status, True), lose.__name__
+        assert call().status_code == status, "asked later"
+
+
+def test_who_loses_the_role_while_an_approval_waits_lets_no_host_in(committed_cast: Cast) -> None:
+    cast, caller = committed_cast, Caller(committed_cast, CookieJWTAuthentication)
+    pairing = begin_pairing(label=None, address=None, program=None)
+    approve = partial(
+        approve_pairing,
+        enrollment_id=pairing.enrollment_id,
+        environment_id=cast.environment.id,
+        auth_mode="api_key",
+        user_id=caller.user.id,
+        actor=Actor("user", caller.user.id),
+    )
+    with transaction.atomic():
+        caller.remove()
+        act = Started(approve)
+        act.wait_until_blocked()
+        before = _rows()
+    refusal = act.answer()
+    assert isinstance(refusal, ApiError)
+    assert (refusal.status_code, _rows() == before) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("substrate", "lose"), [(substrate, lose) for substrate, lose, _ in LOSSES[:4]]
+)
+def test_who_has_the_role_keeps_it_until_the_act_is_done(
+    committed_cast: Cast, substrate: type, lose: Callable[[Caller], None]
+) -> None:
+    caller = Caller(committed_cast, substrate)
+    worker_id = committed_cast.worker.worker_id
+    with transaction.atomic():
+        Worker.objects.select_for_update().get(id=worker_id)
+        act = Started(lambda: caller.client.patch(f"/api/v1/workers/{worker_id}", {"label": "New"}))
+        act.wait_until_blocked()
+        losing = Started(lambda: lose(caller))
+        losing.wait_until_blocked()
+    assert act.answer().status_code == 200
+    assert losing.answer() is None
+    told = AuditEntry.objects.order_by("created_at", "id").values_list("action", flat=True)
+    assert list(told)[-2] == "worker.updated"
+
+
+def test_no_other_call_of_the_key_waits_for_its_act(committed_cast: Cast) -> None:
+    caller = Caller(committed_cast, ApiKeyAuthentication)
+    environment_id = committed_cast.environment.id
+    with transaction.atomic():
+        hold_role(Actor("api_key", caller.key.id), environment_id, Role.ADMIN)
+        other = Started(lambda: caller.client.get(f"/api/v1/environments/{environment_id}"))
+        assert other.answer().status_code == 200
+    caller.key.refresh_from_db()
+    assert caller.key.last_used_at is None, "it had its use to note"
+
+
+@pytest.mark.parametrize("actor", [TEST_ACTOR, Actor("staff")])
+def test_staff_and_the_system_need_no_role(cast: Cast, actor: Actor) -> None:
+    remove_member(environment_id=cast.environment.id, user_id=cast.viewer.id, actor=actor)
+    assert not Membership.objects.filter(user=cast.viewer).exists()
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_an_owner_makes_no_other_while_their_removal_waits(
+    committed_cast: Cast, server: Server, round_: int
+) -> None:
+    """As an attacker would: over HTTP, with the removal first in the queue for the environment's lock."""
+    cast = committed_cast
+    members = f"{server.api}/environments/{cast.environment.id}/members"
+    Membership.objects.filter(user=cast.admin).update(role="owner")
+    friend = UserFactory.create()
+    Membership.objects.create(environment=cast.environment, user=friend, role="viewer")
+    cookies = {user.id: session_cookie(user) for user in (cast.owner, cast.admin)}
+    headers = {"Origin": server.url}
+
+    def remove() -> int:
+        cookie = {"auth_token": cookies[cast.owner.id]}
+        url = f"{members}/{cast.admin.id}"
+        return httpx.delete(url, cookies=cookie, headers=headers, timeout=60).status_code
+
+    def promote() -> int:
+        cookie = {"auth_token": cookies[cast.admin.id]}
+        body = {"role": "owner"}
+        url = f"{members}/{friend.id}"
+        return httpx.patch(url, json=body, cookies=cookie, headers=headers, timeout=60).status_code
+
+    with transaction.atomic():
+        lock_environment(cast.environment.id)
+        removal = Started(remove)
+        until(lambda: _waiting() == 1)
+        promotion = Started(promote)
+        until(lambda: _waiting() == 2)
+    assert (removal.answer(), promotion.answer()) == (204, 404)
+    assert Membership.objects.get(user=friend).role == "viewer"
+    assert not AuditEntry.objects.filter(action="member.role-changed").exists()
+
+
+def _waiting() -> int:
+    """How many backends of this database wait for a lock."""
+    fetch_one(
+        "SELECT pg_stat_clear_snapshot()", {}
+    )  # a transaction sees the first that it looked at
+    waiting = """
+    SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    """
+    return len(fetch_all(waiting, {}))

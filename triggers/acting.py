@@ -1,0 +1,21 @@
+"""What an admin's act on a trigger holds before it locks the trigger itself."""
+
+from uuid import UUID
+
+from pipedai.api.errors import NotFound
+from pipedai.events import Actor
+from triggers.models import Trigger
+from workspaces.acting import hold_role
+from workspaces.locks import hold_environment
+from workspaces.roles import Role
+
+
+def hold_trigger_environment(trigger_id: UUID, actor: Actor) -> UUID:
+    """The trigger's environment, held, and in it the actor's role. Raises NotFound, and what `hold_role` does."""
+    environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
+    environment_id = environment.first()
+    if environment_id is None:
+        raise NotFound
+    hold_environment(environment_id)
+    hold_role(actor, environment_id, Role.ADMIN)
+    return environment_id

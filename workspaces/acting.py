@@ -1,0 +1,80 @@
+"""Whoever acts as admin or more has the role when the act commits (SPEC §19): it is read again under the act's locks.
+
+Between a request's permission check and its act lies the wait for a lock, in which the caller may be removed, demoted,
+deactivated, or have its key revoked. So each such act calls `hold_role` right after it has locked the environment:
+who lost the role is refused as if they had asked now, and who has it keeps it until the transaction ends.
+"""
+
+from uuid import UUID
+
+from accounts.authentication import SESSION_ENDED
+from pipedai.api.authentication import BAD_TOKEN
+from pipedai.api.errors import Forbidden, NotFound, Unauthenticated
+from pipedai.events import Actor
+from pipedai.sql import fetch_one
+from workspaces.queries import visible_workspaces
+from workspaces.roles import HOST_ROLE, Role, check_includes
+
+MAY_NOT_CREATE = "Only the workspace's creator and its owners may do this."
+
+# Locked, since not every act takes a lock on the environment that keeps its members as they are; and the user, who is
+# deactivated under no lock of the environment's at all.
+_HOLD_MEMBER = """
+SELECT m.role, u.is_active FROM membership m JOIN user_account u ON u.id = m.user_id
+WHERE m.environment_id = %(environment_id)s AND m.user_id = %(user_id)s
+FOR SHARE
+"""
+_HOLD_KEY = """
+SELECT coalesce(role, %(host_role)s) AS role FROM api_key
+WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND kind IN ('pwk', 'hos') AND revoked_at IS NULL
+    AND (expires_at IS NULL OR expires_at > statement_timestamp())
+FOR SHARE
+"""
+# The first that nobody takes away meanwhile is enough.
+_HOLD_OWNED = """
+SELECT FROM membership m JOIN environment e ON e.id = m.environment_id
+WHERE e.workspace_id = %(workspace_id)s AND e.deleted_at IS NULL AND m.user_id = %(user_id)s AND m.role = 'owner'
+LIMIT 1
+FOR KEY SHARE OF e FOR SHARE OF m
+"""
+
+
+def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
+    """The actor's role in an environment whose row the caller has locked, until the transaction ends.
+
+    Raises NotFound for a member no more, Forbidden for a role below `needs`, Unauthenticated for a dead key or a
+    deactivated user. Staff and the system act by no role of an environment: nothing is above what they may.
+    """
+    if actor.type in ("staff", "system"):
+        return Role.OWNER
+    if actor.type == "user":
+        return hold_role_of_user(actor.id, environment_id, needs)
+    row = fetch_one(
+        _HOLD_KEY,
+        {"key_id": actor.id, "environment_id": environment_id, "host_role": HOST_ROLE.value},
+    )
+    if row is None:
+        raise Unauthenticated(BAD_TOKEN)
+    return check_includes(Role(row["role"]), needs)
+
+
+def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -> Role:
+    """The same for a user, by id. Raises NotFound, Forbidden, Unauthenticated."""
+    row = fetch_one(_HOLD_MEMBER, {"user_id": user_id, "environment_id": environment_id})
+    if row is None:
+        raise NotFound
+    if not row["is_active"]:
+        raise Unauthenticated(SESSION_ENDED)
+    return check_includes(Role(row["role"]), needs)
+
+
+def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
+    """Until the transaction ends, the user may create environments in the workspace: as its creator, or as an owner of
+    one of its environments, which is held. Raises NotFound for a workspace that they don't see, else Forbidden.
+    """
+    held = fetch_one(_HOLD_OWNED, {"workspace_id": workspace_id, "user_id": user_id})
+    workspace = visible_workspaces(user_id).filter(id=workspace_id).first()
+    if workspace is None:
+        raise NotFound
+    if held is None and workspace.created_by_id != user_id:
+        raise Forbidden(MAY_NOT_CREATE)
