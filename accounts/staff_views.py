@@ -189,6 +189,12 @@ class StaffAccount(StaffView):
                 for sentence in invalid.fields.get(field, ()):
                     form.add_error(name, sentence)
             return self._page(request, password_form=form, status=400)
+        except Overloaded as error:
+            # Not as a message for the next page: this answer may be thrown away, and the form posted again.
+            form.add_error(None, error.message)
+            return self._page(
+                request, password_form=form, status=error.status_code, headers=error.headers
+            )
         _hand_out(request, session)
         messages.success(request, "Your password is changed; your other sessions have ended.")
         return HttpResponseRedirect(reverse("staff-account"))
@@ -217,7 +223,7 @@ class StaffAccount(StaffView):
         password_form: PasswordForm | None = None,
         enrolment: authenticators.Enrolment | None = None,
         codes: list[str] | None = None,
-        status: int = 200,
+        **answer: Any,
     ) -> HttpResponse:
         context: dict[str, Any] = {
             **site.each_context(request),
@@ -232,7 +238,7 @@ class StaffAccount(StaffView):
             context["qr"] = segno.make(enrolment.uri).svg_inline(
                 omitsize=True, border=2, svgclass="staff-qr", lineclass=None
             )
-        return TemplateResponse(request, "staff/account.html", context, status=status)
+        return TemplateResponse(request, "staff/account.html", context, **answer)
 
 
 def _count_try(user: User) -> None:

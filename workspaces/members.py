@@ -101,7 +101,8 @@ def remove_member(*, access: Access, user_id: UUID, is_self: bool, actor: Actor)
 
 
 def _user(user_id: UUID | None, email: Email | None) -> User:
-    if email is not None:
+    if user_id is None:
+        assert email is not None, "the body names the user by either"
         return find_user(email)
     user = User.objects.filter(id=user_id, is_active=True).first()
     if user is None:

@@ -136,9 +136,7 @@ def test_of_a_field_that_is_there_twice_the_last_is_looked_up_and_counted(
 ):
     fields = [("step", "sign-in"), ("email", first), ("email", last), ("password", PASSWORD)]
     for query in ("", f"?email={KATE}"):
-        Client().post(
-            PAGES[page] + query, urlencode(fields), content_type=FORM, REMOTE_ADDR=HERE
-        )
+        Client().post(PAGES[page] + query, urlencode(fields), content_type=FORM, REMOTE_ADDR=HERE)
     assert sessions() == 2 * (counted - 1)
     assert count() == 2 * (counted - 1) + 1
 
@@ -146,7 +144,12 @@ def test_of_a_field_that_is_there_twice_the_last_is_looked_up_and_counted(
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize(
     "content_type",
-    ["application/json", "text/plain", f"{FORM}; charset=utf-16", "multipart/form-data; boundary=x"],
+    [
+        "application/json",
+        "text/plain",
+        f"{FORM}; charset=utf-16",
+        "multipart/form-data; boundary=x",
+    ],
 )
 def test_a_page_reads_nothing_that_is_not_its_form(page, content_type):
     sent = json.dumps({"step": "sign-in", "email": KATE, "password": PASSWORD})
