@@ -6,6 +6,7 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.db.models.functions import Lower, Now
 
+from accounts.emails import NotAnEmail, read_email
 from pipedai.ids import new_id
 
 
@@ -14,14 +15,17 @@ class UserManager(BaseUserManager["User"]):
 
     def get_by_natural_key(self, username: str | None) -> "User":
         """The user with this e-mail address. Raises User.DoesNotExist."""
-        return self.get(email=normal_email(username or ""))
+        try:
+            return self.get(email=read_email(username or ""))
+        except NotAnEmail:
+            raise self.model.DoesNotExist from None
 
 
 class User(AbstractBaseUser):
     """A person. `is_staff` opens Django admin and nothing under /api/v1."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    email = models.CharField(max_length=254, unique=True)  # stored as `normal_email` spells it
+    email = models.CharField(max_length=254, unique=True)  # stored as `read_email` spells it
     name = models.CharField(max_length=200, blank=True)
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
@@ -140,8 +144,3 @@ class RecoveryCode(models.Model):
                 fields=["authenticator", "code_digest"], name="recovery_code_once"
             ),
         )
-
-
-def normal_email(email: str) -> str:
-    """The one spelling of an e-mail address that is stored and looked up."""
-    return email.strip().lower()

@@ -1,7 +1,10 @@
 """Bodies of the auth endpoints, and the user as it goes out."""
 
+from typing import Any
+
 from rest_framework import serializers
 
+from accounts.emails import Email, NotAnEmail, looks_like_itself, read_email
 from accounts.models import User
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import StrictBody
@@ -10,17 +13,46 @@ from pipedai.api.serializers import StrictBody
 _MAX_PASSWORD = 1024
 
 
-class EmailField(serializers.EmailField):
-    """An e-mail address of at most 254 characters (RFC 5321)."""
+class EmailField(TextField):
+    """The e-mail address of an account, of at most 254 characters (RFC 5321)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=254, **options)
+
+    def to_internal_value(self, data: Any) -> Email:
+        """The address as accounts are looked up; a field error for what can be none."""
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a string.")
+        return _read(data)
+
+
+class NewEmailField(serializers.EmailField):
+    """The e-mail address of an account to be made."""
 
     def __init__(self) -> None:
         super().__init__(max_length=254)
+
+    def to_internal_value(self, data: Any) -> Email:
+        """The address as accounts are looked up; a field error also for one that could be mistaken for another."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        email = _read(data)
+        if not looks_like_itself(email):
+            self.fail("invalid")
+        return email
+
+
+def _read(text: str) -> Email:
+    try:
+        return read_email(text)
+    except NotAnEmail as error:
+        raise serializers.ValidationError(str(error)) from None
 
 
 class RegisterBody(StrictBody):
     """POST /auth/register."""
 
-    email = EmailField()
+    email = NewEmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
     name = NameField(max_length=200, required=False, allow_blank=True, default="")
 
@@ -28,7 +60,7 @@ class RegisterBody(StrictBody):
 class LoginBody(StrictBody):
     """POST /auth/login."""
 
-    email = TextField(max_length=254)
+    email = EmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 

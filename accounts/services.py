@@ -12,7 +12,8 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from accounts.models import Session, User, normal_email
+from accounts.emails import Email
+from accounts.models import Session, User
 from accounts.passwords import check_strength, hash_password, is_password_of
 from accounts.session_tokens import LIFETIME
 from accounts.staff_sessions import end_staff_sessions
@@ -28,10 +29,10 @@ _WRONG = "The e-mail address or the password is wrong."
 
 
 def register_user(
-    *, email: str, password: str, name: str, address: bytes, actor: Actor
+    *, email: Email, password: str, name: str, address: bytes, actor: Actor
 ) -> tuple[User, Session]:
     """A new user, logged in. Raises Invalid for a weak password, Conflict for a taken e-mail address."""
-    user = User(email=normal_email(email), name=name)
+    user = User(email=email, name=name)
     check_strength(password, user, field="password")
     user.password = hash_password(password)
     try:
@@ -45,16 +46,16 @@ def register_user(
 
 
 def log_in(
-    *, email: str, password: str, replaces: UserPrincipal | None, address: bytes, actor: Actor
+    *, email: Email, password: str, replaces: UserPrincipal | None, address: bytes, actor: Actor
 ) -> tuple[User, Session]:
     """A new session for the user with this e-mail address and password. Raises Unauthenticated.
 
     The session presented with the request (`replaces`) ends. It takes as long, and says the same,
     whether or not there is such a user.
     """
-    user = User.objects.filter(email=normal_email(email)).first()
+    user = User.objects.filter(email=email).first()
     if not is_password_of(user, password) or user is None or not user.is_active:
-        note_failed_login(user, normal_email(email), actor)
+        note_failed_login(user, email, actor)
         raise Unauthenticated(_WRONG)
     with transaction.atomic():
         hold_password(user)
@@ -121,12 +122,12 @@ def replace_password(
     return session
 
 
-def create_staff(*, email: str, password: str, name: str, actor: Actor) -> User:
+def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
     """A new staff user. Raises Invalid for a weak password, Conflict for a taken e-mail address.
 
     There is one kind of staff: `is_staff` alone opens Django admin and whatever it offers.
     """
-    user = User(email=normal_email(email), name=name, is_staff=True)
+    user = User(email=email, name=name, is_staff=True)
     check_strength(password, user, field="password")
     user.password = hash_password(password)
     try:
@@ -138,16 +139,14 @@ def create_staff(*, email: str, password: str, name: str, actor: Actor) -> User:
     return user
 
 
-def promote_to_staff(*, email: str, actor: Actor) -> bool:
+def promote_to_staff(*, email: Email, actor: Actor) -> bool:
     """Makes an active user staff, with the password they have; whether they were none before.
 
     Raises NotFound for an e-mail address without an active user.
     """
     with transaction.atomic():
         user = (
-            User.objects.select_for_update(no_key=True)
-            .filter(email=normal_email(email), is_active=True)
-            .first()
+            User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
         )
         if user is None:
             raise NotFound
@@ -158,9 +157,9 @@ def promote_to_staff(*, email: str, actor: Actor) -> bool:
         return True
 
 
-def find_user(email: str) -> User:
+def find_user(email: Email) -> User:
     """The active user with exactly this e-mail address. Raises NotFound."""
-    user = User.objects.filter(email=normal_email(email), is_active=True).first()
+    user = User.objects.filter(email=email, is_active=True).first()
     if user is None:
         raise NotFound
     return user
@@ -177,7 +176,7 @@ def hold_password(user: User) -> None:
         raise Unauthenticated(_WRONG)
 
 
-def note_failed_login(user: User | None, email: str, actor: Actor) -> None:
+def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
     """One audit row for a known account, address and minute: nobody may fill a table that nothing may empty."""
     hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
     if user is not None and hits <= FAILED_LOGIN_ROWS.limit:

@@ -7,7 +7,8 @@ from typing import Any
 from django.db import transaction
 
 from accounts.authenticators import accept_code
-from accounts.models import User, normal_email
+from accounts.emails import Email
+from accounts.models import User
 from accounts.passwords import is_password_of
 from accounts.services import hold_password, note_failed_login, replace_password
 from accounts.staff_sessions import SessionStore, open_staff_session
@@ -18,13 +19,13 @@ _WRONG = "The e-mail address, the password or the code is wrong."
 
 
 def log_in_staff(
-    *, email: str, password: str, code: str, address: bytes, actor: Actor
+    *, email: Email, password: str, code: str, address: bytes, actor: Actor
 ) -> SessionStore:
     """A new admin session for an active staff user. Raises Unauthenticated, Overloaded.
 
     `code` is of the user's authenticator, or a recovery code; without an authenticator it does not matter.
     """
-    user = User.objects.filter(email=normal_email(email)).first()
+    user = User.objects.filter(email=email).first()
     session = None
     if is_password_of(user, password) and user is not None and user.is_active and user.is_staff:
         with transaction.atomic():
@@ -33,7 +34,7 @@ def log_in_staff(
                 session = open_staff_session(user, address)
                 emit(_event("user.logged-in", user, actor))
     if session is None:
-        note_failed_login(user, normal_email(email), actor)
+        note_failed_login(user, email, actor)
         raise Unauthenticated(_WRONG)
     return session
 

@@ -5,6 +5,7 @@ Django's session middleware uses `SessionStore` (the setting SESSION_ENGINE name
 """
 
 import hashlib
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -94,6 +95,19 @@ def open_staff_session(user: User, address_digest: bytes) -> SessionStore:
 def end_staff_sessions(user_id: UUID) -> None:
     """Ends every session of the user's."""
     _end(StaffSession.objects.filter(user_id=user_id, ended_at__isnull=True))
+
+
+def carry_staff_sessions_over(user: User, before: Collection[str]) -> None:
+    """Has the user's sessions go on when the hash of the same password is replaced.
+
+    `before` is what Django made of the old hash, to end sessions when it changes. Call it in the transaction that
+    replaces the hash.
+    """
+    sessions = StaffSession.objects.select_for_update(no_key=True)
+    for session in sessions.filter(user=user, ended_at__isnull=True):
+        if session.data.get(HASH_SESSION_KEY) in before:
+            session.data[HASH_SESSION_KEY] = user.get_session_auth_hash()
+            session.save(update_fields=["data"])
 
 
 def _live(session_key: str) -> QuerySet[StaffSession]:

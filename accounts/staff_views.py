@@ -15,16 +15,17 @@ from django.utils.decorators import method_decorator
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views import View
 from django.views.decorators.cache import never_cache
-from rest_framework.parsers import FormParser
 from rest_framework.request import Request
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from accounts import authenticators, throttles
+from accounts.emails import Email, NotAnEmail, read_email
 from accounts.models import User
 from accounts.staff_login import change_staff_password, log_in_staff, log_out_staff
 from pipedai.admin.site import site
 from pipedai.admin.support import staff_actor
-from pipedai.api.errors import ApiError, Invalid
+from pipedai.api.errors import ApiError, Invalid, Overloaded
+from pipedai.api.posted_form import PostedForm
 from pipedai.api.throttling import check_rate
 
 
@@ -34,6 +35,7 @@ class LoginForm(forms.Form):
     email = forms.CharField(
         label="E-mail address",
         max_length=254,
+        strip=False,
         widget=UnfoldAdminTextInputWidget({"autocomplete": "username", "autofocus": True}),
     )
     password = forms.CharField(
@@ -47,6 +49,13 @@ class LoginForm(forms.Form):
         help_text="From your authenticator, or a recovery code; empty if you have none.",
         widget=UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"}),
     )
+
+    def clean_email(self) -> Email:
+        """The address as accounts are looked up, and as the throttles count them."""
+        try:
+            return read_email(self.cleaned_data["email"])
+        except NotAnEmail as error:
+            raise forms.ValidationError(str(error)) from None
 
 
 class PasswordForm(forms.Form):
@@ -87,7 +96,7 @@ class StaffLogin(View):
     def post(self, request: HttpRequest) -> HttpResponse:
         """Logs in: throttled before anything is hashed."""
         form = LoginForm(request.POST)
-        asked = Request(request, parsers=[FormParser()])
+        asked = PostedForm(request)
         try:
             for throttle in throttles.LOGIN:
                 throttle.check(asked)
@@ -180,6 +189,12 @@ class StaffAccount(StaffView):
                 for sentence in invalid.fields.get(field, ()):
                     form.add_error(name, sentence)
             return self._page(request, password_form=form, status=400)
+        except Overloaded as error:
+            # Not as a message for the next page: this answer may be thrown away, and the form posted again.
+            form.add_error(None, error.message)
+            return self._page(
+                request, password_form=form, status=error.status_code, headers=error.headers
+            )
         _hand_out(request, session)
         messages.success(request, "Your password is changed; your other sessions have ended.")
         return HttpResponseRedirect(reverse("staff-account"))
@@ -208,7 +223,7 @@ class StaffAccount(StaffView):
         password_form: PasswordForm | None = None,
         enrolment: authenticators.Enrolment | None = None,
         codes: list[str] | None = None,
-        status: int = 200,
+        **answer: Any,
     ) -> HttpResponse:
         context: dict[str, Any] = {
             **site.each_context(request),
@@ -223,7 +238,7 @@ class StaffAccount(StaffView):
             context["qr"] = segno.make(enrolment.uri).svg_inline(
                 omitsize=True, border=2, svgclass="staff-qr", lineclass=None
             )
-        return TemplateResponse(request, "staff/account.html", context, status=status)
+        return TemplateResponse(request, "staff/account.html", context, **answer)
 
 
 def _count_try(user: User) -> None:

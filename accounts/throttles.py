@@ -7,7 +7,8 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 from rest_framework.request import Request
 
-from accounts.models import Session, StaffSession, normal_email
+from accounts.emails import Email, NotAnEmail, read_email
+from accounts.models import Session, StaffSession
 from pipedai.api.throttling import Rate, Throttle, by_address, by_caller
 
 _KNOWN_FOR = timedelta(days=30)
@@ -27,15 +28,14 @@ def _digest_under(secret: str, request: Request) -> bytes:
     ).digest()
 
 
-def _account(request: Request) -> str | None:
+def _account(request: Request) -> Email | None:
     """The account that a login names; None for a body that names none, which validation refuses."""
     body = request.data
     email = body.get("email") if isinstance(body, dict) else None
-    if (
-        not isinstance(email, str) or "\0" in email
-    ):  # a form may hold one; PostgreSQL can't be asked for it
+    try:
+        return read_email(email) if isinstance(email, str) else None
+    except NotAnEmail:
         return None
-    return normal_email(email)[:254]
 
 
 def _account_and_address(request: Request) -> str | None:

@@ -7,6 +7,7 @@ from rest_framework.response import Response
 from accounts import services, throttles
 from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.cookies import clear_auth_cookie, set_auth_cookie
+from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.serializers import ChangePasswordBody, LoginBody, RegisterBody, UserSerializer
 from pipedai.api.errors import Invalid
@@ -99,9 +100,10 @@ class UserLookupViewSet(ApiViewSet):
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})
-        if "\0" in email:  # PostgreSQL can't be asked for it
-            raise Invalid({"email": ["Must not hold a NUL character."]})
-        user = services.find_user(email)
+        try:
+            user = services.find_user(read_email(email))
+        except NotAnEmail as error:
+            raise Invalid({"email": [str(error)]}) from None
         return Response({"user": {"id": user.id, "email": user.email, "name": user.name}})
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, TextIO
 
 import structlog
@@ -74,6 +75,7 @@ def configure(*, form: str, level: str) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    logging.getLogger("django.request").addFilter(_is_news)
     for name, least in _LOUD.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.captureWarnings(True)
@@ -105,6 +107,11 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
         )
         for key, value in event.items()
     }
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether the access log does not have it: a 503 is an answer that we chose to give, not a crash."""
+    return getattr(record, "status_code", 0) != HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -122,7 +122,7 @@ SILENCED_SYSTEM_CHECKS = [
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+PASSWORD_HASHERS = ["accounts.hashers.PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {
@@ -208,6 +208,8 @@ DATABASES: dict[str, dict[str, Any]] = {
 
 # --- Web process -------------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
+# Passwords hashed at once in a process, of 64 MiB or less each (SPEC §19).
+ARGON2_CONCURRENCY = env.whole("ARGON2_CONCURRENCY", 2, at_least=1, at_most=64)
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],

@@ -103,9 +103,9 @@ def noting() -> Iterator[None]:
             plant(password or "")
             return make_password(password, *rest)
 
-        def noting_check(password: str | None, *rest: Any) -> bool:
+        def noting_check(password: str | None, *rest: Any, **more: Any) -> bool:
             plant(password or "")
-            return check_password(password, *rest)
+            return check_password(password, *rest, **more)
 
         patch.setattr(crypto, "seal", noting_seal)
         patch.setattr(crypto, "new_data_key", noting_new_data_key)

@@ -5,22 +5,22 @@ from typing import Any
 from uuid import UUID
 
 from django.core import signing
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
-from rest_framework.parsers import FormParser
-from rest_framework.request import Request
 
 from accounts import throttles
 from accounts.authentication import PresentedSession
 from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.models import User
+from accounts.serializers import LoginBody
 from accounts.services import log_in, log_out
 from pipedai.api.errors import ApiError, Conflict, Invalid, NotFound
 from pipedai.api.origin import check_origin
+from pipedai.api.posted_form import PostedForm
 from pipedai.api.principal import UserPrincipal, address_of
 from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor
@@ -78,7 +78,7 @@ class _Visit:
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
-        self.asked = Request(request, parsers=[FormParser()])
+        self.asked = PostedForm(request)
         self.session: UserPrincipal | None = None
         self.user: User | None = None
 
@@ -115,24 +115,30 @@ class _Visit:
 
 
 def _sign_in(visit: _Visit) -> HttpResponse:
-    email = visit.posted("email")
     try:
         for throttle in throttles.LOGIN:
             throttle.check(visit.asked)
         _, session = log_in(
-            email=email,
-            password=str(visit.request.POST.get("password", "")),
+            **_credentials(visit.request.POST),
             replaces=visit.session,
             address=throttles.address_digest(visit.asked),
             actor=visit.actor(),
         )
     except ApiError as error:
         visit.user = None
-        return visit.show("sign-in", error=error, email=email)
+        return visit.show("sign-in", error=error, email=visit.posted("email"))
     response = HttpResponseRedirect(PATH)
     response.status_code = 303
     set_auth_cookie(response, session)
     return response
+
+
+def _credentials(form: QueryDict) -> dict[str, Any]:
+    """E-mail address and password, by the rules of the API's login. Raises Invalid."""
+    body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
+    if not body.is_valid():
+        raise Invalid(form=["Type your e-mail address and your password."])
+    return dict(body.validated_data)
 
 
 def _sign_out(visit: _Visit) -> HttpResponse:

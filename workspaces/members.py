@@ -10,7 +10,9 @@ from uuid import UUID
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from accounts.models import User, normal_email
+from accounts.emails import Email
+from accounts.models import User
+from accounts.services import find_user
 from pipedai.api.errors import CeilingReached, Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
 from workspaces.acting import hold_role
@@ -25,7 +27,7 @@ def add_member(
     environment_id: UUID,
     role: Role,
     user_id: UUID | None = None,
-    email: str | None = None,
+    email: Email | None = None,
     actor: Actor,
 ) -> Membership:
     """Makes a user, named by id or e-mail address, a member.
@@ -100,12 +102,11 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
         emit(_event("member.removed", environment_id, user_id, actor, changes))
 
 
-def _user(user_id: UUID | None, email: str | None) -> User:
-    active = User.objects.filter(is_active=True)
-    if user_id is not None:
-        user = active.filter(id=user_id).first()
-    else:
-        user = active.filter(email=normal_email(email or "")).first()
+def _user(user_id: UUID | None, email: Email | None) -> User:
+    if user_id is None:
+        assert email is not None, "the body names the user by either"
+        return find_user(email)
+    user = User.objects.filter(id=user_id, is_active=True).first()
     if user is None:
         raise NotFound
     return user

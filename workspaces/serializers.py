@@ -5,7 +5,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from pipedai.api.fields import IdField, NameField, TextField
+from accounts.serializers import EmailField
+from pipedai.api.fields import IdField, NameField
 from pipedai.api.serializers import StrictBody
 from workspaces.models import ApiKey, Workspace
 from workspaces.roles import KEY_ROLES, Role
@@ -54,7 +55,7 @@ class MemberBody(StrictBody):
     """POST /environments/:envId/members."""
 
     userId = IdField(source="user_id", required=False)
-    email = TextField(max_length=254, required=False)
+    email = EmailField(required=False)
     role = serializers.ChoiceField(choices=Role.choices)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

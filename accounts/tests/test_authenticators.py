@@ -9,6 +9,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from accounts import authenticators
+from accounts.emails import Email
 from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Authenticator, RecoveryCode
 from accounts.services import create_staff
@@ -28,7 +29,7 @@ def _instant_passwords(settings):
 
 @pytest.fixture
 def user(db):
-    return create_staff(email="staff@example.com", password=PASSWORD, name="", actor=STAFF)
+    return create_staff(email=Email("staff@example.com"), password=PASSWORD, name="", actor=STAFF)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from accounts.emails import Email
 from accounts.factories import PASSWORD, UserFactory
 from accounts.models import User
 from accounts.services import create_staff
@@ -15,7 +16,7 @@ from pipedai.api.errors import Conflict
 from pipedai.events import SYSTEM
 from testing.racing import accepted, at_once
 
-EMAIL = "ada@example.com"
+EMAIL = Email("ada@example.com")
 
 
 class Terminal(io.StringIO):

@@ -71,10 +71,11 @@ def test_the_address_is_required(client, query):
     assert response.json() == invalid({"email": ["This parameter is required."]})
 
 
-def test_a_character_that_the_database_cannot_hold_is_a_field_error(client):
-    response = client.get(URL, {"email": "ada\0@example.com"})
+@pytest.mark.parametrize("control", ["\0", "\n", "\x1f", "\x85"])
+def test_a_control_character_is_a_field_error(client, ada, control):
+    response = client.get(URL, {"email": f"ada@example.com{control}"})
     assert response.status_code == 400
-    assert response.json() == invalid({"email": ["Must not hold a NUL character."]})
+    assert response.json() == invalid({"email": ["Must not hold control characters."]})
 
 
 def test_it_is_not_audited(client, ada):

@@ -1,4 +1,4 @@
-"""Argon2, a few at a time: beyond the bound the answer is 503 at once (SPEC §3)."""
+"""Argon2 in the memory of a small machine, a few at a time; how requests wait is in test_password_turns.py."""
 
 import threading
 
@@ -7,6 +7,7 @@ from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
 from accounts import passwords
 from accounts.factories import PASSWORD, UserFactory
+from accounts.hashers import PLACE_KIB, PasswordHasher, places_of
 from testing.cast import browser, session_cookie
 
 pytestmark = pytest.mark.django_db
@@ -27,19 +28,33 @@ def call():
 
 @pytest.fixture
 def turns(monkeypatch):
-    """A single turn, so that one hash is as many as there may be."""
+    """A single turn, so that one hash is as many as there may be, and no patience."""
     turns = threading.BoundedSemaphore(1)
     monkeypatch.setattr(passwords, "_turns", turns)
+    monkeypatch.setattr(passwords, "_PATIENCE_SECONDS", 0.01)
     return turns
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_beyond_the_bound_it_is_503(call, turns, name):
+def test_where_no_lane_waits_it_is_503_beyond_the_bound(call, turns, name):
     turns.acquire()
     response = call(name)
     assert response.status_code == 503
-    assert response.json() == {"error": "Too many logins at this moment: try again in a second."}
+    assert response.json() == {
+        "error": "Too many logins at this moment: try again in a second.",
+        "code": "overloaded",
+    }
     assert response["Retry-After"] == "1"
+
+
+def test_where_no_lane_waits_a_thread_does(turns, monkeypatch):
+    monkeypatch.setattr(passwords, "_PATIENCE_SECONDS", 60)
+    turns.acquire()
+    waiting = threading.Thread(target=passwords.hash_password, args=[PASSWORD])
+    waiting.start()
+    turns.release()
+    waiting.join(60)
+    assert not waiting.is_alive()
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -56,10 +71,27 @@ def test_a_turn_is_given_back_by_a_hash_that_fails(turns, monkeypatch):
     assert turns.acquire(blocking=False)
 
 
-def test_half_of_the_threads_may_hash_so_that_the_others_answer(settings):
-    assert vars(passwords._turns)["_initial_value"] == max(1, settings.WEB_THREADS // 2)
+def test_as_many_hash_as_the_setting_says(settings):
+    assert vars(passwords._turns)["_initial_value"] == settings.ARGON2_CONCURRENCY == 2
 
 
-def test_the_hash_is_argon2s():
-    hasher = identify_hasher(passwords.hash_password(PASSWORD))
-    assert isinstance(hasher, Argon2PasswordHasher)
+def test_the_hash_is_argon2id_in_46_mib():
+    encoded = passwords.hash_password(PASSWORD)
+    assert isinstance(identify_hasher(encoded), PasswordHasher)
+    assert encoded.startswith("argon2$argon2id$v=19$m=47104,t=1,p=1$")
+    assert PasswordHasher.memory_cost <= PLACE_KIB
+
+
+@pytest.mark.parametrize(
+    ("encoded", "places"),
+    [
+        (PasswordHasher().encode("x", "somesaltsomesalt"), 1),
+        (Argon2PasswordHasher().encode("x", "somesaltsomesalt"), 2),
+        ("argon2$argon2id$v=19$m=65536,t=1,p=1$c29tZXNhbHQ$aGFzaA", 1),
+        ("argon2$argon2id$v=19$m=65537,t=1,p=1$c29tZXNhbHQ$aGFzaA", 2),
+        ("!unusable", 1),
+        ("", 1),
+    ],
+)
+def test_a_hash_takes_a_place_for_each_64_mib(encoded, places):
+    assert places_of(encoded) == places

@@ -63,7 +63,7 @@ class TestLogin:
         answers = [log_in() for _ in range(12)]
         assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 2
         refused = answers[-1]
-        assert set(refused.json()) == {"error"}
+        assert set(refused.json()) == {"error", "code"}
         assert int(refused["Retry-After"]) >= 1
         assert refused["RateLimit-Policy"] == '"login-account-address";q=10;w=60'
         assert re.fullmatch(r'"login-account-address";r=0;t=\d+', refused["RateLimit"])

@@ -4,6 +4,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
+from accounts.emails import Email
 from accounts.services import create_staff
 from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
@@ -16,7 +17,9 @@ LIST = "/admin/audit/auditentry/"
 
 @pytest.fixture
 def desk(cast):
-    staff = create_staff(email="staff@example.com", password="a password", name="", actor=SYSTEM)
+    staff = create_staff(
+        email=Email("staff@example.com"), password="a password", name="", actor=SYSTEM
+    )
     client = Client()
     session = open_staff_session(staff, b"")
     client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from accounts.emails import Email
 from accounts.models import User
 from accounts.services import create_staff
 from pipedai.api import tokens
@@ -16,7 +17,7 @@ from triggers.models import Trigger
 from workers.models import Worker
 from workspaces.models import Environment
 
-_STAFF = "bench-staff@example.com"
+_STAFF = Email("bench-staff@example.com")
 
 _BUSIEST = """
 SELECT r.{column} AS id FROM {table} r WHERE {where} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1

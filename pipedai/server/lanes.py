@@ -11,6 +11,7 @@ from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
+from pipedai.server.password_lane import PasswordLane, may_hash
 
 # The lifespan state holds under this key what the server calls when it begins to stop.
 STOP = "pipedai.stop"
@@ -21,15 +22,21 @@ _STREAM = re.compile(f"{_WORKER}/events/stream")
 
 
 class Lanes:
-    """Polls that are ready to wait and event streams go to lanes of their own, everything else to the threads."""
+    """Polls that are ready to wait, event streams and passwords go to lanes of their own, all else to the threads."""
 
     def __init__(
-        self, threads: App, long_poll: LongPoll, streams: EventStreams, listener: Listener
+        self,
+        threads: App,
+        long_poll: LongPoll,
+        streams: EventStreams,
+        listener: Listener,
+        passwords: PasswordLane,
     ) -> None:
         self._threads = threads
         self._long_poll = long_poll
         self._streams = streams
         self._listener = listener
+        self._passwords = passwords
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
@@ -38,6 +45,8 @@ class Lanes:
             return self._long_poll.serve(worker_id, scope, receive, send)
         if (worker_id := streamed_worker(scope)) is not None:
             return self._streams.serve(worker_id, scope, receive, send)
+        if may_hash(scope):
+            return self._passwords.serve(scope, receive, send)
         return self._threads(scope, receive, send)
 
     def _stop(self) -> None:

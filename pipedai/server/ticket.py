@@ -1,5 +1,6 @@
-"""What a lane that waits and its endpoint tell each other, through the ASGI scope."""
+"""What a lane that waits and its endpoint tell each other, through the ASGI scope or the context."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -8,6 +9,29 @@ from uuid import UUID
 POLL = "pipedai.poll"
 # The same for event streams; without one, the answer ends with what there is to tell now.
 STREAM = "pipedai.stream"
+
+
+@dataclass(slots=True)
+class PasswordTicket:
+    """One request that may have to hash a password; its lane asks the endpoint again once it has the places for it.
+
+    `accounts.passwords` sets `places`; the lane sets `granted`.
+    """
+
+    # How many places the hash takes of those that bound memory; 0 while the endpoint has found nothing to hash.
+    places: int = 0
+    # Whether the request holds its places. It has been asked before, then, up to the hash.
+    granted: bool = False
+
+
+# Not in the scope, as the tickets of polls and streams are: who hashes sees no request. None where no lane waits.
+PASSWORD: ContextVar[PasswordTicket | None] = ContextVar("PASSWORD", default=None)
+
+
+def is_asked_again() -> bool:
+    """Whether this request was put to the endpoint before, so that what is counted of it has been counted."""
+    ticket = PASSWORD.get()
+    return ticket is not None and ticket.granted
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from accounts.emails import Email
 from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session, User
 from accounts.services import change_password, log_in
@@ -431,7 +432,7 @@ def test_no_session_opened_with_the_old_password_outlives_its_change(cast, round
         ),
         partial(
             log_in,
-            email=user.email,
+            email=Email(user.email),
             password=PASSWORD,
             replaces=None,
             address=b"",

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from accounts.emails import NotAnEmail, read_email
 from accounts.serializers import RegisterBody
 from accounts.services import create_staff, promote_to_staff
 from pipedai.api.errors import ApiError, Invalid, NotFound
@@ -57,8 +58,8 @@ Exits with 0 when the user is staff, else with 1 and one sentence that says why.
 
     def promote(self, email: str) -> None:
         try:
-            changed = promote_to_staff(email=email, actor=SYSTEM)
-        except NotFound:
+            changed = promote_to_staff(email=read_email(email), actor=SYSTEM)
+        except (NotFound, NotAnEmail):
             raise CommandError(f"There is no active user {email}.") from None
         self.stdout.write(f"{email} is staff{' now' if changed else ' already'}.")
 

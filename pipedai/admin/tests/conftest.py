@@ -4,6 +4,7 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
+from accounts.emails import Email
 from accounts.factories import PASSWORD
 from accounts.models import User
 from accounts.services import create_staff
@@ -27,7 +28,9 @@ def _instant_passwords(settings):
 @pytest.fixture
 def staff(db) -> User:
     """A staff user with the password of all test users."""
-    return create_staff(email="staff@example.com", password=PASSWORD, name="Staff", actor=SYSTEM)
+    return create_staff(
+        email=Email("staff@example.com"), password=PASSWORD, name="Staff", actor=SYSTEM
+    )
 
 
 @pytest.fixture

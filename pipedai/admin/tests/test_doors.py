@@ -8,6 +8,7 @@ from django.test import Client
 
 from accounts import passwords
 from accounts.deactivation import deactivate_user, reactivate_user
+from accounts.emails import Email
 from accounts.factories import PASSWORD, UserFactory
 from accounts.models import StaffSession, User
 from accounts.services import promote_to_staff
@@ -127,7 +128,7 @@ def test_nobody_locks_staff_out_of_where_they_log_in_from(staff, monkeypatch):
 
 
 def test_too_many_logins_at_once_are_a_page_that_says_so(door, staff, monkeypatch):
-    monkeypatch.setattr(passwords._turns, "acquire", lambda blocking: False)
+    monkeypatch.setattr(passwords._turns, "acquire", lambda timeout: False)
     answer = log_in(door)
     assert answer.status_code == 503
     assert "try again in a second" in answer.content.decode()
@@ -237,7 +238,7 @@ def test_a_new_secret_key_logs_nobody_out(desk, settings):
 
 def test_somebody_promoted_comes_in_with_the_password_they_have(db, door):
     UserFactory.create(email="staff@example.com")
-    promote_to_staff(email="staff@example.com", actor=SYSTEM)
+    promote_to_staff(email=Email("staff@example.com"), actor=SYSTEM)
     assert log_in(door).status_code == 302
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from accounts.emails import Email
 from accounts.services import create_staff
 from pipedai.events import SYSTEM
 from testing.browsing import chromium, cut_off, sideways_overflow
@@ -16,7 +17,7 @@ from testing.busy_day import make_busy_day
 
 pytestmark = pytest.mark.slow
 
-EMAIL, SECRET = "support@example.com", "a staff password of the tests"
+EMAIL, SECRET = Email("support@example.com"), "a staff password of the tests"
 WIDTHS = (1280, 390)
 # What JSON looks like where a table should be.
 RAW_JSON = re.compile(r"""\{\s*["'][\w-]+["']\s*:""")

@@ -15,7 +15,9 @@ from pipedai.server.listen import Listener
 from pipedai.server.listen_connection import connect
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.outer import Limits, Outer
+from pipedai.server.password_lane import PasswordLane
 from pipedai.server.ticket import POLL
+from pipedai.server.turns import Turns
 from pipedai.server.wsgi_lane import WsgiLane
 
 # Set by tests that wait for it.
@@ -63,7 +65,7 @@ def _application() -> Outer:
     long_poll = LongPoll(threads, listener, turns=1)
     streams = EventStreams(threads, listener, turns=1)
     return Outer(
-        Lanes(threads, long_poll, streams, listener),
+        Lanes(threads, long_poll, streams, listener, PasswordLane(threads, Turns(1))),
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=BODY_SECONDS),
         production=settings.PRODUCTION,
     )

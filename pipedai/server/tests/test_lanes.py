@@ -9,7 +9,9 @@ from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import STOP, Lanes, waiting_worker
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
+from pipedai.server.password_lane import PasswordLane
 from pipedai.server.tests.asgi_exchange import http_scope
+from pipedai.server.turns import Turns
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 POLL = f"/api/v1/workers/{WORKER}/poll"
@@ -73,7 +75,8 @@ async def test_the_listener_runs_from_start_to_stop_and_the_server_is_told_how_t
     state: dict[str, object] = {}
     scope = {"type": "lifespan", "state": state}
     streams = EventStreams(no_endpoint, listener, turns=1)
-    lanes = Lanes(no_endpoint, long_poll, streams, listener)
+    passwords = PasswordLane(no_endpoint, Turns(1))
+    lanes = Lanes(no_endpoint, long_poll, streams, listener, passwords)
     life = asyncio.ensure_future(lanes(scope, receive, send))
     events.put_nowait("lifespan.startup")
     await listening.wait()

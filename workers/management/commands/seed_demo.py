@@ -14,6 +14,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from accounts.emails import Email
 from accounts.models import Session, User
 from accounts.passwords import hash_password, is_password_of
 from accounts.services import create_staff, register_user
@@ -38,8 +39,8 @@ from workers.serializers import RegisterBody
 from workspaces.models import ApiKey, Environment
 from workspaces.services import create_environment, create_workspace, mint_api_key
 
-EMAIL = "demo@pipedai.local"
-STAFF_EMAIL = "staff@pipedai.local"
+EMAIL = Email("demo@pipedai.local")
+STAFF_EMAIL = Email("staff@pipedai.local")
 WORKSPACE = "Demo"
 ENVIRONMENT = "demo"
 HOSTNAME = "demo"
@@ -196,7 +197,7 @@ class Seed:
         return self._account(STAFF_EMAIL, "staffPassword", "staff user", make)[1]
 
     def _account(
-        self, email: str, kept_as: str, what: str, make: Callable[[str], User]
+        self, email: Email, kept_as: str, what: str, make: Callable[[str], User]
     ) -> tuple[User, str]:
         """A user and the password that opens, which is a new one if the kept one is lost."""
         kept = str(self._kept.get(kept_as))

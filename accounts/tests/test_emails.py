@@ -1,0 +1,62 @@
+"""How addresses are read: one spelling for an account, and no text is mended into another's."""
+
+import pytest
+
+from accounts.emails import NotAnEmail, looks_like_itself, read_email
+from accounts.models import User
+
+ADA = "ada@example.com"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [ADA, "ADA@Example.COM", f"  {ADA} ", f"\u00a0{ADA}\u2003", "ADA@EXAMPLE.COM".title()],
+)
+def test_case_and_white_space_at_the_ends_do_not_matter(text):
+    assert read_email(text) == ADA
+
+
+@pytest.mark.parametrize(
+    "control", ["\0", "\t", "\n", "\r", "\x1f", "\x7f", "\x85", "\x9f", "\ud800"]
+)
+@pytest.mark.parametrize("at", [0, 3, len(ADA)])
+def test_a_control_character_is_refused_wherever_it_stands(control, at):
+    with pytest.raises(NotAnEmail, match="control characters"):
+        read_email(ADA[:at] + control + ADA[at:])
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\u00a0"])
+def test_nothing_is_nobodys_address(text):
+    with pytest.raises(NotAnEmail, match="blank"):
+        read_email(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["İ@example.com", "ẞ@example.com", "ΑΣ@example.com", "\uff21@example.com", "e\u0301@x.org"],
+)
+def test_what_was_read_reads_as_itself(text):
+    assert read_email(read_email(text)) == read_email(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "itself"),
+    [
+        (ADA, True),
+        ("ada@exämple.com", True),
+        ("ada@exa\u0308mple.com", False),
+        ("ada@\uff45xample.com", False),
+        ("ada@example.com\u200b", False),
+        ("ada@exam\u00adple.com", False),
+        ("\u202eada@example.com", False),
+        ("ada @example.com", True),  # the rules for addresses refuse it
+    ],
+)
+def test_an_invisible_or_second_spelling_is_noticed(text, itself):
+    assert looks_like_itself(read_email(text)) is itself
+
+
+@pytest.mark.parametrize("text", [None, "", "ada\0@example.com", "nobody@example.com"])
+def test_django_finds_nobody_by_what_is_no_address(db, text):
+    with pytest.raises(User.DoesNotExist):
+        User.objects.get_by_natural_key(text)

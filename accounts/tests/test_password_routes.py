@@ -1,0 +1,34 @@
+"""Every route that hashes a password takes the lane in which that waits without a thread (SPEC §19)."""
+
+import pytest
+
+from accounts import passwords
+from pipedai.server.password_lane import _PATHS, may_hash
+from pipedai.server.tests.asgi_exchange import http_scope
+from testing.routes import ROUTES, set_stage
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Grows with each hash."""
+    turn, hashed = passwords._turn, []
+
+    def noting(*, places):
+        hashed.append(places)
+        return turn(places=places)
+
+    monkeypatch.setattr(passwords, "_turn", noting)
+    return hashed
+
+
+def test_no_other_route_of_the_api_hashes(cast, hashed):
+    stage = set_stage(cast)
+    hashing = set()
+    for route in ROUTES:
+        before, url = len(hashed), route.url(stage)
+        # A session of its own: some routes end the one that they are called with.
+        route.send(cast.client(cast.owner), url, cast)
+        if len(hashed) > before:
+            hashing.add(url)
+            assert may_hash(http_scope(route.method, url)), f"{route.key} hashes outside its lane"
+    assert hashing == {path for path in _PATHS if path.startswith("/api/")}

@@ -1,0 +1,188 @@
+"""Passwords wait for their turn without a thread: the lane with the real endpoints behind it (SPEC §19)."""
+
+import asyncio
+import json
+import logging
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib.auth.hashers import Argon2PasswordHasher
+from django.db import connections
+
+from accounts.factories import PASSWORD, UserFactory
+from accounts.models import Session, StaffSession, User
+from accounts.staff_sessions import open_staff_session
+from audit.models import AuditEntry
+from pipedai.api import throttling
+from pipedai.server.password_lane import PasswordLane, may_hash
+from pipedai.server.tests.asgi_exchange import Exchange, http_scope
+from pipedai.server.turns import Turns
+from pipedai.server.wsgi_lane import WsgiLane
+from pipedai.sql import fetch_one
+from pipedai.wsgi import application
+from testing.cast import session_cookie
+
+ADA = "ada@example.com"
+LOGIN = "/api/v1/auth/login"
+CSRF = "a" * 32
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.fixture
+def ada(own_database):
+    return UserFactory.create(email=ADA, is_staff=True)
+
+
+@pytest.fixture
+def one_window(monkeypatch):
+    """Every throttle's window lasts a century, so that none ends within the test."""
+    statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
+    monkeypatch.setattr(throttling, "_COUNT", statement)
+
+
+@pytest.fixture
+def lane(own_database):
+    """The lane of a web process with one thread and one place."""
+    lane = Lane()
+    yield lane
+    lane.close()
+
+
+class Lane:
+    """Asks the real endpoints, as a web process does."""
+
+    def __init__(self):
+        self.turns = Turns(1)
+        self._threads = WsgiLane(application, threads=1)
+
+    def close(self):
+        """Closes the database connection of its thread."""
+        self._threads._pool.submit(connections.close_all).result(60)
+        self._threads._pool.shutdown()
+
+    def ask(self, path, body, *, patience=60.0, cookies=None):
+        """The exchange of one request."""
+        if isinstance(body, dict):
+            is_api = path.startswith("/api/")
+            content_type = "application/json" if is_api else FORM
+            body = (json.dumps(body) if is_api else urlencode(body)).encode()
+        headers = {
+            "host": "localhost",
+            "content-type": content_type,
+            "content-length": str(len(body)),
+            "cookie": "; ".join(f"{name}={value}" for name, value in (cookies or {}).items()),
+        }
+        request = Exchange(http_scope("POST", path, headers=headers), [body])
+        assert may_hash(request.scope)
+        lane = PasswordLane(self._threads, self.turns, patience=patience)
+        asyncio.run(lane.serve(request.scope, request.receive, request.send))
+        return request
+
+
+def door(name, user):
+    """What somebody sends there: path, body and cookies; and what they are answered when it is their turn."""
+    known = {"email": ADA, "password": PASSWORD}
+    changed = {"currentPassword": PASSWORD, "newPassword": "another long one"}
+    own = {"auth_token": session_cookie(user)}
+    csrf = {"staff_csrf": CSRF}
+    token = {"csrfmiddlewaretoken": CSRF}
+    return {
+        "login": (LOGIN, known, {}, 200),
+        "login of nobody": (LOGIN, {**known, "email": "no@example.com"}, {}, 401),
+        "register": ("/api/v1/auth/register", {**known, "email": "bob@example.com"}, {}, 201),
+        "change-password": ("/api/v1/auth/change-password", changed, own, 204),
+        "pair": ("/pair", {**known, "step": "sign-in"}, {}, 303),
+        "admin login": ("/admin/login/", known | token, csrf, 302),
+        "admin account": (
+            "/admin/account/",
+            {"current": PASSWORD, "new": "another long one", "change-password": "1"} | token,
+            csrf | {"staff_session": open_staff_session(user, b"").session_key},
+            302,
+        ),
+    }[name]
+
+
+DOORS = (
+    "login",
+    "login of nobody",
+    "register",
+    "change-password",
+    "pair",
+    "admin login",
+    "admin account",
+)
+
+
+def everything():
+    """What a login, a registration or a change of password leaves behind."""
+    return (
+        list(User.objects.order_by("id").values_list("email", "password")),
+        [str(row) for row in Session.objects.order_by("id").values_list("id", "revoked_at")],
+        [str(row) for row in StaffSession.objects.order_by("id").values_list("id", "data")],
+        AuditEntry.objects.count(),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOORS)
+def test_beyond_the_patience_it_is_503_and_nothing_was_done(ada, lane, name):
+    path, body, cookies, _ = door(name, ada)
+    before = everything()
+    lane.turns.ask("198.51.100.9", 1)
+    answer = lane.ask(path, body, cookies=cookies, patience=0.05)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    if path.startswith("/api/"):
+        assert answer.json == {
+            "error": "Too many logins at this moment: try again in a second.",
+            "code": "overloaded",
+        }
+    else:
+        assert "Too many logins at this moment" in answer.body.decode()
+    assert everything() == before
+    assert lane.turns.waiting == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOORS)
+def test_with_a_turn_it_is_done_once_and_counted_once(ada, lane, name, caplog):
+    path, body, cookies, status = door(name, ada)
+    entries = AuditEntry.objects.count()
+    with caplog.at_level(logging.ERROR):
+        assert lane.ask(path, body, cookies=cookies).status == status
+    assert caplog.records == [], "the first answer, which nobody gets, is no error"
+    assert AuditEntry.objects.count() == entries + (name != "login of nobody")
+    assert lane.turns.free == 1
+    counted = fetch_one("SELECT min(hits) AS least, max(hits) AS most FROM throttle", {})
+    assert counted == {"least": 1, "most": 1}
+
+
+@pytest.mark.slow
+def test_what_is_invalid_or_throttled_waits_for_nobody(ada, lane, one_window):
+    lane.turns.ask("198.51.100.9", 1)
+    assert lane.ask(LOGIN, {"email": ADA}).status == 400
+    assert lane.ask(LOGIN, {"email": f"{ADA}\x1f", "password": PASSWORD}).status == 400
+    assert lane.ask("/pair", {"step": "code", "code": "BBBB-BBBB"}).status == 200
+    answers = [lane.ask(LOGIN, {"email": ADA, "password": "x"}, patience=0.01) for _ in range(9)]
+    assert [answer.status for answer in answers] == [503] * 9
+    throttled = lane.ask(LOGIN, {"email": ADA, "password": PASSWORD})
+    assert (throttled.status, throttled.json["code"]) == (429, "throttled")
+    assert lane.turns.waiting == 0
+
+
+@pytest.mark.slow
+def test_each_attempt_is_counted_once_whatever_comes_of_it(ada, lane, one_window):
+    answers = [lane.ask(LOGIN, {"email": ADA, "password": "x"}).status for _ in range(12)]
+    assert answers == [401] * 10 + [429] * 2
+
+
+@pytest.mark.slow
+def test_an_old_hash_takes_two_places(ada, lane):
+    lane.turns = Turns(2)
+    User.objects.update(password=Argon2PasswordHasher().encode(PASSWORD, "somesaltsomesalt"))
+    held = lane.turns.ask("198.51.100.9", 1)
+    known = {"email": ADA, "password": PASSWORD}
+    assert lane.ask(LOGIN, known, patience=0.05).status == 503
+    lane.turns.leave(held)
+    assert lane.ask(LOGIN, known).status == 200
+    lane.turns.ask("198.51.100.9", 1)
+    assert lane.ask(LOGIN, known).status == 200, "it has been replaced"

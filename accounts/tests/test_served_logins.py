@@ -1,0 +1,82 @@
+"""Many logins at once against a served API: they wait, in turn, and hold up nobody else (SPEC §19)."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from accounts.factories import PASSWORD, UserFactory
+from accounts.models import Session
+from testing.serving import serve
+from testing.working import until
+
+pytestmark = pytest.mark.slow
+
+ADA = "ada@example.com"
+MANY, OTHER = "203.0.113.7", "198.51.100.9"
+
+
+@pytest.fixture
+def ada(own_database):
+    return UserFactory.create(email=ADA)
+
+
+@pytest.fixture
+def small(own_database, tmp_path):
+    """A web process with two threads, one of which hashes, behind a proxy that says who calls."""
+    environment = {"WEB_THREADS": "2", "TRUSTED_PROXIES": "127.0.0.1"}
+    with serve(own_database, log=tmp_path / "web.log", **environment) as server:
+        yield server
+
+
+def log_in(server, address=MANY):
+    return httpx.post(
+        f"{server.api}/auth/login",
+        json={"email": ADA, "password": PASSWORD},
+        headers={"X-Forwarded-For": address},
+        timeout=90,
+    ).status_code
+
+
+class Flood:
+    """So many logins at once from one address."""
+
+    def __init__(self, server, count):
+        self._pool = ThreadPoolExecutor(count)
+        self._answers = [self._pool.submit(log_in, server) for _ in range(count)]
+        until(self.answered)
+
+    def answered(self):
+        """How many have been answered."""
+        return sum(map(Future.done, self._answers))
+
+    def statuses(self):
+        """The answers, once there are all."""
+        statuses = [answer.result(90) for answer in self._answers]
+        self._pool.shutdown()
+        return statuses
+
+
+def test_eight_at_once_all_come_in(ada, server):
+    assert Flood(server, 8).statuses() == [200] * 8
+    assert Session.objects.count() == 8
+
+
+def test_those_that_wait_take_no_thread_from_other_calls(ada, small):
+    flood = Flood(small, 60)
+    answers = 0
+    while flood.answered() < 50:
+        assert httpx.get(f"{small.api}/auth/me", timeout=90).status_code == 401
+        assert httpx.get(f"{small.api}/health", timeout=90).status_code == 200
+        answers += flood.answered() < 50
+    assert set(flood.statuses()) <= {200, 503}
+    # In a thread each, the first two of the flood would have let nobody pass until all were done.
+    assert answers >= 3
+
+
+def test_another_address_gets_its_turn_before_the_many_have_had_theirs(ada, small):
+    flood = Flood(small, 60)
+    before = flood.answered()
+    assert log_in(small, OTHER) == 200
+    assert flood.answered() - before < 20
+    assert set(flood.statuses()) <= {200, 503}

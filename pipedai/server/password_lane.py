@@ -1,0 +1,96 @@
+"""The lane of requests that may hash a password: they wait for their turn without a thread (SPEC §19)."""
+
+import asyncio
+from contextlib import ExitStack
+
+from pipedai.client_address import network_of
+from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
+from pipedai.server.request_body import Replay
+from pipedai.server.ticket import PASSWORD, PasswordTicket
+from pipedai.server.turns import Turn, Turns
+
+PATIENCE_SECONDS = 5.0
+
+# Whatever hashes a password; accounts/tests/test_password_routes.py looks for others.
+_PATHS = frozenset(
+    {
+        "/api/v1/auth/login",
+        "/api/v1/auth/register",
+        "/api/v1/auth/change-password",
+        "/pair",
+        "/admin/login/",
+        "/admin/account/",
+    }
+)
+
+
+def may_hash(scope: Scope) -> bool:
+    """Whether this request belongs into the lane. Most have nothing to hash once the endpoint has looked at them."""
+    return scope["path"] in _PATHS and scope["method"] == "POST"
+
+
+class PasswordLane:
+    """Puts the request to its endpoint, and, if that needs places for a hash, once more when there are some.
+
+    So credentials, throttles and validation come before any waiting, and the answer is always the endpoint's own: also
+    the 503 of a request whose turn did not come, which is what the endpoint said the first time.
+    """
+
+    def __init__(self, endpoint: App, turns: Turns, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._endpoint = endpoint
+        self._turns = turns
+        self._patience = patience
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises ClientGone if its client leaves while it waits."""
+        body = (await receive()).get("body", b"")
+        ticket = PasswordTicket()
+        token = PASSWORD.set(ticket)
+        try:
+            answer = await self._ask(scope, body)
+            if ticket.places:
+                answer = await self._ask_in_turn(ticket, scope, body, receive) or answer
+        finally:
+            PASSWORD.reset(token)
+        for message in answer:
+            await send(message)
+
+    async def _ask_in_turn(
+        self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
+    ) -> list[Message] | None:
+        """The answer of the endpoint when it may hash; None if that did not come to pass in time."""
+        turn = self._turns.ask(network_of(scope["client"][0]), ticket.places)
+        with ExitStack() as at_the_end:
+            at_the_end.callback(self._turns.leave, turn)
+            if not await self._comes(turn, receive):
+                return None
+            ticket.granted = True
+            asking = asyncio.ensure_future(self._ask(scope, body))
+            # A thread that hashes goes on when its client leaves and this request is cancelled: the places are taken
+            # until the thread is done.
+            held = at_the_end.pop_all()
+            asking.add_done_callback(lambda _: held.close())
+        return await asyncio.shield(asking)
+
+    async def _comes(self, turn: Turn, receive: Receive) -> bool:
+        """Whether the turn is granted in time. Raises ClientGone when nobody is there any more to be answered."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._patience
+        while not (turn.granted or turn.refused) and (left := until - clock()) > 0:
+            await turn.ear.wait(receive, left)
+        if turn.granted:
+            await turn.ear.wait(receive, 0)
+        return turn.granted
+
+    async def _ask(self, scope: Scope, body: bytes) -> list[Message]:
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self._endpoint(scope, Replay(body, _nothing_more), keep)
+        return answer
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
