@@ -165,6 +165,7 @@ describe(
             _VERSION,
         ),
         answers={200: PollSerializer},
+        errors=frozenset({429}),
     ),
     claim=Operation(
         id="claimRun",
