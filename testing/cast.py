@@ -19,6 +19,7 @@ from workers.enrollments import issue_code
 from workers.models import Enrollment
 from workers.redeeming import Redeemed, redeem
 from workers.registration import Registered, register_worker
+from workspaces.host_keys import mint_registration_token
 from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
 from workspaces.services import create_environment, create_workspace, mint_api_key
@@ -69,6 +70,17 @@ class Cast:
     def register(self, hostname: str, *, max_concurrency: int = 1) -> Registered:
         """Another worker of `environment`."""
         return register(self.mint("wrk"), hostname, max_concurrency=max_concurrency)
+
+    def register_by_key(self, hostname: str) -> Registered:
+        """A worker of `environment` that no person vouched for: a `pwk_` key minted its token."""
+        self.mint("pwk", role="admin")
+        minted = mint_registration_token(
+            environment_id=self.environment.id,
+            parent_id=self.environment.api_keys.filter(kind="pwk").latest("id").id,
+            label=None,
+            actor=TEST_ACTOR,
+        )
+        return register(minted.token, hostname)
 
     def add_trigger(self, **values: Any) -> UUID:
         """Another trigger of `environment`, of `worker` unless told otherwise."""

@@ -42,7 +42,12 @@ def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
     def claim() -> object:
         with transaction.atomic():
             return lifecycle.claim_run(
-                worker_id=worker_id, run_id=run_id, claim_id="killed", capacity=9, actor=SYSTEM
+                worker_id=worker_id,
+                run_id=run_id,
+                claim_id="killed",
+                capacity=9,
+                approved=True,
+                actor=SYSTEM,
             )
 
     return {

@@ -237,6 +237,7 @@ ROUTES = (
     Route("PATCH", _WORKER, lambda _: {"label": "New"}),
     Route("DELETE", _WORKER),
     Route("POST", f"{_WORKER}/revoke-token"),
+    Route("POST", f"{_WORKER}/approve"),
     Route("GET", f"{_WORKER}/poll"),
     Route("POST", f"{_RUN}/claim"),
     Route("POST", f"{_RUN}/start", run="claimed"),

@@ -72,7 +72,7 @@ class Runs:
                 worker_id=worker_id,
                 run_id=run_id,
                 claim_id=claim_id,
-                capacity=locked_capacity(worker_id),
+                **locked_limits(worker_id),
                 actor=Actor("worker", worker_id),
                 now=self.now,
             )
@@ -192,17 +192,21 @@ class Runs:
         return {"worker_id": worker_id, "actor": Actor("worker", worker_id)}
 
 
-_TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result")
+_TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_to")
 
 
-def locked_capacity(worker_id: UUID) -> int:
-    """How many runs a worker may hold, its row locked until the transaction ends: 0 if disabled."""
+def locked_limits(worker_id: UUID) -> dict[str, Any]:
+    """What a worker may claim, its row locked until the transaction ends; no capacity if disabled."""
     row = fetch_one(
-        "SELECT max_concurrency, disabled_at FROM worker WHERE id = %(id)s FOR NO KEY UPDATE",
+        "SELECT max_concurrency, disabled_at, unapproved_since FROM worker"
+        " WHERE id = %(id)s FOR NO KEY UPDATE",
         {"id": worker_id},
     )
     assert row is not None
-    return 0 if row["disabled_at"] else int(row["max_concurrency"])
+    return {
+        "capacity": 0 if row["disabled_at"] else int(row["max_concurrency"]),
+        "approved": row["unapproved_since"] is None,
+    }
 
 
 def allow(worker_id: UUID, max_concurrency: int) -> None:

@@ -1,24 +1,28 @@
 """Cron schedules after crontab(5), in a time zone, right at both DST changes (SPEC §5).
 
-cronsim does the calendar, on the clock face; here is the rest: the grammar we accept, zones that
-are none, and what a clock change does. (cronsim's own way through it misses times where clocks
-change by half an hour.)
+`clock_face` finds the times that match, without a zone; here is the rest: the grammar we accept, zones that are none,
+and what a clock change does. Nothing walks from one time to another, so any schedule is worked out in bounded time
+(SPEC §19).
 """
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-from cronsim import CronSim, CronSimError
+from cronsim import CronSimError
 
 from triggers import wall_time
+from triggers.clock_face import ClockFace, clock_face
+from triggers.wall_time import Change
 
 _MINUTE = timedelta(minutes=1)
-# Clocks are put forward or back by two hours at the most (Antarctica/Troll).
-_LONGEST_CHANGE = timedelta(hours=3)
+# The calendar has a time for each schedule within 40 years, but clocks may go forward over it: `*/15 2 25-31 3 */7`,
+# the last Sunday of March, never comes due in Berlin. One that does not within this time counts as such.
+_NEVER_YEARS = 100
 
 # In the zone database's folder, but no zones: a folder, links that depend on the machine, a file of defaults.
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
@@ -31,6 +35,15 @@ _FIELDS = {
     "day of week": "0 to 7 or sun (which is 0) to sat",
 }
 _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
+
+
+class Due(NamedTuple):
+    """A tick, and a clock change that concerns it. Of a fixed time: the one that moved it, or that repeats its time. Of
+    a recurring one: the last that left out times since the tick before.
+    """
+
+    at: datetime
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,85 +84,121 @@ class Schedule:
 
     def next_after(self, moment: datetime) -> datetime:
         """The first tick later than `moment`, in UTC. Raises BadSchedule if it never comes."""
-        # Ticks lie on whole minutes, so all moments of a minute have the same next one.
-        return _next_tick(self, moment.astimezone(UTC).replace(second=0, microsecond=0))
+        return _next_tick(self, _whole_minute(moment))
+
+    def due_after(self, moment: datetime) -> Due:
+        """The same, with what a clock change has to do with it."""
+        return _next_due(self, _whole_minute(moment))
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
         """The ticks from `first`, which is one, to `until`. Raises BadSchedule if it never comes again."""
-        return _ticks(self, first, until.astimezone(UTC).replace(second=0, microsecond=0))
+        return _ticks(self, _whole_minute(first), _whole_minute(until))
 
     def spelled_out(self) -> str:
         """The same without steps where a step does not say how far apart its times lie: in a list, on days of the
         week, and where it is so long that one time is left (`*/100`).
         """
-        cron = CronSim(self.expression, datetime(2000, 1, 1))  # noqa: DTZ001 - on the clock face
-        weekdays = {day % 7 for day in cron.weekdays if isinstance(day, int)}
-        named: tuple[set[int], ...] = (
-            cron.minutes, cron.hours, {day for day in cron.days if isinstance(day, int)}, cron.months, weekdays,
-        )  # fmt: skip
         return " ".join(
-            ",".join(map(str, sorted(values)))
-            if "/" in part and ("," in part or values is weekdays or len(values) == 1)
+            ",".join(map(str, numbers))
+            if "/" in part and ("," in part or field == "day of week" or len(numbers) == 1)
             else part
-            for part, values in zip(self.expression.split(), named, strict=True)
+            for field, part, numbers in zip(
+                _FIELDS, self.expression.split(), self.face.numbers(), strict=True
+            )
         )
 
     @property
-    def needs_both_days(self) -> bool:
-        """Whether a day must match in the month and in the week: so it is if either field begins with `*`, and not
-        only if it is `*` (crontab(5)).
-        """
-        _, _, in_month, _, in_week = self.expression.split()
-        return in_month.startswith("*") or in_week.startswith("*")
+    def face(self) -> ClockFace:
+        """The times on the clock face that match, whether or not they exist in the zone."""
+        return clock_face(self.expression)
 
-    def wall_times_after(self, wall: datetime) -> Iterator[datetime]:
-        """The times on the clock face that match, without a zone, whether or not they exist."""
-        return CronSim(self.expression, wall)
+
+def _whole_minute(moment: datetime) -> datetime:
+    """Its minute in UTC. Ticks lie on whole ones, so all moments of a minute have the same next tick."""
+    return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
 
 # Thousands of triggers share a few schedules, and come due in the same minute.
 @lru_cache(maxsize=16_384)
 def _next_tick(schedule: Schedule, minute: datetime) -> datetime:
-    find = _next_fixed if schedule.is_fixed_time else _next_recurring
-    try:
-        return find(schedule, minute)
-    except StopIteration:
-        raise BadSchedule("It never comes due.") from None
+    return _next_due(schedule, minute).at
+
+
+def _next_due(schedule: Schedule, minute: datetime) -> Due:
+    return (_next_fixed if schedule.is_fixed_time else _next_recurring)(schedule, minute)
+
+
+def _next_fixed(schedule: Schedule, after: datetime) -> Due:
+    """A named time fires once a day: the first time it comes, or at the end of the gap it lies in."""
+    zone = schedule.zone
+    wall = schedule.face.first_from(wall_time.not_yet_shown(after, zone))
+    change = wall_time.change_around(wall, zone)
+    if change is not None and change.goes_forward:
+        return Due(change.moment, change)
+    return Due(wall_time.first_shown(wall, zone), change)
+
+
+def _next_recurring(schedule: Schedule, after: datetime) -> Due:
+    """A recurring time fires whenever the clocks show it: twice in a stretch that they repeat, never in a gap."""
+    repeated = _next_repeated(schedule, after)
+    zone, face, gap = schedule.zone, schedule.face, None
+    wall = face.first_from(wall_time.not_yet_shown(after, zone))
+    while (change := wall_time.change_around(wall, zone)) is not None and change.goes_forward:
+        gap, wall = change, face.first_from(change.wall_after)
+        if wall.year > after.year + _NEVER_YEARS:
+            raise BadSchedule("It never comes due: clocks go forward over each of its times.")
+    first = wall_time.first_shown(wall, zone)
+    return Due(first, gap) if repeated is None or first < repeated else Due(repeated)
+
+
+def _next_repeated(schedule: Schedule, after: datetime) -> datetime | None:
+    """If `after` lies in a stretch that the clocks repeat: the next tick of the second time, or None."""
+    local = after.astimezone(schedule.zone)
+    wall = local.replace(tzinfo=None, fold=0)
+    change = wall_time.change_around(wall, schedule.zone)
+    if change is None:
+        return None
+    wall = schedule.face.first_from(wall + _MINUTE if local.fold else change.wall_after)
+    return wall_time.moment_of(wall, change.offset_after) if wall < change.wall_before else None
 
 
 # The same share: after a time without a scheduler, thousands have missed the same ticks.
 @lru_cache(maxsize=4096)
 def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
-    latest, count, last_earlier = first, 0, None
-    while (following := schedule.next_after(latest)) <= until:
-        latest, last_earlier, count = following, latest, count + 1
-    return Ticks(latest, count, last_earlier, following)
+    following = schedule.next_after(first)
+    if following > until:
+        return Ticks(first, 0, None, following)
+    latest = _latest(schedule, first, until)
+    last_earlier = _latest(schedule, first, latest - _MINUTE)
+    return Ticks(latest, _count(schedule, first, latest), last_earlier, schedule.next_after(latest))
 
 
-def _next_fixed(schedule: Schedule, after: datetime) -> datetime:
-    """A named time fires once a day: the first time it comes, or at the end of the gap it lies in."""
-    zone = schedule.zone
-    earlier = after.astimezone(zone).replace(tzinfo=None)
-    if wall_time.first_change(zone, after - _LONGEST_CHANGE, after + _LONGEST_CHANGE):
-        # A time in the gap, or in the hour that comes again, may stand for a later moment.
-        earlier -= _LONGEST_CHANGE
-    moments = (wall_time.first_moment(wall, zone) for wall in schedule.wall_times_after(earlier))
-    return next(moment for moment in moments if moment > after)
+def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
+    """The last tick from `first`, which is one, to `until`: the first minute after which there is no more of them."""
+    minutes = range((until - first) // _MINUTE + 1)
+    is_last = bisect_left(
+        minutes, True, key=lambda minute: _next_due(schedule, first + minute * _MINUTE).at > until
+    )
+    return first + is_last * _MINUTE
 
 
-def _next_recurring(schedule: Schedule, after: datetime) -> datetime:
-    """A recurring time fires whenever the clocks show it: from one clock change to the next, they run evenly."""
-    zone = schedule.zone
-    start, from_then_on = after, False
-    while True:
-        offset = wall_time.offset_at(start, zone)
-        wall = (start + offset).replace(tzinfo=None)
-        walls = schedule.wall_times_after(wall - _MINUTE if from_then_on else wall)
-        moment = (next(walls) - offset).replace(tzinfo=UTC)
-        change = wall_time.first_change(zone, start, moment)
-        if change is None:
-            return moment
-        start, from_then_on = change, True
+def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
+    """How many ticks lie in (first, until], where both are ticks: those on the clock face from one change to the next,
+    and what each change does to them.
+    """
+    zone, face = schedule.zone, schedule.face
+    start, count = wall_time.on_the_clock(first, wall_time.offset_at(first, zone)) + _MINUTE, 0
+    for change in wall_time.changes(zone, first, until):
+        count += face.count(start, change.wall_before)
+        start = change.wall_after
+        if schedule.is_fixed_time and change.goes_forward:
+            # All times in the gap are one tick at its end, which also is the one that the clocks show there.
+            start += _MINUTE
+            count += face.count(change.wall_before, start) > 0
+        elif schedule.is_fixed_time:
+            start = change.wall_before
+    end = wall_time.on_the_clock(until, wall_time.offset_at(until, zone)) + _MINUTE
+    return count + face.count(start, end)
 
 
 def parse(expression: str, timezone: str) -> Schedule:
@@ -188,7 +237,7 @@ def _explain(message: str, parts: dict[str, str]) -> str:
 
 def _is_valid(expression: str) -> bool:
     try:
-        CronSim(expression, datetime.now(UTC))
+        clock_face(expression)
     except CronSimError:
         return False
     return True

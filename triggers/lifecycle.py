@@ -14,6 +14,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import JSONEncoder
 from pipedai.events import SYSTEM, Actor, Event, emit
@@ -32,8 +33,14 @@ from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
 class Refused(Conflict):
     """409: the state machine says no; the body names the state that the run is in."""
 
-    def __init__(self, message: str, run: Row) -> None:
-        super().__init__(message, status=run["status"])
+    def __init__(self, message: str, run: Row, *, code: ErrorCode | None = None) -> None:
+        super().__init__(message, code=code, status=run["status"])
+
+
+_UNAPPROVED = (
+    "The worker gets no run whose trigger has headers, until an admin approves it"
+    " (POST /workers/:id/approve): it was registered by a key's token."
+)
 
 
 def queue_run(
@@ -81,17 +88,21 @@ def claim_run(
     run_id: UUID,
     claim_id: str | None,
     capacity: int,
+    approved: bool,
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
     """queued → claimed, with a lease. Repeating it with the same `claim_id` answers with the run as stored.
 
     Call it in a transaction that has locked the worker's row: `capacity` is how many runs that row
-    allows it to hold (0: it takes nothing new), and counting is only right under the lock. Raises
-    NotFound for another worker's run, Refused.
+    allows it to hold (0: it takes nothing new), and counting is only right under the lock. `approved` is whether
+    the row says that the worker may have runs whose triggers have headers. Raises NotFound for another worker's
+    run, Refused.
     """
     params = _leasing(run_id, worker_id, now)
-    run = fetch_one(sql.CLAIM, {**params, "claim_id": claim_id, "capacity": capacity})
+    run = fetch_one(
+        sql.CLAIM, {**params, "claim_id": claim_id, "capacity": capacity, "approved": approved}
+    )
     if run is not None:
         emit(_event("run.claimed", actor, run))
         return run
@@ -104,6 +115,8 @@ def claim_run(
         raise Refused(f"The run is {run['status']} and can't be claimed.", run)
     if not run["is_due"]:
         raise Refused("The run is not due yet.", run)
+    if run["has_headers"] and not approved:
+        raise Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
     if capacity == 0:
         raise Refused("The worker is disabled and gets no new runs.", run)
     raise Refused("The worker holds as many runs as it may.", run)

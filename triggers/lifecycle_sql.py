@@ -7,6 +7,8 @@ _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The worker has `timeoutSeconds`, and this long to say so itself, before the server says it (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
+# Of a trigger t: an unapproved worker gets no run whose trigger has headers. Poll and claim are made of it (SPEC §19).
+HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 
 # `room` is how many of its environment's runs may wait for this one to be queued without a turn; NULL: any. A trigger
@@ -48,7 +50,7 @@ FROM trigger t, (
         SELECT slot, row_number() OVER (ORDER BY slot) AS rank
         FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) held) places
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
-    AND places.held < %(capacity)s AND t.id = r.trigger_id
+    AND places.held < %(capacity)s AND t.id = r.trigger_id AND {HEADERS_MAY_GO}
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
@@ -93,7 +95,8 @@ RETURNING {_REPORTED}
 
 READ = f"""
 SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due
+    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due,
+    t.mcp_headers IS NOT NULL AS has_headers
 FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
 """

@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 # A trigger whose schedule can't be worked out, say as its zone has left the zone database, is tried again then.
 _RETRY_AFTER = timedelta(minutes=5)
-# Walking through very long gaps takes time, and a batch must leave time for others.
+# To count the ticks that many different schedules have missed takes time, and a batch must leave time for others.
 _LONGEST_BATCH_SECONDS = 1.0
 
 # In the lock order triggers come before runs. Of a batch, the ones that have waited longest first.

@@ -86,8 +86,8 @@ class SchedulePreviewViewSet(TenantViewSet):
     def preview(self, request: Request, environment_id: UUID) -> Response:
         """POST /environments/:envId/schedule-preview: changes nothing."""
         body = read_body(SchedulePreviewBody, request)
-        schedule = cron.parse(body["schedule"], body["timezone"])
         try:
+            schedule = cron.parse(body["schedule"], body["timezone"])
             times = preview.coming_times(schedule, database_now(), body["count"])
         except cron.BadSchedule as error:
             raise Invalid({"schedule": [str(error)]}) from None

@@ -50,6 +50,9 @@ class Worker(models.Model):
     # Whether its events are kept, since somebody streams them or once did.
     is_streamed = models.BooleanField(db_default=False)
     disabled_at = models.DateTimeField(null=True)
+    # Since when it waits for an admin's approval, as a `pwk_` key minted the token that registered it: it gets no run
+    # whose trigger has headers. None: it is approved.
+    unapproved_since = models.DateTimeField(null=True)
     last_seen_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     deleted_at = models.DateTimeField(null=True)

@@ -18,7 +18,7 @@ LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 
 def workers() -> QuerySet[Worker, dict[str, Any]]:
-    """Workers that are not deregistered, each with `online`, `disabled` and the run it holds."""
+    """Workers that are not deregistered, each with `online`, `disabled`, `approved` and the run it holds."""
     held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
     rows: QuerySet[Worker, dict[str, Any]] = (
         Worker.objects.filter(deleted_at__isnull=True)
@@ -26,8 +26,9 @@ def workers() -> QuerySet[Worker, dict[str, Any]]:
             workspace_id=F("environment__workspace_id"),
             online=Coalesce(Q(last_seen_at__gt=Now() - ONLINE_WITHIN), False),
             disabled=Q(disabled_at__isnull=False),
+            approved=Q(unapproved_since__isnull=True),
             current_run_id=Subquery(held.values("id")[:1]),
         )
-        .values(*_COLUMNS, "workspace_id", "online", "disabled", "current_run_id")
+        .values(*_COLUMNS, "workspace_id", "online", "disabled", "approved", "current_run_id")
     )
     return rows

@@ -144,6 +144,7 @@ def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:
         address=actor.ip,
         host_key_id=host.key.id,
         may_replace=False,
+        approved=True,  # a person issued the code or approved the pairing: no key can
     )
     Enrollment.objects.filter(id=row["id"]).update(consumed_at=Now(), worker_id=worker.worker_id)
     metadata = {

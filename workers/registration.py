@@ -29,7 +29,7 @@ AND CASE WHEN k.parent_id IS NULL
 
 _FIND_KEY = f"""
 SELECT k.id, k.environment_id, e.workspace_id, k.parent_id IS NOT NULL AS is_minted,
-    CASE WHEN m.kind = 'hos' THEN m.id END AS host_key_id
+    m.kind IS DISTINCT FROM 'pwk' AS is_vouched_for, CASE WHEN m.kind = 'hos' THEN m.id END AS host_key_id
 FROM api_key k JOIN environment e ON e.id = k.environment_id LEFT JOIN api_key m ON m.id = k.parent_id
 WHERE k.token_digest = %(digest)s AND {_USABLE}
 """
@@ -44,14 +44,15 @@ FOR NO KEY UPDATE
 _UPSERT = """
 INSERT INTO worker (
     id, environment_id, label, hostname, os, version, auth_mode, max_concurrency, token_digest, registered_from,
-    host_key_id)
+    host_key_id, unapproved_since)
 VALUES (
     %(id)s, %(environment_id)s, %(label)s, %(hostname)s, %(os)s, %(version)s, %(auth_mode)s, %(max_concurrency)s,
-    %(token_digest)s, %(address)s, %(host_key_id)s)
+    %(token_digest)s, %(address)s, %(host_key_id)s, CASE WHEN NOT %(approved)s THEN statement_timestamp() END)
 ON CONFLICT (environment_id, lower(hostname)) WHERE deleted_at IS NULL DO UPDATE
 SET os = excluded.os, version = excluded.version, auth_mode = excluded.auth_mode,
     max_concurrency = excluded.max_concurrency, token_digest = excluded.token_digest,
-    registered_from = excluded.registered_from, host_key_id = excluded.host_key_id
+    registered_from = excluded.registered_from, host_key_id = excluded.host_key_id,
+    unapproved_since = excluded.unapproved_since
 WHERE %(may_replace)s
 RETURNING id
 """
@@ -82,6 +83,7 @@ class Registered:
     worker_token: str
     workspace_id: UUID
     environment_id: UUID
+    approved: bool
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -96,6 +98,9 @@ class Seated:
 
 def find_registration_key(token: str) -> Row:
     """The key of a usable `wrk_` token: its `id`, `environment_id`, `workspace_id`, and who minted it.
+
+    `is_vouched_for` says whether that was a person, or a host that a person let in, and no `pwk_` key: whoever finds a
+    key must not be able to make himself a worker that is handed secrets.
 
     Raises Unauthenticated.
     """
@@ -125,10 +130,13 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             host_key_id=key["host_key_id"],
             # What an admin minted by hand vouches for the machine; what a key mints is for new ones alone.
             may_replace=not key["is_minted"],
+            approved=key["is_vouched_for"],
         )
         if not execute(_CONSUME, {"key_id": key["id"], "worker_id": worker.worker_id}):
             raise Unauthenticated(_BAD_TOKEN)
         metadata: dict[str, Any] = {"hostname": worker.hostname, "version": values["version"]}
+        if not key["is_vouched_for"]:
+            metadata["approved"] = False
         if worker.replaced is not None:
             metadata |= {"replaced": True, "addresses": [worker.replaced["address"], actor.ip]}
             wake_workers([worker.worker_id])  # the old token's waiting poll is to end
@@ -143,7 +151,11 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             )
         )
     return Registered(
-        worker.worker_id, worker.worker_token, key["workspace_id"], key["environment_id"]
+        worker.worker_id,
+        worker.worker_token,
+        key["workspace_id"],
+        key["environment_id"],
+        key["is_vouched_for"],
     )
 
 
@@ -154,11 +166,13 @@ def seat_worker(
     address: str | None,
     host_key_id: UUID | None,
     may_replace: bool,
+    approved: bool,
 ) -> Seated:
     """A worker with a new token, in an environment whose row the caller has locked. The caller tells of it.
 
     With `may_replace` a hostname that is there already is the same worker; without, the new one's gets a suffix, so
-    that no stranger takes over the triggers of another. Raises Conflict for one worker too many.
+    that no stranger takes over the triggers of another. One that is not `approved` waits for an admin, whatever it was
+    before. Raises Conflict for one worker too many.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]
@@ -176,6 +190,7 @@ def seat_worker(
         "address": address,
         "host_key_id": host_key_id,
         "may_replace": may_replace,
+        "approved": approved,
     }
     old = fetch_one(_FIND_OLD, params)
     if old is None:

@@ -25,6 +25,7 @@ from workers.views import (
     EnvironmentWorkerViewSet,
     OverviewViewSet,
     RegistrationViewSet,
+    WorkerApprovalViewSet,
     WorkerProtocolViewSet,
     WorkerViewSet,
 )
@@ -50,6 +51,7 @@ class RegisteredSerializer(serializers.Serializer[Any]):
     workerToken = serializers.CharField()
     workspaceId = serializers.UUIDField()
     environmentId = serializers.UUIDField()
+    approved = serializers.BooleanField()
 
 
 class PollSerializer(serializers.Serializer[Any]):
@@ -135,6 +137,16 @@ describe(
     ),
 )
 describe(
+    WorkerApprovalViewSet,
+    "Workers",
+    approve=Operation(
+        id="approveWorker",
+        summary="Approve a worker",
+        answers={200: WorkerSerializer},
+        audit=("worker.approved",),
+    ),
+)
+describe(
     OverviewViewSet,
     "Overview",
     retrieve=Operation(
@@ -166,6 +178,7 @@ describe(
         ),
         answers={200: PollSerializer},
         errors=frozenset({429}),
+        audit=("run.handed-out",),
     ),
     claim=Operation(
         id="claimRun",

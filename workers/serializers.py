@@ -201,6 +201,7 @@ class WorkerSerializer(RowSerializer):
     derivedStatus = serializers.SerializerMethodField()
     currentRunId = serializers.UUIDField(source="current_run_id", allow_null=True)
     disabled = serializers.BooleanField()
+    approved = serializers.BooleanField()
     lastSeenAt = serializers.DateTimeField(source="last_seen_at", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
 

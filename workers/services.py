@@ -1,4 +1,4 @@
-"""Changes and deregisters workers, revokes their tokens (SPEC §5)."""
+"""Changes, approves and deregisters workers, revokes their tokens (SPEC §5, §19)."""
 
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,8 @@ from pipedai.wakeups import wake_workers
 from triggers.lifecycle import count_unfinished_runs, move_queued_runs
 from triggers.models import Trigger
 from workers.models import Worker
-from workspaces.locks import hold_environment
+from workspaces.key_room import check_still_admin
+from workspaces.locks import hold_environment, lock_environment
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
@@ -38,6 +39,25 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
         locked.save(update_fields=["label", "max_concurrency", "disabled_at"])
         wake_workers([locked.id])
         emit(_event("worker.updated", locked, actor, changes))
+
+
+def approve_worker(*, worker: Worker, user_id: UUID | None, actor: Actor) -> None:
+    """From now on the worker is handed runs whose triggers have headers. A repeat changes nothing.
+
+    `user_id` is the admin who approves it, None for staff. Raises NotFound for a worker that is gone, and for a user
+    who is no admin any more.
+    """
+    with transaction.atomic():
+        lock_environment(worker.environment_id)
+        if user_id is not None:
+            check_still_admin(worker.environment_id, user_id)
+        locked = _locked([worker.id])[worker.id]
+        if locked.unapproved_since is None:
+            return
+        locked.unapproved_since = None
+        locked.save(update_fields=["unapproved_since"])
+        wake_workers([locked.id])  # what was kept from it goes out
+        emit(_event("worker.approved", locked, actor, {"hostname": locked.hostname}))
 
 
 def revoke_token(*, worker: Worker, actor: Actor) -> None:

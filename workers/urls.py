@@ -10,6 +10,7 @@ from workers.views import (
     EnvironmentWorkerViewSet,
     OverviewViewSet,
     RegistrationViewSet,
+    WorkerApprovalViewSet,
     WorkerProtocolViewSet,
     WorkerViewSet,
 )
@@ -44,6 +45,7 @@ urlpatterns = [
         "workers/<uuid:worker_id>/revoke-token",
         WorkerViewSet.as_view({"post": "revoke_token"}),
     ),
+    path("workers/<uuid:worker_id>/approve", WorkerApprovalViewSet.as_view({"post": "approve"})),
     path("enrollments/device", EnrollmentViewSet.as_view({"post": "device"})),
     path("enrollments/redeem", EnrollmentViewSet.as_view({"post": "redeem"})),
     path(

@@ -1,6 +1,6 @@
 """The worker endpoints: registering, listing, and the run protocol as a thin adapter over `triggers.lifecycle`."""
 
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 from django.db import transaction
@@ -8,6 +8,7 @@ from django.db.models import Q
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.authentication import CookieJWTAuthentication
 from pipedai.api import tokens
 from pipedai.api.authentication import BAD_TOKEN, bearer_token, refusal
 from pipedai.api.errors import Invalid, NotFound, Unauthenticated
@@ -76,6 +77,7 @@ class RegistrationViewSet(ApiViewSet):
                 "workerToken": registered.worker_token,
                 "workspaceId": registered.workspace_id,
                 "environmentId": registered.environment_id,
+                "approved": registered.approved,
             },
             status=201,
         )
@@ -96,7 +98,18 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
 
 
-class WorkerViewSet(TenantViewSet):
+class OneWorkerViewSet(TenantViewSet):
+    """Actions on one worker, of its environment's members."""
+
+    worker: Worker
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the worker."""
+        self._find_visible(request, queries.LIVE_WORKERS, kwargs["worker_id"])
+        self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
+
+
+class WorkerViewSet(OneWorkerViewSet):
     """One worker, as people see it."""
 
     permissions = {
@@ -105,12 +118,6 @@ class WorkerViewSet(TenantViewSet):
         "destroy": IsAdmin,
         "revoke_token": IsAdmin,
     }
-    worker: Worker
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the worker."""
-        self._find_visible(request, queries.LIVE_WORKERS, kwargs["worker_id"])
-        self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
 
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
         """GET /workers/:id"""
@@ -138,6 +145,22 @@ class WorkerViewSet(TenantViewSet):
         """POST /workers/:id/revoke-token"""
         services.revoke_token(worker=self.worker, actor=actor_of(request))
         return Response(status=204)
+
+
+class WorkerApprovalViewSet(OneWorkerViewSet):
+    """An admin's leave for a worker to get secrets. What a leaked key could give itself would be no leave: only people
+    can give it.
+    """
+
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"approve": IsAdmin}
+
+    def approve(self, request: Request, worker_id: UUID) -> Response:
+        """POST /workers/:id/approve"""
+        services.approve_worker(
+            worker=self.worker, user_id=principal_of(request).id, actor=actor_of(request)
+        )
+        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 
 
 class OverviewViewSet(TenantViewSet):
@@ -204,7 +227,8 @@ class WorkerProtocolViewSet(ApiViewSet):
         runs = hand_out_runs(
             worker_id=worker_id,
             capacity=0 if self.worker.disabled else self.worker.max_concurrency,
-            address=address_of(request),
+            approved=self.worker.approved,
+            actor=actor_of(request),
         )
         scope = request.META.get("asgi.scope", {})
         scope.get(LOG, {})["runs"] = len(runs)
@@ -226,7 +250,7 @@ class WorkerProtocolViewSet(ApiViewSet):
                 worker_id=worker_id,
                 run_id=run_id,
                 **body,
-                capacity=_locked_capacity(self.worker),
+                **_locked_limits(self.worker),
                 actor=actor_of(request),
             )
         return Response(RunSerializer(run).data)
@@ -272,6 +296,11 @@ class WorkerProtocolViewSet(ApiViewSet):
         ticket.next_due_seconds = None if until is None else until.total_seconds()
 
 
+class _Limits(TypedDict):
+    capacity: int
+    approved: bool
+
+
 def _registration_token(request: Request) -> str:
     """The `wrk_` of the Bearer header, or of the body without one."""
     if (sent := bearer_token(request)) is not None:
@@ -284,19 +313,22 @@ def _registration_token(request: Request) -> str:
     return token
 
 
-def _locked_capacity(worker: WorkerPrincipal) -> int:
-    """How many runs the worker may hold, its row locked until the transaction ends: 0 if it has been disabled.
+def _locked_limits(worker: WorkerPrincipal) -> _Limits:
+    """What the worker may claim, its row locked until the transaction ends; no capacity if it has been disabled.
 
     Raises Unauthenticated if the token died since the request was authenticated.
     """
     row = fetch_one(
-        "SELECT max_concurrency, disabled_at FROM worker WHERE id = %(id)s AND token_digest = %(token_digest)s"
-        " FOR NO KEY UPDATE",
+        "SELECT max_concurrency, disabled_at, unapproved_since FROM worker"
+        " WHERE id = %(id)s AND token_digest = %(token_digest)s FOR NO KEY UPDATE",
         {"id": worker.id, "token_digest": worker.token_digest},
     )
     if row is None:
         raise Unauthenticated(BAD_TOKEN)
-    return 0 if row["disabled_at"] else int(row["max_concurrency"])
+    return {
+        "capacity": 0 if row["disabled_at"] else row["max_concurrency"],
+        "approved": row["unapproved_since"] is None,
+    }
 
 
 def _wait_seconds(request: Request) -> float:

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -54,6 +55,26 @@ def test_the_token_may_come_from_the_environment(api: FakeApi, workers: Workers,
         PIPEDAI_REGISTRATION_TOKEN=api.registration_token,
     )
     assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("approved", [False, True, None])
+def test_it_says_when_an_admin_is_to_approve_it(
+    api: FakeApi, workers: Workers, url: str, approved: bool | None
+) -> None:
+    answer: dict[str, object] = {
+        "workerId": api.worker_id,
+        "workerToken": api.worker_token,
+        "workspaceId": str(uuid4()),
+        "environmentId": str(uuid4()),
+    }
+    if approved is not None:  # an older API says nothing of it
+        answer["approved"] = approved
+    api.fail("register", 201, body=answer)
+    worker = workers.execute(
+        *("register", "--token", api.registration_token, "--api-url", url, "--config", "w.json")
+    )
+    assert worker.wait() == 0
+    assert worker.log.count("waits for approval by an admin") == (approved is False)
 
 
 def test_a_used_token_is_said_to_be_refused(api: FakeApi, workers: Workers, url: str) -> None:

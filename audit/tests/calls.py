@@ -23,6 +23,7 @@ _IDLE = {
     "DELETE environments/:environment": ("environment_id", "strange_environment"),
     "DELETE triggers/:trigger": ("trigger_id", "idle_trigger"),
     "DELETE workers/:worker": ("worker_id", "idle_worker"),
+    "POST workers/:worker/approve": ("worker_id", "unapproved_worker"),
 }
 
 
@@ -42,6 +43,7 @@ class Call:
             "strange_environment": cast.strange_environment.id,
             "idle_trigger": cast.add_trigger(),
             "idle_worker": cast.register("host-2").worker_id,
+            "unapproved_worker": cast.register_by_key("host-3").worker_id,
         }
         if _HOSTED in name:
             self._enroll(name)

@@ -134,6 +134,9 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/revoke-token": Row(
         "worker.token-revoked", "worker", "worker_id", {}
     ),
+    "POST workers/:worker/approve": Row(
+        "worker.approved", "worker", "unapproved_worker", {"hostname": "host-3"}
+    ),
     "POST workers/:worker/runs/:run/claim": Row("run.claimed", "run", "queued", _moved("claimed")),
     "POST workers/:worker/runs/:run/start": Row("run.started", "run", "claimed", _moved("running")),
     "POST workers/:worker/runs/:run/heartbeat": None,
@@ -279,6 +282,7 @@ class TestARepeat:
         [
             ("DELETE environments/:environment/api-keys/:key", "api-key.revoked"),
             ("POST workers/:worker/revoke-token", "worker.token-revoked"),
+            ("POST workers/:worker/approve", "worker.approved"),
             (
                 "DELETE environments/:environment/enrollments/:enrollment",
                 "enrollment.revoked",

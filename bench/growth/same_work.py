@@ -54,6 +54,11 @@ def prepare(*, without_worker: UUID) -> datetime:
 def _hold(trigger_id: UUID, worker_id: UUID) -> None:
     run = lifecycle.queue_run(trigger_id=trigger_id, source=Source.API, actor=SYSTEM)
     lifecycle.claim_run(
-        worker_id=worker_id, run_id=run["id"], claim_id=None, capacity=LOST, actor=SYSTEM
+        worker_id=worker_id,
+        run_id=run["id"],
+        claim_id=None,
+        capacity=LOST,
+        approved=True,
+        actor=SYSTEM,
     )
     lifecycle.start_run(worker_id=worker_id, run_id=run["id"], actor=SYSTEM)

@@ -13,5 +13,7 @@ class ErrorCode(StrEnum):
     CEILING_REACHED = "ceiling_reached"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
+    # 409: the run's trigger has headers, and no admin has approved the worker yet.
+    WORKER_UNAPPROVED = "worker_unapproved"
     # 429: this caller did too much in too short a time; `Retry-After` says when to ask again.
     THROTTLED = "throttled"

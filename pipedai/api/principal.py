@@ -54,6 +54,8 @@ class WorkerPrincipal(Principal):
     token_digest: bytes
     max_concurrency: int
     disabled: bool
+    # Whether it may be handed runs whose triggers have headers.
+    approved: bool
     version: str
     last_seen_at: datetime | None
     # Whether anybody has ever asked for the stream of its events.

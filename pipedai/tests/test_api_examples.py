@@ -114,7 +114,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     worker = call("post", "workers/register", machine, client=bearer(token))
     story.tell("POST /workers/register", worker)
     calls = WorkerCalls(
-        Registered(UUID(worker["workerId"]), worker["workerToken"], *[new_id()] * 2)
+        Registered(UUID(worker["workerId"]), worker["workerToken"], new_id(), new_id(), True)
     )
 
     # A trigger, its run, and its worker while it is at it.
@@ -194,7 +194,9 @@ def test_every_example_is_what_is_answered(monkeypatch):
     other = {**values, "name": "Evening report", "workerId": host["workerId"]}
     second = f"triggers/{call('post', f'{environment}/triggers', other)['id']}"
     run = call("post", f"{second}/run", {}, client=script)["id"]
-    calls = WorkerCalls(Registered(UUID(host["workerId"]), host["workerToken"], *[new_id()] * 2))
+    calls = WorkerCalls(
+        Registered(UUID(host["workerId"]), host["workerToken"], new_id(), new_id(), True)
+    )
     calls.claim(run)
     calls.start(run)
     told = operator.get(stream, headers={"last-event-id": "0"}).content.decode()

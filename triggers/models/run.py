@@ -1,5 +1,6 @@
 """Runs: the ledger, its long text and its idempotency keys. The database itself refuses a wrong state."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -213,6 +214,9 @@ class RunText(models.Model):
     payload = JSONAsGivenField(null=True)
     error_message = models.CharField(max_length=8000, null=True)
     late_result = JSONAsGivenField(null=True)
+    # Who got the headers of its trigger with this run, the latest first: a worker's id and the address that it polled
+    # from, a space between them. Written by `triggers.handout` when either differs from the latest; None before.
+    handed_to = ArrayField(models.TextField(), null=True)
 
     class Meta:
         db_table = "run_text"

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from pipedai.api.errors import NotFound
+from pipedai.events import SYSTEM
 from testing.cast import Cast
 from testing.runs import NOON, Runs
 from triggers.handout import hand_out_runs
@@ -29,7 +30,10 @@ def test_a_queued_run_is_canceled_at_once(runs: Runs) -> None:
 def test_a_canceled_run_is_not_handed_out(runs: Runs) -> None:
     runs.cancel(runs.queue())
     worker_id = runs.cast.worker.worker_id
-    assert hand_out_runs(worker_id=worker_id, capacity=9, address=None, now=runs.now) == []
+    assert (
+        hand_out_runs(worker_id=worker_id, capacity=9, approved=True, actor=SYSTEM, now=runs.now)
+        == []
+    )
 
 
 @pytest.mark.parametrize("held", ["claimed", "running"])

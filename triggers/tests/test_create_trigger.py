@@ -122,7 +122,11 @@ def test_an_environment_has_only_so_many(create, settings):
     assert create().status_code == 201
     response = create()
     assert response.status_code == 409
-    assert response.json() == {"error": "The environment has 2 triggers, as many as it may."}
+    assert response.json() == {
+        "error": "The environment has 2 triggers, as many as it may.",
+        "code": "ceiling_reached",
+        "ceiling": "triggers",
+    }
 
 
 def test_a_webhook_needs_https_in_production(create, settings):
@@ -252,6 +256,13 @@ def test_values_at_their_bounds_are_taken(create, field, value):
     assert response.status_code == 201
     if field in response.json():
         assert response.json()[field] == value
+
+
+def test_a_schedule_that_never_comes_due_in_its_zone_is_refused(create):
+    response = create(schedule="*/30 2 25-31 3 */7", timezone="Europe/Berlin")
+    assert response.json() == invalid(
+        {"schedule": ["It never comes due: clocks go forward over each of its times."]}
+    )
 
 
 def test_all_that_is_wrong_is_named_at_once(create):

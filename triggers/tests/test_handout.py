@@ -1,6 +1,9 @@
-"""hand_out_runs: due runs go to their worker, with their URL and secret headers (SPEC §5, §8)."""
+"""hand_out_runs: due runs go to their worker, with their URL and secret headers (SPEC §5, §8, §19)."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +12,9 @@ from structlog.testing import capture_logs
 
 from pipedai.api.renderers import JSONRenderer
 from pipedai.events import Actor
-from pipedai.sql import execute
+from pipedai.sql import database_now, execute
 from testing.cast import Cast
+from testing.racing import ROUNDS, accepted, at_once
 from testing.runs import NOON, Runs, allow
 from testing.statements import counted
 from triggers import handout, services
@@ -26,14 +30,19 @@ from triggers.services import rotate_mcp_token
 from workers.serializers import HandedOutRunSerializer
 
 HEADERS = {"x-api-key": "planted-secret-1"}
+HERE, THERE = "192.0.2.1", "192.0.2.2"
 _ADMIN = Actor("user")
 
 
-def _hand_out(runs: Runs, capacity: int = 9) -> list[HandedOut]:
+def _hand_out(
+    runs: Runs, capacity: int = 9, *, worker_id: UUID | None = None, address: str | None = HERE
+) -> list[HandedOut]:
+    worker_id = worker_id or runs.cast.worker.worker_id
     return hand_out_runs(
-        worker_id=runs.cast.worker.worker_id,
+        worker_id=worker_id,
         capacity=capacity,
-        address="192.0.2.1",
+        approved=True,
+        actor=Actor("worker", worker_id, address),
         now=runs.now,
     )
 
@@ -281,28 +290,234 @@ def test_any_number_of_runs_takes_the_same_statements(cast: Cast) -> None:
     assert len(statements) == 2, str(statements)
 
 
-def test_only_the_first_hand_out_is_logged(cast: Cast) -> None:
+# --- Who gets the headers
+
+
+class Told:
+    """What hand-outs of a run tell: each log line and audit row as worker and address, and after them the previous."""
+
+    def __init__(self, runs: Runs, run_id: UUID, logs: list[Any]) -> None:
+        self._runs, self._run_id, self._logs = runs, run_id, logs
+
+    def logged(self) -> list[tuple[Any, ...]]:
+        """The lines."""
+        names = ("worker_id", "address", "previous_worker_id", "previous_address")
+        lines = [line for line in self._logs if line["event"] == "run.handed_out"]
+        assert {line["run_id"] for line in lines} <= {str(self._run_id)}
+        return [tuple(line[name] for name in names if name in line) for line in lines]
+
+    def audited(self) -> list[tuple[Any, ...]]:
+        """The rows."""
+        rows = [row for row in self._runs.audited(self._run_id) if row.action == "run.handed-out"]
+        assert all(row.metadata["triggerId"] == str(self._runs.trigger_id) for row in rows)
+        assert all(row.metadata["workerId"] == str(row.actor_id) for row in rows)
+        return [
+            (
+                str(row.actor_id),
+                row.ip,
+                row.metadata["previous"]["workerId"],
+                row.metadata["previous"]["address"],
+            )
+            for row in rows
+        ]
+
+
+def _poll(where: str) -> Callable[[Runs, UUID], object]:
+    return lambda runs, _: _hand_out(runs, address=where)
+
+
+def _poll_as_the_other(runs: Runs, other: UUID) -> None:
+    _update(runs, worker_id=other)
+    _hand_out(runs, worker_id=other)
+
+
+def _poll_as_the_first_again(runs: Runs, _: UUID) -> None:
+    _update(runs, worker_id=runs.cast.worker.worker_id)
+    _hand_out(runs)
+
+
+# (what is done, who the log names, who the audit log names); M is the run's first worker, O another.
+HAND_OUTS: dict[str, tuple[list[Callable[[Runs, UUID], object]], list[str], list[str]]] = {
+    "once": ([_poll(HERE)], ["M here"], []),
+    "the same worker, the same address": ([_poll(HERE)] * 3, ["M here"], []),
+    "the same worker, another address": (
+        [_poll(HERE), _poll(THERE)],
+        ["M here", "M there < M here"],
+        ["M there < M here"],
+    ),
+    "two addresses in turn are audited once": (
+        [_poll(HERE), _poll(THERE)] * 3,
+        ["M here", *["M there < M here", "M here < M there"] * 2, "M there < M here"],
+        ["M there < M here"],
+    ),
+    "another worker": (
+        [_poll(HERE), _poll_as_the_other],
+        ["M here", "O here < M here"],
+        ["O here < M here"],
+    ),
+    "another worker, and back": (
+        [_poll(HERE), _poll_as_the_other, _poll_as_the_first_again],
+        ["M here", "O here < M here", "M here < O here"],
+        ["O here < M here"],
+    ),
+    "IPv6 addresses of one network are others": (
+        [_poll("2001:db8::1"), _poll("2001:db8::2"), _poll("2001:db8::2")],
+        ["M 2001:db8::1", "M 2001:db8::2 < M 2001:db8::1"],
+        ["M 2001:db8::2 < M 2001:db8::1"],
+    ),
+    "another URL and other headers are no other receiver": (
+        [
+            _poll(HERE),
+            lambda runs, _: _update(
+                runs, mcp_url="https://mcp.example/v2", mcp_headers={"x-api-key": "planted-2"}
+            ),
+            _poll(HERE),
+        ],
+        ["M here"],
+        [],
+    ),
+    "without headers nothing is told": (
+        [lambda runs, _: _update(runs, mcp_headers=None), _poll(HERE), _poll(THERE)],
+        [],
+        [],
+    ),
+    "headers that come later are told of when they go out": (
+        [
+            lambda runs, _: _update(runs, mcp_headers=None),
+            _poll(HERE),
+            lambda runs, _: _update(runs, mcp_headers=HEADERS),
+            _poll(THERE),
+            _poll(HERE),
+        ],
+        ["M there", "M here < M there"],
+        ["M here < M there"],
+    ),
+}
+
+
+def _named(runs: Runs, other: UUID, told: list[str]) -> list[tuple[str, ...]]:
+    words = {
+        "M": str(runs.cast.worker.worker_id),
+        "O": str(other),
+        "here": HERE,
+        "there": THERE,
+    }
+    return [tuple(words.get(word, word) for word in one.split() if word != "<") for one in told]
+
+
+@pytest.mark.parametrize("name", HAND_OUTS)
+def test_a_hand_out_to_another_receiver_than_the_last_is_told(cast: Cast, name: str) -> None:
+    doing, logged, audited = HAND_OUTS[name]
+    other = cast.register("host-2").worker_id
     runs = Runs.of(cast, mcp_headers=HEADERS)
     run_id = runs.queue()
     with capture_logs() as logs:
-        _hand_out(runs)
-        _hand_out(runs)
-        _update(runs, mcp_url="https://mcp.example/v2", mcp_headers={"x-api-key": "planted-2"})
-        _hand_out(runs)
-    handed_out = [line for line in logs if line["event"] == "run.handed_out"]
-    assert handed_out == [
-        {
-            "event": "run.handed_out",
-            "log_level": "info",
-            "run_id": str(run_id),
-            "worker_id": str(cast.worker.worker_id),
-            "address": "192.0.2.1",
-        }
-    ]
+        for each in doing:
+            each(runs, other)
+    told = Told(runs, run_id, logs)
+    assert told.logged() == _named(runs, other, logged)
+    assert told.audited() == _named(runs, other, audited)
     assert "planted" not in str(logs)
 
 
-def test_handing_out_is_not_audited(runs: Runs) -> None:
+def test_each_of_many_addresses_is_told_and_only_the_latest_are_remembered(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    run_id = runs.queue()
+    with capture_logs() as logs:
+        for n in range(30):
+            _hand_out(runs, address=f"192.0.2.{n}")
+    told = Told(runs, run_id, logs)
+    assert (len(told.logged()), len(told.audited())) == (30, 29)
+    remembered = runs.stored(run_id)["handed_to"]
+    mine = cast.worker.worker_id
+    assert remembered == [f"{mine} 192.0.2.{n}" for n in range(29, 9, -1)]
+
+
+def test_a_caller_without_an_address_is_one_receiver(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    run_id = runs.queue()
+    mine = str(cast.worker.worker_id)
+    with capture_logs() as logs:
+        for address in (None, None, HERE):
+            _hand_out(runs, address=address)
+    assert Told(runs, run_id, logs).logged() == [(mine, None), (mine, HERE, mine, None)]
+
+
+def test_a_hand_out_that_can_not_be_audited_is_none(cast: Cast, monkeypatch) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    run_id = runs.queue()
+    _hand_out(runs)
+    before = runs.stored(run_id)["handed_to"]
+    with monkeypatch.context() as broken:
+        broken.setattr(handout, "emit", _fail)
+        with pytest.raises(RuntimeError):
+            _hand_out(runs, address=THERE)
+    assert runs.stored(run_id)["handed_to"] == before
+    _hand_out(runs, address=THERE)
+    assert runs.actions(run_id) == ["run.created", "run.handed-out"]
+
+
+def _fail(*_: Any) -> None:
+    raise RuntimeError("no audit row")
+
+
+def test_what_it_costs_to_tell_of_another_receiver(cast: Cast) -> None:
+    """One statement to keep it and one for the audit rows, of however many runs."""
+    runs = Runs.of(cast, mcp_headers=HEADERS)
+    for _ in range(20):
+        runs.queue()
+    _hand_out(runs, capacity=100)
+    with counted() as another:
+        assert len(_hand_out(runs, capacity=100, address=THERE)) == 20
+    with counted() as again:
+        _hand_out(runs, capacity=100, address=THERE)
+    assert (len(another), len(again)) == (3, 1), str(another)
+
+
+class TestAtOnce:
+    """Several polls at the same moment, on connections of their own."""
+
+    @pytest.fixture
+    def runs(self, committed_cast: Cast) -> Runs:
+        runs = Runs.of(committed_cast, mcp_headers=HEADERS)
+        runs.now = database_now()
+        return runs
+
+    @pytest.mark.parametrize("round_", ROUNDS)
+    def test_polls_from_one_address_are_told_once(self, runs: Runs, round_: int) -> None:
+        run_id = runs.queue()
+        with capture_logs() as logs:
+            accepted(at_once(*[partial(_hand_out, runs)] * 4))
+        told = Told(runs, run_id, logs)
+        assert told.logged() == [(str(runs.cast.worker.worker_id), HERE)]
+        assert told.audited() == []
+
+    @pytest.mark.parametrize("round_", ROUNDS)
+    def test_polls_from_several_addresses_are_each_told_and_all_but_the_first_audited(
+        self, runs: Runs, round_: int
+    ) -> None:
+        run_ids = [runs.queue() for _ in range(3)]
+        places = [f"192.0.2.{n}" for n in range(4)]
+        mine = str(runs.cast.worker.worker_id)
+        with capture_logs() as logs:
+            accepted(at_once(*[partial(_hand_out, runs, address=place) for place in places]))
+        for run_id in run_ids:
+            told = Told(runs, run_id, [line for line in logs if line["run_id"] == str(run_id)])
+            assert sorted(line[1] for line in told.logged()) == places
+            rows = told.audited()
+            (first,) = {*places} - {row[1] for row in rows}
+            assert len(rows) == 3
+            remembered = [one.split()[1] for one in runs.stored(run_id)["handed_to"]]
+            assert sorted(remembered) == places
+            assert remembered[-1] == first
+            # Each names the one before it.
+            pairs = set(pairwise(remembered))
+            assert {(row[1], row[3]) for row in rows} == pairs
+            assert {row[2] for row in rows} == {mine}
+
+
+def test_a_first_hand_out_is_not_audited(cast: Cast) -> None:
+    runs = Runs.of(cast, mcp_headers=HEADERS)
     run_id = runs.queue()
     _hand_out(runs)
     assert runs.actions(run_id) == ["run.created"]

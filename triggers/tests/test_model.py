@@ -128,6 +128,7 @@ class RunHistory(RuleBasedStateMachine):
                 run_id=self.id_of(run),
                 claim_id=claim_id,
                 capacity=0 if mine.disabled else mine.max_concurrency,
+                approved=True,
                 actor=ACTOR,
                 now=self.now,
             ),

@@ -141,7 +141,11 @@ class TestItIsAConflictFor:
         assert [client.post(url, {}).status_code for _ in range(2)] == [201, 201]
         response = client.post(url, {})
         assert response.status_code == 409
-        assert response.json() == {"error": "The environment has 2 queued runs, as many as it may."}
+        assert response.json() == {
+            "error": "The environment has 2 queued runs, as many as it may.",
+            "code": "ceiling_reached",
+            "ceiling": "queuedRuns",
+        }
 
 
 def test_a_deleted_trigger_is_404(cast, url):

@@ -12,6 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from pipedai import crypto
+from pipedai.events import SYSTEM
 from pipedai.ids import new_id
 from testing.cast import TEST_ACTOR, Cast
 from testing.sealed import HEADERS, SECRET, add_sealed_trigger, key_in_use, opened, tamper
@@ -47,7 +48,7 @@ def test_nobody_keeps_what_a_poll_has_answered(cast: Cast, trigger_id: UUID):
 
 
 def test_the_scan_for_it_finds_what_is_kept(cast: Cast, trigger_id: UUID):
-    kept = hand_out_runs(worker_id=cast.worker.worker_id, capacity=1, address=None)
+    kept = hand_out_runs(worker_id=cast.worker.worker_id, capacity=1, approved=True, actor=SYSTEM)
     assert alive() == kept
 
 
@@ -71,7 +72,7 @@ def test_no_statement_has_them(cast: Cast, trigger_id: UUID):
 
 
 def test_no_repr_shows_them_or_a_key(cast: Cast, trigger_id: UUID):
-    (run,) = hand_out_runs(worker_id=cast.worker.worker_id, capacity=1, address=None)
+    (run,) = hand_out_runs(worker_id=cast.worker.worker_id, capacity=1, approved=True, actor=SYSTEM)
     key = key_in_use(cast.environment.id)
     sealed = secrets.seal_webhook_secret(cast.environment.id, trigger_id, SECRET)
     shown = repr(

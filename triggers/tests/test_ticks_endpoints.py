@@ -106,6 +106,11 @@ def test_a_preview_shows_ten_times_in_utc_unless_told_otherwise(cast: Cast) -> N
         ({"schedule": "0 9 L * *"}, "schedule", "not crontab(5)"),
         ({"schedule": "@daily"}, "schedule", "Needs the 5 fields"),
         ({"schedule": "0 9 30 2 *"}, "schedule", ""),
+        (
+            {"schedule": "*/30 2 25-31 3 */7", "timezone": "Europe/Berlin"},
+            "schedule",
+            "It never comes due: clocks go forward over each of its times.",
+        ),
         ({"schedule": "0 9 * * *", "timezone": "Europe/Atlantis"}, "timezone", "IANA"),
         ({"schedule": "0 9 * * *", "timezone": "localtime"}, "timezone", "IANA"),
         ({"schedule": "0 9 * * *", "count": 0}, "count", "1"),

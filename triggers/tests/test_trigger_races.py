@@ -177,7 +177,9 @@ class TestAgainstItsRun:
 
 def pairs_handed_out(cast: Cast) -> list[tuple[str, dict[str, str]]]:
     """The URL and the headers of each run that the worker gets."""
-    runs = hand_out_runs(worker_id=cast.worker.worker_id, capacity=9, address=None, now=NOON)
+    runs = hand_out_runs(
+        worker_id=cast.worker.worker_id, capacity=9, approved=True, actor=SYSTEM, now=NOON
+    )
     return [(run.row["mcp_url"], run.mcp_headers) for run in runs]
 
 

@@ -14,7 +14,7 @@ from testing.serving import url_of
 from triggers.models import Trigger
 from triggers.services import update_trigger
 from workers.models import Worker
-from workers.services import deregister_worker, revoke_token, update_worker
+from workers.services import approve_worker, deregister_worker, revoke_token, update_worker
 
 
 class Listener:
@@ -105,6 +105,16 @@ def test_a_worker_that_is_enabled_or_may_hold_more_is_woken(runs: Runs, listener
         assert listener.heard() == _changed(worker.id)
         update_worker(worker=worker, values=values, actor=TEST_ACTOR)  # changes nothing
         assert listener.heard() == set()
+
+
+def test_a_worker_that_is_approved_is_woken_once(runs: Runs, listener: Listener) -> None:
+    registered = runs.cast.register_by_key("host-2")
+    worker = Worker.objects.get(id=registered.worker_id)
+    listener.heard()
+    approve_worker(worker=worker, user_id=runs.cast.admin.id, actor=TEST_ACTOR)
+    assert listener.heard() == _changed(worker.id)
+    approve_worker(worker=worker, user_id=runs.cast.admin.id, actor=TEST_ACTOR)
+    assert listener.heard() == set()
 
 
 def test_a_poll_is_woken_whose_token_dies(runs: Runs, listener: Listener) -> None:

@@ -18,7 +18,7 @@ from pipedai.sql import fetch_one
 from triggers.models import Run, Trigger
 from triggers.states import HELD
 from workers.models import ONLINE_WITHIN, Worker
-from workers.services import revoke_token, update_worker
+from workers.services import approve_worker, revoke_token, update_worker
 from workspaces.models import ApiKey, Environment
 
 _SHOWN = 50
@@ -73,6 +73,18 @@ class WorkerAdmin(StaffModelAdmin):
             perform=lambda worker, actor: update_worker(
                 worker=worker, values={"disabled": False}, actor=actor
             ),
+        ),
+        SupportAction(
+            "approve",
+            "Approve the worker",
+            "A key's token registered it. From now on it is handed runs with the MCP headers of their triggers, in"
+            " plaintext: be sure whose machine it is.",
+            "The worker is approved.",
+            applies=lambda worker: (
+                worker.deleted_at is None and worker.unapproved_since is not None
+            ),
+            perform=lambda worker, actor: approve_worker(worker=worker, user_id=None, actor=actor),
+            is_harsh=True,
         ),
         SupportAction(
             "revoke-token",
@@ -141,6 +153,7 @@ class WorkerAdmin(StaffModelAdmin):
                     ("Brought in by the host of key", link_to(ApiKey, row.host_key_id)),
                     ("Registered", self.created(row)),
                     ("Last seen", self.seen(row)),
+                    ("Waits for approval since", moment(row.unapproved_since)),
                     ("Disabled", moment(row.disabled_at)),
                     ("Deregistered", moment(row.deleted_at)),
                     ("Id", ident(row.id)),

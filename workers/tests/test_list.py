@@ -36,6 +36,7 @@ def worker(cast, **changes):
         "derivedStatus": "offline",
         "currentRunId": None,
         "disabled": False,
+        "approved": True,
         "lastSeenAt": None,
         "createdAt": A_TIME,
         **changes,

@@ -43,6 +43,7 @@ def test_a_machine_becomes_a_worker(cast, register):
         "workerToken": a_token("wkt"),
         "workspaceId": str(cast.workspace.id),
         "environmentId": str(cast.environment.id),
+        "approved": True,
     }
     worker = shown(cast, response.json()["workerId"])
     assert {name: worker[name] for name in ("hostname", "os", "version")} == MACHINE
@@ -224,7 +225,11 @@ def test_an_environment_has_only_so_many_workers(cast, register, settings):
     settings.MAX_WORKERS_PER_ENVIRONMENT = 1
     response = register()
     assert response.status_code == 409
-    assert response.json() == {"error": "The environment has 1 workers, as many as it may."}
+    assert response.json() == {
+        "error": "The environment has 1 workers, as many as it may.",
+        "code": "ceiling_reached",
+        "ceiling": "workers",
+    }
     assert register(hostname="host-1").status_code == 201
 
 

@@ -48,6 +48,7 @@ class TestReading:
             "derivedStatus": "offline",
             "currentRunId": None,
             "disabled": False,
+            "approved": True,
             "lastSeenAt": None,
             "createdAt": A_TIME,
         }

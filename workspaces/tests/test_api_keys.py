@@ -109,7 +109,11 @@ class TestMinting:
         assert mint(prefix="wrk").status_code == 201
         response = mint()
         assert response.status_code == 409
-        assert response.json() == {"error": "The environment has 2 usable keys, as many as it may."}
+        assert response.json() == {
+            "error": "The environment has 2 usable keys, as many as it may.",
+            "code": "ceiling_reached",
+            "ceiling": "keys",
+        }
         ApiKey.objects.filter(id=first).update(revoked_at=Now())
         assert mint().status_code == 201
 

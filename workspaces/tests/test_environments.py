@@ -85,7 +85,11 @@ def test_one_user_owns_only_so_many(cast, url, settings):
     assert client.post(url, {"name": "a"}).status_code == 201
     response = client.post(url, {"name": "b"})
     assert response.status_code == 409
-    assert response.json() == {"error": "You own 2 environments, as many as you may."}
+    assert response.json() == {
+        "error": "You own 2 environments, as many as you may.",
+        "code": "ceiling_reached",
+        "ceiling": "environments",
+    }
 
 
 def test_the_list_shows_those_of_the_caller_with_their_role(cast, url):

@@ -146,7 +146,11 @@ class TestAdding:
             client.post(url, {"userId": UserFactory.create().id, "role": "viewer"}) for _ in "12"
         ]
         assert [answer.status_code for answer in answers] == [201, 409]
-        assert answers[1].json() == {"error": "The environment has 5 members, as many as it may."}
+        assert answers[1].json() == {
+            "error": "The environment has 5 members, as many as it may.",
+            "code": "ceiling_reached",
+            "ceiling": "members",
+        }
 
 
 class TestChangingARole:

@@ -37,6 +37,11 @@ def _disabled(cast):
     return _worker(cast)
 
 
+def _unapproved(cast):
+    Worker.objects.update(unapproved_since=Now())
+    return _worker(cast)
+
+
 def _deactivated(cast):
     User.objects.filter(id=cast.viewer.id).update(is_active=False)
     return cast.viewer
@@ -80,6 +85,7 @@ ACTIONS = [
     (lambda cast: cast.viewer, "deactivate", "user.deactivated"),
     (_deactivated, "reactivate", "user.reactivated"),
     (_with_authenticator, "remove-authenticator", "authenticator.disabled"),
+    (_unapproved, "approve", "worker.approved"),
 ]
 
 

@@ -10,7 +10,7 @@ TOLERANT = {
     "device", "redeem", "registration-token", "disable", "enable",
 }  # fmt: skip
 # These take no body, and look at none.
-WITHOUT_BODY = {"logout", "cancel", "revoke-token"}
+WITHOUT_BODY = {"logout", "cancel", "revoke-token", "approve"}
 BODIES = [route for route in ROUTES if route.method in {"POST", "PATCH"}]
 
 

@@ -16,7 +16,9 @@ OF_PEOPLE = [route for route in NAMING if not (route.of_workers or route.of_host
 FOR_KEYS = OF_HOSTS + [
     route
     for route in OF_PEOPLE
-    if not any(word in route.route for word in ("member", "key", "workspace", "enrollment"))
+    if not any(
+        word in route.route for word in ("member", "key", "workspace", "enrollment", "approve")
+    )
 ]
 
 

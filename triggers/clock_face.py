@@ -1,0 +1,146 @@
+"""Works out which times on a clock face match a crontab(5) expression, without a zone and without walking there.
+
+cronsim reads the expression. Each of its fields becomes a number whose bit n says whether n is allowed, so that a step
+of the search is one operation on bits, however far apart the times lie.
+"""
+
+from calendar import isleap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
+
+from cronsim import CronSim
+
+_MINUTE = timedelta(minutes=1)
+# Every seventh bit is set: a product with it repeats seven bits throughout a month.
+_WEEKLY = sum(1 << day for day in range(0, 31, 7))
+
+# Of the months in a year that is no leap year, from January, which is 1.
+_LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFace:
+    """An expression's fields as bits. Its times may not exist in a zone, or may come twice."""
+
+    minutes: int
+    hours: int
+    days: int
+    months: int
+    weekdays: int  # Bit 0 is Sunday.
+    # Whether a day must match in the month and in the week. It is so if either field begins with `*`, not only if it
+    # is `*` (crontab(5)); otherwise one of the two is enough.
+    needs_both_days: bool
+
+    def numbers(self) -> tuple[list[int], ...]:
+        """What each field allows, in the order of the fields. Sunday is 0."""
+        fields = (self.minutes, self.hours, self.days, self.months, self.weekdays)
+        return tuple(
+            [number for number in range(bits.bit_length()) if bits >> number & 1] for bits in fields
+        )
+
+    def first_from(self, wall: datetime) -> datetime:
+        """The first time that matches, at or after `wall`. There is one: cronsim refuses what has no such day."""
+        day = self._first_day_from(wall.date())
+        if day == wall.date():
+            clock = self._first_clock_from(wall.hour, wall.minute)
+            if clock is not None:
+                return datetime.combine(day, clock)
+            day = self._first_day_from(day + timedelta(days=1))
+        return datetime.combine(day, time(_first(self.hours), _first(self.minutes)))
+
+    def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
+        """The times that match from `start` to before `end`."""
+        while (start := self.first_from(start)) < end:
+            yield start
+            start += _MINUTE
+
+    def count(self, start: datetime, end: datetime) -> int:
+        """How many times match from `start` to before `end`."""
+        if end <= start:
+            return 0
+        whole_days = self._count_days(start.date(), end.date())
+        each_day = self.hours.bit_count() * self.minutes.bit_count()
+        return whole_days * each_day + self._count_before(end) - self._count_before(start)
+
+    def _first_clock_from(self, hour: int, minute: int) -> time | None:
+        """The first time of day that matches, at or after this one; None if the day has no more."""
+        if self.hours >> hour & 1:
+            later = _lowest(self.minutes, minute)
+            if later is not None:
+                return time(hour, later)
+        later = _lowest(self.hours, hour + 1)
+        return None if later is None else time(later, _first(self.minutes))
+
+    def _first_day_from(self, day: date) -> date:
+        """Goes from month to month. The rarest day, 29 February on a day of the week, comes within 40 years."""
+        year, month, earliest = day.year, day.month, day.day
+        while True:
+            found = _lowest(self._days_of(year, month), earliest)
+            if found is not None:
+                return date(year, month, found)
+            later, earliest = _lowest(self.months, month + 1), 1
+            year, month = (year + 1, _first(self.months)) if later is None else (year, later)
+
+    def _days_of(self, year: int, month: int) -> int:
+        """The days of the month that match."""
+        if not self.months >> month & 1:
+            return 0
+        first = date(year, month, 1).isoweekday() % 7
+        week_from_first = (self.weekdays >> first | self.weekdays << 7 - first) & _below(7)
+        in_week = week_from_first * _WEEKLY << 1
+        days = self.days & in_week if self.needs_both_days else self.days | in_week
+        length = 29 if month == 2 and isleap(year) else _LENGTHS[month]
+        return days & _below(length + 1)
+
+    def _count_days(self, start: date, end: date) -> int:
+        """The days that match from `start` to before `end`."""
+        days = -(self._days_of(start.year, start.month) & _below(start.day)).bit_count()
+        year, month = start.year, start.month
+        while (year, month) < (end.year, end.month):
+            days += self._days_of(year, month).bit_count()
+            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+        return days + (self._days_of(year, month) & _below(end.day)).bit_count()
+
+    def _count_before(self, wall: datetime) -> int:
+        """The times that match on the day of `wall`, before it."""
+        if not self._days_of(wall.year, wall.month) >> wall.day & 1:
+            return 0
+        count = (self.hours & _below(wall.hour)).bit_count() * self.minutes.bit_count()
+        if self.hours >> wall.hour & 1:
+            count += (self.minutes & _below(wall.minute)).bit_count()
+        return count
+
+
+@lru_cache(maxsize=4096)
+def clock_face(expression: str) -> ClockFace:
+    """The clock face of an expression. Raises CronSimError if it is none."""
+    cron = CronSim(expression, datetime(2000, 1, 1))  # noqa: DTZ001 - on the clock face
+    return ClockFace(
+        minutes=_bits(cron.minutes),
+        hours=_bits(cron.hours),
+        days=_bits(cron.days),
+        months=_bits(cron.months),
+        weekdays=_bits({day % 7 for day in cron.weekdays if isinstance(day, int)}),
+        needs_both_days=cron.day_and,
+    )
+
+
+def _bits(numbers: set[int]) -> int:
+    return sum(1 << number for number in numbers)
+
+
+def _below(end: int) -> int:
+    """All bits below `end`."""
+    return (1 << end) - 1
+
+
+def _lowest(bits: int, start: int) -> int | None:
+    """The lowest bit that is set, at or above `start`."""
+    bits = bits >> start << start
+    return (bits & -bits).bit_length() - 1 if bits else None
+
+
+def _first(bits: int) -> int:
+    return (bits & -bits).bit_length() - 1

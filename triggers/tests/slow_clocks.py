@@ -1,0 +1,96 @@
+"""Due times worked out plainly: every minute of each day on which anything may fire, by what the clocks show.
+
+Nothing here is shared with the code that it checks, neither the reading of an expression nor the calendar.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from zoneinfo import ZoneInfo
+
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+
+
+class SlowSchedule:
+    """A schedule without names of months and days."""
+
+    def __init__(self, expression: str, timezone: str) -> None:
+        minute, hour, day, month, weekday = expression.split()
+        self.zone = ZoneInfo(timezone)
+        self.minutes = _allowed(minute, 0, 59)
+        self.hours = _allowed(hour, 0, 23)
+        self.days = _allowed(day, 1, 31)
+        self.months = _allowed(month, 1, 12)
+        self.weekdays = {number % 7 for number in _allowed(weekday, 0, 7)}
+        self.needs_both_days = day.startswith("*") or weekday.startswith("*")
+        self.is_fixed_time = not minute.startswith("*") and not hour.startswith("*")
+
+    def next_after(self, moment: datetime) -> datetime:
+        """The first due moment later than `moment`."""
+        return next(self.ticks_after(moment))
+
+    def ticks_after(self, moment: datetime, *, days: int | None = None) -> Iterator[datetime]:
+        """The due moments later than `moment`; within so many days, or for ever."""
+        # The clocks of any zone show a date within a day of UTC's.
+        day = moment.astimezone(UTC).date()
+        near = [self._has_day(day + offset * DAY) for offset in (-1, 0, 1)]
+        for _ in count() if days is None else range(days):
+            if any(near):
+                yield from (due for due in self._due_on(day) if due > moment)
+            day += DAY
+            near = [*near[1:], self._has_day(day + DAY)]
+
+    def _due_on(self, day: date) -> Iterator[datetime]:
+        """The due moments of a day in UTC."""
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        shown = self._clocks(midnight - MINUTE)
+        for minute in range(24 * 60):
+            moment = midnight + minute * MINUTE
+            before, shown = shown, self._clocks(moment)
+            left_out = _minutes_between(before, shown) if shown - before > MINUTE else ()
+            due = self._matches(shown)
+            if self.is_fixed_time:
+                comes_again = moment.astimezone(self.zone).fold == 1
+                due = (due and not comes_again) or any(map(self._matches, left_out))
+            if due:
+                yield moment
+
+    def _clocks(self, moment: datetime) -> datetime:
+        return moment.astimezone(self.zone).replace(tzinfo=None, fold=0)
+
+    def _matches(self, wall: datetime) -> bool:
+        return wall.minute in self.minutes and wall.hour in self.hours and self._has_day(wall)
+
+    def _has_day(self, day: date) -> bool:
+        in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        match = in_month and in_week if self.needs_both_days else in_month or in_week
+        return match and day.month in self.months
+
+
+def _minutes_between(before: datetime, wall: datetime) -> Iterator[datetime]:
+    while (before := before + MINUTE) < wall:
+        yield before
+
+
+def _allowed(field: str, low: int, high: int) -> set[int]:
+    numbers: set[int] = set()
+    for item in field.split(","):
+        span, _, step = item.partition("/")
+        if span == "*":
+            span = f"{low}-{high}"
+        first, _, last = span.partition("-")
+        end = int(last) if last else high if step else int(first)
+        numbers.update(range(int(first), end + 1, int(step or 1)))
+    return numbers
+
+
+def change_days(timezone: str, first_year: int, last_year: int) -> list[datetime]:
+    """Midnights in UTC before the days on which the zone's clocks change."""
+    zone, found = ZoneInfo(timezone), []
+    day, end = datetime(first_year, 1, 1, tzinfo=UTC), datetime(last_year + 1, 1, 1, tzinfo=UTC)
+    while day < end:
+        if day.astimezone(zone).utcoffset() != (day + DAY).astimezone(zone).utcoffset():
+            found.append(day)
+        day += DAY
+    return found
