@@ -10,6 +10,7 @@ from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
 from pipedai.server.listen_connection import connect
 from pipedai.server.long_poll import LongPoll
+from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.password_lane import PasswordLane
 from pipedai.server.turns import Turns
@@ -18,6 +19,7 @@ from pipedai.wsgi import application as wsgi
 
 
 def _application() -> Outer:
+    budget = MemoryBudget(settings.MEMORY_BUDGET_MIB)
     threads = WsgiLane(wsgi, threads=settings.WEB_THREADS)
     listener = Listener(connect)
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
@@ -29,7 +31,9 @@ def _application() -> Outer:
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # off, it is not even imported
 
-        app = web.measured(app, threads=threads, listener=listener, token=settings.METRICS_TOKEN)
+        app = web.measured(
+            app, threads=threads, listener=listener, budget=budget, token=settings.METRICS_TOKEN
+        )
     if tracing.is_on():
         from pipedai.tracing.web import TracedRequests
 
@@ -40,6 +44,7 @@ def _application() -> Outer:
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES),
         trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
         production=settings.PRODUCTION,
+        budget=budget,
     )
 
 

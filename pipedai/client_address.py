@@ -58,6 +58,7 @@ def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bo
     return address is not None and _is_in(address, trusted_proxies)
 
 
+@lru_cache(maxsize=256)
 def network_of(address: str) -> str:
     """What one subscriber has: the address itself, or the /64 of an IPv6 address. What is no address is itself."""
     try:

@@ -210,6 +210,8 @@ DATABASES: dict[str, dict[str, Any]] = {
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
 # Passwords hashed at once in a process, of 64 MiB or less each (SPEC §19).
 ARGON2_CONCURRENCY = env.whole("ARGON2_CONCURRENCY", 2, at_least=1, at_most=64)
+# A quarter of the least still holds the longest poll's answer: see pipedai.server.memory_budget.
+MEMORY_BUDGET_MIB = env.whole("MEMORY_BUDGET_MIB", 48, at_least=24, at_most=65_536)
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],

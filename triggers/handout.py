@@ -1,13 +1,16 @@
 """Hands due runs out to their worker: the one place where MCP headers appear in plaintext (SPEC §5, §8, §19)."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from operator import itemgetter
 from uuid import UUID
 
 from django.db import transaction
 
+from pipedai.api.pagination import MAX_PAGE_BYTES
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
@@ -19,13 +22,20 @@ from workspaces.keys import WrappedKey
 log = get_logger(__name__)
 
 # One answer's share: a prompt may be 256 KiB and a worker hold a thousand runs, and the answer is in memory as a whole.
-# Whoever has room for more claims these and asks again.
+# Whoever has room for more claims these and asks again. One run alone may be larger.
 MOST_AT_ONCE = 50
+MOST_BYTES = MAX_PAGE_BYTES
+# A control character is six in JSON.
+_LONGEST_ESCAPE = 6
 
+# The texts are weighed before they are read: PostgreSQL knows the length of one that lies outside of its row.
 _DUE = f"""
+WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
     k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, r.attempt, r.queued_at,
-    x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to
+    x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
+    1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
+        + 2 * octet_length(t.mcp_url) + 2 * coalesce(octet_length(t.mcp_headers), 0) AS weight
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id
 JOIN trigger_revision v ON v.id = r.revision_id
@@ -36,6 +46,9 @@ WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= 
 ORDER BY r.available_at, r.id
 LIMIT least({MOST_AT_ONCE}, greatest(0,
     %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)))
+), weighed AS (SELECT *, sum(weight) OVER (ORDER BY available_at, id)::int AS weight_so_far FROM due)
+SELECT * FROM weighed WHERE weight_so_far <= {MOST_BYTES} OR weight_so_far = weight
+ORDER BY available_at, id
 """
 
 _SEALED = f"""
@@ -85,8 +98,8 @@ class HandedOut:
 def hand_out_runs(
     *, worker_id: UUID, capacity: int, approved: bool, actor: Actor, now: datetime | None = None
 ) -> list[HandedOut]:
-    """The due runs of a worker, oldest due first, no more than it has free capacity for and than
-    MOST_AT_ONCE. A worker that is not `approved` gets none whose trigger has headers.
+    """The due runs of a worker, oldest due first, no more than it has free capacity for, than
+    MOST_AT_ONCE and than MOST_BYTES hold. A worker that is not `approved` gets none whose trigger has headers.
 
     URL and headers are read from the trigger in one statement, so that a secret goes only to the
     server it was given for; the URL is kept on the run, and who got the headers: `actor`, by worker
@@ -101,10 +114,10 @@ def hand_out_runs(
         "now": now,
         "shut": [],
     }
-    rows = fetch_all(_DUE, params)
+    rows = _fitting(fetch_all(_DUE, params))
     handed_out = _opened(rows)
     if len(handed_out) < len(rows):
-        handed_out = _opened(fetch_all(_DUE, {**params, "shut": _shut_triggers(params)}))
+        handed_out = _opened(_fitting(fetch_all(_DUE, {**params, "shut": _shut_triggers(params)})))
     _keep([run.row for run in handed_out], worker_id, actor)
     return handed_out
 
@@ -113,6 +126,20 @@ def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelt
     """How long until the worker's next queued run becomes due, by the database's clock; None if none is waiting."""
     row = fetch_one(_UNTIL_NEXT, {"worker_id": worker_id, "now": now})
     return row["until"] if row else None
+
+
+def _fitting(rows: list[Row]) -> list[Row]:
+    """The first of the rows, as many as one answer holds when they are written as JSON; one at least."""
+    if not rows or rows[-1]["weight_so_far"] * _LONGEST_ESCAPE <= MOST_BYTES:
+        return rows
+    sums = accumulate(row["weight"] + _escapes(row["prompt"]) for row in rows)
+    return rows[: max(1, sum(total <= MOST_BYTES for total in sums))]
+
+
+def _escapes(text: str) -> int:
+    """How much longer a text is as the answer's JSON."""
+    separators = text.count("\u2028") + text.count("\u2029")
+    return len(json.dumps(text, ensure_ascii=False)) - len(text) + 3 * separators
 
 
 def _opened(rows: Iterable[Row]) -> list[HandedOut]:

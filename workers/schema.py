@@ -177,6 +177,7 @@ describe(
             _VERSION,
         ),
         answers={200: PollSerializer},
+        errors=frozenset({429}),
         audit=("run.handed-out",),
     ),
     claim=Operation(

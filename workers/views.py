@@ -17,9 +17,11 @@ from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import WorkerPrincipal, actor_of, address_of, principal_of
 from pipedai.api.request_id import current_request_id
 from pipedai.api.serializers import Body, read_body
-from pipedai.api.throttling import Rate, Throttle, by_address
+from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_address
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
+from pipedai.server.access_log import LOG
+from pipedai.server.places import Places
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.sql import fetch_one
 from pipedai.wakeups import announce_poll
@@ -48,6 +50,9 @@ from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
 MAX_WAIT_SECONDS = 30
+
+# Polls that don't wait. Their answers hold prompts: a worker that asks and never reads must not fill our memory.
+_PLAIN_POLLS = Places(2)
 
 
 class RegistrationViewSet(ApiViewSet):
@@ -213,13 +218,20 @@ class WorkerProtocolViewSet(ApiViewSet):
         Answers at once. With `?wait=` the long-poll lane asks again until there is a run; the ticket tells it how.
         """
         wait = _wait_seconds(request)
+        if not wait and not _PLAIN_POLLS.take(worker_id, request):
+            raise TooManyRequests(
+                "Two polls of this worker are being answered already: read their answers first.",
+                headers={"Retry-After": "1"},
+            )
         runs = hand_out_runs(
             worker_id=worker_id,
             capacity=0 if self.worker.disabled else self.worker.max_concurrency,
             approved=self.worker.approved,
             actor=actor_of(request),
         )
-        ticket = request.META.get("asgi.scope", {}).get(POLL)
+        scope = request.META.get("asgi.scope", {})
+        scope.get(LOG, {})["runs"] = len(runs)
+        ticket = scope.get(POLL)
         if isinstance(ticket, PollTicket):
             self._fill(ticket, wait=wait, empty=not runs)
         return Response(

@@ -24,6 +24,7 @@ from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.error_answer import error_answer
 from pipedai.server.headers import RawHeaders
 from pipedai.server.listen import Listener
+from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.request_scope import header
 from pipedai.server.wsgi_lane import WsgiLane
 
@@ -40,21 +41,29 @@ _BUSY = _gauge("pipedai_web_threads_busy", "Threads of a web process that run a 
 _QUEUED = _gauge("pipedai_web_requests_queued", "Requests that wait for a thread.")
 _POLLS = _gauge("pipedai_web_polls_waiting", "Polls that wait for a run to come due.")
 _STREAMS = _gauge("pipedai_web_streams_open", "Event streams that somebody reads.")
+_HELD = _gauge(
+    "pipedai_web_bytes_held", "Bytes of requests not yet answered and of answers not yet sent."
+)
 _LISTENING = _gauge("pipedai_web_listening", "Whether the database's notifications are heard.")
 
 
-def measured(app: App, *, threads: WsgiLane, listener: Listener, token: str) -> App:
+def measured(
+    app: App, *, threads: WsgiLane, listener: Listener, budget: MemoryBudget, token: str
+) -> App:
     """The application with metrics and their endpoint. Once in a process."""
     autodiscover_modules("metrics")
     access_log.observers.append(observe_request)
-    return Endpoint(Sampled(app, threads, listener), token)
+    return Endpoint(Sampled(app, threads, listener, budget), token)
 
 
 class Sampled:
     """Sets the process's gauges every second while it lives: a request pays nothing for them."""
 
-    def __init__(self, app: App, threads: WsgiLane, listener: Listener) -> None:
+    def __init__(
+        self, app: App, threads: WsgiLane, listener: Listener, budget: MemoryBudget
+    ) -> None:
         self._app = app
+        self._budget = budget
         self._threads = threads
         self._listener = listener
 
@@ -78,6 +87,7 @@ class Sampled:
             _QUEUED.set(max(0, running - self._threads.threads))
             _POLLS.set(self._listener.waiting)
             _STREAMS.set(self._listener.streaming)
+            _HELD.set(self._budget.used)
             _LISTENING.set(self._listener.healthy)
             await asyncio.sleep(_SAMPLE_SECONDS)
 

@@ -14,6 +14,9 @@ CLIENT_GONE = 499
 
 _LONGEST_PATH = 300
 
+# Asked every few seconds by machines: lines of what went well are for whoever looks closely.
+_PROBES = frozenset({"api/v1/health", "api/v1/health/live", "metrics"})
+
 # Each is told of every request: its method, the route that matched (None if there is none), its status, its seconds.
 observers: list[Callable[[str | None, str | None, int, float], None]] = []
 
@@ -43,6 +46,15 @@ def log_request(
         "client": client,
         **more,
     }
-    level = logging.ERROR if status >= 500 else logging.INFO
+    level = _level(status, more)
     named = {name: value for name, value in said.items() if value is not None and value != ""}
     log_line("pipedai.access", level, "request", named)
+
+
+def _level(status: int, said: dict[str, Any]) -> int:
+    if status >= 500:
+        return logging.ERROR
+    # `runs` is how many a poll brought.
+    if status == 200 and (said.get("route") in _PROBES or said.get("runs") == 0):
+        return logging.DEBUG
+    return logging.INFO

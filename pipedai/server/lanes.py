@@ -7,6 +7,8 @@ from contextlib import suppress
 from urllib.parse import parse_qs
 from uuid import UUID
 
+from pipedai.server import request_scope
+from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.listen import Listener
@@ -16,9 +18,18 @@ from pipedai.server.password_lane import PasswordLane, may_hash
 # The lifespan state holds under this key what the server calls when it begins to stop.
 STOP = "pipedai.stop"
 
+LIVE = "/api/v1/health/live"
+
 _WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _POLL = re.compile(f"{_WORKER}/poll")
 _STREAM = re.compile(f"{_WORKER}/events/stream")
+
+_LIVE_BODY = b'{"status":"ok"}'
+_LIVE_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"allow", b"GET, HEAD"),
+    (b"vary", b"origin"),
+]
 
 
 class Lanes:
@@ -47,6 +58,8 @@ class Lanes:
             return self._streams.serve(worker_id, scope, receive, send)
         if may_hash(scope):
             return self._passwords.serve(scope, receive, send)
+        if scope["path"] == LIVE and _is_asked_by_a_probe(scope):
+            return _say_alive(scope, send)
         return self._threads(scope, receive, send)
 
     def _stop(self) -> None:
@@ -67,6 +80,21 @@ class Lanes:
             with suppress(asyncio.CancelledError):
                 await listening
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _is_asked_by_a_probe(scope: Scope) -> bool:
+    """Whether it is to be read, and by no page of another origin, whose answer has other headers."""
+    return (
+        scope["method"] in {"GET", "HEAD"}
+        and request_scope.header(scope["headers"], b"origin") is None
+    )
+
+
+async def _say_alive(scope: Scope, send: Send) -> None:
+    """Answer as `pipedai.api.health` does, but in the event loop: also when no thread is free."""
+    scope[LOG]["route"] = LIVE.removeprefix("/")
+    await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})
+    await send({"type": "http.response.body", "body": _LIVE_BODY})
 
 
 def waiting_worker(scope: Scope) -> UUID | None:

@@ -11,6 +11,7 @@ from pipedai.logs import get_logger
 from pipedai.server.access_log import CLIENT_GONE, LOG, log_request
 from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.error_answer import crash_answer, error_answer
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.server.refusal import ClientGone, Refused
 from pipedai.server.reply import Reply
 from pipedai.server.request_body import Replay, discard_body, read_body
@@ -28,7 +29,7 @@ class Limits:
 
 
 class Outer:
-    """Wraps an application: request id, headers, the body's bounds, crashes, the access log.
+    """Wraps an application: request id, headers, the body's bounds, the memory budget, crashes, the access log.
 
     The application gets each body whole, and is not called before it is there.
     """
@@ -40,8 +41,10 @@ class Outer:
         limits: Limits,
         trusted_proxies: Sequence[Network] = (),
         production: bool = False,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._app = app
+        self._budget = budget or MemoryBudget()
         self._limits = limits
         self._trusted_proxies = trusted_proxies
         self._production = production
@@ -53,8 +56,10 @@ class Outer:
         began = time.perf_counter()
         request_id = accept_or_make(header(scope["headers"], b"x-request-id"))
         client = resolve_client(scope, self._trusted_proxies)
+        holding = scope[HOLDING] = Holding(self._budget, client)
         reply = Reply(
             send,
+            holding,
             method=scope["method"],
             request_id=request_id,
             production=self._production,
@@ -63,8 +68,9 @@ class Outer:
         scope[LOG] = said
         token = current_request_id.set(request_id)
         try:
-            await self._serve(scope, client, receive, reply)
+            await self._serve(scope, client, receive, reply, holding)
         finally:
+            holding.leave()
             log_request(
                 method=scope["method"],
                 status=reply.status if reply.started else CLIENT_GONE,
@@ -75,7 +81,9 @@ class Outer:
             )
             current_request_id.reset(token)
 
-    async def _serve(self, scope: Scope, client: str, receive: Receive, reply: Reply) -> None:
+    async def _serve(
+        self, scope: Scope, client: str, receive: Receive, reply: Reply, holding: Holding
+    ) -> None:
         try:
             clean_scope(scope, client=client, trusted_proxies=self._trusted_proxies)
             reply.path = scope["path"]
@@ -85,13 +93,21 @@ class Outer:
                 receive,
                 max_bytes=self._limits.body_bytes,
                 seconds=self._limits.body_seconds,
+                holding=holding,
             )
             say_body_length(scope, body)
             await self._app(scope, Replay(body, receive), reply.send)
             if not reply.started:
                 raise RuntimeError("The application returned without an answer.")
         except Refused as refused:
-            headers, content = error_answer(refused.sentence, close=refused.unread)
+            # Its frames hold what has come of the body, and the rest may take its time.
+            refused.__traceback__ = None
+            holding.give_all_back()
+            headers, content = error_answer(
+                refused.sentence, close=refused.unread, code=refused.code
+            )
+            if refused.retry_after is not None:
+                headers.append((b"retry-after", str(refused.retry_after).encode()))
             await reply.answer(refused.status, headers, content)
             if refused.unread:
                 await discard_body(receive)

@@ -1,13 +1,12 @@
-"""A connection of gunicorn's ASGI worker, taught our error answers, a deadline for headers and thrift with memory.
+"""A connection of gunicorn's ASGI worker, taught our error answers, deadlines and thrift with memory.
 
 gunicorn answers what it can't parse itself, in plain text, and has no hooks for any of this, so
-the classes below override private methods of its 27.0 line; `tests/test_worker.py` pins them.
+the class below overrides private methods of its 27.0 line; `tests/test_worker.py` pins them.
 """
 
 # mypy: disallow-untyped-calls=False
 
 import asyncio
-import sys
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
@@ -15,13 +14,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from gunicorn.asgi.protocol import ASGIProtocol, BodyReceiver, FlowControl
+from gunicorn.asgi.protocol import ASGIProtocol, FlowControl
 
 from pipedai.api.request_id import accept_or_make, current_request_id
 from pipedai.client_address import client_address
 from pipedai.server.access_log import log_request
 from pipedai.server.error_answer import crash_answer, error_answer, phrase
 from pipedai.server.headers import API, RawHeaders, complete_headers
+from pipedai.server.pace import Pace
+from pipedai.server.receiving import Body, Signal
 
 if TYPE_CHECKING:
     from pipedai.server.worker import Worker
@@ -31,59 +32,21 @@ HEADER_SECONDS = 20.0
 # How long a refused client may go on sending: closing on unread bytes would reset the connection,
 # and it would lose the answer.
 LINGER_SECONDS = 1.0
-# A client that takes nothing of its answer for so long is left: until then the answer is in our memory.
-UNREAD_SECONDS = 30.0
+# So much is read from a connection at a time, a sixteenth of what asyncio would.
+READ_BYTES = 16 * 1024
+# So much may wait on a connection, of a body or of the next request, before no more is read.
+UNREAD_BYTES = 64 * 1024
+# So much of a body that comes in chunks is parsed at a time.
+PARSED_BYTES = 2 * 1024
 
 _SENTENCES = {
     400: "The request is malformed.",
     408: "The request's headers did not arrive in time.",
+    413: "The body is too large.",
     414: "The request line is too long.",
     431: "The request's headers are too large.",
     501: "This transfer coding is not supported.",
 }
-
-
-class Signal:
-    """An asyncio.Event for one waiter: the queue of one for many takes 700 bytes of each connection, even empty."""
-
-    __slots__ = ("_is_set", "_waiter")
-
-    def __init__(self, *, is_set: bool = False) -> None:
-        self._is_set = is_set
-        self._waiter: asyncio.Future[None] | None = None
-
-    def is_set(self) -> bool:
-        """Whether nobody need wait."""
-        return self._is_set
-
-    def set(self) -> None:
-        """Wake the waiter, and let none wait until it is cleared."""
-        self._is_set = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def clear(self) -> None:
-        """Let who comes now wait."""
-        self._is_set = False
-
-    async def wait(self) -> None:
-        """Return once it is set."""
-        if not self._is_set:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-
-class Body(BodyReceiver):
-    """What comes of a request's body, and then that its client leaves."""
-
-    __slots__ = ()
-
-    async def _wait_for_disconnect(self) -> None:
-        # gunicorn takes a wait that was cancelled for a client that left, and keeps the queue of pieces.
-        self._chunks = ()  # type: ignore[assignment]
-        if not self.protocol._closed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
 
 
 class Protocol(ASGIProtocol):
@@ -97,11 +60,13 @@ class Protocol(ASGIProtocol):
         "_closing",
         "_header_timer",
         "_lingering",
-        "_unread_timer",
+        "_pace",
+        "_unparsed",
     )
 
     worker: "Worker"
     transport: asyncio.Transport
+    _callback_parser: Any
     _request_ready: Signal
     _flow_control: FlowControl
 
@@ -112,12 +77,19 @@ class Protocol(ASGIProtocol):
         self._closing = False
         self._lingering = False
         self._header_timer: asyncio.TimerHandle | None = None
-        self._unread_timer: asyncio.TimerHandle | None = None
+        self._max_buffer_size = UNREAD_BYTES
+        # What has come of a body in chunks, or behind it, and is parsed in turns.
+        self._unparsed = b""
+        # Of a connection that once held what its client did not take at once.
+        self._pace: Pace | None = None
 
     # --- deadlines ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.transport.max_size = READ_BYTES  # type: ignore[attr-defined]
+        # Whoever sends is held up until the system has taken all of it, and not only until less than 64 KiB are left.
+        self.transport.set_write_buffer_limits(high=0)
         self._request_ready = Signal()
         self._flow_control._is_writable_event = Signal(is_set=True)  # type: ignore[assignment]
         self.worker.connections.add(self)
@@ -126,9 +98,12 @@ class Protocol(ASGIProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.worker.connections.discard(self)
         self._stop_awaiting_headers()
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
+        if self._pace is not None:
+            self._pace.stop()
+        self._unparsed = b""
         super().connection_lost(exc)
+        # Whoever is sending need not wait for a reader any more.
+        self._flow_control.resume_writing()
 
     def _on_headers_complete(self) -> bool:
         self._stop_awaiting_headers()
@@ -159,19 +134,57 @@ class Protocol(ASGIProtocol):
         self._close_transport()
         self._request_ready.set()
 
-    def _await_reading(self, unread_before: int = sys.maxsize) -> None:
-        self._unread_timer = self.worker.loop.call_later(
-            UNREAD_SECONDS, self._look_for_unread, unread_before
-        )
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._pace is None:
+            self._pace = Pace(self.worker.loop, self.transport)
+        self._pace.stalled()
 
-    def _look_for_unread(self, unread_before: int) -> None:
-        """Ends the connection if none of what was unread the last time has been taken since."""
-        self._unread_timer = None
-        unread = self.transport.get_write_buffer_size()
-        if unread >= unread_before:
-            self.transport.abort()
-        elif unread:
-            self._await_reading(unread)
+    def resume_writing(self) -> None:
+        if self._pace is not None:
+            self._pace.emptied()
+        super().resume_writing()
+
+    # --- bodies in chunks ---
+
+    def _feed_callback_parser(self, data: bytes) -> bool:
+        while data:
+            if self._unparsed or self._callback_parser._state == "chunked":
+                self._parse_in_turn(data)
+                return True
+            # Of what may hold the beginning of such a body not all at once.
+            size = len(data) if self._callback_parser._state == "body" else PARSED_BYTES
+            if not super()._feed_callback_parser(data[:size]):
+                return False
+            data = data[size:]
+        return True
+
+    def _parse_in_turn(self, data: bytes) -> None:
+        if not self._unparsed:
+            self.worker.unchunking.add(self)
+        self._unparsed += data
+        self._pause_reading()
+
+    def parse_some(self) -> bool:
+        """Parse a small piece of what came in chunks; whether there is more."""
+        data, self._unparsed = self._unparsed[:PARSED_BYTES], self._unparsed[PARSED_BYTES:]
+        if self._callback_parser is None or not super()._feed_callback_parser(data):
+            self._unparsed = b""
+        if not self._unparsed:
+            self._maybe_resume_reading()
+        return bool(self._unparsed)
+
+    def _maybe_resume_reading(self) -> None:
+        if not self._unparsed:
+            super()._maybe_resume_reading()
+
+    def _handle_h1c_exception(self, exc: Exception) -> bool:
+        # Python takes no number of more than 4,300 digits, and gunicorn no such error for the client's.
+        if not isinstance(exc, ValueError):
+            return bool(super()._handle_h1c_exception(exc))
+        self._send_error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "")
+        self._close_transport()
+        return True
 
     # --- stopping ---
 
@@ -204,8 +217,6 @@ class Protocol(ASGIProtocol):
     ) -> None:
         self._answering = True
         self._closing = (b"connection", b"close") in headers
-        if self._unread_timer is None:
-            self._await_reading()
         super()._send_response_start(status, headers, *args, **kwargs)
 
     async def _serve_http_request(self, *args: Any) -> bool:

@@ -3,6 +3,10 @@
 from pipedai.server.asgi_types import Message, Send
 from pipedai.server.error_answer import error_answer, phrase
 from pipedai.server.headers import API, RawHeaders, complete_headers, is_api
+from pipedai.server.memory_budget import SMALL_BYTES, Holding, overloaded
+
+# So much of an answer is handed to the transport at a time, which copies what the client does not take at once.
+PIECE_BYTES = 64 * 1024
 
 
 class Reply:
@@ -10,11 +14,14 @@ class Reply:
 
     It adds our headers, gives an answer that fits in one piece its Content-Length, keeps bodies
     off answers that have none (HEAD, 204, 304), and below the API turns an error that is not JSON
-    into one that is. Afterwards it knows what was answered.
+    into one that is. What is not sent yet counts against the memory budget. Afterwards it knows what was answered.
     """
 
-    def __init__(self, send: Send, *, method: str, request_id: str, production: bool) -> None:
+    def __init__(
+        self, send: Send, holding: Holding, *, method: str, request_id: str, production: bool
+    ) -> None:
         self._send = send
+        self._holding = holding
         self._method = method
         self._request_id = request_id
         self._production = production
@@ -29,7 +36,7 @@ class Reply:
         self.complete = False
 
     async def send(self, message: Message) -> None:
-        """Take one message of the application's answer."""
+        """Take one message of the application's answer. Raises Refused if there is no room for a large one."""
         if self.complete:
             return
         if message["type"] == "http.response.start":
@@ -68,6 +75,7 @@ class Reply:
             self._headers, chunk, more = [*kept, *headers], b"", False
         if not more:
             held, chunk = held + chunk, b""
+            self._refuse_without_room(len(held))
             self._say_length(len(held))
         headers = complete_headers(
             self._headers,
@@ -82,12 +90,29 @@ class Reply:
         if chunk:
             await self._pass_on(chunk, more=more)
 
+    def _refuse_without_room(self, size: int) -> None:
+        # Reading changed nothing, so it may be refused even now. Of any other request the answer goes out all the same:
+        # what was done must not be told as if it were not.
+        if size > SMALL_BYTES and self._method == "GET" and not self._holding.has_room(size):
+            raise overloaded(unread=False)
+
     async def _pass_on(self, chunk: bytes, *, more: bool) -> None:
         if self._has_no_body():
             chunk = b""
-        self.body_bytes += len(chunk)
+        size = len(chunk)
+        self.body_bytes += size
         self.complete = not more
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        self._holding.take(size)
+        try:
+            sent = 0
+            while size - sent > PIECE_BYTES:
+                piece = chunk[sent : sent + PIECE_BYTES]
+                sent += PIECE_BYTES
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            rest = chunk[sent:]
+            await self._send({"type": "http.response.body", "body": rest, "more_body": more})
+        finally:
+            self._holding.give_back(size)
 
     def _say_length(self, length: int) -> None:
         if self.status in _WITHOUT_BODY:

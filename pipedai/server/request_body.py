@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from pipedai.server.asgi_types import Message, Receive
 from pipedai.server.headers import RawHeaders
+from pipedai.server.memory_budget import Holding, overloaded
 from pipedai.server.refusal import ClientGone, Refused
 
 # How long, and how much, a client that was refused may go on sending: closing the connection on
@@ -16,12 +17,14 @@ LINGER_BYTES = 16 * 1024 * 1024
 
 
 async def read_body(
-    headers: RawHeaders, receive: Receive, *, max_bytes: int, seconds: float
+    headers: RawHeaders, receive: Receive, *, max_bytes: int, seconds: float, holding: Holding
 ) -> bytes:
-    """The whole body. Raises Refused if it is too large, too late or can't be taken off the wire, or ClientGone."""
+    """The whole body, which the request then holds of the memory budget.
+
+    Raises Refused if it is too large, too late, can't be taken off the wire or finds no room, or ClientGone.
+    """
     _refuse_by_headers(dict(headers), max_bytes)
-    chunks: list[bytes] = []
-    size = 0
+    whole: bytes | bytearray = b""
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -29,12 +32,20 @@ async def read_body(
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 more = message.get("more_body", False)
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > max_bytes:
-                    raise _too_large(max_bytes, unread=more)
+                if piece := message.get("body", b""):
+                    if len(whole) + len(piece) > max_bytes:
+                        raise _too_large(max_bytes, unread=more)
+                    if not holding.has_room(len(piece)):
+                        raise overloaded(unread=more)
+                    holding.take(len(piece))
+                    if not whole:
+                        whole = piece
+                    elif isinstance(whole, bytearray):
+                        whole += piece
+                    else:
+                        whole = bytearray(whole) + piece
                 if not more:
-                    return b"".join(chunks)
+                    return bytes(whole)
     except TimeoutError:
         raise Refused(
             HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {seconds:g} seconds."

@@ -17,6 +17,7 @@ from gunicorn.workers import gasgi
 
 from pipedai.server.lanes import STOP
 from pipedai.server.protocol import Protocol
+from pipedai.server.unchunking import Unchunking
 
 # While stopping: how long a request is waited for that is on its way, on a new connection or in part.
 STOP_HEADER_SECONDS = 0.5
@@ -35,6 +36,7 @@ class Worker(gasgi.ASGIWorker):
     """One web process."""
 
     loop: asyncio.AbstractEventLoop
+    unchunking: Unchunking
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,6 +57,7 @@ class Worker(gasgi.ASGIWorker):
 
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()
+        self.unchunking = Unchunking(self.loop)
         # gunicorn leaves asyncio's own 100, and all workers of a site reconnect at once.
         create_server = partial(self.loop.create_server, backlog=self.cfg.backlog)
         self.loop.create_server = create_server  # type: ignore[method-assign]

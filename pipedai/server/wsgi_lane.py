@@ -12,6 +12,7 @@ from a2wsgi.wsgi import build_environ
 
 from pipedai.server.asgi_types import Receive, Scope, Send
 from pipedai.server.headers import RawHeaders
+from pipedai.server.memory_budget import HOLDING, Holding, overloaded
 
 
 class WsgiLane:
@@ -34,8 +35,10 @@ class WsgiLane:
         # Not by run_in_executor, which takes back what is cancelled before a thread has it: a request that has
         # come this far is carried out.
         answering: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        holding: Holding = scope[HOLDING]
+        holding.keep()
         self.running += 1
-        self._pool.submit(copy_context().run, self._work, scope, body, answering)
+        self._pool.submit(copy_context().run, self._work, scope, body, answering, holding)
         answer = await answering
         await send(
             {
@@ -46,18 +49,26 @@ class WsgiLane:
         )
         await send({"type": "http.response.body", "body": answer.body})
 
-    def _work(self, scope: Scope, body: bytes, answering: "asyncio.Future[_Answer]") -> None:
+    def _work(
+        self, scope: Scope, body: bytes, answering: "asyncio.Future[_Answer]", holding: Holding
+    ) -> None:
         """In a thread: answer, and have the loop pass it on."""
         tell = answering.get_loop().call_soon_threadsafe
         try:
+            # Whatever it is, its answer would have to be held as well. As yet nothing of it has been done.
+            if holding.is_overdrawn():
+                raise overloaded(unread=False)
             answer = self._answer(scope, body)
         except BaseException as error:
-            tell(self._done, answering, answering.set_exception, error)
+            tell(self._done, answering, holding, answering.set_exception, error)
         else:
-            tell(self._done, answering, answering.set_result, answer)
+            tell(self._done, answering, holding, answering.set_result, answer)
 
-    def _done(self, answering: "asyncio.Future[_Answer]", settle: Any, outcome: Any) -> None:
+    def _done(
+        self, answering: "asyncio.Future[_Answer]", holding: Holding, settle: Any, outcome: Any
+    ) -> None:
         self.running -= 1
+        holding.leave()
         if not answering.cancelled():
             settle(outcome)
 

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from django.core.handlers.wsgi import WSGIRequest
 
+from pipedai.server.access_log import LOG
 from pipedai.wsgi import application
 from testing.cast import session_cookie
 from testing.routes import ROUTES, set_stage
@@ -35,7 +35,7 @@ def answer(method, url, query="", body=None, **headers):
         "wsgi.url_scheme": "http",
         **headers,
     }
-    response: Any = application.get_response(WSGIRequest(environ))
+    response: Any = application.get_response(application.request_class(environ))
     return response.status_code, dict(response.items()), response.content
 
 
@@ -76,8 +76,8 @@ def test_whatever_can_be_read(cast, route):
         ("GET", "/api/v1/workspaces", {}, 401),
         ("PUT", "/api/v1/health", {}, 405),
         ("HEAD", "/api/v1/health/live", {}, 200),
-        ("GET", "/api/v1/health/live", {"HTTP_HOST": "evil.example"}, 400),
-        ("GET", "/api/v1/health/live", {"HTTP_HOST": "a b"}, 400),
+        ("GET", "/api/v1/auth/me", {"HTTP_HOST": "evil.example"}, 400),
+        ("GET", "/api/v1/auth/me", {"HTTP_HOST": "a b"}, 400),
         ("POST", "/api/v1/workers/register", {}, 401),
         ("OPTIONS", "/api/v1/health", {}, 405),
     ],
@@ -85,6 +85,35 @@ def test_whatever_can_be_read(cast, route):
 def test_refusals(method, url, headers, status):
     body = {"hostname": 7} if method == "POST" else None
     assert same_both_ways(method, url, body=body, **headers)[0] == status
+
+
+@pytest.mark.parametrize("host", ["10.0.0.10", "10.0.0.10:8000", "[fd00::1]", "any.example", "a b"])
+@pytest.mark.parametrize("url", ["/api/v1/health", "/api/v1/health/live"])
+def test_probes_may_call_by_any_host(url, host):
+    assert same_both_ways("GET", url, HTTP_HOST=host)[0] == 200
+
+
+def test_a_scrape_by_any_host_gets_a_404_where_there_are_no_metrics():
+    assert answer("GET", "/metrics", HTTP_HOST="10.0.0.10")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("evil.example", "'evil.example'"),
+        ("10.0.0.10:8000", "'10.0.0.10:8000'"),
+        ("a\r\nb\x1b[31m", r"'a\r\nb\x1b[31m'"),
+        ("é\u202e", r"'\xe9\u202e'"),
+        ("x" * 5000, repr("x" * 100)),
+    ],
+)
+@pytest.mark.parametrize("url", ["/api/v1/auth/me", "/admin/login/"])
+def test_a_refused_host_is_told_to_the_log_with_its_setting(url, host, told):
+    said: dict[str, Any] = {}
+    status, _, body = answer("GET", url, HTTP_HOST=host, **{"asgi.scope": {LOG: said}})
+    assert status == 400
+    assert said["refused"] == f"The Host {told} is not in ALLOWED_HOSTS."
+    assert host.encode() not in body
 
 
 def test_a_crash(monkeypatch):

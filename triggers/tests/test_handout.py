@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
+from pipedai.api.renderers import JSONRenderer
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import database_now, execute
 from testing.cast import Cast
@@ -17,9 +18,16 @@ from testing.racing import ROUNDS, accepted, at_once
 from testing.runs import NOON, Runs, allow
 from testing.statements import counted
 from triggers import handout, services
-from triggers.handout import MOST_AT_ONCE, HandedOut, hand_out_runs, time_until_next
+from triggers.handout import (
+    MOST_AT_ONCE,
+    MOST_BYTES,
+    HandedOut,
+    hand_out_runs,
+    time_until_next,
+)
 from triggers.models import Trigger
 from triggers.services import rotate_mcp_token
+from workers.serializers import HandedOutRunSerializer
 
 HEADERS = {"x-api-key": "planted-secret-1"}
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -62,6 +70,51 @@ def test_one_answer_holds_so_many_and_the_next_the_others(runs: Runs, monkeypatc
     assert _ids(runs) == [first, second]
     runs.claim(first)
     assert _ids(runs) == [second, third]
+
+
+def test_one_answer_ends_before_its_texts_are_too_long(cast: Cast) -> None:
+    runs = Runs.of(cast, prompt="x" * 256 * 1024)
+    allow(cast.worker.worker_id, 50)
+    queued = [runs.queue() for _ in range(20)]
+    first = _ids(runs, capacity=50)
+    assert first == queued[:15]
+    for run_id in first:
+        runs.claim(run_id)
+    assert _ids(runs, capacity=50) == queued[15:]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "payload", "count"),
+    [
+        # Bytes, not characters.
+        ("é" * 128 * 1024, None, 15),
+        ("x" * 60_000, "y" * 60_000, 34),
+        # As JSON, which writes these longer.
+        ("\x01" * 256 * 1024, None, 2),
+        ('"' * 256 * 1024, None, 7),
+        ("\u2028" * 87_000, None, 8),
+    ],
+)
+def test_and_is_full_with_what_fits(cast: Cast, prompt: str, payload: Any, count: int) -> None:
+    runs = Runs.of(cast, prompt=prompt)
+    for _ in range(50):
+        runs.queue(payload=payload)
+    handed_out = _hand_out(runs, capacity=50)
+    answer = JSONRenderer().render([HandedOutRunSerializer(run).data for run in handed_out])
+    longest = len(answer) // len(handed_out)
+    assert MOST_BYTES - 2 * longest < len(answer) <= MOST_BYTES
+    assert len(handed_out) == count
+
+
+@pytest.mark.parametrize("least", [MOST_BYTES, 1])
+def test_a_run_that_is_longer_than_an_answer_may_be_goes_out_alone(
+    runs: Runs, monkeypatch, least: int
+) -> None:
+    # By the first statement, which counts bytes, and by what is counted of JSON.
+    monkeypatch.setattr(handout, "_DUE", handout._DUE.replace(str(MOST_BYTES), str(least)))
+    monkeypatch.setattr(handout, "MOST_BYTES", 1)
+    queued = [runs.queue() for _ in range(3)]
+    assert _ids(runs) == queued[:1]
 
 
 def test_a_retry_takes_its_place_by_when_it_is_due(runs: Runs) -> None:

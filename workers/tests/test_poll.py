@@ -4,6 +4,7 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.api.renderers import iso_time
+from pipedai.server.access_log import LOG
 from pipedai.sql import database_now
 from testing.runs import allow
 from testing.shapes import A_TIME, invalid
@@ -165,6 +166,15 @@ class TestItNotes:
         poll()
         poll(HTTP_X_PIPEDAI_WORKER_VERSION="2.0.0")
         assert self.worker().version == "2.0.0"
+
+
+@pytest.mark.parametrize("runs", [0, 1])
+def test_the_log_has_how_many_runs_it_brought(cast, queue, url, runs):
+    for _ in range(runs):
+        queue()
+    said: dict[str, int] = {}
+    cast.worker_client().get(url, **{"asgi.scope": {LOG: said}})
+    assert said["runs"] == runs
 
 
 @pytest.mark.parametrize("wait", ["0", "1", "30", "07"])

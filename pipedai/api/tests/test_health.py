@@ -33,6 +33,24 @@ def test_live_asks_no_database():
 
 
 @pytest.mark.slow
+def test_the_event_loop_answers_as_a_thread_would(server: Server):
+    def answer(method: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        response = httpx.request(method, f"{server.api}/health/live", headers=headers)
+        unlike = {"x-request-id", "date"}
+        return (
+            response.status_code,
+            response.content,
+            {name: value for name, value in response.headers.items() if name not in unlike},
+        )
+
+    for method in ("GET", "HEAD"):
+        # A page of another origin is answered by a thread, for the sake of its headers.
+        assert answer(method) == answer(method, Origin="https://elsewhere.example")
+    assert answer("GET", Host="10.0.0.10")[0] == 200
+    assert answer("POST")[0] == 405
+
+
+@pytest.mark.slow
 def test_without_its_database_it_is_503_and_then_well_again(own_database: str, server: Server):
     def statuses() -> list[int]:
         return [httpx.get(f"{server.api}/{name}").status_code for name in ("health", "health/live")]

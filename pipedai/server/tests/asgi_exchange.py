@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipedai.server.asgi_types import App, Message
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 
 
 def http_scope(method: str = "GET", path: str = "/api/v1/x", **more: Any) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def http_scope(method: str = "GET", path: str = "/api/v1/x", **more: Any) -> dic
         "scheme": "http",
         "client": ("203.0.113.9", 4711),
         "server": ("127.0.0.1", 8000),
+        HOLDING: Holding(MemoryBudget(), "203.0.113.9"),
         **more,
     }
 

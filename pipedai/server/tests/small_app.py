@@ -8,12 +8,14 @@ from typing import Any
 
 from django.conf import settings
 
-from pipedai.server import protocol, worker
+from pipedai.client_address import parse_networks
+from pipedai.server import pace, protocol, worker
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
 from pipedai.server.listen_connection import connect
 from pipedai.server.long_poll import LongPoll
+from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.password_lane import PasswordLane
 from pipedai.server.ticket import POLL
@@ -22,7 +24,7 @@ from pipedai.server.wsgi_lane import WsgiLane
 
 # Set by tests that wait for it.
 protocol.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", protocol.HEADER_SECONDS))
-protocol.UNREAD_SECONDS = float(os.environ.get("UNREAD_SECONDS", protocol.UNREAD_SECONDS))
+pace.SECONDS = float(os.environ.get("PACE_SECONDS", pace.SECONDS))
 worker.STOP_HEADER_SECONDS = float(
     os.environ.get("STOP_HEADER_SECONDS", worker.STOP_HEADER_SECONDS)
 )
@@ -40,7 +42,8 @@ def wsgi(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes
         time.sleep(1.5)
     if path == "/api/v1/large":
         start_response("200 OK", [("Content-Type", "application/json")])
-        return (b"[" + b" " * 65_536 + b"]" for _ in range(200))
+        pieces = int(environ["QUERY_STRING"] or 200)
+        return (b"[" + b" " * 65_536 + b"]" for _ in range(pieces))
     ticket = environ["asgi.scope"].get(POLL)
     if ticket is not None:
         ticket.wait_seconds = 30.0
@@ -67,7 +70,9 @@ def _application() -> Outer:
     return Outer(
         Lanes(threads, long_poll, streams, listener, PasswordLane(threads, Turns(1))),
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=BODY_SECONDS),
+        trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
         production=settings.PRODUCTION,
+        budget=MemoryBudget(settings.MEMORY_BUDGET_MIB),
     )
 
 

@@ -1,17 +1,20 @@
 """Which lane a request takes, and what runs between start and stop."""
 
 import asyncio
+import threading
 from uuid import UUID
 
 import pytest
 
+from pipedai.server.access_log import LOG
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.lanes import STOP, Lanes, waiting_worker
+from pipedai.server.lanes import LIVE, STOP, Lanes, waiting_worker
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane
-from pipedai.server.tests.asgi_exchange import http_scope
+from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.turns import Turns
+from pipedai.server.wsgi_lane import WsgiLane
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 POLL = f"/api/v1/workers/{WORKER}/poll"
@@ -41,6 +44,66 @@ def test_a_poll_that_waits_takes_the_long_poll_lane(query):
 )
 def test_everything_else_goes_to_the_threads(method, path, query):
     assert waiting_worker(http_scope(method, path, query=query)) is None
+
+
+@pytest.fixture
+def stuck(listener):
+    """Lanes of whose threads none is free, until the test ends."""
+    begun, ended = threading.Semaphore(0), threading.Event()
+
+    def wsgi(environ, start_response):
+        begun.release()
+        assert ended.wait(60)
+        start_response("200 OK", [])
+        return [b"from a thread"]
+
+    threads = WsgiLane(wsgi, threads=2)
+    lanes = Lanes(
+        threads,
+        LongPoll(threads, listener, turns=1),
+        EventStreams(threads, listener, turns=1),
+        listener,
+        PasswordLane(threads, Turns(1)),
+    )
+    yield lanes, begun
+    ended.set()
+
+
+def ask(lanes, method="GET", path=LIVE, **more):
+    return Exchange(http_scope(method, path, **more) | {LOG: {}}).run(lanes)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_whether_it_lives_is_said_though_all_threads_are_stuck(stuck, method):
+    lanes, begun = stuck
+    busy = [asyncio.ensure_future(ask(lanes, path="/api/v1/x")) for _ in range(5)]
+    for _ in range(2):
+        await asyncio.to_thread(begun.acquire)
+    async with asyncio.timeout(60):
+        exchange = await ask(lanes, method)
+    assert (exchange.status, exchange.json) == (200, {"status": "ok"})
+    assert exchange.scope[LOG] == {"route": "api/v1/health/live"}
+    assert not any(each.done() for each in busy)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", LIVE, {}),
+        ("OPTIONS", LIVE, {}),
+        ("GET", f"{LIVE}/", {}),
+        ("GET", "/api/v1/health", {}),
+        ("GET", LIVE, {"origin": "https://app.example.com"}),
+    ],
+)
+async def test_nothing_else_is_said_without_a_thread(stuck, method, path, headers):
+    lanes, begun = stuck
+    asked = asyncio.ensure_future(ask(lanes, method, path, headers={"host": "h"} | headers))
+    await asyncio.to_thread(begun.acquire)
+    assert not asked.done()
+    asked.cancel()
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pipedai.api import tokens
 from pipedai.api.request_id import current_request_id
 from pipedai.client_address import parse_networks
+from pipedai.server import access_log
 from pipedai.server.asgi_types import Scope
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
@@ -394,6 +396,41 @@ async def test_a_refused_and_a_crashed_request_are_logged_too(logged):
     lines = logged.events("pipedai.access")
     assert [(line["status"], line["level"]) for line in lines] == [(400, "info"), (503, "error")]
     assert len(lines[1]["path"]) < 400
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "level"),
+    [
+        ({"route": "api/v1/health"}, 200, "debug"),
+        ({"route": "api/v1/health/live"}, 200, "debug"),
+        ({"route": "metrics"}, 200, "debug"),
+        ({"route": "metrics"}, 401, "info"),
+        ({"route": "api/v1/health"}, 503, "error"),
+        ({"route": "api/v1/<x>", "runs": 0}, 200, "debug"),
+        ({"route": "api/v1/<x>", "runs": 1}, 200, "info"),
+        ({"route": "api/v1/<x>"}, 200, "info"),
+        ({"route": "api/v1/<x>"}, 401, "info"),
+    ],
+)
+async def test_probes_and_empty_polls_are_for_whoever_looks_closely(
+    logged, monkeypatch, said, status, level
+):
+    async def app(scope, receive, send):
+        scope["pipedai.log"] |= said
+        await Answering(status)(scope, receive, send)
+
+    observed = []
+    monkeypatch.setattr(access_log, "observers", [lambda *seen: observed.append(seen[:3])])
+    access = logging.getLogger("pipedai.access")
+    for least in (logging.INFO, logging.DEBUG):
+        monkeypatch.setattr(access, "level", least)
+        access.manager._clear_cache()  # type: ignore[attr-defined]
+        await Exchange(http_scope()).run(outer(app))
+    lines = [line["level"] for line in logged.events("pipedai.access")]
+    assert lines == [level] * (1 if level == "debug" else 2)
+    assert observed == [("GET", said["route"], status)] * 2
+    monkeypatch.undo()
+    access.manager._clear_cache()  # type: ignore[attr-defined]
 
 
 async def test_a_client_that_goes_away_is_no_error(logged):

@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipedai.server.protocol import Body, Protocol, Signal
+from pipedai.server.protocol import Protocol
+from pipedai.server.receiving import Body, Signal
 from pipedai.server.tests.web_process import (
     SMALL_APP,
     gunicorn,
@@ -272,7 +273,8 @@ def read_slowly(connection):
 @pytest.mark.parametrize("then", [HOST, CLOSE], ids=["kept", "to be closed"])
 def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(tmp_path, then):
     asked = b"GET /api/v1/large HTTP/1.1\r\n" + then + b"\r\n"
-    with serving(tmp_path, SMALL_APP, UNREAD_SECONDS="1.5") as web, web.connect(asked) as idle:
+    patience = {"PACE_SECONDS": "1.5", "MEMORY_BUDGET_MIB": "512"}
+    with serving(tmp_path, SMALL_APP, **patience) as web, web.connect(asked) as idle:
         for _ in range(10):
             with web.connect(asked) as slow:
                 taken, longest_pause = read_slowly(slow)

@@ -1,0 +1,41 @@
+"""How many requests of one subject may be under way in this process at once, until their answers have been sent."""
+
+from collections import Counter
+from collections.abc import Hashable
+from functools import partial
+from threading import Lock
+
+from django.http import HttpRequest
+from rest_framework.request import Request
+
+from pipedai.server.memory_budget import HOLDING, Holding
+
+
+class Places:
+    """So many for each subject."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[Hashable] = Counter()
+        self._lock = Lock()
+
+    def take(self, subject: Hashable, request: HttpRequest | Request) -> bool:
+        """Whether there was a place, which the request now has until its answer has been sent or its client has gone.
+
+        Under another server than ours nobody says when that is, and there are places without end.
+        """
+        holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
+        if holding is None:
+            return True
+        with self._lock:
+            if self._taken[subject] >= self._most:
+                return False
+            self._taken[subject] += 1
+        holding.at_end(partial(self._leave, subject))
+        return True
+
+    def _leave(self, subject: Hashable) -> None:
+        with self._lock:
+            self._taken[subject] -= 1
+            if not self._taken[subject]:
+                del self._taken[subject]
