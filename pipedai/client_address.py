@@ -58,6 +58,15 @@ def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bo
     return address is not None and _is_in(address, trusted_proxies)
 
 
+def network_of(address: str) -> str:
+    """What one subscriber has: the address itself, or the /64 of an IPv6 address. What is no address is itself."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network(f"{parsed}/64", strict=False)) if parsed.version == 6 else str(parsed)
+
+
 def _is_in(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 

@@ -12,9 +12,9 @@ from pipedai.api.throttling import (
     Rate,
     TooManyRequests,
     check_rate,
-    network_of,
     take_back_hit,
 )
+from pipedai.client_address import network_of
 from pipedai.events import Actor, emit
 from pipedai.sql import execute, fetch_one
 from workers.enrollment_codes import (

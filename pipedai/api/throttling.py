@@ -7,7 +7,6 @@ no account.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 
 from django.conf import settings
 from django.utils.crypto import salted_hmac
@@ -17,6 +16,7 @@ from rest_framework.request import Request
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import address_of, principal_of
+from pipedai.client_address import network_of
 from pipedai.sql import execute, fetch_one
 
 _COUNT = """
@@ -125,15 +125,6 @@ def _bucket(rate: Rate, key: str) -> bytes:
 def by_address(request: Request) -> str:
     """The client's address; IPv6 by its /64, since that is what one subscriber has."""
     return network_of(address_of(request) or "")
-
-
-def network_of(address: str) -> str:
-    """What one subscriber has: the address itself, or the /64 of an IPv6 address. What is no address is itself."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    return str(ip_network(f"{parsed}/64", strict=False)) if parsed.version == 6 else str(parsed)
 
 
 def by_caller(request: Request) -> str:
