@@ -1,5 +1,7 @@
 """GET /workers/:id/poll, as it answers at once"""
 
+from typing import Any
+
 import pytest
 from django.db.models.functions import Now
 
@@ -56,7 +58,8 @@ def test_a_stream_s_lane_learns_whose_turn_it_is(cast):
     url = f"/api/v1/workers/{host.worker_id}/events/stream"
     for token in (host.operator_token, cast.mint("pwk", role="admin")):
         ticket.workspace_id = None
-        answer = bearer(token).get(url, **{"asgi.scope": {STREAM: ticket}})
+        environ: Any = {"asgi.scope": {STREAM: ticket}}
+        answer = bearer(token).get(url, **environ)
         assert answer.status_code == 200
         assert ticket.workspace_id == cast.workspace.id
 
