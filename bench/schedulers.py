@@ -38,5 +38,7 @@ def show(result: Json) -> None:
     """Print the table of a result."""
     print_machine(result["machine"])
     print()
-    names = ("triggers", "minutes", "kills", "ticks", "fired", "missed", "runs", "seconds")
+    names = (
+        "triggers", "minutes", "kills", "ticks", "fired", "missed", "without_worker", "runs", "seconds"
+    )  # fmt: skip
     print_table(["", *names], [["every tick decided once", *(result[name] for name in names)]])

@@ -12,8 +12,7 @@ from pipedai.server.listen_connection import connect
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.password_lane import PasswordLane
-from pipedai.server.turns import Turns
+from pipedai.server.password_lane import PasswordLane, password_turns
 from pipedai.server.wsgi_lane import WsgiLane
 from pipedai.wsgi import application as wsgi
 
@@ -25,7 +24,7 @@ def _application() -> Outer:
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
     streams = EventStreams(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
     # Half of the threads are left to other requests while passwords are hashed.
-    turns = Turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
+    turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
     passwords = PasswordLane(threads, turns)
     app: App = Lanes(threads, long_poll, streams, listener, passwords)
     if settings.METRICS_TOKEN:

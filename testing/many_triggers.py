@@ -1,5 +1,7 @@
 """Makes thousands of triggers at once, as copies of one; for what is about many of them."""
 
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -27,10 +29,20 @@ FROM copy, trigger t WHERE t.id = %(id)s
 """  # noqa: S608 - of the model's columns
 
 
-def add_triggers(cast: Cast, count: int, *, schedule: str | None = None) -> None:
-    """So many triggers of the cast's worker, without audit rows. Without a schedule each is hourly,
-    one sixtieth of them at each minute. Their first `next_run_at` is the caller's to set."""
-    original: UUID = cast.add_trigger(schedule=schedule or "0 * * * *")
+def add_triggers(
+    cast: Cast,
+    count: int,
+    *,
+    schedule: str | None = None,
+    due: datetime | None = None,
+    **values: Any,
+) -> None:
+    """So many triggers of the cast's worker, unless told otherwise, without audit rows. Without a schedule each is
+    hourly, one sixtieth of them at each minute. All come due then; without `due`, when is the caller's to set."""
+    original: UUID = cast.add_trigger(schedule=schedule or "0 * * * *", **values)
+    one = Trigger.objects.filter(id=original)
     with transaction.atomic():
+        if due is not None:
+            one.update(next_run_at=due)
         execute(_COPY, {"id": original, "count": count, "schedule": schedule})
-        Trigger.objects.filter(id=original).update(schedule=None, next_run_at=None)
+        one.update(schedule=None, next_run_at=None)

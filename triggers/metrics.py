@@ -17,6 +17,7 @@ from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery
 from triggers.sending import attempted
 from triggers.states import HELD, Decision, FaultClass, Source, Status
+from triggers.stretches import lengthened
 
 QUEUED = Counter("pipedai_runs_queued", "Runs that were queued.", ["source"])
 CLAIMED = Counter("pipedai_runs_claimed", "Runs that a worker claimed.")
@@ -106,6 +107,14 @@ def count_attempt(answer: Answer, **_: Any) -> None:
 
 
 attempted.connect(count_attempt, dispatch_uid="triggers.metrics")
+
+
+def count_lengthened(count: int, **_: Any) -> None:
+    """Counts due times without a worker after the first of their stretch, which has an event."""
+    TICKS_SKIPPED.labels(Decision.SKIPPED_NO_WORKER.value).inc(count)
+
+
+lengthened.connect(count_lengthened, dispatch_uid="triggers.metrics")
 
 _SCHEDULE = """
 SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0) AS overdue

@@ -1,7 +1,7 @@
 """Fires due ticks: each becomes a run, or a reason why not, exactly once (SPEC §7).
 
-A batch of due triggers is locked, decided and moved on in one transaction; what another scheduler
-holds is skipped. A unique (trigger, tick) makes doubling impossible in the database itself, and
+A batch of due triggers, in which workspaces take turns, is locked, decided and moved on in one transaction; what
+another scheduler holds is skipped. A unique (trigger, tick) makes doubling impossible in the database itself, and
 `next_run_at` moves only with the decision, so that no tick is lost.
 """
 
@@ -21,8 +21,10 @@ from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
 from pipedai.wakeups import wake_workers
 from triggers import cron
+from triggers.due_triggers import lock_due_triggers
 from triggers.models import Trigger
 from triggers.states import Decision
+from triggers.stretches import join_stretches
 
 log = get_logger(__name__)
 
@@ -30,15 +32,6 @@ log = get_logger(__name__)
 _RETRY_AFTER = timedelta(minutes=5)
 # To count the ticks that many different schedules have missed takes time, and a batch must leave time for others.
 _LONGEST_BATCH_SECONDS = 1.0
-
-# In the lock order triggers come before runs. Of a batch, the ones that have waited longest first.
-_DUE = f"""
-SELECT id, environment_id, worker_id, revision_id, schedule, timezone, next_run_at, overlap_policy, max_retries,
-    timeout_seconds, {NOW} AS now
-FROM trigger WHERE next_run_at <= {NOW}
-ORDER BY next_run_at, id LIMIT %(limit)s
-FOR NO KEY UPDATE SKIP LOCKED
-"""
 
 _UNFINISHED = (
     "SELECT DISTINCT trigger_id FROM run WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL"
@@ -73,7 +66,7 @@ FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[]) AS n (id, next_run_at) WH
 
 @dataclass(frozen=True, slots=True)
 class _Tick:
-    """One decided tick, or a gap of missed ones from `at` to `last_at`."""
+    """One decided tick, or several that have one row: `missed_count` of them, from `at` to `last_at`."""
 
     trigger: Row
     at: datetime
@@ -113,7 +106,8 @@ class _Batch:
 def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
     """Decides the due ticks of up to `limit` triggers; how many triggers. One batch, in one transaction."""
     with transaction.atomic():
-        due = fetch_all(_DUE, {"limit": limit, "now": now})
+        # In the lock order triggers come before runs.
+        due = lock_due_triggers(limit=limit, now=now)
         if not due:
             return 0
         batch = _Batch(_busy_triggers(due))
@@ -127,7 +121,8 @@ def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
 
 
 def _store(batch: _Batch, now: datetime | None) -> None:
-    decided = fetch_all(_DECIDE, _columns(batch.ticks)) if batch.ticks else []
+    ticks = _ticks_of_their_own(batch.ticks)
+    decided = fetch_all(_DECIDE, _columns(ticks)) if ticks else []
     fired = [row for row in decided if row["run_id"]]
     if fired:
         execute(
@@ -141,8 +136,23 @@ def _store(batch: _Batch, now: datetime | None) -> None:
         )
     execute(_MOVE_ON, {"ids": list(batch.nexts), "nexts": list(batch.nexts.values())})
     emit(*(_event(row) for row in decided))
-    workers = {tick.trigger["id"]: tick.trigger["worker_id"] for tick in batch.ticks}
+    workers = {tick.trigger["id"]: tick.trigger["worker_id"] for tick in ticks}
     wake_workers({workers[row["trigger_id"]] for row in fired})
+
+
+def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
+    """The ticks without those that were counted in the row of a stretch."""
+    without_worker = {
+        tick.trigger["id"]: tick for tick in ticks if tick.decision is Decision.SKIPPED_NO_WORKER
+    }
+    joined = join_stretches(
+        {id_: (_schedule(tick.trigger), tick.at) for id_, tick in without_worker.items()}
+    )
+    return [
+        tick
+        for tick in ticks
+        if not (tick.trigger["id"] in joined and tick is without_worker[tick.trigger["id"]])
+    ]
 
 
 def _busy_triggers(due: list[Row]) -> set[UUID]:
@@ -156,7 +166,7 @@ def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
     one run, for the latest, and one row for the older.
     """
     now = trigger["now"]
-    schedule = cron.Schedule(trigger["schedule"], trigger["timezone"])
+    schedule = _schedule(trigger)
     # It is a tick, unless the schedule could not be worked out for a time, or its zone's rules have changed.
     first = schedule.next_after(trigger["next_run_at"] - timedelta(microseconds=1))
     if first > now:
@@ -172,10 +182,14 @@ def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
 
 def _decide(trigger: Row, tick: datetime, busy: set[UUID]) -> _Tick:
     if trigger["worker_id"] is None:
-        return _Tick(trigger, tick, tick, Decision.SKIPPED_NO_WORKER)
+        return _Tick(trigger, tick, tick, Decision.SKIPPED_NO_WORKER, missed_count=1)
     if trigger["id"] in busy:
         return _Tick(trigger, tick, tick, Decision.SKIPPED_OVERLAP)
     return _Tick(trigger, tick, tick, Decision.FIRED, run_id=new_id())
+
+
+def _schedule(trigger: Row) -> cron.Schedule:
+    return cron.Schedule(trigger["schedule"], trigger["timezone"])
 
 
 def _missed(trigger: Row, first: datetime, last: datetime, count: int) -> _Tick:

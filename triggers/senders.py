@@ -7,7 +7,8 @@ from django.db import close_old_connections, connection
 
 from pipedai.logs import get_logger
 from pipedai.sql import Row
-from triggers.sending import Taker, claim_deliveries, record_answer, send_delivery, taker_of
+from triggers.due_deliveries import Taker, Turns, claim_deliveries, taker_of
+from triggers.sending import record_answer, send_delivery
 
 log = get_logger(__name__)
 
@@ -22,15 +23,16 @@ _RECORDING_AT_ONCE = 4
 class Senders:
     """A bounded pool. It claims no more than it has threads for, so what is claimed is sent at once.
 
-    A slow or dead host takes `per_host` of its places and no more, and an environment with many such hosts half of
-    them: see `claim_deliveries`. The threads are daemons: a delivery
-    that is still under way when the process ends stays claimed, and is due again when the claim is over.
+    A slow or dead host takes `per_host` of its places and no more, and a workspace with many such hosts half of them:
+    see `claim_deliveries`. The threads are daemons: a delivery that is still under way when the process ends stays
+    claimed, and is due again when the claim is over.
     """
 
     def __init__(self, *, at_once: int = AT_ONCE, per_host: int = PER_HOST) -> None:
         self._at_once = at_once
         self._per_host = per_host
         self._busy: Counter[Taker] = Counter()
+        self._turns = Turns()
         self._changed = threading.Condition()
         self._recording = threading.BoundedSemaphore(_RECORDING_AT_ONCE)
 
@@ -41,7 +43,7 @@ class Senders:
         room = self._at_once - sum(busy.values())
         if room <= 0:
             return 0
-        claimed = claim_deliveries(room=room, busy=busy, per_host=self._per_host)
+        claimed = claim_deliveries(room=room, busy=busy, per_host=self._per_host, turns=self._turns)
         for delivery in claimed:
             self._start(delivery)
         return len(claimed)

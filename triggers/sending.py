@@ -1,4 +1,4 @@
-"""Sends due webhook deliveries: claimed in one transaction, sent outside any, recorded in another (SPEC §7).
+"""Sends claimed webhook deliveries, outside any transaction, and records what came of them (SPEC §7).
 
 Claiming moves a delivery's `next_attempt_at` ahead, to when it is due again if its sender dies; the
 value that it is moved to is the claim, and recording is guarded by it. So a delivery may be sent
@@ -6,12 +6,9 @@ twice, with the same `webhook-id`, but never forgotten.
 """
 
 import random
-from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
 from django.dispatch import Signal
@@ -22,16 +19,13 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.logs import get_logger
 from pipedai.outgoing import Answer, post
 from pipedai.outgoing.request import KEPT_BODY_BYTES
-from pipedai.sql import NOW, Row, database_now, fetch_all, fetch_one
+from pipedai.sql import Row, database_now, fetch_one
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.signatures import webhook_headers
 from workspaces.keys import WrappedKey
 
 log = get_logger(__name__)
-
-# A host, and the environment that sends to it.
-Taker = tuple[str, UUID]
 
 # Sent with `answer` for each attempt once it is recorded.
 attempted = Signal()
@@ -40,30 +34,8 @@ attempted = Signal()
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
 JITTER = 0.2
 MAX_RETRY_AFTER = timedelta(hours=24)
-# Longer than a request takes together with what comes before and after it.
-CLAIM_SECONDS = 60
 # An attempt's error, for the trigger's owner.
 SECRET_DOES_NOT_OPEN = "the webhook's secret does not open"  # noqa: S105
-# How many due deliveries are looked at to find some whose hosts and environments have room.
-_CANDIDATES = 200
-
-_DUE = f"""
-SELECT id, host, environment_id FROM delivery
-WHERE status = 'pending' AND next_attempt_at <= {NOW} AND host <> ALL(%(full_hosts)s)
-    AND environment_id <> ALL(%(full_environments)s::uuid[])
-ORDER BY next_attempt_at LIMIT %(limit)s
-FOR UPDATE SKIP LOCKED
-"""
-
-# The secret is read with the claim: the request follows at once.
-_CLAIM = f"""
-UPDATE delivery d SET next_attempt_at = {NOW} + %(claim_seconds)s * interval '1 second'
-FROM trigger t LEFT JOIN data_key k ON k.id = t.webhook_key_id
-WHERE d.id = ANY(%(ids)s) AND t.id = d.trigger_id
-RETURNING d.id, d.environment_id, d.trigger_id, d.run_id, d.message_id, d.url, d.host, d.body, d.attempt_count,
-    d.next_attempt_at AS claim, {NOW} AS claimed_at, t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped,
-    k.master_key_id
-"""
 
 _RECORD = """
 UPDATE delivery SET status = %(status)s, next_attempt_at = %(next_attempt_at)s, delivered_at = %(delivered_at)s,
@@ -71,52 +43,6 @@ UPDATE delivery SET status = %(status)s, next_attempt_at = %(next_attempt_at)s, 
 WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
 RETURNING attempt_count
 """
-
-
-def claim_deliveries(
-    *, room: int, busy: Mapping[Taker, int], per_host: int, now: datetime | None = None
-) -> list[Row]:
-    """Claims up to `room` due deliveries, oldest due first. Each row is to be handed to `send_delivery` at once.
-
-    Together with the `busy` ones, a host has no more than `per_host`, and an environment no more places than it leaves
-    free: half of them if it is alone, and the last one goes to an environment that has none.
-    """
-    hosts, environments = _counted(busy)
-    with transaction.atomic():
-        due = fetch_all(
-            _DUE,
-            {
-                "full_hosts": [host for host, count in hosts.items() if count >= per_host],
-                "full_environments": [e for e, count in environments.items() if count >= room],
-                "limit": _CANDIDATES,
-                "now": now,
-            },
-        )
-        ids: list[UUID] = []
-        for row in due:
-            host, environment_id = taker_of(row)
-            if hosts[host] < per_host and environments[environment_id] < room - len(ids):
-                hosts[host] += 1
-                environments[environment_id] += 1
-                ids.append(row["id"])
-        if not ids:
-            return []
-        return fetch_all(_CLAIM, {"ids": ids, "claim_seconds": CLAIM_SECONDS, "now": now})
-
-
-def taker_of(delivery: Row) -> Taker:
-    """Whose places it takes."""
-    return delivery["host"], delivery["environment_id"]
-
-
-def _counted(busy: Mapping[Taker, int]) -> tuple[Counter[str], Counter[UUID]]:
-    """How many are under way to each host, and of each environment."""
-    hosts: Counter[str] = Counter()
-    environments: Counter[UUID] = Counter()
-    for (host, environment_id), count in busy.items():
-        hosts[host] += count
-        environments[environment_id] += count
-    return hosts, environments
 
 
 def send_delivery(delivery: Row) -> Answer:

@@ -7,7 +7,7 @@ from django.http import HttpResponse
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-from pipedai.api.principal import principal_of
+from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
 from pipedai.api.renderers import JSONEncoder, JSONRenderer, iso_time
 from pipedai.server.ticket import STREAM, StreamTicket
 from pipedai.sql import Row
@@ -36,7 +36,9 @@ class WorkerEventViewSet(HostViewSet):
         if not isinstance(ticket, StreamTicket):
             ticket = StreamTicket()
         ticket.asked += 1
-        ticket.key_id = principal_of(request).id
+        principal = principal_of(request)
+        assert isinstance(principal, HostPrincipal | KeyPrincipal)
+        ticket.key_id, ticket.workspace_id = principal.id, principal.workspace_id
         rows = read_events(
             ticket,
             worker_id=worker_id,

@@ -285,6 +285,7 @@ class WorkerProtocolViewSet(ApiViewSet):
         return Response(RunSerializer(run).data)
 
     def _fill(self, ticket: PollTicket, *, wait: float, empty: bool) -> None:
+        ticket.workspace_id = self.worker.workspace_id
         ticket.wait_seconds, ticket.empty = wait, empty
         if not empty:
             return

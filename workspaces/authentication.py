@@ -7,7 +7,7 @@ from workspaces.models import ApiKey
 
 # `lastUsedAt` is bookkeeping, written at most every 10 s (SPEC §2).
 _FIND = """
-SELECT k.id, k.environment_id, k.role,
+SELECT k.id, k.environment_id, e.workspace_id, k.role,
     coalesce(k.last_used_at > statement_timestamp() - interval '10 seconds', false) AS used_lately
 FROM api_key k JOIN environment e ON e.id = k.environment_id
 WHERE k.token_digest = %(digest)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND e.deleted_at IS NULL
@@ -30,7 +30,9 @@ class ApiKeyAuthentication(BearerAuthentication):
         first of each call that a script makes.
         """
         row = _find(digest, self.prefix)
-        return None if row is None else KeyPrincipal(row["id"], row["environment_id"], row["role"])
+        if row is None:
+            return None
+        return KeyPrincipal(row["id"], row["environment_id"], row["workspace_id"], row["role"])
 
 
 class HostKeyAuthentication(BearerAuthentication):
@@ -41,7 +43,9 @@ class HostKeyAuthentication(BearerAuthentication):
     def find(self, digest: bytes) -> HostPrincipal | None:
         """The live key with this digest in an environment that is not deleted. One query."""
         row = _find(digest, self.prefix)
-        return None if row is None else HostPrincipal(row["id"], row["environment_id"])
+        if row is None:
+            return None
+        return HostPrincipal(row["id"], row["environment_id"], row["workspace_id"])
 
 
 def _find(digest: bytes, kind: str) -> Row | None:

@@ -20,10 +20,10 @@ from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import cursor_at
 from pipedai.sql import database_now
 from testing.cast import session_cookie
+from triggers.due_deliveries import claim_deliveries
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
 from triggers.lifecycle import expire_runs
 from triggers.scheduling import fire_due_ticks
-from triggers.sending import claim_deliveries
 from triggers.states import Status
 from workers.filters import WorkerFilters
 

@@ -15,7 +15,7 @@ def sequential_scans(plan: dict[str, Any]) -> list[str]:
     """The ledger's tables that a plan read from end to end, if they had more than a few rows."""
     return [
         node["Relation Name"]
-        for node in _nodes(plan)
+        for node in nodes(plan)
         if node["Node Type"] == "Seq Scan"
         and _LEDGER.fullmatch(node["Relation Name"])
         and _rows_read(node) > _FEW_ROWS
@@ -24,7 +24,7 @@ def sequential_scans(plan: dict[str, Any]) -> list[str]:
 
 def rows_read(plan: dict[str, Any]) -> int:
     """How many rows a plan's scans looked at, also those that they let go: a measure without noise."""
-    return round(sum(_rows_read(node) for node in _nodes(plan) if "Scan" in node["Node Type"]))
+    return round(sum(_rows_read(node) for node in nodes(plan) if "Scan" in node["Node Type"]))
 
 
 def _rows_read(node: dict[str, Any]) -> float:
@@ -32,7 +32,7 @@ def _rows_read(node: dict[str, Any]) -> float:
     return float(each * node.get("Actual Loops", 1))
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
-        yield from _nodes(child)
+        yield from nodes(child)

@@ -34,6 +34,7 @@ class KeyPrincipal(Principal):
 
     type: ClassVar[ActorType] = "api_key"
     environment_id: UUID
+    workspace_id: UUID
     role: str
 
 
@@ -43,6 +44,7 @@ class HostPrincipal(Principal):
 
     type: ClassVar[ActorType] = "api_key"
     environment_id: UUID
+    workspace_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class WorkerPrincipal(Principal):
 
     type: ClassVar[ActorType] = "worker"
     environment_id: UUID
+    workspace_id: UUID
     token_digest: bytes
     max_concurrency: int
     disabled: bool

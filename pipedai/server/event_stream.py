@@ -40,7 +40,7 @@ class EventStreams(WaitingLane):
             # Subscribed before the first question, so that nothing recorded after it goes unheard.
             self._listener.subscribe(ear, worker_id)
             at_the_end.callback(self._listener.unsubscribe, ear, worker_id)
-            answer = await self._ask(scope, body, receive, ear)
+            answer = await self._ask(scope, body, receive, ear, ticket.workspace_id)
             if status_of(answer) != 200:
                 for message in answer:
                     await send(message)
@@ -55,7 +55,7 @@ class EventStreams(WaitingLane):
                 until = asyncio.get_running_loop().time() + self._patience(RECHECK_SECONDS)
                 await _tell(send, told)
                 await self._wait(ear, receive, 0 if ticket.more else until)
-                answer = await self._ask(scope, body, receive, ear)
+                answer = await self._ask(scope, body, receive, ear, ticket.workspace_id)
                 if status_of(answer) != 200:
                     break
                 told = _content(answer) or _KEEP_ALIVE

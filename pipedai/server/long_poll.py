@@ -35,7 +35,7 @@ class LongPoll(WaitingLane):
         try:
             while True:
                 ticket.begin()
-                answer = await self._ask(scope, body, receive, ear)
+                answer = await self._ask(scope, body, receive, ear, ticket.workspace_id)
                 self._share_start(answer)
                 left = began + ticket.wait_seconds - time.monotonic()
                 if status_of(answer) != 200 or not ticket.empty or left <= 0:

@@ -5,11 +5,16 @@ from contextlib import ExitStack
 
 from pipedai.client_address import network_of
 from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
+from pipedai.server.listen import Ear
 from pipedai.server.request_body import Replay
 from pipedai.server.ticket import PASSWORD, PasswordTicket
 from pipedai.server.turns import Turn, Turns
 
 PATIENCE_SECONDS = 5.0
+# Who waits keeps a connection and a request's body in memory, and more than this are served within seconds nowhere.
+_MOST_WAITING = 500
+# More than an address may try to log in within a minute.
+_MOST_OF_AN_ADDRESS = 100
 
 # Whatever hashes a password; accounts/tests/test_password_routes.py looks for others.
 _PATHS = frozenset(
@@ -27,6 +32,11 @@ _PATHS = frozenset(
 def may_hash(scope: Scope) -> bool:
     """Whether this request belongs into the lane. Most have nothing to hash once the endpoint has looked at them."""
     return scope["path"] in _PATHS and scope["method"] == "POST"
+
+
+def password_turns(places: int) -> Turns:
+    """Turns for so many places in this process, fair between addresses and bounded in who may wait."""
+    return Turns(places, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
 
 
 class PasswordLane:
@@ -59,10 +69,12 @@ class PasswordLane:
         self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
         """The answer of the endpoint when it may hash; None if that did not come to pass in time."""
-        turn = self._turns.ask(network_of(scope["client"][0]), ticket.places)
+        ear = Ear()
+        address = network_of(scope["client"][0])
+        turn = self._turns.ask(address, ticket.places, wake=ear.wake)
         with ExitStack() as at_the_end:
             at_the_end.callback(self._turns.leave, turn)
-            if not await self._comes(turn, receive):
+            if not await self._comes(turn, ear, receive):
                 return None
             ticket.granted = True
             asking = asyncio.ensure_future(self._ask(scope, body))
@@ -72,14 +84,14 @@ class PasswordLane:
             asking.add_done_callback(lambda _: held.close())
         return await asyncio.shield(asking)
 
-    async def _comes(self, turn: Turn, receive: Receive) -> bool:
+    async def _comes(self, turn: Turn, ear: Ear, receive: Receive) -> bool:
         """Whether the turn is granted in time. Raises ClientGone when nobody is there any more to be answered."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not (turn.granted or turn.refused) and (left := until - clock()) > 0:
-            await turn.ear.wait(receive, left)
+            await ear.wait(receive, left)
         if turn.granted:
-            await turn.ear.wait(receive, 0)
+            await ear.wait(receive, 0)
         return turn.granted
 
     async def _ask(self, scope: Scope, body: bytes) -> list[Message]:

@@ -38,11 +38,13 @@ def is_asked_again() -> bool:
 class PollTicket:
     """One waiting poll; the long-poll lane asks the endpoint with it again until there is news.
 
-    The view sets `order` (the first time), `wait_seconds`, `empty` and `next_due_seconds`; the
-    lane sets the rest.
+    The view sets `workspace_id`, `order` (the first time), `wait_seconds`, `empty` and
+    `next_due_seconds`; the lane sets the rest.
     """
 
     worker_id: UUID
+    # The worker's, once the endpoint has seen its token: workspaces take turns at asking.
+    workspace_id: UUID | None = None
     # How often the endpoint has been asked, this time included.
     asked: int = 0
     # The database's clock in microseconds when the poll began: a larger one is a newer poll.
@@ -77,8 +79,9 @@ class StreamTicket:
 
     # How often the endpoint has been asked.
     asked: int = 0
-    # The key that opened the stream.
+    # The key that opened the stream, and its workspace.
     key_id: UUID | None = None
+    workspace_id: UUID | None = None
     # The last event when the stream began, or that its reader saw before; None until the first ask.
     began_after: int | None = None
     # The events told lately: an event may become visible after one with a larger id.

@@ -59,6 +59,12 @@ class Delivery(models.Model):
                 name="delivery_due_by_host",
                 condition=Q(status="pending"),
             ),
+            models.Index(
+                # See triggers/due_deliveries.py.
+                fields=["environment", "host", "next_attempt_at"],
+                name="delivery_pending_by_host",
+                condition=Q(status="pending"),
+            ),
             models.Index(fields=["trigger", "created_at", "id"], name="delivery_listed"),
             models.Index(fields=["run"], name="delivery_of_run", condition=Q(run__isnull=False)),
         )

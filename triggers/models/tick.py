@@ -11,17 +11,23 @@ from workspaces.models import Environment
 
 
 class Tick(models.Model):
-    """A due time of a trigger's schedule and what was decided about it; or a whole gap of missed ones, by its first."""
+    """A due time of a trigger's schedule and what was decided about it.
+
+    One row stands for a whole gap of missed ticks, and for a whole stretch of ticks without a worker.
+    """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     trigger = tenant_key("triggers.Trigger", related_name="ticks")
+    # The due time; of several that the row stands for, the first.
     tick_at = models.DateTimeField()
+    # The last due time that the row stands for; it moves on while a stretch without a worker lasts.
     last_tick_at = models.DateTimeField()
     decision = models.CharField(max_length=17, choices=Decision.choices)
     run = tenant_key("triggers.Run", null=True, related_name="+")
+    # How many due times the row stands for, if it was `skipped_missed` or `skipped_no_worker`; else 0.
     missed_count = models.PositiveIntegerField(default=0)
     decided_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -36,10 +42,11 @@ class Tick(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(
-                    decision=Decision.SKIPPED_MISSED,
+                    decision__in=(Decision.SKIPPED_MISSED, Decision.SKIPPED_NO_WORKER),
                     missed_count__gte=1,
                     last_tick_at__gte=models.F("tick_at"),
                 )
+                # An older row of a tick without a worker counts 0.
                 | (
                     Q(missed_count=0, last_tick_at=models.F("tick_at"))
                     & ~Q(decision=Decision.SKIPPED_MISSED)

@@ -91,8 +91,9 @@ class Trigger(models.Model):
         )
         indexes = (
             models.Index(
-                fields=["next_run_at", "id"],
-                name="trigger_due",
+                # See triggers/due_triggers.py.
+                fields=["next_run_at", "environment", "id"],
+                name="trigger_due_in_environment",
                 condition=Q(next_run_at__isnull=False),
             ),
             models.Index(

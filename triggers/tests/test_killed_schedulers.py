@@ -7,6 +7,7 @@ import pytest
 from testing.cast import Cast
 from testing.scheduler_kills import kill_schedulers
 from testing.serving import url_of
+from triggers.models import Tick
 
 
 @pytest.mark.slow
@@ -18,4 +19,7 @@ def test_every_tick_is_decided_once_and_every_fired_one_has_one_run(
     assert found.wrong == {}
     assert found.ticks == found.triggers * found.minutes == 12_000
     assert found.runs == found.fired > 0
+    assert found.fired + found.missed + found.without_worker == found.ticks
+    # Rows of those without a worker stand for several ticks each.
+    assert Tick.objects.filter(decision="skipped_no_worker").count() < found.without_worker
     assert found.kills > 5

@@ -17,7 +17,6 @@ from standardwebhooks.webhooks import Webhook
 from audit.models import AuditEntry
 from pipedai import loop
 from pipedai.env import BASE_DIR
-from pipedai.ids import new_id
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import Answer
 from testing.cast import TEST_ACTOR, make_cast
@@ -25,16 +24,10 @@ from testing.serving import url_of
 from triggers import secrets
 from triggers import senders as senders_module
 from triggers.deliveries import send_test
+from triggers.due_deliveries import CLAIM_SECONDS, claim_deliveries
 from triggers.models import Delivery, DeliveryAttempt, Trigger
 from triggers.senders import Senders
-from triggers.sending import (
-    BACKOFF_SECONDS,
-    CLAIM_SECONDS,
-    claim_deliveries,
-    record_answer,
-    send_delivery,
-    verdict,
-)
+from triggers.sending import BACKOFF_SECONDS, record_answer, send_delivery, verdict
 from triggers.tests.receivers import Receiver, receiving
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -285,48 +278,6 @@ def test_a_sender_whose_claim_was_over_records_nothing(cast):
     assert actions() == ["webhook.delivered"]
 
 
-def test_of_one_host_no_more_than_its_share_is_claimed(cast):
-    slow = cast.add_trigger(webhook_url="http://slow.example/")
-    for _ in range(10):
-        send_test(trigger_id=slow, actor=TEST_ACTOR)
-    quick = queue(cast, "http://quick.example/")
-    claimed = claim(per_host=3)
-    assert [row["host"] for row in claimed].count("slow.example") == 3
-    assert quick.id in {row["id"] for row in claimed}
-    here = cast.environment.id
-    assert claim(per_host=3, busy={("slow.example", here): 3}) == []
-    assert len(claim(per_host=3, busy={("slow.example", here): 2})) == 1
-
-
-def test_of_one_environment_no_more_is_claimed_than_is_left_for_others(cast):
-    other = make_cast()
-    for n in range(12):
-        queue(cast, f"http://{n}.example/")
-    late = queue(other, "http://other.example/")
-    Delivery.objects.exclude(id=late.id).update(next_attempt_at=NOW)
-    here = cast.environment.id
-
-    claimed = claim(room=10)
-
-    assert [row["environment_id"] for row in claimed].count(here) == 5
-    assert late.id in {row["id"] for row in claimed}
-
-
-def test_however_many_environments_are_slow_the_next_one_finds_a_place(cast):
-    greedy = {(f"{n}.example", new_id()): 1 for n in range(31)}
-    queue(cast, "http://mine.example/")
-    queue(cast, "http://mine-too.example/")
-    assert len(claim(room=1, busy=greedy)) == 1
-    assert claim(room=1, busy={**greedy, ("mine.example", cast.environment.id): 1}) == []
-
-
-def test_no_more_is_claimed_than_there_is_room_for_the_longest_waiting_first(cast):
-    old = queue(cast, "http://a.example/")
-    Delivery.objects.filter(id=old.id).update(next_attempt_at=NOW)
-    queue(cast, "http://b.example/")
-    assert [row["id"] for row in claim(room=1)] == [old.id]
-
-
 # --- The pool
 
 
@@ -365,7 +316,7 @@ def test_an_environment_of_slow_hosts_does_not_hold_up_another(committed_cast, r
     for _ in range(8):
         send_test(trigger_id=slow, actor=TEST_ACTOR)
     receiver.gate.clear()
-    assert pool.top_up() == 3
+    assert pool.top_up() == 2
     assert pool.top_up() == 0
     with receiving() as quick:
         other = queue(make_cast(), quick.url())
@@ -405,8 +356,8 @@ class Scheduler:
     def __init__(self, database: str, patch: str = ""):
         code = (
             "import django; django.setup()\n"
-            "from triggers import sending, senders\n"
-            "sending.CLAIM_SECONDS = 2\n"
+            "from triggers import due_deliveries, senders\n"
+            "due_deliveries.CLAIM_SECONDS = 2\n"
             f"{patch}\n"
             "from django.core.management import call_command\n"
             "call_command('runscheduler')\n"

@@ -23,8 +23,9 @@ from testing.sealed import (
 )
 from testing.statements import counted
 from triggers.deliveries import send_test
+from triggers.due_deliveries import claim_deliveries
 from triggers.models import Delivery, Trigger
-from triggers.sending import claim_deliveries, record_answer, send_delivery
+from triggers.sending import record_answer, send_delivery
 from triggers.tests.receivers import Receiver
 
 every_tampering = pytest.mark.parametrize("how", [*TAMPERINGS, *KEY_TAMPERINGS])

@@ -151,7 +151,7 @@ def test_a_skipped_tick_is_audited_with_its_trigger(cast: Cast) -> None:
     )
     assert entry.metadata == {
         "tickAt": "2030-05-04T12:00:00.000Z", "triggerId": str(trigger_id),
-        "decision": "skipped_no_worker", "missedCount": 0,
+        "decision": "skipped_no_worker", "missedCount": 1,
     }  # fmt: skip
 
 

@@ -1,11 +1,15 @@
 """GET /workers/:id/poll, as it answers at once"""
 
+from typing import Any
+
 import pytest
 from django.db.models.functions import Now
 
 from pipedai.api.renderers import iso_time
 from pipedai.server.access_log import LOG
+from pipedai.server.ticket import POLL, STREAM, PollTicket, StreamTicket
 from pipedai.sql import database_now
+from testing.cast import bearer
 from testing.runs import allow
 from testing.shapes import A_TIME, invalid
 from triggers.models import Run, Trigger
@@ -42,6 +46,23 @@ def queue(cast):
 
 def test_nothing_to_do(poll):
     assert poll() == {"runs": [], "serverTime": A_TIME}
+
+
+def test_its_lane_learns_whose_turn_it_is(cast, poll):
+    ticket = PollTicket(cast.worker.worker_id)
+    poll("wait=5", **{"asgi.scope": {POLL: ticket}})
+    assert ticket.workspace_id == cast.workspace.id
+
+
+def test_a_stream_s_lane_learns_whose_turn_it_is(cast):
+    host, ticket = cast.host(), StreamTicket()
+    url = f"/api/v1/workers/{host.worker_id}/events/stream"
+    for token in (host.operator_token, cast.mint("pwk", role="admin")):
+        ticket.workspace_id = None
+        environ: Any = {"asgi.scope": {STREAM: ticket}}
+        answer = bearer(token).get(url, **environ)
+        assert answer.status_code == 200
+        assert ticket.workspace_id == cast.workspace.id
 
 
 def test_a_run_comes_with_all_that_it_takes(cast, poll):

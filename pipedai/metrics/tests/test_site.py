@@ -16,13 +16,14 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.env import BASE_DIR
+from pipedai.ids import new_id
 from pipedai.metrics.directory import VARIABLE
 from testing.main_job import MainJob
 from testing.scheduling import scheduling
 from testing.scrapes import TOKEN, Scrape
 from testing.serving import Server, free_port, serve
 from testing.working import until
-from triggers.models import Run, Trigger
+from triggers.models import Run, Tick, Trigger
 from triggers.tests.receivers import receiving
 from workspaces.models import DataKey
 
@@ -74,6 +75,22 @@ def site(own_database: str, tmp_path: Path) -> Iterator[Site]:
         yield Site(server, f"http://{bind}")
 
 
+def _lengthen_a_stretch(due: datetime) -> None:
+    """Another hourly trigger, without a worker, has had one tick and is due again: that tick has no event."""
+    trigger = Trigger.objects.get()
+    trigger.id, trigger.worker_id, trigger.next_run_at = new_id(), None, due
+    trigger.save(force_insert=True)
+    Tick.objects.create(
+        environment_id=trigger.environment_id,
+        trigger=trigger,
+        tick_at=due - timedelta(hours=1),
+        last_tick_at=due - timedelta(hours=1),
+        decision="skipped_no_worker",
+        missed_count=1,
+    )
+    until(lambda: Tick.objects.get(trigger=trigger).missed_count == 2)
+
+
 def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
     with receiving() as receiver:
         receiver.answer(500)
@@ -85,10 +102,11 @@ def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
         Run.objects.filter(id=lost).update(lease_expires_at=Now())
         waiting = job.queue()
         # Due once, and then not for most of an hour.
-        minute = (datetime.now(UTC) - timedelta(minutes=2)).minute
+        due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2)
         Trigger.objects.update(
-            schedule=f"{minute} * * * *", timezone="UTC", next_run_at="2026-01-01T00:00Z"
+            schedule=f"{due.minute} * * * *", timezone="UTC", next_run_at="2026-01-01T00:00Z"
         )
+        _lengthen_a_stretch(due)
         until(lambda: job.get(f"/runs/{lost}")["status"] == "failed")
         until(lambda: site.background().value("pipedai_deliveries_settled_total") >= 6)
 
@@ -119,6 +137,7 @@ def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
     assert background.value("pipedai_runs_queued_total", source="schedule") == 1
     assert background.value("pipedai_tick_firing_lag_seconds_count") == 1
     assert background.value("pipedai_ticks_skipped_total", decision="skipped_missed") > 1000
+    assert background.value("pipedai_ticks_skipped_total", decision="skipped_no_worker") == 1
     assert background.value("pipedai_job_units_total", job="expire-runs") == 1
     assert background.value("pipedai_job_duration_seconds_count", job="fire-ticks") > 1
     attempts = "pipedai_webhook_attempt_duration_seconds_count"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -10,6 +10,7 @@ from pipedai.server import asking, long_poll
 from pipedai.server.access_log import LOG
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.refusal import ClientGone
+from pipedai.server.request_scope import CLIENT
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import POLL
 
@@ -32,6 +33,9 @@ class Endpoint:
         self.asked = 0
         self.running = 0
         self.most_running = 0
+        # The workspaces of workers, and the workers in the order in which they were asked for.
+        self.workspaces = {}
+        self.asked_for = []
         self.during = None
 
     async def __call__(self, scope, receive, send):
@@ -41,6 +45,8 @@ class Endpoint:
         assert (await receive())["body"] == b"the body"
         ticket = scope[POLL]
         self.tickets.append(ticket)
+        self.asked_for.append(ticket.worker_id)
+        ticket.workspace_id = self.workspaces.get(ticket.worker_id)
         ticket.wait_seconds = self.wait
         if ticket.is_first_ask:
             ticket.order = self.order
@@ -73,9 +79,9 @@ def lane(endpoint, listener):
     return LongPoll(endpoint, listener, turns=2)
 
 
-def start(lane, worker=WORKER):
+def start(lane, worker=WORKER, address="203.0.113.9"):
     """A poll under way, as (its exchange, its task)."""
-    exchange = Exchange(http_scope(query="wait=10") | {LOG: {}}, [b"the body"])
+    exchange = Exchange(http_scope(query="wait=10") | {LOG: {}, CLIENT: address}, [b"the body"])
 
     async def serve():
         async with asyncio.timeout(60):
@@ -257,6 +263,43 @@ async def test_many_that_wake_together_take_turns(lane, endpoint, listener):
     listener.deliver(f"changed {WORKER}")
     await endpoint.until_asked(60)
     assert endpoint.most_running == 2
+    lane.stop()
+    await asyncio.gather(*polls)
+
+
+async def test_a_thousand_that_wake_together_delay_another_workspace_by_no_turn(
+    lane, endpoint, listener
+):
+    flood, mine = uuid4(), uuid4()
+    workers = [uuid4() for _ in range(1000)]
+    endpoint.workspaces = {**dict.fromkeys(workers, flood), OTHER: mine}
+    polls = [start(lane, worker)[1] for worker in (*workers, OTHER)]
+    await endpoint.until_asked(1001)
+
+    async def slow():
+        await asyncio.sleep(0.001)
+
+    endpoint.during = slow
+    endpoint.asked_for.clear()
+    for worker in (*workers, OTHER):
+        listener.deliver(f"changed {worker}")
+    await endpoint.until_asked(2002)
+    # Two were asked for at once, before the other one waited.
+    assert endpoint.asked_for.index(OTHER) <= 3
+    assert sorted(endpoint.asked_for) == sorted([*workers, OTHER])
+    lane.stop()
+    await asyncio.gather(*polls)
+
+
+async def test_new_polls_from_one_address_do_not_delay_what_comes_from_another(lane, endpoint):
+    async def slow():
+        await asyncio.sleep(0.001)
+
+    endpoint.during = slow
+    polls = [start(lane, uuid4())[1] for _ in range(200)]
+    polls.append(start(lane, OTHER, address="2001:db8::1")[1])
+    await endpoint.until_asked(201)
+    assert endpoint.asked_for.index(OTHER) <= 3
     lane.stop()
     await asyncio.gather(*polls)
 

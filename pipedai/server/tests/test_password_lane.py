@@ -91,7 +91,7 @@ async def test_the_endpoint_is_asked_again_when_it_may_hash():
 
 async def test_what_has_nothing_to_hash_is_answered_at_once_though_no_turn_is_free():
     endpoint, turns = Endpoint(places=0), Turns(1)
-    turns.ask(THERE, 1)
+    turns.ask(THERE, 1, wake=lambda: None)
     request = exchange()
     await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
     assert (request.status, endpoint.asked) == (400, [False])
@@ -99,7 +99,7 @@ async def test_what_has_nothing_to_hash_is_answered_at_once_though_no_turn_is_fr
 
 async def test_beyond_its_patience_the_first_answer_is_given_and_nothing_else_is_asked():
     endpoint, turns = Endpoint(), Turns(1)
-    held = turns.ask(THERE, 1)
+    held = turns.ask(THERE, 1, wake=lambda: None)
     request = exchange()
     lane = PasswordLane(endpoint, turns, patience=0.05)
     await lane.serve(request.scope, request.receive, request.send)
@@ -110,7 +110,7 @@ async def test_beyond_its_patience_the_first_answer_is_given_and_nothing_else_is
 
 
 async def test_who_finds_the_queue_full_is_answered_at_once():
-    endpoint, turns = Endpoint(), Turns(1, most_of_an_address=0)
+    endpoint, turns = Endpoint(), Turns(1, most_of_a_group=0)
     request = exchange()
     await PasswordLane(endpoint, turns, patience=600).serve(
         request.scope, request.receive, request.send
@@ -121,11 +121,11 @@ async def test_who_finds_the_queue_full_is_answered_at_once():
 
 async def test_whose_place_in_a_full_queue_is_given_away_is_answered_at_once():
     endpoint, turns = Endpoint(), Turns(1, most_waiting=2)
-    turns.ask(THERE, 1)
+    turns.ask(THERE, 1, wake=lambda: None)
     lane = PasswordLane(endpoint, turns, patience=600)
     first, second = start(lane), start(lane)
     await true(lambda: turns.waiting == 2)
-    turns.ask("192.0.2.1", 1)
+    turns.ask("192.0.2.1", 1, wake=lambda: None)
     await second[1]
     assert (second[0].status, first[1].done()) == (503, False)
     first[0].gone.set()
@@ -136,7 +136,7 @@ async def test_whose_place_in_a_full_queue_is_given_away_is_answered_at_once():
 async def test_turns_go_round_between_addresses_and_an_ipv6_network_is_one():
     endpoint, turns = Endpoint(), Turns(1)
     lane = PasswordLane(endpoint, turns, patience=600)
-    held = turns.ask(THERE, 1)
+    held = turns.ask(THERE, 1, wake=lambda: None)
     many = []
     for n in range(20):
         many.append(start(lane, f"2001:db8:1:2::{n + 1:x}"))
@@ -152,7 +152,7 @@ async def test_turns_go_round_between_addresses_and_an_ipv6_network_is_one():
 
 async def test_a_client_that_leaves_while_it_waits_gives_its_place_back():
     endpoint, turns = Endpoint(), Turns(1)
-    held = turns.ask(THERE, 1)
+    held = turns.ask(THERE, 1, wake=lambda: None)
     request, task = start(PasswordLane(endpoint, turns, patience=600))
     await true(lambda: turns.waiting == 1)
     request.gone.set()

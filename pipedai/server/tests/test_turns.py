@@ -1,6 +1,15 @@
-"""Who gets the next free places: fair between addresses, bounded, and nobody is passed over for ever."""
+"""Who gets the next free places: fair between groups, bounded, and nobody is passed over for ever (SPEC §19)."""
 
-from pipedai.server.turns import Turns
+import asyncio
+from collections.abc import Hashable
+
+import pytest
+
+from pipedai.server.turns import Turn, Turns
+
+
+def ask(turns: Turns, group: str, places: int) -> Turn:
+    return turns.ask(group, places, wake=lambda: None)
 
 
 def granted(turns):
@@ -9,27 +18,27 @@ def granted(turns):
 
 def test_as_many_are_granted_as_there_are_places():
     turns = Turns(2)
-    asked = [turns.ask("a", 1) for _ in range(3)]
+    asked = [ask(turns, "a", 1) for _ in range(3)]
     assert granted(asked) == [True, True, False]
     turns.leave(asked[0])
     assert granted(asked) == [False, True, True]
     assert turns.free == 0
 
 
-def test_those_of_one_address_come_in_their_order():
+def test_those_of_one_group_come_in_their_order():
     turns = Turns(1)
-    held, *waiting = [turns.ask("a", 1) for _ in range(5)]
+    held, *waiting = [ask(turns, "a", 1) for _ in range(5)]
     for turn in waiting:
         turns.leave(held)
         assert turn.granted
         held = turn
 
 
-def test_addresses_take_turns_however_many_one_of_them_has_waiting():
+def test_groups_take_turns_however_many_one_of_them_has_waiting():
     turns = Turns(1)
-    held = turns.ask("many", 1)
-    many = [turns.ask("many", 1) for _ in range(50)]
-    few = {name: turns.ask(name, 1) for name in ("b", "c")}
+    held = ask(turns, "many", 1)
+    many = [ask(turns, "many", 1) for _ in range(50)]
+    few = {name: ask(turns, name, 1) for name in ("b", "c")}
     order = []
     waiting = {id(turn): "many" for turn in many} | {id(t): name for name, t in few.items()}
     everybody = [*many, *few.values()]
@@ -40,18 +49,18 @@ def test_addresses_take_turns_however_many_one_of_them_has_waiting():
     assert order == ["many", "b", "c", "many", "many", "many"]
 
 
-def test_an_address_that_comes_back_waits_behind_the_others():
+def test_an_group_that_comes_back_waits_behind_the_others():
     turns = Turns(1)
-    held = turns.ask("a", 1)
-    other, again = turns.ask("b", 1), turns.ask("a", 1)
+    held = ask(turns, "a", 1)
+    other, again = ask(turns, "b", 1), ask(turns, "a", 1)
     turns.leave(held)
     assert granted([other, again]) == [True, False]
 
 
 def test_who_needs_two_places_is_not_overtaken_by_those_who_need_one():
     turns = Turns(2)
-    first, second = turns.ask("a", 1), turns.ask("b", 1)
-    large, small = turns.ask("c", 2), turns.ask("d", 1)
+    first, second = ask(turns, "a", 1), ask(turns, "b", 1)
+    large, small = ask(turns, "c", 2), ask(turns, "d", 1)
     turns.leave(first)
     assert granted([large, small]) == [False, False]
     turns.leave(second)
@@ -63,7 +72,7 @@ def test_who_needs_two_places_is_not_overtaken_by_those_who_need_one():
 
 def test_who_needs_more_places_than_there_are_gets_them_all():
     turns = Turns(1)
-    large = turns.ask("a", 2)
+    large = ask(turns, "a", 2)
     assert large.granted
     turns.leave(large)
     assert turns.free == 1
@@ -71,7 +80,7 @@ def test_who_needs_more_places_than_there_are_gets_them_all():
 
 def test_who_leaves_while_waiting_gives_its_place_in_the_queue_back():
     turns = Turns(1)
-    held, gone, next_one = (turns.ask(name, 1) for name in "abc")
+    held, gone, next_one = (ask(turns, name, 1) for name in "abc")
     turns.leave(gone)
     turns.leave(held)
     assert next_one.granted
@@ -80,8 +89,8 @@ def test_who_leaves_while_waiting_gives_its_place_in_the_queue_back():
 
 def test_the_large_one_that_leaves_lets_those_behind_it_pass():
     turns = Turns(2)
-    turns.ask("a", 1)
-    large, small = turns.ask("b", 2), turns.ask("c", 1)
+    ask(turns, "a", 1)
+    large, small = ask(turns, "b", 2), ask(turns, "c", 1)
     assert not small.granted
     turns.leave(large)
     assert small.granted
@@ -89,26 +98,126 @@ def test_the_large_one_that_leaves_lets_those_behind_it_pass():
 
 def test_leaving_twice_gives_nothing_back_twice():
     turns = Turns(1)
-    turn = turns.ask("a", 1)
+    turn = ask(turns, "a", 1)
     turns.leave(turn)
     turns.leave(turn)
     assert turns.free == 1
 
 
-def test_an_address_has_only_so_many_waiting():
-    turns = Turns(1, most_of_an_address=2)
-    asked = [turns.ask("a", 1) for _ in range(5)]
+def test_an_group_has_only_so_many_waiting():
+    turns = Turns(1, most_of_a_group=2)
+    asked = [ask(turns, "a", 1) for _ in range(5)]
     assert [turn.refused for turn in asked] == [False, False, False, True, True]
-    assert not turns.ask("b", 1).refused
+    assert not ask(turns, "b", 1).refused
 
 
 def test_a_full_queue_makes_room_at_the_cost_of_whoever_has_most_waiting():
     turns = Turns(1, most_waiting=4)
-    turns.ask("a", 1)
-    many = [turns.ask("a", 1) for _ in range(4)]
-    other = turns.ask("b", 1)
+    ask(turns, "a", 1)
+    many = [ask(turns, "a", 1) for _ in range(4)]
+    other = ask(turns, "b", 1)
     assert [turn.refused for turn in many] == [False, False, False, True]
     assert not other.refused
     assert turns.waiting == 4
-    assert turns.ask("a", 1).refused
+    assert ask(turns, "a", 1).refused
     assert turns.waiting == 4
+
+
+# --- One place each, for the length of a block
+
+
+class Line:
+    """Those who have had a turn, in the order of their turns. Each keeps it until told to go."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.had: list[str] = []
+        self._turns = turns
+        self._go: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def join(self, *names: str) -> None:
+        """A name's group is its first letter."""
+        for name in names:
+            self._go[name] = asyncio.Event()
+            self._tasks[name] = asyncio.create_task(self._take(name[0], name))
+        await _settled()
+
+    async def end(self, name: str) -> None:
+        self._go[name].set()
+        await _settled()
+
+    async def leave(self, name: str) -> None:
+        self._tasks[name].cancel()
+        await _settled()
+
+    async def end_all(self) -> None:
+        """Each in the order of their turns."""
+        done = 0
+        while done < len(self.had):
+            await self.end(self.had[done])
+            done += 1
+
+    async def _take(self, group: Hashable, name: str) -> None:
+        async with self._turns.turn(group):
+            self.had.append(name)
+            await self._go[name].wait()
+
+
+async def _settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_so_many_have_a_turn_at_once() -> None:
+    line = Line(Turns(2))
+    await line.join("a1", "a2", "a3")
+    assert line.had == ["a1", "a2"]
+    await line.end("a2")
+    assert line.had == ["a1", "a2", "a3"]
+
+
+@pytest.mark.anyio
+async def test_groups_take_turns_and_each_keeps_its_own_order() -> None:
+    line = Line(Turns(1))
+    await line.join("a1", "a2", "a3", "a4", "b1", "b2", "c1")
+    await line.end_all()
+    assert line.had == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
+
+
+@pytest.mark.anyio
+async def test_a_group_that_comes_late_waits_for_one_turn_of_each() -> None:
+    line = Line(Turns(1))
+    await line.join("a1", "a2", "a3", "b1", "b2")
+    await line.end("a1")
+    await line.join("c1")
+    await line.end_all()
+    assert line.had.index("c1") <= 4
+
+
+@pytest.mark.anyio
+async def test_who_leaves_the_line_takes_no_turn() -> None:
+    line = Line(Turns(1))
+    await line.join("a1", "a2", "b1", "b2")
+    await line.leave("a2")
+    await line.leave("b1")
+    await line.end_all()
+    assert line.had == ["a1", "b2"]
+
+
+@pytest.mark.anyio
+async def test_who_leaves_with_a_turn_or_just_given_one_passes_it_on() -> None:
+    turns = Turns(1)
+    line = Line(turns)
+    await line.join("a1", "a2", "a3")
+    # In the same moment: a2 is given the turn, and leaves before it knows.
+    line._go["a1"].set()
+    await asyncio.sleep(0)
+    line._tasks["a2"].cancel()
+    await _settled()
+    assert line.had[-1] == "a3"
+    await line.leave("a3")
+    await line.join("b1")
+    assert line.had[-1] == "b1"
+    await line.end("b1")
+    assert (turns.free, turns.waiting) == (1, 0)

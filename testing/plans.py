@@ -1,0 +1,56 @@
+"""Tells how PostgreSQL carries out the recursive queries of a block: which tables it reads whole, and how many rows."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connection
+
+from bench.growth.plans import nodes, rows_read
+
+
+@dataclass
+class Plans:
+    """The plans of the queries, as they were really carried out."""
+
+    plans: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def read_whole(self) -> set[str]:
+        """The tables that a query read from end to end."""
+        return {
+            node["Relation Name"]
+            for plan in self.plans
+            for node in nodes(plan)
+            if node["Node Type"] == "Seq Scan"
+        }
+
+    def rows_read(self, table: str) -> int:
+        """How many rows of a table its scans looked at, also those that they let go."""
+        return sum(
+            rows_read({**node, "Plans": []})
+            for plan in self.plans
+            for node in nodes(plan)
+            if node.get("Relation Name") == table
+        )
+
+
+@contextmanager
+def explained() -> Iterator[Plans]:
+    """Carries out each recursive query of the block once more, before it, and keeps its plan."""
+    found = Plans()
+
+    def explain(
+        execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
+    ) -> Any:
+        if sql.lstrip().startswith("WITH RECURSIVE"):
+            execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params, many, context)
+            cursor = context["cursor"].cursor
+            ((plan,),) = (tuple(row.values()) for row in cursor.fetchall())
+            found.plans.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(explain):
+        yield found

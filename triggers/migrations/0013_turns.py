@@ -1,0 +1,33 @@
+"""Finds who has something due without looking at all that is due, so that workspaces can take turns (SPEC §19).
+
+`trigger_due_in_environment` does for all its readers what `trigger_due` did.
+"""
+
+from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [("triggers", "0012_handed_to")]
+
+    operations = [
+        AddIndexConcurrently(
+            model_name="trigger",
+            index=models.Index(
+                condition=models.Q(("next_run_at__isnull", False)),
+                fields=["next_run_at", "environment", "id"],
+                name="trigger_due_in_environment",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="delivery",
+            index=models.Index(
+                condition=models.Q(("status", "pending")),
+                fields=["environment", "host", "next_attempt_at"],
+                name="delivery_pending_by_host",
+            ),
+        ),
+        RemoveIndexConcurrently(model_name="trigger", name="trigger_due"),
+    ]
