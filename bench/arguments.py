@@ -47,6 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="CHECKOUT",
         help="compare web CPU with another checkout instead, in turns; it needs no .venv of its own",
     )
+    one.add_argument("--rounds", type=_count, default=5, help="of each, with --against (5)")
 
     one = add(
         "peer",

@@ -34,15 +34,21 @@ def run(
     seconds: float,
     web_processes: int,
     against: Path | None = None,
+    rounds: int = 1,
     say: Callable[[str], None],
 ) -> Json:
     """Measure at each number of clients; the result as JSON. Raises BenchFailed.
 
-    With `against`, another checkout, web CPU is compared with it, and nothing else measured.
+    With `against`, another checkout, web CPU is compared with it in so many `rounds`, and nothing else measured.
     """
     if against is not None:
         return two_checkouts.compare(
-            against, clients=clients, seconds=seconds, processes=web_processes, say=say
+            against,
+            clients=clients,
+            seconds=seconds,
+            processes=web_processes,
+            rounds=rounds,
+            say=say,
         )
     say("Starting PostgreSQL and the web server…")
     with database() as on:

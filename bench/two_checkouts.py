@@ -15,8 +15,6 @@ from bench.lifecycle_load import drive
 from bench.stack import Database, Web, database, web
 from pipedai import env
 
-# Turn and turn about, so that neither gets the machine's better minutes; the middle one of so many rounds counts.
-_ROUNDS = 5
 _HERE, _THERE = "this checkout", "the other one"
 
 
@@ -40,9 +38,13 @@ def compare(
     clients: Sequence[int],
     seconds: float,
     processes: int,
+    rounds: int,
     say: Callable[[str], None],
 ) -> Json:
-    """Both at each number of clients; the result as JSON. Raises BenchFailed."""
+    """Both at each number of clients, in so many rounds; the result as JSON. Raises BenchFailed.
+
+    They take turns, so that neither gets the machine's better minutes.
+    """
     against = against.resolve()
     if not (against / "manage.py").is_file():
         raise BenchFailed(f"{against} is no checkout of PipedAI.")
@@ -56,17 +58,18 @@ def compare(
         found = machine(sides[_HERE].on.one("SHOW server_version")["server_version"])
         results = []
         for count in clients:
-            rounds: dict[str, list[Json]] = {name: [] for name in sides}
-            for number in range(_ROUNDS):
-                say(f"{count} clients, round {number + 1} of {_ROUNDS}…")
+            measured: dict[str, list[Json]] = {name: [] for name in sides}
+            for number in range(rounds):
+                say(f"{count} clients, round {number + 1} of {rounds}…")
                 for name, side in sides.items():
-                    rounds[name].append(side.measure(count, seconds))
-            results.append({"clients": count, **_compared(rounds)})
+                    measured[name].append(side.measure(count, seconds))
+            results.append({"clients": count, **_compared(measured)})
     return {
         "benchmark": "lifecycle",
         "machine": found,
         "seconds": seconds,
         "webProcesses": processes,
+        "rounds": rounds,
         "against": str(against),
         "results": results,
     }
@@ -74,9 +77,8 @@ def compare(
 
 def show(result: Json) -> None:
     """Print the table of a result."""
-    print(
-        f"{_THERE}: {result['against']}; the middle of {_ROUNDS} rounds of {result['seconds']:g} s each"
-    )
+    rounds = f"{result['rounds']} rounds of {result['seconds']:g} s each"
+    print(f"{_THERE}: {result['against']}; {rounds}, in turns")
     print()
     rows: list[list[Any]] = []
     for at in result["results"]:
@@ -88,14 +90,14 @@ def show(result: Json) -> None:
     print_table([*heads, "per s, middle", "least", "most", "ratio"], rows)
 
 
-def _compared(rounds: dict[str, list[Json]]) -> Json:
+def _compared(measured: dict[str, list[Json]]) -> Json:
     """Middle, least and most of each, and the ratio of the two middles."""
     sides = {
         name: {
-            "webCpuMs": _spread([each["webCpuMs"] for each in measured]),
-            "perSecond": _spread([each["lifecyclesPerSecond"] for each in measured]),
+            "webCpuMs": _spread([each["webCpuMs"] for each in rounds]),
+            "perSecond": _spread([each["lifecyclesPerSecond"] for each in rounds]),
         }
-        for name, measured in rounds.items()
+        for name, rounds in measured.items()
     }
     here, there = (sides[name]["webCpuMs"][0] for name in (_HERE, _THERE))
     return {**sides, "webCpuRatio": round(here / there, 3)}

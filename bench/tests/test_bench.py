@@ -161,7 +161,7 @@ def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
 
 @pytest.mark.slow
 def test_abuse_measures_a_neighbour_without_and_with_a_flood(data_dir):
-    arguments = ("abuse", "--floods", "logins", "--seconds", "2")
+    arguments = ("abuse", "--floods", "logins", "--seconds", "1")
     found, shown = _measured(data_dir, *arguments, may_miss=True)
     assert found["benchmark"] == "abuse"
     (at,) = found["results"]
@@ -177,8 +177,8 @@ def test_abuse_measures_a_neighbour_without_and_with_a_flood(data_dir):
 
 @pytest.mark.slow
 def test_lifecycle_compares_web_cpu_with_another_checkout(data_dir):
-    arguments = ("lifecycle", "--against", str(BASE_DIR), "--clients", "1", "--seconds", "1")
-    found, shown = _measured(data_dir, *arguments)
+    short = ("--clients", "1", "--seconds", "1", "--rounds", "1")
+    found, shown = _measured(data_dir, "lifecycle", "--against", str(BASE_DIR), *short)
     (at,) = found["results"]
     assert at["webCpuRatio"] > 0
     middle, least, most = at["the other one"]["webCpuMs"]
