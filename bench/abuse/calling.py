@@ -36,10 +36,10 @@ class Calls:
         return await self.timing(kind, due, self._successful(sent))
 
     async def timing(self, kind: str, due: float, what: Awaitable[T]) -> T:
-        """Wait for something and note how long it took, failure and all. Raises GaveUp."""
+        """Wait for something, with patience from its due moment on, and note how long it took. Raises GaveUp."""
         failure = None
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(max(0.0, due + PATIENCE_SECONDS - time.monotonic())):
                 return await what
         except TimeoutError:
             failure = f"no answer in {PATIENCE_SECONDS:g} s"

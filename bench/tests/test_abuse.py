@@ -76,7 +76,7 @@ def test_each_flood_does_what_it_says(stage):
         "previews": lambda answers: answers["200"] > 0,
         "polls": lambda answers: answers["200"] > 1,
         "bodies": lambda answers: answers.total() > 0,
-        "webhooks": lambda answers: stage.on.one(due)["count"] == 1000,
+        "webhooks": lambda answers: stage.on.one(due)["count"] >= 1000,
         "schedules": lambda answers: answers["most due at once"] == 2000,
         "logins": lambda answers: answers["401"] > 0,
         "locks": lambda answers: stage.on.one(_LOCK_WAITS)["count"] > 1,
