@@ -39,6 +39,8 @@ def run(*, floods: Sequence[str], seconds: float, say: Callable[[str], None]) ->
     allow_files(_OPEN_FILES)
     say("Starting PostgreSQL and the scheduler…")
     with database(**_SETTINGS) as on, scheduler_processes(on, 1):
+        # What a release gives the database besides its schema, such as time limits, belongs to a served instance.
+        on.python("manage.py", "release")
         found = machine(on.one("SHOW server_version")["server_version"])
         neighbour: Neighbour | None = None
         results = []
