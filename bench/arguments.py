@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bench import everything, firing, idle, lifecycle, peer, schedulers, start
+from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
 
@@ -13,6 +14,8 @@ Measures PipedAI on this machine, against a PostgreSQL of its own that keeps wha
 and synchronous_commit on), in a directory below PIPEDAI_DATA_DIR that is removed at the end. Let
 the machine be quiet meanwhile. docs/performance.md says what the columns mean.
 """
+
+_ALL = ",".join(abuse.NAMES)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -38,6 +41,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument("--clients", type=_counts, default=[1, 16, 64], help="each of these (1,16,64)")
     one.add_argument("--seconds", type=_seconds, default=10.0, help="for each measurement (10)")
     one.add_argument("--web-processes", type=_count, default=1, help="of the web server (1)")
+    one.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare web CPU with another checkout instead, in turns; it needs no .venv of its own",
+    )
+    one.add_argument("--rounds", type=_count, default=5, help="of each, with --against (5)")
 
     one = add(
         "peer",
@@ -108,6 +118,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     one.add_argument("--triggers", type=_count, default=2000, help="minutely triggers (2000)")
     one.add_argument("--seconds", type=_seconds, default=120.0, help="of killing (120)")
 
+    one = add(
+        "abuse",
+        abuse,
+        "what one tenant notices of another's flood: latencies and memory, without and with",
+        "Floods a served instance in each of several ways, while another tenant lives a normal life; fails"
+        " if that one's p99 grows to more than 3 times, or the web process by more than 100 MiB.",
+    )
+    one.add_argument("--floods", type=_floods, default=abuse.NAMES, help=f"some of {_ALL} (all)")
+    one.add_argument("--seconds", type=_seconds, default=30.0, help="of each flood (30)")
+
     add("all", everything, "all of them", "All of them, one after another, with one result.")
     return parser.parse_args(arguments)
 
@@ -120,6 +140,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000.")
     return int(text)
+
+
+def _floods(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(abuse.NAMES):
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is no flood; there are {_ALL}.")
+    return names
 
 
 def _sizes(text: str) -> list[int]:

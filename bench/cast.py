@@ -32,58 +32,77 @@ class Pair:
     worker_token: str
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Account:
+    """A user, with a session, who calls from `address` (None: the peer's own)."""
+
+    email: str
+    password: str
+    address: str | None
+    cookie: str
+
+
+def register(connection: Connection, address: str | None = None) -> Account:
+    """A new user."""
+    email, password = f"bench-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
+    body = {"email": email, "password": password}
+    answer = connection.call("POST", "/auth/register", address=address, body=body)
+    return Account(email, password, address, answer.session_cookie)
+
+
 def make_pairs(port: int, count: int, *, capacity: int = 1) -> list[Pair]:
     """So many pairs, in as many environments as they need; each worker takes `capacity` runs at a time."""
     with Connection(port) as connection:
-        return list(_Maker(connection, capacity).make(count))
+        return list(Customer(connection).pairs(count, capacity))
 
 
-class _Maker:
-    """A customer who sets up an account."""
+class Customer:
+    """A user who sets up a workspace of their own. Use it as long as the connection is open."""
 
-    def __init__(self, connection: Connection, capacity: int) -> None:
+    def __init__(self, connection: Connection, address: str | None = None) -> None:
+        self.account = register(connection, address)
         self._connection = connection
-        self._capacity = capacity
-        account = {
-            "email": f"bench-{secrets.token_hex(4)}@example.com",
-            "password": secrets.token_urlsafe(16),
-        }
-        self._cookie = connection.call("POST", "/auth/register", body=account).session_cookie
-        self._workspace = self._post("/workspaces", name="Bench")["id"]
+        self._workspace = self.post("/workspaces", name="Bench")["id"]
 
-    def make(self, count: int) -> Iterator[Pair]:
+    def pairs(self, count: int, capacity: int) -> Iterator[Pair]:
+        """So many pairs, in as many environments as they need."""
         for number in range(count):
             if number % _PAIRS_PER_ENVIRONMENT == 0:
-                environment_id, api_key = self._environment(f"bench-{number}")
-            yield self._pair(environment_id, api_key, f"host-{number}")
+                environment_id, api_key = self.environment(f"bench-{number}")
+            yield self.pair(environment_id, api_key, f"host-{number}", capacity)
 
-    def _environment(self, name: str) -> tuple[str, str]:
-        made = self._post(f"/workspaces/{self._workspace}/environments", name=name)
+    def environment(self, name: str) -> tuple[str, str]:
+        """A new environment's id, and a `pwk_` key of it."""
+        made = self.post(f"/workspaces/{self._workspace}/environments", name=name)
         return made["id"], self._key(made["id"], "pwk")
 
-    def _pair(self, environment_id: str, api_key: str, hostname: str) -> Pair:
-        registered = self._post(
+    def pair(
+        self, environment_id: str, api_key: str, hostname: str, capacity: int = 1, **trigger: Any
+    ) -> Pair:
+        """A worker and its trigger; further fields of the trigger may be given."""
+        registered = self.post(
             "/workers/register",
             token=self._key(environment_id, "wrk"),
             hostname=hostname,
             os="linux",
             version="1.0.0",
-            maxConcurrency=self._capacity,
+            maxConcurrency=capacity,
         )
-        trigger = self._post(
-            f"/environments/{environment_id}/triggers", **_TRIGGER, workerId=registered["workerId"]
-        )
+        values = {**_TRIGGER, "workerId": registered["workerId"], **trigger}
+        made = self.post(f"/environments/{environment_id}/triggers", **values)
         return Pair(
             environment_id,
             api_key,
-            trigger["id"],
+            made["id"],
             registered["workerId"],
             registered["workerToken"],
         )
 
+    def post(self, path: str, **body: Any) -> Any:
+        """What the API answers to this body, as the customer. Raises BenchFailed."""
+        who = {"cookie": self.account.cookie, "address": self.account.address}
+        return self._connection.call("POST", path, **who, body=body).json()
+
     def _key(self, environment_id: str, prefix: str) -> str:
         body = {"name": "bench", "prefix": prefix}
-        return str(self._post(f"/environments/{environment_id}/api-keys", **body)["token"])
-
-    def _post(self, path: str, **body: Any) -> Any:
-        return self._connection.call("POST", path, cookie=self._cookie, body=body).json()
+        return str(self.post(f"/environments/{environment_id}/api-keys", **body)["token"])

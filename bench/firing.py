@@ -1,18 +1,13 @@
 """`bin/bench firing`: how late scheduled triggers become queued runs, by ones and all at once (SPEC §7)."""
 
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from bench.background import scheduler_processes
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table
 from bench.stack import Database, database
-from bin.ending import die_with_parent
-from pipedai import env
 
 _LOOK_SECONDS = 0.02
 _LONGEST_SECONDS = 60.0
@@ -28,7 +23,7 @@ def run(*, triggers: int, schedulers: int, say: Callable[[str], None]) -> Json:
         say(f"Making {triggers} triggers…")
         on.python("-m", "testing.due_triggers", str(triggers))
         on.settle()
-        with _schedulers(on, schedulers):
+        with scheduler_processes(on, schedulers):
             say("One sixtieth of them comes due…")
             spread = _fire(on, "schedule = '{minute} * * * *'")
             say("All come due at once…")
@@ -82,27 +77,3 @@ def _fire(on: Database, which: str) -> Json:
             raise BenchFailed(f"Only {len(lags)} of {expected} triggers have fired.")
         time.sleep(_LOOK_SECONDS)
     return latencies(lags)
-
-
-@contextmanager
-def _schedulers(on: Database, count: int) -> Iterator[None]:
-    with (on.directory / "schedulers.log").open("wb") as output:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "manage.py", "runscheduler"],
-                cwd=env.BASE_DIR,
-                env=on.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is not for it
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
-            for _ in range(count)
-        ]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()

@@ -48,15 +48,21 @@ def request(
     *,
     token: str | None = None,
     cookie: str | None = None,
+    address: str | None = None,
     body: object = None,
     base: str = BASE_PATH,
 ) -> bytes:
-    """A request's bytes. `path` comes without the base path; `body` is sent as JSON."""
+    """A request's bytes. `path` comes without the base path; `body` is sent as JSON.
+
+    `address` is that of the client before a proxy, which the server believes if it trusts us as one.
+    """
     lines = [f"{method} {base}{path} HTTP/1.1", f"Host: {HOST}"]
     if token is not None:
         lines.append(f"Authorization: Bearer {token}")
     if cookie is not None:
         lines.append(f"Cookie: {cookie}")
+    if address is not None:
+        lines.append(f"X-Forwarded-For: {address}")
     content = b""
     if body is not None:
         content = json.dumps(body).encode()

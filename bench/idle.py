@@ -1,6 +1,5 @@
 """`bin/bench idle`: what workers cost that wait in a poll, and how fast they wake."""
 
-import resource
 import time
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ from bench.figures import Json, latencies, machine, print_machine, print_table
 from bench.http_measure import cpu
 from bench.idle_load import WAIT_SECONDS, Woken, probe, wait_and_wake, within
 from bench.load import Load, Window, event
+from bench.open_files import allow_files
 from bench.stack import Database, Web, database, web
 from bench.usage import Cpu
 
@@ -24,7 +24,7 @@ def run(*, waiters: int, seconds: float, say: Callable[[str], None]) -> Json:
 
     `seconds` is how long nothing happens but waiting.
     """
-    _allow_files(waiters + _SPARE_FILES)
+    allow_files(waiters + _SPARE_FILES)
     say("Starting PostgreSQL and the web server…")
     with database() as on, web(on, processes=1) as served:
         found = machine(on.one("SHOW server_version")["server_version"])
@@ -143,12 +143,3 @@ def _wait_until_all_wait(on: Database, waiters: int, waiting: Load[Woken]) -> No
         time.sleep(_SETTLE_SECONDS)
         seen = on.one("SELECT count(*) FROM worker WHERE last_seen_at IS NOT NULL")["count"]
     time.sleep(_SETTLE_SECONDS)
-
-
-def _allow_files(number: int) -> None:
-    """Let this process and its children have so many files open. Raises BenchFailed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < number:
-        raise BenchFailed(f"So many waiters need {number} open files, and {hard} are allowed.")
-    if soft != resource.RLIM_INFINITY and soft < number:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))

@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
-from typing import Self
 
+from bench.async_client import AsyncConnection
 from bench.cast import Pair
 from bench.failure import BenchFailed
-from bench.http_client import HOST, Answer, Connection, body_length, check, request
+from bench.http_client import Answer, Connection, check, request
 from bench.load import Window
 
 WAIT_SECONDS = 30
@@ -77,38 +77,15 @@ async def _wake_in_turn(port: int, waiters: Sequence["_Waiter"], wake: Event) ->
     while not wake.is_set():
         await asyncio.sleep(0.05)
     # Only now: the server closes a connection on which nothing comes for long.
-    client = await _AsyncConnection.open(port)
+    client = await AsyncConnection.open(port)
     for waiter in waiters:
         path = f"/triggers/{waiter.pair.trigger_id}/run"
         sent = request("POST", path, token=waiter.pair.api_key)
         began = time.monotonic()
-        run_id = (await client.exchange(sent)).json()["id"]
+        run_id = check(sent, await client.exchange(sent)).json()["id"]
         woken.created.append(time.monotonic() - began)
         woken.handed_out.append(await waiter.has_run(run_id) - began)
     return woken
-
-
-class _AsyncConnection:
-    """One connection that is kept open; a request at a time."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, port: int) -> Self:
-        """Connect to the server."""
-        return cls(*await asyncio.open_connection(HOST, port))
-
-    async def exchange(self, sent: bytes) -> Answer:
-        """The answer to a request. Raises BenchFailed unless it is 2xx."""
-        self._writer.write(sent)
-        try:
-            head = await self._reader.readuntil(b"\r\n\r\n")
-            answer = Answer(head, await self._reader.readexactly(body_length(head)))
-        except asyncio.IncompleteReadError:
-            raise BenchFailed("The server closed a connection without an answer.") from None
-        return check(sent, answer)
 
 
 class _Waiter:
@@ -116,14 +93,14 @@ class _Waiter:
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self._connection: _AsyncConnection
+        self._connection: AsyncConnection
         # The run that it got, and when.
         self._got: asyncio.Future[tuple[str, float]] = asyncio.Future()
         self._finished = asyncio.Event()
 
     async def connect(self, port: int) -> None:
         """Connect to the server."""
-        self._connection = await _AsyncConnection.open(port)
+        self._connection = await AsyncConnection.open(port)
 
     async def has_run(self, run_id: str) -> float:
         """When it had the run, by `time.monotonic()`; returns when it has completed it, too."""
@@ -153,6 +130,5 @@ class _Waiter:
 
     async def _call(self, method: str, path: str, body: object = None) -> Answer:
         path = f"/workers/{self.pair.worker_id}{path}"
-        return await self._connection.exchange(
-            request(method, path, token=self.pair.worker_token, body=body)
-        )
+        sent = request(method, path, token=self.pair.worker_token, body=body)
+        return check(sent, await self._connection.exchange(sent))

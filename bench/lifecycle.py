@@ -1,9 +1,10 @@
 """`bin/bench lifecycle`: whole lifecycles of runs over HTTP, beside the same steps as bare SQL."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from bench import bare_sql, lanes
+from bench import bare_sql, lanes, two_checkouts
 from bench.cast import make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
@@ -28,9 +29,27 @@ _AUDIT_ROWS = 4  # created, claimed, started, completed
 
 
 def run(
-    *, clients: Sequence[int], seconds: float, web_processes: int, say: Callable[[str], None]
+    *,
+    clients: Sequence[int],
+    seconds: float,
+    web_processes: int,
+    against: Path | None = None,
+    rounds: int = 1,
+    say: Callable[[str], None],
 ) -> Json:
-    """Measure at each number of clients; the result as JSON. Raises BenchFailed."""
+    """Measure at each number of clients; the result as JSON. Raises BenchFailed.
+
+    With `against`, another checkout, web CPU is compared with it in so many `rounds`, and nothing else measured.
+    """
+    if against is not None:
+        return two_checkouts.compare(
+            against,
+            clients=clients,
+            seconds=seconds,
+            processes=web_processes,
+            rounds=rounds,
+            say=say,
+        )
     say("Starting PostgreSQL and the web server…")
     with database() as on:
         with (
@@ -84,6 +103,9 @@ def show(result: Json) -> None:
     """Print the tables of a result."""
     print_machine(result["machine"])
     print()
+    if "against" in result:
+        two_checkouts.show(result)
+        return
     rows: list[list[Any]] = []
     for at in result["results"]:
         of_bare = f"{100 * (at['ofBareSql'] or 0):.1f} %"

@@ -51,11 +51,15 @@ _SETTINGS = {
 
 
 class Database:
-    """An embedded PostgreSQL of the benchmark's own, with an empty, migrated database."""
+    """An embedded PostgreSQL of the benchmark's own, with an empty database, migrated by a checkout's code.
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    What runs on the database is that checkout's code, too.
+    """
+
+    def __init__(self, directory: Path, environment: Mapping[str, str], checkout: Path) -> None:
         self.directory = directory
         self.environment = environment
+        self.checkout = checkout
         self._server = EmbeddedPostgres(directory)
 
     def start(self) -> None:
@@ -65,6 +69,12 @@ class Database:
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
         if found != _DURABLE:
             raise BenchFailed(f"PostgreSQL does not keep what it commits: {found}.")
+
+    @property
+    def interpreter(self) -> str:
+        """Another checkout's own Python, if it has one; else the one that runs the benchmark."""
+        own = self.checkout / ".venv" / "bin" / "python"
+        return str(own) if self.checkout != env.BASE_DIR and own.exists() else sys.executable
 
     @property
     def pid(self) -> int:
@@ -88,8 +98,8 @@ class Database:
         """What a Python program printed, which found the database by its environment. Raises BenchFailed with it
         unless the program succeeded."""
         done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=env.BASE_DIR,
+            [self.interpreter, *arguments],
+            cwd=self.checkout,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -103,24 +113,24 @@ class Database:
 
     def one(self, statement: str) -> dict[str, Any]:
         """The first row of a query."""
-        with self._connect(passwords.APPLICATION) as connection:
+        with self.session() as connection:
             row = connection.execute(statement).fetchone()
         assert row is not None
         return row
 
     def all(self, statement: str) -> list[dict[str, Any]]:
         """All rows of a query."""
-        with self._connect(passwords.APPLICATION) as connection:
+        with self.session() as connection:
             return connection.execute(statement).fetchall()
 
     def execute(self, statements: str) -> None:
         """Run statements, as the application."""
-        with self._connect(passwords.APPLICATION) as connection:
+        with self.session() as connection:
             connection.execute(statements)
 
     def make_database(self, name: str, *extensions: str) -> dict[str, Any]:
         """Another database of the application's on the same server; how to connect to it."""
-        with self._connect(passwords.SUPERUSER) as connection:
+        with self.session(passwords.SUPERUSER) as connection:
             connection.execute(f"CREATE DATABASE {name} OWNER {passwords.APPLICATION}")
         params = self._server.connection_params(name, role=passwords.SUPERUSER)
         with psycopg.connect(**params, autocommit=True) as connection_to_it:
@@ -137,7 +147,7 @@ class Database:
             "log_format": "json",
             "log_level": "notice",
         }
-        with self._connect(passwords.SUPERUSER) as connection:
+        with self.session(passwords.SUPERUSER) as connection:
             connection.execute(f"ALTER ROLE {role} SET session_preload_libraries = 'auto_explain'")
             for name, value in said.items():
                 connection.execute(f"ALTER ROLE {role} SET auto_explain.{name} = '{value}'")
@@ -146,11 +156,12 @@ class Database:
 
     def settle(self) -> None:
         """Do the upkeep that is due, so that no measurement pays for the one before it."""
-        with self._connect(passwords.SUPERUSER) as connection:
+        with self.session(passwords.SUPERUSER) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
 
-    def _connect(self, role: str) -> psycopg.Connection[dict[str, Any]]:
+    def session(self, role: str = passwords.APPLICATION) -> psycopg.Connection[dict[str, Any]]:
+        """A connection that commits each statement by itself unless told otherwise."""
         params = self._server.connection_params(role=role)
         return psycopg.connect(**params, autocommit=True, row_factory=dict_row)
 
@@ -178,8 +189,8 @@ class Web:
         self._log = database.directory / f"web-{port}.log"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, *program.arguments],
-                cwd=env.BASE_DIR,
+                [database.interpreter, *program.arguments],
+                cwd=database.checkout,
                 env={
                     **database.environment,
                     **program.environment,
@@ -243,10 +254,11 @@ class Web:
 
 
 @contextmanager
-def database(**settings: str) -> Iterator[Database]:
+def database(checkout: Path = env.BASE_DIR, /, **settings: str) -> Iterator[Database]:
     """A new database in a directory of its own below PIPEDAI_DATA_DIR, gone without trace at the end.
 
-    It goes even if this process is killed. `settings` are further variables of its environment.
+    It goes even if this process is killed. `settings` are further variables of its environment; `checkout` is whose
+    code migrates it and runs on it.
     """
     data_dir = env.data_dir()
     Layout(data_dir).prepare_data_dir()
@@ -256,7 +268,7 @@ def database(**settings: str) -> Iterator[Database]:
     stop = shlex.join([sys.executable, str(env.BASE_DIR / "manage.py"), "pg", "stop"])
     afterwards = Afterwards(f"{stop} && rm -rf {shlex.quote(str(directory))}", environment)
     try:
-        made = Database(directory, environment)
+        made = Database(directory, environment, checkout)
         made.start()
         yield made
     finally:

@@ -1,0 +1,1 @@
+"""`bin/bench abuse`: what one tenant notices of another tenant's flood."""

@@ -1,0 +1,20 @@
+"""The floods, in the order in which they are run."""
+
+from bench.abuse.flooding import Flood
+from bench.abuse.floods.bodies import Bodies
+from bench.abuse.floods.locks import Locks
+from bench.abuse.floods.logins import Logins
+from bench.abuse.floods.polls import Polls
+from bench.abuse.floods.previews import Previews
+from bench.abuse.floods.schedules import Schedules
+from bench.abuse.floods.webhooks import Webhooks
+
+FLOODS: tuple[type[Flood], ...] = (
+    Previews,
+    Polls,
+    Bodies,
+    Webhooks,
+    Schedules,
+    Logins,
+    Locks,
+)

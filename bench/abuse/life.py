@@ -1,0 +1,181 @@
+"""The neighbour's normal life: acts at a steady rate, each begun when it is due however slowly others are answered.
+
+So a time in which nobody is answered costs as many late calls as were due in it, and can't hide in one.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from multiprocessing.synchronize import Event
+
+from bench.abuse.calling import Calls, GaveUp
+from bench.abuse.hooks import Hooks
+from bench.abuse.tenants import Neighbour
+from bench.abuse.timed import Timed
+from bench.cast import Pair
+from bench.http_client import request
+from bench.lifecycle_load import OUTCOME
+
+WAKE_UP, LOGIN, LIVE = "wake-up", "login", "live"
+
+_WAIT_SECONDS = 30
+_LOOK_SECONDS = 0.05
+# Before a worker asks again whose call has failed.
+_PAUSE_SECONDS = 0.5
+
+_Act = Callable[[float], Awaitable[None]]
+
+
+def live(port: int, neighbour: Neighbour, stop: Event) -> list[Timed]:
+    """Live until told to stop, and then end what is under way; how each thing went."""
+    return asyncio.run(_Life(port, neighbour).until(stop))
+
+
+class _Life:
+    def __init__(self, port: int, neighbour: Neighbour) -> None:
+        self._neighbour = neighbour
+        self._address = neighbour.people[0].address
+        self._calls = Calls(port)
+        self._hooks = Hooks(neighbour.hooks_port)
+        self._idle: asyncio.Queue[Pair] = asyncio.Queue()
+        self._waiting: asyncio.Queue[Pair] = asyncio.Queue()
+        self._handed_out: defaultdict[str, asyncio.Future[float]] = defaultdict(asyncio.Future)
+        self._people = itertools.cycle(neighbour.people)
+
+    async def until(self, stop: Event) -> list[Timed]:
+        """Everything that was due until then."""
+        # How many of each in a second: some 20 calls in all, of which a lifecycle has six.
+        rhythm: dict[_Act, float] = {
+            self._lifecycle: 1.5,
+            self._wake_up: 1.0,
+            self._read_list: 2.0,
+            self._read_overview: 1.0,
+            self._probe("health", "/health"): 1.0,
+            self._probe(LIVE, "/health/live"): 4.0,
+            self._log_in: 0.4,
+        }
+        for pair in self._neighbour.working:
+            self._idle.put_nowait(pair)
+        acts: set[asyncio.Task[None]] = set()
+        async with self._hooks.received():
+            waiters = [asyncio.create_task(self._wait(pair)) for pair in self._neighbour.waiting]
+            begin = time.monotonic()
+            beats = [
+                asyncio.create_task(_keep_time(act, begin + n / len(rhythm), 1 / rate, acts))
+                for n, (act, rate) in enumerate(rhythm.items())
+            ]
+            while not stop.is_set():
+                await asyncio.sleep(_LOOK_SECONDS)
+            for beat in beats:
+                beat.cancel()
+            # Each ends by itself: no call is waited for longer than a client's patience.
+            await asyncio.gather(*acts)
+            await self._hooks.all_received()
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.gather(*beats, *waiters, return_exceptions=True)
+        return [*self._calls.timed, *self._hooks.timed()]
+
+    async def _lifecycle(self, due: float) -> None:
+        pair = await self._idle.get()
+        try:
+            run_id = await self._create(pair, due)
+            work = self._worker(pair)
+            await work("poll", "GET", "/poll")
+            await work("claim", "POST", f"/runs/{run_id}/claim", {"claimId": "bench"})
+            await work("start", "POST", f"/runs/{run_id}/start", {})
+            await work("heartbeat", "POST", f"/runs/{run_id}/heartbeat", {})
+            await work("complete", "POST", f"/runs/{run_id}/complete", OUTCOME)
+            self._hooks.expect(run_id)
+        finally:
+            self._idle.put_nowait(pair)
+
+    async def _wake_up(self, due: float) -> None:
+        """A run for a worker that waits: how long until its poll has been answered with it."""
+        pair = await self._waiting.get()
+        try:
+            run_id = await self._create(pair, due)
+            await self._calls.timing(WAKE_UP, due, self._handed_out[run_id])
+        finally:
+            self._waiting.put_nowait(pair)
+
+    async def _wait(self, pair: Pair) -> None:
+        """Be the worker of a pair that `_wake_up` takes: poll and wait, and end what comes."""
+        path = f"/workers/{pair.worker_id}/poll?wait={_WAIT_SECONDS}"
+        sent = request("GET", path, token=pair.worker_token, address=self._address)
+        self._waiting.put_nowait(pair)
+        work = self._worker(pair)
+        while True:
+            answer = await self._calls.answer(sent)
+            now = time.monotonic()
+            if answer is None or answer.status != 200:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            for run in answer.json()["runs"]:
+                handed_out = self._handed_out[run["id"]]
+                if not handed_out.done():
+                    handed_out.set_result(now)
+                try:
+                    await work("claim", "POST", f"/runs/{run['id']}/claim", {"claimId": "bench"})
+                    await work("complete", "POST", f"/runs/{run['id']}/complete", OUTCOME)
+                except GaveUp:  # the next poll hands it out again
+                    await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _create(self, pair: Pair, due: float) -> str:
+        path = f"/triggers/{pair.trigger_id}/run"
+        sent = request("POST", path, token=pair.api_key, address=self._address)
+        return str((await self._calls.call("create", due, sent)).json()["id"])
+
+    def _worker(self, pair: Pair) -> Callable[..., Awaitable[None]]:
+        """The calls of a pair's worker; each is due when the one before it was answered."""
+
+        async def work(kind: str, method: str, path: str, body: object = None) -> None:
+            path = f"/workers/{pair.worker_id}{path}"
+            sent = request(method, path, token=pair.worker_token, address=self._address, body=body)
+            await self._calls.call(kind, time.monotonic(), sent)
+
+        return work
+
+    async def _read_list(self, due: float) -> None:
+        await self._read("list", due, "runs?limit=50")
+
+    async def _read_overview(self, due: float) -> None:
+        await self._read("overview", due, "dashboard/overview")
+
+    async def _read(self, kind: str, due: float, what: str) -> None:
+        person = self._neighbour.people[0]
+        path = f"/environments/{self._neighbour.environment_id}/{what}"
+        sent = request("GET", path, cookie=person.cookie, address=person.address)
+        await self._calls.call(kind, due, sent)
+
+    async def _log_in(self, due: float) -> None:
+        person = next(self._people)
+        body = {"email": person.email, "password": person.password}
+        sent = request("POST", "/auth/login", address=person.address, body=body)
+        await self._calls.call(LOGIN, due, sent)
+
+    def _probe(self, kind: str, path: str) -> _Act:
+        sent = request("GET", path, address=self._address)
+
+        async def probe(due: float) -> None:
+            await self._calls.call(kind, due, sent)
+
+        return probe
+
+
+async def _keep_time(act: _Act, begin: float, period: float, acts: set[asyncio.Task[None]]) -> None:
+    """Begin the act at each of its moments. What went wrong in it is noted with its call."""
+    for n in itertools.count():
+        due = begin + n * period
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        task = asyncio.create_task(_forgive(act(due)))
+        acts.add(task)
+        task.add_done_callback(acts.discard)
+
+
+async def _forgive(act: Awaitable[None]) -> None:
+    with contextlib.suppress(GaveUp):
+        await act

@@ -1,0 +1,40 @@
+"""Looks on while something goes on: when, with how much memory of the web process, and how much CPU."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from bench.failure import BenchFailed
+from bench.http_measure import cpu
+from bench.load import Window
+from bench.stack import Database, Web
+from bench.usage import Cpu
+
+# Often enough to see the memory of one password hash.
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of time; memory in bytes, of the web process, CPU in seconds."""
+
+    window: Window
+    usual_rss: float  # the median
+    peak_rss: int
+    cpu: Cpu
+
+
+def watch(on: Database, served: Web, seconds: float) -> Stretch:
+    """Look on for so long. Raises BenchFailed if the web process dies meanwhile."""
+    processes = psutil.Process(served.pid).children()
+    start, before, sizes = time.monotonic(), cpu(on, served), []
+    while time.monotonic() < start + seconds:
+        try:
+            sizes.append(sum(process.memory_info().rss for process in processes))
+        except psutil.NoSuchProcess:
+            raise BenchFailed("The web process has died.") from None
+        time.sleep(_LOOK_SECONDS)
+    window = Window(start, time.monotonic())
+    return Stretch(window, statistics.median(sizes), max(sizes), cpu(on, served).since(before))

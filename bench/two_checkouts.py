@@ -1,0 +1,107 @@
+"""`bin/bench lifecycle --against`: web CPU of lifecycles on this checkout and on another one, in turns."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cast import Pair, make_pairs
+from bench.failure import BenchFailed
+from bench.figures import Json, machine, print_table
+from bench.http_measure import drive_all, lifecycle_figures
+from bench.lifecycle_load import drive
+from bench.stack import Database, Web, database, web
+from pipedai import env
+
+_HERE, _THERE = "this checkout", "the other one"
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two: its database and its web server stand idle while it is the other's turn."""
+
+    on: Database
+    served: Web
+    pairs: Sequence[Pair]
+
+    def measure(self, clients: int, seconds: float) -> Json:
+        self.on.settle()
+        used = drive_all(drive, self.on, self.served, self.pairs[:clients], seconds)
+        return lifecycle_figures(used, seconds)
+
+
+def compare(
+    against: Path,
+    *,
+    clients: Sequence[int],
+    seconds: float,
+    processes: int,
+    rounds: int,
+    say: Callable[[str], None],
+) -> Json:
+    """Both at each number of clients, in so many rounds; the result as JSON. Raises BenchFailed.
+
+    They take turns, so that neither gets the machine's better minutes.
+    """
+    against = against.resolve()
+    if not (against / "manage.py").is_file():
+        raise BenchFailed(f"{against} is no checkout of PipedAI.")
+    say("Starting PostgreSQL and the web server, of both…")
+    with ExitStack() as stack:
+        sides = {}
+        for name, checkout in ((_HERE, env.BASE_DIR), (_THERE, against)):
+            on = stack.enter_context(database(checkout))
+            served = stack.enter_context(web(on, processes=processes))
+            sides[name] = _Side(on, served, make_pairs(served.port, max(clients)))
+        found = machine(sides[_HERE].on.one("SHOW server_version")["server_version"])
+        results = []
+        for count in clients:
+            measured: dict[str, list[Json]] = {name: [] for name in sides}
+            for number in range(rounds):
+                say(f"{count} clients, round {number + 1} of {rounds}…")
+                for name, side in sides.items():
+                    measured[name].append(side.measure(count, seconds))
+            results.append({"clients": count, **_compared(measured)})
+    return {
+        "benchmark": "lifecycle",
+        "machine": found,
+        "seconds": seconds,
+        "webProcesses": processes,
+        "rounds": rounds,
+        "against": str(against),
+        "results": results,
+    }
+
+
+def show(result: Json) -> None:
+    """Print the table of a result."""
+    rounds = f"{result['rounds']} rounds of {result['seconds']:g} s each"
+    print(f"{_THERE}: {result['against']}; {rounds}, in turns")
+    print()
+    rows: list[list[Any]] = []
+    for at in result["results"]:
+        for name in (_HERE, _THERE):
+            side = at[name]
+            rows.append([name, at["clients"], *side["webCpuMs"], *side["perSecond"], None])
+        rows.append(["ratio of the middle ones", at["clients"], *[None] * 6, at["webCpuRatio"]])
+    heads = ["web CPU ms per lifecycle", "clients", "middle", "least", "most"]
+    print_table([*heads, "per s, middle", "least", "most", "ratio"], rows)
+
+
+def _compared(measured: dict[str, list[Json]]) -> Json:
+    """Middle, least and most of each, and the ratio of the two middles."""
+    sides = {
+        name: {
+            "webCpuMs": _spread([each["webCpuMs"] for each in rounds]),
+            "perSecond": _spread([each["lifecyclesPerSecond"] for each in rounds]),
+        }
+        for name, rounds in measured.items()
+    }
+    here, there = (sides[name]["webCpuMs"][0] for name in (_HERE, _THERE))
+    return {**sides, "webCpuRatio": round(here / there, 3)}
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
