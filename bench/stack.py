@@ -152,7 +152,9 @@ class Database:
 
     def _connect(self, role: str) -> psycopg.Connection[dict[str, Any]]:
         params = self._server.connection_params(role=role)
-        return psycopg.connect(**params, autocommit=True, row_factory=dict_row)
+        # The role's time-outs are for web requests.
+        options = "-c lock_timeout=0 -c statement_timeout=0"
+        return psycopg.connect(**params, options=options, autocommit=True, row_factory=dict_row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections import Counter
 
 from django.db import close_old_connections, connection
 
+from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.sql import Row
 from triggers.sending import Taker, claim_deliveries, record_answer, send_delivery, taker_of
@@ -68,7 +69,7 @@ class Senders:
     def _run(self, delivery: Row) -> None:
         try:
             answer = send_delivery(delivery)
-            with self._recording:
+            with self._recording, timeouts.overriding(timeouts.SCHEDULER):
                 close_old_connections()
                 try:
                     record_answer(delivery, answer)
