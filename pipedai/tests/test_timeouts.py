@@ -10,6 +10,7 @@ from django.db import OperationalError, connection, transaction
 from pipedai import patience, timeouts
 from pipedai.loop import Job, registered_jobs, run_jobs
 from pipedai.management.operator_command import OperatorCommand
+from pipedai.outgoing import Answer
 from pipedai.sql import database_now, execute, fetch_one
 from pipedai.timeouts import (
     COMMAND,
@@ -25,7 +26,8 @@ from testing.racing import Started, accepted
 from testing.runs import Runs
 from testing.serving import url_of
 from testing.stuck import all_rows_of, held, shorten_timeouts, wait_until_somebody_waits
-from triggers.models import Run
+from triggers import senders
+from triggers.models import Delivery, Run
 
 RENAME = "UPDATE environment SET name = 'new'"
 
@@ -117,6 +119,30 @@ def test_a_job_of_the_scheduler_is_not_cut_short(committed_cast):
 
 def test_a_job_that_waits_for_ever_gives_the_others_their_turn_in_the_end():
     assert Timeouts("30s", "5min") == SCHEDULER
+
+
+def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
+    committed_cast, monkeypatch
+):
+    """In a thread of the senders', which has a connection of its own."""
+    runs = Runs.of(committed_cast)
+    runs.now = database_now()
+    runs.ended()
+    shorten_timeouts(lock="100ms")
+    is_held = threading.Event()
+
+    def send(_delivery):
+        assert is_held.wait(60)
+        return Answer(200, 1, None)
+
+    monkeypatch.setattr(senders, "send_delivery", send)
+    pool = senders.Senders()
+    assert pool.top_up() == 1
+    with held(all_rows_of("delivery")):
+        is_held.set()
+        wait_until_somebody_waits(0.4)
+    assert pool.wait(60)
+    assert Delivery.objects.get().status == "delivered"
 
 
 def test_a_command_takes_as_long_as_it_takes(own_database):

@@ -72,7 +72,7 @@ ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     503: ("Busy", "Error", "Too much to do at this moment.", ("Retry-After",)),
 }
 # What any request can be answered, whatever it asks for.
-ANY_REQUEST = frozenset({400, 406, 408, 413, 414, 415, 431, 500})
+ANY_REQUEST = frozenset({400, 406, 408, 413, 414, 415, 431, 500, 503})
 
 _MESSAGES: Schema = {"type": "array", "items": _TEXT}
 _ERROR: Schema = {"type": "string", "description": "One sentence."}
