@@ -163,7 +163,9 @@ class Database:
     def session(self, role: str = passwords.APPLICATION) -> psycopg.Connection[dict[str, Any]]:
         """A connection that commits each statement by itself unless told otherwise."""
         params = self._server.connection_params(role=role)
-        return psycopg.connect(**params, autocommit=True, row_factory=dict_row)
+        # The role's time-outs are for web requests.
+        options = "-c lock_timeout=0 -c statement_timeout=0"
+        return psycopg.connect(**params, options=options, autocommit=True, row_factory=dict_row)
 
 
 @dataclass(frozen=True, slots=True)

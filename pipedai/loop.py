@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
+from pipedai import timeouts
 from pipedai.logs import get_logger
 
 log = get_logger(__name__)
@@ -68,6 +69,7 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+@timeouts.overriding(timeouts.SCHEDULER)
 def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
     """Runs the jobs in turn, each when it is due, until `stop` is set; how many units each has done.
 

@@ -8,8 +8,9 @@ from django.db import DatabaseError, OperationalError, transaction
 
 from pipedai.sql import execute, sqlstate
 
-# How long a statement may wait for a lock, and with it all that queue up behind it.
-LOCK_SECONDS = 4.0
+# How long a statement may wait for a lock, and with it all that queue up behind it. Web requests among them are refused
+# after the two seconds of pipedai.timeouts, so it must be less.
+LOCK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 # lock_not_available, deadlock_detected

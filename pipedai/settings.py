@@ -90,6 +90,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # refuses a Host that is not ours
     "pipedai.static_files.serve_static_files",
+    "pipedai.overloaded_page.OverloadedPages",
     "pipedai.admin.middleware.AdminSessions",
     "pipedai.admin.middleware.AdminCsrf",
     "pipedai.admin.middleware.AdminUsers",

@@ -7,7 +7,11 @@ a NOTIFY in a transaction makes commits queue up behind one lock (21,000 → 6,8
 from collections.abc import Iterable
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
+
+from pipedai.logs import get_logger
+
+log = get_logger(__name__)
 
 CHANNEL = "pipedai"
 
@@ -41,7 +45,15 @@ def announce_poll(worker_id: UUID, order: int) -> None:
 def _after_commit(topic: str, worker_ids: Iterable[UUID | None]) -> None:
     ids = sorted({str(worker_id) for worker_id in worker_ids if worker_id is not None})
     if ids:
-        transaction.on_commit(lambda: _notify([f"{topic} {worker_id}" for worker_id in ids]))
+        transaction.on_commit(lambda: _try_to_notify([f"{topic} {id_}" for id_ in ids]))
+
+
+def _try_to_notify(payloads: list[str]) -> None:
+    """Notifies, or else logs why not: what the caller asked for is committed, and no error may say that it is not."""
+    try:
+        _notify(payloads)
+    except DatabaseError as error:
+        log.warning("wakeup.lost", error=type(error).__name__)
 
 
 def _notify(payloads: list[str]) -> None:

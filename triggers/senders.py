@@ -5,6 +5,7 @@ from collections import Counter
 
 from django.db import close_old_connections, connection
 
+from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.sql import Row
 from triggers.due_deliveries import Taker, Turns, claim_deliveries, taker_of
@@ -70,7 +71,7 @@ class Senders:
     def _run(self, delivery: Row) -> None:
         try:
             answer = send_delivery(delivery)
-            with self._recording:
+            with self._recording, timeouts.overriding(timeouts.SCHEDULER):
                 close_old_connections()
                 try:
                     record_answer(delivery, answer)

@@ -4,6 +4,7 @@ import re
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import F, Func, IntegerField
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -70,12 +71,15 @@ class EnvironmentTriggerViewSet(TenantViewSet):
 
     def create(self, request: Request, environment_id: UUID) -> Response:
         """POST /environments/:envId/triggers"""
-        trigger_id = services.create_trigger(
-            environment_id=environment_id,
-            actor=actor_of(request),
-            values=read_body(TriggerBody, request),
-        )
-        return Response(_shown(trigger_id), status=201)
+        values = read_body(TriggerBody, request)
+        with (
+            transaction.atomic()
+        ):  # with what is read for the answer: a 503 must not leave a trigger behind
+            trigger_id = services.create_trigger(
+                environment_id=environment_id, actor=actor_of(request), values=values
+            )
+            shown = _shown(trigger_id)
+        return Response(shown, status=201)
 
 
 class SchedulePreviewViewSet(TenantViewSet):

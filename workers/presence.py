@@ -21,9 +21,6 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
     sane = version_header if version_header and _SANE_VERSION.fullmatch(version_header) else None
     version = sane if sane != worker.version else None
     seen = seen and not worker.seen_lately
-    if seen:
-        last = worker.last_seen_at
-        record_presence(worker.id, None if last is None else (worker.now - last).total_seconds())
     if seen or version:
         execute(
             _NOTE,
@@ -34,3 +31,7 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
                 "token_digest": worker.token_digest,
             },
         )
+    # Last: while the worker's row can't be had, no call says anew that the worker is back.
+    if seen:
+        last = worker.last_seen_at
+        record_presence(worker.id, None if last is None else (worker.now - last).total_seconds())

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from pipedai.timeouts import session_without_timeouts
 from triggers.models import Run
 
 RUNS = 40_000
@@ -40,6 +41,6 @@ def fill(environment_id: UUID) -> None:
     columns = [str(field.column) for field in Run._meta.concrete_fields]
     values = [_OTHER.get(column, f"like_it.{column}") for column in columns]
     statement = _FILL.format(columns=", ".join(columns), values=", ".join(values))
-    with connection.cursor() as cursor:
+    with session_without_timeouts(), connection.cursor() as cursor:
         cursor.execute(statement, {"environment_id": environment_id, "runs": RUNS})
         cursor.execute("VACUUM (ANALYZE) run")

@@ -6,11 +6,13 @@ from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 
 from pipedai.api.authentication import times_sent
+from pipedai.api.overload import overload
 
 PATH = "/admin"
 
@@ -32,6 +34,16 @@ class AdminSessions(_BelowAdmin, SessionMiddleware):
         if times_sent(settings.SESSION_COOKIE_NAME, request.META) > 1:
             del request.COOKIES[settings.SESSION_COOKIE_NAME]
         super().process_request(request)
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Keeps what the request changed of the session."""
+        try:
+            return super().process_response(request, response)
+        except OperationalError as error:
+            if overload(error) is None:
+                raise
+            # The view has done its work and says so: all that is lost is what it wanted to tell on the next page.
+            return response
 
 
 class AdminUsers(_BelowAdmin, AuthenticationMiddleware):

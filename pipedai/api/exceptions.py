@@ -19,6 +19,7 @@ from pipedai.api.errors import (
     NotFound,
     error_body,
 )
+from pipedai.api.overload import overload
 from pipedai.api.request_id import current_request_id
 
 _SENTENCES = {
@@ -37,6 +38,10 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response |
         error = exceptions.PermissionDenied()
     elif isinstance(error, exceptions.ValidationError):
         error = _as_invalid(error)
+    elif (busy := overload(error)) is not None:
+        response = Response(busy.body(), status=busy.status_code, headers=busy.headers)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # by overload()
+        return response
     if not isinstance(error, exceptions.APIException):
         return None
     return Response(_body(error), status=error.status_code, headers=_headers(error))

@@ -10,6 +10,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
+from pipedai import timeouts
 from pipedai.deployment import Finding
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.migrating import invalid_indexes
@@ -72,6 +73,25 @@ def migrated() -> Finding:
             "Unless a release is at work, drop them and call `manage.py release`.",
         )
     return Finding("All migrations are applied.")
+
+
+def timeouts_hold() -> Finding:
+    """A session that begins now, as those of the web process do, begins with the time-outs of web requests."""
+    session = connection.copy()
+    try:
+        found = timeouts.session_timeouts(session)
+    finally:
+        session.close()
+    said = (
+        f"Sessions begin with lock_timeout = {found.lock} and statement_timeout = {found.statement}"
+    )
+    if found != timeouts.WEB:
+        return Finding(
+            f"{said}, and not with {timeouts.WEB.lock} and {timeouts.WEB.statement}.",
+            "Call `manage.py release`, which sets them for the role, and restart the web processes, whose sessions keep"
+            " what they began with, as PgBouncer's do until its RECONNECT. DATABASE_URL must not set others itself.",
+        )
+    return Finding(f"{said}.")
 
 
 def _machine_now() -> datetime:

@@ -12,6 +12,7 @@ from django.core.management.base import (
 from django.db import DatabaseError, OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from pipedai import timeouts
 from pipedai.sql import reason, sqlstate
 
 # Nobody there, nobody let in, no such database, no room, shutting down.
@@ -32,7 +33,8 @@ class _Formatter(DjangoHelpFormatter):
 class OperatorCommand(BaseCommand):
     """A command with `examples`: lines of text, each a call and what it does.
 
-    It ends with CommandError if the database does not answer, or is not of this release's schema.
+    It ends with CommandError if the database does not answer, or is not of this release's schema. Its statements take
+    as long as they take: the time-outs of web requests do not hold for it.
     """
 
     examples: ClassVar[str]
@@ -46,7 +48,10 @@ class OperatorCommand(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Calls `handle`."""
         try:
-            return super().execute(*args, **options)
+            with timeouts.overriding(timeouts.COMMAND):
+                return super().execute(*args, **options)
+        except timeouts.PooledSession as error:
+            raise CommandError(str(error)) from None
         except DatabaseError as error:
             if sentence := _not_ready(error):
                 raise CommandError(sentence) from error

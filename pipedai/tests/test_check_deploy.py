@@ -17,6 +17,7 @@ from pipedai import env
 from pipedai.deployment import database
 from pipedai.ids import new_id
 from pipedai.server.listen_connection import listen_params
+from pipedai.timeouts import set_timeouts_of_role
 from testing.runs import Runs
 from testing.serving import url_of
 from triggers.heartbeats import Heartbeat
@@ -30,6 +31,7 @@ NAMES = [
     "database",
     "version",
     "migrations",
+    "time-outs",
     "clocks",
     "notifications",
     "keys",
@@ -61,7 +63,8 @@ def fit(settings, tmp_path, monkeypatch):
 
 @pytest.fixture
 def deployment(fit, committed_cast):
-    """A deployment that lacks nothing: the cast's data, and a scheduler."""
+    """A deployment that lacks nothing: the cast's data, the role's time-outs, and a scheduler."""
+    set_timeouts_of_role()
     Heartbeat().beat()
     return committed_cast
 
@@ -87,7 +90,7 @@ def test_a_deployment_that_lacks_nothing_passes(deployment, capsys):
 
 def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsys):
     settings.PUBLIC_URL = "https://elsewhere.example.com"
-    with pytest.raises(CommandError, match=r"^1 of 12 need attention\.$"):
+    with pytest.raises(CommandError, match=r"^1 of 13 need attention\.$"):
         call_command("check_deploy", no_color=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ok      settings       They are fit for production."
@@ -115,6 +118,18 @@ def test_with_a_half_made_index(deployment, capsys):
     with pytest.raises(IntegrityError):
         execute("CREATE UNIQUE INDEX CONCURRENTLY half_made ON scheduler_heartbeat (host)")
     assert problems(capsys) == {"migrations": "Indexes were left half-made: half_made."}
+
+
+@pytest.mark.parametrize("setting", ["lock_timeout", "statement_timeout"])
+def test_with_a_role_that_lacks_a_time_out(deployment, capsys, setting):
+    database = connection.settings_dict["NAME"]
+    execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{database}" RESET {setting}')
+    (said,) = problems(capsys).items()
+    assert said[0] == "time-outs"
+    assert f"begin with {'lock_timeout = 0' if setting == 'lock_timeout' else ''}" in said[1]
+    assert said[1].endswith(", and not with 2s and 10s.")
+    call_command("release", verbosity=0)
+    assert problems(capsys) == {}
 
 
 def test_with_a_master_key_that_is_missing(deployment, settings, capsys):
@@ -206,7 +221,7 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
     assert {found[name]["says"] for name in NAMES[4:]} == {"Unknown without the database."}
     assert (
         answer.stderr
-        == f"CommandError: {sum(not f['ok'] for f in found.values())} of 12 need attention.\n"
+        == f"CommandError: {sum(not f['ok'] for f in found.values())} of 13 need attention.\n"
     )
 
 

@@ -13,8 +13,11 @@ from django.db import connection, connections, transaction
 from pipedai import migrating
 from pipedai.env import BASE_DIR
 from pipedai.migrating import OutOfPatience, migrate_alone
+from pipedai.timeouts import WEB, session_timeouts
+from testing.racing import Started
 from testing.runs import Runs
 from testing.serving import url_of
+from testing.stuck import held, shorten_timeouts, wait_until_somebody_waits
 from testing.working import until
 
 
@@ -157,6 +160,26 @@ def test_nobody_queues_up_behind_a_release_that_waits_for_a_table(own_database, 
     with connection.cursor() as cursor:
         cursor.execute("SHOW lock_timeout")
         assert cursor.fetchone() == ("0",)
+
+
+def test_an_index_is_built_however_long_that_takes(own_database, monkeypatch):
+    """CREATE INDEX CONCURRENTLY runs in no transaction, and waits for all that have begun."""
+    shorten_timeouts(lock="100ms", statement="100ms")
+
+    def migrate(*_: object, **__: object) -> None:
+        run("CREATE INDEX CONCURRENTLY late ON run (queued_at)")
+
+    def release() -> None:
+        call_command("release", verbosity=0)
+
+    monkeypatch.setattr("pipedai.management.commands.release.call_command", migrate)
+    with held("UPDATE run SET attempt = attempt"):
+        releasing = Started(release)
+        wait_until_somebody_waits(0.4)
+    assert releasing.answer() is None
+    assert migrating.invalid_indexes() == []
+    connection.close()
+    assert session_timeouts() == WEB, "and the role has its time-outs"
 
 
 def test_an_interrupted_index_build_is_named_with_its_remedy(committed_cast, monkeypatch):

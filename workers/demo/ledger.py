@@ -16,6 +16,7 @@ from django.db import connection, transaction
 
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.sql import Row, fetch_one
+from pipedai.timeouts import session_without_timeouts
 from triggers.models import Run, Trigger
 from triggers.states import Source
 from workers.demo.cast import lock_demo
@@ -159,6 +160,6 @@ class Ledger:
 
 def _vacuum() -> None:
     """For the planner's figures, and for reads that need nothing but an index: as a live database has them."""
-    with connection.cursor() as cursor:
+    with session_without_timeouts(), connection.cursor() as cursor:
         for table in connection.introspection.table_names():
             cursor.execute(f'VACUUM (ANALYZE) "{table}"')

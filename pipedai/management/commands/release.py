@@ -1,5 +1,6 @@
 """`manage.py release`: what a new release needs once, before its processes start."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management import call_command
@@ -9,13 +10,15 @@ from django.db import DatabaseError
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.migrating import OutOfPatience, invalid_indexes, migrate_alone
 from pipedai.sql import sqlstate
+from pipedai.timeouts import session_without_timeouts, set_timeouts_of_role
 
 _PATIENCE_SECONDS = 600
 
 
 class Command(OperatorCommand):
     help = (
-        "Bring the database's schema up to date, while the release before serves on. Of several at"
+        "Bring the database's schema up to date, while the release before serves on, and give its role"
+        " the time-outs of web requests. Of several at"
         " once one works and the others wait for it, then find nothing to do. A table that is in"
         " use too long is left to its users and tried again, so that nobody queues up behind it."
     )
@@ -39,7 +42,12 @@ run again at any time.
     def handle(self, *args: Any, patience: float, verbosity: int, **options: Any) -> None:
         def migrate() -> None:
             call_command("migrate", interactive=False, verbosity=verbosity)
+            set_timeouts_of_role()
 
+        with session_without_timeouts():
+            self._migrate(migrate, patience)
+
+    def _migrate(self, migrate: Callable[[], None], patience: float) -> None:
         try:
             migrate_alone(migrate, patience=patience, say=self.stdout.write)
         except OutOfPatience as error:

@@ -1,0 +1,43 @@
+"""`manage.py release` gives the application's role its time-outs, on a new cluster and on one from before them."""
+
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from pipedai.embedded import passwords
+from pipedai.embedded.cluster import DATABASE
+from pipedai.embedded.tests.processes import PROJECT
+
+pytestmark = pytest.mark.slow
+
+
+def release(server):
+    data_dir = str(server.layout.data_dir)
+    subprocess.run(
+        [sys.executable, "manage.py", "release", "-v0"],
+        cwd=PROJECT,
+        env={**os.environ, "PIPEDAI_DATA_DIR": data_dir, "DATABASE_URL": ""},
+        check=True,
+    )
+
+
+def shown(server):
+    with psycopg.connect(**server.connection_params()) as connection:
+        return [
+            connection.execute(f"SHOW {name}").fetchone()
+            for name in ("lock_timeout", "statement_timeout")
+        ]
+
+
+def test_a_new_cluster_and_an_old_one_get_them(server):
+    release(server)
+    assert shown(server) == [("2s",), ("10s",)]
+    params = server.connection_params(role=passwords.SUPERUSER)
+    with psycopg.connect(**params) as connection:
+        connection.execute(f"ALTER ROLE {passwords.APPLICATION} IN DATABASE {DATABASE} RESET ALL")
+    assert shown(server) == [("0",), ("0",)]
+    release(server)
+    assert shown(server) == [("2s",), ("10s",)]

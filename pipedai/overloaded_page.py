@@ -1,0 +1,30 @@
+"""Answers for a page, of admin's or `/pair`, whose statement ran into a time-out, as the API does for its calls."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
+
+from pipedai.api.overload import overload
+
+
+class OverloadedPages:
+    """A middleware: 503 with a page that asks the database for nothing."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self._get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Called by Django for what a view raised. None leaves it to others."""
+        error = overload(exception)
+        if error is None:
+            return None
+        context = {"sentence": error.message, "path": request.path}
+        page = render_to_string("pipedai/overloaded.html", context)
+        response = HttpResponse(page, status=error.status_code, headers=error.headers)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # by overload()
+        return response

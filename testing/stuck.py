@@ -1,0 +1,50 @@
+"""Rows that somebody holds locked, and a database whose sessions do not wait long for them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection, connections
+
+from pipedai.sql import fetch_one
+from pipedai.timeouts import Timeouts, set_timeouts_of_role
+from testing.working import until
+
+# Long enough for a statement that nobody holds up, on a machine that stands still now and then.
+SHORT = "500ms"
+
+
+def shorten_timeouts(*, lock: str = SHORT, statement: str = "0") -> None:
+    """Have the sessions of the test's own database begin with these time-outs, this one among them."""
+    set_timeouts_of_role(Timeouts(lock, statement))
+    connections.close_all()
+
+
+@contextmanager
+def held(statement: str, *params: Any) -> Iterator[None]:
+    """The locks that a statement takes, held by another session until the block ends."""
+    holder = connection.copy()
+    holder.set_autocommit(False)
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute(statement, params)
+        yield
+    finally:
+        holder.close()
+
+
+def all_rows_of(table: str) -> str:
+    """The statement that locks a table's rows against everybody but readers."""
+    return f'SELECT FROM "{table}" FOR UPDATE'
+
+
+def wait_until_somebody_waits(seconds: float) -> None:
+    """Returns once a session of this database has waited for a lock for so long."""
+    until(lambda: (fetch_one(_WAITING, {"seconds": seconds}) or {}).get("waits"))
+
+
+_WAITING = """
+SELECT count(*) > 0 AS waits FROM pg_stat_activity
+WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
+    AND clock_timestamp() - query_start > make_interval(secs => %(seconds)s)
+"""
