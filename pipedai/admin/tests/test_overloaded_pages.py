@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 from structlog.testing import capture_logs
 
+from accounts.emails import Email
 from accounts.factories import PASSWORD
 from accounts.models import User
 from accounts.services import create_staff
@@ -28,7 +29,7 @@ def cast(committed_cast, settings):
 
 @pytest.fixture
 def desk(cast):
-    create_staff(email="staff@example.com", password=PASSWORD, name="Staff", actor=SYSTEM)
+    create_staff(email=Email("staff@example.com"), password=PASSWORD, name="Staff", actor=SYSTEM)
     client = Client()
     assert log_in(client).status_code == 302
     return client
