@@ -46,7 +46,9 @@ WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= 
 ORDER BY r.available_at, r.id
 LIMIT least({MOST_AT_ONCE}, greatest(0,
     %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)))
-), weighed AS (SELECT *, sum(weight) OVER (ORDER BY available_at, id)::int AS weight_so_far FROM due)
+), weighed AS (
+SELECT *, sum(weight) OVER (ORDER BY available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
+)
 SELECT * FROM weighed WHERE weight_so_far <= {MOST_BYTES} OR weight_so_far = weight
 ORDER BY available_at, id
 """

@@ -422,15 +422,16 @@ async def test_probes_and_empty_polls_are_for_whoever_looks_closely(
     observed = []
     monkeypatch.setattr(access_log, "observers", [lambda *seen: observed.append(seen[:3])])
     access = logging.getLogger("pipedai.access")
-    for least in (logging.INFO, logging.DEBUG):
-        monkeypatch.setattr(access, "level", least)
-        access.manager._clear_cache()  # type: ignore[attr-defined]
-        await Exchange(http_scope()).run(outer(app))
+    before = access.level
+    try:
+        for least in (logging.INFO, logging.DEBUG):
+            access.setLevel(least)
+            await Exchange(http_scope()).run(outer(app))
+    finally:
+        access.setLevel(before)
     lines = [line["level"] for line in logged.events("pipedai.access")]
     assert lines == [level] * (1 if level == "debug" else 2)
     assert observed == [("GET", said["route"], status)] * 2
-    monkeypatch.undo()
-    access.manager._clear_cache()  # type: ignore[attr-defined]
 
 
 async def test_a_client_that_goes_away_is_no_error(logged):
