@@ -101,3 +101,13 @@ def test_the_options_for_sentry_are_where_it_says():
     (example,) = [block for block in blocks(PAGE, "python") if "sentry_sdk" in block]
     assert "from pipedai.reporting import SENTRY_OPTIONS\n" in example
     assert reporting.SENTRY_OPTIONS["include_local_variables"] is False
+
+
+def test_every_test_that_it_names_exists():
+    named = set(re.findall(r"`(test_\w+(?:\.py)?)`", PAGE))
+    assert named
+    files = [path for path in env.BASE_DIR.rglob("test_*.py") if ".venv" not in path.parts]
+    there = {path.name for path in files}
+    for path in files:
+        there |= set(re.findall(r"def (test_\w+)", path.read_text()))
+    assert named - there == set()
