@@ -139,7 +139,9 @@ def test_every_body_is_known_here():
 def test_a_throttled_route_says_429_and_its_rate(route):
     throttled = is_throttled(*route.key)
     says_so = re.search(r"\b429\b", section_of(route)) is not None
-    assert says_so is (throttled or is_metered(*route.key))
+    # A worker has only so many polls under way at once, which is no rate.
+    crowded = str(route) == "GET workers/:worker/poll"
+    assert says_so is (throttled or crowded or is_metered(*route.key))
     shown = re.sub(r"<uuid:\w+>", ":id", route.route)
     rates = [
         re.sub(r":\w+", ":id", path.replace("…", "environments/:id"))

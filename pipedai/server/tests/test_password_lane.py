@@ -111,11 +111,13 @@ async def test_beyond_its_patience_the_first_answer_is_given_and_nothing_else_is
 
 async def test_who_finds_the_queue_full_is_answered_at_once():
     endpoint, turns = Endpoint(), Turns(1, most_of_a_group=0)
+    held = turns.ask(THERE, 1, wake=lambda: None)
     request = exchange()
     await PasswordLane(endpoint, turns, patience=600).serve(
         request.scope, request.receive, request.send
     )
     assert (request.status, endpoint.asked) == (503, [False])
+    turns.leave(held)
     assert turns.free == 1
 
 
