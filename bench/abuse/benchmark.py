@@ -1,7 +1,7 @@
 """`bin/bench abuse`: floods by one tenant while another lives a normal life, and what that one notices."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bench.abuse import hooks, ticking
@@ -38,18 +38,12 @@ def run(*, floods: Sequence[str], seconds: float, say: Callable[[str], None]) ->
     """Flood in each of these ways for so long; the result as JSON. Raises BenchFailed."""
     allow_files(_OPEN_FILES)
     say("Starting PostgreSQL and the scheduler…")
-    with database(**_SETTINGS) as on, scheduler_processes(on, 1):
+    with database(**_SETTINGS) as on:
         # What a release gives the database besides its schema, such as time limits, belongs to a served instance.
         on.python("manage.py", "release")
         found = machine(on.one("SHOW server_version")["server_version"])
-        neighbour: Neighbour | None = None
-        results = []
-        for flood in (each() for each in FLOODS if each.name in floods):
-            # A web process of its own: what it has needed once, it keeps.
-            with web(on, processes=1) as served:
-                say(f"{flood.name}: setting it up…")
-                neighbour = neighbour or settle_in(on, served.port)
-                results.append(_measure(flood, on, served, neighbour, seconds, say))
+        with scheduler_processes(on, 1):
+            results = list(_measure_each(floods, on, seconds, say))
     return {"benchmark": "abuse", "machine": found, "seconds": seconds, "results": results}
 
 
@@ -86,6 +80,18 @@ def show(result: Json) -> None:
     )
     if missed := [at["flood"] for at in results if at["notMet"]]:
         raise BenchFailed(f"NOT met: {', '.join(missed)}.")
+
+
+def _measure_each(
+    floods: Sequence[str], on: Database, seconds: float, say: Callable[[str], None]
+) -> Iterator[Json]:
+    neighbour: Neighbour | None = None
+    for flood in (each() for each in FLOODS if each.name in floods):
+        # A web process of its own: what it has needed once, it keeps.
+        with web(on, processes=1) as served:
+            say(f"{flood.name}: setting it up…")
+            neighbour = neighbour or settle_in(on, served.port)
+            yield _measure(flood, on, served, neighbour, seconds, say)
 
 
 def _measure(
