@@ -54,11 +54,12 @@ class Holding:
     last one leaves, everything goes back.
     """
 
-    __slots__ = ("_address", "_at_end", "_budget", "_keepers", "_size")
+    __slots__ = ("_at_end", "_budget", "_keepers", "_size", "address")
 
     def __init__(self, budget: MemoryBudget, client: str) -> None:
         self._budget = budget
-        self._address = client if ":" not in client else network_of(client)
+        # What one subscriber has: the address itself, or the /64 of an IPv6 address.
+        self.address = client if ":" not in client else network_of(client)
         self._size = 0
         self._keepers = 1
         self._at_end: list[Callable[[], None]] = []
@@ -66,13 +67,13 @@ class Holding:
     def has_room(self, size: int) -> bool:
         """Whether so many bytes more may be held."""
         small = self._size + size <= SMALL_BYTES
-        return self._budget.has_room(self._address, size, small=small)
+        return self._budget.has_room(self.address, size, small=small)
 
     def take(self, size: int) -> None:
         """Hold so many bytes more, if there is room or not."""
         if size:
             self._size += size
-            self._budget.add(self._address, size)
+            self._budget.add(self.address, size)
 
     def give_back(self, size: int) -> None:
         """Hold so many bytes less."""
@@ -84,7 +85,7 @@ class Holding:
 
     def is_overdrawn(self) -> bool:
         """Whether the process or the address holds more than it may: nothing else is to be begun for it then."""
-        return not self._budget.has_room(self._address, 0, small=True)
+        return not self._budget.has_room(self.address, 0, small=True)
 
     def keep(self) -> None:
         """Let nothing go back before one `leave` more."""

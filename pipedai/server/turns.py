@@ -1,7 +1,7 @@
 """A queue for something scarce: so many places, handed out in turn to the groups that wait for some (SPEC §19)."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 
@@ -25,8 +25,9 @@ class Turns:
     of one group delay one of another by a single turn.
 
     The turns of one group come in the order in which they were asked for. Who is next waits until enough places are
-    free, and nobody overtakes it: else a request for two would never see both free. Without the two limits any number
-    may wait. All happens in the event loop.
+    free, and nobody overtakes it: else a request for two would never see both free. A group that holds as many places
+    as a group may is passed over. Without limits any number may wait, and one group may hold all places. All happens
+    in the event loop.
     """
 
     def __init__(
@@ -35,30 +36,43 @@ class Turns:
         *,
         most_waiting: int | None = None,
         most_of_a_group: int | None = None,
+        most_held_by_a_group: int | None = None,
     ) -> None:
         self.places = self.free = places
         self.waiting = 0
         self._most_waiting = most_waiting
         self._most_of_a_group = most_of_a_group
+        self._most_held = most_held_by_a_group or places
+        self._held: Counter[Hashable] = Counter()
         # The groups in the order of their next turns, each with its waiting turns.
         self._queues: OrderedDict[Hashable, deque[Turn]] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Waits for one place, and has it for as long as the block lasts; for turns without limits."""
-        granted = asyncio.Event()
-        turn = self.ask(group, 1, wake=granted.set)
+        """Waits for one place, and has it for as long as the block lasts."""
+        turn = await self.take(group)
         try:
-            if not turn.granted:
-                await granted.wait()
             yield
         finally:
             self.leave(turn)
 
+    async def take(self, group: Hashable) -> Turn:
+        """A turn with one place, when it comes; for turns of which none is refused."""
+        turn = self.ask(group, 1, wake=_nobody)
+        if not turn.granted:
+            granted = asyncio.Event()
+            turn.wake = granted.set
+            try:
+                await granted.wait()
+            except BaseException:
+                self.leave(turn)
+                raise
+        return turn
+
     def ask(self, group: Hashable, places: int, *, wake: Callable[[], None]) -> Turn:
         """A turn that has its places already, or waits, or is refused since too many wait. It `leave`s in any case."""
         turn = Turn(group, min(places, self.places), wake)
-        if not self._queues and turn.places <= self.free:
+        if not self._queues and turn.places <= self.free and not self._has_its_share(turn):
             self._give(turn)
             return turn
         most = self._most_of_a_group
@@ -69,6 +83,7 @@ class Turns:
         self.waiting += 1
         if self._most_waiting is not None and self.waiting > self._most_waiting:
             self._refuse_one()
+        self._grant()
         return turn
 
     def leave(self, turn: Turn) -> None:
@@ -76,6 +91,9 @@ class Turns:
         if turn.granted:
             turn.granted = False
             self.free += turn.places
+            self._held[turn.group] -= turn.places
+            if not self._held[turn.group]:
+                del self._held[turn.group]
         elif not turn.refused:
             self._withdraw(turn)
         turn.refused = True
@@ -95,18 +113,27 @@ class Turns:
         if not queue:
             del self._queues[turn.group]
 
+    def _has_its_share(self, turn: Turn) -> bool:
+        return self._held[turn.group] + turn.places > self._most_held
+
     def _give(self, turn: Turn) -> None:
         self.free -= turn.places
+        self._held[turn.group] += turn.places
         turn.granted = True
 
     def _grant(self) -> None:
-        while self._queues:
-            group, queue = next(iter(self._queues.items()))
-            turn = queue[0]
-            if turn.places > self.free:
-                return
+        while (turn := self._next()) is not None and turn.places <= self.free:
             self._withdraw(turn)
-            if queue:
-                self._queues.move_to_end(group)
+            if turn.group in self._queues:
+                self._queues.move_to_end(turn.group)
             self._give(turn)
             turn.wake()
+
+    def _next(self) -> Turn | None:
+        """Whose turn it is, whether or not enough places are free."""
+        heads = (queue[0] for queue in self._queues.values())
+        return next((turn for turn in heads if not self._has_its_share(turn)), None)
+
+
+def _nobody() -> None:
+    """Wakes nobody: the turn has not had to wait yet."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from a2wsgi.wsgi import build_environ
@@ -13,6 +14,7 @@ from a2wsgi.wsgi import build_environ
 from pipedai.server.asgi_types import Receive, Scope, Send
 from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import HOLDING, Holding, overloaded
+from pipedai.server.turns import Turn, Turns
 
 
 class WsgiLane:
@@ -25,6 +27,9 @@ class WsgiLane:
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
         self.threads = threads
+        # Addresses take turns, and a quarter of the threads is left to others whatever one address has under way: all
+        # its requests may wait for a row that somebody holds locked.
+        self._turns = Turns(threads, most_held_by_a_group=threads - threads // 4)
         # How many requests are in a thread or wait for one.
         self.running = 0
         self._wsgi = wsgi
@@ -32,13 +37,20 @@ class WsgiLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
-        # Not by run_in_executor, which takes back what is cancelled before a thread has it: a request that has
-        # come this far is carried out.
-        answering: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        # Not by run_in_executor, which takes back what is cancelled before a thread has it: a request that has had its
+        # turn is carried out.
+        loop = asyncio.get_running_loop()
+        answering: asyncio.Future[_Answer] = loop.create_future()
         holding: Holding = scope[HOLDING]
-        holding.keep()
         self.running += 1
-        self._pool.submit(copy_context().run, self._work, scope, body, answering, holding)
+        try:
+            turn = await self._turns.take(holding.address)
+        except BaseException:
+            self.running -= 1
+            raise
+        holding.keep()
+        done = partial(self._done, answering, holding, turn)
+        self._pool.submit(copy_context().run, self._work, scope, body, holding, loop, done)
         answer = await answering
         await send(
             {
@@ -50,27 +62,40 @@ class WsgiLane:
         await send({"type": "http.response.body", "body": answer.body})
 
     def _work(
-        self, scope: Scope, body: bytes, answering: "asyncio.Future[_Answer]", holding: Holding
+        self,
+        scope: Scope,
+        body: bytes,
+        holding: Holding,
+        loop: asyncio.AbstractEventLoop,
+        done: Callable[["_Answer | BaseException"], None],
     ) -> None:
         """In a thread: answer, and have the loop pass it on."""
-        tell = answering.get_loop().call_soon_threadsafe
+        outcome: _Answer | BaseException
         try:
             # Whatever it is, its answer would have to be held as well. As yet nothing of it has been done.
             if holding.is_overdrawn():
                 raise overloaded(unread=False)
-            answer = self._answer(scope, body)
+            outcome = self._answer(scope, body)
         except BaseException as error:
-            tell(self._done, answering, holding, answering.set_exception, error)
-        else:
-            tell(self._done, answering, holding, answering.set_result, answer)
+            outcome = error
+        loop.call_soon_threadsafe(done, outcome)
 
     def _done(
-        self, answering: "asyncio.Future[_Answer]", holding: Holding, settle: Any, outcome: Any
+        self,
+        answering: "asyncio.Future[_Answer]",
+        holding: Holding,
+        turn: Turn,
+        outcome: "_Answer | BaseException",
     ) -> None:
         self.running -= 1
+        self._turns.leave(turn)
         holding.leave()
-        if not answering.cancelled():
-            settle(outcome)
+        if answering.cancelled():
+            return
+        if isinstance(outcome, BaseException):
+            answering.set_exception(outcome)
+        else:
+            answering.set_result(outcome)
 
     def _answer(self, scope: Scope, body: bytes) -> "_Answer":
         answer = _Answer()

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from pipedai.api.request_id import current_request_id
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.wsgi_lane import WsgiLane
 
@@ -47,6 +48,32 @@ async def test_no_more_requests_run_at_once_than_there_are_threads():
     release.set()
     assert [(await exchange).status for exchange in exchanges] == [200] * 6
     assert most == 2
+
+
+async def test_one_address_leaves_a_quarter_of_the_threads_to_others():
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def stuck_by_one(environ, start_response):
+        if environ["REMOTE_ADDR"] == "192.0.2.1":
+            begun.release()
+            release.wait(60)
+        return hello(environ, start_response)
+
+    lane = WsgiLane(stuck_by_one, threads=4)
+
+    def ask(address):
+        of_this_one = {"client": (address, 1), HOLDING: Holding(MemoryBudget(), address)}
+        return Exchange(http_scope() | of_this_one).run(lane)
+
+    stuck = [asyncio.ensure_future(ask("192.0.2.1")) for _ in range(9)]
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            await asyncio.to_thread(begun.acquire)
+        for _ in range(5):
+            assert (await ask("192.0.2.2")).status == 200
+    assert not begun.acquire(blocking=False)
+    release.set()
+    assert [(await each).status for each in stuck] == [200] * 9
 
 
 def endless_enough(environ, start_response):
