@@ -23,7 +23,9 @@ from bench.stack import Database, Web, database, web
 NAMES = tuple(flood.name for flood in FLOODS)
 
 # As production has it: callers are told apart by their addresses, and webhooks go out. These go to this machine.
+# One tenant has more triggers than the default ceiling allows, so that the flood of due ones is as large as it was.
 _SETTINGS = {
+    "MAX_TRIGGERS_PER_CREATOR": "100000",
     "THROTTLES_ENABLED": "true",
     "TRUSTED_PROXIES": "127.0.0.1",
     "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
