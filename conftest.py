@@ -22,6 +22,7 @@ from testing.leaks import Watch, hearing, leaks_in, watching
 from testing.planted import noting, planted
 from testing.serving import Server, serve
 from testing.whole_run import LogTail, dump_of
+from triggers.webhooks.tests.receivers import Receiver, receiving
 
 _DATABASE = {"db", "own_database"}
 # What takes longest: it comes first, so that no process of the suite ends long after the others.
@@ -76,6 +77,14 @@ def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
     """The API served by gunicorn from the test's own database, as `bin/run` serves it."""
     with serve(own_database, log=tmp_path / "web.log") as served:
         yield served
+
+
+@pytest.fixture
+def receiver(settings) -> Iterator[Receiver]:
+    """A receiver on the loopback, which webhooks may reach for once."""
+    settings.WEBHOOK_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+    with receiving() as receiver:
+        yield receiver
 
 
 class _cloned_database:  # noqa: N801 - used like a function

@@ -259,7 +259,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "pipedai.api.schema.hooks.complete",
-        "triggers.webhook_schema.add_webhook",
+        "triggers.webhooks.message_schema.add_webhook",
     ],
 }
 SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}  # the rest is in accounts.session_tokens

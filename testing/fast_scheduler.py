@@ -14,7 +14,7 @@ import django
 
 def main(began: float, first: datetime, last: datetime, speed: float) -> None:
     """Fires what is due, until killed."""
-    from triggers.scheduling import fire_due_ticks
+    from triggers.schedules.firing import fire_due_ticks
 
     while True:
         now = min(first + timedelta(seconds=(time.time() - began) * speed), last)

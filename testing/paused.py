@@ -34,8 +34,8 @@ def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
     from django.db import transaction
 
     from pipedai.events import SYSTEM
-    from triggers import lifecycle
-    from triggers.outcome import Outcome
+    from triggers.runs import lifecycle
+    from triggers.runs.outcome import Outcome
 
     broken = Outcome(status="failed", fault_class="infra", error_message="Broken.")
 

@@ -11,8 +11,8 @@ from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
 from testing.runs import WEBHOOK_URL, Runs, allow
-from triggers.deliveries import send_test
 from triggers.models import Trigger
+from triggers.webhooks.outbox import send_test
 
 Body = dict[str, Any]
 

@@ -11,8 +11,8 @@ from audit.models import AuditEntry
 from pipedai.events import Actor
 from pipedai.sql import Row, fetch_one
 from testing.cast import Cast
-from triggers import lifecycle
 from triggers.models import Delivery, Run, RunText
+from triggers.runs import lifecycle
 from triggers.states import Source
 from workers.models import Worker
 from workers.serializers import CompleteBody, as_reported, outcome_of

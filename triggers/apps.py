@@ -20,12 +20,12 @@ class TriggersConfig(AppConfig):
         """Registers the background work, its probes, the sealed fields, and what keeps an environment."""
         # Models must be loaded first.
         from triggers.deployment import schedulers_live, work_is_on_time
-        from triggers.lifecycle import expire_runs
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
-        from triggers.scheduling import fire_due_ticks
+        from triggers.runs.lifecycle import expire_runs
+        from triggers.schedules.firing import fire_due_ticks
         from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
-        from triggers.senders import senders
+        from triggers.webhooks.pool import senders
 
         register_probe(Probe("schedulers", schedulers_live))
         register_probe(Probe("background", work_is_on_time))

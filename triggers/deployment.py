@@ -3,7 +3,7 @@
 from pipedai.api.wording import counted
 from pipedai.deployment import Finding
 from pipedai.sql import fetch_all, fetch_one
-from triggers.heartbeats import ALIVE_WITHIN
+from triggers.schedules.heartbeats import ALIVE_WITHIN
 
 # What is due is done within a second or so; a database that was away explains a minute.
 LATE_SECONDS = 60

@@ -12,8 +12,8 @@ from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
-from triggers import lifecycle
 from triggers.queries import run_in_full
+from triggers.runs import lifecycle
 from triggers.states import Source
 
 # The key first, the run after it in the same transaction: of concurrent duplicates one inserts, the

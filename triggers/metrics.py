@@ -13,11 +13,11 @@ from pipedai.metrics.committed import count_events
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.outgoing import Answer
 from pipedai.sql import fetch_all, fetch_one
-from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery
-from triggers.sending import attempted
+from triggers.schedules.heartbeats import ALIVE_WITHIN
+from triggers.schedules.stretches import lengthened
 from triggers.states import HELD, Decision, FaultClass, Source, Status
-from triggers.stretches import lengthened
+from triggers.webhooks.sending import attempted
 
 QUEUED = Counter("pipedai_runs_queued", "Runs that were queued.", ["source"])
 CLAIMED = Counter("pipedai_runs_claimed", "Runs that a worker claimed.")

@@ -25,8 +25,8 @@ from triggers.views import (
     SchedulePreviewViewSet,
     TriggerViewSet,
 )
-from triggers.webhook_serializers import DeliverySerializer
-from triggers.webhook_views import DeliveryViewSet, NoBody, TriggerDeliveryViewSet
+from triggers.webhooks.serializers import DeliverySerializer
+from triggers.webhooks.views import DeliveryViewSet, NoBody, TriggerDeliveryViewSet
 
 _CONFLICT = frozenset({409})
 _UNSEALABLE = frozenset({503})

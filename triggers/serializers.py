@@ -21,9 +21,9 @@ from pipedai.api.fields import (
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address
-from triggers import cron
-from triggers.duration import duration_ms
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
+from triggers.models.run import duration_ms
+from triggers.schedules import cron
 from triggers.states import Decision, FaultClass, Source, Status
 
 MAX_PROMPT_BYTES = 256 * 1024

@@ -14,10 +14,11 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
-from triggers import cron, secrets
+from triggers import secrets
 from triggers.acting import hold_trigger_environment
-from triggers.lifecycle import reassign_queued_runs
 from triggers.models import Trigger, TriggerRevision
+from triggers.runs.lifecycle import reassign_queued_runs
+from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.acting import hold_role
 from workspaces.locks import lock_environment

@@ -9,7 +9,7 @@ from triggers.views import (
     SchedulePreviewViewSet,
     TriggerViewSet,
 )
-from triggers.webhook_views import DeliveryViewSet, TriggerDeliveryViewSet
+from triggers.webhooks.views import DeliveryViewSet, TriggerDeliveryViewSet
 
 urlpatterns = [
     path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),

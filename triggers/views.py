@@ -14,10 +14,12 @@ from pipedai.api.pagination import HeavyPaginator, KeysetPaginator
 from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
 from pipedai.api.serializers import read_body
 from pipedai.sql import database_now
-from triggers import cron, lifecycle, preview, queries, services
+from triggers import queries, services
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters, check_tenant_ids
 from triggers.idempotency import run_trigger
 from triggers.models import Tick
+from triggers.runs import lifecycle
+from triggers.schedules import cron, preview
 from triggers.serializers import (
     ComingTimeSerializer,
     RotateBody,

@@ -16,9 +16,9 @@ from pipedai.api.fields import (
     is_finite_number,
 )
 from pipedai.api.serializers import Body, RowSerializer, StrictBody
-from triggers.handout import HandedOut
-from triggers.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
-from triggers.retries import MAX_RETRY_AFTER_SECONDS
+from triggers.runs.handout import HandedOut
+from triggers.runs.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
+from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.states import TERMINAL, FaultClass
 from workers.models import MAX_CONCURRENCY, Worker
 

@@ -10,8 +10,8 @@ from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
-from triggers.lifecycle import count_unfinished_runs, move_queued_runs
 from triggers.models import Trigger
+from triggers.runs.lifecycle import count_unfinished_runs, move_queued_runs
 from workers.models import Worker
 from workspaces.acting import hold_role
 from workspaces.locks import hold_environment

@@ -1,4 +1,4 @@
-"""The worker endpoints: registering, listing, and the run protocol as a thin adapter over `triggers.lifecycle`."""
+"""The worker endpoints: registering, listing, and the run protocol as a thin adapter over `triggers.runs.lifecycle`."""
 
 from typing import Any, TypedDict
 from uuid import UUID
@@ -25,10 +25,10 @@ from pipedai.server.places import Places
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.sql import fetch_one
 from pipedai.wakeups import announce_poll
-from triggers import lifecycle
-from triggers.cron import BadTimezone, check_timezone
-from triggers.handout import hand_out_runs, time_until_next
-from triggers.overview import run_figures
+from triggers.runs import lifecycle
+from triggers.runs.handout import hand_out_runs, time_until_next
+from triggers.runs.overview import run_figures
+from triggers.schedules.cron import BadTimezone, check_timezone
 from triggers.serializers import RunSerializer
 from workers import queries, services
 from workers.authentication import WorkerTokenAuthentication

@@ -20,11 +20,11 @@ from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import cursor_at
 from pipedai.sql import database_now
 from testing.cast import session_cookie
-from triggers.due_deliveries import claim_deliveries
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
-from triggers.lifecycle import expire_runs
-from triggers.scheduling import fire_due_ticks
+from triggers.runs.lifecycle import expire_runs
+from triggers.schedules.firing import fire_due_ticks
 from triggers.states import Status
+from triggers.webhooks.due_deliveries import claim_deliveries
 from workers.filters import WorkerFilters
 
 # A place needs no row to be at it.

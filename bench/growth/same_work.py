@@ -8,8 +8,8 @@ from django.db import transaction
 from bench.failure import BenchFailed
 from pipedai.events import SYSTEM
 from pipedai.sql import database_now
-from triggers import lifecycle
 from triggers.models import Run, Trigger
+from triggers.runs import lifecycle
 from triggers.states import Source
 
 DUE = 100

@@ -20,7 +20,7 @@ from testing.shapes import A_TIME, AN_ID, a_token
 from testing.worker_calls import WorkerCalls
 from triggers import views
 from triggers.models import Delivery, DeliveryAttempt
-from triggers.scheduling import fire_due_ticks
+from triggers.schedules.firing import fire_due_ticks
 from workers.registration import Registered
 
 TEXT = (BASE_DIR / "API.md").read_text()

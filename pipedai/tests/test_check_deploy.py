@@ -20,8 +20,8 @@ from pipedai.server.listen_connection import listen_params
 from pipedai.timeouts import set_timeouts_of_role
 from testing.runs import Runs
 from testing.serving import url_of
-from triggers.heartbeats import Heartbeat
 from triggers.models import Trigger
+from triggers.schedules.heartbeats import Heartbeat
 
 ANOTHER_KEY = base64.b64encode(bytes(range(60, 92))).decode()
 NAMES = [

@@ -22,7 +22,7 @@ from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.serving import Server
 from triggers.serializers import RunSerializer, TickSerializer, TriggerSerializer
-from triggers.webhook_serializers import AttemptSerializer, DeliverySerializer
+from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
 from workers.serializers import HandedOutRunSerializer, WorkerSerializer
 from workspaces.serializers import (
     ApiKeySerializer,

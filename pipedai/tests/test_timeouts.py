@@ -26,8 +26,8 @@ from testing.racing import Started, accepted
 from testing.runs import Runs
 from testing.serving import url_of
 from testing.stuck import all_rows_of, held, shorten_timeouts, wait_until_somebody_waits
-from triggers import senders
 from triggers.models import Delivery, Run
+from triggers.webhooks import pool
 
 RENAME = "UPDATE environment SET name = 'new'"
 
@@ -135,9 +135,9 @@ def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
         assert is_held.wait(60)
         return Answer(200, 1, None)
 
-    monkeypatch.setattr(senders, "send_delivery", send)
-    pool = senders.Senders()
-    assert pool.top_up() == 1
+    monkeypatch.setattr(pool, "send_delivery", send)
+    senders = pool.Senders()
+    assert senders.top_up() == 1
     with held(all_rows_of("delivery")):
         is_held.set()
         wait_until_somebody_waits(0.4)

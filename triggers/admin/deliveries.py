@@ -13,8 +13,8 @@ from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import data, ident, link_to, moment, state, url
 from triggers.admin.runs import attempts_table
-from triggers.deliveries import redeliver
 from triggers.models import Delivery, Run, Trigger
+from triggers.webhooks.outbox import redeliver
 from workspaces.models import Environment
 
 

@@ -7,8 +7,8 @@ from pipedai.admin.charts import Chart, Series
 from pipedai.admin.start_page import Figure, show_chart, show_figures
 from pipedai.admin.values import list_of, page_of, span
 from pipedai.sql import fetch_all, fetch_one
-from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery, Run, SchedulerHeartbeat
+from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.states import Status
 
 _HOURS = 24

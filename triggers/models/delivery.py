@@ -60,7 +60,7 @@ class Delivery(models.Model):
                 condition=Q(status="pending"),
             ),
             models.Index(
-                # See triggers/due_deliveries.py.
+                # See triggers/webhooks/due_deliveries.py.
                 fields=["environment", "host", "next_attempt_at"],
                 name="delivery_pending_by_host",
                 condition=Q(status="pending"),

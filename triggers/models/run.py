@@ -1,11 +1,14 @@
 """Runs: the ledger, its long text and its idempotency keys. The database itself refuses a wrong state."""
 
+from datetime import timedelta
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
+from pipedai.sql import Row
 from triggers.models.fields import JSONAsGivenField, tenant_key
 from triggers.states import HELD, TERMINAL, EndedBy, FaultClass, Source, Status
 from workspaces.models import Environment
@@ -17,6 +20,13 @@ RUN_COLUMNS = (
     "cancel_requested_at", "exit_code", "fault_class", "short_message", "model", "input_tokens",
     "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns", "session_id",
 )  # fmt: skip
+
+
+def duration_ms(run: Row) -> int | None:
+    """Milliseconds from start to end; None for a run that never started or has not ended (SPEC §6)."""
+    if run["started_at"] is None or run["ended_at"] is None:
+        return None
+    return int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
 
 
 def _held() -> Q:
@@ -78,7 +88,7 @@ def _times_of_state() -> Q:
 class Run(models.Model):
     """One attempt at executing a trigger: a ledger row that is never deleted by a user.
 
-    Only `triggers.lifecycle` writes its state. Long text lies in RunText, so that these rows stay narrow.
+    Only `triggers.runs.lifecycle` writes its state. Long text lies in RunText, so that these rows stay narrow.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -215,7 +225,7 @@ class RunText(models.Model):
     error_message = models.CharField(max_length=8000, null=True)
     late_result = JSONAsGivenField(null=True)
     # Who got the headers of its trigger with this run, the latest first: a worker's id and the address that it polled
-    # from, a space between them. Written by `triggers.handout` when either differs from the latest; None before.
+    # from, a space between them. Written by `triggers.runs.handout` when either differs from the latest; None before.
     handed_to = ArrayField(models.TextField(), null=True)
 
     class Meta:

@@ -91,7 +91,7 @@ class Trigger(models.Model):
         )
         indexes = (
             models.Index(
-                # See triggers/due_triggers.py.
+                # See triggers/schedules/due_triggers.py.
                 fields=["next_run_at", "environment", "id"],
                 name="trigger_due_in_environment",
                 condition=Q(next_run_at__isnull=False),

@@ -17,8 +17,8 @@ from pipedai.ids import new_id
 from testing.cast import TEST_ACTOR, Cast
 from testing.sealed import HEADERS, SECRET, add_sealed_trigger, key_in_use, opened, tamper
 from triggers import secrets
-from triggers.handout import HandedOut, hand_out_runs
 from triggers.models import Trigger
+from triggers.runs.handout import HandedOut, hand_out_runs
 from triggers.services import rotate_mcp_token
 from workspaces.keys import Sealed, WrappedKey
 

@@ -22,11 +22,11 @@ from testing.sealed import (
     tamper,
 )
 from testing.statements import counted
-from triggers.deliveries import send_test
-from triggers.due_deliveries import claim_deliveries
 from triggers.models import Delivery, Trigger
-from triggers.sending import record_answer, send_delivery
-from triggers.tests.receivers import Receiver
+from triggers.webhooks.due_deliveries import claim_deliveries
+from triggers.webhooks.outbox import send_test
+from triggers.webhooks.sending import record_answer, send_delivery
+from triggers.webhooks.tests.receivers import Receiver
 
 every_tampering = pytest.mark.parametrize("how", [*TAMPERINGS, *KEY_TAMPERINGS])
 of_a_value = pytest.mark.parametrize("how", TAMPERINGS)

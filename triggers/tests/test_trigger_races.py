@@ -16,10 +16,10 @@ from pipedai.events import SYSTEM
 from testing.cast import Cast
 from testing.racing import ROUNDS, Started, accepted, at_once
 from testing.runs import allow
-from triggers.handout import hand_out_runs
 from triggers.idempotency import run_trigger
 from triggers.models import Run, Tick, Trigger
-from triggers.scheduling import fire_due_ticks
+from triggers.runs.handout import hand_out_runs
+from triggers.schedules.firing import fire_due_ticks
 from triggers.services import delete_trigger, rotate_mcp_token, update_trigger
 from triggers.states import Source
 from workspaces.locks import lock_environment

@@ -12,8 +12,8 @@ from psycopg import sql
 
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.sql import Row
-from triggers.deliveries import body_of
 from triggers.states import EndedBy, Source, Status
+from triggers.webhooks.outbox import body_of
 from workers.demo.story import RUN_COLUMNS, Ids, time_of
 
 _RECENT_SECONDS = 300

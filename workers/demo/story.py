@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pipedai.sql import Row
-from triggers.retries import BACKOFF
+from triggers.runs.retries import BACKOFF
 from triggers.states import EndedBy, FaultClass, Source, Status
 
 RUN_COLUMNS = (

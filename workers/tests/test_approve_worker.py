@@ -20,7 +20,7 @@ from testing.racing import ROUNDS, at_once
 from testing.runs import Runs
 from testing.statements import counted
 from testing.worker_calls import WorkerCalls
-from triggers import handout, lifecycle_sql
+from triggers.runs import handout, statements
 from triggers.services import update_trigger
 from workers.models import Worker
 from workers.registration import Registered
@@ -405,7 +405,7 @@ def test_poll_and_claim_take_as_many_statements_as_for_an_approved_one(cast: Cas
     assert costs[0] == costs[1]
 
 
-@pytest.mark.parametrize("statement", [handout._DUE, lifecycle_sql.CLAIM], ids=["poll", "claim"])
+@pytest.mark.parametrize("statement", [handout._DUE, statements.CLAIM], ids=["poll", "claim"])
 def test_an_approved_workers_plan_is_as_if_there_were_no_approval(
     cast: Cast, statement: str
 ) -> None:
@@ -419,7 +419,7 @@ def test_an_approved_workers_plan_is_as_if_there_were_no_approval(
         "shut": [],
         "now": None,
     }
-    without = statement.replace(f" AND {lifecycle_sql.HEADERS_MAY_GO}", "")
+    without = statement.replace(f" AND {statements.HEADERS_MAY_GO}", "")
     assert without != statement
     plans = [fetch_all(f"EXPLAIN {each}", params) for each in (statement, without)]
     assert plans[0] == plans[1]

@@ -24,7 +24,7 @@ from testing.cast import TEST_ACTOR, Cast, make_cast
 from testing.runs import Runs
 from testing.sealed import master_key
 from testing.serving import Server, serve, url_of
-from triggers.handout import MOST_AT_ONCE
+from triggers.runs.handout import MOST_AT_ONCE
 from triggers.services import update_trigger
 from workers.registration import Registered
 from workspaces.key_check import check_keys

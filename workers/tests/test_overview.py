@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from testing.runs import Runs
 from testing.shapes import invalid
 from triggers.models import Run
-from triggers.overview import run_figures
+from triggers.runs.overview import run_figures
 from workers.models import ONLINE_WITHIN, Worker
 
 NOBODY_DID_ANYTHING = {

@@ -11,8 +11,8 @@ from django.db.models import Count, F, Q
 from accounts.factories import UserFactory
 from audit.models import AuditEntry
 from pipedai.sql import fetch_all
-from triggers import cron
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
+from triggers.schedules import cron
 from triggers.secrets import open_mcp_headers
 from triggers.states import Source, Status
 from workers.demo import ledger

@@ -13,7 +13,7 @@ from pipedai.sql import database_now
 from testing.cast import TEST_ACTOR
 from testing.racing import Started
 from testing.worker_calls import WorkerCalls
-from triggers import lifecycle
+from triggers.runs import lifecycle
 from workers.models import Worker, WorkerEvent
 from workers.services import revoke_token, update_worker
 from workers.worker_events import read_events

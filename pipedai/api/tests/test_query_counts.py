@@ -10,8 +10,8 @@ from pipedai.ids import new_id
 from testing.cast import TEST_ACTOR, issue_enrollment
 from testing.routes import ROUTES, set_stage
 from testing.statements import counted
-from triggers.deliveries import send_test
 from triggers.models import DeliveryAttempt, Tick, Trigger
+from triggers.webhooks.outbox import send_test
 from workers.models import Worker
 from workspaces.models import Membership
 from workspaces.services import create_environment, create_workspace

@@ -24,7 +24,7 @@ from testing.scrapes import TOKEN, Scrape
 from testing.serving import Server, free_port, serve
 from testing.working import until
 from triggers.models import Run, Tick, Trigger
-from triggers.tests.receivers import receiving
+from triggers.webhooks.tests.receivers import receiving
 from workspaces.models import DataKey
 
 pytestmark = pytest.mark.slow

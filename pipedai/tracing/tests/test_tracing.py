@@ -19,7 +19,7 @@ from testing.scheduling import scheduling
 from testing.serving import serve
 from testing.working import until
 from triggers.models import Run
-from triggers.tests.receivers import receiving
+from triggers.webhooks.tests.receivers import receiving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"

@@ -12,7 +12,7 @@ from pipedai import tracing
 from pipedai.logs import get_logger
 from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
 from pipedai.metrics import directory
-from triggers.heartbeats import Heartbeat
+from triggers.schedules.heartbeats import Heartbeat
 
 log = get_logger(__name__)
 

@@ -1,0 +1,250 @@
+"""Hands due runs out to their worker: the one place where MCP headers appear in plaintext (SPEC §5, §8, §19)."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import accumulate
+from operator import itemgetter
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai.api.pagination import MAX_PAGE_BYTES
+from pipedai.crypto import CannotOpen
+from pipedai.events import Actor, Event, emit
+from pipedai.logs import get_logger
+from pipedai.sql import NOW, Row, fetch_all, fetch_one
+from triggers import secrets
+from triggers.runs.statements import HEADERS_MAY_GO
+from workspaces.keys import WrappedKey
+
+log = get_logger(__name__)
+
+# One answer's share: a prompt may be 256 KiB and a worker hold a thousand runs, and the answer is in memory as a whole.
+# Whoever has room for more claims these and asks again. One run alone may be larger.
+MOST_AT_ONCE = 50
+MOST_BYTES = MAX_PAGE_BYTES
+# A control character is six in JSON.
+_LONGEST_ESCAPE = 6
+
+# The texts are weighed before they are read: PostgreSQL knows the length of one that lies outside of its row.
+_DUE = f"""
+WITH due AS (
+SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
+    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, r.attempt, r.queued_at,
+    x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
+    1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
+        + 2 * octet_length(t.mcp_url) + 2 * coalesce(octet_length(t.mcp_headers), 0) AS weight
+FROM run r
+JOIN trigger t ON t.id = r.trigger_id
+JOIN trigger_revision v ON v.id = r.revision_id
+LEFT JOIN data_key k ON k.id = t.mcp_key_id
+LEFT JOIN run_text x ON x.run_id = r.id
+WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
+    AND r.trigger_id <> ALL(%(shut)s::uuid[]) AND {HEADERS_MAY_GO}
+ORDER BY r.available_at, r.id
+LIMIT least({MOST_AT_ONCE}, greatest(0,
+    %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)))
+), weighed AS (
+SELECT *, sum(weight) OVER (ORDER BY available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
+)
+SELECT * FROM weighed WHERE weight_so_far <= {MOST_BYTES} OR weight_so_far = weight
+ORDER BY available_at, id
+"""
+
+_SEALED = f"""
+SELECT DISTINCT ON (t.id) t.id AS trigger_id, t.environment_id, t.mcp_headers,
+    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
+FROM run r
+JOIN trigger t ON t.id = r.trigger_id
+JOIN data_key k ON k.id = t.mcp_key_id
+WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
+ORDER BY t.id
+"""
+
+_UNTIL_NEXT = f"""
+SELECT min(available_at) - {NOW} AS until FROM run
+WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
+"""
+
+# Of those who got a run's headers, so many are remembered: a worker that keeps changing between a few addresses is told
+# of once for each, and the row stays small.
+_REMEMBERED = 20
+
+# Keeps with the run what it is handed out with, and who gets its headers (NULL for a run without, and for one whose
+# latest receiver gets them again). Whoever would be a run's first receiver finds in this statement whether another was;
+# with `later` the row that is there is added to, unless it says the same.
+_KEEP = f"""
+INSERT INTO run_text AS kept (run_id, environment_id, mcp_url, handed_to)
+SELECT run_id, environment_id, url, CASE WHEN receiver IS NOT NULL THEN ARRAY[receiver] END
+FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(urls)s::text[], %(receivers)s::text[])
+    AS u (run_id, environment_id, url, receiver)
+ON CONFLICT (run_id) DO UPDATE
+SET mcp_url = excluded.mcp_url, handed_to = (excluded.handed_to || kept.handed_to)[1:{_REMEMBERED}]
+WHERE CASE WHEN %(later)s
+    THEN kept.mcp_url IS DISTINCT FROM excluded.mcp_url OR kept.handed_to[1] IS DISTINCT FROM excluded.handed_to[1]
+    ELSE kept.handed_to IS NULL END
+RETURNING run_id, handed_to
+"""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class HandedOut:
+    """A run as its worker gets it. It holds secrets, so it has no repr and is never kept."""
+
+    row: Row
+    mcp_headers: dict[str, str]
+
+
+def hand_out_runs(
+    *, worker_id: UUID, capacity: int, approved: bool, actor: Actor, now: datetime | None = None
+) -> list[HandedOut]:
+    """The due runs of a worker, oldest due first, no more than it has free capacity for, than
+    MOST_AT_ONCE and than MOST_BYTES hold. A worker that is not `approved` gets none whose trigger has headers.
+
+    URL and headers are read from the trigger in one statement, so that a secret goes only to the
+    server it was given for; the URL is kept on the run, and who got the headers: `actor`, by worker
+    and address. Asking again before a claim hands the same runs out again and writes nothing, unless
+    another worker or address asks. A run whose headers don't open stays queued, after an alarm:
+    it must not go out without them, and takes no other's place.
+    """
+    params = {
+        "worker_id": worker_id,
+        "capacity": capacity,
+        "approved": approved,
+        "now": now,
+        "shut": [],
+    }
+    rows = _fitting(fetch_all(_DUE, params))
+    handed_out = _opened(rows)
+    if len(handed_out) < len(rows):
+        handed_out = _opened(_fitting(fetch_all(_DUE, {**params, "shut": _shut_triggers(params)})))
+    _keep([run.row for run in handed_out], worker_id, actor)
+    return handed_out
+
+
+def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:
+    """How long until the worker's next queued run becomes due, by the database's clock; None if none is waiting."""
+    row = fetch_one(_UNTIL_NEXT, {"worker_id": worker_id, "now": now})
+    return row["until"] if row else None
+
+
+def _fitting(rows: list[Row]) -> list[Row]:
+    """The first of the rows, as many as one answer holds when they are written as JSON; one at least."""
+    if not rows or rows[-1]["weight_so_far"] * _LONGEST_ESCAPE <= MOST_BYTES:
+        return rows
+    sums = accumulate(row["weight"] + _escapes(row["prompt"]) for row in rows)
+    return rows[: max(1, sum(total <= MOST_BYTES for total in sums))]
+
+
+def _escapes(text: str) -> int:
+    """How much longer a text is as the answer's JSON."""
+    separators = text.count("\u2028") + text.count("\u2029")
+    return len(json.dumps(text, ensure_ascii=False)) - len(text) + 3 * separators
+
+
+def _opened(rows: Iterable[Row]) -> list[HandedOut]:
+    """The runs with their headers in plaintext, without those whose headers don't open."""
+    opened = []
+    for row in rows:
+        headers = _headers(row) if row["mcp_headers"] is not None else {}
+        if headers is not None:
+            opened.append(HandedOut(row, headers))
+    return opened
+
+
+def _headers(row: Row) -> dict[str, str] | None:
+    try:
+        return secrets.open_mcp_headers(
+            row["environment_id"], row["trigger_id"], bytes(row["mcp_headers"]), WrappedKey.of(row)
+        )
+    except CannotOpen:
+        return None
+
+
+def _shut_triggers(params: Row) -> list[UUID]:
+    """The triggers whose headers don't open, among those with due runs of the worker."""
+    return [row["trigger_id"] for row in fetch_all(_SEALED, params) if _headers(row) is None]
+
+
+def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
+    """Keeps what the runs are handed out with, and tells of each whose headers go to another worker or address than
+    they did last. What is audited of it stands or falls with what is kept of it.
+    """
+    receiver = _receiver(worker_id, actor.ip)
+    news: dict[UUID, Row] = {}
+    for row in rows:
+        gets_headers = row["mcp_headers"] is not None and row["handed_to"] != receiver
+        if gets_headers or row["handed_out_url"] != row["mcp_url"]:
+            news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
+    # The ordinary case, one statement: nobody got their headers before.
+    earlier = _store([row for row in news.values() if row["handed_to"] is None], later=False)
+    _log(news, earlier, worker_id, actor)
+    if others := [row for run_id, row in news.items() if run_id not in earlier]:
+        with transaction.atomic():
+            earlier = _store(others, later=True)
+            emit(
+                *(
+                    _to_another(news[run_id], receivers[0], worker_id, actor)
+                    for run_id, receivers in earlier.items()
+                    if receivers and news[run_id]["receiver"] and receiver not in receivers
+                )
+            )
+        _log(news, earlier, worker_id, actor)
+
+
+def _store(rows: list[Row], *, later: bool) -> dict[UUID, list[str]]:
+    """Of the runs for which there was something to keep: who got their headers before, the latest first."""
+    if not rows:
+        return {}
+    rows = sorted(rows, key=itemgetter("id"))  # several polls at once lock them in one order
+    stored = fetch_all(
+        _KEEP,
+        {
+            "run_ids": [row["id"] for row in rows],
+            "environment_ids": [row["environment_id"] for row in rows],
+            "urls": [row["mcp_url"] for row in rows],
+            "receivers": [row["receiver"] for row in rows],
+            "later": later,
+        },
+    )
+    return {row["run_id"]: (row["handed_to"] or [])[1:] for row in stored}
+
+
+def _log(
+    news: dict[UUID, Row], earlier: dict[UUID, list[str]], worker_id: UUID, actor: Actor
+) -> None:
+    for run_id, receivers in earlier.items():
+        if news[run_id]["receiver"] is None:
+            continue
+        previous = {}
+        if receivers:
+            last_worker, last_address = _parts(receivers[0])
+            previous = {"previous_worker_id": last_worker, "previous_address": last_address}
+        log.info(
+            "run.handed_out",
+            run_id=str(run_id),
+            worker_id=str(worker_id),
+            address=actor.ip,
+            **previous,
+        )
+
+
+def _to_another(row: Row, last: str, worker_id: UUID, actor: Actor) -> Event:
+    last_worker, last_address = _parts(last)
+    metadata = {
+        "triggerId": str(row["trigger_id"]),
+        "workerId": str(worker_id),
+        "previous": {"workerId": last_worker, "address": last_address},
+    }
+    return Event("run.handed-out", actor, row["environment_id"], "run", row["id"], metadata)
+
+
+def _receiver(worker_id: UUID, address: str | None) -> str:
+    return f"{worker_id} {address or ''}"
+
+
+def _parts(receiver: str) -> tuple[str, str | None]:
+    worker_id, _, address = receiver.partition(" ")
+    return worker_id, address or None

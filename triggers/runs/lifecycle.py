@@ -1,0 +1,359 @@
+"""The run state machine (SPEC §6): the only writer of a run's state.
+
+Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is
+read only when the UPDATE hit nothing. What follows from a transition (retry, delivery, audit rows)
+is written in its transaction. Locks are taken in one order: environment, worker, trigger, run,
+retry. docs/run-lifecycle.md tells the story.
+"""
+
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.renderers import JSONEncoder
+from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.wakeups import wake_workers
+from triggers.models import Trigger
+from triggers.runs import statements as sql
+from triggers.runs.ceiling import check_queue_room, room_without_turns
+from triggers.runs.outcome import Outcome
+from triggers.runs.retries import calls_for_retry, create_retries, lock_triggers, retry_events
+from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
+from triggers.webhooks.outbox import queue_deliveries
+
+
+class Refused(Conflict):
+    """409: the state machine says no; the body names the state that the run is in."""
+
+    def __init__(self, message: str, run: Row, *, code: ErrorCode | None = None) -> None:
+        super().__init__(message, code=code, status=run["status"])
+
+
+_UNAPPROVED = (
+    "The worker gets no run whose trigger has headers, until an admin approves it"
+    " (POST /workers/:id/approve): it was registered by a key's token."
+)
+
+
+def queue_run(
+    *,
+    trigger_id: UUID,
+    source: Source,
+    actor: Actor,
+    run_id: UUID | None = None,
+    payload: Any = None,
+    scheduled_for: datetime | None = None,
+    now: datetime | None = None,
+) -> Row:
+    """A new run of a trigger, for its present worker, due at once. Call inside a transaction.
+
+    Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker, and
+    if its environment has as many queued runs as it may.
+    """
+    params = {
+        "id": run_id or new_id(),
+        "trigger_id": trigger_id,
+        "source": source.value,
+        "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
+        "scheduled_for": scheduled_for,
+        "now": now,
+        "room": room_without_turns(),
+    }
+    run = fetch_one(sql.QUEUE, params)
+    if run is None:
+        # It has not been locked, or only for a change after a wait that `check_queue_room` sees, too.
+        check_queue_room(trigger_id)
+        run = fetch_one(sql.QUEUE, {**params, "room": None})
+    if run is not None and run["id"] is None:
+        # The trigger was waited for: only now is the revision seen that it has got meanwhile.
+        run = fetch_one(sql.QUEUE, {**params, "room": None})
+    if run is None:
+        raise _why_not_queued(trigger_id)
+    emit(_event("run.created", actor, run, {"source": source.value}))
+    wake_workers([run["worker_id"]])
+    return {**run, "payload": payload}
+
+
+def claim_run(
+    *,
+    worker_id: UUID,
+    run_id: UUID,
+    claim_id: str | None,
+    capacity: int,
+    approved: bool,
+    actor: Actor,
+    now: datetime | None = None,
+) -> Row:
+    """queued → claimed, with a lease. Repeating it with the same `claim_id` answers with the run as stored.
+
+    Call it in a transaction that has locked the worker's row: `capacity` is how many runs that row
+    allows it to hold (0: it takes nothing new), and counting is only right under the lock. `approved` is whether
+    the row says that the worker may have runs whose triggers have headers. Raises NotFound for another worker's
+    run, Refused.
+    """
+    params = _leasing(run_id, worker_id, now)
+    run = fetch_one(
+        sql.CLAIM, {**params, "claim_id": claim_id, "capacity": capacity, "approved": approved}
+    )
+    if run is not None:
+        emit(_event("run.claimed", actor, run))
+        return run
+    run = _read_own(run_id, worker_id, now)
+    if run["status"] == Status.CLAIMED:
+        if run["claim_id"] == claim_id:
+            return run
+        raise Refused("The run has been claimed with another claimId.", run)
+    if run["status"] != Status.QUEUED:
+        raise Refused(f"The run is {run['status']} and can't be claimed.", run)
+    if not run["is_due"]:
+        raise Refused("The run is not due yet.", run)
+    if run["has_headers"] and not approved:
+        raise Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
+    if capacity == 0:
+        raise Refused("The worker is disabled and gets no new runs.", run)
+    raise Refused("The worker holds as many runs as it may.", run)
+
+
+def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
+    """claimed → running; renews the lease. A repeat answers with the run as stored. Raises NotFound, Refused."""
+    with transaction.atomic():
+        run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
+        if run is not None:
+            emit(_event("run.started", actor, run))
+            return run
+        run = _read_own(run_id, worker_id, now)
+        if run["status"] == Status.RUNNING:
+            return run
+        raise Refused(f"The run is {run['status']} and can't be started.", run)
+
+
+def heartbeat_run(*, worker_id: UUID, run_id: UUID, now: datetime | None = None) -> Row:
+    """Renews the lease of a held run: `status`, `cancel_requested_at`, `lease_expires_at`.
+
+    Raises NotFound, or Refused when the run is no longer this worker's to run: it must stop.
+    """
+    beat = fetch_one(sql.HEARTBEAT, _leasing(run_id, worker_id, now))
+    if beat is None:
+        run = _read_own(run_id, worker_id, now)
+        raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
+    return beat
+
+
+def complete_run(
+    *,
+    worker_id: UUID,
+    run_id: UUID,
+    outcome: Outcome,
+    reported: dict[str, Any],
+    actor: Actor,
+    now: datetime | None = None,
+) -> Row:
+    """Ends a run as its worker reports. `reported` is the report as it came, kept if it comes too late.
+
+    A repeat with the same status answers with the run as stored. After a verdict of the server's
+    (lease, deadline) the outcome still replaces it, until the retry is claimed. Raises NotFound,
+    Refused.
+    """
+    params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
+    with transaction.atomic():
+        if outcome.blames_infrastructure:
+            lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
+        run = fetch_one(sql.COMPLETE, params)
+        if run is not None:
+            canceled = run["status"] == Status.CANCELED
+            _follow_up(
+                [run],
+                [_event("run.canceled" if canceled else "run.completed", actor, run)],
+                retry_after_seconds=outcome.retry_after_seconds,
+            )
+            return run
+        result = _complete_ended(params, outcome, reported, actor)
+    # Raised only now: the late result that it leaves behind must be committed.
+    if isinstance(result, Refused):
+        raise result
+    return result
+
+
+def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
+    """A user's cancel: ends a queued run at once, asks the worker of a held one. A repeated request changes nothing.
+
+    Raises Refused for a run that has ended. The caller has seen to it that the user may.
+    """
+    params = {"run_id": run_id, "now": now}
+    with transaction.atomic():
+        if run := fetch_one(sql.CANCEL_QUEUED, params):
+            _follow_up([run], [_event("run.canceled", actor, run)])
+        elif run := fetch_one(sql.REQUEST_CANCEL, params):
+            emit(_event("run.cancel-requested", actor, run))
+            wake_workers([run["worker_id"]])
+        else:
+            run = fetch_one(sql.READ, params)
+            if run is None:
+                raise NotFound
+            if run["status"] in TERMINAL:
+                raise Refused(f"The run is {run['status']} already.", run)
+        return run
+
+
+def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
+    """Moves a trigger's queued runs to its new worker, or leaves them waiting for one. The trigger
+    is locked, so that no run is queued for the old one meanwhile."""
+    moved = fetch_all(sql.REASSIGN, {"trigger_id": trigger_id, "worker_id": worker_id})
+    wake_workers([worker_id, *(run["old_worker_id"] for run in moved)])
+
+
+def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
+    """Moves a worker's queued runs to another; how many. Their triggers are locked."""
+    return execute(sql.MOVE_QUEUED, {"from_worker": from_worker, "to_worker": to_worker})
+
+
+def count_unfinished_runs(*, worker_id: UUID) -> int:
+    """How many runs a worker has in its queue or in hand."""
+    row = fetch_one(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
+    assert row is not None
+    return int(row["unfinished"])
+
+
+def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Ends held runs whose lease or deadline has passed; how many. One batch, in one transaction."""
+    params = {"limit": limit, "now": now, "lease_seconds": settings.RUN_LEASE_SECONDS}
+    with transaction.atomic():
+        overdue = fetch_all(sql.OVERDUE, params)
+        if not overdue:
+            return 0
+        lock_triggers(row["trigger_id"] for row in overdue)
+        ended = fetch_all(sql.EXPIRE, {**params, "ids": [row["id"] for row in overdue]})
+        _follow_up(
+            ended,
+            [
+                _event(
+                    "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out", SYSTEM, run
+                )
+                for run in ended
+            ],
+        )
+    return len(ended)
+
+
+def _complete_ended(
+    params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
+) -> Row | Refused:
+    """A `complete` that hit no held run: a repeat, a late result, or a refusal."""
+    # Locked first, read afterwards: what one statement reads beside a row that it waits for is from before the wait.
+    execute(sql.LOCK, params)
+    run = fetch_one(sql.READ, params)
+    if run is None or run["worker_id"] != params["worker_id"]:
+        raise NotFound
+    if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
+        return run
+    if run["status"] not in TERMINAL:
+        if outcome.status == Status.CANCELED and run["status"] != Status.QUEUED:
+            raise Refused("No cancel was requested for the run.", run)
+        raise Refused(f"The run is {run['status']} and can't be completed.", run)
+    if run["ended_by"] not in SERVER_VERDICTS:
+        raise Refused(f"The run has ended as {run['status']}.", run)
+    if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
+        raise Refused("No cancel was requested for the run.", run)
+    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
+    if retry is not None and retry["was_claimed"]:
+        return _keep_late_result(run, params, reported, actor)
+    return _accept_late_result(params, outcome, retry, actor)
+
+
+def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
+    """Too late to count: the retry is on its way. The first such report is kept for people to read."""
+    if not run["has_late_result"]:
+        report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
+        execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
+        emit(_event("run.late-result", actor, run, {"reported": reported.get("status")}))
+    return Refused("The run was given up and its retry has been claimed.", run)
+
+
+def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
+    """The worker's word replaces the server's verdict, and the waiting retry is canceled unless it
+    is still called for.
+    """
+    run = fetch_one(sql.COMPLETE_LATE, params)
+    assert run is not None, "the row is locked"
+    changes: dict[str, Any] = {"late": True}
+    if retry is not None and not calls_for_retry(run):
+        if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
+            changes["canceledRetry"] = str(retry["id"])
+    elif retry is not None and outcome.retry_after_seconds:
+        execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
+        wake_workers([retry["worker_id"]])
+    if run["error_message"] is None:
+        _keep_errors([run])  # the verdict's own message goes
+    _follow_up(
+        [run],
+        [_event("run.completed", actor, run, changes)],
+        retry_after_seconds=outcome.retry_after_seconds,
+    )
+    return run
+
+
+def _follow_up(
+    ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
+) -> None:
+    """What ending runs entails, in their transaction: error text, retries, deliveries, audit rows,
+    a wake-up on commit.
+    """
+    _keep_errors([run for run in ended if run["error_message"] is not None])
+    retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
+    queue_deliveries(ended)
+    emit(*events, *retry_events(retries))
+    wake_workers([run["worker_id"] for run in [*ended, *retries]])
+
+
+def _keep_errors(runs: list[Row]) -> None:
+    if runs:
+        execute(
+            sql.KEEP_ERRORS,
+            {
+                "run_ids": [run["id"] for run in runs],
+                "environment_ids": [run["environment_id"] for run in runs],
+                "messages": [run["error_message"] for run in runs],
+            },
+        )
+
+
+def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
+    """The parameters of a statement that takes or renews a lease."""
+    return {
+        "run_id": run_id,
+        "worker_id": worker_id,
+        "lease_seconds": settings.RUN_LEASE_SECONDS,
+        "now": now,
+    }
+
+
+def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
+    """The run as it is, for the worker that it belongs to. Raises NotFound for any other."""
+    run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
+    if run is None or run["worker_id"] != worker_id:
+        raise NotFound
+    return run
+
+
+def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
+    trigger = Trigger.objects.filter(id=trigger_id, deleted_at__isnull=True).only("enabled").first()
+    if trigger is None:
+        return NotFound()
+    if not trigger.enabled:
+        return Conflict("The trigger is disabled.")
+    return Conflict("The trigger has no worker.")
+
+
+def _event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
+    metadata = {"triggerId": str(run["trigger_id"]), "status": run["status"], **(more or {})}
+    if run["fault_class"] is not None:
+        metadata["faultClass"] = run["fault_class"]
+    return Event(action, actor, run["environment_id"], "run", run["id"], metadata)

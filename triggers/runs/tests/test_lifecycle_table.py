@@ -1,0 +1,259 @@
+"""The run state machine as one table: every state × every verb (SPEC §6)."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+from django.db.models import Q
+
+from audit.models import AuditEntry
+from pipedai.api.errors import ApiError, NotFound
+from pipedai.sql import Row
+from testing.run_states import STATES
+from testing.runs import Runs
+from triggers.runs.lifecycle import Refused
+from triggers.states import EndedBy, Status
+
+# --- Verbs: what somebody does to a run. A worker's are those of the cast's worker.
+
+
+def _expire_lease(runs: Runs, run_id: UUID) -> None:
+    runs.now = runs.stored(run_id)["lease_expires_at"] or runs.now + timedelta(days=2)
+    runs.expire()
+
+
+def _expire_deadline(runs: Runs, run_id: UUID) -> None:
+    run = runs.stored(run_id)
+    deadline = run["deadline_at"] or runs.now + timedelta(days=2)
+    runs.now = deadline - timedelta(seconds=1)
+    with contextlib.suppress(ApiError):  # it can't keep the lease of what it does not hold
+        runs.heartbeat(run_id, worker_id=run["worker_id"])
+    runs.now = deadline
+    runs.expire()
+
+
+Verb = Callable[[Runs, UUID], Any]
+
+VERBS: dict[str, Verb] = {
+    "claim as mine": lambda runs, run_id: runs.claim(run_id, "mine"),
+    "claim as other": lambda runs, run_id: runs.claim(run_id, "other"),
+    "claim as none": lambda runs, run_id: runs.claim(run_id, None),
+    "start": lambda runs, run_id: runs.start(run_id),
+    "heartbeat": lambda runs, run_id: runs.heartbeat(run_id),
+    "complete: succeeded": lambda runs, run_id: runs.complete(run_id, "succeeded"),
+    "complete: failed, client": lambda runs, run_id: runs.complete(run_id, "failed"),
+    "complete: failed, infra": lambda runs, run_id: runs.complete(
+        run_id, "failed", faultClass="infra"
+    ),
+    "complete: timed_out, client": lambda runs, run_id: runs.complete(run_id, "timed_out"),
+    "complete: timed_out, infra": lambda runs, run_id: runs.complete(
+        run_id, "timed_out", faultClass="infra"
+    ),
+    "complete: canceled": lambda runs, run_id: runs.complete(run_id, "canceled"),
+    "cancel": lambda runs, run_id: runs.cancel(run_id),
+    "lease runs out": _expire_lease,
+    "deadline passes": _expire_deadline,
+}
+
+# --- What comes of it
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a verb did: the answer's status (None: nobody is answered), the state and whose word it
+    is (None: unchanged), what became of the retry, how many deliveries, which audit rows, and
+    whether the run's row changed at all."""
+
+    answer: int | None
+    state: tuple[str, str | None] | None = None
+    retry: str | None = None
+    deliveries: int = 0
+    audit: tuple[str, ...] = ()
+    changed: bool = True
+
+
+REPORTED = ("as reported", "worker")
+
+CODES: dict[str, Change] = {
+    # Nothing changes.
+    "409": Change(409, changed=False),
+    "404": Change(404, changed=False),
+    "same": Change(200, changed=False),
+    "-": Change(None, changed=False),
+    # Onwards.
+    "claim": Change(200, ("claimed", None), audit=("run.claimed",)),
+    "start": Change(200, ("running", None), audit=("run.started",)),
+    "beat": Change(200),
+    "asks": Change(200, audit=("run.cancel-requested",)),
+    # Its worker ends it: `+` makes a retry.
+    "ends": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
+    "ends+": Change(200, REPORTED, "made", 1, ("run.completed", "run.retried")),
+    "ackn": Change(200, ("canceled", "worker"), deliveries=1, audit=("run.canceled",)),
+    # A user or the scheduler ends it.
+    "drop": Change(200, ("canceled", "user"), deliveries=1, audit=("run.canceled",)),
+    "lost+": Change(None, ("failed", "lease"), "made", 1, ("run.lost", "run.retried")),
+    "lost": Change(None, ("canceled", "lease"), deliveries=1, audit=("run.lost",)),
+    "over": Change(None, ("timed_out", "deadline"), deliveries=1, audit=("run.timed-out",)),
+    # A late result: `-` cancels the waiting retry, `=` leaves it, `+` makes one; `kept` is too late.
+    "late": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
+    "late-": Change(200, REPORTED, "canceled", 1, ("run.completed",)),
+    "late=": Change(200, REPORTED, "stands", 1, ("run.completed",)),
+    "late+": Change(200, REPORTED, "made", 1, ("run.completed", "run.retried")),
+    "kept": Change(409, audit=("run.late-result",)),
+}
+
+# --- The table
+
+# Columns as VERBS: claim as mine, other, none; start; heartbeat | complete: succeeded, client, infra,
+# timed_out client, timed_out infra, canceled | cancel | lease, deadline.
+TABLE = {
+    "queued, due":            "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
+    "queued, not due":        "409   409   409   409   409   | 409   409   409   409   409   409   | drop | -     -",
+    "queued, no worker":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -",
+    "claimed with mine":      "same  409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed with other":     "409   same  409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed with a third":   "409   409   409   start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed with none":      "409   409   same  start beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "claimed, asked to stop": "same  409   409   start beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over",
+    "running":                "409   409   409   same  beat  | ends  ends  ends+ ends  ends+ 409   | asks | lost+ over",
+    "running, asked to stop": "409   409   409   same  beat  | ends  ends  ends  ends  ends  ackn  | same | lost  over",
+    "succeeded":              "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -",
+    "failed, client":         "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
+    "failed, infra":          "409   409   409   409   409   | 409   same  same  409   409   409   | 409  | -     -",
+    "timed_out":              "409   409   409   409   409   | 409   409   409   same  same  409   | 409  | -     -",
+    "canceled in the queue":  "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
+    "canceled by its worker": "409   409   409   409   409   | 409   409   409   409   409   same  | 409  | -     -",
+    "canceled as needless":   "409   409   409   409   409   | 409   409   409   409   409   409   | 409  | -     -",
+    "lost, retry waiting":    "409   409   409   409   409   | late- late- late= late- late= 409   | 409  | -     -",
+    "lost, retry claimed":    "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -",
+    "lost, retry ended":      "409   409   409   409   409   | kept  kept  kept  kept  kept  409   | 409  | -     -",
+    "lost, retry canceled":   "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -",
+    "lost, no retry":         "409   409   409   409   409   | late  late  late  late  late  409   | 409  | -     -",
+    "lost, then reported":    "409   409   409   409   409   | same  409   409   409   409   409   | 409  | -     -",
+    "lost, asked to stop":    "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -",
+    "overdue":                "409   409   409   409   409   | late  late  late+ late  late+ 409   | 409  | -     -",
+    "overdue, asked to stop": "409   409   409   409   409   | late  late  late  late  late  late  | 409  | -     -",
+    "another's, queued":      "404   404   404   404   404   | 404   404   404   404   404   404   | drop | -     -",
+    "another's, claimed":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over",
+    "another's, running":     "404   404   404   404   404   | 404   404   404   404   404   404   | asks | lost+ over",
+    "another's, lost":        "404   404   404   404   404   | 404   404   404   404   404   404   | 409  | -     -",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_verb_does_what_the_table_says(runs: Runs, state: str) -> None:
+    cells = zip(VERBS, _codes(state), strict=True)
+    expected = {verb: _settled(CODES[code], verb) for verb, code in cells}
+    assert {verb: _change(runs, state, verb) for verb in VERBS} == expected
+
+
+def test_the_table_has_every_state_and_every_verb() -> None:
+    assert set(TABLE) == set(STATES)
+    assert {state: len(_codes(state)) for state in TABLE} == dict.fromkeys(TABLE, len(VERBS))
+    used = {code for state in TABLE for code in _codes(state)}
+    assert used == set(CODES)
+
+
+def test_the_states_of_the_table_are_all_there_are(runs: Runs) -> None:
+    found = set()
+    for make in STATES.values():
+        with _undone():
+            run = runs.stored(make(runs))
+            found.add((run["status"], run["ended_by"]))
+    assert {status for status, _ in found} == set(Status.values)
+    assert {ended_by for _, ended_by in found} == {None, *EndedBy.values}
+
+
+def _codes(state: str) -> list[str]:
+    return TABLE[state].replace("|", " ").split()
+
+
+def _settled(change: Change, verb: str) -> Change:
+    """The change with the status that this very verb reports."""
+    if change.state != REPORTED:
+        return change
+    reported = verb.removeprefix("complete: ").partition(",")[0]
+    return replace(change, state=(reported, "worker"))
+
+
+def _change(runs: Runs, state: str, verb: str) -> Change:
+    """Brings a run into the state, does the verb, says what changed, and takes it all back."""
+    with _undone():
+        runs = replace(runs)  # a clock of its own
+        run_id = STATES[state](runs)
+        runs.wait(seconds=1)
+        before = _Seen.of(runs, run_id)
+        answer = _answer(VERBS[verb], runs, run_id, before.run)
+        after = _Seen.of(runs, run_id)
+        state_changed = before.state != after.state
+        return Change(
+            answer,
+            after.state if state_changed else None,
+            _fate(before.retry, after.retry) if state_changed else None,
+            after.deliveries - before.deliveries,
+            tuple(sorted(after.audit - before.audit)),
+            before.run != after.run,
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    run: Row
+    retry: str | None
+    deliveries: int
+    audit: Counter[str]
+
+    @classmethod
+    def of(cls, runs: Runs, run_id: UUID) -> "_Seen":
+        entries = AuditEntry.objects.filter(
+            Q(target_id=run_id) | Q(action="run.retried", metadata__retryOf=str(run_id))
+        )
+        retry = runs.retry_of(run_id)
+        return cls(
+            runs.stored(run_id),
+            retry["status"] if retry else None,
+            len(runs.deliveries(run_id)),
+            Counter(entries.values_list("action", flat=True)),
+        )
+
+    @property
+    def state(self) -> tuple[str, str | None]:
+        return self.run["status"], self.run["ended_by"]
+
+
+def _answer(verb: Verb, runs: Runs, run_id: UUID, before: Row) -> int | None:
+    """The status that the verb was answered with. A refusal must name the state that the run is in."""
+    try:
+        answer = verb(runs, run_id)
+    except (Refused, NotFound) as error:
+        answer = error
+    if isinstance(answer, Refused):
+        assert answer.body() == {"error": answer.message, "status": before["status"]}
+    if isinstance(answer, ApiError):
+        return answer.status_code
+    if answer is None:
+        return None
+    assert answer["status"] == runs.stored(run_id)["status"]
+    return 200
+
+
+def _fate(before: str | None, after: str | None) -> str | None:
+    """What became of the retry."""
+    if before is None:
+        return after and "made"
+    if before != Status.QUEUED:
+        return None
+    return "stands" if after == before else after
+
+
+@contextlib.contextmanager
+def _undone() -> Iterator[None]:
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)

@@ -1,0 +1,223 @@
+"""Fires due ticks: each becomes a run, or a reason why not, exactly once (SPEC §7).
+
+A batch of due triggers, in which workspaces take turns, is locked, decided and moved on in one transaction; what
+another scheduler holds is skipped. A unique (trigger, tick) makes doubling impossible in the database itself, and
+`next_run_at` moves only with the decision, so that no tick is lost.
+"""
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from pipedai.api.renderers import iso_time
+from pipedai.events import SYSTEM, Event, emit
+from pipedai.ids import new_id
+from pipedai.logs import get_logger
+from pipedai.sql import NOW, Row, execute, fetch_all
+from pipedai.wakeups import wake_workers
+from triggers.models import Trigger
+from triggers.schedules import cron
+from triggers.schedules.due_triggers import lock_due_triggers
+from triggers.schedules.stretches import join_stretches
+from triggers.states import Decision
+
+log = get_logger(__name__)
+
+# A trigger whose schedule can't be worked out, say as its zone has left the zone database, is tried again then.
+_RETRY_AFTER = timedelta(minutes=5)
+# To count the ticks that many different schedules have missed takes time, and a batch must leave time for others.
+_LONGEST_BATCH_SECONDS = 1.0
+
+_UNFINISHED = (
+    "SELECT DISTINCT trigger_id FROM run WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL"
+)
+
+# The decisions; a tick that has one already (a database restored to an earlier clock) keeps it.
+_DECIDE = """
+INSERT INTO tick (id, environment_id, trigger_id, tick_at, last_tick_at, decision, run_id, missed_count, decided_at)
+SELECT * FROM unnest(
+    %(ids)s::uuid[], %(environment_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[],
+    %(last_ticks)s::timestamptz[], %(decisions)s::text[], %(run_ids)s::uuid[], %(missed)s::int[],
+    %(decided)s::timestamptz[])
+ON CONFLICT (trigger_id, tick_at) DO NOTHING
+RETURNING trigger_id, environment_id, tick_at, decision, run_id, missed_count
+"""
+
+_QUEUE = f"""
+INSERT INTO run (
+    id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
+    scheduled_for, queued_at, available_at, model)
+SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
+    t.timeout_seconds, f.tick_at, {NOW}, {NOW}, v.model
+FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[]) AS f (run_id, trigger_id, tick_at)
+JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
+"""
+
+_MOVE_ON = """
+UPDATE trigger t SET next_run_at = n.next_run_at
+FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[]) AS n (id, next_run_at) WHERE t.id = n.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    """One decided tick, or several that have one row: `missed_count` of them, from `at` to `last_at`."""
+
+    trigger: Row
+    at: datetime
+    last_at: datetime
+    decision: Decision
+    missed_count: int = 0
+    run_id: UUID | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is decided about the due triggers: ticks, and when each trigger comes due next."""
+
+    busy: set[UUID]
+    ticks: list[_Tick] = field(default_factory=list)
+    nexts: dict[UUID, datetime] = field(default_factory=dict)
+
+    def decide(self, trigger: Row) -> None:
+        """Decides a trigger's ticks. One whose schedule can't be worked out stops none of the
+        others: it is left alone for a while, and its ticks of that time are not decided."""
+        try:
+            ticks, following = _decisions(trigger, self.busy)
+        except Exception as error:
+            log.error(
+                "trigger.schedule_failed",
+                trigger_id=str(trigger["id"]),
+                schedule=trigger["schedule"],
+                timezone=trigger["timezone"],
+                error=f"{type(error).__name__}: {error}",
+                retry_seconds=_RETRY_AFTER.total_seconds(),
+            )
+            ticks, following = [], trigger["now"] + _RETRY_AFTER
+        self.ticks += ticks
+        self.nexts[trigger["id"]] = following
+
+
+def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
+    """Decides the due ticks of up to `limit` triggers; how many triggers. One batch, in one transaction."""
+    with transaction.atomic():
+        # In the lock order triggers come before runs.
+        due = lock_due_triggers(limit=limit, now=now)
+        if not due:
+            return 0
+        batch = _Batch(_busy_triggers(due))
+        deadline = time.monotonic() + _LONGEST_BATCH_SECONDS
+        for trigger in due:
+            batch.decide(trigger)
+            if time.monotonic() > deadline:  # the others stay due
+                break
+        _store(batch, now)
+    return len(batch.nexts)
+
+
+def _store(batch: _Batch, now: datetime | None) -> None:
+    ticks = _ticks_of_their_own(batch.ticks)
+    decided = fetch_all(_DECIDE, _columns(ticks)) if ticks else []
+    fired = [row for row in decided if row["run_id"]]
+    if fired:
+        execute(
+            _QUEUE,
+            {
+                "run_ids": [row["run_id"] for row in fired],
+                "trigger_ids": [row["trigger_id"] for row in fired],
+                "ticks": [row["tick_at"] for row in fired],
+                "now": now,
+            },
+        )
+    execute(_MOVE_ON, {"ids": list(batch.nexts), "nexts": list(batch.nexts.values())})
+    emit(*(_event(row) for row in decided))
+    workers = {tick.trigger["id"]: tick.trigger["worker_id"] for tick in ticks}
+    wake_workers({workers[row["trigger_id"]] for row in fired})
+
+
+def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
+    """The ticks without those that were counted in the row of a stretch."""
+    without_worker = {
+        tick.trigger["id"]: tick for tick in ticks if tick.decision is Decision.SKIPPED_NO_WORKER
+    }
+    joined = join_stretches(
+        {id_: (_schedule(tick.trigger), tick.at) for id_, tick in without_worker.items()}
+    )
+    return [
+        tick
+        for tick in ticks
+        if not (tick.trigger["id"] in joined and tick is without_worker[tick.trigger["id"]])
+    ]
+
+
+def _busy_triggers(due: list[Row]) -> set[UUID]:
+    """Those of the due triggers that must not overlap and have an unfinished run."""
+    ids = [row["id"] for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
+    return {row["trigger_id"] for row in fetch_all(_UNFINISHED, {"ids": ids})} if ids else set()
+
+
+def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
+    """What becomes of a trigger's ticks since `next_run_at`, and the first one yet to come: at most
+    one run, for the latest, and one row for the older.
+    """
+    now = trigger["now"]
+    schedule = _schedule(trigger)
+    # It is a tick, unless the schedule could not be worked out for a time, or its zone's rules have changed.
+    first = schedule.next_after(trigger["next_run_at"] - timedelta(microseconds=1))
+    if first > now:
+        return [], first
+    due = schedule.ticks(first, now)
+    if due.latest <= now - timedelta(seconds=settings.SCHEDULE_CATCHUP_SECONDS):
+        return [_missed(trigger, first, due.latest, due.earlier_count + 1)], due.following
+    ticks = [_decide(trigger, due.latest, busy)]
+    if due.last_earlier is not None:
+        ticks.append(_missed(trigger, first, due.last_earlier, due.earlier_count))
+    return ticks, due.following
+
+
+def _decide(trigger: Row, tick: datetime, busy: set[UUID]) -> _Tick:
+    if trigger["worker_id"] is None:
+        return _Tick(trigger, tick, tick, Decision.SKIPPED_NO_WORKER, missed_count=1)
+    if trigger["id"] in busy:
+        return _Tick(trigger, tick, tick, Decision.SKIPPED_OVERLAP)
+    return _Tick(trigger, tick, tick, Decision.FIRED, run_id=new_id())
+
+
+def _schedule(trigger: Row) -> cron.Schedule:
+    return cron.Schedule(trigger["schedule"], trigger["timezone"])
+
+
+def _missed(trigger: Row, first: datetime, last: datetime, count: int) -> _Tick:
+    return _Tick(trigger, first, last, Decision.SKIPPED_MISSED, count)
+
+
+def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
+    return {
+        "ids": [new_id() for _ in ticks],
+        "environment_ids": [tick.trigger["environment_id"] for tick in ticks],
+        "trigger_ids": [tick.trigger["id"] for tick in ticks],
+        "ticks": [tick.at for tick in ticks],
+        "last_ticks": [tick.last_at for tick in ticks],
+        "decisions": [tick.decision.value for tick in ticks],
+        "run_ids": [tick.run_id for tick in ticks],
+        "missed": [tick.missed_count for tick in ticks],
+        "decided": [tick.trigger["now"] for tick in ticks],
+    }
+
+
+def _event(tick: Row) -> Event:
+    """A fired tick is about its run, a skipped one about its trigger."""
+    metadata = {"tickAt": iso_time(tick["tick_at"]), "triggerId": str(tick["trigger_id"])}
+    if tick["run_id"]:
+        return Event(
+            "run.scheduled", SYSTEM, tick["environment_id"], "run", tick["run_id"], metadata
+        )
+    metadata |= {"decision": tick["decision"], "missedCount": tick["missed_count"]}
+    return Event(
+        "run.skipped", SYSTEM, tick["environment_id"], "trigger", tick["trigger_id"], metadata
+    )

@@ -1,0 +1,154 @@
+"""Firing takes turns: one tenant's due triggers hold up no other tenant's (SPEC §19)."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+
+from pipedai.sql import execute
+from testing.cast import Cast
+from testing.many_triggers import add_triggers
+from testing.plans import explained
+from testing.racing import accepted, at_once
+from testing.tenants import add_environments
+from triggers.models import Run, Tick, Trigger
+from triggers.schedules import due_triggers
+from triggers.schedules.due_triggers import lock_due_triggers
+from triggers.schedules.firing import fire_due_ticks
+
+NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def make_due(cast: Cast, count: int, *, due: datetime = NOON) -> None:
+    """So many triggers of the cast's environment that come due then. They have no worker: they take as long to decide,
+    and the environments of these tests have none."""
+    add_triggers(cast, count, schedule="* * * * *", due=due, worker_id=None)
+
+
+def decided(cast: Cast) -> int:
+    """How many triggers of the cast's environment have a decided tick."""
+    mine = Tick.objects.filter(environment=cast.environment)
+    return mine.values("trigger_id").distinct().count()
+
+
+def picked(limit: int, *, now: datetime = NOON) -> Counter[UUID]:
+    """How many triggers of each workspace are in a next batch, which is not fired."""
+    with transaction.atomic():
+        rows = lock_due_triggers(limit=limit, now=now)
+    assert len({row["id"] for row in rows}) == len(rows) <= limit
+    of_environment = Trigger.objects.values_list("environment_id", "environment__workspace_id")
+    workspaces = dict(of_environment.distinct())
+    return Counter(workspaces[row["environment_id"]] for row in rows)
+
+
+@pytest.mark.parametrize("environments", [1, 20])
+def test_thousands_of_due_triggers_of_one_workspace_delay_another_by_no_batch(
+    cast: Cast, environments: int
+) -> None:
+    for mine in add_environments(cast, environments):
+        # They have been due for longer than the other's, in older environments.
+        make_due(mine, 5_000 // environments, due=NOON - MINUTE)
+    (other,) = add_environments(cast, 1)
+    make_due(other, 3)
+    assert fire_due_ticks(now=NOON) > 250
+    assert decided(other) == 3
+    # What the other left of its share is the flood's from the next batch on.
+    assert fire_due_ticks(now=NOON) == 500
+
+
+def test_the_runs_of_another_are_queued_in_the_first_batch(cast: Cast) -> None:
+    for mine in add_environments(cast, 5):
+        make_due(mine, 400, due=NOON - MINUTE)
+    add_triggers(cast, 2, schedule="* * * * *", due=NOON)
+    fire_due_ticks(now=NOON)
+    assert Run.objects.filter(environment=cast.environment, source="schedule").count() == 2
+
+
+def test_a_batch_is_split_between_workspaces_and_not_between_environments(cast: Cast) -> None:
+    many, one = add_environments(cast, 12), add_environments(cast, 1)
+    for mine in (*many, *one):
+        make_due(mine, 40)
+    batch = picked(20)
+    assert batch == {many[0].workspace.id: 10, one[0].workspace.id: 10}
+
+
+def test_a_workspace_that_is_alone_has_the_whole_batch(cast: Cast) -> None:
+    for mine in add_environments(cast, 3):
+        make_due(mine, 30)
+    assert list(picked(20).values()) == [20]
+
+
+def test_with_more_workspaces_than_places_each_of_them_has_its_turn(cast: Cast) -> None:
+    tenants = add_environments(cast, 12, workspaces=12)
+    for mine in tenants:
+        make_due(mine, 3)
+    for _ in range(4):
+        assert list(picked(4).values()) == [1] * 4
+        assert fire_due_ticks(limit=4, now=NOON) == 4
+    # Their order is drawn anew each time: four batches that served the same ones would have ended their triggers.
+    assert sum(decided(mine) > 0 for mine in tenants) > 5
+    while fire_due_ticks(limit=4, now=NOON):
+        pass
+    assert {decided(mine) for mine in tenants} == {3}
+
+
+def test_of_a_workspace_those_that_have_waited_longest_come_first(cast: Cast) -> None:
+    newer, older = add_environments(cast, 2)
+    make_due(newer, 10)
+    make_due(older, 10, due=NOON - MINUTE)
+    with transaction.atomic():
+        rows = lock_due_triggers(limit=11, now=NOON)
+    assert sum(row["environment_id"] == older.environment.id for row in rows) >= 5
+    with transaction.atomic():
+        (first,) = lock_due_triggers(limit=1, now=NOON)
+    assert first["environment_id"] == older.environment.id
+
+
+def test_a_look_that_ends_early_sees_the_oldest(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due_triggers, "_MOST_PAIRS", 2)
+    for age, mine in enumerate(add_environments(cast, 4, workspaces=4)):
+        make_due(mine, 1, due=NOON - age * MINUTE)
+    batches = []
+    while batch := fire_due_ticks(now=NOON):
+        batches.append(batch)
+    assert batches == [2, 2]
+
+
+@pytest.mark.slow
+def test_a_batch_of_a_hundred_thousand_due_triggers_reads_no_more_than_it_takes(
+    cast: Cast, settings
+) -> None:
+    settings.MAX_TRIGGERS_PER_CREATOR = 200_000
+    for age, mine in enumerate(add_environments(cast, 20, workspaces=10)):
+        make_due(mine, 5_000, due=NOON - age % 5 * MINUTE)
+    execute("ANALYZE trigger", {})
+    with explained() as plans, transaction.atomic():
+        batch = lock_due_triggers(limit=500, now=NOON)
+    assert len(batch) == 500
+    assert "trigger" not in plans.read_whole
+    assert plans.rows_read("trigger") < 1_000
+
+
+@pytest.mark.slow
+def test_schedulers_at_once_split_the_turns_and_decide_each_tick_once(
+    committed_cast: Cast,
+) -> None:
+    tenants = [
+        *add_environments(committed_cast, 3, workspaces=1),
+        *add_environments(committed_cast, 3, workspaces=3),
+    ]
+    for mine in tenants:
+        make_due(mine, 30)
+
+    def drain() -> int:
+        # What another holds is skipped, so none waits; whoever finds nothing may be early.
+        return sum(iter(lambda: fire_due_ticks(limit=20, now=NOON), 0))
+
+    assert sum(accepted(at_once(drain, drain, drain))) + drain() == 180
+    assert Tick.objects.count() == 180
+    assert {decided(mine) for mine in tenants} == {30}

@@ -1,0 +1,88 @@
+"""A scheduler's heartbeat row, and the process that leaves it (SPEC §7)."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipedai.env import BASE_DIR
+from pipedai.sql import execute
+from testing.serving import url_of
+from triggers.models import SchedulerHeartbeat
+from triggers.schedules.heartbeats import KEEP_SECONDS, Heartbeat
+
+_AGE = (
+    "UPDATE scheduler_heartbeat SET beat_at = beat_at - make_interval(secs => %(seconds)s)"
+    " WHERE id = %(id)s"
+)
+
+
+@pytest.mark.django_db
+def test_a_beat_leaves_one_row_that_says_which_process_it_is() -> None:
+    heartbeat = Heartbeat()
+    assert heartbeat.beat() == 0
+    row = SchedulerHeartbeat.objects.get()
+    assert (row.id, row.host, row.pid) == (heartbeat.id, socket.gethostname(), os.getpid())
+    execute(_AGE, {"id": row.id, "seconds": 60})
+    heartbeat.beat()
+    again = SchedulerHeartbeat.objects.get()
+    assert again.started_at == row.started_at
+    assert again.beat_at >= row.beat_at
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("age", "kept"), [(KEEP_SECONDS - 60, True), (KEEP_SECONDS + 1, False)])
+def test_the_rows_of_the_long_dead_are_removed(age: int, kept: bool) -> None:
+    dead = Heartbeat()
+    dead.beat()
+    execute(_AGE, {"id": dead.id, "seconds": age})
+    Heartbeat().beat()
+    assert SchedulerHeartbeat.objects.filter(id=dead.id).exists() is kept
+
+
+@pytest.mark.slow
+def test_a_stopped_scheduler_takes_its_row_with_it_and_a_killed_one_leaves_it(
+    own_database: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "scheduler.log"
+    with log.open("wb") as output:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "manage.py", "runscheduler"],
+                cwd=BASE_DIR,
+                env={**os.environ, "DATABASE_URL": url_of(own_database), "LOG_FORMAT": "json"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            for _ in range(2)
+        ]
+    stopped, killed = processes
+    try:
+        _wait(lambda: _pids() == {stopped.pid, killed.pid}, log)
+        stopped.send_signal(signal.SIGTERM)
+        killed.kill()
+        # It ends itself after 4 s, with a 1.
+        assert stopped.wait(60) == 0, log.read_text()
+        assert _pids() == {killed.pid}
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert '"event": "scheduler.stopped"' in log.read_text()
+
+
+def _pids() -> set[int]:
+    return set(SchedulerHeartbeat.objects.values_list("pid", flat=True))
+
+
+def _wait(until: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)

@@ -1,0 +1,196 @@
+"""Due times agree with those of clocks that are looked at every minute, in whatever zone and however rare."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triggers.schedules.cron import BadSchedule, Schedule, Ticks, parse
+from triggers.schedules.preview import coming_times
+from triggers.schedules.tests.slow_clocks import MINUTE, SlowSchedule, change_days
+
+ZONES = [
+    "UTC",
+    "Africa/Casablanca",  # clocks go back for Ramadan, whenever that is, until 2087
+    "Africa/El_Aaiun",
+    "America/New_York",
+    "America/Santiago",  # at midnight
+    "America/Nuuk",  # in the evening
+    "Antarctica/Troll",  # two hours
+    "Asia/Gaza",  # four times a year
+    "Asia/Kathmandu",  # a quarter of an hour off, without changes
+    "Australia/Lord_Howe",  # half an hour
+    "Europe/Berlin",
+    "Europe/Dublin",  # winter is what deviates
+    "Pacific/Apia",  # on the other side of the date line since 2011
+]
+RARE = [
+    "*/100 */100 29 2 */7",
+    "0 0 29 2 *",
+    "30 2 29 2 */7",
+    "*/20 1-2 24-31 3 */7",  # in Berlin, the last Sunday's are left out
+    "0 2 25-31 3 */7",
+    "*/30 0 2-9 9 */7",  # in Santiago, the first Sunday's are left out
+    "59 23 31 12 *",
+    "*/30 2 31 */2 1",
+    "15 */100 30 4,6 */6",
+    "0 12 13 * 5",
+    "5,35 0-3 28-31 3,10 0",
+    "*/10 1 1 11 */7",
+    "0 0 1 1 */100",
+]
+DENSE = ["* * * * *", "*/7 * * * *", "10-40/15 */3 * * *", "0,30 0-4 * * *", "45 23 * * 0,5,6"]
+CHANGES = {zone: change_days(zone, 2011, 2045) for zone in ZONES}
+START = datetime(2026, 10, 20, 7, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("expression", RARE)
+def test_a_rare_schedule_comes_due_when_the_clocks_say_so(expression: str, zone: str) -> None:
+    slow = islice(SlowSchedule(expression, zone).ticks_after(START), 3)
+    assert [time.at for time in coming_times(parse(expression, zone), START, 3)] == list(slow)
+
+
+@pytest.mark.parametrize("zone", [zone for zone, days in CHANGES.items() if days])
+@pytest.mark.parametrize("expression", DENSE)
+def test_a_dense_schedule_goes_through_changes_as_the_clocks_do(expression: str, zone: str) -> None:
+    schedule = parse(expression, zone)
+    # The first and the last, and of Apia also those of 2011 and 2012, when it moved.
+    for day in {*CHANGES[zone][:3], *CHANGES[zone][-2:]}:
+        ticks, tick = [], day - timedelta(hours=6)
+        slow = list(SlowSchedule(expression, zone).ticks_after(tick, days=3))
+        for _ in slow:
+            tick = schedule.next_after(tick)
+            ticks.append(tick)
+        assert ticks == slow, f"around {day:%F}"
+
+
+def test_apia_skipped_a_day() -> None:
+    """It had no 30 December 2011. What was named for that day is due when the next one begins."""
+    start = datetime(2011, 12, 29, 12, tzinfo=UTC)
+    midnight = datetime(2011, 12, 30, 10, tzinfo=UTC)
+    named = parse("30 15 30 * *", "Pacific/Apia")
+    assert named.next_after(start) == midnight
+    (coming,) = coming_times(named, start, 1)
+    assert coming.note == "Clocks go forward: there is no 15:30 on 2011-12-30. It fires at 00:00."
+    (coming,) = coming_times(parse("*/30 * 30 * *", "Pacific/Apia"), start, 1)
+    assert coming.at == datetime(2012, 1, 29, 10, tzinfo=UTC)
+    assert coming.note == (
+        "Clocks go forward: there is no 00:00, 00:30, 01:00, 01:30, 02:00… on 2011-12-30."
+    )
+
+
+def test_a_note_names_the_last_of_several_changes() -> None:
+    """24 March is a Sunday in 2030; until then, clocks go forward on each Sunday that the schedule names."""
+    (coming,) = coming_times(parse("*/30 2 24-31 3 */7", "Europe/Berlin"), START, 1)
+    assert coming.at == datetime(2030, 3, 24, 1, tzinfo=UTC)
+    assert coming.note == "Clocks go forward: there is no 02:00, 02:30 on 2029-03-25."
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone"),
+    [
+        ("*/30 2 25-31 3 */7", "Europe/Berlin"),
+        ("* 2 8-14 3 */7", "America/New_York"),
+        ("*/100 0 2-8 9 */7", "America/Santiago"),
+    ],
+)
+def test_one_whose_times_are_all_left_out_never_comes_due(expression: str, zone: str) -> None:
+    with pytest.raises(BadSchedule) as error:
+        parse(expression, zone)
+    assert str(error.value) == "It never comes due: clocks go forward over each of its times."
+    assert parse(expression, "UTC").next_after(START)
+
+
+# --- Schedules of any kind, at moments of which many are near a change
+
+
+def _field(low: int, high: int) -> st.SearchStrategy[str]:
+    number = st.integers(low, high)
+    pairs = st.lists(number, min_size=2, max_size=2, unique=True).map(sorted)
+    spans = pairs.map(lambda pair: f"{pair[0]}-{pair[1]}")
+    items = st.one_of(number.map(str), spans, st.builds("{}/{}".format, spans, st.integers(1, 9)))
+    return st.one_of(
+        st.just("*"),
+        st.integers(1, high + 9).map("*/{}".format),
+        st.lists(items, min_size=1, max_size=3).map(",".join),
+    )
+
+
+def _schedules(*fields: st.SearchStrategy[str]) -> st.SearchStrategy[Schedule]:
+    expressions = st.tuples(*fields).map(" ".join)
+    return st.builds(Schedule, expressions, st.sampled_from(ZONES))
+
+
+ANY = _schedules(_field(0, 59), _field(0, 23), _field(1, 29), _field(1, 12), _field(0, 7))
+NEAR_CHANGES = _schedules(_field(0, 59), _field(0, 3), st.just("*"), st.just("*"), _field(0, 7))
+SELDOM = _schedules(
+    _field(0, 59),
+    st.sampled_from(["*/100", "0", "2", "*/2", "1-3", "23"]),
+    st.sampled_from(["29", "1", "24-31", "25-31", "8-14", "*/28", "2-9"]),
+    st.sampled_from(["2", "3", "10", "2,3", "4-9", "11"]),
+    st.sampled_from(["*", "*/7", "0", "*/6", "1-5"]),
+)
+SCHEDULES = st.one_of(ANY, NEAR_CHANGES, SELDOM)
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> tuple[Schedule, datetime]:
+    schedule = draw(SCHEDULES)
+    near_change: bool = draw(st.booleans())
+    if near_change and (days := CHANGES[schedule.timezone]):
+        moment = draw(st.sampled_from(days)) + draw(st.integers(-600, 2400)) * MINUTE
+    else:
+        moment = datetime(2011, 1, 1, tzinfo=UTC) + draw(st.integers(0, 34 * 525_600)) * MINUTE
+    return schedule, moment
+
+
+@given(_cases())
+@settings(deadline=None, max_examples=300)
+def test_any_schedule_comes_due_when_the_clocks_say_so(case: tuple[Schedule, datetime]) -> None:
+    schedule, moment = case
+    slow = SlowSchedule(schedule.expression, schedule.timezone)
+    try:
+        times = [time.at for time in coming_times(schedule, moment, 3)]
+    except BadSchedule:
+        assert list(slow.ticks_after(moment, days=12 * 366)) == []
+    else:
+        # Of rare ones the first alone, since to look for the others takes long.
+        first = next(slow.ticks_after(moment))
+        near = slow.ticks_after(moment, days=(first - moment).days + 40)
+        assert times[0] == first
+        assert all(ours == theirs for ours, theirs in zip(times, near, strict=False))
+
+
+def _walked(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
+    latest, count, last_earlier = first, 0, None
+    while (following := schedule.next_after(latest)) <= until:
+        latest, last_earlier, count = following, latest, count + 1
+    return Ticks(latest, count, last_earlier, following)
+
+
+@given(_cases(), st.integers(0, 10 * 24 * 60))
+@settings(deadline=None, max_examples=300)
+def test_missed_ticks_are_counted_as_if_each_were_visited(
+    case: tuple[Schedule, datetime], minutes: int
+) -> None:
+    schedule, moment = case
+    try:
+        first = schedule.next_after(moment)
+    except BadSchedule:
+        return
+    until = first + minutes * MINUTE
+    assert schedule.ticks(first, until) == _walked(schedule, first, until)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize(
+    "expression", ["30 2 * * *", "0 0 * * 1-5", "*/30 0-3 * * 0", "0,59 0-3 */5 * *", "0 0 29 2 *"]
+)
+def test_ticks_missed_in_years_are_counted_through_all_changes(expression: str, zone: str) -> None:
+    schedule = Schedule(expression, zone)
+    first = schedule.next_after(datetime(2011, 6, 1, tzinfo=UTC))
+    until = first + timedelta(days=6 * 365)
+    assert schedule.ticks(first, until) == _walked(schedule, first, until)

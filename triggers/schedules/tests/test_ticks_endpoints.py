@@ -1,0 +1,133 @@
+"""GET /triggers/:id/ticks and POST /environments/:envId/schedule-preview (SPEC §5)."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from testing.cast import Cast
+from testing.shapes import A_CURSOR, A_TIME, invalid, page
+from triggers import views
+from triggers.models import Run, Trigger
+from triggers.schedules.firing import fire_due_ticks
+
+NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+
+
+def ticks(cast: Cast, **query: Any) -> Any:
+    return cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}/ticks", query)
+
+
+def preview(cast: Cast, **body: Any) -> Any:
+    client = cast.client(cast.viewer)
+    return client.post(f"/api/v1/environments/{cast.environment.id}/schedule-preview", body)
+
+
+@pytest.fixture
+def _fired(cast: Cast) -> None:
+    """Of the trigger's hourly ticks, 5 to 11 o'clock were missed, noon fired, and 13 and 14 o'clock had no worker."""
+    triggers = Trigger.objects.filter(id=cast.trigger_id)
+    triggers.update(schedule="0 * * * *", next_run_at=NOON - timedelta(hours=7))
+    fire_due_ticks(now=NOON)
+    triggers.update(worker_id=None)
+    for hours in (1, 2):
+        fire_due_ticks(now=NOON + timedelta(hours=hours))
+
+
+@pytest.mark.usefixtures("_fired")
+def test_ticks_are_listed_newest_first_with_what_was_decided(cast: Cast) -> None:
+    run_id = str(Run.objects.get(source="schedule").id)
+    answer = ticks(cast)
+    assert answer.status_code == 200
+    assert answer.json() == page(
+        {
+            "tickAt": "2030-05-04T13:00:00.000Z", "decision": "skipped_no_worker", "runId": None,
+            "missedCount": 2, "decidedAt": "2030-05-04T13:00:00.000Z",
+        },
+        {
+            "tickAt": "2030-05-04T12:00:00.000Z", "decision": "fired", "runId": run_id,
+            "missedCount": 0, "decidedAt": "2030-05-04T12:00:00.000Z",
+        },
+        {
+            "tickAt": "2030-05-04T05:00:00.000Z", "decision": "skipped_missed", "runId": None,
+            "missedCount": 7, "decidedAt": "2030-05-04T12:00:00.000Z",
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("_fired")
+def test_ticks_come_in_pages(cast: Cast) -> None:
+    first = ticks(cast, limit=2).json()
+    assert first["nextCursor"] == A_CURSOR
+    rest = ticks(cast, limit=2, cursor=first["nextCursor"]).json()
+    assert [len(first["items"]), len(rest["items"]), rest["nextCursor"]] == [2, 1, None]
+    assert rest["items"][0]["decision"] == "skipped_missed"
+
+
+def test_a_trigger_without_ticks_has_an_empty_list(cast: Cast) -> None:
+    assert ticks(cast).json() == page()
+
+
+def test_a_preview_says_in_words_and_times_what_a_schedule_does(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "database_now", lambda: datetime(2027, 3, 26, 20, tzinfo=UTC))
+    answer = preview(cast, schedule="30 2 * * *", timezone="Europe/Berlin", count=3)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "description": "At 02:30",
+        "times": [
+            {"at": "2027-03-27T01:30:00.000Z", "note": None},
+            {
+                "at": "2027-03-28T01:00:00.000Z",
+                "note": "Clocks go forward: there is no 02:30 on 2027-03-28. It fires at 03:00.",
+            },
+            {"at": "2027-03-29T00:30:00.000Z", "note": None},
+        ],
+    }
+
+
+def test_a_preview_shows_ten_times_in_utc_unless_told_otherwise(cast: Cast) -> None:
+    times = preview(cast, schedule="0 9 * * MON").json()["times"]
+    assert times == [{"at": A_TIME, "note": None}] * 10
+    assert all("T09:00" in time["at"] for time in times)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({}, "schedule", "required"),
+        ({"schedule": "0 9 * *"}, "schedule", "Needs the 5 fields"),
+        (
+            {"schedule": "61 9 * * *"},
+            "schedule",
+            "minute field '61' is not valid. It takes 0 to 59, *, ranges",
+        ),
+        ({"schedule": "0 9 L * *"}, "schedule", "not crontab(5)"),
+        ({"schedule": "@daily"}, "schedule", "Needs the 5 fields"),
+        ({"schedule": "0 9 30 2 *"}, "schedule", ""),
+        (
+            {"schedule": "*/30 2 25-31 3 */7", "timezone": "Europe/Berlin"},
+            "schedule",
+            "It never comes due: clocks go forward over each of its times.",
+        ),
+        ({"schedule": "0 9 * * *", "timezone": "Europe/Atlantis"}, "timezone", "IANA"),
+        ({"schedule": "0 9 * * *", "timezone": "localtime"}, "timezone", "IANA"),
+        ({"schedule": "0 9 * * *", "count": 0}, "count", "1"),
+        ({"schedule": "0 9 * * *", "count": 101}, "count", "100"),
+        ({"schedule": "0 9 * * *", "count": "ten"}, "count", ""),
+    ],
+    ids=str,
+)
+def test_a_preview_of_nonsense_is_a_field_error(
+    cast: Cast, body: dict[str, Any], field: str, message: str
+) -> None:
+    answer = preview(cast, **body)
+    assert answer.status_code == 400
+    errors = answer.json()["details"]["fieldErrors"]
+    assert answer.json() == invalid({field: errors[field]})
+    assert message in errors[field][0]
+
+
+def test_a_preview_can_hold_a_hundred_times(cast: Cast) -> None:
+    assert len(preview(cast, schedule="* * * * *", count=100).json()["times"]) == 100

@@ -1,0 +1,158 @@
+"""The outbox of webhooks: a row is written in the transaction that ends a run (SPEC §7), or when a user asks for it."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.outside_urls import MAX_HOST
+from pipedai.api.renderers import JSONEncoder
+from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import Row, database_now, fetch_one
+from triggers.acting import hold_trigger_environment
+from triggers.models import Delivery
+from triggers.models.run import duration_ms
+
+# Kept, with its run, from being pruned until the new one is there.
+_OLD = "SELECT run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY SHARE"
+
+
+def queue_deliveries(ended: Iterable[Row]) -> None:
+    """Queues one delivery for each ended run whose trigger has a webhook. At most one statement.
+
+    Each row is a run's, with `error_message` and its trigger's `webhook_url`.
+    """
+    Delivery.objects.bulk_create([_of_run(run) for run in ended if run["webhook_url"]])
+
+
+def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
+    """Queues a delivery's body again, with the same `webhook-id`, for its trigger's present URL; the new one's id.
+
+    Raises NotFound if the delivery has been pruned or the trigger deleted, Conflict if that has no URL.
+    """
+    trigger_id = (
+        Delivery.objects.filter(id=delivery_id).values_list("trigger_id", flat=True).first()
+    )
+    if trigger_id is None:
+        raise NotFound
+    with transaction.atomic():
+        hold_trigger_environment(trigger_id, actor)
+        old = fetch_one(_OLD, {"id": delivery_id})
+        if old is None:
+            raise NotFound
+        return _queue_by_request(
+            trigger_id,
+            actor,
+            "webhook.redelivered",
+            {"redeliveryOf": str(delivery_id), "runId": old["run_id"] and str(old["run_id"])},
+            run_id=old["run_id"],
+            message_id=old["message_id"],
+            body=old["body"],
+        )
+
+
+def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
+    """Queues a sample to a trigger's URL, of a run with the nil UUID; the delivery's id.
+
+    Raises NotFound if the trigger has been deleted, Conflict if it has no URL.
+    """
+    sample = {
+        "runId": UUID(int=0),
+        "triggerId": trigger_id,
+        "status": "succeeded",
+        "durationMs": 1000,
+        "shortMessage": "This is a test of the webhook.",
+        "errorMessage": None,
+        "costUsd": "0.01",
+        "faultClass": "none",
+        "endedAt": database_now(),
+    }
+    with transaction.atomic():
+        hold_trigger_environment(trigger_id, actor)
+        return _queue_by_request(trigger_id, actor, "webhook.tested", {}, body=_json(sample))
+
+
+def _queue_by_request(
+    trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
+) -> UUID:
+    """Call it in a transaction: the trigger is kept as it is until that ends."""
+    trigger = fetch_one(
+        "SELECT environment_id, webhook_url FROM trigger"
+        " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",
+        {"id": trigger_id},
+    )
+    if trigger is None:
+        raise NotFound
+    if trigger["webhook_url"] is None:
+        raise Conflict("The trigger has no webhookUrl.")
+    delivery = _delivery(trigger["environment_id"], trigger_id, trigger["webhook_url"], **values)
+    delivery.save(force_insert=True)
+    emit(
+        Event(
+            action,
+            actor,
+            delivery.environment_id,
+            "delivery",
+            delivery.id,
+            {"triggerId": str(trigger_id), "host": delivery.host, **metadata},
+        )
+    )
+    return delivery.id
+
+
+def _delivery(environment_id: UUID, trigger_id: UUID, url: str, **values: Any) -> Delivery:
+    delivery_id = new_id()
+    named = {"message_id": f"msg_{delivery_id.hex}", **values}
+    return Delivery(
+        id=delivery_id,
+        environment_id=environment_id,
+        trigger_id=trigger_id,
+        url=url,
+        host=_host(url),
+        **named,
+    )
+
+
+def _host(url: str) -> str:
+    """Of whom the senders count deliveries. Nothing about a URL may keep a run from ending, whatever rules it was
+    accepted under: what can't be sent to is the sender's to find out."""
+    try:
+        return (urlsplit(url).hostname or "")[:MAX_HOST]
+    except ValueError:
+        return ""
+
+
+def _of_run(run: Row) -> Delivery:
+    return _delivery(
+        run["environment_id"],
+        run["trigger_id"],
+        run["webhook_url"],
+        run_id=run["id"],
+        body=body_of(run),
+    )
+
+
+def body_of(run: Row) -> str:
+    """What the webhook of an ended run says: exactly the fields of SPEC §7."""
+    message = {
+        "runId": run["id"],
+        "triggerId": run["trigger_id"],
+        "status": run["status"],
+        "durationMs": duration_ms(run),
+        "shortMessage": run["short_message"],
+        "errorMessage": run["error_message"],
+        "costUsd": run["cost_usd"],
+        "faultClass": run["fault_class"],
+        "endedAt": run["ended_at"],
+    }
+    return _json(message)
+
+
+def _json(message: dict[str, Any]) -> str:
+    """The body as text; these very bytes are signed and sent."""
+    return json.dumps(message, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))

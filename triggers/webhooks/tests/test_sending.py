@@ -1,0 +1,429 @@
+"""Deliveries are claimed, sent and recorded: nothing is forgotten, and no host holds up another (SPEC §7)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Self
+
+import pytest
+from django.conf import settings as django_settings
+from standardwebhooks.webhooks import Webhook
+
+from audit.models import AuditEntry
+from pipedai import loop
+from pipedai.env import BASE_DIR
+from pipedai.loop import registered_jobs
+from pipedai.outgoing import Answer
+from testing.cast import TEST_ACTOR, make_cast
+from testing.serving import url_of
+from triggers import secrets
+from triggers.models import Delivery, DeliveryAttempt, Trigger
+from triggers.webhooks import pool as senders_module
+from triggers.webhooks.due_deliveries import CLAIM_SECONDS, claim_deliveries
+from triggers.webhooks.outbox import send_test
+from triggers.webhooks.pool import Senders
+from triggers.webhooks.sending import BACKOFF_SECONDS, record_answer, send_delivery, verdict
+from triggers.webhooks.tests.receivers import Receiver, receiving
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+SECRET = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ="
+LATE = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def queue(cast, url: str, **trigger) -> Delivery:
+    trigger_id = cast.add_trigger(webhook_url=url, **trigger)
+    return Delivery.objects.get(id=send_test(trigger_id=trigger_id, actor=TEST_ACTOR))
+
+
+def claim(now=LATE, *, room=100, per_host=100, busy=None):
+    return claim_deliveries(room=room, busy=busy or {}, per_host=per_host, now=now)
+
+
+def attempt(now=LATE) -> Answer | None:
+    """One whole attempt of the one delivery that is due."""
+    (row,) = claim(now)
+    answer = send_delivery(row)
+    record_answer(row, answer, now=now)
+    return answer
+
+
+def actions() -> list[str]:
+    return [
+        entry.action
+        for entry in AuditEntry.objects.filter(action__startswith="webhook.").order_by("id")
+        if entry.action != "webhook.tested"
+    ]
+
+
+# --- What is sent
+
+
+def test_the_request_is_the_body_with_its_signatures(cast, receiver: Receiver):
+    delivery = queue(cast, receiver.url(), webhook_secret=SECRET)
+    attempt()
+    (request,) = receiver.received
+    assert request.path == "/hook?key=1"
+    assert request.body == delivery.body.encode()
+    assert request.headers["webhook-id"] == delivery.message_id
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["X-Pipedai-Signature"].startswith("sha256=")
+    # The claim's clock is LATE here; the library wants the present.
+    (row,) = [queue(cast, receiver.url(), webhook_secret=SECRET)]
+    (claimed,) = claim(now=None)
+    assert claimed["id"] == row.id
+    send_delivery(claimed)
+    assert Webhook(SECRET).verify(receiver.received[1].body, receiver.received[1].headers)
+
+
+def test_without_a_secret_there_are_no_signatures(cast, receiver: Receiver):
+    queue(cast, receiver.url())
+    attempt()
+    names = {name.lower() for name in receiver.received[0].headers}
+    assert "webhook-id" in names
+    assert names & {"x-pipedai-signature", "webhook-signature"} == set()
+
+
+def test_the_secret_is_the_one_that_the_trigger_has_when_it_is_sent(cast, receiver: Receiver):
+    delivery = queue(cast, receiver.url())
+    trigger = Trigger.objects.get(id=delivery.trigger_id)
+    sealed = secrets.seal_webhook_secret(trigger.environment_id, trigger.id, SECRET)
+    trigger.webhook_secret, trigger.webhook_key_id = sealed.box, sealed.data_key_id
+    trigger.save()
+    attempt()
+    assert "webhook-signature" in receiver.received[0].headers
+
+
+def test_a_redirect_is_not_followed(cast, receiver: Receiver):
+    delivery = queue(cast, receiver.url())
+    receiver.answer(302, Location=receiver.url("/elsewhere"))
+    attempt()
+    delivery.refresh_from_db()
+    assert (delivery.status, len(receiver.received)) == ("dead", 1)
+
+
+# --- What becomes of it
+
+
+def test_a_2xx_is_delivered_and_audited(cast, receiver: Receiver):
+    delivery = queue(cast, receiver.url())
+    receiver.answer(201, b"thanks")
+    attempt()
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.next_attempt_at, delivery.delivered_at) == (
+        "delivered",
+        None,
+        LATE,
+    )
+    kept = DeliveryAttempt.objects.get(delivery=delivery)
+    assert (kept.n, kept.status_code, kept.error, kept.response_body) == (1, 201, None, "thanks")
+    entry = AuditEntry.objects.get(action="webhook.delivered")
+    assert (entry.actor_type, entry.target_id) == ("system", delivery.id)
+    assert claim() == []
+
+
+@pytest.mark.parametrize("status", [300, 301, 400, 401, 404, 410])
+def test_any_other_answer_is_dead_at_once(cast, receiver: Receiver, status):
+    delivery = queue(cast, receiver.url())
+    receiver.answer(status)
+    attempt()
+    delivery.refresh_from_db()
+    assert delivery.status == "dead"
+    assert actions() == ["webhook.failed"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 599])
+def test_a_429_or_5xx_is_tried_again_after_each_pause_and_then_dead(
+    cast, receiver: Receiver, status
+):
+    delivery = queue(cast, receiver.url())
+    now = LATE
+    for seconds in BACKOFF_SECONDS:
+        receiver.answer(status)
+        attempt(now)
+        delivery.refresh_from_db()
+        assert delivery.next_attempt_at is not None
+        pause = (delivery.next_attempt_at - now).total_seconds()
+        assert seconds * 0.8 <= pause <= seconds * 1.2
+        assert delivery.status == "pending"
+        assert claim(delivery.next_attempt_at - timedelta(milliseconds=1)) == []
+        now = delivery.next_attempt_at
+    assert actions() == []
+    receiver.answer(status)
+    attempt(now)
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.attempt_count) == ("dead", 7)
+    assert actions() == ["webhook.failed"]
+    assert {request.headers["webhook-id"] for request in receiver.received} == {delivery.message_id}
+    assert [a.n for a in delivery.attempts.order_by("n")] == list(range(1, 8))
+
+
+def test_a_host_that_does_not_answer_is_tried_again(cast, receiver: Receiver):
+    delivery = queue(cast, "http://127.0.0.1:1/")
+    attempt()
+    delivery.refresh_from_db()
+    kept = delivery.attempts.get()
+    assert delivery.status == "pending"
+    assert (kept.status_code, kept.error) == (None, "could not connect")
+
+
+def test_an_address_that_is_not_allowed_is_a_failed_attempt_without_the_address(cast):
+    delivery = queue(cast, "http://127.0.0.1/")
+    attempt()
+    assert delivery.attempts.get().error == "address not allowed"
+
+
+def failing(retry_after: str | None, status: int = 503, error: str | None = None) -> Answer:
+    return Answer(status, 5, error, b"", retry_after)
+
+
+def pause(retry_after: str | None, attempts: int = 1) -> float:
+    _, due = verdict(failing(retry_after), attempts=attempts, now=NOW)
+    assert due is not None
+    return (due - NOW).total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        ("120", 120),
+        ("86400", 86_400),
+        ("86401", 86_400),
+        ("9" * 4000, 86_400),
+        (format_datetime(NOW + timedelta(hours=2), usegmt=True), 7200),
+        (format_datetime(NOW + timedelta(days=9), usegmt=True), 86_400),
+    ],
+    ids=["seconds", "a-day", "over-a-day", "absurd", "date", "far-date"],
+)
+def test_a_later_retry_after_is_heeded_up_to_a_day(retry_after, seconds):
+    assert pause(retry_after) == seconds
+
+
+@pytest.mark.parametrize(
+    "retry_after",
+    [
+        None,
+        "",
+        "0",
+        "3",
+        "-5",
+        "soon",
+        "1.5",
+        "٣",
+        format_datetime(NOW - timedelta(1), usegmt=True),
+    ],
+    ids=["none", "empty", "0", "early", "negative", "word", "float", "arabic", "past"],
+)
+def test_any_other_retry_after_changes_nothing(retry_after):
+    assert 8 <= pause(retry_after) <= 12
+
+
+def test_an_answer_that_was_not_whole_in_time_counts_as_none():
+    status, due = verdict(failing(None, 200, "timed out"), attempts=1, now=NOW)
+    assert status == "pending"
+    assert due is not None
+
+
+def test_of_an_answer_one_kib_is_kept_as_text(cast, receiver: Receiver):
+    delivery = queue(cast, receiver.url())
+    receiver.answer(500, b"\0\xff" + b"x" * 5000)
+    attempt()
+    body = delivery.attempts.get().response_body
+    assert body == "\ufffd\ufffd" + "x" * 1022
+
+
+def test_a_secret_that_does_not_open_is_an_alarm_and_a_failed_attempt(
+    cast, receiver: Receiver, capfd
+):
+    delivery = queue(cast, receiver.url(), webhook_secret=SECRET)
+    Trigger.objects.filter(id=delivery.trigger_id).update(webhook_secret=b"\x01broken")
+    attempt()
+    delivery.refresh_from_db()
+    assert receiver.received == []
+    assert (delivery.status, delivery.attempt_count) == ("pending", 1)
+    kept = delivery.attempts.get()
+    assert (kept.status_code, kept.error) == (None, "the webhook's secret does not open")
+    logged = "".join(capfd.readouterr())
+    assert "secret.cannot_open" in logged
+    assert SECRET not in logged
+
+
+# --- Claims
+
+
+def test_a_claimed_delivery_is_due_again_when_its_claim_is_over(cast):
+    delivery = queue(cast, "http://hooks.example/")
+    assert [row["id"] for row in claim(LATE)] == [delivery.id]
+    assert claim(LATE + timedelta(seconds=CLAIM_SECONDS - 1)) == []
+    (again,) = claim(LATE + timedelta(seconds=CLAIM_SECONDS))
+    assert (again["id"], again["message_id"]) == (delivery.id, delivery.message_id)
+
+
+def test_a_sender_whose_claim_was_over_records_nothing(cast):
+    delivery = queue(cast, "http://hooks.example/")
+    (first,) = claim(LATE)
+    (second,) = claim(LATE + timedelta(hours=1))
+    record_answer(first, Answer(404, 5, None, b"", None), now=LATE)
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.attempt_count) == ("pending", 0)
+    record_answer(second, Answer(200, 5, None, b"", None), now=LATE)
+    record_answer(second, Answer(404, 5, None, b"", None), now=LATE)
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.attempts.count()) == ("delivered", 1)
+    assert actions() == ["webhook.delivered"]
+
+
+# --- The pool
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def statuses() -> list[str]:
+    return sorted(Delivery.objects.values_list("status", flat=True))
+
+
+def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver):
+    pool = Senders(at_once=8, per_host=2)
+    slow = committed_cast.add_trigger(webhook_url=receiver.url())
+    for _ in range(8):
+        send_test(trigger_id=slow, actor=TEST_ACTOR)
+    receiver.gate.clear()
+    assert pool.top_up() == 2
+    assert pool.top_up() == 0
+    with receiving() as quick:
+        other = queue(committed_cast, quick.url(host="localhost"))
+        pool.top_up()
+        wait_for(lambda: Delivery.objects.get(id=other.id).status == "delivered")
+        assert {attempt.delivery_id for attempt in DeliveryAttempt.objects.all()} == {other.id}
+    receiver.gate.set()
+    wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered"] * 9)
+    assert pool.wait(60)
+
+
+def test_an_environment_of_slow_hosts_does_not_hold_up_another(committed_cast, receiver: Receiver):
+    pool = Senders(at_once=6, per_host=6)
+    slow = committed_cast.add_trigger(webhook_url=receiver.url())
+    for _ in range(8):
+        send_test(trigger_id=slow, actor=TEST_ACTOR)
+    receiver.gate.clear()
+    assert pool.top_up() == 2
+    assert pool.top_up() == 0
+    with receiving() as quick:
+        other = queue(make_cast(), quick.url())
+        assert pool.top_up() == 1
+        wait_for(lambda: Delivery.objects.get(id=other.id).status == "delivered")
+    receiver.gate.set()
+    wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered"] * 9)
+    assert pool.wait(10)
+
+
+def test_topping_up_waits_for_nobody_and_the_end_waits_for_what_is_under_way(
+    committed_cast, receiver: Receiver
+):
+    pool = Senders()
+    queue(committed_cast, receiver.url())
+    receiver.gate.clear()
+    assert pool.top_up() == 1
+    assert statuses() == ["pending"]
+    assert not pool.wait(0.05)
+    receiver.gate.set()
+    assert pool.wait(60)
+    assert statuses() == ["delivered"]
+
+
+def test_the_scheduler_runs_the_pool():
+    (job,) = [job for job in registered_jobs() if job.name == "send-webhooks"]
+    assert job.work == senders_module.senders.top_up
+    assert job.finish == senders_module.senders.finish
+
+
+# --- Schedulers that are killed
+
+
+class Scheduler:
+    """`runscheduler` as a process; a claim lasts two seconds. `patch` is Python that it runs first."""
+
+    def __init__(self, database: str, patch: str = ""):
+        code = (
+            "import django; django.setup()\n"
+            "from triggers.webhooks import due_deliveries, pool\n"
+            "due_deliveries.CLAIM_SECONDS = 2\n"
+            f"{patch}\n"
+            "from django.core.management import call_command\n"
+            "call_command('runscheduler')\n"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=BASE_DIR,
+            env={
+                **os.environ,
+                "DJANGO_SETTINGS_MODULE": "pipedai.settings",
+                "DATABASE_URL": url_of(database),
+                "WEBHOOK_ALLOWED_NETWORKS": ",".join(django_settings.WEBHOOK_ALLOWED_NETWORKS),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+KILL_BEFORE_SENDING = "import os\npool.send_delivery = lambda row: os.kill(os.getpid(), 9)"
+KILL_BEFORE_RECORDING = (
+    "import os\npool.record_answer = lambda row, answer: os.kill(os.getpid(), 9)"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("patch", "sent_before"),
+    [(KILL_BEFORE_SENDING, 0), (KILL_BEFORE_RECORDING, 1)],
+    ids=["between-claiming-and-sending", "between-sending-and-recording"],
+)
+def test_a_killed_schedulers_delivery_is_sent_again_with_the_same_id(
+    own_database, committed_cast, receiver: Receiver, patch, sent_before
+):
+    delivery = queue(committed_cast, receiver.url(), webhook_secret=SECRET)
+    with Scheduler(own_database, patch) as first:
+        assert first.process.wait(60) == -signal.SIGKILL
+    assert statuses() == ["pending"]
+    assert len(receiver.received) == sent_before
+    with Scheduler(own_database):
+        wait_for(lambda: statuses() == ["delivered"])
+    ids = [request.headers["webhook-id"] for request in receiver.received]
+    assert ids == [delivery.message_id] * (sent_before + 1)
+    assert json.loads(receiver.received[-1].body)["runId"] == "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", [True, False], ids=["answers-in-time", "hangs"])
+def test_sigterm_ends_it_within_five_seconds_and_abandons_nothing(
+    own_database, committed_cast, receiver: Receiver, answers
+):
+    queue(committed_cast, receiver.url())
+    receiver.gate.clear()
+    with Scheduler(own_database) as scheduler:
+        assert receiver.arrived.acquire(timeout=60)
+        scheduler.process.terminate()
+        if answers:
+            time.sleep(0.5)
+            receiver.gate.set()
+        # By itself, and not by the end that it has after 4 s in any case, which is a 1.
+        assert scheduler.process.wait(60) == 0
+        assert senders_module.STOP_SECONDS < loop._LONGEST_GOODBYE_SECONDS < 5
+    assert statuses() == ["delivered" if answers else "pending"]

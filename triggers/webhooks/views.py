@@ -1,0 +1,82 @@
+"""The endpoints of webhook deliveries: what was sent, send it again, send a test."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.principal import actor_of
+from pipedai.api.serializers import StrictBody, read_body
+from pipedai.api.throttling import Rate
+from triggers import queries
+from triggers.models import Delivery
+from triggers.webhooks import outbox
+from triggers.webhooks.serializers import DeliverySerializer
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.roles import Role
+
+_A_MINUTE = 60
+
+
+class NoBody(StrictBody):
+    """A body without fields."""
+
+
+class _DeliveriesShown(TenantViewSet):
+    """Renders deliveries to those who may see them."""
+
+    def _shown(self, rows: list[Delivery]) -> Any:
+        context = {"shows_bodies": self.access.role.includes(Role.ADMIN)}
+        return DeliverySerializer(rows, many=True, context=context).data
+
+    def _created(self, queue: Callable[..., UUID], request: Request, **of: UUID) -> Response:
+        with (
+            transaction.atomic()
+        ):  # with what is read for the answer: a 503 must not leave a delivery behind
+            delivery_id = queue(**of, actor=actor_of(request))
+            (shown,) = self._shown([Delivery.objects.get(id=delivery_id)])
+        return Response(shown, status=201)
+
+
+class TriggerDeliveryViewSet(_DeliveriesShown):
+    """The deliveries of one trigger."""
+
+    permissions = {"list": IsViewer, "test": IsAdmin}
+    environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the trigger."""
+        self._find_visible(request, queries.LIVE_TRIGGERS, kwargs["trigger_id"])
+
+    def list(self, request: Request, trigger_id: UUID) -> Response:
+        """GET /triggers/:id/deliveries"""
+        rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows.defer("body"), request, self)
+        return paginator.get_paginated_response(self._shown(page))
+
+    def test(self, request: Request, trigger_id: UUID) -> Response:
+        """POST /triggers/:id/test-webhook"""
+        read_body(NoBody, request)
+        return self._created(outbox.send_test, request, trigger_id=trigger_id)
+
+
+class DeliveryViewSet(_DeliveriesShown):
+    """One delivery."""
+
+    permissions = {"redeliver": IsAdmin}
+    environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the delivery; those of a deleted trigger are not seen any more."""
+        self._find_visible(request, queries.LIVE_DELIVERIES, kwargs["delivery_id"])
+
+    def redeliver(self, request: Request, delivery_id: UUID) -> Response:
+        """POST /deliveries/:id/redeliver"""
+        read_body(NoBody, request)
+        return self._created(outbox.redeliver, request, delivery_id=delivery_id)
