@@ -19,10 +19,10 @@ from workers.enrollments import issue_code
 from workers.models import Enrollment
 from workers.redeeming import Redeemed, redeem
 from workers.registration import Registered, register_worker
-from workspaces.host_keys import mint_registration_token
+from workspaces.api_keys import mint_api_key, mint_registration_token
 from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
-from workspaces.services import create_environment, create_workspace, mint_api_key
+from workspaces.services import create_environment, create_workspace
 
 TEST_ACTOR = Actor("system")
 

@@ -10,7 +10,7 @@ from pipedai.sql import execute
 from testing.cast import Cast
 from triggers import secrets
 from triggers.models import Trigger
-from workspaces.keys import WrappedKey, create_data_key
+from workspaces.encryption.keys import WrappedKey, create_data_key
 from workspaces.models import DataKey
 
 HEADERS = {"Authorization": "Bearer planted-header"}

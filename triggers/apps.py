@@ -7,7 +7,7 @@ from pipedai.deployment import Probe, register_probe
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
 from workspaces.dependents import register_dependents
-from workspaces.sealed_fields import register_sealed_field
+from workspaces.encryption.sealed_fields import register_sealed_field
 
 
 class TriggersConfig(AppConfig):

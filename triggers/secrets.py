@@ -3,8 +3,8 @@
 import json
 from uuid import UUID
 
-from workspaces import keys
-from workspaces.sealed_fields import SealedField
+from workspaces.encryption import keys
+from workspaces.encryption.sealed_fields import SealedField
 
 MCP_HEADERS = SealedField("trigger", "mcp_headers", "mcp_key_id")
 WEBHOOK_SECRET = SealedField("trigger", "webhook_secret", "webhook_key_id")

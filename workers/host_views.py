@@ -18,8 +18,8 @@ from workers.filters import WorkerFilters
 from workers.models import Worker
 from workers.serializers import RegistrationTokenBody, WorkerSerializer
 from workspaces.access import Access, TenantViewSet
+from workspaces.api_keys import mint_registration_token
 from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
-from workspaces.host_keys import mint_registration_token
 from workspaces.models import Environment
 from workspaces.permissions import IsAdmin
 from workspaces.roles import HOST_ROLE, Role

@@ -16,7 +16,7 @@ from workers.enrollments import event
 from workers.models import Enrollment
 from workers.registration import seat_worker
 from workspaces.acting import hold_role_of_user
-from workspaces.host_keys import create_host_key
+from workspaces.api_keys import create_host_key
 from workspaces.locks import lock_environment
 from workspaces.roles import Role
 

@@ -14,8 +14,8 @@ class WorkspacesConfig(AppConfig):
         """Says what dies with a user's deactivation, and how to tell that the keys are right."""
         # Models must be loaded first.
         from accounts.deactivation import register_consequence
+        from workspaces.api_keys import end_keys_of_deactivated
         from workspaces.deployment import keys_open
-        from workspaces.unused_keys import end_keys_of_deactivated
 
         register_probe(Probe("keys", keys_open))
         register_consequence(end_keys_of_deactivated)

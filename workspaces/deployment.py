@@ -3,8 +3,8 @@
 from pipedai import crypto
 from pipedai.deployment import Finding
 from pipedai.sql import Row, fetch_all
-from workspaces import keys
-from workspaces.keys import WrappedKey
+from workspaces.encryption import keys
+from workspaces.encryption.keys import WrappedKey
 
 # Enough to notice a wrong key at once; `check_keys` opens every one, and every value.
 SAMPLE = 100

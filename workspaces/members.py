@@ -16,10 +16,10 @@ from accounts.services import find_user
 from pipedai.api.errors import CeilingReached, Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
 from workspaces.acting import hold_role
+from workspaces.api_keys import revoke_unused_keys
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role, check_includes
-from workspaces.unused_keys import revoke_unused_keys
 
 
 def add_member(

@@ -4,7 +4,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from workspaces.key_alarms import alarmed
+from workspaces.encryption.alarms import alarmed
 
 ALARMS = Counter(
     "pipedai_secret_alarms",

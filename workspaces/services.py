@@ -1,6 +1,5 @@
 """Creates workspaces and environments; mints and revokes API keys (SPEC §4, §5)."""
 
-from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
@@ -9,20 +8,15 @@ from django.db.models.functions import Now
 
 from accounts.authentication import SESSION_ENDED
 from accounts.models import User
-from pipedai.api import tokens
-from pipedai.api.errors import CeilingReached, Conflict, NotFound, Unauthenticated
+from pipedai.api.errors import CeilingReached, Conflict, Unauthenticated
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
-from pipedai.wakeups import wake_workers
-from workspaces.acting import hold_right_to_create_in, hold_role, hold_role_of_user
+from workspaces.acting import hold_right_to_create_in, hold_role
 from workspaces.dependents import dependents_of
-from workspaces.host_keys import end_minted_tokens
-from workspaces.key_room import check_room_for_key
-from workspaces.keys import create_data_key
-from workspaces.locks import close_environment, hold_environment, lock_environment
-from workspaces.models import ApiKey, Environment, Membership, Workspace
+from workspaces.encryption.keys import create_data_key
+from workspaces.locks import close_environment, lock_environment
+from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
-from workspaces.serializers import WRK_LIFETIME
 
 _NAME_TAKEN = "The workspace has an environment of this name already."
 
@@ -107,70 +101,6 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
             raise Conflict(f"The environment still has {what}.")
         Environment.objects.filter(id=environment_id).update(deleted_at=Now())
         emit(Event("environment.deleted", actor, environment_id, "environment", environment_id))
-
-
-def mint_api_key(
-    *,
-    environment_id: UUID,
-    name: str,
-    kind: str,
-    role: str | None = None,
-    expires_at: datetime | None = None,
-    user_id: UUID,
-    actor: Actor,
-) -> tuple[ApiKey, str]:
-    """A new key and its token, which is stored nowhere.
-
-    Raises NotFound if the environment has been deleted, Conflict for one key too many.
-
-    A `pwk` key is an operator unless told otherwise; a `wrk` key expires after a day unless told otherwise.
-    """
-    token = tokens.mint(kind)
-    with transaction.atomic():
-        lock_environment(environment_id)
-        hold_role_of_user(user_id, environment_id, Role.ADMIN)
-        check_room_for_key(environment_id)
-        is_wrk = kind == ApiKey.Kind.WRK
-        key = ApiKey.objects.create(
-            environment_id=environment_id,
-            kind=kind,
-            name=name,
-            role=None if is_wrk else role or Role.OPERATOR.value,
-            token_digest=token.digest,
-            last_four=token.last_four,
-            created_by_id=user_id,
-            expires_at=Now() + WRK_LIFETIME if is_wrk and expires_at is None else expires_at,
-        )
-        key.refresh_from_db(fields=["expires_at"])
-        emit(
-            Event(
-                "api-key.created",
-                actor,
-                environment_id,
-                "api-key",
-                key.id,
-                {"name": name, "prefix": kind, "role": key.role, "lastFour": key.last_four},
-            )
-        )
-    return key, token.value
-
-
-def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
-    """The key is dead at once, and with it the unused registration tokens that it minted; a repeat changes nothing.
-
-    Raises NotFound for a key of another environment.
-    """
-    own = ApiKey.objects.filter(id=key_id, environment_id=environment_id)
-    with transaction.atomic():
-        hold_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
-        if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
-            minted = end_minted_tokens(key_id)
-            metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
-            wake_workers([key_id])  # the streams that it opened are to end
-            emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))
-        elif not own.exists():
-            raise NotFound
 
 
 def _check_room_for_workspace(user_id: UUID) -> None:

@@ -14,7 +14,7 @@ from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
-from workspaces import members, queries, services
+from workspaces import api_keys, members, queries, services
 from workspaces.access import TenantViewSet
 from workspaces.acting import MAY_NOT_CREATE
 from workspaces.models import ApiKey, Environment, Membership, Workspace
@@ -181,7 +181,7 @@ class ApiKeyViewSet(TenantViewSet):
 
     def create(self, request: Request, environment_id: UUID) -> Response:
         """POST /environments/:envId/api-keys: the only answer that holds the token."""
-        key, token = services.mint_api_key(
+        key, token = api_keys.mint_api_key(
             **read_body(ApiKeyBody, request),
             environment_id=environment_id,
             user_id=principal_of(request).id,
@@ -191,7 +191,7 @@ class ApiKeyViewSet(TenantViewSet):
 
     def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
         """DELETE /environments/:envId/api-keys/:keyId"""
-        services.revoke_api_key(
+        api_keys.revoke_api_key(
             environment_id=environment_id, key_id=key_id, actor=actor_of(request)
         )
         return Response(status=204)

@@ -141,7 +141,7 @@ def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
     with held(all_rows_of("delivery")):
         is_held.set()
         wait_until_somebody_waits(0.4)
-    assert pool.wait(60)
+    assert senders.wait(60)
     assert Delivery.objects.get().status == "delivered"
 
 

@@ -17,7 +17,7 @@ from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers import secrets
 from triggers.runs.statements import HEADERS_MAY_GO
-from workspaces.keys import WrappedKey
+from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 

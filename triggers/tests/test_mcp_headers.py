@@ -12,7 +12,7 @@ from testing.tables import columns_with
 from triggers import secrets
 from triggers.models import Run, Trigger
 from workers.models import Worker
-from workspaces.keys import WrappedKey
+from workspaces.encryption.keys import WrappedKey
 from workspaces.models import DataKey
 
 BODY = {"name": "x", "prompt": "x", "mcpUrl": "https://mcp.example/v1"}

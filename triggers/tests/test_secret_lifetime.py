@@ -20,7 +20,7 @@ from triggers import secrets
 from triggers.models import Trigger
 from triggers.runs.handout import HandedOut, hand_out_runs
 from triggers.services import rotate_mcp_token
-from workspaces.keys import Sealed, WrappedKey
+from workspaces.encryption.keys import Sealed, WrappedKey
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from pipedai.sql import Row, database_now, fetch_one
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.webhooks.signatures import webhook_headers
-from workspaces.keys import WrappedKey
+from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 

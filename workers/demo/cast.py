@@ -16,8 +16,9 @@ from workers.demo.size import DAY_SECONDS, SCHEDULED_SHARE, SCHEDULES, SPAN, Siz
 from workers.models import Worker
 from workers.registration import register_worker
 from workers.serializers import RegisterBody
+from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment, Workspace
-from workspaces.services import create_environment, create_workspace, mint_api_key
+from workspaces.services import create_environment, create_workspace
 
 _JOBS = ("Triage tickets", "Report on sales", "Review pull requests", "Check backups", "Sum up the news",
          "Clean the inbox", "Watch the prices", "Test the shop", "Update the docs", "Answer reviews")  # fmt: skip

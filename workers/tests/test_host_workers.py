@@ -10,9 +10,9 @@ from pipedai.events import Actor
 from testing.cast import TEST_ACTOR, bearer, enroll
 from testing.racing import at_once
 from workers.models import Worker
-from workspaces.host_keys import mint_registration_token
+from workspaces.api_keys import mint_registration_token, revoke_api_key
 from workspaces.models import ApiKey
-from workspaces.services import create_environment, revoke_api_key
+from workspaces.services import create_environment
 
 
 @pytest.fixture

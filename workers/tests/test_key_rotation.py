@@ -27,7 +27,7 @@ from testing.serving import Server, serve, url_of
 from triggers.runs.handout import MOST_AT_ONCE
 from triggers.services import update_trigger
 from workers.registration import Registered
-from workspaces.key_check import check_keys
+from workspaces.encryption.check import check_keys
 from workspaces.models import DataKey, DataKeyRotation
 
 TRIGGERS = 105  # more than one batch

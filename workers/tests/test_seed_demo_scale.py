@@ -20,7 +20,7 @@ from workers.demo.cast import find_or_make_cast
 from workers.demo.ledger import Ledger
 from workers.demo.size import SCHEDULES, Size, ticks_between
 from workers.models import Worker
-from workspaces.keys import WrappedKey
+from workspaces.encryption.keys import WrappedKey
 from workspaces.models import Environment, Workspace
 
 pytestmark = pytest.mark.slow

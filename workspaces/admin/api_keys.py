@@ -13,8 +13,8 @@ from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, moment, state, text
+from workspaces.api_keys import revoke_api_key
 from workspaces.models import ApiKey, Environment
-from workspaces.services import revoke_api_key
 
 
 @register(ApiKey, site=site)

@@ -22,6 +22,7 @@ from triggers.models import Run, Trigger
 from triggers.services import create_trigger, delete_trigger, update_trigger
 from workers.models import Worker
 from workers.services import deregister_worker
+from workspaces.api_keys import mint_api_key
 from workspaces.members import add_member, change_role, remove_member
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role
@@ -29,7 +30,6 @@ from workspaces.services import (
     create_environment,
     create_workspace,
     delete_environment,
-    mint_api_key,
     rename_environment,
 )
 

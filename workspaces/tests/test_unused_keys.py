@@ -9,8 +9,8 @@ from pipedai.events import Actor
 from testing.audited import audited
 from testing.cast import TEST_ACTOR, bearer, register
 from testing.racing import at_once
+from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Membership
-from workspaces.services import mint_api_key
 
 STAFF = Actor("staff", None, "192.0.2.9", "support-1")
 

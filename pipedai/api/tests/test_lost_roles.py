@@ -26,13 +26,13 @@ from testing.working import until
 from workers.models import Worker
 from workers.pairing import approve_pairing, begin_pairing
 from workspaces.acting import hold_role
+from workspaces.api_keys import revoke_api_key
 from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
 from workspaces.locks import lock_environment
 from workspaces.members import change_role, remove_member
 from workspaces.models import ApiKey, Membership
 from workspaces.permissions import IsAdmin, IsOwner
 from workspaces.roles import Role
-from workspaces.services import revoke_api_key
 
 # The permission class asks for less than the service does: anyone may leave, and a workspace has no roles.
 _LOOKED_AT_BY_THE_SERVICE = {

@@ -19,7 +19,7 @@ from triggers.models import Delivery, DeliveryAttempt, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.models import WorkerEvent
 from workers.pairing import begin_pairing
-from workspaces.host_keys import mint_registration_token
+from workspaces.api_keys import mint_registration_token
 from workspaces.models import ApiKey, DataKey
 
 HELD_STATES = ("claimed with mine", "running")

@@ -36,8 +36,9 @@ from workers.demo.size import Size
 from workers.models import Worker
 from workers.registration import register_worker
 from workers.serializers import RegisterBody
+from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment
-from workspaces.services import create_environment, create_workspace, mint_api_key
+from workspaces.services import create_environment, create_workspace
 
 EMAIL = Email("demo@pipedai.local")
 STAFF_EMAIL = Email("staff@pipedai.local")

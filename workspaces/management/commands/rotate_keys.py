@@ -10,12 +10,12 @@ from accounts.authenticators import rewrap_authenticators
 from pipedai.api.wording import counted
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
-from workspaces.key_check import KeyReport, check_keys
-from workspaces.key_wording import broken_lines, counted_values, does_not_open
-from workspaces.keys import masters
+from workspaces.encryption.check import KeyReport, check_keys
+from workspaces.encryption.keys import masters
+from workspaces.encryption.rotate_data import Plan, plan_data_rotation, rotate_data_keys
+from workspaces.encryption.rotate_master import older_masters, rotate_master_key
+from workspaces.encryption.wording import broken_lines, counted_values, does_not_open
 from workspaces.models import Environment
-from workspaces.rotation_data import Plan, plan_data_rotation, rotate_data_keys
-from workspaces.rotation_master import older_masters, rotate_master_key
 
 
 class Command(OperatorCommand):

@@ -13,9 +13,9 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.patience import Say, patiently
 from pipedai.sql import Row, execute, fetch_all, fetch_one
-from workspaces import keys
-from workspaces.keys import WrappedKey
-from workspaces.sealed_fields import SealedField, sealed_fields
+from workspaces.encryption import keys
+from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption.sealed_fields import SealedField, sealed_fields
 
 # So many rows are locked at once, for as long as it takes to encrypt them: some milliseconds.
 _BATCH = 100
@@ -130,7 +130,7 @@ def rotate_data_keys(
     An environment is given its new key in one transaction, with its audit row; its values follow in
     small batches; the old key is dropped when nothing lies under it. Killed at any point it is gone
     on with by the next call, which begins nothing anew. Any number may run at once, beside writers
-    and readers. What does not open stays, with its key: see `workspaces.key_check`. A key in use
+    and readers. What does not open stays, with its key: see `workspaces.encryption.check`. A key in use
     that does not open is replaced only if `replace_lost`: nothing can be sealed under it, but a
     wrong `MASTER_KEYS` must not leave others keys that they can't open. `on_progress` is told of so
     many more values, `say` whenever somebody else's lock is waited for.

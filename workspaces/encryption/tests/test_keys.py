@@ -9,11 +9,11 @@ from structlog.testing import capture_logs
 from pipedai.crypto import CannotOpen
 from pipedai.ids import new_id
 from testing.statements import counted
-from workspaces import keys
-from workspaces.key_check import check_keys
+from workspaces.encryption import keys
+from workspaces.encryption.check import check_keys
+from workspaces.encryption.rotate_data import plan_data_rotation, rotate_data_keys
+from workspaces.encryption.sealed_fields import SealedField
 from workspaces.models import DataKey, Environment
-from workspaces.rotation_data import plan_data_rotation, rotate_data_keys
-from workspaces.sealed_fields import SealedField
 
 SECRET = b"planted-secret"
 FIELD = SealedField("trigger", "mcp_headers", "mcp_key_id")

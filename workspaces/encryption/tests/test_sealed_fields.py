@@ -4,8 +4,8 @@ from django.apps import apps
 from django.db import models
 
 from pipedai.sql import fetch_all
+from workspaces.encryption.sealed_fields import sealed_fields
 from workspaces.models import DataKey
-from workspaces.sealed_fields import sealed_fields
 
 # Binary columns that hold no ciphertext of a tenant's: digests, and what lies under a master key itself.
 NOT_SEALED = {

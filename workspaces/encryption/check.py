@@ -8,10 +8,10 @@ from uuid import UUID
 from accounts.authenticators import probe_authenticators
 from pipedai import crypto
 from pipedai.sql import Row, fetch_all
-from workspaces import keys
-from workspaces.key_alarms import reason_of
-from workspaces.keys import WrappedKey
-from workspaces.sealed_fields import SealedField, sealed_fields
+from workspaces.encryption import keys
+from workspaces.encryption.alarms import reason_of
+from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption.sealed_fields import SealedField, sealed_fields
 
 _BATCH = 500
 # So many are named; the others are counted.

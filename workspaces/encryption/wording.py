@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from pipedai.api.wording import counted
-from workspaces.key_check import KeyReport
-from workspaces.keys import masters
+from workspaces.encryption.check import KeyReport
+from workspaces.encryption.keys import masters
 
 
 def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:

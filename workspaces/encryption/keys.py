@@ -13,9 +13,9 @@ from pipedai import crypto
 from pipedai.api.errors import Unavailable
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
-from workspaces.key_alarms import alarms
+from workspaces.encryption.alarms import alarms
+from workspaces.encryption.sealed_fields import SealedField
 from workspaces.models import DataKey
-from workspaces.sealed_fields import SealedField
 
 _CANNOT_SEAL = (
     "The environment's secrets can't be written at the moment: its encryption key does not open."

@@ -10,8 +10,8 @@ from pipedai import crypto
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.patience import Say, patiently
 from pipedai.sql import Row, execute, fetch_all
-from workspaces import keys
-from workspaces.keys import WrappedKey
+from workspaces.encryption import keys
+from workspaces.encryption.keys import WrappedKey
 
 _BATCH = 100
 

@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
-from workspaces import key_alarms
-from workspaces.key_alarms import REPEAT_SECONDS, Alarms
+from workspaces.encryption import alarms as alarms_module
+from workspaces.encryption.alarms import REPEAT_SECONDS, Alarms
 
 PLACE = {
     "environment_id": UUID(int=1),
@@ -68,7 +68,7 @@ def test_another_place_is_another_alarm(other):
 
 
 def test_it_remembers_only_so_many_places(monkeypatch):
-    monkeypatch.setattr(key_alarms, "_PLACES_REMEMBERED", 3)
+    monkeypatch.setattr(alarms_module, "_PLACES_REMEMBERED", 3)
     alarms = Alarms()
     for number in range(10):
         raised(alarms, 0.0, row_id=UUID(int=number))

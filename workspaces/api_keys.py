@@ -1,0 +1,207 @@
+"""API keys: mints and revokes them, by hand, for hosts and by other keys, and ends those that nobody may use any more.
+
+SPEC §4 has their ceiling and when unused ones die, §5 how they are minted and revoked.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from pipedai.api import tokens
+from pipedai.api.errors import CeilingReached, NotFound
+from pipedai.events import Actor, Event, emit
+from pipedai.wakeups import wake_workers
+from workspaces.acting import hold_role, hold_role_of_user
+from workspaces.locks import hold_environment, lock_environment
+from workspaces.models import ApiKey
+from workspaces.roles import Role
+from workspaces.serializers import WRK_LIFETIME
+
+MINTED_LIFETIME = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Minted:
+    """A new key, and its token, which is stored nowhere."""
+
+    key: ApiKey
+    token: str
+
+
+def mint_api_key(
+    *,
+    environment_id: UUID,
+    name: str,
+    kind: str,
+    role: str | None = None,
+    expires_at: datetime | None = None,
+    user_id: UUID,
+    actor: Actor,
+) -> tuple[ApiKey, str]:
+    """A new key and its token, which is stored nowhere.
+
+    Raises NotFound if the environment has been deleted, Conflict for one key too many.
+
+    A `pwk` key is an operator unless told otherwise; a `wrk` key expires after a day unless told otherwise.
+    """
+    token = tokens.mint(kind)
+    with transaction.atomic():
+        lock_environment(environment_id)
+        hold_role_of_user(user_id, environment_id, Role.ADMIN)
+        check_room_for_key(environment_id)
+        is_wrk = kind == ApiKey.Kind.WRK
+        key = ApiKey.objects.create(
+            environment_id=environment_id,
+            kind=kind,
+            name=name,
+            role=None if is_wrk else role or Role.OPERATOR.value,
+            token_digest=token.digest,
+            last_four=token.last_four,
+            created_by_id=user_id,
+            expires_at=Now() + WRK_LIFETIME if is_wrk and expires_at is None else expires_at,
+        )
+        key.refresh_from_db(fields=["expires_at"])
+        emit(
+            Event(
+                "api-key.created",
+                actor,
+                environment_id,
+                "api-key",
+                key.id,
+                {"name": name, "prefix": kind, "role": key.role, "lastFour": key.last_four},
+            )
+        )
+    return key, token.value
+
+
+def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None) -> Minted:
+    """A new host's key. The caller has locked the environment and tells what happened. Raises Conflict for one key
+    too many.
+    """
+    check_room_for_key(environment_id)
+    return _create(
+        environment_id, ApiKey.Kind.HOS, name=name, created_by_id=created_by, expires_at=None
+    )
+
+
+def mint_registration_token(*, environment_id: UUID, label: str | None, actor: Actor) -> Minted:
+    """A `wrk_` key that registers one new worker within MINTED_LIFETIME, as long as the key that acts lives.
+
+    Raises Conflict for one key too many, Unauthenticated if that key has died meanwhile.
+    """
+    with transaction.atomic():
+        lock_environment(environment_id)
+        # The key that acts is held: whoever revokes it now finds the token too.
+        hold_role(actor, environment_id, Role.ADMIN)
+        check_room_for_key(environment_id)
+        minted = _create(
+            environment_id,
+            ApiKey.Kind.WRK,
+            name=label or "Registration token",
+            parent_id=actor.id,
+            expires_at=Now() + MINTED_LIFETIME,
+        )
+        minted.key.refresh_from_db(fields=["expires_at"])
+        metadata = {
+            "name": minted.key.name,
+            "prefix": minted.key.kind,
+            "role": None,
+            "lastFour": minted.key.last_four,
+            "parentId": str(actor.id),
+        }
+        emit(Event("api-key.created", actor, environment_id, "api-key", minted.key.id, metadata))
+    return minted
+
+
+def end_minted_tokens(parent_id: UUID) -> list[UUID]:
+    """Revokes the unused registration tokens that a key minted; their ids."""
+    unused = ApiKey.objects.select_for_update(no_key=True).filter(
+        parent_id=parent_id, revoked_at__isnull=True, consumed_at__isnull=True
+    )
+    ids = list(unused.order_by("id").values_list("id", flat=True))
+    ApiKey.objects.filter(id__in=ids).update(revoked_at=Now())
+    return ids
+
+
+def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
+    """The key is dead at once, and with it the unused registration tokens that it minted; a repeat changes nothing.
+
+    Raises NotFound for a key of another environment.
+    """
+    own = ApiKey.objects.filter(id=key_id, environment_id=environment_id)
+    with transaction.atomic():
+        hold_environment(environment_id)
+        hold_role(actor, environment_id, Role.ADMIN)
+        if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
+            minted = end_minted_tokens(key_id)
+            metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
+            wake_workers([key_id])  # the streams that it opened are to end
+            emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))
+        elif not own.exists():
+            raise NotFound
+
+
+def revoke_unused_keys(*, user_id: UUID, environment_id: UUID) -> list[UUID]:
+    """Revokes those that the user minted in one environment; their ids."""
+    return [key.id for key in _revoke(user_id, environment_id=environment_id)]
+
+
+def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
+    """Revokes those that the user minted anywhere. Each environment's audit log tells of its own."""
+    emit(
+        *(
+            Event(
+                "api-key.revoked",
+                actor,
+                key.environment_id,
+                "api-key",
+                key.id,
+                {"because": "user.deactivated"},
+            )
+            for key in _revoke(user_id)
+        )
+    )
+
+
+def _revoke(user_id: UUID, **where: UUID) -> list[ApiKey]:
+    # Locked by id, so that two who revoke the same keys don't wait for each other.
+    unused = ApiKey.objects.select_for_update(no_key=True).filter(
+        created_by_id=user_id,
+        kind=ApiKey.Kind.WRK,
+        revoked_at__isnull=True,
+        consumed_at__isnull=True,
+        **where,
+    )
+    keys = list(unused.order_by("id"))
+    ApiKey.objects.filter(id__in=[key.id for key in keys]).update(revoked_at=Now())
+    return keys
+
+
+def check_room_for_key(environment_id: UUID) -> None:
+    """Raises CeilingReached if the environment, whose row the caller has locked, holds as many keys as it may."""
+    limit = settings.MAX_KEYS_PER_ENVIRONMENT
+    usable = ApiKey.objects.filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
+        environment_id=environment_id,
+        revoked_at__isnull=True,
+        consumed_at__isnull=True,
+    )
+    if usable.count() >= limit:
+        raise CeilingReached("keys", f"The environment has {limit} usable keys, as many as it may.")
+
+
+def _create(environment_id: UUID, kind: ApiKey.Kind, **values: object) -> Minted:
+    token = tokens.mint(kind)
+    key = ApiKey.objects.create(
+        environment_id=environment_id,
+        kind=kind.value,
+        token_digest=token.digest,
+        last_four=token.last_four,
+        **values,
+    )
+    return Minted(key, token.value)
