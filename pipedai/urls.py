@@ -8,7 +8,7 @@ from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
 from pipedai.docs_page import docs_page
-from workers.pairing_page import PairingPage
+from workers.enrollment.pairing_page import PairingPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
 handler404 = "pipedai.api.exceptions.not_found"

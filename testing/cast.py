@@ -15,9 +15,9 @@ from pipedai.events import Actor
 from testing import leaks
 from triggers import services
 from triggers.factories import trigger_values
-from workers.enrollments import issue_code
+from workers.enrollment.issuing import issue_code
+from workers.enrollment.redeeming import Redeemed, redeem
 from workers.models import Enrollment
-from workers.redeeming import Redeemed, redeem
 from workers.registration import Registered, register_worker
 from workspaces.api_keys import mint_api_key, mint_registration_token
 from workspaces.models import Environment, Membership, Workspace

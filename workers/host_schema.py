@@ -7,13 +7,13 @@ from rest_framework import serializers
 from pipedai.api.schema.operation import Operation, describe
 from pipedai.api.schema.parameters import header
 from pipedai.api.serializers import Body
-from workers.enrollment_serializers import (
+from workers.enrollment.serializers import (
     EnrollmentBody,
     EnrollmentSerializer,
     PairingBody,
     RedeemBody,
 )
-from workers.enrollment_views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
+from workers.enrollment.views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
 from workers.event_views import WorkerEventViewSet
 from workers.filters import WorkerFilters
 from workers.host_views import ReleaseViewSet, WorkspaceWorkerViewSet

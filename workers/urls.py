@@ -3,7 +3,7 @@
 from django.urls import path
 
 from pipedai.api.parsers import OutcomeJSONParser
-from workers.enrollment_views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
+from workers.enrollment.views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
 from workers.event_views import WorkerEventViewSet
 from workers.host_views import ReleaseViewSet, WorkspaceWorkerViewSet
 from workers.views import (

@@ -14,8 +14,8 @@ from testing.routes import ROUTES
 from testing.urls import is_metered, is_throttled, permission_of
 from triggers import serializers as triggers
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
-from workers import enrollment_serializers as enrollments
 from workers import serializers as workers
+from workers.enrollment import serializers as enrollments
 from workers.filters import WorkerFilters
 from workspaces import serializers as workspaces
 from workspaces.permissions import IsAdmin, IsOperator, IsOwner, IsViewer

@@ -13,7 +13,7 @@ from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, moment, state, text
-from workers.enrollments import revoke_enrollment
+from workers.enrollment.issuing import revoke_enrollment
 from workers.models import Enrollment, Worker
 from workspaces.models import Environment
 

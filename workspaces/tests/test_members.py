@@ -8,8 +8,8 @@ from pipedai.ids import new_id
 from testing.audited import audited
 from testing.cast import TEST_ACTOR, bearer, browser, enroll
 from testing.shapes import A_TIME, NOT_FOUND, invalid
-from workers.pairing import approve_pairing, begin_pairing
-from workers.redeeming import redeem
+from workers.enrollment.pairing import approve_pairing, begin_pairing
+from workers.enrollment.redeeming import redeem
 from workspaces.models import ApiKey, Membership
 
 ROLES = ("viewer", "operator", "admin", "owner")

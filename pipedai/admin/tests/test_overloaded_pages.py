@@ -17,8 +17,8 @@ from pipedai.events import SYSTEM
 from testing.cast import session_cookie
 from testing.stuck import all_rows_of, held, shorten_timeouts
 from testing.tables import contents
+from workers.enrollment.tests.enrolling import begin
 from workers.models import Enrollment
-from workers.tests.enrolling import begin
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from testing.serving import Server
 from testing.tables import contents
 from testing.urls import authenticates, permission_of
 from testing.working import until
+from workers.enrollment.pairing import approve_pairing, begin_pairing
 from workers.models import Worker
-from workers.pairing import approve_pairing, begin_pairing
 from workspaces.acting import hold_role
 from workspaces.api_keys import revoke_api_key
 from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication

@@ -17,8 +17,8 @@ from testing.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import run_trigger
 from triggers.models import Delivery, DeliveryAttempt, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
+from workers.enrollment.pairing import begin_pairing
 from workers.models import WorkerEvent
-from workers.pairing import begin_pairing
 from workspaces.api_keys import mint_registration_token
 from workspaces.models import ApiKey, DataKey
 

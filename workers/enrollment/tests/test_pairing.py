@@ -11,10 +11,10 @@ from pipedai.api.errors import ApiError
 from pipedai.api.throttling import TooManyRequests
 from testing.cast import TEST_ACTOR, browser
 from testing.racing import at_once
-from workers import pairing
-from workers.enrollment_codes import make_device_code, make_user_code, normal_user_code
+from workers.enrollment import pairing
+from workers.enrollment.codes import make_device_code, make_user_code, normal_user_code
+from workers.enrollment.tests.enrolling import begin, redeem
 from workers.models import Enrollment, Worker
-from workers.tests.enrolling import begin, redeem
 
 
 def _approve(cast, enrollment_id, **values):

@@ -8,8 +8,8 @@ from django.test import Client
 from accounts.factories import PASSWORD
 from pipedai.api.authentication import AUTH_COOKIE
 from testing.cast import session_cookie
+from workers.enrollment.tests.enrolling import begin
 from workers.models import Enrollment
-from workers.tests.enrolling import begin
 
 OWN = {"origin": "http://localhost:8000"}
 

@@ -16,15 +16,15 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
-from workers import enrollments, pairing
-from workers.enrollment_serializers import (
+from workers.enrollment import issuing, pairing
+from workers.enrollment.redeeming import redeem
+from workers.enrollment.serializers import (
     EnrollmentBody,
     EnrollmentSerializer,
     PairingBody,
     RedeemBody,
 )
 from workers.models import Enrollment
-from workers.redeeming import redeem
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
@@ -46,7 +46,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
 
     def create(self, request: Request, environment_id: UUID) -> Response:
         """POST /environments/:envId/enrollments: the only answer that holds the code."""
-        enrollment, code = enrollments.issue_code(
+        enrollment, code = issuing.issue_code(
             **read_body(EnrollmentBody, request),
             environment_id=environment_id,
             user_id=principal_of(request).id,
@@ -56,7 +56,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
 
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
         """DELETE /environments/:envId/enrollments/:id"""
-        enrollments.revoke_enrollment(
+        issuing.revoke_enrollment(
             environment_id=environment_id, enrollment_id=enrollment_id, actor=actor_of(request)
         )
         return Response(status=204)

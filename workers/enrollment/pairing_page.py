@@ -24,8 +24,8 @@ from pipedai.api.posted_form import PostedForm
 from pipedai.api.principal import UserPrincipal, address_of
 from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor
-from workers import pairing
-from workers.enrollment_codes import normal_user_code
+from workers.enrollment import pairing
+from workers.enrollment.codes import normal_user_code
 from workers.models import Enrollment, Worker
 from workspaces.models import Environment
 from workspaces.queries import administered_environments

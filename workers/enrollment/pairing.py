@@ -17,14 +17,14 @@ from pipedai.api.throttling import (
 from pipedai.client_address import network_of
 from pipedai.events import Actor, emit
 from pipedai.sql import execute, fetch_one
-from workers.enrollment_codes import (
+from workers.enrollment.codes import (
     digest,
     digests,
     make_device_code,
     make_user_code,
     normal_user_code,
 )
-from workers.enrollments import event
+from workers.enrollment.issuing import event
 from workers.models import Enrollment, Worker
 from workspaces.acting import hold_role_of_user
 from workspaces.locks import lock_environment

@@ -11,11 +11,11 @@ from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from testing.cast import TEST_ACTOR, bearer, issue_enrollment
 from testing.racing import at_once
-from workers import redeeming
-from workers.enrollments import revoke_enrollment
+from workers.enrollment import redeeming
+from workers.enrollment.issuing import revoke_enrollment
+from workers.enrollment.redeeming import Redeemed
+from workers.enrollment.tests.enrolling import MACHINE, issue, redeem
 from workers.models import Enrollment, Worker
-from workers.redeeming import Redeemed
-from workers.tests.enrolling import MACHINE, issue, redeem
 from workspaces.models import ApiKey, Environment, Membership
 
 

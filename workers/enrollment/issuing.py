@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from pipedai.api import tokens
 from pipedai.api.errors import CeilingReached, Conflict, NotFound
 from pipedai.events import Actor, Event, emit
-from workers.enrollment_codes import digest
+from workers.enrollment.codes import digest
 from workers.models import Enrollment
 from workspaces.acting import hold_role, hold_role_of_user
 from workspaces.locks import hold_environment, lock_environment

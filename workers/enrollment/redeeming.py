@@ -11,8 +11,8 @@ from pipedai.api import tokens
 from pipedai.api.errors import ApiError, Forbidden, NotFound, Unauthenticated
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, fetch_one
-from workers.enrollment_codes import digests
-from workers.enrollments import event
+from workers.enrollment.codes import digests
+from workers.enrollment.issuing import event
 from workers.models import Enrollment
 from workers.registration import seat_worker
 from workspaces.acting import hold_role_of_user
