@@ -17,12 +17,12 @@ from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
 
 from pipedai.ids import new_id
-from testing.cast import Cast, make_cast
-from testing.leaks import Watch, hearing, leaks_in, watching
-from testing.planted import noting, planted
-from testing.serving import Server, serve
-from testing.whole_run import LogTail, dump_of
-from triggers.webhooks.tests.receivers import Receiver, receiving
+from testing.probes.leaks import Watch, hearing, leaks_in, watching
+from testing.probes.planted import noting, planted
+from testing.probes.whole_session import LogTail, dump_of
+from testing.processes.web_process import Server, serve
+from testing.processes.webhook_receiver import Receiver, receiving
+from testing.world.cast import Cast, make_cast
 
 _DATABASE = {"db", "own_database"}
 # What takes longest: it comes first, so that no process of the suite ends long after the others.
@@ -55,7 +55,7 @@ def django_db_setup(
 
 @pytest.fixture
 def cast(db: None) -> Cast:
-    """A workspace with its people, keys and worker; see testing.cast."""
+    """A workspace with its people, keys and worker; see testing.world.cast."""
     return make_cast()
 
 

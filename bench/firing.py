@@ -21,7 +21,7 @@ def run(*, triggers: int, schedulers: int, say: Callable[[str], None]) -> Json:
     with database() as on:
         found = machine(on.one("SHOW server_version")["server_version"])
         say(f"Making {triggers} triggers…")
-        on.python("-m", "testing.due_triggers", str(triggers))
+        on.python("-m", "testing.world.due_triggers", str(triggers))
         on.settle()
         with scheduler_processes(on, schedulers):
             say("One sixtieth of them comes due…")

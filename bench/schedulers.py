@@ -19,7 +19,13 @@ def run(*, triggers: int, seconds: float, say: Callable[[str], None]) -> Json:
         found = machine(on.one("SHOW server_version")["server_version"])
         say(f"{triggers} triggers come due every 3 s; schedulers are killed…")
         done = subprocess.run(
-            [sys.executable, "-m", "testing.scheduler_kills", str(triggers), str(seconds)],
+            [
+                sys.executable,
+                "-m",
+                "testing.processes.scheduler_kills",
+                str(triggers),
+                str(seconds),
+            ],
             cwd=env.BASE_DIR,
             env=on.environment,
             stdout=subprocess.PIPE,

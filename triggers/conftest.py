@@ -3,13 +3,13 @@
 import pytest
 
 from pipedai.sql import database_now
-from testing.cast import Cast
-from testing.runs import Runs
+from testing.world.cast import Cast
+from testing.world.runs import Runs
 
 
 @pytest.fixture
 def runs(cast: Cast) -> Runs:
-    """Runs of a trigger with a webhook; see testing.runs."""
+    """Runs of a trigger with a webhook; see testing.world.runs."""
     return Runs.of(cast)
 
 

@@ -10,13 +10,13 @@ from django.test import Client
 
 from accounts import authenticators
 from accounts.emails import Email
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Authenticator, RecoveryCode
 from accounts.services import create_staff
 from audit.models import AuditEntry
 from pipedai.admin.tests.conftest import log_in, use_instant_passwords
 from pipedai.events import Actor
 from pipedai.sql import database_now
+from testing.world.users import PASSWORD, UserFactory
 
 STAFF = Actor("staff")
 ACCOUNT = "/admin/account/"

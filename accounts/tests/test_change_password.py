@@ -2,13 +2,13 @@
 
 import pytest
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session, User
 from pipedai.api.authentication import AUTH_COOKIE
-from testing.audited import audited
-from testing.cast import browser, session_cookie
-from testing.shapes import invalid
-from testing.tables import columns_with
+from testing.probes.audited import audited
+from testing.probes.shapes import invalid
+from testing.probes.tables import columns_with
+from testing.world.cast import browser, session_cookie
+from testing.world.users import PASSWORD, UserFactory
 
 URL, LOGIN, ME = (f"/api/v1/auth/{name}" for name in ("change-password", "login", "me"))
 NEW = "a planted new password"

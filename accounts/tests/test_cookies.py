@@ -3,8 +3,8 @@
 import pytest
 
 from accounts import cookies
-from accounts.factories import PASSWORD, UserFactory
-from testing.cast import browser
+from testing.world.cast import browser
+from testing.world.users import PASSWORD, UserFactory
 
 pytestmark = pytest.mark.django_db
 

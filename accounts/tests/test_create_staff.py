@@ -8,13 +8,13 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.emails import Email
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import User
 from accounts.services import create_staff
 from audit.models import AuditEntry
 from pipedai.api.errors import Conflict
 from pipedai.events import SYSTEM
-from testing.racing import accepted, at_once
+from testing.processes.racing import accepted, at_once
+from testing.world.users import PASSWORD, UserFactory
 
 EMAIL = Email("ada@example.com")
 

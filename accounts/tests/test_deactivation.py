@@ -3,13 +3,13 @@
 import pytest
 
 from accounts.deactivation import deactivate_user, reactivate_user
-from accounts.factories import PASSWORD
 from accounts.models import Session, User
 from pipedai.api.errors import NotFound
 from pipedai.events import Actor
 from pipedai.ids import new_id
-from testing.audited import audited
-from testing.cast import browser
+from testing.probes.audited import audited
+from testing.world.cast import browser
+from testing.world.users import PASSWORD
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session
-from testing.cast import browser, session_cookie
-from testing.shapes import A_TIME, invalid
+from testing.probes.shapes import A_TIME, invalid
+from testing.world.cast import browser, session_cookie
+from testing.world.users import PASSWORD, UserFactory
 
 URL = "/api/v1/auth/login"
 ME = "/api/v1/auth/me"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from accounts.factories import UserFactory
 from accounts.models import Session
-from testing.cast import browser, session_cookie
+from testing.world.cast import browser, session_cookie
+from testing.world.users import UserFactory
 
 URL = "/api/v1/auth/logout"
 ME = "/api/v1/auth/me"

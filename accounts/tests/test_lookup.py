@@ -2,10 +2,10 @@
 
 import pytest
 
-from accounts.factories import UserFactory
-from testing.audited import audited
-from testing.cast import browser, session_cookie
-from testing.shapes import NOT_FOUND, invalid
+from testing.probes.audited import audited
+from testing.probes.shapes import NOT_FOUND, invalid
+from testing.world.cast import browser, session_cookie
+from testing.world.users import UserFactory
 
 URL = "/api/v1/users/lookup"
 

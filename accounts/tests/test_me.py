@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import pytest
 from django.db.models import F
 
-from accounts.factories import UserFactory
 from accounts.models import Session
 from accounts.session_tokens import issue
-from testing.cast import browser, session_cookie
-from testing.shapes import A_TIME
+from testing.probes.shapes import A_TIME
+from testing.world.cast import browser, session_cookie
+from testing.world.users import UserFactory
 
 URL = "/api/v1/auth/me"
 

@@ -7,13 +7,13 @@ from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
 from django.test import Client
 
 from accounts import passwords
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session, User
 from accounts.passwords import is_password_of
 from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
-from testing.cast import browser, session_cookie
-from testing.racing import accepted, at_once
+from testing.processes.racing import accepted, at_once
+from testing.world.cast import browser, session_cookie
+from testing.world.users import PASSWORD, UserFactory
 
 OLD, OLD_AGAIN = (
     Argon2PasswordHasher().encode(PASSWORD, f"a salt of some length {n}") for n in range(2)

@@ -9,7 +9,6 @@ import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher
 from django.db import connections
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session, StaffSession, User
 from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
@@ -20,7 +19,8 @@ from pipedai.server.turns import Turns
 from pipedai.server.wsgi_lane import WsgiLane
 from pipedai.sql import fetch_one
 from pipedai.wsgi import application
-from testing.cast import session_cookie
+from testing.world.cast import session_cookie
+from testing.world.users import PASSWORD, UserFactory
 
 ADA = "ada@example.com"
 LOGIN = "/api/v1/auth/login"

@@ -6,9 +6,9 @@ import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
 from accounts import passwords
-from accounts.factories import PASSWORD, UserFactory
 from accounts.hashers import PLACE_KIB, PasswordHasher, places_of
-from testing.cast import browser, session_cookie
+from testing.world.cast import browser, session_cookie
+from testing.world.users import PASSWORD, UserFactory
 
 pytestmark = pytest.mark.django_db
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from accounts.factories import UserFactory
 from accounts.models import Session
 from accounts.pruning import prune_sessions
 from audit.models import AuditEntry
 from pipedai.retention import Order
+from testing.world.users import UserFactory
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 

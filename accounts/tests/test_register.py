@@ -2,10 +2,10 @@
 
 import pytest
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session, User
-from testing.cast import browser
-from testing.shapes import A_TIME, AN_ID, invalid
+from testing.probes.shapes import A_TIME, AN_ID, invalid
+from testing.world.cast import browser
+from testing.world.users import PASSWORD, UserFactory
 
 URL = "/api/v1/auth/register"
 NEW = {"email": "ada@example.com", "password": PASSWORD, "name": "Ada"}

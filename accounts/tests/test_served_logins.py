@@ -5,10 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx
 import pytest
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session
-from testing.serving import serve
-from testing.working import until
+from testing.processes.web_process import serve
+from testing.processes.worker_process import until
+from testing.world.users import PASSWORD, UserFactory
 
 pytestmark = pytest.mark.slow
 

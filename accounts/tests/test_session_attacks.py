@@ -5,10 +5,10 @@ import socket
 import httpx
 import pytest
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session
 from accounts.session_tokens import verify
-from testing.cast import JSONClient, browser, make_cast, session_cookie
+from testing.world.cast import JSONClient, browser, make_cast, session_cookie
+from testing.world.users import PASSWORD, UserFactory
 
 LOGIN = "/api/v1/auth/login"
 ME = "/api/v1/auth/me"

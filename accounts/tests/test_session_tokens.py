@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.factories import UserFactory
 from accounts.session_tokens import BadSessionToken, SessionClaims, _signing_key, issue, verify
 from pipedai.ids import new_id
-from testing.cast import browser, session_cookie
-from testing.tables import columns_with
+from testing.probes.tables import columns_with
+from testing.world.cast import browser, session_cookie
+from testing.world.users import UserFactory
 
 USER, SESSION = new_id(), new_id()
 CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")

@@ -6,15 +6,15 @@ import pytest
 from django.db.models import F
 
 from accounts import passwords
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session
 from audit.models import AuditEntry
 from pipedai.api import throttling
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_one
-from testing.cast import browser
-from testing.routes import ROUTES, set_stage
-from testing.urls import api_routes
+from testing.probes.api_urls import api_routes
+from testing.world.cast import browser
+from testing.world.routes import ROUTES, set_stage
+from testing.world.users import PASSWORD, UserFactory
 
 LOGIN = "/api/v1/auth/login"
 HERE, THERE = "203.0.113.7", "198.51.100.9"

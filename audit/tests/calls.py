@@ -8,8 +8,8 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from audit.models import AuditEntry
-from testing.cast import Cast, bearer, browser
-from testing.routes import ROUTES, Route, set_stage
+from testing.world.cast import Cast, bearer, browser
+from testing.world.routes import ROUTES, Route, set_stage
 from workers.models import Worker
 
 CHANGING = {str(route): route for route in ROUTES if route.changes}

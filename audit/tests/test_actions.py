@@ -8,9 +8,9 @@ import pytest
 
 from audit.tests.calls import CHANGING, Call, entries_since, entry_ids
 from pipedai.api.request_id import current_request_id
-from testing.cast import browser
-from testing.routes import ROUTES, set_stage
-from testing.urls import api_routes
+from testing.probes.api_urls import api_routes
+from testing.world.cast import browser
+from testing.world.routes import ROUTES, set_stage
 from workers.models import Enrollment
 
 ADDRESS, REQUEST_ID = "198.51.100.7", "audited-request"

@@ -12,11 +12,11 @@ from audit.models import AuditEntry
 from pipedai.api.tests.test_cursors import walk
 from pipedai.events import ACTIONS, SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
-from testing.cast import TEST_ACTOR
-from testing.runs import Runs
-from testing.shapes import A_TIME, AN_ID, invalid
-from testing.statements import counted
-from testing.worker_calls import WorkerCalls
+from testing.probes.shapes import A_TIME, AN_ID, invalid
+from testing.probes.statement_count import counted
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import TEST_ACTOR
+from testing.world.runs import Runs
 
 
 @pytest.fixture

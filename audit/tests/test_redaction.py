@@ -9,7 +9,7 @@ from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
-from testing.tables import columns_with
+from testing.probes.tables import columns_with
 
 
 def written(metadata):

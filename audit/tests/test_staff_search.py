@@ -10,7 +10,7 @@ from accounts.staff_sessions import open_staff_session
 from audit.models import AuditEntry
 from pipedai.events import SYSTEM
 from pipedai.ids import new_id
-from testing.statements import counted
+from testing.probes.statement_count import counted
 
 LIST = "/admin/audit/auditentry/"
 

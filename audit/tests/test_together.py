@@ -5,7 +5,7 @@ from django.db import connection
 
 from audit.tests.calls import CHANGING, Call
 from pipedai.events import happened
-from testing.tables import contents
+from testing.probes.tables import contents
 
 # A heartbeat tells of nothing, nor does a pairing before somebody decides on it.
 TELLING = [name for name in CHANGING if not name.endswith(("/heartbeat", " enrollments/device"))]

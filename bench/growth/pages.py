@@ -19,7 +19,7 @@ from bench.lifecycle_load import OUTCOME
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import cursor_at
 from pipedai.sql import database_now
-from testing.cast import session_cookie
+from testing.world.cast import session_cookie
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
 from triggers.runs.lifecycle import expire_runs
 from triggers.schedules.firing import fire_due_ticks

@@ -21,7 +21,7 @@ from bench.load import Window
 from bench.stack import Database
 from bench.usage import Cpu
 from pipedai.env import BASE_DIR
-from testing.serving import serve, url_of
+from testing.processes.web_process import serve, url_of
 
 _LONGEST_SECONDS = 120
 _LOCK_WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"

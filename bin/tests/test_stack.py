@@ -16,7 +16,7 @@ from bin.suite import new_data_dir
 from bin.tests.scripts import alive, eventually, read_until, started
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai_worker import standin
-from testing.serving import free_port
+from testing.processes.web_process import free_port
 
 pytestmark = pytest.mark.slow
 

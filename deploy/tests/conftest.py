@@ -10,9 +10,9 @@ import pytest
 
 from deploy.tests.doc import commands
 from pipedai.env import BASE_DIR
-from testing.machine import Machine, machine
-from testing.programs import program
-from testing.working import until
+from testing.processes.programs import program
+from testing.processes.spare_machine import Machine, machine
+from testing.processes.worker_process import until
 
 DOMAIN = "api.example.com"
 # Each with a word of its command line.
@@ -40,7 +40,14 @@ class Deployed:
         """Have a unit's process, as systemd would."""
         path = f"/etc/systemd/system/{unit}.service"
         python = "/srv/pipedai/current/.venv/bin/python"
-        run = ["env", f"PYTHONPATH={RELEASE}", python, "-m", "testing.units", path]
+        run = [
+            "env",
+            f"PYTHONPATH={RELEASE}",
+            python,
+            "-m",
+            "testing.processes.systemd_units",
+            path,
+        ]
         self.machine.start(*run, log=self.logs / f"{unit}.log")
 
     def restart(self, unit: str) -> None:

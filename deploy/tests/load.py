@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 
-from testing.main_job import MainJob, answered
+from testing.processes.main_job import MainJob, answered
 
 Client = Callable[[], httpx.Client]
 

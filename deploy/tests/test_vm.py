@@ -13,8 +13,8 @@ import pytest
 from deploy.tests.conftest import DOMAIN, RELEASE, UNITS, Deployed
 from deploy.tests.doc import commands
 from deploy.tests.load import Load
-from testing.main_job import PASSWORD, MainJob, answered
-from testing.working import until
+from testing.processes.main_job import PASSWORD, MainJob, answered
+from testing.processes.worker_process import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -9,8 +9,8 @@ from deploy.tests.doc import commands
 from pipedai.env import BASE_DIR
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import serving
-from testing.machine import Machine, machine
-from testing.working import until
+from testing.processes.spare_machine import Machine, machine
+from testing.processes.worker_process import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -60,7 +60,13 @@ def doctor(host: Machine) -> str:
 def it_works_and_drains(host: Machine, api: FakeApi, log: Path) -> None:
     """The unit's process executes a run, and at SIGTERM ends the one that it has in hand."""
     service = host.start(
-        *("env", f"PYTHONPATH={CHECKOUT}", "/usr/bin/python3", "-m", "testing.units"),
+        *(
+            "env",
+            f"PYTHONPATH={CHECKOUT}",
+            "/usr/bin/python3",
+            "-m",
+            "testing.processes.systemd_units",
+        ),
         f"/etc/systemd/system/{UNIT}.service",
         log=log,
     )

@@ -11,13 +11,13 @@ from uuid import UUID
 
 import pytest
 
-from accounts.factories import PASSWORD
 from pipedai.api.request_id import current_request_id
 from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
-from testing.cast import bearer, browser
-from testing.shapes import A_TIME, AN_ID, a_token
-from testing.worker_calls import WorkerCalls
+from testing.probes.shapes import A_TIME, AN_ID, a_token
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import bearer, browser
+from testing.world.users import PASSWORD
 from triggers import views
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.schedules.firing import fire_due_ticks

@@ -10,8 +10,8 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.tests.test_permissions import EXPECTED
 from pipedai.env import BASE_DIR
-from testing.routes import ROUTES
-from testing.urls import is_metered, is_throttled, permission_of
+from testing.probes.api_urls import is_metered, is_throttled, permission_of
+from testing.world.routes import ROUTES
 from triggers import serializers as triggers
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
 from workers import serializers as workers

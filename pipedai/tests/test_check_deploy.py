@@ -18,8 +18,8 @@ from pipedai.deployment import database
 from pipedai.ids import new_id
 from pipedai.server.listen_connection import listen_params
 from pipedai.timeouts import set_timeouts_of_role
-from testing.runs import Runs
-from testing.serving import url_of
+from testing.processes.web_process import url_of
+from testing.world.runs import Runs
 from triggers.models import Trigger
 from triggers.schedules.heartbeats import Heartbeat
 

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from pipedai.api import openapi
-from testing.cast import make_cast, session_cookie
-from testing.routes import set_stage
-from testing.schema import camel
+from testing.probes.api_schema import camel
+from testing.world.cast import make_cast, session_cookie
+from testing.world.routes import set_stage
 
 # Some 20 s for a person's calls, but a machine may be busy.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

@@ -20,7 +20,7 @@ from audit.serializers import AuditEntrySerializer
 from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
-from testing.serving import Server
+from testing.processes.web_process import Server
 from triggers.serializers import RunSerializer, TickSerializer, TriggerSerializer
 from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
 from workers.serializers import HandedOutRunSerializer, WorkerSerializer

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from pipedai.server.headers import content_policy
-from testing.programs import program
+from testing.processes.programs import program
 
 
 def test_all_that_the_page_loads_is_ours_and_there(client):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from accounts.factories import PASSWORD
 from pipedai.api import openapi
+from testing.world.users import PASSWORD
 
 NAME = "pipedai_client_under_test"
 

@@ -7,16 +7,16 @@ import httpx
 import pytest
 from django.db import connection
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import User
 from accounts.passwords import hash_password, is_password_of
 from pipedai import crypto
 from pipedai.api import tokens
 from pipedai.sql import execute
-from testing.cast import session_cookie
-from testing.leaks import Watch, leaks_in, tokens_in, watching
-from testing.planted import Planted, noting, plant, planted
-from testing.whole_run import LogTail, dump_of
+from testing.probes.leaks import Watch, leaks_in, tokens_in, watching
+from testing.probes.planted import Planted, noting, plant, planted
+from testing.probes.whole_session import LogTail, dump_of
+from testing.world.cast import session_cookie
+from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Trigger
 
 TOKEN = tokens.mint("pwk").value

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipedai.env import BASE_DIR
-from testing.main_job import MainJob
-from testing.serving import serve_checkout
+from testing.processes.main_job import MainJob
+from testing.processes.web_process import serve_checkout
 
 pytestmark = pytest.mark.slow
 

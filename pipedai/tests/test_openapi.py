@@ -16,10 +16,10 @@ from pipedai.api.schema import reference
 from pipedai.api.schema.answers import ANY_REQUEST
 from pipedai.api.tests.test_permissions import EXPECTED
 from pipedai.events import ACTIONS
-from testing.cast import browser
-from testing.routes import ROUTES
-from testing.schema import OPERATIONS, SCHEMA, operation_of
-from testing.urls import api_routes
+from testing.probes.api_schema import OPERATIONS, SCHEMA, operation_of
+from testing.probes.api_urls import api_routes
+from testing.world.cast import browser
+from testing.world.routes import ROUTES
 
 RENEW = "manage.py spectacular --fail-on-warn --format openapi-json --file docs/openapi.json"
 _REGISTRY = Registry().with_resource("openapi", DRAFT202012.create_resource(SCHEMA))

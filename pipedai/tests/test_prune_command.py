@@ -17,9 +17,9 @@ from psycopg.errors import LockNotAvailable
 from audit.models import AuditEntry
 from pipedai.env import BASE_DIR
 from pipedai.sql import database_now, execute
-from testing.old_runs import add_old_runs
-from testing.runs import NOON, Runs
-from testing.serving import url_of
+from testing.processes.web_process import url_of
+from testing.world.old_runs import add_old_runs
+from testing.world.runs import NOON, Runs
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick
 
 

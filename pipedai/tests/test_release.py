@@ -14,11 +14,11 @@ from pipedai import migrating
 from pipedai.env import BASE_DIR
 from pipedai.migrating import OutOfPatience, migrate_alone
 from pipedai.timeouts import WEB, session_timeouts
-from testing.racing import Started
-from testing.runs import Runs
-from testing.serving import url_of
-from testing.stuck import held, shorten_timeouts, wait_until_somebody_waits
-from testing.working import until
+from testing.processes.racing import Started
+from testing.processes.stuck_rows import held, shorten_timeouts, wait_until_somebody_waits
+from testing.processes.web_process import url_of
+from testing.processes.worker_process import until
+from testing.world.runs import Runs
 
 
 @pytest.fixture

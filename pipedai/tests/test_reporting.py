@@ -12,12 +12,12 @@ import pytest
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter, get_exception_reporter_filter
 
-from accounts.factories import PASSWORD
 from pipedai import crypto, env, reporting
 from pipedai.api import tokens
-from testing.cast import make_cast, session_cookie
-from testing.serving import serve, url_of
-from testing.shapes import NOT_FOUND
+from testing.probes.shapes import NOT_FOUND
+from testing.processes.web_process import serve, url_of
+from testing.world.cast import make_cast, session_cookie
+from testing.world.users import PASSWORD
 
 PLANTED = "planted-value-that-no-pattern-knows"
 

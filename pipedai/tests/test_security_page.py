@@ -13,7 +13,7 @@ from pipedai import env, reporting
 from pipedai.api import tokens
 from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.tuning import DISCREET
-from testing.cast import make_cast, session_cookie
+from testing.world.cast import make_cast, session_cookie
 from workspaces.models import ApiKey
 
 PAGE = (env.BASE_DIR / "docs" / "security.md").read_text()

@@ -7,8 +7,8 @@ import socket
 import httpx
 import pytest
 
-from testing.cast import make_cast, session_cookie
-from testing.serving import serve
+from testing.processes.web_process import serve
+from testing.world.cast import make_cast, session_cookie
 
 pytestmark = pytest.mark.slow
 

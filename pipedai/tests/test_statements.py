@@ -7,9 +7,9 @@ not ours to configure, the one sure way is that secrets never get there but hash
 import pytest
 from django.db import connection
 
-from accounts.factories import PASSWORD
 from pipedai.api import tokens
-from testing.cast import bearer, browser
+from testing.world.cast import bearer, browser
+from testing.world.users import PASSWORD
 
 PLANTED = "planted-value-that-no-pattern-knows"
 NEW_PASSWORD = "another planted passphrase"

@@ -22,10 +22,15 @@ from pipedai.timeouts import (
     session_without_timeouts,
     set_timeouts_of_role,
 )
-from testing.racing import Started, accepted
-from testing.runs import Runs
-from testing.serving import url_of
-from testing.stuck import all_rows_of, held, shorten_timeouts, wait_until_somebody_waits
+from testing.processes.racing import Started, accepted
+from testing.processes.stuck_rows import (
+    all_rows_of,
+    held,
+    shorten_timeouts,
+    wait_until_somebody_waits,
+)
+from testing.processes.web_process import url_of
+from testing.world.runs import Runs
 from triggers.models import Delivery, Run
 from triggers.webhooks import pool
 

@@ -9,8 +9,8 @@ import pytest
 
 from pipedai.server.access_log import LOG
 from pipedai.wsgi import application
-from testing.cast import session_cookie
-from testing.routes import ROUTES, set_stage
+from testing.world.cast import session_cookie
+from testing.world.routes import ROUTES, set_stage
 
 pytestmark = pytest.mark.django_db
 

@@ -1,0 +1,1 @@
+"""Runs: the ledger and its state machine, and how a run reaches its worker."""

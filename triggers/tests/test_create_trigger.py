@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from testing.audited import audited
-from testing.cast import TEST_ACTOR
-from testing.shapes import A_TIME, AN_ID, invalid
-from triggers.factories import trigger_values
+from testing.probes.audited import audited
+from testing.probes.shapes import A_TIME, AN_ID, invalid
+from testing.world.cast import TEST_ACTOR
+from testing.world.trigger_values import trigger_values
 from triggers.models import Trigger, TriggerRevision
 from triggers.services import create_trigger, delete_trigger
 from workers.models import Worker

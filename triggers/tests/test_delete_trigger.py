@@ -2,9 +2,9 @@
 
 import pytest
 
-from testing.audited import audited
-from testing.runs import Runs
-from testing.shapes import NOT_FOUND
+from testing.probes.audited import audited
+from testing.probes.shapes import NOT_FOUND
+from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from testing.shapes import A_TIME, NOT_FOUND
+from testing.probes.shapes import A_TIME, NOT_FOUND
 from triggers.models import Trigger
 
 

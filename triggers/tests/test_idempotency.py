@@ -8,8 +8,8 @@ import pytest
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.sql import execute
-from testing.cast import Cast
-from testing.runs import Runs
+from testing.world.cast import Cast
+from testing.world.runs import Runs
 from triggers.idempotency import Queued, run_trigger
 from triggers.models import IdempotencyKey, Run, Trigger
 from triggers.states import Source

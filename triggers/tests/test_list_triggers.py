@@ -3,7 +3,7 @@
 import pytest
 
 from pipedai.api import pagination
-from testing.shapes import A_TIME, invalid, page
+from testing.probes.shapes import A_TIME, invalid, page
 from triggers.models import Run, Trigger
 from triggers.serializers import MAX_PROMPT_BYTES
 

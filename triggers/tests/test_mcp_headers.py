@@ -7,8 +7,8 @@ import pytest
 from django.db import IntegrityError
 
 from pipedai.crypto import CannotOpen
-from testing.shapes import invalid
-from testing.tables import columns_with
+from testing.probes.shapes import invalid
+from testing.probes.tables import columns_with
 from triggers import secrets
 from triggers.models import Run, Trigger
 from workers.models import Worker

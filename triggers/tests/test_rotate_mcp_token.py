@@ -2,11 +2,11 @@
 
 import pytest
 
-from testing.audited import audited
-from testing.runs import Runs
-from testing.shapes import A_TIME, invalid
-from testing.tables import columns_with
-from testing.worker_calls import WorkerCalls
+from testing.probes.audited import audited
+from testing.probes.shapes import A_TIME, invalid
+from testing.probes.tables import columns_with
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.runs import Runs
 from triggers.models import Trigger
 
 OLD, NEW = "the-planted-old-token", "the-planted-new-token"

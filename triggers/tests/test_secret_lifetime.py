@@ -14,8 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from pipedai import crypto
 from pipedai.events import SYSTEM
 from pipedai.ids import new_id
-from testing.cast import TEST_ACTOR, Cast
-from testing.sealed import HEADERS, SECRET, add_sealed_trigger, key_in_use, opened, tamper
+from testing.world.cast import TEST_ACTOR, Cast
+from testing.world.sealed import HEADERS, SECRET, add_sealed_trigger, key_in_use, opened, tamper
 from triggers import secrets
 from triggers.models import Trigger
 from triggers.runs.handout import HandedOut, hand_out_runs

@@ -8,9 +8,11 @@ from django.core.management import CommandError, call_command
 from structlog.testing import capture_logs
 
 from pipedai.crypto import CannotOpen
-from testing.cast import TEST_ACTOR, Cast
-from testing.runs import allow
-from testing.sealed import (
+from testing.probes.statement_count import counted
+from testing.processes.webhook_receiver import Receiver
+from testing.world.cast import TEST_ACTOR, Cast
+from testing.world.runs import allow
+from testing.world.sealed import (
     HEADERS,
     KEY_TAMPERINGS,
     SECRET,
@@ -21,12 +23,10 @@ from testing.sealed import (
     opened,
     tamper,
 )
-from testing.statements import counted
 from triggers.models import Delivery, Trigger
 from triggers.webhooks.due_deliveries import claim_deliveries
 from triggers.webhooks.outbox import send_test
 from triggers.webhooks.sending import record_answer, send_delivery
-from triggers.webhooks.tests.receivers import Receiver
 
 every_tampering = pytest.mark.parametrize("how", [*TAMPERINGS, *KEY_TAMPERINGS])
 of_a_value = pytest.mark.parametrize("how", TAMPERINGS)

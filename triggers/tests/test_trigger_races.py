@@ -13,9 +13,9 @@ from django.db import transaction
 from audit.models import AuditEntry
 from pipedai.api.errors import ApiError, Conflict
 from pipedai.events import SYSTEM
-from testing.cast import Cast
-from testing.racing import ROUNDS, Started, accepted, at_once
-from testing.runs import allow
+from testing.processes.racing import ROUNDS, Started, accepted, at_once
+from testing.world.cast import Cast
+from testing.world.runs import allow
 from triggers.idempotency import run_trigger
 from triggers.models import Run, Tick, Trigger
 from triggers.runs.handout import hand_out_runs

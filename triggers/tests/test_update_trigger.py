@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 
 from pipedai.ids import new_id
-from testing.audited import audited
-from testing.cast import register
-from testing.runs import Runs
-from testing.shapes import A_TIME, invalid
-from testing.tables import columns_with
-from testing.worker_calls import WorkerCalls
+from testing.probes.audited import audited
+from testing.probes.shapes import A_TIME, invalid
+from testing.probes.tables import columns_with
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import register
+from testing.world.runs import Runs
 from triggers.models import Run, Trigger, TriggerRevision
 from workers.models import Worker
 

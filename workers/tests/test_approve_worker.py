@@ -14,12 +14,12 @@ from django.db import connection
 from audit.models import AuditEntry
 from pipedai.api.errors import NotFound
 from pipedai.sql import database_now, fetch_all
-from testing.audited import audited
-from testing.cast import TEST_ACTOR, Cast, bearer, browser
-from testing.racing import ROUNDS, at_once
-from testing.runs import Runs
-from testing.statements import counted
-from testing.worker_calls import WorkerCalls
+from testing.probes.audited import audited
+from testing.probes.statement_count import counted
+from testing.processes.racing import ROUNDS, at_once
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import TEST_ACTOR, Cast, bearer, browser
+from testing.world.runs import Runs
 from triggers.runs import handout, statements
 from triggers.services import update_trigger
 from workers.models import Worker

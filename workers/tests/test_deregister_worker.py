@@ -3,11 +3,11 @@
 import pytest
 
 from pipedai.ids import new_id
-from testing.audited import audited
-from testing.cast import browser, register
-from testing.runs import Runs
-from testing.shapes import NOT_FOUND, invalid
-from testing.worker_calls import WorkerCalls
+from testing.probes.audited import audited
+from testing.probes.shapes import NOT_FOUND, invalid
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import browser, register
+from testing.world.runs import Runs
 from triggers.models import Trigger
 from workers.models import Worker
 

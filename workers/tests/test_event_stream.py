@@ -7,7 +7,7 @@ import socket
 import httpx
 import pytest
 
-from testing.serving import serve
+from testing.processes.web_process import serve
 from workers.models import Worker
 
 pytestmark = pytest.mark.slow

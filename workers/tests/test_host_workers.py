@@ -7,8 +7,8 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.events import Actor
-from testing.cast import TEST_ACTOR, bearer, enroll
-from testing.racing import at_once
+from testing.processes.racing import at_once
+from testing.world.cast import TEST_ACTOR, bearer, enroll
 from workers.models import Worker
 from workspaces.api_keys import mint_registration_token, revoke_api_key
 from workspaces.models import ApiKey

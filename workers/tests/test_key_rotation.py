@@ -20,10 +20,10 @@ from django.test import override_settings
 from audit.models import AuditEntry
 from pipedai.env import BASE_DIR
 from pipedai.sql import database_now
-from testing.cast import TEST_ACTOR, Cast, make_cast
-from testing.runs import Runs
-from testing.sealed import master_key
-from testing.serving import Server, serve, url_of
+from testing.processes.web_process import Server, serve, url_of
+from testing.world.cast import TEST_ACTOR, Cast, make_cast
+from testing.world.runs import Runs
+from testing.world.sealed import master_key
 from triggers.runs.handout import MOST_AT_ONCE
 from triggers.services import update_trigger
 from workers.registration import Registered
@@ -171,7 +171,7 @@ def killed_rotations(database: str, masters: list[str]) -> int:
         rotation(
             database,
             masters,
-            *("-m", "testing.killed_command", str(random.randint(1, statements))),
+            *("-m", "testing.processes.killed_command", str(random.randint(1, statements))),
             *(random.choice(["before", "after"]), "rotate_keys", kind),
         )
         for kind, statements in STATEMENTS.items()

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from testing.runs import allow
-from testing.shapes import A_TIME, invalid, page
+from testing.probes.shapes import A_TIME, invalid, page
+from testing.world.runs import allow
 from workers.models import Worker
 
 

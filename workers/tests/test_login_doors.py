@@ -6,12 +6,12 @@ from urllib.parse import urlencode
 import pytest
 from django.test import Client
 
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session, StaffSession
 from accounts.throttles import LOGIN
 from pipedai.api import throttling
 from pipedai.api.throttling import count_hit
-from testing.cast import browser
+from testing.world.cast import browser
+from testing.world.users import PASSWORD, UserFactory
 
 KATE = "kate@example.com"
 HERE = "203.0.113.7"

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
-from testing.runs import Runs
-from testing.shapes import invalid
+from testing.probes.shapes import invalid
+from testing.world.runs import Runs
 from triggers.models import Run
 from triggers.runs.overview import run_figures
 from workers.models import ONLINE_WITHIN, Worker

@@ -17,10 +17,10 @@ import pytest
 from django.conf import settings
 
 from pipedai.embedded.server import EmbeddedPostgres
-from testing.cast import Cast
-from testing.serving import Server, serve
-from testing.tables import columns_with
-from testing.working import ended_run, is_running, until, working
+from testing.probes.tables import columns_with
+from testing.processes.web_process import Server, serve
+from testing.processes.worker_process import ended_run, is_running, until, working
+from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from pipedai.api.renderers import iso_time
 from pipedai.server.access_log import LOG
 from pipedai.server.ticket import POLL, STREAM, PollTicket, StreamTicket
 from pipedai.sql import database_now
-from testing.cast import bearer
-from testing.runs import allow
-from testing.shapes import A_TIME, invalid
+from testing.probes.shapes import A_TIME, invalid
+from testing.world.cast import bearer
+from testing.world.runs import allow
 from triggers.models import Run, Trigger
 from workers.models import Worker
 

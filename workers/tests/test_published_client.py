@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from accounts.factories import PASSWORD
-from testing.browsing import chromium, sideways_overflow
-from testing.cast import TEST_ACTOR, issue_enrollment
-from testing.hosts import PATIENCE_SECONDS, Daemon, Host, install_client
-from testing.serving import free_port, serve
-from testing.working import until
-from triggers.factories import trigger_values
+from testing.processes.browser import chromium, sideways_overflow
+from testing.processes.published_client import PATIENCE_SECONDS, Daemon, Host, install_client
+from testing.processes.web_process import free_port, serve
+from testing.processes.worker_process import until
+from testing.world.cast import TEST_ACTOR, issue_enrollment
+from testing.world.trigger_values import trigger_values
+from testing.world.users import PASSWORD
 from triggers.models import Run, Trigger
 from triggers.services import create_trigger
 from workers.models import Worker

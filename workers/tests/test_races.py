@@ -11,10 +11,10 @@ from audit.models import AuditEntry
 from pipedai.api.errors import ApiError, Unauthenticated
 from pipedai.events import Actor
 from pipedai.sql import database_now, execute
-from testing.cast import TEST_ACTOR, Cast
-from testing.racing import ROUNDS, Started, accepted, at_once
-from testing.runs import Runs, allow
-from testing.worker_calls import WorkerCalls
+from testing.processes.racing import ROUNDS, Started, accepted, at_once
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import TEST_ACTOR, Cast
+from testing.world.runs import Runs, allow
 from triggers.models import Run
 from workers.models import Worker
 from workers.registration import Registered, register_worker

@@ -7,9 +7,9 @@ from django.db.models.functions import Now
 
 from audit.models import AuditEntry
 from pipedai.api import tokens
-from testing.cast import bearer, browser
-from testing.shapes import AN_ID, a_token, invalid
-from testing.tables import columns_with
+from testing.probes.shapes import AN_ID, a_token, invalid
+from testing.probes.tables import columns_with
+from testing.world.cast import bearer, browser
 from workers.models import Worker
 from workspaces.models import ApiKey, Environment
 

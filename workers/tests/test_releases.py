@@ -5,7 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from pipedai import env
 from pipedai_worker import __version__
-from testing.cast import browser
+from testing.world.cast import browser
 
 
 def test_the_newest_versions_are_those_of_the_settings(settings):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from testing.audited import audited
-from testing.runs import Runs
-from testing.worker_calls import WorkerCalls
+from testing.probes.audited import audited
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.runs import Runs
 
 
 @pytest.fixture

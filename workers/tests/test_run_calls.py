@@ -2,9 +2,9 @@
 
 import pytest
 
-from testing.runs import Runs, allow
-from testing.shapes import A_TIME, NOT_FOUND, invalid
-from testing.worker_calls import WorkerCalls
+from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.runs import Runs, allow
 from triggers.models import Run
 
 

@@ -12,7 +12,7 @@ from accounts.services import log_in
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.events import SYSTEM
-from testing.racing import at_once
+from testing.processes.racing import at_once
 from triggers.models import Trigger
 from workers.models import Worker
 from workspaces.models import ApiKey, Environment

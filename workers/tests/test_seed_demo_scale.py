@@ -8,9 +8,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models import Count, F, Q
 
-from accounts.factories import UserFactory
 from audit.models import AuditEntry
 from pipedai.sql import fetch_all
+from testing.world.users import UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
 from triggers.schedules import cron
 from triggers.secrets import open_mcp_headers

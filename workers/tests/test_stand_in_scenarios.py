@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from testing.cast import Cast
-from testing.serving import serve
-from testing.working import ended_run, is_running, until, working
+from testing.processes.web_process import serve
+from testing.processes.worker_process import ended_run, is_running, until, working
+from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from pipedai.server.tests.web_process import parse, read_all
-from testing.cast import Cast
-from testing.runs import Runs, allow
-from testing.serving import Server
-from testing.working import until
+from testing.processes.web_process import Server
+from testing.processes.worker_process import until
+from testing.world.cast import Cast
+from testing.world.runs import Runs, allow
 from workers.registration import Registered
 
 pytestmark = pytest.mark.slow

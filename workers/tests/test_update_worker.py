@@ -4,10 +4,10 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
-from testing.audited import audited
-from testing.runs import Runs
-from testing.shapes import A_TIME, NOT_FOUND, invalid
-from testing.worker_calls import WorkerCalls
+from testing.probes.audited import audited
+from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.runs import Runs
 from workers.models import ONLINE_WITHIN, Worker
 
 

@@ -10,9 +10,9 @@ from django.db.models.functions import Now
 
 from pipedai.server.ticket import StreamTicket
 from pipedai.sql import database_now
-from testing.cast import TEST_ACTOR
-from testing.racing import Started
-from testing.worker_calls import WorkerCalls
+from testing.processes.racing import Started
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import TEST_ACTOR
 from triggers.runs import lifecycle
 from workers.models import Worker, WorkerEvent
 from workers.services import revoke_token, update_worker

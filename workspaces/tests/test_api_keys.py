@@ -7,9 +7,9 @@ from django.db.models.functions import Now
 
 from pipedai.api import tokens
 from pipedai.api.renderers import iso_time
-from testing.cast import bearer
-from testing.shapes import A_TIME, AN_ID, a_token, invalid
-from testing.tables import columns_with
+from testing.probes.shapes import A_TIME, AN_ID, a_token, invalid
+from testing.probes.tables import columns_with
+from testing.world.cast import bearer
 from workspaces.models import ApiKey
 
 SOON = datetime.now(UTC) + timedelta(days=3)

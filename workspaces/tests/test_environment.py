@@ -3,10 +3,10 @@
 import pytest
 
 from pipedai.ids import new_id
-from testing.audited import audited
-from testing.cast import TEST_ACTOR, bearer, browser
-from testing.runs import Runs
-from testing.shapes import A_TIME, NOT_FOUND, invalid
+from testing.probes.audited import audited
+from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
+from testing.world.cast import TEST_ACTOR, bearer, browser
+from testing.world.runs import Runs
 from triggers.models import Trigger
 from workers.models import Worker
 from workspaces.models import Environment

@@ -2,7 +2,7 @@
 
 import pytest
 
-from testing.shapes import A_TIME, AN_ID, invalid, page
+from testing.probes.shapes import A_TIME, AN_ID, invalid, page
 from workspaces.models import DataKey, Environment, Membership
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from accounts.factories import UserFactory
 from accounts.models import User
 from pipedai.ids import new_id
-from testing.audited import audited
-from testing.cast import TEST_ACTOR, bearer, browser, enroll
-from testing.shapes import A_TIME, NOT_FOUND, invalid
+from testing.probes.audited import audited
+from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
+from testing.world.cast import TEST_ACTOR, bearer, browser, enroll
+from testing.world.users import UserFactory
 from workers.enrollment.pairing import approve_pairing, begin_pairing
 from workers.enrollment.redeeming import redeem
 from workspaces.models import ApiKey, Membership

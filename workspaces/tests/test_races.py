@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 
 from accounts.emails import Email
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import Session, User
 from accounts.services import change_password, log_in
 from accounts.session_tokens import verify
@@ -14,10 +13,11 @@ from audit.models import AuditEntry
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor
-from testing.cast import TEST_ACTOR, register, session_cookie
-from testing.racing import ROUNDS, at_once
-from testing.runs import Runs
-from triggers.factories import trigger_values
+from testing.processes.racing import ROUNDS, at_once
+from testing.world.cast import TEST_ACTOR, register, session_cookie
+from testing.world.runs import Runs
+from testing.world.trigger_values import trigger_values
+from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Run, Trigger
 from triggers.services import create_trigger, delete_trigger, update_trigger
 from workers.models import Worker

@@ -6,9 +6,9 @@ import pytest
 
 from accounts.deactivation import deactivate_user, reactivate_user
 from pipedai.events import Actor
-from testing.audited import audited
-from testing.cast import TEST_ACTOR, bearer, register
-from testing.racing import at_once
+from testing.probes.audited import audited
+from testing.processes.racing import at_once
+from testing.world.cast import TEST_ACTOR, bearer, register
 from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Membership
 

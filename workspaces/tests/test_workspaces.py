@@ -2,8 +2,8 @@
 
 import pytest
 
-from testing.audited import audited
-from testing.shapes import A_TIME, AN_ID, invalid, page
+from testing.probes.audited import audited
+from testing.probes.shapes import A_TIME, AN_ID, invalid, page
 from workspaces.models import Environment, Membership, Workspace
 
 URL = "/api/v1/workspaces"

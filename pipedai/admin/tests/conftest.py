@@ -5,10 +5,10 @@ from django.core.cache import cache
 from django.test import Client
 
 from accounts.emails import Email
-from accounts.factories import PASSWORD
 from accounts.models import User
 from accounts.services import create_staff
 from pipedai.events import SYSTEM
+from testing.world.users import PASSWORD
 
 LOGIN = "/admin/login/"
 

@@ -9,7 +9,6 @@ from django.test import Client
 from accounts import passwords
 from accounts.deactivation import deactivate_user, reactivate_user
 from accounts.emails import Email
-from accounts.factories import PASSWORD, UserFactory
 from accounts.models import StaffSession, User
 from accounts.services import promote_to_staff
 from audit.models import AuditEntry
@@ -17,7 +16,8 @@ from pipedai.admin.tests.conftest import LOGIN, log_in
 from pipedai.api import throttling
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.events import SYSTEM
-from testing.cast import browser, session_cookie
+from testing.world.cast import browser, session_cookie
+from testing.world.users import PASSWORD, UserFactory
 
 START, ACCOUNT = "/admin/", "/admin/account/"
 NEW_PASSWORD = "another password of the staff"

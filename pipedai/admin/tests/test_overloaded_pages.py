@@ -7,16 +7,16 @@ from django.test import Client
 from structlog.testing import capture_logs
 
 from accounts.emails import Email
-from accounts.factories import PASSWORD
 from accounts.models import User
 from accounts.services import create_staff
 from audit.models import AuditEntry
 from pipedai.admin.tests.conftest import log_in
 from pipedai.admin.values import page_of
 from pipedai.events import SYSTEM
-from testing.cast import session_cookie
-from testing.stuck import all_rows_of, held, shorten_timeouts
-from testing.tables import contents
+from testing.probes.tables import contents
+from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
+from testing.world.cast import session_cookie
+from testing.world.users import PASSWORD
 from workers.enrollment.tests.enrolling import begin
 from workers.models import Enrollment
 

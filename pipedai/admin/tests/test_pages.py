@@ -15,10 +15,10 @@ from pipedai.admin.tests.conftest import log_in
 from pipedai.admin.values import list_of, page_of
 from pipedai.api import tokens
 from pipedai.ids import new_id
-from testing.busy_day import make_busy_day
-from testing.cast import issue_enrollment
-from testing.runs import Runs
-from testing.statements import counted
+from testing.probes.statement_count import counted
+from testing.world.busy_day import make_busy_day
+from testing.world.cast import issue_enrollment
+from testing.world.runs import Runs
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from workers.models import Enrollment, Worker
 from workspaces.models import ApiKey

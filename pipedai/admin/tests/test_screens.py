@@ -12,8 +12,8 @@ import pytest
 from accounts.emails import Email
 from accounts.services import create_staff
 from pipedai.events import SYSTEM
-from testing.browsing import chromium, cut_off, sideways_overflow
-from testing.busy_day import make_busy_day
+from testing.processes.browser import chromium, cut_off, sideways_overflow
+from testing.world.busy_day import make_busy_day
 
 pytestmark = pytest.mark.slow
 

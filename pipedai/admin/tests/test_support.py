@@ -12,8 +12,8 @@ from audit.models import AuditEntry
 from pipedai.admin.values import page_of
 from pipedai.events import Actor
 from pipedai.sql import database_now
-from testing.cast import bearer, browser, issue_enrollment, session_cookie
-from testing.runs import Runs
+from testing.world.cast import bearer, browser, issue_enrollment, session_cookie
+from testing.world.runs import Runs
 from triggers.models import Delivery, Run
 from workers.models import Worker
 from workspaces.models import ApiKey

@@ -7,9 +7,9 @@ from django.db.models.functions import Now
 
 from pipedai.api import tokens
 from pipedai.api.authentication import BAD_TOKEN
-from testing.cast import JSONClient, bearer, browser, session_cookie
-from testing.shapes import NOT_FOUND
-from testing.statements import counted
+from testing.probes.shapes import NOT_FOUND
+from testing.probes.statement_count import counted
+from testing.world.cast import JSONClient, bearer, browser, session_cookie
 from workers.models import Worker
 from workspaces.models import ApiKey, Environment
 

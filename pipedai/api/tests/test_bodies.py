@@ -2,7 +2,7 @@
 
 import pytest
 
-from testing.routes import ROUTES, set_stage
+from testing.world.routes import ROUTES, set_stage
 
 # What workers and hosts call.
 TOLERANT = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from testing.cast import JSONClient
+from testing.world.cast import JSONClient
 
 ALLOWED = "https://dashboard.example"
 URL = "/api/v1/workspaces"

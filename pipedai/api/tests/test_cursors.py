@@ -10,9 +10,9 @@ from django.core import signing
 from django.utils import timezone
 
 from pipedai.ids import new_id
-from testing.routes import ROUTES, set_stage
-from testing.shapes import A_CURSOR, invalid
-from testing.statements import counted
+from testing.probes.shapes import A_CURSOR, invalid
+from testing.probes.statement_count import counted
+from testing.world.routes import ROUTES, set_stage
 from workspaces.models import Workspace
 
 URL = "/api/v1/workspaces"

@@ -11,8 +11,8 @@ from pipedai.api.errors import Conflict, Forbidden, Invalid, NotFound, Unauthent
 from pipedai.api.exceptions import handle_exception
 from pipedai.api.request_id import current_request_id
 from pipedai.api.throttling import TooManyRequests
-from testing.cast import JSONClient, browser
-from testing.shapes import NOT_FOUND, invalid
+from testing.probes.shapes import NOT_FOUND, invalid
+from testing.world.cast import JSONClient, browser
 from triggers import queries
 
 ANY_ID = "01a20e5f-a31e-7453-b4da-bc1dd526bdec"

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from django.db import connection, connections
 
-from testing.cast import bearer, browser
-from testing.serving import Server
+from testing.processes.web_process import Server
+from testing.world.cast import bearer, browser
 
 HEALTH, LIVE = "/api/v1/health", "/api/v1/health/live"
 

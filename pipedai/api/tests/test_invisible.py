@@ -4,9 +4,9 @@ import pytest
 from django.db import transaction
 
 from pipedai.ids import new_id
-from testing.cast import bearer, enroll, issue_enrollment, register
-from testing.routes import ROUTES, set_stage
-from testing.shapes import NOT_FOUND, invalid, page
+from testing.probes.shapes import NOT_FOUND, invalid, page
+from testing.world.cast import bearer, enroll, issue_enrollment, register
+from testing.world.routes import ROUTES, set_stage
 from workers.models import Worker
 
 NAMING = [route for route in ROUTES if route.id_names]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rest_framework.exceptions import ParseError
 
 from pipedai.api.parsers import MAX_DEPTH, OutcomeJSONParser, StrictJSONParser, parse_json
-from testing.shapes import invalid
+from testing.probes.shapes import invalid
 from triggers.models import Run, RunText
 
 URL = "/api/v1/workspaces"

@@ -10,19 +10,19 @@ from django.db import transaction
 
 from accounts.authentication import CookieJWTAuthentication
 from accounts.deactivation import deactivate_user
-from accounts.factories import UserFactory
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
 from pipedai.events import Actor
 from pipedai.sql import fetch_all, fetch_one
-from testing.cast import TEST_ACTOR, Cast, bearer, session_cookie
-from testing.racing import Started
-from testing.routes import ROUTES, Route, set_stage
-from testing.serving import Server
-from testing.tables import contents
-from testing.urls import authenticates, permission_of
-from testing.working import until
+from testing.probes.api_urls import authenticates, permission_of
+from testing.probes.tables import contents
+from testing.processes.racing import Started
+from testing.processes.web_process import Server
+from testing.processes.worker_process import until
+from testing.world.cast import TEST_ACTOR, Cast, bearer, session_cookie
+from testing.world.routes import ROUTES, Route, set_stage
+from testing.world.users import UserFactory
 from workers.enrollment.pairing import approve_pairing, begin_pairing
 from workers.models import Worker
 from workspaces.acting import hold_role

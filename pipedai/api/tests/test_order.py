@@ -17,7 +17,7 @@ from django.test import Client
 from pipedai.api import throttling
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.throttling import TooManyRequests
-from testing.cast import browser, make_cast, session_cookie
+from testing.world.cast import browser, make_cast, session_cookie
 
 NOTHING = "01a20e5f-a31e-7453-b4da-bc1dd526bdec"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from accounts.factories import PASSWORD
-from testing.cast import browser
+from testing.world.cast import browser
+from testing.world.users import PASSWORD
 
 PUBLIC = "https://api.pipedai.example"
 ALLOWED = "https://dashboard.example"

@@ -5,9 +5,9 @@ import re
 import httpx
 import pytest
 
-from accounts.factories import PASSWORD
 from pipedai.api import tokens
-from testing.cast import make_cast, session_cookie
+from testing.world.cast import make_cast, session_cookie
+from testing.world.users import PASSWORD
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 
 from pipedai import wakeups
 from pipedai.sql import execute
-from testing.racing import Started, accepted
-from testing.routes import ROUTES, set_stage
-from testing.serving import serve
-from testing.stuck import all_rows_of, held, shorten_timeouts
-from testing.tables import contents
+from testing.probes.tables import contents
+from testing.processes.racing import Started, accepted
+from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
+from testing.processes.web_process import serve
+from testing.world.routes import ROUTES, set_stage
 from triggers.models import Run
 
 BUSY = {"error": "The service is busy: try again.", "code": "overloaded"}

@@ -4,8 +4,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from testing.routes import ROUTES, set_stage
-from testing.schema import operation_of
+from testing.probes.api_schema import operation_of
+from testing.world.routes import ROUTES, set_stage
 
 NAMES = (
     "action", "actions", "cursor", "email", "from", "limit", "reassignTo", "status", "targetId", "timezone", "to",

@@ -3,11 +3,11 @@
 import pytest
 from django.db import transaction
 
-from accounts.factories import UserFactory
 from accounts.models import User
-from testing.cast import bearer, browser, enroll
-from testing.routes import ROUTES, set_stage
-from testing.urls import api_routes
+from testing.probes.api_urls import api_routes
+from testing.world.cast import bearer, browser, enroll
+from testing.world.routes import ROUTES, set_stage
+from testing.world.users import UserFactory
 from workspaces.models import Membership
 
 CALLERS = {

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
-from accounts.factories import UserFactory
 from pipedai.ids import new_id
-from testing.cast import TEST_ACTOR, issue_enrollment
-from testing.routes import ROUTES, set_stage
-from testing.statements import counted
+from testing.probes.statement_count import counted
+from testing.world.cast import TEST_ACTOR, issue_enrollment
+from testing.world.routes import ROUTES, set_stage
+from testing.world.users import UserFactory
 from triggers.models import DeliveryAttempt, Tick, Trigger
 from triggers.webhooks.outbox import send_test
 from workers.models import Worker

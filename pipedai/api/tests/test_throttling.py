@@ -20,8 +20,8 @@ from pipedai.api.throttling import (
 )
 from pipedai.env import BASE_DIR
 from pipedai.sql import execute, fetch_all, fetch_one
-from testing.racing import at_once
-from testing.serving import url_of
+from testing.processes.racing import at_once
+from testing.processes.web_process import url_of
 
 # A window of a century: none of these tests meets its end.
 LONG = 3_155_760_000

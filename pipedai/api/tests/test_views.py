@@ -4,7 +4,7 @@ import pytest
 
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.views import ApiViewSet
-from testing.urls import api_routes
+from testing.probes.api_urls import api_routes
 
 
 def test_an_action_without_a_permission_keeps_the_viewset_from_being_made():

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
-from testing.routes import set_stage
+from testing.world.routes import set_stage
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
 from workers.models import Enrollment, Worker
 from workspaces.models import ApiKey, Environment, Membership, Workspace

@@ -11,9 +11,9 @@ from pipedai.api import write_rate
 from pipedai.api.throttling import Rate
 from pipedai.api.write_rate import BURST, WRITES, Buckets
 from pipedai.ids import new_id
-from testing.audited import audited
-from testing.cast import Cast, bearer
-from testing.routes import ROUTES, Route, set_stage
+from testing.probes.audited import audited
+from testing.world.cast import Cast, bearer
+from testing.world.routes import ROUTES, Route, set_stage
 from workspaces.models import Workspace
 
 ADA, BOB = new_id(), new_id()

@@ -18,13 +18,13 @@ from django.db.models.functions import Now
 from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
 from pipedai.metrics.directory import VARIABLE
-from testing.main_job import MainJob
-from testing.scheduling import scheduling
-from testing.scrapes import TOKEN, Scrape
-from testing.serving import Server, free_port, serve
-from testing.working import until
+from testing.probes.scrapes import TOKEN, Scrape
+from testing.processes.main_job import MainJob
+from testing.processes.scheduler_process import scheduling
+from testing.processes.web_process import Server, free_port, serve
+from testing.processes.webhook_receiver import receiving
+from testing.processes.worker_process import until
 from triggers.models import Run, Tick, Trigger
-from triggers.webhooks.tests.receivers import receiving
 from workspaces.models import DataKey
 
 pytestmark = pytest.mark.slow

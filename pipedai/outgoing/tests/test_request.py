@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from pipedai.outgoing import names_forbidden_address, post, request
-from testing.shapes import invalid
-from triggers.webhooks.tests.receivers import Receiver
+from testing.probes.shapes import invalid
+from testing.processes.webhook_receiver import Receiver
 
 LOOPBACK = ("127.0.0.0/8",)
 

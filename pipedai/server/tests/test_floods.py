@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from pipedai.server.tests.web_process import SMALL_APP, parse, read_all, serving
-from testing.working import until
+from testing.processes.worker_process import until
 
 pytestmark = pytest.mark.slow
 

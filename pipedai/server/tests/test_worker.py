@@ -27,7 +27,7 @@ from pipedai.server.tests.web_process import (
     read_all,
     serving,
 )
-from testing.serving import free_port
+from testing.processes.web_process import free_port
 
 pytestmark = pytest.mark.slow
 

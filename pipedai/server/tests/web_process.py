@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from testing.serving import free_port
-from testing.working import until
+from testing.processes.web_process import free_port
+from testing.processes.worker_process import until
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL_APP = "pipedai.server.tests.small_app:application"

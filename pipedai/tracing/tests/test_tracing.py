@@ -13,13 +13,13 @@ from django.db.models.functions import Now
 from pipedai import tracing
 from pipedai.env import BASE_DIR
 from pipedai.tracing.tests.collector import Collector, collecting
-from testing.leaks import tokens_in
-from testing.main_job import HEADERS, PASSWORD, MainJob
-from testing.scheduling import scheduling
-from testing.serving import serve
-from testing.working import until
+from testing.probes.leaks import tokens_in
+from testing.processes.main_job import HEADERS, PASSWORD, MainJob
+from testing.processes.scheduler_process import scheduling
+from testing.processes.web_process import serve
+from testing.processes.webhook_receiver import receiving
+from testing.processes.worker_process import until
 from triggers.models import Run
-from triggers.webhooks.tests.receivers import receiving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"

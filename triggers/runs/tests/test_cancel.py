@@ -7,8 +7,8 @@ import pytest
 
 from pipedai.api.errors import NotFound
 from pipedai.events import SYSTEM
-from testing.cast import Cast
-from testing.runs import NOON, Runs
+from testing.world.cast import Cast
+from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
 from triggers.runs.handout import hand_out_runs
 from triggers.runs.lifecycle import Refused

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from testing.cast import Cast
-from testing.runs import NOON, Runs, allow
-from testing.worker_calls import WorkerCalls
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import Cast
+from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run
 from triggers.runs.lifecycle import Refused
 from workers.models import Worker

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from testing.cast import Cast
-from testing.runs import NOON, Runs
-from testing.shapes import A_TIME, invalid
-from testing.worker_calls import WorkerCalls
+from testing.probes.shapes import A_TIME, invalid
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import Cast
+from testing.world.runs import NOON, Runs
 from triggers.models import Run
 from triggers.runs.lifecycle import Refused
 

@@ -11,9 +11,9 @@ from django.db import IntegrityError, transaction
 
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute, fetch_all
-from testing.cast import Cast, issue_enrollment, register
-from testing.run_states import STATES
-from testing.runs import NOON, WEBHOOK_URL, Runs, allow
+from testing.world.cast import Cast, issue_enrollment, register
+from testing.world.run_states import STATES
+from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.idempotency import run_trigger
 from triggers.models import Delivery, DeliveryAttempt, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status

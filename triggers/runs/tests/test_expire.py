@@ -6,8 +6,8 @@ import pytest
 from django.db import IntegrityError, connection
 
 from pipedai.loop import registered_jobs
-from testing.cast import Cast
-from testing.runs import NOON, Runs, allow
+from testing.world.cast import Cast
+from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run
 from triggers.runs import lifecycle
 

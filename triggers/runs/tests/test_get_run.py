@@ -2,8 +2,8 @@
 
 import pytest
 
-from testing.runs import NOON, Runs
-from testing.shapes import A_TIME
+from testing.probes.shapes import A_TIME
+from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
 
 

@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 from pipedai.api.renderers import JSONRenderer
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import database_now, execute
-from testing.cast import Cast
-from testing.racing import ROUNDS, accepted, at_once
-from testing.runs import NOON, Runs, allow
-from testing.statements import counted
+from testing.probes.statement_count import counted
+from testing.processes.racing import ROUNDS, accepted, at_once
+from testing.world.cast import Cast
+from testing.world.runs import NOON, Runs, allow
 from triggers import services
 from triggers.models import Trigger
 from triggers.runs import handout

@@ -14,8 +14,8 @@ import pytest
 
 from audit.models import AuditEntry
 from pipedai.env import BASE_DIR
-from testing.runs import Runs
-from testing.serving import url_of
+from testing.processes.web_process import url_of
+from testing.world.runs import Runs
 from triggers.models import Delivery, Run
 
 pytestmark = pytest.mark.slow
@@ -80,7 +80,7 @@ def _all_there_is(runs: Runs, run_id: UUID) -> tuple[Any, ...]:
 def _kill_inside(verb: str, run_id: UUID, worker_id: UUID, database: str) -> None:
     """Starts the verb in a process of its own and kills it when all is written but not committed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "testing.paused", verb, str(run_id), str(worker_id)],
+        [sys.executable, "-m", "testing.processes.paused_call", verb, str(run_id), str(worker_id)],
         cwd=BASE_DIR,
         env={**os.environ, "DATABASE_URL": url_of(database)},
         stdout=subprocess.PIPE,

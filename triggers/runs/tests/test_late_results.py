@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from testing.cast import Cast
-from testing.runs import NOON, Runs
-from testing.worker_calls import WorkerCalls
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import Cast
+from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
 from triggers.runs.lifecycle import Refused
 

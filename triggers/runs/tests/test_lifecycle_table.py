@@ -15,8 +15,8 @@ from django.db.models import Q
 from audit.models import AuditEntry
 from pipedai.api.errors import ApiError, NotFound
 from pipedai.sql import Row
-from testing.run_states import STATES
-from testing.runs import Runs
+from testing.world.run_states import STATES
+from testing.world.runs import Runs
 from triggers.runs.lifecycle import Refused
 from triggers.states import EndedBy, Status
 

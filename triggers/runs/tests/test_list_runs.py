@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 import pytest
 
 from pipedai.api.tests.test_cursors import walk
-from testing.runs import NOON, Runs
-from testing.shapes import invalid, page
-from testing.statements import counted
+from testing.probes.shapes import invalid, page
+from testing.probes.statement_count import counted
+from testing.world.runs import NOON, Runs
 from triggers.models import Run, Trigger
 from triggers.states import Status
 from workers.models import Worker

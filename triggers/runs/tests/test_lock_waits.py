@@ -16,8 +16,8 @@ from django.db import connection, transaction
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM
 from pipedai.sql import execute
-from testing.racing import Started, accepted, at_once
-from testing.runs import Runs
+from testing.processes.racing import Started, accepted, at_once
+from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 from triggers.runs import lifecycle
 from triggers.runs.lifecycle import Refused

@@ -24,8 +24,8 @@ from audit.models import AuditEntry
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.sql import database_now
-from testing.cast import make_cast
-from testing.model import MISSING, Model, ModelRun, Told
+from testing.probes.run_model import MISSING, Model, ModelRun, Told
+from testing.world.cast import make_cast
 from triggers.models import Delivery, Run, RunText, Trigger
 from triggers.runs import lifecycle
 from triggers.runs.outcome import Outcome, settled_fault

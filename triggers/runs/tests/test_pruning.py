@@ -11,10 +11,10 @@ from pipedai import retention
 from pipedai.api.errors import NotFound
 from pipedai.retention import Order, Rounds
 from pipedai.sql import execute
-from testing.cast import TEST_ACTOR, Cast
-from testing.old_runs import add_old_runs
-from testing.racing import Started, accepted, at_once
-from testing.runs import NOON, Runs
+from testing.processes.racing import Started, accepted, at_once
+from testing.world.cast import TEST_ACTOR, Cast
+from testing.world.old_runs import add_old_runs
+from testing.world.runs import NOON, Runs
 from triggers.idempotency import run_trigger
 from triggers.models import Delivery, DeliveryAttempt, IdempotencyKey, Run, RunText, Tick
 from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs

@@ -12,8 +12,8 @@ from audit.models import AuditEntry
 from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM, Actor
 from pipedai.sql import execute
-from testing.racing import ROUNDS, accepted, at_once
-from testing.runs import Runs
+from testing.processes.racing import ROUNDS, accepted, at_once
+from testing.world.runs import Runs
 from triggers.idempotency import run_trigger
 from triggers.models import Run
 from triggers.services import update_trigger

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 
 from pipedai.sql import Row, execute, fetch_all
-from testing.cast import Cast
-from testing.runs import NOON, WEBHOOK_URL, Runs
-from testing.worker_calls import WorkerCalls
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import Cast
+from testing.world.runs import NOON, WEBHOOK_URL, Runs
 from triggers.models import Run, Trigger, TriggerRevision
 from triggers.runs import lifecycle
 from triggers.states import Source

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from testing.shapes import A_TIME, AN_ID, NOT_FOUND, invalid
+from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND, invalid
 from triggers.models import Run, RunText, Trigger
 from workers.models import Worker
 

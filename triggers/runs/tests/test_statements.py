@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from testing.cast import Cast
-from testing.runs import WEBHOOK_URL, Runs, allow
-from testing.statements import counted
+from testing.probes.statement_count import counted
+from testing.world.cast import Cast
+from testing.world.runs import WEBHOOK_URL, Runs, allow
 from triggers.models import Run
 
 REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from django.db import transaction
 
-from testing.cast import TEST_ACTOR
-from testing.runs import Runs
-from testing.serving import url_of
+from testing.processes.web_process import url_of
+from testing.world.cast import TEST_ACTOR
+from testing.world.runs import Runs
 from triggers.models import Trigger
 from triggers.services import update_trigger
 from workers.models import Worker

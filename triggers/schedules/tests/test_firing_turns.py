@@ -8,11 +8,11 @@ import pytest
 from django.db import transaction
 
 from pipedai.sql import execute
-from testing.cast import Cast
-from testing.many_triggers import add_triggers
-from testing.plans import explained
-from testing.racing import accepted, at_once
-from testing.tenants import add_environments
+from testing.probes.plans import explained
+from testing.processes.racing import accepted, at_once
+from testing.world.cast import Cast
+from testing.world.many_triggers import add_triggers
+from testing.world.tenants import add_environments
 from triggers.models import Run, Tick, Trigger
 from triggers.schedules import due_triggers
 from triggers.schedules.due_triggers import lock_due_triggers

@@ -13,7 +13,7 @@ import pytest
 
 from pipedai.env import BASE_DIR
 from pipedai.sql import execute
-from testing.serving import url_of
+from testing.processes.web_process import url_of
 from triggers.models import SchedulerHeartbeat
 from triggers.schedules.heartbeats import KEEP_SECONDS, Heartbeat
 

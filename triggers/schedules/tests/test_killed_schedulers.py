@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from testing.cast import Cast
-from testing.scheduler_kills import kill_schedulers
-from testing.serving import url_of
+from testing.processes.scheduler_kills import kill_schedulers
+from testing.processes.web_process import url_of
+from testing.world.cast import Cast
 from triggers.models import Tick
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from audit.models import AuditEntry
 from pipedai.events import SYSTEM
-from testing.cast import Cast
-from testing.racing import ROUNDS, accepted, at_once
+from testing.processes.racing import ROUNDS, accepted, at_once
+from testing.world.cast import Cast
 from triggers import services
 from triggers.models import Run, Tick, Trigger
 from triggers.schedules import firing, stretches

@@ -11,9 +11,9 @@ from audit.models import AuditEntry
 from pipedai.api.errors import Invalid
 from pipedai.events import SYSTEM
 from pipedai.sql import Row
-from testing.cast import Cast
-from testing.racing import at_once
-from testing.runs import Runs
+from testing.processes.racing import at_once
+from testing.world.cast import Cast
+from testing.world.runs import Runs
 from triggers import services
 from triggers.models import Run, Tick, Trigger
 from triggers.schedules import firing

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from testing.cast import Cast
-from testing.shapes import A_CURSOR, A_TIME, invalid, page
+from testing.probes.shapes import A_CURSOR, A_TIME, invalid, page
+from testing.world.cast import Cast
 from triggers import views
 from triggers.models import Run, Trigger
 from triggers.schedules.firing import fire_due_ticks

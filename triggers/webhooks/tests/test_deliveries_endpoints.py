@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from testing.cast import TEST_ACTOR
-from testing.shapes import A_CURSOR, A_TIME, AN_ID, NOT_FOUND, page
+from testing.probes.shapes import A_CURSOR, A_TIME, AN_ID, NOT_FOUND, page
+from testing.world.cast import TEST_ACTOR
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.webhooks.outbox import send_test
 

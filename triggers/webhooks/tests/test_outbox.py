@@ -5,9 +5,9 @@ from uuid import UUID
 import pytest
 from django.db import IntegrityError, connection
 
-from testing.cast import Cast
-from testing.run_states import STATES
-from testing.runs import WEBHOOK_URL, Runs
+from testing.world.cast import Cast
+from testing.world.run_states import STATES
+from testing.world.runs import WEBHOOK_URL, Runs
 from triggers.models import Delivery, Run, Trigger
 
 

@@ -5,7 +5,7 @@ from django.db.models.functions import Now
 
 from audit.models import AuditEntry
 from pipedai.ids import new_id
-from testing.shapes import A_TIME, AN_ID, NOT_FOUND
+from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND
 from triggers.models import Delivery, Trigger
 
 

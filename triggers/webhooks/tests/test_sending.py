@@ -19,8 +19,9 @@ from pipedai import loop
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import Answer
-from testing.cast import TEST_ACTOR, make_cast
-from testing.serving import url_of
+from testing.processes.web_process import url_of
+from testing.processes.webhook_receiver import Receiver, receiving
+from testing.world.cast import TEST_ACTOR, make_cast
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt, Trigger
 from triggers.webhooks import pool as senders_module
@@ -28,7 +29,6 @@ from triggers.webhooks.due_deliveries import CLAIM_SECONDS, claim_deliveries
 from triggers.webhooks.outbox import send_test
 from triggers.webhooks.pool import Senders
 from triggers.webhooks.sending import BACKOFF_SECONDS, record_answer, send_delivery, verdict
-from triggers.webhooks.tests.receivers import Receiver, receiving
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECRET = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ="

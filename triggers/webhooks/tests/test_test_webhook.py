@@ -5,7 +5,7 @@ import json
 import pytest
 
 from audit.models import AuditEntry
-from testing.shapes import A_TIME, AN_ID, NOT_FOUND
+from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND
 from triggers.models import Delivery
 
 NIL = "00000000-0000-0000-0000-000000000000"

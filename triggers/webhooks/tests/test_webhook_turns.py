@@ -11,11 +11,11 @@ import pytest
 from pipedai.ids import new_id
 from pipedai.outgoing import Answer
 from pipedai.sql import Row, execute, fetch_all
-from testing.cast import TEST_ACTOR, Cast, make_cast
-from testing.many_deliveries import add_deliveries
-from testing.plans import explained
-from testing.racing import accepted, at_once
-from testing.tenants import add_environments
+from testing.probes.plans import explained
+from testing.processes.racing import accepted, at_once
+from testing.world.cast import TEST_ACTOR, Cast, make_cast
+from testing.world.many_deliveries import add_deliveries
+from testing.world.tenants import add_environments
 from triggers.models import Delivery
 from triggers.webhooks import due_deliveries
 from triggers.webhooks.due_deliveries import Taker, Turns, claim_deliveries, taker_of

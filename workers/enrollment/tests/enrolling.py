@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from testing.cast import browser
+from testing.world.cast import browser
 
 MACHINE = {"hostname": "build-2", "os": "linux", "version": "0.1.0"}
 

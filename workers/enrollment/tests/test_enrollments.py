@@ -9,8 +9,8 @@ from django.db.models.functions import Now
 from accounts.deactivation import deactivate_user
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
-from testing.cast import TEST_ACTOR, bearer, issue_enrollment
-from testing.racing import at_once
+from testing.processes.racing import at_once
+from testing.world.cast import TEST_ACTOR, bearer, issue_enrollment
 from workers.enrollment import redeeming
 from workers.enrollment.issuing import revoke_enrollment
 from workers.enrollment.redeeming import Redeemed

@@ -9,8 +9,8 @@ from django.db.models.functions import Now
 
 from pipedai.api.errors import ApiError
 from pipedai.api.throttling import TooManyRequests
-from testing.cast import TEST_ACTOR, browser
-from testing.racing import at_once
+from testing.processes.racing import at_once
+from testing.world.cast import TEST_ACTOR, browser
 from workers.enrollment import pairing
 from workers.enrollment.codes import make_device_code, make_user_code, normal_user_code
 from workers.enrollment.tests.enrolling import begin, redeem

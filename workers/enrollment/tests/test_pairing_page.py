@@ -5,9 +5,9 @@ import re
 import pytest
 from django.test import Client
 
-from accounts.factories import PASSWORD
 from pipedai.api.authentication import AUTH_COOKIE
-from testing.cast import session_cookie
+from testing.world.cast import session_cookie
+from testing.world.users import PASSWORD
 from workers.enrollment.tests.enrolling import begin
 from workers.models import Enrollment
 

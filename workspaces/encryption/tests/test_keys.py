@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from pipedai.crypto import CannotOpen
 from pipedai.ids import new_id
-from testing.statements import counted
+from testing.probes.statement_count import counted
 from workspaces.encryption import keys
 from workspaces.encryption.check import check_keys
 from workspaces.encryption.rotate_data import plan_data_rotation, rotate_data_keys

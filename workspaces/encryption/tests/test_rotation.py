@@ -13,9 +13,9 @@ from audit.models import AuditEntry
 from pipedai import patience
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_all
-from testing.cast import TEST_ACTOR
-from testing.racing import Started, accepted, at_once
-from testing.sealed import (
+from testing.processes.racing import Started, accepted, at_once
+from testing.world.cast import TEST_ACTOR
+from testing.world.sealed import (
     HEADERS,
     SECRET,
     add_sealed_trigger,

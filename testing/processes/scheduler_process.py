@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipedai.env import BASE_DIR
-from testing.serving import url_of
+from testing.processes.web_process import url_of
 
 
 @contextlib.contextmanager

@@ -7,14 +7,14 @@ from uuid import UUID
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
-from accounts.factories import UserFactory
 from accounts.models import Session, User
 from accounts.session_tokens import LIFETIME, issue
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.events import Actor
-from testing import leaks
+from testing.probes import leaks
+from testing.world.trigger_values import trigger_values
+from testing.world.users import UserFactory
 from triggers import services
-from triggers.factories import trigger_values
 from workers.enrollment.issuing import issue_code
 from workers.enrollment.redeeming import Redeemed, redeem
 from workers.models import Enrollment

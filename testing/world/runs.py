@@ -10,7 +10,7 @@ from django.db import transaction
 from audit.models import AuditEntry
 from pipedai.events import Actor
 from pipedai.sql import Row, fetch_one
-from testing.cast import Cast
+from testing.world.cast import Cast
 from triggers.models import Delivery, Run, RunText
 from triggers.runs import lifecycle
 from triggers.states import Source

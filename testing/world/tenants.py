@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from testing.cast import Cast
+from testing.world.cast import Cast
 from workspaces.models import Environment, Workspace
 
 

@@ -1,6 +1,6 @@
 """A management command that ends by kill -9 at a statement of its own, to be gone on with by the next.
 
-    python -m testing.killed_command STATEMENT before|after COMMAND [ARGUMENT…]
+    python -m testing.processes.killed_command STATEMENT before|after COMMAND [ARGUMENT…]
 
 A command with fewer statements comes to its end.
 """

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from pipedai.sql import execute
-from testing.cast import Cast
+from testing.world.cast import Cast
 from triggers import secrets
 from triggers.models import Trigger
 from workspaces.encryption.keys import WrappedKey, create_data_key

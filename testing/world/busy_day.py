@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from testing.cast import Cast
-from testing.runs import Runs
+from testing.world.cast import Cast
+from testing.world.runs import Runs
 from triggers.models import Delivery, DeliveryAttempt, SchedulerHeartbeat, Tick
 
 _LONG_NAME = "Summarise-every-pull-request-that-was-merged-overnight-and-tell-the-team-" + "x" * 100

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-from testing.runs import Runs
+from testing.world.runs import Runs
 from triggers.models import Trigger
 
 

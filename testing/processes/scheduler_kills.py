@@ -1,6 +1,6 @@
 """Kills schedulers at random while triggers come due, and counts what became of every tick (SPEC §7).
 
-    python -m testing.scheduler_kills TRIGGERS SECONDS
+    python -m testing.processes.scheduler_kills TRIGGERS SECONDS
 
 does so in the database of the environment's DATABASE_URL or PIPEDAI_DATA_DIR, and prints the figures as JSON.
 """
@@ -54,7 +54,7 @@ def kill_schedulers(
     """Lets minutely triggers of the cast's come due for so long, while three schedulers with this
     environment run and one is killed every second or so; then has what is due fired, and looks.
     """
-    from testing.many_triggers import add_triggers
+    from testing.world.many_triggers import add_triggers
     from triggers.models import Trigger
 
     found = Kills(triggers, minutes=int(seconds / MINUTE_SECONDS))
@@ -140,7 +140,7 @@ def _schedulers(
 
 def _start(arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "testing.fast_scheduler", *arguments],
+        [sys.executable, "-m", "testing.processes.fast_scheduler", *arguments],
         cwd=BASE_DIR,
         env={**environment, "DJANGO_SETTINGS_MODULE": "pipedai.settings"},
         stdout=sys.stderr,
@@ -151,7 +151,7 @@ def main(triggers: int, seconds: float) -> None:
     """In the database of this environment."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
-    from testing.cast import make_cast
+    from testing.world.cast import make_cast
 
     found = kill_schedulers(make_cast(), triggers=triggers, seconds=seconds, environment=os.environ)
     print(json.dumps(asdict(found)))  # noqa: T201

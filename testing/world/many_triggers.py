@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db import transaction
 
 from pipedai.sql import execute
-from testing.cast import Cast
+from testing.world.cast import Cast
 from triggers.models import Trigger
 
 _OWN = {"id", "revision_id", "schedule"}

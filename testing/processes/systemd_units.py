@@ -1,6 +1,6 @@
 """Stands in for systemd where it is not: runs a service as its unit says.
 
-    python -m testing.units /etc/systemd/system/pipedai-web.service
+    python -m testing.processes.systemd_units /etc/systemd/system/pipedai-web.service
 
 SIGHUP is `systemctl restart`, SIGTERM `systemctl stop`; its number is in /run/NAME.pid. The socket of
 a socket unit beside it is made first, and stays. What only hardens the service is left out.

@@ -13,8 +13,8 @@ from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 
 from accounts import passwords
-from accounts.factories import PASSWORD
 from pipedai import crypto
+from testing.world.users import PASSWORD
 
 # A shorter one is a placeholder: it can't be told from ordinary words.
 _SHORTEST = 8

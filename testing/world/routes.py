@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from accounts.factories import PASSWORD
 from pipedai.ids import new_id
 from pipedai.sql import database_now
-from testing.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
-from testing.runs import WEBHOOK_URL, Runs, allow
+from testing.world.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
+from testing.world.runs import WEBHOOK_URL, Runs, allow
+from testing.world.users import PASSWORD
 from triggers.models import Trigger
 from triggers.webhooks.outbox import send_test
 

@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 
 from pipedai.env import BASE_DIR
-from testing.programs import lacking, program
-from testing.serving import free_port
-from testing.working import until
+from testing.processes.programs import lacking, program
+from testing.processes.web_process import free_port
+from testing.processes.worker_process import until
 
-_PINNED = BASE_DIR / "testing" / "host_client"
+_PINNED = BASE_DIR / "testing" / "processes" / "host_client"
 _INSTALL_SECONDS = 120
 _OLDEST_NODE = 20
 PATIENCE_SECONDS = 90.0

@@ -1,6 +1,6 @@
 """A process that does one lifecycle call and stops just before its commit, to be killed there.
 
-    python -m testing.paused VERB RUN_ID WORKER_ID
+    python -m testing.processes.paused_call VERB RUN_ID WORKER_ID
 
 Prints `paused` when all is written and nothing is committed.
 """

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from pipedai.api import openapi
-from testing.routes import Route
+from testing.world.routes import Route
 
 SCHEMA: dict[str, Any] = json.loads(openapi.FILE.read_bytes())
 # By method and path, as in "GET /triggers/{triggerId}".

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from testing.programs import program
+from testing.processes.programs import program
 
 # It is to look at one server on this machine, and at nothing else.
 _FLAGS = (

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from bin.ending import die_with_parent
-from testing.programs import lacking
+from testing.processes.programs import lacking
 
 _CLONE_NEWNET = 0x40000000
 _PREPARE = """

@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from testing.cast import bearer
+from testing.world.cast import bearer
 from workers.registration import Registered
 
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from pipedai.api import tokens
-from testing.planted import Planted, plant_body, planted
-from testing.tables import contents_as_text
+from testing.probes.planted import Planted, plant_body, planted
+from testing.probes.tables import contents_as_text
 
 # What may be a token; whether it is one of ours, its registry says.
 _TOKEN = re.compile(r"[a-z]{3}_[0-9A-Za-z]{49}")

@@ -8,7 +8,7 @@ from django.db import connection, connections
 
 from pipedai.sql import fetch_one
 from pipedai.timeouts import Timeouts, set_timeouts_of_role
-from testing.working import until
+from testing.processes.worker_process import until
 
 # Long enough for a statement that nobody holds up, on a machine that stands still now and then.
 SHORT = "500ms"

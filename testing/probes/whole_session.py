@@ -10,7 +10,7 @@ from django.conf import settings
 
 from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres
-from testing.serving import url_of
+from testing.processes.web_process import url_of
 
 
 def dump_of(database: str) -> str:

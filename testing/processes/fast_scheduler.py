@@ -1,6 +1,6 @@
 """A scheduler process whose clock runs fast, so that minutes pass in seconds; to be killed at any instant.
 
-    python -m testing.fast_scheduler BEGAN FIRST LAST SPEED
+    python -m testing.processes.fast_scheduler BEGAN FIRST LAST SPEED
 
 `BEGAN` is when (a Unix time) its clock showed `FIRST`; it stops at `LAST`, where it stays.
 """

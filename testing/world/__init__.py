@@ -1,0 +1,1 @@
+"""What there is in a test: people, keys, workers, triggers, runs, and a call of each route."""
