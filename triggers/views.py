@@ -13,6 +13,8 @@ from pipedai.api.errors import Invalid
 from pipedai.api.pagination import HeavyPaginator, KeysetPaginator
 from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
 from pipedai.api.serializers import read_body
+from pipedai.api.throttling import Rate, TooManyRequests
+from pipedai.server.places import Places
 from pipedai.sql import database_now
 from triggers import queries, services
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters, check_tenant_ids
@@ -84,14 +86,25 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         return Response(shown, status=201)
 
 
+# A preview takes some milliseconds of CPU. Several at once would take the process from everybody else.
+_PREVIEWS = Places(1)
+
+
 class SchedulePreviewViewSet(TenantViewSet):
     """What a schedule would do."""
 
     permissions = {"preview": IsViewer}
+    # A page that shows a preview asks for another at each change of the field.
+    environment_rates = {"preview": Rate("schedule-preview", 120, 60)}
 
     def preview(self, request: Request, environment_id: UUID) -> Response:
         """POST /environments/:envId/schedule-preview: changes nothing."""
         body = read_body(SchedulePreviewBody, request)
+        if not _PREVIEWS.take(environment_id, request):
+            raise TooManyRequests(
+                "A preview is being worked out already: ask again when it is there.",
+                headers={"Retry-After": "1"},
+            )
         try:
             schedule = cron.parse(body["schedule"], body["timezone"])
             times = preview.coming_times(schedule, database_now(), body["count"])

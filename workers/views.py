@@ -21,12 +21,13 @@ from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_address
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
 from pipedai.server.access_log import LOG
+from pipedai.server.memory_budget import room_for_answer
 from pipedai.server.places import Places
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.sql import fetch_one
 from pipedai.wakeups import announce_poll
 from triggers.runs import lifecycle
-from triggers.runs.handout import hand_out_runs, time_until_next
+from triggers.runs.handout import MOST_BYTES, hand_out_runs, time_until_next
 from triggers.runs.overview import run_figures
 from triggers.schedules.cron import BadTimezone, check_timezone
 from triggers.serializers import RunSerializer
@@ -228,6 +229,7 @@ class WorkerProtocolViewSet(ApiViewSet):
             capacity=0 if self.worker.disabled else self.worker.max_concurrency,
             approved=self.worker.approved,
             actor=actor_of(request),
+            most_bytes=room_for_answer(request, MOST_BYTES),
         )
         scope = request.META.get("asgi.scope", {})
         scope.get(LOG, {})["runs"] = len(runs)

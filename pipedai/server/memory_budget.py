@@ -6,6 +6,9 @@ All of it happens in the event loop, except that threads ask whether a holding i
 from collections.abc import Callable
 from http import HTTPStatus
 
+from django.http import HttpRequest
+from rest_framework.request import Request
+
 from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import network_of
 from pipedai.server.refusal import Refused
@@ -103,6 +106,16 @@ class Holding:
     def at_end(self, then: Callable[[], None]) -> None:
         """Have this called when the last one leaves: the answer has been sent, or its client has gone."""
         self._at_end.append(then)
+
+
+def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
+    """How many bytes an answer should have: `wanted`, or SMALL_BYTES where so many could not be held at this moment.
+
+    An endpoint whose answers may be large asks before it makes one, since to make it and refuse it costs as much as to
+    send it. Under another server than ours there is always room.
+    """
+    holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
+    return wanted if holding is None or holding.has_room(wanted) else SMALL_BYTES
 
 
 def overloaded(*, unread: bool) -> Refused:

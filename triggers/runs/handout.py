@@ -49,7 +49,7 @@ LIMIT least({MOST_AT_ONCE}, greatest(0,
 ), weighed AS (
 SELECT *, sum(weight) OVER (ORDER BY available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
 )
-SELECT * FROM weighed WHERE weight_so_far <= {MOST_BYTES} OR weight_so_far = weight
+SELECT * FROM weighed WHERE weight_so_far <= %(most_bytes)s OR weight_so_far = weight
 ORDER BY available_at, id
 """
 
@@ -98,10 +98,17 @@ class HandedOut:
 
 
 def hand_out_runs(
-    *, worker_id: UUID, capacity: int, approved: bool, actor: Actor, now: datetime | None = None
+    *,
+    worker_id: UUID,
+    capacity: int,
+    approved: bool,
+    actor: Actor,
+    most_bytes: int = MOST_BYTES,
+    now: datetime | None = None,
 ) -> list[HandedOut]:
-    """The due runs of a worker, oldest due first, no more than it has free capacity for, than
-    MOST_AT_ONCE and than MOST_BYTES hold. A worker that is not `approved` gets none whose trigger has headers.
+    """The due runs of a worker, oldest due first: no more than it has free capacity for, no more than MOST_AT_ONCE, and
+    no more than fit into `most_bytes` as JSON; one run alone may be larger. A worker that is not `approved` gets none
+    whose trigger has headers.
 
     URL and headers are read from the trigger in one statement, so that a secret goes only to the
     server it was given for; the URL is kept on the run, and who got the headers: `actor`, by worker
@@ -115,11 +122,13 @@ def hand_out_runs(
         "approved": approved,
         "now": now,
         "shut": [],
+        "most_bytes": most_bytes,
     }
-    rows = _fitting(fetch_all(_DUE, params))
+    rows = _fitting(fetch_all(_DUE, params), most_bytes)
     handed_out = _opened(rows)
     if len(handed_out) < len(rows):
-        handed_out = _opened(_fitting(fetch_all(_DUE, {**params, "shut": _shut_triggers(params)})))
+        rows = fetch_all(_DUE, {**params, "shut": _shut_triggers(params)})
+        handed_out = _opened(_fitting(rows, most_bytes))
     _keep([run.row for run in handed_out], worker_id, actor)
     return handed_out
 
@@ -130,12 +139,12 @@ def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelt
     return row["until"] if row else None
 
 
-def _fitting(rows: list[Row]) -> list[Row]:
+def _fitting(rows: list[Row], most_bytes: int) -> list[Row]:
     """The first of the rows, as many as one answer holds when they are written as JSON; one at least."""
-    if not rows or rows[-1]["weight_so_far"] * _LONGEST_ESCAPE <= MOST_BYTES:
+    if not rows or rows[-1]["weight_so_far"] * _LONGEST_ESCAPE <= most_bytes:
         return rows
     sums = accumulate(row["weight"] + _escapes(row["prompt"]) for row in rows)
-    return rows[: max(1, sum(total <= MOST_BYTES for total in sums))]
+    return rows[: max(1, sum(total <= most_bytes for total in sums))]
 
 
 def _escapes(text: str) -> int:

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.renderers import iso_time
 from pipedai.server.access_log import LOG
+from pipedai.server.memory_budget import HOLDING, MIB, Holding, MemoryBudget
 from pipedai.server.ticket import POLL, STREAM, PollTicket, StreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, invalid
@@ -217,3 +218,19 @@ def test_the_time_is_the_databases(poll):
     before = iso_time(database_now())
     told = poll()["serverTime"]
     assert before <= told <= iso_time(database_now())
+
+
+def test_an_address_that_does_not_read_its_answers_is_made_small_ones(cast, url, queue):
+    prompt = "x" * 50_000
+    trigger_id = cast.add_trigger(prompt=prompt)
+    allow(cast.worker.worker_id, 5)
+    for _ in range(3):
+        queue(trigger_id)
+    client, budget = cast.worker_client(), MemoryBudget()
+    unread, asking = Holding(budget, "192.0.2.1"), Holding(budget, "192.0.2.1")
+    scope = {"asgi.scope": {HOLDING: asking}}
+    unread.take(7 * MIB)
+    assert len(client.get(url, **scope).json()["runs"]) == 1
+    unread.leave()
+    assert len(client.get(url, **scope).json()["runs"]) == 3
+    asking.leave()

@@ -35,7 +35,12 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 
 def _hand_out(
-    runs: Runs, capacity: int = 9, *, worker_id: UUID | None = None, address: str | None = HERE
+    runs: Runs,
+    capacity: int = 9,
+    *,
+    worker_id: UUID | None = None,
+    address: str | None = HERE,
+    most_bytes: int = MOST_BYTES,
 ) -> list[HandedOut]:
     worker_id = worker_id or runs.cast.worker.worker_id
     return hand_out_runs(
@@ -43,6 +48,7 @@ def _hand_out(
         capacity=capacity,
         approved=True,
         actor=Actor("worker", worker_id, address),
+        most_bytes=most_bytes,
         now=runs.now,
     )
 
@@ -107,15 +113,13 @@ def test_and_is_full_with_what_fits(cast: Cast, prompt: str, payload: Any, count
     assert len(handed_out) == count
 
 
-@pytest.mark.parametrize("least", [MOST_BYTES, 1])
-def test_a_run_that_is_longer_than_an_answer_may_be_goes_out_alone(
-    runs: Runs, monkeypatch, least: int
-) -> None:
-    # By the first statement, which counts bytes, and by what is counted of JSON.
-    monkeypatch.setattr(handout, "_DUE", handout._DUE.replace(str(MOST_BYTES), str(least)))
-    monkeypatch.setattr(handout, "MOST_BYTES", 1)
+def test_a_run_that_is_longer_than_an_answer_may_be_goes_out_alone(runs: Runs) -> None:
     queued = [runs.queue() for _ in range(3)]
-    assert _ids(runs) == queued[:1]
+    (handed_out,) = _hand_out(runs, most_bytes=1)
+    assert handed_out.row["id"] == queued[0]
+    # PostgreSQL counts the texts' bytes; what they become as JSON is counted afterwards.
+    rows = [run.row for run in _hand_out(runs)]
+    assert handout._fitting(rows, 1) == rows[:1]
 
 
 def test_a_retry_takes_its_place_by_when_it_is_due(runs: Runs) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from testing.probes.shapes import A_CURSOR, A_TIME, invalid, page
 from testing.world.cast import Cast
 from triggers import views
@@ -131,3 +132,27 @@ def test_a_preview_of_nonsense_is_a_field_error(
 
 def test_a_preview_can_hold_a_hundred_times(cast: Cast) -> None:
     assert len(preview(cast, schedule="* * * * *", count=100).json()["times"]) == 100
+
+
+def test_an_environment_has_one_preview_worked_out_at_a_time(cast: Cast) -> None:
+    client, budget = cast.client(cast.viewer), MemoryBudget()
+    url = f"/api/v1/environments/{cast.environment.id}/schedule-preview"
+
+    def ask(under_way: Holding) -> Any:
+        extra: Any = {"asgi.scope": {HOLDING: under_way}}
+        return client.post(url, {"schedule": "0 9 * * *"}, **extra)
+
+    first, second = Holding(budget, "192.0.2.1"), Holding(budget, "192.0.2.2")
+    assert ask(first).status_code == 200  # its answer has not been sent yet
+    refused = ask(second)
+    assert (refused.status_code, refused["Retry-After"]) == (429, "1")
+    assert refused.json()["code"] == "throttled"
+    first.leave()
+    assert ask(second).status_code == 200
+    second.leave()
+
+
+def test_an_environment_has_only_so_many_previews_a_minute(cast: Cast, settings) -> None:
+    settings.THROTTLES_ENABLED = True
+    answers = [preview(cast, schedule="0 9 * * *").status_code for _ in range(121)]
+    assert answers == [200] * 120 + [429]
