@@ -85,6 +85,7 @@ class TenantViewSet(ApiViewSet):
         `rows` selects `id` and `environment_id` of a tenant table's rows; by raw SQL, as making the ORM's takes longer
         than all else that a script's call needs before its action.
         """
+        # See docs/decisions/fast-paths.md.
         principal = principal_of(request)
         if isinstance(principal, KeyPrincipal):
             found = fetch_one(

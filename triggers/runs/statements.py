@@ -3,6 +3,8 @@
 Each transition is one guarded UPDATE on the expected state and the owner. `lifecycle` and `retries` run them.
 """
 
+# See docs/decisions/fast-paths.md.
+
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
 
