@@ -2,8 +2,8 @@
 
 Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is
 read only when the UPDATE hit nothing. What follows from a transition (retry, delivery, audit rows)
-is written in its transaction. Locks are taken in one order: environment, worker, trigger, run,
-retry. docs/run-lifecycle.md tells the story.
+is written in its transaction. docs/architecture.md has the order in which locks are taken, and docs/run-lifecycle.md
+describes the states.
 """
 
 import json

@@ -21,7 +21,7 @@ _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR
 def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
     """Keeps triggers from being changed until this transaction ends, so that a retry goes to the present worker.
 
-    Must come before any lock on their runs (the one lock order: environment, worker, trigger, run, retry).
+    Call it before anything locks their runs: triggers come before runs in the order of locks (docs/architecture.md).
     """
     fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
 
