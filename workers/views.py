@@ -46,7 +46,7 @@ from workers.serializers import (
     as_reported,
     outcome_of,
 )
-from workspaces.access import TenantViewSet
+from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin, IsViewer
 
 MAX_WAIT_SECONDS = 30
@@ -105,7 +105,7 @@ class OneWorkerViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the worker."""
-        self._find_visible(request, queries.LIVE_WORKERS, kwargs["worker_id"])
+        self.access = find_visible(principal_of(request), queries.LIVE_WORKERS, kwargs["worker_id"])
         self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
 
 
