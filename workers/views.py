@@ -46,6 +46,7 @@ from workers.serializers import (
     as_reported,
     outcome_of,
 )
+from workers.worker_events import actor_of_worker
 from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin, IsViewer
 
@@ -227,7 +228,7 @@ class WorkerProtocolViewSet(ApiViewSet):
             worker_id=worker_id,
             capacity=0 if self.worker.disabled else self.worker.max_concurrency,
             approved=self.worker.approved,
-            actor=actor_of(request),
+            actor=self._actor(request),
         )
         scope = request.META.get("asgi.scope", {})
         scope.get(LOG, {})["runs"] = len(runs)
@@ -250,14 +251,14 @@ class WorkerProtocolViewSet(ApiViewSet):
                 run_id=run_id,
                 **body,
                 **_locked_limits(self.worker),
-                actor=actor_of(request),
+                actor=self._actor(request),
             )
         return Response(RunSerializer(run).data)
 
     def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/start"""
         read_body(Body, request)
-        run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=actor_of(request))
+        run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=self._actor(request))
         return Response(RunSerializer(run).data)
 
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
@@ -280,9 +281,12 @@ class WorkerProtocolViewSet(ApiViewSet):
             run_id=run_id,
             outcome=outcome_of(values),
             reported=as_reported(values),
-            actor=actor_of(request),
+            actor=self._actor(request),
         )
         return Response(RunSerializer(run).data)
+
+    def _actor(self, request: Request) -> Actor:
+        return actor_of_worker(actor_of(request), self.worker)
 
     def _fill(self, ticket: PollTicket, *, wait: float, empty: bool) -> None:
         ticket.workspace_id = self.worker.workspace_id
