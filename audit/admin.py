@@ -30,11 +30,13 @@ _TARGETS: dict[str, str] = {
     "user": "accounts.User",
     "workspace": "workspaces.Workspace",
     "environment": "workspaces.Environment",
+    "data-key": "workspaces.DataKey",
     "api-key": "workspaces.ApiKey",
     "trigger": "triggers.Trigger",
     "run": "triggers.Run",
     "delivery": "triggers.Delivery",
     "worker": "workers.Worker",
+    "enrollment": "workers.Enrollment",
 }
 _ACTORS: dict[str, type[Model]] = {
     "user": User,

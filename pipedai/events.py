@@ -84,9 +84,6 @@ class Actor:
     id: UUID | None = None
     ip: str | None = None
     request_id: str | None = None
-    # Whether somebody may stream what happens to this worker: knowing that nobody does spares each of its calls a
-    # statement.
-    is_streamed: bool = True
 
 
 SYSTEM = Actor("system")

@@ -86,6 +86,9 @@ INSTALLED_APPS = [
     "workers",
     "audit",
 ]
+# Two kinds of calls pass by all of these: calls below /api/v1/ that are no OPTIONS and have no Origin header, for which
+# pipedai.wsgi does what is needed, and GET /api/v1/health/live, which the event loop answers.
+# See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # refuses a Host that is not ours

@@ -51,6 +51,7 @@ class Handler(WSGIHandler):
     than `_answer_directly`, but takes a twentieth of the web process's CPU.
     """
 
+    # See docs/decisions/fast-paths.md.
     request_class = Request
 
     def load_middleware(self, is_async: bool = False) -> None:

@@ -4,7 +4,7 @@ An unfinished run is never removed, nor one that has a webhook to deliver. A run
 together, once the last of them is old enough: a ledger that says "retried" can always say what came of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -48,22 +48,31 @@ _REMOVE = {
     "runs": "DELETE FROM run WHERE id = ANY(%(ids)s)",
 }
 
+_LOCK = " FOR UPDATE SKIP LOCKED"
+
+
 # Of an environment, by its triggers: rows that hang on no run, and deliveries that are over.
-_SKIPPED_TICKS = """
+def _skipped_ticks(lock: str) -> str:
+    return f"""
 SELECT old.id FROM trigger CROSS JOIN LATERAL (
     SELECT id FROM tick
     WHERE trigger_id = trigger.id AND tick_at < %(before)s AND last_tick_at < %(before)s AND run_id IS NULL
-    ORDER BY tick_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED) old
+    ORDER BY tick_at LIMIT %(limit)s{lock}) old
 WHERE trigger.environment_id = %(environment_id)s LIMIT %(limit)s
-"""
-_ENDED_DELIVERIES = """
+"""  # noqa: S608
+
+
+def _ended_deliveries(lock: str) -> str:
+    return f"""
 SELECT old.id FROM trigger CROSS JOIN LATERAL (
     SELECT id FROM delivery
     WHERE trigger_id = trigger.id AND created_at < %(before)s AND status <> 'pending'
         AND (run_id IS NULL OR NOT %(of_no_run)s)
-    ORDER BY created_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED) old
+    ORDER BY created_at, id LIMIT %(limit)s{lock}) old
 WHERE trigger.environment_id = %(environment_id)s LIMIT %(limit)s
-"""
+"""  # noqa: S608
+
+
 _REMOVE_TICKS = {"ticks": "DELETE FROM tick WHERE id = ANY(%(ids)s)"}
 _REMOVE_DELIVERIES = {
     "attempts": "DELETE FROM delivery_attempt WHERE delivery_id = ANY(%(ids)s)",
@@ -78,7 +87,6 @@ WITH old AS MATERIALIZED (
 DELETE FROM idempotency_key k USING old
 WHERE (k.trigger_id, k.caller_id, k.key) = (old.trigger_id, old.caller_id, old.key)
 """
-_LOCK = " FOR UPDATE SKIP LOCKED"
 # What an audit row counts; the rest is a part of these.
 _TOLD = ("runs", "ticks", "deliveries")
 
@@ -88,9 +96,9 @@ def prune_runs(order: Order) -> Iterator[Batch]:
     skipped ticks and tests of webhooks of that time. Environment by environment."""
     for environment_id in _environments():
         yield from _ended_runs(environment_id, order)
-        yield from _rows(environment_id, order, _SKIPPED_TICKS, _REMOVE_TICKS)
+        yield from _rows(environment_id, order, _skipped_ticks, _REMOVE_TICKS)
         yield from _rows(
-            environment_id, order, _ENDED_DELIVERIES, _REMOVE_DELIVERIES, of_no_run=True
+            environment_id, order, _ended_deliveries, _REMOVE_DELIVERIES, of_no_run=True
         )
 
 
@@ -98,7 +106,7 @@ def prune_deliveries(order: Order) -> Iterator[Batch]:
     """Removes deliveries that were queued before and are over, with their attempts; their runs stay."""
     for environment_id in _environments():
         yield from _rows(
-            environment_id, order, _ENDED_DELIVERIES, _REMOVE_DELIVERIES, of_no_run=False
+            environment_id, order, _ended_deliveries, _REMOVE_DELIVERIES, of_no_run=False
         )
 
 
@@ -159,16 +167,20 @@ class _Pages:
 
 
 def _rows(
-    environment_id: UUID, order: Order, select: str, statements: dict[str, str], **params: Any
+    environment_id: UUID,
+    order: Order,
+    select: Callable[[str], str],
+    statements: dict[str, str],
+    **params: Any,
 ) -> Iterator[Batch]:
     params = {"environment_id": environment_id, "before": order.before, **params}
     if order.dry_run:
-        count = _count(select, {**params, "limit": None})
+        count = _count(select(""), {**params, "limit": None})
         yield Batch(count, count)
         return
 
     def step() -> int:
-        ids = [row["id"] for row in fetch_all(select, {**params, "limit": order.limit})]
+        ids = [row["id"] for row in fetch_all(select(_LOCK), {**params, "limit": order.limit})]
         _remove(environment_id, order, statements, ids)
         return len(ids)
 
@@ -196,5 +208,4 @@ def _remove(
 
 
 def _count(select: str, params: dict[str, Any]) -> int:
-    unlocked = select.replace(_LOCK, "")
-    return int(fetch_all(f"SELECT count(*) AS n FROM ({unlocked}) old", params)[0]["n"])  # noqa: S608
+    return int(fetch_all(f"SELECT count(*) AS n FROM ({select}) old", params)[0]["n"])  # noqa: S608

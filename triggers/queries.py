@@ -14,7 +14,7 @@ _TRIGGER_COLUMNS = (
     "next_run_at", "enabled", "max_retries", "timeout_seconds", "overlap_policy", "created_at", "updated_at",
 )  # fmt: skip
 
-# Whose rows they are, for `TenantViewSet._find_visible`. What deleted triggers were told is gone with them.
+# Whose rows they are, for `find_visible`. What deleted triggers were told is gone with them.
 ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
 LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
 ALL_RUNS = "SELECT id, environment_id FROM run"

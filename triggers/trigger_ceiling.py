@@ -7,6 +7,7 @@ from django.conf import settings
 from pipedai.api.errors import CeilingReached
 from pipedai.sql import execute, fetch_one
 from triggers.models import Trigger
+from workspaces.ceilings import check_ceiling
 
 # Two that are created at once in different environments must not both be the last. It is no lock on the creator's row:
 # whoever acts shares their own row's, and may be the creator, and two who share a lock can't both have more of it.
@@ -29,12 +30,9 @@ def check_room_for_trigger(environment_id: UUID) -> None:
     """Raises CeilingReached where one more would be one too many. Call it with the environment's row locked; until the
     transaction ends, nobody else counts what the creator has.
     """
-    limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-    if live.count() >= limit:
-        raise CeilingReached(
-            "triggers", f"The environment has {limit} triggers, as many as it may."
-        )
+    limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT
+    check_ceiling("triggers", "triggers", held=live.count(), limit=limit)
     limit = settings.MAX_TRIGGERS_PER_CREATOR
     params = {"environment_id": environment_id, "limit": limit}
     execute(_TAKE_TURNS, params)

@@ -34,7 +34,7 @@ from triggers.serializers import (
     TriggerSerializer,
 )
 from triggers.states import Source
-from workspaces.access import TenantViewSet
+from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin, IsOperator, IsViewer
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
@@ -137,7 +137,7 @@ class TriggerViewSet(TenantViewSet):
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the trigger. A deleted one is gone, but not for `run`, whose repeats outlive it."""
         rows = queries.ALL_TRIGGERS if self.action == "run" else queries.LIVE_TRIGGERS
-        self._find_visible(request, rows, kwargs["trigger_id"])
+        self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
 
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id"""
@@ -215,7 +215,7 @@ class RunViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the run."""
-        self._find_visible(request, queries.ALL_RUNS, kwargs["run_id"])
+        self.access = find_visible(principal_of(request), queries.ALL_RUNS, kwargs["run_id"])
 
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """GET /runs/:id"""

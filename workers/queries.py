@@ -13,7 +13,7 @@ _COLUMNS = (
     "created_at",
 )  # fmt: skip
 
-# Whose rows they are, for `TenantViewSet._find_visible`.
+# Whose rows they are, for `find_visible`.
 LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 

@@ -8,12 +8,13 @@ from django.conf import settings
 from django.db import transaction
 
 from pipedai.api import tokens
-from pipedai.api.errors import CeilingReached, NotFound, Unauthenticated
+from pipedai.api.errors import NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one
 from pipedai.wakeups import wake_workers
 from workers.models import Worker
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
 # A key dies with its minter's account, or with the key that minted it: whoever is deactivated or revoked brings no
@@ -194,19 +195,12 @@ def seat_worker(
     }
     old = fetch_one(_FIND_OLD, params)
     if old is None:
-        _check_room(environment_id)
+        live = Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+        limit = settings.MAX_WORKERS_PER_ENVIRONMENT
+        check_ceiling("workers", "workers", held=live.count(), limit=limit)
     worker = fetch_one(_UPSERT, params)
     assert worker is not None
     return Seated(worker["id"], minted.value, hostname, old)
 
 
 _BAD_TOKEN = "The registration token is invalid, used or expired."  # noqa: S105
-
-
-def _check_room(environment_id: UUID) -> None:
-    limit = settings.MAX_WORKERS_PER_ENVIRONMENT
-    if (
-        Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True).count()
-        >= limit
-    ):
-        raise CeilingReached("workers", f"The environment has {limit} workers, as many as it may.")

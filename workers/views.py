@@ -47,7 +47,8 @@ from workers.serializers import (
     as_reported,
     outcome_of,
 )
-from workspaces.access import TenantViewSet
+from workers.worker_events import actor_of_worker
+from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin, IsViewer
 
 MAX_WAIT_SECONDS = 30
@@ -106,7 +107,7 @@ class OneWorkerViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the worker."""
-        self._find_visible(request, queries.LIVE_WORKERS, kwargs["worker_id"])
+        self.access = find_visible(principal_of(request), queries.LIVE_WORKERS, kwargs["worker_id"])
         self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
 
 
@@ -228,7 +229,7 @@ class WorkerProtocolViewSet(ApiViewSet):
             worker_id=worker_id,
             capacity=0 if self.worker.disabled else self.worker.max_concurrency,
             approved=self.worker.approved,
-            actor=actor_of(request),
+            actor=self._actor(request),
             most_bytes=room_for_answer(request, MOST_BYTES),
         )
         scope = request.META.get("asgi.scope", {})
@@ -252,14 +253,14 @@ class WorkerProtocolViewSet(ApiViewSet):
                 run_id=run_id,
                 **body,
                 **_locked_limits(self.worker),
-                actor=actor_of(request),
+                actor=self._actor(request),
             )
         return Response(RunSerializer(run).data)
 
     def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/start"""
         read_body(Body, request)
-        run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=actor_of(request))
+        run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=self._actor(request))
         return Response(RunSerializer(run).data)
 
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
@@ -282,9 +283,12 @@ class WorkerProtocolViewSet(ApiViewSet):
             run_id=run_id,
             outcome=outcome_of(values),
             reported=as_reported(values),
-            actor=actor_of(request),
+            actor=self._actor(request),
         )
         return Response(RunSerializer(run).data)
+
+    def _actor(self, request: Request) -> Actor:
+        return actor_of_worker(actor_of(request), self.worker)
 
     def _fill(self, ticket: PollTicket, *, wait: float, empty: bool) -> None:
         ticket.workspace_id = self.worker.workspace_id

@@ -6,11 +6,13 @@ watched, and whoever comes back is told the last hour without a gap.
 
 import json
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from pipedai.events import Event
+from pipedai.api.principal import WorkerPrincipal
+from pipedai.events import Actor, Event
 from pipedai.server.ticket import StreamTicket
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import announce_events
@@ -77,9 +79,25 @@ ORDER BY id LIMIT %(limit)s
 """
 
 
+@dataclass(frozen=True, slots=True)
+class UnwatchedWorker(Actor):
+    """A worker whose events nobody has ever asked for: its calls need no statement that would record them."""
+
+
+def actor_of_worker(actor: Actor, worker: WorkerPrincipal) -> Actor:
+    """The actor of a worker's call, which knows whether the worker's events are to be recorded."""
+    if worker.is_streamed:
+        return actor
+    return UnwatchedWorker(actor.type, actor.id, actor.ip, actor.request_id)
+
+
 def record_events(events: tuple[Event, ...]) -> None:
     """Keeps those of the domain events that streams tell of, in the transaction that did them."""
-    runs = [event for event in events if event.action in _RUN_EVENTS and event.actor.is_streamed]
+    runs = [
+        event
+        for event in events
+        if event.action in _RUN_EVENTS and not isinstance(event.actor, UnwatchedWorker)
+    ]
     told: list[Row] = []
     if runs:
         params = {

@@ -52,11 +52,35 @@ def environment_access(principal: Principal, environment_id: UUID) -> Access:
     raise NotFound
 
 
+def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
+    """The caller's access to the environment of the row with this id. Raises NotFound for one that they can't see.
+
+    `rows` selects `id` and `environment_id` of a tenant table's rows; by raw SQL, as making the ORM's takes longer
+    than all else that a script's call needs before its action. One query.
+    """
+    # See docs/decisions/fast-paths.md.
+    if isinstance(principal, KeyPrincipal):
+        found = fetch_one(
+            f"SELECT environment_id FROM ({rows}) r WHERE id = %(id)s AND environment_id = %(environment_id)s",
+            {"id": row_id, "environment_id": principal.environment_id},
+        )
+        if found is not None:
+            return Access(principal.environment_id, Role(principal.role))
+    if isinstance(principal, UserPrincipal):
+        found = fetch_one(
+            f"SELECT r.environment_id, m.role FROM ({rows}) r {_MEMBER} WHERE r.id = %(id)s",
+            {"id": row_id, "user_id": principal.id},
+        )
+        if found is not None:
+            return Access(found["environment_id"], Role(found["role"]))
+    raise NotFound
+
+
 class TenantViewSet(ApiViewSet):
     """Actions inside one environment. `self.access` is set before the role is checked.
 
     The default finds the environment that the URL names; a viewset whose URL names another row sets
-    `self.access` from that row with `_find_visible`.
+    `self.access` from that row with `find_visible`.
     """
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (
@@ -78,28 +102,3 @@ class TenantViewSet(ApiViewSet):
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Sets `self.access` from the URL's environment. Raises NotFound."""
         self.access = environment_access(principal_of(request), kwargs["environment_id"])
-
-    def _find_visible(self, request: Request, rows: str, row_id: UUID) -> None:
-        """Sets `self.access` from the row with this id, if the caller sees it. Raises NotFound. One query.
-
-        `rows` selects `id` and `environment_id` of a tenant table's rows; by raw SQL, as making the ORM's takes longer
-        than all else that a script's call needs before its action.
-        """
-        principal = principal_of(request)
-        if isinstance(principal, KeyPrincipal):
-            found = fetch_one(
-                f"SELECT environment_id FROM ({rows}) r WHERE id = %(id)s AND environment_id = %(environment_id)s",
-                {"id": row_id, "environment_id": principal.environment_id},
-            )
-            if found is not None:
-                self.access = Access(principal.environment_id, Role(principal.role))
-                return
-        if isinstance(principal, UserPrincipal):
-            found = fetch_one(
-                f"SELECT r.environment_id, m.role FROM ({rows}) r {_MEMBER} WHERE r.id = %(id)s",
-                {"id": row_id, "user_id": principal.id},
-            )
-            if found is not None:
-                self.access = Access(found["environment_id"], Role(found["role"]))
-                return
-        raise NotFound

@@ -13,10 +13,11 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
-from pipedai.api.errors import CeilingReached, NotFound
+from pipedai.api.errors import NotFound
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from workspaces.acting import hold_role, hold_role_of_user
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import hold_environment, lock_environment
 from workspaces.models import ApiKey
 from workspaces.roles import Role
@@ -184,15 +185,15 @@ def _revoke(user_id: UUID, **where: UUID) -> list[ApiKey]:
 
 def check_room_for_key(environment_id: UUID) -> None:
     """Raises CeilingReached if the environment, whose row the caller has locked, holds as many keys as it may."""
-    limit = settings.MAX_KEYS_PER_ENVIRONMENT
     usable = ApiKey.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
         environment_id=environment_id,
         revoked_at__isnull=True,
         consumed_at__isnull=True,
     )
-    if usable.count() >= limit:
-        raise CeilingReached("keys", f"The environment has {limit} usable keys, as many as it may.")
+    check_ceiling(
+        "keys", "usable keys", held=usable.count(), limit=settings.MAX_KEYS_PER_ENVIRONMENT
+    )
 
 
 def _create(environment_id: UUID, kind: ApiKey.Kind, **values: object) -> Minted:

@@ -1,4 +1,4 @@
-"""Locks on an environment's row: first in the one lock order (docs/architecture.md)."""
+"""Locks an environment's row, which comes first in the order of locks (docs/architecture.md)."""
 
 from uuid import UUID
 

@@ -13,10 +13,11 @@ from django.db import IntegrityError, transaction
 from accounts.emails import Email
 from accounts.models import User
 from accounts.services import find_user
-from pipedai.api.errors import CeilingReached, Conflict, Forbidden, NotFound
+from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
 from workspaces.acting import hold_role
 from workspaces.api_keys import revoke_unused_keys
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role, check_includes
@@ -41,7 +42,12 @@ def add_member(
             own = hold_role(actor, environment_id, Role.ADMIN)
             _check_may_grant(own, role)
             user = _user(user_id, email)
-            _check_room(environment_id)
+            check_ceiling(
+                "members",
+                "members",
+                held=Membership.objects.filter(environment_id=environment_id).count(),
+                limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
+            )
             member = Membership.objects.create(
                 environment_id=environment_id, user=user, role=role.value
             )
@@ -140,12 +146,6 @@ def _check_another_owner(member: Membership) -> None:
     ).exclude(id=member.id)
     if not others.exists():
         raise Conflict("An environment must keep at least one owner.")
-
-
-def _check_room(environment_id: UUID) -> None:
-    limit = settings.MAX_MEMBERS_PER_ENVIRONMENT
-    if Membership.objects.filter(environment_id=environment_id).count() >= limit:
-        raise CeilingReached("members", f"The environment has {limit} members, as many as it may.")
 
 
 def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:

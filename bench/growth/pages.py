@@ -17,7 +17,7 @@ from bench.growth import same_work
 from bench.growth.subjects import Subjects, middle, quarters
 from bench.lifecycle_load import OUTCOME
 from pipedai.api.authentication import AUTH_COOKIE
-from pipedai.api.pagination import cursor_at
+from pipedai.api.pagination import _salt, _sign
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
@@ -65,7 +65,8 @@ def api_pages(on: Subjects) -> Iterator[Page]:
             yield Page(f"{each.name}{shown(query)}", get(client, each.path, query))
             if (moment := middle(each.table, each.column, each.where)) is not None:
                 asked = Request(RequestFactory().get(each.path, query))
-                deep = {**query, "cursor": cursor_at(asked, each.filter_names, moment, _NO_ID)}
+                cursor = _sign(_salt(asked, each.filter_names), moment, _NO_ID)
+                deep = {**query, "cursor": cursor}
                 yield Page(f"{each.name}{shown(query)}, deep", get(client, each.path, deep))
     yield Page("one run", get(client, f"/api/v1/runs/{on.run_id}", {}))
     yield Page("one trigger", get(client, f"/api/v1/triggers/{on.trigger_id}", {}))

@@ -26,10 +26,9 @@ def page_of(model: type[Model], row_id: Any) -> str:
 def list_of(model: type[Model], **filters: Any) -> str:
     """The URL of a list, filtered as its own filters would."""
     opts = model._meta
+    page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
     query = "&".join(f"{name}={value}" for name, value in filters.items())
-    return reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist") + f"?{query}" * bool(
-        query
-    )
+    return f"{page}?{query}" if query else page
 
 
 def link(href: str, text: Any) -> SafeString:

@@ -17,6 +17,7 @@ class ContentNegotiation(DefaultContentNegotiation):
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
         """The renderer and the media type that it is to write. Raises NotAcceptable."""
+        # See docs/decisions/fast-paths.md.
         first = next(iter(renderers))
         if request.META.get("HTTP_ACCEPT", "*/*") in {"*/*", first.media_type}:
             return first, first.media_type

@@ -96,13 +96,6 @@ class HeavyPaginator(KeysetPaginator):
         return rows, self._place_of(chosen[-1]) if len(candidates) > count else None
 
 
-def cursor_at(
-    request: Request, filter_names: tuple[str, ...], moment: datetime, row_id: UUID
-) -> str:
-    """The cursor that this request's list, so filtered, continues by after a place."""
-    return _sign(_salt(request, filter_names), moment, row_id)
-
-
 def _sign(salt: str, moment: datetime, row_id: UUID) -> str:
     return signing.Signer(salt=salt).sign_object([moment.isoformat(), row_id.hex])
 

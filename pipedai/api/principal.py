@@ -84,7 +84,6 @@ def actor_of(request: Request) -> Actor:
         principal.id,
         address_of(request),
         current_request_id.get() or None,
-        is_streamed=not isinstance(principal, WorkerPrincipal) or principal.is_streamed,
     )
 
 

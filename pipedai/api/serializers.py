@@ -9,6 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
+from pipedai.api.fields import MoneyField
 
 
 class Body(serializers.Serializer[Any]):
@@ -42,7 +43,7 @@ def read_body(serializer: type[Body], request: Request, *, partial: bool = False
 @cache
 def _validator(serializer: type[Body], partial: bool) -> Body:
     # One for all requests, since each new instance copies all its fields, which takes longer than to use them.
-    # Validation keeps nothing in it.
+    # Validation keeps nothing in it. See docs/decisions/fast-paths.md.
     return serializer(partial=partial)
 
 
@@ -50,12 +51,49 @@ class RowSerializer(serializers.Serializer[Any]):
     """An answer made of one row, a dict: each field is the row's value under its source, as it is.
 
     The renderer knows all types that rows hold, so no field converts anything; a method field works out its value.
-    A third of the time of DRF's own, which copies all fields for each instance and looks for each value in six ways.
+    This takes a third of the time of DRF's own, which copies all fields for each instance and looks for each value in
+    six ways. A class with a field that converts its value is refused when it is created, by a TypeError.
     """
+
+    # See docs/decisions/fast-paths.md.
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ignored = [name for name, field in cls._declared_fields.items() if _converts(field)]
+        if ignored:
+            raise TypeError(
+                f"{cls.__name__}: RowSerializer would ignore how these fields convert their values: {ignored}."
+                " Use SerializerMethodField (docs/decisions/fast-paths.md)."
+            )
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         """The row as it goes out."""
         return {name: read(self, instance) for name, read in _readers(type(self))}
+
+
+# What these give back for the value of a row, or of its JSON, is that value.
+_GIVE_IT_BACK = frozenset(
+    kind.to_representation
+    for kind in (
+        serializers.BooleanField,
+        serializers.CharField,
+        serializers.ChoiceField,
+        serializers.DateTimeField,
+        serializers.DictField,
+        serializers.IntegerField,
+        serializers.JSONField,
+        serializers.UUIDField,
+        MoneyField,
+    )
+)
+
+
+def _converts(field: Any) -> bool:
+    """Whether a field's `to_representation` would change a value, and RowSerializer does not call it."""
+    if isinstance(field, serializers.SerializerMethodField | serializers.BaseSerializer):
+        return False
+    if type(field).to_representation not in _GIVE_IT_BACK or "format" in field._kwargs:
+        return True
+    return isinstance(field, serializers.DictField) and _converts(field.child)
 
 
 @cache

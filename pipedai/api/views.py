@@ -60,6 +60,7 @@ class ApiViewSet(ViewSet):
         """Sets `self.action` from the URL's own table, where DRF would add one for OPTIONS."""
         initialized = super().initialize_request(request, *args, **kwargs)
         # Else each look at it goes through DRF's __getattr__, a dozen times a request.
+        # See docs/decisions/fast-paths.md.
         initialized.META = request.META
         self.action = self.action_map.get(str(request.method).lower())  # type: ignore[assignment]
         return initialized

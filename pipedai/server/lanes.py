@@ -20,6 +20,7 @@ STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"
 
+# These must match the routes in workers/urls.py. See docs/decisions/fast-paths.md.
 _WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _POLL = re.compile(f"{_WORKER}/poll")
 _STREAM = re.compile(f"{_WORKER}/events/stream")
@@ -92,6 +93,7 @@ def _is_asked_by_a_probe(scope: Scope) -> bool:
 
 async def _say_alive(scope: Scope, send: Send) -> None:
     """Answer as `pipedai.api.health` does, but in the event loop: also when no thread is free."""
+    # See docs/decisions/fast-paths.md.
     scope[LOG]["route"] = LIVE.removeprefix("/")
     await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})
     await send({"type": "http.response.body", "body": _LIVE_BODY})

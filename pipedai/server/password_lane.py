@@ -16,7 +16,7 @@ _MOST_WAITING = 500
 # More than an address may try to log in within a minute.
 _MOST_OF_AN_ADDRESS = 100
 
-# Whatever hashes a password; accounts/tests/test_password_routes.py looks for others.
+# Whatever hashes a password; accounts/tests/test_password_routes.py looks for others. See docs/decisions/fast-paths.md.
 _PATHS = frozenset(
     {
         "/api/v1/auth/login",

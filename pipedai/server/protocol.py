@@ -27,6 +27,8 @@ from pipedai.server.receiving import Body, Signal
 if TYPE_CHECKING:
     from pipedai.server.worker import Worker
 
+# See docs/decisions/fast-paths.md.
+
 # A client must have sent its request's headers by then.
 HEADER_SECONDS = 20.0
 # How long a refused client may go on sending: closing on unread bytes would reset the connection,

@@ -66,7 +66,7 @@ class Worker(gasgi.ASGIWorker):
     def load_wsgi(self) -> None:
         super().load_wsgi()
         # What has been loaded stays until the end: collections need not walk it again and again, each time for
-        # tens of milliseconds in which nobody is answered.
+        # tens of milliseconds in which nobody is answered. See docs/decisions/fast-paths.md.
         gc.collect()
         gc.freeze()
 

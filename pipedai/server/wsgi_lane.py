@@ -99,6 +99,7 @@ class WsgiLane:
 
     def _answer(self, scope: Scope, body: bytes) -> "_Answer":
         answer = _Answer()
+        # See docs/decisions/fast-paths.md.
         environ: Any = build_environ(scope, io.BytesIO(body))  # type: ignore[arg-type]
         pieces: Iterable[bytes] = self._wsgi(environ, answer.start)
         try:

@@ -129,7 +129,7 @@ def test_a_job_that_waits_for_ever_gives_the_others_their_turn_in_the_end():
 def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
     committed_cast, monkeypatch
 ):
-    """In a thread of the senders', which has a connection of its own."""
+    """In a thread of the senders', which keeps a connection of its own."""
     runs = Runs.of(committed_cast)
     runs.now = database_now()
     runs.ended()
@@ -147,6 +147,7 @@ def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
         is_held.set()
         wait_until_somebody_waits(0.4)
     assert senders.wait(60)
+    senders.finish()
     assert Delivery.objects.get().status == "delivered"
 
 

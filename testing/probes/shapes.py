@@ -1,7 +1,10 @@
 """What answers look like: stand-ins that equal any well-formed id or time, and the bodies of errors."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from testing.world.cast import Cast
 
 NOT_FOUND = {"error": "Not found"}
 
@@ -42,3 +45,94 @@ def invalid(fields: dict[str, list[str]] | None = None, *form: str) -> dict[str,
 def page(*items: Any) -> dict[str, Any]:
     """The body of a list's only page."""
     return {"items": list(items), "nextCursor": None}
+
+
+def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
+    """A run of the cast's trigger that a person has just queued, as the API shows one run."""
+    return {
+        "id": AN_ID,
+        "triggerId": str(cast.trigger_id),
+        "triggerName": "Nightly report",
+        "environmentId": str(cast.environment.id),
+        "workerId": str(cast.worker.worker_id),
+        "status": "queued",
+        "source": "manual",
+        "attempt": 1,
+        "retryOfRunId": None,
+        "scheduledFor": None,
+        "availableAt": A_TIME,
+        "queuedAt": A_TIME,
+        "claimedAt": None,
+        "startedAt": None,
+        "endedAt": None,
+        "durationMs": None,
+        "exitCode": None,
+        "shortMessage": None,
+        "errorMessage": None,
+        "faultClass": None,
+        "model": None,
+        "inputTokens": None,
+        "outputTokens": None,
+        "cacheReadTokens": None,
+        "cacheCreationTokens": None,
+        "costUsd": None,
+        "numTurns": None,
+        "sessionId": None,
+        "cancelRequested": False,
+        "payload": None,
+        "lateResult": None,
+        "prompt": "Report.",
+        "mcpUrl": None,
+        **changes,
+    }
+
+
+def shown_trigger(cast: "Cast", **changes: Any) -> dict[str, Any]:
+    """The cast's trigger, as the API shows it."""
+    return {
+        "id": str(cast.trigger_id),
+        "environmentId": str(cast.environment.id),
+        "workerId": str(cast.worker.worker_id),
+        "name": "Nightly report",
+        "description": "",
+        "prompt": "Report.",
+        "mcpUrl": "https://mcp.example/v1",
+        "hasMcpHeaders": False,
+        "model": None,
+        "schedule": None,
+        "timezone": "UTC",
+        "nextRunAt": None,
+        "enabled": True,
+        "maxRetries": 3,
+        "timeoutSeconds": 1800,
+        "overlapPolicy": "queue",
+        "webhookUrl": None,
+        "hasWebhookSecret": False,
+        "lastRun": None,
+        "createdAt": A_TIME,
+        "updatedAt": A_TIME,
+        **changes,
+    }
+
+
+def shown_worker(cast: "Cast", **changes: Any) -> dict[str, Any]:
+    """The cast's worker before its first call, as the API shows it."""
+    return {
+        "id": str(cast.worker.worker_id),
+        "environmentId": str(cast.environment.id),
+        "workspaceId": str(cast.workspace.id),
+        "label": "host-1",
+        "hostname": "host-1",
+        "os": "linux",
+        "version": "1.0.0",
+        "authMode": "claude_max",
+        "maxConcurrency": 1,
+        "status": "offline",
+        "derivedStatus": "offline",
+        "currentRunId": None,
+        "disabled": False,
+        "approved": True,
+        "lastSeenAt": None,
+        "createdAt": A_TIME,
+        **changes,
+    }

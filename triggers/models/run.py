@@ -88,7 +88,8 @@ def _times_of_state() -> Q:
 class Run(models.Model):
     """One attempt at executing a trigger: a ledger row that is never deleted by a user.
 
-    Only `triggers.runs.lifecycle` writes its state. Long text lies in RunText, so that these rows stay narrow.
+    All statements that insert or change one stand in `triggers/runs/statements.py`. Long text lies in RunText, so that
+    these rows stay narrow.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

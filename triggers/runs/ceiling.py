@@ -4,8 +4,8 @@ from uuid import UUID
 
 from django.conf import settings
 
-from pipedai.api.errors import CeilingReached
 from pipedai.sql import fetch_one
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
 # More than the transactions that can be under way at once: PostgreSQL's connections are fewer.
@@ -41,7 +41,5 @@ def check_queue_room(trigger_id: UUID) -> None:
     if queue is not None and queue["waiting"] >= room_without_turns():
         lock_environment(queue["environment_id"])
         queue = fetch_one(_COUNT, params)
-    if queue is not None and queue["waiting"] >= limit:
-        raise CeilingReached(
-            "queuedRuns", f"The environment has {limit} queued runs, as many as it may."
-        )
+    if queue is not None:
+        check_ceiling("queuedRuns", "queued runs", held=queue["waiting"], limit=limit)

@@ -1,9 +1,9 @@
-"""The run state machine (SPEC §6): the only writer of a run's state.
+"""The run state machine (SPEC §6): every way for a run to begin or to change its state, but retries (`retries`).
 
 Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is
 read only when the UPDATE hit nothing. What follows from a transition (retry, delivery, audit rows)
-is written in its transaction. Locks are taken in one order: environment, worker, trigger, run,
-retry. docs/run-lifecycle.md tells the story.
+is written in its transaction. docs/architecture.md has the order in which locks are taken, and docs/run-lifecycle.md
+describes the states.
 """
 
 import json
@@ -50,7 +50,6 @@ def queue_run(
     actor: Actor,
     run_id: UUID | None = None,
     payload: Any = None,
-    scheduled_for: datetime | None = None,
     now: datetime | None = None,
 ) -> Row:
     """A new run of a trigger, for its present worker, due at once. Call inside a transaction.
@@ -63,7 +62,6 @@ def queue_run(
         "trigger_id": trigger_id,
         "source": source.value,
         "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
-        "scheduled_for": scheduled_for,
         "now": now,
         "room": room_without_turns(),
     }
@@ -80,6 +78,20 @@ def queue_run(
     emit(_event("run.created", actor, run, {"source": source.value}))
     wake_workers([run["worker_id"]])
     return {**run, "payload": payload}
+
+
+def queue_scheduled_runs(ticks: list[Row], *, now: datetime | None = None) -> None:
+    """Inserts the runs of fired ticks, due at once. Each tick has `run_id`, `trigger_id` and `tick_at`.
+
+    Call it in the transaction that has locked the triggers. The caller emits the events and wakes the workers.
+    """
+    params = {
+        "run_ids": [tick["run_id"] for tick in ticks],
+        "trigger_ids": [tick["trigger_id"] for tick in ticks],
+        "ticks": [tick["tick_at"] for tick in ticks],
+        "now": now,
+    }
+    execute(sql.QUEUE_SCHEDULED, params)
 
 
 def claim_run(

@@ -8,6 +8,7 @@ from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
+from triggers.runs import statements as sql
 from triggers.states import FaultClass, Status
 
 # Before the second attempt, the third, and every later one.
@@ -16,31 +17,11 @@ MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
 _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE"
 
-# The triggers' present workers and `enabled` are read under the lock above.
-_INSERT = """
-INSERT INTO run (
-    id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
-    retry_of_id, scheduled_for, queued_at, available_at, model)
-SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
-    r.max_retries, r.timeout_seconds, r.id, r.scheduled_for, r.ended_at, r.ended_at + n.delay, v.model
-FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
-JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
-WHERE t.enabled AND t.deleted_at IS NULL
-ON CONFLICT (retry_of_id) WHERE retry_of_id IS NOT NULL DO NOTHING
-RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id
-"""
-
-_COPY_PAYLOADS = """
-INSERT INTO run_text (run_id, environment_id, payload)
-SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id = r.retry_of_id
-WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
-"""
-
 
 def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
     """Keeps triggers from being changed until this transaction ends, so that a retry goes to the present worker.
 
-    Must come before any lock on their runs (the one lock order: environment, worker, trigger, run, retry).
+    Call it before anything locks their runs: triggers come before runs in the order of locks (docs/architecture.md).
     """
     fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
 
@@ -67,7 +48,7 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
     if not runs:
         return []
     retries = fetch_all(
-        _INSERT,
+        sql.QUEUE_RETRIES,
         {
             "ids": [new_id() for _ in runs],
             "run_ids": [run["id"] for run in runs],
@@ -75,7 +56,7 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
         },
     )
     if retries:
-        execute(_COPY_PAYLOADS, {"ids": [retry["id"] for retry in retries]})
+        execute(sql.COPY_PAYLOADS, {"ids": [retry["id"] for retry in retries]})
     return retries
 
 

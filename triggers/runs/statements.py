@@ -1,4 +1,9 @@
-"""The statements of `lifecycle`: each transition is one guarded UPDATE on the expected state and the owner."""
+"""The statements that write runs: no other module inserts a run or changes one (docs/decisions/lifecycle-sql.md).
+
+Each transition is one guarded UPDATE on the expected state and the owner. `lifecycle` and `retries` run them.
+"""
+
+# See docs/decisions/fast-paths.md.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
@@ -10,6 +15,10 @@ _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
 # Of a trigger t: an unapproved worker gets no run whose trigger has headers. Poll and claim are made of it (SPEC §19).
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
+# The columns that every new run is inserted with, whatever made it. All others begin as NULL.
+_INSERT = """INSERT INTO run (
+        id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
+        retry_of_id, scheduled_for, queued_at, available_at, model)"""
 
 # `room` is how many of its environment's runs may wait for this one to be queued without a turn; NULL: any. A trigger
 # whose environment has more is not locked: the environment's lock comes before its triggers'.
@@ -24,11 +33,9 @@ WITH t AS (
                 WHERE w.environment_id = trigger.environment_id AND w.status = 'queued' LIMIT %(room)s) w))
     FOR SHARE),
 r AS (
-    INSERT INTO run (
-        id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
-        scheduled_for, queued_at, available_at, model)
+    {_INSERT}
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
-        t.timeout_seconds, %(scheduled_for)s, {NOW}, {NOW}, v.model
+        t.timeout_seconds, NULL, NULL, {NOW}, {NOW}, v.model
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
@@ -36,6 +43,33 @@ kept AS (
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
+"""
+
+# The runs of decided ticks, whose triggers are locked.
+QUEUE_SCHEDULED = f"""
+{_INSERT}
+SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
+    t.timeout_seconds, NULL, f.tick_at, {NOW}, {NOW}, v.model
+FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[]) AS f (run_id, trigger_id, tick_at)
+JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
+"""
+
+# The retries of ended runs. Their triggers are locked: so the trigger's present worker and `enabled` count.
+QUEUE_RETRIES = f"""
+{_INSERT}
+SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
+    r.max_retries, r.timeout_seconds, r.id, r.scheduled_for, r.ended_at, r.ended_at + n.delay, v.model
+FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
+JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
+WHERE t.enabled AND t.deleted_at IS NULL
+ON CONFLICT (retry_of_id) WHERE retry_of_id IS NOT NULL DO NOTHING
+RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id
+"""
+
+COPY_PAYLOADS = """
+INSERT INTO run_text (run_id, environment_id, payload)
+SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id = r.retry_of_id
+WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
 """
 
 # The worker's places are read once, in order: the first free one is the first whose number is not its rank. As long as

@@ -18,9 +18,10 @@ from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.logs import get_logger
-from pipedai.sql import NOW, Row, execute, fetch_all
+from pipedai.sql import Row, execute, fetch_all
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
+from triggers.runs.lifecycle import queue_scheduled_runs
 from triggers.schedules import cron
 from triggers.schedules.due_triggers import lock_due_triggers
 from triggers.schedules.stretches import join_stretches
@@ -46,16 +47,6 @@ SELECT * FROM unnest(
     %(decided)s::timestamptz[])
 ON CONFLICT (trigger_id, tick_at) DO NOTHING
 RETURNING trigger_id, environment_id, tick_at, decision, run_id, missed_count
-"""
-
-_QUEUE = f"""
-INSERT INTO run (
-    id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
-    scheduled_for, queued_at, available_at, model)
-SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
-    t.timeout_seconds, f.tick_at, {NOW}, {NOW}, v.model
-FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[]) AS f (run_id, trigger_id, tick_at)
-JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
 """
 
 _MOVE_ON = """
@@ -125,15 +116,7 @@ def _store(batch: _Batch, now: datetime | None) -> None:
     decided = fetch_all(_DECIDE, _columns(ticks)) if ticks else []
     fired = [row for row in decided if row["run_id"]]
     if fired:
-        execute(
-            _QUEUE,
-            {
-                "run_ids": [row["run_id"] for row in fired],
-                "trigger_ids": [row["trigger_id"] for row in fired],
-                "ticks": [row["tick_at"] for row in fired],
-                "now": now,
-            },
-        )
+        queue_scheduled_runs(fired, now=now)
     execute(_MOVE_ON, {"ids": list(batch.nexts), "nexts": list(batch.nexts.values())})
     emit(*(_event(row) for row in decided))
     workers = {tick.trigger["id"]: tick.trigger["worker_id"] for tick in ticks}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from testing.probes.audited import audited
-from testing.probes.shapes import A_TIME, AN_ID, invalid
+from testing.probes.shapes import A_TIME, AN_ID, invalid, shown_trigger
 from testing.world.cast import TEST_ACTOR
 from testing.world.trigger_values import trigger_values
 from triggers.models import Trigger, TriggerRevision
@@ -30,30 +30,9 @@ def create(cast):
 
 
 def trigger(cast, **changes):
-    return {
-        "id": AN_ID,
-        "environmentId": str(cast.environment.id),
-        "workerId": None,
-        "name": "Nightly",
-        "description": "",
-        "prompt": "Report.",
-        "mcpUrl": "https://mcp.example/v1",
-        "hasMcpHeaders": False,
-        "model": None,
-        "schedule": None,
-        "timezone": "UTC",
-        "nextRunAt": None,
-        "enabled": True,
-        "maxRetries": 3,
-        "timeoutSeconds": 1800,
-        "overlapPolicy": "queue",
-        "webhookUrl": None,
-        "hasWebhookSecret": False,
-        "lastRun": None,
-        "createdAt": A_TIME,
-        "updatedAt": A_TIME,
-        **changes,
-    }
+    """The trigger that REQUIRED makes."""
+    made = {"id": AN_ID, "workerId": None, "name": "Nightly"}
+    return shown_trigger(cast, **{**made, **changes})
 
 
 def test_three_fields_are_enough(cast, create):

@@ -3,11 +3,13 @@
 import threading
 from collections import Counter
 
-from django.db import close_old_connections, connection
+from django.db import close_old_connections
 
 from pipedai import timeouts
 from pipedai.logs import get_logger
+from pipedai.outgoing import Answer
 from pipedai.sql import Row
+from triggers.webhooks.crew import Crew
 from triggers.webhooks.due_deliveries import Taker, Turns, claim_deliveries, taker_of
 from triggers.webhooks.sending import record_answer, send_delivery
 
@@ -17,16 +19,18 @@ AT_ONCE = 32
 PER_HOST = 4
 # SIGTERM leaves 5 s for everything.
 STOP_SECONDS = 3.0
-# A burst of answers must not open as many connections to the database.
-_RECORDING_AT_ONCE = 4
+# Only these threads have a connection to the database: a burst of answers must not open as many as there are senders.
+RECORDING_AT_ONCE = 4
+# How long the end waits for threads that have nothing to do any more.
+_GOODBYE_SECONDS = 0.5
 
 
 class Senders:
     """A bounded pool. It claims no more than it has threads for, so what is claimed is sent at once.
 
-    A slow or dead host takes `per_host` of its places and no more, and a workspace with many such hosts half of them:
-    see `claim_deliveries`. The threads are daemons: a delivery that is still under way when the process ends stays
-    claimed, and is due again when the claim is over.
+    One crew of threads sends, and a smaller one records the answers. A slow or dead host takes `per_host` of the places
+    and no more, and a workspace with many such hosts half of them: see `claim_deliveries`. The threads are daemons: a
+    delivery that is still under way when the process ends stays claimed, and is due again when the claim is over.
     """
 
     def __init__(self, *, at_once: int = AT_ONCE, per_host: int = PER_HOST) -> None:
@@ -35,7 +39,8 @@ class Senders:
         self._busy: Counter[Taker] = Counter()
         self._turns = Turns()
         self._changed = threading.Condition()
-        self._recording = threading.BoundedSemaphore(_RECORDING_AT_ONCE)
+        self._sending = Crew("webhook-sender", at_once, self._send)
+        self._recording = Crew("webhook-recorder", RECORDING_AT_ONCE, self._record)
 
     def top_up(self) -> int:
         """Claims due deliveries for the free places and starts sending them; how many. Waits for none."""
@@ -46,7 +51,9 @@ class Senders:
             return 0
         claimed = claim_deliveries(room=room, busy=busy, per_host=self._per_host, turns=self._turns)
         for delivery in claimed:
-            self._start(delivery)
+            with self._changed:
+                self._busy[taker_of(delivery)] += 1
+            self._sending.give(delivery)
         return len(claimed)
 
     def wait(self, seconds: float = STOP_SECONDS) -> bool:
@@ -58,35 +65,40 @@ class Senders:
         return idle
 
     def finish(self) -> None:
-        """For the end of the loop: lets what is under way end, within `STOP_SECONDS`."""
-        self.wait()
+        """For the end of the loop: lets what is under way end, within `STOP_SECONDS`, and then ends idle threads."""
+        if self.wait():
+            self._sending.stop(_GOODBYE_SECONDS / 2)
+            self._recording.stop(_GOODBYE_SECONDS / 2)
 
-    def _start(self, delivery: Row) -> None:
-        with self._changed:
-            self._busy[taker_of(delivery)] += 1
-        threading.Thread(
-            target=self._run, args=(delivery,), name="webhook-sender", daemon=True
-        ).start()
-
-    def _run(self, delivery: Row) -> None:
+    def _send(self, delivery: Row) -> None:
         try:
             answer = send_delivery(delivery)
-            with self._recording, timeouts.overriding(timeouts.SCHEDULER):
-                close_old_connections()
-                try:
-                    record_answer(delivery, answer)
-                finally:
-                    connection.close()
         except Exception:
-            # Still claimed, so it is sent again.
+            # It is still claimed, so it is sent again.
+            log.exception("webhook.not_recorded", delivery_id=str(delivery["id"]))
+            self._leave(delivery)
+        else:
+            self._recording.give((delivery, answer))
+
+    def _record(self, sent: tuple[Row, Answer]) -> None:
+        delivery, answer = sent
+        try:
+            close_old_connections()
+            with timeouts.overriding(timeouts.SCHEDULER):
+                record_answer(delivery, answer)
+        except Exception:
+            # It is still claimed, so it is sent again.
             log.exception("webhook.not_recorded", delivery_id=str(delivery["id"]))
         finally:
-            with self._changed:
-                taker = taker_of(delivery)
-                self._busy[taker] -= 1
-                if not self._busy[taker]:
-                    del self._busy[taker]
-                self._changed.notify_all()
+            self._leave(delivery)
+
+    def _leave(self, delivery: Row) -> None:
+        with self._changed:
+            taker = taker_of(delivery)
+            self._busy[taker] -= 1
+            if not self._busy[taker]:
+                del self._busy[taker]
+            self._changed.notify_all()
 
 
 senders = Senders()

@@ -9,14 +9,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import actor_of
+from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
 from triggers import queries
 from triggers.models import Delivery
 from triggers.webhooks import outbox
 from triggers.webhooks.serializers import DeliverySerializer
-from workspaces.access import TenantViewSet
+from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin, IsViewer
 from workspaces.roles import Role
 
@@ -51,7 +51,9 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the trigger."""
-        self._find_visible(request, queries.LIVE_TRIGGERS, kwargs["trigger_id"])
+        self.access = find_visible(
+            principal_of(request), queries.LIVE_TRIGGERS, kwargs["trigger_id"]
+        )
 
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """GET /triggers/:id/deliveries"""
@@ -74,7 +76,9 @@ class DeliveryViewSet(_DeliveriesShown):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the delivery; those of a deleted trigger are not seen any more."""
-        self._find_visible(request, queries.LIVE_DELIVERIES, kwargs["delivery_id"])
+        self.access = find_visible(
+            principal_of(request), queries.LIVE_DELIVERIES, kwargs["delivery_id"]
+        )
 
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
         """POST /deliveries/:id/redeliver"""

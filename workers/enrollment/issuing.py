@@ -10,11 +10,12 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
-from pipedai.api.errors import CeilingReached, Conflict, NotFound
+from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor, Event, emit
 from workers.enrollment.codes import digest
 from workers.models import Enrollment
 from workspaces.acting import hold_role, hold_role_of_user
+from workspaces.ceilings import check_ceiling
 from workspaces.locks import hold_environment, lock_environment
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
@@ -80,14 +81,11 @@ def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str,
 
 
 def _check_room(environment_id: UUID) -> None:
-    limit = settings.MAX_KEYS_PER_ENVIRONMENT
     usable = Enrollment.objects.filter(
         Q(expires_at__gt=Now()),
         environment_id=environment_id,
         revoked_at__isnull=True,
         consumed_at__isnull=True,
     )
-    if usable.count() >= limit:
-        raise CeilingReached(
-            "enrollments", f"The environment has {limit} usable enrolments, as many as it may."
-        )
+    limit = settings.MAX_KEYS_PER_ENVIRONMENT
+    check_ceiling("enrollments", "usable enrollments", held=usable.count(), limit=limit)

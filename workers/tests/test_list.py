@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from testing.probes.shapes import A_TIME, invalid, page
+from testing.probes.shapes import A_TIME, invalid, page, shown_worker
 from testing.world.runs import allow
 from workers.models import Worker
 
@@ -21,28 +21,6 @@ def get(cast, url):
     return lambda query="": client.get(f"{url}?{query}")
 
 
-def worker(cast, **changes):
-    return {
-        "id": str(cast.worker.worker_id),
-        "environmentId": str(cast.environment.id),
-        "workspaceId": str(cast.workspace.id),
-        "label": "host-1",
-        "hostname": "host-1",
-        "os": "linux",
-        "version": "1.0.0",
-        "authMode": "claude_max",
-        "maxConcurrency": 1,
-        "status": "offline",
-        "derivedStatus": "offline",
-        "currentRunId": None,
-        "disabled": False,
-        "approved": True,
-        "lastSeenAt": None,
-        "createdAt": A_TIME,
-        **changes,
-    }
-
-
 def seen(seconds_ago):
     Worker.objects.update(last_seen_at=Now() - timedelta(seconds=seconds_ago))
 
@@ -54,13 +32,13 @@ def hold_a_run(cast):
 
 
 def test_one_that_was_never_seen_is_offline(cast, get):
-    assert get().json() == page(worker(cast))
+    assert get().json() == page(shown_worker(cast))
 
 
 def test_a_poll_makes_it_online(cast, get):
     cast.worker_client().get(f"/api/v1/workers/{cast.worker.worker_id}/poll")
     assert get().json() == page(
-        worker(cast, status="online", derivedStatus="online", lastSeenAt=A_TIME)
+        shown_worker(cast, status="online", derivedStatus="online", lastSeenAt=A_TIME)
     )
 
 
@@ -98,7 +76,7 @@ def test_its_derived_status_is_the_first_that_holds(cast, get, disabled, busy, o
     if disabled:
         Worker.objects.update(disabled_at=Now())
     (item,) = get().json()["items"]
-    assert item == worker(
+    assert item == shown_worker(
         cast,
         status="online" if online else "offline",
         derivedStatus=derived,

@@ -5,7 +5,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from testing.probes.audited import audited
-from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
+from testing.probes.shapes import NOT_FOUND, invalid, shown_worker
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
 from workers.models import ONLINE_WITHIN, Worker
@@ -34,24 +34,7 @@ def read(cast, url):
 
 class TestReading:
     def test_shows_the_worker(self, cast, url):
-        assert read(cast, url) == {
-            "id": str(cast.worker.worker_id),
-            "environmentId": str(cast.environment.id),
-            "workspaceId": str(cast.workspace.id),
-            "label": "host-1",
-            "hostname": "host-1",
-            "os": "linux",
-            "version": "1.0.0",
-            "authMode": "claude_max",
-            "maxConcurrency": 1,
-            "status": "offline",
-            "derivedStatus": "offline",
-            "currentRunId": None,
-            "disabled": False,
-            "approved": True,
-            "lastSeenAt": None,
-            "createdAt": A_TIME,
-        }
+        assert read(cast, url) == shown_worker(cast)
 
     def test_follows_what_it_does(self, cast, url):
         seen = lambda: tuple(read(cast, url)[name] for name in ("status", "derivedStatus"))  # noqa: E731

@@ -2,7 +2,7 @@
 
 import pytest
 
-from testing.probes.shapes import A_TIME
+from testing.probes.shapes import A_TIME, shown_run
 from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
 
@@ -25,42 +25,16 @@ def get(cast):
 
 
 def queued(cast, runs, run_id, **changes):
-    return {
-        "id": str(run_id),
-        "triggerId": str(runs.trigger_id),
-        "triggerName": "Nightly report",
-        "environmentId": str(cast.environment.id),
-        "workerId": str(cast.worker.worker_id),
-        "status": "queued",
-        "source": "manual",
-        "attempt": 1,
-        "retryOfRunId": None,
-        "scheduledFor": None,
-        "availableAt": "2026-05-04T12:00:00.000Z",
-        "queuedAt": "2026-05-04T12:00:00.000Z",
-        "claimedAt": None,
-        "startedAt": None,
-        "endedAt": None,
-        "durationMs": None,
-        "exitCode": None,
-        "shortMessage": None,
-        "errorMessage": None,
-        "faultClass": None,
-        "model": None,
-        "inputTokens": None,
-        "outputTokens": None,
-        "cacheReadTokens": None,
-        "cacheCreationTokens": None,
-        "costUsd": None,
-        "numTurns": None,
-        "sessionId": None,
-        "cancelRequested": False,
-        "payload": None,
-        "prompt": "Report.",
-        "mcpUrl": None,
-        "lateResult": None,
-        **changes,
-    }
+    return shown_run(
+        cast,
+        **{
+            "id": str(run_id),
+            "triggerId": str(runs.trigger_id),
+            "availableAt": "2026-05-04T12:00:00.000Z",
+            "queuedAt": "2026-05-04T12:00:00.000Z",
+            **changes,
+        },
+    )
 
 
 def test_a_queued_run_has_little_to_tell(cast, runs, get):

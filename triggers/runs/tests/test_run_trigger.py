@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND, invalid
+from testing.probes.shapes import A_TIME, NOT_FOUND, invalid, shown_run
 from triggers.models import Run, RunText, Trigger
 from workers.models import Worker
 
@@ -15,55 +15,16 @@ def url(cast):
     return f"/api/v1/triggers/{cast.trigger_id}/run"
 
 
-def run(cast, **changes):
-    return {
-        "id": AN_ID,
-        "triggerId": str(cast.trigger_id),
-        "triggerName": "Nightly report",
-        "environmentId": str(cast.environment.id),
-        "workerId": str(cast.worker.worker_id),
-        "status": "queued",
-        "source": "manual",
-        "attempt": 1,
-        "retryOfRunId": None,
-        "scheduledFor": None,
-        "availableAt": A_TIME,
-        "queuedAt": A_TIME,
-        "claimedAt": None,
-        "startedAt": None,
-        "endedAt": None,
-        "durationMs": None,
-        "exitCode": None,
-        "shortMessage": None,
-        "errorMessage": None,
-        "faultClass": None,
-        "model": None,
-        "inputTokens": None,
-        "outputTokens": None,
-        "cacheReadTokens": None,
-        "cacheCreationTokens": None,
-        "costUsd": None,
-        "numTurns": None,
-        "sessionId": None,
-        "cancelRequested": False,
-        "payload": None,
-        "lateResult": None,
-        "prompt": "Report.",
-        "mcpUrl": None,
-        **changes,
-    }
-
-
 def test_a_person_queues_a_run(cast, url):
     response = cast.client(cast.operator).post(url, {})
     assert response.status_code == 201
-    assert response.json() == run(cast)
+    assert response.json() == shown_run(cast)
     assert response.json()["availableAt"] == response.json()["queuedAt"]
     assert "Idempotent-Replayed" not in response
 
 
 def test_a_key_queues_one_too_and_it_shows(cast, url):
-    assert cast.key_client().post(url, {}).json() == run(cast, source="api")
+    assert cast.key_client().post(url, {}).json() == shown_run(cast, source="api")
 
 
 def test_without_a_body_it_is_as_good(cast, url):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,6 +13,7 @@ from typing import Self
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
 from standardwebhooks.webhooks import Webhook
 
 from audit.models import AuditEntry
@@ -19,11 +21,13 @@ from pipedai import loop
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
 from pipedai.outgoing import Answer
+from pipedai.sql import execute, fetch_one
 from testing.processes.web_process import url_of
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import TEST_ACTOR, make_cast
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt, Trigger
+from triggers.webhooks import crew
 from triggers.webhooks import pool as senders_module
 from triggers.webhooks.due_deliveries import CLAIM_SECONDS, claim_deliveries
 from triggers.webhooks.outbox import send_test
@@ -288,12 +292,47 @@ def wait_for(condition, seconds=60.0):
         time.sleep(0.02)
 
 
+@pytest.fixture
+def make_senders():
+    """Makes pools whose threads end with the test."""
+    made = []
+
+    def make(**bounds):
+        made.append(Senders(**bounds))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.finish()
+
+
+def other_sessions() -> int:
+    """How many connections there are to the database beside this one."""
+    row = fetch_one(
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        {},
+    )
+    assert row is not None
+    return int(row["n"])
+
+
+def pool_threads() -> int:
+    return sum(thread.name.startswith("webhook-") for thread in threading.enumerate())
+
+
+def deliver_all(pool: Senders, count: int) -> None:
+    """Sends until as many deliveries as `count` are delivered."""
+    wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered"] * count)
+    assert pool.wait(60)
+
+
 def statuses() -> list[str]:
     return sorted(Delivery.objects.values_list("status", flat=True))
 
 
-def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver):
-    pool = Senders(at_once=8, per_host=2)
+def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver, make_senders):
+    pool = make_senders(at_once=8, per_host=2)
     slow = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(8):
         send_test(trigger_id=slow, actor=TEST_ACTOR)
@@ -310,8 +349,10 @@ def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver
     assert pool.wait(60)
 
 
-def test_an_environment_of_slow_hosts_does_not_hold_up_another(committed_cast, receiver: Receiver):
-    pool = Senders(at_once=6, per_host=6)
+def test_an_environment_of_slow_hosts_does_not_hold_up_another(
+    committed_cast, receiver: Receiver, make_senders
+):
+    pool = make_senders(at_once=6, per_host=6)
     slow = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(8):
         send_test(trigger_id=slow, actor=TEST_ACTOR)
@@ -328,9 +369,9 @@ def test_an_environment_of_slow_hosts_does_not_hold_up_another(committed_cast, r
 
 
 def test_topping_up_waits_for_nobody_and_the_end_waits_for_what_is_under_way(
-    committed_cast, receiver: Receiver
+    committed_cast, receiver: Receiver, make_senders
 ):
-    pool = Senders()
+    pool = make_senders()
     queue(committed_cast, receiver.url())
     receiver.gate.clear()
     assert pool.top_up() == 1
@@ -339,6 +380,94 @@ def test_topping_up_waits_for_nobody_and_the_end_waits_for_what_is_under_way(
     receiver.gate.set()
     assert pool.wait(60)
     assert statuses() == ["delivered"]
+
+
+def test_a_hundred_attempts_start_few_threads_and_open_fewer_connections(
+    committed_cast, receiver: Receiver, make_senders, monkeypatch
+):
+    pool = make_senders(at_once=8, per_host=8)
+    trigger_id = committed_cast.add_trigger(webhook_url=receiver.url())
+    for _ in range(100):
+        send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
+    # The threads themselves, and not their numbers, which are used again.
+    sending, recording, sessions = set(), set(), set()
+
+    def send(delivery):
+        sending.add(threading.current_thread())
+        return send_delivery(delivery)
+
+    def record(delivery, answer):
+        record_answer(delivery, answer)
+        recording.add(threading.current_thread())
+        sessions.add(connection.connection.info.backend_pid)
+
+    monkeypatch.setattr(senders_module, "send_delivery", send)
+    monkeypatch.setattr(senders_module, "record_answer", record)
+    deliver_all(pool, 100)
+    assert len(receiver.received) == 100
+    assert len(sending) <= 8
+    assert len(recording) <= senders_module.RECORDING_AT_ONCE
+    assert len(sessions) == len(recording) == other_sessions()
+
+
+def test_the_end_closes_the_connections_and_ends_the_threads(
+    committed_cast, receiver: Receiver, make_senders
+):
+    before = pool_threads()
+    pool = make_senders()
+    queue(committed_cast, receiver.url())
+    deliver_all(pool, 1)
+    assert (pool_threads(), other_sessions()) == (before + 2, 1)
+    pool.finish()
+    wait_for(lambda: (pool_threads(), other_sessions()) == (before, 0))
+
+
+def test_a_connection_that_has_nothing_to_do_is_closed_and_opened_again(
+    committed_cast, receiver: Receiver, make_senders, monkeypatch
+):
+    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.05)
+    pool = make_senders()
+    for count in (1, 2):
+        queue(committed_cast, receiver.url())
+        deliver_all(pool, count)
+        wait_for(lambda: other_sessions() == 0)
+
+
+def test_a_connection_that_broke_costs_no_answer_and_no_thread(
+    committed_cast, receiver: Receiver, make_senders
+):
+    pool = make_senders()
+    queue(committed_cast, receiver.url())
+    deliver_all(pool, 1)
+    threads = pool_threads()
+    execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        {},
+    )
+    queue(committed_cast, receiver.url())
+    deliver_all(pool, 2)
+    assert pool_threads() == threads
+
+
+def test_an_answer_that_cannot_be_recorded_leaves_its_place_to_others(
+    committed_cast, receiver: Receiver, make_senders, monkeypatch, capfd
+):
+    pool = make_senders(at_once=1)
+    trigger_id = committed_cast.add_trigger(webhook_url=receiver.url())
+    for _ in range(2):
+        send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
+    failures = iter([RuntimeError("no")])
+
+    def record(delivery, answer):
+        for failure in failures:
+            raise failure
+        record_answer(delivery, answer)
+
+    monkeypatch.setattr(senders_module, "record_answer", record)
+    wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered", "pending"])
+    assert pool.wait(60)
+    assert "webhook.not_recorded" in "".join(capfd.readouterr())
 
 
 def test_the_scheduler_runs_the_pool():

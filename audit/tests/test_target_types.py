@@ -1,0 +1,36 @@
+"""Staff can go from an audit entry to its target, whatever type that is of."""
+
+import ast
+from collections.abc import Iterator
+
+from django.apps import apps
+
+from audit.admin import _TARGETS
+from pipedai.admin.site import site
+from pipedai.env import BASE_DIR
+
+CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "audit")
+# An entry of this type is about no row.
+WITHOUT_ROW = {"audit-log"}
+
+
+def target_types() -> Iterator[str]:
+    """The fourth argument of each Event in product code."""
+    for app in CODE:
+        for path in (BASE_DIR / app).rglob("*.py"):
+            if "tests" in path.parts:
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or getattr(node.func, "id", None) != "Event":
+                    continue
+                target = node.args[3]
+                assert isinstance(target, ast.Constant), f"{path}:{node.lineno}"
+                yield str(target.value)
+
+
+def test_every_target_type_of_the_code_has_a_page():
+    assert set(_TARGETS) == set(target_types()) - WITHOUT_ROW
+
+
+def test_each_of_these_pages_exists():
+    assert {apps.get_model(name) for name in _TARGETS.values()} <= set(site._registry)

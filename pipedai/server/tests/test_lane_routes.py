@@ -1,0 +1,66 @@
+"""The lanes recognise the same routes as the URLs do: a renamed route would lose its lane without an error."""
+
+from uuid import UUID
+
+import pytest
+from django.urls import Resolver404, resolve
+
+from accounts.staff_views import StaffAccount, StaffLogin
+from pipedai.server.lanes import LIVE, streamed_worker, waiting_worker
+from pipedai.server.password_lane import _PATHS
+from pipedai.server.tests.asgi_exchange import http_scope
+from workers.enrollment.pairing_page import PairingPage
+
+WORKER = "0192b7a0-0000-7000-8000-00000000000a"
+WORKERS = f"/api/v1/workers/{WORKER}"
+VARIANTS = (
+    "{}", "{}/", "/{}", "{}x", "{}\n", "{}/poll", "/api{}",
+)  # fmt: skip
+
+
+def route_of(path: str) -> str | None:
+    try:
+        return resolve(path).route
+    except Resolver404:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "lane"),
+    [
+        (f"{WORKERS}/poll", "api/v1/workers/<uuid:worker_id>/poll", waiting_worker),
+        (
+            f"{WORKERS}/events/stream",
+            "api/v1/workers/<uuid:worker_id>/events/stream",
+            streamed_worker,
+        ),
+    ],
+    ids=["poll", "events-stream"],
+)
+def test_a_workers_lane_and_the_urls_agree(path, route, lane):
+    assert lane(http_scope("GET", path, query="wait=5")) == UUID(WORKER)
+    assert resolve(path).kwargs == {"worker_id": UUID(WORKER)}
+    ids = (WORKER, WORKER.upper(), WORKER.replace("-", ""), WORKER[:-1], f"{WORKER}0", "register")
+    for variant in VARIANTS:
+        for worker_id in ids:
+            asked = variant.format(path.replace(WORKER, worker_id))
+            takes_lane = lane(http_scope("GET", asked, query="wait=5")) is not None
+            assert takes_lane == (route_of(asked) == route), asked
+
+
+@pytest.mark.parametrize("path", sorted(_PATHS))
+def test_each_path_of_the_password_lane_is_a_route(path):
+    assert route_of(path) == path.removeprefix("/")
+
+
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [(PairingPage, "/pair"), (StaffLogin, "/admin/login/"), (StaffAccount, "/admin/account/")],
+)
+def test_the_pages_that_take_a_password_are_in_the_password_lane(page, path):
+    assert resolve(path).func.view_class is page  # type: ignore[attr-defined]
+    assert path in _PATHS
+
+
+def test_the_path_that_the_event_loop_answers_is_a_route():
+    assert route_of(LIVE) == LIVE.removeprefix("/")
