@@ -88,6 +88,6 @@ def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> 
         try:
             yield make(str(UUID(path.stem)), durable.read_json_object(path))
         except (OSError, ValueError, TypeError) as error:
-            # Kept for a person to look at, out of the way of the next start.
+            # The file is renamed, so that a person can look at it and the next start does not read it.
             log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
             path.rename(path.with_suffix(".unreadable"))

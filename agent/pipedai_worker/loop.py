@@ -214,7 +214,7 @@ class Loop:
         self._unanswered = {}
 
     def _begin_run(self, assigned: AssignedRun) -> None:
-        # A claim that was never answered is repeated with its own id.
+        # If a claim of this run was never answered, the same claim id is sent again.
         held = self._unanswered.pop(assigned.id, None)
         run = Run(assigned, held.claim_id if held else uuid4().hex, self._surroundings)
         self._runs[assigned.id] = run
