@@ -18,7 +18,7 @@ REQUIRED = {"name": "Nightly", "prompt": "Report.", "mcpUrl": "https://mcp.examp
 
 @pytest.fixture
 def create(cast):
-    """Creates a trigger of a minimal body with changes, as the owner; the answer."""
+    """Returns a function that creates a trigger as the owner, from a minimal body with changes."""
     url = f"/api/v1/environments/{cast.environment.id}/triggers"
     client = cast.client(cast.owner)
 
@@ -135,7 +135,10 @@ def test_an_environment_has_only_so_many(create, settings):
 
 
 def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, settings):
-    """Whoever makes them, and in whichever environment; those of others don't count, nor do deleted ones."""
+    """The limit counts the triggers in all environments of the creator, whoever made the triggers.
+
+    It does not count deleted triggers, or those in the workspaces of other creators.
+    """
     settings.MAX_TRIGGERS_PER_CREATOR = 3  # one is the cast's
     workspace = create_workspace(name="other", user_id=cast.owner.id, actor=TEST_ACTOR)
     other = create_environment(
