@@ -10,7 +10,7 @@ from pipedai_worker.config import DEFAULT_PATH
 
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 AUTH_MODES = ("claude_max", "api_key")
-# Supervisors kill the worker 30 s after SIGTERM; stopping the last runs and reporting them fits in the other 7.
+# Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
 # Claude lets its own tools run for 10 minutes, and it is silent meanwhile.
 DEFAULT_SILENCE_SECONDS = 1200.0

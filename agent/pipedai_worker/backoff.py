@@ -1,4 +1,4 @@
-"""How long to wait before trying again: exponential, with jitter, never below `Retry-After`."""
+"""Computes how long to wait before another attempt: exponential, with jitter, at least `Retry-After`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# None of these files is larger than this.
+# The trial file has this size, because none of the real files is larger.
 _TRIAL_BYTES = 64 * 1024
 
 

@@ -11,7 +11,7 @@ ALREADY_RUNNING = 5
 
 
 class Exit(Exception):  # noqa: N818 - not always an error
-    """Ends the program: the sentence is logged, and `code` is the exit code."""
+    """Raised to end the program. Its sentence is logged, and `code` is the exit code."""
 
     def __init__(self, code: int, message: str = "") -> None:
         super().__init__(message)

@@ -122,7 +122,7 @@ class Loop:
         previous = {
             number: signal.signal(number, self._on_signal)
             for number in STOP_SIGNALS
-            # `nohup` starts programs with SIGHUP ignored, and it stays so.
+            # `nohup` starts a program with SIGHUP ignored, and the worker then goes on ignoring it.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:

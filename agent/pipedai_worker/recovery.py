@@ -1,4 +1,4 @@
-"""Settles what a killed worker left for the next start: programs, files, outcomes and claims."""
+"""Settles at the start what a killed worker left: programs, files, outcomes and claims."""
 
 from __future__ import annotations
 
