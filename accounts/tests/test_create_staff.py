@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def run(db, monkeypatch):
-    """Runs the command with a password on standard input and returns its output."""
+    """Returns a function that runs the command with a password on standard input and returns its output."""
 
     def run(*arguments, typed=f"{PASSWORD}\n", stdin=io.StringIO):
         monkeypatch.setattr(sys, "stdin", stdin(typed))

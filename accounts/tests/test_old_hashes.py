@@ -99,7 +99,7 @@ def test_nor_does_the_right_one_of_a_deactivated_user(ada):
 def test_a_password_that_was_changed_meanwhile_is_not_overwritten(ada):
     changed = make_password("another password entirely")
     User.objects.filter(email=ADA).update(password=changed)
-    assert not is_password_of(ada, PASSWORD)  # as she was read before the change
+    assert not is_password_of(ada, PASSWORD)  # this object was read before the change
     assert stored() == changed
 
 

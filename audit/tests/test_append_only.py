@@ -26,7 +26,7 @@ def entry(db):
 
 
 def refused(statement):
-    """Checks that the database refuses the statement and says that the table is append-only."""
+    """Checks that the database refuses the statement and says that the log is append-only. Returns True."""
     with (
         pytest.raises(DatabaseError, match="the audit log is append-only"),
         transaction.atomic(),

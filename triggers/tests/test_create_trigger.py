@@ -123,7 +123,7 @@ def test_the_prompt_and_the_model_make_the_first_revision(create):
 
 
 def test_an_environment_has_only_so_many(create, settings):
-    settings.MAX_TRIGGERS_PER_ENVIRONMENT = 2  # one is the cast's
+    settings.MAX_TRIGGERS_PER_ENVIRONMENT = 2  # the cast has one already
     assert create().status_code == 201
     response = create()
     assert response.status_code == 409
@@ -139,7 +139,7 @@ def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, settings)
 
     It does not count deleted triggers, or those in the workspaces of other creators.
     """
-    settings.MAX_TRIGGERS_PER_CREATOR = 3  # one is the cast's
+    settings.MAX_TRIGGERS_PER_CREATOR = 3  # the cast has one already
     workspace = create_workspace(name="other", user_id=cast.owner.id, actor=TEST_ACTOR)
     other = create_environment(
         workspace_id=workspace.id, name="other", user_id=cast.owner.id, actor=TEST_ACTOR
@@ -251,7 +251,7 @@ def test_a_bad_value_is_named(create, field, value, message):
     response = create(**{field: value})
     assert response.status_code == 400
     assert response.json() == invalid({field: [message]})
-    assert Trigger.objects.count() == 1  # the cast's
+    assert Trigger.objects.count() == 1  # only the cast's
 
 
 @pytest.mark.parametrize("name", REQUIRED)

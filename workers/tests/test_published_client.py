@@ -140,14 +140,12 @@ def _it_is_drained_and_upgraded(site, host, daemon: Daemon, worker_id: str, trig
     )
     asking.start()
     until(lambda: Worker.objects.get(id=worker_id).disabled_at)
-    assert (
-        "install -g @pipedai/worker@0.1.0" not in host.npm_calls
-    )  # the worker drains before the upgrade
+    # The worker drains before the upgrade.
+    assert "install -g @pipedai/worker@0.1.0" not in host.npm_calls
     site.end_runs()
     while asking.is_alive():
-        daemon.worker(
-            worker_id
-        )  # this makes the daemon ask our API at once, and not only every 15 s
+        # This makes the daemon ask our API at once, and not only every 15 s.
+        daemon.worker(worker_id)
         asking.join(0.5)
     assert _ended(run) == "succeeded"
     assert "install -g @pipedai/worker@0.1.0" in host.npm_calls

@@ -284,7 +284,7 @@ def longer_than(count):
 def test_a_bad_value_is_named(register, field, value, message):
     response = register(**{field: value})
     assert (response.status_code, response.json()) == (400, invalid({field: [message]}))
-    assert Worker.objects.count() == 1  # the cast's
+    assert Worker.objects.count() == 1  # only the cast's
 
 
 @pytest.mark.parametrize("field", ["hostname", "os", "version"])

@@ -20,7 +20,10 @@ from workspaces.models import ApiKey, Environment
 
 @pytest.fixture
 def seed(db, settings, tmp_path):
-    """Runs the command with a data directory of the test's own; returns its output and its two files' content."""
+    """Returns a function that runs the command in a directory of the test's own.
+
+    The function returns the command's output and the content of the two files that it writes.
+    """
     settings.DATA_DIR = tmp_path
 
     def seed():

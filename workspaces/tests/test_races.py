@@ -329,7 +329,7 @@ def test_the_last_environment_goes_to_one(cast, settings, round_):
 
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_the_last_workspace_goes_to_one(cast, settings, round_):
-    settings.MAX_WORKSPACES_PER_USER = 2  # one is the cast's
+    settings.MAX_WORKSPACES_PER_USER = 2  # the cast has one already
     create = partial(create_workspace, name="w", user_id=cast.owner.id, actor=TEST_ACTOR)
     assert statuses(at_once(*[create] * 4)) == [200, 409, 409, 409]
     assert Workspace.objects.filter(created_by=cast.owner).count() == 2
@@ -339,7 +339,7 @@ def test_the_last_workspace_goes_to_one(cast, settings, round_):
 @pytest.mark.parametrize("who", ["owner", "admin"])
 def test_the_last_trigger_of_a_creators_workspaces_goes_to_one(cast, settings, who, round_):
     """Calls in four environments of two workspaces race, made by the creator or by another user."""
-    settings.MAX_TRIGGERS_PER_CREATOR = 2  # one is the cast's
+    settings.MAX_TRIGGERS_PER_CREATOR = 2  # the cast has one already
     actor, here = Actor("user", getattr(cast, who).id), {"user_id": cast.owner.id}
     other = create_workspace(name="other", actor=TEST_ACTOR, **here)
     environments = [cast.environment] + [

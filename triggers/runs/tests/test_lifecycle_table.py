@@ -32,9 +32,8 @@ def _expire_deadline(runs: Runs, run_id: UUID) -> None:
     run = runs.stored(run_id)
     deadline = run["deadline_at"] or runs.now + timedelta(days=2)
     runs.now = deadline - timedelta(seconds=1)
-    with contextlib.suppress(
-        ApiError
-    ):  # a worker can't renew the lease of a run that it does not hold
+    # A worker can't renew the lease of a run that it does not hold.
+    with contextlib.suppress(ApiError):
         runs.heartbeat(run_id, worker_id=run["worker_id"])
     runs.now = deadline
     runs.expire()
@@ -191,7 +190,7 @@ def _settled(change: Change, verb: str) -> Change:
 def _change(runs: Runs, state: str, verb: str) -> Change:
     """Brings a run into the state, calls the verb, returns what changed, and rolls everything back."""
     with _undone():
-        runs = replace(runs)  # a clock of its own
+        runs = replace(runs)  # this copy has a clock of its own
         run_id = STATES[state](runs)
         runs.wait(seconds=1)
         before = _Seen.of(runs, run_id)

@@ -168,9 +168,8 @@ class TestSeveralStatuses:
         with counted() as several:
             get("status=failed,timed_out,queued&limit=2")
         assert len(several) == len(one)
-        assert (
-            several.sql[-1].count("LIMIT 3") == 4
-        )  # one for each status, and one for all together
+        # There is one LIMIT for each status, and one for all together.
+        assert several.sql[-1].count("LIMIT 3") == 4
 
 
 class TestFilteredByTime:

@@ -102,9 +102,8 @@ def test_a_newer_master_key_beside_the_old_one_changes_nothing(cast, row_id, sea
     settings.MASTER_KEYS = [new, *settings.MASTER_KEYS]
     key = wrapped(cast.environment)
     assert keys.unseal(FIELD, cast.environment.id, row_id, sealed.box, key) == SECRET
-    made = (
-        keys.create_data_key
-    )  # a new environment's data key is wrapped under the newest master key
+    # A new environment's data key is wrapped under the newest master key.
+    made = keys.create_data_key
     DataKey.objects.filter(environment=cast.environment).update(retired_at="2026-01-01T00:00:00Z")
     assert made(cast.environment.id).master_key_id == "new"
 
