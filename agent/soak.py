@@ -38,9 +38,9 @@ CONCURRENCY = 4
 LEASE_SECONDS = 180.0
 SAMPLES = 40
 SETTLE_SECONDS = 60.0
-# What counts as flat: from one quarter to another the process breathes.
+# Memory counts as flat up to this growth, because it rises and falls a little from quarter to quarter.
 LARGEST_GROWTH_KIB = 4 * 1024
-# How likely each request is to fail in each way, and a run to be canceled.
+# The probability of each fault for each request, and the probability that a run is canceled.
 FAULTS: tuple[tuple[int | str, float], ...] = ((DROP, 0.03), (503, 0.03))
 REFUSED_CLAIMS = 0.02
 CANCELED_RUNS = 0.05
@@ -49,7 +49,7 @@ AS_WORKER = "--as-worker"
 
 @dataclass(frozen=True)
 class Sample:
-    """What the worker's process used at one moment."""
+    """The resources that the worker's process used at one moment."""
 
     memory_kib: int
     threads: int
@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a soak came to. `lost` and `doubled` count runs; memory is compared by quarters."""
+    """The result of a soak. `lost` and `doubled` count runs; memory is compared by quarters of the time."""
 
     hours: float
     wall_seconds: float
@@ -73,18 +73,18 @@ class Figures:
     first: Sample
     second_quarter: Sample
     last_quarter: Sample
-    # Over the whole time, at even distances.
+    # Samples over the whole time, at equal intervals.
     memory_kib: tuple[int, ...]
     exit_code: int
 
     @property
     def growth_kib(self) -> int:
-        """Memory in the last quarter beyond that in the second, each at its largest."""
+        """Return by how much the most memory of the last quarter exceeds that of the second, in KiB."""
         return self.last_quarter.memory_kib - self.second_quarter.memory_kib
 
 
 class UnreliableApi(FakeApi):
-    """Time goes `speed` times faster here, and every request may fail."""
+    """A fake API whose time runs `speed` times as fast, and whose requests may fail."""
 
     def __init__(self, speed: float, chance: random.Random) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class UnreliableApi(FakeApi):
         self.lease_seconds = LEASE_SECONDS / speed
 
     def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
-        """As the fake API answers, but for the faults."""
+        """Answer as the fake API does, or with a fault."""
         with self.lock:
             kind, run_id = route(method, urlsplit(url).path)
             status = self._chosen_fault(kind, run_id)
@@ -105,11 +105,11 @@ class UnreliableApi(FakeApi):
             return super().answer(method, url, headers, body)
 
     def _chosen_fault(self, kind: str, run_id: str) -> int | str | None:
-        """At most one for each request: a second would hit another."""
+        """Choose at most one fault for a request, because a second one would hit the request after it."""
         for status, likely in FAULTS:
             if self._chance.random() < likely:
                 return status
-        # A claim that was granted is never refused when it is repeated.
+        # The real API never refuses the repetition of a claim that it granted, so neither does this one.
         queued = kind == "claim" and self.runs[run_id].status == "queued"
         return 409 if queued and self._chance.random() < REFUSED_CLAIMS else None
 
@@ -118,7 +118,7 @@ class UnreliableApi(FakeApi):
 
 
 def soak(hours: float, speed: float, seed: int = 1) -> Figures:
-    """Let a worker live for so many hours; the figures. Raises AssertionError if runs stay open."""
+    """Let a worker live for so many hours and return the figures. Raises AssertionError if runs stay open."""
     chance = random.Random(seed)  # noqa: S311 - so that a soak can be repeated
     api = UnreliableApi(speed, chance)
     service = Service(api)
@@ -151,11 +151,11 @@ def _live(
     restarts = 0
     now = 0.0
     while now < length:
-        # Whatever stands still meanwhile, all that belongs to this time is done.
+        # If this process stood still for a while, it now makes up for everything that was due.
         now = min(time.monotonic() - began, length)
         while len(runs) < now * speed / RUN_EVERY_SECONDS:
             length_of_run = chance.uniform(0, LONGEST_RUN_SECONDS) / speed
-            # Secrets of its own: what is made of them must not be kept.
+            # Each run has secrets of its own, so that memory grows if the worker keeps anything made of them.
             headers = {"Authorization": f"Bearer {chance.getrandbits(256):064x}"}
             runs.append(api.add(f"{length_of_run:.3f}", mcp_headers=headers))
             if chance.random() < CANCELED_RUNS:
@@ -233,7 +233,7 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
 
 
 def _be_worker(speed: float, argv: list[str]) -> int:
-    """The worker itself, with every wait between requests divided by `speed`."""
+    """Run the worker in this process, with every wait between requests divided by `speed`."""
     for module, name in (
         (polling, "SHORTEST_EMPTY_POLL_SECONDS"),
         (backoff, "FIRST_SECONDS"),
@@ -246,7 +246,7 @@ def _be_worker(speed: float, argv: list[str]) -> int:
 
 
 def main() -> int:
-    """The command line; 1 if an outcome was lost or doubled, or memory grew."""
+    """Run the command line. Return 1 if an outcome was lost or doubled, or if memory grew, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""One-time passwords of staff, and the recovery codes that stand in for them (SPEC §10)."""
+"""Staff log in with one-time passwords, or with a recovery code in place of one (SPEC §10)."""
 
 import time
 from io import StringIO
@@ -34,7 +34,7 @@ def user(db):
 
 @pytest.fixture
 def enrolled(user):
-    """The app, which has told its first code, and the recovery codes."""
+    """Turns the authenticator on, which uses one code, and returns the app and the recovery codes."""
     enrolment = authenticators.begin_enrolment(user)
     assert enrolment is not None
     app = pyotp.TOTP(enrolment.secret)
@@ -44,7 +44,7 @@ def enrolled(user):
 
 
 def code_of(app, steps=0):
-    # Not near the end of a step: the code is looked at a moment later, when it is to be the same one.
+    # Near the end of a step this waits for the next one, so that the code is still current when it is checked.
     while database_now().timestamp() % 30 > 24:
         time.sleep(0.1)
     return app.at(int(database_now().timestamp()) + 30 * steps)

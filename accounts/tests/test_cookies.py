@@ -1,4 +1,4 @@
-"""How the `auth_token` cookie is set."""
+"""The `auth_token` cookie is set with the right name, scope, lifetime and flags."""
 
 import pytest
 
@@ -13,7 +13,7 @@ CREDENTIALS = {"email": "ada@example.com", "password": PASSWORD}
 
 @pytest.fixture(params=["register", "login"])
 def cookie(request):
-    """Sends the request, as a function; the cookie that it is answered with."""
+    """Returns a function that sends the request and returns the cookie in the answer."""
     if request.param == "login":
         UserFactory.create(email="ada@example.com")
 

@@ -1,4 +1,4 @@
-"""Deactivating a user and bringing them back: what dies, who is told, and that a repeat changes nothing."""
+"""A user is deactivated and activated again: credentials die, the audit log tells, a repeat changes nothing."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How addresses are read: one spelling for an account, and no text is mended into another's."""
+"""An account's address has one spelling, and no other text is corrected into somebody's address."""
 
 import pytest
 

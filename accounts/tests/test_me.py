@@ -1,4 +1,4 @@
-"""GET /auth/me, and when a session counts."""
+"""GET /auth/me, and the conditions under which a session is accepted."""
 
 from datetime import UTC, datetime
 

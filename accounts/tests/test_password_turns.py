@@ -1,4 +1,4 @@
-"""Passwords wait for their turn without a thread: the lane with the real endpoints behind it (SPEC §19)."""
+"""Requests that hash a password wait for their turn without a thread; the endpoints are the real ones (SPEC §19)."""
 
 import asyncio
 import json
@@ -35,33 +35,33 @@ def ada(own_database):
 
 @pytest.fixture
 def one_window(monkeypatch):
-    """Every throttle's window lasts a century, so that none ends within the test."""
+    """Makes every throttle's window last a century, so that none ends during the test."""
     statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
     monkeypatch.setattr(throttling, "_COUNT", statement)
 
 
 @pytest.fixture
 def lane(own_database):
-    """The lane of a web process with one thread and one place."""
+    """Returns the password lane of a web process that has one thread and hashes one password at a time."""
     lane = Lane()
     yield lane
     lane.close()
 
 
 class Lane:
-    """Asks the real endpoints, as a web process does."""
+    """A password lane before the real endpoints, as in a web process."""
 
     def __init__(self):
         self.turns = Turns(1)
         self._threads = WsgiLane(application, threads=1)
 
     def close(self):
-        """Closes the database connection of its thread."""
+        """Closes the database connection of its thread, and ends the thread."""
         self._threads._pool.submit(connections.close_all).result(60)
         self._threads._pool.shutdown()
 
     def ask(self, path, body, *, patience=60.0, cookies=None):
-        """The exchange of one request."""
+        """Sends one request, and returns it together with its answer."""
         if isinstance(body, dict):
             is_api = path.startswith("/api/")
             content_type = "application/json" if is_api else FORM
@@ -80,7 +80,7 @@ class Lane:
 
 
 def door(name, user):
-    """What somebody sends there: path, body and cookies; and what they are answered when it is their turn."""
+    """Returns the path, body and cookies of a request that hashes, and the status that it gets at its turn."""
     known = {"email": ADA, "password": PASSWORD}
     changed = {"currentPassword": PASSWORD, "newPassword": "another long one"}
     own = {"auth_token": session_cookie(user)}
@@ -114,7 +114,7 @@ DOORS = (
 
 
 def everything():
-    """What a login, a registration or a change of password leaves behind."""
+    """Returns all rows that a login, a registration or a change of password may write."""
     return (
         list(User.objects.order_by("id").values_list("email", "password")),
         [str(row) for row in Session.objects.order_by("id").values_list("id", "revoked_at")],

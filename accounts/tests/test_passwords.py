@@ -1,4 +1,7 @@
-"""Argon2 in the memory of a small machine, a few at a time; how requests wait is in test_password_turns.py."""
+"""Only a few passwords are hashed at a time, because Argon2 needs much memory.
+
+test_password_turns.py has the tests of requests that wait for it.
+"""
 
 import threading
 
@@ -28,7 +31,7 @@ def call():
 
 @pytest.fixture
 def turns(monkeypatch):
-    """A single turn, so that one hash is as many as there may be, and no patience."""
+    """Allows one hash at a time, and hardly any wait for it. Returns the semaphore."""
     turns = threading.BoundedSemaphore(1)
     monkeypatch.setattr(passwords, "_turns", turns)
     monkeypatch.setattr(passwords, "_PATIENCE_SECONDS", 0.01)

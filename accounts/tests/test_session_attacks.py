@@ -1,4 +1,4 @@
-"""Attacks on a browser's session: planting one, and tossing a cookie beside it."""
+"""Two attacks on a browser's session fail: planting a session, and setting a second cookie beside ours."""
 
 import socket
 
@@ -15,7 +15,7 @@ ME = "/api/v1/auth/me"
 
 
 class TestAPlantedSession:
-    """Session fixation: the attacker's own session lies in the browser when its owner logs in."""
+    """Session fixation: the browser has the attacker's session when its owner logs in."""
 
     @pytest.fixture
     def victim(self, db):

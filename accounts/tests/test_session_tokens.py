@@ -1,4 +1,4 @@
-"""The JWT in the cookie: what it says, which ones count, that nothing stores it."""
+"""The JWT in the cookie has the right claims, only valid ones are accepted, and no table stores one."""
 
 import base64
 import json

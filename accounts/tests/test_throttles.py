@@ -1,4 +1,4 @@
-"""How often the public endpoints may be called, and by whom (SPEC §3; the rates are in API.md)."""
+"""The public endpoints limit how often a caller may use them (SPEC §3; the rates are in API.md)."""
 
 import re
 
@@ -22,14 +22,14 @@ HERE, THERE = "203.0.113.7", "198.51.100.9"
 
 @pytest.fixture(autouse=True)
 def _one_window(monkeypatch):
-    """Every window lasts a century, so that none ends within a test."""
+    """Makes every window last a century, so that none ends during a test."""
     statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
     monkeypatch.setattr(throttling, "_COUNT", statement)
 
 
 @pytest.fixture(autouse=True)
 def _instant_passwords(settings):
-    """What is counted does not depend on how slowly passwords are hashed."""
+    """Makes hashing instant, as these tests count calls and do not depend on its time."""
     settings.PASSWORD_HASHERS = [
         "django.contrib.auth.hashers.MD5PasswordHasher",
         *settings.PASSWORD_HASHERS,
@@ -50,7 +50,7 @@ def log_in(email="ada@example.com", password="wrong password", address=HERE):
 
 
 def statuses(count, call):
-    """The statuses of so many calls, each of which gets its number."""
+    """Makes so many calls, passes each its number, and returns their statuses."""
     return [call(n).status_code for n in range(count)]
 
 
@@ -114,7 +114,7 @@ class TestLogin:
 
 
 class TestAnAddressThatLoggedInLately:
-    """An account's limit never locks it out, whoever hammers at the account (SPEC §3)."""
+    """An address from which the account logged in lately can still log in while others attack it (SPEC §3)."""
 
     @pytest.fixture
     def hammered(self, ada):

@@ -1,4 +1,4 @@
-"""What an API's answer comes to: its JSON object, or an exception for each way to fail."""
+"""Turns an answer of the API into its JSON object, or raises an exception for each way to fail."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import httpx
 
 from pipedai_worker.backoff import parse_retry_after
 
-# Worth another attempt; every other 4xx is final.
+# The worker tries again after these statuses; it treats every other 4xx as final.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
-# How much of what a 400 says about single fields is told.
+# An error message repeats at most this many characters of what a 400 says about single fields.
 LONGEST_DETAILS = 1000
 
 
 class ApiError(Exception):
-    """Whatever went wrong with a request; the message never holds a token."""
+    """A request went wrong. The message never holds a token."""
 
 
 class Unanswered(ApiError):  # noqa: N818
-    """No answer to rely on: unless not even `sent`, the request may have been carried out."""
+    """No usable answer came. The API may have carried the request out, unless `sent` is false."""
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, sent: bool = True
@@ -40,11 +40,11 @@ class NotOurApi(Unanswered):
 
 
 class TokenRefused(ApiError):  # noqa: N818
-    """401: the token is dead."""
+    """The API answered 401, so this token will never work again."""
 
 
 class Refused(ApiError):  # noqa: N818
-    """A final 4xx."""
+    """The API answered with a 4xx that will not change if the request is repeated."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class Refused(ApiError):  # noqa: N818
 
 
 def read(response: httpx.Response) -> dict[str, Any]:
-    """The answer's JSON object, or the exception that its status stands for."""
+    """Return the answer's JSON object, or raise the exception that its status stands for."""
     status = response.status_code
     body = _json_object(response)
     if body is not None and response.is_success:
@@ -75,7 +75,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
 
 
 def _details(body: Any) -> str:
-    """What a 400 says about single fields, as the end of its sentence."""
+    """Return what a 400 says about single fields, in parentheses, to append to its message."""
     details = body.get("details")
     fields = details.get("fieldErrors") if isinstance(details, dict) else None
     if not isinstance(fields, dict):
@@ -97,7 +97,7 @@ def _json_object(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def parse_time(moment: object) -> float | None:
-    """A time as the API writes it, in epoch seconds; None if it is none."""
+    """Convert a time as the API writes it to epoch seconds. Return None if it is not a time."""
     if not isinstance(moment, str):
         return None
     try:
@@ -110,7 +110,7 @@ def parse_time(moment: object) -> float | None:
 
 
 def parse_date(header: str | None) -> float | None:
-    """The time in a `Date` header, in epoch seconds; None if it is none."""
+    """Convert a `Date` header to epoch seconds. Return None if it does not hold a time."""
     try:
         return parsedate_to_datetime(header or "").timestamp()
     except (TypeError, ValueError):

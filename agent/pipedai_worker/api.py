@@ -1,4 +1,4 @@
-"""The API as this worker uses it: a method for each request; how each may fail is in `answers`."""
+"""Sends the worker's requests to the API, one method each. The exceptions are those of `answers`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-# How much longer than the wait itself a long poll may take.
+# A long poll may take this much longer than the wait that it asks for.
 POLL_MARGIN_SECONDS = 15.0
 LARGEST_PORT = 65535
 
 
 def normalize_url(url: str) -> str:
-    """The API's origin (and path prefix, if any) from what a person pasted. Raises ValueError."""
+    """Reduce the URL that a person pasted to the API's origin and path prefix. Raises ValueError."""
     url = url.strip().rstrip("/").removesuffix(BASE_PATH)
     try:
         parsed = httpx.URL(url)
@@ -71,7 +71,7 @@ class Api:
             headers["Authorization"] = f"Bearer {token}"
         trusted = ssl.create_default_context(cafile=ca_file) if ca_file else True
         try:
-            # The environment's proxies, netrc and certificates must not decide where a token goes.
+            # A proxy, a netrc file or certificates that the environment names could lead the token to somebody else.
             self._client = httpx.Client(
                 base_url=self.url + BASE_PATH,
                 headers=headers,
@@ -88,17 +88,16 @@ class Api:
             ) from None
         self._way = f"{self.url} through the proxy" if proxy else self.url
         self._holds_polls = True
-        # Whether a request of the worker's own was ever granted.
+        # True once the API has granted a request under this worker's own URL.
         self._proven = False
-        # Seconds that the server's clock is ahead of ours, once it said so.
+        # The server's clock is ahead of ours by so many seconds; None until an answer has told its time.
         self.clock_offset: float | None = None
 
     def close(self) -> None:
-        """Close its connections."""
         self._client.close()
 
     def health(self) -> None:
-        """Raises an ApiError unless the service and its database answer."""
+        """Check that the service and its database answer. Raises an ApiError if they do not."""
         sent_at = time.time()
         response = self._send("GET", "/health")
         try:
@@ -106,11 +105,11 @@ class Api:
         except Refused as refused:
             raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
         if self.clock_offset is None:
-            # To the second only, so the polls' own time is better.
+            # This header has whole seconds only, so it never replaces a time that a poll has told.
             self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Exchange a `wrk_` token for a registration. Not repeatable: the token is consumed."""
+        """Exchange a `wrk_` token for a registration. It can be done once, as it uses the token up."""
         try:
             answer = self._request("POST", "/workers/register", json=body)
         except Refused as refused:
@@ -123,7 +122,7 @@ class Api:
         return answer
 
     def poll(self, wait: float) -> list[AssignedRun]:
-        """The runs that are due, waiting up to `wait` seconds. Malformed ones are left out."""
+        """Return the runs that are due, after up to `wait` seconds; leave out those it can't read."""
         wait = wait if self._holds_polls else 0
         sent_at = time.time()
         timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
@@ -133,13 +132,14 @@ class Api:
         except Refused as refused:
             if refused.status != HTTPStatus.BAD_REQUEST or not wait:
                 raise
-            # An API so old that it refuses the parameter.
+            # An older API refuses the `wait` parameter.
             self._holds_polls = False
             return self.poll(0)
         runs = answer.get("runs")
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
-        # The server reads its clock as it answers: how long it held the poll says nothing.
+        # The server reads its clock when it answers. The time for which it held the poll therefore does
+        # not count as travel time, and the travel time is taken to be a second at most.
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
@@ -153,15 +153,15 @@ class Api:
         except Refused as refused:
             if refused.status != HTTPStatus.BAD_REQUEST:
                 raise
-            # An API so old that it refuses the field.
+            # An older API refuses the `claimId` field.
             return self._transition(run_id, "claim", {})
 
     def start(self, run_id: str) -> dict[str, Any]:
-        """Say that a claimed run is being executed."""
+        """Tell the API that a claimed run is being executed."""
         return self._transition(run_id, "start", {})
 
     def heartbeat(self, run_id: str) -> dict[str, Any]:
-        """Renew the lease: answers `status`, `cancelRequested` and `leaseExpiresAt`."""
+        """Renew the lease. The answer has `status`, `cancelRequested` and `leaseExpiresAt`."""
         return self._transition(run_id, "heartbeat", {})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Api:
         return self._transition(run_id, "complete", outcome)
 
     def seconds_until(self, moment: object) -> float | None:
-        """Seconds from now, by the server's clock, to a time that it sent; None if it is none."""
+        """Return how many seconds the server's clock needs to reach `moment`; None if it is no time."""
         parsed = parse_time(moment)
         if parsed is None:
             return None
@@ -183,12 +183,13 @@ class Api:
             self.clock_offset = server_time - (time.time() - trip / 2)
 
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """A request of this worker's own."""
+        """Send a request under this worker's own URL."""
         try:
             answer = self._request(method, f"{self._worker}/{path}", **options)
         except Refused as refused:
             if refused.status == HTTPStatus.NOT_FOUND and not self._proven:
-                # Another service's 404 says nothing about a worker or its runs.
+                # A 404 may come from another service, which knows nothing of this worker or its runs:
+                # this raises NotOurApi or Unavailable unless it is the PipedAI API that answers.
                 self.health()
             raise
         self._proven = True

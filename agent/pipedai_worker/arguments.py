@@ -1,4 +1,4 @@
-"""The options of the command line, in the groups that the commands share."""
+"""Defines the options of the command line, in groups that several commands share."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pipedai_worker.config import DEFAULT_PATH
 
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 AUTH_MODES = ("claude_max", "api_key")
-# With what is left to do afterwards it stays below the 30 s that supervisors give.
+# Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
-# Longer than the 10 minutes that claude gives its own tools.
+# Claude lets its own tools run for 10 minutes, and it is silent meanwhile.
 DEFAULT_SILENCE_SECONDS = 1200.0
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Where the registration is kept, how to reach the API, how to log."""
+    """Add the options for the registration's file, the way to the API, and the form of the logs."""
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=path,
-        # As text: it is made a path only when it is needed, as some accounts have no home.
+        # This is text, so that argparse resolves the `~` only when the default is used: some accounts have no home.
         default=str(DEFAULT_PATH),
         help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
         " same name that ends in .state, the worker keeps what it must remember",
@@ -43,12 +43,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_api_url(parser: argparse.ArgumentParser, *, required: bool, help_text: str) -> None:
-    """Where the API is."""
     parser.add_argument("--api-url", metavar="URL", type=_text, required=required, help=help_text)
 
 
 def add_registration(parser: argparse.ArgumentParser) -> None:
-    """What to register as."""
+    """Add the options that only a registration needs: token, hostname and label."""
     parser.add_argument(
         "--token",
         metavar="wrk_...",
@@ -62,12 +61,12 @@ def add_registration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_capacity(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """How many runs at a time."""
+    """Add the option for the number of runs that may be executed at the same time."""
     parser.add_argument("--max-concurrency", metavar="N", type=positive, help=help_text)
 
 
 def add_auth_mode(parser: argparse.ArgumentParser) -> None:
-    """How claude is paid for."""
+    """Add the option that tells how claude is paid for."""
     parser.add_argument(
         "--auth-mode",
         metavar="|".join(AUTH_MODES),
@@ -79,7 +78,7 @@ def add_auth_mode(parser: argparse.ArgumentParser) -> None:
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:
-    """What executes the runs."""
+    """Add the options that choose the program that executes the runs."""
     executor = parser.add_mutually_exclusive_group()
     executor.add_argument(
         "--claude",
@@ -102,7 +101,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:
-    """How runs are executed, and how the worker ends."""
+    """Add the options that tell how runs are executed and how the worker ends."""
     parser.add_argument(
         "--pass-env",
         metavar="NAME",
@@ -133,7 +132,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> Path:
-    """A path, whose `~` is a home directory. Raises ArgumentTypeError when there is no such home."""
+    """Convert text to a path and resolve its `~`. Raises ArgumentTypeError if that home is unknown."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -149,14 +148,14 @@ def _text(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """A whole number of 1 or more. Raises ArgumentTypeError."""
+    """Convert text to a whole number of 1 or more. Raises ArgumentTypeError."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number of 1 or more")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A number of seconds, at most a day. Raises ArgumentTypeError."""
+    """Convert text to a number of seconds, at most a day. Raises ArgumentTypeError."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A run as the poll hands it out: what to execute, with its secrets kept out of every repr."""
+"""Reads a run as a poll hands it out, and keeps its secrets out of every repr."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from uuid import UUID
 
 from pipedai_worker.numbers import number, whole
 
-# The API's own default; only a run without a sane limit of its own gets it.
+# The API has the same default. It is used for a run whose own limit is missing or is not a number.
 DEFAULT_TIMEOUT_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
 class AssignedRun:
-    """One run to execute. `id` is a UUID, so it is safe in a file name."""
+    """One run to execute. Its `id` is a UUID, so a file name may contain it."""
 
     id: str
     trigger_name: str
@@ -29,7 +29,7 @@ class AssignedRun:
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
-        """Read one item of a poll's answer; None if it can't be executed as it stands."""
+        """Read one item of a poll's answer. Return None if a field that the run needs is missing or wrong."""
         try:
             headers = item.get("mcpHeaders") or {}
             return cls(
@@ -48,7 +48,7 @@ class AssignedRun:
 
 
 def _text(value: Any) -> str:
-    """A string that UTF-8 can hold (JSON can bring lone surrogates)."""
+    """Return `value` if it is text that UTF-8 can encode: JSON may contain lone surrogates."""
     if not isinstance(value, str):
         raise TypeError
     value.encode()

@@ -1,4 +1,4 @@
-"""Starts threads that never keep a worker from leaving."""
+"""Starts threads that do not keep the process alive when its main thread ends."""
 
 from __future__ import annotations
 

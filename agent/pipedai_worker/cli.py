@@ -1,4 +1,4 @@
-"""The command line: its parsers, and the way from arguments to an exit code."""
+"""Defines the command line's parsers, runs the command that was given, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = logs.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (without the program's name) and answer its exit code."""
+    """Run the command line `argv` (without the program's name) and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Not every terminal can show every character: that is no reason to show nothing.
+        # A terminal that can't show a character gets its escape, so that printing never fails.
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser()
     options = parser.parse_args(argv)
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
-    """Run a command; every expected failure is one sentence on stderr and an exit code."""
+    """Run a command. An expected failure becomes one sentence on stderr and an exit code."""
     logs.configure(as_json=getattr(options, "json_logs", False))
     try:
         handler(options)
@@ -36,7 +36,8 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
         log.error("%s", end)
         return end.code
     except BrokenPipeError:
-        # Whoever read our output has gone; Python is not to try again as it ends.
+        # The program that read our output has ended. Python would flush the rest of it at exit and
+        # fail again, so the rest goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.ERROR
     except KeyboardInterrupt:
@@ -45,7 +46,7 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
 
 
 def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `manage.py runworker`, which registers if need be and then runs."""
+    """Add the options of `manage.py runworker`, which registers if it must and then runs."""
     arguments.add_common(parser)
     arguments.add_api_url(
         parser,
@@ -60,7 +61,7 @@ def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The whole command line; `handler` carries the command out."""
+    """Return the parser of the whole command line. The parsed `handler` is the command's function."""
     parser = argparse.ArgumentParser(
         prog="pipedai-worker",
         description="Executes the runs that PipedAI assigns to this machine.",

@@ -1,4 +1,4 @@
-"""What each command does with its parsed options; whatever goes wrong ends as one `Exit`."""
+"""Carries out each command with its parsed options. Everything that goes wrong is raised as an `Exit`."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from pipedai_worker.loop import Fatal, Loop, Settings
 
 log = get_logger(__name__)
 
-# By its path and isolated, so that nothing around decides what it is.
+# The stand-in is started by its path, in Python's isolated mode, so that no PYTHONPATH can replace it.
 STAND_IN = [sys.executable, "-I", standin.__file__]
 
 
 def register(options: argparse.Namespace) -> None:
-    """`register`: writes the configuration."""
+    """Carry out `register`: exchange the token and write the configuration."""
     with _one_sentence():
         _register(options)
 
 
 def run(options: argparse.Namespace) -> None:
-    """`run`: works until it is told to stop."""
+    """Carry out `run`: work until a signal stops it."""
     with _one_sentence():
         _run(options, WorkerConfig.load(options.config))
 
 
 def register_and_run(options: argparse.Namespace) -> None:
-    """`manage.py runworker`: registers if there is no configuration yet, then works."""
+    """Carry out `manage.py runworker`: register if there is no configuration yet, then work."""
     with _one_sentence():
         if not options.config.exists():
             _register(options)
@@ -55,7 +55,7 @@ def register_and_run(options: argparse.Namespace) -> None:
 
 
 def doctor(options: argparse.Namespace) -> None:
-    """`doctor`: prints one line for each check."""
+    """Carry out `doctor`: print one line for each check. Raises Exit if one failed."""
     with _one_sentence():
         findings = chain(
             checks.check_registration(
@@ -176,7 +176,10 @@ def _program(command: str) -> list[str]:
 
 
 def _absolute(program: str) -> str:
-    """A path as seen from here: runs have directories of their own. PATH finds a bare name."""
+    """Make a path absolute, because each run has a working directory of its own.
+
+    A bare name is looked up in PATH.
+    """
     if "/" not in program:
         return program
     try:

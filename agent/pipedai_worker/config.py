@@ -1,4 +1,4 @@
-"""The worker's registration in a 0600 JSON file: who it is, its token, and where its API is."""
+"""Keeps the worker's registration (its id, its token, the API's URL) in a JSON file of mode 0600."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """One worker's registration. `api_url` has no path of ours and no trailing slash."""
+    """One worker's registration. `api_url` has no `/api/v1` and no slash at its end."""
 
     worker_id: str
     worker_token: str = field(repr=False)
@@ -66,12 +66,12 @@ class WorkerConfig:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Whether the group or the world may read the file, which holds a token."""
+    """Tell whether other users may read the file, which holds a token."""
     return bool(path.stat().st_mode & 0o077)
 
 
 def state_directory(config_path: Path) -> Path:
-    """Where a registration's outcomes and runs in hand are kept: beside its configuration."""
+    """Return the directory, beside the configuration, that keeps the outcomes and the runs in hand."""
     return config_path.with_name(f"{config_path.stem}.state")
 
 

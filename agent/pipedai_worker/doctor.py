@@ -1,4 +1,4 @@
-"""Checks whether this machine can do its work, and says for each failure what to do about it."""
+"""Checks whether this machine can execute runs, and says for each failure what to do about it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pipedai_worker.environment import allowed
 from pipedai_worker.executors.claude import CREDENTIALS
 
 PROGRAM_TIMEOUT_SECONDS = 30
-# No run has it: what the API answers to a heartbeat for it depends on the token alone.
+# No run has this id, so the API's answer to a heartbeat for it depends on the token alone.
 NO_RUN = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result; `hint` says what to do when it failed."""
+    """The result of one check. `hint` says what to do when it failed."""
 
     name: str
     passed: bool
@@ -39,7 +39,7 @@ class Finding:
 
 
 def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> Iterator[Finding]:
-    """The configuration file, its mode, what is kept beside it, and its API with its token."""
+    """Check the configuration file, its mode, the state directory beside it, the API and the token."""
     try:
         config = WorkerConfig.load(path)
     except ConfigError as error:
@@ -60,7 +60,8 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
 
 def _check_state(path: Path, config: WorkerConfig) -> Finding:
     state = configuration.state_directory(path) / config.worker_id
-    # Where it is made later; not here, as whoever asks may not be whom the worker runs as.
+    # If the directory is missing, its parent is checked. It is not created here, because it would then
+    # belong to the user who runs `doctor`, who may not be the user that the worker runs as.
     place = state if state.is_dir() else path.parent
     try:
         durable.try_writing(place)
@@ -99,14 +100,13 @@ def _check_api(api: Api) -> Iterator[Finding]:
 
 
 def check_program(argv: Sequence[str], name: str) -> Iterator[Finding]:
-    """Whether the program is there."""
     found = shutil.which(argv[0])
     hint = f"Install {name}, or say where it is; the PATH is {os.environ.get('PATH', 'not set')}."
     yield Finding(f"{name} on PATH", found is not None, found or f"no {argv[0]}", hint)
 
 
 def check_claude(argv: Sequence[str], auth_mode: str) -> Iterator[Finding]:
-    """Whether claude is there, runs, and has something to log in with."""
+    """Check that claude is installed, that it starts, and that it has something to log in with."""
     findings = list(check_program(argv, "claude"))
     yield from findings
     if all(finding.passed for finding in findings):

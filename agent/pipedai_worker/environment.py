@@ -1,11 +1,11 @@
-"""A run's environment: an allow-list, so that this machine's own secrets stay where they are."""
+"""Makes a run's environment from an allow-list, so that the run does not get this machine's secrets."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 
-# What programs need to find themselves, their settings, the language, and the network.
+# Programs need these to find other programs, their settings, the language, and the network.
 ALLOWED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),
@@ -22,7 +22,7 @@ ALLOWED_PREFIX = "LC_"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """This process's environment, cut down to the allow-list and the names in `extra`."""
+    """Return the variables of this process that are on the allow-list or named in `extra`."""
     names = ALLOWED.union(extra)
     return {
         name: value

@@ -1,4 +1,4 @@
-"""The program's exit codes, and the exception that carries one with its sentence."""
+"""Defines the program's exit codes, and the exception that carries a code and a sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ALREADY_RUNNING = 5
 
 
 class Exit(Exception):  # noqa: N818 - not always an error
-    """End the program with this code, having said this."""
+    """Raised to end the program. Its sentence is logged, and `code` is the exit code."""
 
     def __init__(self, code: int, message: str = "") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Renews one run's lease while it is executed, and learns there whether it is to be stopped."""
+"""Renews one run's lease while the run is executed; the API's answers say whether to stop the run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipedai_worker.background import run_in_background
 from pipedai_worker.backoff import Backoff
 from pipedai_worker.stopping import StopReason, StopRequest
 
-# Three chances within each lease.
+# Two heartbeats in a row may fail, and the third still comes before the lease ends.
 BEATS_PER_LEASE = 3
-# However long the lease: a heartbeat is how a cancel is learned.
+# These bounds hold for a lease of any length, because only a heartbeat tells the worker of a cancel.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
 
 
 class Heartbeat:
-    """A context: beats in a thread of its own from entry to exit. The first beat is at once."""
+    """A context manager whose thread sends heartbeats from entry to exit, and the first one at once."""
 
     def __init__(self, api: Api, run_id: str, stop: StopRequest) -> None:
         self._api = api
@@ -32,7 +32,7 @@ class Heartbeat:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Not joined: a beat may be waiting for a slow answer, which no longer matters.
+        # The thread is not joined: it may be waiting for a slow answer, which no longer matters.
         self._ended.set()
 
     def _beat(self) -> None:

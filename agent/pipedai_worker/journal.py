@@ -1,4 +1,4 @@
-"""Runs in hand and outcomes not yet reported, on disk, for the successor of a killed worker."""
+"""Keeps runs in hand and unreported outcomes on disk, so that they outlive a worker that is killed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CLAIMING, CLAIMED = "claiming", "claimed"
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
-    """Another process works with this registration."""
+    """Another process is already at work with this registration."""
 
 
 @dataclass(frozen=True)
 class HeldRun:
-    """A run in hand: how it was claimed, and what may have to be cleaned up. Nothing secret."""
+    """A run in hand: how it was claimed, and what the next start may have to clean up. It holds no secret."""
 
     run_id: str
     claim_id: str
@@ -39,7 +39,7 @@ class Journal:
     """One registration's state directory. Only one process at a time may hold it."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises AlreadyRunning, or OSError when the directory can't be used."""
+        """Lock the directory. Raises AlreadyRunning, or OSError when it can't be used."""
         self._held = durable.private_directory(directory / "held")
         self._outcomes = durable.private_directory(directory / "outcomes")
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -50,7 +50,7 @@ class Journal:
             raise AlreadyRunning from None
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the lock, so that another process can take the directory."""
         os.close(self._lock)
 
     def hold(self, run: HeldRun) -> HeldRun:
@@ -59,27 +59,27 @@ class Journal:
         return run
 
     def update(self, run: HeldRun, **changes: Any) -> HeldRun:
-        """`hold()` with some fields changed."""
+        """Change some fields of a held run and write it down. Raises OSError."""
         return self.hold(replace(run, **changes))
 
     def release(self, run_id: str) -> None:
-        """The run is no longer in hand."""
+        """Forget a run that is no longer in hand."""
         durable.remove(self._held / f"{run_id}.json")
 
     def held(self) -> list[HeldRun]:
-        """The runs that were in hand when this was last written."""
+        """Return the runs that are in hand according to the disk."""
         return list(_read_all(self._held, lambda _, content: HeldRun(**content)))
 
     def put_outcome(self, run_id: str, body: dict[str, Any]) -> None:
-        """Keep an outcome until it is settled. Raises OSError."""
+        """Keep an outcome until the API has accepted or refused it for good. Raises OSError."""
         durable.write_json(self._outcomes / f"{run_id}.json", body)
 
     def drop_outcome(self, run_id: str) -> None:
-        """The API has answered for good."""
+        """Forget an outcome that the API has accepted or refused for good."""
         durable.remove(self._outcomes / f"{run_id}.json")
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
-        """What is still to be reported, by run."""
+        """Return the outcomes that are still to be reported, by the run's id."""
         return dict(_read_all(self._outcomes, lambda run_id, content: (run_id, content)))
 
 
@@ -88,6 +88,6 @@ def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> 
         try:
             yield make(str(UUID(path.stem)), durable.read_json_object(path))
         except (OSError, ValueError, TypeError) as error:
-            # Kept for a person to look at, out of the way of the next start.
+            # The file is renamed, so that a person can look at it and the next start does not read it.
             log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
             path.rename(path.with_suffix(".unreadable"))

@@ -1,4 +1,4 @@
-"""Log lines on stderr, for people or as JSON, with every known secret replaced."""
+"""Writes log lines to stderr, for people or as JSON, with every known secret replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _KnownSecrets:
-    """The header values of the runs in hand, for the log lines written meanwhile."""
+    """The header values of the runs in hand, which log lines must not show meanwhile."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class _KnownSecrets:
         with self._lock:
             self._by_run.pop(run_id, None)
             self._rebuild()
-        # The module caches hundreds of patterns, and these hold the run's secrets.
+        # The module `re` caches hundreds of patterns, and those made for this run contain its secrets.
         re.purge()
 
     def _rebuild(self) -> None:
@@ -83,5 +83,4 @@ def configure(*, as_json: bool = False) -> None:
 
 
 def get_logger(name: str) -> logging.Logger:
-    """A module's logger."""
     return logging.getLogger(name)

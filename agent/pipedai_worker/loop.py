@@ -1,4 +1,4 @@
-"""Gives each run a thread, until told to stop; then lets what is in hand finish, or ends it."""
+"""Gives each run a thread until a signal comes; then lets the runs in hand finish, or stops them."""
 
 from __future__ import annotations
 
@@ -31,50 +31,50 @@ from pipedai_worker.stopping import StopReason
 
 log = get_logger(__name__)
 
-# A run that could not be claimed may be handed out again at once.
+# The API may hand out again at once a run whose claim failed, so the next poll waits this long.
 UNCLAIMED_PAUSE_SECONDS = 2.0
-# After the drain: SIGTERM and SIGKILL for what still runs, an attempt to report it.
+# After the drain this is the time for SIGTERM, SIGKILL, and one attempt to report each run.
 LEAVE_SECONDS = 4.5
-# SIGHUP: the terminal that it was started from is closed.
+# SIGHUP means that the terminal from which the worker was started has been closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# For the platforms where a signal does not wake a wait.
+# On some platforms a signal does not wake a waiting thread, so no wait is longer than this.
 LONGEST_STEP_SECONDS = 1.0
 NEVER = float("inf")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run: `max_concurrency` None leaves it to the API, `once` ends when nothing is due."""
+    """How to work. `max_concurrency` None leaves the limit to the API; `once` ends when nothing is due."""
 
     max_concurrency: int | None
     drain_seconds: float
     once: bool
     pass_env: tuple[str, ...] = ()
-    # Where live run events go, if they are wanted.
+    # The directory for live run events; None if nobody asked for them.
     events: Path | None = None
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
-    """The worker can't go on; `cause` says why."""
+    """The worker can't go on because of `cause`."""
 
     def __init__(self, cause: ApiError) -> None:
         super().__init__(str(cause))
         self.cause = cause
-        # 404 says that there is no such worker any more.
+        # A 404 means that this worker no longer exists.
         not_found = isinstance(cause, Refused) and cause.status == HTTPStatus.NOT_FOUND
         self.token_is_dead = isinstance(cause, TokenRefused) or not_found
 
 
 @dataclass(frozen=True)
 class _Claimed:
-    """A run's claim was granted: the next poll does not hand it out again."""
+    """Message: the claim of a run was granted, so the next poll does not hand it out again."""
 
     run_id: str
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """A thread ended: a run's, or one that settled what a predecessor left (None)."""
+    """Message: the thread of a run ended, or (None) the one that settled a predecessor's runs."""
 
     run: Run | None
     error: ApiError | None
@@ -89,7 +89,7 @@ _Message = Union[Polled, PollFailed, _Claimed, _Ended, _Signalled]
 
 
 class Loop:
-    """One worker at work. `run()` once, in the main thread; other threads only send messages."""
+    """One worker at work. Call `run()` once, in the main thread; other threads only send it messages."""
 
     def __init__(self, api: Api, journal: Journal, executor: Executor, settings: Settings) -> None:
         self._api = api
@@ -113,16 +113,16 @@ class Loop:
         self._claiming: set[str] = set()
         self._settling = 0
         self._unanswered: dict[str, HeldRun] = {}
-        # While draining: when to stop what still runs, and when to leave whatever happens.
+        # Once the worker drains: when it stops the runs that are left, and when it exits in any case.
         self._stop_at = self._leave_at = NEVER
         self._failure: ApiError | None = None
 
     def run(self) -> None:
-        """Work until a signal, or until there is nothing left with `once`. Raises Fatal."""
+        """Work until a signal comes, or with `once` until nothing is due. Raises Fatal."""
         previous = {
             number: signal.signal(number, self._on_signal)
             for number in STOP_SIGNALS
-            # nohup has it ignored.
+            # `nohup` starts a program with SIGHUP ignored, and the worker then goes on ignoring it.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
@@ -144,7 +144,7 @@ class Loop:
             )
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # SimpleQueue.put may interrupt itself; locks and events may not.
+        # A signal handler may interrupt this very call. SimpleQueue.put allows that; a lock would deadlock.
         self._inbox.put(_Signalled(number))
 
     def _finished(self) -> bool:
@@ -199,7 +199,7 @@ class Loop:
     # --- Runs ------------------------------------------------------------------------------------
 
     def _take(self, polled: Polled) -> None:
-        # By id, should one be handed out twice.
+        # A dictionary by id, because a poll's answer might list a run twice.
         fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
         self._poller.answered(polled, news=bool(fresh))
         if self._draining.is_set():
@@ -214,7 +214,7 @@ class Loop:
         self._unanswered = {}
 
     def _begin_run(self, assigned: AssignedRun) -> None:
-        # A claim that was never answered is repeated with its own id.
+        # If a claim of this run was never answered, the same claim id is sent again.
         held = self._unanswered.pop(assigned.id, None)
         run = Run(assigned, held.claim_id if held else uuid4().hex, self._surroundings)
         self._runs[assigned.id] = run
@@ -232,7 +232,7 @@ class Loop:
         except ApiError as caught:
             error = caught
         except GaveUp:
-            # Unanswered: what is on disk tells the next start to find out.
+            # The API has not answered. The run stays on disk, and the next start asks again.
             log.info("left to the next start: %s", run.assigned.id if run else "older runs")
         except OSError as caught:
             log.error("the worker's files can't be written: %s", caught)
@@ -277,10 +277,10 @@ class Loop:
             run.stop.request(StopReason.SHUTDOWN)
 
     def _fail(self, error: ApiError) -> None:
-        """The worker can't go on: end everything, and have `run()` say why."""
+        """Stop everything because the worker can't go on; `run()` then raises Fatal."""
         if self._failure is None:
             self._failure = error
             self._draining.set()
-            # One attempt at each report: what is refused now is kept for the next start.
+            # Each outcome is reported once more; one that the API does not take now waits for the next start.
             self._leaving.set()
             self._stop_all()

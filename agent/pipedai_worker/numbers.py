@@ -1,4 +1,4 @@
-"""Takes numbers out of JSON that somebody else wrote: only sane ones get through."""
+"""Reads numbers from JSON of foreign origin, and accepts only those within bounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LARGEST_WHOLE = 2**63 - 1
 
 
 def whole(value: object, largest: int = LARGEST_WHOLE) -> int | None:
-    """`value` if it is a whole number from 0 to `largest`, else None."""
+    """Return `value` if it is a whole number from 0 to `largest`, else None."""
     finite = number(value)
     if finite is None or not isinstance(value, (int, float)) or value != int(value):
         return None
@@ -16,7 +16,7 @@ def whole(value: object, largest: int = LARGEST_WHOLE) -> int | None:
 
 
 def number(value: object) -> float | None:
-    """`value` if it is a finite number of 0 or more, else None."""
+    """Return `value` if it is a finite number of 0 or more, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Ends what a killed worker's runs left running, and never signals any other process."""
+"""Ends the processes that the runs of a killed worker left, and never signals any other process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
 
-# Every program of a run inherits this variable, with the claim's id: nobody else has it by chance.
+# Every process of a run inherits this variable. Its value is the claim's id, which is random, so no
+# other process has it by chance.
 MARK = "PIPEDAI_CLAIM_ID"
 TERM_GRACE_SECONDS = 2.0
 
 
 def end_orphans(run: HeldRun) -> None:
-    """End the run's program, its process group, and (on Linux) whatever else bears its mark."""
+    """End the run's program, its process group, and (on Linux) every other process with its mark."""
     if run.pid is not None and run.process_started is not None:
         _end_group(run.pid, run.process_started)
     end_marked(run.claim_id)
@@ -30,7 +31,7 @@ def end_orphans(run: HeldRun) -> None:
 def end_marked(claim_id: str) -> None:
     """Kill the processes of one run that are not in its process group any more (Linux)."""
     for _ in range(10):
-        # Again, since they may have been starting others meanwhile.
+        # A process may have started another one meanwhile, so the search is repeated until it finds none.
         killed = [pid for pid in _process_ids() if _kill_if_marked(pid, claim_id)]
         if not killed:
             return
@@ -47,13 +48,17 @@ def _process_ids() -> list[int]:
 
 
 def _kill_if_marked(pid: int, claim_id: str) -> bool:
-    """The handle is opened before the look, so that what is signalled is what was looked at."""
+    """Kill the process if its environment has the claim's mark, and tell whether it did.
+
+    The handle is opened before the environment is read. If the process ends and its id is used
+    again in between, the signal then reaches nobody.
+    """
     try:
         handle = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        # One that has ended and waits to be reaped has no environment any more.
+        # A process that has ended and waits to be reaped shows an empty environment.
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if f"{MARK}={claim_id}".encode() not in variables:
             return False
@@ -66,7 +71,7 @@ def _kill_if_marked(pid: int, claim_id: str) -> bool:
 
 
 def _end_group(pid: int, started: str) -> None:
-    """While its leader lives, a group's number belongs to it and to no other."""
+    """Signal the group only while its leader lives: until then no other group can have its number."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if identity.start_time(pid) != started:
             return

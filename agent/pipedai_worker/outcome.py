@@ -1,4 +1,4 @@
-"""How a run ended, as `complete` takes it: bounded, and nothing that the API can't hold."""
+"""Describes how a run ended in the form that `complete` takes, with every value within its bounds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run's end. Its texts may hold secrets until `redacted()`; `body()` cuts them."""
+    """How one run ended. Its texts may contain secrets until `redacted()`; `body()` shortens them."""
 
     status: str
     fault_class: str = NONE
@@ -43,7 +43,7 @@ class Outcome:
     retry_after_seconds: float | None = None
 
     def redacted(self, redactor: Redactor) -> Outcome:
-        """The same without secrets."""
+        """Return the same outcome with every secret replaced."""
         return replace(
             self,
             short_message=redactor.redact(self.short_message),
@@ -53,7 +53,7 @@ class Outcome:
         )
 
     def body(self) -> dict[str, Any]:
-        """The JSON object to report; what is not known is left out."""
+        """Return the JSON object to report, without the values that are not known."""
         fields: dict[str, Any] = {
             "status": self.status,
             "faultClass": self.fault_class,
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
-    """What no API can object to in a reported outcome: the last resort after a 400."""
+    """Return only the status and the fault of an outcome, to report them after a 400 to the whole."""
     return {name: body[name] for name in ("status", "faultClass") if name in body}
 
 

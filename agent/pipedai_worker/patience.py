@@ -13,23 +13,23 @@ from pipedai_worker.logs import get_logger
 log = get_logger(__name__)
 Answer = TypeVar("Answer")
 
-# An API that stays away is mentioned again after this long, not at every attempt.
+# While the API is away, the log mentions it this often and not at every attempt.
 REMINDER_SECONDS = 300.0
 
 
 class GaveUp(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """The wait was called off before there was an answer; the message is the last attempt's."""
+    """The caller ended the wait before there was an answer. The message is the last attempt's."""
 
 
 class Outage:
-    """Says once that the API is away, reminds now and then, and says once that it is back."""
+    """Logs that the API is away, repeats it now and then, and logs once that it answers again."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._reminded_at: float | None = None
 
     def failed(self, error: Unanswered) -> None:
-        """An attempt failed. The first one is no outage yet: a connection may just have aged."""
+        """Note that an attempt failed. The first failure is not logged: the API may have closed an idle connection."""
         self._failures += 1
         now = time.monotonic()
         due = self._reminded_at is None or now - self._reminded_at >= REMINDER_SECONDS
@@ -38,7 +38,7 @@ class Outage:
             log.warning("%s; trying again", error)
 
     def answered(self) -> None:
-        """An attempt succeeded."""
+        """Note that an attempt succeeded."""
         self._failures = 0
         if self._reminded_at is not None:
             self._reminded_at = None
@@ -51,9 +51,9 @@ def until_answered(
     *,
     again: type[Unanswered] = Unanswered,
 ) -> Answer:
-    """What `call` returns, or raises, once it raises `again` no more.
+    """Repeat `call` while it raises `again`; then return what it returns, or raise what else it raises.
 
-    `wait(seconds)` sleeps and answers whether to give up; then GaveUp is raised.
+    `wait(seconds)` sleeps, and returns True to give up, which raises GaveUp.
     """
     backoff, outage = Backoff(), Outage()
     while True:

@@ -17,15 +17,16 @@ from pipedai_worker.patience import Outage
 
 log = get_logger(__name__)
 
-# Under the 30 s after which common routers give up on a silent request.
+# Many proxies end a request after 30 s without a byte, so a poll is held for less.
 WAIT_SECONDS = 25.0
-# A poll that came back empty sooner than this was not held: the next one waits for the rest of it.
+# An API that does not hold polls answers at once. If an empty answer came sooner than this, the next
+# poll waits for the rest of this time.
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Polled:
-    """An answered poll: the runs it brought, and how long it took."""
+    """An answered poll: the runs that it brought, and the seconds that it took."""
 
     runs: list[AssignedRun]
     seconds: float
@@ -33,32 +34,35 @@ class Polled:
 
 @dataclass(frozen=True)
 class PollFailed:
-    """A poll without an answer."""
+    """A poll that failed, and its error."""
 
     error: ApiError
 
 
 class Poller:
-    """Delivers each poll's end through `deliver`, called in another thread. Hand it back in here."""
+    """Sends one poll at a time, in another thread, which calls `deliver` with its end.
+
+    The owner then passes that end to `answered()` or `failed()`, which decide when the next poll is due.
+    """
 
     def __init__(
         self, api: Api, deliver: Callable[[Polled | PollFailed], None], *, hold: bool
     ) -> None:
         self._api = api
         self._deliver = deliver
-        # Whether polls may be held until a run is due.
+        # True if the API may hold a poll until a run is due.
         self._hold = hold
         self._backoff = Backoff()
         self._outage = Outage()
         self._clock_warned = False
         self.under_way = False
-        # Whether a poll was ever answered.
+        # True once a poll has been answered.
         self.connected = False
-        # When to ask next, on the monotonic clock.
+        # The next poll is due at this time of the monotonic clock.
         self.due_at = 0.0
 
     def begin(self) -> None:
-        """Start a poll. The first is not held: it shows at once whether URL and token are good."""
+        """Start a poll. The first one is not held, so that it shows at once whether URL and token work."""
         wait = WAIT_SECONDS if self._hold and self.connected else 0.0
         self.under_way = True
         run_in_background("poll", lambda: self._deliver(self._poll(wait)))
@@ -74,7 +78,7 @@ class Poller:
             return PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
 
     def answered(self, polled: Polled, *, news: bool) -> None:
-        """A poll came back; `news` is whether it brought a run that was not known."""
+        """Note that a poll was answered. `news` tells whether it brought a run that was not known yet."""
         self.under_way = False
         self._backoff.reset()
         self._outage.answered()
@@ -87,10 +91,10 @@ class Poller:
             self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
 
     def failed(self, failure: PollFailed) -> None:
-        """A poll failed. Raises its error if asking again can't help."""
+        """Note that a poll failed. Raises its error if another attempt can't help."""
         self.under_way = False
         error = failure.error
-        # Once the API has answered, another page in its place passes, as a proxy's would.
+        # If the API has answered before, a page of something else (a proxy's, perhaps) is a passing fault.
         if isinstance(error, Unavailable) or (self.connected and isinstance(error, NotOurApi)):
             self._outage.failed(error)
             self.due_at = time.monotonic() + self._backoff.next_delay(error.retry_after)
@@ -98,7 +102,7 @@ class Poller:
         raise error
 
     def pause(self, seconds: float) -> None:
-        """Do not ask again before so much time has passed."""
+        """Send no poll before so many seconds have passed."""
         self.due_at = max(self.due_at, time.monotonic() + jittered(seconds))
 
     def _check_clock(self) -> None:

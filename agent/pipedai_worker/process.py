@@ -1,4 +1,4 @@
-"""A program in a process group of its own: read as it writes, and ended with all it started."""
+"""Runs a program in a process group of its own, reads its output, and ends the whole group with it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import IO
 from pipedai_worker import identity
 from pipedai_worker.stopping import StopReason
 
-# How often a running program is looked at when it is silent.
+# While a program writes nothing, the worker checks this often whether to stop it.
 TICK_SECONDS = 0.1
 CHUNK_BYTES = 64 * 1024
-# After the program itself has ended, how long something it left behind may hold its output open.
+# When the program has ended, a process that it left may hold its output open; it is read for this long.
 PIPE_GRACE_SECONDS = 1.0
 
 Sink = Callable[[bytes], None]
@@ -28,7 +28,7 @@ Sink = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended: its exit code as a shell gives it, and why it was stopped, if it was."""
+    """How a program ended: its exit code as a shell gives it, and why the worker stopped it, if it did."""
 
     exit_code: int
     stopped_by: StopReason | None
@@ -36,25 +36,25 @@ class Ending:
 
     @property
     def killed(self) -> bool:
-        """Whether its last words may be incomplete."""
+        """Tell whether the end of its output may be missing."""
         return self.signal_name is not None or self.stopped_by is not None
 
     @property
     def description(self) -> str:
-        """For a person: `exited with code 3`, `was ended by SIGSEGV`."""
+        """Describe the end for a person, as in `exited with code 3` or `was ended by SIGSEGV`."""
         if self.signal_name:
             return f"was ended by {self.signal_name}"
         return f"exited with code {self.exit_code}"
 
 
 class Program:
-    """A started program. Call `supervise()` once."""
+    """A program that has been started. Call `supervise()` once."""
 
     def __init__(
         self, argv: Sequence[str], *, stdin: bytes, directory: Path, environment: Mapping[str, str]
     ) -> None:
-        """Raises OSError when the program can't be launched."""
-        # A file and not a pipe: nobody has to write while the program is slow to read.
+        """Start the program. Raises OSError when it can't be launched."""
+        # The input is a file, because a pipe would keep the worker writing while the program is slow to read.
         with tempfile.TemporaryFile() as input_file:
             input_file.write(stdin)
             input_file.seek(0)
@@ -79,10 +79,10 @@ class Program:
         should_stop: Callable[[], StopReason | None],
         term_grace: Callable[[], float],
     ) -> Ending:
-        """Read its output until it has ended, or end it when `should_stop` says why.
+        """Read its output until it ends, or stop it as soon as `should_stop` returns a reason.
 
-        Its group then gets SIGTERM and, `term_grace` seconds later, SIGKILL. Whatever it left
-        running in its group is killed as well.
+        To stop it, the group gets SIGTERM and, `term_grace` seconds later, SIGKILL. In any case the
+        processes that it leaves in its group are killed.
         """
         try:
             with _Pipes(self._process, stdout, stderr) as pipes:
@@ -111,14 +111,14 @@ class Program:
                     terminated_at = now
             elif now - terminated_at >= term_grace():
                 self._signal_group(signal.SIGKILL)
-        # Something it left behind may hold its output open.
+        # A process that it left may still hold its output open.
         ended_at = time.monotonic()
         while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
             pipes.read(TICK_SECONDS)
         return stopped_by
 
     def _end_group(self) -> None:
-        """Kill whatever is left of the group."""
+        """Kill the processes that are left of the group."""
         self._signal_group(signal.SIGKILL)
 
     def _reap(self, stopped_by: StopReason | None) -> Ending:
@@ -132,7 +132,7 @@ class Program:
         return Ending(128 - code, stopped_by, name)
 
     def _has_ended(self) -> bool:
-        """Whether it has ended. It is not reaped: until then its group's number can't be reused."""
+        """Tell whether it has ended, without reaping it: its group's number can't be reused until it is reaped."""
         if hasattr(os, "waitid"):
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return os.waitid(os.P_PID, self.pid, options) is not None
@@ -165,11 +165,11 @@ class _Pipes:
 
     @property
     def open(self) -> bool:
-        """Whether either may still bring something."""
+        """Tell whether more output may still come from either pipe."""
         return bool(self._selector.get_map())
 
     def read(self, timeout: float) -> bool:
-        """One piece from each that has something within `timeout` seconds; whether any had."""
+        """Wait up to `timeout` seconds for output and read one piece of each pipe. Tell if any came."""
         ready = self._selector.select(timeout)
         for key, _ in ready:
             try:
@@ -183,7 +183,7 @@ class _Pipes:
         return bool(ready)
 
     def read_rest(self) -> None:
-        """What the pipes still hold, without waiting; bounded, should something go on writing."""
+        """Read what the pipes still hold, without waiting, and stop after 64 pieces if somebody still writes."""
         for _ in range(64):
             if not self.open or not self.read(0):
                 return

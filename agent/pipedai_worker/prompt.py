@@ -1,4 +1,4 @@
-"""What the program reads on stdin: the prompt, and after it the payload, fenced as data."""
+"""Makes the text that the program reads on stdin: the prompt, then the payload marked as data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pipedai_worker.assigned import AssignedRun
 
 
 def stdin_text(run: AssignedRun) -> bytes:
-    """The prompt as UTF-8; a payload follows as one line of JSON between two lines of its own."""
+    """Return the prompt in UTF-8. A payload follows as one line of JSON between two marking lines."""
     if run.payload is None:
         return _utf8(run.prompt)
-    # The payload comes from whoever fired the trigger: it must not be able to close its own fence.
+    # Whoever fires the trigger writes the payload. The marking lines have a random name, so that the
+    # payload can't contain the closing one and pass what follows off as the prompt.
     fence = f"payload-{secrets.token_hex(16)}"
     return _utf8(
         f"{run.prompt}\n\n"

@@ -1,4 +1,4 @@
-"""Settles what a killed predecessor left: programs, files, unreported outcomes, open claims."""
+"""Settles at the start what a killed worker left: programs, files, outcomes and claims."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
 
 
 def clean_up(journal: Journal) -> dict[str, HeldRun]:
-    """Without the API: end orphans, remove their files, spool an outcome for what was ours.
+    """End orphans, remove their files, and spool an outcome for each run that was claimed.
 
-    Returns the runs whose claim was never answered: nobody here knows whether they are ours.
+    This needs no API. It returns the runs whose claim was never answered, because only the API knows
+    whether it granted the claim.
     """
     unanswered = {}
     spooled = journal.outcomes()
@@ -41,7 +42,7 @@ def clean_up(journal: Journal) -> dict[str, HeldRun]:
 
 
 def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float], bool]) -> None:
-    """Repeat an unanswered claim; a run that is ours is handed back, since its secrets are gone.
+    """Repeat an unanswered claim. If it is granted, report the run as failed, since its secrets are gone.
 
     Raises GaveUp and TokenRefused.
     """

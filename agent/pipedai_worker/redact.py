@@ -1,4 +1,4 @@
-"""Replaces secrets by `[redacted]` in text: header values in the spellings they come back in.
+"""Replaces secrets in text by `[redacted]`, in every spelling in which a program may print them.
 
 Covered, for each header value: the value as it is; what follows an authentication scheme
 (`Bearer x`); the user and password inside `Basic`; each of these escaped as JSON (also inside
@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 MARK = "[redacted]"
-# The service's own tokens, wherever they come from: a prefix, 43 characters and a checksum of 6.
+# Tokens of the service, whoever they belong to: a prefix, 43 characters and a checksum of 6.
 _SERVICE_TOKEN = r"(?:pwk|wrk|wkt|hos|enr)_[0-9A-Za-z]{20,60}"  # noqa: S105 - a pattern
 _LONGEST_SERVICE_TOKEN = 64
-# A shorter piece of a value would match half the words of a text.
+# A shorter part of a value would occur in many ordinary words.
 _SHORTEST_DERIVED = 6
 # Some JSON encoders escape these as well.
 _HTML_SAFE_JSON = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
@@ -28,22 +28,22 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[ \t]+(\S.*)", re.DOTALL)
 
 
 class Redactor:
-    """Knows one set of secrets. Idempotent: its own mark is left alone."""
+    """Knows one set of secrets. Text that is redacted already stays the same when it is redacted again."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
         self._forms = ordered = sorted(forms, key=lambda form: (-len(form), form))
-        # The mark comes first, so that a secret that is part of it does not make it grow.
+        # The mark is the first alternative, so that a secret that is part of the mark does not match inside it.
         parts = [re.escape(MARK), *map(re.escape, ordered), _SERVICE_TOKEN]
         self._pattern = re.compile("|".join(parts))
         self.longest = max([_LONGEST_SERVICE_TOKEN, *map(len, ordered)])
 
     def redact(self, text: str) -> str:
-        """`text` with every secret replaced."""
+        """Return `text` with every secret replaced."""
         return self._pattern.sub(MARK, text)
 
     def redact_cut_off(self, text: str) -> str:
-        """`redact()` for a text that may end amid a secret."""
+        """Do the same as `redact()`, and replace the beginning of a secret at the text's end too."""
         text = self.redact(text)
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), _SHORTEST_DERIVED - 1, -1):
@@ -52,21 +52,21 @@ class Redactor:
         return text
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
-        """Where the secrets are."""
+        """Find the secrets in `text`, and the marks."""
         return self._pattern.finditer(text)
 
 
 class RedactingStream:
-    """Redacts text that comes in pieces: a secret that lies across a border is found too."""
+    """Redacts text that comes in pieces, and finds a secret that lies in two of them."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """The next piece in, and out what is sure by now."""
+        """Take the next piece, and return the text that no later piece can make part of a secret."""
         held = self._held + text
-        # A secret that begins before this point lies wholly in what is held.
+        # No secret is longer than `longest`, so one that begins before this point has ended by now.
         sure = len(held) - self._redactor.longest
         done = []
         position = 0
@@ -81,7 +81,7 @@ class RedactingStream:
         return "".join(done)
 
     def finish(self, *, cut_off: bool) -> str:
-        """What was still held back; `cut_off` says that it may end amid a secret."""
+        """Return the text still held back. `cut_off` tells that it may end in the middle of a secret."""
         rest, self._held = self._held, ""
         return self._redactor.redact_cut_off(rest) if cut_off else self._redactor.redact(rest)
 
@@ -125,7 +125,10 @@ def _encodings(value: str) -> Iterator[str]:
 
 
 def _base64_forms(value: bytes) -> Iterator[str]:
-    """The characters of base64 that the value alone decides, for each of its three alignments."""
+    """Yield the base64 of the value without the characters that depend on the bytes around it.
+
+    Base64 encodes three bytes at a time, so the value has three forms, depending on where it begins.
+    """
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + value).decode().rstrip("=")
         first = (0, 2, 3)[offset]

@@ -1,4 +1,4 @@
-"""Exchanges a `wrk_` token for this machine's own, and keeps that in the configuration file."""
+"""Exchanges a `wrk_` token for this machine's own token, and writes that to the configuration file."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pipedai_worker.patience import GaveUp, until_answered
 log = get_logger(__name__)
 
 NAME_LENGTH = 255
-# An API that stays away for so long may be at another address: a person has to look.
+# If the API does not answer for so long, its URL may be wrong, and a person has to look.
 PATIENCE_SECONDS = 60.0
 
 
 class NotReached(Exception):  # noqa: N818 - a state of knowledge
-    """The API did not take the request, for as long as we were patient."""
+    """The API did not take the request within the time for which we try."""
 
 
 class AnswerLost(Exception):  # noqa: N818 - a state of knowledge
-    """The token may have been used up without us learning the result."""
+    """The API may have used the token up, but its answer did not arrive."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What to register as; an empty hostname is this machine's own."""
+    """What to register as. An empty hostname stands for this machine's own."""
 
     token: str = field(repr=False)
     hostname: str = ""
@@ -43,7 +43,7 @@ class Registration:
     max_concurrency: int = 1
 
     def body(self) -> dict[str, object]:
-        """The JSON object to send."""
+        """Return the JSON object to send."""
         body: dict[str, object] = {
             "token": self.token,
             "hostname": (self.hostname or socket.gethostname())[:NAME_LENGTH],
@@ -60,8 +60,8 @@ class Registration:
 def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
     """Register, and write the configuration to `path`.
 
-    Tries again, for a minute, only while it is sure that the token was not used. Raises ConfigError
-    when the file can't be written (before anything is sent, as far as that can be known), NotReached,
+    It tries again, for a minute, but only while the token is certain to be unused. It raises
+    ConfigError when the file can't be written (if possible before the request is sent), NotReached,
     AnswerLost, and the API's errors.
     """
     _check_writable(path)
@@ -108,7 +108,7 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
 
 
 def _check_writable(path: Path) -> None:
-    """The token can be used once: better to know first that there is a place for its result."""
+    """Check that `path` can be written before the token is sent, because it can be used only once."""
     try:
         durable.try_writing(durable.private_directory(path.parent))
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""Reports an outcome until the API has answered for good; until then it stays on disk."""
+"""Reports an outcome until the API accepts or refuses it for good, and keeps it on disk until then."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ log = get_logger(__name__)
 def report(
     api: Api, journal: Journal, run_id: str, body: dict[str, Any], wait: Callable[[float], bool]
 ) -> None:
-    """Send `complete` and drop the spooled outcome on 2xx or a final 4xx.
+    """Send `complete`, and remove the spooled outcome after a 2xx or a final 4xx.
 
-    Raises GaveUp when `wait` says so, and TokenRefused; the outcome then waits for the next start.
+    Raises GaveUp when `wait` returns True, and TokenRefused. The outcome then waits for the next start.
     """
     try:
         try:
@@ -28,7 +28,8 @@ def report(
         except Refused as refused:
             if refused.status != 400 or body == bare(body):
                 raise
-            # Better a bare outcome than a run that is lost and done again.
+            # The API refuses some part of the outcome. Its bare status is sent instead, so that the run is
+            # not taken for lost and executed again.
             log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
             until_answered(lambda: api.complete(run_id, bare(body)), wait)
     except Refused as refused:

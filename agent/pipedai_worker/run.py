@@ -1,4 +1,4 @@
-"""The life of one run on this machine: claim, start, execute, spool the outcome, report it."""
+"""Takes one run through its life on this machine: claim, start, execute, spool the outcome, report it."""
 
 from __future__ import annotations
 
@@ -29,46 +29,45 @@ from pipedai_worker.stopping import StopReason, StopRequest
 
 log = get_logger(__name__)
 
-# SIGTERM to SIGKILL. The API gives a timed-out run 60 s to say so; a stopping worker has less.
+# Seconds from SIGTERM to SIGKILL. The API waits 60 s for the report of a timed-out run. A worker that
+# stops has less time, because it has to be gone 30 s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all runs of this worker share."""
+    """The objects and settings that all runs of this worker share."""
 
     api: Api
     journal: Journal
     executor: Executor
-    # Names of further environment variables to hand on.
+    # Names of environment variables that the program gets beside the allow-listed ones.
     pass_env: tuple[str, ...]
-    # Where live run events go, if they are wanted.
+    # The directory for live run events; None if nobody asked for them.
     events: Path | None
-    # Sleeps; answers whether the worker takes nothing new any more.
+    # Sleeps for so many seconds; returns True once the worker takes no new runs.
     draining: Callable[[float], bool]
-    # Sleeps; answers whether the worker's time is over.
+    # Sleeps for so many seconds; returns True once the worker has to exit.
     leaving: Callable[[float], bool]
-    # Told a run's id once its claim was granted.
+    # Called with a run's id when its claim has been granted.
     claimed: Callable[[str], None]
 
 
 class Run:
-    """One run in hand."""
-
     def __init__(self, assigned: AssignedRun, claim_id: str, around: Surroundings) -> None:
         self.assigned = assigned
         self.stop = StopRequest()
         self.claimed = False
         self._held = HeldRun(assigned.id, claim_id)
         self._around = around
-        # What must not come back in any text: the run's headers, and what claude logs in with.
+        # No text that leaves the worker may contain the run's headers or the secrets that claude logs in with.
         self._secrets = [*assigned.mcp_headers.values()]
         self._secrets += [os.environ.get(name, "") for name in around.executor.credentials]
         self._redactor = Redactor(self._secrets)
 
     def live(self) -> None:
-        """All of it, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
+        """Take the run from its claim to its report, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
         run_id = self.assigned.id
         known_secrets.add(run_id, self._secrets)
         try:
@@ -114,7 +113,7 @@ class Run:
         journal.release(run_id)
 
     def _execute(self, state: dict[str, object]) -> Outcome | None:
-        """The outcome to report, or None when the run is not ours any more."""
+        """Execute the run. Return the outcome to report, or None when the run is not ours any more."""
         if (why := mcp.refusal(self.assigned)) is not None:
             return Outcome(FAILED, CLIENT, error_message=why)
         if state.get("cancelRequested"):
@@ -147,7 +146,7 @@ class Run:
         return self._stopped_outcome(execution.outcome, execution.stopped_by)
 
     def _start(self) -> None:
-        """Raises Refused, TokenRefused, and GaveUp when the worker's time is over."""
+        """Report the start. Raises Refused, TokenRefused, and GaveUp when the worker has to exit."""
         state = until_answered(
             lambda: self._around.api.start(self.assigned.id), self._around.leaving
         )
@@ -165,7 +164,7 @@ class Run:
                 self._job(scratch, events.write if events else _untold)
             )
         finally:
-            # Whatever the program left outside its process group, then its files.
+            # First the processes that the program left outside its group end, then its files are removed.
             orphans.end_marked(self._held.claim_id)
             scratch.remove()
             if events:
@@ -227,4 +226,4 @@ class Run:
 
 
 def _untold(_type: str, _payload: Any) -> None:
-    """Nobody asked for the run's events."""
+    """Drop the event, because nobody asked for the run's events."""

@@ -1,4 +1,4 @@
-"""Live run events on disk: what a run's program tells, redacted, as a host's dashboard follows it."""
+"""Writes the events of a run's program to a file, redacted, for a dashboard on the host to follow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = get_logger(__name__)
 
 VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
 DEFAULT_ROOT = Path("~/.pipedai/runs")
-# One file, one event's payload, and how many runs are kept: the whole stays under 2 GiB.
+# These bound one file, one event's payload, and the number of runs: all files stay under 2 GiB.
 LARGEST_FILE_BYTES = 8 * 1024 * 1024
 LARGEST_PAYLOAD_BYTES = 256 * 1024
 LONGEST_TYPE = 100
@@ -31,19 +31,19 @@ Sink = Callable[[str, Any], None]
 
 
 def wanted() -> bool:
-    """Whether the environment asks for live run events."""
+    """Tell whether the environment asks for live run events."""
     return os.environ.get(VARIABLE, "").lower() in {"1", "true", "yes"}
 
 
 def directory(worker_id: str) -> Path:
-    """Where one worker's run events are kept."""
+    """Return the directory for the run events of one worker."""
     return DEFAULT_ROOT.expanduser() / worker_id
 
 
 class RunEvents:
-    """One run's file: a line `{ seq, type, ts, payload }` for each event, there at once.
+    """One run's file, mode 0600. It gets a line `{ seq, type, ts, payload }` as soon as an event comes.
 
-    A disk that fails costs the events, never the run. Mode 0600.
+    If the disk fails, the events are lost and the run goes on.
     """
 
     def __init__(self, place: Path, run_id: str, redactor: Redactor) -> None:
@@ -57,7 +57,7 @@ class RunEvents:
             self._descriptor = os.open(place / f"{run_id}{SUFFIX}", flags, 0o600)
 
     def write(self, kind: str, payload: Any) -> None:
-        """Append an event; past the file's bound one last `events.truncated`, then nothing."""
+        """Append an event. When the file is full, append one `events.truncated` and nothing after it."""
         if self._descriptor is None:
             return
         line = self._line(kind, self._redacted(payload))
@@ -73,7 +73,7 @@ class RunEvents:
             self.close()
 
     def close(self) -> None:
-        """No more events."""
+        """Close the file; later events are dropped."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -86,12 +86,12 @@ class RunEvents:
             "ts": moment.replace("+00:00", "Z"),
             "payload": payload,
         }
-        # ASCII, so that a lone surrogate and a line separator are escaped too.
+        # json.dumps writes ASCII, so lone surrogates and line separators are escaped too.
         return json.dumps(event).encode() + b"\n"
 
     def _redacted(self, value: Any) -> Any:
         try:
-            # Before it is looked through, which takes longer the longer it is.
+            # The length is checked first, because redacting a large payload takes long.
             length = len(json.dumps(value))
             if length > LARGEST_PAYLOAD_BYTES:
                 return {"truncated": True, "bytes": length}
@@ -99,7 +99,7 @@ class RunEvents:
             text = json.dumps(clean, ensure_ascii=False)
         except RecursionError:
             return {"truncated": True}
-        # A secret may also be a number, or lie across several values.
+        # The whole text is redacted too: a secret may also be a number, or lie in several values.
         whole = self._redactor.redact(text)
         if whole == text:
             return clean
@@ -132,10 +132,10 @@ class RunEvents:
 
 
 def _forget_oldest(place: Path) -> None:
-    """Make room for one more file."""
+    """Remove the oldest files, so that one more does not exceed the number of runs to keep."""
     files = []
     for path in place.glob(f"*{SUFFIX}"):
-        # Another run may be making room at the same time.
+        # Another run may be removing the same file.
         with contextlib.suppress(FileNotFoundError):
             files.append((path.stat().st_mtime, path))
     for _, path in sorted(files)[: max(0, len(files) - KEPT_RUNS + 1)]:

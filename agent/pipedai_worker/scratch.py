@@ -1,4 +1,4 @@
-"""A run's place on disk: an empty working directory, and beside it the MCP configuration."""
+"""Makes and removes a run's directory: an empty working directory, and its MCP configuration beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ PREFIX = "pipedai-run-"
 
 
 class Scratch:
-    """Under the system's temporary directory: no project around lends its settings to the run."""
+    """One run's directory. It is in the system's temporary directory, so that claude finds no project's
+    settings in a directory above it.
+    """
 
     def __init__(self) -> None:
         """Raises OSError."""
@@ -36,10 +38,10 @@ class Scratch:
 
 
 def remove(root: Path) -> None:
-    """Remove a scratch directory as far as that goes; refuses anything that isn't one."""
+    """Remove as much of a scratch directory as is possible. Any other path is refused."""
     if not root.name.startswith(PREFIX) or root.is_symlink():
         return
-    # The secrets go first.
+    # The file with the secrets is removed first, in case the rest fails.
     with contextlib.suppress(OSError):
         (root / "mcp.json").unlink()
     shutil.rmtree(root, ignore_errors=True)
@@ -51,7 +53,7 @@ def remove(root: Path) -> None:
 
 
 def _open_directories(root: Path) -> None:
-    """Some programs make directories read-only, which keeps their content from being removed."""
+    """Make every directory writable: programs may leave read-only ones, whose content can't be removed."""
     for directory, names, _ in os.walk(root):
         for name in names:
             path = Path(directory, name)

@@ -69,7 +69,7 @@ class Session:
         self._cost = 0.0
 
     def play(self) -> int:
-        """Carry out the prompt; the exit code."""
+        """Carry out the prompt and return the exit code."""
         self.event("system", subtype="init", model=self._model, tools=[], mcp_servers=[])
         for line in self.prompt.splitlines():
             if line.startswith(MARK):
@@ -80,7 +80,7 @@ class Session:
         return self.succeed("")
 
     def step(self, name: str, argument: str) -> int | None:
-        """One line; the exit code when it ends the conversation."""
+        """Carry out one line. Return the exit code when the line ends the conversation, else None."""
         act = getattr(self, "do_" + name.replace("-", "_"), None)
         if act is None:
             print(f"{MARK} there is no {name!r}", file=sys.stderr)
@@ -94,7 +94,7 @@ class Session:
         print(json.dumps(line), flush=True)
 
     def message(self, text: str, **fields: Any) -> None:
-        """Write a message of the assistant's."""
+        """Write a message of the assistant."""
         message = {
             "id": f"msg_{uuid.uuid4().hex}",
             "type": "message",
@@ -106,7 +106,7 @@ class Session:
         self.event("assistant", message=message, parent_tool_use_id=None, **fields)
 
     def result(self, subtype: str = "success", *, is_error: bool, **fields: Any) -> int:
-        """Write the result; the exit code that goes with it."""
+        """Write the result and return the exit code that belongs to it."""
         self._cost += COST_USD
         self.event(
             "result",
@@ -123,7 +123,7 @@ class Session:
         return 1 if is_error else 0
 
     def succeed(self, text: str) -> int:
-        """The result of a run that went well."""
+        """Write the result of a run that succeeded, and return its exit code."""
         words = len(self.prompt.split())
         text = (
             text or f"The stand-in for Claude read a prompt of {words} words and did nothing else."
@@ -132,7 +132,7 @@ class Session:
         return self.result(is_error=False, result=text + self._shown)
 
     def fail_api(self, status: int, kind: str, text: str) -> int:
-        """An API error: claude gives it the subtype `success`, and `is_error`."""
+        """Write an API error as claude does: with the subtype `success`, and with `is_error`."""
         self.message(text, error=kind)
         return self.result(is_error=True, api_error_status=status, result=text)
 
@@ -164,7 +164,7 @@ class Session:
 
     def do_show_mcp(self, _: str) -> None:
         shown = self._mcp_config.read_text() if self._mcp_config else "no MCP configuration"
-        # Twice: as it is, and inside another JSON string; in two pieces on stderr.
+        # The result shows the text twice: as it is, and inside another JSON string. stderr gets it in two pieces.
         self._shown = f" {shown} {json.dumps(shown)}"
         half = len(shown) // 2
         for piece in (shown[:half], shown[half:]):
@@ -233,7 +233,7 @@ class Session:
 
 
 def main() -> int:
-    """Take claude's own options, as far as a worker gives them."""
+    """Parse those of claude's options that a worker uses, and play the prompt from stdin."""
     parser = argparse.ArgumentParser(
         prog="standin", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

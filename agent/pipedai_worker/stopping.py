@@ -1,4 +1,4 @@
-"""Why a run is to be stopped before its program has ended by itself."""
+"""Defines why a run is stopped before its program has ended, and the request to stop it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import threading
 
 
 class StopReason(enum.Enum):
-    """The value is what the log says."""
+    """Why a run is stopped. The log shows the value."""
 
     CANCELED = "canceled"
     TIMED_OUT = "time limit reached"
     LOST = "no longer this worker's run"
     SHUTDOWN = "the worker is stopping"
     TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
-    # Of an executor's own accord: the outcome is what the executor says.
+    # For these two the executor itself decides to stop, and it decides the outcome.
     SILENT = "silent for too long"
     LINGERING = "finished, but did not end"
 
 
-# The worker itself is going: the program gets less time to end in.
+# For these reasons the worker itself exits, so the program gets less time between SIGTERM and SIGKILL.
 HASTY = frozenset({StopReason.SHUTDOWN, StopReason.TOKEN_REFUSED})
 
 
 class StopRequest:
-    """Set once, by any thread: the first reason stands."""
+    """A request to stop a run. Any thread may make it, and the first reason counts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class StopRequest:
         self.hasty = False
 
     def request(self, reason: StopReason) -> None:
-        """Have the run stopped; a later reason changes nothing but the haste."""
+        """Ask for the run to be stopped. A later reason may only shorten the time that the program gets."""
         with self._lock:
             self.hasty = self.hasty or reason in HASTY
             if self.reason is None:

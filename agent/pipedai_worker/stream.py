@@ -8,15 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 LONGEST_LINE_BYTES = 4 * 1024 * 1024
-# To what the strings of a longer line are cut, so that the rest of it can still be read.
+# In a longer line each string is cut to this length, so that the rest of the line can still be read.
 LONGEST_STRING_BYTES = 64 * 1024
-# In characters, of which one takes up to 12 bytes. A string that is shorter is whole.
+# The length in characters from which a string may have been cut. JSON takes up to 12 bytes for a character.
 SHORTEST_CUT_STRING = LONGEST_STRING_BYTES // 12 - 1
 
-# The inside of a JSON string as far as its escapes are complete.
+# Matches the inside of a JSON string up to an escape that is not complete yet.
 _STRING_INSIDE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _LONGEST_ESCAPE = 6
-# The pattern's memory grows with the escapes that it matches at a time.
+# The pattern is applied to pieces, because its memory grows with the number of escapes that it matches.
 _PIECE_BYTES = 16 * 1024
 
 
@@ -42,7 +42,7 @@ class JsonLines:
         self._append(chunk[start:])
 
     def finish(self) -> None:
-        """The stream has ended: what follows the last newline is a line too."""
+        """Take the text after the last newline as a line, because the stream has ended."""
         self._end_line()
 
     def _append(self, piece: bytes) -> None:
@@ -79,7 +79,7 @@ class StringCutter:
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """The next piece in, and out what is left of it."""
+        """Take the next piece, and return it without the cut parts."""
         starts = range(0, len(piece), _PIECE_BYTES)
         return b"".join(self._feed(piece[start : start + _PIECE_BYTES]) for start in starts)
 
@@ -92,7 +92,7 @@ class StringCutter:
                 end = self._end_of_inside(data, position)
                 left.append(self._cut(data[position:end]))
                 if end < len(data) and data[end : end + 1] != b'"':
-                    # An escape that the next piece completes.
+                    # The next piece completes this escape.
                     self._held = data[end:]
                     break
             else:

@@ -1,4 +1,4 @@
-"""Counts of tokens, as the model's API tells them."""
+"""Reads and adds the counts of tokens that the model's API reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Tokens:
 
     @classmethod
     def read(cls, usage: Any) -> Tokens | None:
-        """From a `usage` object of the API, None if it is none; what is no number counts as 0."""
+        """Read a `usage` object of the API. Return None for anything else; a missing number counts as 0."""
         if not isinstance(usage, dict):
             return None
         return cls(

@@ -1,6 +1,6 @@
-"""This worker, broken on purpose in one of several ways: `broken_worker.py HOW run --config FILE`.
+"""Runs the worker with one thing broken on purpose: `broken_worker.py HOW run --config FILE`.
 
-Each function breaks one thing, and names the check of the conformance kit that has to notice.
+Each function breaks one thing, and its decorator names the conformance kit's check that has to fail then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A fake API, and real worker processes that talk to it."""
+"""Provides a fake API, and real worker processes that talk to it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import serving
 
 AGENT = Path(__file__).resolve().parent.parent
-# A machine may stand still for seconds; nobody waits for so long where all is well.
+# The deadline is long because a busy machine may stand still for seconds. A test that passes seldom waits so long.
 DEADLINE_SECONDS = 60.0
-# The connections of a worker that leaves close with it.
+# A worker that exits leaves its connections to the system to close, so ResourceWarning is no error here.
 WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 
 
@@ -38,7 +38,7 @@ def url(api: FakeApi) -> Iterator[str]:
 
 
 class Worker:
-    """A worker process; its log is in `log`."""
+    """A worker process. `log` is the file that it logs to."""
 
     def __init__(self, directory: Path, arguments: list[str], variables: dict[str, str]) -> None:
         self.log_path = directory / f"worker-{time.monotonic_ns()}.log"
@@ -65,7 +65,7 @@ class Worker:
         return self.log_path.read_text()
 
     def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
-        """The exit code."""
+        """Wait for the process to end, and return its exit code."""
         return self.process.wait(seconds)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -87,7 +87,7 @@ class Workers:
         self.state = state_directory(self.config_path) / api.worker_id
 
     def start(self, *arguments: str, **variables: str) -> Worker:
-        """`pipedai-worker run`, with the stand-in unless the arguments say otherwise."""
+        """Start `pipedai-worker run`, with the stand-in for claude unless the arguments say otherwise."""
         executor = () if "--command" in arguments else ("--stand-in",)
         return self.execute("run", "--config", "worker.json", *executor, *arguments, **variables)
 
@@ -97,16 +97,16 @@ class Workers:
         return worker
 
     def files(self, folder: str) -> list[dict[str, Any]]:
-        """What the state directory holds in one of its folders."""
+        """Return the files in one folder of the state directory."""
         found = []
         for path in (self.state / folder).glob("*.json"):
-            # The worker may remove it meanwhile.
+            # The worker may remove the file meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 found.append(json.loads(path.read_text()))
         return found
 
     def leftovers(self) -> list[str]:
-        """Files that runs left in the temporary directory."""
+        """Return the files that runs left in the temporary directory."""
         return [path.name for path in (self.directory / "tmp").iterdir()]
 
 
@@ -125,7 +125,7 @@ def until(
     seconds: float = DEADLINE_SECONDS,
     explain: Callable[[], str] = lambda: "",
 ) -> Any:
-    """Wait for something to become true, and return it."""
+    """Wait until the call returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, f"not within {seconds} s. {explain()}"
@@ -134,12 +134,12 @@ def until(
 
 
 def program_that_waits_for(path: Path) -> str:
-    """A `--command` whose program ends, well, once there is such a file."""
+    """Return a `--command` whose program ends with exit code 0 as soon as this file exists."""
     return f"sh -c 'until [ -e {path} ]; do sleep 0.05; done'"
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs (one that waits to be reaped does not)."""
+    """Tell whether a process is running. One that has ended and waits to be reaped is not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

@@ -1,4 +1,4 @@
-"""Jobs for executors, without a worker around them."""
+"""Makes jobs for tests of the executors, which then need no worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipedai_worker.process import Program
 from pipedai_worker.redact import Redactor
 from pipedai_worker.stopping import StopReason
 
-# Of this test process alone: whatever bears it is killed.
+# The id is random, so that only processes of this test process are marked with it: they are killed.
 CLAIM_ID = uuid4().hex
 
 
@@ -31,7 +31,7 @@ def make_job(
     told: Callable[[str, Any], None] = lambda _type, _payload: None,
     **fields: Any,
 ) -> Job:
-    """A job in `directory`, as a worker would make it."""
+    """Make a job in `directory`, as a worker would."""
     run = AssignedRun.parse(FakeRun(prompt, **fields).handed_out())
     assert run is not None
     work = directory / "work"
@@ -52,7 +52,7 @@ def make_job(
 
 
 class StopOnceTold:
-    """Asks for a stop once the program has told so many events of this type."""
+    """Asks for a stop as soon as the program has written so many events of this type."""
 
     def __init__(self, kind: str, reason: StopReason, *, times: int = 1) -> None:
         self._kind = kind

@@ -1,6 +1,6 @@
-"""A second right worker, of the standard library alone: `plain_worker.py FILE`.
+"""A second correct worker, which uses the standard library only: `plain_worker.py FILE`.
 
-It shares no code with the other one. The conformance kit has to pass it as well.
+It shares no code with the first one. The conformance kit has to pass it as well.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FINAL = {400, 401, 403, 404, 409}
 
 
 class RefusedError(Exception):
-    """A final answer; its argument is the status."""
+    """The API refused a request for good. The argument is the status."""
 
 
 class StoppedError(Exception):
-    """SIGTERM came."""
+    """The worker received SIGTERM."""
 
 
 class Worker:
@@ -74,7 +74,7 @@ class Worker:
                 self.stopping.wait(max(0.0, 2 - (time.monotonic() - began)))
 
     def settle(self, left: Path) -> None:
-        """What a killed predecessor left: its program, and its outcome if there is one."""
+        """End the program that a killed worker left, and report the outcome that it left, if any."""
         noted = json.loads(left.read_text())
         if pid := noted.pop("pid", None):
             with contextlib.suppress(ProcessLookupError):
@@ -88,7 +88,7 @@ class Worker:
         note.unlink()
 
     def take(self, run: Any) -> bool:
-        """Do one run; whether it could be claimed."""
+        """Claim and execute one run. Tell whether it could be claimed."""
         if not isinstance(run, dict) or not isinstance(run.get("prompt"), str):
             return False
         base = f"/runs/{run['id']}"

@@ -1,4 +1,4 @@
-"""What the claude executor makes of everything that claude, or its end, can say."""
+"""The claude executor derives the right outcome from every event stream and every end of claude."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as an operator and the host client use it."""
+"""The command line works as an operator and the host client use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conformance kit: a right worker passes, and one that is broken is caught by the right check."""
+"""The conformance kit passes a correct worker, and the right check fails a broken one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("broken_worker.py")
 RUN = "run --config {config} --drain-seconds 1"
-# Most of their time the checks only wait.
+# So many checks run at a time, because they mostly wait.
 AT_A_TIME = 8
-# A broken worker is waited for in vain.
+# The kit waits in vain for a broken worker, so this wait is short.
 SHORT_PATIENCE_SECONDS = 10.0
 
 
@@ -85,7 +85,7 @@ def test_a_failed_check_says_what_was_wanted_and_shows_the_workers_log(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_kit_that_is_stopped_leaves_nothing_running(tmp_path: Path, number: int) -> None:
     noted = tmp_path / "pid"
-    # Deaf to SIGTERM, as a broken worker may be.
+    # This worker ignores SIGTERM, as a broken one may.
     worker = f"""
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -108,7 +108,7 @@ time.sleep(600)
 @pytest.mark.parametrize(
     ("headers", "data", "status"),
     [
-        # As Node, Go and others send a body whose length they do not tell.
+        # Node, Go and others send a body in chunks when they do not know its length.
         (["Transfer-Encoding: chunked"], b'3;x=y\r\n{"a\r\n5\r\n":1}\n\r\n0\r\nX: y\r\n\r\n', 404),
         (["Content-Length: 0"], b"", 404),
         (["Content-Length: 2"], b"{}", 404),
@@ -129,7 +129,7 @@ def test_the_fake_api_reads_every_body_that_http_allows(
     ]
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), DEADLINE_SECONDS) as connection:
-        # Twice over one connection: nothing of the first is left in it.
+        # The second request over the same connection shows that the API has read the whole first one.
         for _ in range(2):
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + data)
             answer = http.client.HTTPResponse(connection)

@@ -1,4 +1,4 @@
-"""`doctor`: each thing that can be wrong is found, and comes with what to do about it."""
+"""`doctor` finds each thing that can be wrong, and says what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose fault a failed result is, signal by signal, and what a transcript gathers."""
+"""Each signal of a failed result leads to the right fault, and a transcript gathers the right facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def failed(**fields: Any) -> dict[str, Any]:
     ("result", "api_error", "limit_reached", "fault_class"),
     [
         (failed(subtype="error_max_turns"), None, False, "client"),
-        # The run's own limit decides before anything that happened on the way.
+        # The limit that ended the run decides, whatever error came before it.
         (failed(subtype="error_max_turns", api_error_status=529), "overloaded", True, "client"),
         (failed(subtype="error_max_budget_usd"), None, False, "client"),
         (failed(subtype="error_max_structured_output_retries"), None, False, "client"),

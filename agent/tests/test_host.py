@@ -1,4 +1,4 @@
-"""What docs/hosts.md and docs/conformance.md promise: the unit, its options, and the list of checks."""
+"""docs/hosts.md and docs/conformance.md are right about the unit, its options, and the list of checks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPOSITORY = AGENT.parent
 UNIT = REPOSITORY / "deploy" / "worker" / "pipedai-worker.service"
 
 
-# What the published host client gives a worker after SIGTERM.
+# The published host client gives a worker this long after SIGTERM.
 SUPERVISORS_PATIENCE_SECONDS = 30.0
 
 

@@ -1,4 +1,4 @@
-"""`pip install ./agent` in an empty virtual environment, on the oldest and newest Python at hand."""
+"""`pip install ./agent` works in an empty virtual environment, on the oldest and the newest Python here."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .conftest import AGENT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 OLDEST = (3, 9)
-# What reaches into the interpreter most: processes, signals, files, sockets.
+# These checks depend most on the Python version, as they use processes, signals, files and sockets.
 CHECKS = ("honours-a-cancel", "settles-a-run-after-a-kill", "tries-again-after-5xx")
 
 
 @functools.lru_cache
 def pythons() -> list[tuple[tuple[int, int], str]]:
-    """The Pythons on this machine that the worker is for and that can make an environment."""
+    """Return the Pythons on this machine that the worker supports and that can make an environment."""
     on_path = (shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30))
     of_pyenv = (Path.home() / ".pyenv" / "versions").glob("3.*/bin/python")
     found: dict[tuple[int, int], str] = {}
@@ -82,7 +82,7 @@ def test_a_fresh_environment_registers_checks_itself_and_runs(
 
 
 def install(python: str, directory: Path) -> str:
-    """The worker's program in a new environment of `python`, with what pip fetches for it."""
+    """Install the worker in a new environment of `python`, with its dependencies; return its program."""
     source, environment = directory / "source", directory / "environment"
     shutil.copytree(AGENT, source, ignore=shutil.ignore_patterns("__pycache__", "tests"))
     for command in (

@@ -1,4 +1,4 @@
-"""The small parts that need no process: outcomes, numbers, back-off, files, prompts, configurations."""
+"""Tests of the small parts that need no process: outcomes, numbers, back-off, files, prompts, configurations."""
 
 from __future__ import annotations
 

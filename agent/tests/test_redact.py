@@ -1,4 +1,4 @@
-"""Secrets are found in every spelling that the module promises, also across the borders of pieces."""
+"""Redaction finds secrets in every spelling that the module promises, also when they lie in two pieces."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SPELLINGS = {
 def test_a_value_is_found(value: str, spelling: str) -> None:
     redacted = Redactor([value]).redact(f"before {SPELLINGS[spelling]} after")
     assert MARK in redacted
-    # What may be left of base64 is a character at either end that belongs to its neighbours.
+    # At each end, base64 characters may be left that also depend on the bytes next to the secret.
     assert len(redacted) <= len("before  after") + len(MARK) + 8
 
 

@@ -1,4 +1,4 @@
-"""`register`: a token becomes a private file, and is not used up where that can be helped."""
+"""`register` turns a token into a private file, and does not use it up in vain if it can avoid that."""
 
 from __future__ import annotations
 

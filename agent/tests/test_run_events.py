@@ -1,4 +1,4 @@
-"""Live run events: what a run tells is on disk as it comes, redacted, in bounded files."""
+"""Live run events are on disk as soon as they come, redacted, in files of bounded size."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_only_the_newest_runs_are_kept(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_that_goes_while_room_is_made_costs_no_events(tmp_path: Path) -> None:
-    # As seen by a run when another one has just removed it.
+    # This link to nothing stands for a file that another run has just removed: it is listed but can't be read.
     (tmp_path / "gone.ndjson").symlink_to(tmp_path / "nothing")
     written = RunEvents(tmp_path, "run", Redactor())
     written.write("user", 1)

@@ -1,4 +1,4 @@
-"""One run's way through a real worker process: claim, start, execute, complete."""
+"""A real worker process takes a run through claim, start, execution and complete."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_runs_that_another_process_claimed_are_left_alone(api: FakeApi, workers:
     api.fail("claim", 409, body={"error": "The run is claimed.", "status": "claimed"})
     worker = workers.start()
     worker.until_logged(f"run {taken.id} not claimed")
-    # It is offered again, as this API says that it is still queued, but not in a hot loop.
+    # The API shows the run as queued, so the worker is offered it again, but not in a hot loop.
     api.until_ended(taken)
     assert api.count("claim") == 2
     assert api.count("poll") <= 20
@@ -162,7 +162,7 @@ def test_a_run_over_its_time_limit_is_ended_and_timed_out(api: FakeApi, workers:
     assert outcome["status"] == "timed_out"
     assert outcome["faultClass"] == "client"
     assert "7 s" in outcome["errorMessage"]
-    # What the messages told until then: it has time for that even where all takes long.
+    # The outcome has what the messages told until the stop; there is time for them on a slow machine too.
     assert outcome["outputTokens"] == 34
 
 
@@ -190,7 +190,8 @@ def test_the_lease_is_kept_by_the_servers_clock_whatever_ours_says(
     run = api.add()
     go = workers.directory / "go"
     worker = workers.start("--command", program_that_waits_for(go))
-    # One every two seconds. By its own clock it would be one in twenty, or five a second.
+    # The lease asks for a heartbeat every two seconds. If the worker went by its own clock, it would
+    # send one in twenty seconds, or five a second.
     api.until(lambda: api.count("heartbeat") >= 3, 30)
     go.touch()
     api.until_ended(run)

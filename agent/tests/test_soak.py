@@ -1,4 +1,4 @@
-"""A quarter of an hour of a worker's life in seconds; `agent/soak.py` does days."""
+"""A quarter of an hour of a worker's life passes in seconds here; `agent/soak.py` does days."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def test_no_outcome_is_lost_or_doubled_and_memory_stays_flat() -> None:
     assert figures.runs >= 40
     assert figures.faults > 0
     assert (figures.lost, figures.doubled, figures.exit_code) == (0, 0, 0)
-    # A leak shows in hours, not here: this catches only what grows with every request.
+    # A slow leak shows only after hours. This finds memory that grows with every request.
     assert figures.growth_kib <= soak.LARGEST_GROWTH_KIB
     assert figures.last_quarter.threads < figures.runs

@@ -1,4 +1,4 @@
-"""Signals, crashes and restarts of a real worker process: no run is lost, none is reported twice."""
+"""No run is lost or reported twice when a real worker process is signalled, crashes or restarts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_idle_worker_ends_at_once(api: FakeApi, workers: Workers, number: int
     api.until(lambda: api.count("poll") >= 2)
     api.until(lambda: api.polls_waiting)
     assert worker.stop(number) == 0
-    # Before the poll that it holds has come back.
+    # The worker has exited before the API has answered the poll that it holds.
     assert api.polls_waiting
 
 
@@ -83,7 +83,7 @@ def test_a_second_signal_does_not_wait(api: FakeApi, workers: Workers) -> None:
     worker.process.send_signal(signal.SIGTERM)
     worker.until_logged("SIGTERM")
     worker.process.send_signal(signal.SIGTERM)
-    # Long before the drain is over.
+    # It exits long before the time for draining is over.
     assert worker.wait() == 0
     assert run.status == "failed"
 
@@ -160,7 +160,7 @@ def test_a_spooled_outcome_wins_over_what_a_restart_would_say(
     worker = workers.start()
     until(lambda: workers.files("outcomes"))
     worker.stop(signal.SIGKILL)
-    # As if it had been killed before it let go of the run.
+    # The journal is as if the worker had been killed before it released the run.
     with closing(Journal(workers.state)) as journal:
         journal.hold(HeldRun(run.id, "claim", phase="claimed"))
     api.faults.clear()

@@ -1,4 +1,4 @@
-"""The reader of JSON lines: exact on sane input, bounded in memory on any other."""
+"""The reader of JSON lines is exact on valid input, and needs bounded memory on any other."""
 
 from __future__ import annotations
 

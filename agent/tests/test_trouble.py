@@ -1,4 +1,4 @@
-"""An API that is away, wrong, busy or hostile, and a token that is dead: a real worker process copes."""
+"""A real worker process copes with an API that is away, wrong, busy or hostile, and with a dead token."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_token_that_dies_during_a_run_ends_the_run_and_keeps_its_outcome(
     worker = workers.start()
     assert worker.wait() == 3
     api.faults.clear()
-    # Registering again gives the same worker its runs back.
+    # After it has registered again, the same worker reports the runs that it kept.
     workers.start("--once")
     outcome = api.until_ended(run)
     assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
@@ -218,7 +218,7 @@ def test_a_state_directory_that_cannot_be_used_is_said_at_once(workers: Workers)
     workers.state.parent.mkdir(parents=True)
     workers.state.write_text("no directory")
     worker = workers.start("--once")
-    # Not the configuration's code: a disk that is full or read-only passes.
+    # The exit code is not that of a bad configuration, because a full disk may have room again later.
     assert worker.wait() == 1
     assert "can't be used" in worker.log
 
@@ -275,5 +275,5 @@ def test_an_api_so_old_that_it_refuses_wait_and_claim_id_is_worked_with(
     for _ in range(2):
         run = api.add()
         assert api.until_ended(run)["status"] == "succeeded"
-    # What it refuses is asked for once, not at each poll.
+    # The worker asks for a held poll only once, and not again after the API has refused that.
     assert api.count("poll") <= 20

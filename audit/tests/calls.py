@@ -1,4 +1,4 @@
-"""Calls every route that changes something, as whoever does so, on something that can be changed."""
+"""Calls every route that changes something, as a principal who may do so, on an object that allows it."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +14,8 @@ from workers.models import Worker
 
 CHANGING = {str(route): route for route in ROUTES if route.changes}
 
-# These can be deleted, since nothing hangs on them: what to put in place of which id.
+# These calls need another object than the cast's, one that can be deleted, for example, because no other
+# row refers to it. Each entry names the parameter of the URL and the id to use for it.
 _HOSTED = "workspaces/:workspace/workers"
 _IDLE = {
     f"POST {_HOSTED}/:worker/disable": ("worker_id", "hosted"),
@@ -28,12 +29,12 @@ _IDLE = {
 
 
 class Call:
-    """One call; `actor` is who makes it, and `ids` what it may be about."""
+    """One call. `actor` is the principal who makes it, and `ids` are those of the objects it may concern."""
 
     def __init__(self, cast: Cast, name: str) -> None:
         self.cast, self.stage = cast, set_stage(cast)
         route = CHANGING[name]
-        # Made now: what it takes to call is no part of the call.
+        # The body is made now, so that the rows which it needs exist before the call.
         body = route.body(cast) if route.body else {}
         self.route = replace(route, body=lambda _: body)
         self.ids: dict[str, UUID] = {
@@ -54,12 +55,12 @@ class Call:
         self.url = self.route.url(self.stage, **others)
 
     def send(self, **extra: Any) -> Any:
-        """The answer."""
+        """Makes the call and returns the answer."""
         return self.route.send(self.client, self.url, self.cast, **extra)
 
     def _enroll(self, name: str) -> None:
         self.host = self.cast.host()
-        # Noted for some time to come: when the key was used is no part of the call.
+        # The key counts as just used, so that the call itself does not write its `last_used_at`.
         hosts = self.cast.environment.api_keys.filter(kind="hos")
         hosts.update(last_used_at=Now() + timedelta(hours=1))
         hosted = "hosted_disabled" if name.endswith("/enable") else "hosted"
@@ -77,7 +78,7 @@ class Call:
         if _HOSTED in name:
             return bearer(self.host.operator_token), ("api_key", _newest_key(cast, "hos"))
         if name == "POST enrollments/redeem":
-            return browser(), ("api_key", cast.owner.id)  # its key is there afterwards
+            return browser(), ("api_key", cast.owner.id)  # a placeholder: the call makes the key
         user = cast.stranger if name == "DELETE environments/:environment" else cast.owner
         return cast.client(user), ("user", user.id)
 
@@ -88,10 +89,10 @@ def _newest_key(cast: Cast, kind: str) -> UUID:
 
 
 def entry_ids() -> set[UUID]:
-    """The rows that there are."""
+    """Returns the ids of all audit rows."""
     return set(AuditEntry.objects.values_list("id", flat=True))
 
 
 def entries_since(before: set[UUID]) -> list[AuditEntry]:
-    """The rows that were written since, oldest first."""
+    """Returns the audit rows that were written since, oldest first."""
     return list(AuditEntry.objects.exclude(id__in=before).order_by("created_at", "id"))

@@ -1,4 +1,4 @@
-"""Nothing in the audit log can be changed or taken out, also by the application itself (SPEC §9)."""
+"""Nobody can change or delete a row of the audit log, not even the application itself (SPEC §9)."""
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -19,14 +19,14 @@ def partitions():
 
 @pytest.fixture
 def entry(db):
-    """A row in the partition of this month."""
+    """Writes a row in the partition of this month."""
     with transaction.atomic():
         emit(Event("run.created", Actor("system"), None, "run", new_id()))
     return AuditEntry.objects.get()
 
 
 def refused(statement):
-    """Whether the database refuses, in so many words."""
+    """Checks that the database refuses the statement and says that the log is append-only. Returns True."""
     with (
         pytest.raises(DatabaseError, match="the audit log is append-only"),
         transaction.atomic(),
@@ -87,7 +87,7 @@ def test_the_orm_is_refused_too(entry):
 
 
 def test_also_as_a_replica_where_the_role_may_pass_for_one(entry):
-    """`session_replication_role = replica` skips ordinary triggers, so these are not ordinary."""
+    """`session_replication_role = replica` turns ordinary triggers off, so ours are `ENABLE ALWAYS`."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")

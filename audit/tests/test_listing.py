@@ -26,7 +26,7 @@ def url(cast):
 
 @pytest.fixture
 def read(cast, url):
-    """The entries that the admin is shown, without what made the cast."""
+    """Returns a function that lists the entries as the admin sees them, without those from before the test."""
     client = cast.client(cast.admin)
     before = {item["id"] for item in client.get(url, {"limit": 200}).json()["items"]}
 
@@ -39,7 +39,7 @@ def read(cast, url):
 
 
 def act(cast, action="environment.updated", *, target=None, actor=TEST_ACTOR, environment=None):
-    """Writes one row; the id of its target."""
+    """Writes one row and returns the id of its target."""
     target = target or new_id()
     emit(Event(action, actor, environment or cast.environment.id, "environment", target, {}))
     return str(target)
@@ -180,13 +180,13 @@ class TestFilters:
 
 
 class TestSeveralActions:
-    """Their pages are merged from those of each."""
+    """A filter by several actions merges the pages of each action."""
 
     ACTIONS = ("run.lost", "run.claimed", "run.started", "trigger.created")
 
     @pytest.fixture
     def many(self, cast):
-        """Entries of four actions, some of one moment."""
+        """Writes entries of four actions, some of them with the same time."""
         dice = random.Random(11)
         for _ in range(12):
             emit(

@@ -1,4 +1,4 @@
-"""The audit log's partitions: one for each month, made ahead of time, and one for all else."""
+"""The audit log has one partition for each month, made ahead of time, and one for all other times."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Old months of the audit log are dropped by an operator's command, and by nothing else."""
+"""Only an operator's command drops old months of the audit log."""
 
 import sys
 import threading
@@ -22,7 +22,7 @@ IN_NO_MONTH = datetime(2019, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def months(db):
-    """A partition each for two old months, with an entry each, and an entry of a month that has none."""
+    """Makes partitions for two old months, an entry in each, and an entry of a month without a partition."""
     make_months()
 
 

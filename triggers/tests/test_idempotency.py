@@ -1,4 +1,4 @@
-"""Idempotency-Key: a repeated `POST /triggers/:id/run` makes one run (SPEC §5)."""
+"""With an Idempotency-Key, a repeated `POST /triggers/:id/run` makes only one run (SPEC §5)."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -114,7 +114,7 @@ def test_another_body_is_a_conflict(runs: Runs, first: Any, second: Any) -> None
     assert list(Run.objects.values_list("id", flat=True)) == [run_id]
 
 
-# --- What a key counts for
+# --- The scope of a key
 
 
 def test_a_key_counts_per_trigger(runs: Runs) -> None:
@@ -133,7 +133,7 @@ def test_keys_are_compared_as_they_are(runs: Runs) -> None:
     assert not _run(runs.trigger_id, "KEY").replayed
 
 
-# --- How long
+# --- How long a key is remembered
 
 
 def test_a_key_is_remembered_for_a_day(runs: Runs) -> None:

@@ -1,4 +1,4 @@
-"""A trigger's secrets: which headers may be set, and that nothing keeps or tells them in the clear (SPEC §5, §8)."""
+"""A trigger's secret headers are checked, and no table, answer or log has them in plaintext (SPEC §5, §8)."""
 
 import json
 from uuid import UUID
@@ -120,7 +120,7 @@ class TestWhichMayBeSet:
 class TestAtRest:
     @pytest.fixture
     def trigger_id(self, cast, create):
-        """A trigger with both secrets, whose run was handed out, claimed and completed."""
+        """Makes a trigger with both secrets, whose run was handed out, claimed and completed."""
         response = create(
             mcpHeaders=HEADERS,
             webhookSecret=WEBHOOK_SECRET,
@@ -142,7 +142,7 @@ class TestAtRest:
         assert columns_with(*PLANTED) == []
 
     def test_the_search_would_find_one(self, trigger_id):
-        """Both as text, as JSON and as bytes."""
+        """The search finds a secret as text, as JSON and as bytes."""
         for column, value in {
             "description": "planted-here",
             "mcp_headers": b"..planted-here..",
@@ -184,7 +184,7 @@ def boxes(trigger_id):
 class TestAMovedCiphertext:
     @pytest.fixture
     def pair(self, create):
-        """Two triggers of one environment, each with both secrets."""
+        """Makes two triggers of one environment, each with both secrets."""
         return [
             UUID(create(mcpHeaders={"x": value}, webhookSecret=value * 3).json()["id"])
             for value in ("planted-1", "planted-2")
@@ -218,7 +218,7 @@ class TestAMovedCiphertext:
             Trigger.objects.filter(id=pair[0]).update(mcp_key_id=foreign.id)
 
     def test_a_run_whose_headers_do_not_open_is_not_handed_out(self, cast, create, caplog):
-        """It must not go out without them; the others do."""
+        """A run must not be handed out without its headers. The other runs are handed out."""
         made = [
             create(mcpHeaders={"x": "v"}, workerId=str(cast.worker.worker_id)).json()["id"]
             for _ in range(2)

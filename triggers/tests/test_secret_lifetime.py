@@ -1,4 +1,4 @@
-"""A trigger's secrets in plaintext live as long as they are needed, and show themselves nowhere (SPEC §8)."""
+"""A trigger's secrets are in memory as plaintext only as long as they are needed, and nothing shows them (SPEC §8)."""
 
 import gc
 import json
@@ -35,7 +35,7 @@ def poll(cast: Cast):
 
 
 def alive() -> list[HandedOut]:
-    """What was handed out and is still held by somebody."""
+    """Returns the handed-out runs to which something in this process still refers."""
     gc.collect()
     return [each for each in gc.get_objects() if type(each) is HandedOut]
 
@@ -58,7 +58,7 @@ def test_no_cache_has_them(cast: Cast, trigger_id: UUID):
 
 
 def test_no_statement_has_them(cast: Cast, trigger_id: UUID):
-    """What no statement has, no log of the database has either."""
+    """The database's log can't show a secret that no SQL statement contains."""
     with CaptureQueriesContext(connection) as captured:
         add_sealed_trigger(cast)
         rotate_mcp_token(trigger_id=trigger_id, mcp_headers=HEADERS, actor=TEST_ACTOR)

@@ -1,4 +1,4 @@
-"""Workers that no person vouched for get no headers, until POST /workers/:id/approve (SPEC §19)."""
+"""A worker that no person approved gets no MCP headers until POST /workers/:id/approve (SPEC §19)."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -52,25 +52,28 @@ def unapproved(cast: Cast) -> Registered:
 
 
 class Caller:
-    """Somebody at the served API, with a session of their own or with a token. Each call is checked."""
+    """A client of the served API, with a session of its own or with a token."""
 
     def __init__(self, http: httpx.Client, token: str | None = None) -> None:
         self._http = http
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def send(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """The answer."""
+        """Sends a request and returns the answer."""
         return self._http.request(method, path, json=body, headers=self._headers)
 
     def done(self, method: str, path: str, body: Any = None) -> Any:
-        """What the answer holds, which is no refusal."""
+        """Sends a request, checks that it succeeds, and returns the body of the answer."""
         answer = self.send(method, path, body)
         assert answer.status_code < 300, answer.text
         return answer.json()
 
 
 def test_a_leaked_admin_key_can_make_itself_no_worker_that_is_handed_headers(server) -> None:
-    """Over HTTP, from the leaked key to the poll; then an admin approves, and the waiting poll has the run."""
+    """The leaked key registers a worker over HTTP, whose poll gets no run with headers.
+
+    Then an admin approves the worker, and the waiting poll gets the run.
+    """
     with (
         httpx.Client(base_url=server.api, timeout=60) as session,
         httpx.Client(base_url=server.api, timeout=60) as outside,
@@ -98,7 +101,7 @@ def test_a_leaked_admin_key_can_make_itself_no_worker_that_is_handed_headers(ser
         thief = Caller(outside, leaked["token"])
         minting = f"/workspaces/{workspace}/workers/registration-token"
         minted = thief.done("POST", minting, {})["token"]
-        # With the hostname of the worker that is there, which it must not become either.
+        # The thief uses the hostname of an existing worker, and must not become that worker either.
         mine = Caller(outside).done("POST", "/workers/register", {**machine, "token": minted})
         assert mine["workerId"] != theirs["workerId"]
         assert mine["approved"] is False
@@ -127,11 +130,11 @@ def test_a_leaked_admin_key_can_make_itself_no_worker_that_is_handed_headers(ser
         assert worker.done("POST", f"{itself}/runs/{run}/claim", {})["status"] == "claimed"
 
 
-# --- The ways by which a run with headers may come to it
+# --- The ways by which a run with headers may come to such a worker
 
 
 def _queued_for(cast: Cast, registered: Registered, **trigger: Any) -> tuple[UUID, UUID]:
-    """A trigger of this worker and its queued run."""
+    """Adds a trigger of this worker and a queued run, and returns both ids."""
     runs = Runs.of(cast, worker_id=registered.worker_id, **trigger)
     runs.now = database_now()
     return runs.trigger_id, runs.queue()
@@ -388,7 +391,7 @@ def test_headers_that_are_set_during_polls_and_claims_never_reach_it(
     assert SECRET not in "".join(told)
 
 
-# --- What it costs
+# --- The number of statements
 
 
 def test_poll_and_claim_take_as_many_statements_as_for_an_approved_one(cast: Cast) -> None:
@@ -396,7 +399,7 @@ def test_poll_and_claim_take_as_many_statements_as_for_an_approved_one(cast: Cas
     for registered in (cast.register("host-3"), cast.register_by_key("host-4")):
         _, run_id = _queued_for(cast, registered)
         calls = WorkerCalls(registered)
-        calls.poll()  # marks it as seen
+        calls.poll()  # marks the worker as seen, so that the counted poll need not
         with counted() as polling:
             assert _ids(calls) == [str(run_id)]
         with counted() as claiming:

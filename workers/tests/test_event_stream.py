@@ -1,4 +1,4 @@
-"""Event streams end to end: the real server and a real database."""
+"""Event streams work end to end, with the real server and a real database."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ from workers.models import Worker
 
 pytestmark = pytest.mark.slow
 
-# However busy the machine is. That it is at once, without a look at the clock, pipedai/server/tests shows.
+# A busy machine may take this long. The tests of pipedai/server show that events come at once.
 PATIENCE_SECONDS = 60
 
 
 class Reader:
-    """A stream being read."""
+    """Reads an event stream."""
 
     def __init__(self, response):
         self.response = response
         self._lines = response.iter_lines()
 
     def event(self):
-        """The next event: its id and its data."""
+        """Waits for the next event and returns its id and its data."""
         fields = {}
         for line in self._lines:
             name, _, value = line.partition(": ")
@@ -48,7 +48,7 @@ def stream(server, host, **headers):
         "GET", url, headers={**auth, **headers}, timeout=PATIENCE_SECONDS
     ) as response:
         assert response.status_code == 200
-        # The opening has come: whatever happens from now on is told.
+        # The first line has come, so the stream tells of everything that happens from now on.
         reader = Reader(response)
         assert next(reader._lines).startswith(":")
         assert next(reader._lines) == ""
@@ -62,7 +62,7 @@ def change(cast, worker_id, value):
 
 
 def test_streams_tell_replay_hold_up_nobody_and_end_in_time(committed_cast, own_database, tmp_path):
-    """In one test: each server that is started takes longer than all that it is asked here."""
+    """This is one test, because starting a server takes longer than all the requests here."""
     cast = committed_cast
     first, second, third = (cast.host(f"host-{n}") for n in range(3))
     with contextlib.ExitStack() as stack:
@@ -74,7 +74,7 @@ def test_streams_tell_replay_hold_up_nobody_and_end_in_time(committed_cast, own_
             _it_ends_when_its_key_dies(cast, server, second)
             readers = [stack.enter_context(stream(server, third)) for _ in range(3)]
         for reader in readers:
-            reader.ends()  # with the server, and is not cut off, which would raise
+            reader.ends()  # the stream ends cleanly with the server: a cut connection would raise
 
 
 def _a_refusal_is_json_whatever_is_accepted(server, host):

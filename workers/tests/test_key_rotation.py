@@ -1,4 +1,4 @@
-"""Keys are rotated with kill -9 at random points while clients poll and patch: nothing is lost (SPEC §8)."""
+"""No secret is lost when rotations of keys are killed at random points while clients poll and patch (SPEC §8)."""
 
 import os
 import random
@@ -32,15 +32,15 @@ from workspaces.models import DataKey, DataKeyRotation
 
 TRIGGERS = 105  # more than one batch
 KILLS = 5
-# What everything lies under at first, then the newest of each round; the last is the one that stays.
+# The first master key wraps everything at first. Each round adds the next one, and the last one stays.
 MASTERS = [f"m{number}" for number in range(KILLS + 1)]
-# About so many statements each kind of rotation has, to be killed at.
+# Each kind of rotation has about so many statements, and it is killed at a random one.
 STATEMENTS = {"--data": 60, "--master": 16}
 
 
 @dataclass
 class Tenant:
-    """One environment's clients, and what they wrote: by trigger, the number of its newest headers."""
+    """The clients of one environment, and the number of the newest headers that they wrote for each trigger."""
 
     api: httpx.Client
     worker_api: httpx.Client
@@ -52,16 +52,16 @@ class Tenant:
     patches: int = 0
 
     def reach(self, server: Server) -> None:
-        """From now on the clients call this server."""
+        """Makes the clients call this server from now on."""
         self.api.base_url = self.worker_api.base_url = httpx.URL(server.api)
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the clients' connections."""
         self.api.close()
         self.worker_api.close()
 
     def patch(self) -> None:
-        """Writes both secrets of some trigger."""
+        """Writes both secrets of a random trigger."""
         trigger_id = random.choice(self.triggers)
         self.sent[trigger_id] += 1
         number = self.sent[trigger_id]
@@ -74,7 +74,7 @@ class Tenant:
         self.patches += 1
 
     def poll(self) -> None:
-        """As many runs are handed out as may be, each with headers no older than what was answered before."""
+        """Polls, and checks that as many runs come as possible, with headers no older than those confirmed before."""
         before = Counter(self.answered)
         answer = self.worker_api.get(f"/workers/{self.worker.worker_id}/poll")
         runs = answer.raise_for_status().json()["runs"]
@@ -97,7 +97,7 @@ def secret(trigger_id: UUID, number: int) -> str:
 
 
 def tenant(cast: Cast, triggers: int) -> Tenant:
-    """An environment with a worker for whom a run of each trigger is queued."""
+    """Makes an environment whose worker has a queued run of each trigger."""
     worker = cast.register("busy", max_concurrency=triggers)
     made = Tenant(client(cast.mint("pwk", role="admin")), client(worker.worker_token), worker, [])
     for _ in range(triggers):
@@ -110,13 +110,13 @@ def tenant(cast: Cast, triggers: int) -> Tenant:
 
 
 def client(token: str) -> httpx.Client:
-    """A script or worker with this token."""
+    """Returns a client with this token, as a script or a worker would use it."""
     bearer = {"Authorization": f"Bearer {token}"}
     return httpx.Client(headers=bearer, trust_env=False, timeout=30)
 
 
 class Clients:
-    """Threads that call again and again, until told to stop; an error of any is raised then."""
+    """Runs threads that make calls until they are stopped. An error in one of them is raised at the end."""
 
     def __init__(self, *calls: Callable[[], None]) -> None:
         self._stop = threading.Event()
@@ -148,7 +148,7 @@ def environment(masters: list[str]) -> dict[str, str]:
 
 
 def rotation(database: str, masters: list[str], *arguments: str) -> "subprocess.Popen[str]":
-    """A rotation that is under way."""
+    """Starts a rotation in a process of its own."""
     process_environment = {
         **os.environ,
         **environment(masters),
@@ -166,7 +166,7 @@ def rotation(database: str, masters: list[str], *arguments: str) -> "subprocess.
 
 
 def killed_rotations(database: str, masters: list[str]) -> int:
-    """Both kinds at once, each killed somewhere; how many were."""
+    """Runs both kinds of rotation at once, kills each at a random point, and returns how many were killed."""
     processes = [
         rotation(
             database,
@@ -179,7 +179,7 @@ def killed_rotations(database: str, masters: list[str]) -> int:
     for process in processes:
         said, _ = process.communicate(timeout=60)
         assert "planted" not in said
-        # Its neighbour may have been killed while keys lay under an older master key.
+        # A rotation may complain if the other kind was killed while keys were wrapped under an older master key.
         assert process.returncode in (0, -signal.SIGKILL) or "older master key" in said, said
     return sum(process.returncode == -signal.SIGKILL for process in processes)
 
@@ -199,7 +199,7 @@ def look_into(log: Path) -> None:
 
 
 def audited_replacements() -> dict[UUID, list[list[str]]]:
-    """By environment, each old data key and the new one, in their order."""
+    """Returns, for each environment, the old and the new data key of each replacement, in order."""
     found: dict[UUID, list[list[str]]] = {}
     for entry in AuditEntry.objects.filter(action="data-key.rotated").order_by("created_at", "id"):
         assert entry.environment_id is not None
@@ -209,7 +209,7 @@ def audited_replacements() -> dict[UUID, list[list[str]]]:
 
 @pytest.fixture
 def tenants(own_database: str) -> Iterator[list[Tenant]]:
-    """One with many triggers and one with few; all lies under the oldest master key."""
+    """Makes one tenant with many triggers and one with few. The oldest master key wraps all their data keys."""
     with override_settings(MASTER_KEYS=[master_key(MASTERS[0])]):
         cast = make_cast()
         strange = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
@@ -257,7 +257,7 @@ def test_every_value_opens_after_five_killed_rotations_with_the_old_keys_removed
     assert (report.broken, report.values.total()) == ([], 2 * (TRIGGERS + 5))
     assert [key.retired for key in report.data_keys] == [False, False]
     assert not DataKeyRotation.objects.exists()
-    # Every key that ever was in use was followed by the next in one audit row.
+    # Each replacement of a data key has one audit row, and the rows of an environment form a chain.
     for key in report.data_keys:
         replaced = audited_replacements()[key.environment_id]
         olds, news = zip(*replaced, strict=True)

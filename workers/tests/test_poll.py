@@ -1,4 +1,4 @@
-"""GET /workers/:id/poll, as it answers at once"""
+"""GET /workers/:id/poll, when it answers at once"""
 
 from typing import Any
 
@@ -154,7 +154,7 @@ class TestItHandsOutNo:
         assert poll()["runs"] == []
 
     def test_run_less_because_its_trigger_was_disabled(self, queue, poll):
-        """What is queued goes out."""
+        """A run that is queued already is handed out although its trigger is disabled."""
         run_id = queue()["id"]
         Trigger.objects.update(enabled=False)
         assert self.ids(poll()) == [run_id]

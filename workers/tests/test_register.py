@@ -21,7 +21,7 @@ MISSING = {"error": "The registration token (wrk_) is missing or malformed."}
 
 @pytest.fixture
 def register(cast):
-    """Registers a machine with changes, by a fresh token; the answer."""
+    """Returns a function that registers a machine, with changes to the body, by a new token."""
 
     def registering(*without, **changes):
         token = {} if "token" in changes else {"token": cast.mint("wrk")}
@@ -163,7 +163,7 @@ class TestTheToken:
 class TestTheSameHost:
     @pytest.fixture
     def again(self, cast, register):
-        """Registers the cast's worker's host again; the answer."""
+        """Returns a function that registers the host of the cast's worker again."""
         return lambda **changes: register(**{"hostname": "HOST-1", **changes})
 
     def test_it_is_the_same_worker_with_a_new_token(self, cast, again):
@@ -284,7 +284,7 @@ def longer_than(count):
 def test_a_bad_value_is_named(register, field, value, message):
     response = register(**{field: value})
     assert (response.status_code, response.json()) == (400, invalid({field: [message]}))
-    assert Worker.objects.count() == 1  # the cast's
+    assert Worker.objects.count() == 1  # only the cast's
 
 
 @pytest.mark.parametrize("field", ["hostname", "os", "version"])

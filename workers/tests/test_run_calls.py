@@ -1,4 +1,4 @@
-"""POST …/runs/:runId/claim, start, heartbeat and complete as HTTP calls: bodies, answers, refusals."""
+"""POST …/runs/:runId/claim, start, heartbeat and complete take the right bodies and give the right answers."""
 
 import pytest
 
@@ -16,14 +16,14 @@ def calls(cast):
 
 @pytest.fixture
 def run_id(cast):
-    """A queued run."""
+    """Returns the id of a queued run."""
     response = cast.key_client().post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
     return response.json()["id"]
 
 
 @pytest.fixture
 def shown(cast):
-    """A run as people see it."""
+    """Returns the run as the API shows it to a user."""
     client = cast.client(cast.viewer)
     return lambda run_id: client.get(f"/api/v1/runs/{run_id}").json()
 
@@ -82,7 +82,7 @@ class TestARefusal:
 
 
 class TestACancel:
-    """POST /runs/:id/cancel, as a person asks and the worker learns."""
+    """A person asks for a cancel by POST /runs/:id/cancel, and the worker learns of it."""
 
     def cancel(self, cast, run_id):
         return cast.client(cast.operator).post(f"/api/v1/runs/{run_id}/cancel")
@@ -141,7 +141,7 @@ WHOLE = "Must be a whole number."
 class TestTheBodyOfAComplete:
     @pytest.fixture
     def complete(self, calls, run_id):
-        """Completes the run, which is running, with changes; the answer."""
+        """Returns a function that completes the running run, with changes to the body."""
         calls.claim(run_id)
         calls.start(run_id)
         return lambda **body: calls.complete(run_id, **{"status": "failed", **body})

@@ -1,4 +1,4 @@
-"""What the stand-in for claude plays, as it ends in the ledger: real API, real worker, real programs."""
+"""Each scenario of the stand-in for claude ends as it should in the ledger, with the real API and worker."""
 
 import json
 from collections.abc import Iterator
@@ -16,28 +16,28 @@ from testing.world.cast import Cast
 pytestmark = pytest.mark.slow
 
 TOKENS = (12, 34, 56, 78)
-# Longer than any other scenario is silent, and shorter than the time limit of one that says something
-# meanwhile; seconds apart, as a machine may be busy.
+# No other scenario is silent for SILENCE_SECONDS. LIMIT_SECONDS is the time limit of one that says something
+# meanwhile. The two are seconds apart because a machine may be busy.
 SILENCE_SECONDS = 12
 LIMIT_SECONDS = 16
 
 
 class Scenario(NamedTuple):
-    """Lines for the stand-in, and how the run is to end."""
+    """Lines for the stand-in, and the end of the run that they must lead to."""
 
     lines: str
     status: str
     fault: str
     exit_code: int
     words: str
-    # Without a result there are no turns and no cost; what was said before it took tokens.
+    # Without a result there are no turns and no cost, but the messages so far have used tokens.
     turns: int | None = 1
     cost: str | None = "0.0123"
     tokens: tuple[int | None, ...] = TOKENS
 
 
 def untold(lines: str, status: str, fault: str, exit_code: int, words: str) -> Scenario:
-    """One that ends before it has said anything."""
+    """Returns a scenario that ends before the stand-in has written any message."""
     return Scenario(lines, status, fault, exit_code, words, None, None, (None,) * 4)
 
 
@@ -75,7 +75,10 @@ SCENARIOS = {
 
 @pytest.fixture
 def api(committed_cast: Cast, own_database: str, tmp_path) -> Iterator[httpx.Client]:
-    """A client with a `pwk_` key; `RUN_LEASE_SECONDS` is short, so that cancels are heard before the silence counts."""
+    """Serves the API and returns a client with a `pwk_` key.
+
+    The lease is short, so that the worker hears of a cancel before it stops the run for its silence.
+    """
     key = committed_cast.mint("pwk", role="admin")
     with (
         serve(own_database, log=tmp_path / "web.log", RUN_LEASE_SECONDS="12") as server,
@@ -94,7 +97,7 @@ def post(api: httpx.Client, path: str, body: Any = None) -> Any:
 
 
 def as_scenario(run: dict[str, Any], expected: Scenario) -> Scenario:
-    """The scenario that the run tells of; its lines are not in question."""
+    """Returns the run as a scenario, to compare it with the expected one, whose lines it takes."""
     message = f"{run['shortMessage']} {run['errorMessage']}"
     tokens = ("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens")
     assert (run["model"], len(run["sessionId"])) == ("stand-in-1", 36)
@@ -123,7 +126,7 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
         until(lambda: registered.exists())
         worker_id = json.loads(registered.read_text())["workerId"]
         runs = {}
-        # The long ones first.
+        # The scenarios that take long come first.
         for name, scenario in reversed(SCENARIOS.items()):
             trigger = post(
                 api,

@@ -1,4 +1,4 @@
-"""What is recorded of workers for those who stream their events, and how it is read back."""
+"""Events of workers are recorded for those who stream them, and are read back in the right order."""
 
 import json
 from datetime import timedelta
@@ -20,7 +20,7 @@ from workers.worker_events import read_events
 
 
 class Stream:
-    """A stream of the cast's worker: what `news` answers, its lane would tell."""
+    """A stream of the cast's worker. `news()` returns the events that the web process would send now."""
 
     def __init__(self, cast, last_event_id=None):
         self._worker_id = cast.worker.worker_id
@@ -38,7 +38,7 @@ class Stream:
 
 @pytest.fixture
 def run(cast):
-    """The id of a queued run of the cast's worker."""
+    """Queues a run of the cast's worker and returns its id."""
     answer = cast.client(cast.owner).post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
     return answer.json()["id"]
 

@@ -20,7 +20,7 @@ def url(cast):
 
 @pytest.fixture
 def emptied(cast):
-    """The environment without the cast's trigger and worker."""
+    """Deletes the cast's trigger and worker, so that the environment can be deleted."""
     Trigger.objects.update(deleted_at="2026-01-01T00:00:00Z", next_run_at=None)
     Worker.objects.update(deleted_at="2026-01-01T00:00:00Z", token_digest=None)
     return cast

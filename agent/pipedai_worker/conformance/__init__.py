@@ -1,1 +1,1 @@
-"""A conformance kit for workers in any language: a fake API with scripted faults, and checks."""
+"""Checks workers in any language against a fake API whose faults are scripted."""

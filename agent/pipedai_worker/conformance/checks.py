@@ -1,4 +1,4 @@
-"""The registry of checks: what a right worker does, a name and a sentence each."""
+"""Keeps the list of checks. Each has a name, and a sentence on what a correct worker does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipedai_worker.conformance.lab import Lab
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `run` raises Failed when the worker is not right."""
+    """One check. Its `run` raises Failed when the worker does something wrong."""
 
     name: str
     sentence: str
@@ -21,7 +21,7 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(sentence: str) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
-    """Register a function as the check of its own name, which `sentence` puts in words."""
+    """Register a function as a check that has the function's name; `sentence` says what it checks."""
 
     def register(run: Callable[[Lab], None]) -> Callable[[Lab], None]:
         name = run.__name__.replace("_", "-")

@@ -1,4 +1,4 @@
-"""`pipedai-worker conformance`: whether a worker, in whatever language, does what a right one does."""
+"""Carries out `pipedai-worker conformance`, which checks a worker written in any language."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def conformance(options: argparse.Namespace) -> None:
-    """Print a line for each check; raises Exit unless all passed."""
+    """Run the checks and print a line for each. Raises Exit unless all passed."""
     if options.list:
         for check in CHECKS.values():
             print(f"{check.name}: {check.sentence}")
@@ -98,7 +98,10 @@ def conformance(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """So that the workers under test, in sessions of their own, do not outlive the kit."""
+    """Turn SIGTERM into KeyboardInterrupt, so that the kit ends the workers under test before it exits.
+
+    They have sessions of their own, so nobody else would signal them.
+    """
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

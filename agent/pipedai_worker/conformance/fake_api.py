@@ -1,4 +1,4 @@
-"""A fake API for one worker: the run state machine in memory, and faults on demand."""
+"""Imitates the API for one worker, with the run state machine in memory and faults on demand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DROP = "drop"  # a fault: carry the request out, then cut the connection without
 
 @dataclass
 class Fault:
-    """What to do to the next `times` requests of one kind: answer with `status` and `body`."""
+    """A fault for the next `times` requests of one kind: they are answered with `status` and `body`."""
 
     status: int | str
     times: int
@@ -32,7 +32,7 @@ class Fault:
 
 
 class FakeApi:
-    """Serves one worker. Everything is guarded by `lock`; tests wait with `until()`."""
+    """Serves one worker. `lock` guards every attribute; tests wait with `until()`."""
 
     def __init__(self) -> None:
         self.lock = threading.Condition()
@@ -42,24 +42,24 @@ class FakeApi:
         self.capacity = 1
         self.lease_seconds = 30.0
         self.long_polls = True
-        # Whether answers hold times: `serverTime`, and when a lease ends.
+        # If true, answers contain times: `serverTime`, and the end of a lease.
         self.tells_times = True
-        # Whether a claim may be repeated by its claimId.
+        # If true, a claim may be repeated with the same claimId.
         self.claim_ids = True
-        # Whether a claimId and a wait are refused as unknown.
+        # If true, the API refuses `claimId` and `wait` as unknown, as an older one does.
         self.strict = False
-        # What every answer holds beside what the API says today.
+        # Every answer contains these fields too, as that of a newer API would.
         self.newer: dict[str, Any] = {}
         self.clock_ahead = timedelta()
-        # How long each answer takes.
+        # Each answer is delayed by this many seconds.
         self.latency = 0.0
         self.runs: dict[str, FakeRun] = {}
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
-        # When each of them came, on the monotonic clock.
+        # The time at which each request came, on the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
-        # What the API could not take, in words.
+        # A sentence for each request that the API could not accept.
         self.malformed: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0
@@ -74,31 +74,31 @@ class FakeApi:
         return run
 
     def fail(self, kind: str, status: int | str, times: int = 1, **rest: Any) -> None:
-        """Script a fault."""
+        """Add a fault for requests to come."""
         with self.lock:
             self.faults[kind].append(Fault(status, times, **rest))
 
     def cancel(self, run: FakeRun) -> None:
-        """Ask for a cancel, as a person would."""
+        """Ask for a cancel of the run, as a user of the service would."""
         with self.lock:
             run.cancel_requested = True
 
     def count(self, kind: str, run: FakeRun | None = None) -> int:
-        """How many requests of this kind there were (about this run)."""
+        """Return how many requests of this kind came (about this run)."""
         with self.lock:
             return sum(
                 call[0] == kind and (run is None or call[1] == run.id) for call in self.calls
             )
 
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
-        """What was sent with the requests of this kind about this run."""
+        """Return the bodies of the requests of this kind about this run."""
         with self.lock:
             return [
                 body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
             ]
 
     def times(self, kind: str, run: FakeRun) -> list[float]:
-        """When the requests of this kind about this run came, on the monotonic clock."""
+        """Return the times of the requests of this kind about this run, on the monotonic clock."""
         with self.lock:
             return [
                 moment
@@ -107,7 +107,7 @@ class FakeApi:
             ]
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """Wait for something to be true of the API. Raises AssertionError."""
+        """Wait until the condition holds. Raises AssertionError when it takes too long."""
         deadline = time.monotonic() + seconds
         with self.lock:
             while not (value := what()):
@@ -118,7 +118,7 @@ class FakeApi:
             return value
 
     def until_ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
-        """Wait for a run's end; its reported outcome."""
+        """Wait until a run has ended, and return the outcome that the worker reported."""
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
 
@@ -128,7 +128,7 @@ class FakeApi:
     # --- The endpoints ---------------------------------------------------------------------------
 
     def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
-        """`(status, body, headers)`, or DROP."""
+        """Return `(status, body, headers)`, or DROP."""
         parts = urlsplit(url)
         kind, run_id = route(method, parts.path)
         with self.lock:
@@ -144,7 +144,7 @@ class FakeApi:
             return DROP if fault else (status, {**answer, **self.newer}, {})
 
     def refuse(self, status: int, sentence: str) -> tuple[int, dict[str, Any]]:
-        """The answer to a request that no API takes; it is remembered."""
+        """Return the answer to a request that no API accepts, and remember what was wrong with it."""
         with self.lock:
             self.malformed.append(sentence)
         return status, {"error": sentence}
@@ -250,7 +250,7 @@ class FakeApi:
 
 
 def route(method: str, path: str) -> tuple[str, str]:
-    """What a request is about: its kind, and the run it names."""
+    """Return the kind of a request, and the run that it names."""
     if (method, path) == ("GET", "/api/v1/health"):
         return "health", ""
     if (method, path) == ("POST", "/api/v1/workers/register"):

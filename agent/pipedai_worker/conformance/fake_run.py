@@ -1,4 +1,4 @@
-"""One run, as the fake API keeps it and shows it."""
+"""Keeps one run of the fake API, and renders it for the API's answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from uuid import uuid4
 
 @dataclass
 class FakeRun:
-    """One run as the API knows it."""
-
     prompt: str = "Say hello."
     id: str = field(default_factory=lambda: str(uuid4()))
     mcp_url: str = "https://mcp.example.com/mcp"
@@ -26,12 +24,12 @@ class FakeRun:
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
     history: list[str] = field(default_factory=list)
-    # When its lease was last renewed, and the longest time without; on the monotonic clock.
+    # The time of the last renewal of its lease, on the monotonic clock, and the longest gap in seconds.
     renewed_at: float = 0.0
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
-        """As a poll shows it."""
+        """Return the run as a poll shows it."""
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -48,11 +46,11 @@ class FakeRun:
         }
 
     def shown(self) -> dict[str, Any]:
-        """As a transition shows it."""
+        """Return the run as the answer to a transition shows it."""
         return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
 
     def renew(self) -> None:
-        """The worker was heard of."""
+        """Renew the lease, because the worker sent a request about the run."""
         moment = time.monotonic()
         if self.renewed_at:
             self.longest_silence = max(self.longest_silence, moment - self.renewed_at)
@@ -60,10 +58,10 @@ class FakeRun:
 
 
 def now() -> datetime:
-    """The time, aware."""
+    """Return the current time with its time zone."""
     return datetime.now(timezone.utc)
 
 
 def iso(moment: datetime) -> str:
-    """A time as the API writes it."""
+    """Return a time as the API writes it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""One check's own world: a fake API, a home directory, and the worker under test as a process."""
+"""Gives a check a fake API, a home directory, and the worker under test as a process."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 
-# What a right worker does at once may take long on a busy machine.
+# A correct worker does most things at once, but on a busy machine it may take this long.
 PATIENCE_SECONDS = 60.0
 # The longest that a worker may take to leave after SIGTERM.
 LEAVE_SECONDS = 30.0
 CONFIG_VARIABLE = "PIPEDAI_CONFIG"
 LOG_LINES = 15
-# What a back-off allows in QUIET_SECONDS and a hot loop does not.
+# A worker with a back-off sends no more polls than this in QUIET_SECONDS; a hot loop sends more.
 QUIET_SECONDS = 4.0
 MOST_ATTEMPTS = 12
 
 
 class Failed(Exception):  # noqa: N818 - a verdict
-    """The worker is not right; the message is one sentence that says what it did."""
+    """The worker does something wrong. The message is one sentence that says what it did."""
 
 
 class Lab:
-    """A context: what it started is gone at its end."""
+    """A context manager for one check. At its end, every process that it started has ended."""
 
     def __init__(
         self,
@@ -101,20 +101,20 @@ class Lab:
             )
 
     def kill(self) -> None:
-        """SIGKILL, as a machine that loses power."""
+        """Kill the worker with SIGKILL, to imitate a machine that loses power."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
 
     def terminate(self) -> int:
-        """SIGTERM; the exit code. Raises Failed when it takes too long."""
+        """Send SIGTERM, and return the exit code. Raises Failed when the worker takes too long to exit."""
         self._worker.terminate()
         late = f"It still runs {LEAVE_SECONDS:g} s after SIGTERM."
         self.until(self.ended, late, LEAVE_SECONDS)
         return self._worker.wait()
 
     def ended(self) -> bool:
-        """Whether the worker's process has ended."""
+        """Tell whether the worker's process has ended."""
         return self._worker.poll() is not None
 
     def must_live(self) -> None:
@@ -123,17 +123,17 @@ class Lab:
             raise Failed(f"It ended by itself, with code {self._worker.returncode}.")
 
     def files_with(self, text: str) -> list[str]:
-        """The names of the files, in the home and temporary directories, that hold this text."""
+        """Return the names of the files in the home and temporary directories that contain this text."""
         found = []
         for path in self.directory.rglob("*"):
-            # They come and go as the worker works.
+            # The worker may remove a file while this looks at it.
             with contextlib.suppress(OSError):
                 if path.is_file() and text.encode() in path.read_bytes():
                     found.append(path.name)
         return found
 
     def log(self) -> str:
-        """What the worker wrote to stdout and stderr."""
+        """Return what the worker wrote to stdout and stderr."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
@@ -145,7 +145,7 @@ class Lab:
     # --- Runs ------------------------------------------------------------------------------------
 
     def add(self, *lines: str, **fields: Any) -> FakeRun:
-        """Queue a run whose program is told to do these lines (see the stand-in for claude)."""
+        """Queue a run whose prompt has these lines; the stand-in for claude carries them out."""
         run = FakeRun(**fields)
         noted = (f"note {self._programs(run)}", *lines)
         run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
@@ -155,11 +155,11 @@ class Lab:
         return run
 
     def launched(self, run: FakeRun) -> int:
-        """How often the run's program was started."""
+        """Return how often the run's program was started."""
         return len(_numbers(self._programs(run)))
 
     def running(self, run: FakeRun) -> bool:
-        """Whether a program of the run still runs."""
+        """Tell whether a program of the run is still running."""
         return any(_is_stand_in(pid) for pid in _numbers(self._programs(run)))
 
     def _programs(self, run: FakeRun) -> Path:
@@ -174,12 +174,12 @@ class Lab:
     # --- Waiting ---------------------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """Sleep. Raises Failed when the checks are called off meanwhile."""
+        """Sleep. Raises Failed when the kit is stopped meanwhile."""
         if self._called_off.wait(seconds):
             raise Failed("The check was called off.")
 
     def until(self, what: Callable[[], Any], otherwise: str, seconds: float | None = None) -> None:
-        """Wait for something to become true. Raises Failed with `otherwise`."""
+        """Wait until the condition holds. Raises Failed with the sentence `otherwise` when it takes too long."""
         deadline = time.monotonic() + (self._patience if seconds is None else seconds)
         while not what():
             if time.monotonic() >= deadline:
@@ -189,7 +189,7 @@ class Lab:
             self.pause(0.03)
 
     def until_ended(self, run: FakeRun, times: float = 1.0) -> dict[str, Any]:
-        """Wait for the run's end, `times` as patiently as usual; the outcome as it was reported."""
+        """Wait until the run has ended, for `times` the usual time, and return the reported outcome."""
         deadline = time.monotonic() + self._patience * times
         while run.status not in TERMINAL:
             self.must_live()
@@ -199,29 +199,28 @@ class Lab:
         return run.outcome or {}
 
     def until_running(self, run: FakeRun) -> None:
-        """Wait until the run's program runs."""
         self.until(lambda: self.launched(run), "It did not launch the run's program.")
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raises Failed unless it holds."""
+    """Check that the condition holds. Raises Failed if not."""
     if not holds:
         raise Failed(otherwise)
 
 
 def expect_well_formed(lab: Lab) -> None:
-    """Raises Failed when the worker sent something that the API can't take."""
+    """Check that the API could accept every request so far. Raises Failed if not."""
     expect(not lab.api.malformed, "It sent what the API can't take.")
 
 
 def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
-    """Raises Failed unless the outcome has one of these."""
+    """Check that the outcome has one of these statuses. Raises Failed if not."""
     status = outcome.get("status")
     expect(status in statuses, f"It reported {status!r} and not {' or '.join(statuses)}.")
 
 
 def expect_few_polls(lab: Lab, did: str) -> None:
-    """Raises Failed when the worker polls in a hot loop from now on, or ends."""
+    """Watch the worker for a while. Raises Failed when it polls in a hot loop, or exits."""
     before, began = lab.api.count("poll"), time.monotonic()
     lab.pause(QUIET_SECONDS)
     polls, took = lab.api.count("poll") - before, time.monotonic() - began
@@ -239,7 +238,7 @@ def _numbers(path: Path) -> Sequence[int]:
 
 
 def _is_stand_in(pid: int) -> bool:
-    """Whether the process runs, and is the stand-in: the number may be another's by now."""
+    """Tell whether this process id still belongs to the stand-in; another process may have it by now."""
     shown = subprocess.run(
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -1,4 +1,4 @@
-"""Serves the fake API over real sockets, slowly if asked to, and stops with all its connections."""
+"""Serves the fake API over real sockets, slowly if asked to, and can cut all its connections."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 
 class Service:
-    """The API on one port of the loopback, which it keeps over a restart until it is closed."""
+    """Serves the API on a port of the loopback interface, and keeps the port over restarts until `close()`."""
 
     def __init__(self, api: FakeApi, port: int = 0) -> None:
         self._api = api
-        # Bound and not listening: refuses connections, and nobody else gets the port meanwhile.
+        # This socket is bound but does not listen. It keeps the port from other processes while the
+        # API is stopped, and connections are refused meanwhile.
         self._place = socket.socket()
         _share_port(self._place)
         self._place.bind(("127.0.0.1", port))
@@ -30,11 +31,11 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Return the API's URL."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listen, and answer in threads."""
+        """Listen, and answer each connection in a thread of its own."""
         with self._api.lock:
             self._api.closing = False
         self._server = _Server(self._api, self._port)
@@ -53,14 +54,14 @@ class Service:
         server.cut_connections()
 
     def close(self) -> None:
-        """Stop for good, and let the port go."""
+        """Stop for good, and release the port."""
         self.stop()
         self._place.close()
 
 
 @contextmanager
 def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
-    """The API's URL while it is served."""
+    """Serve the API in this context, and yield its URL."""
     service = Service(api, port)
     service.start()
     try:
@@ -100,12 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
         while size := int(self.rfile.readline().partition(b";")[0], 16):
             yield self.rfile.read(size)
             self.rfile.readline()
-        # What may follow the last one, up to an empty line.
+        # Trailer fields may follow the last chunk, up to an empty line.
         while self.rfile.readline().strip():
             pass
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """The `Date` of an answer: the API's clock and not this machine's."""
+        """Return the `Date` of an answer by the fake API's clock, which may differ from this machine's."""
         ahead = self.server.api.clock_ahead.total_seconds()
         return super().date_time_string((timestamp or time.time()) + ahead)
 
@@ -130,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        # A slow network brings an answer in pieces.
+        # The answer is sent in pieces, as a slow network would deliver it.
         latency = self.server.api.latency
         half = len(data) // 2 if latency else len(data)
         self.wfile.write(data[:half])
@@ -168,4 +169,4 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: Any) -> None:
-        """A worker that was killed leaves broken connections: nothing to say."""
+        """Print nothing, because a worker that was killed leaves broken connections."""

@@ -1,4 +1,4 @@
-"""Checks of what a worker does when answers are lost, late, refused, or the API is away."""
+"""Checks what a worker does when answers are lost, late or refused, or when the API is away."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def honours_retry_after(lab: Lab) -> None:
     lab.start()
     lab.until_ended(run)
     first, second, *_ = lab.api.times("complete", run)
-    # Some clocks are coarse.
+    # The limit is not 4 s exactly, because some clocks are coarse.
     expect(second - first > 3.9, f"It came back after {second - first:.1f} s and not 4.")
 
 

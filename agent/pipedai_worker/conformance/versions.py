@@ -1,4 +1,4 @@
-"""Checks of a worker against an API that is older or newer than itself."""
+"""Checks a worker against an API that is older or newer than itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def works_without_claim_ids(lab: Lab) -> None:
     other: list[FakeRun] = []
 
     def is_settled() -> bool:
-        # The first run stays claimed by nobody knows whom, until its lease runs out.
+        # The worker can't tell who claimed the first run, so that run stays claimed until its lease ends.
         if lab.api.count("claim", run) >= 2 and not other and run.status == "claimed":
             with lab.api.lock:
                 run.status = "failed"

@@ -1,4 +1,4 @@
-"""What the API takes: the shapes of the requests that a worker sends, for the fake API to insist on."""
+"""Describes the requests that the API accepts, so that the fake API can refuse all others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE_NUMBERS = (
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """The JSON object of a body (an empty body is an empty one), or None."""
+    """Return the JSON object of a body, or None. An empty body counts as an empty object."""
     try:
         body = json.loads(data or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -32,12 +32,12 @@ def _refuse(constant: str) -> None:
 
 
 def is_json(content_type: str | None) -> bool:
-    """Whether a request's content type is the one that the API takes."""
+    """Tell whether the API accepts a request's content type."""
     return (content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 
 def problem(kind: str, query: dict[str, list[str]], body: dict[str, Any]) -> str | None:
-    """What the API would answer 400 for, or None."""
+    """Return a sentence on why the API would answer 400, or None."""
     if kind == "poll":
         wait = query.get("wait", ["0"])[0]
         if not re.fullmatch("[0-9]{1,2}", wait) or int(wait) > LONGEST_WAIT_SECONDS:

@@ -1,1 +1,1 @@
-"""What can execute a run: `claude` (the default), or any other program."""
+"""Executes runs, with `claude` (the default) or with any other program."""

@@ -1,4 +1,4 @@
-"""What every executor gets and gives back."""
+"""Defines what every executor receives and returns."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from pipedai_worker.stopping import StopReason
 
 @dataclass(frozen=True)
 class Job:
-    """One run made ready to execute."""
+    """One run that is ready to be executed."""
 
     run: AssignedRun
-    # Empty, new, and this run's alone.
+    # The working directory: new, empty, and used by this run only.
     directory: Path
-    # The MCP configuration, mode 0600.
+    # The file with the MCP configuration, mode 0600.
     mcp_config: Path
-    # The allow-listed environment, to which an executor may add.
+    # The allow-listed environment. An executor may add to it.
     environment: dict[str, str]
     redactor: Redactor
-    # Whether to stop now, asked several times a second.
+    # Called several times a second; returns the reason to stop the run, or None.
     should_stop: Callable[[], StopReason | None]
-    # Seconds between SIGTERM and SIGKILL.
+    # Returns the seconds between SIGTERM and SIGKILL.
     term_grace: Callable[[], float]
-    # Told as soon as the program runs, so that it can be found again after a crash.
+    # Called as soon as the program runs, so that the next start can find it after a crash.
     launched: Callable[[Program], None]
-    # Takes what the program tells as it comes: an event's type and its payload.
+    # Called with the type and the payload of each event as soon as the program writes it.
     told: Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What came of it. With `stopped_by`, the outcome holds what is known but decides nothing."""
+    """How the execution ended. With `stopped_by`, the worker decides the status, and the outcome adds the rest."""
 
     outcome: Outcome
     stopped_by: StopReason | None = None
 
 
 class Executor(Protocol):
-    """Executes one job at a time per call; calls may run in several threads."""
+    """Executes one job per call. Several threads may call it at the same time."""
 
-    # Names of this machine's environment variables that it needs; their values are secrets.
+    # The environment variables of this machine that the program logs in with; their values are secrets.
     @property
     def credentials(self) -> tuple[str, ...]: ...
 
     def execute(self, job: Job) -> Execution:
-        """Run the job to its end. Raises nothing: what fails is an outcome."""
+        """Run the job to its end. It raises nothing, because a failure is an outcome too."""

@@ -1,4 +1,4 @@
-"""Executes runs with `claude -p`: reads its events as they come, and judges by what they say."""
+"""Executes runs with `claude -p`, reads its events, and derives the outcome from them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from pipedai_worker.process import Ending
 from pipedai_worker.stopping import StopReason
 from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
 
-# After its result, how long claude may take to end by itself.
+# After its result, claude has this long to exit by itself.
 LINGER_SECONDS = 10.0
 STDERR_LENGTH = 4_000
 
-# By how claude is paid for: a key in the environment would silently win over the subscription.
+# The variables that claude gets for each way of paying. With a subscription it gets no API key,
+# because claude would use the key without saying so.
 CREDENTIALS = {
     "claude_max": ("CLAUDE_CODE_OAUTH_TOKEN",),
     "api_key": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
@@ -31,7 +32,10 @@ CREDENTIALS = {
 
 
 class ClaudeExecutor:
-    """Runs `argv`: claude, or what behaves like it. With `silence_seconds` 0 it may be silent."""
+    """Runs `argv`: claude, or a program that behaves like it.
+
+    It stops a program that is silent for `silence_seconds`; 0 lets it be silent for ever.
+    """
 
     def __init__(self, argv: Sequence[str], *, auth_mode: str, silence_seconds: float) -> None:
         self._argv = tuple(argv)
@@ -39,7 +43,7 @@ class ClaudeExecutor:
         self.credentials = CREDENTIALS[auth_mode]
 
     def execute(self, job: Job) -> Execution:
-        """One conversation, to its end."""
+        """Run one conversation to its end."""
         if job.run.model and job.run.model.startswith("-"):
             return Execution(
                 Outcome(FAILED, CLIENT, error_message="The model's name begins with a dash.")
@@ -67,8 +71,8 @@ class ClaudeExecutor:
             "--output-format",
             "stream-json",
             "--verbose",
-            # Nobody is there to be asked: the run's own server may be used, and nothing else beyond
-            # what this machine's settings allow.
+            # Nobody is there to grant permissions. This one allows the tools of the run's own server;
+            # all others need a permission in this machine's settings.
             "--allowedTools",
             f"mcp__{SERVER_NAME}",
         ]
@@ -89,7 +93,7 @@ class _Watch:
         self.stderr = Tail(job.redactor, STDERR_LENGTH)
 
     def read(self, chunk: bytes) -> None:
-        """The next piece of stdout."""
+        """Take the next piece of stdout."""
         self._heard_at = time.monotonic()
         self._lines.feed(chunk)
 
@@ -99,7 +103,7 @@ class _Watch:
         self._job.told(kind if isinstance(kind, str) else "unknown", event)
 
     def should_stop(self) -> StopReason | None:
-        """As the job says; also when claude is silent, or has given its result and does not end."""
+        """Return the job's reason to stop, or one of our own: claude is silent, or does not exit after its result."""
         reason = self._job.should_stop()
         if reason is not None:
             return reason
@@ -111,11 +115,11 @@ class _Watch:
         return None
 
     def conclude(self, ending: Ending) -> Execution:
-        """What came of it."""
+        """Return the outcome, once the process has ended."""
         self._lines.finish()
         stopped_by = ending.stopped_by
         if self._transcript.finished_at is not None and stopped_by is not StopReason.LOST:
-            # It had come to its end before it was stopped.
+            # Claude had given its result before it was stopped, so the result counts.
             stopped_by = None
         if stopped_by in {None, StopReason.SILENT, StopReason.LINGERING}:
             return Execution(self._outcome(ending))
@@ -158,7 +162,7 @@ class _Watch:
         )
 
     def _known(self, ending: Ending) -> Outcome:
-        """What there is to tell however it ended."""
+        """Return a failed outcome with what is known about the conversation however it ended."""
         transcript = self._transcript
         return Outcome(
             FAILED,

@@ -1,4 +1,4 @@
-"""Executes runs with any program: prompt on stdin, exit code decides, its output's end is kept."""
+"""Executes runs with any program. It gets the prompt on stdin, and its exit code decides the outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipedai_worker.outcome import (
     Outcome,
 )
 
-# What is left of an error message's length for the sentence before stderr.
+# An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200
 
 
@@ -31,7 +31,7 @@ class CommandExecutor:
         self._argv = tuple(argv)
 
     def execute(self, job: Job) -> Execution:
-        """Exit code 0 is success, any other the program's own failure."""
+        """Run the program. Exit code 0 is a success, and any other is the client's fault."""
         job.environment["PIPEDAI_MCP_CONFIG"] = str(job.mcp_config)
         if job.run.model:
             job.environment["PIPEDAI_MODEL"] = job.run.model

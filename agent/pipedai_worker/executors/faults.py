@@ -1,4 +1,4 @@
-"""Whose fault a failure of claude is, by structured signals only: never by what a text says."""
+"""Decides whose fault a failure of claude is, from structured signals only and never from texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pipedai_worker.outcome import CLIENT, INFRA
 
-# Limits that the trigger's own task ran into: the same prompt would run into them again.
+# The task itself reached these limits, and the same prompt would reach them again.
 CLIENT_SUBTYPES = {
     "error_max_turns": "Claude reached its limit of turns.",
     "error_max_budget_usd": "Claude reached its budget.",
@@ -16,7 +16,7 @@ CLIENT_SUBTYPES = {
 CLIENT_REASONS = frozenset(
     {"max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"}
 )
-# Kinds of API error, as the API names them and as claude does.
+# After these kinds of API error another attempt may succeed. The API and claude name some of them differently.
 INFRA_KINDS = frozenset(
     {
         "rate_limit",
@@ -32,13 +32,13 @@ INFRA_KINDS = frozenset(
 )
 RATE_LIMIT_KINDS = frozenset({"rate_limit", "rate_limit_error"})
 RATE_LIMIT_STATUS = 429
-# Statuses after which the same request may succeed.
+# The same request may succeed after these statuses.
 RETRYABLE_STATUSES = frozenset({408, 409, 425, RATE_LIMIT_STATUS})
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A verdict: whose fault, and in one sentence what happened."""
+    """Whose fault a failure is, and a sentence on what happened."""
 
     fault_class: str
     sentence: str
@@ -46,7 +46,7 @@ class Fault:
 
 
 def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool) -> Fault:
-    """The fault of a result that is no success.
+    """Return the fault of a result that is not a success.
 
     `api_error` is the kind of API error that claude's own messages named last; `limit_reached` says
     that the host's usage limit is used up.
@@ -73,7 +73,7 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
 
 
 def error_kind(event: dict[str, Any]) -> str | None:
-    """The kind of API error that an event names: `error` is a word, or an object with a `type`."""
+    """Return the kind of API error that an event names: its `error`, or the `type` inside `error`."""
     error = event.get("error")
     if isinstance(error, dict):
         error = error.get("type")

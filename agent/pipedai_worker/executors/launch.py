@@ -1,4 +1,4 @@
-"""Launches an executor's program, and says so in one way when it can't be launched."""
+"""Launches an executor's program, and makes the outcome when it can't be launched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipedai_worker.prompt import stdin_text
 
 
 def launch(job: Job, argv: Sequence[str]) -> Program | Outcome:
-    """The running program, or the outcome if there is none: this machine's fault, to be retried."""
+    """Return the running program. If it can't be launched, return an outcome that lets the API retry the run."""
     try:
         program = Program(
             argv,

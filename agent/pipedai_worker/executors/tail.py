@@ -1,4 +1,4 @@
-"""The end of a program's output, redacted before it is cut so that no part of a secret is left."""
+"""Keeps the end of a program's output. It redacts before it cuts, so that no part of a secret is left."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Callable
 from pipedai_worker.process import Ending
 from pipedai_worker.redact import RedactingStream, Redactor
 
-# Kept beside the length asked for: trailing blank lines are stripped.
+# So many characters are kept beyond the length asked for, because blank lines at the end are stripped.
 SPARE_CHARACTERS = 4096
 
 
 class Tail:
-    """Feed it everything; it keeps the last `length` characters and a little.
+    """Takes the whole output in pieces and keeps a little more than its last `length` characters.
 
-    `told` gets each redacted piece, a little late: the end of one may be the start of a secret.
+    `told` gets each redacted piece. The end of a piece comes with the next one, because a secret may
+    begin there.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Tail:
         self._keep(self._redacting.feed(self._decoder.decode(chunk)))
 
     def finish(self, ending: Ending) -> str:
-        """The last characters, now that all is told; whole lines, if something was left out."""
+        """Return the last characters of the whole output. If it was longer, they begin with a whole line."""
         self._keep(self._redacting.feed(self._decoder.decode(b"", final=True)))
         self._keep(self._redacting.finish(cut_off=ending.killed))
         text = self._kept.strip()

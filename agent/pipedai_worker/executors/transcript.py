@@ -1,4 +1,4 @@
-"""What claude's event stream tells about one run, gathered as it comes."""
+"""Gathers what claude's event stream tells about one run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pipedai_worker.executors.faults import error_kind
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.tokens import Tokens
 
-# Events that belong to a turn; others may trail a turn's result.
+# These events belong to a turn. Other events may follow the result of a turn.
 TURN_TYPES = frozenset({"assistant", "user", "stream_event", "tool_progress"})
-# Claude marks messages that it made itself with this model.
+# Messages that claude itself wrote, and no model, name this one as their model.
 SYNTHETIC_MODEL = "<synthetic>"
-# A time later than this is in milliseconds.
+# A larger number is a time in milliseconds and not in seconds.
 LATEST_SECONDS = 100_000_000_000
-# No limit lasts longer than a month.
+# A limit lasts a month at most; a later reset is taken for this.
 LONGEST_RESET_SECONDS = 31 * 86_400.0
 
 
 class Transcript:
-    """Feed it every event with `take()`; everything else is read from it."""
+    """Takes every event through `take()`; its attributes hold what the events have told so far."""
 
     def __init__(self) -> None:
         self.session_id: str | None = None
@@ -29,9 +29,9 @@ class Transcript:
         self.api_error: str | None = None
         self.cost_usd: float | None = None
         self.num_turns: int | None = None
-        # The result that decides: the first failed one, else the last.
+        # The result that decides the outcome: the first one that failed, else the last.
         self.result: dict[str, Any] | None = None
-        # When the result came, unless claude has begun another turn since.
+        # When the last result came, on the monotonic clock; None once claude begins another turn.
         self.finished_at: float | None = None
         self._result_tokens: Tokens | None = None
         self._message_tokens: dict[str, Tokens] = {}
@@ -39,23 +39,23 @@ class Transcript:
 
     @property
     def tokens(self) -> Tokens | None:
-        """The results' own count; before there is one, what the messages tell."""
+        """Return the count of the results, or that of the messages while there is no result."""
         if self._result_tokens is None and self._message_tokens:
             return sum(self._message_tokens.values(), Tokens())
         return self._result_tokens
 
     @property
     def limit_reached(self) -> bool:
-        """Whether the host's usage limit was reported as used up."""
+        """Tell whether an event reported that the host's usage limit is used up."""
         return bool(self._limits)
 
     def seconds_until_reset(self, now: float) -> float | None:
-        """From `now` (epoch seconds) until the last of the reached limits is lifted, if known."""
+        """Return the seconds from `now` (epoch seconds) until the last limit is lifted, or None if unknown."""
         resets = [reset for reset in self._limits.values() if reset is not None]
         return min(max(0.0, max(resets) - now), LONGEST_RESET_SECONDS) if resets else None
 
     def take(self, event: dict[str, Any]) -> None:
-        """One event of the stream; an unknown one changes nothing."""
+        """Take one event of the stream. An unknown one changes nothing."""
         kind = str(event.get("type"))
         session = event.get("session_id")
         if isinstance(session, str) and session:
@@ -81,13 +81,13 @@ class Transcript:
         message = event.get("message")
         if not isinstance(message, dict):
             return
-        # One message may come in several events, each with what is known of its usage by then.
+        # A message may come in several events. Each has the usage so far, so the last one counts.
         identifier = message.get("id")
         tokens = Tokens.read(message.get("usage"))
         if isinstance(identifier, str) and tokens is not None:
             self._message_tokens[identifier] = tokens
         if event.get("parent_tool_use_id") is None:
-            # A sub-agent's errors are not the run's own.
+            # Messages of a sub-agent are left out, because its errors are not those of the run.
             self._learn_model(message.get("model"))
             self.api_error = error_kind(event)
 
@@ -103,9 +103,9 @@ class Transcript:
         self._limits[name] = reset / 1000 if reset and reset > LATEST_SECONDS else reset
 
     def _take_result(self, result: dict[str, Any]) -> None:
-        """Work in the background may wake claude for further turns, each with its own result."""
+        """Take a result. There may be several, because work in the background may start further turns."""
         self.finished_at = time.monotonic()
-        # The session's cost so far, but this turn's tokens and turns.
+        # A result has the cost of the whole session so far, but the tokens and turns since the last result.
         cost = number(result.get("total_cost_usd"))
         self.cost_usd = self.cost_usd if cost is None else cost
         turns = whole(result.get("num_turns"))
@@ -119,12 +119,12 @@ class Transcript:
 
 
 def is_success(result: dict[str, Any]) -> bool:
-    """Whether a result event says that all went well. An API error has subtype `success` too."""
+    """Tell whether a result is a success. Its subtype is not enough: an API error has `success` too."""
     return result.get("subtype", "success") == "success" and result.get("is_error") is False
 
 
 def text_of(result: dict[str, Any]) -> str:
-    """What the result says to people: its final text, else its list of errors."""
+    """Return the text of a result for people: its final text, else its list of errors."""
     text = result.get("result")
     if isinstance(text, str) and text:
         return text

@@ -120,7 +120,7 @@ def test_whose_fault_it_was_is_settled(
     runs: Runs, status: str, reported: str | None, settled: str
 ) -> None:
     run_id = runs.running()
-    runs.cancel(run_id)  # so that it may be canceled
+    runs.cancel(run_id)  # so that the worker may report it as canceled
     assert runs.complete(run_id, status, faultClass=reported)["fault_class"] == settled
 
 

@@ -93,10 +93,10 @@ def test_one_answer_ends_before_its_texts_are_too_long(cast: Cast) -> None:
 @pytest.mark.parametrize(
     ("prompt", "payload", "count"),
     [
-        # Bytes, not characters.
+        # The limit counts bytes, not characters.
         ("é" * 128 * 1024, None, 15),
         ("x" * 60_000, "y" * 60_000, 34),
-        # As JSON, which writes these longer.
+        # The limit counts the JSON, in which these characters are longer.
         ("\x01" * 256 * 1024, None, 2),
         ('"' * 256 * 1024, None, 7),
         ("\u2028" * 87_000, None, 8),
@@ -298,20 +298,23 @@ def test_any_number_of_runs_takes_the_same_statements(cast: Cast) -> None:
 
 
 class Told:
-    """What hand-outs of a run tell: each log line and audit row as worker and address, and after them the previous."""
+    """The log lines and audit rows about hand-outs of a run.
+
+    Each is a tuple: worker, address, and then the previous worker and the previous address.
+    """
 
     def __init__(self, runs: Runs, run_id: UUID, logs: list[Any]) -> None:
         self._runs, self._run_id, self._logs = runs, run_id, logs
 
     def logged(self) -> list[tuple[Any, ...]]:
-        """The lines."""
+        """Returns the log lines."""
         names = ("worker_id", "address", "previous_worker_id", "previous_address")
         lines = [line for line in self._logs if line["event"] == "run.handed_out"]
         assert {line["run_id"] for line in lines} <= {str(self._run_id)}
         return [tuple(line[name] for name in names if name in line) for line in lines]
 
     def audited(self) -> list[tuple[Any, ...]]:
-        """The rows."""
+        """Returns the audit rows."""
         rows = [row for row in self._runs.audited(self._run_id) if row.action == "run.handed-out"]
         assert all(row.metadata["triggerId"] == str(self._runs.trigger_id) for row in rows)
         assert all(row.metadata["workerId"] == str(row.actor_id) for row in rows)
@@ -340,7 +343,7 @@ def _poll_as_the_first_again(runs: Runs, _: UUID) -> None:
     _hand_out(runs)
 
 
-# (what is done, who the log names, who the audit log names); M is the run's first worker, O another.
+# (calls, receivers in the log, receivers in the audit log); M is the run's first worker, O another one.
 HAND_OUTS: dict[str, tuple[list[Callable[[Runs, UUID], object]], list[str], list[str]]] = {
     "once": ([_poll(HERE)], ["M here"], []),
     "the same worker, the same address": ([_poll(HERE)] * 3, ["M here"], []),
@@ -466,7 +469,7 @@ def _fail(*_: Any) -> None:
 
 
 def test_what_it_costs_to_tell_of_another_receiver(cast: Cast) -> None:
-    """One statement to keep it and one for the audit rows, of however many runs."""
+    """Another receiver costs one statement to store it and one for the audit rows, for any number of runs."""
     runs = Runs.of(cast, mcp_headers=HEADERS)
     for _ in range(20):
         runs.queue()
@@ -479,7 +482,7 @@ def test_what_it_costs_to_tell_of_another_receiver(cast: Cast) -> None:
 
 
 class TestAtOnce:
-    """Several polls at the same moment, on connections of their own."""
+    """Several polls come at the same time, each on its own connection."""
 
     @pytest.fixture
     def runs(self, committed_cast: Cast) -> Runs:
@@ -514,7 +517,7 @@ class TestAtOnce:
             remembered = [one.split()[1] for one in runs.stored(run_id)["handed_to"]]
             assert sorted(remembered) == places
             assert remembered[-1] == first
-            # Each names the one before it.
+            # Each audit row names the receiver before its own.
             pairs = set(pairwise(remembered))
             assert {(row[1], row[3]) for row in rows} == pairs
             assert {row[2] for row in rows} == {mine}

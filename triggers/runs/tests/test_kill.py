@@ -1,4 +1,4 @@
-"""kill -9 inside a transition's transaction: nothing half-done is left, and the next one takes over."""
+"""After a kill -9 inside a transition's transaction, no partial change is left, and the next call succeeds."""
 
 import os
 import signal
@@ -28,14 +28,14 @@ def _held(runs: Runs) -> UUID:
 
 
 def _overdue(runs: Runs) -> UUID:
-    """A run whose lease ran out an hour ago; `now` is then."""
+    """Makes a run whose lease has expired, and sets `now` to the time of its expiry, an hour ago."""
     runs.now -= timedelta(hours=1)
     run_id = runs.running()
     runs.now = runs.stored(run_id)["lease_expires_at"]
     return run_id
 
 
-# (what is killed, the run it is about, what happens next, how the run is then)
+# (verb that is killed, state of the run, verb that comes next, status of the run after that)
 KILLED = [
     pytest.param("claim", Runs.queue, Runs.claim, "claimed", id="claim"),
     pytest.param("start", Runs.claimed, Runs.start, "running", id="start"),
@@ -78,7 +78,7 @@ def _all_there_is(runs: Runs, run_id: UUID) -> tuple[Any, ...]:
 
 
 def _kill_inside(verb: str, run_id: UUID, worker_id: UUID, database: str) -> None:
-    """Starts the verb in a process of its own and kills it when all is written but not committed."""
+    """Calls the verb in another process, and kills that after its last write and before its commit."""
     process = subprocess.Popen(
         [sys.executable, "-m", "testing.processes.paused_call", verb, str(run_id), str(worker_id)],
         cwd=BASE_DIR,
@@ -95,7 +95,7 @@ def _kill_inside(verb: str, run_id: UUID, worker_id: UUID, database: str) -> Non
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
-    """The killed process's locks go when the database notices that it is gone."""
+    """Waits until the database has noticed that the process is dead, and has released its locks."""
     deadline = time.monotonic() + _WAIT_SECONDS
     while not is_so():
         assert time.monotonic() < deadline

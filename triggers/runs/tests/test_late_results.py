@@ -1,4 +1,4 @@
-"""Late results: what a worker reports of a run that the server has ended (SPEC §6)."""
+"""Late results: a worker reports on a run that the server has already ended (SPEC §6)."""
 
 from datetime import timedelta
 

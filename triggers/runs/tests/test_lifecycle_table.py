@@ -1,4 +1,4 @@
-"""The run state machine as one table: every state × every verb (SPEC §6)."""
+"""One table has the result of every verb in every state of the run state machine (SPEC §6)."""
 
 import contextlib
 from collections import Counter
@@ -20,7 +20,7 @@ from testing.world.runs import Runs
 from triggers.runs.lifecycle import Refused
 from triggers.states import EndedBy, Status
 
-# --- Verbs: what somebody does to a run. A worker's are those of the cast's worker.
+# --- Verbs: the calls that may change a run. Where a worker makes one, it is the cast's worker.
 
 
 def _expire_lease(runs: Runs, run_id: UUID) -> None:
@@ -32,7 +32,8 @@ def _expire_deadline(runs: Runs, run_id: UUID) -> None:
     run = runs.stored(run_id)
     deadline = run["deadline_at"] or runs.now + timedelta(days=2)
     runs.now = deadline - timedelta(seconds=1)
-    with contextlib.suppress(ApiError):  # it can't keep the lease of what it does not hold
+    # A worker can't renew the lease of a run that it does not hold.
+    with contextlib.suppress(ApiError):
         runs.heartbeat(run_id, worker_id=run["worker_id"])
     runs.now = deadline
     runs.expire()
@@ -61,14 +62,17 @@ VERBS: dict[str, Verb] = {
     "deadline passes": _expire_deadline,
 }
 
-# --- What comes of it
+# --- Results of a verb
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a verb did: the answer's status (None: nobody is answered), the state and whose word it
-    is (None: unchanged), what became of the retry, how many deliveries, which audit rows, and
-    whether the run's row changed at all."""
+    """The result of a verb.
+
+    It has the answer's status (None if the verb is the scheduler's), the run's state and who decided it (None
+    if unchanged), what happened to the retry, the number of new deliveries, the audit rows, and whether
+    the run's row changed.
+    """
 
     answer: int | None
     state: tuple[str, str | None] | None = None
@@ -86,21 +90,22 @@ CODES: dict[str, Change] = {
     "404": Change(404, changed=False),
     "same": Change(200, changed=False),
     "-": Change(None, changed=False),
-    # Onwards.
+    # The run goes on to another state, or stays in hand.
     "claim": Change(200, ("claimed", None), audit=("run.claimed",)),
     "start": Change(200, ("running", None), audit=("run.started",)),
     "beat": Change(200),
     "asks": Change(200, audit=("run.cancel-requested",)),
-    # Its worker ends it: `+` makes a retry.
+    # The worker ends the run. `+` means that a retry is made.
     "ends": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
     "ends+": Change(200, REPORTED, "made", 1, ("run.completed", "run.retried")),
     "ackn": Change(200, ("canceled", "worker"), deliveries=1, audit=("run.canceled",)),
-    # A user or the scheduler ends it.
+    # A user or the scheduler ends the run.
     "drop": Change(200, ("canceled", "user"), deliveries=1, audit=("run.canceled",)),
     "lost+": Change(None, ("failed", "lease"), "made", 1, ("run.lost", "run.retried")),
     "lost": Change(None, ("canceled", "lease"), deliveries=1, audit=("run.lost",)),
     "over": Change(None, ("timed_out", "deadline"), deliveries=1, audit=("run.timed-out",)),
-    # A late result: `-` cancels the waiting retry, `=` leaves it, `+` makes one; `kept` is too late.
+    # A late result comes. `-` cancels the waiting retry, `=` leaves it, `+` makes one. A `kept` one comes too
+    # late to count, and is only stored for people to read.
     "late": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
     "late-": Change(200, REPORTED, "canceled", 1, ("run.completed",)),
     "late=": Change(200, REPORTED, "stands", 1, ("run.completed",)),
@@ -110,8 +115,8 @@ CODES: dict[str, Change] = {
 
 # --- The table
 
-# Columns as VERBS: claim as mine, other, none; start; heartbeat | complete: succeeded, client, infra,
-# timed_out client, timed_out infra, canceled | cancel | lease, deadline.
+# The columns follow VERBS: claim by the same claimId, by another, without one; start; heartbeat | complete:
+# succeeded, client, infra, timed_out client, timed_out infra, canceled | cancel | lease, deadline.
 TABLE = {
     "queued, due":            "claim claim claim 409   409   | 409   409   409   409   409   409   | drop | -     -",
     "queued, not due":        "409   409   409   409   409   | 409   409   409   409   409   409   | drop | -     -",
@@ -175,7 +180,7 @@ def _codes(state: str) -> list[str]:
 
 
 def _settled(change: Change, verb: str) -> Change:
-    """The change with the status that this very verb reports."""
+    """Replaces the words "as reported" by the status that this verb reports."""
     if change.state != REPORTED:
         return change
     reported = verb.removeprefix("complete: ").partition(",")[0]
@@ -183,9 +188,9 @@ def _settled(change: Change, verb: str) -> Change:
 
 
 def _change(runs: Runs, state: str, verb: str) -> Change:
-    """Brings a run into the state, does the verb, says what changed, and takes it all back."""
+    """Brings a run into the state, calls the verb, returns what changed, and rolls everything back."""
     with _undone():
-        runs = replace(runs)  # a clock of its own
+        runs = replace(runs)  # this copy has a clock of its own
         run_id = STATES[state](runs)
         runs.wait(seconds=1)
         before = _Seen.of(runs, run_id)
@@ -228,7 +233,7 @@ class _Seen:
 
 
 def _answer(verb: Verb, runs: Runs, run_id: UUID, before: Row) -> int | None:
-    """The status that the verb was answered with. A refusal must name the state that the run is in."""
+    """Calls the verb and returns the answer's status. Checks that a refusal names the run's state."""
     try:
         answer = verb(runs, run_id)
     except (Refused, NotFound) as error:
@@ -244,7 +249,7 @@ def _answer(verb: Verb, runs: Runs, run_id: UUID, before: Row) -> int | None:
 
 
 def _fate(before: str | None, after: str | None) -> str | None:
-    """What became of the retry."""
+    """Returns what happened to the retry, given its status before and after."""
     if before is None:
         return after and "made"
     if before != Status.QUEUED:

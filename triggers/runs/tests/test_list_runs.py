@@ -29,7 +29,7 @@ def runs(cast):
 
 @pytest.fixture(params=["trigger", "environment"])
 def url(request, cast, runs):
-    """Both lists, which then show the same."""
+    """The URL of each of the two lists, which show the same runs here."""
     if request.param == "trigger":
         return f"/api/v1/triggers/{runs.trigger_id}/runs"
     return f"/api/v1/environments/{cast.environment.id}/runs"
@@ -128,11 +128,11 @@ class TestFilteredByStatus:
 
 
 class TestSeveralStatuses:
-    """Their pages are merged from those of each."""
+    """A filter by several statuses merges the pages of each status."""
 
     @pytest.fixture
     def many(self, runs):
-        """Runs in five states, at five moments."""
+        """Makes runs in five states, at five times."""
         dice = random.Random(11)
         for _ in range(60):
             runs.now = NOON + timedelta(minutes=dice.randrange(5))
@@ -168,7 +168,8 @@ class TestSeveralStatuses:
         with counted() as several:
             get("status=failed,timed_out,queued&limit=2")
         assert len(several) == len(one)
-        assert several.sql[-1].count("LIMIT 3") == 4  # of each, and of all
+        # There is one LIMIT for each status, and one for all together.
+        assert several.sql[-1].count("LIMIT 3") == 4
 
 
 class TestFilteredByTime:
@@ -218,7 +219,7 @@ class TestFilteredByTime:
             "1764000000",
             "%00",
             "12:00",
-            # Before and after all times that a database takes.
+            # These times are before and after all that the database can store.
             "0001-01-01T00:00:00%2B14:00",
             "9999-12-31T23:59:59-14:00",
         ],
@@ -238,7 +239,7 @@ class TestTheEnvironmentsList:
 
     @pytest.fixture
     def made(self, cast, runs):
-        """Runs of two triggers and two workers."""
+        """Makes runs of two triggers and two workers."""
         other = cast.register("host-2").worker_id
         its = cast.add_trigger(worker_id=other)
         return {

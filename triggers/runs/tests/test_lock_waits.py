@@ -1,6 +1,6 @@
-"""Who waits for whom, and that whoever waited heeds what was done meanwhile (docs/run-lifecycle.md).
+"""Conflicting calls wait for each other, and the one that waited acts on the new state (docs/run-lifecycle.md).
 
-One holds its locks in an open transaction, the other is started and seen to wait.
+In each test, one call holds its locks in an open transaction; the other is started and observed to wait.
 """
 
 import contextlib
@@ -179,8 +179,9 @@ def test_a_cancel_requested_while_the_run_is_given_up_counts(runs: Runs) -> None
 
 @contextlib.contextmanager
 def _paused_before_locking() -> Iterator[None]:
-    """Stops new connections inside a statement that skips locked rows, after it has taken its
-    snapshot and before it has locked any: there it asks for the time, and our clock waits.
+    """Pauses new connections inside a statement with SKIP LOCKED, after its snapshot and before its locks.
+
+    At that point the statement calls the clock, and this replaces the clock by one that waits.
     """
     execute("CREATE SCHEMA paused", {})
     execute(

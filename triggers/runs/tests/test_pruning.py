@@ -1,4 +1,4 @@
-"""What is removed from the ledger once it is old, and what stays."""
+"""Old rows are removed from the ledger, except those that are still needed."""
 
 from datetime import timedelta
 from uuid import UUID

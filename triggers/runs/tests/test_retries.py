@@ -1,4 +1,4 @@
-"""Retries: what infrastructure broke is tried again (SPEC §6)."""
+"""Retries: a run that failed because of infrastructure is tried again (SPEC §6)."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from triggers.states import Source
 
 
 def _failed(runs: Runs, run_id: UUID | None = None, **report: Any) -> UUID:
-    """A run (a running one, unless it is given) that infrastructure broke."""
+    """Lets a run (a new one, unless it is given) fail because of infrastructure, and returns its id."""
     run_id = run_id or runs.running()
     runs.complete(run_id, "failed", faultClass="infra", **report)
     return run_id

@@ -1,4 +1,4 @@
-"""How many SQL statements each transition takes: few, and the same however much there is."""
+"""Each transition takes a small number of SQL statements, which does not grow with the amount of data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ from triggers.models import Run
 
 REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
 
-# (what the run is, what is done to it, statements without a webhook). The audit row is one of them,
-# and what streams of the worker's events tell of a run that moved is another.
+# (state of the run, transition, number of statements without a webhook). One of the statements writes the
+# audit row, and one the row for those who stream the worker's events.
 COSTS = [
     pytest.param(None, lambda runs, _: runs.queue(), 2, id="queue"),
     pytest.param(None, lambda runs, _: runs.queue(payload={"a": 1}), 2, id="queue with a payload"),
-    # The worker's row is locked first.
+    # One more statement locks the worker's row first.
     pytest.param(Runs.queue, lambda runs, run_id: runs.claim(run_id), 4, id="claim"),
     pytest.param(Runs.claimed, lambda runs, run_id: runs.claim(run_id), 3, id="claim, again"),
     pytest.param(Runs.claimed, lambda runs, run_id: runs.start(run_id), 3, id="start"),
@@ -33,14 +33,14 @@ COSTS = [
         4,
         id="complete with an error",
     ),
-    # Besides: finds and locks the trigger, inserts the run, copies the payload.
+    # A retry adds three: lock the trigger, insert the run, copy the payload.
     pytest.param(
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, "failed", faultClass="infra"),
         7,
         id="complete with a retry",
     ),
-    # The guarded UPDATE, the lock, the read.
+    # The three are the guarded UPDATE, which finds nothing, the lock, and the read.
     pytest.param(Runs.ended, lambda runs, run_id: runs.complete(run_id), 3, id="complete, again"),
     pytest.param(Runs.queue, lambda runs, run_id: runs.cancel(run_id), 3, id="cancel"),
     pytest.param(Runs.running, lambda runs, run_id: runs.cancel(run_id), 4, id="request a cancel"),
@@ -78,6 +78,6 @@ def test_a_batch_of_lost_runs_takes_the_same_statements_as_one(cast: Cast) -> No
             assert runs.expire() == size
         costs.append(len(statements))
     assert Run.objects.filter(source="retry", text__payload__isnull=False).count() == 51
-    # Finds them, locks their triggers, ends them, keeps their errors; retries, payloads, deliveries, audit rows,
-    # streams.
+    # Nine: find the runs, lock their triggers, end the runs, and store errors, retries, payloads, deliveries,
+    # audit rows, and rows for event streams.
     assert costs == [9, 9]

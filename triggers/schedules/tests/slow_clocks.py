@@ -1,6 +1,6 @@
-"""Due times worked out plainly: every minute of each day on which anything may fire, by what the clocks show.
+"""Computes due times plainly: it looks at every minute of each possible day, as the zone's clocks show it.
 
-Nothing here is shared with the code that it checks, neither the reading of an expression nor the calendar.
+It shares nothing with the code that it checks, neither the parser of expressions nor the calendar.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ DAY = timedelta(days=1)
 
 
 class SlowSchedule:
-    """A schedule without names of months and days."""
+    """A schedule whose expression has no names of months or days."""
 
     def __init__(self, expression: str, timezone: str) -> None:
         minute, hour, day, month, weekday = expression.split()
@@ -27,12 +27,12 @@ class SlowSchedule:
         self.is_fixed_time = not minute.startswith("*") and not hour.startswith("*")
 
     def next_after(self, moment: datetime) -> datetime:
-        """The first due moment later than `moment`."""
+        """Returns the first due time after `moment`."""
         return next(self.ticks_after(moment))
 
     def ticks_after(self, moment: datetime, *, days: int | None = None) -> Iterator[datetime]:
-        """The due moments later than `moment`; within so many days, or for ever."""
-        # The clocks of any zone show a date within a day of UTC's.
+        """Yields the due times after `moment`, within so many days or for ever."""
+        # In every zone, the clocks show the date of UTC, the day before it, or the day after it.
         day = moment.astimezone(UTC).date()
         near = [self._has_day(day + offset * DAY) for offset in (-1, 0, 1)]
         for _ in count() if days is None else range(days):
@@ -42,7 +42,7 @@ class SlowSchedule:
             near = [*near[1:], self._has_day(day + DAY)]
 
     def _due_on(self, day: date) -> Iterator[datetime]:
-        """The due moments of a day in UTC."""
+        """Yields the due times within a day of UTC."""
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         shown = self._clocks(midnight - MINUTE)
         for minute in range(24 * 60):
@@ -86,7 +86,7 @@ def _allowed(field: str, low: int, high: int) -> set[int]:
 
 
 def change_days(timezone: str, first_year: int, last_year: int) -> list[datetime]:
-    """Midnights in UTC before the days on which the zone's clocks change."""
+    """Returns the UTC midnights at which the days begin on which the zone's clocks change."""
     zone, found = ZoneInfo(timezone), []
     day, end = datetime(first_year, 1, 1, tzinfo=UTC), datetime(last_year + 1, 1, 1, tzinfo=UTC)
     while day < end:

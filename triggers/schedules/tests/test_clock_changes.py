@@ -1,4 +1,4 @@
-"""Schedules across clock changes agree with a computation that asks every minute what the clocks show."""
+"""Across clock changes, schedules agree with a computation that looks at the clocks at every minute."""
 
 import random
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ HOURS = {
 
 
 def minute_by_minute(minute: str, hour: str, zone: ZoneInfo, start: datetime, end: datetime):
-    """The due moments, by looking at the clocks at every minute."""
+    """Returns the due times, found by a look at the clocks at every minute."""
 
     def matches(wall: datetime) -> bool:
         return wall.minute in MINUTES[minute] and wall.hour in HOURS[hour]

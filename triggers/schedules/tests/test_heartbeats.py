@@ -1,4 +1,4 @@
-"""A scheduler's heartbeat row, and the process that leaves it (SPEC §7)."""
+"""A scheduler writes a heartbeat row, and deletes it when it stops (SPEC §7)."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_a_stopped_scheduler_takes_its_row_with_it_and_a_killed_one_leaves_it(
         _wait(lambda: _pids() == {stopped.pid, killed.pid}, log)
         stopped.send_signal(signal.SIGTERM)
         killed.kill()
-        # It ends itself after 4 s, with a 1.
+        # A scheduler that takes longer than 4 s to stop exits with 1, so this one stopped in time.
         assert stopped.wait(60) == 0, log.read_text()
         assert _pids() == {killed.pid}
     finally:

@@ -1,4 +1,4 @@
-"""Ticks of a trigger without a worker: one row and one audit row a stretch (SPEC §19)."""
+"""Consecutive ticks of a trigger without a worker, a stretch, have one row and one audit row (SPEC §19)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,19 +22,19 @@ Stretch = tuple[str, int, int, int]
 
 
 def without_worker(cast: Cast) -> UUID:
-    """An hourly trigger without a worker that comes due at noon."""
+    """Adds an hourly trigger without a worker, which comes due at noon."""
     trigger_id = cast.add_trigger(schedule="0 * * * *", worker_id=None)
     Trigger.objects.filter(id=trigger_id).update(next_run_at=NOON)
     return trigger_id
 
 
 def fire(hour: int) -> int:
-    """What is due so many hours after noon is decided."""
+    """Decides the ticks that are due so many hours after noon."""
     return fire_due_ticks(now=NOON + hour * HOUR)
 
 
 def rows(trigger_id: UUID) -> list[Stretch]:
-    """The decision of each row, the hours after noon of its first and last tick, and how many it counts."""
+    """Returns each row's decision, the hours from noon to its first and last tick, and its count of ticks."""
     found = Tick.objects.filter(trigger_id=trigger_id).order_by("tick_at")
     return [
         (
@@ -48,7 +48,7 @@ def rows(trigger_id: UUID) -> list[Stretch]:
 
 
 def audited() -> list[tuple[str, str, int]]:
-    """The audit rows of skipped ticks: which, from when, and how many."""
+    """Returns the audit rows of skipped ticks: the decision, the first tick, and the number of ticks."""
     found = AuditEntry.objects.filter(action="run.skipped").order_by("id")
     return [
         (entry.metadata["decision"], entry.metadata["tickAt"][11:13], entry.metadata["missedCount"])
@@ -159,7 +159,7 @@ def test_a_stretch_that_was_pruned_begins_anew(cast: Cast) -> None:
 def test_a_tick_that_a_stretch_has_counted_is_not_counted_again(cast: Cast, hour: int) -> None:
     trigger_id = without_worker(cast)
     fire(0), fire(1), fire(2)
-    # As if the database's clock had been put back.
+    # The trigger's next tick is one that is decided already, as if the database's clock had been put back.
     Trigger.objects.filter(id=trigger_id).update(next_run_at=NOON + hour * HOUR)
     assert fire(hour) == 1
     assert rows(trigger_id) == [("skipped_no_worker", 0, 2, 3)]
@@ -179,7 +179,7 @@ def test_each_trigger_has_a_stretch_of_its_own_in_the_same_batch(cast: Cast) -> 
 
 
 class _KilledError(Exception):
-    """Stands for the end of the process in the middle of a batch."""
+    """Raised to imitate that the process is killed in the middle of a batch."""
 
 
 @pytest.mark.parametrize("where", ["before the stretch is longer", "before the trigger moves on"])

@@ -11,7 +11,7 @@ from triggers.models import Delivery, Trigger
 
 @pytest.fixture
 def delivery(runs) -> Delivery:
-    """The delivery of a run that has ended."""
+    """Makes a run that has ended, and returns its delivery."""
     run_id = runs.running()
     runs.complete(run_id)
     return Delivery.objects.get(run_id=run_id)
@@ -79,7 +79,7 @@ def test_the_eleventh_in_a_minute_is_too_many_and_those_refused_before_do_not_co
         for _ in range(11):
             assert redeliver(client, delivery.id).status_code in (403, 404)
     client = cast.client(cast.admin)
-    # Two windows at most: a minute may end between.
+    # A minute may end during these calls, so they fall into two windows at most, with ten calls allowed in each.
     statuses = [redeliver(client, delivery.id).status_code for _ in range(21)]
     assert statuses[:10] == [201] * 10
     assert statuses[-1] == 429

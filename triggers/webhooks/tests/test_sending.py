@@ -1,4 +1,4 @@
-"""Deliveries are claimed, sent and recorded: nothing is forgotten, and no host holds up another (SPEC §7)."""
+"""Deliveries are claimed, sent and recorded; none is lost, and no slow host delays another (SPEC §7)."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def claim(now=LATE, *, room=100, per_host=100, busy=None):
 
 
 def attempt(now=LATE) -> Answer | None:
-    """One whole attempt of the one delivery that is due."""
+    """Claims the one delivery that is due, sends it, and records the answer, which it returns."""
     (row,) = claim(now)
     answer = send_delivery(row)
     record_answer(row, answer, now=now)
@@ -77,7 +77,7 @@ def test_the_request_is_the_body_with_its_signatures(cast, receiver: Receiver):
     assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["Content-Type"] == "application/json"
     assert request.headers["X-Pipedai-Signature"].startswith("sha256=")
-    # The claim's clock is LATE here; the library wants the present.
+    # The library checks that the time in the signature is the present, so this claim does not happen at LATE.
     (row,) = [queue(cast, receiver.url(), webhook_secret=SECRET)]
     (claimed,) = claim(now=None)
     assert claimed["id"] == row.id
@@ -480,7 +480,7 @@ def test_the_scheduler_runs_the_pool():
 
 
 class Scheduler:
-    """`runscheduler` as a process; a claim lasts two seconds. `patch` is Python that it runs first."""
+    """Runs `runscheduler` as a process, with claims of two seconds. `patch` is Python code that it runs first."""
 
     def __init__(self, database: str, patch: str = ""):
         code = (
@@ -552,7 +552,7 @@ def test_sigterm_ends_it_within_five_seconds_and_abandons_nothing(
         if answers:
             time.sleep(0.5)
             receiver.gate.set()
-        # By itself, and not by the end that it has after 4 s in any case, which is a 1.
+        # A scheduler that takes longer than 4 s to stop exits with 1, so this one stopped by itself.
         assert scheduler.process.wait(60) == 0
         assert senders_module.STOP_SECONDS < loop._LONGEST_GOODBYE_SECONDS < 5
     assert statuses() == ["delivered" if answers else "pending"]

@@ -1,4 +1,4 @@
-"""Enrolment by a code that an admin issues (docs/hosts.md)."""
+"""Enrollment by a code that an admin issues (docs/hosts.md)."""
 
 from datetime import timedelta
 from functools import partial
@@ -161,7 +161,7 @@ def test_a_code_still_counts_after_the_secret_key_was_rotated(cast, settings):
     assert redeem(code=code).status_code == 201
 
 
-# Python and PostgreSQL do not agree on the lower case of the last two.
+# Python and PostgreSQL convert the last two names to different lower-case forms.
 @pytest.mark.parametrize("name", ["host-1", "\u0130stanbul", "\u039f\u0394\u039f\u03a3"])
 def test_a_host_never_takes_over_the_worker_of_its_hostname(cast, name):
     taken = cast.register(name)

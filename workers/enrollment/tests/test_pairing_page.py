@@ -1,4 +1,4 @@
-"""/pair: what a person sees and does. The browser's half is in test_published_client.py."""
+"""/pair shows a person the right steps. The tests with a real browser are in test_published_client.py."""
 
 import re
 
@@ -21,7 +21,7 @@ def signed_in(user):
 
 
 def decide_form(client, code):
-    """What the page that asks for a decision posts."""
+    """Returns the form that the page posts when a person decides."""
     page = client.post("/pair", {"step": "code", "code": code})
     assert page.status_code == 200
     return {"proof": re.findall(r'name="proof" value="([^"]+)"', page.content.decode())[0]}
@@ -109,7 +109,7 @@ def test_nothing_is_decided_by_a_foreign_page_a_stranger_or_an_address(cast):
         client.post("/pair", form, headers={"origin": "https://evil.example"}),
         client.post("/pair", form, headers={"origin": "null", "sec-fetch-site": "cross-site"}),
         Client(headers=OWN).post("/pair", form),
-        signed_in(cast.admin).post("/pair", form),  # typed in another session
+        signed_in(cast.admin).post("/pair", form),  # the code was typed in another session
         client.post("/pair", {**form, "proof": form["proof"][:-1]}),
         client.get("/pair", form),
         client.put("/pair", form),

@@ -1,4 +1,4 @@
-"""The alarm about something that does not open: where and why, and not in a loop (SPEC §8)."""
+"""The alarm about a value that does not open says where and why, and is not repeated in a loop (SPEC §8)."""
 
 from uuid import UUID
 

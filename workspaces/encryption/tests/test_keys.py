@@ -1,4 +1,4 @@
-"""Sealing under an environment's data key: what opens where (SPEC §8)."""
+"""A value that is sealed under an environment's data key opens only in its own place (SPEC §8)."""
 
 import base64
 
@@ -82,7 +82,7 @@ def test_moved_to_another_environment_it_does_not_open(cast, row_id, sealed, key
 
 
 def test_a_data_key_does_not_open_in_another_environments_row(cast):
-    """Somebody who writes to the table can't have one environment's values read with another's key."""
+    """Somebody who can write to the table can't make one environment's values open with another's key."""
     foreign = wrapped(cast.environment)
     with pytest.raises(CannotOpen):
         keys.unseal(FIELD, cast.strange_environment.id, new_id(), b"\x01" * 60, foreign)
@@ -102,13 +102,14 @@ def test_a_newer_master_key_beside_the_old_one_changes_nothing(cast, row_id, sea
     settings.MASTER_KEYS = [new, *settings.MASTER_KEYS]
     key = wrapped(cast.environment)
     assert keys.unseal(FIELD, cast.environment.id, row_id, sealed.box, key) == SECRET
-    made = keys.create_data_key  # new environments are wrapped under the newest
+    # A new environment's data key is wrapped under the newest master key.
+    made = keys.create_data_key
     DataKey.objects.filter(environment=cast.environment).update(retired_at="2026-01-01T00:00:00Z")
     assert made(cast.environment.id).master_key_id == "new"
 
 
 class TestAnEnvironmentWithoutADataKey:
-    """Somebody retired it past the commands."""
+    """Somebody retired the data key by hand, without the commands."""
 
     @pytest.fixture(autouse=True)
     def _retired(self, cast):
@@ -145,4 +146,4 @@ class TestAnEnvironmentWithoutADataKey:
     def test_nobody_misses_a_deleted_ones(self, cast):
         Environment.objects.filter(id=cast.environment.id).update(deleted_at=Now())
         assert check_keys().broken == []
-        assert plan_data_rotation(None).environments == 2  # it has a retired key to drop
+        assert plan_data_rotation(None).environments == 2  # it has a retired data key to delete

@@ -1,4 +1,4 @@
-"""Rotating master and data keys: what changes, what stays, what is told of (SPEC §8)."""
+"""Rotations of master and data keys change the right rows, keep all values, and report on it (SPEC §8)."""
 
 import itertools
 from io import StringIO
@@ -41,7 +41,7 @@ def trigger_id(cast):
 
 @pytest.fixture
 def new_master(cast, settings):
-    """A newer master key beside the one that everything lies under."""
+    """Adds a newer master key to the one that wraps all data keys."""
     settings.MASTER_KEYS = [master_key("new"), *settings.MASTER_KEYS]
 
 
@@ -72,7 +72,7 @@ class TestANewMasterKey:
         )
         assert rows()[1] == values
         assert {key["id"] for key in rows()[0]} == {key["id"] for key in keys}
-        settings.MASTER_KEYS = [master_key("new")]  # the old one is gone
+        settings.MASTER_KEYS = [master_key("new")]  # the old master key is removed
         assert opened(trigger_id) == (HEADERS, SECRET)
         assert check_keys().broken == []
 
@@ -113,7 +113,7 @@ class TestANewMasterKey:
         assert check_keys().broken == []
 
     def test_a_process_that_still_wraps_under_the_old_one_is_told_of(self, cast, monkeypatch):
-        """One that was not restarted makes an environment while the command runs."""
+        """A process that was not restarted makes an environment while the command runs."""
 
         def meanwhile(**arguments):
             done = rotate_master_key(**arguments)
@@ -239,11 +239,11 @@ class TestTheDatabase:
 
 
 class Killed(BaseException):
-    """What ends a call at once, with nothing after it but a rollback."""
+    """Ends a call at once, as a kill does: only a rollback follows."""
 
 
 def killed_before(statement, call):
-    """Runs it until so many statements were sent; whether it was done before."""
+    """Runs the call and stops it after so many statements. Tells whether it ended before that."""
     sent = 0
 
     def count(execute, *arguments):
@@ -263,7 +263,7 @@ def killed_before(statement, call):
 
 @pytest.mark.slow
 class TestKilledAtEachStatement:
-    """Every point at which a kill could hit, one after the other."""
+    """A rotation is killed at each of its statements, one after the other."""
 
     @pytest.fixture
     def triggers(self, committed_cast):
@@ -351,11 +351,15 @@ class TestAtOnce:
 
 
 class TestALockThatSomebodyHolds:
-    """A writer that hangs in its transaction."""
+    """Another writer hangs in its transaction and holds a lock that the rotation needs."""
 
     @pytest.fixture
     def held(self, committed_cast, monkeypatch):
-        """Takes this lock in a transaction of its own; what `say` is told, which ends that transaction."""
+        """Returns `hold`, `say`, and the list of the messages that were said.
+
+        `hold` executes a locking statement in another transaction. `say` takes the rotation's messages,
+        and the second one ends that transaction.
+        """
         monkeypatch.setattr(patience, "LOCK_SECONDS", 0.05)
         monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.01)
         other = connection.copy()

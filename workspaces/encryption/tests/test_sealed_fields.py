@@ -1,4 +1,4 @@
-"""Every sealed column is registered, so that rotation and checks pass none over (SPEC §8)."""
+"""Every sealed column is registered, so that rotations and checks include it (SPEC §8)."""
 
 from django.apps import apps
 from django.db import models
@@ -7,7 +7,7 @@ from pipedai.sql import fetch_all
 from workspaces.encryption.sealed_fields import sealed_fields
 from workspaces.models import DataKey
 
-# Binary columns that hold no ciphertext of a tenant's: digests, and what lies under a master key itself.
+# These binary columns do not contain a tenant's ciphertext, but digests, or values wrapped under a master key.
 NOT_SEALED = {
     "api_key.token_digest",
     "authenticator.secret",
@@ -30,7 +30,7 @@ WHERE c.contype = 'f' AND c.confrelid = 'data_key'::regclass AND a.attname <> 'e
 
 
 def _columns(kind):
-    """Every column of this kind of field, with its field."""
+    """Returns every column of this kind of field, with its field."""
     for model in apps.get_models(include_auto_created=True):
         for field in model._meta.local_fields:
             if isinstance(field, kind):
@@ -55,6 +55,6 @@ def test_every_reference_to_a_data_key_is_one_registered_fields():
 
 
 def test_the_database_knows_each_as_a_foreign_key(db):
-    """So that it refuses to drop a key that a value lies under, whatever the code believes."""
+    """The database refuses to delete a data key under which a value is sealed, even if the code would."""
     found = {f"{row['table']}.{row['column']}" for row in fetch_all(_REFERENCES, {})}
     assert found == {f"{field.table}.{field.key_column}" for field in sealed_fields()}
