@@ -1,15 +1,20 @@
 """Who may call what: every route × every kind of caller (SPEC §3, §4)."""
 
+import re
+
 import pytest
 from django.db import transaction
 
 from accounts.models import User
+from pipedai.env import BASE_DIR
 from testing.probes.api_urls import api_routes
 from testing.world.audiences import CALLERS
 from testing.world.cast import bearer, browser, enroll
 from testing.world.routes import ROUTES, set_stage
 from testing.world.users import UserFactory
 from workspaces.models import Membership
+
+APPS = ("pipedai", "accounts", "workspaces", "triggers", "workers", "audit")
 
 # How each kind of caller calls.
 CLIENTS = {
@@ -49,6 +54,19 @@ def test_the_table_of_routes_knows_every_route_that_the_resolver_knows():
     missing, gone = sorted(api_routes() - known), sorted(known - api_routes())
     assert missing == [], f"testing/world/routes.py has no row for these: {advice}"
     assert gone == [], f"no urls.py has these rows of testing/world/routes.py: {advice}"
+
+
+def last_word_of(route):
+    return [word for word in route.route.split("/") if not word.startswith("<")][-1]
+
+
+def test_every_path_is_called_by_a_test_of_its_own():
+    """A test that calls a path has the path's last word after a slash; tests of all routes do not spell it out."""
+    files = [path for app in APPS for path in (BASE_DIR / app).rglob("tests/**/*.py")]
+    texts = "".join(path.read_text() for path in files)
+    words = {last_word_of(route): str(route) for route in ROUTES}
+    missing = [name for word, name in words.items() if not re.search(rf"/{word}\b", texts)]
+    assert missing == [], 'no test beside the app calls these: see "An endpoint" in CONTRIBUTING.md'
 
 
 def test_every_kind_of_caller_is_tried():
