@@ -72,26 +72,26 @@ class Route:
 
     method: str
     route: str
-    # A body that the route takes. For a GET it is the query.
+    # A body that the route takes; of a GET, its query.
     body: Callable[[Cast], Body] | None = None
-    # Keyword-only from here on. Who may call it.
+    # Who may call it.
     as_: Audience = field(kw_only=True)
-    # Whether a `pwk_` key may call a route for members; otherwise its answer is 401.
+    # Whether a `pwk_` key may call it. A route for members may be for sessions alone: then a key gets a 401.
     keys: bool = field(default=True, kw_only=True)
-    # The status that `as_` get for `body`.
+    # The status of the answer to those who may call it.
     answer: int = field(default=200, kw_only=True)
-    # The callers whose status is an exception to what `as_` says.
+    # The exceptions: callers whose status does not follow from `as_`.
     but: Mapping[str, int] = field(default_factory=dict, kw_only=True)
-    # How many SQL statements a read or a worker's call takes: who calls (a session and a role take two, a key and the
-    # note of its use two), then what the answer is made of.
+    # How many SQL statements a read or a worker's call makes: two find out who calls and with which role (or read the
+    # key and note its use), and the others read what is answered.
     statements: int | None = field(default=None, kw_only=True)
     # The state of the run that `<uuid:run_id>` stands for.
     run: str = field(default="queued", kw_only=True)
     # Whether a call that is no GET changes something.
     writes: bool = field(default=True, kw_only=True)
-    # Whether the route looks at the body at all, and whether it ignores unknown fields. All that workers and hosts
-    # call ignores them.
+    # Whether the action reads the request's body.
     reads_body: bool = field(default=True, kw_only=True)
+    # Whether the action ignores unknown fields of the body. Routes for workers and hosts always ignore them.
     tolerant: bool = field(default=False, kw_only=True)
 
     @property
@@ -305,7 +305,7 @@ ROUTES = (
     Route(
         "POST", f"{_HOSTED}/registration-token", lambda _: {"label": "New"}, as_=HOST, answer=201
     ),
-    # No host brought the worker in, so that its key can't see it.
+    # The key of a host sees only the workers that the host brought in, and this worker came by itself.
     Route("POST", f"{_HOSTED}/<uuid:worker_id>/disable", as_=HOST, but={"hos": 404}),
     Route("POST", f"{_HOSTED}/<uuid:worker_id>/enable", as_=HOST, but={"hos": 404}),
     Route("DELETE", f"{_HOSTED}/<uuid:worker_id>", as_=HOST, answer=409, but={"hos": 404}),
