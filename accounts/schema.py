@@ -44,7 +44,13 @@ describe(
         example={**_CREDENTIALS, "name": "Ada"},
         answers={201: SignedInSerializer},
         answer_headers={201: _COOKIE},
-        errors=frozenset({409, 503}),
+        says={201: "With the cookie."},
+        errors={
+            400: "Validation.",
+            401: "A token or two cookies were sent.",
+            409: "The address is taken.",
+            503: "",
+        },
         audit=("user.registered",),
     ),
     login=Operation(
@@ -54,7 +60,20 @@ describe(
         example=_CREDENTIALS,
         answers={200: SignedInSerializer},
         answer_headers={200: _COOKIE},
-        errors=frozenset({503}),
+        says={
+            200: (
+                'With `{ "user": { … } }` and a cookie for a new session; the session that came with '
+                "the request ends."
+            ),
+        },
+        errors={
+            400: "Validation.",
+            401: (
+                "Wrong address or password, or a deactivated user: it says the same, and takes as "
+                "long."
+            ),
+            503: "",
+        },
         audit=("user.logged-in", "user.login-failed"),
     ),
     logout=Operation(
@@ -62,13 +81,21 @@ describe(
         summary="Log out",
         answers={204: None},
         answer_headers={204: (*_COOKIE, "Clear-Site-Data")},
+        says={204: 'With `Clear-Site-Data: "cache"`.'},
+        errors={401: "A token or two cookies were sent."},
         audit=("user.logged-out",),
     ),
 )
 describe(
     MeViewSet,
     "Accounts",
-    retrieve=Operation(id="getMe", summary="Who am I?", answers={200: SignedInSerializer}),
+    retrieve=Operation(
+        id="getMe",
+        summary="Who am I?",
+        answers={200: SignedInSerializer},
+        says={200: 'With `{ "user": { … } }`.'},
+        errors={401: "Without a live session."},
+    ),
     change_password=Operation(
         id="changePassword",
         summary="Change the password",
@@ -79,7 +106,7 @@ describe(
         },
         answers={204: None},
         answer_headers={204: _COOKIE},
-        errors=frozenset({503}),
+        errors={400: "Validation, or the current password is wrong.", 503: ""},
         audit=("user.password-changed",),
     ),
 )
@@ -98,6 +125,6 @@ describe(
             ),
         ),
         answers={200: LookupSerializer},
-        errors=frozenset({404}),
+        errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
     ),
 )

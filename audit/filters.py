@@ -1,8 +1,6 @@
 """The filters of the audit log (SPEC §5)."""
 
-import django_filters
-
-from pipedai.api.filters import ApiFilterSet, EndFilter, TimeFilter, WordsFilter
+from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.events import ACTIONS
 
 
@@ -11,6 +9,6 @@ class AuditFilters(ApiFilterSet):
 
     action = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     actions = WordsFilter(field_name="action", choices=sorted(ACTIONS))
-    targetId = django_filters.UUIDFilter(field_name="target_id")
+    targetId = IdFilter(field_name="target_id")
     to = EndFilter(field_name="created_at")
     vars()["from"] = TimeFilter(field_name="created_at", lookup_expr="gte")  # a word of Python's

@@ -13,5 +13,6 @@ describe(
         summary="List the audit log",
         items=AuditEntrySerializer,
         filters=AuditFilters,
+        says={200: "A list of entries."},
     ),
 )

@@ -32,14 +32,28 @@ describe(
         id="getHealth",
         summary="Do the process and its database answer?",
         answers={200: HealthSerializer},
-        errors=frozenset({503}),
+        says={200: '`{ "status": "ok" }` when the process and its database answer.'},
+        errors={503: ""},
     ),
     live=Operation(
-        id="getLiveness", summary="Does the process answer?", answers={200: HealthSerializer}
+        id="getLiveness",
+        summary="Does the process answer?",
+        answers={200: HealthSerializer},
+        says={
+            200: (
+                '`{ "status": "ok" }` when the process answers; neither the database nor a thread is '
+                "asked, so it is answered also while all threads are busy."
+            ),
+        },
     ),
 )
 describe(
     OpenApiViewSet,
     "Service",
-    retrieve=Operation(id="getOpenApi", summary="This document", answers={200: OpenApiSerializer}),
+    retrieve=Operation(
+        id="getOpenApi",
+        summary="This document",
+        answers={200: OpenApiSerializer},
+        says={200: "With this reference as an OpenAPI 3.1 document."},
+    ),
 )

@@ -3,12 +3,11 @@
 from typing import Any
 from uuid import UUID
 
-import django_filters
 from django.apps import apps
 from django.db.models import QuerySet
 
 from pipedai.api.errors import Invalid
-from pipedai.api.filters import ApiFilterSet, EndFilter, TimeFilter, WordsFilter
+from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from triggers.models import Trigger
 from triggers.queries import in_states
 from triggers.states import Status
@@ -17,7 +16,7 @@ from triggers.states import Status
 class TriggerFilters(ApiFilterSet):
     """`?workerId`"""
 
-    workerId = django_filters.UUIDFilter(field_name="worker_id")
+    workerId = IdFilter(field_name="worker_id")
 
 
 class StatusFilter(WordsFilter):
@@ -39,8 +38,8 @@ class RunFilters(ApiFilterSet):
 class EnvironmentRunFilters(RunFilters):
     """Those, and `?workerId&triggerId`."""
 
-    workerId = django_filters.UUIDFilter(field_name="worker_id")
-    triggerId = django_filters.UUIDFilter(field_name="trigger_id")
+    workerId = IdFilter(field_name="worker_id")
+    triggerId = IdFilter(field_name="trigger_id")
 
 
 def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:

@@ -28,8 +28,6 @@ from triggers.views import (
 from triggers.webhooks.serializers import DeliverySerializer
 from triggers.webhooks.views import DeliveryViewSet, NoBody, TriggerDeliveryViewSet
 
-_CONFLICT = frozenset({409})
-_UNSEALABLE = frozenset({503})
 _TRIGGER = {
     "name": "Morning report",
     "prompt": "Summarise what happened overnight.",
@@ -60,6 +58,8 @@ describe(
         summary="List triggers",
         items=TriggerSerializer,
         filters=TriggerFilters,
+        says={200: "A list of triggers; a page ends before its prompts come to over 4 MiB."},
+        errors={400: "A bad parameter, or a worker that is not this environment's."},
     ),
     create=Operation(
         id="createTrigger",
@@ -67,7 +67,8 @@ describe(
         body=TriggerBody,
         example=_TRIGGER,
         answers={201: TriggerSerializer},
-        errors=_CONFLICT | _UNSEALABLE,
+        says={201: "With the trigger."},
+        errors={409: "A ceiling.", 503: "The secrets can't be sealed."},
         audit=("trigger.created",),
     ),
 )
@@ -80,12 +81,18 @@ describe(
         body=SchedulePreviewBody,
         example={"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2},
         answers={200: SchedulePreviewSerializer},
+        errors={403: "Origin."},
     ),
 )
 describe(
     TriggerViewSet,
     "Triggers",
-    retrieve=Operation(id="getTrigger", summary="Get a trigger", answers={200: TriggerSerializer}),
+    retrieve=Operation(
+        id="getTrigger",
+        summary="Get a trigger",
+        answers={200: TriggerSerializer},
+        says={200: "With the trigger."},
+    ),
     update=Operation(
         id="updateTrigger",
         summary="Change a trigger",
@@ -93,14 +100,15 @@ describe(
         partial=True,
         example={"enabled": False},
         answers={200: TriggerSerializer},
-        errors=_UNSEALABLE,
+        says={200: "With the trigger; what is as it was changes nothing."},
+        errors={503: "The secrets can't be sealed."},
         audit=("trigger.updated",),
     ),
     destroy=Operation(
         id="deleteTrigger",
         summary="Delete a trigger",
         answers={204: None},
-        errors=_CONFLICT,
+        errors={409: "While it has unfinished runs."},
         audit=("trigger.deleted",),
     ),
     rotate_mcp_token=Operation(
@@ -109,7 +117,8 @@ describe(
         body=RotateBody,
         example={"mcpHeaders": {"Authorization": "Bearer a-newer-secret"}},
         answers={200: TriggerSerializer},
-        errors=_UNSEALABLE,
+        says={200: "With the trigger."},
+        errors={503: "The headers can't be sealed."},
         audit=("mcp-token.rotated",),
     ),
     run=Operation(
@@ -120,7 +129,19 @@ describe(
         parameters=(_IDEMPOTENCY_KEY,),
         answers={201: RunDetailSerializer, 200: RunDetailSerializer},
         answer_headers={200: ("Idempotent-Replayed",)},
-        errors=_CONFLICT,
+        says={
+            200: (
+                "With the first run as it is now and `Idempotent-Replayed: true`, whatever has "
+                "happened to the trigger since."
+            ),
+            201: "With the run.",
+        },
+        errors={
+            409: (
+                "The trigger is disabled or has no worker, the `Idempotency-Key` was used with "
+                "another body, or a ceiling."
+            ),
+        },
         audit=("run.created",),
     ),
     runs=Operation(
@@ -128,8 +149,20 @@ describe(
         summary="List a trigger's runs",
         items=RunSerializer,
         filters=RunFilters,
+        says={200: "A list of the trigger's runs, by `queuedAt`."},
     ),
-    ticks=Operation(id="listTicks", summary="List a trigger's ticks", items=TickSerializer),
+    ticks=Operation(
+        id="listTicks",
+        summary="List a trigger's ticks",
+        items=TickSerializer,
+        says={
+            200: (
+                "A list of what was decided about each due time of the trigger's schedule, by "
+                "`tickAt`."
+            ),
+        },
+        errors={400: "A bad `limit` or `cursor`."},
+    ),
 )
 describe(
     EnvironmentRunViewSet,
@@ -139,30 +172,45 @@ describe(
         summary="List an environment's runs",
         items=RunSerializer,
         filters=EnvironmentRunFilters,
+        says={200: "A list of the environment's runs, across its triggers."},
+        errors={400: "A bad parameter, or an id that is not this environment's."},
     ),
 )
 describe(
     RunViewSet,
     "Runs",
-    retrieve=Operation(id="getRun", summary="Get a run", answers={200: RunDetailSerializer}),
+    retrieve=Operation(
+        id="getRun",
+        summary="Get a run",
+        answers={200: RunDetailSerializer},
+        says={200: "With the run and its `payload`, `prompt`, `mcpUrl` and `lateResult`."},
+    ),
     cancel=Operation(
         id="cancelRun",
         summary="Cancel a run",
         answers={200: RunDetailSerializer},
-        errors=_CONFLICT,
+        says={200: "With the run."},
+        errors={409: "It has ended."},
         audit=("run.canceled", "run.cancel-requested"),
     ),
 )
 describe(
     TriggerDeliveryViewSet,
     "Webhooks",
-    list=Operation(id="listDeliveries", summary="List deliveries", items=DeliverySerializer),
+    list=Operation(
+        id="listDeliveries",
+        summary="List deliveries",
+        items=DeliverySerializer,
+        says={200: "A list of deliveries."},
+        errors={400: "A bad parameter."},
+    ),
     test=Operation(
         id="testWebhook",
         summary="Send a test webhook",
         body=NoBody,
         answers={201: DeliverySerializer},
-        errors=_CONFLICT,
+        says={201: "With the delivery."},
+        errors={409: "The trigger has no `webhookUrl`."},
         audit=("webhook.tested",),
     ),
 )
@@ -174,7 +222,8 @@ describe(
         summary="Send a webhook again",
         body=NoBody,
         answers={201: DeliverySerializer},
-        errors=_CONFLICT,
+        says={201: "With the delivery."},
+        errors={409: "The trigger has no `webhookUrl`."},
         audit=("webhook.redelivered",),
     ),
 )

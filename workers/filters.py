@@ -1,18 +1,15 @@
 """The filters of the worker list (SPEC §5)."""
 
-import django_filters
 from django.db.models import Q, QuerySet
 
-from pipedai.api.filters import ApiFilterSet
+from pipedai.api.filters import ApiFilterSet, WordFilter
 from workers.models import Worker
 
 
 class WorkerFilters(ApiFilterSet):
     """`?status=online|offline`"""
 
-    status = django_filters.ChoiceFilter(
-        choices=[("online", "online"), ("offline", "offline")], method="by_status"
-    )
+    status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
 
     def by_status(
         self,

@@ -20,8 +20,6 @@ from workers.host_views import ReleaseViewSet, WorkspaceWorkerViewSet
 from workers.models import Worker
 from workers.serializers import RegistrationTokenBody, WorkerSerializer
 
-_CONFLICT = frozenset({409})
-
 
 class IssuedEnrollmentSerializer(EnrollmentSerializer):
     """A new enrolment with its code, which is shown this once."""
@@ -93,21 +91,33 @@ _MACHINE = {"hostname": "build-2", "os": "linux", "version": "0.1.0"}
 describe(
     EnvironmentEnrollmentViewSet,
     "Hosts",
-    list=Operation(id="listEnrollments", summary="List enrolments", items=EnrollmentSerializer),
+    list=Operation(
+        id="listEnrollments",
+        summary="List enrolments",
+        items=EnrollmentSerializer,
+        says={
+            200: (
+                "A list of enrolments: the codes, and the pairings that were approved for this "
+                "environment."
+            ),
+        },
+    ),
     create=Operation(
         id="createEnrollment",
         summary="Issue an enrolment code",
         body=EnrollmentBody,
         example={"label": "build-2"},
         answers={201: IssuedEnrollmentSerializer},
-        errors=_CONFLICT,
+        says={201: "With the enrolment and, this once, its `code` (`enr_…`), good for one host."},
+        errors={409: "A ceiling."},
         audit=("enrollment.created",),
     ),
     destroy=Operation(
         id="revokeEnrollment",
         summary="Revoke an enrolment",
         answers={204: None},
-        errors=_CONFLICT,
+        says={204: "Also when it is revoked already."},
+        errors={409: "It has been redeemed: revoke the host's key instead."},
         audit=("enrollment.revoked",),
     ),
 )
@@ -128,7 +138,22 @@ describe(
         body=RedeemBody,
         example={"code": "enr_…", **_MACHINE},
         answers={201: RedeemedSerializer},
-        errors=frozenset({403, 404, 409, 410}),
+        says={
+            201: (
+                "No other answer ever holds these tokens, so one that is lost is lost: enrol again."
+            ),
+        },
+        errors={
+            400: (
+                "A pairing is not approved yet (`error` is `authorization_pending`), or was asked "
+                "for too soon (`slow_down`: wait 5 s longer from now on, at most 60); or the body is "
+                "wrong."
+            ),
+            403: "Denied or revoked, or whoever let it in is no admin any more.",
+            404: "No such code.",
+            409: "Redeemed already, or a ceiling.",
+            410: "Expired.",
+        },
         audit=("enrollment.redeemed",),
     ),
 )
@@ -140,12 +165,15 @@ describe(
         summary="List the workers of the key's environment",
         items=WorkerSerializer,
         filters=WorkerFilters,
+        says={200: "A list of the workers of the key's environment."},
+        errors={404: "Not the workspace of the key's environment."},
     ),
     disable=Operation(
         id="disableHostWorker",
         summary="Disable a worker",
         body=Body,
         answers={200: WorkerSerializer},
+        says={200: "With the worker, which may finish what it holds and gets nothing new."},
         audit=("worker.updated",),
     ),
     enable=Operation(
@@ -153,13 +181,14 @@ describe(
         summary="Enable a worker",
         body=Body,
         answers={200: WorkerSerializer},
+        says={200: "With the worker."},
         audit=("worker.updated",),
     ),
     destroy=Operation(
         id="deregisterHostWorker",
         summary="Deregister a worker of a host",
         answers={204: None},
-        errors=_CONFLICT,
+        errors={409: "While triggers point at it or runs are unfinished."},
         audit=("worker.deregistered",),
     ),
     mint_token=Operation(
@@ -168,7 +197,13 @@ describe(
         body=RegistrationTokenBody,
         example={"label": "build-2"},
         answers={201: RegistrationTokenSerializer},
-        errors=_CONFLICT,
+        says={
+            201: (
+                "With a token that registers one new worker within 15 minutes; it dies with the key "
+                "that minted it."
+            ),
+        },
+        errors={409: "A ceiling."},
         audit=("api-key.created",),
     ),
 )

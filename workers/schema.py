@@ -30,7 +30,6 @@ from workers.views import (
     WorkerViewSet,
 )
 
-_CONFLICT = frozenset({409})
 _VERSION = header(
     "X-Pipedai-Worker-Version",
     {"type": "string", "pattern": r"^[\w.+-]{1,64}$"},
@@ -87,7 +86,19 @@ describe(
         body=RegistrationBody,
         example={"token": "wrk_…", "hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"},
         answers={201: RegisteredSerializer},
-        errors=frozenset({401, 409}),
+        says={
+            201: (
+                "`approved` is false for a worker that waits for an admin's approval; no other "
+                "answer ever holds the `wkt_` token."
+            ),
+        },
+        errors={
+            401: (
+                "The token is missing, malformed, used, expired or revoked, or whoever minted it was "
+                "deactivated; of two registrations that race with one token, one gets this."
+            ),
+            409: "A ceiling.",
+        },
         audit=("worker.registered",),
         security=({}, registration_token()),
     ),
@@ -100,12 +111,18 @@ describe(
         summary="List workers",
         items=WorkerSerializer,
         filters=WorkerFilters,
+        says={200: "A list of workers."},
     ),
 )
 describe(
     WorkerViewSet,
     "Workers",
-    retrieve=Operation(id="getWorker", summary="Get a worker", answers={200: WorkerSerializer}),
+    retrieve=Operation(
+        id="getWorker",
+        summary="Get a worker",
+        answers={200: WorkerSerializer},
+        says={200: "With the worker."},
+    ),
     update=Operation(
         id="updateWorker",
         summary="Change a worker",
@@ -113,6 +130,7 @@ describe(
         partial=True,
         example={"maxConcurrency": 2},
         answers={200: WorkerSerializer},
+        says={200: "With the worker; what is as it was changes nothing."},
         audit=("worker.updated",),
     ),
     destroy=Operation(
@@ -126,13 +144,17 @@ describe(
             ),
         ),
         answers={204: None},
-        errors=_CONFLICT,
+        errors={
+            400: "A bad `reassignTo`.",
+            409: "Without `reassignTo`, while triggers point at it or runs are unfinished.",
+        },
         audit=("worker.deregistered",),
     ),
     revoke_token=Operation(
         id="revokeWorkerToken",
         summary="Revoke a worker's token",
         answers={204: None},
+        says={204: "Also when there is no token any more."},
         audit=("worker.token-revoked",),
     ),
 )
@@ -143,6 +165,7 @@ describe(
         id="approveWorker",
         summary="Approve a worker",
         answers={200: WorkerSerializer},
+        says={200: "With the worker, also when it was approved before."},
         audit=("worker.approved",),
     ),
 )
@@ -160,6 +183,7 @@ describe(
             ),
         ),
         answers={200: OverviewSerializer},
+        errors={400: "A bad `timezone`."},
     ),
 )
 describe(
@@ -177,7 +201,19 @@ describe(
             _VERSION,
         ),
         answers={200: PollSerializer},
-        errors=frozenset({429}),
+        says={
+            200: (
+                "With the runs to claim; with none when `wait` is over, after which the worker "
+                "simply polls again."
+            ),
+        },
+        errors={
+            400: "A bad `wait`.",
+            429: (
+                "Two polls that do not wait are under way already; with the `code` `throttled` and "
+                "`Retry-After`."
+            ),
+        },
         audit=("run.handed-out",),
     ),
     claim=Operation(
@@ -187,7 +223,14 @@ describe(
         example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2"},
         parameters=(_VERSION,),
         answers={200: RunSerializer},
-        errors=_CONFLICT,
+        says={200: "With the run."},
+        errors={
+            409: (
+                "Not queued, claimed with another `claimId`, not due yet, the worker holds "
+                "`maxConcurrency` runs, it is disabled, or it waits for approval and the run's "
+                "trigger has MCP headers (`code` `worker_unapproved`)."
+            ),
+        },
         audit=("run.claimed",),
     ),
     start=Operation(
@@ -196,7 +239,7 @@ describe(
         body=Body,
         parameters=(_VERSION,),
         answers={200: RunSerializer},
-        errors=_CONFLICT,
+        errors={409: "Neither claimed nor running."},
         audit=("run.started",),
     ),
     heartbeat=Operation(
@@ -205,7 +248,7 @@ describe(
         body=Body,
         parameters=(_VERSION,),
         answers={200: HeartbeatSerializer},
-        errors=_CONFLICT,
+        errors={409: "The run is no longer this worker's to run: it must stop."},
     ),
     complete=Operation(
         id="completeRun",
@@ -214,7 +257,12 @@ describe(
         example={"status": "succeeded", "exitCode": 0, "costUsd": "0.012"},
         parameters=(_VERSION,),
         answers={200: RunSerializer},
-        errors=_CONFLICT,
+        errors={
+            409: (
+                "The run is queued, it was ended by somebody else or with another status, no cancel "
+                "was requested, or the report is too late."
+            ),
+        },
         audit=("run.completed", "run.canceled", "run.retried"),
     ),
 )

@@ -33,10 +33,35 @@ class TimeField(forms.Field):
         raise forms.ValidationError("Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z.")
 
 
-class TimeFilter(django_filters.Filter):
+class ApiFilter(django_filters.Filter):
+    """A filter that tells how its query parameter looks in the OpenAPI schema."""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The parameter's `schema`, and `style` and `explode` where they differ from the default."""
+        raise NotImplementedError(f"{type(self).__name__} has no `described`.")
+
+
+class IdFilter(ApiFilter, django_filters.UUIDFilter):
+    """Keeps rows with this id in a field."""
+
+    described = {"schema": {"type": "string", "format": "uuid"}}
+
+
+class WordFilter(ApiFilter, django_filters.ChoiceFilter):
+    """Keeps rows by one word of a few."""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """One of the words."""
+        return {"schema": {"type": "string", "enum": [word for word, _ in self.extra["choices"]]}}
+
+
+class TimeFilter(ApiFilter):
     """Compares with a moment."""
 
     field_class = TimeField
+    described = {"schema": {"type": "string", "format": "date-time"}}
 
 
 class EndFilter(TimeFilter):
@@ -79,10 +104,16 @@ class _RepeatedInput(forms.SelectMultiple):
         return data.getlist(name)
 
 
-class WordsFilter(django_filters.Filter):
+class WordsFilter(ApiFilter):
     """Keeps rows whose field is one of the given words."""
 
     field_class = WordsField
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Some of the words; the parameter may repeat."""
+        words = {"type": "string", "enum": list(self.extra["choices"])}
+        return {"schema": {"type": "array", "items": words}, "style": "form", "explode": True}
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
         """All rows if no word was given."""

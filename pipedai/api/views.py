@@ -44,7 +44,10 @@ class ApiViewSet(ViewSet):
         super().__init_subclass__(**kwargs)
         undeclared = _actions_of(cls) - set(cls.permissions)
         if undeclared:
-            raise TypeError(f"{cls.__name__} declares no permission for {sorted(undeclared)}")
+            raise TypeError(
+                f"{cls.__name__} declares no permission for {sorted(undeclared)}: "
+                "see An endpoint in CONTRIBUTING.md"
+            )
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """The accepted substrates, then a sentence for the others. A public viewset reads no credentials at all."""

@@ -17,9 +17,25 @@ OPERATIONS: dict[str, Any] = {
 
 
 def operation_of(route: Route) -> Any:
-    """What the schema says of a route."""
+    """What the schema says of a route. Raises LookupError if it knows none such."""
+    try:
+        return OPERATIONS[_name_of(route)]
+    except KeyError:
+        raise LookupError(
+            f"docs/openapi.json has no {_name_of(route)}: see To the OpenAPI schema in CONTRIBUTING.md."
+        ) from None
+
+
+def is_list(route: Route) -> bool:
+    """Whether a route answers a page of items."""
+    answers = OPERATIONS.get(_name_of(route), {}).get("responses", {})
+    contents = answers.get("200", {}).get("content", {}).values()
+    return any(each["schema"].get("$ref", "").endswith("Page") for each in contents)
+
+
+def _name_of(route: Route) -> str:
     path = re.sub(r"<uuid:(\w+)>", lambda m: "{" + camel(m[1]) + "}", route.route)
-    return OPERATIONS[f"{route.method} /{path}"]
+    return f"{route.method} /{path}"
 
 
 def camel(name: str) -> str:

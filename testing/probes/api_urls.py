@@ -4,8 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils.module_loading import autodiscover_modules
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
+
+from pipedai.api.schema.operation import Operation, described
 
 
 def api_routes() -> set[tuple[str, str]]:
@@ -33,6 +36,12 @@ def authenticates(method: str, route: str) -> Sequence[type[BaseAuthentication]]
     return accepted
 
 
+def operation_of_action(method: str, route: str) -> Operation:
+    """What the app's schema.py tells of the action behind a route of `api_routes`."""
+    autodiscover_modules("schema")
+    return described(*_action(method, route)).operation
+
+
 def is_throttled(method: str, route: str) -> bool:
     """Whether it has a rate of its own."""
     viewset, action = _action(method, route)
@@ -52,7 +61,7 @@ def _action(method: str, route: str) -> tuple[Any, str]:
         actions = getattr(pattern.callback, "actions", {})
         if known == f"api/v1/{route}" and method.lower() in actions:
             return getattr(pattern.callback, "cls"), actions[method.lower()]  # noqa: B009 - DRF sets it
-    raise LookupError(f"{method} {route}")
+    raise LookupError(f"No urls.py has {method} {route}: see An endpoint in CONTRIBUTING.md.")
 
 
 def _patterns(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, URLPattern]]:

@@ -1,13 +1,27 @@
 """One valid call of every route of the API, for tests that hold for all of them."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from pipedai.ids import new_id
 from pipedai.sql import database_now
+from testing.world.audiences import (
+    ADMIN,
+    BROWSER,
+    HOST,
+    KEYS,
+    OPERATOR,
+    OWNER,
+    PUBLIC,
+    REGISTRATION,
+    SIGNED_IN,
+    VIEWER,
+    WORKER,
+    Audience,
+)
 from testing.world.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
 from testing.world.runs import WEBHOOK_URL, Runs, allow
 from testing.world.users import PASSWORD
@@ -50,15 +64,35 @@ def set_stage(cast: Cast) -> Stage:
 
 @dataclass(frozen=True)
 class Route:
-    """A method and a route as the resolver spells it, with a body that the route takes.
+    """A method and a route as the resolver spells it, and all that tests of every route need to know of it.
 
-    `run` is the state of the run that `<uuid:run_id>` stands for. What a GET has for a body is its query.
+    The permission matrix, the counts of statements and the tests of bodies, of what is invisible and of API.md
+    follow from this row.
     """
 
     method: str
     route: str
+    # A body that the route takes; of a GET, its query.
     body: Callable[[Cast], Body] | None = None
-    run: str = "queued"
+    # Who may call it.
+    as_: Audience = field(kw_only=True)
+    # Whether a `pwk_` key may call it. A route for members may be for sessions alone: then a key gets a 401.
+    keys: bool = field(default=True, kw_only=True)
+    # The status of the answer to those who may call it.
+    answer: int = field(default=200, kw_only=True)
+    # The exceptions: callers whose status does not follow from `as_`.
+    but: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    # How many SQL statements a read or a worker's call makes: two find out who calls and with which role (or read the
+    # key and note its use), and the others read what is answered.
+    statements: int | None = field(default=None, kw_only=True)
+    # The state of the run that `<uuid:run_id>` stands for.
+    run: str = field(default="queued", kw_only=True)
+    # Whether a call that is no GET changes something.
+    writes: bool = field(default=True, kw_only=True)
+    # Whether the action reads the request's body.
+    reads_body: bool = field(default=True, kw_only=True)
+    # Whether the action ignores unknown fields of the body. Routes for workers and hosts always ignore them.
+    tolerant: bool = field(default=False, kw_only=True)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -83,23 +117,34 @@ class Route:
         return "/api/v1/" + re.sub(r"<uuid:[a-z_]+>", lambda _: str(new_id()), self.route)
 
     @property
+    def statuses(self) -> dict[str, int]:
+        """The expected status of each kind of caller."""
+        without_keys = {} if self.keys else dict.fromkeys((*KEYS, "pwk elsewhere"), 401)
+        return {**self.as_.statuses(self.answer), **without_keys, **self.but}
+
+    @property
     def changes(self) -> bool:
         """Whether it is made to change something."""
-        return self.method != "GET" and self.route not in _CHANGE_NOTHING
+        return self.method != "GET" and self.writes
 
     @property
     def of_workers(self) -> bool:
         """Whether it is the worker protocol's: a worker's own token calls it."""
-        return self.route.startswith(_RUN) or self.route == f"{_WORKER}/poll"
+        return self.as_ is WORKER
 
     @property
     def of_hosts(self) -> bool:
         """Whether it is a host's: a `hos_` key calls it, or an admin's `pwk_`."""
-        return self.route.startswith(_HOSTED) or self.route == f"{_WORKER}/events/stream"
+        return self.as_ is HOST
+
+    @property
+    def ignores_unknown_fields(self) -> bool:
+        """Whether a body may have fields that this version does not know."""
+        return self.tolerant or self.as_ in (WORKER, HOST, REGISTRATION)
 
     def caller(self, cast: Cast) -> Any:
         """Somebody whose call is answered."""
-        if self.route == "workers/register":
+        if self.as_ is REGISTRATION:
             return bearer(cast.mint("wrk"))
         if self.of_workers:
             return cast.worker_client()
@@ -175,72 +220,113 @@ _WORKER = "workers/<uuid:worker_id>"
 _HOSTED = f"{_WORKSPACE}/workers"
 _RUN = f"{_WORKER}/runs/<uuid:run_id>"
 
-_CHANGE_NOTHING = {f"{_ENVIRONMENT}/schedule-preview"}
-
 ROUTES = (
-    Route("GET", "health"),
-    Route("GET", "health/live"),
-    Route("GET", "openapi.json"),
-    Route("POST", "auth/register", _new_user),
-    Route("POST", "auth/login", _login),
-    Route("POST", "auth/logout"),
-    Route("GET", "auth/me"),
-    Route("POST", "auth/change-password", _new_password),
-    Route("GET", "users/lookup", _owners_address),
-    Route("GET", "workspaces"),
-    Route("POST", "workspaces", _named),
-    Route("GET", f"{_WORKSPACE}/environments"),
-    Route("POST", f"{_WORKSPACE}/environments", _named),
-    Route("GET", _ENVIRONMENT),
-    Route("PATCH", _ENVIRONMENT, _named),
-    Route("DELETE", _ENVIRONMENT),
-    Route("GET", f"{_ENVIRONMENT}/members"),
-    Route("POST", f"{_ENVIRONMENT}/members", _member),
-    Route("PATCH", f"{_ENVIRONMENT}/members/<uuid:user_id>", lambda _: {"role": "operator"}),
-    Route("DELETE", f"{_ENVIRONMENT}/members/<uuid:user_id>"),
-    Route("GET", f"{_ENVIRONMENT}/audit-log"),
-    Route("GET", f"{_ENVIRONMENT}/api-keys"),
-    Route("POST", f"{_ENVIRONMENT}/api-keys", _key),
-    Route("DELETE", f"{_ENVIRONMENT}/api-keys/<uuid:key_id>"),
-    Route("GET", f"{_ENVIRONMENT}/triggers"),
-    Route("POST", f"{_ENVIRONMENT}/triggers", _trigger),
-    Route("GET", f"{_ENVIRONMENT}/runs"),
-    Route("POST", f"{_ENVIRONMENT}/schedule-preview", _schedule),
-    Route("GET", _TRIGGER),
-    Route("PATCH", _TRIGGER, _named),
-    Route("DELETE", _TRIGGER),
-    Route("POST", f"{_TRIGGER}/rotate-mcp-token", _headers),
-    Route("GET", f"{_TRIGGER}/deliveries"),
-    Route("POST", f"{_TRIGGER}/test-webhook"),
-    Route("POST", "deliveries/<uuid:delivery_id>/redeliver"),
-    Route("GET", f"{_TRIGGER}/ticks"),
-    Route("POST", f"{_TRIGGER}/run"),
-    Route("GET", f"{_TRIGGER}/runs"),
-    Route("GET", "runs/<uuid:run_id>"),
-    Route("POST", "runs/<uuid:run_id>/cancel"),
-    Route("POST", "workers/register", _machine),
-    Route("GET", f"{_ENVIRONMENT}/enrollments"),
-    Route("POST", f"{_ENVIRONMENT}/enrollments", lambda _: {"label": "New"}),
-    Route("DELETE", f"{_ENVIRONMENT}/enrollments/<uuid:enrollment_id>"),
-    Route("POST", "enrollments/device", lambda _: {"label": "New"}),
-    Route("POST", "enrollments/redeem", _redeeming),
-    Route("GET", "releases/latest"),
-    Route("GET", _HOSTED),
-    Route("POST", f"{_HOSTED}/registration-token", lambda _: {"label": "New"}),
-    Route("POST", f"{_HOSTED}/<uuid:worker_id>/disable"),
-    Route("POST", f"{_HOSTED}/<uuid:worker_id>/enable"),
-    Route("DELETE", f"{_HOSTED}/<uuid:worker_id>"),
-    Route("GET", f"{_WORKER}/events/stream"),
-    Route("GET", f"{_ENVIRONMENT}/workers"),
-    Route("GET", f"{_ENVIRONMENT}/dashboard/overview"),
-    Route("GET", _WORKER),
-    Route("PATCH", _WORKER, lambda _: {"label": "New"}),
-    Route("DELETE", _WORKER),
-    Route("POST", f"{_WORKER}/revoke-token"),
-    Route("POST", f"{_WORKER}/approve"),
-    Route("GET", f"{_WORKER}/poll"),
-    Route("POST", f"{_RUN}/claim"),
-    Route("POST", f"{_RUN}/start", run="claimed"),
-    Route("POST", f"{_RUN}/heartbeat", run="running"),
-    Route("POST", f"{_RUN}/complete", lambda _: {"status": "succeeded"}, run="running"),
+    Route("GET", "health", as_=PUBLIC, statements=1),
+    Route("GET", "health/live", as_=PUBLIC, statements=0),
+    Route("GET", "openapi.json", as_=PUBLIC, statements=0),
+    Route("POST", "auth/register", _new_user, as_=BROWSER, answer=201),
+    Route("POST", "auth/login", _login, as_=BROWSER),
+    Route("POST", "auth/logout", as_=BROWSER, answer=204, reads_body=False),
+    Route("GET", "auth/me", as_=SIGNED_IN, statements=2),
+    Route("POST", "auth/change-password", _new_password, as_=SIGNED_IN, answer=204),
+    Route("GET", "users/lookup", _owners_address, as_=SIGNED_IN, statements=4),
+    Route("GET", "workspaces", as_=SIGNED_IN, statements=2),
+    Route("POST", "workspaces", _named, as_=SIGNED_IN, answer=201),
+    Route("GET", f"{_WORKSPACE}/environments", as_=VIEWER, keys=False, statements=3),
+    Route("POST", f"{_WORKSPACE}/environments", _named, as_=OWNER, keys=False, answer=201),
+    Route("GET", _ENVIRONMENT, as_=VIEWER, statements=3),
+    Route("PATCH", _ENVIRONMENT, _named, as_=ADMIN),
+    Route("DELETE", _ENVIRONMENT, as_=OWNER, answer=409),
+    Route("GET", f"{_ENVIRONMENT}/members", as_=VIEWER, keys=False, statements=3),
+    Route("POST", f"{_ENVIRONMENT}/members", _member, as_=ADMIN, keys=False, answer=201),
+    Route(
+        "PATCH",
+        f"{_ENVIRONMENT}/members/<uuid:user_id>",
+        lambda _: {"role": "operator"},
+        as_=ADMIN,
+        keys=False,
+    ),
+    Route(
+        "DELETE",
+        f"{_ENVIRONMENT}/members/<uuid:user_id>",
+        as_=ADMIN,
+        keys=False,
+        answer=204,
+        but={"viewer": 204},  # the member is the viewer, who may leave
+    ),
+    Route("GET", f"{_ENVIRONMENT}/audit-log", as_=ADMIN, statements=6),
+    Route("GET", f"{_ENVIRONMENT}/api-keys", as_=VIEWER, keys=False, statements=3),
+    Route("POST", f"{_ENVIRONMENT}/api-keys", _key, as_=ADMIN, keys=False, answer=201),
+    Route("DELETE", f"{_ENVIRONMENT}/api-keys/<uuid:key_id>", as_=ADMIN, keys=False, answer=204),
+    Route("GET", f"{_ENVIRONMENT}/triggers", as_=VIEWER, statements=5),
+    Route("POST", f"{_ENVIRONMENT}/triggers", _trigger, as_=ADMIN, answer=201),
+    Route("GET", f"{_ENVIRONMENT}/runs", as_=VIEWER, statements=3),
+    Route("POST", f"{_ENVIRONMENT}/schedule-preview", _schedule, as_=VIEWER, writes=False),
+    Route("GET", _TRIGGER, as_=VIEWER, statements=4),
+    Route("PATCH", _TRIGGER, _named, as_=ADMIN),
+    Route("DELETE", _TRIGGER, as_=ADMIN, answer=409),
+    Route("POST", f"{_TRIGGER}/rotate-mcp-token", _headers, as_=ADMIN),
+    Route("GET", f"{_TRIGGER}/deliveries", as_=VIEWER, statements=4),
+    Route("POST", f"{_TRIGGER}/test-webhook", as_=ADMIN, answer=201),
+    Route("POST", "deliveries/<uuid:delivery_id>/redeliver", as_=ADMIN, answer=201),
+    Route("GET", f"{_TRIGGER}/ticks", as_=VIEWER, statements=3),
+    Route("POST", f"{_TRIGGER}/run", as_=OPERATOR, answer=201),
+    Route("GET", f"{_TRIGGER}/runs", as_=VIEWER, statements=3),
+    Route("GET", "runs/<uuid:run_id>", as_=VIEWER, statements=3),
+    Route("POST", "runs/<uuid:run_id>/cancel", as_=OPERATOR, reads_body=False),
+    Route("POST", "workers/register", _machine, as_=REGISTRATION, answer=201),
+    Route("GET", f"{_ENVIRONMENT}/enrollments", as_=ADMIN, keys=False, statements=3),
+    Route(
+        "POST",
+        f"{_ENVIRONMENT}/enrollments",
+        lambda _: {"label": "New"},
+        as_=ADMIN,
+        keys=False,
+        answer=201,
+    ),
+    Route(
+        "DELETE",
+        f"{_ENVIRONMENT}/enrollments/<uuid:enrollment_id>",
+        as_=ADMIN,
+        keys=False,
+        answer=204,
+    ),
+    Route(
+        "POST",
+        "enrollments/device",
+        lambda _: {"label": "New"},
+        as_=PUBLIC,
+        answer=201,
+        tolerant=True,
+    ),
+    Route("POST", "enrollments/redeem", _redeeming, as_=PUBLIC, answer=201, tolerant=True),
+    Route("GET", "releases/latest", as_=PUBLIC, statements=0),
+    Route("GET", _HOSTED, as_=HOST, statements=4),
+    Route(
+        "POST", f"{_HOSTED}/registration-token", lambda _: {"label": "New"}, as_=HOST, answer=201
+    ),
+    # The key of a host sees only the workers that the host brought in, and this worker came by itself.
+    Route("POST", f"{_HOSTED}/<uuid:worker_id>/disable", as_=HOST, but={"hos": 404}),
+    Route("POST", f"{_HOSTED}/<uuid:worker_id>/enable", as_=HOST, but={"hos": 404}),
+    Route("DELETE", f"{_HOSTED}/<uuid:worker_id>", as_=HOST, answer=409, but={"hos": 404}),
+    Route("GET", f"{_WORKER}/events/stream", as_=HOST, but={"hos": 404}, statements=7),
+    Route("GET", f"{_ENVIRONMENT}/workers", as_=VIEWER, statements=3),
+    Route("GET", f"{_ENVIRONMENT}/dashboard/overview", as_=VIEWER, statements=4),
+    Route("GET", _WORKER, as_=VIEWER, statements=3),
+    Route("PATCH", _WORKER, lambda _: {"label": "New"}, as_=ADMIN),
+    Route("DELETE", _WORKER, as_=ADMIN, answer=409),
+    Route("POST", f"{_WORKER}/revoke-token", as_=ADMIN, answer=204, reads_body=False),
+    Route("POST", f"{_WORKER}/approve", as_=ADMIN, keys=False, reads_body=False),
+    Route("GET", f"{_WORKER}/poll", as_=WORKER),
+    Route("POST", f"{_RUN}/claim", as_=WORKER, statements=4),
+    Route("POST", f"{_RUN}/start", as_=WORKER, statements=3, run="claimed"),
+    Route("POST", f"{_RUN}/heartbeat", as_=WORKER, statements=2, run="running"),
+    Route(
+        "POST",
+        f"{_RUN}/complete",
+        lambda _: {"status": "succeeded"},
+        as_=WORKER,
+        statements=4,
+        run="running",
+    ),
 )

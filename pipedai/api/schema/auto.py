@@ -21,6 +21,12 @@ from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet
 
 _SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
+# Whether the origin is checked, and the role → why a call is forbidden.
+_FORBIDDEN = {
+    (True, True): "Role or origin.",
+    (False, True): "Role.",
+    (True, False): "Foreign origin.",
+}
 _WINDOWS = {60: "a minute", 3600: "an hour"}
 
 
@@ -108,11 +114,8 @@ class ApiSchema(AutoSchema):
         return {"content": {JSON: content}, "required": required}
 
     def _get_response_bodies(self, direction: str = "response") -> Schema:
-        reasons = self._section.reasons
         answers = {status: self._success(status) for status in self._successes()}
-        answers |= {
-            status: error_answer(status, reasons.get(status, "")) for status in self._errors()
-        }
+        answers |= {status: error_answer(status, said) for status, said in self._errors().items()}
         return {str(status): answers[status] for status in sorted(answers)}
 
     def _successes(self) -> list[int]:
@@ -121,7 +124,7 @@ class ApiSchema(AutoSchema):
     def _success(self, status: int) -> Schema:
         operation = self._operation
         headers = header_refs(*operation.answer_headers.get(status, ()))
-        said = self._section.reasons.get(status) or _SAID[status]
+        said = operation.says.get(status) or _SAID[status]
         answer: Schema = {"description": said, "headers": headers}
         if operation.items:
             schema = self._page(operation.items())
@@ -152,22 +155,25 @@ class ApiSchema(AutoSchema):
         self.registry.register_on_missing(page)
         return dict(page.ref)
 
-    def _errors(self) -> set[int]:
-        """The statuses that this operation may answer, as far as its viewset and its app tell."""
+    def _errors(self) -> dict[int, str]:
+        """The errors that this operation may answer, with their reasons: as the viewset declares, and as the app's
+        `schema.py` tells; "" for the general reason of a status.
+        """
         role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
         changes = self.method not in SAFE_METHODS
-        statuses = set(ANY_REQUEST | self._operation.errors)
+        checks_origin, checks_role = changes and takes_cookies, role is not None and role.rank > 0
+        reasons = dict.fromkeys(ANY_REQUEST, "")
         if self.get_auth() not in ([], [{}]):
-            statuses.add(401)
-        if (changes and takes_cookies) or (role is not None and role.rank > 0):
-            statuses.add(403)
+            reasons[401] = ""
+        if checks_origin or checks_role:
+            reasons[403] = _FORBIDDEN[checks_origin, checks_role]
         if "{" in self.path:
-            statuses.add(404)
+            reasons[404] = ""
         is_metered = self.view.is_metered(self.method) and bool(self.view.get_authenticators())
         if is_metered or any(self._rates()):
-            statuses.add(429)
-        return statuses
+            reasons[429] = ""
+        return {**reasons, **self._operation.errors}
 
     def _rates(self) -> Iterator[Rate]:
         action = self.view.action

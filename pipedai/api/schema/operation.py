@@ -18,8 +18,8 @@ Answer = type[Serializer[Any]] | None
 class Operation:
     """One action. `id` is its operationId, which never changes: generated clients name their functions after it.
 
-    `answers` are the successes by status; a list has `items` instead. `partial` says that a body's fields may all
-    be absent.
+    `answers` are the successes by status; a list has `items` instead, and answers 200. `partial` means that a body's
+    fields may all be absent.
     """
 
     id: str
@@ -35,8 +35,12 @@ class Operation:
     filters: type[ApiFilterSet] | None = None
     # Query parameters and request headers, as OpenAPI has them.
     parameters: tuple[Schema, ...] = ()
-    # Errors that only the service behind the action knows of: 409, 503, and 404 of what the path does not name.
-    errors: frozenset[int] = frozenset()
+    # What a success says, by its status, where that is more than "Done."
+    says: Mapping[int, str] = field(default_factory=dict)
+    # The reason of an error, by its status; "" for the general one in answers.py. Needed for what only the service
+    # behind the action knows of: 409, 503, and 404 of what the path does not name. The viewset's declarations tell
+    # the others, and a reason given here stands in place of theirs.
+    errors: Mapping[int, str] = field(default_factory=dict)
     audit: tuple[str, ...] = ()
     # In place of what the viewset's authentication classes say.
     security: tuple[Mapping[str, list[str]], ...] = ()
@@ -65,5 +69,5 @@ def described(viewset: type[ApiViewSet], action: str) -> Described:
         return _described[viewset, action]
     except KeyError:
         raise LookupError(
-            f"No schema.py describes {viewset.__name__}.{action}: see CONTRIBUTING.md."
+            f"No schema.py describes {viewset.__name__}.{action}: see An endpoint in CONTRIBUTING.md."
         ) from None

@@ -12,9 +12,6 @@ _HEADING = re.compile(r"^###? ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTA
 _EXAMPLE = re.compile(r"^```json\n(.*?)^```\n?", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| (`.+?`(?:(?:, | or )`.+?`)*) \| (.*) \|$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
-# `409 the name is taken`, up to the next status, the next ` · ` or the end of the sentence.
-_A_STATUS = r"\b(?:20[014]|4\d\d|50[03])\b(?! characters)"
-_STATUS = re.compile(rf"(?<![`:] )({_A_STATUS})((?:(?!{_A_STATUS})[^·.\n]|\n(?!\n))*)")
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,6 @@ class Section:
             for row in _ROW.findall(self.text)
             for name in re.findall(r"`\??(\w+)`", row[0])
         }
-
-    @property
-    def reasons(self) -> dict[int, str]:
-        """What it says of each status that it names; often nothing."""
-        reasons: dict[int, str] = {}
-        for status, reason in _STATUS.findall(_EXAMPLE.sub("", self.text)):
-            said = _sentence(" ".join(plain(reason).split()).strip(" ,;:"))
-            reasons[int(status)] = reasons.get(int(status), "") or said
-        return reasons
 
     @property
     def example(self) -> Any:
@@ -75,7 +63,9 @@ def _section(heading: str) -> Section:
     try:
         return _sections()[heading]
     except KeyError:
-        raise LookupError(f"API.md has no section {heading}.") from None
+        raise LookupError(
+            f"API.md has no section {heading}: see An endpoint in CONTRIBUTING.md."
+        ) from None
 
 
 @cache

@@ -10,6 +10,7 @@ from django.core import signing
 from django.utils import timezone
 
 from pipedai.ids import new_id
+from testing.probes.api_schema import is_list
 from testing.probes.shapes import A_CURSOR, invalid
 from testing.probes.statement_count import counted
 from testing.world.routes import ROUTES, set_stage
@@ -17,23 +18,7 @@ from workspaces.models import Workspace
 
 URL = "/api/v1/workspaces"
 BAD = invalid({"cursor": ["Not a cursor of this list with these filters."]})
-LISTS = [
-    route
-    for route in ROUTES
-    if route.method == "GET"
-    and route.route.rpartition("/")[2]
-    in {
-        "workspaces",
-        "environments",
-        "members",
-        "api-keys",
-        "triggers",
-        "runs",
-        "workers",
-        "ticks",
-        "audit-log",
-    }
-]
+LISTS = [route for route in ROUTES if is_list(route)]
 
 
 def make_workspaces(cast, count, **values):

@@ -13,13 +13,7 @@ NAMING = [route for route in ROUTES if route.id_names]
 OF_WORKERS = [route for route in NAMING if route.of_workers]
 OF_HOSTS = [route for route in NAMING if route.of_hosts]
 OF_PEOPLE = [route for route in NAMING if not (route.of_workers or route.of_hosts)]
-FOR_KEYS = OF_HOSTS + [
-    route
-    for route in OF_PEOPLE
-    if not any(
-        word in route.route for word in ("member", "key", "workspace", "enrollment", "approve")
-    )
-]
+FOR_KEYS = OF_HOSTS + [route for route in OF_PEOPLE if route.keys]
 
 
 def answer(response):

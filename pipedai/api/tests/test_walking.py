@@ -84,7 +84,7 @@ LEAVING = {
 @pytest.mark.parametrize("name", LISTS)
 def test_a_row_that_stays_is_shown_once(cast, name):
     stage = set_stage(cast)
-    make, leave = LISTS[name][0], LEAVING[name]
+    make, leave = LISTS[name], LEAVING[name]
     make(cast, 9)
     client, url = BY_NAME[name].caller(cast), BY_NAME[name].url(stage)
 
