@@ -1,4 +1,7 @@
-"""Retries what infrastructure broke: a new run, queued in the transaction that ended the old one (SPEC §6)."""
+"""Queues retries of runs that failed through the fault of infrastructure (SPEC §6).
+
+A retry is a new run, queued in the transaction that ended the old one.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -10,13 +13,14 @@ from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
 from triggers.states import FaultClass, Status
 
-# Before the second attempt, the third, and every later one.
+# The waits before the second attempt, the third, and every later one (SPEC §6).
 BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
 _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE"
 
-# The triggers' present workers and `enabled` are read under the lock above.
+# A retry goes to the present worker of its trigger. That and `enabled` cannot change meanwhile, because
+# `_LOCK_TRIGGERS` has locked the triggers.
 _INSERT = """
 INSERT INTO run (
     id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
@@ -38,15 +42,15 @@ WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
 
 
 def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
-    """Keeps triggers from being changed until this transaction ends, so that a retry goes to the present worker.
+    """Locks triggers against changes until the transaction ends, so that a retry goes to the present worker.
 
-    Must come before any lock on their runs (the one lock order: environment, worker, trigger, run, retry).
+    Call it before any lock on their runs: the order of locks is environment, worker, trigger, run, retry.
     """
     fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
 
 
 def calls_for_retry(run: Row) -> bool:
-    """Whether a run that ended so is to be tried again (unless its trigger is disabled by then)."""
+    """Whether an ended run gets a retry, provided that its trigger is enabled (SPEC §6)."""
     return (
         run["status"] in (Status.FAILED, Status.TIMED_OUT)
         and run["fault_class"] == FaultClass.INFRA
@@ -56,12 +60,11 @@ def calls_for_retry(run: Row) -> bool:
 
 
 def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
-    """Queues a retry of each ended run that calls for one, its trigger locked by `lock_triggers`.
+    """Queues a retry of each ended run that calls for one. `lock_triggers` must have locked the triggers.
 
-    Due after the back-off of its attempt, or after `retry_after_seconds` if that is later. Returns
-    `id`, `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id` of each new run.
-    There is none for a run whose trigger is disabled or deleted, and none for one that has a retry
-    already. At most two statements.
+    The retry comes due after the back-off of its attempt, or after `retry_after_seconds` if that is later. Returns
+    `id`, `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id` of each new run. A run whose
+    trigger is disabled or deleted gets none, nor does a run that has a retry already. It takes two statements at most.
     """
     runs = [run for run in ended if calls_for_retry(run)]
     if not runs:
@@ -84,7 +87,7 @@ def _delay(attempt: int, retry_after_seconds: int | None) -> timedelta:
 
 
 def retry_events(retries: Sequence[Row]) -> list[Event]:
-    """What to tell of new retries: about the new run, by the system."""
+    """Returns the events for new retries. Each is about the new run, and its actor is the system."""
     return [
         Event(
             "run.retried",
