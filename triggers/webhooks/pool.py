@@ -1,4 +1,4 @@
-"""Threads that send deliveries: so many at once, so many to one host, beside the scheduler's other jobs (SPEC §7)."""
+"""Sends deliveries in threads of the scheduler process, with a limit on all and on those to one host (SPEC §7)."""
 
 import threading
 from collections import Counter
@@ -13,20 +13,22 @@ from triggers.webhooks.sending import record_answer, send_delivery
 
 log = get_logger(__name__)
 
+# How many deliveries one process sends at the same time, to all hosts and to one host.
 AT_ONCE = 32
 PER_HOST = 4
-# SIGTERM leaves 5 s for everything.
+# How long `finish` waits for requests under way. SIGTERM leaves the process 5 s for everything.
 STOP_SECONDS = 3.0
-# A burst of answers must not open as many connections to the database.
+# How many threads record an answer at the same time, each with a database connection of its own. Without this limit
+# many answers at once would open as many connections.
 _RECORDING_AT_ONCE = 4
 
 
 class Senders:
-    """A bounded pool. It claims no more than it has threads for, so what is claimed is sent at once.
+    """A bounded pool of threads. It claims no more deliveries than it has free places, so each is sent at once.
 
-    A slow or dead host takes `per_host` of its places and no more, and a workspace with many such hosts half of them:
-    see `claim_deliveries`. The threads are daemons: a delivery that is still under way when the process ends stays
-    claimed, and is due again when the claim is over.
+    A slow host takes at most `per_host` of the places, and a workspace with many slow hosts half of them; see
+    `claim_deliveries`. The threads are daemons: if the process ends while a delivery is being sent, the delivery stays
+    claimed and comes due again when the claim ends.
     """
 
     def __init__(self, *, at_once: int = AT_ONCE, per_host: int = PER_HOST) -> None:
@@ -38,7 +40,7 @@ class Senders:
         self._recording = threading.BoundedSemaphore(_RECORDING_AT_ONCE)
 
     def top_up(self) -> int:
-        """Claims due deliveries for the free places and starts sending them; how many. Waits for none."""
+        """Claims due deliveries for the free places and starts to send them. Returns how many, and waits for none."""
         with self._changed:
             busy = dict(self._busy)
         room = self._at_once - sum(busy.values())
@@ -50,7 +52,7 @@ class Senders:
         return len(claimed)
 
     def wait(self, seconds: float = STOP_SECONDS) -> bool:
-        """Waits until nothing is under way, for so long at most; whether nothing is."""
+        """Waits for up to `seconds` until no delivery is being sent. Returns whether that was reached."""
         with self._changed:
             idle = self._changed.wait_for(lambda: not self._busy, seconds)
             if not idle:
@@ -58,7 +60,7 @@ class Senders:
         return idle
 
     def finish(self) -> None:
-        """For the end of the loop: lets what is under way end, within `STOP_SECONDS`."""
+        """Lets the requests under way end, within STOP_SECONDS. The scheduler's loop calls it when it ends."""
         self.wait()
 
     def _start(self, delivery: Row) -> None:
@@ -78,7 +80,7 @@ class Senders:
                 finally:
                     connection.close()
         except Exception:
-            # Still claimed, so it is sent again.
+            # The delivery stays claimed, so it is sent again when the claim ends.
             log.exception("webhook.not_recorded", delivery_id=str(delivery["id"]))
         finally:
             with self._changed:

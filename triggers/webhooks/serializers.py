@@ -1,4 +1,4 @@
-"""Deliveries of webhooks and their attempts as they go out."""
+"""How the API shows webhook deliveries and their attempts."""
 
 from typing import Any
 

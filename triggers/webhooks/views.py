@@ -1,4 +1,4 @@
-"""The endpoints of webhook deliveries: what was sent, send it again, send a test."""
+"""The endpoints of webhook deliveries: list them, send one again, send a test."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,16 +28,15 @@ class NoBody(StrictBody):
 
 
 class _DeliveriesShown(TenantViewSet):
-    """Renders deliveries to those who may see them."""
+    """Renders deliveries. Only admins see what the receiver answered."""
 
     def _shown(self, rows: list[Delivery]) -> Any:
         context = {"shows_bodies": self.access.role.includes(Role.ADMIN)}
         return DeliverySerializer(rows, many=True, context=context).data
 
     def _created(self, queue: Callable[..., UUID], request: Request, **of: UUID) -> Response:
-        with (
-            transaction.atomic()
-        ):  # with what is read for the answer: a 503 must not leave a delivery behind
+        # The answer is read in the same transaction: if that fails with a 503, no delivery may be left behind.
+        with transaction.atomic():
             delivery_id = queue(**of, actor=actor_of(request))
             (shown,) = self._shown([Delivery.objects.get(id=delivery_id)])
         return Response(shown, status=201)
@@ -50,7 +49,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
     environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger."""
         self._find_visible(request, queries.LIVE_TRIGGERS, kwargs["trigger_id"])
 
     def list(self, request: Request, trigger_id: UUID) -> Response:
@@ -73,7 +71,7 @@ class DeliveryViewSet(_DeliveriesShown):
     environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the delivery; those of a deleted trigger are not seen any more."""
+        """Finds the delivery. Deliveries of deleted triggers are not found."""
         self._find_visible(request, queries.LIVE_DELIVERIES, kwargs["delivery_id"])
 
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
