@@ -18,7 +18,7 @@ REQUIRED = {"name": "Nightly", "prompt": "Report.", "mcpUrl": "https://mcp.examp
 
 @pytest.fixture
 def create(cast):
-    """Creates a trigger of a minimal body with changes, as the owner; the answer."""
+    """Creates a trigger as the owner, from a minimal body with changes. Returns the answer."""
     url = f"/api/v1/environments/{cast.environment.id}/triggers"
     client = cast.client(cast.owner)
 
@@ -123,7 +123,7 @@ def test_the_prompt_and_the_model_make_the_first_revision(create):
 
 
 def test_an_environment_has_only_so_many(create, settings):
-    settings.MAX_TRIGGERS_PER_ENVIRONMENT = 2  # one is the cast's
+    settings.MAX_TRIGGERS_PER_ENVIRONMENT = 2  # the cast has one
     assert create().status_code == 201
     response = create()
     assert response.status_code == 409
@@ -135,8 +135,8 @@ def test_an_environment_has_only_so_many(create, settings):
 
 
 def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, settings):
-    """Whoever makes them, and in whichever environment; those of others don't count, nor do deleted ones."""
-    settings.MAX_TRIGGERS_PER_CREATOR = 3  # one is the cast's
+    """All workspaces of the creator count, whoever makes the triggers; deleted ones and other creators' do not."""
+    settings.MAX_TRIGGERS_PER_CREATOR = 3  # the cast has one
     workspace = create_workspace(name="other", user_id=cast.owner.id, actor=TEST_ACTOR)
     other = create_environment(
         workspace_id=workspace.id, name="other", user_id=cast.owner.id, actor=TEST_ACTOR
@@ -248,7 +248,7 @@ def test_a_bad_value_is_named(create, field, value, message):
     response = create(**{field: value})
     assert response.status_code == 400
     assert response.json() == invalid({field: [message]})
-    assert Trigger.objects.count() == 1  # the cast's
+    assert Trigger.objects.count() == 1  # the cast has one
 
 
 @pytest.mark.parametrize("name", REQUIRED)

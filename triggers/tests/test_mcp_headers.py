@@ -1,4 +1,4 @@
-"""A trigger's secrets: which headers may be set, and that nothing keeps or tells them in the clear (SPEC §5, §8)."""
+"""A trigger's secrets: which headers may be set, and that no table and no answer has their plaintext (SPEC §5, §8)."""
 
 import json
 from uuid import UUID
@@ -142,7 +142,7 @@ class TestAtRest:
         assert columns_with(*PLANTED) == []
 
     def test_the_search_would_find_one(self, trigger_id):
-        """Both as text, as JSON and as bytes."""
+        """The search finds a planted secret in columns of text, of JSON and of bytes."""
         for column, value in {
             "description": "planted-here",
             "mcp_headers": b"..planted-here..",
@@ -218,7 +218,7 @@ class TestAMovedCiphertext:
             Trigger.objects.filter(id=pair[0]).update(mcp_key_id=foreign.id)
 
     def test_a_run_whose_headers_do_not_open_is_not_handed_out(self, cast, create, caplog):
-        """It must not go out without them; the others do."""
+        """Such a run must not go out without its headers. The other runs are handed out."""
         made = [
             create(mcpHeaders={"x": "v"}, workerId=str(cast.worker.worker_id)).json()["id"]
             for _ in range(2)

@@ -1,4 +1,4 @@
-"""A trigger's secrets in plaintext live as long as they are needed, and show themselves nowhere (SPEC §8)."""
+"""The plaintext of a trigger's secrets is freed after use, and appears in no log and no error (SPEC §8)."""
 
 import gc
 import json
@@ -35,7 +35,7 @@ def poll(cast: Cast):
 
 
 def alive() -> list[HandedOut]:
-    """What was handed out and is still held by somebody."""
+    """Returns the handed-out runs that are still in memory."""
     gc.collect()
     return [each for each in gc.get_objects() if type(each) is HandedOut]
 
@@ -58,7 +58,7 @@ def test_no_cache_has_them(cast: Cast, trigger_id: UUID):
 
 
 def test_no_statement_has_them(cast: Cast, trigger_id: UUID):
-    """What no statement has, no log of the database has either."""
+    """If no statement contains a secret, the log of the database cannot contain it either."""
     with CaptureQueriesContext(connection) as captured:
         add_sealed_trigger(cast)
         rotate_mcp_token(trigger_id=trigger_id, mcp_headers=HEADERS, actor=TEST_ACTOR)

@@ -1,4 +1,4 @@
-"""Whatever somebody does to sealed values in the database, nothing opens wrongly and nothing crashes (SPEC §8)."""
+"""Sealed values that somebody changed in the database never decrypt to wrong values, and crash nothing (SPEC §8)."""
 
 from io import StringIO
 from uuid import UUID
@@ -66,7 +66,7 @@ def alarms(logs) -> list[tuple[str, str]]:
 
 
 def command(*arguments: str) -> tuple[str, str]:
-    """What it says, and what it complains of. Raises CommandError."""
+    """Runs a command and returns what it writes to stdout and to stderr. Raises CommandError."""
     out, errors = StringIO(), StringIO()
     try:
         call_command(*arguments, stdout=out, stderr=errors)
@@ -107,7 +107,7 @@ class TestAPoll:
             assert (stored["status"], stored["mcpUrl"]) == ("queued", None)
 
     def test_they_take_no_other_runs_place(self, cast, trigger_id):
-        """The oldest is handed out first; were it counted, a worker of one place would starve."""
+        """The oldest run comes first. If it took the only place although it cannot go out, no other would go out."""
         allow(cast.worker.worker_id, 1)
         for _ in range(3):
             run(cast, trigger_id)

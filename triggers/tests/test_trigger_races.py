@@ -1,4 +1,4 @@
-"""A trigger that is changed at the moment when its tick fires, it is run, or a run of it is handed out."""
+"""Races between a change of a trigger and its tick, a request to run it, or the hand-out of its run."""
 
 import threading
 from collections.abc import Callable
@@ -31,7 +31,7 @@ NEW = ("https://new.example/mcp", {"authorization": "Bearer the-new-planted-one"
 
 @pytest.fixture
 def cast(committed_cast: Cast) -> Cast:
-    """With one trigger, which is due at noon and has secret headers."""
+    """The cast with one trigger, which is due at noon and has secret headers."""
     allow(committed_cast.worker.worker_id, 9)
     Trigger.objects.update(deleted_at=NOON, next_run_at=None)
     committed_cast.trigger_id = committed_cast.add_trigger(
@@ -43,7 +43,7 @@ def cast(committed_cast: Cast) -> Cast:
 
 @pytest.fixture
 def heir(cast: Cast) -> UUID:
-    """Another worker."""
+    """A worker to which the trigger can be moved."""
     return cast.register("heir").worker_id
 
 
@@ -94,7 +94,7 @@ class TestAgainstItsTick:
         self, cast: Cast, heir: UUID, round_: int
     ) -> None:
         accepted(at_once(change(cast, worker_id=heir), fire))
-        fire()  # a scheduler skips what another process holds: its tick is due still
+        fire()  # a scheduler skips a locked trigger, and then the tick is still due
         assert decisions() == ["fired"]
         assert Run.objects.get().worker_id == heir
 
@@ -120,7 +120,7 @@ class TestAgainstItsTick:
         trigger = the_trigger(cast)
         assert trigger.next_run_at is not None
         assert (trigger.next_run_at.hour, trigger.next_run_at.minute) == (3, 30)
-        # If the change came first, the years of the new schedule until that noon are missed, and nothing fires.
+        # If the change came first, the ticks of the new schedule until that noon count as missed, and nothing fires.
         fired = Tick.objects.filter(decision="fired").values_list("tick_at", flat=True)
         assert list(fired) in ([], [NOON])
         assert Run.objects.count() == len(fired)
@@ -176,7 +176,7 @@ class TestAgainstItsRun:
 
 
 def pairs_handed_out(cast: Cast) -> list[tuple[str, dict[str, str]]]:
-    """The URL and the headers of each run that the worker gets."""
+    """Returns the URL and the headers of each run that the worker gets."""
     runs = hand_out_runs(
         worker_id=cast.worker.worker_id, capacity=9, approved=True, actor=SYSTEM, now=NOON
     )
@@ -205,7 +205,7 @@ class TestAgainstAHandOut:
     def test_a_rotation_and_a_move_to_another_server_never_mix(
         self, cast: Cast, round_: int
     ) -> None:
-        """Whoever comes second sees what the first did: the rotated headers are the new server's or gone."""
+        """The second change sees the first one: the rotated headers belong to the new server, or they are removed."""
         run_of(cast.trigger_id)
         rotate = partial(
             rotate_mcp_token, trigger_id=cast.trigger_id, mcp_headers=NEW[1], actor=SYSTEM
@@ -230,8 +230,8 @@ def test_only_near_the_ceiling_does_a_request_wait_for_the_environment(
 def test_whoever_waited_for_a_trigger_does_not_lock_its_environment(
     cast: Cast, settings: Any
 ) -> None:
-    """It has the trigger's lock, and whoever has the environment's may wait for that."""
-    settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1_004  # nobody takes turns for the first two
+    """Its lock on the trigger came first, and a transaction with the environment's lock may be waiting for it."""
+    settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1_004  # the first two runs are queued without turns
     other, done = cast.add_trigger(), threading.Event()
 
     def hold() -> bool:
@@ -275,7 +275,7 @@ class TestTheLastPlacesInTheQueue:
     def test_are_not_taken_from_a_schedule(self, cast: Cast, settings: Any, round_: int) -> None:
         settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT = 1
         queued, fired = at_once(partial(run_of, cast.trigger_id), fire)
-        assert fired in (0, 1)  # 0 while its trigger was held
+        assert fired in (0, 1)  # 0 if the trigger was locked
         fire()
         assert Run.objects.filter(source="schedule").count() == 1
         assert Run.objects.filter(source="manual").count() == (not isinstance(queued, Conflict))

@@ -39,7 +39,7 @@ def url(cast):
 
 @pytest.fixture
 def patch(cast, url):
-    """Sends a PATCH as the admin; what is answered, which is a success."""
+    """Sends a PATCH as the admin, which must succeed. Returns the body of the answer."""
 
     def patching(**body):
         response = cast.client(cast.admin).patch(url, body)

@@ -100,7 +100,8 @@ def test_a_lowered_maximum_counts_the_runs_and_not_the_places(runs: Runs) -> Non
     allow(worker_id, 1)
     runs.complete(first)
     waiting = runs.queue()
-    with pytest.raises(Refused, match="holds as many"):  # the first place is free, but two are held
+    # Slot 1 is free, but the worker holds two runs.
+    with pytest.raises(Refused, match="holds as many"):
         runs.claim(waiting)
     runs.complete(second)
     with pytest.raises(Refused, match="holds as many"):

@@ -1,4 +1,4 @@
-"""start, heartbeat and complete: a worker carries a run out and reports it (SPEC §6)."""
+"""start, heartbeat and complete: a worker executes a run and reports its end (SPEC §6)."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -120,7 +120,7 @@ def test_whose_fault_it_was_is_settled(
     runs: Runs, status: str, reported: str | None, settled: str
 ) -> None:
     run_id = runs.running()
-    runs.cancel(run_id)  # so that it may be canceled
+    runs.cancel(run_id)  # without this request the worker could not report `canceled`
     assert runs.complete(run_id, status, faultClass=reported)["fault_class"] == settled
 
 

@@ -1,4 +1,4 @@
-"""The database itself refuses wrong states, whatever code it is that writes them."""
+"""The database itself refuses wrong states, whichever code tries to write them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ from workspaces.models import ApiKey, DataKey
 HELD_STATES = ("claimed with mine", "running")
 ENDED_STATES = ("succeeded", "failed, client", "canceled in the queue", "lost, no retry", "overdue")
 
-# (constraint, what the run is, what must not be written to it)
+# (constraint, state of the run, what must not be written to the run)
 WRONG_RUNS = [
     *[
         ("run_held", state, f"{column} = NULL")
@@ -83,7 +83,7 @@ WRONG_RUNS = [
     ("run_cost", "succeeded", "cost_usd = -0.000001"),
 ]
 
-# (constraint, statement); the names stand for the ids of what the fixture `there` makes.
+# (constraint, statement). The names in a statement stand for the ids of rows that the fixture `there` makes.
 WRONG_ROWS = [
     ("run_slot_of_worker", "UPDATE run SET slot = 1 WHERE id = %(second_held)s"),
     (
@@ -236,7 +236,7 @@ WRONG_ROWS = [
     ),
 ]
 
-# (table, column, what it points at) of every reference that must stay within its environment.
+# (table, column, referenced table) of every reference that must stay within its environment.
 TENANT_REFERENCES = [
     ("trigger", "worker_id", "worker"),
     ("trigger", "revision_id", "trigger_revision"),
@@ -264,7 +264,7 @@ TENANT_REFERENCES = [
 
 @pytest.fixture
 def there(cast: Cast) -> dict[str, UUID]:
-    """Something in every table; the ids that the statements above name."""
+    """Makes a row in every table. Returns the ids that the statements above name."""
     runs = Runs.of(
         cast, mcp_headers={"x-api-key": "a-planted-secret"}, webhook_secret="0123456789abcdef"
     )
@@ -327,7 +327,7 @@ def there(cast: Cast) -> dict[str, UUID]:
 
 @pytest.fixture
 def strange(cast: Cast) -> dict[str, UUID]:
-    """The ids of rows of another environment, by their tables."""
+    """Makes rows in another environment. Returns their ids by table."""
     environment = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
     worker_id = register(environment.mint("wrk"), "host-1").worker_id
     trigger_id = environment.add_trigger(worker_id=worker_id, webhook_url=WEBHOOK_URL)
@@ -403,14 +403,14 @@ def test_an_owner_may_make_room_for_another_in_one_transaction(cast: Cast) -> No
 def test_every_constraint_is_tried(db: None) -> None:
     tried = {constraint for constraint, *_ in (*WRONG_RUNS, *WRONG_ROWS)}
     tried |= {_key(table, column) for table, column, _ in TENANT_REFERENCES}
-    # What a trigger of the database refuses is in no catalogue of constraints.
+    # `data_key_in_use_stays` is a database trigger, so the catalogue of constraints does not have it.
     assert tried == {*_constraints(), "data_key_in_use_stays"}
 
 
 def _constraints() -> set[str]:
-    """The names of all checks, unique indexes and tenant references of the tenants' tables.
+    """Returns the names of all checks, unique indexes and tenant references of the tenant tables.
 
-    But for those that can't be tried: Django's own checks that a number is not negative, and the
+    It leaves out those that cannot be tried: Django's own checks that a number is not negative, and the
     unique `(environment_id, id)` that the tenant references point at.
     """
     rows = fetch_all(
@@ -432,7 +432,7 @@ def _constraints() -> set[str]:
 
 
 def _refusal(statement: str, params: Mapping[str, Any]) -> str | None:
-    """The name of the constraint that refuses a statement; None if it would be allowed."""
+    """Returns the name of the constraint that refuses a statement, or None if the statement is allowed."""
     try:
         with transaction.atomic():
             touched = execute(statement, params)
@@ -451,5 +451,5 @@ def _key(table: str, column: str) -> str:
 
 
 def _kind(status: str) -> str:
-    """What the constraints tell apart: an ended run may have ended in one way or another."""
+    """Returns the kind of state that the constraints distinguish: they treat most ended states alike."""
     return "ended" if status in TERMINAL else status

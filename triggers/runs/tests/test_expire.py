@@ -1,4 +1,4 @@
-"""expire_runs: the scheduler ends what its worker lost or let run over (SPEC §6)."""
+"""expire_runs: the scheduler ends runs whose worker was lost or whose time has run out (SPEC §6)."""
 
 from datetime import timedelta
 

@@ -51,7 +51,7 @@ def _ids(runs: Runs, capacity: int = 9) -> list[UUID]:
     return [run.row["id"] for run in _hand_out(runs, capacity)]
 
 
-# --- Which
+# --- Which runs are handed out
 
 
 def test_those_that_are_due_longest_come_first(runs: Runs) -> None:
@@ -87,10 +87,10 @@ def test_one_answer_ends_before_its_texts_are_too_long(cast: Cast) -> None:
 @pytest.mark.parametrize(
     ("prompt", "payload", "count"),
     [
-        # Bytes, not characters.
+        # The limit counts bytes, not characters.
         ("é" * 128 * 1024, None, 15),
         ("x" * 60_000, "y" * 60_000, 34),
-        # As JSON, which writes these longer.
+        # JSON writes these characters longer than they are.
         ("\x01" * 256 * 1024, None, 2),
         ('"' * 256 * 1024, None, 7),
         ("\u2028" * 87_000, None, 8),
@@ -111,7 +111,7 @@ def test_and_is_full_with_what_fits(cast: Cast, prompt: str, payload: Any, count
 def test_a_run_that_is_longer_than_an_answer_may_be_goes_out_alone(
     runs: Runs, monkeypatch, least: int
 ) -> None:
-    # By the first statement, which counts bytes, and by what is counted of JSON.
+    # The statement bounds the bytes of the texts, and afterwards their JSON is bounded.
     monkeypatch.setattr(handout, "_DUE", handout._DUE.replace(str(MOST_BYTES), str(least)))
     monkeypatch.setattr(handout, "MOST_BYTES", 1)
     queued = [runs.queue() for _ in range(3)]
@@ -161,7 +161,7 @@ def test_a_disabled_trigger_hands_out_what_is_queued(runs: Runs) -> None:
     assert _ids(runs) == [run_id]
 
 
-# --- What
+# --- What a worker gets
 
 
 def test_a_run_goes_out_with_all_that_its_worker_needs(cast: Cast) -> None:
@@ -244,7 +244,7 @@ def test_what_was_handed_out_does_not_show_its_secrets(cast: Cast) -> None:
     assert "planted" not in repr(_hand_out(runs))
 
 
-# --- What it leaves behind
+# --- What is stored
 
 
 def test_the_url_is_kept_with_the_run(runs: Runs) -> None:
@@ -294,20 +294,18 @@ def test_any_number_of_runs_takes_the_same_statements(cast: Cast) -> None:
 
 
 class Told:
-    """What hand-outs of a run tell: each log line and audit row as worker and address, and after them the previous."""
+    """The log lines and audit rows of a run's hand-outs. Each has worker and address, then the previous ones."""
 
     def __init__(self, runs: Runs, run_id: UUID, logs: list[Any]) -> None:
         self._runs, self._run_id, self._logs = runs, run_id, logs
 
     def logged(self) -> list[tuple[Any, ...]]:
-        """The lines."""
         names = ("worker_id", "address", "previous_worker_id", "previous_address")
         lines = [line for line in self._logs if line["event"] == "run.handed_out"]
         assert {line["run_id"] for line in lines} <= {str(self._run_id)}
         return [tuple(line[name] for name in names if name in line) for line in lines]
 
     def audited(self) -> list[tuple[Any, ...]]:
-        """The rows."""
         rows = [row for row in self._runs.audited(self._run_id) if row.action == "run.handed-out"]
         assert all(row.metadata["triggerId"] == str(self._runs.trigger_id) for row in rows)
         assert all(row.metadata["workerId"] == str(row.actor_id) for row in rows)
@@ -336,7 +334,7 @@ def _poll_as_the_first_again(runs: Runs, _: UUID) -> None:
     _hand_out(runs)
 
 
-# (what is done, who the log names, who the audit log names); M is the run's first worker, O another.
+# (what is done, receivers in the log, receivers in the audit log). M is the first worker of the run, O another one.
 HAND_OUTS: dict[str, tuple[list[Callable[[Runs, UUID], object]], list[str], list[str]]] = {
     "once": ([_poll(HERE)], ["M here"], []),
     "the same worker, the same address": ([_poll(HERE)] * 3, ["M here"], []),
@@ -462,7 +460,7 @@ def _fail(*_: Any) -> None:
 
 
 def test_what_it_costs_to_tell_of_another_receiver(cast: Cast) -> None:
-    """One statement to keep it and one for the audit rows, of however many runs."""
+    """It takes one statement to store the receivers and one for the audit rows, for any number of runs."""
     runs = Runs.of(cast, mcp_headers=HEADERS)
     for _ in range(20):
         runs.queue()
@@ -475,7 +473,7 @@ def test_what_it_costs_to_tell_of_another_receiver(cast: Cast) -> None:
 
 
 class TestAtOnce:
-    """Several polls at the same moment, on connections of their own."""
+    """Several polls at the same moment, each on a connection of its own."""
 
     @pytest.fixture
     def runs(self, committed_cast: Cast) -> Runs:
@@ -510,7 +508,7 @@ class TestAtOnce:
             remembered = [one.split()[1] for one in runs.stored(run_id)["handed_to"]]
             assert sorted(remembered) == places
             assert remembered[-1] == first
-            # Each names the one before it.
+            # Each audit row names the receiver before it.
             pairs = set(pairwise(remembered))
             assert {(row[1], row[3]) for row in rows} == pairs
             assert {row[2] for row in rows} == {mine}
@@ -523,7 +521,7 @@ def test_a_first_hand_out_is_not_audited(cast: Cast) -> None:
     assert runs.actions(run_id) == ["run.created"]
 
 
-# --- How long until there is more
+# --- How long until the next run comes due
 
 
 def test_how_long_until_the_next_run_is_due(runs: Runs) -> None:

@@ -1,4 +1,4 @@
-"""kill -9 inside a transition's transaction: nothing half-done is left, and the next one takes over."""
+"""kill -9 inside the transaction of a transition leaves nothing half done, and another process can go on."""
 
 import os
 import signal
@@ -28,14 +28,14 @@ def _held(runs: Runs) -> UUID:
 
 
 def _overdue(runs: Runs) -> UUID:
-    """A run whose lease ran out an hour ago; `now` is then."""
+    """Makes a run whose lease ran out an hour ago by the real clock."""
     runs.now -= timedelta(hours=1)
     run_id = runs.running()
     runs.now = runs.stored(run_id)["lease_expires_at"]
     return run_id
 
 
-# (what is killed, the run it is about, what happens next, how the run is then)
+# (the transition that is killed, the run, the next transition, the state of the run after that)
 KILLED = [
     pytest.param("claim", Runs.queue, Runs.claim, "claimed", id="claim"),
     pytest.param("start", Runs.claimed, Runs.start, "running", id="start"),
@@ -78,7 +78,7 @@ def _all_there_is(runs: Runs, run_id: UUID) -> tuple[Any, ...]:
 
 
 def _kill_inside(verb: str, run_id: UUID, worker_id: UUID, database: str) -> None:
-    """Starts the verb in a process of its own and kills it when all is written but not committed."""
+    """Starts the transition in a process of its own, and kills that when all is written but not committed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "testing.processes.paused_call", verb, str(run_id), str(worker_id)],
         cwd=BASE_DIR,
@@ -95,7 +95,7 @@ def _kill_inside(verb: str, run_id: UUID, worker_id: UUID, database: str) -> Non
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
-    """The killed process's locks go when the database notices that it is gone."""
+    """Waits until a condition holds. A killed process keeps its locks until the database notices its end."""
     deadline = time.monotonic() + _WAIT_SECONDS
     while not is_so():
         assert time.monotonic() < deadline

@@ -20,7 +20,7 @@ from testing.world.runs import Runs
 from triggers.runs.lifecycle import Refused
 from triggers.states import EndedBy, Status
 
-# --- Verbs: what somebody does to a run. A worker's are those of the cast's worker.
+# --- Verbs: what somebody does to a run. If a worker does it, it is the worker of the cast.
 
 
 def _expire_lease(runs: Runs, run_id: UUID) -> None:
@@ -32,7 +32,7 @@ def _expire_deadline(runs: Runs, run_id: UUID) -> None:
     run = runs.stored(run_id)
     deadline = run["deadline_at"] or runs.now + timedelta(days=2)
     runs.now = deadline - timedelta(seconds=1)
-    with contextlib.suppress(ApiError):  # it can't keep the lease of what it does not hold
+    with contextlib.suppress(ApiError):  # only a held run has a lease that the worker can renew
         runs.heartbeat(run_id, worker_id=run["worker_id"])
     runs.now = deadline
     runs.expire()
@@ -61,14 +61,17 @@ VERBS: dict[str, Verb] = {
     "deadline passes": _expire_deadline,
 }
 
-# --- What comes of it
+# --- The changes that a verb makes
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a verb did: the answer's status (None: nobody is answered), the state and whose word it
-    is (None: unchanged), what became of the retry, how many deliveries, which audit rows, and
-    whether the run's row changed at all."""
+    """What a verb did.
+
+    In this order: the HTTP status of the answer (None if there is no request), the new state with its `ended_by` (None
+    if unchanged), what happened to the retry, the number of deliveries, the audit rows, and whether the run's row
+    changed at all.
+    """
 
     answer: int | None
     state: tuple[str, str | None] | None = None
@@ -86,16 +89,16 @@ CODES: dict[str, Change] = {
     "404": Change(404, changed=False),
     "same": Change(200, changed=False),
     "-": Change(None, changed=False),
-    # Onwards.
+    # The run moves on without ending.
     "claim": Change(200, ("claimed", None), audit=("run.claimed",)),
     "start": Change(200, ("running", None), audit=("run.started",)),
     "beat": Change(200),
     "asks": Change(200, audit=("run.cancel-requested",)),
-    # Its worker ends it: `+` makes a retry.
+    # The worker ends the run. `+` makes a retry.
     "ends": Change(200, REPORTED, deliveries=1, audit=("run.completed",)),
     "ends+": Change(200, REPORTED, "made", 1, ("run.completed", "run.retried")),
     "ackn": Change(200, ("canceled", "worker"), deliveries=1, audit=("run.canceled",)),
-    # A user or the scheduler ends it.
+    # A user or the scheduler ends the run.
     "drop": Change(200, ("canceled", "user"), deliveries=1, audit=("run.canceled",)),
     "lost+": Change(None, ("failed", "lease"), "made", 1, ("run.lost", "run.retried")),
     "lost": Change(None, ("canceled", "lease"), deliveries=1, audit=("run.lost",)),
@@ -175,7 +178,7 @@ def _codes(state: str) -> list[str]:
 
 
 def _settled(change: Change, verb: str) -> Change:
-    """The change with the status that this very verb reports."""
+    """Returns the change with the status that this verb reports."""
     if change.state != REPORTED:
         return change
     reported = verb.removeprefix("complete: ").partition(",")[0]
@@ -183,9 +186,9 @@ def _settled(change: Change, verb: str) -> Change:
 
 
 def _change(runs: Runs, state: str, verb: str) -> Change:
-    """Brings a run into the state, does the verb, says what changed, and takes it all back."""
+    """Brings a run into the state, does the verb, returns what changed, and rolls everything back."""
     with _undone():
-        runs = replace(runs)  # a clock of its own
+        runs = replace(runs)  # the copy has a clock of its own
         run_id = STATES[state](runs)
         runs.wait(seconds=1)
         before = _Seen.of(runs, run_id)
@@ -228,7 +231,7 @@ class _Seen:
 
 
 def _answer(verb: Verb, runs: Runs, run_id: UUID, before: Row) -> int | None:
-    """The status that the verb was answered with. A refusal must name the state that the run is in."""
+    """Returns the HTTP status of the answer to a verb. A refusal must name the state of the run."""
     try:
         answer = verb(runs, run_id)
     except (Refused, NotFound) as error:
@@ -244,7 +247,7 @@ def _answer(verb: Verb, runs: Runs, run_id: UUID, before: Row) -> int | None:
 
 
 def _fate(before: str | None, after: str | None) -> str | None:
-    """What became of the retry."""
+    """Returns what happened to the retry."""
     if before is None:
         return after and "made"
     if before != Status.QUEUED:

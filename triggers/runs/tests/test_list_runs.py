@@ -29,7 +29,7 @@ def runs(cast):
 
 @pytest.fixture(params=["trigger", "environment"])
 def url(request, cast, runs):
-    """Both lists, which then show the same."""
+    """The URL of each list; both show the same runs here."""
     if request.param == "trigger":
         return f"/api/v1/triggers/{runs.trigger_id}/runs"
     return f"/api/v1/environments/{cast.environment.id}/runs"
@@ -128,7 +128,7 @@ class TestFilteredByStatus:
 
 
 class TestSeveralStatuses:
-    """Their pages are merged from those of each."""
+    """A page of runs in several states is merged from the pages of each state."""
 
     @pytest.fixture
     def many(self, runs):
@@ -168,7 +168,8 @@ class TestSeveralStatuses:
         with counted() as several:
             get("status=failed,timed_out,queued&limit=2")
         assert len(several) == len(one)
-        assert several.sql[-1].count("LIMIT 3") == 4  # of each, and of all
+        # There is one limit for each of the three states, and one for the merged page.
+        assert several.sql[-1].count("LIMIT 3") == 4
 
 
 class TestFilteredByTime:
@@ -218,7 +219,7 @@ class TestFilteredByTime:
             "1764000000",
             "%00",
             "12:00",
-            # Before and after all times that a database takes.
+            # These lie before and after all times that PostgreSQL accepts.
             "0001-01-01T00:00:00%2B14:00",
             "9999-12-31T23:59:59-14:00",
         ],

@@ -1,6 +1,6 @@
-"""Who waits for whom, and that whoever waited heeds what was done meanwhile (docs/run-lifecycle.md).
+"""Which transaction waits for which, and that the one that waited sees what the other did (docs/run-lifecycle.md).
 
-One holds its locks in an open transaction, the other is started and seen to wait.
+One transaction stays open with its locks. The other is started, and the test checks that it waits.
 """
 
 import contextlib
@@ -179,8 +179,10 @@ def test_a_cancel_requested_while_the_run_is_given_up_counts(runs: Runs) -> None
 
 @contextlib.contextmanager
 def _paused_before_locking() -> Iterator[None]:
-    """Stops new connections inside a statement that skips locked rows, after it has taken its
-    snapshot and before it has locked any: there it asks for the time, and our clock waits.
+    """Pauses new connections inside a statement that skips locked rows.
+
+    The statement asks for the time after it has taken its snapshot and before it locks any row. A clock function of
+    this test answers it, and waits.
     """
     execute("CREATE SCHEMA paused", {})
     execute(

@@ -1,4 +1,4 @@
-"""Random histories of runs: the database and an independent model of SPEC §6 never differ."""
+"""In random histories of runs the database and an independent model of SPEC §6 never differ."""
 
 import json
 import os
@@ -33,11 +33,11 @@ from triggers.states import Source
 
 MAX_RETRIES, TIMEOUT = 2, 300
 ACTOR = Actor("system")
-# Around every limit there is: back-offs, the lease, the deadline with its grace.
+# Seconds around every limit: the back-offs, the lease, and the deadline with its grace.
 STEPS = [1, 29, 30, 31, 119, 120, 121, 179, 180, 181, 359, 360, 361, 600, 601]
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 
-# Mostly the worker that the run belongs to: chance alone would be refused nearly always.
+# Mostly the worker that the run belongs to. A worker drawn at random would nearly always be refused.
 OWN = "own"
 workers = st.sampled_from([OWN] * 5 + ["one", "two"])
 mostly_on = st.sampled_from([True] * 5 + [False])
@@ -46,7 +46,7 @@ faults = st.sampled_from([None, "infra", "infra", "client", "none"])
 
 
 class RunHistory(RuleBasedStateMachine):
-    """Does each thing to the database and to the model, and compares what they say and hold."""
+    """Does every step in the database and in the model, and compares their answers and their states."""
 
     runs = Bundle("runs")
 
@@ -57,7 +57,7 @@ class RunHistory(RuleBasedStateMachine):
 
     @initialize(target=runs)
     def make(self):
-        """Begins with some runs, or most of a short history would have nothing to happen to."""
+        """Begins with some runs, because most steps of a short history need one."""
         cast = make_cast()
         self.environment_id = cast.environment.id
         self.worker_ids = {"one": cast.worker.worker_id, "two": cast.register("two").worker_id}
@@ -70,7 +70,7 @@ class RunHistory(RuleBasedStateMachine):
         self.model = Model(
             worker="one", workers=["one", "two"], max_retries=MAX_RETRIES, timeout=TIMEOUT
         )
-        self.ids: list[UUID] = []  # of the model's runs, in their order
+        self.ids: list[UUID] = []  # the ids of the model's runs, in their order
         self.before = self.actions()
         return multiple(*(self.queue_run() for _ in range(4)))
 
@@ -188,7 +188,7 @@ class RunHistory(RuleBasedStateMachine):
             ),
         )
 
-    # --- what chance alone would seldom write ---
+    # --- what random steps would seldom do ---
 
     @rule(run=runs)
     def it_is_claimed_when_due_and_never_heard_of_again(self, run: ModelRun) -> None:
@@ -246,7 +246,7 @@ class RunHistory(RuleBasedStateMachine):
         retry = self.model.retry_of(run)
         return multiple() if retry is None else retry
 
-    # --- what must hold ---
+    # --- invariants ---
 
     @invariant()
     def the_ledger_is_the_model(self) -> None:

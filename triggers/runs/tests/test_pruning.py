@@ -1,4 +1,4 @@
-"""What is removed from the ledger once it is old, and what stays."""
+"""Pruning: which old runs are removed with their rows, and which stay."""
 
 from datetime import timedelta
 from uuid import UUID

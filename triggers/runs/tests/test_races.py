@@ -1,4 +1,4 @@
-"""Races on real connections: of two that meet, exactly one consistent outcome (SPEC §6)."""
+"""Races on real connections: two transitions at the same moment have exactly one consistent outcome (SPEC §6)."""
 
 from datetime import timedelta
 from functools import partial
@@ -27,7 +27,7 @@ def runs(committed_runs: Runs) -> Runs:
 
 
 def _statuses(answers: list[Any]) -> list[int]:
-    """The answers' statuses: 200 for what the lifecycle gave, the refusal's for what it raised."""
+    """Returns the HTTP statuses of the answers: 200 for a result, and the status of the error for a refusal."""
     return sorted(answer.status_code if isinstance(answer, ApiError) else 200 for answer in answers)
 
 
@@ -165,7 +165,7 @@ def test_different_completes_at_the_same_moment_end_the_run_once(runs: Runs, rou
 
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_everyone_at_once_comes_to_a_consistent_end(runs: Runs, round_: int) -> None:
-    """No deadlock, whatever meets: at_once raises what is no answer of ours."""
+    """No combination deadlocks: `at_once` raises every error that is not an answer of the API."""
     execute("UPDATE worker SET max_concurrency = 9", {})
     other = runs.cast.register("host-2").worker_id
     run_ids = [runs.running() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Retries: what infrastructure broke is tried again (SPEC §6)."""
+"""Retries of runs that failed through the fault of infrastructure (SPEC §6)."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from triggers.states import Source
 
 
 def _failed(runs: Runs, run_id: UUID | None = None, **report: Any) -> UUID:
-    """A run (a running one, unless it is given) that infrastructure broke."""
+    """Makes a run fail through the fault of infrastructure: the given one, or a new running one."""
     run_id = run_id or runs.running()
     runs.complete(run_id, "failed", faultClass="infra", **report)
     return run_id
@@ -28,7 +28,7 @@ def _retry(runs: Runs, run_id: UUID) -> Row:
     return retry
 
 
-# --- Which runs
+# --- Which runs get a retry
 
 
 @pytest.mark.parametrize("status", ["failed", "timed_out"])
@@ -94,7 +94,7 @@ def test_after_the_last_attempt_there_is_none(cast: Cast) -> None:
     assert Run.objects.count() == 3
 
 
-# --- When
+# --- When a retry comes due
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_retry_is_queued_when_the_run_ended_and_due_later(runs: Runs) -> None:
     assert retry["available_at"] == runs.now + timedelta(seconds=30)
 
 
-# --- What it is
+# --- What a retry contains
 
 
 def test_a_retry_is_a_run_of_its_own(runs: Runs) -> None:

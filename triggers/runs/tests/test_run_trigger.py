@@ -105,7 +105,7 @@ class TestThePayload:
 
     @pytest.mark.parametrize("payload", ["x" * (64 * 1024 - 2), [1] * 32 * 1023, "é" * 32767])
     def test_up_to_64_kib_are_taken(self, cast, url, payload):
-        """As compact JSON: blanks between do not count."""
+        """The limit counts compact JSON: blanks between its parts do not matter."""
         compact = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
         assert 64_000 < len(compact.encode()) <= 64 * 1024
         assert cast.key_client().post(url, {"payload": payload}).status_code == 201

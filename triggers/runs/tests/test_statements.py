@@ -1,4 +1,4 @@
-"""How many SQL statements each transition takes: few, and the same however much there is."""
+"""How many SQL statements each transition takes: a few, however many rows there are."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +13,8 @@ from triggers.models import Run
 
 REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
 
-# (what the run is, what is done to it, statements without a webhook). The audit row is one of them,
-# and what streams of the worker's events tell of a run that moved is another.
+# (state of the run, transition, number of statements without a webhook). One of the statements writes the audit row,
+# and another one the worker's event for event streams.
 COSTS = [
     pytest.param(None, lambda runs, _: runs.queue(), 2, id="queue"),
     pytest.param(None, lambda runs, _: runs.queue(payload={"a": 1}), 2, id="queue with a payload"),
@@ -33,7 +33,7 @@ COSTS = [
         4,
         id="complete with an error",
     ),
-    # Besides: finds and locks the trigger, inserts the run, copies the payload.
+    # The additional statements find and lock the trigger, insert the retry and copy the payload.
     pytest.param(
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, "failed", faultClass="infra"),
@@ -78,6 +78,6 @@ def test_a_batch_of_lost_runs_takes_the_same_statements_as_one(cast: Cast) -> No
             assert runs.expire() == size
         costs.append(len(statements))
     assert Run.objects.filter(source="retry", text__payload__isnull=False).count() == 51
-    # Finds them, locks their triggers, ends them, keeps their errors; retries, payloads, deliveries, audit rows,
-    # streams.
+    # The statements find the runs, lock their triggers, end the runs and store their errors. The others insert retries,
+    # payloads, deliveries, audit rows and events for streams.
     assert costs == [9, 9]

@@ -1,4 +1,4 @@
-"""The words of the run state machine, and that each says what it means where it is defined."""
+"""The words of the run state machine. Each state must be documented where it is defined."""
 
 import ast
 import inspect
@@ -43,7 +43,7 @@ def test_the_document_of_the_lifecycle_names_every_state_and_ender(word: str) ->
 
 
 def _stories() -> dict[str, str]:
-    """The string below each member of Status, by the member's name."""
+    """Returns the string below each member of Status, by the name of the member."""
     module = ast.parse(inspect.getsource(states))
     (body,) = (
         node.body

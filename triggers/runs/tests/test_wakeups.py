@@ -18,14 +18,14 @@ from workers.services import approve_worker, deregister_worker, revoke_token, up
 
 
 class Listener:
-    """Hears what the database tells the web processes."""
+    """Listens to the notifications that the database sends to the web processes."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._connection.execute("LISTEN pipedai")
 
     def heard(self) -> set[str]:
-        """What was told since the last call. A message of our own, sent last, marks the end."""
+        """Returns the notifications since the last call. It sends a message of its own to mark their end."""
         self._connection.execute("NOTIFY pipedai, 'end'")
         heard: set[str] = set()
         for notification in self._connection.notifies(timeout=30):

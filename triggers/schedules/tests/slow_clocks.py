@@ -1,6 +1,6 @@
-"""Due times worked out plainly: every minute of each day on which anything may fire, by what the clocks show.
+"""Works out due times slowly: it looks at the clocks at every minute of each day on which the schedule may fire.
 
-Nothing here is shared with the code that it checks, neither the reading of an expression nor the calendar.
+Tests compare the product with it. It shares no code with the product, neither the parser nor the calendar.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ DAY = timedelta(days=1)
 
 
 class SlowSchedule:
-    """A schedule without names of months and days."""
+    """A schedule that is written without the names of months and days."""
 
     def __init__(self, expression: str, timezone: str) -> None:
         minute, hour, day, month, weekday = expression.split()
@@ -27,12 +27,12 @@ class SlowSchedule:
         self.is_fixed_time = not minute.startswith("*") and not hour.startswith("*")
 
     def next_after(self, moment: datetime) -> datetime:
-        """The first due moment later than `moment`."""
+        """Returns the first due moment later than `moment`."""
         return next(self.ticks_after(moment))
 
     def ticks_after(self, moment: datetime, *, days: int | None = None) -> Iterator[datetime]:
-        """The due moments later than `moment`; within so many days, or for ever."""
-        # The clocks of any zone show a date within a day of UTC's.
+        """Yields the due moments later than `moment`, within `days` or without end."""
+        # The date that the clocks of a zone show differs from the date in UTC by one day at most.
         day = moment.astimezone(UTC).date()
         near = [self._has_day(day + offset * DAY) for offset in (-1, 0, 1)]
         for _ in count() if days is None else range(days):
@@ -42,7 +42,7 @@ class SlowSchedule:
             near = [*near[1:], self._has_day(day + DAY)]
 
     def _due_on(self, day: date) -> Iterator[datetime]:
-        """The due moments of a day in UTC."""
+        """Yields the due moments of a day in UTC."""
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         shown = self._clocks(midnight - MINUTE)
         for minute in range(24 * 60):
@@ -86,7 +86,7 @@ def _allowed(field: str, low: int, high: int) -> set[int]:
 
 
 def change_days(timezone: str, first_year: int, last_year: int) -> list[datetime]:
-    """Midnights in UTC before the days on which the zone's clocks change."""
+    """Returns the midnights in UTC that begin the days on which the clocks of the zone change."""
     zone, found = ZoneInfo(timezone), []
     day, end = datetime(first_year, 1, 1, tzinfo=UTC), datetime(last_year + 1, 1, 1, tzinfo=UTC)
     while day < end:

@@ -1,6 +1,6 @@
-"""However rare a schedule, whatever its zone: its due times take so many steps at the most (SPEC §19).
+"""The due times of any schedule in any zone are worked out in a bounded number of steps (SPEC §19).
 
-Steps are calls of functions, in Python and in C, so that neither the machine nor its load makes a difference.
+A step is a call of a function in Python or in C, so that the result does not depend on the machine or its load.
 """
 
 import sys
@@ -28,7 +28,7 @@ ZONES = [
 WORST = [
     "*/100 */100 29 2 */7",  # comes once in 28 or 40 years
     "0 0 29 2 */7",
-    "*/100 2 29-31 2,3 */7",  # and most of its Sundays have no such hour in Berlin
+    "*/100 2 29-31 2,3 */7",  # and the clocks of Berlin skip that hour on most of its Sundays
     "* 1-2 24-31 3 */7",
     "*/100 0 2-9 9 */7",
     "* * 29 2 */6",
@@ -39,7 +39,7 @@ WORST = [
 
 
 def steps(action: Callable[[], Any]) -> int:
-    """How many functions are called."""
+    """Returns how many functions the call calls."""
     count = 0
 
     def note(_frame: object, event: str, _arg: object) -> None:
@@ -85,7 +85,7 @@ def test_a_preview_takes_so_many_steps(expression: str, zone: str) -> None:
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("expression", WORST)
 def test_ten_missed_years_take_so_many_steps(expression: str, zone: str) -> None:
-    """However many ticks they had: a schedule of every minute had five million."""
+    """The number of ticks does not matter: a schedule of every minute had five million."""
     schedule = Schedule(expression, zone)
     first = schedule.next_after(START - timedelta(days=3650))
     assert steps(lambda: schedule.ticks(first, START)) < 20_000

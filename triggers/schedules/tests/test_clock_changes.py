@@ -1,4 +1,4 @@
-"""Schedules across clock changes agree with a computation that asks every minute what the clocks show."""
+"""Schedules at clock changes agree with a computation that looks at the clocks at every minute."""
 
 import random
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ CHANGES = [
     ("Europe/Berlin", "2027-10-31"),
     ("America/New_York", "2027-03-14"),
     ("America/New_York", "2027-11-07"),
-    ("Australia/Lord_Howe", "2027-04-04"),  # half an hour
+    ("Australia/Lord_Howe", "2027-04-04"),  # the clocks change by half an hour
     ("Australia/Lord_Howe", "2027-10-03"),
-    ("Antarctica/Troll", "2027-03-28"),  # two hours
+    ("Antarctica/Troll", "2027-03-28"),  # the clocks change by two hours
     ("Antarctica/Troll", "2027-10-31"),
-    ("America/Santiago", "2027-09-05"),  # at midnight
+    ("America/Santiago", "2027-09-05"),  # the clocks change at midnight
     ("UTC", "2027-03-28"),
 ]
 MINUTES = {
@@ -34,7 +34,7 @@ HOURS = {
 
 
 def minute_by_minute(minute: str, hour: str, zone: ZoneInfo, start: datetime, end: datetime):
-    """The due moments, by looking at the clocks at every minute."""
+    """Returns the due moments, found by looking at the clocks at every minute."""
 
     def matches(wall: datetime) -> bool:
         return wall.minute in MINUTES[minute] and wall.hour in HOURS[hour]

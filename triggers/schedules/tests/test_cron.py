@@ -10,12 +10,12 @@ from triggers.schedules.cron import BadSchedule, BadTimezone, Schedule, check_ti
 
 
 def at(text):
-    """A moment in UTC."""
+    """Parses a moment in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def ticks(expression, timezone, after, count):
-    """The next ticks, as the clocks in the zone show them."""
+    """Returns the next ticks as the clocks of the zone show them."""
     schedule, moment, found = parse(expression, timezone), at(after), []
     for _ in range(count):
         moment = schedule.next_after(moment)
@@ -50,7 +50,7 @@ class TestTheGrammar:
         assert parse(expression, "UTC").next_after(at("2026-01-01T00:00")) == at(following)
 
     def test_day_of_month_or_day_of_week_is_enough(self):
-        """Where both are restricted, as crontab(5) has it."""
+        """This holds when both fields are restricted, according to crontab(5)."""
         assert ticks("0 0 13 * fri", "UTC", "2026-02-01", 5) == [
             "02-06 00:00+0000",
             "02-13 00:00+0000",
@@ -177,7 +177,10 @@ class TestZones:
 
 
 class TestClocksGoForward:
-    """In Berlin on 2027-03-28, in New York on 2027-03-14, from 2:00 to 3:00; on Lord Howe on 2027-10-03, to 2:30."""
+    """The clocks go from 2:00 to 3:00, in Berlin on 2027-03-28 and in New York on 2027-03-14.
+
+    On Lord Howe they go from 2:00 to 2:30, on 2027-10-03.
+    """
 
     @pytest.mark.parametrize(
         ("expression", "timezone", "after", "expected"),
@@ -254,7 +257,10 @@ class TestClocksGoForward:
 
 
 class TestClocksGoBack:
-    """In Berlin on 2027-10-31, in New York on 2027-11-07, by an hour; on Lord Howe on 2027-04-04, by half of one."""
+    """The clocks go back by an hour, in Berlin on 2027-10-31 and in New York on 2027-11-07.
+
+    On Lord Howe they go back by half an hour, on 2027-04-04.
+    """
 
     @pytest.mark.parametrize(
         ("expression", "timezone", "after", "expected"),
@@ -365,7 +371,7 @@ def test_a_later_moment_never_has_an_earlier_tick(expression, zone, moment, wait
     schedule = parse(expression, zone)
     first, second = schedule.next_after(moment), schedule.next_after(moment + wait)
     assert first <= second
-    # Nothing lies between a moment and its next tick.
+    # There is no other tick between a moment and its next tick.
     if first > moment + wait:
         assert first == second
 

@@ -1,4 +1,4 @@
-"""Firing takes turns: one tenant's due triggers hold up no other tenant's (SPEC §19)."""
+"""Workspaces take turns at firing: the due triggers of one tenant do not delay those of another (SPEC §19)."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -23,19 +23,21 @@ MINUTE = timedelta(minutes=1)
 
 
 def make_due(cast: Cast, count: int, *, due: datetime = NOON) -> None:
-    """So many triggers of the cast's environment that come due then. They have no worker: they take as long to decide,
-    and the environments of these tests have none."""
+    """Adds `count` triggers to the cast's environment that come due at `due`.
+
+    They have no worker, because the environments of these tests have none. Deciding them takes as long.
+    """
     add_triggers(cast, count, schedule="* * * * *", due=due, worker_id=None)
 
 
 def decided(cast: Cast) -> int:
-    """How many triggers of the cast's environment have a decided tick."""
+    """Returns how many triggers of the cast's environment have a decided tick."""
     mine = Tick.objects.filter(environment=cast.environment)
     return mine.values("trigger_id").distinct().count()
 
 
 def picked(limit: int, *, now: datetime = NOON) -> Counter[UUID]:
-    """How many triggers of each workspace are in a next batch, which is not fired."""
+    """Returns how many triggers of each workspace the next batch would have, without firing it."""
     with transaction.atomic():
         rows = lock_due_triggers(limit=limit, now=now)
     assert len({row["id"] for row in rows}) == len(rows) <= limit
@@ -49,13 +51,13 @@ def test_thousands_of_due_triggers_of_one_workspace_delay_another_by_no_batch(
     cast: Cast, environments: int
 ) -> None:
     for mine in add_environments(cast, environments):
-        # They have been due for longer than the other's, in older environments.
+        # These triggers have been due for longer than the other tenant's, and their environments are older.
         make_due(mine, 5_000 // environments, due=NOON - MINUTE)
     (other,) = add_environments(cast, 1)
     make_due(other, 3)
     assert fire_due_ticks(now=NOON) > 250
     assert decided(other) == 3
-    # What the other left of its share is the flood's from the next batch on.
+    # From the next batch on, the flood gets the part of the share that the other tenant does not need.
     assert fire_due_ticks(now=NOON) == 500
 
 
@@ -88,7 +90,8 @@ def test_with_more_workspaces_than_places_each_of_them_has_its_turn(cast: Cast) 
     for _ in range(4):
         assert list(picked(4).values()) == [1] * 4
         assert fire_due_ticks(limit=4, now=NOON) == 4
-    # Their order is drawn anew each time: four batches that served the same ones would have ended their triggers.
+    # The order of the tenants is drawn anew for each batch. If all batches had served the same tenants, these would
+    # have no due triggers left.
     assert sum(decided(mine) > 0 for mine in tenants) > 5
     while fire_due_ticks(limit=4, now=NOON):
         pass
@@ -146,7 +149,7 @@ def test_schedulers_at_once_split_the_turns_and_decide_each_tick_once(
         make_due(mine, 30)
 
     def drain() -> int:
-        # What another holds is skipped, so none waits; whoever finds nothing may be early.
+        # Locked triggers are skipped, so no thread waits. A thread may therefore stop before all is done.
         return sum(iter(lambda: fire_due_ticks(limit=20, now=NOON), 0))
 
     assert sum(accepted(at_once(drain, drain, drain))) + drain() == 180

@@ -1,4 +1,4 @@
-"""A scheduler's heartbeat row, and the process that leaves it (SPEC §7)."""
+"""The heartbeat row of a scheduler, and the process that writes it (SPEC §7)."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_a_stopped_scheduler_takes_its_row_with_it_and_a_killed_one_leaves_it(
         _wait(lambda: _pids() == {stopped.pid, killed.pid}, log)
         stopped.send_signal(signal.SIGTERM)
         killed.kill()
-        # It ends itself after 4 s, with a 1.
+        # 0 means that it stopped in an orderly way. A process that is stuck ends itself after 4 s, with the code 1.
         assert stopped.wait(60) == 0, log.read_text()
         assert _pids() == {killed.pid}
     finally:

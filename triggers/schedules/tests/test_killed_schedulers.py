@@ -1,4 +1,4 @@
-"""Schedulers that are killed at random double no tick and lose none (SPEC §7)."""
+"""No tick is doubled or lost while schedulers are killed at random (SPEC §7)."""
 
 import os
 
@@ -20,6 +20,6 @@ def test_every_tick_is_decided_once_and_every_fired_one_has_one_run(
     assert found.ticks == found.triggers * found.minutes == 12_000
     assert found.runs == found.fired > 0
     assert found.fired + found.missed + found.without_worker == found.ticks
-    # Rows of those without a worker stand for several ticks each.
+    # The rows of triggers without a worker stand for several ticks each.
     assert Tick.objects.filter(decision="skipped_no_worker").count() < found.without_worker
     assert found.kills > 5

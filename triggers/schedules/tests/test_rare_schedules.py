@@ -1,4 +1,4 @@
-"""Due times agree with those of clocks that are looked at every minute, in whatever zone and however rare."""
+"""The due times of rare schedules agree in every zone with those found by looking at the clocks at every minute."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -13,26 +13,26 @@ from triggers.schedules.tests.slow_clocks import MINUTE, SlowSchedule, change_da
 
 ZONES = [
     "UTC",
-    "Africa/Casablanca",  # clocks go back for Ramadan, whenever that is, until 2087
+    "Africa/Casablanca",  # clocks go back for Ramadan each year until 2087
     "Africa/El_Aaiun",
     "America/New_York",
-    "America/Santiago",  # at midnight
-    "America/Nuuk",  # in the evening
-    "Antarctica/Troll",  # two hours
-    "Asia/Gaza",  # four times a year
-    "Asia/Kathmandu",  # a quarter of an hour off, without changes
-    "Australia/Lord_Howe",  # half an hour
+    "America/Santiago",  # the clocks change at midnight
+    "America/Nuuk",  # the clocks change in the evening
+    "Antarctica/Troll",  # the clocks change by two hours
+    "Asia/Gaza",  # the clocks change four times a year
+    "Asia/Kathmandu",  # the offset has a quarter of an hour, and the clocks never change
+    "Australia/Lord_Howe",  # the clocks change by half an hour
     "Europe/Berlin",
-    "Europe/Dublin",  # winter is what deviates
-    "Pacific/Apia",  # on the other side of the date line since 2011
+    "Europe/Dublin",  # winter time counts as the deviation, and summer time as the standard
+    "Pacific/Apia",  # it moved to the other side of the date line in 2011
 ]
 RARE = [
     "*/100 */100 29 2 */7",
     "0 0 29 2 *",
     "30 2 29 2 */7",
-    "*/20 1-2 24-31 3 */7",  # in Berlin, the last Sunday's are left out
+    "*/20 1-2 24-31 3 */7",  # in Berlin, the clocks skip the times of the last Sunday
     "0 2 25-31 3 */7",
-    "*/30 0 2-9 9 */7",  # in Santiago, the first Sunday's are left out
+    "*/30 0 2-9 9 */7",  # in Santiago, the clocks skip the times of the first Sunday
     "59 23 31 12 *",
     "*/30 2 31 */2 1",
     "15 */100 30 4,6 */6",
@@ -57,7 +57,7 @@ def test_a_rare_schedule_comes_due_when_the_clocks_say_so(expression: str, zone:
 @pytest.mark.parametrize("expression", DENSE)
 def test_a_dense_schedule_goes_through_changes_as_the_clocks_do(expression: str, zone: str) -> None:
     schedule = parse(expression, zone)
-    # The first and the last, and of Apia also those of 2011 and 2012, when it moved.
+    # The first and the last changes are tried; in Apia that includes 2011 and 2012, when it crossed the date line.
     for day in {*CHANGES[zone][:3], *CHANGES[zone][-2:]}:
         ticks, tick = [], day - timedelta(hours=6)
         slow = list(SlowSchedule(expression, zone).ticks_after(tick, days=3))
@@ -68,7 +68,7 @@ def test_a_dense_schedule_goes_through_changes_as_the_clocks_do(expression: str,
 
 
 def test_apia_skipped_a_day() -> None:
-    """It had no 30 December 2011. What was named for that day is due when the next one begins."""
+    """Apia had no 30 December 2011. A time that was named for that day comes due when the next day begins."""
     start = datetime(2011, 12, 29, 12, tzinfo=UTC)
     midnight = datetime(2011, 12, 30, 10, tzinfo=UTC)
     named = parse("30 15 30 * *", "Pacific/Apia")
@@ -83,7 +83,7 @@ def test_apia_skipped_a_day() -> None:
 
 
 def test_a_note_names_the_last_of_several_changes() -> None:
-    """24 March is a Sunday in 2030; until then, clocks go forward on each Sunday that the schedule names."""
+    """24 March 2030 is a Sunday. Until then the clocks go forward on each Sunday that the schedule names."""
     (coming,) = coming_times(parse("*/30 2 24-31 3 */7", "Europe/Berlin"), START, 1)
     assert coming.at == datetime(2030, 3, 24, 1, tzinfo=UTC)
     assert coming.note == "Clocks go forward: there is no 02:00, 02:30 on 2029-03-25."
@@ -104,7 +104,7 @@ def test_one_whose_times_are_all_left_out_never_comes_due(expression: str, zone:
     assert parse(expression, "UTC").next_after(START)
 
 
-# --- Schedules of any kind, at moments of which many are near a change
+# --- Random schedules, at moments of which many are near a clock change
 
 
 def _field(low: int, high: int) -> st.SearchStrategy[str]:
@@ -157,7 +157,7 @@ def test_any_schedule_comes_due_when_the_clocks_say_so(case: tuple[Schedule, dat
     except BadSchedule:
         assert list(slow.ticks_after(moment, days=12 * 366)) == []
     else:
-        # Of rare ones the first alone, since to look for the others takes long.
+        # Of a rare schedule only the first tick is compared, because the slow search for the others takes long.
         first = next(slow.ticks_after(moment))
         near = slow.ticks_after(moment, days=(first - moment).days + 40)
         assert times[0] == first

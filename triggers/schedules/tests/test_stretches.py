@@ -1,4 +1,4 @@
-"""Ticks of a trigger without a worker: one row and one audit row a stretch (SPEC §19)."""
+"""A stretch of ticks without a worker has one tick row and one audit row (SPEC §19)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,12 +29,12 @@ def without_worker(cast: Cast) -> UUID:
 
 
 def fire(hour: int) -> int:
-    """What is due so many hours after noon is decided."""
+    """Decides what is due `hour` hours after noon."""
     return fire_due_ticks(now=NOON + hour * HOUR)
 
 
 def rows(trigger_id: UUID) -> list[Stretch]:
-    """The decision of each row, the hours after noon of its first and last tick, and how many it counts."""
+    """Returns for each row its decision, its first and last tick in hours after noon, and its count."""
     found = Tick.objects.filter(trigger_id=trigger_id).order_by("tick_at")
     return [
         (
@@ -48,7 +48,7 @@ def rows(trigger_id: UUID) -> list[Stretch]:
 
 
 def audited() -> list[tuple[str, str, int]]:
-    """The audit rows of skipped ticks: which, from when, and how many."""
+    """Returns for each audit row of skipped ticks the decision, the first tick and the count."""
     found = AuditEntry.objects.filter(action="run.skipped").order_by("id")
     return [
         (entry.metadata["decision"], entry.metadata["tickAt"][11:13], entry.metadata["missedCount"])
@@ -159,7 +159,7 @@ def test_a_stretch_that_was_pruned_begins_anew(cast: Cast) -> None:
 def test_a_tick_that_a_stretch_has_counted_is_not_counted_again(cast: Cast, hour: int) -> None:
     trigger_id = without_worker(cast)
     fire(0), fire(1), fire(2)
-    # As if the database's clock had been put back.
+    # This looks to the scheduler as if the database's clock had been put back.
     Trigger.objects.filter(id=trigger_id).update(next_run_at=NOON + hour * HOUR)
     assert fire(hour) == 1
     assert rows(trigger_id) == [("skipped_no_worker", 0, 2, 3)]
@@ -179,7 +179,7 @@ def test_each_trigger_has_a_stretch_of_its_own_in_the_same_batch(cast: Cast) -> 
 
 
 class _KilledError(Exception):
-    """Stands for the end of the process in the middle of a batch."""
+    """Takes the place of a process that dies in the middle of a batch."""
 
 
 @pytest.mark.parametrize("where", ["before the stretch is longer", "before the trigger moves on"])

@@ -1,4 +1,4 @@
-"""fire_due_ticks: each due tick is decided once, whatever was missed or is in the way (SPEC §7)."""
+"""fire_due_ticks decides each due tick once, also after missed ticks and failures (SPEC §7)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,14 +25,14 @@ HOURLY = "0 * * * *"
 
 
 def scheduled(cast: Cast, due: datetime = NOON, **values: Any) -> UUID:
-    """A trigger of the cast's whose next tick is then."""
+    """Adds a trigger to the cast's environment whose next tick is at `due`."""
     trigger_id = cast.add_trigger(**{"schedule": HOURLY, **values})
     Trigger.objects.filter(id=trigger_id).update(next_run_at=due)
     return trigger_id
 
 
 def ticks(trigger_id: UUID) -> list[Row]:
-    """What was decided, in the ticks' order."""
+    """Returns the decisions about a trigger, in the order of the ticks."""
     columns = ("tick_at", "last_tick_at", "decision", "missed_count", "run_id", "decided_at")
     return [
         dict(row)
@@ -94,7 +94,7 @@ def test_the_next_tick_is_the_first_one_after_now(cast: Cast) -> None:
 def test_a_decided_tick_is_not_decided_again(cast: Cast) -> None:
     trigger_id = scheduled(cast)
     fire_due_ticks(now=NOON)
-    # As if the database's clock had been put back.
+    # This looks to the scheduler as if the database's clock had been put back.
     Trigger.objects.filter(id=trigger_id).update(next_run_at=NOON)
     assert fire_due_ticks(now=NOON) == 1
     assert decisions(trigger_id) == [(NOON, "fired")]
@@ -339,7 +339,7 @@ def test_schedulers_at_once_share_the_ticks_and_double_none(
     triggers = {scheduled(committed_cast) for _ in range(60)}
 
     def drain() -> int:
-        # What another holds is skipped, so none waits; whoever finds nothing may be early.
+        # Locked triggers are skipped, so no thread waits. A thread may therefore stop before all is done.
         return sum(list(iter(lambda: fire_due_ticks(limit=7, now=NOON), 0)))
 
     fired_by = at_once(*[drain] * schedulers)

@@ -25,7 +25,7 @@ def preview(cast: Cast, **body: Any) -> Any:
 
 @pytest.fixture
 def _fired(cast: Cast) -> None:
-    """Of the trigger's hourly ticks, 5 to 11 o'clock were missed, noon fired, and 13 and 14 o'clock had no worker."""
+    """Makes ticks of an hourly trigger: 5 to 11 o'clock missed, noon fired, and 13 and 14 o'clock without a worker."""
     triggers = Trigger.objects.filter(id=cast.trigger_id)
     triggers.update(schedule="0 * * * *", next_run_at=NOON - timedelta(hours=7))
     fire_due_ticks(now=NOON)

@@ -1,4 +1,4 @@
-"""queue_deliveries: the outbox row of a completion webhook, written with the transition (SPEC §7)."""
+"""queue_deliveries writes the outbox row of a completion webhook in the transaction of the transition (SPEC §7)."""
 
 from uuid import UUID
 
@@ -89,7 +89,7 @@ def test_no_url_keeps_a_run_from_ending(cast: Cast, url: str) -> None:
     assert (delivery["url"], len(delivery["host"]) <= 253) == (url, True)
 
 
-# How many terminal transitions each state has behind it.
+# How many terminal transitions a run in each state has made.
 TRANSITIONS = {
     "succeeded": 1,
     "failed, client": 1,

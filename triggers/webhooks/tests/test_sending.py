@@ -1,4 +1,4 @@
-"""Deliveries are claimed, sent and recorded: nothing is forgotten, and no host holds up another (SPEC §7)."""
+"""Deliveries are claimed, sent and recorded: none is forgotten, and no host delays another (SPEC §7)."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def claim(now=LATE, *, room=100, per_host=100, busy=None):
 
 
 def attempt(now=LATE) -> Answer | None:
-    """One whole attempt of the one delivery that is due."""
+    """Makes a whole attempt to send the one delivery that is due."""
     (row,) = claim(now)
     answer = send_delivery(row)
     record_answer(row, answer, now=now)
@@ -73,7 +73,7 @@ def test_the_request_is_the_body_with_its_signatures(cast, receiver: Receiver):
     assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["Content-Type"] == "application/json"
     assert request.headers["X-Pipedai-Signature"].startswith("sha256=")
-    # The claim's clock is LATE here; the library wants the present.
+    # The claim must have the present time, not LATE, because the library refuses old signatures.
     (row,) = [queue(cast, receiver.url(), webhook_secret=SECRET)]
     (claimed,) = claim(now=None)
     assert claimed["id"] == row.id
@@ -107,7 +107,7 @@ def test_a_redirect_is_not_followed(cast, receiver: Receiver):
     assert (delivery.status, len(receiver.received)) == ("dead", 1)
 
 
-# --- What becomes of it
+# --- What follows from the answer
 
 
 def test_a_2xx_is_delivered_and_audited(cast, receiver: Receiver):
@@ -351,7 +351,7 @@ def test_the_scheduler_runs_the_pool():
 
 
 class Scheduler:
-    """`runscheduler` as a process; a claim lasts two seconds. `patch` is Python that it runs first."""
+    """Runs `runscheduler` as a process in which a claim lasts two seconds. It executes the Python of `patch` first."""
 
     def __init__(self, database: str, patch: str = ""):
         code = (
@@ -423,7 +423,7 @@ def test_sigterm_ends_it_within_five_seconds_and_abandons_nothing(
         if answers:
             time.sleep(0.5)
             receiver.gate.set()
-        # By itself, and not by the end that it has after 4 s in any case, which is a 1.
+        # 0 means that it stopped in an orderly way. A process that is stuck ends itself after 4 s, with the code 1.
         assert scheduler.process.wait(60) == 0
         assert senders_module.STOP_SECONDS < loop._LONGEST_GOODBYE_SECONDS < 5
     assert statuses() == ["delivered" if answers else "pending"]

@@ -1,4 +1,4 @@
-"""webhook_headers: verified as receivers do it, by a public library and by hand (SPEC §7)."""
+"""webhook_headers: receivers can verify the signatures, with a public library and by hand (SPEC §7)."""
 
 import base64
 import hmac

@@ -1,4 +1,4 @@
-"""Due deliveries are claimed by turns: no host and no tenant holds up another (SPEC §7, §19)."""
+"""Workspaces take turns at sending: no host and no tenant delays another (SPEC §7, §19)."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def queue(cast: Cast, url: str) -> UUID:
 
 
 def a_webhook(cast: Cast) -> UUID:
-    """A trigger whose deliveries a test makes in bulk."""
+    """A trigger for which a test makes deliveries in bulk."""
     return cast.add_trigger(worker_id=None)
 
 
@@ -50,12 +50,12 @@ def claim(
 
 
 def taken_by(claimed: list[Row]) -> Counter[UUID]:
-    """How many places each workspace has got."""
+    """Returns how many places each workspace got."""
     return Counter(row["workspace_id"] for row in claimed)
 
 
 class Sender:
-    """A sender by a clock that stands still until told: every request of its takes as long as it is said to."""
+    """A sender with a clock of its own, which moves only in `wait`. Each request takes the time that `takes` names."""
 
     def __init__(self, started: datetime, takes: Mapping[UUID, timedelta]) -> None:
         self.now = started
@@ -64,7 +64,7 @@ class Sender:
         self._under_way: list[tuple[datetime, Row]] = []
 
     def look(self) -> None:
-        """Claims for the free places, as long as there is something to claim."""
+        """Claims deliveries for the free places until there are none to claim."""
         while claimed := claim_deliveries(
             room=AT_ONCE - len(self._under_way),
             busy=Counter(taker_of(row) for _, row in self._under_way),
@@ -80,7 +80,7 @@ class Sender:
                 break
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass; what is answered meanwhile is recorded."""
+        """Moves the clock ahead and records the requests that are answered by then."""
         self.now += timedelta(seconds=seconds)
         for ends, row in self._under_way:
             if ends <= self.now:
@@ -193,7 +193,7 @@ def test_a_thousand_slow_deliveries_of_one_workspace_delay_another_by_no_second(
         delays.append(sender.begun[queued.id] - sender.now)
         sender.wait(5)
     assert delays == [timedelta(0)] * 4
-    # The slow one has had its turns, too.
+    # The slow tenant has had its turns as well.
     assert len(sender.begun) >= 4 + 2 * PER_HOST
 
 
@@ -204,7 +204,7 @@ def test_workspaces_that_fill_a_sender_delay_another_by_one_free_place(cast: Cas
     (other,) = add_environments(cast, 1)
     sender = Sender(NOW, {mine.workspace.id: SLOW for mine in slow})
     for _ in range(30):
-        # As requests are answered one by one, and not all in the same moment.
+        # Real requests are answered one after another, and not all at the same moment.
         sender.look()
         sender.wait(1)
     add_deliveries(a_webhook(other), 1, due=sender.now, domain="quick")
@@ -215,7 +215,7 @@ def test_workspaces_that_fill_a_sender_delay_another_by_one_free_place(cast: Cas
         assert sender.now < queued + SLOW + timedelta(seconds=1)
 
 
-# --- How far a look goes
+# --- How many pairs one query visits
 
 
 def test_looks_that_see_only_a_part_come_round_to_everybody(
@@ -277,7 +277,7 @@ def test_senders_at_once_claim_nothing_twice_and_forget_nothing(committed_cast: 
 
     def drain() -> list[Any]:
         turns, ids, idle = Turns(), [], 0
-        # What another has locked is skipped: whoever finds nothing may be early.
+        # Locked deliveries are skipped, so a sender may find nothing before all is done.
         while idle < 5:
             claimed = claim(room=9, per_host=4, turns=turns)
             idle = 0 if claimed else idle + 1
