@@ -36,6 +36,6 @@ class DeliverySerializer(serializers.Serializer[Any]):
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, delivery: Delivery) -> Any:
-        """In the order in which they were made; prefetched."""
+        """Returns the attempts in their order. The view must have prefetched them."""
         attempts = sorted(delivery.attempts.all(), key=lambda attempt: attempt.n)
         return AttemptSerializer(attempts, many=True, context=self.context).data
