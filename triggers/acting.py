@@ -1,4 +1,4 @@
-"""What an admin's act on a trigger holds before it locks the trigger itself."""
+"""Takes the locks that an admin's act on a trigger needs before it locks the trigger itself."""
 
 from uuid import UUID
 
@@ -11,7 +11,10 @@ from workspaces.roles import Role
 
 
 def hold_trigger_environment(trigger_id: UUID, actor: Actor) -> UUID:
-    """The trigger's environment, held, and in it the actor's role. Raises NotFound, and what `hold_role` does."""
+    """Locks the trigger's environment against deletion and the actor's role in it. Returns the environment's id.
+
+    Raises NotFound if there is no such trigger, and whatever `hold_role` raises.
+    """
     environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
     environment_id = environment.first()
     if environment_id is None:

@@ -1,4 +1,4 @@
-"""The triggers app: triggers, their runs and the deliveries of their webhooks."""
+"""Registers what the triggers app adds to the machinery: background jobs, probes, retentions and sealed fields."""
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -11,14 +11,12 @@ from workspaces.encryption.sealed_fields import register_sealed_field
 
 
 class TriggersConfig(AppConfig):
-    """Triggers, runs, deliveries."""
-
     name = "triggers"
     verbose_name = "Triggers and runs"
 
     def ready(self) -> None:
-        """Registers the background work, its probes, the sealed fields, and what keeps an environment."""
-        # Models must be loaded first.
+        """Registers the jobs, probes, retentions and sealed fields, and the rows that keep an environment undeleted."""
+        # These modules can only be imported after the models have been loaded.
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs

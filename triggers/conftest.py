@@ -1,4 +1,4 @@
-"""What the tests of triggers and runs share."""
+"""The fixtures that the tests of triggers and runs share."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def runs(cast: Cast) -> Runs:
 
 @pytest.fixture
 def committed_runs(committed_cast: Cast) -> Runs:
-    """The same, committed in the test's own database and due by its real clock."""
+    """Runs like those of `runs`, but committed in the test's own database and due by its real clock."""
     runs = Runs.of(committed_cast)
     runs.now = database_now()
     return runs

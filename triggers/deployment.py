@@ -1,11 +1,12 @@
-"""The deployment's probes of the background: does a scheduler live, and is its work on time."""
+"""The probes of `check_deploy` for background work: whether a scheduler lives, and whether its work is on time."""
 
 from pipedai.api.wording import counted
 from pipedai.deployment import Finding
 from pipedai.sql import fetch_all, fetch_one
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 
-# What is due is done within a second or so; a database that was away explains a minute.
+# Work that is due for longer than this counts as late. It is normally done within a second; a short outage of the
+# database explains up to a minute.
 LATE_SECONDS = 60
 
 _ALIVE = """
@@ -14,7 +15,7 @@ WHERE beat_at > clock_timestamp() - %(alive)s ORDER BY started_at
 """
 _LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_heartbeat"
 
-# Each by the index that its job reads, and no further than need be.
+# Each count reads the index of the job that does the work, and stops at `most`.
 _LATE = """
 SELECT
     (SELECT count(*) FROM (
@@ -31,7 +32,7 @@ _MOST_COUNTED = 1_000
 
 
 def schedulers_live() -> Finding:
-    """At least one scheduler has told lately that it is alive."""
+    """Finds the schedulers with a fresh heartbeat. There should be at least one."""
     alive = fetch_all(_ALIVE, {"alive": ALIVE_WITHIN})
     if alive:
         names = ", ".join(f"{row['host']} (pid {row['pid']})" for row in alive[:5])
@@ -47,7 +48,7 @@ def schedulers_live() -> Finding:
 
 
 def work_is_on_time() -> Finding:
-    """Nothing that is the schedulers' to do has been due for long."""
+    """Counts ticks, runs and deliveries that have been due for more than LATE_SECONDS. There should be none."""
     late = fetch_one(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED})
     assert late is not None
     overdue = [_at_least(number, what) for what, number in late.items() if number]

@@ -20,10 +20,9 @@ class TriggerFilters(ApiFilterSet):
 
 
 class StatusFilter(WordsFilter):
-    """Keeps runs in one of the given states."""
+    """Keeps the runs that are in one of the given states, or all runs if none is given."""
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
-        """All runs if no state was given."""
         return in_states(qs, value) if value else qs
 
 
@@ -32,19 +31,21 @@ class RunFilters(ApiFilterSet):
 
     status = StatusFilter(field_name="status", choices=Status.values)
     to = EndFilter(field_name="queued_at")
-    vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")  # a word of Python's
+    # `from` is a keyword of Python, so it cannot be assigned directly.
+    vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")
 
 
 class EnvironmentRunFilters(RunFilters):
-    """Those, and `?workerId&triggerId`."""
+    """The filters of RunFilters, and `?workerId&triggerId`."""
 
     workerId = IdFilter(field_name="worker_id")
     triggerId = IdFilter(field_name="trigger_id")
 
 
 def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
-    """Raises Invalid if a filter names a worker or trigger that is not the environment's: a foreign
-    one looks missing.
+    """Raises Invalid if a filter names a worker or trigger that the environment does not have.
+
+    The message is the same whether the id exists elsewhere or not at all, so that it tells nothing of other tenants.
     """
     models: dict[str, Any] = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
     for name, model in models.items():

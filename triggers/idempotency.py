@@ -1,4 +1,4 @@
-"""Makes `POST /triggers/:id/run` repeatable by its `Idempotency-Key` (SPEC §5)."""
+"""Makes `POST /triggers/:id/run` safe to repeat with an `Idempotency-Key` (SPEC §5)."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ from triggers.queries import run_in_full
 from triggers.runs import lifecycle
 from triggers.states import Source
 
-# The key first, the run after it in the same transaction: of concurrent duplicates one inserts, the
-# others wait for it and then find its row. A key older than a day is taken over as if it were new.
+# The key is inserted before the run, in the same transaction. Of several equal requests at the same moment one inserts
+# the key; the others wait for its commit and then find its row. A key older than a day is taken over as if it were new.
 _REMEMBER = """
 INSERT INTO idempotency_key (trigger_id, caller_id, key, environment_id, body_digest, run_id)
 SELECT id, %(caller_id)s, %(key)s, environment_id, %(body_digest)s, %(run_id)s
@@ -51,11 +51,11 @@ def run_trigger(
     source: Source,
     actor: Actor,
 ) -> Queued:
-    """Queues a run; with a `key`, at most once a day for this trigger and caller.
+    """Queues a run. With a `key`, the same trigger and caller get at most one run in 24 hours.
 
-    A repeat answers with the first run as it is now, whatever has happened to the trigger since.
-    Raises Conflict for the same key with another body, and what `lifecycle.queue_run` raises; only
-    success is remembered.
+    A repeat returns the first run in its present state, whatever has happened to the trigger since. Raises Conflict if
+    the key was used with another body, and whatever `lifecycle.queue_run` raises. A request that failed is not
+    remembered, so it may be repeated with the same key.
     """
     run_id = new_id()
     params = {
@@ -80,7 +80,7 @@ def run_trigger(
 
 
 def body_digest(payload: Any) -> bytes:
-    """The SHA-256 of the body as canonical JSON: neither the order of keys nor 1 for 1.0 makes another body."""
+    """Returns the SHA-256 of the body as canonical JSON, in which the order of keys is fixed and 1.0 equals 1."""
     canonical = json.dumps(_canonical(payload), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).digest()
 

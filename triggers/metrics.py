@@ -1,4 +1,4 @@
-"""Metrics of runs, schedules and webhooks: counters from domain events, gauges from the database."""
+"""The metrics of runs, schedules and webhooks. Events feed the counters, and queries feed the gauges."""
 
 import time
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ _SETTLED = {
 
 @count_events
 def count_run_event(event: Event) -> None:
-    """Counts what a committed event says of a run."""
+    """Counts the event of a run after its transaction has committed."""
     match event.action:
         case "run.created":
             QUEUED.labels(event.metadata["source"]).inc()
@@ -78,7 +78,7 @@ def count_run_event(event: Event) -> None:
 
 @count_events
 def count_outcome(event: Event) -> None:
-    """Counts a due time that made no run, and a delivery that is settled."""
+    """Counts ticks that made no run, and deliveries that are delivered or dead."""
     if event.action == "run.skipped":
         missed = event.metadata["missedCount"]
         TICKS_SKIPPED.labels(event.metadata["decision"]).inc(missed or 1)
@@ -91,7 +91,7 @@ def _count_end(event: Event) -> None:
         LEASES_EXPIRED.inc()
     if event.action == "run.timed-out":
         DEADLINES_PASSED.inc()
-    if event.metadata.get("late"):  # its end has been counted
+    if event.metadata.get("late"):  # the end of this run was counted when the server ended it
         LATE_RESULTS.labels("true").inc()
         if "canceledRetry" in event.metadata:
             ENDED.labels(Status.CANCELED.value, FaultClass.NONE.value).inc()
@@ -110,7 +110,7 @@ attempted.connect(count_attempt, dispatch_uid="triggers.metrics")
 
 
 def count_lengthened(count: int, **_: Any) -> None:
-    """Counts due times without a worker after the first of their stretch, which has an event."""
+    """Counts the ticks that lengthened a stretch without a worker. The stretch's first tick is counted by its event."""
     TICKS_SKIPPED.labels(Decision.SKIPPED_NO_WORKER.value).inc(count)
 
 
@@ -138,7 +138,7 @@ SELECT count(*) AS living FROM scheduler_heartbeat WHERE beat_at > statement_tim
 
 @read_at_scrape
 def read_background() -> Iterator[Metric]:
-    """What the schedulers have before them, and how many they are."""
+    """Yields the gauges of overdue work and of living schedulers."""
     yield GaugeMetricFamily(
         "pipedai_schedule_overdue_seconds",
         "How long the due time has passed that waits longest to be fired; 0 if none does.",
@@ -164,7 +164,7 @@ def read_background() -> Iterator[Metric]:
 
 @read_at_scrape
 def read_held_runs() -> Iterator[Metric]:
-    """The runs that workers hold, by state."""
+    """Yields the gauge of the runs that workers hold, by state."""
     held = {row["status"]: row["runs"] for row in fetch_all(_HELD, {"limit": ROW_LIMIT})}
     family = GaugeMetricFamily("pipedai_runs_held", "Runs that workers hold.", labels=["status"])
     for status in HELD:
@@ -183,7 +183,7 @@ def _seconds(iso: str) -> float:
 
 
 def _start_at_zero() -> None:
-    """A rate needs a value from before the first event."""
+    """Makes every labelled counter with the value 0, since a rate needs a value from before the first event."""
     for source in Source:
         QUEUED.labels(source.value)
     for status, fault in (

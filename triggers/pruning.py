@@ -1,7 +1,7 @@
-"""Removes old runs from the ledger, with all that hangs on them, where the operator has set a retention (SPEC §10).
+"""Removes old runs and the rows that refer to them, if the operator has set a retention (SPEC §10).
 
-An unfinished run is never removed, nor one that has a webhook to deliver. A run and its retries go
-together, once the last of them is old enough: a ledger that says "retried" can always say what came of it.
+An unfinished run is never removed, nor a run with a pending delivery. A run and its retries are removed together, when
+the last of them is old enough: while the ledger shows that a run was retried, it also shows the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from pipedai.sql import Row, execute, fetch_all
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
 
-# The ended runs of an environment, from the oldest on: along the index `run_ended_summed`.
+# The ended runs of an environment, oldest first. The query reads the index `run_ended_summed`.
 _PAGE = """
 SELECT id, ended_at FROM run
 WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL
@@ -23,8 +23,8 @@ WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL
 ORDER BY ended_at, id LIMIT %(limit)s
 """
 
-# Each chain is found by its last run, which no other retries; those before it need no lock of their own, since
-# nobody else comes by them but through the last.
+# A chain is a run with its retries. It is found by its last run, which no other run retries. The earlier runs need no
+# lock, since every pruner reaches them through the last one.
 _CHAINS = """
 WITH RECURSIVE chain AS (
     SELECT r.id AS last, r.id, r.retry_of_id, r.ended_at FROM run r
@@ -37,7 +37,7 @@ HAVING bool_and(ended_at < %(before)s)
     AND NOT bool_or(EXISTS (SELECT FROM delivery d WHERE d.run_id = chain.id AND d.status = 'pending'))
 """
 
-# In the order of the foreign keys. The runs go in one statement, since they refer to each other.
+# The order follows from the foreign keys. One statement removes all the runs, since they refer to each other.
 _REMOVE = {
     "idempotencyKeys": "DELETE FROM idempotency_key WHERE run_id = ANY(%(ids)s)",
     "ticks": "DELETE FROM tick WHERE run_id = ANY(%(ids)s)",
@@ -92,8 +92,10 @@ _TOLD = ("runs", "ticks", "deliveries")
 
 
 def prune_runs(order: Order) -> Iterator[Batch]:
-    """Removes runs that ended before, with their texts, ticks, deliveries and remembered keys; and the
-    skipped ticks and tests of webhooks of that time. Environment by environment."""
+    """Removes runs that ended before `order.before`, with their texts, ticks, deliveries and idempotency keys.
+
+    It also removes skipped ticks and webhook tests from before that time. It works on one environment after another.
+    """
     for environment_id in _environments():
         yield from _ended_runs(environment_id, order)
         yield from _rows(environment_id, order, _skipped_ticks, _REMOVE_TICKS)
@@ -103,7 +105,7 @@ def prune_runs(order: Order) -> Iterator[Batch]:
 
 
 def prune_deliveries(order: Order) -> Iterator[Batch]:
-    """Removes deliveries that were queued before and are over, with their attempts; their runs stay."""
+    """Removes settled deliveries that were queued before `order.before`, with their attempts. Their runs stay."""
     for environment_id in _environments():
         yield from _rows(
             environment_id, order, _ended_deliveries, _REMOVE_DELIVERIES, of_no_run=False
@@ -111,7 +113,7 @@ def prune_deliveries(order: Order) -> Iterator[Batch]:
 
 
 def prune_idempotency_keys(order: Order) -> Iterator[Batch]:
-    """Forgets keys that no longer count. Bookkeeping, and nothing that anybody did: it leaves no audit row."""
+    """Removes idempotency keys that no longer count. It writes no audit row, since no run or delivery is lost."""
     params = {"before": order.before, "limit": order.limit}
     if order.dry_run:
         count = fetch_all(_COUNT_KEYS, params)[0]["n"]
@@ -130,7 +132,7 @@ def _ended_runs(environment_id: UUID, order: Order) -> Iterator[Batch]:
         try:
             removed = remove(pages.prune_next)
         except InUse:
-            removed = 0  # these stay for another time
+            removed = 0  # another transaction needs them, so they stay until the next time
         if not pages.page:
             return
         pages.turn()
@@ -138,7 +140,7 @@ def _ended_runs(environment_id: UUID, order: Order) -> Iterator[Batch]:
 
 
 class _Pages:
-    """The old runs of an environment, a page at a time."""
+    """Goes through the old runs of an environment page by page."""
 
     def __init__(self, environment_id: UUID, order: Order) -> None:
         self.page: list[Row] = []
@@ -146,7 +148,7 @@ class _Pages:
         self._environment_id, self._order = environment_id, order
 
     def prune_next(self) -> int:
-        """Removes what may go of the next page; how many runs."""
+        """Reads the next page and removes the runs that may be removed. Returns how many runs that were."""
         order = self._order
         params = {
             **self._last,
@@ -162,7 +164,7 @@ class _Pages:
         return len(ids)
 
     def turn(self) -> None:
-        """What this page had is not looked at again."""
+        """Makes `prune_next` continue after the present page."""
         self._last = self.page[-1]
 
 
@@ -190,7 +192,7 @@ def _rows(
 def _remove(
     environment_id: UUID, order: Order, statements: dict[str, str], ids: list[UUID]
 ) -> None:
-    """Removes the rows and says so, in the transaction at hand: one audit row for each batch."""
+    """Removes the rows and emits one event for the batch, in the caller's transaction."""
     if not ids:
         return
     removed = {name: execute(statement, {"ids": ids}) for name, statement in statements.items()}

@@ -1,4 +1,4 @@
-"""Reads triggers and runs for the API: as dicts, with what is shown of them and nothing else."""
+"""Reads triggers and runs for the API, as dicts that hold only what the API shows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger
 
 
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
-    """Triggers that are not deleted, as dicts for TriggerSerializer; `with_last_runs` completes them."""
+    """Returns the triggers that are not deleted, as dicts. `with_last_runs` makes them ready for TriggerSerializer."""
     newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
     rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
@@ -48,7 +48,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
 
 
 def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same rows of `triggers()`, each with its `last_run`. One query."""
+    """Adds to each row of `triggers()` its `last_run`, or None. It takes one query."""
     ids = [row["last_run_id"] for row in rows if row["last_run_id"]]
     runs = {
         run["id"]: run
@@ -58,7 +58,7 @@ def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def runs() -> QuerySet[Run, dict[str, Any]]:
-    """Runs as dicts for RunSerializer."""
+    """Returns runs as dicts for RunSerializer."""
     rows: QuerySet[Run, dict[str, Any]] = Run.objects.annotate(
         trigger_name=F("trigger__name"), error_message=F("text__error_message")
     ).values(*RUN_COLUMNS, "trigger_name", "error_message")
@@ -66,8 +66,10 @@ def runs() -> QuerySet[Run, dict[str, Any]]:
 
 
 def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:
-    """The runs in one of these states. Whether they have ended follows from that, but PostgreSQL must be told: the
-    indexes by state hold either those that have or those that have not.
+    """Keeps the runs in one of these states.
+
+    The condition on `ended_at` follows from the states, but PostgreSQL needs it to choose an index: each index by state
+    contains either ended or unfinished runs.
     """
     ended = {state in TERMINAL for state in states}
     if len(ended) == 1:
@@ -76,7 +78,7 @@ def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, 
 
 
 def run_in_full(run_id: UUID) -> dict[str, Any]:
-    """One run as a dict for RunDetailSerializer. Raises Run.DoesNotExist."""
+    """Returns one run as a dict for RunDetailSerializer. Raises Run.DoesNotExist."""
     row: dict[str, Any] = (
         runs()
         .annotate(

@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the trigger, run and webhook endpoints."""
+"""Describes the trigger, run and webhook endpoints in the OpenAPI schema."""
 
 from typing import Any
 

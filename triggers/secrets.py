@@ -1,4 +1,4 @@
-"""Seals and opens a trigger's secrets: `mcpHeaders` and `webhookSecret` (SPEC §8)."""
+"""Encrypts (seals) and decrypts (opens) the secrets of a trigger: `mcpHeaders` and `webhookSecret` (SPEC §8)."""
 
 import json
 from uuid import UUID
@@ -13,25 +13,25 @@ WEBHOOK_SECRET = SealedField("trigger", "webhook_secret", "webhook_key_id")
 def seal_mcp_headers(
     environment_id: UUID, trigger_id: UUID, headers: dict[str, str]
 ) -> keys.Sealed:
-    """The headers encrypted for this trigger alone. As `keys.seal`: in the transaction that writes them."""
+    """Returns the headers encrypted for this trigger alone. Call it in the transaction that stores them."""
     return keys.seal(MCP_HEADERS, environment_id, trigger_id, json.dumps(headers).encode())
 
 
 def open_mcp_headers(
     environment_id: UUID, trigger_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> dict[str, str]:
-    """The headers in plaintext. Raises crypto.CannotOpen, after an alarm."""
+    """Returns the headers in plaintext. Raises crypto.CannotOpen after it has raised an alarm."""
     plaintext = keys.unseal(MCP_HEADERS, environment_id, trigger_id, box, key)
     return dict(json.loads(plaintext))
 
 
 def seal_webhook_secret(environment_id: UUID, trigger_id: UUID, secret: str) -> keys.Sealed:
-    """The webhook's signing secret encrypted for this trigger alone. As `keys.seal`."""
+    """Returns the signing secret encrypted for this trigger alone. Call it in the transaction that stores it."""
     return keys.seal(WEBHOOK_SECRET, environment_id, trigger_id, secret.encode())
 
 
 def open_webhook_secret(
     environment_id: UUID, trigger_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> str:
-    """The webhook's signing secret in plaintext. Raises crypto.CannotOpen, after an alarm."""
+    """Returns the signing secret in plaintext. Raises crypto.CannotOpen after it has raised an alarm."""
     return keys.unseal(WEBHOOK_SECRET, environment_id, trigger_id, box, key).decode()

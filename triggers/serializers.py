@@ -1,4 +1,4 @@
-"""Bodies of the trigger endpoints, and triggers and runs as they go out."""
+"""Checks the bodies of requests about triggers, and renders triggers, runs and ticks for the API."""
 
 import base64
 import binascii
@@ -31,7 +31,7 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
 MIN_WEBHOOK_SECRET = 16
 
-# RFC 9110: a field name is a token; of field values we take visible ASCII with spaces and tabs inside.
+# A header name is a token (RFC 9110 §5.1). A value may have visible ASCII characters, and spaces or tabs inside.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCII)
 _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
@@ -45,7 +45,7 @@ class PromptField(TextField):
         super().__init__(trim_whitespace=False, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """The prompt; a field error if it is empty or too long."""
+        """Returns the prompt. Raises a field error if it is empty or longer than MAX_PROMPT_BYTES."""
         value = super().to_internal_value(data)
         if len(value.encode()) > MAX_PROMPT_BYTES:
             raise serializers.ValidationError("Must not be longer than 256 KiB.")
@@ -64,7 +64,7 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
     """Secret headers for the MCP server: a flat object of valid names and values, 8 KiB in all."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        """The headers as given. A bad name is not echoed: a secret may have been pasted there."""
+        """Returns the headers as given. An error does not repeat a bad name, because it may be a misplaced secret."""
         if not isinstance(data, dict):
             raise serializers.ValidationError("Must be an object of header names and values.")
         for name in data:
@@ -83,7 +83,7 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
         return data
 
     def to_representation(self, value: Any) -> Any:
-        """Never: they are not returned by any read."""
+        """Raises NotImplementedError, because no answer may contain the headers."""
         raise NotImplementedError
 
 
@@ -139,11 +139,11 @@ class TriggerBody(StrictBody):
     )
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
-        """http(s), with a host, without userinfo."""
+        """Accepts an http or https URL with a host and without a user name or password."""
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """As mcpUrl; https alone in production; not an address that a webhook may not reach."""
+        """Accepts a URL like `mcpUrl`, in production https only, that does not name a forbidden address (SPEC §7)."""
         if not value:
             return value
         _checked_url(value, https_only=settings.PRODUCTION)
@@ -161,7 +161,7 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_timezone(self, value: str) -> str:
-        """A zone of the IANA database."""
+        """Accepts a time zone of the IANA database."""
         try:
             cron.check_timezone(value)
         except cron.BadTimezone as error:
@@ -169,7 +169,7 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_schedule(self, value: str | None) -> str | None:
-        """Five crontab fields; the zone does not matter to the grammar."""
+        """Accepts five crontab(5) fields. It checks them in UTC, because the zone does not matter to the grammar."""
         if value is None:
             return None
         try:
@@ -190,7 +190,7 @@ class RotateBody(StrictBody):
     mcpHeaders = McpHeadersField(source="mcp_headers")
 
     def validate_mcpHeaders(self, value: dict[str, str]) -> dict[str, str]:  # noqa: N802
-        """To clear them is a PATCH's business."""
+        """Refuses an empty object: headers are removed by a PATCH of the trigger."""
         if not value:
             raise serializers.ValidationError("Must hold at least one header.")
         return value
@@ -267,7 +267,7 @@ class RunBody(StrictBody):
     payload = serializers.JSONField(required=False, allow_null=True, default=None)
 
     def validate_payload(self, value: Any) -> Any:
-        """Bounded in bytes."""
+        """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
         compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if len(compact.encode()) > MAX_PAYLOAD_BYTES:
             raise serializers.ValidationError("Must not be longer than 64 KiB.")

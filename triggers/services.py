@@ -1,4 +1,4 @@
-"""Creates, changes and deletes triggers (SPEC §5)."""
+"""Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
 from typing import Any
 from uuid import UUID
@@ -24,8 +24,9 @@ from workspaces.acting import hold_role
 from workspaces.locks import lock_environment
 from workspaces.roles import Role
 
+# How many characters of a changed text an audit row shows.
 _LONGEST_SHOWN = 200
-# Attributes that a PATCH sets as they are, under their names in the API.
+# The attributes that a PATCH sets without further work, with their names in the API.
 _PLAIN_FIELDS = {
     "name": "name",
     "description": "description",
@@ -42,10 +43,10 @@ _PLAIN_FIELDS = {
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """A new trigger from the validated values of a TriggerBody; its id. Its secrets are sealed here and go no further.
+    """Creates a trigger from the validated values of a TriggerBody and returns its id. Its secrets are sealed here.
 
-    Raises NotFound if the environment has been deleted, Invalid for a worker that is not the
-    environment's or a schedule that never comes due.
+    Raises NotFound if the environment has been deleted, Invalid if the environment has no such worker or the schedule
+    never comes due, CeilingReached if there are too many triggers, and whatever `hold_role` raises.
     """
     values = dict(values)
     prompt, model = values.pop("prompt"), values.pop("model")
@@ -71,11 +72,11 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
 
 
 def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes what `values`, validated like a TriggerBody's, has; what is as it was changes nothing.
+    """Changes a trigger to `values`, which are validated as for a TriggerBody. Equal values change nothing.
 
-    Secrets that are absent stay, null or empty ones go; headers also go when `mcp_url` moves to
-    another origin without new ones: a secret goes only to the server it was given for. Queued runs
-    move with the worker. Raises NotFound, Invalid.
+    A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
+    origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
+    for. With a new worker, the queued runs move to it. Raises NotFound, Invalid, and whatever `hold_role` raises.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, new_worker=values.get("worker_id"))
@@ -92,7 +93,7 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
 
 
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
-    """Replaces the secret headers; runs not yet handed out use the new ones. Raises NotFound."""
+    """Replaces the secret headers. Runs that are handed out from now on get the new ones. Raises NotFound."""
     with transaction.atomic():
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
@@ -102,12 +103,14 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
 
 
 def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Soft-deletes a trigger; its runs stay in the ledger, its headers don't. Raises NotFound, and
-    Conflict while it has unfinished runs.
+    """Soft-deletes a trigger. Its runs stay in the ledger, but its headers are removed.
+
+    Raises NotFound, and Conflict while the trigger has unfinished runs.
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
-        # FOR UPDATE, and not less: it waits for whoever is queueing a run, and keeps others from it.
+        # FOR UPDATE conflicts with the FOR SHARE of a transaction that queues a run: this waits for such a transaction,
+        # and later ones wait for this.
         trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
         deleted = trigger.first()
         if deleted is None:
@@ -115,18 +118,17 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
         unfinished = deleted.runs.filter(ended_at__isnull=True).count()
         if unfinished:
             raise Conflict(f"The trigger still has {counted(unfinished, 'unfinished run')}.")
-        # Nobody needs the headers any more; the webhook's secret signs what is still to be sent.
+        # The headers are not needed any more. The webhook's secret stays, as it must sign the pending deliveries.
         trigger.update(deleted_at=Now(), next_run_at=None, mcp_headers=None, mcp_key=None)
         emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
 
 
 def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -> Trigger:
-    """The trigger, its environment and the actor's role held and the worker it is to get held before it, in the one
-    lock order.
-    """
+    """Locks a trigger and returns it. Before it, in the order of locks: environment, actor's role and new worker."""
     environment_id = hold_trigger_environment(trigger_id, actor)
     _check_worker(environment_id, new_worker)
-    # Its revision is not joined in: what a statement joins to a row that it waits for is from before the wait.
+    # The revision is not joined, because a statement that waits for the trigger's lock would join the revision that was
+    # current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
     trigger = rows.filter(id=trigger_id, deleted_at__isnull=True).first()
     if trigger is None:
@@ -135,8 +137,9 @@ def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -
 
 
 def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets what differs; what changed, as the audit row tells it: `{ field: [old, new] }`, no
-    secret, no query string.
+    """Sets the values that differ on the trigger. Returns the changes as the audit row shows them.
+
+    They are `{ field: [old, new] }`, without secrets and without query strings of URLs.
     """
     changes: dict[str, Any] = {}
     for attribute, name in _PLAIN_FIELDS.items():
@@ -159,7 +162,7 @@ def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """A new prompt or model is a new revision: queued runs keep the one that they were queued with."""
+    """Makes a new revision if prompt or model differ. Queued runs keep the revision with which they were queued."""
     old = trigger.revision
     prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
     changes: dict[str, Any] = {}
@@ -200,7 +203,9 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
-    except cron.BadTimezone as error:  # it was one when it was stored
+    except (
+        cron.BadTimezone
+    ) as error:  # the zone was removed from the zone database after it was stored
         raise Invalid({"timezone": [str(error)]}) from None
 
 
@@ -223,9 +228,7 @@ def _seal_secret(trigger: Trigger, secret: str | None) -> None:
 
 
 def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:
-    """A worker that exists and is this environment's, kept so until the transaction ends; a foreign
-    one looks missing.
-    """
+    """Locks the worker until the transaction ends. Raises Invalid if the environment has no such worker."""
     if worker_id is None:
         return
     workers = apps.get_model("workers", "Worker")._default_manager

@@ -1,4 +1,7 @@
-"""The words of the run state machine (SPEC §6). docs/run-lifecycle.md draws it; lifecycle.py moves runs along it."""
+"""The states of a run, and the other words of the run state machine (SPEC §6).
+
+docs/run-lifecycle.md draws the machine. `triggers.runs.lifecycle` moves runs from state to state.
+"""
 
 from typing import Final
 
@@ -6,74 +9,101 @@ from django.db.models import TextChoices
 
 
 class Status(TextChoices):
-    """Where a run is. Each says what it means, who moves it on, and who reaps it if they don't."""
+    """The state of a run.
+
+    The text below each state says what it means, who moves the run on to another state, and who reaps the run if
+    nobody does.
+    """
 
     QUEUED = "queued"
-    """Waits for its worker, not before `availableAt`. Moved on by the worker's claim or a user's
-    cancel. Not reaped: it waits until its worker is back or its trigger is given another."""
+    """The run waits for its worker, which may claim it from `availableAt` on. Moved on by the claim, by a user's
+    cancel, or by the late result that makes a retry needless. Nobody reaps it: the run waits until its worker is back
+    or its trigger is given another worker."""
 
     CLAIMED = "claimed"
-    """A worker took it and holds one of its slots. Moved on by the worker's start or complete;
-    reaped by `expire_runs` when its lease or its deadline (counted from the claim) has passed."""
+    """A worker has claimed the run, which now holds one of that worker's slots and a lease. Moved on by the worker's
+    start, or by its complete if the launch failed. It is reaped by `expire_runs` when the lease or the deadline has
+    passed; the deadline counts from the claim."""
 
     RUNNING = "running"
-    """The worker executes it. Moved on by the worker's complete; reaped by `expire_runs` when its lease or its deadline
-    (counted from the start) has passed."""
+    """The worker executes the run and renews its lease by heartbeats. Moved on by the worker's complete. It is
+    reaped by `expire_runs` when the lease or the deadline has passed; the deadline counts from the start."""
 
     SUCCEEDED = "succeeded"
-    """Ended: the worker reported success. Final."""
+    """Ended: the worker reported success. Final: nothing changes the run any more."""
 
     FAILED = "failed"
-    """Ended: the worker reported a failure, or its lease ran out. Final, but that a late result of
-    its worker may replace the server's verdict."""
+    """Ended: the worker reported a failure, or the lease ran out and the server gave the run up. Final if the worker
+    ended it; a late result of the worker may still replace the verdict of the server. A failure with the fault class
+    `infra` queues a retry, which is another run."""
 
     TIMED_OUT = "timed_out"
-    """Ended: out of time, by the worker's own report or by the server's deadline. Final, but for a late result."""
+    """Ended: the run took too long, as the worker reported or as the server found when the deadline had passed. Final
+    if the worker ended it; a late result of the worker may still replace the verdict of the server."""
 
     CANCELED = "canceled"
-    """Ended: canceled in the queue, or acknowledged by the worker, or its lease ran out after the
-    request, or a late result made this retry needless. Final, but for a late result after a lost
-    lease."""
+    """Ended: a user canceled the run in the queue, or the worker stopped it at a user's request, or the lease ran out
+    after that request, or a late result made this retry needless. Final, except after a lost lease: then a late result
+    of the worker may still replace the verdict of the server."""
 
 
+# A worker holds these runs: each has a slot, a lease and a deadline, and `expire_runs` reaps it.
 HELD: Final = (Status.CLAIMED, Status.RUNNING)
+# These runs have ended.
 TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELED)
 
 
 class Source(TextChoices):
-    """Why a run exists: a person, a `pwk_` key, a schedule, or the failure of another run."""
+    """Why a run exists. It is written when the run is queued."""
 
+    # A person asked for it with a session.
     MANUAL = "manual"
+    # A program asked for it with an API key (`pwk_`).
     API = "api"
+    # The scheduler fired a due tick of the trigger's schedule.
     SCHEDULE = "schedule"
+    # It repeats a run that failed through the fault of infrastructure.
     RETRY = "retry"
 
 
 class FaultClass(TextChoices):
-    """Whose fault a failure was: only `infra` is retried."""
+    """Whose fault the end of a run was. Only `infra` leads to a retry."""
 
+    # Something between us and the result broke: a lost worker, a network, an API that was away.
     INFRA = "infra"
+    # The prompt, the model or a limit of the trigger is to blame, so another attempt would end alike.
     CLIENT = "client"
+    # The run succeeded or was canceled.
     NONE = "none"
 
 
 class EndedBy(TextChoices):
-    """Who ended a run. `lease` and `deadline` are the server's verdicts, which a late result may replace."""
+    """Who ended a run, or which rule did."""
 
+    # The worker reported the end.
     WORKER = "worker"
+    # A user canceled the run while it was queued.
     USER = "user"
+    # `expire_runs` gave the run up, because its worker had not renewed the lease.
     LEASE = "lease"
+    # `expire_runs` timed the run out.
     DEADLINE = "deadline"
+    # The run was a retry that still waited when the worker of the original reported a result after all.
     LATE_RESULT = "late_result"
 
 
+# The server ended these runs without a report. A late result of the worker may replace such an end.
 SERVER_VERDICTS: Final = (EndedBy.LEASE, EndedBy.DEADLINE)
 
 
 class Decision(TextChoices):
-    """What was decided about a tick. Only `fired` makes a run."""
+    """What the scheduler decided about a tick. Only `fired` makes a run."""
 
+    # It made a run.
     FIRED = "fired"
+    # An earlier run of the trigger was unfinished, and its overlap policy is `skip`.
     SKIPPED_OVERLAP = "skipped_overlap"
+    # No scheduler ran when the tick came due, and it was too old or followed by a later one.
     SKIPPED_MISSED = "skipped_missed"
+    # The trigger had no worker.
     SKIPPED_NO_WORKER = "skipped_no_worker"

@@ -1,4 +1,4 @@
-"""Whether there is room for one more trigger: in its environment, and for the workspace's creator (SPEC §4, §19)."""
+"""Refuses a trigger beyond the ceilings of its environment and of the workspace's creator (SPEC §4, §19)."""
 
 from uuid import UUID
 
@@ -9,8 +9,9 @@ from pipedai.sql import execute, fetch_one
 from triggers.models import Trigger
 from workspaces.ceilings import check_ceiling
 
-# Two that are created at once in different environments must not both be the last. It is no lock on the creator's row:
-# whoever acts shares their own row's, and may be the creator, and two who share a lock can't both have more of it.
+# Two requests in different environments of one creator must not both take the last place, so they take turns by an
+# advisory lock. A lock on the creator's row would deadlock: the actor, who may be the creator, already holds their own
+# row FOR SHARE, and two transactions that share a lock cannot both raise it.
 _TAKE_TURNS = """
 SELECT pg_advisory_xact_lock(hashtextextended('triggers of ' || w.created_by_id, 0))
 FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s
@@ -27,8 +28,9 @@ SELECT count(*) AS number FROM (
 
 
 def check_room_for_trigger(environment_id: UUID) -> None:
-    """Raises CeilingReached where one more would be one too many. Call it with the environment's row locked; until the
-    transaction ends, nobody else counts what the creator has.
+    """Raises CeilingReached if one more trigger would be too many for the environment or for the creator.
+
+    Call it with the environment's row locked. Until the transaction ends, no other can count the creator's triggers.
     """
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
     limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT

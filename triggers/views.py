@@ -1,4 +1,4 @@
-"""The trigger and run endpoints."""
+"""The endpoints of triggers, runs, ticks and schedule previews."""
 
 import re
 from typing import Any
@@ -41,19 +41,19 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
 
 
 class RunPaginator(KeysetPaginator):
-    """Runs, by when they were queued."""
+    """Pages of runs, in the order of their queueing."""
 
     time_field = "queued_at"
 
 
 class TriggerPaginator(HeavyPaginator):
-    """Triggers, with their prompts."""
+    """Pages of triggers. They are bounded in bytes as well, since each trigger is shown with its prompt."""
 
     weight = Func(F("revision__prompt"), function="octet_length", output_field=IntegerField())
 
 
 class TickPaginator(KeysetPaginator):
-    """Ticks, by when they were due."""
+    """Pages of ticks, in the order of their due times."""
 
     time_field = "tick_at"
 
@@ -76,9 +76,8 @@ class EnvironmentTriggerViewSet(TenantViewSet):
     def create(self, request: Request, environment_id: UUID) -> Response:
         """POST /environments/:envId/triggers"""
         values = read_body(TriggerBody, request)
-        with (
-            transaction.atomic()
-        ):  # with what is read for the answer: a 503 must not leave a trigger behind
+        # The answer is read in the same transaction: if that fails with a 503, no trigger may be left behind.
+        with transaction.atomic():
             trigger_id = services.create_trigger(
                 environment_id=environment_id, actor=actor_of(request), values=values
             )
@@ -91,7 +90,7 @@ _PREVIEWS = Places(1)
 
 
 class SchedulePreviewViewSet(TenantViewSet):
-    """What a schedule would do."""
+    """Previews of schedules."""
 
     permissions = {"preview": IsViewer}
     # A page that shows a preview asks for another at each change of the field.
@@ -130,12 +129,12 @@ class TriggerViewSet(TenantViewSet):
         "runs": IsViewer,
         "ticks": IsViewer,
     }
-    # How many runs may be queued is a matter of the queue's ceiling.
+    # Running a trigger does not count against the caller's write rate, because the ceiling of the queue bounds it.
     unmetered = frozenset({"run"})
     filter_names = RunFilters.names()
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger. A deleted one is gone, but not for `run`, whose repeats outlive it."""
+        """Finds the trigger. Only `run` finds a deleted one, since a repeat must still get its first answer."""
         rows = queries.ALL_TRIGGERS if self.action == "run" else queries.LIVE_TRIGGERS
         self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
 

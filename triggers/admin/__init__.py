@@ -1,4 +1,4 @@
-"""How staff see triggers, runs, ticks, deliveries and schedulers."""
+"""The admin pages on which staff see triggers, runs, ticks, deliveries and schedulers."""
 
 from triggers.admin import (  # noqa: F401 - each registers itself
     deliveries,

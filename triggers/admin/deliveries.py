@@ -1,4 +1,4 @@
-"""How staff see webhooks on their way."""
+"""The admin pages of webhook deliveries."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ from workspaces.models import Environment
 
 @register(Delivery, site=site)
 class DeliveryAdmin(StaffModelAdmin):
-    """Webhooks, sent or to be sent."""
+    """The deliveries that were sent, are still to be sent, or have been given up."""
 
     icon = "outbox"
     list_display = (
@@ -53,31 +53,26 @@ class DeliveryAdmin(StaffModelAdmin):
 
     @display(description="Delivery")
     def shown_id(self, delivery: Delivery) -> Any:
-        """Its id."""
         return ident(delivery.id)
 
     @display(description="State")
     def shown_state(self, delivery: Delivery) -> Any:
-        """Whether it still has to go out."""
         return state(delivery.status)
 
     @display(description="Trigger")
     def of_trigger(self, delivery: Delivery) -> Any:
-        """Whose webhook."""
         return link_to(Trigger, delivery.trigger_id, delivery.trigger.name)
 
     @display(description="Queued")
     def queued(self, delivery: Delivery) -> Any:
-        """When."""
         return moment(delivery.created_at)
 
     @display(description="Next attempt")
     def next_attempt(self, delivery: Delivery) -> Any:
-        """When it is tried again."""
         return moment(delivery.next_attempt_at)
 
     def story(self, row: Delivery) -> list[Panel]:
-        """What goes where, and how often it was tried."""
+        """Returns the panels of one delivery: its facts and its attempts."""
         return [
             Facts(
                 "Delivery",

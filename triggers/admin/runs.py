@@ -1,4 +1,4 @@
-"""How staff see runs: the ledger, and each run's whole story on one page."""
+"""The admin pages of runs: the list of all runs, and one page with all that is known of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ from workspaces.models import Environment
 
 _SHOWN = 50
 
-# Up from the run to the first attempt that is still there, then down again.
+# Follows `retry_of_id` from the run to the earliest attempt that still exists, and from there back to the latest.
 _ATTEMPTS = """
 WITH RECURSIVE up AS (
     SELECT id, retry_of_id, 0 AS steps FROM run WHERE id = %(id)s
@@ -51,21 +51,20 @@ FROM down JOIN run r ON r.id = down.id ORDER BY r.attempt
 
 
 class StateFilter(OneOf):
-    """Runs in one state."""
+    """Filters the list to the runs in one state."""
 
     title = "status"
     parameter_name = "status"
     words = Status.values
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """The rows."""
         status = self.value()
         return in_states(queryset, [status]) if status else queryset
 
 
 @register(Run, site=site)
 class RunAdmin(StaffModelAdmin):
-    """The ledger."""
+    """The runs of all workspaces."""
 
     icon = "play_circle"
     list_display = (
@@ -111,8 +110,10 @@ class RunAdmin(StaffModelAdmin):
     )
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Ended runs of one state have an index of their own in each environment, trigger and worker. Unfinished ones
-        are few anywhere, and indexes hold nothing else.
+        """Adds the state to the filters that an index knows, wherever an index begins with it.
+
+        For ended runs of one state there is such an index for each environment, trigger and worker. Unfinished runs are
+        few, and the partial indexes that hold them alone are small.
         """
         scope = super().scope_of(sent)
         status = sent.get("status")
@@ -122,36 +123,30 @@ class RunAdmin(StaffModelAdmin):
 
     @display(description="Run")
     def shown_id(self, run: Run) -> Any:
-        """Its id."""
         return ident(run.id)
 
     @display(description="State")
     def shown_state(self, run: Run) -> Any:
-        """Where it is."""
         return state(run.status)
 
     @display(description="Trigger")
     def of_trigger(self, run: Run) -> Any:
-        """What it executes."""
         return link_to(Trigger, run.trigger_id, run.trigger.name)
 
     @display(description="Cost")
     def cost(self, run: Run) -> Any:
-        """What it cost."""
         return money(run.cost_usd)
 
     @display(description="Queued")
     def queued(self, run: Run) -> Any:
-        """When."""
         return moment(run.queued_at)
 
     @display(description="Ended")
     def ended(self, run: Run) -> Any:
-        """When."""
         return moment(run.ended_at)
 
     def story_rows(self) -> QuerySet[Any]:
-        """With its long texts."""
+        """Returns the query for one run, with its long texts."""
         rows: QuerySet[Any] = (
             super()
             .story_rows()
@@ -165,7 +160,7 @@ class RunAdmin(StaffModelAdmin):
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """What it is, what happened when, its attempts, its deliveries."""
+        """Returns the panels of one run: its facts, its timeline, its attempts and its deliveries."""
         deliveries = list(
             Delivery.objects.filter(run=row)
             .only(
@@ -214,7 +209,7 @@ class RunAdmin(StaffModelAdmin):
 
 
 def attempts_table(deliveries: list[Delivery], title: str) -> Table:
-    """The times that these deliveries were sent. One query."""
+    """Returns a table of the attempts to send these deliveries. It takes one query."""
     attempts = DeliveryAttempt.objects.filter(delivery_id__in=[each.id for each in deliveries])
     return Table(
         title,
@@ -271,7 +266,7 @@ def _facts(run: Any) -> list[tuple[str, Any]]:
 
 
 def _timeline(run: Run) -> list[tuple[Any, ...]]:
-    """The moments of the run in their order, each with the time since the one before."""
+    """Returns the rows of the timeline: each moment of the run in order, with the time since the one before."""
     ended = f"Ended: {spoken(run.status)}" + (
         f", by {spoken(run.ended_by)}" if run.ended_by else ""
     )

@@ -1,4 +1,4 @@
-"""How staff see the scheduler processes."""
+"""The admin pages of scheduler processes."""
 
 from typing import Any
 
@@ -13,23 +13,20 @@ from triggers.models import SchedulerHeartbeat
 
 @register(SchedulerHeartbeat, site=site)
 class SchedulerHeartbeatAdmin(StaffModelAdmin):
-    """Schedulers that live, or did within the hour."""
+    """The schedulers that live, and those that were killed within the last hour."""
 
     icon = "ecg_heart"
     list_display = ("host", "pid", "started", "last_beat")
 
     @display(description="Started")
     def started(self, heartbeat: SchedulerHeartbeat) -> Any:
-        """When."""
         return moment(heartbeat.started_at)
 
     @display(description="Last beat")
     def last_beat(self, heartbeat: SchedulerHeartbeat) -> Any:
-        """When it last said that it lives."""
         return moment(heartbeat.beat_at)
 
     def story(self, row: SchedulerHeartbeat) -> list[Panel]:
-        """The process."""
         return [
             Facts(
                 "Scheduler",

@@ -1,4 +1,4 @@
-"""What the start page tells of runs, deliveries and schedulers."""
+"""The figures and charts about runs, deliveries and schedulers on the start page of the admin."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,13 +13,13 @@ from triggers.states import Status
 
 _HOURS = 24
 _DAYS = 14
-# Of more than this it is said that there are more.
+# Counting stops here; a larger number is shown as "over 100,000".
 _COUNTED = 100_000
-# When somebody should look: no scheduler, or something that waits for longer than it should.
+# A figure is shown as an alarm when the oldest queued run has waited, or a delivery has been due, for longer than this.
 _LONG_QUEUED = timedelta(hours=1)
 _LONG_DUE = timedelta(minutes=5)
 
-# Partial indexes know what waits.
+# Each count reads a partial index that has only queued runs or pending deliveries.
 _WAITING = """
 WITH queued AS MATERIALIZED (
     SELECT id, queued_at FROM run WHERE status = 'queued' LIMIT %(counted)s + 1),
@@ -35,7 +35,8 @@ SELECT statement_timestamp() AS now,
         WHERE beat_at > statement_timestamp() - %(alive)s) AS schedulers
 """
 
-# Environment by environment, since the index of ended runs begins with it: no row of a run is read.
+# The query goes through the environments one by one, because the index `run_ended_summed` begins with the environment.
+# It reads that index alone and no rows of runs.
 _ENDED = """
 SELECT ended.at, ended.status, sum(ended.runs)::bigint AS runs, sum(ended.cost_usd) AS cost_usd
 FROM environment e CROSS JOIN LATERAL (
@@ -56,7 +57,7 @@ _OUTCOMES = (
 
 
 def waiting_figures() -> list[Figure]:
-    """What waits, and who is there to do something about it."""
+    """Returns the figures of queued runs, pending deliveries and living schedulers."""
     row = fetch_one(_WAITING, {"counted": _COUNTED, "alive": ALIVE_WITHIN})
     assert row is not None
     oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
@@ -86,7 +87,7 @@ def waiting_figures() -> list[Figure]:
 
 
 def runs_per_hour() -> Chart:
-    """How the runs of the last day ended."""
+    """Returns the chart of the runs that ended in the last 24 hours, by their outcome."""
     hours, found = _ended("hour", _HOURS)
     return Chart(
         "Runs per hour, by outcome",
@@ -104,7 +105,7 @@ def runs_per_hour() -> Chart:
 
 
 def cost_per_day() -> Chart:
-    """What the runs of the last fortnight cost."""
+    """Returns the chart of what the runs of the last 14 days cost, in US dollars."""
     days, found = _ended("day", _DAYS)
     costs = dict.fromkeys(days, 0.0)
     for (day, _), row in found.items():
@@ -120,7 +121,10 @@ def cost_per_day() -> Chart:
 
 
 def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, str], Any]]:
-    """The last so many hours or days, in UTC, and what ended in them by state."""
+    """Returns the last `count` hours or days in UTC, and the sums of the runs that ended in each, by state.
+
+    `unit` is "hour" or "day".
+    """
     step = timedelta(**{f"{unit}s": 1})
     rows = fetch_all(_ENDED, {"unit": unit, "back": step * (count - 1)})
     clock = fetch_one("SELECT statement_timestamp() AS now", {})
@@ -132,7 +136,7 @@ def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, 
 
 
 def _since(at: datetime | None, now: datetime) -> timedelta | None:
-    """How long ago that was; None for never and for what is yet to come."""
+    """Returns how long ago a moment was; None if there is none or if it is in the future."""
     return now - at if at is not None and at <= now else None
 
 

@@ -1,4 +1,4 @@
-"""How staff see what was decided about due times."""
+"""The admin pages of ticks."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from workspaces.models import Environment
 
 @register(Tick, site=site)
 class TickAdmin(StaffModelAdmin):
-    """Due times of schedules."""
+    """The due times of schedules, with the decisions about them."""
 
     icon = "schedule"
     list_display = ("due", "decided", "of_trigger", "made_run", "missed_count")
@@ -29,26 +29,21 @@ class TickAdmin(StaffModelAdmin):
 
     @display(description="Due")
     def due(self, tick: Tick) -> Any:
-        """When it came due."""
         return moment(tick.tick_at)
 
     @display(description="Decision")
     def decided(self, tick: Tick) -> Any:
-        """What was decided."""
         return state(tick.decision)
 
     @display(description="Trigger")
     def of_trigger(self, tick: Tick) -> Any:
-        """Whose schedule."""
         return link_to(Trigger, tick.trigger_id, tick.trigger.name)
 
     @display(description="Run")
     def made_run(self, tick: Tick) -> Any:
-        """What came of it."""
         return link_to(Run, tick.run_id)
 
     def story(self, row: Tick) -> list[Panel]:
-        """The decision."""
         return [
             Facts(
                 "Tick",

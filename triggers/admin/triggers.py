@@ -1,4 +1,4 @@
-"""How staff see triggers and their revisions."""
+"""The admin pages of triggers and their revisions."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ from pipedai.admin.values import (
 from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
 from workspaces.models import Environment
 
-# By the foreign key: triggers know nothing of workers.
+# The model is found by the foreign key, because this app must not import the app `workers`.
 Worker: Any = Trigger._meta.get_field("worker").related_model
 _SHOWN = 10
 
 
 @register(Trigger, site=site)
 class TriggerAdmin(StaffModelAdmin):
-    """What to run, where and when."""
+    """The triggers of all workspaces."""
 
     icon = "bolt"
     list_display = (
@@ -54,37 +54,32 @@ class TriggerAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, trigger: Trigger) -> Any:
-        """Whether it makes runs."""
+        """Shows whether the trigger is active, disabled or deleted."""
         if trigger.deleted_at:
             return state("deleted")
         return state("active" if trigger.enabled else "disabled")
 
     @display(description="Due next")
     def next_run(self, trigger: Trigger) -> Any:
-        """When its schedule comes due."""
         return moment(trigger.next_run_at)
 
     @display(description="Worker")
     def on_worker(self, trigger: Trigger) -> Any:
-        """Which machine does it."""
         return link_to(Worker, trigger.worker_id, trigger.worker and trigger.worker.label)
 
     @display(description="Environment")
     def in_environment(self, trigger: Trigger) -> Any:
-        """Where."""
         return link_to(Environment, trigger.environment_id, trigger.environment.name)
 
     @display(description="Created")
     def created(self, trigger: Trigger) -> Any:
-        """When."""
         return moment(trigger.created_at)
 
     def title_of(self, row: Trigger) -> str:
-        """Its name."""
         return row.name
 
     def story_rows(self) -> QuerySet[Any]:
-        """Whether there are secrets is asked; they are not."""
+        """Returns the query for one trigger. It reads whether there are secrets, but not the secrets."""
         rows: QuerySet[Any] = (
             super()
             .story_rows()
@@ -96,7 +91,7 @@ class TriggerAdmin(StaffModelAdmin):
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """What it runs, and what came of it lately."""
+        """Returns the panels of one trigger: its facts, its newest runs, its newest ticks and links to more."""
         return [
             Facts(
                 "Trigger",
@@ -164,7 +159,7 @@ class TriggerAdmin(StaffModelAdmin):
 
 @register(TriggerRevision, site=site)
 class TriggerRevisionAdmin(StaffModelAdmin):
-    """The prompts and models that triggers have and had."""
+    """The prompts and models that triggers have or had."""
 
     icon = "history_edu"
     list_display = ("made", "of_trigger", "model", "in_environment")
@@ -176,21 +171,17 @@ class TriggerRevisionAdmin(StaffModelAdmin):
 
     @display(description="Made")
     def made(self, revision: TriggerRevision) -> Any:
-        """When."""
         return moment(revision.created_at)
 
     @display(description="Trigger")
     def of_trigger(self, revision: TriggerRevision) -> Any:
-        """Whose."""
         return link_to(Trigger, revision.trigger_id, revision.trigger.name)
 
     @display(description="Environment")
     def in_environment(self, revision: TriggerRevision) -> Any:
-        """Where."""
         return link_to(Environment, revision.environment_id, revision.environment.name)
 
     def story(self, row: TriggerRevision) -> list[Panel]:
-        """The prompt."""
         return [
             Facts(
                 "Revision",

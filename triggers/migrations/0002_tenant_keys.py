@@ -1,7 +1,7 @@
-"""Composite foreign keys: no row can point at another environment's, whatever filter was forgotten.
+"""Adds foreign keys that contain the environment, so that no row can refer to a row of another environment.
 
-Those of a row that is inserted before what it points at, in one transaction, are deferred. Run rows are updated at
-every heartbeat, so the table keeps room in its pages for updates in place.
+A key is deferred if one transaction inserts the row before the row that it refers to. The migration also makes the run
+table keep free room in its pages, because every heartbeat updates a row in place.
 """
 
 from django.db import migrations

@@ -1,4 +1,7 @@
-"""The composite foreign keys of ticks; see 0002. The run is inserted after the decision that names it."""
+"""Adds the foreign keys of ticks that contain the environment; see 0002.
+
+The key to the run is deferred, because the scheduler inserts the tick before its run.
+"""
 
 from django.db import migrations
 

@@ -1,5 +1,6 @@
-"""An ended run without `ended_by` or `fault_class` is refused: the check let it pass, being neither true nor false of
-NULL.
+"""Refuses an ended run without `ended_by` or `fault_class`.
+
+The old CHECK accepted such a run, because its condition was NULL there, and a CHECK refuses only what is false.
 """
 
 from django.db import migrations, models

@@ -1,4 +1,4 @@
-"""Attempts of deliveries, with their composite foreign key (see 0002), and what sending needs of a delivery."""
+"""Adds the table of delivery attempts, with its foreign key as in 0002, and what a sender needs in the delivery table."""
 
 import django.db.models.deletion
 from django.db import migrations, models

@@ -1,5 +1,8 @@
-"""Exit codes beyond 32 bits signed, which Windows has. PostgreSQL rewrites the table for it, locked: nothing of ours
-is released yet, so there is no large one."""
+"""Makes room for exit codes that need more than 31 bits, which Windows has.
+
+PostgreSQL locks and rewrites the whole table for this. That was acceptable before the first release, when there were no
+large tables.
+"""
 
 from django.db import migrations, models
 

@@ -1,5 +1,6 @@
-"""Finds what hangs on a run by its id: without an index each run that is removed would have its foreign keys looked
-for in the whole table.
+"""Adds the indexes that pruning needs: without them PostgreSQL reads a whole table for each run that is removed.
+
+It has to look for rows that refer to the run.
 """
 
 from django.contrib.postgres.operations import AddIndexConcurrently

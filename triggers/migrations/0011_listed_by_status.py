@@ -1,7 +1,8 @@
-"""Finds the runs of one state among many others: of a trigger, of a worker, and those that have not ended.
+"""Adds indexes for lists of runs in one state: of a trigger, of a worker, and of those that have not ended.
 
-And tells the planner that a trigger's runs are those of one environment and mostly of one worker: it took two such
-conditions for a narrow choice, and read and sorted all that they let pass.
+It also adds statistics by which the planner knows that all runs of a trigger belong to one environment, and most of
+them to one worker. Without these the planner expects few rows from two such conditions together, and reads and sorts
+all of the many rows that it then gets.
 """
 
 from django.contrib.postgres.operations import AddIndexConcurrently

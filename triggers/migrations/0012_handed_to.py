@@ -1,4 +1,4 @@
-"""Remembers who got the headers of a run, so that their going to somebody else is told."""
+"""Adds the column that remembers who got the headers of a run, so that another receiver can be audited."""
 
 import django.contrib.postgres.fields
 from django.db import migrations, models

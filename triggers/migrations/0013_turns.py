@@ -1,6 +1,7 @@
-"""Finds who has something due without looking at all that is due, so that workspaces can take turns (SPEC §19).
+"""Adds the indexes by which workspaces take turns: they find each environment with due work without reading it all
+(SPEC §19).
 
-`trigger_due_in_environment` does for all its readers what `trigger_due` did.
+`trigger_due_in_environment` replaces `trigger_due` in all queries.
 """
 
 from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently

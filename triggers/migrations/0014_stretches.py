@@ -1,4 +1,4 @@
-"""Lets one row stand for a stretch of ticks without a worker (SPEC §19). 0015 validates the constraint."""
+"""Lets one tick row stand for a stretch of ticks without a worker (SPEC §19). 0015 validates the constraint."""
 
 from django.contrib.postgres.operations import AddConstraintNotValid
 from django.db import migrations, models

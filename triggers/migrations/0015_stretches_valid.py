@@ -1,4 +1,4 @@
-"""Validates the constraint of 0014, which lets rows be read and written meanwhile."""
+"""Validates the constraint of 0014. Rows can be read and written meanwhile."""
 
 from django.contrib.postgres.operations import ValidateConstraint
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""The tables of triggers, runs and deliveries, a file each for what belongs together."""
+"""The tables of triggers, runs, ticks and deliveries: each file has the tables that belong together."""
 
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.fields import JSONAsGivenField

@@ -1,4 +1,4 @@
-"""The outbox of completion webhooks, and what came of each attempt."""
+"""The tables of webhooks: the outbox of deliveries, and the attempts to send each of them."""
 
 from django.db import models
 from django.db.models import Q
@@ -10,31 +10,51 @@ from workspaces.models import Environment
 
 
 class Delivery(models.Model):
-    """One completion webhook to be delivered for one run: the outbox row, written with the run's transition."""
+    """One webhook message that is to be sent: a row of the outbox.
+
+    The transaction that ends a run writes the row, so that no ended run goes untold. Users can add rows: a redelivery
+    or a test.
+    """
 
     class Status(models.TextChoices):
-        """Whether it still has to go out."""
+        """Whether the delivery still has to be sent."""
 
+        # It will be sent, for the first time or again, at `next_attempt_at`.
         PENDING = "pending"
+        # The receiver has answered with 2xx.
         DELIVERED = "delivered"
+        # It has been given up: the receiver refused it, or the last attempt failed as well.
         DEAD = "dead"
 
+    # A UUIDv7, made by the process that queues the delivery.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
+    # The trigger whose webhook it is. The secret that signs it is read from there at each attempt.
     trigger = tenant_key("triggers.Trigger", related_name="deliveries")
+    # The run whose end is told; NULL for a test that a user asked for.
     run = tenant_key("triggers.Run", null=True, related_name="deliveries")
-    # The `webhook-id` that a receiver may deduplicate by: a redelivery has the same.
+    # The `webhook-id` header, by which a receiver can recognise a message that it has had: a redelivery repeats it.
     message_id = models.CharField(max_length=64)
+    # Where the body is sent: the trigger's URL when the delivery was queued.
     url = models.CharField(max_length=2048)
+    # The host in `url`, by which senders limit how many requests one host gets at once. Empty if the URL has none.
     host = models.CharField(max_length=255)
+    # The JSON text that is signed and sent, byte for byte.
     body = models.TextField()
+    # Whether the delivery still has to go out. The sender that records an attempt changes it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
-    # When it is due. A sender that takes it moves this ahead: if it dies, the delivery is due again.
+    # When the delivery is due; NULL once it is delivered or dead. A sender that claims it moves this ahead, so that
+    # the delivery comes due again if the sender dies.
     next_attempt_at = models.DateTimeField(null=True, db_default=Now())
+    # How many attempts have been recorded.
     attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # When the delivery was queued, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When the receiver's 2xx answer was recorded; NULL before, and for a dead delivery.
     delivered_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -60,7 +80,7 @@ class Delivery(models.Model):
                 condition=Q(status="pending"),
             ),
             models.Index(
-                # See triggers/webhooks/due_deliveries.py.
+                # triggers/webhooks/due_deliveries.py walks along this index.
                 fields=["environment", "host", "next_attempt_at"],
                 name="delivery_pending_by_host",
                 condition=Q(status="pending"),
@@ -71,19 +91,29 @@ class Delivery(models.Model):
 
 
 class DeliveryAttempt(models.Model):
-    """One time that a delivery was sent, and what came of it."""
+    """One attempt to send a delivery, and its result."""
 
+    # An attempt has no id of its own: its delivery and its number name it.
     pk = models.CompositePrimaryKey("delivery_id", "n")
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
+    # The delivery that was sent.
     delivery = tenant_key("triggers.Delivery", related_name="attempts")
+    # The number of the attempt, from 1. The sender that records the attempt takes it from `attempt_count`.
     n = models.PositiveSmallIntegerField()
+    # When the sender claimed the delivery for this attempt, which is just before it sent it.
     at = models.DateTimeField()
+    # The HTTP status of the answer; NULL if there was none.
     status_code = models.PositiveSmallIntegerField(null=True)
+    # How long the attempt took, in milliseconds.
     duration_ms = models.PositiveIntegerField()
+    # Why there was no whole answer in time, in a few words for the owner of the trigger; NULL if there was one.
     error = models.CharField(max_length=100, null=True)
-    # The first KiB, as text: bytes that are none are shown as U+FFFD.
+    # The first KiB of the answer as text; bytes that are not valid UTF-8 are shown as U+FFFD. NULL if there was no
+    # answer.
     response_body = models.CharField(max_length=1024, null=True)
 
     class Meta:

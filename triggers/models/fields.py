@@ -1,7 +1,7 @@
-"""Kinds of columns that Django has none for.
+"""Column types that Django lacks: `json` that is stored as text, and foreign keys that contain the environment.
 
-Foreign keys between tenant tables are composite, `(environment_id, id)`: the migrations add them,
-since Django knows only single-column ones; hence `db_constraint=False`.
+Tenant tables refer to each other by `(environment_id, id)`. Django knows foreign keys of one column alone, so the
+migrations add the constraints, and the fields here have `db_constraint=False`.
 """
 
 from typing import Any
@@ -10,19 +10,18 @@ from django.db import models
 
 
 class JSONAsGivenField(models.JSONField):
-    """A `json` column: keeps the text as it came (`jsonb` would reorder keys and rewrite numbers)."""
+    """A `json` column. It keeps the text as it came, whereas `jsonb` would reorder keys and rewrite numbers."""
 
     def db_type(self, connection: Any) -> str:
-        """The column's type."""
         return "json"
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """The value: psycopg has parsed it."""
+        """Returns the value unchanged, because psycopg has parsed it already."""
         return value
 
 
 def tenant_key(to: str, **kwargs: Any) -> Any:
-    """A reference to a row of the same environment; its constraint is composite and made by a migration."""
+    """A foreign key to a row of the same environment. A migration must add its constraint, `(environment_id, id)`."""
     return models.ForeignKey(
         to, on_delete=models.PROTECT, db_constraint=False, db_index=False, **kwargs
     )

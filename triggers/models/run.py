@@ -1,4 +1,4 @@
-"""Runs: the ledger, its long text and its idempotency keys. The database itself refuses a wrong state."""
+"""The tables of runs: the ledger, the long texts and the idempotency keys. Constraints refuse a state that is wrong."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from triggers.models.fields import JSONAsGivenField, tenant_key
 from triggers.states import HELD, TERMINAL, EndedBy, FaultClass, Source, Status
 from workspaces.models import Environment
 
-# Kept here and not in the serializer, since SQL and ORM readers share them.
+# The columns that the API reads. They are listed here because both the SQL statements and the ORM queries need them.
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "worker_id", "status", "source", "attempt",
     "retry_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at", "ended_at",
@@ -23,14 +23,14 @@ RUN_COLUMNS = (
 
 
 def duration_ms(run: Row) -> int | None:
-    """Milliseconds from start to end; None for a run that never started or has not ended (SPEC §6)."""
+    """Returns the milliseconds from start to end, or None for a run that never started or has not ended (SPEC §6)."""
     if run["started_at"] is None or run["ended_at"] is None:
         return None
     return int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
 
 
 def _held() -> Q:
-    """Claimed and running runs hold a slot, a lease and a deadline; no other run does."""
+    """The condition that claimed and running runs have a slot, a lease and a deadline, and that no other run has."""
     held = Q(
         status__in=HELD,
         worker__isnull=False,
@@ -45,9 +45,9 @@ def _held() -> Q:
 
 
 def _ended() -> Q:
-    """An ended run says when, by whom, and whose fault it was; no other run does.
+    """The condition that an ended run has a time, an ender and a fault class, and that no other run has.
 
-    That they are not NULL is said besides: a CHECK lets pass what is neither true nor false.
+    It tests for NULL explicitly: `ended_by IN (…)` is NULL for a NULL, and a CHECK accepts NULL as if it were true.
     """
     ended = Q(
         status__in=TERMINAL,
@@ -69,7 +69,11 @@ def _ended() -> Q:
 
 
 def _times_of_state() -> Q:
-    """The time stamps that each state has behind it."""
+    """The condition that the time stamps fit the state.
+
+    A queued run has neither claim nor start, a claimed one has no start, and an ended one has been claimed unless it
+    was canceled in the queue.
+    """
     return (
         Q(status=Status.QUEUED, claimed_at__isnull=True, started_at__isnull=True)
         | Q(status=Status.CLAIMED, claimed_at__isnull=False, started_at__isnull=True)
@@ -86,48 +90,90 @@ def _times_of_state() -> Q:
 
 
 class Run(models.Model):
-    """One attempt at executing a trigger: a ledger row that is never deleted by a user.
+    """One attempt at executing a trigger: a row of the ledger, which no user can delete.
 
     All statements that insert or change one stand in `triggers/runs/statements.py`. Long text lies in RunText, so that
     these rows stay narrow.
     """
 
+    # A UUIDv7, made by the process that queues the run.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
+    # The trigger that the run executes.
     trigger = tenant_key("triggers.Trigger", related_name="runs")
+    # The prompt and model that the run executes: the trigger's current revision when the run was queued. A retry keeps
+    # the revision of the run that it repeats.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
+    # The worker that may claim the run, or that claimed it; NULL while the trigger has no worker. Only a queued run
+    # moves to another worker.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
+    # The state of the run; `triggers.states.Status` explains each. Only the statements of `triggers.runs` change it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
+    # Why the run exists; see `triggers.states.Source`. Written when it is queued.
     source = models.CharField(max_length=8, choices=Source.choices)
+    # 1 for a first attempt; a retry has the number of the run that it repeats, plus 1.
     attempt = models.PositiveSmallIntegerField(default=1)
+    # How many retries may follow attempt 1, as the trigger said when that attempt was queued.
     max_retries = models.PositiveSmallIntegerField()
+    # How long the run may take, in seconds, as the trigger said when the first attempt was queued.
     timeout_seconds = models.PositiveIntegerField()
+    # The run that this one repeats; NULL for a first attempt.
     retry_of = tenant_key("self", null=True, related_name="+")
+    # The due time of the schedule for which the run was made; NULL for one that was requested. A retry copies it from
+    # the run that it repeats.
     scheduled_for = models.DateTimeField(null=True)
+    # The earliest time of a claim. It is `queued_at`, or for a retry the end of the back-off; a late result that asks
+    # for a later retry moves it.
     available_at = models.DateTimeField(db_default=Now())
+    # When the run was queued. For a retry this is the end of the run that it repeats.
     queued_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When the worker claimed the run; NULL before. It stays when the run has ended.
     claimed_at = models.DateTimeField(null=True)
+    # When the worker reported the start; NULL before, and for a run that ended without one.
     started_at = models.DateTimeField(null=True)
+    # When the run ended; NULL before. An accepted late result replaces it.
     ended_at = models.DateTimeField(null=True)
+    # Who ended the run; see `triggers.states.EndedBy`. NULL before the end.
     ended_by = models.CharField(max_length=11, choices=EndedBy.choices, null=True)
-    # Which of its worker's `maxConcurrency` places it holds: unique per worker, so capacity is a constraint.
+    # The number of the place that the run holds at its worker, from 1 to `maxConcurrency`; NULL unless claimed or
+    # running. The claim takes the lowest free number, and (worker, slot) is unique, so that no bug can exceed the
+    # capacity.
     slot = models.PositiveSmallIntegerField(null=True)
+    # The text by which the worker recognises its own claim when it repeats it; NULL if it sent none.
     claim_id = models.CharField(max_length=64, null=True)
+    # When the server gives the run up as lost unless it hears of the worker again; NULL unless claimed or running.
+    # Claim, start and heartbeat move it ahead.
     lease_expires_at = models.DateTimeField(null=True)
+    # When the server times the run out; NULL unless claimed or running. The claim sets it and the start sets it anew,
+    # to `timeout_seconds` and a minute from then.
     deadline_at = models.DateTimeField(null=True)
+    # When a user first asked for the run to stop; NULL if nobody did. It stops retries as well.
     cancel_requested_at = models.DateTimeField(null=True)
+    # The exit code of the worker's child process, as the worker reported it. NULL if it reported none.
     exit_code = models.BigIntegerField(null=True)
+    # Whose fault the end was; see `triggers.states.FaultClass`. NULL before the end.
     fault_class = models.CharField(max_length=6, choices=FaultClass.choices, null=True)
+    # The worker's summary of the end, cut to 500 characters. NULL if it sent none.
     short_message = models.CharField(max_length=500, null=True)
+    # The model of the revision, replaced by the one that the worker says it used. NULL if neither names one.
     model = models.CharField(max_length=200, null=True)
+    # How many tokens the model read, as the worker reported. NULL if it did not say, as in all counts below.
     input_tokens = models.BigIntegerField(null=True)
+    # How many tokens the model wrote, as the worker reported.
     output_tokens = models.BigIntegerField(null=True)
+    # How many tokens the model read from its prompt cache, as the worker reported.
     cache_read_tokens = models.BigIntegerField(null=True)
+    # How many tokens the model wrote to its prompt cache, as the worker reported.
     cache_creation_tokens = models.BigIntegerField(null=True)
+    # What the run cost, in US dollars, as the worker reported.
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
+    # How many turns the conversation with the model took, as the worker reported.
     num_turns = models.IntegerField(null=True)
+    # The session of the worker's CLI in which the run took place, as the worker reported.
     session_id = models.CharField(max_length=255, null=True)
 
     class Meta:
@@ -213,20 +259,29 @@ class Run(models.Model):
 
 
 class RunText(models.Model):
-    """The long and rarely read half of a run; there once there is something to say."""
+    """The long texts of a run, which are rarely read. A run without any has no row here."""
 
+    # The run that the texts belong to: one row for a run at most.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="text"
     )
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
+    # The MCP URL with which the run was last handed out; NULL before. `triggers.runs.handout` writes it.
     mcp_url = models.CharField(max_length=2048, null=True)
+    # The JSON that came with the request for the run, as text and unchanged; NULL for none. A retry copies it.
     payload = JSONAsGivenField(null=True)
+    # Why the run failed: the worker's text, cut to 8,000 characters, or the server's verdict. NULL for none.
     error_message = models.CharField(max_length=8000, null=True)
+    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.lifecycle`
+    # keeps it for people to read.
     late_result = JSONAsGivenField(null=True)
-    # Who got the headers of its trigger with this run, the latest first: a worker's id and the address that it polled
-    # from, a space between them. Written by `triggers.runs.handout` when either differs from the latest; None before.
+    # Who got the trigger's headers with this run, latest first and 20 at most. Each entry is a worker's id and the
+    # address from which it polled, with a space between them. `triggers.runs.handout` adds one when either differs
+    # from the latest; NULL before the first.
     handed_to = ArrayField(models.TextField(), null=True)
 
     class Meta:
@@ -234,17 +289,30 @@ class RunText(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """A remembered `Idempotency-Key` of one caller on one trigger, with the run it made."""
+    """An `Idempotency-Key` that one caller sent for one trigger, with the run that it made.
 
+    `triggers.idempotency` writes the row before the run, so that of two equal requests only one makes a run.
+    """
+
+    # The caller is a part of it, so that a key means nothing to other callers.
     pk = models.CompositePrimaryKey("trigger_id", "caller_id", "key")
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
+    # The trigger that was to be run.
     trigger = tenant_key("triggers.Trigger", related_name="+")
+    # The id of the user or API key that sent the request, so that callers cannot meet each other's keys.
     caller_id = models.UUIDField()
+    # The text of the `Idempotency-Key` header.
     key = models.CharField(max_length=255)
+    # The SHA-256 of the request's body as canonical JSON: a repeat with another body is refused.
     body_digest = models.BinaryField(max_length=32)
+    # The run that the first request made. Repeats are answered with it.
     run = tenant_key("triggers.Run", related_name="+")
+    # When the key was first sent, by the database's clock. It counts for 24 hours, and a later request takes the row
+    # over as if it were new.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""Triggers and the revisions of their prompts."""
+"""The tables of triggers and of the revisions of their prompts."""
 
 from django.db import models
 from django.db.models import Q
@@ -13,39 +13,68 @@ MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 10, 86_400
 
 
 class Trigger(models.Model):
-    """What to run, on which worker, when. Secrets lie here only sealed (SPEC §8)."""
+    """What to run, on which worker and when. Its secrets are stored sealed, never in plaintext (SPEC §8)."""
 
     class OverlapPolicy(models.TextChoices):
-        """What a tick does while a run of the trigger is unfinished."""
+        """What a tick does while an earlier run of the trigger is unfinished."""
 
+        # It queues another run.
         QUEUE = "queue"
+        # It makes no run; its tick is `skipped_overlap`.
         SKIP = "skip"
 
+    # A UUIDv7 that `create_trigger` makes before the row is saved, because the secrets are sealed for this id.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
+    # The worker that new runs go to; NULL while none is chosen. Users set it, and deregistering a worker with
+    # `reassignTo` replaces it. A change moves the queued runs as well.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
+    # The current prompt and model. Each change of either makes a new revision and points here to it.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
+    # The name that people gave the trigger. It need not be unique.
     name = models.CharField(max_length=200)
+    # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
+    # The URL of the MCP server that the run may use. A move to another origin without new headers clears the headers.
     mcp_url = models.CharField(max_length=2048)
+    # The secret headers for the MCP server, as sealed JSON; NULL for none. Users write them, a rotation of the data
+    # key seals them again, and deleting the trigger clears them.
     mcp_headers = models.BinaryField(null=True)
+    # The data key under which `mcp_headers` are sealed; NULL exactly if they are. Always written with them.
     mcp_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
+    # The URL that is told of each ended run; NULL if nobody is told.
     webhook_url = models.CharField(max_length=2048, null=True)
+    # The secret that signs webhooks, sealed; NULL for unsigned ones. Users write it, a rotation of the data key seals
+    # it again, and it outlives a deleted trigger because pending deliveries still need it.
     webhook_secret = models.BinaryField(null=True)
+    # The data key under which `webhook_secret` is sealed; NULL exactly if the secret is. Always written with it.
     webhook_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
+    # Five crontab(5) fields; NULL for a trigger that runs on request alone.
     schedule = models.CharField(max_length=200, null=True)
+    # The IANA time zone in which `schedule` is read, for example `Europe/Berlin`.
     timezone = models.CharField(max_length=64, default="UTC")
+    # The next due time of the schedule; NULL if the trigger is disabled, deleted or without a schedule. The services
+    # set it when the schedule changes, and the scheduler moves it on in the transaction that decides the tick.
     next_run_at = models.DateTimeField(null=True)
+    # Whether the trigger may make runs, by schedule, by request or as a retry. Users set it.
     enabled = models.BooleanField(default=True)
+    # How many retries may follow the first attempt, 0 to MAX_RETRIES. Each run copies it when it is queued.
     max_retries = models.PositiveSmallIntegerField(default=3)
+    # How long a run may take, in seconds. Each run copies it when it is queued.
     timeout_seconds = models.PositiveIntegerField(default=1800)
+    # What a due tick does while an earlier run of the trigger is unfinished. Users set it.
     overlap_policy = models.CharField(
         max_length=5, choices=OverlapPolicy.choices, default=OverlapPolicy.QUEUE
     )
+    # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When a user last changed the trigger, by the database's clock. A fired tick does not move it.
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When a user deleted the trigger; NULL while it lives. The row stays, because runs refer to it.
     deleted_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -91,7 +120,7 @@ class Trigger(models.Model):
         )
         indexes = (
             models.Index(
-                # See triggers/schedules/due_triggers.py.
+                # triggers/schedules/due_triggers.py walks along this index.
                 fields=["next_run_at", "environment", "id"],
                 name="trigger_due_in_environment",
                 condition=Q(next_run_at__isnull=False),
@@ -113,17 +142,22 @@ class Trigger(models.Model):
 
 
 class TriggerRevision(models.Model):
-    """A prompt and model that a trigger has or had. Immutable; runs point at it, so no prompt is
-    copied into each run.
-    """
+    """A prompt and model that a trigger has or had. It never changes, so that runs can refer to it and copy nothing."""
 
+    # A UUIDv7 that the services make, because trigger and revision refer to each other.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
+    # The trigger that has, or had, this prompt.
     trigger = tenant_key("triggers.Trigger", related_name="revisions")
+    # The text that the worker gives to the model, up to 256 KiB. It is never changed.
     prompt = models.TextField()
+    # The name of the model to use; NULL leaves the choice to the worker.
     model = models.CharField(max_length=200, null=True)
+    # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

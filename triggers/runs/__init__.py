@@ -1,1 +1,1 @@
-"""Runs: the ledger and its state machine, and how a run reaches its worker."""
+"""Runs: their state machine, their retries, and how they reach their worker."""

@@ -1,4 +1,4 @@
-"""Keeps an environment's queue below its ceiling (SPEC §4), also when requests race for the last place."""
+"""Refuses a run when its environment's queue is full (SPEC §4), also when several requests race for the last place."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from pipedai.sql import fetch_one
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
-# More than the transactions that can be under way at once: PostgreSQL's connections are fewer.
+# An upper bound for the transactions that can be queueing a run at one moment: PostgreSQL has fewer connections.
 _UNDER_WAY = 500
 
 _COUNT = """
@@ -21,19 +21,24 @@ WHERE t.id = %(trigger_id)s AND t.enabled AND t.worker_id IS NOT NULL AND t.dele
 
 
 def room_without_turns() -> int:
-    """Up to how many queued runs of an environment nobody waits for anybody: below half of the ceiling, whoever counts
-    at the same moment can't fill the other half.
+    """Returns below how many queued runs of an environment a request may queue another one without a lock.
+
+    It is half of the ceiling, less the requests that can be counting at the same moment: together they cannot fill the
+    other half, so they need not wait for each other.
     """
     return max(0, settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT // 2 - _UNDER_WAY)
 
 
 def check_queue_room(trigger_id: UUID) -> None:
-    """Raises CeilingReached if the trigger's environment has as many queued runs as it may.
+    """Raises CeilingReached if the trigger's environment has as many queued runs as it may have.
 
-    Call it in the transaction that queues one, before that locks the trigger. Where there is no room without turns,
-    requests take turns by the lock on the environment's row, and count again. Schedules and retries are not held back.
-    Nothing is locked or raised for a trigger that can't be run: somebody who waited for the change that made it so has
-    its lock, and the environment's comes first.
+    Call it in the transaction that queues the run, before that transaction locks the trigger. When the queue has
+    reached `room_without_turns()`, requests take turns: each locks the environment's row and counts again. Schedules
+    and retries do not call this, so the ceiling does not hold them back.
+
+    For a trigger that cannot be run this locks nothing and raises nothing. The caller may then hold the trigger's lock
+    already, because it waited for the change that disabled the trigger, and the environment must be locked before the
+    trigger.
     """
     limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
     params = {"trigger_id": trigger_id, "limit": limit}

@@ -1,4 +1,4 @@
-"""Hands due runs out to their worker: the one place where MCP headers appear in plaintext (SPEC §5, §8, §19)."""
+"""Hands due runs out to their worker (SPEC §5, §8, §19). This is the only place where MCP headers are decrypted."""
 
 import json
 from collections.abc import Iterable
@@ -21,14 +21,16 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# One answer's share: a prompt may be 256 KiB and a worker hold a thousand runs, and the answer is in memory as a whole.
-# Whoever has room for more claims these and asks again. One run alone may be larger.
+# How many runs one answer may hold, and how many bytes. The answer is in memory as a whole, while a prompt may have
+# 256 KiB and a worker may hold a thousand runs. A worker with room for more claims these and polls again. An answer
+# with a single run may be larger.
 MOST_AT_ONCE = 50
 MOST_BYTES = MAX_PAGE_BYTES
-# A control character is six in JSON.
+# JSON writes a control character as six characters (`\u0001`), and no character is longer.
 _LONGEST_ESCAPE = 6
 
-# The texts are weighed before they are read: PostgreSQL knows the length of one that lies outside of its row.
+# `weight` estimates a run's bytes in the answer. The sum is taken before any text is read, which costs little, because
+# PostgreSQL knows the length of a text that is stored outside of its row.
 _DUE = f"""
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
@@ -68,13 +70,14 @@ SELECT min(available_at) - {NOW} AS until FROM run
 WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
 """
 
-# Of those who got a run's headers, so many are remembered: a worker that keeps changing between a few addresses is told
-# of once for each, and the row stays small.
+# How many receivers of a run's headers are remembered. A worker that changes between a few addresses is then audited
+# once for each address and not at every poll, and the row stays small.
 _REMEMBERED = 20
 
-# Keeps with the run what it is handed out with, and who gets its headers (NULL for a run without, and for one whose
-# latest receiver gets them again). Whoever would be a run's first receiver finds in this statement whether another was;
-# with `later` the row that is there is added to, unless it says the same.
+# Keeps the URL with which each run is handed out, and the receiver of its headers: NULL if the run has no headers, or
+# if its latest receiver gets them again. Without `later` it changes no row that has a receiver already: of two polls
+# that both saw none, the second changes nothing and so learns of the first. With `later` it puts the receiver in front
+# of the earlier ones, unless the row has the same URL and the same latest receiver already.
 _KEEP = f"""
 INSERT INTO run_text AS kept (run_id, environment_id, mcp_url, handed_to)
 SELECT run_id, environment_id, url, CASE WHEN receiver IS NOT NULL THEN ARRAY[receiver] END
@@ -91,7 +94,7 @@ RETURNING run_id, handed_to
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HandedOut:
-    """A run as its worker gets it. It holds secrets, so it has no repr and is never kept."""
+    """A run as its worker gets it. It holds secrets in plaintext, so it has no repr and must not be stored."""
 
     row: Row
     mcp_headers: dict[str, str]
@@ -110,11 +113,16 @@ def hand_out_runs(
     no more than fit into `most_bytes` as JSON; one run alone may be larger. A worker that is not `approved` gets none
     whose trigger has headers.
 
-    URL and headers are read from the trigger in one statement, so that a secret goes only to the
-    server it was given for; the URL is kept on the run, and who got the headers: `actor`, by worker
-    and address. Asking again before a claim hands the same runs out again and writes nothing, unless
-    another worker or address asks. A run whose headers don't open stays queued, after an alarm:
-    it must not go out without them, and takes no other's place.
+    There are at most as many as the worker has free capacity for, MOST_AT_ONCE, and what fits into MOST_BYTES. A
+    worker that is not `approved` gets no run whose trigger has headers.
+
+    One statement reads URL and headers from the trigger, so that a secret goes only to the server it was given for.
+    The URL is stored with the run, and so is the receiver of its headers: the worker and the address of `actor`. A
+    worker that polls again before it claims gets the same runs, and nothing is written unless the worker or the
+    address is another one.
+
+    A run whose headers cannot be decrypted stays queued and raises an alarm: it must not go out without its headers.
+    It takes no place in the answer from other runs.
     """
     params = {
         "worker_id": worker_id,
@@ -134,7 +142,7 @@ def hand_out_runs(
 
 
 def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:
-    """How long until the worker's next queued run becomes due, by the database's clock; None if none is waiting."""
+    """Returns the time until the worker's next queued run comes due, by the database's clock; None if none waits."""
     row = fetch_one(_UNTIL_NEXT, {"worker_id": worker_id, "now": now})
     return row["until"] if row else None
 
@@ -148,13 +156,13 @@ def _fitting(rows: list[Row], most_bytes: int) -> list[Row]:
 
 
 def _escapes(text: str) -> int:
-    """How much longer a text is as the answer's JSON."""
+    """Returns by how much a text grows when the answer writes it as JSON."""
     separators = text.count("\u2028") + text.count("\u2029")
     return len(json.dumps(text, ensure_ascii=False)) - len(text) + 3 * separators
 
 
 def _opened(rows: Iterable[Row]) -> list[HandedOut]:
-    """The runs with their headers in plaintext, without those whose headers don't open."""
+    """Returns the runs with their headers in plaintext, and leaves out those whose headers cannot be decrypted."""
     opened = []
     for row in rows:
         headers = _headers(row) if row["mcp_headers"] is not None else {}
@@ -173,13 +181,14 @@ def _headers(row: Row) -> dict[str, str] | None:
 
 
 def _shut_triggers(params: Row) -> list[UUID]:
-    """The triggers whose headers don't open, among those with due runs of the worker."""
+    """Returns the triggers with due runs of the worker whose headers cannot be decrypted."""
     return [row["trigger_id"] for row in fetch_all(_SEALED, params) if _headers(row) is None]
 
 
 def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
-    """Keeps what the runs are handed out with, and tells of each whose headers go to another worker or address than
-    they did last. What is audited of it stands or falls with what is kept of it.
+    """Stores the URL and the receiver of each run, and audits each run whose headers go to a new worker or address.
+
+    The audit rows are written in the transaction that stores the receivers.
     """
     receiver = _receiver(worker_id, actor.ip)
     news: dict[UUID, Row] = {}
@@ -187,7 +196,7 @@ def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
         gets_headers = row["mcp_headers"] is not None and row["handed_to"] != receiver
         if gets_headers or row["handed_out_url"] != row["mcp_url"]:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
-    # The ordinary case, one statement: nobody got their headers before.
+    # In the ordinary case nobody got the headers of these runs before, and this one statement is all.
     earlier = _store([row for row in news.values() if row["handed_to"] is None], later=False)
     _log(news, earlier, worker_id, actor)
     if others := [row for run_id, row in news.items() if run_id not in earlier]:
@@ -204,10 +213,10 @@ def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
 
 
 def _store(rows: list[Row], *, later: bool) -> dict[UUID, list[str]]:
-    """Of the runs for which there was something to keep: who got their headers before, the latest first."""
+    """Stores URL and receiver of the runs. Returns for each changed run its earlier receivers, the latest first."""
     if not rows:
         return {}
-    rows = sorted(rows, key=itemgetter("id"))  # several polls at once lock them in one order
+    rows = sorted(rows, key=itemgetter("id"))  # polls at the same moment lock the rows in one order
     stored = fetch_all(
         _KEEP,
         {

@@ -31,7 +31,7 @@ from triggers.webhooks.outbox import queue_deliveries
 
 
 class Refused(Conflict):
-    """409: the state machine says no; the body names the state that the run is in."""
+    """409: the run is in a state that does not allow the transition. The answer names that state (SPEC §6)."""
 
     def __init__(self, message: str, run: Row, *, code: ErrorCode | None = None) -> None:
         super().__init__(message, code=code, status=run["status"])
@@ -52,10 +52,10 @@ def queue_run(
     payload: Any = None,
     now: datetime | None = None,
 ) -> Row:
-    """A new run of a trigger, for its present worker, due at once. Call inside a transaction.
+    """Queues a run of a trigger for its present worker, due at once, and returns it. Call it inside a transaction.
 
-    Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker, and
-    if its environment has as many queued runs as it may.
+    Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if
+    the environment has as many queued runs as it may have.
     """
     params = {
         "id": run_id or new_id(),
@@ -67,11 +67,13 @@ def queue_run(
     }
     run = fetch_one(sql.QUEUE, params)
     if run is None:
-        # It has not been locked, or only for a change after a wait that `check_queue_room` sees, too.
+        # The queue has no room without turns, or the trigger cannot be run. The statement locked the trigger only if
+        # it waited for a change that made the trigger so, and then `check_queue_room` locks nothing.
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:
-        # The trigger was waited for: only now is the revision seen that it has got meanwhile.
+        # The statement waited for a change of the trigger. Its snapshot is older than the trigger's new revision, which
+        # only a second statement sees.
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
@@ -104,12 +106,12 @@ def claim_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """queued → claimed, with a lease. Repeating it with the same `claim_id` answers with the run as stored.
+    """Moves a run from queued to claimed and gives it a lease. A repeat with its `claim_id` returns the stored run.
 
-    Call it in a transaction that has locked the worker's row: `capacity` is how many runs that row
-    allows it to hold (0: it takes nothing new), and counting is only right under the lock. `approved` is whether
-    the row says that the worker may have runs whose triggers have headers. Raises NotFound for another worker's
-    run, Refused.
+    Call it in a transaction that has locked the worker's row, because only the lock keeps the count of held runs
+    right. `capacity` is how many runs that row allows the worker to hold; with 0 it gets no new run. `approved` is
+    whether that row allows the worker runs whose triggers have headers. Raises NotFound for another worker's run, and
+    Refused if the run cannot be claimed.
     """
     params = _leasing(run_id, worker_id, now)
     run = fetch_one(
@@ -135,7 +137,10 @@ def claim_run(
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """claimed → running; renews the lease. A repeat answers with the run as stored. Raises NotFound, Refused."""
+    """Moves a run from claimed to running and renews its lease. A repeat returns the stored run.
+
+    Raises NotFound for another worker's run, and Refused if the run cannot be started.
+    """
     with transaction.atomic():
         run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
         if run is not None:
@@ -148,9 +153,9 @@ def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | No
 
 
 def heartbeat_run(*, worker_id: UUID, run_id: UUID, now: datetime | None = None) -> Row:
-    """Renews the lease of a held run: `status`, `cancel_requested_at`, `lease_expires_at`.
+    """Renews the lease of a held run, and returns its `status`, `cancel_requested_at` and `lease_expires_at`.
 
-    Raises NotFound, or Refused when the run is no longer this worker's to run: it must stop.
+    Raises NotFound for another worker's run, and Refused if the worker no longer holds the run and must stop it.
     """
     beat = fetch_one(sql.HEARTBEAT, _leasing(run_id, worker_id, now))
     if beat is None:
@@ -168,11 +173,11 @@ def complete_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Ends a run as its worker reports. `reported` is the report as it came, kept if it comes too late.
+    """Ends a run as its worker reports, and returns it. `reported` is the report as it came, stored if it is too late.
 
-    A repeat with the same status answers with the run as stored. After a verdict of the server's
-    (lease, deadline) the outcome still replaces it, until the retry is claimed. Raises NotFound,
-    Refused.
+    A repeat with the same status returns the stored run. If the server has ended the run (lease, deadline), the
+    outcome still replaces that verdict until a worker has claimed the retry. Raises NotFound for another worker's run,
+    and Refused if the run cannot be ended so.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
@@ -188,16 +193,16 @@ def complete_run(
             )
             return run
         result = _complete_ended(params, outcome, reported, actor)
-    # Raised only now: the late result that it leaves behind must be committed.
+    # The refusal is raised after the transaction, because the late result that was stored must be committed.
     if isinstance(result, Refused):
         raise result
     return result
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """A user's cancel: ends a queued run at once, asks the worker of a held one. A repeated request changes nothing.
+    """Ends a queued run at once, or asks the worker of a held run to stop it. A repeat changes nothing.
 
-    Raises Refused for a run that has ended. The caller has seen to it that the user may.
+    Raises NotFound, and Refused for a run that has ended. The caller has checked that the user may cancel the run.
     """
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():
@@ -216,26 +221,28 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
 
 
 def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
-    """Moves a trigger's queued runs to its new worker, or leaves them waiting for one. The trigger
-    is locked, so that no run is queued for the old one meanwhile."""
+    """Moves a trigger's queued runs to its new worker; with None they wait for one.
+
+    The caller has locked the trigger, so that no run is queued for the old worker meanwhile.
+    """
     moved = fetch_all(sql.REASSIGN, {"trigger_id": trigger_id, "worker_id": worker_id})
     wake_workers([worker_id, *(run["old_worker_id"] for run in moved)])
 
 
 def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
-    """Moves a worker's queued runs to another; how many. Their triggers are locked."""
+    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked their triggers."""
     return execute(sql.MOVE_QUEUED, {"from_worker": from_worker, "to_worker": to_worker})
 
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:
-    """How many runs a worker has in its queue or in hand."""
+    """Returns how many runs wait for a worker or are held by it."""
     row = fetch_one(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
     assert row is not None
     return int(row["unfinished"])
 
 
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends held runs whose lease or deadline has passed; how many. One batch, in one transaction."""
+    """Ends up to `limit` held runs whose lease or deadline has passed, in one transaction, and returns how many."""
     params = {"limit": limit, "now": now, "lease_seconds": settings.RUN_LEASE_SECONDS}
     with transaction.atomic():
         overdue = fetch_all(sql.OVERDUE, params)
@@ -258,8 +265,12 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 def _complete_ended(
     params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
 ) -> Row | Refused:
-    """A `complete` that hit no held run: a repeat, a late result, or a refusal."""
-    # Locked first, read afterwards: what one statement reads beside a row that it waits for is from before the wait.
+    """Answers a `complete` of a run that its worker does not hold: it is a repeat, a late result or refused.
+
+    Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
+    """
+    # The lock comes in a statement of its own: a statement that waits for a lock reads all other rows as they were
+    # before the wait.
     execute(sql.LOCK, params)
     run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
@@ -281,7 +292,7 @@ def _complete_ended(
 
 
 def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
-    """Too late to count: the retry is on its way. The first such report is kept for people to read."""
+    """Stores a result that is too late to count, because the retry was claimed. Only the first such report is kept."""
     if not run["has_late_result"]:
         report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
@@ -290,8 +301,9 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
 
 
 def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
-    """The worker's word replaces the server's verdict, and the waiting retry is canceled unless it
-    is still called for.
+    """Replaces the server's verdict by the worker's late result, and cancels the waiting retry.
+
+    If the late result calls for a retry itself, the waiting one stays, and `retryAfterSeconds` may postpone it.
     """
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
@@ -303,7 +315,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
         wake_workers([retry["worker_id"]])
     if run["error_message"] is None:
-        _keep_errors([run])  # the verdict's own message goes
+        _keep_errors([run])  # this removes the message of the server's verdict
     _follow_up(
         [run],
         [_event("run.completed", actor, run, changes)],
@@ -315,8 +327,9 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
 def _follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """What ending runs entails, in their transaction: error text, retries, deliveries, audit rows,
-    a wake-up on commit.
+    """Writes what follows from ended runs, in the transaction that ended them.
+
+    That is their error texts, retries, deliveries and audit rows. Their workers are woken when it commits.
     """
     _keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -338,7 +351,7 @@ def _keep_errors(runs: list[Row]) -> None:
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """The parameters of a statement that takes or renews a lease."""
+    """Returns the parameters of a statement that takes or renews a lease."""
     return {
         "run_id": run_id,
         "worker_id": worker_id,
@@ -348,7 +361,7 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """The run as it is, for the worker that it belongs to. Raises NotFound for any other."""
+    """Returns the stored run. Raises NotFound if there is none or if it belongs to another worker."""
     run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:
         raise NotFound

@@ -1,4 +1,4 @@
-"""What a worker reports of a run that it ended."""
+"""The outcome of a run, as its worker reports it."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,7 +12,11 @@ MAX_ERROR_MESSAGE = 8_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A `complete`, in our terms: messages cut, `fault_class` settled by `settled_fault`."""
+    """The report of a worker that ends a run, after validation.
+
+    Its messages are cut to their maximum, and `settled_fault` has decided `fault_class`. The other fields have the
+    names and the units of the columns of Run; `retry_after_seconds` postpones a retry.
+    """
 
     status: str
     fault_class: str
@@ -31,16 +35,19 @@ class Outcome:
 
     @property
     def blames_infrastructure(self) -> bool:
-        """Whether it may call for a retry."""
+        """Whether the run may get a retry."""
         return self.fault_class == FaultClass.INFRA
 
     def columns(self) -> dict[str, Any]:
-        """Its values by the names of the run's columns."""
+        """Returns the values by the names of the parameters of `statements.COMPLETE`."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def settled_fault(status: str, reported: str | None) -> str:
-    """Whose fault it is: nobody's unless it failed or timed out, the client's unless the worker says otherwise."""
+    """Returns whose fault an outcome is (SPEC §6).
+
+    It is nobody's if the run succeeded or was canceled. Otherwise it is the client's, unless the worker said `infra`.
+    """
     if status in (Status.SUCCEEDED, Status.CANCELED):
         return FaultClass.NONE
     return FaultClass.INFRA if reported == FaultClass.INFRA else FaultClass.CLIENT

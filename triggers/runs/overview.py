@@ -1,11 +1,12 @@
-"""The figures of a dashboard: one query over the indexes made for it (SPEC §5)."""
+"""Computes the figures about runs on an environment's dashboard, in one query (SPEC §5)."""
 
 from datetime import datetime
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one
 
-# The day and the month begin at midnight in the given zone. Both sums read one index of ended runs, never the rows.
+# The day and the month begin at midnight in the given zone. Both sums read the index `run_ended_summed` alone, which
+# contains all the columns they need.
 _OVERVIEW = f"""
 WITH clock AS (
     SELECT {NOW} AS now),
@@ -27,7 +28,11 @@ FROM (
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:
-    """`todays_runs`, `success_rate` (percent, None when none ended today), `month_cost_usd`. One query."""
+    """Returns `todays_runs`, `success_rate` and `month_cost_usd`.
+
+    `success_rate` is the percentage of successes among the runs that ended today, without canceled ones; None if there
+    are none.
+    """
     row = fetch_one(_OVERVIEW, {"environment_id": environment_id, "timezone": timezone, "now": now})
     assert row is not None
     return row

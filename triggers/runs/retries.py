@@ -1,4 +1,7 @@
-"""Retries what infrastructure broke: a new run, queued in the transaction that ended the old one (SPEC §6)."""
+"""Queues retries of runs that failed through the fault of infrastructure (SPEC §6).
+
+A retry is a new run, queued in the transaction that ended the old one.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -11,7 +14,7 @@ from pipedai.sql import Row, execute, fetch_all
 from triggers.runs import statements as sql
 from triggers.states import FaultClass, Status
 
-# Before the second attempt, the third, and every later one.
+# The waits before the second attempt, the third, and every later one (SPEC §6).
 BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
@@ -19,7 +22,7 @@ _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR
 
 
 def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
-    """Keeps triggers from being changed until this transaction ends, so that a retry goes to the present worker.
+    """Locks triggers against changes until the transaction ends, so that a retry goes to the present worker.
 
     Call it before anything locks their runs: triggers come before runs in the order of locks (docs/architecture.md).
     """
@@ -27,7 +30,7 @@ def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
 
 
 def calls_for_retry(run: Row) -> bool:
-    """Whether a run that ended so is to be tried again (unless its trigger is disabled by then)."""
+    """Whether an ended run gets a retry, provided that its trigger is enabled (SPEC §6)."""
     return (
         run["status"] in (Status.FAILED, Status.TIMED_OUT)
         and run["fault_class"] == FaultClass.INFRA
@@ -37,12 +40,11 @@ def calls_for_retry(run: Row) -> bool:
 
 
 def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
-    """Queues a retry of each ended run that calls for one, its trigger locked by `lock_triggers`.
+    """Queues a retry of each ended run that calls for one. `lock_triggers` must have locked the triggers.
 
-    Due after the back-off of its attempt, or after `retry_after_seconds` if that is later. Returns
-    `id`, `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id` of each new run.
-    There is none for a run whose trigger is disabled or deleted, and none for one that has a retry
-    already. At most two statements.
+    The retry comes due after the back-off of its attempt, or after `retry_after_seconds` if that is later. Returns
+    `id`, `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id` of each new run. A run whose
+    trigger is disabled or deleted gets none, nor does a run that has a retry already. It takes two statements at most.
     """
     runs = [run for run in ended if calls_for_retry(run)]
     if not runs:
@@ -65,7 +67,7 @@ def _delay(attempt: int, retry_after_seconds: int | None) -> timedelta:
 
 
 def retry_events(retries: Sequence[Row]) -> list[Event]:
-    """What to tell of new retries: about the new run, by the system."""
+    """Returns the events for new retries. Each is about the new run, and its actor is the system."""
     return [
         Event(
             "run.retried",

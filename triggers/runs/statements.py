@@ -10,9 +10,10 @@ from triggers.models import RUN_COLUMNS
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
-# The worker has `timeoutSeconds`, and this long to say so itself, before the server says it (SPEC §6).
+# After `timeoutSeconds` the worker has 60 s to report the time-out itself. Then the server does so (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# Of a trigger t: an unapproved worker gets no run whose trigger has headers. Poll and claim are made of it (SPEC §19).
+# A condition on the trigger t: an unapproved worker gets no run whose trigger has headers (SPEC §19). The poll and the
+# claim both contain it.
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that every new run is inserted with, whatever made it. All others begin as NULL.
@@ -20,8 +21,8 @@ _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
         retry_of_id, scheduled_for, queued_at, available_at, model)"""
 
-# `room` is how many of its environment's runs may wait for this one to be queued without a turn; NULL: any. A trigger
-# whose environment has more is not locked: the environment's lock comes before its triggers'.
+# `room` comes from `room_without_turns`: if so many runs of the environment are queued, the statement queues nothing
+# and does not lock the trigger, because the environment must be locked first. NULL means no such limit.
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds
@@ -107,7 +108,7 @@ _OUTCOME = """
     model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
     cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
     cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s"""
-# What follows from an end (retry, delivery) needs more than what is shown.
+# The columns of an ended run: retry and delivery need some that the API does not show.
 _ENDED = f"{_RUN}, r.max_retries, t.name AS trigger_name, t.webhook_url"
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
@@ -119,7 +120,7 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 RETURNING {_REPORTED}
 """
 
-# After a verdict of the server's: the row has been locked, and seen to be so.
+# Replaces a verdict of the server. The caller has locked the row and has checked that the server ended the run.
 COMPLETE_LATE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_OUTCOME}
 FROM trigger t
@@ -189,8 +190,8 @@ WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
 ORDER BY id LIMIT %(limit)s
 """
 
-# Whichever of lease and deadline passed first decides. SKIP LOCKED: a row that its worker or another scheduler holds
-# at this instant is theirs; if it still is overdue, the next round finds it.
+# If both lease and deadline have passed, the earlier one decides. SKIP LOCKED leaves out the rows that a worker's
+# request or another scheduler is changing at this moment; the next round finds those that are overdue even then.
 EXPIRE = f"""
 WITH overdue AS (
     SELECT id, {NOW} AS now, lease_expires_at <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
@@ -227,7 +228,7 @@ WITH moved AS (
 UPDATE run r SET worker_id = %(to_worker)s FROM moved WHERE r.id = moved.id
 """
 
-# Two partial indexes know a worker's unfinished runs between them.
+# Each sum reads a partial index: one has a worker's queued runs, the other its held ones.
 COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
     + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished

@@ -1,1 +1,1 @@
-"""Schedules: when a trigger comes due, and how a due time becomes a run."""
+"""Schedules: they work out when a trigger comes due, and make runs of due times."""

@@ -1,7 +1,7 @@
-"""Works out which times on a clock face match a crontab(5) expression, without a zone and without walking there.
+"""Works out which times of the calendar match a crontab(5) expression, without regard to time zones.
 
-cronsim reads the expression. Each of its fields becomes a number whose bit n says whether n is allowed, so that a step
-of the search is one operation on bits, however far apart the times lie.
+cronsim parses the expression. Each of its fields becomes a number whose bit n is set if the field allows n. The search
+then needs a few bit operations for each hour, day or month, and never tries one minute after another.
 """
 
 from calendar import isleap
@@ -13,35 +13,38 @@ from functools import lru_cache
 from cronsim import CronSim
 
 _MINUTE = timedelta(minutes=1)
-# Every seventh bit is set: a product with it repeats seven bits throughout a month.
+# Every seventh bit is set. Multiplying seven bits by it repeats them throughout a month.
 _WEEKLY = sum(1 << day for day in range(0, 31, 7))
 
-# Of the months in a year that is no leap year, from January, which is 1.
+# The lengths of the months in a year that is not a leap year. January has the index 1.
 _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockFace:
-    """An expression's fields as bits. Its times may not exist in a zone, or may come twice."""
+    """The fields of an expression as bits.
+
+    Its times are those that a clock on the wall shows. In a time zone such a time may be missing or come twice.
+    """
 
     minutes: int
     hours: int
     days: int
     months: int
     weekdays: int  # Bit 0 is Sunday.
-    # Whether a day must match in the month and in the week. It is so if either field begins with `*`, not only if it
-    # is `*` (crontab(5)); otherwise one of the two is enough.
+    # Whether a day must match both the day of month and the day of week. This holds if either field begins with `*`,
+    # also as `*/2` (crontab(5)). Otherwise it is enough to match one of the two.
     needs_both_days: bool
 
     def numbers(self) -> tuple[list[int], ...]:
-        """What each field allows, in the order of the fields. Sunday is 0."""
+        """Returns the numbers that each field allows, in the order of the fields. Sunday is 0."""
         fields = (self.minutes, self.hours, self.days, self.months, self.weekdays)
         return tuple(
             [number for number in range(bits.bit_length()) if bits >> number & 1] for bits in fields
         )
 
     def first_from(self, wall: datetime) -> datetime:
-        """The first time that matches, at or after `wall`. There is one: cronsim refuses what has no such day."""
+        """Returns the first matching time at or after `wall`. There is one: cronsim refuses days that never come."""
         day = self._first_day_from(wall.date())
         if day == wall.date():
             clock = self._first_clock_from(wall.hour, wall.minute)
@@ -51,13 +54,13 @@ class ClockFace:
         return datetime.combine(day, time(_first(self.hours), _first(self.minutes)))
 
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
-        """The times that match from `start` to before `end`."""
+        """Yields the matching times in [start, end)."""
         while (start := self.first_from(start)) < end:
             yield start
             start += _MINUTE
 
     def count(self, start: datetime, end: datetime) -> int:
-        """How many times match from `start` to before `end`."""
+        """Returns how many times in [start, end) match."""
         if end <= start:
             return 0
         whole_days = self._count_days(start.date(), end.date())
@@ -65,7 +68,7 @@ class ClockFace:
         return whole_days * each_day + self._count_before(end) - self._count_before(start)
 
     def _first_clock_from(self, hour: int, minute: int) -> time | None:
-        """The first time of day that matches, at or after this one; None if the day has no more."""
+        """Returns the first matching time of day at or after this one, or None if the day has no more."""
         if self.hours >> hour & 1:
             later = _lowest(self.minutes, minute)
             if later is not None:
@@ -74,7 +77,10 @@ class ClockFace:
         return None if later is None else time(later, _first(self.minutes))
 
     def _first_day_from(self, day: date) -> date:
-        """Goes from month to month. The rarest day, 29 February on a day of the week, comes within 40 years."""
+        """Returns the first matching day at or after `day`. It tries month after month.
+
+        The rarest day is 29 February on a given day of the week. It comes at least every 40 years.
+        """
         year, month, earliest = day.year, day.month, day.day
         while True:
             found = _lowest(self._days_of(year, month), earliest)
@@ -84,7 +90,7 @@ class ClockFace:
             year, month = (year + 1, _first(self.months)) if later is None else (year, later)
 
     def _days_of(self, year: int, month: int) -> int:
-        """The days of the month that match."""
+        """Returns the days of a month that match, as bits."""
         if not self.months >> month & 1:
             return 0
         first = date(year, month, 1).isoweekday() % 7
@@ -95,7 +101,7 @@ class ClockFace:
         return days & _below(length + 1)
 
     def _count_days(self, start: date, end: date) -> int:
-        """The days that match from `start` to before `end`."""
+        """Returns how many days in [start, end) match."""
         days = -(self._days_of(start.year, start.month) & _below(start.day)).bit_count()
         year, month = start.year, start.month
         while (year, month) < (end.year, end.month):
@@ -104,7 +110,7 @@ class ClockFace:
         return days + (self._days_of(year, month) & _below(end.day)).bit_count()
 
     def _count_before(self, wall: datetime) -> int:
-        """The times that match on the day of `wall`, before it."""
+        """Returns how many times match on the day of `wall` before it."""
         if not self._days_of(wall.year, wall.month) >> wall.day & 1:
             return 0
         count = (self.hours & _below(wall.hour)).bit_count() * self.minutes.bit_count()
@@ -115,7 +121,7 @@ class ClockFace:
 
 @lru_cache(maxsize=4096)
 def clock_face(expression: str) -> ClockFace:
-    """The clock face of an expression. Raises CronSimError if it is none."""
+    """Parses an expression. Raises CronSimError if it is not valid."""
     cron = CronSim(expression, datetime(2000, 1, 1))  # noqa: DTZ001 - on the clock face
     return ClockFace(
         minutes=_bits(cron.minutes),
@@ -132,12 +138,12 @@ def _bits(numbers: set[int]) -> int:
 
 
 def _below(end: int) -> int:
-    """All bits below `end`."""
+    """Returns a number with all bits below `end` set."""
     return (1 << end) - 1
 
 
 def _lowest(bits: int, start: int) -> int | None:
-    """The lowest bit that is set, at or above `start`."""
+    """Returns the lowest set bit at or above `start`, or None."""
     bits = bits >> start << start
     return (bits & -bits).bit_length() - 1 if bits else None
 

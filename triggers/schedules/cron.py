@@ -1,7 +1,7 @@
-"""Cron schedules after crontab(5), in a time zone, right at both DST changes (SPEC §5).
+"""Works out the ticks of a crontab(5) schedule in a time zone, also when the clocks change (SPEC §5).
 
-`clock_face` finds the times that match, without a zone; here is the rest: the grammar we accept, zones that are none,
-and what a clock change does. Nothing walks from one time to another, so any schedule is worked out in bounded time
+`clock_face` finds the matching times of the calendar. This module decides which expressions and zones are accepted, and
+what a clock change does to the times. It never tries one time after another, so the work is bounded for any schedule
 (SPEC §19).
 """
 
@@ -20,13 +20,15 @@ from triggers.schedules.clock_face import ClockFace, clock_face
 from triggers.schedules.wall_time import Change
 
 _MINUTE = timedelta(minutes=1)
-# The calendar has a time for each schedule within 40 years, but clocks may go forward over it: `*/15 2 25-31 3 */7`,
-# the last Sunday of March, never comes due in Berlin. One that does not within this time counts as such.
+# The calendar has a time for each schedule within 40 years, but the clocks may skip all of them: `*/15 2 25-31 3 */7`
+# names 02:00 to 03:00 on the last Sunday of March, which the clocks of Berlin always skip. A schedule without a tick
+# for this many years counts as one that never comes due.
 _NEVER_YEARS = 100
 
-# In the zone database's folder, but no zones: a folder, links that depend on the machine, a file of defaults.
+# Names that the zone database has although they are not time zones of a place: the first two depend on the machine, and
+# `Factory` stands for a clock that was never set.
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
-# Each with what it takes.
+# The fields of an expression, with the values that an error message names.
 _FIELDS = {
     "minute": "0 to 59",
     "hour": "0 to 23",
@@ -38,8 +40,10 @@ _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
 
 
 class Due(NamedTuple):
-    """A tick, and a clock change that concerns it. Of a fixed time: the one that moved it, or that repeats its time. Of
-    a recurring one: the last that left out times since the tick before.
+    """A tick, and the clock change that affects it, if there is one.
+
+    For a schedule with a fixed time of day, that is the change that moved the tick or that repeats its time. For a
+    recurring schedule it is the last change that skipped matching times since the tick before.
     """
 
     at: datetime
@@ -48,7 +52,7 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """The ticks of a stretch of time: the latest, those before it, and the first one after."""
+    """The ticks in a period: the latest one, the number and the last of those before it, and the first after it."""
 
     latest: datetime
     earlier_count: int
@@ -57,11 +61,11 @@ class Ticks:
 
 
 class BadSchedule(ValueError):  # noqa: N818
-    """The expression is no schedule; the message says what is wrong with it."""
+    """The expression is not a valid schedule. The message tells its author what is wrong with it."""
 
 
 class BadTimezone(ValueError):  # noqa: N818
-    """The name is no time zone."""
+    """The name is not a time zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +77,35 @@ class Schedule:
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone itself."""
         return ZoneInfo(self.timezone)
 
     @property
     def is_fixed_time(self) -> bool:
-        """Whether it names times of day, which a DST change moves; `*` and `*/15` go on through it."""
+        """Whether the schedule names fixed times of day.
+
+        A clock change moves a fixed time that it skips, and fires a repeated one once. A schedule whose minute or hour
+        begins with `*` is recurring instead, and follows the clocks.
+        """
         minute, hour = self.expression.split()[:2]
         return not minute.startswith("*") and not hour.startswith("*")
 
     def next_after(self, moment: datetime) -> datetime:
-        """The first tick later than `moment`, in UTC. Raises BadSchedule if it never comes."""
+        """Returns the first tick later than `moment`, in UTC. Raises BadSchedule if there is none."""
         return _next_tick(self, _whole_minute(moment))
 
     def due_after(self, moment: datetime) -> Due:
-        """The same, with what a clock change has to do with it."""
+        """Returns the first tick later than `moment`, with the clock change that affects it. Raises BadSchedule."""
         return _next_due(self, _whole_minute(moment))
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
-        """The ticks from `first`, which is one, to `until`. Raises BadSchedule if it never comes again."""
+        """Returns the ticks in [first, until]. `first` must be a tick. Raises BadSchedule if no tick follows."""
         return _ticks(self, _whole_minute(first), _whole_minute(until))
 
     def spelled_out(self) -> str:
-        """The same without steps where a step does not say how far apart its times lie: in a list, on days of the
-        week, and where it is so long that one time is left (`*/100`).
+        """Returns the expression with some steps replaced by the numbers that they stand for.
+
+        These are the steps that cron-descriptor describes wrongly, since they do not tell how far apart the times are:
+        steps in a list or in days of the week, and those that leave one number (`*/100`).
         """
         return " ".join(
             ",".join(map(str, numbers))
@@ -109,16 +118,16 @@ class Schedule:
 
     @property
     def face(self) -> ClockFace:
-        """The times on the clock face that match, whether or not they exist in the zone."""
+        """The matching times of the calendar, whether or not they exist in the zone."""
         return clock_face(self.expression)
 
 
 def _whole_minute(moment: datetime) -> datetime:
-    """Its minute in UTC. Ticks lie on whole ones, so all moments of a minute have the same next tick."""
+    """Returns the start of the minute in UTC. All moments of a minute have the same next tick."""
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
 
-# Thousands of triggers share a few schedules, and come due in the same minute.
+# The cache helps because thousands of triggers have the same few schedules and come due in the same minute.
 @lru_cache(maxsize=16_384)
 def _next_tick(schedule: Schedule, minute: datetime) -> datetime:
     return _next_due(schedule, minute).at
@@ -129,7 +138,10 @@ def _next_due(schedule: Schedule, minute: datetime) -> Due:
 
 
 def _next_fixed(schedule: Schedule, after: datetime) -> Due:
-    """A named time fires once a day: the first time it comes, or at the end of the gap it lies in."""
+    """Returns the next tick of a fixed time. It fires when the clocks first show the time.
+
+    If the clocks skip the time, it fires at the moment when they do.
+    """
     zone = schedule.zone
     wall = schedule.face.first_from(wall_time.not_yet_shown(after, zone))
     change = wall_time.change_around(wall, zone)
@@ -139,7 +151,10 @@ def _next_fixed(schedule: Schedule, after: datetime) -> Due:
 
 
 def _next_recurring(schedule: Schedule, after: datetime) -> Due:
-    """A recurring time fires whenever the clocks show it: twice in a stretch that they repeat, never in a gap."""
+    """Returns the next tick of a recurring schedule. It fires whenever the clocks show a matching time.
+
+    So it fires twice for a time that the clocks repeat, and not at all for a time that they skip.
+    """
     repeated = _next_repeated(schedule, after)
     zone, face, gap = schedule.zone, schedule.face, None
     wall = face.first_from(wall_time.not_yet_shown(after, zone))
@@ -152,7 +167,10 @@ def _next_recurring(schedule: Schedule, after: datetime) -> Due:
 
 
 def _next_repeated(schedule: Schedule, after: datetime) -> datetime | None:
-    """If `after` lies in a stretch that the clocks repeat: the next tick of the second time, or None."""
+    """Returns the next tick among the times that the clocks show for the second time after a change.
+
+    Returns None if the clocks do not show `after` twice, or if no such tick is left.
+    """
     local = after.astimezone(schedule.zone)
     wall = local.replace(tzinfo=None, fold=0)
     change = wall_time.change_around(wall, schedule.zone)
@@ -162,7 +180,7 @@ def _next_repeated(schedule: Schedule, after: datetime) -> datetime | None:
     return wall_time.moment_of(wall, change.offset_after) if wall < change.wall_before else None
 
 
-# The same share: after a time without a scheduler, thousands have missed the same ticks.
+# The cache helps because thousands of triggers have missed the same ticks after a time without a scheduler.
 @lru_cache(maxsize=4096)
 def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
     following = schedule.next_after(first)
@@ -174,7 +192,10 @@ def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
 
 
 def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
-    """The last tick from `first`, which is one, to `until`: the first minute after which there is no more of them."""
+    """Returns the last tick in [first, until], where `first` is a tick.
+
+    It is the first minute after which no further tick comes until then, and bisection finds it.
+    """
     minutes = range((until - first) // _MINUTE + 1)
     is_last = bisect_left(
         minutes, True, key=lambda minute: _next_due(schedule, first + minute * _MINUTE).at > until
@@ -183,8 +204,9 @@ def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
 
 
 def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
-    """How many ticks lie in (first, until], where both are ticks: those on the clock face from one change to the next,
-    and what each change does to them.
+    """Returns how many ticks lie in (first, until], where both are ticks.
+
+    It adds up the matching times of the calendar between one clock change and the next, corrected for each change.
     """
     zone, face = schedule.zone, schedule.face
     start, count = wall_time.on_the_clock(first, wall_time.offset_at(first, zone)) + _MINUTE, 0
@@ -192,7 +214,8 @@ def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
         count += face.count(start, change.wall_before)
         start = change.wall_after
         if schedule.is_fixed_time and change.goes_forward:
-            # All times in the gap are one tick at its end, which also is the one that the clocks show there.
+            # All skipped times make one tick at the moment of the change. If the first time that the clocks show then
+            # matches too, it is the same tick.
             start += _MINUTE
             count += face.count(change.wall_before, start) > 0
         elif schedule.is_fixed_time:
@@ -202,7 +225,7 @@ def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
 
 
 def parse(expression: str, timezone: str) -> Schedule:
-    """The schedule. Raises BadSchedule or BadTimezone with a sentence for the one who wrote it."""
+    """Parses an expression. Raises BadSchedule or BadTimezone, with a message for the author of the expression."""
     parts = expression.split()
     if len(parts) != len(_FIELDS):
         raise BadSchedule(f"Needs the 5 fields {', '.join(_FIELDS)}; it has {len(parts)}.")
@@ -219,13 +242,16 @@ def parse(expression: str, timezone: str) -> Schedule:
 
 
 def check_timezone(name: str) -> None:
-    """Raises BadTimezone unless it is a zone of the IANA database."""
+    """Raises BadTimezone unless the name is a zone of the IANA database."""
     if name not in _zone_names():
         raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
 
 
 def _explain(message: str, parts: dict[str, str]) -> str:
-    """cronsim names the bad field; the day's also if the field is right and none of the months has the day."""
+    """Returns a message about the bad field that cronsim's message names.
+
+    cronsim also names the day of month if that field is valid but none of the chosen months has such a day.
+    """
     field = message.removeprefix("Bad ").replace("-", " ")
     if field == "day of month" and _is_valid(f"* * {parts[field]} * *"):
         return "It never comes due: none of its months has such a day."

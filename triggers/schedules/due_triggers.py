@@ -1,7 +1,8 @@
 """Picks the triggers whose ticks are decided next: workspaces take turns (SPEC §19).
 
-Each batch is split between all workspaces that have something due, so that whoever has one due trigger waits for one
-batch and not for a tenant's forty thousand. Inside a workspace, those that have waited longest come first.
+Each batch is split between all workspaces that have due triggers. A workspace with one due trigger therefore waits for
+one batch, even if another workspace has forty thousand. Inside a workspace, the triggers that have been due longest
+come first.
 """
 
 from datetime import datetime
@@ -9,15 +10,16 @@ from datetime import datetime
 from pipedai.sql import NOW, Row, fetch_all
 
 # Ticks lie on whole minutes, so thousands of due triggers have few due times. The index `trigger_due_in_environment`
-# begins with the due time and the environment: one look into it for each pair of these finds everybody who has
-# something due, however much they have.
+# begins with the due time and the environment. The query reads it once for each pair of these, and so finds every
+# environment with due triggers without reading all of the triggers.
 #
-# How many pairs a batch looks at. A look takes some microseconds; only an outage makes more of them than there are
-# environments with something due.
+# This is how many pairs a batch reads. Each takes some microseconds. Without an outage there are hardly more pairs than
+# environments with due triggers.
 _MOST_PAIRS = 5_000
 
-# `place` is a pair's place in the queue of its workspace, `size` the share of the batch that each workspace has. A
-# workspace with many pairs splits its share between them. What another scheduler has locked is skipped.
+# `place` is the position of a pair in the queue of its workspace, and `size` is how many triggers of the batch each
+# workspace gets. A workspace with many pairs splits its share between them. Triggers that another scheduler has locked
+# are skipped.
 _DUE = f"""
 WITH RECURSIVE due (next_run_at, environment_id, step) AS (
     (SELECT next_run_at, environment_id, 1 FROM trigger WHERE next_run_at <= {NOW}
@@ -49,5 +51,5 @@ LIMIT %(limit)s
 
 
 def lock_due_triggers(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Locks up to `limit` due triggers until the transaction ends, and returns what firing them takes."""
+    """Locks up to `limit` due triggers until the transaction ends. Returns the columns that `firing` needs."""
     return fetch_all(_DUE, {"limit": limit, "most_pairs": _MOST_PAIRS, "now": now})

@@ -1,8 +1,8 @@
-"""Fires due ticks: each becomes a run, or a reason why not, exactly once (SPEC §7).
+"""Decides each due tick exactly once: it makes a run, or a row that says why there is none (SPEC §7).
 
-A batch of due triggers, in which workspaces take turns, is locked, decided and moved on in one transaction; what
-another scheduler holds is skipped. A unique (trigger, tick) makes doubling impossible in the database itself, and
-`next_run_at` moves only with the decision, so that no tick is lost.
+One transaction locks a batch of due triggers, decides their ticks and sets their next due times. It skips triggers that
+another scheduler has locked. (trigger, tick) is unique, so the database refuses a second decision. `next_run_at`
+changes in the transaction of the decision, so no tick is lost.
 """
 
 import time
@@ -29,16 +29,19 @@ from triggers.states import Decision
 
 log = get_logger(__name__)
 
-# A trigger whose schedule can't be worked out, say as its zone has left the zone database, is tried again then.
+# When a trigger is tried again whose schedule cannot be worked out, for example because its zone is no longer in the
+# zone database.
 _RETRY_AFTER = timedelta(minutes=5)
-# To count the ticks that many different schedules have missed takes time, and a batch must leave time for others.
+# A batch stops after this time, so that the other jobs of the scheduler get their turns. Counting the missed ticks of
+# many different schedules can take longer.
 _LONGEST_BATCH_SECONDS = 1.0
 
 _UNFINISHED = (
     "SELECT DISTINCT trigger_id FROM run WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL"
 )
 
-# The decisions; a tick that has one already (a database restored to an earlier clock) keeps it.
+# Stores the decisions. A tick that was decided before keeps its decision. This happens when the database's clock was
+# put back.
 _DECIDE = """
 INSERT INTO tick (id, environment_id, trigger_id, tick_at, last_tick_at, decision, run_id, missed_count, decided_at)
 SELECT * FROM unnest(
@@ -57,7 +60,7 @@ FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[]) AS n (id, next_run_at) WH
 
 @dataclass(frozen=True, slots=True)
 class _Tick:
-    """One decided tick, or several that have one row: `missed_count` of them, from `at` to `last_at`."""
+    """A row of the tick table: one decided tick, or `missed_count` of them from `at` to `last_at`."""
 
     trigger: Row
     at: datetime
@@ -69,15 +72,18 @@ class _Tick:
 
 @dataclass(slots=True)
 class _Batch:
-    """What is decided about the due triggers: ticks, and when each trigger comes due next."""
+    """The decisions about a batch of due triggers: their ticks, and when each trigger comes due next."""
 
     busy: set[UUID]
     ticks: list[_Tick] = field(default_factory=list)
     nexts: dict[UUID, datetime] = field(default_factory=dict)
 
     def decide(self, trigger: Row) -> None:
-        """Decides a trigger's ticks. One whose schedule can't be worked out stops none of the
-        others: it is left alone for a while, and its ticks of that time are not decided."""
+        """Decides the ticks of a trigger.
+
+        A trigger whose schedule cannot be worked out must not stop the others. It is logged and put off by
+        `_RETRY_AFTER`, and its ticks until then are not decided.
+        """
         try:
             ticks, following = _decisions(trigger, self.busy)
         except Exception as error:
@@ -95,9 +101,9 @@ class _Batch:
 
 
 def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
-    """Decides the due ticks of up to `limit` triggers; how many triggers. One batch, in one transaction."""
+    """Decides the due ticks of up to `limit` triggers in one transaction. Returns the number of triggers."""
     with transaction.atomic():
-        # In the lock order triggers come before runs.
+        # The order of locks demands the triggers before their runs.
         due = lock_due_triggers(limit=limit, now=now)
         if not due:
             return 0
@@ -124,7 +130,7 @@ def _store(batch: _Batch, now: datetime | None) -> None:
 
 
 def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
-    """The ticks without those that were counted in the row of a stretch."""
+    """Returns the ticks that need a row of their own. Those that continue a stretch are counted in its row."""
     without_worker = {
         tick.trigger["id"]: tick for tick in ticks if tick.decision is Decision.SKIPPED_NO_WORKER
     }
@@ -139,18 +145,20 @@ def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
 
 
 def _busy_triggers(due: list[Row]) -> set[UUID]:
-    """Those of the due triggers that must not overlap and have an unfinished run."""
+    """Returns the due triggers that have an unfinished run and an overlap policy of `skip`."""
     ids = [row["id"] for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
     return {row["trigger_id"] for row in fetch_all(_UNFINISHED, {"ids": ids})} if ids else set()
 
 
 def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
-    """What becomes of a trigger's ticks since `next_run_at`, and the first one yet to come: at most
-    one run, for the latest, and one row for the older.
+    """Returns the decisions about a trigger's ticks since `next_run_at`, and the next due time.
+
+    There is at most one run, for the latest tick, and one row for all older ones (SPEC §7).
     """
     now = trigger["now"]
     schedule = _schedule(trigger)
-    # It is a tick, unless the schedule could not be worked out for a time, or its zone's rules have changed.
+    # `next_run_at` is a tick, unless the trigger was put off because its schedule failed, or the rules of its zone have
+    # changed since. This finds the first tick at or after it.
     first = schedule.next_after(trigger["next_run_at"] - timedelta(microseconds=1))
     if first > now:
         return [], first
@@ -194,7 +202,7 @@ def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
 
 
 def _event(tick: Row) -> Event:
-    """A fired tick is about its run, a skipped one about its trigger."""
+    """Returns the event of a decision: about the run if the tick was fired, otherwise about the trigger."""
     metadata = {"tickAt": iso_time(tick["tick_at"]), "triggerId": str(tick["trigger_id"])}
     if tick["run_id"]:
         return Event(

@@ -1,4 +1,4 @@
-"""Leaves a row for each living scheduler process, by the database's clock (SPEC §7)."""
+"""Writes the heartbeat row of a scheduler process, by the database's clock (SPEC §7)."""
 
 import os
 import socket
@@ -9,9 +9,9 @@ from pipedai.sql import execute
 from triggers.models import SchedulerHeartbeat
 
 BEAT_SECONDS = 5.0
-# A scheduler is alive until it has missed four.
+# A scheduler counts as alive until it has missed four heartbeats.
 ALIVE_WITHIN = timedelta(seconds=4 * BEAT_SECONDS)
-# Of a scheduler that was killed; one that is stopped takes its row with it.
+# How long the row of a killed scheduler is kept. A scheduler that is stopped deletes its own row.
 KEEP_SECONDS = 3600
 
 _BEAT = """
@@ -21,7 +21,7 @@ ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp()
 
 
 class Heartbeat:
-    """This process's row. It is made at the first beat."""
+    """The heartbeat row of this process. The first beat inserts it."""
 
     every_seconds = BEAT_SECONDS
 
@@ -30,7 +30,10 @@ class Heartbeat:
         self._row = {"id": self.id, "host": socket.gethostname()[:255], "pid": os.getpid()}
 
     def beat(self) -> int:
-        """Says that the process is alive, and removes the rows of those long dead. A job: 0 units of work."""
+        """Writes that the process is alive, and removes the rows of processes that were killed long ago.
+
+        It runs as a job of the scheduler's loop, so it returns its units of work: 0, which lets the loop sleep.
+        """
         execute(_BEAT, self._row)
         execute(
             "DELETE FROM scheduler_heartbeat"
@@ -40,5 +43,5 @@ class Heartbeat:
         return 0
 
     def end(self) -> None:
-        """Removes the row."""
+        """Removes the row when the process stops."""
         SchedulerHeartbeat.objects.filter(id=self.id).delete()

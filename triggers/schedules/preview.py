@@ -1,4 +1,4 @@
-"""Shows what a schedule will do: in words, its coming times, and what a DST change does to them (SPEC §5)."""
+"""Previews a schedule: in English words, with its coming ticks and the effect of clock changes on them (SPEC §5)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,23 +11,24 @@ from triggers.schedules.cron import Due, Schedule
 
 @dataclass(frozen=True, slots=True)
 class ComingTime:
-    """One coming tick, with a note if a DST change moved it, or dropped others before it."""
+    """One coming tick, with a note if a clock change moves it, repeats its time, or skips times before it."""
 
     at: datetime
     note: str | None
 
 
 def describe(schedule: Schedule) -> str:
-    """The expression in English words: "At 02:30, only on Monday"."""
+    """Returns the expression in English words, for example "At 02:30, only on Monday"."""
     options = Options()
     options.use_24hour_time_format = True
     words = str(ExpressionDescriptor(schedule.spelled_out(), options).get_description())
-    # The library does not know of `*/2 * mon`: on odd days that are Mondays.
+    # The library always describes the two fields of days with "or". `0 6 */2 * mon` needs both: odd days that are
+    # Mondays.
     return words.replace(", or on ", ", only on ") if schedule.face.needs_both_days else words
 
 
 def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:
-    """The next `count` ticks later than `after`."""
+    """Returns the next `count` ticks later than `after`. Raises BadSchedule if there is none."""
     times: list[ComingTime] = []
     for _ in range(count):
         due = schedule.due_after(after)

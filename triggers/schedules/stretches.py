@@ -1,8 +1,8 @@
-"""Ticks of triggers without a worker: one row for a whole stretch of them, as for missed ones (SPEC §19).
+"""Keeps one row for a stretch: ticks of a trigger without a worker that follow each other directly (SPEC §19).
 
-The first tick of a stretch makes its row and its audit row. Each that follows it directly moves the row's
-`last_tick_at` and counts in its `missed_count`. The stretch ends when a tick is decided otherwise, or when ticks are
-left out, as while the trigger is disabled.
+The first tick of a stretch makes a tick row and an audit row. Each later tick moves `last_tick_at` of that row and adds
+1 to its `missed_count`. The stretch ends when a tick is decided otherwise, or when the schedule had ticks in between
+that were not decided, for example because the trigger was disabled.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,12 @@ from triggers.models import Tick
 from triggers.schedules import cron
 from triggers.states import Decision
 
-# Sent with `count`, once the transaction that lengthened so many stretches is committed: no audit row tells of that.
+# This signal is sent with `count` when a transaction that lengthened so many stretches has committed. Metrics need it,
+# because there is no event for a lengthened stretch.
 lengthened = Signal()
 
-# Nobody else decides ticks of these triggers meanwhile, since the caller has locked them.
+# Reads the last tick of each trigger. Nobody else can decide a tick meanwhile, because the caller has locked the
+# triggers.
 _LAST = """
 SELECT last.* FROM unnest(%(trigger_ids)s::uuid[]) AS due (trigger_id) CROSS JOIN LATERAL (
     SELECT id, trigger_id, tick_at, last_tick_at, decision FROM tick
@@ -29,7 +31,8 @@ SELECT last.* FROM unnest(%(trigger_ids)s::uuid[]) AS due (trigger_id) CROSS JOI
 WHERE last.decision = %(decision)s
 """
 
-# A row of the release before counts 0 for its one tick. A row that was pruned meanwhile is not there any more.
+# A row of `skipped_no_worker` from before there were stretches counts 0 for its one tick, hence `greatest`. A row that
+# was pruned meanwhile is not returned.
 _LENGTHEN = """
 UPDATE tick t SET last_tick_at = longer.tick_at, missed_count = greatest(t.missed_count, 1) + 1
 FROM unnest(%(ids)s::uuid[], %(ticks)s::timestamptz[]) AS longer (id, tick_at)
@@ -39,9 +42,10 @@ RETURNING t.trigger_id
 
 
 def join_stretches(ticks: Mapping[UUID, tuple[cron.Schedule, datetime]]) -> set[UUID]:
-    """Counts each trigger's tick in the stretch that it follows directly; the triggers for which that was done.
+    """Counts each trigger's tick in the stretch that it follows directly. Returns the triggers for which it did so.
 
-    Ticks of the others need a row of their own. Call it in the transaction that has locked the triggers.
+    `ticks` has the schedule and the tick of each trigger. The ticks of all other triggers need a row of their own. Call
+    it in the transaction that has locked the triggers.
     """
     if not ticks:
         return set()
@@ -50,7 +54,7 @@ def join_stretches(ticks: Mapping[UUID, tuple[cron.Schedule, datetime]]) -> set[
     for stretch in fetch_all(_LAST, params):
         schedule, tick = ticks[stretch["trigger_id"]]
         if stretch["tick_at"] <= tick <= stretch["last_tick_at"]:
-            # It is counted already: the database's clock was put back.
+            # The tick is counted already. This happens when the database's clock was put back.
             joined.add(stretch["trigger_id"])
         elif schedule.next_after(stretch["last_tick_at"]) == tick:
             followed[stretch["id"]] = tick

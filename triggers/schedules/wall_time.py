@@ -1,4 +1,7 @@
-"""What a time on the clock face means in a zone whose clocks change: it may come once, twice or never."""
+"""Converts between moments and the times that the clocks of a zone show, which may come once, twice or never.
+
+A wall time is what a clock on the wall shows: a date and a time without a zone.
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -6,13 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 _MINUTE = timedelta(minutes=1)
-# No zone changes its clocks twice within this time (Morocco's Ramadan, about a month, is the shortest).
+# The search for changes advances by this. No zone changes its clocks twice within it: the shortest known interval is
+# about a month, in Morocco around Ramadan.
 _STEP = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Clocks are put forward or back. `moment` is the first with the new UTC offset, in UTC."""
+    """A change of a zone's clocks, forward or back. `moment` is the first moment of the new UTC offset, in UTC."""
 
     moment: datetime
     offset_before: timedelta
@@ -20,25 +24,25 @@ class Change:
 
     @property
     def goes_forward(self) -> bool:
-        """Whether it leaves times out (a gap); otherwise it repeats some."""
+        """Whether the clocks go forward and skip times (a gap). Otherwise they go back and repeat times."""
         return self.offset_before < self.offset_after
 
     @property
     def wall_before(self) -> datetime:
-        """What the clocks would show at `moment` without the change: a gap's first time."""
+        """What the clocks would show at `moment` without the change: the first skipped time, if they go forward."""
         return on_the_clock(self.moment, self.offset_before)
 
     @property
     def wall_after(self) -> datetime:
-        """What the clocks show at `moment`: the first time after a gap."""
+        """What the clocks show at `moment`. If they go forward, it is the first time after the skipped ones."""
         return on_the_clock(self.moment, self.offset_after)
 
 
 def change_around(wall: datetime, zone: tzinfo) -> Change | None:
-    """The change that leaves `wall` out or repeats it; None for a time that comes once.
+    """Returns the change that skips or repeats `wall`, or None for a time that comes once.
 
-    A time in a gap, or one that is repeated, has another offset for each `fold` (PEP 495): that of the clocks before
-    the change, and that after it. So nothing has to be searched but the minutes by which the clocks change.
+    A skipped or repeated time has two UTC offsets, one for each `fold` (PEP 495): that before the change and that after
+    it. They bound the search for the moment of the change to the minutes by which the clocks change.
     """
     before, after = _offset(wall.replace(tzinfo=zone)), _offset(wall.replace(tzinfo=zone, fold=1))
     if before == after:
@@ -48,7 +52,7 @@ def change_around(wall: datetime, zone: tzinfo) -> Change | None:
 
 
 def changes(zone: tzinfo, after: datetime, until: datetime) -> Iterator[Change]:
-    """The changes in (after, until]. It costs some fifty look-ups for each year between the two."""
+    """Yields the changes in (after, until]. It reads the zone's offset some fifty times for each year between them."""
     low, before = after, offset_at(after, zone)
     while low < until:
         high = min(low + _STEP, until)
@@ -59,13 +63,14 @@ def changes(zone: tzinfo, after: datetime, until: datetime) -> Iterator[Change]:
 
 
 def first_shown(wall: datetime, zone: tzinfo) -> datetime:
-    """When the clocks first show a time that does not lie in a gap, in UTC."""
+    """Returns the moment in UTC when the clocks first show `wall`, which must not be a skipped time."""
     return wall.replace(tzinfo=zone).astimezone(UTC)
 
 
 def not_yet_shown(moment: datetime, zone: tzinfo) -> datetime:
-    """The first time that the clocks have not shown by `moment`: the next minute, but in a stretch that they show for
-    the second time, the stretch's end.
+    """Returns the first wall time that the clocks have not shown by `moment`.
+
+    It is the next minute. While the clocks repeat times, it is the first time after the repeated ones.
     """
     local = moment.astimezone(zone)
     wall = local.replace(tzinfo=None, fold=0)
@@ -74,23 +79,23 @@ def not_yet_shown(moment: datetime, zone: tzinfo) -> datetime:
 
 
 def offset_at(moment: datetime, zone: tzinfo) -> timedelta:
-    """The zone's UTC offset at a moment."""
     return _offset(moment.astimezone(zone))
 
 
 def on_the_clock(moment: datetime, offset: timedelta) -> datetime:
-    """What clocks with this UTC offset show at a moment in UTC."""
+    """Returns the wall time that clocks with this UTC offset show at a moment in UTC."""
     return moment.replace(tzinfo=None) + offset
 
 
 def moment_of(wall: datetime, offset: timedelta) -> datetime:
-    """When clocks with this UTC offset show `wall`, in UTC."""
+    """Returns the moment in UTC when clocks with this UTC offset show `wall`."""
     return (wall - offset).replace(tzinfo=UTC)
 
 
 def _first_without(offset: timedelta, zone: tzinfo, low: datetime, high: datetime) -> datetime:
-    """The first moment in (low, high] without the offset that `low` has. zoneinfo does not tell its changes, so it is
-    found by bisection; they lie on whole minutes.
+    """Returns the first moment in (low, high] whose offset is not `offset`, which `low` has.
+
+    zoneinfo has no list of changes, so bisection finds it. Changes lie on whole minutes.
     """
     minutes = range((high - low) // _MINUTE)
     changed = bisect_left(

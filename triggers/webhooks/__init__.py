@@ -1,1 +1,1 @@
-"""Webhooks: the outbox of what runs' ends have to tell, how it is signed and sent."""
+"""Webhooks: the outbox of messages about ended runs, and how they are signed and sent."""

@@ -1,8 +1,8 @@
 """Claims due deliveries for a sender: workspaces take turns, and no host or tenant fills the sender (SPEC §7, §19).
 
-A look walks along the hosts that have something pending, environment by environment, and reads of each no more than a
-few due deliveries. So its cost does not grow with how much is due, and what waits behind a slow host is passed over
-at once.
+The query visits each pair of an environment and a host that has pending deliveries, and reads only a few due deliveries
+of each pair. Its cost therefore does not grow with the number of due deliveries, and the deliveries to a slow host do
+not hide those to other hosts.
 """
 
 from collections import Counter
@@ -18,24 +18,24 @@ from pipedai.sql import NOW, Row, fetch_all
 
 
 class Taker(NamedTuple):
-    """Whose places in a sender a delivery takes."""
+    """The workspace, environment and host for which a place in a sender is taken."""
 
     workspace_id: UUID
     environment_id: UUID
     host: str
 
 
-# Longer than a request takes together with what comes before and after it.
+# How long a claim lasts, in seconds. It is longer than a request takes together with the work before and after it.
 CLAIM_SECONDS = 60
-# How many pairs of an environment and a host one look walks along; the next look goes on after them.
+# How many pairs of an environment and a host one query visits. The next query continues after them.
 _MOST_PAIRS = 1_000
-# How many workspaces a sender remembers to have served.
+# For how many workspaces a sender remembers when it last served them.
 _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
 
-# Along the index `delivery_pending_by_host`, one look into it for each pair. An environment that may have no further
-# place is left after its first pair. When nothing is due, one look into another index is all.
+# The recursion reads the index `delivery_pending_by_host` once for each pair, and leaves an environment that may have
+# no further place after its first pair. If nothing is due, it reads one entry of `delivery_due_by_host` and stops.
 _CANDIDATES = f"""
 WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
     (SELECT environment_id, host, next_attempt_at, 1 FROM delivery
@@ -68,8 +68,8 @@ FROM pair JOIN environment e ON e.id = pair.environment_id LEFT JOIN LATERAL (
 WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 """
 
-# What another sender has claimed meanwhile is not due any more, and what it is claiming is skipped. The secret is read
-# with the claim: the request follows at once.
+# A delivery that another sender has claimed meanwhile is no longer due, and one that it is claiming now is skipped. The
+# claim also reads the sealed secret, because the request follows at once.
 _CLAIM = f"""
 WITH free AS MATERIALIZED (
     SELECT id FROM delivery WHERE id = ANY(%(ids)s) AND status = 'pending' AND next_attempt_at <= {NOW}
@@ -85,16 +85,17 @@ RETURNING d.id, d.environment_id, d.trigger_id, d.run_id, d.message_id, d.url, d
 
 @dataclass
 class Turns:
-    """What one sender remembers of whose turn it was. Losing it with the process costs nobody more than a turn."""
+    """What one sender remembers about turns. If the process dies, a workspace loses one turn at most."""
 
-    # When each workspace was last served, counted in deliveries; the latest comes last.
+    # For each workspace, the number of deliveries that this sender had claimed when it last served the workspace. The
+    # workspace that was served last comes last.
     served: dict[UUID, int] = field(default_factory=dict)
-    # The pair of an environment and a host after which the next look begins.
+    # The environment and the host after which the next query begins.
     after: tuple[UUID, str] = _BEFORE_ALL
     _count: int = 0
 
     def serve(self, workspace_id: UUID) -> None:
-        """The workspace has had a turn."""
+        """Notes that the workspace has had a turn."""
         self._count += 1
         self.served.pop(workspace_id, None)
         self.served[workspace_id] = self._count
@@ -103,7 +104,6 @@ class Turns:
 
 
 def taker_of(delivery: Row) -> Taker:
-    """Whose places it takes."""
     return Taker(delivery["workspace_id"], delivery["environment_id"], delivery["host"])
 
 
@@ -115,12 +115,16 @@ def claim_deliveries(
     turns: Turns | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
-    """Claims up to `room` due deliveries. Each row is to be handed to `send_delivery` at once.
+    """Claims up to `room` due deliveries and returns their rows. Pass each row to `send_delivery` at once.
 
-    The next place is the workspace's that has the fewest, of these the one's that was served longest ago. `busy` says
-    who has which places already. With these, a host has no more than `per_host`; and a workspace no more than it
-    leaves free, which is half of all if it is alone, so that the last one goes to a workspace that has none. An
-    environment has no more than its workspace leaves to its other environments and to everybody else, which is a third.
+    `busy` has the places that are taken already, by their takers. Each free place goes to the workspace with the fewest
+    places, and among equals to the one that was served longest ago. There are three limits:
+
+    - A host has at most `per_host` places.
+    - A workspace has at most as many places as stay free: half of all, if it is the only one. So a workspace that has
+      none always finds one.
+    - An environment has at most as many places as stay free, less those of its workspace: a third of all, if it is the
+      only one. So the other environments of the workspace always find one.
     """
     turns = turns or Turns()
     places = _Places(busy, room, per_host)
@@ -133,7 +137,7 @@ def claim_deliveries(
 
 
 class _Places:
-    """The places of a sender: who has them, and who may have the next one."""
+    """The places of a sender: it counts who has taken them, and decides who gets the next one."""
 
     def __init__(self, busy: Mapping[Taker, int], room: int, per_host: int) -> None:
         self.room, self.per_host = room, per_host
@@ -167,7 +171,7 @@ class _Places:
         ]
 
     def fill(self, candidates: list[Row], turns: Turns) -> list[UUID]:
-        """Gives the free places to deliveries; their ids."""
+        """Gives the free places to deliveries, and returns the ids of these."""
         chosen: list[UUID] = []
         while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
             first = min(candidates, key=lambda candidate: self._order(candidate, turns))
@@ -196,9 +200,10 @@ class _Places:
 
 
 def _look(places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
-    """Due deliveries that may have a place: of each host of an environment those that have been due longest.
+    """Returns due deliveries that may have a place: for each environment and host those that have been due longest.
 
-    One that begins in the middle, and finds nothing until the end, goes on at the beginning.
+    It begins after the pair where the last query stopped. If it finds nothing from there to the end, it begins again at
+    the first pair.
     """
     params = {
         "full_hosts": places.full_hosts,

@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the webhook that we send."""
+"""Describes the webhook that we send in the OpenAPI schema."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _MESSAGE: Schema = {
     "faultClass": {"$ref": "#/components/schemas/FaultClass"},
     "endedAt": {"type": "string", "format": "date-time"},
 }
-# name → what it is, whether every message has it
+# For each header its description, and whether every message has it.
 _HEADERS = {
     "webhook-id": ("The same for each attempt: deduplicate by it.", True),
     "webhook-timestamp": ("Unix seconds of this attempt.", True),
@@ -29,7 +29,7 @@ _HEADERS = {
 
 
 def add_webhook(result: Schema, **_: Any) -> Schema:
-    """After the schema is made: what a trigger's `webhookUrl` gets when a run ends."""
+    """Adds the message that a trigger's `webhookUrl` gets when a run ends. drf-spectacular calls it with the schema."""
     section = reference.thing("Webhooks")
     result["components"]["schemas"]["WebhookMessage"] = {
         "type": "object",

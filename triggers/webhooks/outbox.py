@@ -1,4 +1,4 @@
-"""The outbox of webhooks: a row is written in the transaction that ends a run (SPEC §7), or when a user asks for it."""
+"""Queues webhook deliveries: in the transaction that ends a run (SPEC §7), or when a user asks for one."""
 
 import json
 from collections.abc import Iterable
@@ -18,22 +18,23 @@ from triggers.acting import hold_trigger_environment
 from triggers.models import Delivery
 from triggers.models.run import duration_ms
 
-# Kept, with its run, from being pruned until the new one is there.
+# The lock keeps the delivery and its run from being pruned before the new delivery is written.
 _OLD = "SELECT run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY SHARE"
 
 
 def queue_deliveries(ended: Iterable[Row]) -> None:
-    """Queues one delivery for each ended run whose trigger has a webhook. At most one statement.
+    """Queues one delivery for each ended run whose trigger has a webhook, in one statement at most.
 
-    Each row is a run's, with `error_message` and its trigger's `webhook_url`.
+    Each row has the columns of a run, its `error_message`, and the `webhook_url` of its trigger.
     """
     Delivery.objects.bulk_create([_of_run(run) for run in ended if run["webhook_url"]])
 
 
 def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
-    """Queues a delivery's body again, with the same `webhook-id`, for its trigger's present URL; the new one's id.
+    """Queues the body of a delivery again, for the present URL of its trigger. Returns the id of the new delivery.
 
-    Raises NotFound if the delivery has been pruned or the trigger deleted, Conflict if that has no URL.
+    The new delivery has the same `webhook-id`, so that receivers can recognise the message. Raises NotFound if the old
+    delivery has been pruned or the trigger deleted, and Conflict if the trigger has no URL.
     """
     trigger_id = (
         Delivery.objects.filter(id=delivery_id).values_list("trigger_id", flat=True).first()
@@ -57,9 +58,10 @@ def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
 
 
 def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
-    """Queues a sample to a trigger's URL, of a run with the nil UUID; the delivery's id.
+    """Queues a sample message to the URL of a trigger. Returns the id of the delivery.
 
-    Raises NotFound if the trigger has been deleted, Conflict if it has no URL.
+    The sample is about a run with the nil UUID. Raises NotFound if the trigger has been deleted, and Conflict if it has
+    no URL.
     """
     sample = {
         "runId": UUID(int=0),
@@ -80,7 +82,7 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
 def _queue_by_request(
     trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
 ) -> UUID:
-    """Call it in a transaction: the trigger is kept as it is until that ends."""
+    """Queues a delivery and emits its event. Call it in a transaction: the trigger stays locked until that ends."""
     trigger = fetch_one(
         "SELECT environment_id, webhook_url FROM trigger"
         " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",
@@ -119,8 +121,11 @@ def _delivery(environment_id: UUID, trigger_id: UUID, url: str, **values: Any) -
 
 
 def _host(url: str) -> str:
-    """Of whom the senders count deliveries. Nothing about a URL may keep a run from ending, whatever rules it was
-    accepted under: what can't be sent to is the sender's to find out."""
+    """Returns the host in a URL, by which senders count requests; empty if the URL has none or is invalid.
+
+    It raises nothing, because a URL that was accepted under older rules must not keep a run from ending. The attempt to
+    send to it will fail instead.
+    """
     try:
         return (urlsplit(url).hostname or "")[:MAX_HOST]
     except ValueError:
@@ -138,7 +143,7 @@ def _of_run(run: Row) -> Delivery:
 
 
 def body_of(run: Row) -> str:
-    """What the webhook of an ended run says: exactly the fields of SPEC §7."""
+    """Returns the JSON body of the webhook for an ended run. It has exactly the fields of SPEC §7."""
     message = {
         "runId": run["id"],
         "triggerId": run["trigger_id"],
@@ -154,5 +159,5 @@ def body_of(run: Row) -> str:
 
 
 def _json(message: dict[str, Any]) -> str:
-    """The body as text; these very bytes are signed and sent."""
+    """Returns the message as text. Exactly these bytes are signed and sent."""
     return json.dumps(message, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Threads that send deliveries: so many at once, so many to one host, beside the scheduler's other jobs (SPEC §7)."""
+"""Sends deliveries in threads of the scheduler process, with a limit on all and on those to one host (SPEC §7)."""
 
 import threading
 from collections import Counter
@@ -15,9 +15,10 @@ from triggers.webhooks.sending import record_answer, send_delivery
 
 log = get_logger(__name__)
 
+# How many deliveries one process sends at the same time, to all hosts and to one host.
 AT_ONCE = 32
 PER_HOST = 4
-# SIGTERM leaves 5 s for everything.
+# How long `finish` waits for requests under way. SIGTERM leaves the process 5 s for everything.
 STOP_SECONDS = 3.0
 # Only these threads have a connection to the database: a burst of answers must not open as many as there are senders.
 RECORDING_AT_ONCE = 4
@@ -26,7 +27,7 @@ _GOODBYE_SECONDS = 0.5
 
 
 class Senders:
-    """A bounded pool. It claims no more than it has threads for, so what is claimed is sent at once.
+    """A bounded pool of threads. It claims no more deliveries than it has free places, so each is sent at once.
 
     One crew of threads sends, and a smaller one records the answers. A slow or dead host takes `per_host` of the places
     and no more, and a workspace with many such hosts half of them: see `claim_deliveries`. The threads are daemons: a
@@ -43,7 +44,7 @@ class Senders:
         self._recording = Crew("webhook-recorder", RECORDING_AT_ONCE, self._record)
 
     def top_up(self) -> int:
-        """Claims due deliveries for the free places and starts sending them; how many. Waits for none."""
+        """Claims due deliveries for the free places and starts to send them. Returns how many, and waits for none."""
         with self._changed:
             busy = dict(self._busy)
         room = self._at_once - sum(busy.values())
@@ -57,7 +58,7 @@ class Senders:
         return len(claimed)
 
     def wait(self, seconds: float = STOP_SECONDS) -> bool:
-        """Waits until nothing is under way, for so long at most; whether nothing is."""
+        """Waits for up to `seconds` until no delivery is being sent. Returns whether that was reached."""
         with self._changed:
             idle = self._changed.wait_for(lambda: not self._busy, seconds)
             if not idle:

@@ -1,8 +1,8 @@
-"""Sends claimed webhook deliveries, outside any transaction, and records what came of them (SPEC §7).
+"""Sends claimed webhook deliveries outside of any transaction, and records the results (SPEC §7).
 
-Claiming moves a delivery's `next_attempt_at` ahead, to when it is due again if its sender dies; the
-value that it is moved to is the claim, and recording is guarded by it. So a delivery may be sent
-twice, with the same `webhook-id`, but never forgotten.
+A sender that claims a delivery moves its `next_attempt_at` ahead, so that the delivery comes due again if the sender
+dies. The new value identifies the claim: a result is recorded only while the row still has it. A delivery may therefore
+be sent twice, with the same `webhook-id`, but it is never forgotten.
 """
 
 import random
@@ -27,14 +27,15 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# Sent with `answer` for each attempt once it is recorded.
+# This signal is sent with `answer` after each attempt that was recorded.
 attempted = Signal()
 
-# Between one attempt and the next (SPEC §7); after the last of these a delivery is dead.
+# The waits between one attempt and the next, in seconds (SPEC §7). A delivery whose attempt after the last wait fails
+# is dead.
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
 JITTER = 0.2
 MAX_RETRY_AFTER = timedelta(hours=24)
-# An attempt's error, for the trigger's owner.
+# The error of an attempt, in words for the owner of the trigger.
 SECRET_DOES_NOT_OPEN = "the webhook's secret does not open"  # noqa: S105
 
 _RECORD = """
@@ -46,10 +47,10 @@ RETURNING attempt_count
 
 
 def send_delivery(delivery: Row) -> Answer:
-    """Sends a claimed delivery; holds no transaction.
+    """Sends a claimed delivery and returns the answer. It holds no transaction.
 
-    If its secret does not open, it must not go out unsigned: the attempt has failed, and the next
-    one may find an operator to have brought the key back.
+    If the secret cannot be decrypted, the message must not be sent unsigned, so the attempt fails. A later attempt
+    succeeds if an operator has restored the key meanwhile.
     """
     try:
         secret = _secret(delivery)
@@ -71,9 +72,9 @@ def send_delivery(delivery: Row) -> Answer:
 
 
 def record_answer(delivery: Row, answer: Answer, *, now: datetime | None = None) -> None:
-    """Writes down what came of a claimed delivery, and when it is due again, if it is.
+    """Records the result of an attempt, and when the delivery is due again if it is still pending.
 
-    Changes nothing when another sender has claimed it meanwhile.
+    It changes nothing if another sender has claimed the delivery meanwhile.
     """
     now = now or database_now()
     status, due = verdict(answer, attempts=delivery["attempt_count"] + 1, now=now)
@@ -109,7 +110,11 @@ def record_answer(delivery: Row, answer: Answer, *, now: datetime | None = None)
 def verdict(
     answer: Answer, *, attempts: int, now: datetime
 ) -> tuple[Delivery.Status, datetime | None]:
-    """What a delivery is after its `attempts`-th answer; and when it is to be sent again, if it is."""
+    """Returns the status of a delivery after this answer, and the time of the next attempt or None.
+
+    `attempts` is how many attempts there have been, with this one. 2xx is delivered; 429, 5xx and no answer are tried
+    again; any other answer is final (SPEC §7).
+    """
     code = answer.status_code
     if answer.error is None and code is not None:
         if 200 <= code < 300:
@@ -125,11 +130,14 @@ def verdict(
 
 
 def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
-    """The time that a Retry-After names, in seconds or as a date (RFC 9110 §10.2.3), no later than in 24 hours."""
+    """Returns the time that a Retry-After header asks for, at most 24 hours ahead; None without a valid header.
+
+    The header has seconds or a date (RFC 9110 §10.2.3).
+    """
     text = (retry_after or "").strip()
     latest = now + MAX_RETRY_AFTER
     if text.isascii() and text.isdigit():
-        seconds = int(text[:9])  # what is longer is over 24 h anyway
+        seconds = int(text[:9])  # more digits would mean more than 24 hours anyway
         return min(now + timedelta(seconds=seconds), latest)
     try:
         date = parsedate_to_datetime(text)
@@ -163,13 +171,13 @@ def _keep_attempt(delivery: Row, n: int, answer: Answer) -> None:
 
 
 def _as_text(body: bytes | None) -> str | None:
-    """A body as a text column can hold it."""
+    """Returns a body as text that PostgreSQL can store. Invalid UTF-8 and NUL characters become U+FFFD."""
     if body is None:
         return None
     return body[:KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")
 
 
-# Once a delivery is settled, and not for each attempt.
+# The audit actions. There is one when a delivery is settled, and none for each attempt.
 _ACTIONS = {
     Delivery.Status.DELIVERED: "webhook.delivered",
     Delivery.Status.DEAD: "webhook.failed",

@@ -1,4 +1,4 @@
-"""Deliveries of webhooks and their attempts as they go out."""
+"""How the API shows webhook deliveries and their attempts."""
 
 from typing import Any
 
@@ -36,6 +36,6 @@ class DeliverySerializer(serializers.Serializer[Any]):
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, delivery: Delivery) -> Any:
-        """In the order in which they were made; prefetched."""
+        """Returns the attempts in their order. The view must have prefetched them."""
         attempts = sorted(delivery.attempts.all(), key=lambda attempt: attempt.n)
         return AttemptSerializer(attempts, many=True, context=self.context).data

@@ -1,4 +1,4 @@
-"""Signs webhooks: `X-Pipedai-Signature`, and beside it the headers of the Standard Webhooks spec (SPEC §7)."""
+"""Signs webhooks with `X-Pipedai-Signature` and with the headers of the Standard Webhooks specification (SPEC §7)."""
 
 import base64
 import hmac
@@ -10,7 +10,7 @@ _STANDARD_PREFIX = "whsec_"
 def webhook_headers(
     *, message_id: str, body: bytes, secret: str | None, now: datetime
 ) -> dict[str, str]:
-    """The headers that name, date and sign a message. Without a secret, none that signs."""
+    """Returns the headers with the id, the time and the signatures of a message. Without a secret it is not signed."""
     timestamp = str(int(now.timestamp()))
     headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}
     if secret is None:
@@ -25,7 +25,10 @@ def webhook_headers(
 
 
 def _standard_key(secret: str) -> bytes:
-    """The bytes after `whsec_`, or those of any other secret as they are."""
+    """Returns the key for the Standard Webhooks signature.
+
+    A secret that begins with `whsec_` has the key as base64 after that. Of any other secret the bytes are the key.
+    """
     if secret.startswith(_STANDARD_PREFIX):
         return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX))
     return secret.encode()

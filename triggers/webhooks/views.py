@@ -1,4 +1,4 @@
-"""The endpoints of webhook deliveries: what was sent, send it again, send a test."""
+"""The endpoints of webhook deliveries: list them, send one again, send a test."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,16 +28,15 @@ class NoBody(StrictBody):
 
 
 class _DeliveriesShown(TenantViewSet):
-    """Renders deliveries to those who may see them."""
+    """Renders deliveries. Only admins see what the receiver answered."""
 
     def _shown(self, rows: list[Delivery]) -> Any:
         context = {"shows_bodies": self.access.role.includes(Role.ADMIN)}
         return DeliverySerializer(rows, many=True, context=context).data
 
     def _created(self, queue: Callable[..., UUID], request: Request, **of: UUID) -> Response:
-        with (
-            transaction.atomic()
-        ):  # with what is read for the answer: a 503 must not leave a delivery behind
+        # The answer is read in the same transaction: if that fails with a 503, no delivery may be left behind.
+        with transaction.atomic():
             delivery_id = queue(**of, actor=actor_of(request))
             (shown,) = self._shown([Delivery.objects.get(id=delivery_id)])
         return Response(shown, status=201)

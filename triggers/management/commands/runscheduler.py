@@ -1,4 +1,4 @@
-"""manage.py runscheduler: the background process."""
+"""manage.py runscheduler: the process that does the background work."""
 
 import contextlib
 from typing import Any
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Command(BaseCommand):
-    """Runs what is due, until SIGTERM."""
+    """Runs the registered jobs until SIGTERM or Ctrl-C."""
 
     help = (
         "Does what is due in the background, until SIGTERM or Ctrl-C: fires schedules, ends runs"
@@ -29,7 +29,6 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Runs the registered jobs, and leaves a heartbeat while it does."""
         stop = stop_on_signals()
         heartbeat = Heartbeat()
         beat = Job("heartbeat", heartbeat.every_seconds, heartbeat.beat)
@@ -44,7 +43,7 @@ class Command(BaseCommand):
 
 
 def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """The jobs, with metrics if the settings ask for them."""
+    """Returns the jobs, which also record metrics if the settings ask for it. Raises CommandError for bad settings."""
     if not settings.SCHEDULER_METRICS_BIND:
         return jobs
     if not settings.METRICS_TOKEN:
@@ -52,7 +51,9 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
             "SCHEDULER_METRICS_BIND needs a METRICS_TOKEN, which guards the metrics."
         )
     directory.leave_directory()
-    from pipedai.metrics import scheduler  # off, it is not even imported
+    from pipedai.metrics import (
+        scheduler,
+    )  # imported here, so that it costs nothing while metrics are off
 
     try:
         address = scheduler.serve_metrics(settings.SCHEDULER_METRICS_BIND, settings.METRICS_TOKEN)
@@ -67,13 +68,15 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
 
 
 def _traced(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """The jobs, with traces if the settings ask for them."""
+    """Returns the jobs, which also record traces if the settings ask for it. Raises CommandError for bad settings."""
     try:
         if not tracing.is_on():
             return jobs
     except ImproperlyConfigured as error:
         raise CommandError(str(error)) from None
-    from pipedai.tracing import scheduler  # off, it is not even imported
+    from pipedai.tracing import (
+        scheduler,
+    )  # imported here, so that it costs nothing while tracing is off
 
     tracing.start("pipedai-scheduler")
     return scheduler.traced(jobs)

@@ -57,7 +57,7 @@ def _ids(runs: Runs, capacity: int = 9) -> list[UUID]:
     return [run.row["id"] for run in _hand_out(runs, capacity)]
 
 
-# --- Which
+# --- Which runs are handed out
 
 
 def test_those_that_are_due_longest_come_first(runs: Runs) -> None:
@@ -165,7 +165,7 @@ def test_a_disabled_trigger_hands_out_what_is_queued(runs: Runs) -> None:
     assert _ids(runs) == [run_id]
 
 
-# --- What
+# --- What a worker gets
 
 
 def test_a_run_goes_out_with_all_that_its_worker_needs(cast: Cast) -> None:
@@ -248,7 +248,7 @@ def test_what_was_handed_out_does_not_show_its_secrets(cast: Cast) -> None:
     assert "planted" not in repr(_hand_out(runs))
 
 
-# --- What it leaves behind
+# --- What is stored
 
 
 def test_the_url_is_kept_with_the_run(runs: Runs) -> None:
@@ -530,7 +530,7 @@ def test_a_first_hand_out_is_not_audited(cast: Cast) -> None:
     assert runs.actions(run_id) == ["run.created"]
 
 
-# --- How long until there is more
+# --- How long until the next run comes due
 
 
 def test_how_long_until_the_next_run_is_due(runs: Runs) -> None:

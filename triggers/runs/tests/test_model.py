@@ -1,4 +1,4 @@
-"""Random histories of runs: the database and an independent model of SPEC §6 never differ."""
+"""In random histories of runs the database and an independent model of SPEC §6 never differ."""
 
 import json
 import os

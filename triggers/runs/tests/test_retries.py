@@ -28,7 +28,7 @@ def _retry(runs: Runs, run_id: UUID) -> Row:
     return retry
 
 
-# --- Which runs
+# --- Which runs get a retry
 
 
 @pytest.mark.parametrize("status", ["failed", "timed_out"])
@@ -94,7 +94,7 @@ def test_after_the_last_attempt_there_is_none(cast: Cast) -> None:
     assert Run.objects.count() == 3
 
 
-# --- When
+# --- When a retry comes due
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_retry_is_queued_when_the_run_ended_and_due_later(runs: Runs) -> None:
     assert retry["available_at"] == runs.now + timedelta(seconds=30)
 
 
-# --- What it is
+# --- What a retry contains
 
 
 def test_a_retry_is_a_run_of_its_own(runs: Runs) -> None:

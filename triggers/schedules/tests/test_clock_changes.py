@@ -16,11 +16,11 @@ CHANGES = [
     ("Europe/Berlin", "2027-10-31"),
     ("America/New_York", "2027-03-14"),
     ("America/New_York", "2027-11-07"),
-    ("Australia/Lord_Howe", "2027-04-04"),  # half an hour
+    ("Australia/Lord_Howe", "2027-04-04"),  # the clocks change by half an hour
     ("Australia/Lord_Howe", "2027-10-03"),
-    ("Antarctica/Troll", "2027-03-28"),  # two hours
+    ("Antarctica/Troll", "2027-03-28"),  # the clocks change by two hours
     ("Antarctica/Troll", "2027-10-31"),
-    ("America/Santiago", "2027-09-05"),  # at midnight
+    ("America/Santiago", "2027-09-05"),  # the clocks change at midnight
     ("UTC", "2027-03-28"),
 ]
 MINUTES = {

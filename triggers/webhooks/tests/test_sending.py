@@ -111,7 +111,7 @@ def test_a_redirect_is_not_followed(cast, receiver: Receiver):
     assert (delivery.status, len(receiver.received)) == ("dead", 1)
 
 
-# --- What becomes of it
+# --- What follows from the answer
 
 
 def test_a_2xx_is_delivered_and_audited(cast, receiver: Receiver):

@@ -218,7 +218,7 @@ def test_workspaces_that_fill_a_sender_delay_another_by_one_free_place(cast: Cas
         assert sender.now < queued + SLOW + timedelta(seconds=1)
 
 
-# --- How far a look goes
+# --- How many pairs one query visits
 
 
 def test_looks_that_see_only_a_part_come_round_to_everybody(
