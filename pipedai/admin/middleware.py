@@ -18,7 +18,7 @@ PATH = "/admin"
 
 
 class _BelowAdmin:
-    """A mixin that makes a middleware skip requests outside admin's path, so that admin's cookies mean nothing there."""
+    """A mixin that makes a middleware skip requests outside admin's path, so that admin's cookies do nothing there."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if _is_below_admin(request):

@@ -16,7 +16,7 @@ from pipedai.embedded.programs import Outcome, User, run
 DATABASE = "pipedai"
 
 # initdb and single-user mode need a user with an account, and SERVER_UID has none. So they run as one of these for half
-# a second. Every distribution has `bin` (Linux Standard Base), and no process runs as it. `nobody` is the second choice.
+# a second. Every distribution has `bin` (Linux Standard Base), and no process runs as it. `nobody` is the other choice.
 _LENT_ACCOUNTS = ("bin", "nobody")
 
 

@@ -1,4 +1,4 @@
-"""Reads API.md, so that the schema's prose and examples are those of the reference and not a copy of them."""
+"""Reads API.md, so that the schema takes its prose and examples from there instead of repeating them."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _HEADING = re.compile(r"^###? ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTA
 _EXAMPLE = re.compile(r"^```json\n(.*?)^```\n?", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| (`.+?`(?:(?:, | or )`.+?`)*) \| (.*) \|$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
-# `409 the name is taken`, up to the next status, the next ` · ` or the end of the sentence.
+# API.md writes errors like `409 the name is taken`. The reason ends at the next status, at ` · ` or with the sentence.
 _A_STATUS = r"\b(?:20[014]|4\d\d|50[03])\b(?! characters)"
 _STATUS = re.compile(rf"(?<![`:] )({_A_STATUS})((?:(?!{_A_STATUS})[^·.\n]|\n(?!\n))*)")
 
@@ -25,7 +25,7 @@ class Section:
 
     @property
     def prose(self) -> str:
-        """Its paragraphs, without tables, examples and links."""
+        """The section's paragraphs, without tables, examples and links."""
         without = _EXAMPLE.sub("", self.text)
         paragraphs = (part.strip() for part in without.split("\n\n"))
         kept = [part for part in paragraphs if part and not part.startswith("|")]
@@ -33,7 +33,7 @@ class Section:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What its tables say of each field or parameter, by name."""
+        """The descriptions of fields and parameters in the section's tables, by name."""
         return {
             name: _sentence(row[1])
             for row in _ROW.findall(self.text)
@@ -42,7 +42,7 @@ class Section:
 
     @property
     def reasons(self) -> dict[int, str]:
-        """What it says of each status that it names; often nothing."""
+        """The reason for each status that the section names, which is often empty."""
         reasons: dict[int, str] = {}
         for status, reason in _STATUS.findall(_EXAMPLE.sub("", self.text)):
             said = _sentence(" ".join(plain(reason).split()).strip(" ,;:"))
@@ -51,23 +51,26 @@ class Section:
 
     @property
     def example(self) -> Any:
-        """Its first JSON example, None without."""
+        """The section's first JSON example, or None if it has none."""
         found = _EXAMPLE.search(self.text)
         return None if found is None else json.loads(found[1])
 
 
 def plain(markdown: str) -> str:
-    """The text without links, which lead nowhere outside of API.md."""
+    """Returns the text without links, because they work only inside API.md."""
     return _LINK.sub(r"\1", markdown)
 
 
 def endpoint(method: str, path: str) -> Section:
-    """The section of an endpoint; `path` as in the schema, `/triggers/{triggerId}`. Raises LookupError without one."""
+    """Returns the section of an endpoint. Raises LookupError if there is none.
+
+    `path` is written as in the schema: `/triggers/{triggerId}`.
+    """
     return _section(f"`{method} {re.sub(r'{[^}]+}', ':id', path)}`")
 
 
 def thing(name: str) -> Section:
-    """A section by its heading. Raises LookupError without one."""
+    """Returns the section with this heading. Raises LookupError if there is none."""
     return _section(name)
 
 
