@@ -1,4 +1,4 @@
-"""One valid call of every route of the API, for tests that hold for all of them."""
+"""Lists one valid call of every route of the API, for tests that apply to all routes."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Body = dict[str, Any]
 
 @dataclass
 class Stage:
-    """The cast, and one of everything that a URL can name."""
+    """The cast, and one row of every kind that a URL can name."""
 
     cast: Cast
     ids: dict[str, UUID]
@@ -27,7 +27,7 @@ class Stage:
 
 
 def set_stage(cast: Cast) -> Stage:
-    """A queued, a claimed and a running run of the cast's worker, and a key of its environment."""
+    """Makes a queued, a claimed and a running run of the cast's worker, and a row for every other id in URLs."""
     allow(cast.worker.worker_id, 3)
     runs = Runs(cast, cast.trigger_id, now=database_now())
     cast.mint("pwk")
@@ -50,9 +50,9 @@ def set_stage(cast: Cast) -> Stage:
 
 @dataclass(frozen=True)
 class Route:
-    """A method and a route as the resolver spells it, with a body that the route takes.
+    """A method and a route in the resolver's spelling, with a valid body, which for a GET is its query.
 
-    `run` is the state of the run that `<uuid:run_id>` stands for. What a GET has for a body is its query.
+    `run` is the state of the run for `<uuid:run_id>`.
     """
 
     method: str
@@ -62,7 +62,7 @@ class Route:
 
     @property
     def key(self) -> tuple[str, str]:
-        """How the resolver knows it."""
+        """The method and the route, as `api_routes` returns them."""
         return self.method, self.route
 
     def __str__(self) -> str:
@@ -70,35 +70,35 @@ class Route:
 
     @property
     def id_names(self) -> list[str]:
-        """What its URL names."""
+        """The names of the ids in the route."""
         return re.findall(r"<uuid:([a-z_]+)>", self.route)
 
     def url(self, stage: Stage, **others: UUID) -> str:
-        """Its URL on this stage, with `others` in place of some ids."""
+        """Returns the route's URL with the ids of this stage, some of which `others` may replace."""
         ids = {**stage.ids, "run_id": stage.runs[self.run], **others}
         return "/api/v1/" + re.sub(r"<uuid:([a-z_]+)>", lambda m: str(ids[m[1]]), self.route)
 
     def missing_url(self) -> str:
-        """Its URL with ids that do not exist."""
+        """Returns the route's URL with ids that do not exist."""
         return "/api/v1/" + re.sub(r"<uuid:[a-z_]+>", lambda _: str(new_id()), self.route)
 
     @property
     def changes(self) -> bool:
-        """Whether it is made to change something."""
+        """Whether the call changes anything."""
         return self.method != "GET" and self.route not in _CHANGE_NOTHING
 
     @property
     def of_workers(self) -> bool:
-        """Whether it is the worker protocol's: a worker's own token calls it."""
+        """Whether the route belongs to the worker protocol, which a worker calls with its own token."""
         return self.route.startswith(_RUN) or self.route == f"{_WORKER}/poll"
 
     @property
     def of_hosts(self) -> bool:
-        """Whether it is a host's: a `hos_` key calls it, or an admin's `pwk_`."""
+        """Whether the route is for hosts, which a `hos_` key or an admin's `pwk_` key calls."""
         return self.route.startswith(_HOSTED) or self.route == f"{_WORKER}/events/stream"
 
     def caller(self, cast: Cast) -> Any:
-        """Somebody whose call is answered."""
+        """Returns a client that may call the route."""
         if self.route == "workers/register":
             return bearer(cast.mint("wrk"))
         if self.of_workers:
@@ -106,7 +106,7 @@ class Route:
         return cast.key_client("admin") if self.of_hosts else cast.client(cast.owner)
 
     def send(self, client: Any, url: str, cast: Cast, **extra: Any) -> Any:
-        """The answer to the call at this URL."""
+        """Sends the call to this URL and returns the answer."""
         if self.method == "GET":
             query = self.body(cast) if self.body else {}
             return client.get(url, query, **extra)
@@ -115,7 +115,7 @@ class Route:
 
 
 def _redeeming(cast: Cast) -> Body:
-    """A code that nobody has redeemed."""
+    """Returns a body with a code that nobody has redeemed yet."""
     return {"code": issue_enrollment(cast.environment, cast.owner)[1], **_machine(cast)}
 
 
