@@ -17,7 +17,7 @@ class StaffSite(UnfoldAdminSite):
     enable_nav_sidebar = True
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """The start page."""
+        """Shows the start page."""
         request.current_app = self.name
         context = {**self.each_context(request), "title": self.index_title, **start_page()}
         return TemplateResponse(request, "staff/start.html", context)

@@ -33,7 +33,6 @@ def list_of(model: type[Model], **filters: Any) -> str:
 
 
 def link(href: str, text: Any) -> SafeString:
-    """A link."""
     return format_html('<a class="staff-link" href="{}">{}</a>', href, text)
 
 
@@ -75,7 +74,7 @@ def spoken(word: str) -> str:
 
 
 def yes(value: bool, no: str = "no") -> str:
-    """A yes or no."""
+    """Returns "yes", or `no` if the value is false."""
     return "yes" if value else no
 
 
@@ -103,12 +102,12 @@ def money(usd: Decimal | None) -> str | SafeString:
 
 
 def number(value: int | None) -> str | SafeString:
-    """A count."""
+    """Returns a count with commas between thousands."""
     return NOTHING if value is None else f"{value:,}"
 
 
 def text(value: str | None) -> str | SafeString:
-    """Short text."""
+    """Returns a short text, or the sign for nothing if it is empty."""
     return value or NOTHING
 
 

@@ -1,4 +1,4 @@
-"""API.md describes each route: what it takes, what it answers, and what it tells the audit log."""
+"""API.md describes each route: its callers, its fields and parameters, its answers, and its audit actions."""
 
 import re
 
@@ -90,7 +90,7 @@ def test_a_single_runs_further_fields_are_named():
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_every_status_that_a_caller_gets_is_there(route):
-    """Success may be spelled out by the section above, as for the calls of a worker."""
+    """A section above may describe the success, as it does for a worker's calls."""
     for status in set(EXPECTED[str(route)].split()):
         if status == "200" and "/runs/" in route.route and route.method == "POST":
             continue
@@ -105,7 +105,7 @@ def test_what_changes_something_says_what_it_tells_the_audit_log(route):
         assert re.search(r"Audit:\s`", section_of(route))
 
 
-# How a section, or the opening of its chapter, says who may call.
+# The words by which a section, or the beginning of its chapter, names the callers.
 CALLERS = {
     IsPublic: "public",
     IsSignedIn: r"sessions?\b|the worker itself",
@@ -139,7 +139,7 @@ def test_every_body_is_known_here():
 def test_a_throttled_route_says_429_and_its_rate(route):
     throttled = is_throttled(*route.key)
     says_so = re.search(r"\b429\b", section_of(route)) is not None
-    # A worker has only so many polls under way at once, which is no rate.
+    # A worker may have only so many polls at the same time, which is not a rate.
     crowded = str(route) == "GET workers/:worker/poll"
     assert says_so is (throttled or crowded or is_metered(*route.key))
     shown = re.sub(r"<uuid:\w+>", ":id", route.route)

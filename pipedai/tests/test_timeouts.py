@@ -1,4 +1,4 @@
-"""The time-outs: whose sessions have them, and who goes on past them (SPEC §19)."""
+"""The right sessions have time-outs, and work that must not be lost goes on in spite of them (SPEC §19)."""
 
 import threading
 from datetime import timedelta
@@ -129,7 +129,7 @@ def test_a_job_that_waits_for_ever_gives_the_others_their_turn_in_the_end():
 def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
     committed_cast, monkeypatch
 ):
-    """In a thread of the senders', which has a connection of its own."""
+    """A sender's thread writes it, on a connection of its own."""
     runs = Runs.of(committed_cast)
     runs.now = database_now()
     runs.ended()
@@ -202,7 +202,7 @@ def test_it_is_had_past_a_pooler_with_the_same_role_alone(own_database, settings
 
 
 def test_a_pooler_between_is_refused_with_the_remedy(own_database, monkeypatch):
-    """One that takes the settings and keeps them to itself."""
+    """The test's pooler accepts the settings, but does not pass them on."""
     shorten_timeouts()
     monkeypatch.setattr(timeouts, "_without_timeouts", lambda ours: ours)
     with pytest.raises(CommandError, match=r"a pooler between.* set DATABASE_LISTEN_URL"):

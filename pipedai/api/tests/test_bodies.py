@@ -1,15 +1,15 @@
-"""Unknown fields: an error on configuration, ignored by the machine protocol (SPEC §2)."""
+"""Unknown fields are errors in configuration, and the machine protocol ignores them (SPEC §2)."""
 
 import pytest
 
 from testing.world.routes import ROUTES, set_stage
 
-# What workers and hosts call.
+# The routes that workers and hosts call.
 TOLERANT = {
     "register", "claim", "start", "heartbeat", "complete",
     "device", "redeem", "registration-token", "disable", "enable",
 }  # fmt: skip
-# These take no body, and look at none.
+# These actions need no body and read none.
 WITHOUT_BODY = {"logout", "cancel", "revoke-token", "approve"}
 BODIES = [route for route in ROUTES if route.method in {"POST", "PATCH"}]
 

@@ -1,4 +1,4 @@
-"""Whatever a query says, it is read, ignored or refused; nothing crashes (SPEC §2)."""
+"""Every query parameter is read, ignored or refused, and none crashes the service (SPEC §2)."""
 
 from urllib.parse import urlencode
 
@@ -36,7 +36,7 @@ def test_no_value_of_any_parameter_crashes_a_read(cast, route):
     parameters = operation_of(route).get("parameters", ())
     declared = {each["name"] for each in parameters if each["in"] == "query"}
     assert declared <= set(NAMES)
-    # What a route does not declare it ignores.
+    # A route ignores the parameters that it does not declare.
     ignored = set(NAMES) - declared
     required = urlencode(route.body(cast)) if route.body else ""
     assert route.send(client, url, cast).status_code == 200

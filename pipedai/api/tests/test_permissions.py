@@ -1,4 +1,4 @@
-"""Who may call what: every route × every kind of caller (SPEC §3, §4)."""
+"""Tests every route with every kind of caller, so that only the right ones are let in (SPEC §3, §4)."""
 
 import pytest
 from django.db import transaction
@@ -31,7 +31,7 @@ CALLERS = {
     "deactivated": lambda cast: _deactivated(cast),
 }
 
-# One column for each caller, in their order.
+# Each column is a caller, in the order of the callers above.
 EXPECTED = {
     #                                            people                  | pwk           | wkt   | wrk| hos | deact.
     "GET health":                               "200 200 200 200 200 200 200 200 200 200 200 200 200 200 200 200",
@@ -52,7 +52,7 @@ EXPECTED = {
     "DELETE environments/:environment":         "401 404 403 403 403 409 403 403 403 404 401 401 401 401 401 401",
     "GET environments/:environment/members":    "401 404 200 200 200 200 401 401 401 401 401 401 401 401 401 401",
     "POST environments/:environment/members":   "401 404 403 403 201 201 401 401 401 401 401 401 401 401 401 401",
-    # The member is the viewer, who may leave.
+    # The named member is the viewer, so the viewer may delete this membership, which means to leave.
     "PATCH environments/:environment/members/:user":
                                                 "401 404 403 403 200 200 401 401 401 401 401 401 401 401 401 401",
     "DELETE environments/:environment/members/:user":
@@ -105,7 +105,7 @@ EXPECTED = {
     "GET workspaces/:workspace/workers":        "401 401 401 401 401 401 403 403 200 404 401 401 401 200 404 401",
     "POST workspaces/:workspace/workers/registration-token":
                                                 "401 401 401 401 401 401 403 403 201 404 401 401 401 201 404 401",
-    # The worker is none that the host brought in.
+    # The host did not register this worker, so it can't see it.
     "POST workspaces/:workspace/workers/:worker/disable":
                                                 "401 401 401 401 401 401 403 403 200 404 401 401 401 404 404 401",
     "POST workspaces/:workspace/workers/:worker/enable":
@@ -117,7 +117,7 @@ EXPECTED = {
 
 
 def _deactivated(cast):
-    """An owner's browser, since whose login the owner was deactivated."""
+    """Returns the client of an owner who was deactivated after logging in."""
     user = UserFactory.create()
     Membership.objects.create(environment=cast.environment, user=user, role="owner")
     client = cast.client(user)

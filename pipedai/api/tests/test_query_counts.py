@@ -1,4 +1,4 @@
-"""No list costs more for more rows, and each call's number of statements is known."""
+"""No list needs more SQL statements for more rows, and each call needs a known number of them."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -45,7 +45,7 @@ def _keys(cast, count):
 
 
 def _triggers(cast, count):
-    """Each with a last run."""
+    """Adds triggers, each with a last run."""
     for _ in range(count):
         client_run(cast, cast.add_trigger())
 
@@ -71,7 +71,7 @@ def _ticks(cast, count):
 
 
 def _deliveries(cast, count):
-    """Each with two attempts."""
+    """Adds deliveries, each with two attempts."""
     for _ in range(count):
         delivery_id = send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR)
         DeliveryAttempt.objects.bulk_create(
@@ -88,7 +88,7 @@ def _deliveries(cast, count):
 
 
 def _workers(cast, count):
-    """Each holding a run."""
+    """Adds workers, each of which holds a run."""
     for _ in range(count):
         worker = cast.register(str(new_id()))
         trigger_id = cast.add_trigger(worker_id=worker.worker_id)
@@ -99,7 +99,7 @@ def _workers(cast, count):
 
 
 def _audit_entries(cast, count):
-    """By a person, a key, a worker and the system each."""
+    """Adds audit entries by persons, keys, workers and the system."""
     _workers(cast, count)
     for _ in range(count):
         cast.key_client().post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
@@ -118,7 +118,8 @@ def client_run(cast, trigger_id):
     return response.json()["id"]
 
 
-# The rows of each list, and its statements: the session, the caller's role, the list, what goes with it.
+# For each list: a function that adds rows, and the number of statements: for the session, the caller's role, the list,
+# and rows that belong to it.
 LISTS = {
     "GET workspaces": (_workspaces, 2),
     "GET workspaces/:workspace/environments": (_environments, 3),
@@ -132,10 +133,11 @@ LISTS = {
     "GET triggers/:trigger/deliveries": (_deliveries, 4),
     "GET environments/:environment/workers": (_workers, 3),
     "GET environments/:environment/enrollments": (_enrollments, 3),
-    # As a key: the note of its use besides.
+    # A key calls this list, so one more statement notes the key's use.
     "GET workspaces/:workspace/workers": (_workers, 4),
 }
-# The session and the caller's role, or the key and the note of its use, and what the answer is made of.
+# The number of statements: for the session and the caller's role, or for the key and the note of its use, and for the
+# rows of the answer.
 OTHER_READS = {
     "GET health": 1,
     "GET health/live": 0,
@@ -168,7 +170,7 @@ def test_a_list_costs_the_same_for_one_row_and_for_fifty(cast, name):
     with counted() as few:
         before = len(client.get(url).json()["items"])
     make(cast, 49)
-    client = route.caller(cast)  # a key's use is noted again
+    client = route.caller(cast)  # A key's use is noted again.
     with counted() as many:
         after = len(client.get(url).json()["items"])
     assert after - before >= 49
@@ -193,11 +195,11 @@ def test_a_key_costs_one_statement_less_than_a_session_and_a_role(cast):
         client.get(url)
     with counted() as second:
         client.get(url)
-    assert (len(first), len(second)) == (4, 3)  # the first notes the use
+    assert (len(first), len(second)) == (4, 3)  # The first call notes the key's use.
 
 
 class TestTheCallsOfAWorker:
-    """All after the first call, which notes that the worker was seen."""
+    """Each call here comes after a first one, which notes that the worker was seen."""
 
     @pytest.fixture
     def stage(self, cast):
