@@ -289,6 +289,6 @@ DEBUG_PROPAGATE_EXCEPTIONS = DEBUG
 logs.configure(form=LOG_FORMAT, level=LOG_LEVEL)
 
 if PRODUCTION:
-    # The router in front of us ends TLS and redirects plain HTTP, so Django has nothing to redirect.
+    # TLS ends at the router in front of us, so redirecting plain HTTP is the router's task and not Django's.
     SECURE_SSL_REDIRECT = False
     SECURE_HSTS_SECONDS = 31_536_000

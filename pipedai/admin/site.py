@@ -11,7 +11,7 @@ from pipedai.admin.start_page import start_page
 
 
 class StaffSite(UnfoldAdminSite):
-    """The admin for active staff. accounts.staff_views has the pages for login and logout."""
+    """The admin for active staff. accounts.staff_views has the pages for login, logout and the user's own account."""
 
     index_title = "Start"
     enable_nav_sidebar = True

@@ -68,7 +68,7 @@ class BearerAuthentication(BaseAuthentication):
     prefix: ClassVar[str]
 
     def authenticate(self, request: Request) -> tuple[Principal, str] | None:
-        """The principal, or None if the header is absent or holds another kind of token."""
+        """Returns the principal and the token, or None if the header is absent or holds another kind of token."""
         token = bearer_token(request)
         if token is None:
             return None
@@ -94,7 +94,7 @@ class RefuseTheRest(BaseAuthentication):
     """Refuses credentials that no earlier class accepted, with a sentence that names what was sent."""
 
     def authenticate(self, request: Request) -> None:
-        """None when nothing was sent; raises Unauthenticated otherwise."""
+        """Returns None if the request has no credentials. Raises Unauthenticated otherwise."""
         token = bearer_token(request)
         if token is not None:
             raise refusal(token)

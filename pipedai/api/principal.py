@@ -70,14 +70,14 @@ class WorkerPrincipal(Principal):
 
 
 def principal_of(request: Request) -> Principal:
-    """The caller of an authenticated request."""
+    """Returns the caller of an authenticated request."""
     principal: object = request.user
     assert isinstance(principal, Principal), "this action is public"
     return principal
 
 
 def actor_of(request: Request) -> Actor:
-    """The audit actor of an authenticated request."""
+    """Returns the audit actor of an authenticated request."""
     principal = principal_of(request)
     return Actor(
         principal.type,
@@ -89,5 +89,5 @@ def actor_of(request: Request) -> Actor:
 
 
 def address_of(request: Request) -> str | None:
-    """The client's address, as the ASGI wrapper resolved it through the trusted proxies."""
+    """Returns the client's address, as the ASGI wrapper resolved it through the trusted proxies."""
     return request.META.get("REMOTE_ADDR") or None

@@ -38,7 +38,7 @@ class Token:
 
 
 def mint(prefix: str) -> Token:
-    """A new token of one of the KINDS."""
+    """Returns a new token with one of the prefixes in KINDS."""
     if prefix not in KINDS:
         raise ValueError(f"unknown token prefix {prefix!r}")
     number = int.from_bytes(secrets.token_bytes(_RANDOM_BYTES), "big")

@@ -87,7 +87,8 @@ _metrics: list[Path] = []
 
 
 def _refuse_taken_ports(server: Any) -> None:
-    # gunicorn itself would try five times to bind a taken port before it gave up.
+    # gunicorn itself would try five times to bind a taken port before it gave up. `on_starting` does not call this if
+    # the process was given open sockets, because these are bound already.
     for address in server.cfg.address:
         if isinstance(address, tuple) and _is_taken(address):
             sys.exit(f"Port {address[1]} of {address[0]} is already in use: set PORT to another.")

@@ -22,7 +22,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Ear:
-    """What one waiter has heard about its worker since it last asked."""
+    """Keeps the news that one waiter has got about its worker since the waiter last asked."""
 
     __slots__ = ("_alarm", "changed", "newest_poll")
 
@@ -64,7 +64,7 @@ class Ear:
 
 
 class StreamEar(Ear):
-    """What one stream has heard about its worker, and about the key that opened it."""
+    """Keeps the news that one stream has got about its worker and about the key that opened it."""
 
     __slots__ = ()
 

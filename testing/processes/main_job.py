@@ -104,11 +104,11 @@ class MainJob:
         return [entry["action"] for entry in entries]
 
     def get(self, path: str) -> Any:
-        """As the owner."""
+        """Sends a GET as the owner."""
         return answered(self._http.get(path))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """As the owner."""
+        """Sends a POST as the owner."""
         return answered(self._http.post(path, json=body))
 
     def _mint(self, prefix: str) -> str:
