@@ -1,4 +1,4 @@
-"""The service, and what all its apps share."""
+"""The Django project, and the code that all its apps share."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""The project's own Django app: nothing but what must be right before any other may start."""
+"""The project's own Django app. It checks that the settings are fit before any other app starts."""
 
 import sys
 from pathlib import Path
@@ -17,8 +17,10 @@ _TELLING = {"help", "version", "--version"} | _HELP
 
 
 class PipedaiConfig(AppConfig):
-    """Registers the production checks; a production process that fails them does not start. And the job that
-    forgets what the apps no longer keep."""
+    """Registers the production checks, the probes of `check_deploy`, and the job that deletes old rows.
+
+    A production process that fails the checks does not start.
+    """
 
     name = "pipedai"
 
@@ -34,7 +36,7 @@ class PipedaiConfig(AppConfig):
 
 
 def _register_probes() -> None:
-    # They reach for the database's backends and for migrations: settings must be there first.
+    # We import these here because they load the database's backends and migrations, which need the settings.
     from pipedai.deployment import database, site
 
     register_probe(Probe("settings", site.settings_are_fit, needs_database=False))
@@ -49,7 +51,7 @@ def _register_probes() -> None:
 
 
 def _only_tells(argv: list[str]) -> bool:
-    """Whether this is a command that asks for help or for these very checks, whatever is set."""
+    """Whether this command asks for help or runs these very checks, which must work with any settings."""
     program, *arguments = argv
     if Path(program).name not in _PROGRAMS:
         return False

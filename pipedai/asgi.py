@@ -1,4 +1,4 @@
-"""The web process's application: the lanes, in the wrapper that both share."""
+"""Builds the web process's ASGI application: all lanes, inside the wrapper that they share."""
 
 from django.conf import settings
 
@@ -23,12 +23,12 @@ def _application() -> Outer:
     listener = Listener(connect)
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
     streams = EventStreams(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
-    # Half of the threads are left to other requests while passwords are hashed.
+    # Passwords may be hashed on half of the threads at most, so that the others serve other requests.
     turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
     passwords = PasswordLane(threads, turns)
     app: App = Lanes(threads, long_poll, streams, listener, passwords)
     if settings.METRICS_TOKEN:
-        from pipedai.metrics import web  # off, it is not even imported
+        from pipedai.metrics import web  # While metrics are off, we don't even import them.
 
         app = web.measured(
             app, threads=threads, listener=listener, budget=budget, token=settings.METRICS_TOKEN

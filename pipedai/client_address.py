@@ -1,4 +1,4 @@
-"""Finds out who is calling through the proxies that the operator trusts (SPEC §2)."""
+"""Finds the address of a client that calls through proxies which the operator trusts (SPEC §2)."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -14,12 +14,12 @@ from ipaddress import (
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-# The peer of a Unix socket is this machine.
+# A Unix socket has no peer address, so its peer counts as this machine.
 LOCAL = "127.0.0.1"
 
 
 def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of TRUSTED_PROXIES. Raises ValueError with a sentence for what is none."""
+    """Returns the networks of TRUSTED_PROXIES. Raises ValueError with a sentence for a word that names no network."""
     networks = []
     for word in words:
         try:
@@ -34,10 +34,11 @@ def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
 def client_address(
     peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[Network]
 ) -> str:
-    """The rightmost hop of `X-Forwarded-For` that is no trusted proxy; the peer if that is none.
+    """Returns the rightmost hop of `X-Forwarded-For` that is no trusted proxy, or the peer if it is no trusted proxy.
 
-    A hop that is no address ends the search: whoever passed it on is then the client. When every
-    hop is trusted, it is the first. The answer is normalised: no port, no zone, and IPv4 as IPv4.
+    A hop that is not an address ends the search, and the proxy that passed it on counts as the client. If every hop is
+    trusted, the first hop is the client. The returned address has no port and no zone, and an IPv4 address mapped into
+    IPv6 is returned as IPv4.
     """
     nearest = _address(peer or LOCAL)
     if nearest is None:
@@ -53,14 +54,17 @@ def client_address(
 
 
 def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether what the peer says of the original request (its scheme) is to be believed."""
+    """Whether to believe what the peer says about the original request, such as its scheme."""
     address = _address(peer or LOCAL)
     return address is not None and _is_in(address, trusted_proxies)
 
 
 @lru_cache(maxsize=256)
 def network_of(address: str) -> str:
-    """What one subscriber has: the address itself, or the /64 of an IPv6 address. What is no address is itself."""
+    """Returns an IPv4 address itself, and the /64 network of an IPv6 address, which is what one subscriber usually has.
+
+    A text that is not an address is returned unchanged.
+    """
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -72,10 +76,10 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-# Connections are kept open, and the same few addresses come with every request.
+# Clients keep their connections open, so the same few addresses come again and again.
 @lru_cache(maxsize=256)
 def _address(text: str) -> Address | None:
-    """The address in a hop: also `[::1]:80`, `192.0.2.1:80` and `fe80::1%eth0`."""
+    """Returns the address in a hop, also from `[::1]:80`, `192.0.2.1:80` or `fe80::1%eth0`, or None if it has none."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

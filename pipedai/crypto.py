@@ -1,8 +1,7 @@
 """Envelope encryption: master keys wrap data keys, data keys seal values (SPEC §8).
 
-libsodium's secretbox has no associated data, so each box gets a key of its own, derived with
-BLAKE2b from the key above it and from where the value belongs. A ciphertext moved to another row,
-field or environment does not open.
+libsodium's secretbox has no associated data. So each box gets its own key, derived with BLAKE2b from the key above it
+and from the place of the value. A ciphertext that was moved to another row, field or environment does not open.
 """
 
 import base64
@@ -26,18 +25,18 @@ _PERSON_WRAP = b"pipedai-wrap"
 
 
 class CannotOpen(Exception):  # noqa: N818
-    """The sealed value was tampered with, moved, cut, or its key is not at hand. Says nothing about the value.
+    """The sealed value was changed, moved or cut, or its key is missing. The error tells nothing about the value.
 
-    Its subclasses say that it was not the value but the data key above it.
+    The subclasses say that the reason lies in the data key and not in the value.
     """
 
 
 class UnknownMasterKey(CannotOpen):
-    """The data key lies under a master key that is not among this process's `MASTER_KEYS`."""
+    """The data key is wrapped by a master key that is not among this process's `MASTER_KEYS`."""
 
 
 class BrokenDataKey(CannotOpen):
-    """The data key was tampered with, moved or cut, or the master key of its id is another one than it was."""
+    """The wrapped data key was changed, moved or cut, or the id of its master key now names another key."""
 
 
 class NoDataKey(CannotOpen):
@@ -45,7 +44,7 @@ class NoDataKey(CannotOpen):
 
 
 class Place(NamedTuple):
-    """Where a sealed value belongs, as strings; part of its key."""
+    """The place of a sealed value, as strings. The key of its box is derived from it."""
 
     environment_id: str
     table: str
@@ -55,7 +54,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MasterKey:
-    """A key from `MASTER_KEYS`, known by its id, which is all that its repr shows."""
+    """A key from `MASTER_KEYS`. Its repr shows only its id."""
 
     id: str
     key: bytes = field(repr=False)
@@ -63,7 +62,7 @@ class MasterKey:
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """An environment's opened data key; its repr shows its id alone."""
+    """An environment's opened data key. Its repr shows only its id."""
 
     id: str
     key: bytes = field(repr=False)
@@ -71,7 +70,7 @@ class DataKey:
 
 @lru_cache(maxsize=8)
 def parse_master_keys(entries: tuple[str, ...]) -> tuple[MasterKey, ...]:
-    """The keys of a `MASTER_KEYS` setting, newest first. Raises ValueError with a sentence for the operator."""
+    """Returns the keys of a `MASTER_KEYS` setting, newest first. Raises ValueError with a sentence for the operator."""
     keys = []
     for entry in entries:
         key_id, separator, encoded = entry.partition(":")
@@ -88,12 +87,12 @@ def parse_master_keys(entries: tuple[str, ...]) -> tuple[MasterKey, ...]:
 
 
 def new_data_key(data_key_id: str) -> DataKey:
-    """A random data key."""
+    """Returns a new random data key."""
     return DataKey(data_key_id, nacl.utils.random(KEY_BYTES))
 
 
 def wrap(data_key: DataKey, master: MasterKey, environment_id: str) -> bytes:
-    """The data key sealed under a master key, bound to its environment and id."""
+    """Returns the data key encrypted by a master key, and bound to its environment and id."""
     key = _derive(master.key, _PERSON_WRAP, (environment_id, data_key.id))
     return _box(key, data_key.key)
 
@@ -105,7 +104,7 @@ def unwrap(
     environment_id: str,
     masters: Sequence[MasterKey],
 ) -> DataKey:
-    """The data key. Raises UnknownMasterKey, or BrokenDataKey if the bytes are not what was wrapped here."""
+    """Returns the data key. Raises UnknownMasterKey, or BrokenDataKey if the bytes are not what `wrap` returned."""
     for master in masters:
         if master.id == master_key_id:
             key = _derive(master.key, _PERSON_WRAP, (environment_id, data_key_id))
@@ -117,17 +116,17 @@ def unwrap(
 
 
 def seal(data_key: DataKey, place: Place, plaintext: bytes) -> bytes:
-    """The value encrypted for one place: a version byte, the nonce, the box."""
+    """Returns the value encrypted for one place: a version byte, the nonce and the box."""
     return _box(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), plaintext)
 
 
 def unseal(data_key: DataKey, place: Place, sealed: bytes) -> bytes:
-    """The value. Raises CannotOpen if it was not sealed with this key for this place."""
+    """Returns the value. Raises CannotOpen if it was not sealed with this key for this place."""
     return _unbox(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), sealed)
 
 
 def _derive(key: bytes, person: bytes, context: Sequence[str]) -> bytes:
-    # JSON keeps ("a", "bc") and ("ab", "c") apart.
+    # JSON makes different messages of ("a", "bc") and ("ab", "c").
     message = json.dumps([1, *context]).encode()
     return nacl.hash.blake2b(
         message, digest_size=KEY_BYTES, key=key, person=person, encoder=nacl.encoding.RawEncoder

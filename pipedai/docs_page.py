@@ -1,4 +1,4 @@
-"""Serves the page that shows the OpenAPI schema: Swagger UI, of files of our own alone (SPEC §5)."""
+"""Serves the page that shows the OpenAPI schema in Swagger UI, with all files from this server (SPEC §5)."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -7,5 +7,5 @@ from django.views.decorators.http import require_safe
 
 @require_safe
 def docs_page(request: HttpRequest) -> HttpResponse:
-    """GET /api/docs, for anyone. What it may load is in pipedai.server.headers."""
+    """GET /api/docs, which is public. pipedai.server.headers says what the page may load."""
     return render(request, "pipedai/docs.html")

@@ -1,4 +1,4 @@
-"""Reads the environment once into typed values. Every variable is listed in `.env.example`."""
+"""Reads environment variables as typed values. `.env.example` lists every variable."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 Environment = Literal["development", "production"]
 
-# As semver.org suggests it.
+# The pattern that semver.org suggests.
 _NUMBER = r"(?:0|[1-9]\d*)"
 _SEMVER = re.compile(
     rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
@@ -21,8 +21,8 @@ _SEMVER = re.compile(
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# libpq's parameters for a network that swallows packets, in seconds (the last in milliseconds): nobody waits for
-# minutes, nor keeps a connection whose peer vanished. A URL may say otherwise.
+# libpq's parameters for a network that loses all packets, in seconds (the last in milliseconds). With them nobody waits
+# for minutes, and a connection whose peer vanished is closed. A database URL may set other values.
 DATABASE_PATIENCE: dict[str, object] = {
     "connect_timeout": 5,
     "keepalives_idle": 30,
@@ -32,18 +32,18 @@ DATABASE_PATIENCE: dict[str, object] = {
 }
 
 _env = environ.Env()  # type: ignore[no-untyped-call]
-# A checkout's .env file, where there is one; the process's own environment wins.
+# We read the checkout's .env file if there is one. Variables of the process's own environment win over it.
 if (BASE_DIR / ".env").is_file():
     environ.Env.read_env(BASE_DIR / ".env")
 
 
 def text(name: str, default: str = "") -> str:
-    """A string; an empty variable counts as unset."""
+    """Reads a string. An empty variable counts as unset."""
     return os.environ.get(name, "").strip() or default
 
 
 def flag(name: str, *, default: bool) -> bool:
-    """A boolean: 1/0, true/false, yes/no, on/off."""
+    """Reads a boolean: 1/0, true/false, yes/no or on/off."""
     value = text(name).lower()
     if not value:
         return default
@@ -55,7 +55,7 @@ def flag(name: str, *, default: bool) -> bool:
 
 
 def whole(name: str, default: int, *, at_least: int = 0, at_most: int = 10**9) -> int:
-    """A whole number within its bounds."""
+    """Reads a whole number within its bounds."""
     value = text(name)
     if not value:
         return default
@@ -69,7 +69,7 @@ def whole(name: str, default: int, *, at_least: int = 0, at_most: int = 10**9) -
 
 
 def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
-    """A comma-separated list."""
+    """Reads a comma-separated list."""
     value = text(name)
     if not value:
         return list(default)
@@ -77,7 +77,7 @@ def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
 
 
 def semver(name: str, default: str) -> str:
-    """A version after semver.org: `1.2.3`, `1.2.3-rc.1`."""
+    """Reads a version as semver.org defines it: `1.2.3`, `1.2.3-rc.1`."""
     value = text(name, default)
     if not _SEMVER.fullmatch(value):
         raise ImproperlyConfigured(f"{name} must be a semantic version, such as 1.2.3.")
@@ -85,7 +85,7 @@ def semver(name: str, default: str) -> str:
 
 
 def choice(name: str, options: tuple[str, ...], default: str) -> str:
-    """One of a few words."""
+    """Reads one of the words in `options`."""
     value = text(name, default)
     if value not in options:
         raise ImproperlyConfigured(f"{name} must be one of: {', '.join(options)}.")
@@ -93,15 +93,15 @@ def choice(name: str, options: tuple[str, ...], default: str) -> str:
 
 
 def pipedai_env() -> Environment:
-    """`production` (set by the Procfile) refuses unsafe settings; `development` is the default."""
+    """Reads PIPEDAI_ENV: `production`, which refuses unsafe settings and is set by the Procfile, or `development`."""
     return cast("Environment", choice("PIPEDAI_ENV", ("development", "production"), "development"))
 
 
 def data_dir() -> Path:
-    """Where the embedded database and what belongs to this installation lives.
+    """Returns the directory of the embedded database and of other files of this installation.
 
-    The default is under /var/lib as root, because the server then runs as an unprivileged user who could not
-    reach a folder under root's home; else under the user's own data folder.
+    The default for root is under /var/lib, because PostgreSQL then runs as an unprivileged user who could not reach a
+    directory under root's home. For other users it is under their own data directory.
     """
     if chosen := text("PIPEDAI_DATA_DIR"):
         return Path(chosen).expanduser().resolve()
@@ -111,7 +111,7 @@ def data_dir() -> Path:
 
 
 def database_url(name: str) -> str:
-    """The `postgres://` URL of a database, empty when unset. A bad one is not quoted: it may hold a password."""
+    """Reads a database's `postgres://` URL, or "" if unset. The error for a bad URL does not quote its password."""
     url = text(name)
     if url:
         try:
@@ -126,6 +126,6 @@ def database_url(name: str) -> str:
 
 
 def database_config(url: str) -> dict[str, Any]:
-    """Django's settings for a `database_url`; `?host=/path` names a socket directory."""
+    """Returns Django's settings for the database at this URL. `?host=/path` in it names a socket directory."""
     config: dict[str, Any] = _env.db_url_config(url)  # type: ignore[no-untyped-call]
     return {**config, "OPTIONS": {**DATABASE_PATIENCE, **config.get("OPTIONS", {})}}

@@ -1,7 +1,7 @@
-"""Domain events: what a service says it did, inside the transaction that did it (SPEC §9).
+"""Domain events, by which a service tells what it did, inside the transaction that did it (SPEC §9).
 
-A service calls `emit()` with one event for each action. Receivers run at once, in the same transaction, and
-their errors propagate: an action whose audit row can't be written does not happen.
+A service calls `emit()` with one event for each action. Receivers run at once, in the same transaction. Their errors
+propagate, so an action is rolled back if its audit row can't be written.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from django.dispatch import Signal
 
 ActorType = Literal["user", "api_key", "worker", "staff", "system"]
 
-# The registry of actions: SPEC §9. Nothing else may be emitted.
+# The registry of actions (SPEC §9). `emit` refuses any other action.
 ACTIONS = frozenset(
     [
         "user.registered",
@@ -78,7 +78,7 @@ ACTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did it: a principal's kind and id (None for the system), the address and the request it came by."""
+    """Who performed an action: the principal's kind, its id (None for the system), its address and the request's id."""
 
     type: ActorType
     id: UUID | None = None
@@ -93,7 +93,7 @@ SYSTEM = Actor("system")
 class Event:
     """One action on one target. `metadata` must hold no token and no secret (SPEC §9).
 
-    `at` is when it was done, for a made-up past; whatever really happens leaves it to the database's clock.
+    `at` is the time of the action. Only made-up demo data sets it; for real actions the database's clock sets the time.
     """
 
     action: str
@@ -109,14 +109,14 @@ class Event:
             raise ValueError(f"{self.action!r} is not a registered action")
 
 
-# Sent with `events`, a tuple of Event.
+# The signal is sent with `events`, a tuple of Event.
 happened = Signal()
 
 
 def emit(*events: Event) -> None:
     """Tell the receivers what was done. Call it inside the transaction that does it.
 
-    Raises RuntimeError outside a transaction: an action and its audit row must stand or fall together.
+    Raises RuntimeError outside a transaction, because an action and its audit row must be committed together.
     """
     if not events:
         return

@@ -1,4 +1,4 @@
-"""Sets up logging: every line, ours or a library's, goes to stdout through one redacting chain."""
+"""Sets up logging. Every line, ours or a library's, goes to stdout after secrets are redacted from it."""
 
 import logging
 import sys
@@ -12,11 +12,12 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from pipedai.api.request_id import current_request_id
 from pipedai.redaction import escape_control, redact_name, redact_named, redact_text
 
-# They say too much: each request (the access log has it), each statement with its values.
+# These loggers write too much: a line for each request, which the access log has already, or for each SQL statement
+# with its values.
 _LOUD = {
     "django.request": logging.ERROR,
     "django.db.backends": logging.INFO,
-    # A traceback for whatever Host anybody sends; the access log has the 400.
+    # It logs a traceback for every unknown Host that somebody sends. The access log shows the 400 anyway.
     "django.security.DisallowedHost": logging.CRITICAL,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
@@ -26,19 +27,20 @@ _LOUD = {
 
 _add_time = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
 
-# What an event passes through before stdlib's logging has it. Loggers in use keep this list, so it is changed in place.
+# The processors that change an event before stdlib's logging gets it. We change this list in place, because loggers
+# that are in use keep a reference to it.
 _processors: list[Processor] = []
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger; an event is a constant sentence with named values: `info("claimed", run=id)`."""
+    """Returns a logger. Log an event as a constant text with named values: `info("claimed", run=id)`."""
     return structlog.stdlib.get_logger(name)
 
 
 def configure(*, form: str, level: str) -> None:
-    """Send all logging of this process to stdout, as JSON lines (`json`) or for people (`text`).
+    """Send all log lines of this process to stdout, as JSON (`json`) or in a form for people (`text`).
 
-    May be called again; the last call counts.
+    It may be called again, and the last call counts.
     """
     before: list[Processor] = [
         structlog.stdlib.add_logger_name,
@@ -79,12 +81,12 @@ def configure(*, form: str, level: str) -> None:
     for name, least in _LOUD.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.captureWarnings(True)
-    # No line tells these, and each record would look for them.
+    # No log line shows these, and each record would spend time on finding them out.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> None:
-    """Log what `get_logger(name)` does of an event, with two thirds of its CPU: for each request's line."""
+    """Log an event as `get_logger(name)` would, with two thirds of its CPU time, for the line of each request."""
     logger = logging.getLogger(name)
     if not logger.isEnabledFor(level):
         return
@@ -92,13 +94,13 @@ def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> No
     said: EventDict = {"event": event, **fields, "logger": name, "level": method}
     said = _add_request_id(logger, method, _add_time(logger, method, said))
     record = logging.LogRecord(name, level, "", 0, said, None, None)
-    # As structlog's wrap_for_formatter marks what is no library's.
+    # structlog's wrap_for_formatter marks our own records like this, to tell them from a library's.
     record.__dict__ |= {"_logger": logger, "_name": method}
     logger.handle(record)
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Structlog processor: no secret or control character leaves in a key, value or traceback."""
+    """Structlog processor: removes secrets and control characters from an event's keys, values and traceback."""
     return {
         redact_name(key): (
             escape_control(redact_text(str(value)), keep_lines=True)
@@ -110,7 +112,7 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether the access log does not have it: a 503 is an answer that we chose to give, not a crash."""
+    """Whether to log Django's record of an error. A 503 is an answer that we chose, and the access log shows it."""
     return getattr(record, "status_code", 0) != HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -121,7 +123,7 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _indent_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    # An exception's message may hold line feeds: indented, it can't pass for a line of its own.
+    # An exception's message may contain line feeds. We indent it, so that no part of it looks like a log line of ours.
     for key in ("exception", "stack"):
         if key in event:
             event[key] = "\n".join(f"    {line}" for line in event[key].splitlines())
@@ -142,7 +144,7 @@ def _renderers(form: str) -> list[Processor]:
 
 
 class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Writes to whatever sys.stdout is now, as tests and commands replace it."""
+    """Writes to the present sys.stdout, because tests and commands replace it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

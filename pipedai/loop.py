@@ -1,7 +1,7 @@
-"""Runs background jobs until SIGTERM: what is due, again while there is more, then a sleep (SPEC §7).
+"""Runs the scheduler's background jobs until SIGTERM (SPEC §7).
 
-A job is a small function that does one unit or one batch of work and says how much it did. The apps
-register theirs when they are ready; the scheduler process is this loop and nothing else.
+A job is a small function that does one batch of work and returns how much it did. The apps register their jobs when
+Django starts. The loop runs each job that is due, runs it again while it has more to do, and then sleeps.
 """
 
 import os
@@ -19,19 +19,21 @@ from pipedai.logs import get_logger
 
 log = get_logger(__name__)
 
-# After an error a job waits this long, and at most ten times as long after errors in a row.
+# A job waits this long after an error, twice as long after a second one in a row, and so on, up to ten times as long.
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
-# While the database is away, it is tried this often.
+# While the database is away, the loop tries to connect this often.
 _RECONNECT_SECONDS = 0.5
-# A statement that hangs must not keep the process from ending: its transaction is rolled back.
+# The process ends this long after SIGTERM even if a statement hangs. PostgreSQL then rolls its transaction back.
 _LONGEST_GOODBYE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`work` does one batch and returns how many units that were; it runs every `every_seconds`,
-    and again at once when it returned more than 0. `finish` waits, when the loop ends, for what
-    the job left under way."""
+    """A background job. `work` does one batch and returns how many units it did.
+
+    The loop calls `work` every `every_seconds`, and again at once if it returned more than 0. When the loop ends it
+    calls `finish`, which waits for what the job has left under way.
+    """
 
     name: str
     every_seconds: float
@@ -43,19 +45,19 @@ _registered: list[Job] = []
 
 
 def register_job(job: Job) -> None:
-    """Adds a job to those that the scheduler runs. Call it from `AppConfig.ready()`."""
+    """Adds a job to the scheduler's. Call it from `AppConfig.ready()`."""
     _registered.append(job)
 
 
 def registered_jobs() -> tuple[Job, ...]:
-    """The jobs of all apps."""
+    """Returns the jobs of all apps."""
     return tuple(_registered)
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set: the unit of work in hand is finished, the next is not begun.
+    """Returns an event that SIGTERM and SIGINT set. The loop then finishes the present batch and starts no other.
 
-    If that takes more than four seconds, the process ends all the same.
+    If that takes more than four seconds, the process ends without finishing.
     """
     stop = threading.Event()
 
@@ -71,10 +73,10 @@ def stop_on_signals() -> threading.Event:
 
 @timeouts.overriding(timeouts.SCHEDULER)
 def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
-    """Runs the jobs in turn, each when it is due, until `stop` is set; how many units each has done.
+    """Runs the jobs in turn, each when it is due, until `stop` is set. Returns how many units each job has done.
 
-    An error in one holds up none of the others, and one that has much to do lets the others have
-    their turns between its batches. While the database is away, all wait for it.
+    An error in one job delays no other job. A job that has much to do lets the others run between its batches. While
+    the database is away, all jobs wait for it.
     """
     due = {job.name: time.monotonic() for job in jobs}
     failures = Counter[str]()
@@ -89,7 +91,7 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
             except Exception as error:
                 if _is_away(error):
                     _wait_for_database(error, stop)
-                    continue  # it is still due
+                    continue  # The job is still due.
                 failures[job.name] += 1
                 pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
                 log.exception("job.failed", job=job.name, retry_seconds=pause)
@@ -108,10 +110,10 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether a job failed because there is no database to talk to, and not at its own work."""
+    """Whether a job failed because the database is away, and not because of its own work."""
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
-    connection.close()  # it may be broken, and a new one is cheap
+    connection.close()  # It may be broken, and a new one is cheap.
     return not _answers()
 
 
@@ -124,7 +126,7 @@ def _answers() -> bool:
 
 
 def _wait_for_database(error: Exception, stop: threading.Event) -> None:
-    """Returns once it answers, or `stop` is set. Says when it went and when it came back, and nothing between."""
+    """Returns when the database answers or `stop` is set. Logs one line when it went and one when it came back."""
     since = time.monotonic()
     log.warning("database.away", error=type(error).__name__)
     while not stop.wait(_RECONNECT_SECONDS):

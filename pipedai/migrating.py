@@ -1,7 +1,7 @@
-"""Brings the schema up to date: one release at a time, and none holds up the service for long.
+"""Applies migrations, by one release at a time, without holding up the service for long.
 
-A statement that waits for a lock on a table makes everybody who comes after it wait as well. So in
-a migration's transaction such a wait is cut short, and the migration tried again later.
+A statement that waits for a lock on a table makes all later statements on that table wait too. So a migration's
+transaction gives up after a short wait for a lock, and the migration is tried again later.
 """
 
 import time
@@ -25,13 +25,13 @@ _LOOK_SECONDS = 0.5
 
 
 class OutOfPatience(Exception):  # noqa: N818
-    """It was not to be had in time; the message is one sentence."""
+    """A release could not get its locks in time. The message is one sentence."""
 
 
 def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> None:
-    """Call `migrate` while no other release is at work, again if it could not have its locks.
+    """Call `migrate` while no other release is at work, and call it again if it could not get its locks.
 
-    `patience` is in seconds, for all that it waits. Raises OutOfPatience.
+    `patience` is the total time to wait, in seconds. Raises OutOfPatience when it is over.
     """
     until = time.monotonic() + patience
     with _only_release(until, say):
@@ -52,7 +52,7 @@ def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> 
 
 
 def invalid_indexes() -> list[str]:
-    """The indexes whose CREATE INDEX CONCURRENTLY is under way, or was interrupted."""
+    """Return the indexes whose CREATE INDEX CONCURRENTLY is under way or was interrupted."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
         return [name for (name,) in cursor.fetchall()]
@@ -60,12 +60,12 @@ def invalid_indexes() -> list[str]:
 
 @contextmanager
 def _only_release(until: float, say: Say) -> Iterator[None]:
-    """Hold the lock of releases, in a transaction of its own, which PgBouncer keeps together."""
+    """Hold the advisory lock of releases. It lasts for a transaction of its own, because PgBouncer keeps no session."""
     keeper = connection.copy()
     try:
         waited = False
-        # Asked for again and again: who waits in a statement has a snapshot, and the other
-        # release's CREATE INDEX CONCURRENTLY would wait for that to end.
+        # We ask for the lock again and again instead of waiting in one statement. A waiting statement has a snapshot,
+        # and the other release's CREATE INDEX CONCURRENTLY would wait for that snapshot to end.
         while not _took_lock(keeper):
             if time.monotonic() > until:
                 raise OutOfPatience("Another release is still at work: try again when it is done.")
@@ -92,8 +92,8 @@ def _took_lock(keeper: BaseDatabaseWrapper) -> bool:
 def _waiting_briefly(
     execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
 ) -> Any:
-    # By transaction, as PgBouncer knows no sessions. What runs outside one, such as an index built
-    # CONCURRENTLY, takes locks that hold up nobody.
+    # We set the time-out in each transaction, because PgBouncer keeps no session. Statements outside a transaction, for
+    # example building an index CONCURRENTLY, need none: their locks hold up nobody.
     if context["connection"].in_atomic_block:
         execute(set_lock_timeout(LOCK_SECONDS), None, False, context)
     return execute(sql, params, many, context)

@@ -1,4 +1,4 @@
-"""Answers for a page, of admin's or `/pair`, whose statement ran into a time-out, as the API does for its calls."""
+"""Answers 503 for a page of the admin or `/pair` whose SQL statement timed out, as the API does for its calls."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from pipedai.api.overload import overload
 
 
 class OverloadedPages:
-    """A middleware: 503 with a page that asks the database for nothing."""
+    """A middleware that answers 503 with a page that needs no database."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -19,12 +19,12 @@ class OverloadedPages:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Called by Django for what a view raised. None leaves it to others."""
+        """Django calls this with the error that a view raised. None leaves the error to others."""
         error = overload(exception)
         if error is None:
             return None
         context = {"sentence": error.message, "path": request.path}
         page = render_to_string("pipedai/overloaded.html", context)
         response = HttpResponse(page, status=error.status_code, headers=error.headers)
-        response._has_been_logged = True  # type: ignore[attr-defined]  # by overload()
+        response._has_been_logged = True  # type: ignore[attr-defined]  # overload() has logged it.
         return response

@@ -1,4 +1,4 @@
-"""Takes locks without making others queue up: each wait for one is cut short, and the work done again later."""
+"""Takes locks without making others queue up: it gives up after a short wait, and does the work again later."""
 
 import time
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from django.db import DatabaseError, OperationalError, transaction
 
 from pipedai.sql import execute, sqlstate
 
-# How long a statement may wait for a lock, and with it all that queue up behind it. Web requests among them are refused
-# after the two seconds of pipedai.timeouts, so it must be less.
+# How long a statement may wait for a lock. All statements that queue up behind it wait as long. It must be less than
+# two seconds, after which pipedai.timeouts lets web requests fail.
 LOCK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -21,9 +21,9 @@ Done = TypeVar("Done")
 
 
 def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
-    """What `work` returns: called in a transaction, again until it could have its locks, for as long as that takes.
+    """Calls `work` in a transaction, again and again until it gets its locks, and returns its result.
 
-    `say` is told each time that it could not; `what` names what is locked.
+    `say` is called each time that `work` could not get its locks. `what` names the locked thing in that message.
     """
     pause = FIRST_PAUSE_SECONDS
     while True:
@@ -40,10 +40,10 @@ def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
 
 
 def set_lock_timeout(seconds: float) -> str:
-    """The statement that cuts waits for locks short, until its transaction ends."""
+    """Returns a statement that limits each wait for a lock until the transaction ends."""
     return f"SET LOCAL lock_timeout = {seconds * 1000:.0f}"
 
 
 def lacks_lock(error: DatabaseError) -> bool:
-    """Whether the statement failed because it could not have a lock in time."""
+    """Whether the statement failed because it could not get a lock in time."""
     return sqlstate(error) in _LOCK_STATES

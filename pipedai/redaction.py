@@ -8,11 +8,11 @@ from typing import Any
 
 REDACTED = "[redacted]"
 
-# Deeper than any event or audit row of ours; a self-containing structure ends here.
+# No event and no audit row is as deep as this. The limit also ends a structure that contains itself.
 _MAX_DEPTH = 8
 
-# Names whose values are secret, after dropping case, `_` and `-`. Counts such as `inputTokens` and
-# `monthTokenSpendUsd` are not.
+# A value is secret if its name matches, after case, `_` and `-` are dropped. Counts such as `inputTokens` and
+# `monthTokenSpendUsd` don't match.
 _SECRET_NAME = re.compile(
     r"passw(?:or)?d|passphrase|secret|credential|authorization|cookie|apikey|privatekey|masterkey"
     r"|mcpheader|sealed|jwt|databaseurl|(?:device|user)code|token(?!s|spend)"
@@ -23,8 +23,8 @@ _NAME_PART = (
 )
 _NAME = rf"(?<![\w-])[\w-]{{0,40}}?{_NAME_PART}[\w-]{{0,40}}"
 
-# Text is looked at in this order; each pattern keeps what its first group holds. Repetitions are
-# bounded, or can't begin anew at each character, so that no text takes quadratic time.
+# The patterns are applied in this order, and each keeps the text of its first group. Repetitions are bounded, or can't
+# start again at each character, so that no text takes quadratic time.
 _PATTERNS = (
     # A quoted name and its value, as JSON and Python write them: "token": "…", ('cookie', b'…').
     re.compile(
@@ -33,7 +33,7 @@ _PATTERNS = (
         r"""|(?!true\b|false\b|null\b|True\b|False\b|None\b)[^\s,}\])]+)""",
         re.IGNORECASE,
     ),
-    # A header line: everything up to its end is the value.
+    # A header line, whose value goes on to the end of the line.
     re.compile(
         r"""(\b(?:proxy-)?authorization\s*[:=]\s*+|\b(?:set-)?cookie\s*[:=]\s*+)"""
         r"""(?!\[redacted\])[^\r\n"']+""",
@@ -46,9 +46,9 @@ _PATTERNS = (
         r"""|\{[^{}]*\}|(?!True\b|False\b|None\b|true\b|false\b)[^\s,;&"'(){}\[\]]+)""",
         re.IGNORECASE,
     ),
-    # Our tokens, whole or cut off, also URL-encoded.
+    # One of our tokens, whole or cut off, also URL-encoded.
     re.compile(r"((?:pwk|wrk|wkt|hos|enr)(?:_|%5F))[0-9A-Za-z]{6,}", re.IGNORECASE),
-    # A JWT; what follows the first dot may be cut off.
+    # A JWT, which may be cut off after the first dot.
     re.compile(r"()eyJ[\w-]{8,1024}(?:\.[\w-]*){1,4}"),
     re.compile(r"(\bbearer\s+)(?!\[redacted\])[\w.~+/=-]{12,}", re.IGNORECASE),
     # The password of a URL.
@@ -60,19 +60,19 @@ _PATTERNS = (
     re.compile(r"(Failing row contains \()(?!\[redacted\])[^\r\n]+", re.IGNORECASE),
 )
 
-# Text without any of these can match no pattern; most text is such, and a search is cheap. A colon or comma counts only
-# after a quoted name, so with a quote, or after one of the two headers.
+# A text that contains none of these matches no pattern above. Most texts are like this, and this search is cheap. A
+# colon or comma alone need not be here: the patterns want it after a quoted name or after one of the two headers.
 _MAY_MATCH = re.compile(
     r"""[="']|(?:authorization|cookie)\s*:|://|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""",
     re.IGNORECASE,
 )
 
-# The same in short: one of these is in each match of _MAY_MATCH, and they are found in a tenth of its time.
+# Each match of _MAY_MATCH contains one of these parts, and searching for them takes a tenth of its time.
 _MAY_MATCH_PARTS = (
     "=", '"', "'", "://", "authorization", "cookie", "eyj", "pwk", "wrk", "wkt", "hos", "enr", "bearer", "failing row",
 )  # fmt: skip
 
-# C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates.
+# C0 and C1 control characters, DEL, line and paragraph separators, bidirectional overrides, lone surrogates.
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -86,7 +86,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """The text without tokens, JWTs, passwords and credential headers."""
+    """Returns the text without tokens, JWTs, passwords and credential headers."""
     lowered = text.lower()
     if not any(part in lowered for part in _MAY_MATCH_PARTS) or _MAY_MATCH.search(text) is None:
         return text
@@ -96,9 +96,9 @@ def redact_text(text: str) -> str:
 
 
 def escape_control(text: str, *, keep_lines: bool = False) -> str:
-    """The text with control characters spelled out: it can't forge a log line or steer a terminal.
+    """Returns the text with control characters escaped, so that it can't fake a log line or control a terminal.
 
-    `keep_lines` leaves tabs and line feeds, for tracebacks.
+    `keep_lines` keeps tabs and line feeds, for tracebacks.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -110,12 +110,12 @@ def escape_control(text: str, *, keep_lines: bool = False) -> str:
 
 @lru_cache(maxsize=1024)
 def redact_name(name: str) -> str:
-    """The name of a value, which may itself be a secret."""
+    """Returns the name of a value with any secret in the name itself replaced."""
     return escape_control(redact_text(name))
 
 
 def redact(value: Any, *, depth: int = 0) -> Any:
-    """The value as plain JSON types, with every secret in it, by name or by pattern, replaced."""
+    """Returns the value as plain JSON types, with every secret replaced that a name or a pattern shows."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -137,14 +137,14 @@ def redact(value: Any, *, depth: int = 0) -> Any:
 
 
 def redact_named(name: str, value: Any, *, depth: int = 0) -> Any:
-    """`redact`, knowing the name: a secret one hides any value but null and booleans."""
+    """Does what `redact` does for a named value. A secret name hides any value except null and booleans."""
     if value is None or isinstance(value, bool):
         return value
     return REDACTED if is_secret_name(name) else redact(value, depth=depth)
 
 
 def _redact_items(items: list[Any], *, depth: int) -> list[Any]:
-    # A pair whose first half names a secret: a header as ASGI and httpx list them.
+    # ASGI and httpx list a header as a pair. If its first half is a secret name, the second half is the secret.
     if len(items) == 2 and isinstance(items[0], str | bytes) and is_secret_name(_text(items[0])):
         return [redact(items[0], depth=depth), redact_named(_text(items[0]), items[1], depth=depth)]
     return [redact(item, depth=depth) for item in items]
@@ -155,5 +155,5 @@ def _text(value: Any) -> str:
         return value.decode("latin-1")
     try:
         return str(value)
-    except Exception:  # a broken __str__ must not cost the log line
+    except Exception:  # A broken __str__ must not lose the log line.
         return f"<{type(value).__name__}>"

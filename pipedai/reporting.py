@@ -1,7 +1,7 @@
-"""Keeps error reports free of secrets: those of Django's own pages and mails, and those of Sentry's kind.
+"""Keeps secrets out of crash reports, both of Django's own pages and mails and of a service such as Sentry.
 
-A report of a crash is made of what the code held at that moment, and here that is customers' secrets, which no name
-and no pattern gives away. So reports tell where it crashed and what was said, and nothing of what was held.
+A crash report usually shows the values of variables. Here these may be customers' secrets that no name and no pattern
+gives away. So our reports tell where the code crashed and with which message, and show no values.
 """
 
 from collections.abc import ItemsView
@@ -19,7 +19,7 @@ Report = dict[str, Any]
 
 
 def scrub_report(report: Report, _hint: Any = None) -> Report:
-    """The report without what the code held, and with everything else redacted; for `before_send`."""
+    """Returns the report without the values of variables, and redacts all the rest. Use it as `before_send`."""
     scrubbed: Report = redact(_without_held(report))
     if isinstance(request := scrubbed.get("request"), dict):
         scrubbed["request"] = {name: request[name] for name in _REQUEST if name in request}
@@ -27,12 +27,12 @@ def scrub_report(report: Report, _hint: Any = None) -> Report:
 
 
 def scrub_breadcrumb(crumb: Report, _hint: Any = None) -> Report:
-    """The breadcrumb, redacted; for `before_breadcrumb`."""
+    """Returns the breadcrumb, redacted. Use it as `before_breadcrumb`."""
     scrubbed: Report = redact(crumb)
     return scrubbed
 
 
-# `sentry_sdk.init(dsn, **SENTRY_OPTIONS)`. The SDK is none of our dependencies.
+# Pass these to `sentry_sdk.init(dsn, **SENTRY_OPTIONS)`. We don't depend on the SDK, so install it yourself.
 SENTRY_OPTIONS: dict[str, Any] = {
     "include_local_variables": False,
     "max_request_body_size": "never",
@@ -44,7 +44,10 @@ SENTRY_OPTIONS: dict[str, Any] = {
 
 
 class BlindReporterFilter(SafeExceptionReporterFilter):
-    """Django's DEFAULT_EXCEPTION_REPORTER_FILTER: shows no variable, no form and no cookie, also with DEBUG."""
+    """Hides all variables, form fields and cookies in Django's crash reports, even with DEBUG.
+
+    DEFAULT_EXCEPTION_REPORTER_FILTER names it.
+    """
 
     def is_active(self, request: HttpRequest | None) -> bool:
         return True

@@ -1,7 +1,7 @@
-"""What is forgotten once it is old: the apps register it, `manage.py prune` and the scheduler forget it.
+"""Deletes old rows. The apps register the kinds of rows, and `manage.py prune` and the scheduler delete them.
 
-It goes in small batches, each a transaction that waits for no lock longer than a moment. A process that dies
-in the middle leaves whole batches behind and nothing half done: whoever comes next goes on from there.
+Rows are deleted in small batches. Each batch is a transaction that waits only briefly for a lock. If a process dies,
+its finished batches stay deleted and its last one is rolled back, so the next process can go on from there.
 """
 
 import time
@@ -21,13 +21,14 @@ log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _LOCK_SECONDS = 0.2
-# Of the scheduler, between whose batches other jobs have their turns: so many rows, and so long a look for some.
+# The scheduler deletes at most this many rows in one batch, and searches at most this long for rows to delete, because
+# its other jobs wait meanwhile.
 _SCHEDULER_BATCH = 200
 _TURN_SECONDS = 0.2
 
 
 class Batch(NamedTuple):
-    """One batch: how many rows were looked at, and how many of them were removed (or would be)."""
+    """The result of one batch: how many rows were examined, and how many were deleted (or would be in a dry run)."""
 
     seen: int
     removed: int
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Forget what is older than `before`, about `limit` rows at a time; only count it if `dry_run`."""
+    """An order to delete rows older than `before`, about `limit` rows per batch, or only to count them if `dry_run`."""
 
     before: datetime
     limit: int
@@ -44,9 +45,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """A kind of rows, and for how many days they are kept: None is for ever. Never fewer than `at_least`.
+    """A kind of rows that may be deleted when old.
 
-    `prune` does one batch at each step. What is not `automatic` only an operator's command removes.
+    `days` tells how many days they are kept, None for ever, and never fewer than `at_least`. `prune` does one batch at
+    each step. If the kind is not `automatic`, only an operator's command deletes its rows, and the scheduler does not.
     """
 
     kind: str
@@ -61,28 +63,28 @@ _registered: dict[str, Retention] = {}
 
 
 def register_retention(retention: Retention) -> None:
-    """Adds a kind to what can be forgotten. Call it from `AppConfig.ready()`."""
+    """Adds a kind of rows that can be deleted. Call it from `AppConfig.ready()`."""
     _registered[retention.kind] = retention
 
 
 def retentions() -> tuple[Retention, ...]:
-    """All kinds."""
+    """Returns all registered kinds."""
     return tuple(_registered.values())
 
 
 def prune(retention: Retention, *, days: int, limit: int, dry_run: bool = False) -> Iterator[Batch]:
-    """Forgets what is older than so many days, by the database's clock; a batch at each step."""
+    """Deletes rows older than so many days on the database's clock, one batch at each step."""
     return retention.prune(Order(database_now() - timedelta(days=days), limit, dry_run))
 
 
 class InUse(Exception):  # noqa: N818 - what is the matter
-    """What was to be removed is in use, again and again. Carries a sentence."""
+    """A row that was to be deleted was in use at every try. The message is one sentence."""
 
 
 def remove(step: Callable[[], int], *, tries: int = 5) -> int:
-    """Runs one batch in a transaction that waits for no lock longer than a moment; how many rows it removed.
+    """Runs one batch in a transaction that waits only briefly for a lock, and returns how many rows it deleted.
 
-    When a row turns out to be in use all of the batch stays, and is tried again. Raises InUse at last.
+    If a row is in use, the whole batch is rolled back and tried again. Raises InUse after the last try.
     """
     for attempt in range(tries):
         time.sleep(_PAUSE_SECONDS if attempt else 0)
@@ -100,7 +102,7 @@ def remove(step: Callable[[], int], *, tries: int = 5) -> int:
 
 
 def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
-    """Batches of a step that removes up to `limit` rows, until it finds fewer."""
+    """Repeats a step that deletes up to `limit` rows until it finds fewer, and yields each batch."""
     removed = limit
     while removed >= limit:
         removed = remove(step)
@@ -108,15 +110,16 @@ def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
 
 
 class Rounds:
-    """What the scheduler forgets by itself: every kind that has a retention, in turn, then again."""
+    """The scheduler's job: it deletes old rows of every automatic kind that has a retention, one kind after another."""
 
     def __init__(self) -> None:
         self._round: Iterator[Batch] | None = None
 
     def work(self) -> int:
-        """A job: one batch; how many rows it looked at, 0 at the end of a round alone.
+        """Does one batch and returns how many rows it examined. It returns 0 only when a round over all kinds ends.
 
-        Where there are many environments with nothing to forget it looks no longer than a turn, and says 1.
+        If it finds no old rows for 0.2 s, because many environments have none, it stops and returns 1, so that the
+        scheduler's other jobs get their turn before it goes on.
         """
         self._round = self._round or self._begin()
         until = time.monotonic() + _TURN_SECONDS

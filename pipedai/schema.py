@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the service's own endpoints."""
+"""Describes the endpoints of the `pipedai` app for the OpenAPI schema."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Django settings, from environment variables alone (12-factor). `.env.example` lists them all."""
+"""Django settings, read from environment variables alone (12-factor). `.env.example` lists all variables."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ PORT = env.whole("PORT", 8000, at_least=1, at_most=65535)
 DEBUG = env.flag("DEBUG", default=False)
 
 # --- Keys --------------------------------------------------------------------------------------------------
-# Known to everyone who reads this file, so that a newcomer needs no set-up; production refuses them.
+# Everybody can read these two here. They save a newcomer the set-up, and production refuses them.
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"  # noqa: S105
 DEVELOPMENT_MASTER_KEYS = ("dev:ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ=",)
 SECRET_KEY = env.text("SECRET_KEY", DEVELOPMENT_SECRET_KEY)
 SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
-# `<id>:<base64 of 32 bytes>`, newest first (SPEC §8).
+# A list of `<id>:<base64 of 32 bytes>`, newest first (SPEC §8).
 MASTER_KEYS = env.words("MASTER_KEYS", DEVELOPMENT_MASTER_KEYS)
 
 # --- Where we are, and who may call ------------------------------------------------------------------------
@@ -49,10 +49,10 @@ CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
 SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
-# What GET /releases/latest tells the hosts: which versions to upgrade to.
+# GET /releases/latest tells the hosts to upgrade to these versions.
 LATEST_WORKER_VERSION = env.semver("LATEST_WORKER_VERSION", "0.1.0")
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
-# Ceilings (SPEC §4): one more is a 409 that names it.
+# Ceilings (SPEC §4): a request for one row more is answered with a 409 that names the ceiling.
 MAX_WORKSPACES_PER_USER = env.whole("MAX_WORKSPACES_PER_USER", 100)
 MAX_ENVIRONMENTS_PER_USER = env.whole("MAX_ENVIRONMENTS_PER_USER", 100)
 MAX_MEMBERS_PER_ENVIRONMENT = env.whole("MAX_MEMBERS_PER_ENVIRONMENT", 1_000)
@@ -61,7 +61,7 @@ MAX_WORKERS_PER_ENVIRONMENT = env.whole("MAX_WORKERS_PER_ENVIRONMENT", 1_000)
 MAX_TRIGGERS_PER_ENVIRONMENT = env.whole("MAX_TRIGGERS_PER_ENVIRONMENT", 5_000)
 MAX_TRIGGERS_PER_CREATOR = env.whole("MAX_TRIGGERS_PER_CREATOR", 20_000)
 MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 10_000)
-# Days for which old rows are kept (SPEC §10); 0 is for ever. docs/operations.md tells what each is.
+# How many days old rows are kept (SPEC §10); 0 keeps them for ever. docs/operations.md explains each setting.
 RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
 SESSION_RETENTION_DAYS = env.whole("SESSION_RETENTION_DAYS", 30, at_least=30, at_most=36_500)
@@ -91,7 +91,7 @@ INSTALLED_APPS = [
 # See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
-    "django.middleware.common.CommonMiddleware",  # refuses a Host that is not ours
+    "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
     "pipedai.static_files.serve_static_files",
     "pipedai.overloaded_page.OverloadedPages",
     "pipedai.admin.middleware.AdminSessions",
@@ -118,11 +118,11 @@ APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
-# What `check --deploy` asks for and another part does, on every answer and not only on Django's.
+# `check --deploy` asks for these protections. Our own code provides them, also for answers that Django does not make.
 SILENCED_SYSTEM_CHECKS = [
-    "security.W001",  # pipedai.server answers nosniff and HSTS
-    "security.W002",  # … and a policy with frame-ancestors 'none'
-    "security.W003",  # pipedai.api.origin refuses foreign origins
+    "security.W001",  # pipedai.server adds `nosniff` and HSTS to every answer.
+    "security.W002",  # pipedai.server adds a policy with `frame-ancestors 'none'` to every answer.
+    "security.W003",  # pipedai.api.origin refuses foreign origins.
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
@@ -137,7 +137,8 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 # --- Admin (SPEC §10) --------------------------------------------------------------------------------------
-# Its cookies are for its path alone. A session lasts eight hours whatever happens in it: accounts.staff_sessions.
+# Browsers send the admin's cookies to its path alone. A session lasts eight hours, however much it is used: see
+# accounts.staff_sessions.
 SESSION_ENGINE = "accounts.staff_sessions"
 SESSION_COOKIE_NAME = "staff_session"
 SESSION_COOKIE_AGE = 8 * 3600
@@ -173,26 +174,27 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "pipedai.static_files.Storage"},
 }
-# Development always takes them from the packages: what was collected once grows old.
+# Development always reads static files from the packages, because collected files would soon be out of date.
 STATIC_COLLECTED = PRODUCTION and (STATIC_ROOT / "staticfiles.json").is_file()
 WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
 WHITENOISE_AUTOREFRESH = False
 WHITENOISE_ALLOW_ALL_ORIGINS = False
-# The ASGI wrapper refuses larger bodies first; this is the same bound behind it (SPEC §2: 1 MiB).
+# The ASGI wrapper refuses larger bodies before Django sees them; Django has the same bound (SPEC §2: 1 MiB).
 MAX_BODY_BYTES = 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 # --- Database ----------------------------------------------------------------------------------------------
 DATABASE_URL = env.database_url("DATABASE_URL")
-# LISTEN needs a session of its own: behind PgBouncer in transaction mode this names the server itself.
+# LISTEN needs a session of its own. If DATABASE_URL names a PgBouncer in transaction mode, this must name the database
+# server itself.
 DATABASE_LISTEN_URL = env.database_url("DATABASE_LISTEN_URL")
 _database: dict[str, Any] = (
     {**env.database_config(DATABASE_URL), "ENGINE": "pipedai.database"}
     if DATABASE_URL
     else {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": DATA_DIR}
 )
-# Prepared statements save a third of PostgreSQL's CPU. They belong to a session, and a PgBouncer before 1.21 in
-# transaction mode hands each transaction another one.
+# Prepared statements save a third of PostgreSQL's CPU. They belong to a session, but a PgBouncer before 1.21 in
+# transaction mode may run each transaction in another session.
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=not DATABASE_LISTEN_URL)
 _database["OPTIONS"] = {
     **_database.get("OPTIONS", {}),
@@ -202,19 +204,20 @@ _database["OPTIONS"] = {
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         **_database,
-        # One connection for each thread of the bounded pool, kept: a connection a request costs 2.9 ms.
+        # Each thread of the bounded pool keeps its connection, because a new one for each request would cost 2.9 ms.
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        # PgBouncer in transaction mode has no server-side cursors.
+        # PgBouncer in transaction mode does not support server-side cursors.
         "DISABLE_SERVER_SIDE_CURSORS": True,
     }
 }
 
 # --- Web process -------------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
-# Passwords hashed at once in a process, of 64 MiB or less each (SPEC §19).
+# How many passwords a process hashes at once. Each hash takes at most 64 MiB (SPEC §19).
 ARGON2_CONCURRENCY = env.whole("ARGON2_CONCURRENCY", 2, at_least=1, at_most=64)
-# A quarter of the least still holds the longest poll's answer: see pipedai.server.memory_budget.
+# One address may use a quarter of the budget (see pipedai.server.memory_budget). A quarter of the least value allowed
+# here still holds the longest answer to a poll.
 MEMORY_BUDGET_MIB = env.whole("MEMORY_BUDGET_MIB", 48, at_least=24, at_most=65_536)
 
 REST_FRAMEWORK: dict[str, Any] = {
@@ -226,7 +229,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_SCHEMA_CLASS": "pipedai.api.schema.auto.ApiSchema",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,
-    # The renderer writes times; see pipedai.api.renderers.
+    # pipedai.api.renderers formats times.
     "DATETIME_FORMAT": None,
     "UNAUTHENTICATED_USER": None,
 }
@@ -265,14 +268,17 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "triggers.webhooks.message_schema.add_webhook",
     ],
 }
-SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}  # the rest is in accounts.session_tokens
+# accounts.session_tokens has all other settings of the JWTs.
+SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}
 
-# --- Metrics: none without a token ---------------------------------------------------------------------------
+# --- Metrics -----------------------------------------------------------------------------------------------
+# There are no metrics if the token is empty.
 METRICS_TOKEN = env.text("METRICS_TOKEN")
-# Where a scheduler answers scrapes, `host:port`; the web process does on its own port.
+# The `host:port` on which a scheduler answers scrapes. The web process answers them on its own port.
 SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")
 
-# --- Traces: OpenTelemetry's own variables; its packages read the others ------------------------------------
+# --- Traces ------------------------------------------------------------------------------------------------
+# These are OpenTelemetry's own variables. Its packages read the other variables of theirs themselves.
 TRACES_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
 OTEL_SDK_DISABLED = env.flag("OTEL_SDK_DISABLED", default=False)
 
@@ -281,12 +287,11 @@ LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION els
 LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 LOGGING_CONFIG = None
 DEFAULT_EXCEPTION_REPORTER_FILTER = "pipedai.reporting.BlindReporterFilter"
-# Crashes are answered as in production: in JSON, without a stack trace.
+# With DEBUG a crash is answered as in production, in JSON and without a stack trace.
 DEBUG_PROPAGATE_EXCEPTIONS = DEBUG
 logs.configure(form=LOG_FORMAT, level=LOG_LEVEL)
 
 if PRODUCTION:
-    SECURE_SSL_REDIRECT = (
-        False  # TLS ends at the router; the API itself never answers in plain text there
-    )
+    # TLS ends at the router in front of us, so redirecting plain HTTP is the router's task and not Django's.
+    SECURE_SSL_REDIRECT = False
     SECURE_HSTS_SECONDS = 31_536_000

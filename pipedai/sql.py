@@ -1,4 +1,4 @@
-"""Runs the statements that the ORM can't say, on Django's connection, and hands rows out as dicts."""
+"""Runs SQL that the ORM can't express, on Django's connection, and returns rows as dicts."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -14,29 +14,29 @@ from pipedai.redaction import escape_control, redact_text
 Row = dict[str, Any]
 T = TypeVar("T")
 
-# The moment of a statement, for its text: the database's clock, unless the caller passes `now` in.
-# Not `now()`, which is stale after a wait for a lock.
+# Use this in a statement's text as the present time. It is the time on the database's clock, unless the caller passes
+# `now`. SQL's now() is the time when the transaction began, which is too old after a wait for a lock.
 NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 
 
 def fetch_all(sql: str, params: Mapping[str, Any]) -> list[Row]:
-    """The rows of a query or of a RETURNING clause, each by its column names."""
+    """Returns the rows of a query or of a RETURNING clause, each as a dict by column name."""
     return _run(sql, params, Cursor[Row].fetchall)
 
 
 def fetch_one(sql: str, params: Mapping[str, Any]) -> Row | None:
-    """The first row, or None."""
+    """Returns the first row, or None if there is none."""
     rows = fetch_all(sql, params)
     return rows[0] if rows else None
 
 
 def execute(sql: str, params: Mapping[str, Any]) -> int:
-    """Runs a statement; how many rows it touched."""
+    """Runs a statement and returns how many rows it changed."""
     return _run(sql, params, _row_count)
 
 
 def database_now() -> datetime:
-    """The database's clock: the only one that decides what is due."""
+    """Returns the time on the database's clock, which alone decides what is due."""
     row = fetch_one("SELECT clock_timestamp() AS now", {})
     assert row is not None
     moment = row["now"]
@@ -45,12 +45,12 @@ def database_now() -> datetime:
 
 
 def sqlstate(error: DatabaseError) -> str | None:
-    """PostgreSQL's code for the error; None if the server said nothing."""
+    """Returns PostgreSQL's code for the error, or None if the error did not come from the server."""
     return getattr(error.__cause__, "sqlstate", None)
 
 
 def reason(error: Exception) -> str:
-    """What the database, or the way to it, said of an error: its first line, safe to show, without a full stop."""
+    """Returns the first line of the error's message from the server or the driver, redacted and without a full stop."""
     line = str(error).strip().partition("\n")[0].removesuffix(".")
     return escape_control(redact_text(line))
 

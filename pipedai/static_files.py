@@ -1,8 +1,8 @@
-"""Static files, served by the web process itself (SPEC §10).
+"""Serves static files from the web process itself (SPEC §10).
 
-In production `manage.py collectstatic` puts them into STATIC_ROOT, compressed and under names that tell of their
-content, which may be cached for ever. Where that was not done they come straight from the packages, under their plain
-names.
+In production `manage.py collectstatic` puts the files into STATIC_ROOT, compressed and under names that contain a hash
+of their content, so that browsers may cache them for ever. If the files were not collected, they are served from the
+packages, under their plain names.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -20,10 +20,10 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
 class Storage(CompressedManifestStaticFilesStorage):
-    """Makes the names under which the files are collected, and their URLs."""
+    """Makes the names and the URLs of the collected files."""
 
     def url(self, name: str, force: bool = False) -> str:  # type: ignore[override]
-        """The URL of a file, by its collected name if there is one."""
+        """Returns the URL of a file, with its collected name if it was collected."""
         if settings.STATIC_COLLECTED:
             return str(super().url(name, force))
         return str(StaticFilesStorage.url(self, name))
@@ -31,11 +31,11 @@ class Storage(CompressedManifestStaticFilesStorage):
 
 class _Files(WhiteNoiseMiddleware):
     def add_files(self, root: Any, prefix: Any = None) -> None:
-        if settings.STATIC_COLLECTED:  # else there may be no such directory, or an old one
+        if settings.STATIC_COLLECTED:  # Else the directory may be missing or out of date.
             super().add_files(root, prefix)
 
 
-@cache  # looking for files takes long enough that each test's client must not do it anew
+@cache  # Finding all files is slow, and each test's client would do it again.
 def _files() -> _Files:
     return _Files()
 
@@ -43,7 +43,7 @@ def _files() -> _Files:
 def serve_static_files(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """The middleware: answers what is a static file, and passes on what is not."""
+    """A middleware that answers requests for static files and passes on all others."""
     files = _files()
 
     def serve(request: HttpRequest) -> HttpResponseBase:

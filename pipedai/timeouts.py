@@ -1,8 +1,8 @@
-"""How long a statement may run, and wait for a lock: a moment for a web request, longer for background work (SPEC §19).
+"""Limits how long a statement may run and wait for a lock: seconds in a web request, longer elsewhere (SPEC §19).
 
-A row that somebody holds locked must not stop the web: each request that waits for it keeps a thread, until no thread
-is left. So the application's role carries the time-outs of web requests. A session's own `SET` would be lost behind
-PgBouncer, where each transaction may run in another session; schedulers and commands override them by transaction.
+A locked row must not stop the web process. Each request that waits for the row keeps a thread, until no thread is left.
+So the application's database role has the time-outs of web requests as its defaults. Schedulers and commands set their
+own time-outs in each transaction, because PgBouncer may run each transaction in another session and lose a plain `SET`.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,40 +20,40 @@ from pipedai import env
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """`lock_timeout` and `statement_timeout`, spelled as PostgreSQL shows them; "0" is no limit."""
+    """`lock_timeout` and `statement_timeout`, written as PostgreSQL shows them. "0" is no limit."""
 
     lock: str
     statement: str
 
 
 WEB = Timeouts(lock="2s", statement="10s")
-# One thread does all jobs of a scheduler, so a batch that can't go on must fail at some time: it is rolled back and
-# tried again, and between its tries the other jobs have their turns.
+# One thread runs all jobs of a scheduler, so a batch that can't go on must fail at some time. It is rolled back and
+# tried again, and the other jobs run between its tries.
 SCHEDULER = Timeouts(lock="30s", statement="5min")
-# Who started a command can stop it.
+# A command has no limit, because the person who started it can stop it.
 COMMAND = Timeouts(lock="0", statement="0")
 
-# As `SET LOCAL`, both in one statement.
+# This does what `SET LOCAL` does, for both settings in one statement.
 _SET_LOCAL = (
     "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)"
 )
-# What names the session's server and who logs in there, in Django's settings of a database.
+# The keys in Django's settings of a database that name the server, the database and the role.
 _PLACE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
 
 
 class PooledSession(Exception):  # noqa: N818
-    """There is no session of our own to be had; the message is one sentence."""
+    """We can't get a database session of our own. The message is one sentence."""
 
 
 def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
-    """Have every session that the application's role begins in this database from now on start with these time-outs.
+    """Make these time-outs the defaults of the application's role in this database.
 
-    A role may do so for itself. Sessions that are open keep what they began with. Other databases of the role, such as
-    those of tests, are left alone.
+    A role may do this for itself. They hold in sessions that begin later; open sessions keep their own. The role's
+    other databases, such as those of tests, don't change.
     """
     alter = sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = {}")
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT current_database()")  # PgBouncer may know it by another name
+        cursor.execute("SELECT current_database()")  # PgBouncer may give it another name.
         (name,) = cursor.fetchone()
         for setting, value in (
             ("lock_timeout", timeouts.lock),
@@ -63,7 +63,7 @@ def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
 
 
 def session_timeouts(database: Any = connection) -> Timeouts:
-    """The time-outs that hold in a connection's session."""
+    """Return the time-outs that hold in a connection's session."""
     with database.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
@@ -73,10 +73,10 @@ def session_timeouts(database: Any = connection) -> Timeouts:
 
 @contextmanager
 def overriding(timeouts: Timeouts) -> Iterator[None]:
-    """Within, each transaction of this thread's connection begins with these time-outs, and a statement outside of any
-    runs in a transaction of its own, since `SET LOCAL` means nothing without one.
+    """Set these time-outs at the start of each transaction of this thread's connection, for as long as the block lasts.
 
-    What can't run in a transaction needs `session_without_timeouts`.
+    A statement outside a transaction gets a transaction of its own, because `SET LOCAL` has no effect without one. For
+    statements that can't run in a transaction, use `session_without_timeouts`.
     """
     values = [timeouts.lock, timeouts.statement]
 
@@ -102,11 +102,11 @@ def overriding(timeouts: Timeouts) -> Iterator[None]:
 
 @contextmanager
 def session_without_timeouts() -> Iterator[None]:
-    """Within, this thread's connection is another one, whose session began without time-outs: for what can't run in a
-    transaction, such as building an index CONCURRENTLY, or VACUUM.
+    """Give this thread another connection, whose session has no time-outs, for as long as the block lasts.
 
-    Where DATABASE_URL goes through a pooler, the session is had past it, by DATABASE_LISTEN_URL. Raises PooledSession
-    if there is a pooler between all the same: no setting is sure to be in the session that a statement runs in.
+    It is for statements that can't run in a transaction, such as building an index CONCURRENTLY, or VACUUM. If
+    DATABASE_URL goes through a pooler, the new connection goes past it, to DATABASE_LISTEN_URL. Raises PooledSession if
+    there is a pooler nevertheless, because then a statement may run in a session without the settings.
     """
     database = connections[DEFAULT_DB_ALIAS]
     kept = database.settings_dict, database.execute_wrappers
@@ -121,11 +121,11 @@ def session_without_timeouts() -> Iterator[None]:
 
 
 def _without_timeouts(ours: dict[str, Any]) -> dict[str, Any]:
-    """Django's settings of the database, with the time-outs among what the session is told at its start."""
+    """Return Django's settings of the database, with options that start the session without time-outs."""
     place, options = {}, dict(ours["OPTIONS"])
     if settings.DATABASE_LISTEN_URL:
         direct = env.database_config(settings.DATABASE_LISTEN_URL)
-        # What another role made, ours would not own.
+        # With another role, the tables and indexes made in this session would not belong to ours.
         if direct["USER"] == ours["USER"]:
             place = {name: direct[name] for name in _PLACE}
             options = {**direct["OPTIONS"], **_of_django(options)}
@@ -134,7 +134,7 @@ def _without_timeouts(ours: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_django(options: dict[str, Any]) -> dict[str, Any]:
-    """What is no parameter of libpq's."""
+    """Return the options that are Django's own and not parameters of libpq."""
     names = ("server_side_binding", "prepare_threshold")
     return {name: options[name] for name in names if name in options}
 
@@ -143,7 +143,7 @@ def _check_session() -> None:
     try:
         found = session_timeouts()
     except OperationalError as error:
-        if "startup parameter" not in str(error):  # PgBouncer's words for what it does not pass on
+        if "startup parameter" not in str(error):  # PgBouncer's error for an option.
             raise
         found = None
     if found != COMMAND:

@@ -1,4 +1,4 @@
-"""The service's URLs: everything that clients call is below /api/v1/."""
+"""The service's URLs. All URLs of the API begin with /api/v1/."""
 
 from django.urls import include, path
 from django.views.generic import RedirectView
@@ -15,7 +15,7 @@ handler404 = "pipedai.api.exceptions.not_found"
 handler500 = "pipedai.api.exceptions.server_error"
 
 urlpatterns = [
-    # They are tried in this order: what is called most comes first, here and in the apps.
+    # Django tries URLs in this order, so the ones that are called most come first, here and in the apps.
     path("api/v1/", include("workers.urls")),
     path("api/v1/", include("triggers.urls")),
     path("api/v1/", include("accounts.urls")),
@@ -27,7 +27,7 @@ urlpatterns = [
     path("api/docs", docs_page),
     path("pair", PairingPage.as_view()),
     path("admin", RedirectView.as_view(url="/admin/")),
-    # In the place of Django's own, which neither throttle nor audit.
+    # These replace Django's own pages, which neither throttle nor audit.
     path("admin/login/", StaffLogin.as_view()),
     path("admin/logout/", StaffLogout.as_view()),
     path("admin/account/", StaffAccount.as_view(), name="staff-account"),

@@ -1,7 +1,7 @@
-"""Tells waiting polls and event streams that something changed for a worker: PostgreSQL NOTIFY, after the commit.
+"""Tells waiting polls and event streams by PostgreSQL's NOTIFY that something changed for a worker.
 
-Nothing depends on it: waiters look again on a timer. It is sent on commit and not inside the transaction because
-a NOTIFY in a transaction makes commits queue up behind one lock (21,000 → 6,800 commits/s measured).
+Nothing depends on a notification, because waiters also ask again on a timer. It is sent after the commit, because a
+NOTIFY inside a transaction makes commits queue up behind one lock (we measured 6,800 instead of 21,000 commits/s).
 """
 
 from collections.abc import Iterable
@@ -15,29 +15,29 @@ log = get_logger(__name__)
 
 CHANNEL = "pipedai"
 
-# Payloads are `<topic> <worker id>[ <detail>]`.
-CHANGED = "changed"  # look again: a run, capacity, a setting or the token changed
-POLLING = "polling"  # a newer poll of this worker began; the detail is its place in the order
-EVENT = "event"  # something was recorded for those who stream the worker's events
+# A payload is `<topic> <worker id>[ <detail>]`.
+CHANGED = "changed"  # A run, the capacity, a setting or the token changed: ask again.
+POLLING = "polling"  # A newer poll of this worker began. The detail is its order.
+EVENT = "event"  # An event of this worker was recorded.
 
 
 def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
-    """Once this transaction commits, have the waiting polls and the streams of these workers look again.
+    """When this transaction commits, make the waiting polls and the event streams of these workers ask again.
 
-    The id of a key stands for the streams that it opened.
+    The id of a key may stand in place of a worker's. It wakes the streams that the key opened.
     """
     _after_commit(CHANGED, worker_ids)
 
 
 def announce_events(worker_ids: Iterable[UUID]) -> None:
-    """Once this transaction commits, have the streams of these workers look at what was recorded."""
+    """When this transaction commits, make the event streams of these workers read the new events."""
     _after_commit(EVENT, worker_ids)
 
 
 def announce_poll(worker_id: UUID, order: int) -> None:
-    """Tell every web process that a poll of this worker began; older ones end (SPEC §5).
+    """Tell every web process that a poll of this worker began, so that older polls of it end (SPEC §5).
 
-    `order` is the database's clock in microseconds, so that a late notification ends only older polls.
+    `order` is the time on the database's clock in microseconds, so that a late notification ends only older polls.
     """
     _notify([f"{POLLING} {worker_id} {order}"])
 
@@ -49,7 +49,7 @@ def _after_commit(topic: str, worker_ids: Iterable[UUID | None]) -> None:
 
 
 def _try_to_notify(payloads: list[str]) -> None:
-    """Notifies, or else logs why not: what the caller asked for is committed, and no error may say that it is not."""
+    """Sends the notifications, or logs why it can't. It raises nothing, because the caller's work is committed."""
     try:
         _notify(payloads)
     except DatabaseError as error:

@@ -23,16 +23,16 @@ django.setup(set_prefix=False)
 _API = f"{API}/"
 
 
-# Load balancers and scrapers call a process by its address.
+# These paths accept any Host, because load balancers and scrapers call a process by its IP address.
 _FOR_ANY_HOST = frozenset({f"{API}/health", f"{API}/health/live", "/metrics"})
 _LONGEST_HOST = 100
 
 
 class Request(WSGIRequest):
-    """Django's, which lets probes call by any name, and tells the access log which host it refused."""
+    """Django's request, which also lets probes use any Host and tells the access log which Host it refused."""
 
     def get_host(self) -> str:
-        """The host that was called. Raises DisallowedHost if it is not one of ours."""
+        """Returns the Host of the request. Raises DisallowedHost if it is not in ALLOWED_HOSTS."""
         if self.path_info in _FOR_ANY_HOST:
             return self._get_raw_host()  # type: ignore[attr-defined,no-any-return]
         try:
@@ -45,17 +45,17 @@ class Request(WSGIRequest):
 
 
 class Handler(WSGIHandler):
-    """Django's, which also tells the access log which route it was and who called.
+    """Django's handler, which also tells the access log the route and the caller of each request.
 
-    A call of the API that no page of another origin makes passes by the middleware, which has no more to do for it
-    than `_answer_directly`, but takes a twentieth of the web process's CPU.
+    API calls without an `Origin` header skip the middleware, which would take a twentieth of the web process's CPU
+    time. `_answer_directly` does all that they need.
     """
 
     # See docs/decisions/fast-paths.md.
     request_class = Request
 
     def load_middleware(self, is_async: bool = False) -> None:
-        """Makes both ways to the views."""
+        """Builds both ways to the views: through the middleware, and directly."""
         super().load_middleware(is_async)
         self._through_middleware: Any = self._middleware_chain
         self._directly: Any = convert_exception_to_response(self._answer_directly)
@@ -74,7 +74,7 @@ class Handler(WSGIHandler):
         return response
 
     def _answer_directly(self, request: HttpRequest) -> HttpResponseBase:
-        request.get_host()  # refuses one that is not ours
+        request.get_host()  # This refuses an unknown Host.
         return self._get_response(request)  # type: ignore[attr-defined,no-any-return]
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
@@ -82,7 +82,7 @@ class Handler(WSGIHandler):
         if (said := _log_of(request)) is not None:
             if request.resolver_match is not None:
                 said["route"] = request.resolver_match.route
-            # DRF puts its user here. Asking the type leaves admin's lazy user unread.
+            # DRF sets `user` here. We check only its type, which does not load the admin's lazy user.
             user: Any = getattr(request, "user", None)
             if issubclass(type(user), Principal):
                 said["principal"] = user.type
@@ -91,11 +91,11 @@ class Handler(WSGIHandler):
 
 
 def _log_of(request: HttpRequest) -> dict[str, Any] | None:
-    """What the access log will say of the request; None under another server."""
+    """Returns the dict that the access log adds to the request's line, or None under another server than ours."""
     said: dict[str, Any] | None = request.META.get("asgi.scope", {}).get(LOG)
     return said
 
 
 application = Handler()
-# Django would do it at the first request; a process that can't serve must not start.
+# Django would import the URLs at the first request. We do it now, so that a process with broken code does not start.
 import_module(settings.ROOT_URLCONF)

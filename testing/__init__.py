@@ -1,4 +1,4 @@
-"""What tests of several apps share; nothing here runs in production.
+"""Code that the tests of several apps share. Nothing here runs in production.
 
-`world` is what there is, `processes` what runs, `probes` what is looked at.
+`world` makes the rows of a test, `processes` starts programs and calls, and `probes` examines what a test left behind.
 """

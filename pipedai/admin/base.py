@@ -1,6 +1,6 @@
-"""The base of every model's admin: a list to look through, a page that tells a row's story, support actions.
+"""The base of every model's admin: a list of rows, a page about each row, and support actions.
 
-Nothing can be added, changed or deleted here; what staff may do are the support actions, and they call services.
+Staff can't add, change or delete rows here. They can only use the support actions, which call services.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ from pipedai.api.errors import ApiError
 
 
 class StaffModelAdmin(ModelAdmin):
-    """How staff see one model. A subclass lists columns and tells the story of a row."""
+    """Shows one model to staff. A subclass names the columns of the list and the panels of a row's page."""
 
-    # The columns that the list reads, those of the rows that it joins included; nothing else leaves the database.
+    # The columns that the list reads, also from joined rows. It reads no other columns.
     list_reads: ClassVar[Sequence[str]] = ()
-    # The indexes that order the list under filters; without a filter of theirs it is walked by `newest_first`.
+    # The indexes that the list uses when it is filtered. Without a filter that they know, it uses `newest_first`.
     scopes: ClassVar[Sequence[Scope]] = ()
     newest_first: ClassVar[Sequence[str]] = ("id",)
-    # Text columns that the search looks into, besides the id.
+    # The text columns that the search reads. It always finds a row by its id as well.
     searched_text: ClassVar[Sequence[str]] = ()
-    # Never read, not even for a row's own page: sealed values and digests.
+    # The columns with sealed values and digests, which the admin never reads, not even for a row's own page.
     never_read: ClassVar[Sequence[str]] = ()
-    # What a row's page follows.
+    # The foreign keys whose rows a row's page reads too.
     story_joins: ClassVar[Sequence[str]] = ()
     support: ClassVar[tuple[SupportAction, ...]] = ()
     icon: ClassVar[str] = "table_rows"
@@ -46,53 +46,52 @@ class StaffModelAdmin(ModelAdmin):
     ordering: ClassVar[Any] = ("-id",)
     list_per_page = 50
     show_full_result_count = False
-    show_facets = (
-        ShowFacets.NEVER
-    )  # they count the whole ledger, once for each choice of each filter
+    # Facets would count the whole table once for each choice of each filter.
+    show_facets = ShowFacets.NEVER
     list_fullwidth = True
     change_list_template = "staff/change_list.html"
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
-        """Rows come from the API."""
+        """Always false: only the API creates rows."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Rows change by support actions alone."""
+        """Always false: only support actions change rows."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """No row is deleted here."""
+        """Always false: the admin deletes no row."""
         return False
 
     def story(self, row: Any) -> Sequence[Panel]:
-        """What the row's page tells."""
+        """Returns the panels of the row's page."""
         raise NotImplementedError
 
     def title_of(self, row: Any) -> str:
-        """What the row is called on its page."""
+        """Returns the name of the row for the title of its page."""
         return str(row.pk)
 
     # --- Lists
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """The index to walk under these filters: the one that knows most of them."""
+        """Returns the index to use with these filters: the one that covers most of them."""
         known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
         nothing = Scope((), self.newest_first)
         return max((nothing, *known), key=lambda scope: len(scope.filters))
 
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
-        """What the search box finds."""
+        """A text beside the search box that names what it finds."""
         return " or ".join(("Whole id", *(f"part of {column}" for column in self.searched_text)))
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        """Not empty: there is a search box."""
+        """Returns the searched columns. Django shows a search box because there is at least one."""
         return ("id", *self.searched_text)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """The row of this id; else those with this text."""
+        """Returns the row with this id if the term is an id, else the rows that contain the term."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -106,29 +105,28 @@ class StaffModelAdmin(ModelAdmin):
         return (queryset.filter(found) if found else queryset.none()), False
 
     def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
-        """The row of this id among the list's."""
+        """Returns the list's row with this id."""
         return rows.filter(id=row_id)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """The list's rows, with as much of them as it shows."""
+        """Returns the list's rows with only the columns that the list reads."""
         rows: QuerySet[Any] = super().get_queryset(request)
         return rows.only(*self.list_reads) if self.list_reads else rows
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """Keyset pages."""
+        """Returns the class that divides the list into keyset pages."""
         return KeysetChangeList
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        """The list."""
         title = capfirst(str(self.opts.verbose_name_plural))
         return super().changelist_view(request, {**(extra_context or {}), "title": title})
 
     # --- Pages of rows
 
     def get_urls(self) -> list[URLPattern]:
-        """A list, a page for each row, and one for each support action."""
+        """Returns the URLs of the list, of each row's page, and of each support action."""
         opts, wrap = self.opts, self.admin_site.admin_view
         name = f"{opts.app_label}_{opts.model_name}"
         return [
@@ -138,11 +136,11 @@ class StaffModelAdmin(ModelAdmin):
         ]
 
     def find(self, row_id: UUID) -> Model | None:
-        """The row of a page, None if there is none."""
+        """Returns the row with this id, or None if there is none."""
         return self.story_rows().filter(pk=row_id).first()
 
     def story_rows(self) -> QuerySet[Any]:
-        """Rows as `story` and the support actions need them."""
+        """Returns the rows with the columns and joins that `story` and the support actions need."""
         rows: QuerySet[Any] = self.model._default_manager.all()
         if self.story_joins:
             rows = rows.select_related(*self.story_joins)
@@ -165,7 +163,7 @@ class StaffModelAdmin(ModelAdmin):
         )
 
     def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
-        """GET …/<id>/<action>/ asks, POST does it."""
+        """GET …/<id>/<action>/ asks for confirmation, and POST performs the action."""
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row

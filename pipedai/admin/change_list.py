@@ -1,4 +1,4 @@
-"""Lists that are as fast at two million rows: keyset pages, no counts, and a bound on what a filter looks through."""
+"""Lists that stay fast with two million rows: keyset pages, no counts, and a limit on the rows that a filter reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from unfold.views import ChangeList
 from pipedai.admin.filters import AFTER, RelatedFilter
 from pipedai.keyset import before, not_before
 
-# Through so many rows a page looks for those that a filter without an index lets pass.
+# A filter without an index reads at most this many rows for one page.
 LOOKS_THROUGH = 2_000
 
 Place = tuple[Any, ...]
@@ -22,28 +22,31 @@ Place = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Filters that one index knows, and the columns by which it then orders rows."""
+    """The filters that one index covers, and the columns by which that index orders the filtered rows."""
 
     filters: Sequence[str]
     keys: Sequence[str]
 
 
 class KeysetChangeList(ChangeList):
-    """A page of `list_per_page` rows, newest first, after the place in `?after=`.
+    """A page of `list_per_page` rows, newest first, that starts after the place in `?after=`.
 
-    Filters that an index knows (`StaffModelAdmin.scope_of`) narrow the walk. All others pass over what lies within
-    it, through LOOKS_THROUGH rows at most: the page then says so, and the next one looks on from there.
+    The filters that an index covers (`StaffModelAdmin.scope_of`) decide which rows are read. The other filters are
+    tested on at most LOOKS_THROUGH of these rows. If that limit ends a page, the page says so, and the next page goes
+    on from there.
     """
 
     def get_filters_params(self, params: Any = None) -> Any:
-        """The filters' parameters: the place is none of them."""
+        """Returns the parameters of filters, without `after`, which is none."""
         found = super().get_filters_params(params)
         found.pop(AFTER, None)
         return found
 
     def get_filters(self, request: HttpRequest) -> Any:
-        """The filters, and nothing else that narrows the list: Django takes any column of the model for one, so that
-        what no page shows, such as a password's hash, could be guessed bit by bit. Raises IncorrectLookupParameters.
+        """Returns the filters. Raises IncorrectLookupParameters for a parameter that is no filter of this list.
+
+        Django itself would filter by any column of the model, so that somebody could guess a value that no page shows,
+        such as a password's hash, bit by bit.
         """
         if any("\0" in value for sent in request.GET.lists() for value in sent[1]):
             raise IncorrectLookupParameters("PostgreSQL's text knows no NUL.")
@@ -69,7 +72,7 @@ class KeysetChangeList(ChangeList):
         last = tuple(getattr(page[-1], key) for key in keys) if more else end
         self.result_list = page
         self.result_count = len(page)
-        self.full_result_count = len(page)  # nobody counts
+        self.full_result_count = len(page)  # The rows are not counted.
         self.show_full_result_count = False
         self.show_admin_actions = False
         self.can_show_all = False
@@ -80,7 +83,7 @@ class KeysetChangeList(ChangeList):
         self.looked_through = 0 if more or end is None else LOOKS_THROUGH
 
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool]:
-        """What an index finds, the columns that order it there, and whether anything else is filtered by."""
+        """Returns the rows that an index finds, the columns that order them, and whether other filters are active."""
         active = {name: spec for spec in self.filter_specs if (name := _active(spec))}
         sent = {name: _sent(spec) for name, spec in active.items()}
         scope: Scope = self._admin.scope_of(sent)
@@ -91,13 +94,13 @@ class KeysetChangeList(ChangeList):
         return rows, scope.keys, is_text or active.keys() > set(scope.filters)
 
     def _end_of_look(self, scoped: Any, keys: Sequence[str]) -> Place | None:
-        """The place of the last row to look at; None if there are fewer."""
+        """Returns the place of the last of LOOKS_THROUGH rows, or None if there are fewer rows."""
         places = scoped.order_by(*(f"-{key}" for key in keys)).values_list(*keys)
         return next(iter(places[LOOKS_THROUGH - 1 : LOOKS_THROUGH]), None)
 
 
 def _active(spec: Any) -> str:
-    """The name of a filter that narrows the list, else nothing."""
+    """Returns the name of the filter if it is active, else ""."""
     if not spec.used_parameters:
         return ""
     if isinstance(spec, RelatedFilter):
@@ -106,7 +109,7 @@ def _active(spec: Any) -> str:
 
 
 def _sent(spec: Any) -> str:
-    """The value that a filter was sent."""
+    """Returns the value of an active filter."""
     value = next(iter(spec.used_parameters.values()))
     return str(value[-1] if isinstance(value, list) else value)
 
@@ -126,7 +129,7 @@ def _format(place: Place) -> str:
 
 
 def _parse(sent: str, keys: Sequence[str]) -> Place | None:
-    """The place, None for none and for what is no place of this list."""
+    """Returns the place, or None if the text is empty or is no place of this list."""
     parts = sent.split(",")
     if len(parts) != len(keys):
         return None

@@ -1,18 +1,18 @@
-"""Bar charts, drawn on the server as SVG: no script, no outside asset, readable in light and in dark."""
+"""Draws bar charts as SVG on the server. They need no script and no other file, and suit light and dark pages."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# In the chart's own units; it is stretched to the width it is given, text beside it is not.
+# The size in the chart's own units. The browser stretches the drawing to the page's width, but not the text beside it.
 _WIDTH, _HEIGHT = 720.0, 180.0
-_GAP = 0.22  # of a bar's room
+_GAP = 0.22  # The part of a bar's room that stays empty.
 
 
 @dataclass(frozen=True)
 class Series:
-    """One colour of the bars. `name` is also the end of its CSS class."""
+    """One colour of the bars. Its CSS class ends with `name`."""
 
     name: str
     label: str
@@ -21,7 +21,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Stacked bars over labels of the same number. `unit` stands before (`$`) the figures of the axis."""
+    """Stacked bars, one for each label. `unit`, such as `$`, is written before the figures of the axis."""
 
     title: str
     labels: Sequence[str]
@@ -36,24 +36,24 @@ class Chart:
 
     @property
     def view_box(self) -> str:
-        """The room of the drawing."""
+        """The SVG attribute `viewBox`."""
         return f"0 0 {_WIDTH:g} {_HEIGHT:g}"
 
     @property
     def top(self) -> float:
-        """What the highest line of the axis stands for: a round number that no bar passes, with a round half."""
+        """The value of the highest line of the axis: a round number whose half is round too, and no bar is higher."""
         highest = max((sum(stack) for stack in self._stacks()), default=0.0) or 1.0
         magnitude = 10.0 ** math.floor(math.log10(highest))
         return next(step * magnitude for step in (2, 4, 6, 8, 10) if step * magnitude >= highest)
 
     @property
     def axis(self) -> list[str]:
-        """The figures beside the lines, from the top."""
+        """The figures beside the lines of the axis, from top to bottom."""
         return [self.shown(self.top), self.shown(self.top / 2), self.shown(0)]
 
     @property
     def bars(self) -> list[dict[str, Any]]:
-        """Rectangles, from left to right and from the bottom up, with what each says when pointed at."""
+        """The rectangles, from left to right and from the bottom up, each with the text of its tooltip."""
         room = _WIDTH / max(1, len(self.labels))
         drawn = []
         for n, label in enumerate(self.labels):
@@ -76,7 +76,7 @@ class Chart:
 
     @property
     def legend(self) -> list[dict[str, str]]:
-        """What each colour is, with its sum."""
+        """The meaning of each colour, with the sum of its values."""
         return [
             {
                 "name": series.name,
@@ -88,11 +88,11 @@ class Chart:
 
     @property
     def ends(self) -> tuple[str, str, str]:
-        """The labels below the drawing: first, middle, last."""
+        """The first, middle and last label, which are written below the drawing."""
         return self.labels[0], self.labels[len(self.labels) // 2], self.labels[-1]
 
     def shown(self, value: float) -> str:
-        """A value as the axis writes it."""
+        """Returns a value as text for the axis."""
         digits = 2 if self.unit and value < 100 and value != int(value) else 0
         if not self.unit and value != int(value):
             digits = 1

@@ -14,11 +14,14 @@ AFTER = "after"
 
 
 class RelatedFilter(ListFilter):
-    """Rows that name one other row, by its id: set by links, since a menu of all triggers would have no end."""
+    """Keeps the rows that refer to one other row, by its id.
+
+    Links set this filter, because a menu of all triggers, for example, would be endless.
+    """
 
     template = "staff/related_filter.html"
     name: str
-    other: type[Model] | None  # whose page to link to
+    other: type[Model] | None  # The other row's model, for a link to its page.
 
     def __init__(
         self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
@@ -30,22 +33,22 @@ class RelatedFilter(ListFilter):
 
     @property
     def row_id(self) -> UUID | None:
-        """The other row; None for what is no id."""
+        """Returns the other row's id, or None if the parameter is no id."""
         try:
             return UUID(str(self.used_parameters[self.name]))
         except (KeyError, ValueError):
             return None
 
     def has_output(self) -> bool:
-        """It can always be set."""
+        """Always true, because the filter can always be set."""
         return True
 
     def expected_parameters(self) -> list[str | None]:
-        """Its name in the URL."""
+        """Returns the filter's name in the URL."""
         return [self.name]
 
     def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
-        """What its template needs."""
+        """Yields the values that the filter's template needs."""
         kept = changelist.filter_params.items()
         yield {
             "name": self.name,
@@ -56,7 +59,7 @@ class RelatedFilter(ListFilter):
         }
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """The rows; none for what is no id."""
+        """Returns the filtered rows, and no rows if the parameter is no id."""
         if not self.used_parameters:
             return queryset
         if self.row_id is None:
@@ -65,26 +68,26 @@ class RelatedFilter(ListFilter):
 
 
 class OneOf(SimpleListFilter):
-    """Rows with one word of a few in a column; the words are known, not looked for in the table."""
+    """Keeps the rows whose column holds a chosen word. The words are listed in code and not read from the table."""
 
     words: Iterable[str]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The words."""
+        """Returns the words with the text that the menu shows for each."""
         return [(word, spoken(word)) for word in self.words]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """The rows."""
+        """Returns the filtered rows."""
         word = self.value()
         return queryset.filter(**{str(self.parameter_name): word}) if word else queryset
 
 
 def one_of(column: str, words: Iterable[str]) -> type[OneOf]:
-    """A filter by the column's words."""
+    """Returns a filter for a column that holds one of these words."""
     attributes = {"parameter_name": column, "title": spoken(column), "words": words}
     return type(f"{column.title()}Filter", (OneOf,), attributes)
 
 
 def related(name: str, other: type[Model] | None = None) -> type[RelatedFilter]:
-    """A filter by the column `<name>_id`, which holds ids of `other`."""
+    """Returns a filter for the column `<name>_id`, which holds ids of `other`."""
     return type(f"{name.title()}Filter", (RelatedFilter,), {"name": name, "other": other})

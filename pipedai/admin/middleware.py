@@ -1,4 +1,4 @@
-"""Sessions, users, messages and CSRF tokens for Django admin, and for nothing outside its path (SPEC §10)."""
+"""Adds sessions, users, messages and CSRF tokens to Django admin, and to no page outside its path (SPEC §10)."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ PATH = "/admin"
 
 
 class _BelowAdmin:
-    """Mixed into a middleware: it does not see other requests, so that admin's cookies mean nothing to them."""
+    """A mixin that makes a middleware skip requests outside admin's path, so that admin's cookies do nothing there."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if _is_below_admin(request):
@@ -27,7 +27,10 @@ class _BelowAdmin:
 
 
 class AdminSessions(_BelowAdmin, SessionMiddleware):
-    """`request.session` by the `staff_session` cookie. Of two such cookies none counts: somebody has planted one."""
+    """Sets `request.session` from the `staff_session` cookie.
+
+    If there are two such cookies, it ignores both, because an attacker must have planted one of them.
+    """
 
     def process_request(self, request: HttpRequest) -> None:
         """Attaches the session."""
@@ -36,29 +39,29 @@ class AdminSessions(_BelowAdmin, SessionMiddleware):
         super().process_request(request)
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Keeps what the request changed of the session."""
+        """Saves the changes that the request made to the session."""
         try:
             return super().process_response(request, response)
         except OperationalError as error:
             if overload(error) is None:
                 raise
-            # The view has done its work and says so: all that is lost is what it wanted to tell on the next page.
+            # The view's work is done, so we send its answer. Only the message for the next page is lost.
             return response
 
 
 class AdminUsers(_BelowAdmin, AuthenticationMiddleware):
-    """`request.user` by the session."""
+    """Sets `request.user` from the session."""
 
 
 class AdminMessages(_BelowAdmin, MessageMiddleware):
-    """What the next page tells the user."""
+    """Keeps messages that the next page shows to the user."""
 
 
 class AdminCsrf(_BelowAdmin, CsrfViewMiddleware):
-    """Tokens in forms; the API has its own check, pipedai.api.origin."""
+    """Checks the CSRF tokens of forms. The API has its own check, pipedai.api.origin."""
 
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
-        """Checks the token; Django asks this of every request, whoever handles it."""
+        """Checks the token. Django calls this for every request, so it must skip those outside admin's path itself."""
         return super().process_view(request, *view) if _is_below_admin(request) else None
 
 

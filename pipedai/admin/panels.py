@@ -1,4 +1,4 @@
-"""The parts of a row's page, and how other apps add theirs."""
+"""Defines the panels of a row's page, and lets other apps add theirs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipedai.admin.values import NOTHING
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values."""
+    """A panel of names with their values."""
 
     template: ClassVar[str] = "staff/facts.html"
     title: str
@@ -19,13 +19,13 @@ class Facts:
 
     @property
     def known(self) -> list[tuple[str, Any]]:
-        """The rows that have a value."""
+        """Returns the names that have a value, with their values."""
         return [(name, value) for name, value in self.rows if value is not NOTHING]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers. `more` is the URL of the whole list, where these are only the newest."""
+    """A panel with a table. If it shows only the newest rows, `more` is the URL of the whole list."""
 
     template: ClassVar[str] = "staff/table.html"
     title: str
@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Links:
-    """Where else to look."""
+    """A panel of links to related pages."""
 
     template: ClassVar[str] = "staff/links.html"
     title: str
@@ -51,10 +51,10 @@ _makers: list[Callable[[Model], Panel]] = []
 
 
 def add_to_every_page(make: Callable[[Model], Panel]) -> None:
-    """`make(row)` is shown at the end of the page of each row, of whatever model."""
+    """Adds the panel that `make(row)` returns to the end of each row's page, for rows of all models."""
     _makers.append(make)
 
 
 def panels_of_others(row: Model) -> list[Panel]:
-    """What other apps show on the page of this row."""
+    """Returns the panels that other apps add to the page of this row."""
     return [make(row) for make in _makers]

@@ -1,4 +1,4 @@
-"""The admin site itself: its pages, its navigation, and its start page."""
+"""Defines the admin site: its pages, its navigation and its start page."""
 
 from typing import Any
 
@@ -11,26 +11,26 @@ from pipedai.admin.start_page import start_page
 
 
 class StaffSite(UnfoldAdminSite):
-    """Admin for active staff. accounts.staff_views has its doors."""
+    """The admin for active staff. accounts.staff_views has the pages for login, logout and the user's own account."""
 
     index_title = "Start"
     enable_nav_sidebar = True
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """The start page."""
+        """Shows the start page."""
         request.current_app = self.name
         context = {**self.each_context(request), "title": self.index_title, **start_page()}
         return TemplateResponse(request, "staff/start.html", context)
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """What the side bar's search finds."""
+        """Answers the search in the side bar."""
         try:
             return super().search(request, extra_context)
         except (ValueError, InvalidPage):
             raise Http404 from None
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> Any:
-        """Apps in the order of what they stand on, models as registered."""
+        """Returns the apps, each after the apps that it imports, with their models in the order of registration."""
         apps = super().get_app_list(request, app_label)
         order = list(dict.fromkeys(model._meta.app_label for model in self._registry))
         models = list(self._registry)
@@ -43,7 +43,7 @@ site = StaffSite()
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """The side bar: the start page, then each app's lists."""
+    """Returns the entries of the side bar: the start page, then the lists of each app."""
     start = {"title": "Start", "icon": "monitoring", "link": "/admin/"}
     groups = [
         {

@@ -1,4 +1,4 @@
-"""The start page: figures and charts that the apps register, remembered for a few seconds."""
+"""Builds the start page from figures and charts that the apps register. It caches the figures for a few seconds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _CHARTS_SECONDS = 60
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. `is_alarm` says that somebody should look."""
+    """One number on the start page. `is_alarm` means that a person should look into it."""
 
     label: str
     value: str
@@ -28,17 +28,20 @@ _charts: list[Callable[[], Chart]] = []
 
 
 def show_figures(read: Callable[[], Sequence[Figure]]) -> None:
-    """Has the start page show what `read` finds. It must read little, by index: somebody looks every few seconds."""
+    """Makes the start page show the figures that `read` returns.
+
+    `read` may be called every few seconds, so it must read few rows, and by an index.
+    """
     _figures.append(read)
 
 
 def show_chart(read: Callable[[], Chart]) -> None:
-    """Has the start page draw what `read` finds, at most once a minute."""
+    """Makes the start page draw the chart that `read` returns. `read` is called at most once a minute."""
     _charts.append(read)
 
 
 def start_page() -> dict[str, Any]:
-    """What the template shows."""
+    """Returns the values that the template shows."""
     return {
         "figures": cache.get_or_set("admin.figures", _read_figures, _FIGURES_SECONDS),
         "charts": cache.get_or_set("admin.charts", _read_charts, _CHARTS_SECONDS),

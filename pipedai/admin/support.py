@@ -1,4 +1,4 @@
-"""Support actions: what staff may do to a row, each on a page that asks first (SPEC §10)."""
+"""Defines support actions, by which staff change a row, each after a page that asks for confirmation (SPEC §10)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from pipedai.events import Actor
 
 @dataclass(frozen=True)
 class SupportAction:
-    """One action. `perform` is a service of the API's, which checks, does and audits as for any other caller."""
+    """One action. `perform` calls the same service as the API, which checks and audits it as for any other caller."""
 
     name: str
     label: str
-    # What will happen, in a sentence or two, for somebody who is about to confirm it.
+    # One or two sentences on what will happen, shown on the page that asks for confirmation.
     explanation: str
     done: str
     applies: Callable[[Any], bool]
@@ -26,11 +26,11 @@ class SupportAction:
 
 
 def staff_actor(request: HttpRequest) -> Actor:
-    """The staff user of a request, for the audit log."""
+    """Returns the staff user of a request as an actor for the audit log."""
     address = request.META.get("REMOTE_ADDR") or None
     return Actor("staff", request.user.pk, address, current_request_id.get() or None)
 
 
 def actions_for(actions: tuple[SupportAction, ...], row: Model) -> list[SupportAction]:
-    """Those that can be taken on the row as it is."""
+    """Returns the actions that are possible with the row in its present state."""
     return [action for action in actions if action.applies(row)]

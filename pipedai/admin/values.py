@@ -1,4 +1,4 @@
-"""How values look on admin's pages: times, links, states, money, data of any shape."""
+"""Formats values for the admin's pages: times, links, states, money, and data of any shape."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,13 +18,13 @@ _DEEPEST = 6
 
 
 def page_of(model: type[Model], row_id: Any) -> str:
-    """The URL of a row's page."""
+    """Returns the URL of a row's page."""
     opts = model._meta
     return reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row_id])
 
 
 def list_of(model: type[Model], **filters: Any) -> str:
-    """The URL of a list, filtered as its own filters would."""
+    """Returns the URL of a list with these filters set."""
     opts = model._meta
     page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
     query = "&".join(f"{name}={value}" for name, value in filters.items())
@@ -32,24 +32,23 @@ def list_of(model: type[Model], **filters: Any) -> str:
 
 
 def link(href: str, text: Any) -> SafeString:
-    """A link."""
     return format_html('<a class="staff-link" href="{}">{}</a>', href, text)
 
 
 def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
-    """A link to a row's page, under its id unless there is a better word."""
+    """Returns a link to a row's page. Its text is the row's id unless `text` is given."""
     if row_id is None:
         return NOTHING
     return link(page_of(model, row_id), ident(row_id) if text is None else text)
 
 
 def ident(row_id: UUID | str | None) -> SafeString:
-    """An id, whole and as one word to copy."""
+    """Returns an id in full, so that it can be copied as one word."""
     return NOTHING if row_id is None else format_html('<span class="staff-id">{}</span>', row_id)
 
 
 def moment(at: datetime | None) -> SafeString:
-    """A time, in UTC to the second; the whole of it on a longer look."""
+    """Returns a time in UTC to the second. A tooltip shows it in full."""
     if at is None:
         return NOTHING
     at = at.astimezone(UTC)
@@ -62,24 +61,24 @@ def moment(at: datetime | None) -> SafeString:
 
 
 def state(word: str | None) -> SafeString:
-    """A state as a coloured word."""
+    """Returns a state as a coloured word."""
     if not word:
         return NOTHING
     return format_html('<span class="staff-state staff-state-{}">{}</span>', word, spoken(word))
 
 
 def spoken(word: str) -> str:
-    """A stored word as people read it."""
+    """Returns a stored word in a form for people."""
     return word.replace("_", " ")
 
 
 def yes(value: bool, no: str = "no") -> str:
-    """A yes or no."""
+    """Returns "yes", or `no` if the value is false."""
     return "yes" if value else no
 
 
 def span(length: timedelta | None) -> str | SafeString:
-    """A length of time in its two largest units."""
+    """Returns a length of time in its two largest units."""
     if length is None:
         return NOTHING
     total = length.total_seconds()
@@ -95,29 +94,29 @@ def span(length: timedelta | None) -> str | SafeString:
 
 
 def money(usd: Decimal | None) -> str | SafeString:
-    """An amount in US dollars, to the cent unless it is less than a few."""
+    """Returns an amount of US dollars, rounded to cents unless it is only a few cents."""
     if usd is None:
         return NOTHING
     return f"${usd:,.2f}" if usd >= 1 else f"${usd.normalize():f}"
 
 
 def number(value: int | None) -> str | SafeString:
-    """A count."""
+    """Returns a count with commas between thousands."""
     return NOTHING if value is None else f"{value:,}"
 
 
 def text(value: str | None) -> str | SafeString:
-    """Short text."""
+    """Returns a short text, or the sign for nothing if it is empty."""
     return value or NOTHING
 
 
 def long_text(value: str | None) -> SafeString:
-    """Text of any length, lines kept."""
+    """Returns a text of any length with its line breaks."""
     return format_html('<pre class="staff-text">{}</pre>', value) if value else NOTHING
 
 
 def url(address: str | None) -> str | SafeString:
-    """A customer's URL, without its query and fragment, where keys are put (SPEC §9)."""
+    """Returns a customer's URL without its query and fragment, which may contain secret keys (SPEC §9)."""
     if not address:
         return NOTHING
     plain = without_query(address)
@@ -125,7 +124,7 @@ def url(address: str | None) -> str | SafeString:
 
 
 def data(value: Any, *, depth: int = 0) -> str | SafeString:
-    """Data of any shape as nested tables."""
+    """Returns data of any shape as nested tables."""
     if value is None:
         return NOTHING
     if isinstance(value, Mapping) and depth < _DEEPEST:
@@ -145,7 +144,7 @@ def data(value: Any, *, depth: int = 0) -> str | SafeString:
 
 
 def changes(metadata: Mapping[str, Any]) -> SafeString:
-    """What an action changed, as a sentence for each field; `[old, new]` with an arrow between."""
+    """Returns what an action changed, as a line for each field. `[old, new]` is written with an arrow between."""
     lines = ((name, _change(value)) for name, value in metadata.items())
     return format_html_join("", '<div class="staff-change"><b>{}</b> {}</div>', lines) or NOTHING
 

@@ -1,7 +1,8 @@
-"""What the authentication classes of the three substrates share (SPEC §3).
+"""Holds what the authentication classes for users, API keys and workers share (SPEC §3).
 
-A Bearer header, when present, decides alone. Each view lists the classes it accepts; `RefuseTheRest`, which the base
-viewset appends, answers 401 with a sentence for credentials that none of them took.
+If a request has an Authorization header, the header alone decides who calls, and the cookie is ignored. Each view lists
+the classes that it accepts. The base viewset appends `RefuseTheRest`, which answers 401 when none of them accepted the
+credentials.
 """
 
 from collections.abc import Mapping
@@ -17,12 +18,12 @@ from pipedai.api.principal import Principal
 AUTH_COOKIE = "auth_token"
 CHALLENGE = 'Bearer realm="pipedai"'
 
-# One sentence for every way in which a token can be bad: which one it is helps only a guesser.
+# Every bad token gets this one sentence, because a more precise one would help only somebody who guesses tokens.
 BAD_TOKEN = "The token is invalid, expired or revoked."  # noqa: S105
 
 
 def bearer_token(request: Request) -> str | None:
-    """The token of a `Bearer` header, None without an Authorization header.
+    """Returns the token of the `Bearer` header, or None if the request has no Authorization header.
 
     Raises Unauthenticated for any other scheme and for an empty or ambiguous header.
     """
@@ -37,9 +38,9 @@ def bearer_token(request: Request) -> str | None:
 
 
 def auth_cookie(request: Request) -> str | None:
-    """The value of the one `auth_token` cookie, None without.
+    """Returns the value of the `auth_token` cookie, or None if the request has none.
 
-    Raises Unauthenticated when there are two: one of them was planted from another subdomain (cookie tossing).
+    Raises Unauthenticated when there are two such cookies: another subdomain planted one of them (cookie tossing).
     """
     if times_sent(AUTH_COOKIE, request.META) > 1:
         raise Unauthenticated(f"Two {AUTH_COOKIE} cookies were sent.")
@@ -48,13 +49,13 @@ def auth_cookie(request: Request) -> str | None:
 
 
 def times_sent(cookie: str, meta: Mapping[str, Any]) -> int:
-    """How many cookies of this name a request holds; Django's `COOKIES` keeps one of them."""
+    """Counts the cookies of this name in a request, because Django's `COOKIES` keeps only one of several."""
     header = meta.get("HTTP_COOKIE", "")
     return [pair.partition("=")[0].strip() for pair in header.split(";")].count(cookie)
 
 
 def refusal(token: str) -> Unauthenticated:
-    """What to raise for a Bearer token that is not accepted here; it says what kind of token that was."""
+    """Returns the error to raise for a Bearer token that is not accepted here. It names the kind of token sent."""
     prefix = tokens.prefix_of(token)
     if prefix is None:
         return Unauthenticated(BAD_TOKEN)
@@ -67,7 +68,7 @@ class BearerAuthentication(BaseAuthentication):
     prefix: ClassVar[str]
 
     def authenticate(self, request: Request) -> tuple[Principal, str] | None:
-        """The principal, or None if the header is absent or holds another kind of token."""
+        """Returns the principal and the token, or None if the header is absent or holds another kind of token."""
         token = bearer_token(request)
         if token is None:
             return None
@@ -85,15 +86,15 @@ class BearerAuthentication(BaseAuthentication):
         return CHALLENGE
 
     def find(self, digest: bytes) -> Principal | None:
-        """The principal whose stored SHA-256 this is, None if it does not exist or is dead."""
+        """Returns the principal whose token has this SHA-256, or None if the token is unknown, expired or revoked."""
         raise NotImplementedError
 
 
 class RefuseTheRest(BaseAuthentication):
-    """Refuses credentials that no class before it took, with a sentence that names what was sent."""
+    """Refuses credentials that no earlier class accepted, with a sentence that names what was sent."""
 
     def authenticate(self, request: Request) -> None:
-        """None when nothing was sent; raises Unauthenticated otherwise."""
+        """Returns None if the request has no credentials. Raises Unauthenticated otherwise."""
         token = bearer_token(request)
         if token is not None:
             raise refusal(token)

@@ -1,15 +1,15 @@
-"""The registry of error codes: the `code` of an error body, which programs read where people read the sentence.
+"""Lists the error codes. The `code` of an error body is for programs; its sentence is for people.
 
-A sentence may be reworded, a code never (SPEC §12).
+We may reword a sentence, but we never change a code (SPEC §12).
 """
 
 from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Every code, with the case that it names. API.md lists them."""
+    """Every error code. The comment above each says when it is sent, and API.md lists them all."""
 
-    # 409: the row would be one more than a ceiling allows; `ceiling` says which.
+    # 409: a ceiling allows no further row; the body's `ceiling` names the ceiling.
     CEILING_REACHED = "ceiling_reached"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"

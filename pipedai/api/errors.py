@@ -20,10 +20,10 @@ INTERNAL = "Internal server error"
 
 
 class ApiError(exceptions.APIException):
-    """An error that carries its status, its sentence, its code and what else its body says.
+    """An error that carries its HTTP status, its sentence, its code and any further content of its body.
 
-    `extra` holds further top-level keys of the body (`status` of a refused transition, for example), `headers` what the
-    answer carries beside it. The class gives the code unless the one who raises it names another.
+    `extra` holds further top-level keys of the body, such as the current `status` when a transition is refused.
+    `headers` are added to the answer. Without a `code` argument the error has the code of its class.
     """
 
     status_code: int = status.HTTP_500_INTERNAL_SERVER_ERROR
@@ -44,18 +44,18 @@ class ApiError(exceptions.APIException):
         self.extra = extra
 
     def body(self) -> JsonObject:
-        """The JSON object to answer with."""
+        """Returns the JSON object to answer with."""
         return error_body(self.message, code=self.code, **self.extra)
 
 
 class Conflict(ApiError):  # noqa: N818 - named as the status it answers
-    """409: the state machine or an invariant says no."""
+    """409: the state machine or an invariant forbids the change."""
 
     status_code = status.HTTP_409_CONFLICT
 
 
 class CeilingReached(Conflict):
-    """409: one more would be over a ceiling (SPEC §4); `ceiling` names it for programs, the sentence for people."""
+    """409: one more row would exceed a ceiling (SPEC §4). `ceiling` names the ceiling for programs."""
 
     code = ErrorCode.CEILING_REACHED
 
@@ -64,7 +64,7 @@ class CeilingReached(Conflict):
 
 
 class NotFound(ApiError):  # noqa: N818
-    """404: no such thing, or not visible to the caller; always the same sentence."""
+    """404: the resource does not exist or the caller can't see it. The sentence is the same in both cases."""
 
     status_code = status.HTTP_404_NOT_FOUND
 
@@ -73,7 +73,7 @@ class NotFound(ApiError):  # noqa: N818
 
 
 class Unauthenticated(ApiError):  # noqa: N818
-    """401: no credentials, bad ones, or of a kind that is not accepted here."""
+    """401: the credentials are missing, bad, or of a kind that is not accepted here."""
 
     status_code = status.HTTP_401_UNAUTHORIZED
 
@@ -85,7 +85,7 @@ class Forbidden(ApiError):  # noqa: N818
 
 
 class Unavailable(ApiError):  # noqa: N818
-    """503: it can't be done at this moment; the same request may be sent again after `retry_after` seconds."""
+    """503: the service can't do this now. The client may send the same request again after `retry_after` seconds."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
 
@@ -94,13 +94,13 @@ class Unavailable(ApiError):  # noqa: N818
 
 
 class Overloaded(Unavailable):
-    """503: the service has too much to do at this moment, and nothing of the request was done."""
+    """503: the service has too much to do at this moment, and did nothing for the request."""
 
     code = ErrorCode.OVERLOADED
 
 
 class Invalid(ApiError):  # noqa: N818
-    """400 with field errors: keys are the request's own (camelCase, dotted when nested)."""
+    """400 with field errors. Their keys are the names in the request: camelCase, joined by dots when nested."""
 
     status_code = status.HTTP_400_BAD_REQUEST
 
@@ -115,6 +115,6 @@ class Invalid(ApiError):  # noqa: N818
 
 
 def error_body(message: str, *, code: ErrorCode | None = None, **extra: Any) -> JsonObject:
-    """The envelope, also for a caller below the exception handler (the ASGI wrapper, Django's error views)."""
+    """Returns the error envelope. The ASGI wrapper and Django's error views, which raise no `ApiError`, use it too."""
     coded = {} if code is None else {"code": code.value}
     return {"error": message, **coded, **extra}

@@ -1,4 +1,4 @@
-"""Turns whatever is raised below /api/v1 into the one error envelope (SPEC §2)."""
+"""Turns every error that is raised under /api/v1 into the one error envelope (SPEC §2)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ _SENTENCES = {
 
 
 def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response | None:  # noqa: ARG001
-    """DRF's EXCEPTION_HANDLER. None for a crash, which Django's handler500 then answers."""
+    """DRF's EXCEPTION_HANDLER. It returns None for a crash, which Django's handler500 then answers."""
     if isinstance(error, Http404):
         error = NotFound()
     elif isinstance(error, PermissionDenied):
@@ -76,7 +76,7 @@ def _as_invalid(error: exceptions.ValidationError) -> Invalid:
 
 
 def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
-    """(dotted field name, message) of DRF's nested error detail."""
+    """Yields (field name joined by dots, message) for each message in DRF's nested error detail."""
     if isinstance(detail, dict):
         for key, value in detail.items():
             own = name if key == api_settings.NON_FIELD_ERRORS_KEY and name else str(key)
@@ -89,15 +89,15 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
-    """Django's handler404: a URL that is no route."""
+    """Django's handler404, which answers a URL without a route."""
     return JsonResponse(error_body(NOT_FOUND), status=404)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
-    """Django's handler400: a suspicious request, such as a Host that is not ours."""
+    """Django's handler400, which answers a suspicious request, such as one with an unknown Host."""
     return JsonResponse(error_body("Bad request"), status=400)
 
 
 def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    """Django's handler500: a crash. The log has the story under the request id."""
+    """Django's handler500, which answers a crash. The log has its traceback under the request id."""
     return JsonResponse(error_body(INTERNAL, requestId=current_request_id.get()), status=500)

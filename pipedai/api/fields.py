@@ -1,4 +1,4 @@
-"""Serializer fields that take a JSON type at its word: no `"5"` for 5, no 1 for true."""
+"""Serializer fields that convert no JSON type to another: they refuse `"5"` for 5 and 1 for true."""
 
 import math
 import unicodedata
@@ -13,23 +13,23 @@ class TextField(serializers.CharField):
     """A JSON string."""
 
     def to_internal_value(self, data: Any) -> str:
-        """The string; anything else is a field error."""
+        """Returns the string. Anything else is a field error."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a string.")
         return super().to_internal_value(data)
 
 
-# Unicode's categories of control characters, line and paragraph separators.
+# The Unicode categories of control characters, line separators and paragraph separators.
 _BREAKING = frozenset({"Cc", "Zl", "Zp"})
-# What turns the direction of text around it (UAX #9): overrides, embeddings and isolates, which reach beyond the name.
+# Overrides, embeddings and isolates (UAX #9) change the direction of text, also of the text that follows the name.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class NameField(TextField):
-    """What people call a thing: one line, that can be seen, and that changes nothing of what stands beside it."""
+    """A name that people give to a resource: one visible line of text that does not disturb the text around it."""
 
     def to_internal_value(self, data: Any) -> str:
-        """The name; a field error if it could not be shown in a table or a log as it is."""
+        """Returns the name. A name that a table or a log could not show unchanged is a field error."""
         value = super().to_internal_value(data)
         if any(unicodedata.category(c) in _BREAKING or c in _TURNING for c in value):
             raise serializers.ValidationError(
@@ -44,7 +44,7 @@ class IdField(serializers.UUIDField):
     """An id, as a JSON string with a UUID in its usual form."""
 
     def to_internal_value(self, data: Any) -> UUID:
-        """The id; a number, though a UUID is one, and the other ways to write a UUID are field errors."""
+        """Returns the id. A JSON number, or a UUID in another notation, is a field error."""
         if not isinstance(data, str) or len(data) != 36:
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
@@ -54,7 +54,7 @@ class WholeNumberField(serializers.IntegerField):
     """A JSON number without a fraction."""
 
     def to_internal_value(self, data: Any) -> int:
-        """The number; a string, a boolean or a fraction is a field error."""
+        """Returns the number. A string, a boolean or a fraction is a field error."""
         if isinstance(data, float) and data.is_integer():
             data = int(data)
         if isinstance(data, bool) or not isinstance(data, int):
@@ -66,23 +66,24 @@ class TrueFalseField(serializers.BooleanField):
     """A JSON boolean."""
 
     def to_internal_value(self, data: Any) -> bool:
-        """True or false; anything else is a field error."""
+        """Returns the boolean. Anything else is a field error."""
         if not isinstance(data, bool):
             raise serializers.ValidationError("Must be true or false.")
         return data
 
 
 class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
-    """US dollars ≥ 0: comes in as a number or a string, kept to six decimal places.
+    """An amount of US dollars, at least 0, sent as a number or a string and kept to six decimal places.
 
-    Only workers report money, with a run's outcome: an absurd amount is dropped, and costs no outcome.
+    Only workers report money, together with a run's outcome. An absurd amount becomes None instead of a field error,
+    because the outcome must not be lost for it.
     """
 
     PLACES = Decimal("0.000001")
     MAX = Decimal(99999999)
 
     def to_internal_value(self, data: Any) -> Decimal | None:
-        """The amount, rounded half to even at the sixth place; None for one below 0 or over MAX."""
+        """Returns the amount, rounded half to even at the sixth decimal place, or None if it is below 0 or over MAX."""
         if isinstance(data, bool) or not isinstance(data, str | int | float):
             raise serializers.ValidationError("Must be a number or a decimal string.")
         try:
@@ -94,10 +95,10 @@ class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
             raise serializers.ValidationError("Must be a number or a decimal string.") from None
 
     def to_representation(self, value: Decimal | None) -> Decimal | None:
-        """As it is: the renderer writes decimals as strings."""
+        """Returns the amount unchanged, because the renderer writes decimals as strings."""
         return value
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether it is a JSON number that arithmetic can use."""
+    """Whether the value is a JSON number other than infinity or NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

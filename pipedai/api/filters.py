@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 
-# PostgreSQL plans for each part and each month of the audit log, at first each time: for 20, some 15 ms.
+# PostgreSQL plans every part for every month of the audit log. Planning 20 parts takes about 15 ms.
 _MOST_PARTS = 20
 
 
@@ -20,13 +20,13 @@ class TimeField(forms.Field):
     """An ISO 8601 time; without an offset it is UTC."""
 
     def to_python(self, value: Any) -> datetime | None:
-        """The moment, None for nothing."""
+        """Returns the time, or None if none was sent."""
         if value in self.empty_values:
             return None
         try:
             moment = parse_datetime(value)
             if moment is not None:
-                # In UTC: PostgreSQL takes no offset beyond 16 hours.
+                # We convert the time to UTC, because PostgreSQL refuses offsets beyond 16 hours.
                 return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             pass
@@ -65,17 +65,19 @@ class TimeFilter(ApiFilter):
 
 
 class EndFilter(TimeFilter):
-    """`to`: keeps rows from before a moment, on a list in the order of that time."""
+    """The `to` parameter: keeps the rows before a time, on a list that is ordered by that time."""
 
-    parent: Any  # its filter set; django-filter sets it
+    parent: Any  # django-filter sets this to the filter set.
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(lookup_expr="lt", **kwargs)
 
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
-        """All rows on a page that has a cursor: it lies before the moment, since it is bound to these filters. If told
-        both, PostgreSQL may begin at the moment, and walk from there to the cursor. Of several moments the last one
-        counts, but to a cursor their order is nothing.
+        """Adds no condition when the request has a cursor and a single `to`.
+
+        The cursor is bound to the filters, so it already lies before that time. If PostgreSQL got both conditions, it
+        might begin at the time and read every row down to the cursor. With several `to` parameters the last one counts,
+        but the cursor does not depend on their order, so the condition stays.
         """
         sent = self.parent.data
         is_bound = "cursor" in sent and len(sent.getlist("to")) < 2
@@ -83,14 +85,14 @@ class EndFilter(TimeFilter):
 
 
 class WordsField(forms.Field):
-    """Some of a few words; the parameter may repeat, or hold them comma-separated."""
+    """A choice of several words. The parameter may be repeated, or hold the words separated by commas."""
 
     def __init__(self, *, choices: list[str], **kwargs: Any) -> None:
         self.choices = choices
         super().__init__(widget=_RepeatedInput, **kwargs)
 
     def to_python(self, value: Any) -> list[str]:
-        """The words, without repeats."""
+        """Returns each word once. An unknown word is a field error."""
         words = [word.strip() for item in value or () for word in item.split(",") if word.strip()]
         if unknown := [word for word in words if word not in self.choices]:
             raise forms.ValidationError(
@@ -116,7 +118,7 @@ class WordsFilter(ApiFilter):
         return {"schema": {"type": "array", "items": words}, "style": "form", "explode": True}
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
-        """All rows if no word was given."""
+        """Keeps all rows if the request names no word."""
         return qs.filter(**{f"{self.field_name}__in": value}) if value else qs
 
 
@@ -125,12 +127,12 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """The parameters it reads; a cursor is bound to them."""
+        """Returns the names of the parameters that the filter set reads. A cursor is bound to their values."""
         return tuple(cls.base_filters)
 
     @classmethod
     def read(cls, queryset: QuerySet[Any], request: Request) -> Self:
-        """The filters of a request: `qs` are the filtered rows, `values` what was asked for, by name.
+        """Reads the filters of a request. `qs` of the result has the filtered rows, `values` the parameters by name.
 
         Raises Invalid with the bad parameters as fields.
         """
@@ -143,8 +145,9 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """The filtered rows, apart by the words that were asked for: an index orders those of one word, but not those
-        of several. No row is in two of them.
+        """Returns one queryset for each word that the request asks for. No row is in two of them.
+
+        An index can give the rows of one word in order, but not the rows of several words.
         """
         sent = self.values
         apart = {
@@ -162,5 +165,5 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The valid value of each parameter; None or empty for one that was not sent."""
+        """Returns the valid value of each parameter, which is None or empty if the parameter was not sent."""
         return dict(self.form.cleaned_data)

@@ -1,4 +1,4 @@
-"""The health endpoints: is the process alive, and does the database answer (SPEC §5)."""
+"""The health endpoints: they tell whether the process lives and whether the database answers (SPEC §5)."""
 
 from django.db import DatabaseError
 from rest_framework.request import Request
@@ -11,7 +11,7 @@ from pipedai.sql import database_now
 
 
 class HealthViewSet(ApiViewSet):
-    """For load balancers, supervisors and the host client's probe."""
+    """Load balancers, supervisors and the host client ask these endpoints."""
 
     authentication_classes = ()
     permissions = {"retrieve": IsPublic, "live": IsPublic}

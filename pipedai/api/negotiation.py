@@ -1,4 +1,4 @@
-"""Which renderer answers a request (SPEC §2: 406 for a client that takes no JSON)."""
+"""Chooses the renderer for a request, and answers 406 to a client that accepts no JSON (SPEC §2)."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from rest_framework.request import Request
 
 
 class ContentNegotiation(DefaultContentNegotiation):
-    """DRF's, which parses the Accept header of each request, but for the headers that nearly all clients send."""
+    """DRF's content negotiation, which skips parsing for the Accept headers that nearly all clients send."""
 
     def select_renderer(
         self,

@@ -1,4 +1,4 @@
-"""Serves the OpenAPI schema: docs/openapi.json, which is checked in and held in memory."""
+"""Serves the OpenAPI schema: the process keeps the checked-in docs/openapi.json in memory."""
 
 from functools import cache
 
@@ -13,7 +13,7 @@ FILE = BASE_DIR / "docs" / "openapi.json"
 
 
 class OpenApiViewSet(ApiViewSet):
-    """The contract, for anyone: it holds nothing that API.md does not."""
+    """The OpenAPI schema is public, because it holds nothing that API.md does not."""
 
     authentication_classes = ()
     permissions = {"retrieve": IsPublic}

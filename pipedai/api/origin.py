@@ -1,4 +1,4 @@
-"""CSRF protection by origin, for requests that a browser sends with our cookie (SPEC §3)."""
+"""Protects requests that a browser sends with our cookie against CSRF, by their origin (SPEC §3)."""
 
 from urllib.parse import urlsplit
 
@@ -11,10 +11,11 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_origin(request: Request) -> None:
-    """Raises Forbidden for a request that a foreign page made a browser send.
+    """Raises Forbidden if a page of another site made the browser send this request.
 
-    A foreign `Origin` is always refused; `null` passes only as same-origin. Without `Origin`, `Sec-Fetch-Site` decides;
-    with neither it is not a browser, which no foreign page can drive.
+    A foreign `Origin` is always refused. `Origin: null` passes only with `Sec-Fetch-Site: same-origin`. Without an
+    `Origin`, `Sec-Fetch-Site` decides. A request with neither header passes: it comes from a program that is not a
+    browser, and no page can make such a program send anything.
     """
     origin = request.META.get("HTTP_ORIGIN")
     site = request.META.get("HTTP_SEC_FETCH_SITE")

@@ -1,21 +1,21 @@
-"""Validates URLs that customers give us to call (SPEC §5)."""
+"""Validates the URLs that customers ask us to call (SPEC §5)."""
 
 import re
 from urllib.parse import unquote, urlsplit
 
 MAX_URL = 2048
-# No name in the DNS is longer (RFC 1035 §2.3.4).
+# The longest name that the DNS allows (RFC 1035 §2.3.4).
 MAX_HOST = 253
-# No resolver takes these in a name (the forbidden host code points of the WHATWG's URL standard), and one client ends
-# the host at them where another reads on.
+# These are the forbidden host code points of the WHATWG's URL standard. No resolver accepts them in a name, and HTTP
+# clients disagree about where a host that contains them ends.
 _NEVER_IN_HOSTS = re.compile(r"[\x00-\x20\x7f#/<>?@\[\\\]^|]")
 
 
 def check_url(url: str, *, https_only: bool = False) -> str | None:
-    """None for an absolute http(s) URL with a host and without userinfo, else what is wrong with it."""
+    """Returns None for an absolute http(s) URL with a host and without userinfo, else a sentence on what is wrong."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port  # a bad port raises when read
+        host, port = parts.hostname, parts.port  # Reading a bad port raises ValueError.
     except ValueError:
         return "Not a URL."
     schemes = ("https",) if https_only else ("http", "https")
@@ -35,7 +35,7 @@ def check_url(url: str, *, https_only: bool = False) -> str | None:
 
 
 def without_query(url: str) -> str:
-    """The URL up to its query or fragment: keys are put in either."""
+    """Returns the URL without its query and fragment, because people put secret keys into both."""
     return re.split("[?#]", url, maxsplit=1)[0]
 
 

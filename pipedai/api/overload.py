@@ -1,4 +1,4 @@
-"""Tells of a statement that ran into a time-out or a deadlock: 503, once its transaction is rolled back (SPEC §19)."""
+"""Answers 503 when a statement ran into a time-out or a deadlock and its transaction was rolled back (SPEC §19)."""
 
 from django.db import OperationalError
 
@@ -10,14 +10,14 @@ log = get_logger(__name__)
 
 SENTENCE = "The service is busy: try again."
 
-# lock_not_available, query_canceled: what pipedai.timeouts is for.
+# lock_not_available and query_canceled: a time-out of pipedai.timeouts ended the statement.
 _TIMED_OUT = {"55P03", "57014"}
-# deadlock_detected, serialization_failure: also gone at the next try, but somebody broke the order of locks.
+# deadlock_detected and serialization_failure: a second try helps as well, but some code broke the order of locks.
 _COLLIDED = {"40P01", "40001"}
 
 
 def overload(error: BaseException) -> Overloaded | None:
-    """The answer to a request that the error ended, which is logged; None for an error of another kind."""
+    """Logs a time-out or deadlock and returns the error to answer with, or None for any other error."""
     if not isinstance(error, OperationalError):
         return None
     state = sqlstate(error)

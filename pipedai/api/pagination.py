@@ -1,4 +1,4 @@
-"""The cursor paginator: keyset pages, newest first, with signed cursors (SPEC §2)."""
+"""Divides lists into keyset pages, newest first, with signed cursors (SPEC §2)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ from pipedai.keyset import before, merged
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-# Of long texts on a page: some 200 prompts of everyday length, and 16 of the longest.
+# The most bytes of long texts on one page: about 200 prompts of usual length, or 16 of the longest.
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 
 Place = tuple[datetime, UUID]
@@ -28,8 +28,9 @@ Place = tuple[datetime, UUID]
 class KeysetPaginator(BasePagination):
     """Pages of `{ items, nextCursor }` by (time, id), descending.
 
-    A cursor is the last row's place, signed with a salt made of the path and the filters: on another list, or after a
-    changed filter, it does not verify. It is only a place: the queryset's own tenant filter applies whatever it says.
+    A cursor holds the time and id of the page's last row, signed with a salt made of the path and the filters. So it is
+    refused on another list and after a change of filters. A cursor opens no access: the queryset's own tenant filter
+    always applies.
     """
 
     time_field: ClassVar[str] = "created_at"
@@ -38,13 +39,13 @@ class KeysetPaginator(BasePagination):
     def paginate_queryset(
         self, queryset: Any, request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """The rows of the asked page. Raises Invalid for a bad `limit` or `cursor`."""
+        """Returns the rows of the requested page. Raises Invalid for a bad `limit` or `cursor`."""
         return self.paginate_parts([queryset], request, view)
 
     def paginate_parts(
         self, parts: Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """Likewise of the rows of all parts, which have none in common."""
+        """Does the same for several querysets that share no row, as if they were one list."""
         limit = _limit(request, self.default_limit)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
@@ -57,11 +58,11 @@ class KeysetPaginator(BasePagination):
         return rows
 
     def get_paginated_response(self, data: Any) -> Response:
-        """The page around its rendered rows."""
+        """Returns the page that holds these rendered rows."""
         return Response({"items": data, "nextCursor": self._next})
 
     def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:
-        """The first rows, `limit` at most, and the place of the last one if there are others behind it."""
+        """Returns the first rows, at most `limit`, and the last one's (time, id) if more rows follow it, else None."""
         rows = list(ordered[: limit + 1])
         return rows[:limit], self._place_of(rows[limit - 1]) if len(rows) > limit else None
 
@@ -78,11 +79,12 @@ class KeysetPaginator(BasePagination):
 
 
 class HeavyPaginator(KeysetPaginator):
-    """Pages of rows that hold long texts: one ends before these come to over MAX_PAGE_BYTES, but holds one row at
-    least. The sizes are read first, which costs little: PostgreSQL knows them without the texts.
+    """Pages of rows with long texts. A page holds at most MAX_PAGE_BYTES of texts, but at least one row.
+
+    It reads the sizes first, which is cheap: PostgreSQL knows the size of a text without reading it.
     """
 
-    # An expression for the size of a row's texts, in bytes.
+    # A database expression for the size of a row's texts, in bytes.
     weight: ClassVar[Any]
 
     def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:
@@ -91,7 +93,7 @@ class HeavyPaginator(KeysetPaginator):
         sums = accumulate(row["page_weight"] for row in candidates[:limit])
         count = max(1, sum(total <= MAX_PAGE_BYTES for total in sums))
         chosen = candidates[:count]
-        # By their ids: rows that are inserted meanwhile must not push the last of these out.
+        # We read the rows by their ids, so that rows inserted meanwhile don't push the last ones off the page.
         rows = list(ordered.filter(id__in=[row["id"] for row in chosen])) if chosen else []
         return rows, self._place_of(chosen[-1]) if len(candidates) > count else None
 

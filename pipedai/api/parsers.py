@@ -1,4 +1,4 @@
-"""Parses request bodies: JSON that a database and a JavaScript client can hold, or a 400 (SPEC §2)."""
+"""Parses JSON bodies. What PostgreSQL or a JavaScript client could not hold is answered with 400 (SPEC §2)."""
 
 import json
 import math
@@ -20,13 +20,13 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class CompressedBody(ApiError):  # noqa: N818 - named as what it answers
-    """415: we take no compressed body."""
+    """415: we accept no compressed body."""
 
     status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
 
 def check_encoding(request: Request) -> None:
-    """Raises CompressedBody for a body with a Content-Encoding, whether or not anybody will read it."""
+    """Raises CompressedBody for a body with a Content-Encoding, even if the action would not read the body."""
     codings = request.META.get("HTTP_CONTENT_ENCODING", "").lower().split(",")
     if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} and not {
         coding.strip() for coding in codings
@@ -35,7 +35,10 @@ def check_encoding(request: Request) -> None:
 
 
 class StrictJSONParser(BaseParser):
-    """`application/json` in UTF-8; refuses duplicate keys, non-finite numbers, NUL, lone surrogates, depth over 64."""
+    """Reads `application/json` in UTF-8.
+
+    Refuses duplicate keys, non-finite numbers, NUL, lone surrogates and a depth over 64.
+    """
 
     media_type = "application/json"
 
@@ -45,28 +48,28 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The parsed value. Raises ParseError with one sentence, CompressedBody."""
-        # A throttle that counts by what is in the body reads it early.
+        """Returns the parsed value. Raises ParseError with one sentence, or CompressedBody."""
+        # A throttle that counts by a field of the body reads the body before the view has checked its encoding.
         if parser_context is not None:
             check_encoding(parser_context["request"])
         return self.storable(parse_json(stream.read()))
 
     def storable(self, value: Any) -> Any:
-        """The value, which PostgreSQL can hold. Raises ParseError if it can't."""
+        """Returns the value if PostgreSQL can hold it. Raises ParseError if it can't."""
         check_text(value)
         return value
 
 
 class OutcomeJSONParser(StrictJSONParser):
-    """As strict, but NUL and lone surrogates become U+FFFD: a run's outcome is never thrown away for them."""
+    """Replaces NUL and lone surrogates with U+FFFD instead of refusing them, so that no run loses its outcome."""
 
     def storable(self, value: Any) -> Any:
-        """The value, mended."""
+        """Returns the value with U+FFFD in place of what PostgreSQL can't hold."""
         return replace_unstorable(value)
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text. Raises ParseError for what is malformed or cannot be held."""
+    """Returns the value of a JSON text. Raises ParseError if the text is malformed or holds refused values."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -91,7 +94,7 @@ _TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} levels deep."
 
 
 def check_text(value: Any) -> None:
-    """Raises ParseError if a string or key holds what PostgreSQL cannot: NUL or a lone surrogate."""
+    """Raises ParseError if a string or key contains NUL or a lone surrogate, which PostgreSQL can't hold."""
     if isinstance(value, str):
         if _UNSTORABLE.search(value):
             raise ParseError("The JSON holds a NUL character or a lone surrogate.")
@@ -105,7 +108,7 @@ def check_text(value: Any) -> None:
 
 
 def replace_unstorable(value: Any) -> Any:
-    """The value with every NUL and lone surrogate replaced by U+FFFD."""
+    """Returns the value with every NUL and lone surrogate replaced by U+FFFD."""
     if isinstance(value, str):
         return _UNSTORABLE.sub(REPLACEMENT, value)
     if isinstance(value, dict):
@@ -144,7 +147,7 @@ def _finite_float(literal: str) -> float:
 
 
 def _held_int(literal: str) -> int:
-    # 308 digits is what a JavaScript number can hold at all; it also keeps int() out of quadratic time.
+    # A JavaScript number holds at most 309 digits. The limit also keeps int(), which takes quadratic time, fast.
     if len(literal) > 309 or not math.isfinite(float(literal)):
         raise ParseError("The JSON holds a number that is too large.")
     return int(literal)

@@ -1,4 +1,4 @@
-"""Permission classes that need no tenant: who may call an action at all."""
+"""Permission classes that need no tenant."""
 
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -8,16 +8,16 @@ from pipedai.api.principal import Principal
 
 
 class IsPublic(BasePermission):
-    """Anyone, without credentials."""
+    """Lets anyone call the action, without credentials."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
 
 class IsSignedIn(BasePermission):
-    """Any principal of the substrates that the viewset accepts."""
+    """Lets every authenticated principal call the action, whatever its role."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether there is a principal; the base viewset has answered 401 before, if not."""
+        """Whether the request has a principal. The base viewset has already answered 401 if it has none."""
         return isinstance(request.user, Principal)

@@ -1,4 +1,4 @@
-"""Lets what reads an API request (throttles, the check of the origin) read a form that a page of ours posts."""
+"""Lets throttles and the origin check, which are made for API requests, read a form that one of our pages posts."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from rest_framework.request import Request
 
 
 class PostedForm(Request):
-    """`data` is what the page's view reads of the form: `request.POST`, as Django parsed it, whatever its encoding.
+    """A request whose `data` is the form as Django parsed it, `request.POST`, which the page's view reads too.
 
-    DRF would parse the body a second time, by rules of its own, and a throttle would count another field than the one
-    that is looked up.
+    DRF would parse the body a second time by its own rules. Then a throttle could count another value than the one that
+    the view uses.
     """
 
     @property
     def data(self) -> Any:
-        """The form's fields; of a field that is there twice, the last counts, as in `request.POST`."""
+        """Returns the form's fields. If a field was sent twice, the last value counts, as in `request.POST`."""
         return self._request.POST

@@ -1,4 +1,4 @@
-"""Who is calling: the principals that the authentication classes make, and the audit actor of a request."""
+"""Defines the principals, which say who is calling, and the audit actor of a request."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,13 +16,13 @@ class Principal:
     """An authenticated caller. Each substrate's authentication class makes its own kind."""
 
     type: ClassVar[ActorType]
-    is_authenticated: ClassVar[bool] = True  # what DRF asks of `request.user`
+    is_authenticated: ClassVar[bool] = True  # DRF reads this from `request.user`.
     id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class UserPrincipal(Principal):
-    """A person in a browser, by the session behind the `auth_token` cookie."""
+    """A person in a browser, identified by the session behind the `auth_token` cookie."""
 
     type: ClassVar[ActorType] = "user"
     session_id: UUID
@@ -30,7 +30,7 @@ class UserPrincipal(Principal):
 
 @dataclass(frozen=True, slots=True)
 class KeyPrincipal(Principal):
-    """An external system, by a `pwk_` key that acts in one environment with one role."""
+    """An external system, identified by a `pwk_` key, which acts in one environment with one role."""
 
     type: ClassVar[ActorType] = "api_key"
     environment_id: UUID
@@ -40,7 +40,7 @@ class KeyPrincipal(Principal):
 
 @dataclass(frozen=True, slots=True)
 class HostPrincipal(Principal):
-    """A machine that supervises workers, by its `hos_` key: it changes only those that it brought in."""
+    """A machine that supervises workers, identified by its `hos_` key. It may change only the workers it registered."""
 
     type: ClassVar[ActorType] = "api_key"
     environment_id: UUID
@@ -49,7 +49,7 @@ class HostPrincipal(Principal):
 
 @dataclass(frozen=True, slots=True)
 class WorkerPrincipal(Principal):
-    """A worker, by its `wkt_` token; with what its every call needs of its row, so that none reads it again."""
+    """A worker, identified by its `wkt_` token, with the columns that every call needs, to save a second query."""
 
     type: ClassVar[ActorType] = "worker"
     environment_id: UUID
@@ -57,27 +57,27 @@ class WorkerPrincipal(Principal):
     token_digest: bytes
     max_concurrency: int
     disabled: bool
-    # Whether it may be handed runs whose triggers have headers.
+    # Whether an admin approved the worker, so that it may claim runs whose triggers have headers.
     approved: bool
     version: str
     last_seen_at: datetime | None
     # Whether anybody has ever asked for the stream of its events.
     is_streamed: bool
-    # Whether `lastSeenAt` was written so lately that it need not be written again.
+    # Whether `lastSeenAt` was written so recently that this call need not write it again.
     seen_lately: bool
-    # The database's clock at the time of the call.
+    # The time of the call on the database's clock.
     now: datetime
 
 
 def principal_of(request: Request) -> Principal:
-    """The caller of an authenticated request."""
+    """Returns the caller of an authenticated request."""
     principal: object = request.user
     assert isinstance(principal, Principal), "this action is public"
     return principal
 
 
 def actor_of(request: Request) -> Actor:
-    """The audit actor of an authenticated request."""
+    """Returns the audit actor of an authenticated request."""
     principal = principal_of(request)
     return Actor(
         principal.type,
@@ -88,5 +88,5 @@ def actor_of(request: Request) -> Actor:
 
 
 def address_of(request: Request) -> str | None:
-    """The client's address, as the ASGI wrapper resolved it through the trusted proxies."""
+    """Returns the client's address, as the ASGI wrapper resolved it through the trusted proxies."""
     return request.META.get("REMOTE_ADDR") or None

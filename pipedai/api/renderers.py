@@ -1,4 +1,4 @@
-"""Renders answers: JSON, times as ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
+"""Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,21 +9,21 @@ from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
 
 
 def iso_time(moment: datetime) -> str:
-    """A moment as it goes out: `2026-11-24T15:29:30.123Z`."""
+    """Returns a time in the API's form: `2026-11-24T15:29:30.123Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def money(amount: Decimal) -> str:
-    """An amount as it goes out: a decimal string without exponent or trailing zeros, `"0.012"`."""
+    """Returns an amount in the API's form, a decimal string without exponent or trailing zeros: `"0.012"`."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 class JSONEncoder(DRFJSONEncoder):
-    """Knows the types that our answers are made of."""
+    """Encodes the types that rows hold and JSON does not know."""
 
     def default(self, obj: Any) -> Any:
-        """What stands for `obj` in JSON."""
+        """Returns the JSON value for `obj`."""
         if isinstance(obj, datetime):
             return iso_time(obj)
         if isinstance(obj, Decimal):

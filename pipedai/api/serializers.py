@@ -1,4 +1,7 @@
-"""Base serializers: bodies, strict for configuration and tolerant for the machine protocol (SPEC §2); and rows."""
+"""Base serializers for request bodies and for rows.
+
+Bodies are strict for configuration and tolerant for the machine protocol (SPEC §2).
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,14 +16,14 @@ from pipedai.api.fields import MoneyField
 
 
 class Body(serializers.Serializer[Any]):
-    """A request body that ignores unknown fields, so that newer and older workers interoperate."""
+    """A request body that ignores unknown fields, so that the service can talk to newer and older workers."""
 
 
 class StrictBody(Body):
-    """A request body in which an unknown field is an error, so that a typo is seen."""
+    """A request body in which an unknown field is an error, so that the caller notices a typo."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """The validated values; raises for unknown and for invalid fields together."""
+        """Returns the validated values. Raises one error for all unknown and invalid fields together."""
         errors: dict[str, Any] = {}
         try:
             values = super().to_internal_value(data)
@@ -34,7 +37,7 @@ class StrictBody(Body):
 
 
 def read_body(serializer: type[Body], request: Request, *, partial: bool = False) -> dict[str, Any]:
-    """The validated values of the request's body, by their attribute (snake_case) names. Raises for a bad body."""
+    """Returns the validated values of the request's body under their snake_case names. Raises for a bad body."""
     if not isinstance(request.data, dict):
         raise Invalid(form=["The body must be a JSON object."])
     return dict(_validator(serializer, partial).run_validation(request.data))
@@ -48,7 +51,7 @@ def _validator(serializer: type[Body], partial: bool) -> Body:
 
 
 class RowSerializer(serializers.Serializer[Any]):
-    """An answer made of one row, a dict: each field is the row's value under its source, as it is.
+    """Makes an answer from one row, which is a dict. Each field is the row's value under its source, unchanged.
 
     The renderer knows all types that rows hold, so no field converts anything; a method field works out its value.
     This takes a third of the time of DRF's own, which copies all fields for each instance and looks for each value in
@@ -66,7 +69,7 @@ class RowSerializer(serializers.Serializer[Any]):
             )
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
-        """The row as it goes out."""
+        """Returns the fields of the answer by name."""
         return {name: read(self, instance) for name, read in _readers(type(self))}
 
 
@@ -102,7 +105,7 @@ def _readers(serializer: type[RowSerializer]) -> list[tuple[str, Callable[[Any, 
 
 
 def _reader(name: str, field: Any) -> Callable[[Any, Any], Any]:
-    """How one field's value is got, from the serializer and the row."""
+    """Returns a function that gets the field's value from the serializer and the row."""
     if isinstance(field, serializers.SerializerMethodField):
         method = f"get_{name}"
         return lambda serializer, row: getattr(serializer, method)(row)

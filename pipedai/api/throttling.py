@@ -1,8 +1,8 @@
-"""Throttles: how often a caller may do a thing (SPEC §3). The rates are in API.md.
+"""Throttles limit how often a caller may do something (SPEC §3). API.md lists the rates.
 
-The counters lie in an UNLOGGED table: atomic, shared by all processes, one small row for each
-bucket, and pruned when their window is over. A bucket is an HMAC, so the table holds no address and
-no account.
+The counters lie in an UNLOGGED table, which all processes share and update atomically. It has one small row for each
+bucket, and the row is deleted some time after its window ended. A bucket is named by an HMAC, so the table holds no
+address and no account.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ SET hits = CASE WHEN t.window_start = excluded.window_start THEN t.hits + 1 ELSE
 RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_timestamp())))::int AS seconds_left
 """
 
-# The same, but that a window is over when nothing was counted for so long: whatever the moment, none of that length
-# holds more than the limit.
+# This statement counts like the one above, but here a window ends only when nothing was counted for its whole length.
+# So no period of that length, wherever it begins, holds more hits than the limit.
 _COUNT_ROW = """
 INSERT INTO throttle AS t (bucket, hits, window_start, expires_at)
 VALUES (%(bucket)s, 1, statement_timestamp(), statement_timestamp() + %(seconds)s * interval '1 second')
@@ -46,7 +46,7 @@ RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_times
 
 _TAKE_BACK = "UPDATE throttle SET hits = hits - 1 WHERE bucket = %(bucket)s AND hits > 0"
 
-# Materialized: as a subquery it may be run again for each row, and then the limit is none.
+# The query is MATERIALIZED because PostgreSQL may repeat a plain subquery for each row, and then LIMIT limits nothing.
 _PRUNE = """
 WITH over AS MATERIALIZED (
     SELECT bucket FROM throttle WHERE expires_at < statement_timestamp() LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
@@ -63,7 +63,7 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `limit` times in each window of `seconds`; with `in_a_row` a window ends only after so long a pause."""
+    """At most `limit` times in each window of `seconds`. With `in_a_row` a window ends only after a pause that long."""
 
     name: str
     limit: int
@@ -73,13 +73,13 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """A rate, and whose it is: `key` names the caller, or is None for one to whom the rate does not apply."""
+    """A rate and the callers that it limits. `key` names the caller, or returns None if the rate does not apply."""
 
     rate: Rate
     key: Callable[[Request], str | None]
 
     def check(self, request: Request) -> None:
-        """Counts this request. Raises TooManyRequests beyond the rate."""
+        """Counts this request. Raises TooManyRequests if it exceeds the rate."""
         if not settings.THROTTLES_ENABLED:
             return
         key = self.key(request)
@@ -88,7 +88,7 @@ class Throttle:
 
 
 def check_rate(rate: Rate, key: str) -> None:
-    """Counts one hit of `key`, unless this request has been counted already. Raises TooManyRequests beyond the rate."""
+    """Counts one hit of `key`, unless this request is counted already. Raises TooManyRequests beyond the rate."""
     if is_asked_again():
         return
     hits, seconds_left = count_hit(rate, key)
@@ -97,7 +97,7 @@ def check_rate(rate: Rate, key: str) -> None:
 
 
 def too_many_requests(rate: Rate, seconds_left: int) -> TooManyRequests:
-    """What to raise beyond a rate, for so many seconds more."""
+    """Returns the error to raise when a rate is exceeded and its window lasts for `seconds_left` more seconds."""
     return TooManyRequests(
         f"Too many requests: try again in {seconds_left} s.",
         headers={
@@ -109,7 +109,7 @@ def too_many_requests(rate: Rate, seconds_left: int) -> TooManyRequests:
 
 
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:
-    """How many hits of `key` this window holds, this one included, and for how many seconds more it lasts."""
+    """Counts a hit of `key`. Returns the hits in its window, this one included, and the window's remaining seconds."""
     params = {"bucket": _bucket(rate, key), "seconds": rate.seconds, "limit": rate.limit}
     row = fetch_one(_COUNT_ROW if rate.in_a_row else _COUNT, params)
     assert row is not None
@@ -122,7 +122,7 @@ def take_back_hit(rate: Rate, key: str) -> None:
 
 
 def prune_throttles(*, limit: int = 10_000) -> int:
-    """Forgets windows that are over; how many."""
+    """Deletes at most `limit` windows that are over, and returns how many it deleted."""
     return execute(_PRUNE, {"limit": limit})
 
 
@@ -131,10 +131,10 @@ def _bucket(rate: Rate, key: str) -> bytes:
 
 
 def by_address(request: Request) -> str:
-    """The client's address; IPv6 by its /64, since that is what one subscriber has."""
+    """Returns the client's address, or its /64 network for IPv6, because one subscriber usually has a whole /64."""
     return network_of(address_of(request) or "")
 
 
 def by_caller(request: Request) -> str:
-    """The authenticated principal."""
+    """Returns a key for the authenticated principal."""
     return str(principal_of(request).id)

@@ -1,7 +1,7 @@
-"""The format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>` (SPEC §3).
+"""Defines the format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>` (SPEC §3).
 
-The checksum lets secret scanners recognise a token and lets us refuse a mistyped one without a query. Only the
-SHA-256 is ever stored; 32 random bytes need no slow hash.
+The checksum lets secret scanners recognise a token and lets us refuse a mistyped one without a query. We store only the
+SHA-256 of a token: nobody can guess 32 random bytes, so they need no slow hash.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _SHAPE = re.compile(
     rf"(?P<prefix>[a-z]{{3}})_[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}", re.ASCII
 )
 
-# What each prefix is called in an error sentence.
+# The name of each prefix in error sentences.
 KINDS = {
     "pwk": "An API key (pwk_)",
     "wrk": "A registration token (wrk_)",
@@ -30,7 +30,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token:
-    """A freshly minted token. `value` is shown to its owner once; the rest is stored."""
+    """A new token. `value` is shown to its owner once; the other fields are stored."""
 
     value: str
     digest: bytes
@@ -38,7 +38,7 @@ class Token:
 
 
 def mint(prefix: str) -> Token:
-    """A new token of one of the KINDS."""
+    """Returns a new token with one of the prefixes in KINDS."""
     if prefix not in KINDS:
         raise ValueError(f"unknown token prefix {prefix!r}")
     number = int.from_bytes(secrets.token_bytes(_RANDOM_BYTES), "big")
@@ -48,7 +48,7 @@ def mint(prefix: str) -> Token:
 
 
 def prefix_of(value: str) -> str | None:
-    """The prefix of a well-formed token with a right checksum, else None."""
+    """Returns the prefix of a well-formed token with a correct checksum, else None."""
     match = _SHAPE.fullmatch(value)
     if match is None or match["prefix"] not in KINDS:
         return None
@@ -57,7 +57,7 @@ def prefix_of(value: str) -> str | None:
 
 
 def digest(value: str) -> bytes:
-    """What is stored of a token: its SHA-256."""
+    """Returns the SHA-256 of a token, which is what the database stores."""
     return hashlib.sha256(value.encode()).digest()
 
 

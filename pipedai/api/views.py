@@ -1,4 +1,4 @@
-"""The base viewset: what is checked, in which order, before an action's body runs (SPEC §2)."""
+"""The base viewset, which makes all checks in a fixed order before an action runs (SPEC §2)."""
 
 import inspect
 import time
@@ -22,23 +22,24 @@ from pipedai.api.write_rate import check_write
 
 
 class ApiViewSet(ViewSet):
-    """A resource's actions. Size and route are checked before it; it checks credentials, method, origin, throttle,
-    visibility, role; the action then body and state.
+    """The actions of a resource.
 
-    Each action names its permission class in `permissions`; one that does not keeps the class from being made.
+    The size of the body and the route are checked before. The viewset checks credentials, method, origin, throttle,
+    visibility and role, in this order. Then the action checks the body and the state. Each action needs a permission
+    class in `permissions`; if one has none, the class can't be defined.
     """
 
     permissions: ClassVar[Mapping[str, type[BasePermission]]] = {}
-    # Actions that a browser may call to get a cookie: the origin is checked though there is no session yet.
+    # Actions that a browser calls to get a cookie. Their origin is checked although there is no session yet.
     browser_entries: ClassVar[frozenset[str]] = frozenset()
-    # How often a caller may do an action; checked before anything of the tenant's is looked at.
+    # The throttles of each action, which are checked before any row of a tenant is read.
     throttles: ClassVar[Mapping[str, Sequence[Throttle]]] = {}
-    # Actions that are no writes of a caller who may do only so many; those that are safe are none anyway.
+    # Actions that don't count as one of the caller's writes, which are limited. Safe methods never count.
     unmetered: ClassVar[frozenset[str]] = frozenset()
-    # Query parameters that a list's cursor is bound to.
+    # The query parameters to which a list's cursor is bound.
     filter_names: ClassVar[tuple[str, ...]] = ()
     http_method_names = ["get", "head", "post", "patch", "delete"]
-    format_kwarg = None  # no format suffixes in our URLs
+    format_kwarg = None  # Our URLs have no format suffixes.
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -50,17 +51,17 @@ class ApiViewSet(ViewSet):
             )
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """The accepted substrates, then a sentence for the others. A public viewset reads no credentials at all."""
+        """Returns the accepted authentication classes, then one that refuses the rest. A public viewset has none."""
         if not self.authentication_classes:
             return []
         return [*super().get_authenticators(), RefuseTheRest()]
 
     def get_permissions(self) -> list[BasePermission]:
-        """The one permission class of the action."""
+        """Returns the single permission class of the action."""
         return [self.permissions[self.action]()]
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
-        """Sets `self.action` from the URL's own table, where DRF would add one for OPTIONS."""
+        """Sets `self.action` from the URL's own table only. DRF would also set one for OPTIONS."""
         initialized = super().initialize_request(request, *args, **kwargs)
         # Else each look at it goes through DRF's __getattr__, a dozen times a request.
         # See docs/decisions/fast-paths.md.
@@ -69,7 +70,7 @@ class ApiViewSet(ViewSet):
         return initialized
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Everything that is checked before the action runs."""
+        """Makes all checks that come before the action."""
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(
             request
         )
@@ -91,11 +92,11 @@ class ApiViewSet(ViewSet):
         check_encoding(request)
 
     def is_metered(self, method: str) -> bool:
-        """Whether the action counts as a write of whoever is authenticated."""
+        """Whether the action counts as one of the caller's writes."""
         return method not in SAFE_METHODS and self.action not in self.unmetered
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds what the URL names and the caller's role in it. Raises NotFound for what the caller can't see."""
+        """Finds the rows that the URL names, and the caller's role. Raises NotFound if the caller can't see them."""
 
     def _is_public(self) -> bool:
         named = {self.action} if self.action else set(self.action_map.values())
@@ -103,7 +104,7 @@ class ApiViewSet(ViewSet):
 
 
 def _actions_of(cls: type) -> set[str]:
-    """Public methods that a class itself defines with `request` as first argument: these can be wired to a URL."""
+    """Returns the public methods that a class itself defines with `request` as first argument: these can be actions."""
     return {
         name
         for name, function in vars(cls).items()

@@ -1,8 +1,8 @@
-"""How sentences say numbers."""
+"""Writes numbers of things in sentences."""
 
 
 def counted(number: int, singular: str) -> str:
-    """`1 trigger`, `2 triggers`, `2 deliveries`."""
+    """Returns the number with its noun, such as `1 trigger`, `2 triggers` or `2 deliveries`."""
     if number == 1:
         return f"{number} {singular}"
     if singular.endswith("y") and singular[-2] not in "aeiou":

@@ -1,7 +1,8 @@
-"""How many writes a caller may do (SPEC §19), counted in the memory of each process.
+"""Limits how many writes a caller may do (SPEC §19), counted in the memory of each process.
 
-Each caller has a bucket of tokens: a write takes one, and they come back evenly. It keeps one caller from taking all
-of a process, and costs a write no statement; what needs one count for all processes is in `throttling.py`.
+Each caller has a bucket of tokens. A write takes one token, and tokens come back at a steady rate. So no caller can
+occupy a whole process, and counting costs no SQL statement. Limits that need one count for all processes are in
+`throttling.py`.
 """
 
 import math
@@ -15,29 +16,29 @@ from pipedai.api.throttling import Rate, too_many_requests
 
 WRITES = Rate("writes", limit=3_000, seconds=60)
 BURST = 600
-# Callers of whom anything is remembered; 10,000 who write within the same seconds are more than a process can serve.
+# The most callers that a process remembers. It could not serve 10,000 who write within the same few seconds.
 _MOST_CALLERS = 10_000
 
 
 class Buckets:
-    """A bucket for each caller, with at most `burst` tokens. One that is full again is forgotten."""
+    """A bucket of at most `burst` tokens for each caller. A bucket that is full again is forgotten."""
 
     def __init__(self, rate: Rate, burst: int, *, most: int) -> None:
         self._per_second = rate.limit / rate.seconds
         self._burst = burst
         self._most = most
-        # caller → (tokens, when that was so), the one longest unseen first.
+        # caller → (tokens, time of that count); the caller who wrote longest ago comes first.
         self._buckets: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many callers are remembered."""
+        """Returns how many callers are remembered."""
         return len(self._buckets)
 
     def take(self, caller: UUID, *, now: float) -> float:
-        """Takes a token of the caller's: 0. If there is none, for how many seconds there will be none.
+        """Takes one of the caller's tokens and returns 0, or returns for how many seconds there will be no token.
 
-        `now` is a clock that is never put back.
+        `now` is in seconds on a clock that never goes back.
         """
         with self._lock:
             self._forget(now)
@@ -60,6 +61,6 @@ _buckets = Buckets(WRITES, BURST, most=_MOST_CALLERS)
 
 
 def check_write(caller: UUID, *, now: float) -> None:
-    """Counts a write. Raises TooManyRequests beyond the rate."""
+    """Counts a write. Raises TooManyRequests if the caller has no token left."""
     if settings.THROTTLES_ENABLED and (wait := _buckets.take(caller, now=now)):
         raise too_many_requests(WRITES, math.ceil(wait))

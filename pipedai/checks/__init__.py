@@ -1,4 +1,4 @@
-"""Refuses settings that are unfit, at start-up and in `manage.py check --deploy` (SPEC §8)."""
+"""Refuses unfit settings, at start-up and in `manage.py check --deploy` (SPEC §8)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +12,9 @@ from pipedai.redaction import escape_control, redact_text
 
 
 def refuse_unfit_settings() -> None:
-    """Raise ImproperlyConfigured, one line a problem, for settings that can't be read, and in production also for
-    those that are unsafe.
+    """Raise ImproperlyConfigured for settings that can't be read, and in production also for unsafe ones.
 
-    Each way to start a process of the service leads through here.
+    The message has a line for each problem. Every process of the service calls this when it starts.
     """
     broken = problems() if settings.PRODUCTION else _broken(_READABLE)
     if sentences := [sentence for _, sentence in broken]:
@@ -23,12 +22,12 @@ def refuse_unfit_settings() -> None:
 
 
 def check_production_settings(**_kwargs: Any) -> list[Error]:
-    """The same for `manage.py check --deploy`, whatever `PIPEDAI_ENV` is now."""
+    """Return the problems for `manage.py check --deploy`. It applies all production rules whatever `PIPEDAI_ENV` is."""
     return [Error(sentence, id=check_id) for check_id, sentence in problems()]
 
 
 def problems() -> Iterator[tuple[str, str]]:
-    """The id and the sentence of each rule of production that the settings break. No sentence holds a key."""
+    """Yield the id and the sentence of each production rule that the settings break. No sentence contains a key."""
     return _broken(_RULES)
 
 
@@ -38,7 +37,7 @@ def _broken(rules: dict[str, Callable[[], str | None]]) -> Iterator[tuple[str, s
             yield check_id, escape_control(redact_text(sentence))
 
 
-# The ids are Django's way to name a check; they are never given to another rule.
+# Each rule has an id, as Django's checks do. An id is never used again for another rule.
 _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E001": keys.secret_key,
     "pipedai.E002": keys.master_keys,
@@ -56,8 +55,8 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E014": keys.metrics_token,
 }
 
-# Under the ids of the production rules that they are a part of: those that hold in development too, where whoever
-# reads such a setting would crash on it, at some later time.
+# These rules hold in development too, because an unreadable setting would crash the code that reads it later. Each is a
+# part of a production rule and has its id.
 _READABLE: dict[str, Callable[[], str | None]] = {
     "pipedai.E002": keys.unreadable_master_keys,
     "pipedai.E009": network.unreadable_webhook_networks,

@@ -1,4 +1,7 @@
-"""The rules for keys: nobody else's, hard to guess, and not beside what they protect."""
+"""The rules for keys: they must be secret, hard to guess, and not stored beside what they protect.
+
+Each function returns None if the settings keep its rule, else a sentence on the problem.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,22 +10,22 @@ from django.conf import settings
 
 from pipedai import crypto, env
 
-# As in Django's own security.W009.
+# The length that Django's own check security.W009 demands.
 _SECRET_KEY_LENGTH = 50
 _SECRET_KEY_CHARACTERS = 5
-# 32 random bytes never have fewer different ones.
+# 32 random bytes practically never contain fewer different values.
 _MASTER_KEY_DIFFERENT_BYTES = 8
 _METRICS_TOKEN_LENGTH = 32
 _SET_SECRET_KEY = (
     "set it to the output of `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105
 )
 _SET_MASTER_KEYS = "set it to k1: and the output of `openssl rand -base64 32`"
-# More than any file of keys; what is larger is not read.
+# No file of keys is larger than this, so larger files are not read.
 _KEY_FILE_BYTES = 64 * 1024
 
 
 def secret_key() -> str | None:
-    """SECRET_KEY and its fallbacks are secret and long."""
+    """SECRET_KEY and its fallbacks must be secret and long."""
     keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     if settings.DEVELOPMENT_SECRET_KEY in keys:
         return f"SECRET_KEY is or falls back to the well-known development key: {_SET_SECRET_KEY}."
@@ -35,7 +38,7 @@ def secret_key() -> str | None:
 
 
 def unreadable_master_keys() -> str | None:
-    """MASTER_KEYS can be read."""
+    """MASTER_KEYS must be readable."""
     try:
         crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
     except ValueError as error:
@@ -44,7 +47,7 @@ def unreadable_master_keys() -> str | None:
 
 
 def master_keys() -> str | None:
-    """MASTER_KEYS can be read, and each is secret and random."""
+    """MASTER_KEYS must be readable, and each key secret and random."""
     if sentence := unreadable_master_keys():
         return sentence
     keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
@@ -57,7 +60,7 @@ def master_keys() -> str | None:
 
 
 def metrics_token() -> str | None:
-    """METRICS_TOKEN, where there is one, can't be guessed."""
+    """METRICS_TOKEN must be hard to guess if it is set."""
     if settings.METRICS_TOKEN and len(settings.METRICS_TOKEN) < _METRICS_TOKEN_LENGTH:
         return (
             f"METRICS_TOKEN needs {_METRICS_TOKEN_LENGTH} random characters:"
@@ -67,7 +70,7 @@ def metrics_token() -> str | None:
 
 
 def beside_the_embedded_database() -> str | None:
-    """Whoever takes the embedded database's directory does not take its keys along."""
+    """The keys must not lie in the embedded database's directory, so that a thief of it does not get the keys too."""
     if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
         return None
     for path in _files_beside_the_database():
@@ -95,5 +98,5 @@ def _holds_a_key(path: Path) -> bool:
             return False
         content = path.read_bytes()
     except OSError:
-        return False  # what this process may not read did not give it its keys
+        return False  # This process did not get its keys from a file that it can't read.
     return any(key.encode() in content for key in keys if key)

@@ -1,4 +1,7 @@
-"""The rules for who may call, who is believed, and what may be called."""
+"""The rules for who may call us, which proxies we trust, and which addresses webhooks may reach.
+
+Each function returns None if the settings keep its rule, else a sentence on the problem.
+"""
 
 import ipaddress
 import re
@@ -8,7 +11,7 @@ from django.conf import settings
 
 from pipedai.client_address import Network, parse_networks
 
-# A webhook that reaches one of these reaches this machine, or the credentials its cloud hands it.
+# A webhook must not reach these networks: they lead to this machine itself, or to a cloud's service for credentials.
 _NEVER_FOR_WEBHOOKS = {
     "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
     "cloud metadata": (
@@ -24,12 +27,12 @@ _NEVER_FOR_WEBHOOKS = {
 _MAPPED_IPV4 = ipaddress.IPv6Network("::ffff:0:0/96")
 _HOST = r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
 _HOST_PATTERN = re.compile(rf"\.?{_HOST}", re.IGNORECASE)
-# What a browser sends as Origin: no path, not even a slash.
+# An `Origin` as browsers send it, which has no path, not even a slash.
 _HTTPS_ORIGIN = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?", re.IGNORECASE)
 
 
 def allowed_hosts() -> str | None:
-    """Nobody gets in by a name that is not ours."""
+    """ALLOWED_HOSTS must name our own hosts, and no wildcard for all."""
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         return (
             "ALLOWED_HOSTS is empty or holds *:"
@@ -45,7 +48,7 @@ def allowed_hosts() -> str | None:
 
 
 def allowed_origins() -> str | None:
-    """The cookie is taken from pages that came over TLS, each by its name."""
+    """ALLOWED_ORIGINS must name each origin in full, with https, because its pages may use the session cookie."""
     for origin in settings.ALLOWED_ORIGINS:
         if not _HTTPS_ORIGIN.fullmatch(origin):
             return (
@@ -56,7 +59,7 @@ def allowed_origins() -> str | None:
 
 
 def cookie_samesite() -> str | None:
-    """Other sites send the cookie only where some are named."""
+    """COOKIE_SAMESITE may be None only if ALLOWED_ORIGINS names the other sites that send the cookie."""
     if settings.COOKIE_SAMESITE == "None" and not settings.ALLOWED_ORIGINS:
         return (
             "COOKIE_SAMESITE=None lets every site send the cookie along:"
@@ -66,7 +69,7 @@ def cookie_samesite() -> str | None:
 
 
 def unreadable_public_url() -> str | None:
-    """PUBLIC_URL is the URL of a server."""
+    """PUBLIC_URL must be the URL of a server."""
     if _leads_to_a_server(settings.PUBLIC_URL, ("http", "https")):
         return None
     return (
@@ -85,7 +88,7 @@ def _leads_to_a_server(text: str, schemes: tuple[str, ...]) -> bool:
 
 
 def public_url() -> str | None:
-    """The links that we hand out lead to us, over TLS."""
+    """PUBLIC_URL must lead to us over TLS, because the links that we hand out begin with it."""
     if not _leads_to_a_server(settings.PUBLIC_URL, ("https",)):
         return (
             "PUBLIC_URL is not set to an https URL:"
@@ -95,7 +98,7 @@ def public_url() -> str | None:
 
 
 def unreadable_trusted_proxies() -> str | None:
-    """TRUSTED_PROXIES lists networks."""
+    """TRUSTED_PROXIES must list networks."""
     try:
         parse_networks(settings.TRUSTED_PROXIES)
     except ValueError as error:
@@ -104,7 +107,7 @@ def unreadable_trusted_proxies() -> str | None:
 
 
 def trusted_proxies() -> str | None:
-    """The word of a proxy counts, and not that of everybody."""
+    """TRUSTED_PROXIES must name proxies only, and not a network that holds everybody."""
     if sentence := unreadable_trusted_proxies():
         return sentence
     networks = parse_networks(settings.TRUSTED_PROXIES)
@@ -117,7 +120,7 @@ def trusted_proxies() -> str | None:
 
 
 def unreadable_webhook_networks() -> str | None:
-    """WEBHOOK_ALLOWED_NETWORKS lists networks."""
+    """WEBHOOK_ALLOWED_NETWORKS must list networks."""
     for text in settings.WEBHOOK_ALLOWED_NETWORKS:
         try:
             ipaddress.ip_network(text, strict=False)
@@ -130,7 +133,7 @@ def unreadable_webhook_networks() -> str | None:
 
 
 def webhook_networks() -> str | None:
-    """Webhooks reach neither this machine nor its cloud's credentials."""
+    """WEBHOOK_ALLOWED_NETWORKS must allow neither this machine nor a cloud's service for credentials."""
     if sentence := unreadable_webhook_networks():
         return sentence
     for text in settings.WEBHOOK_ALLOWED_NETWORKS:
@@ -145,7 +148,7 @@ def webhook_networks() -> str | None:
 
 
 def _unmapped(network: Network) -> Network:
-    """`::ffff:10.0.0.0/104` is 10.0.0.0/8 by another name."""
+    """Returns 10.0.0.0/8 for `::ffff:10.0.0.0/104`, which means the same network, and any other network unchanged."""
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_IPV4):
         address = int(network.network_address) & 0xFFFF_FFFF
         return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED_IPV4.prefixlen))

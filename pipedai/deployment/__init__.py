@@ -1,4 +1,4 @@
-"""Finds out what a deployment lacks: the probes that the apps register, and their findings (SPEC §10)."""
+"""Finds out what is wrong with a deployment, by probes that the apps register (SPEC §10)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pipedai.sql import reason
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe saw, in one sentence; `remedy`, what to do about it (a line each), is empty when all is well."""
+    """One sentence on what a probe saw. `remedy` says what to do, a line for each step, and is empty if all is well."""
 
     says: str
     remedy: str = ""
@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Something to look at. `look` changes nothing; it may raise DatabaseError."""
+    """One thing to check. `look` returns the finding and changes nothing. It may raise DatabaseError."""
 
     name: str
     look: Callable[[], Finding]
@@ -36,12 +36,12 @@ _registered: list[Probe] = []
 
 
 def register_probe(probe: Probe) -> None:
-    """Adds a probe. Call it from `AppConfig.ready()`; they run in the order of their registration."""
+    """Adds a probe. Call it from `AppConfig.ready()`. Probes run in the order in which they were added."""
     _registered.append(probe)
 
 
 def look_at_all() -> Iterator[tuple[Probe, Finding]]:
-    """Every probe and its finding. Without a database, what needs one is not looked at but said to be unknown."""
+    """Runs every probe and yields it with its finding. Without a database, probes that need one are not run."""
     reachable = True
     for probe in _registered:
         if probe.needs_database and not reachable:

@@ -1,4 +1,4 @@
-"""Probes of the database: is it there, new enough, of this release's schema, in time, and heard from."""
+"""Checks that the database is reachable and new enough, and that its schema, time-outs, clock and NOTIFY are right."""
 
 import secrets
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from pipedai.server.listen_connection import listen_params
 from pipedai.sql import database_now, fetch_one, reason
 
 OLDEST_MAJOR_VERSION = 15
-# JWTs and webhooks' timestamps are by the machine's clock, all else by the database's.
+# JWTs and the timestamps of webhooks use the machine's clock, and everything else uses the database's.
 TOLERATED_SKEW_SECONDS = 5.0
 _HEARD_WITHIN_SECONDS = 3.0
 
 
 def reachable() -> Finding:
-    """A database answers. An embedded one that is stopped stays stopped."""
+    """Checks that a database answers. It does not start an embedded one that is stopped."""
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "pipedai.embedded":
         if not EmbeddedPostgres(database["DATA_DIR"]).status().running:
@@ -44,7 +44,7 @@ def reachable() -> Finding:
 
 
 def new_enough() -> Finding:
-    """PostgreSQL is of a version that we run on."""
+    """Checks that we support this version of PostgreSQL."""
     row = fetch_one("SELECT current_setting('server_version_num')::int AS number", {})
     assert row is not None
     version = row["number"]
@@ -57,7 +57,7 @@ def new_enough() -> Finding:
 
 
 def migrated() -> Finding:
-    """The schema is this release's, and no index was left half-made."""
+    """Checks that all migrations of this release are applied, and that no index was left incomplete."""
     executor = MigrationExecutor(connection)
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if missing:
@@ -76,7 +76,7 @@ def migrated() -> Finding:
 
 
 def timeouts_hold() -> Finding:
-    """A session that begins now, as those of the web process do, begins with the time-outs of web requests."""
+    """Checks that a new session begins with the time-outs of web requests."""
     session = connection.copy()
     try:
         found = timeouts.session_timeouts(session)
@@ -99,8 +99,8 @@ def _machine_now() -> datetime:
 
 
 def clocks_agree(now: Callable[[], datetime] = _machine_now) -> Finding:
-    """This machine's clock and the database's tell the same time, give or take a question's way there and back."""
-    database_now()  # so that the connection is there
+    """Checks that this machine's clock and the database's agree, allowing for the time of one query."""
+    database_now()  # This opens the connection, so that the query below is fast.
     asked = now()
     theirs = database_now()
     answered = now()
@@ -115,7 +115,7 @@ def clocks_agree(now: Callable[[], datetime] = _machine_now) -> Finding:
 
 
 def heard() -> Finding:
-    """What is notified on the database's connection is heard on the one that LISTEN runs on."""
+    """Checks that a NOTIFY on Django's connection arrives at the connection on which LISTEN runs."""
     channel = f"pipedai_check_{secrets.token_hex(8)}"
     try:
         with psycopg.connect(**listen_params(), autocommit=True) as ear:

@@ -1,4 +1,4 @@
-"""Probes of the site: its settings, the URL that it goes by, its static files."""
+"""Checks the site's settings, its public URL and its static files."""
 
 from urllib.parse import urlsplit
 
@@ -10,7 +10,7 @@ from pipedai.deployment import Finding
 
 
 def settings_are_fit() -> Finding:
-    """The settings are production's, and safe."""
+    """Checks that the settings are those of production, and safe."""
     problems = [sentence for _, sentence in checks.problems()]
     if not settings.PRODUCTION:
         problems.insert(0, "PIPEDAI_ENV is development: set it to production.")
@@ -23,7 +23,7 @@ def settings_are_fit() -> Finding:
 
 
 def public_url_is_ours() -> Finding:
-    """Who follows a link of ours is let in under its host."""
+    """Checks that ALLOWED_HOSTS accepts the host of PUBLIC_URL, so that our own links work."""
     url = settings.PUBLIC_URL
     try:
         host = urlsplit(url).hostname or ""
@@ -38,7 +38,7 @@ def public_url_is_ours() -> Finding:
 
 
 def static_files_are_collected() -> Finding:
-    """The static files are there under names that may be cached for ever."""
+    """Checks that the static files were collected, under names that browsers may cache for ever."""
     if not (settings.STATIC_ROOT / "staticfiles.json").is_file():
         return Finding(
             f"They are not collected in {settings.STATIC_ROOT}: pages load slowly.",

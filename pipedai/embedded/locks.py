@@ -1,4 +1,4 @@
-"""Tells whether a server lives by locks that the kernel drops and by looking, never by a file."""
+"""Tells whether a server lives, by its processes and by locks that the kernel releases, never by a file's content."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 
 @contextmanager
 def only_one(lock: Path, *, seconds: float) -> Iterator[int]:
-    """Be the only holder of the lock, waiting so long for it; gives its open file."""
+    """Hold the lock alone, after waiting for it at most `seconds`. Yields its open file."""
     deadline = time.monotonic() + seconds
     with _opened(lock) as file:
         while not _try_lock(file):
@@ -29,18 +29,18 @@ def only_one(lock: Path, *, seconds: float) -> Iterator[int]:
 
 @contextmanager
 def if_free(lock: Path) -> Iterator[int | None]:
-    """Hold the lock and give its open file, or None if somebody holds it.
+    """Hold the lock and yield its open file, or yield None if another process holds it.
 
-    A program that inherits the open file holds the lock on until it and its children end.
+    A program that inherits the open file keeps holding the lock until it and its children end.
     """
     with _opened(lock) as file:
         yield file if _try_lock(file) else None
 
 
 def server_pids(cluster: Path) -> set[int]:
-    """The PostgreSQL processes at work in `cluster`, which is their working directory.
+    """Return the PostgreSQL processes whose working directory is `cluster`.
 
-    That counts a server whose cluster was removed: it ends by itself, and takes its socket along.
+    A server whose cluster was removed counts too. It ends by itself, and removes its socket.
     """
     return {process.pid for process in psutil.process_iter() if _works_in(process, cluster)}
 
@@ -50,7 +50,7 @@ def _works_in(process: psutil.Process, cluster: Path) -> bool:
         if process.name() != "postgres":
             return False
         return process.cwd().removesuffix(" (deleted)") == str(cluster)
-    except psutil.Error:  # gone, a zombie, or somebody else's
+    except psutil.Error:  # The process has ended, is a zombie, or is another user's.
         return False
 
 

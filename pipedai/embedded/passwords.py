@@ -17,12 +17,12 @@ HOW_TO_RENEW = (
 
 
 def generate() -> dict[str, str]:
-    """A new password of 256 bits for each role."""
+    """Return a new password of 256 bits for each role."""
     return {role: secrets.token_urlsafe(32) for role in (SUPERUSER, APPLICATION)}
 
 
 def read(path: Path) -> dict[str, str] | None:
-    """Each role's password; None if there is no file yet."""
+    """Return each role's password, or None if there is no file yet."""
     with explaining(f"read {path}"):
         try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, str] | None:
 
 
 def write(path: Path, kept: dict[str, str]) -> None:
-    """Replace the file as a whole: a reader sees the old or the new; one writer at a time."""
+    """Replace the whole file at once, so that a reader sees the old one or the new one. Only one process may write."""
     draft = path.with_name(f"{path.name}.new")
     with explaining(f"write {path}"):
         draft.unlink(missing_ok=True)

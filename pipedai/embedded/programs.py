@@ -1,4 +1,4 @@
-"""Runs other programs as the user they belong to, cut off from our terminal and environment."""
+"""Runs other programs as a given user, separated from our terminal and environment."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 
-# Our own environment holds keys, and a server that outlives us must not carry them along.
-# UTC and C: neither its log nor its sort order may depend on who happened to start it.
+# Programs don't inherit our environment. It contains keys, which a server that lives on after us must not keep. The
+# time zone and locale are fixed, so that the server's log and sort order don't depend on the user who started it.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 _WORST_FIRST = (
@@ -23,14 +23,14 @@ _WORST_FIRST = (
 
 @dataclass(frozen=True)
 class User:
-    """A user of the operating system, with or without an account of that number."""
+    """A user of the operating system, by number. There may be no account with that number."""
 
     uid: int
     gid: int
 
     @property
     def is_us(self) -> bool:
-        """Whether this process runs as that user already."""
+        """Whether this process already runs as that user."""
         return self.uid == os.geteuid()
 
     def __str__(self) -> str:
@@ -39,14 +39,14 @@ class User:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended: its exit code, and what it wrote (output and errors)."""
+    """How a program ended: its exit code, and the text that it wrote to its output and error output."""
 
     code: int
     text: str
 
     @property
     def complaint(self) -> str | None:
-        """The line that says best what went wrong, without its full stop; None if none does."""
+        """The line of the text that best explains the failure, without its full stop, or None if no line does."""
         if "No space left on device" in self.text or "Check free disk space" in self.text:
             return "the disk is full"
         for pattern in _WORST_FIRST:
@@ -70,13 +70,14 @@ def run(
     inherit: Sequence[int] = (),
     timeout: float = 120,
 ) -> Outcome:
-    """Run a program to its end as `user`, in a session of its own: no Ctrl-C of ours reaches it.
+    """Run a program to its end as `user`, in a session of its own, so that a Ctrl-C in our terminal does not reach it.
 
-    `inherit` are open files that the program, and whatever it leaves running, keep open.
-    `timeout` is in seconds.
+    `inherit` are open files that the program, and all processes that it leaves running, keep open. `timeout` is in
+    seconds.
     """
     name = Path(command[0]).name
-    # A server left running would hold a pipe open, and we would wait for its end: hence a file.
+    # The output goes to a file and not to a pipe. A server that the program leaves running would keep a pipe open, and
+    # we would wait for the server's end.
     with (
         explaining(f"run {name} as {user}"),
         tempfile.TemporaryFile("w+", errors="replace") as said,

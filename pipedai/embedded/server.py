@@ -1,4 +1,4 @@
-"""Starts, stops and describes a private PostgreSQL server; needs no Django."""
+"""Starts, stops and describes a private PostgreSQL server, without Django."""
 
 import contextlib
 import shlex
@@ -21,14 +21,14 @@ from pipedai.embedded.programs import ENVIRONMENT, Outcome, run
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-# How long a lock may be held by nobody we see, before that is a server we cannot see.
+# If a lock is held for this long and we see no process of the server, a server that we can't see must hold it.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known about a server: whether it answers, its main process, and where it is."""
+    """The state of a server: whether it answers, its main process, and its paths."""
 
     running: bool
     pid: int | None
@@ -38,7 +38,7 @@ class Status:
 
 
 class EmbeddedPostgres:
-    """The server of one data directory; any number of processes may use it at once.
+    """The server of one data directory. Any number of processes may use this class at once.
 
     Every method raises EmbeddedPostgresError, with one sentence, if the server cannot be used.
     """
@@ -50,7 +50,7 @@ class EmbeddedPostgres:
         return f"EmbeddedPostgres({str(self.layout.data_dir)!r})"
 
     def ensure_running(self) -> None:
-        """Return once the server answers, having made and started it where necessary."""
+        """Make the cluster and start the server if necessary, and return when the server answers."""
         if not self.answers():
             self.layout.prepare_data_dir()
             with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS) as start_lock:
@@ -61,7 +61,7 @@ class EmbeddedPostgres:
             )
 
     def stop(self) -> bool:
-        """Stop the server, ending its sessions; False if none ran."""
+        """Stop the server and end its sessions. Return False if no server ran."""
         with explaining(f"look into {self.layout.data_dir}"):
             if not self.layout.cluster.exists():
                 return False
@@ -80,7 +80,7 @@ class EmbeddedPostgres:
             return lived
 
     def answers(self) -> bool:
-        """Whether the server takes connections; asks it, without a password."""
+        """Whether the server accepts connections. It asks the server, which needs no password."""
         layout = self.layout
         with explaining(f"look into {layout.data_dir}"):
             if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
@@ -104,9 +104,9 @@ class EmbeddedPostgres:
     def connection_params(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, Any]:
-        """Keyword arguments for psycopg.connect(); starts nothing.
+        """Return keyword arguments for psycopg.connect(), without starting the server.
 
-        Before the first start there is no password yet, and none in the answer.
+        They contain no password before the server's first start, because there is none yet.
         """
         if self.layout.socket_dir.exists():
             self.layout.verify_socket_dir()
@@ -115,14 +115,14 @@ class EmbeddedPostgres:
             "port": "5432",
             "user": role,
             "dbname": database,
-            # Whatever answers there, it is not told the password in clear.
+            # With this, libpq never sends the password in plain text, whichever program answers on the socket.
             "require_auth": "scram-sha-256",
         }
         kept = passwords.read(self.layout.passwords)
         return params if kept is None else {**params, "password": kept[role]}
 
     def url(self, database: str = DATABASE, *, role: str = passwords.APPLICATION) -> str:
-        """A `postgres://` URL, password included, of the server, which is started if need be."""
+        """Start the server if necessary, and return its `postgres://` URL with the password."""
         self.ensure_running()
         params = self.connection_params(database, role=role)
         address = f"{role}:{params['password']}@:{params['port']}"
@@ -131,7 +131,7 @@ class EmbeddedPostgres:
     def environment(
         self, database: str = DATABASE, *, role: str = passwords.APPLICATION
     ) -> dict[str, str]:
-        """What psql, pg_dump and the like find the server by, which is started if need be."""
+        """Start the server if necessary, and return the environment by which psql and pg_dump find it."""
         self.ensure_running()
         params = self.connection_params(database, role=role)
         return {
@@ -162,7 +162,7 @@ class EmbeddedPostgres:
         ClusterMaker(layout, server_bin(layout), start_lock).ensure()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
-            # A pid that a dead server wrote may be anybody's by now; it would stop a new server.
+            # Another process may have the pid that a dead server wrote by now. A new server would then refuse to start.
             for leftover in (layout.pid_file, layout.socket, Path(f"{layout.socket}.lock")):
                 leftover.unlink(missing_ok=True)
             if layout.log.exists() and layout.log.stat().st_size > _LOG_BYTES:
@@ -206,24 +206,24 @@ class EmbeddedPostgres:
         )
 
     def _is_alive(self) -> bool:
-        """Whether any process of the server lives, be it the last orphan of a killed one."""
+        """Whether any process of the server lives, even if only an orphan of a killed server."""
         with locks.if_free(self.layout.run_lock) as run_lock:
             return run_lock is None or bool(locks.server_pids(self.layout.cluster))
 
     def _main_pid(self) -> int | None:
-        """The process that pg_ctl would signal, if it is this server's and not only its number."""
+        """Return the pid to which pg_ctl would send its signal, or None if it belongs to no process of this server."""
         written = self._pid_file_lines()[0]
         alive = locks.server_pids(self.layout.cluster)
         return next((pid for pid in alive if str(pid) == written), None)
 
     def _lost_its_socket(self) -> bool:
-        """Whether the server is ready, and cleaners of temporary files have cut it off."""
+        """Whether the server is ready but its socket is missing, because some program cleaned up temporary files."""
         if self._main_pid() is None or self.layout.socket.exists():
             return False
         return self._pid_file_lines()[-1] == "ready"
 
     def _pid_file_lines(self) -> list[str]:
-        """What the server wrote of itself: its pid first, its state last; or whatever is there."""
+        """Return the lines of the server's pid file. The first is its pid, the last its state."""
         try:
             text = self.layout.pid_file.read_text(errors="replace")
         except OSError:
@@ -232,14 +232,14 @@ class EmbeddedPostgres:
 
 
 class _Patience:
-    """Waits for a server that starts, stops or dies, for as long as that may take."""
+    """Waits for a server that starts, stops or dies, up to a limit."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._began = self._seen = time.monotonic()
 
     def wait(self) -> None:
-        """Let a moment pass; raise once the server has had its time, or was never to be seen."""
+        """Sleep briefly. Raises an error if the server took too long, or if no process of it can be seen."""
         now = time.monotonic()
         if locks.server_pids(self._layout.cluster):
             self._seen = now

@@ -1,4 +1,4 @@
-"""Moves the application's database out of an embedded server, and into one, by way of a file."""
+"""Writes the application's database from an embedded server to a file, and reads such a file into a server."""
 
 import os
 import secrets
@@ -33,7 +33,7 @@ def dump(server: EmbeddedPostgres, file: Path) -> None:
 
 
 def restore(server: EmbeddedPostgres, file: Path) -> None:
-    """Read a file of dump()'s into the database, which must hold no tables; all or nothing."""
+    """Read a file that `dump` wrote into the database, completely or not at all. The database must have no tables."""
     with explaining(f"read {file}"), file.open("rb"):
         pass
     server.ensure_running()

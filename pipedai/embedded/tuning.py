@@ -1,11 +1,10 @@
-"""The server's settings: those an operator may change, and those that safety depends on."""
+"""The server's settings: those that an operator may change, and those on which safety depends."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# Written to postgresql.conf when the cluster is made: for a small box, and whoever runs a larger
-# one edits them there.
+# initdb writes these to postgresql.conf. They fit a small machine; an operator of a larger one edits them in that file.
 DEFAULTS: Mapping[str, str] = {
     "max_connections": "200",
     "shared_buffers": "128MB",
@@ -19,9 +18,9 @@ DEFAULTS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
-# Statements and their values hold customers' secrets, and none may reach the log. An error's own
-# text quotes values too, and its DETAIL whole rows or statements: ordinary errors are not logged
-# at all (the session that made one is told), and of the rest only the first line.
+# These keep customers' secrets, which are in statements and their values, out of the server's log. An error's text may
+# quote values, and its DETAIL whole rows or statements. So ordinary errors are not logged, only reported to the session
+# that made them, and of graver errors only the first line is logged.
 DISCREET: Mapping[str, str] = {
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
@@ -34,7 +33,7 @@ DISCREET: Mapping[str, str] = {
     "log_parameter_max_length_on_error": "0",
 }
 
-# On the server's command line, which no file and no ALTER SYSTEM overrides.
+# These are on the server's command line, because no file and no ALTER SYSTEM can override settings there.
 _PINNED: Mapping[str, str] = {
     "listen_addresses": "",
     "port": "5432",
@@ -53,12 +52,12 @@ _FAST_UNSAFE: Mapping[str, str] = {
 
 
 def fast_unsafe() -> bool:
-    """Whether durability is given up for speed (`PIPEDAI_PG_FAST_UNSAFE=1`): for tests only."""
+    """Whether the server gives up durability for speed (`PIPEDAI_PG_FAST_UNSAFE=1`), which only tests may do."""
     return os.environ.get("PIPEDAI_PG_FAST_UNSAFE", "") == "1"
 
 
 def server_arguments(socket_dir: Path) -> list[str]:
-    """The command line of a server that listens in this directory and nowhere else."""
+    """Return the command line of a server that listens on a socket in this directory and nowhere else."""
     return as_arguments(
         {
             **_PINNED,
@@ -69,5 +68,5 @@ def server_arguments(socket_dir: Path) -> list[str]:
 
 
 def as_arguments(settings: Mapping[str, str]) -> list[str]:
-    """Settings as PostgreSQL's programs take them: `-c name=value`."""
+    """Return settings as arguments for PostgreSQL's programs: `-c name=value`."""
     return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

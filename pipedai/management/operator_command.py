@@ -1,4 +1,4 @@
-"""What operators' commands have in common: examples in `--help`, and a sentence for a database that is not ready."""
+"""The base of all operators' commands. It shows examples in `--help`, and a sentence if the database is not ready."""
 
 import argparse
 from typing import Any, ClassVar
@@ -15,14 +15,15 @@ from django.db.migrations.executor import MigrationExecutor
 from pipedai import timeouts
 from pipedai.sql import reason, sqlstate
 
-# Nobody there, nobody let in, no such database, no room, shutting down.
+# The first two characters of SQLSTATE: no connection, login refused, no such database, no resources, shutting down.
+# None is an error that did not come from the server.
 _AWAY = (None, "08", "28", "3D", "53", "57")
 # undefined_table, undefined_column
 _OF_THE_SCHEMA = {"42P01", "42703"}
 
 
 class _Formatter(DjangoHelpFormatter):
-    """Wraps everything but the text at the end."""
+    """Wraps the lines of all help texts except the examples at the end."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" in text:
@@ -31,22 +32,22 @@ class _Formatter(DjangoHelpFormatter):
 
 
 class OperatorCommand(BaseCommand):
-    """A command with `examples`: lines of text, each a call and what it does.
+    """A command with `examples`. Each line of them is a call of the command and what it does.
 
-    It ends with CommandError if the database does not answer, or is not of this release's schema. Its statements take
-    as long as they take: the time-outs of web requests do not hold for it.
+    It raises CommandError if the database does not answer or has not this release's schema. The time-outs of web
+    requests don't apply to its statements.
     """
 
     examples: ClassVar[str]
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Its parser, whose help ends with the examples."""
+        """Returns a parser whose help ends with the examples."""
         parser = super().create_parser(prog_name, subcommand, epilog=self.examples, **kwargs)
         parser.formatter_class = _Formatter
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Calls `handle`."""
+        """Calls `handle` without time-outs, and raises CommandError if the database is not ready."""
         try:
             with timeouts.overriding(timeouts.COMMAND):
                 return super().execute(*args, **options)
@@ -59,7 +60,7 @@ class OperatorCommand(BaseCommand):
 
 
 def _not_ready(error: DatabaseError) -> str | None:
-    """What the database lacks for any command; None if the error is about something else."""
+    """Returns a sentence if the error means that the database is not ready, or None for any other error."""
     state = sqlstate(error)
     if isinstance(error, OperationalError) and (state and state[:2]) in _AWAY:
         return f"The database does not answer: {reason(error)}."

@@ -1,4 +1,4 @@
-"""Shows how far a long command is: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a long command: as a bar on a terminal, elsewhere as a line from time to time."""
 
 import time
 from types import TracebackType
@@ -10,7 +10,10 @@ _LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Counts units of a piece of work; of `total`, where that is known. A context: it ends with the whole count."""
+    """Counts the finished units of some work, out of `total` if that is known.
+
+    Use it as a context manager, which shows the final count when it ends.
+    """
 
     def __init__(self, stream: TextIO, label: str, total: int | None = None) -> None:
         self._stream, self._label, self._total = stream, label, total
@@ -19,7 +22,7 @@ class Progress:
         self.done = 0
 
     def add(self, units: int) -> None:
-        """So many more are done."""
+        """Counts so many more finished units."""
         self.done += units
         now = time.monotonic()
         if now - self._shown >= (_REDRAW_SECONDS if self._terminal else _LINE_SECONDS):
@@ -27,7 +30,7 @@ class Progress:
             self._show()
 
     def say(self, line: str) -> None:
-        """A line of text; above the bar, where there is one."""
+        """Prints a line of text, above the bar if there is one."""
         self._stream.write(f"\r{line}\x1b[K\n" if self._terminal else f"{line}\n")
         self._show()
 

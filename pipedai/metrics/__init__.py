@@ -1,4 +1,4 @@
-"""Prometheus metrics of the web and the scheduler processes; docs/metrics.md lists them all.
+"""Prometheus metrics of the web and the scheduler processes. docs/metrics.md lists them all.
 
-Nothing here is imported unless METRICS_TOKEN is set, but for `directory`, which gunicorn's hooks call.
+Without METRICS_TOKEN no module here is imported, except `directory`, which gunicorn's hooks use.
 """

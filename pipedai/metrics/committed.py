@@ -1,4 +1,4 @@
-"""Has metrics count domain events, once the transactions that they tell of are committed."""
+"""Lets metrics count domain events after the transactions of these events are committed."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ _counts: list[Callable[[Event], None]] = []
 
 
 def count_events(count: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Decorator: call this with every event from now on, after its commit."""
+    """Decorator: calls the function with every event from now on, after the event's commit."""
     if not _counts:
         happened.connect(_await_commit, dispatch_uid="pipedai.metrics")
     _counts.append(count)
@@ -20,7 +20,7 @@ def count_events(count: Callable[[Event], None]) -> Callable[[Event], None]:
 
 
 def _await_commit(events: tuple[Event, ...], **_: Any) -> None:
-    # Robust: what was committed must not look failed because it could not be counted.
+    # With `robust` an error in counting is only logged. The committed action must not look failed because of it.
     transaction.on_commit(partial(_count, events), robust=True)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of the database's connections, as its server counts them."""
+"""Metrics of the database's connections, as PostgreSQL counts them."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ GROUP BY 1
 
 @read_at_scrape
 def read_connections() -> Iterator[Metric]:
-    """Connections to our database by state, and how many the server allows to all."""
+    """Yields the number of connections to our database by state, and how many connections the server allows."""
     rows = {row["state"]: row["connections"] for row in fetch_all(_CONNECTIONS, {})}
     connections = GaugeMetricFamily(
         "pipedai_database_connections", "Connections to the database.", labels=["state"]

@@ -1,4 +1,4 @@
-"""Metrics that are read from the database when somebody asks for them: at most every few seconds."""
+"""Metrics that are read from the database when a scrape asks for them, but at most every few seconds."""
 
 import threading
 import time
@@ -15,9 +15,9 @@ log = get_logger(__name__)
 
 Read = Callable[[], Iterable[Metric]]
 
-# A scrape of an answer this old costs no query.
+# Scrapes get the same figures for this long, and only then are they read again.
 KEEP_SECONDS = 5.0
-# The readers' own bound is how many rows they look at, ROW_LIMIT at most; this is for a database in trouble.
+# Readers are fast because they read at most ROW_LIMIT rows. This time-out is for a database in trouble.
 STATEMENT_TIMEOUT = "2s"
 ROW_LIMIT = 100_000
 
@@ -25,13 +25,13 @@ _readers: list[Read] = []
 
 
 def read_at_scrape(read: Read) -> Read:
-    """Decorator: these metrics are read from the database at a scrape, in one transaction with others'."""
+    """Decorator: the function reads metrics from the database at a scrape, in one transaction with the others."""
     _readers.append(read)
     return read
 
 
 class DatabaseCollector(Collector):
-    """Collects what the readers give. Without a database the other metrics still go out."""
+    """Collects the metrics of all readers. If the database is away, a scrape still gets all other metrics."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,11 +39,11 @@ class DatabaseCollector(Collector):
         self._read_at = float("-inf")
 
     def describe(self) -> list[Metric]:
-        """Nothing: the registry would otherwise query the database to find the names."""
+        """Returns nothing, because the registry would otherwise query the database for the metrics' names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics, up to `KEEP_SECONDS` old."""
+        """Yields the metrics, which are at most `KEEP_SECONDS` old."""
         with self._lock:
             if time.monotonic() - self._read_at > KEEP_SECONDS:
                 self._metrics = _read()
@@ -64,5 +64,5 @@ def _read() -> list[Metric]:
     else:
         up.add_metric([], 1)
     finally:
-        connection.close()  # the thread of scrapes needs none in between
+        connection.close()  # The scrapes' thread needs no connection in between.
     return [up, *metrics]

@@ -1,4 +1,4 @@
-"""The directory in which a site's web processes share their metrics: fresh at each start, gone at the end."""
+"""Manages the directory in which web processes share their metrics: each start makes a new one, each end removes it."""
 
 import os
 import shutil
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import psutil
 
-# prometheus_client reads it, once, when it is first imported.
+# prometheus_client reads this variable once, when it is first imported.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "pipedai-metrics-"
 
 
 def make_directory() -> Path:
-    """A new one, for this process and those that it forks; those of killed masters are removed."""
+    """Make a new directory for this process and its forks, and remove those of master processes that were killed."""
     _remove_orphans()
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     os.environ[VARIABLE] = str(path)
@@ -21,19 +21,19 @@ def make_directory() -> Path:
 
 
 def forget_process(pid: int, directory: Path) -> None:
-    """Drop the gauges of a process that has ended, however it did. What it counted stays counted."""
+    """Delete the gauges of a process that has ended in any way. Its counters are kept."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 def remove_directory(directory: Path) -> None:
-    """At the end."""
+    """Remove the directory when the master process ends."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
 def leave_directory() -> None:
-    """For a process that keeps its metrics to itself, whatever it inherited."""
+    """Let this process keep its metrics to itself, even if it inherited a directory."""
     os.environ.pop(VARIABLE, None)
 
 

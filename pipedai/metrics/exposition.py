@@ -1,4 +1,4 @@
-"""What both process types answer a scrape with: who may have it, and the metrics as text."""
+"""Answers scrapes for both process types: it checks the token, and writes the metrics as text."""
 
 import hmac
 import os
@@ -15,14 +15,14 @@ CHALLENGE = 'Bearer realm="metrics"'
 
 
 def is_authorized(authorization: str | None, token: str) -> bool:
-    """Whether an Authorization header holds the token; compared in constant time."""
+    """Whether an Authorization header contains the token. The comparison takes constant time."""
     scheme, _, sent = (authorization or "").partition(" ")
-    # As bytes: text with other than ASCII in it can't be compared.
+    # We compare bytes, because compare_digest refuses text that is not ASCII.
     return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
 
 
 def registry() -> CollectorRegistry:
-    """This process's metrics, or, in the web process, those of all that share its directory."""
+    """Returns this process's metrics or, in the web process, those of all processes that share its directory."""
     if VARIABLE not in os.environ:
         return REGISTRY
     shared = CollectorRegistry()
@@ -31,6 +31,6 @@ def registry() -> CollectorRegistry:
 
 
 def exposition(metrics: CollectorRegistry, accept: str) -> tuple[str, bytes]:
-    """The content type and the text that the client's Accept header asks for."""
+    """Returns the content type that the client's Accept header asks for, and the text in it."""
     encode, content_type = choose_encoder(accept)
     return content_type, encode(metrics)

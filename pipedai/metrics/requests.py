@@ -1,10 +1,11 @@
-"""Counts and times HTTP requests by route: the URL's template, never the URL."""
+"""Counts and times HTTP requests by route, which is the template of their URL and never the URL itself."""
 
 from prometheus_client import Histogram
 
 from pipedai.server.request_scope import KNOWN_METHODS
 
-# Bounded whatever anybody asks for: what no route matches is one label, and so is every odd method.
+# All requests without a route share this label, and all unknown methods share another, so that clients can't make the
+# number of labels grow.
 UNMATCHED = "unmatched"
 OTHER = "other"
 
@@ -15,12 +16,12 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 35),
 )
 
-# `labels()` takes longer than the rest.
+# We keep the labelled metrics, because `labels()` takes longer than counting and timing together.
 _known: dict[tuple[str | None, str | None, int], Histogram] = {}
 
 
 def observe_request(method: str | None, route: str | None, status: int, seconds: float) -> None:
-    """Count one answered request. `route` is the template that matched, if one did."""
+    """Count one answered request. `route` is the URL template that matched, or None."""
     status_class = status // 100
     child = _known.get((method, route, status_class))
     if child is None:

@@ -1,4 +1,4 @@
-"""The scheduler process's metrics: its jobs' figures, and the small server that a scrape finds."""
+"""The scheduler process's metrics: figures about its jobs, and a small server that answers scrapes."""
 
 import threading
 import time
@@ -31,8 +31,8 @@ JOB_LAST_SUCCESS = Gauge(
 
 
 def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """The jobs, timed and counted. Once in a process."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a time stamp for each counter, which nobody asks for
+    """Returns the jobs, so wrapped that they are timed and counted. Call it once in a process."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
     autodiscover_modules("metrics")
     return tuple(replace(job, work=_timed(job)) for job in jobs)
 
@@ -62,13 +62,13 @@ class _Handler(WSGIRequestHandler):
     timeout = 10
 
     def log_message(self, *_args: Any) -> None:
-        """Scrapes are not worth a line."""
+        """Logs nothing, because scrapes are frequent and of no interest."""
 
 
 def serve_metrics(bind: str, token: str) -> str:
-    """Answer scrapes from now on, in threads of their own; the address.
+    """Answer scrapes from now on, in threads of their own, and return the address of the server.
 
-    `bind` is `host:port`, port 0 for any. Raises ValueError for another form, OSError if it is taken.
+    `bind` is `host:port`, with port 0 for any free port. Raises ValueError for another form, OSError if it is taken.
     """
     host, _, port = bind.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
@@ -81,7 +81,7 @@ def serve_metrics(bind: str, token: str) -> str:
 
 
 class _Scrapes:
-    """The WSGI application behind it."""
+    """The WSGI application that answers scrapes."""
 
     def __init__(self, token: str) -> None:
         self._token = token

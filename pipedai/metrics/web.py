@@ -1,4 +1,4 @@
-"""The web process's metrics: its gauges, and the endpoint that a scrape finds."""
+"""The web process's metrics: its gauges, and the endpoint that answers scrapes."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ _SAMPLE_SECONDS = 1.0
 
 
 def _gauge(name: str, documentation: str) -> Gauge:
-    # Of each process, by its pid; that of a dead one is dropped.
+    # Each process has its own value, labelled by its pid. The value of a dead process is dropped.
     return Gauge(name, documentation, multiprocess_mode="liveall")
 
 
@@ -50,14 +50,14 @@ _LISTENING = _gauge("pipedai_web_listening", "Whether the database's notificatio
 def measured(
     app: App, *, threads: WsgiLane, listener: Listener, budget: MemoryBudget, token: str
 ) -> App:
-    """The application with metrics and their endpoint. Once in a process."""
+    """Returns the application with metrics and their endpoint around it. Call it once in a process."""
     autodiscover_modules("metrics")
     access_log.observers.append(observe_request)
     return Endpoint(Sampled(app, threads, listener, budget), token)
 
 
 class Sampled:
-    """Sets the process's gauges every second while it lives: a request pays nothing for them."""
+    """Sets the process's gauges every second while the process lives, so that requests spend no time on them."""
 
     def __init__(
         self, app: App, threads: WsgiLane, listener: Listener, budget: MemoryBudget
@@ -93,9 +93,9 @@ class Sampled:
 
 
 class Endpoint:
-    """Answers `GET /metrics` to whoever has the token; the rest is the application's.
+    """Answers `GET /metrics` to clients that have the token, and passes all other requests to the application.
 
-    Scrapes have a thread of their own, so that one is answered while all others are busy.
+    Scrapes have a thread of their own, so that they are answered while all other threads are busy.
     """
 
     def __init__(self, app: App, token: str) -> None:

@@ -1,4 +1,4 @@
-"""Requests to URLs that customers gave us. Nothing else in the service may make one (SPEC §7)."""
+"""Sends requests to URLs that customers gave us. No other code of the service may send one (SPEC §7)."""
 
 from pipedai.outgoing.addresses import names_forbidden_address
 from pipedai.outgoing.request import Answer, post

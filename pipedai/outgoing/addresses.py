@@ -1,4 +1,4 @@
-"""Says which addresses and ports an outgoing request may reach (SPEC §7)."""
+"""Decides which addresses and ports an outgoing request may reach (SPEC §7)."""
 
 import socket
 import unicodedata
@@ -24,27 +24,30 @@ IPNetwork = IPv4Network | IPv6Network
 PORTS = frozenset({80, 443})
 _ALL_PORTS = frozenset(range(1, 65536))
 _MORE_DENIED = (
-    "168.63.129.16/32",  # a public address that answers every Azure machine with what belongs to it alone
-    "::ffff:0:0:0/96",  # any IPv4 address, translated by SIIT (RFC 7915)
+    "168.63.129.16/32",  # Azure's service for each machine's own data, at a public address.
+    "::ffff:0:0:0/96",  # Every IPv4 address, translated by SIIT (RFC 7915).
 )
-# Where ssrfguard gives up on a name with several addresses; each attempt has the whole timeout.
+# How many addresses of a name ssrfguard tries. Each try may take the whole timeout that ssrfguard is given.
 CONNECTION_ATTEMPTS = 2
 
 _LOOPBACK_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6", "ip6-localhost"}
     | {"ip6-loopback", "localhost4", "localhost4.localdomain4"}
 )
-# What IDNA takes for a dot.
+# IDNA reads these characters as dots.
 _DOTS = str.maketrans({"。": ".", "．": ".", "｡": "."})
 
 
 def policy() -> Policy:
-    """What may be reached now: the settings' networks, and the public internet but for this machine's own addresses."""
+    """Returns the present policy. It allows the networks in the settings and the public internet.
+
+    It does not allow this machine's own addresses.
+    """
     return _policy(tuple(settings.WEBHOOK_ALLOWED_NETWORKS), _own_addresses())
 
 
 def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
-    """Whether a request may go to this port: any within WEBHOOK_ALLOWED_NETWORKS, else 80 and 443."""
+    """Whether a request may go to this port: any port within WEBHOOK_ALLOWED_NETWORKS, else only 80 and 443."""
     if port in PORTS:
         return True
     allowed = policy().allowed_networks
@@ -52,9 +55,9 @@ def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
 
 
 def names_forbidden_address(url: str) -> bool:
-    """Whether the URL's host is itself an address that may not be reached, in any spelling that a resolver takes.
+    """Whether the URL's host is a forbidden address, in any spelling that a resolver accepts.
 
-    Looks nothing up: what a name resolves to is checked when it is connected to.
+    It resolves no name. The addresses of a name are checked when we connect to it.
     """
     host = _plain(urlsplit(url).hostname or "")
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
@@ -72,23 +75,26 @@ def _permits(address: IPAddress) -> bool:
 
 
 def _plain(host: str) -> str:
-    """The host as a resolver would come to see it: unescaped, full-width characters folded, no dot at the end."""
+    """Returns the host as a resolver would read it: unescaped, with normal characters, and without a dot at the end."""
     folded = unicodedata.normalize("NFKC", unquote(host)).translate(_DOTS)
-    # IDNA drops these before anything is looked up.
+    # IDNA removes these characters before a name is resolved.
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     return visible.lower().rstrip(".")
 
 
 def _literal(host: str) -> IPAddress | None:
-    """The address that `host` spells: IPv6 with or without a zone, or IPv4 in one to four parts, each decimal, octal
-    or hexadecimal, as inet_aton(3) reads it."""
+    """Returns the address that `host` spells, or None if it spells none.
+
+    It may be IPv6 with or without a zone, or IPv4 in one to four parts, each decimal, octal or hexadecimal, as
+    inet_aton(3) reads it.
+    """
     try:
         return ip_address(host.partition("%")[0])
     except ValueError:
         pass
     try:
         return IPv4Address(socket.inet_aton(host))
-    except (OSError, ValueError):  # what is not ASCII, or holds a NUL
+    except (OSError, ValueError):  # The host is not ASCII, or contains a NUL.
         return None
 
 
@@ -101,7 +107,7 @@ def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
     return Policy(
         denied_networks=AddressTable((*DEFAULT_DENIED.blocks, *denied)),
         allowed_networks=tuple(_network(text) for text in allowed),
-        # Which port of an allowed network is its owner's business; `may_use_port` keeps the others.
+        # In an allowed network every port is allowed. `may_use_port` refuses the other ports everywhere else.
         allowed_ports=_ALL_PORTS if allowed else PORTS,
         max_connection_attempts=CONNECTION_ATTEMPTS,
     )
@@ -112,7 +118,7 @@ def _network(text: str) -> IPNetwork:
 
 
 def _own_addresses() -> frozenset[str]:
-    """The addresses of this machine's interfaces that are not denied as private already: our listeners are there."""
+    """Returns the public addresses of this machine, on which our own servers listen. Private ones are denied anyway."""
     return frozenset(
         address.address
         for addresses in psutil.net_if_addrs().values()

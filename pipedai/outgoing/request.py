@@ -1,4 +1,4 @@
-"""Sends one request to a customer's URL: to the address that was checked, within a time that nothing stretches."""
+"""Sends one request to a customer's URL: only to addresses that it checked, and within a fixed time."""
 
 import queue
 import socket
@@ -27,10 +27,10 @@ _Answers = list[Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a request.
+    """The result of a request.
 
-    `error` is a few words when there was no whole answer in time, and never names an address;
-    `status_code` may be there all the same. `body` is the first KiB, as it was sent.
+    `error` is a few words if there was no complete answer in time. It never names an address. `status_code` may be set
+    even then. `body` is the first KiB of the answer's body, unchanged.
     """
 
     status_code: int | None
@@ -43,9 +43,9 @@ class Answer:
 def post(
     url: str, *, headers: Mapping[str, str], body: bytes, timeout: float = TIMEOUT_SECONDS
 ) -> Answer:
-    """POSTs `body`; takes `timeout` seconds at most, whatever the other side does. Raises nothing.
+    """POSTs `body`, and takes `timeout` seconds at most, whatever the other side does. Raises nothing.
 
-    No redirects, no proxies, no cookies, no compression.
+    It follows no redirect, uses no proxy, and supports neither cookies nor compression.
     """
     begun = time.monotonic()
     exchange = _Exchange(begun + timeout)
@@ -63,7 +63,7 @@ def post(
 
 
 class _Exchange:
-    """One request and what is known of its answer so far."""
+    """One request, and the part of its answer that has arrived so far."""
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
@@ -98,7 +98,7 @@ class _Exchange:
 
 
 class _BoundedBackend(SafeBackend):
-    """Connects to the addresses that it checked, until a deadline that counts for all that is done on a connection."""
+    """Connects only to addresses that it checked. One deadline bounds everything that is done on a connection."""
 
     def __init__(self, *, policy: Any, deadline: float) -> None:
         super().__init__(policy=policy, resolver=self._resolve)
@@ -110,7 +110,10 @@ class _BoundedBackend(SafeBackend):
         return _BoundedStream(stream.get_extra_info("socket"), self._deadline)
 
     def _resolve(self, host: str, port: int, *args: Any) -> _Answers:
-        """The addresses of a host. `getaddrinfo` knows no timeout, so it is waited for no longer than a third."""
+        """Returns the addresses of a host.
+
+        `getaddrinfo` has no timeout, so we wait for it at most a third of the time that is left.
+        """
         share = _left(self._deadline, httpcore.ConnectTimeout) / (addresses.CONNECTION_ATTEMPTS + 1)
         found = _look_up_within(share, host, port, *args)
         if not addresses.may_use_port(port, [ip_address(answer[4][0]) for answer in found]):
@@ -119,7 +122,7 @@ class _BoundedBackend(SafeBackend):
 
 
 class _BoundedStream(SyncStream):
-    """A connection on which every operation, TLS included, ends at the deadline: bytes that drip don't move it."""
+    """A connection on which every operation, also TLS, ends at the deadline, even if bytes keep arriving slowly."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         super().__init__(sock)
@@ -151,16 +154,16 @@ class _BoundedStream(SyncStream):
 
 
 class _PortNotAllowed(Exception):  # noqa: N818
-    """Neither 80 nor 443, and not in WEBHOOK_ALLOWED_NETWORKS."""
+    """The port is neither 80 nor 443, and the address is not in WEBHOOK_ALLOWED_NETWORKS."""
 
 
 def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
-    """`socket.getaddrinfo`. Tests put their own names here."""
+    """Calls `socket.getaddrinfo`. Tests replace this function to resolve their own names."""
     return socket.getaddrinfo(host, port, *args)
 
 
 def _look_up_within(seconds: float, *args: Any) -> _Answers:
-    """A look-up in a thread of its own, left to itself when it takes too long."""
+    """Resolves a name in a thread of its own, and raises TimeoutError if that takes too long. The thread goes on."""
     answer: queue.SimpleQueue[_Answers | Exception] = queue.SimpleQueue()
 
     def run() -> None:
@@ -180,7 +183,7 @@ def _look_up_within(seconds: float, *args: Any) -> _Answers:
 
 
 def _left(deadline: float, late: type[Exception]) -> float:
-    """Seconds until the deadline. Raises `late` after it."""
+    """Returns the seconds until the deadline. Raises `late` after it."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise late
@@ -189,7 +192,7 @@ def _left(deadline: float, late: type[Exception]) -> float:
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    """Verifies certificates; reads no environment."""
+    """Returns a TLS context that verifies certificates and reads no environment variables."""
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -198,7 +201,7 @@ def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
 
 
 def _words(error: Exception) -> str:
-    """What went wrong, in words of ours: the errors' own may hold addresses."""
+    """Returns what went wrong in our own words, because the error's own message may contain addresses."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:
@@ -212,7 +215,7 @@ def _words(error: Exception) -> str:
 
 _Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
-# The first that fits: an error's causes count too, and what caused it says more.
+# The first line counts that fits the error or one of its causes. The kinds that tell more come first.
 _WORDS: tuple[tuple[_Kinds, str], ...] = (
     (_PortNotAllowed, "port not allowed"),
     (SSRFGuardError, "address not allowed"),

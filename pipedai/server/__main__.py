@@ -1,4 +1,4 @@
-"""`python -m pipedai.server [OPTIONS OF GUNICORN]`: the web process, once its settings are found fit."""
+"""Runs the web process as `python -m pipedai.server [OPTIONS OF GUNICORN]`, after checking its settings."""
 
 import os
 import sys
@@ -8,14 +8,14 @@ from pipedai.server import gunicorn_conf
 
 
 def main() -> None:
-    """Serve until SIGTERM. A setting that is unfit ends it with one sentence."""
-    # gunicorn reads it as it is imported, and ends in a traceback at what is empty or no number.
+    """Serve until SIGTERM. An unfit setting ends the process with one sentence."""
+    # gunicorn reads WEB_CONCURRENCY when it is imported. An empty value or a word would end it with a traceback.
     os.environ["WEB_CONCURRENCY"] = str(gunicorn_conf.workers)
-    # gunicorn's --check-config would show a traceback of it.
+    # We check here as well, because gunicorn's --check-config would show unfit settings as a traceback.
     gunicorn_conf.refuse_unfit_settings()
     from gunicorn.app.wsgiapp import run
 
-    # By its own name, under which it starts its successor at SIGUSR2.
+    # gunicorn starts its successor under this name when it gets SIGUSR2.
     program = str(Path(sys.executable).with_name("gunicorn"))
     config = f"python:{gunicorn_conf.__name__}"
     sys.argv = [program, "-c", config, *sys.argv[1:], "pipedai.asgi:application"]

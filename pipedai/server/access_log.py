@@ -6,18 +6,18 @@ from typing import Any
 
 from pipedai.logs import log_line
 
-# What the application adds to its request's line: a dict in the scope, under this key.
+# The scope holds a dict under this key. The application puts what it wants to add to the request's log line into it.
 LOG = "pipedai.log"
 
-# nginx's: the client closed the connection before there was an answer.
+# nginx's status for a client that closed the connection before there was an answer.
 CLIENT_GONE = 499
 
 _LONGEST_PATH = 300
 
-# Asked every few seconds by machines: lines of what went well are for whoever looks closely.
+# Machines ask for these every few seconds, so a success is logged at level DEBUG only.
 _PROBES = frozenset({"api/v1/health", "api/v1/health/live", "metrics"})
 
-# Each is told of every request: its method, the route that matched (None if there is none), its status, its seconds.
+# Each observer is called for every request with its method, its route (None if none matched), status and seconds.
 observers: list[Callable[[str | None, str | None, int, float], None]] = []
 
 
@@ -31,9 +31,9 @@ def log_request(
     path: str = "",
     **more: Any,
 ) -> None:
-    """Log a request and its answer. `path` comes without its query, which may hold what is private.
+    """Log a request and its answer. `path` comes without its query, because a query may hold private data.
 
-    Without `method` and `path` it is a request that could not be parsed.
+    A call without `method` and `path` logs a request that could not be parsed.
     """
     for observe in observers:
         observe(method, more.get("route"), status, seconds)
@@ -54,7 +54,7 @@ def log_request(
 def _level(status: int, said: dict[str, Any]) -> int:
     if status >= 500:
         return logging.ERROR
-    # `runs` is how many a poll brought.
+    # `runs` is the number of runs that a poll returned.
     if status == 200 and (said.get("route") in _PROBES or said.get("runs") == 0):
         return logging.DEBUG
     return logging.INFO

@@ -1,4 +1,4 @@
-"""What lanes that wait share: asking an endpoint for its answer."""
+"""Asks an endpoint for its answer, on behalf of the lanes whose requests wait."""
 
 import random
 from uuid import UUID
@@ -10,13 +10,15 @@ from pipedai.server.request_body import Replay
 from pipedai.server.request_scope import CLIENT
 from pipedai.server.turns import Turns
 
-# How often a waiter looks while it does not hear the database's notifications.
+# How often a waiter asks again while the process does not receive the database's notifications.
 UNHEALTHY_RECHECK_SECONDS = 2.0
 
 
 class WaitingLane:
-    """A lane whose requests wait, and ask `endpoint` again. At most `turns` askings are under way at once: however many
-    waiters wake together, the rest of the endpoint's threads are left to other requests, and workspaces take turns.
+    """A lane whose requests wait, and ask `endpoint` again and again.
+
+    At most `turns` requests ask at once, and workspaces take turns at it. So the rest of the endpoint's threads stays
+    free for other requests, however many waiters wake together.
     """
 
     def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
@@ -26,23 +28,24 @@ class WaitingLane:
         self._stopping = False
 
     def stop(self) -> None:
-        """Answer all that wait now, and let no other wait: the server is going down."""
+        """Answer all waiting requests now, and let no other request wait, because the server is stopping."""
         self._stopping = True
         self._listener.wake_all()
 
     def _patience(self, trusted: float) -> float:
-        """For how long to trust silence: `trusted` seconds, if notifications are heard."""
+        """Return after how many seconds to ask again without a notification: about `trusted`, if they arrive at all."""
         patience = trusted if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
-        # Jitter keeps those that woke together from doing so again.
+        # The random factor keeps waiters that woke together from waking together again.
         return patience * random.uniform(0.8, 1)  # noqa: S311
 
     async def _ask(
         self, scope: Scope, body: bytes, receive: Receive, ear: Ear, workspace_id: UUID | None
     ) -> list[Message]:
-        """The endpoint's whole answer, as it is now. Raises ClientGone if nobody is there any more to be answered.
+        """Return the endpoint's whole answer. Raises ClientGone if the client has left.
 
-        The turn is the workspace's. The first time nobody has checked yet who asks, so that it is the address's:
-        nobody takes the turns of another by naming their worker.
+        A request waits for a turn of its workspace. When it first asks, it is not authenticated yet, so it waits for a
+        turn of its client's address instead. Otherwise a stranger could use up a workspace's turns by naming one of its
+        workers.
         """
         answer: list[Message] = []
 
@@ -57,7 +60,7 @@ class WaitingLane:
 
 
 def status_of(answer: list[Message]) -> int:
-    """The status of a whole answer."""
+    """Return the HTTP status of a whole answer."""
     return int(next(m["status"] for m in answer if m["type"] == "http.response.start"))
 
 

@@ -1,4 +1,4 @@
-"""Makes the JSON error answers that are given below Django."""
+"""Makes the JSON error answers that the server gives without Django."""
 
 import json
 from http import HTTPStatus
@@ -11,9 +11,9 @@ from pipedai.server.headers import RawHeaders
 def error_answer(
     sentence: str, *, close: bool = False, code: ErrorCode | None = None, **extra: str
 ) -> tuple[RawHeaders, bytes]:
-    """The headers and the body of `{ "error": sentence, … }`.
+    """Return the headers and the body of `{ "error": sentence, … }`.
 
-    `close` announces that the connection ends, as what is left of the request was not read.
+    `close` announces that the connection ends, because the rest of the request was not read.
     """
     body = json.dumps(error_body(sentence, code=code, **extra)).encode()
     headers = [
@@ -26,14 +26,14 @@ def error_answer(
 
 
 def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, bytes]:
-    """The answer to a crash: nothing of it but the id under which the log has it."""
+    """Return the answer to a crash. It tells only the request id, under which the log describes the crash."""
     return error_answer(INTERNAL, close=close, requestId=request_id)
 
 
 def phrase(status: int) -> str:
-    """The sentence for a status about which there is nothing better to say."""
+    """Return a general sentence for a status, for callers that know no better one."""
     try:
-        # As the API's own sentences are written: "Not found".
+        # The API's own sentences have one capital letter: "Not found".
         return HTTPStatus(status).phrase.capitalize()
     except ValueError:
         return "Error"

@@ -1,4 +1,4 @@
-"""The lane of event streams: no thread and no database connection while there is nothing to tell."""
+"""Serves event streams without a thread or a database connection while there is no new event."""
 
 import asyncio
 from contextlib import ExitStack
@@ -11,12 +11,13 @@ from pipedai.server.listen import StreamEar
 from pipedai.server.refusal import ClientGone
 from pipedai.server.ticket import STREAM, StreamTicket
 
-# How long a stream trusts silence, counted from when it asked: with the asking itself, and a wait for its turn, the
-# credential is looked at again every 15 s.
+# A stream asks again after this time even without a notification. Asking, and waiting for the turn to ask, take time as
+# well, so the credential is checked again about every 15 s.
 RECHECK_SECONDS = 12.0
-# Events that come together are told together.
+# A stream waits this long before it asks, so that one answer carries events that come together.
 SHORTEST_WAIT_SECONDS = 0.1
-# Who takes nothing for so long is not reading. Shorter than a stream's trust, which a slow reader must not stretch.
+# A reader that takes nothing for this long has stopped reading. This is shorter than RECHECK_SECONDS, so that a slow
+# reader can't put off the next check of its credential.
 LONGEST_SEND_SECONDS = 10.0
 
 _OPENING = b": worker events\n\n"
@@ -24,20 +25,20 @@ _KEEP_ALIVE = b": still here\n\n"
 
 
 class EventStreams(WaitingLane):
-    """Asks the stream endpoint for what there is to tell, tells it, waits, and asks again, as long as it answers 200.
+    """Asks the stream endpoint for new events, sends them, waits, and asks again, as long as the endpoint answers 200.
 
-    So credentials, checks and what is told are the endpoint's alone. Nothing is queued in this process: a reader's
-    backlog is the table, of which the endpoint gives a bounded piece at a time, and the next piece is asked for only
-    when the reader has taken the last.
+    So the endpoint alone checks credentials and chooses what to send. This process queues no events: they lie in a
+    table, the endpoint returns a bounded number at a time, and the lane asks for more only when the reader has taken
+    the last ones.
     """
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request for a stream. Raises ClientGone when nobody reads it any more."""
+        """Answer one request for a stream. Raises ClientGone when the client has left."""
         body = (await receive()).get("body", b"")
         ear = StreamEar()
         ticket = scope[STREAM] = StreamTicket()
         with ExitStack() as at_the_end:
-            # Subscribed before the first question, so that nothing recorded after it goes unheard.
+            # We subscribe before we first ask, so that we hear of every event recorded after that answer.
             self._listener.subscribe(ear, worker_id)
             at_the_end.callback(self._listener.unsubscribe, ear, worker_id)
             answer = await self._ask(scope, body, receive, ear, ticket.workspace_id)
@@ -48,7 +49,7 @@ class EventStreams(WaitingLane):
             if ticket.key_id is not None:
                 self._listener.subscribe(ear, ticket.key_id)
                 at_the_end.callback(self._listener.unsubscribe, ear, ticket.key_id)
-                ear.changed = True  # the key may have died before we subscribed
+                ear.changed = True  # The key may have been revoked before we subscribed.
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
             told = _OPENING + _content(answer)
             while not self._stopping:
@@ -84,6 +85,6 @@ def _content(answer: list[Message]) -> bytes:
 
 
 def _lasting(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers without the length of the first piece; nginx is told not to hold anything back."""
+    """Return the headers without the length of the first piece, and with one that stops nginx from buffering."""
     kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
     return [*kept, (b"x-accel-buffering", b"no")]

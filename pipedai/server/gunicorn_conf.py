@@ -1,4 +1,4 @@
-"""gunicorn's configuration, from the environment alone. `python -m pipedai.server` starts it."""
+"""Configures gunicorn from environment variables alone. `python -m pipedai.server` starts it."""
 
 import errno
 import os
@@ -34,17 +34,17 @@ proc_name = "pipedai"
 
 # The event loop answers the arbiter every second; a minute of silence means it hangs.
 timeout = 60
-# Requests under way at SIGTERM get this long; Heroku kills after 30 s.
+# Requests under way at SIGTERM may take this long. Heroku kills the process after 30 s.
 graceful_timeout = 25
-# Longer than the idle time of common routers (60 s), so that it is they who close.
+# This is longer than the idle time of common routers (60 s), so that the router closes an idle connection, and not we.
 keepalive = 75
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 
-# Proxies are TRUSTED_PROXIES' business, and pipedai.server.request_scope's.
+# gunicorn must trust no proxy: pipedai.server.request_scope handles proxies, by TRUSTED_PROXIES.
 forwarded_allow_ips = ""
-# It would open a socket in the home directory that takes commands.
+# The control socket would lie in the home directory and accept commands.
 control_socket_disable = True
 
 accesslog = None
@@ -53,7 +53,7 @@ logger_class = ChainLogger
 
 
 def refuse_unfit_settings() -> None:
-    """Exit with the sentences of what keeps us from serving."""
+    """Exit with sentences that name the unfit settings, if there are any."""
     try:
         checks.refuse_unfit_settings()
         tracing.is_on()
@@ -62,7 +62,7 @@ def refuse_unfit_settings() -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Say in one sentence what keeps us from serving, and make room for the workers' metrics."""
+    """Exit with a sentence if a setting is unfit or the port is taken, and make the directory of the metrics."""
     refuse_unfit_settings()
     if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
         _refuse_taken_ports(server)
@@ -71,23 +71,24 @@ def on_starting(server: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Forget the gauges of a worker that ended, also by a kill -9."""
+    """Delete the gauges of a worker process that ended, even by kill -9."""
     for directory in _metrics:
         forget_process(worker.pid, directory)
 
 
 def on_exit(_server: Any) -> None:
-    """Remove what the workers shared."""
+    """Remove the directory of the metrics."""
     for directory in _metrics:
         remove_directory(directory)
 
 
-# The directory of the workers' metrics, if they are on.
+# The directory of the worker processes' metrics; the list is empty if metrics are off.
 _metrics: list[Path] = []
 
 
 def _refuse_taken_ports(server: Any) -> None:
-    # gunicorn itself would try five times. Sockets that are handed to us are bound by then.
+    # gunicorn itself would try five times to bind a taken port before it gave up. `on_starting` does not call this if
+    # the process was given open sockets, because these are bound already.
     for address in server.cfg.address:
         if isinstance(address, tuple) and _is_taken(address):
             sys.exit(f"Port {address[1]} of {address[0]} is already in use: set PORT to another.")

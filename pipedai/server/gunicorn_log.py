@@ -1,4 +1,4 @@
-"""Has gunicorn's own log lines go through our logging."""
+"""Sends gunicorn's own log lines through our logging."""
 
 # mypy: disallow-untyped-calls=False
 
@@ -8,11 +8,11 @@ from gunicorn.glogging import Logger
 
 
 class ChainLogger(Logger):
-    """gunicorn's logger without handlers of its own: what it says reaches the root logger."""
+    """gunicorn's logger without handlers of its own, so that its lines reach the root logger's handlers."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.propagate = True
 
     def _set_handler(self, *_args: Any, **_kwargs: Any) -> None:
-        """Add none."""
+        """Add no handler."""

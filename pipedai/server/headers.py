@@ -1,19 +1,19 @@
-"""The headers that answers carry whoever made them (SPEC §2)."""
+"""Adds the headers that every answer carries, whichever part of the server made it (SPEC §2)."""
 
 API = "/api/v1"
 SERVER = b"pipedai"
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-# What a browser may do with what lies under a path: the API, and whatever is not listed, is no page at all.
+# This policy lets a browser load nothing. The API and every path that has no policy of its own get it.
 _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 _POLICIES = {
-    # Alpine compiles what the templates' attributes say, and pages begin with a <style>: docs/decisions/admin.md.
+    # Alpine compiles code from template attributes, and each page begins with a <style>: see docs/decisions/admin.md.
     "/admin": (
         "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self';"
         " font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
-    # Forms and a style sheet: no script at all.
+    # The page has forms and a style sheet, and no script.
     "/pair": (
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
         " frame-ancestors 'none'"
@@ -34,7 +34,7 @@ def is_api(path: str) -> bool:
 
 
 def content_policy(path: str) -> str:
-    """The Content-Security-Policy of what is answered under this path."""
+    """Return the Content-Security-Policy for answers under this path."""
     return next(
         (policy for prefix, policy in _POLICIES.items() if _is_below(path, prefix)), _NO_PAGE
     )
@@ -43,10 +43,10 @@ def content_policy(path: str) -> str:
 def complete_headers(
     given: RawHeaders, *, request_id: str, path: str, production: bool
 ) -> RawHeaders:
-    """The headers of an answer with ours added.
+    """Return an answer's headers with ours added.
 
-    Below the API ours replace what the application set; a page elsewhere keeps its own, and its caching is its own
-    business.
+    Under the API's paths our headers replace those that the application set. A page elsewhere keeps its own headers,
+    and decides on its own caching.
     """
     ours = {
         b"x-content-type-options": b"nosniff",

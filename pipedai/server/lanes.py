@@ -1,4 +1,4 @@
-"""Sends each request down its lane, and starts and stops what the lanes need."""
+"""Sends each request to its lane, and starts and stops the parts that the lanes need."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 
-# The lifespan state holds under this key what the server calls when it begins to stop.
+# The lifespan state holds under this key the function that the server calls when it begins to stop.
 STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"
@@ -34,7 +34,7 @@ _LIVE_HEADERS = [
 
 
 class Lanes:
-    """Polls that are ready to wait, event streams and passwords go to lanes of their own, all else to the threads."""
+    """Sends waiting polls, event streams and requests with passwords to their own lanes, all others to the threads."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Lanes:
         self._streams.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Listen for notifications between the server's start and its end."""
+        """Listen for the database's notifications from the server's start to its end."""
         await receive()
         scope.get("state", {})[STOP] = self._stop
         listening = asyncio.create_task(self._listener.run())
@@ -84,7 +84,7 @@ class Lanes:
 
 
 def _is_asked_by_a_probe(scope: Scope) -> bool:
-    """Whether it is to be read, and by no page of another origin, whose answer has other headers."""
+    """Whether this is a read without an `Origin`. Pages of another origin need more headers in the answer."""
     return (
         scope["method"] in {"GET", "HEAD"}
         and request_scope.header(scope["headers"], b"origin") is None
@@ -100,9 +100,9 @@ async def _say_alive(scope: Scope, send: Send) -> None:
 
 
 def waiting_worker(scope: Scope) -> UUID | None:
-    """The worker whose poll this is, if it may have to wait.
+    """Return the id of the worker whose poll this is, or None if this is no poll that may have to wait.
 
-    Whether `wait` is a proper number is for the endpoint to say.
+    The endpoint, and not this function, refuses a `wait` that is no valid number.
     """
     if scope["method"] != "GET":
         return None
@@ -114,6 +114,6 @@ def waiting_worker(scope: Scope) -> UUID | None:
 
 
 def streamed_worker(scope: Scope) -> UUID | None:
-    """The worker whose events this asks for, if it does."""
+    """Return the id of the worker whose events this request streams, or None if it is no such request."""
     match = _STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
     return None if match is None else UUID(match[1])

@@ -1,4 +1,4 @@
-"""Hears the database's notifications over one connection per process, and wakes local waiters."""
+"""Receives the database's notifications over one connection per process, and wakes the waiters in this process."""
 
 import asyncio
 import random
@@ -22,32 +22,32 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Ear:
-    """What one waiter has heard about its worker since it last asked."""
+    """Keeps the news that one waiter has got about its worker since the waiter last asked."""
 
     __slots__ = ("_alarm", "changed", "newest_poll")
 
     def __init__(self) -> None:
         self._alarm: asyncio.Timeout | None = None
         self.changed = False
-        # The largest order of a poll that began since this one subscribed.
+        # The largest order among the worker's polls that began since this ear subscribed.
         self.newest_poll = 0
 
     def hear_change(self) -> None:
-        """There may be something new for the worker."""
+        """Note that there may be something new for the worker."""
         self.changed = True
         self.wake()
 
     def hear_poll(self, order: int) -> None:
-        """A poll of the worker began."""
+        """Note that a poll of the worker began."""
         if order > self.newest_poll:
             self.newest_poll = order
             self.wake()
 
     def hear_event(self) -> None:
-        """An event of the worker was recorded: nothing to a poll."""
+        """Ignore an event of the worker, because a poll does not return events."""
 
     def wake(self) -> None:
-        """End the wait, for whatever reason the waiter finds."""
+        """End the wait. The waiter itself finds out why."""
         if self._alarm is not None and not self._alarm.expired():
             self._alarm.reschedule(0)
 
@@ -64,34 +64,34 @@ class Ear:
 
 
 class StreamEar(Ear):
-    """What one stream has heard about its worker, and about the key that opened it."""
+    """Keeps the news that one stream has got about its worker and about the key that opened it."""
 
     __slots__ = ()
 
     def hear_event(self) -> None:
-        """There is something to tell."""
+        """Note that there is an event to send."""
         self.hear_change()
 
 
 class Listener:
-    """The process's LISTEN connection, kept up as long as `run` runs.
+    """Keeps the process's LISTEN connection open as long as `run` runs.
 
-    `healthy` says whether notifications arrive; while they don't, waiters must look more often.
+    `healthy` says whether notifications arrive. While they don't, waiters must ask more often.
     """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        # Lists: a set of one, as most are, takes 150 bytes more.
+        # Most hold a single ear, for which a list takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
         self._reported = False
         self.healthy = False
 
     def subscribe(self, ear: Ear, subject: UUID) -> None:
-        """Let the ear hear what is said of a worker, or of a key."""
+        """Pass the notifications about a worker or a key to the ear from now on."""
         self._ears[str(subject)].append(ear)
 
     def unsubscribe(self, ear: Ear, subject: UUID) -> None:
-        """Let it hear that no more."""
+        """Stop passing the notifications about a worker or a key to the ear."""
         name = str(subject)
         self._ears[name].remove(ear)
         if not self._ears[name]:
@@ -99,12 +99,12 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """How many polls are under way."""
+        """Return how many polls are under way."""
         return sum(not isinstance(ear, StreamEar) for ear in self._all())
 
     @property
     def streaming(self) -> int:
-        """How many event streams are under way; the ear of each is there for its worker and for its key."""
+        """Return how many event streams are under way. Each ear counts once, though it hears a worker and a key."""
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
     def wake_all(self) -> None:
@@ -113,7 +113,7 @@ class Listener:
             ear.wake()
 
     def deliver(self, payload: str) -> None:
-        """Pass one notification on: `<topic> <worker id>[ <detail>]`. Others are ignored."""
+        """Pass on one notification of the form `<topic> <worker id>[ <detail>]`, and ignore any other."""
         topic, _, rest = payload.partition(" ")
         worker_id, _, detail = rest.partition(" ")
         for ear in list(self._ears.get(worker_id, ())):
@@ -125,7 +125,7 @@ class Listener:
                 ear.hear_poll(int(detail))
 
     async def run(self) -> None:
-        """Listen until cancelled, connecting again, ever more patiently, whenever that ends."""
+        """Listen until cancelled. When the connection ends, connect again, after ever longer pauses."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -140,7 +140,7 @@ class Listener:
                 self._lost(error)
             finally:
                 self.healthy = False
-            # Jitter: the processes of a site lost their database at the same moment.
+            # A random factor, because all processes of a site lost their database at the same moment.
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
@@ -149,7 +149,7 @@ class Listener:
         if self._reported:
             self._reported = False
             log.info("hearing the database's notifications again")
-        # Whatever was said in between went unheard.
+        # We missed the notifications sent while there was no connection, so every waiter asks again.
         for ear in self._all():
             ear.hear_change()
 

@@ -10,20 +10,20 @@ from psycopg import AsyncConnection
 
 from pipedai import env
 
-# Django's own, which mean nothing here.
+# Options that Django adds for itself; they must not reach this connection.
 _NOT_OURS = ("cursor_factory", "context", "prepare_threshold")
 
 
 async def connect() -> AsyncConnection:
-    """A new connection to the database's notifications.
+    """Return a new connection for the database's notifications.
 
-    It starts no embedded server: the first request does, and a stopped one stays stopped.
+    It never starts an embedded PostgreSQL: the first request starts it, and a stopped one stays stopped.
     """
     return await AsyncConnection.connect(**await asyncio.to_thread(listen_params), autocommit=True)
 
 
 def listen_params() -> dict[str, Any]:
-    """psycopg's arguments for a connection that may LISTEN: past PgBouncer, where there is one."""
+    """Return psycopg's arguments for a connection that can LISTEN, which goes past PgBouncer if there is one."""
     handler = connections
     if settings.DATABASE_LISTEN_URL:
         handler = ConnectionHandler({"default": env.database_config(settings.DATABASE_LISTEN_URL)})

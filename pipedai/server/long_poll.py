@@ -1,4 +1,4 @@
-"""The lane of waiting polls: no thread and no database connection while there is nothing to say."""
+"""Serves waiting polls without a thread or a database connection while there is no run to hand out."""
 
 import time
 from uuid import UUID
@@ -9,28 +9,27 @@ from pipedai.server.asking import WaitingLane, status_of
 from pipedai.server.listen import Ear
 from pipedai.server.ticket import POLL, PollTicket
 
-# How long a waiter trusts silence.
+# A waiter asks again after this time even without a notification.
 RECHECK_SECONDS = 15.0
-# A run that is due but was not handed out must not make its waiter ask without pause.
+# This pause keeps a waiter from asking without end when a run is due but the endpoint does not hand it out.
 SHORTEST_WAIT_SECONDS = 0.1
 
 
 class LongPoll(WaitingLane):
     """Asks the poll endpoint, waits while its answer is "nothing yet", and asks again.
 
-    So credentials, checks, errors and the answer itself are the endpoint's alone, and all of them
-    are looked at again each time.
+    So the endpoint alone decides on credentials, checks, errors and the answer, and does so anew each time.
     """
 
     _start: Message | None = None
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one poll. Raises ClientGone if nobody is there any more to be answered."""
+        """Answer one poll. Raises ClientGone if the client has left."""
         body = (await receive()).get("body", b"")
         began = time.monotonic()
         ticket = scope[POLL] = PollTicket(worker_id)
         ear = Ear()
-        # Subscribed before the first question, so that nothing said after it goes unheard.
+        # We subscribe before we first ask, so that we hear of everything that happens after that answer.
         self._listener.subscribe(ear, worker_id)
         try:
             while True:
@@ -57,19 +56,19 @@ class LongPoll(WaitingLane):
             await send(message)
 
     def _ends(self, ticket: PollTicket, ear: Ear) -> bool:
-        """Whether the answer at hand is to be given, though it is "nothing yet"."""
+        """Whether to send the present answer although it is "nothing yet"."""
         ticket.superseded = ear.newest_poll > ticket.order
         return ticket.superseded or self._stopping
 
     def _patience_with(self, ticket: PollTicket) -> float:
-        """For how many seconds to trust silence."""
+        """Return after how many seconds to ask again if no notification comes."""
         patience = self._patience(RECHECK_SECONDS)
         if ticket.next_due_seconds is None:
             return patience
         return min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
 
     def _share_start(self, answer: list[Message]) -> None:
-        """Keep for all that wait the start of "nothing yet" once: status and headers are 0.9 KB, and the same."""
+        """Let all waiting polls share one copy of the status and headers of "nothing yet", which take 0.9 KB."""
         if answer[0] != self._start:
             self._start = answer[0]
         answer[0] = self._start

@@ -1,6 +1,6 @@
 """Counts the bytes that a process holds of requests not yet answered and of answers not yet sent (SPEC §19).
 
-All of it happens in the event loop, except that threads ask whether a holding is overdrawn.
+Everything here runs in the event loop, except `is_overdrawn`, which threads call.
 """
 
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import network_of
 from pipedai.server.refusal import Refused
 
-# The scope has the request's Holding under this key.
+# The scope holds the request's Holding under this key.
 HOLDING = "pipedai.holding"
 
 MIB = 1024 * 1024
-# One address may hold a quarter of the budget: nobody can use all of it up against others.
+# One address may hold a quarter of the budget, so that no client can use up all of it.
 ADDRESSES = 4
-# A request that holds no more than this is small. The last eighth of the budget, and of each address's quarter, is for
-# small ones alone: they go on while large ones have used up theirs.
+# A request that holds no more than this is small. The last eighth of the budget, and of each address's quarter, is kept
+# for small requests, so that they still find room when large requests have used up the rest.
 SMALL_BYTES = 64 * 1024
 _FOR_LARGE = 7 / 8
 
 
 class MemoryBudget:
-    """The bytes of one process."""
+    """Counts the bytes that one process holds."""
 
     def __init__(self, mebibytes: int = 48) -> None:
         self.used = 0
@@ -35,7 +35,7 @@ class MemoryBudget:
         self._by_address: dict[str, int] = {}
 
     def has_room(self, address: str, size: int, *, small: bool) -> bool:
-        """Whether so many bytes more may be held for this address."""
+        """Whether the process may hold `size` more bytes for this address."""
         part = 1 if small else _FOR_LARGE
         return (
             self.used + size <= self._total * part
@@ -43,7 +43,7 @@ class MemoryBudget:
         )
 
     def add(self, address: str, size: int) -> None:
-        """Count bytes that are held from now on, or, if negative, no longer."""
+        """Count `size` bytes that the process holds from now on, or no longer holds if `size` is negative."""
         self.used += size
         held = self._by_address.get(address, 0) + size
         if held:
@@ -53,49 +53,51 @@ class MemoryBudget:
 
 
 class Holding:
-    """What one request holds of the budget. Who works on the request keeps the holding until they leave it; when the
-    last one leaves, everything goes back.
+    """The bytes of the budget that one request holds.
+
+    Each part of the server that works on the request calls `keep`, and `leave` when it is done. After the last `leave`
+    all bytes are given back.
     """
 
     __slots__ = ("_at_end", "_budget", "_keepers", "_size", "address")
 
     def __init__(self, budget: MemoryBudget, client: str) -> None:
         self._budget = budget
-        # What one subscriber has: the address itself, or the /64 of an IPv6 address.
+        # The budget counts an IPv6 client by its /64 network, because one subscriber usually has all of it.
         self.address = client if ":" not in client else network_of(client)
         self._size = 0
         self._keepers = 1
         self._at_end: list[Callable[[], None]] = []
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes more may be held."""
+        """Whether the request may hold `size` more bytes."""
         small = self._size + size <= SMALL_BYTES
         return self._budget.has_room(self.address, size, small=small)
 
     def take(self, size: int) -> None:
-        """Hold so many bytes more, if there is room or not."""
+        """Hold `size` more bytes, even if there is no room for them."""
         if size:
             self._size += size
             self._budget.add(self.address, size)
 
     def give_back(self, size: int) -> None:
-        """Hold so many bytes less."""
+        """Hold `size` bytes less."""
         self.take(-size)
 
     def give_all_back(self) -> None:
-        """Hold nothing."""
+        """Give back all bytes that the request holds."""
         self.give_back(self._size)
 
     def is_overdrawn(self) -> bool:
-        """Whether the process or the address holds more than it may: nothing else is to be begun for it then."""
+        """Whether the process or the address holds more than it may. If so, start no further work for the address."""
         return not self._budget.has_room(self.address, 0, small=True)
 
     def keep(self) -> None:
-        """Let nothing go back before one `leave` more."""
+        """Require one more `leave` before the bytes are given back."""
         self._keepers += 1
 
     def leave(self) -> None:
-        """Give everything back, unless somebody else keeps it."""
+        """Give all bytes back, unless another part of the server still keeps the holding."""
         self._keepers -= 1
         if self._keepers:
             return
@@ -104,7 +106,7 @@ class Holding:
             self._at_end.pop()()
 
     def at_end(self, then: Callable[[], None]) -> None:
-        """Have this called when the last one leaves: the answer has been sent, or its client has gone."""
+        """Call `then` after the last `leave`, when the answer has been sent or its client has left."""
         self._at_end.append(then)
 
 
@@ -119,7 +121,7 @@ def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
 
 
 def overloaded(*, unread: bool) -> Refused:
-    """The refusal of a request for which there is no room. Nothing of it was done."""
+    """Return the refusal of a request for which there is no room, and for which nothing was done."""
     return Refused(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Too many bytes are under way at this moment: send the request again in a second.",

@@ -1,4 +1,4 @@
-"""The outermost ASGI application: what is true of every request, whoever answers it (SPEC §2)."""
+"""The outermost ASGI application. It does what every request needs, whichever lane answers it (SPEC §2)."""
 
 import time
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may ask of us before it is refused."""
+    """The bounds of a request. A request beyond one of them is refused."""
 
     body_bytes: int
     body_seconds: float = 30.0
 
 
 class Outer:
-    """Wraps an application: request id, headers, the body's bounds, the memory budget, crashes, the access log.
+    """Wraps an application with the request id, headers, bounds of the body, memory budget, crashes and access log.
 
-    The application gets each body whole, and is not called before it is there.
+    The application is called only when the whole body has arrived, and gets it in one piece.
     """
 
     def __init__(
@@ -100,7 +100,8 @@ class Outer:
             if not reply.started:
                 raise RuntimeError("The application returned without an answer.")
         except Refused as refused:
-            # Its frames hold what has come of the body, and the rest may take its time.
+            # The traceback's frames hold the part of the body that has arrived. We free it now, because discarding the
+            # rest may take a while.
             refused.__traceback__ = None
             holding.give_all_back()
             headers, content = error_answer(
@@ -116,5 +117,5 @@ class Outer:
         except Exception:
             log.exception("request crashed")
             if not reply.started:
-                # Else the server sees that the answer is not complete, and ends the connection.
+                # If the answer has started, the server sees that it is incomplete and ends the connection.
                 await reply.answer(500, *crash_answer(current_request_id.get()))

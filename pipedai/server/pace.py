@@ -1,19 +1,20 @@
-"""Watches that a client takes its answers fast enough: until then they are in our memory (SPEC §19)."""
+"""Ends connections whose clients take their answers too slowly, because untaken answers fill our memory (SPEC §19)."""
 
 import asyncio
 import fcntl
 import struct
 import termios
 
-# The least that a client must take, averaged over so many seconds in which there was something to take.
+# A client must take at least this much on average, over a period of SECONDS in which it had something to take.
 LEAST_BYTES_PER_SECOND = 1024
 SECONDS = 30.0
 
 
 class Pace:
-    """How fast the client of one connection takes what is written to it.
+    """Measures how fast the client of one connection takes what is written to it.
 
-    Between `stalled` and `emptied` the transport holds what the system did not take, and nothing more is written.
+    Between `stalled` and `emptied` the transport holds bytes that the operating system did not accept yet, and nothing
+    more is written.
     """
 
     __slots__ = ("_left", "_loop", "_since", "_taken", "_timer", "_transport", "_waited")
@@ -21,27 +22,27 @@ class Pace:
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
         self._transport = transport
-        # Of the present period: for how long the client had something to take, and how much it took.
+        # In the present period: the seconds in which the client had something to take, and the bytes that it took.
         self._waited = 0.0
         self._taken = 0
-        # At the last look: when it was, and how much there was to take.
+        # The time of the last measurement, and the bytes that the client had to take then.
         self._since = 0.0
         self._left = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def stalled(self) -> None:
-        """The system takes no more of the answer at this moment."""
+        """Start to measure, because the operating system accepts no more of the answer now."""
         self._since = self._loop.time()
         self._left = self._to_take()
         self._timer = self._loop.call_later(SECONDS - self._waited, self._judge)
 
     def emptied(self) -> None:
-        """The system has taken all."""
+        """Stop measuring, because the operating system has accepted everything."""
         self.stop()
         self._look()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Cancel the timer that would judge the client."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -59,10 +60,10 @@ class Pace:
         self._taken += self._left - self._to_take()
 
     def _to_take(self) -> int:
-        """How many bytes of ours the client's machine has not confirmed.
+        """Return how many written bytes the client's machine has not confirmed yet.
 
-        Those that our system holds are counted as well: it takes some hundred kilobytes, and takes more only when a
-        third of them has gone.
+        This counts the bytes in the operating system's buffer too. That buffer holds some hundred kilobytes, and it
+        accepts more only when a third of them has left, so the transport's buffer alone would shrink in large steps.
         """
         buffered = self._transport.get_write_buffer_size()
         try:
@@ -70,5 +71,5 @@ class Pace:
                 self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
             )
         except OSError:
-            return buffered  # the system does not tell
+            return buffered  # The operating system does not tell.
         return buffered + int(struct.unpack("i", answer)[0])

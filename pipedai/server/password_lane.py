@@ -1,4 +1,4 @@
-"""The lane of requests that may hash a password: they wait for their turn without a thread (SPEC §19)."""
+"""Serves requests that may hash a password. They wait for their turn without holding a thread (SPEC §19)."""
 
 import asyncio
 from contextlib import ExitStack
@@ -11,9 +11,9 @@ from pipedai.server.ticket import PASSWORD, PasswordTicket
 from pipedai.server.turns import Turn, Turns
 
 PATIENCE_SECONDS = 5.0
-# Who waits keeps a connection and a request's body in memory, and more than this are served within seconds nowhere.
+# A waiting request keeps a connection and a body in memory, and no machine hashes more than this within seconds.
 _MOST_WAITING = 500
-# More than an address may try to log in within a minute.
+# This is more than the logins that one address may try within a minute.
 _MOST_OF_AN_ADDRESS = 100
 
 # Whatever hashes a password; accounts/tests/test_password_routes.py looks for others. See docs/decisions/fast-paths.md.
@@ -30,20 +30,20 @@ _PATHS = frozenset(
 
 
 def may_hash(scope: Scope) -> bool:
-    """Whether this request belongs into the lane. Most have nothing to hash once the endpoint has looked at them."""
+    """Whether this request belongs into the lane. The endpoint then decides whether there is a password to hash."""
     return scope["path"] in _PATHS and scope["method"] == "POST"
 
 
 def password_turns(places: int) -> Turns:
-    """Turns for so many places in this process, fair between addresses and bounded in who may wait."""
+    """Return turns for so many places in this process. Addresses take turns, and few enough requests may wait."""
     return Turns(places, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
 
 
 class PasswordLane:
-    """Puts the request to its endpoint, and, if that needs places for a hash, once more when there are some.
+    """Asks the endpoint once, and a second time when there are places, if the endpoint needs places for a hash.
 
-    So credentials, throttles and validation come before any waiting, and the answer is always the endpoint's own: also
-    the 503 of a request whose turn did not come, which is what the endpoint said the first time.
+    So credentials, throttles and validation are checked before the request waits, and every answer is the endpoint's
+    own. A request whose turn does not come in time gets the 503 that the endpoint answered the first time.
     """
 
     def __init__(self, endpoint: App, turns: Turns, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -68,7 +68,7 @@ class PasswordLane:
     async def _ask_in_turn(
         self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
-        """The answer of the endpoint when it may hash; None if that did not come to pass in time."""
+        """Return the answer that the endpoint gives when it may hash, or None if the turn did not come in time."""
         ear = Ear()
         address = network_of(scope["client"][0])
         turn = self._turns.ask(address, ticket.places, wake=ear.wake)
@@ -78,14 +78,14 @@ class PasswordLane:
                 return None
             ticket.granted = True
             asking = asyncio.ensure_future(self._ask(scope, body))
-            # A thread that hashes goes on when its client leaves and this request is cancelled: the places are taken
+            # When the client leaves, this request is cancelled but its thread goes on hashing. So the places stay taken
             # until the thread is done.
             held = at_the_end.pop_all()
             asking.add_done_callback(lambda _: held.close())
         return await asyncio.shield(asking)
 
     async def _comes(self, turn: Turn, ear: Ear, receive: Receive) -> bool:
-        """Whether the turn is granted in time. Raises ClientGone when nobody is there any more to be answered."""
+        """Return whether the turn was granted in time. Raises ClientGone if the client has left."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not (turn.granted or turn.refused) and (left := until - clock()) > 0:

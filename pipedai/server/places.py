@@ -1,4 +1,4 @@
-"""How many requests of one subject may be under way in this process at once, until their answers have been sent."""
+"""Limits how many requests of one subject are under way in this process, until their answers have been sent."""
 
 from collections import Counter
 from collections.abc import Hashable
@@ -12,7 +12,7 @@ from pipedai.server.memory_budget import HOLDING, Holding
 
 
 class Places:
-    """So many for each subject."""
+    """Gives each subject the same number of places."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -20,9 +20,9 @@ class Places:
         self._lock = Lock()
 
     def take(self, subject: Hashable, request: HttpRequest | Request) -> bool:
-        """Whether there was a place, which the request now has until its answer has been sent or its client has gone.
+        """Return whether there was a free place, and take it until the answer is sent or the client leaves.
 
-        Under another server than ours nobody says when that is, and there are places without end.
+        Another server than ours does not tell when that is, so under it there is always a free place.
         """
         holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
         if holding is None:

@@ -1,7 +1,7 @@
-"""A connection of gunicorn's ASGI worker, taught our error answers, deadlines and thrift with memory.
+"""Adds JSON error answers, deadlines and bounds of memory to the connections of gunicorn's ASGI worker.
 
-gunicorn answers what it can't parse itself, in plain text, and has no hooks for any of this, so
-the class below overrides private methods of its 27.0 line; `tests/test_worker.py` pins them.
+gunicorn answers requests that it can't parse in plain text, and has no hooks to change this. So the class below
+overrides private methods of gunicorn 27.0, and `tests/test_worker.py` fails when gunicorn changes them.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 # A client must have sent its request's headers by then.
 HEADER_SECONDS = 20.0
-# How long a refused client may go on sending: closing on unread bytes would reset the connection,
-# and it would lose the answer.
+# How long a refused client may go on sending. If we closed while bytes are unread, the system would reset the
+# connection and the client would lose the answer.
 LINGER_SECONDS = 1.0
-# So much is read from a connection at a time, a sixteenth of what asyncio would.
+# The most bytes that one read takes from a connection. asyncio's own size is sixteen times as large.
 READ_BYTES = 16 * 1024
-# So much may wait on a connection, of a body or of the next request, before no more is read.
+# When this many unread bytes of a body or of the next request wait on a connection, we stop reading from it.
 UNREAD_BYTES = 64 * 1024
-# So much of a body that comes in chunks is parsed at a time.
+# The most bytes of a chunked body that are parsed at a time.
 PARSED_BYTES = 2 * 1024
 
 _SENTENCES = {
@@ -55,7 +55,7 @@ class Protocol(ASGIProtocol):
     """One connection."""
 
     __slots__ = (
-        # For all of gunicorn's, more than Python keeps compactly, each connection would have a dict of 1.6 KB.
+        # gunicorn's attributes are so many that without slots each connection would have a dict of 1.6 KB.
         *vars(ASGIProtocol(SimpleNamespace(cfg=None, log=None, asgi=None))),
         "_answering",
         "_asked",
@@ -80,9 +80,9 @@ class Protocol(ASGIProtocol):
         self._lingering = False
         self._header_timer: asyncio.TimerHandle | None = None
         self._max_buffer_size = UNREAD_BYTES
-        # What has come of a body in chunks, or behind it, and is parsed in turns.
+        # The bytes of a chunked body, and bytes after it, that have arrived but are not parsed yet.
         self._unparsed = b""
-        # Of a connection that once held what its client did not take at once.
+        # None until the connection first holds bytes that its client does not take at once.
         self._pace: Pace | None = None
 
     # --- deadlines ---
@@ -90,7 +90,7 @@ class Protocol(ASGIProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.max_size = READ_BYTES  # type: ignore[attr-defined]
-        # Whoever sends is held up until the system has taken all of it, and not only until less than 64 KiB are left.
+        # A sender waits until the operating system has taken everything, instead of until less than 64 KiB are left.
         self.transport.set_write_buffer_limits(high=0)
         self._request_ready = Signal()
         self._flow_control._is_writable_event = Signal(is_set=True)  # type: ignore[assignment]
@@ -104,7 +104,7 @@ class Protocol(ASGIProtocol):
             self._pace.stop()
         self._unparsed = b""
         super().connection_lost(exc)
-        # Whoever is sending need not wait for a reader any more.
+        # A sender must not wait for this client any longer.
         self._flow_control.resume_writing()
 
     def _on_headers_complete(self) -> bool:
@@ -154,7 +154,7 @@ class Protocol(ASGIProtocol):
             if self._unparsed or self._callback_parser._state == "chunked":
                 self._parse_in_turn(data)
                 return True
-            # Of what may hold the beginning of such a body not all at once.
+            # The data may contain the beginning of a chunked body, so it is parsed in small pieces too.
             size = len(data) if self._callback_parser._state == "body" else PARSED_BYTES
             if not super()._feed_callback_parser(data[:size]):
                 return False
@@ -168,7 +168,7 @@ class Protocol(ASGIProtocol):
         self._pause_reading()
 
     def parse_some(self) -> bool:
-        """Parse a small piece of what came in chunks; whether there is more."""
+        """Parse a small piece of the chunked body, and return whether more is left."""
         data, self._unparsed = self._unparsed[:PARSED_BYTES], self._unparsed[PARSED_BYTES:]
         if self._callback_parser is None or not super()._feed_callback_parser(data):
             self._unparsed = b""
@@ -181,7 +181,7 @@ class Protocol(ASGIProtocol):
             super()._maybe_resume_reading()
 
     def _handle_h1c_exception(self, exc: Exception) -> bool:
-        # Python takes no number of more than 4,300 digits, and gunicorn no such error for the client's.
+        # Python raises ValueError for a number of more than 4,300 digits, and gunicorn would take that for our fault.
         if not isinstance(exc, ValueError):
             return bool(super()._handle_h1c_exception(exc))
         self._send_error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "")
@@ -200,7 +200,7 @@ class Protocol(ASGIProtocol):
         return parser is not None and bool(parser._buffer or parser._state != "request_line")
 
     def is_idle(self) -> bool:
-        """Whether it is kept open for a request that may never come."""
+        """Whether the connection has served a request and now waits for another that may never come."""
         return self._asked and not self.has_partial_request()
 
     def close_waiting(self) -> None:
@@ -211,7 +211,7 @@ class Protocol(ASGIProtocol):
     # --- answers that gunicorn gives itself ---
 
     def _is_websocket_upgrade(self, _request: Any) -> bool:
-        # There are none here; without an upgrade it is a request like any other (RFC 9110 §7.8).
+        # We serve no WebSockets, and may answer a request for an upgrade like any other (RFC 9110 §7.8).
         return False
 
     def _send_response_start(
@@ -222,15 +222,15 @@ class Protocol(ASGIProtocol):
         super()._send_response_start(status, headers, *args, **kwargs)
 
     async def _serve_http_request(self, *args: Any) -> bool:
-        # Not in a task of its own, as by gunicorn: our application does nothing after its answer. And gunicorn
-        # does not keep the word that an application gives in a Connection header.
+        # gunicorn would start a task for each request. Our application does nothing after its answer, so it needs none.
+        # gunicorn also ignores the application's `Connection: close`, which we obey here.
         return bool(await self._handle_http_request(*args)) and not self._closing
 
     def _send_error_response(
         self, status: int, _message: str, _extra_headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        # The message may quote the request, which is nobody's business. A second answer, to a body
-        # that turns out malformed after the first, would be taken for that of the next request.
+        # We leave out gunicorn's message, because it may quote private parts of the request. We send nothing if an
+        # answer has begun already: the client would take a second one for the answer to its next request.
         if self._closed or (self._answering and self._current_request is not None):
             return
         request_id = accept_or_make(self._sent_request_id())
@@ -255,7 +255,7 @@ class Protocol(ASGIProtocol):
             super()._close_transport()
             return
         self._closed = True
-        # Without a parser, whatever still comes is read and dropped.
+        # Without a parser, the connection reads and drops everything that still arrives.
         self._callback_parser = None
         with suppress(OSError, RuntimeError):
             self.transport.write_eof()

@@ -1,6 +1,6 @@
-"""What comes of a request's body on a connection, and how whoever waits for it is woken.
+"""Keeps the arriving bytes of a request's body, and wakes the code that waits for them.
 
-`Body` overrides private methods of gunicorn's 27.0 line; `tests/test_worker.py` pins them.
+`Body` overrides private methods of gunicorn 27.0, and `tests/test_worker.py` fails when gunicorn changes them.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -11,7 +11,7 @@ from gunicorn.asgi.protocol import BodyReceiver
 
 
 class Signal:
-    """An asyncio.Event for one waiter: the queue of one for many takes 700 bytes of each connection, even empty."""
+    """An asyncio.Event for a single waiter. It saves each connection the 700 bytes of an Event's queue of waiters."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -20,17 +20,17 @@ class Signal:
         self._waiter: asyncio.Future[None] | None = None
 
     def is_set(self) -> bool:
-        """Whether nobody need wait."""
+        """Whether `wait` would return at once."""
         return self._is_set
 
     def set(self) -> None:
-        """Wake the waiter, and let none wait until it is cleared."""
+        """Wake the waiter, and let `wait` return at once until `clear` is called."""
         self._is_set = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def clear(self) -> None:
-        """Let who comes now wait."""
+        """Let the next `wait` wait again."""
         self._is_set = False
 
     async def wait(self) -> None:
@@ -41,12 +41,12 @@ class Signal:
 
 
 class Body(BodyReceiver):
-    """What comes of a request's body, and then that its client leaves."""
+    """Receives a request's body, and after it the news that the client left."""
 
     __slots__ = ()
 
     def feed(self, chunk: bytes) -> None:
-        """Keep what has come in one piece until it is asked for: of small chunks each would take ten times its size."""
+        """Join the chunk to the bytes not read yet, because each small chunk alone would take ten times its size."""
         if not self._chunks:
             super().feed(chunk)
             return
@@ -57,7 +57,7 @@ class Body(BodyReceiver):
         self._buffered += len(chunk)
 
     async def _wait_for_disconnect(self) -> None:
-        # gunicorn takes a wait that was cancelled for a client that left, and keeps the queue of pieces.
+        # Unlike gunicorn's method, this frees the chunks, and does not take a cancelled wait for a client that left.
         self._chunks = ()  # type: ignore[assignment]
         if not self.protocol._closed:
             self._waiter = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The two ways in which a request ends below Django: it is refused, or its client is gone."""
+"""The two errors that end a request without Django: it is refused, or its client has left."""
 
 from http import HTTPStatus
 
@@ -6,10 +6,10 @@ from pipedai.api.error_codes import ErrorCode
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """The request is answered with this status and sentence before anyone else sees it.
+    """Ends a request with this status and sentence.
 
-    `unread` says whether some of its body may still be on its way, `retry_after` in how many seconds it may be sent
-    again.
+    `unread` says whether a part of its body may not have arrived yet. `retry_after` is in seconds, after which the
+    client may send the request again.
     """
 
     def __init__(
@@ -30,4 +30,4 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
 
 
 class ClientGone(Exception):  # noqa: N818
-    """The client went away; nobody waits for an answer."""
+    """The client has left, so nobody waits for an answer."""

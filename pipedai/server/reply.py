@@ -1,20 +1,20 @@
-"""Passes an application's answer on to the client, made whole on the way."""
+"""Passes an application's answer on to the client, and completes its headers and length."""
 
 from pipedai.server.asgi_types import Message, Send
 from pipedai.server.error_answer import error_answer, phrase
 from pipedai.server.headers import API, RawHeaders, complete_headers, is_api
 from pipedai.server.memory_budget import SMALL_BYTES, Holding, overloaded
 
-# So much of an answer is handed to the transport at a time, which copies what the client does not take at once.
+# The transport copies what the client does not take at once, so it gets at most this much of an answer at a time.
 PIECE_BYTES = 64 * 1024
 
 
 class Reply:
     """The `send` of one request.
 
-    It adds our headers, gives an answer that fits in one piece its Content-Length, keeps bodies
-    off answers that have none (HEAD, 204, 304), and below the API turns an error that is not JSON
-    into one that is. What is not sent yet counts against the memory budget. Afterwards it knows what was answered.
+    It adds our headers, adds Content-Length to an answer that comes in one piece, and drops the body where HTTP allows
+    none (HEAD, 204, 304). Under the API's paths it replaces an error that is not JSON with a JSON one. The part of the
+    answer that is not sent yet counts against the memory budget. `status` and `body_bytes` tell what was sent.
     """
 
     def __init__(
@@ -27,9 +27,9 @@ class Reply:
         self._production = production
         self._headers: RawHeaders = []
         self._held: bytes | None = None
-        # Taken to be the API's until it is known.
+        # Until the path is known, the reply treats it as one of the API.
         self.path = API
-        # 0 until the application has said it.
+        # 0 until the application has started its answer.
         self.status = 0
         self.body_bytes = 0
         self.started = False
@@ -42,7 +42,7 @@ class Reply:
         if message["type"] == "http.response.start":
             if self.started:
                 raise RuntimeError("The answer has already started.")
-            # A second start before anything went out replaces the first, as in WSGI.
+            # Before anything is sent, a second start replaces the first, as in WSGI.
             self.status = message["status"]
             self._headers = [
                 (bytes(name).lower(), bytes(value)) for name, value in message.get("headers", [])
@@ -51,7 +51,7 @@ class Reply:
             await self._take_body(message.get("body", b""), more=message.get("more_body", False))
 
     async def answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Give a whole answer of our own in place of whatever was held back."""
+        """Send a whole answer of our own in place of the bytes that are held back."""
         self._held = None
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
@@ -62,7 +62,7 @@ class Reply:
         if self.started:
             await self._pass_on(chunk, more=more)
         elif more and not self._held:
-            # Held until the next message says whether this was all.
+            # We hold the chunk until the next message tells whether it is the whole body.
             self._held = chunk
         else:
             await self._start(chunk, more=more)
@@ -91,8 +91,8 @@ class Reply:
             await self._pass_on(chunk, more=more)
 
     def _refuse_without_room(self, size: int) -> None:
-        # Reading changed nothing, so it may be refused even now. Of any other request the answer goes out all the same:
-        # what was done must not be told as if it were not.
+        # A GET changed nothing, so we may still refuse it. Any other request may have changed something, so its answer
+        # is sent even without room: a refusal would wrongly say that nothing was done.
         if size > SMALL_BYTES and self._method == "GET" and not self._holding.has_room(size):
             raise overloaded(unread=False)
 

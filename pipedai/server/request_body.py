@@ -1,4 +1,4 @@
-"""Takes in a request's body whole, within bounds, before anything waits for it."""
+"""Reads a request's whole body, within bounds, before a thread or a lane works on the request."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,8 +10,8 @@ from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import Holding, overloaded
 from pipedai.server.refusal import ClientGone, Refused
 
-# How long, and how much, a client that was refused may go on sending: closing the connection on
-# unread bytes resets it, and the client would lose the answer.
+# How long, and how much, a refused client may go on sending. If we closed while bytes are unread, the system would
+# reset the connection and the client would lose the answer.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
@@ -19,9 +19,10 @@ LINGER_BYTES = 16 * 1024 * 1024
 async def read_body(
     headers: RawHeaders, receive: Receive, *, max_bytes: int, seconds: float, holding: Holding
 ) -> bytes:
-    """The whole body, which the request then holds of the memory budget.
+    """Return the whole body, and count it in the request's holding of the memory budget.
 
-    Raises Refused if it is too large, too late, can't be taken off the wire or finds no room, or ClientGone.
+    Raises Refused if the body is too large, too late or malformed, or if there is no room for it. Raises ClientGone if
+    the client has left.
     """
     _refuse_by_headers(dict(headers), max_bytes)
     whole: bytes | bytearray = b""
@@ -53,7 +54,7 @@ async def read_body(
 
 
 async def discard_body(receive: Receive) -> None:
-    """Let a refused client finish sending, for a little while."""
+    """Read and drop what a refused client still sends, for a limited time."""
     size = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
@@ -65,7 +66,7 @@ async def discard_body(receive: Receive) -> None:
 
 
 class Replay:
-    """An ASGI `receive` that gives the body once and then what the client does: going away."""
+    """An ASGI `receive` that returns the body once, and after it waits for the client to leave."""
 
     __slots__ = ("_body", "_receive")
 
@@ -86,10 +87,10 @@ async def _whole(body: bytes) -> Message:
 
 def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
     length = headers.get(b"content-length", b"0")
-    # Longer than any number that could pass; int() refuses absurd ones by itself.
+    # More than 18 digits are over any limit, and int() refuses numbers that are much longer.
     if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
         raise _too_large(max_bytes, unread=True)
-    # How the body travels; what it is made of (Content-Encoding) is for whoever reads it to judge.
+    # We judge only the transfer coding. The code that reads the body judges its Content-Encoding.
     codings = {
         coding.strip().lower() for coding in headers.get(b"transfer-encoding", b"").split(b",")
     }

@@ -1,6 +1,6 @@
-"""Makes of the scope that the server gives one that WSGI can't misread.
+"""Cleans a request's ASGI scope, so that WSGI can't misread it.
 
-It is changed in place: of copies, each request that waits would keep one for each step.
+The scope is changed in place. If each step made a copy, a waiting request would keep all of them in memory.
 """
 
 import re
@@ -12,32 +12,32 @@ from pipedai.server.asgi_types import Scope
 from pipedai.server.headers import RawHeaders
 from pipedai.server.refusal import Refused
 
-# Whoever labels requests by their method has one label for all others: a client may send any word.
+# A client may send any word as a method. Metrics and traces use one common label for all methods that are not listed.
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
-# The client's address, as resolved through the trusted proxies.
+# The scope holds the client's address, as resolved through the trusted proxies, under this key.
 CLIENT = "pipedai.client"
 
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 
 
 def header(headers: RawHeaders, name: bytes) -> str | None:
-    """The header's value, its repetitions joined by a comma; None without."""
+    """Return the header's value, with repeated headers joined by a comma, or None if there is none."""
     values = [value for key, value in headers if key == name]
     return b",".join(values).decode("latin-1") if values else None
 
 
 def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
-    """The address of the client of this request."""
+    """Return the client's address, resolved through the trusted proxies."""
     forwarded_for = header(scope["headers"], b"x-forwarded-for") if trusted_proxies else None
     return client_address(_peer(scope), forwarded_for, trusted_proxies)
 
 
 def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
-    """Let the scope mean the same to every reader.
+    """Change the scope so that ASGI and WSGI code read the same request from it.
 
-    Raises Refused for a request without a Host, for a target that is no path and for a query that
-    is not ASCII (RFC 3986), which the WSGI bridge would fail on.
+    Raises Refused for a request without a Host, for a target that is not a path, and for a query that is not ASCII
+    (RFC 3986), on which the WSGI bridge would fail.
     """
     path, host = _target(scope["path"])
     if not scope["query_string"].isascii():
@@ -54,7 +54,7 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
 
 
 def say_body_length(scope: Scope, body: bytes) -> None:
-    """Let the scope tell of a body that has been taken in: WSGI reads as much as Content-Length says."""
+    """Set Content-Length to the length of the body that was read, because WSGI reads exactly that many bytes."""
     kept = [
         (name, value)
         for name, value in scope["headers"]
@@ -71,7 +71,7 @@ def _peer(scope: Scope) -> str | None:
 
 
 def _target(path: str) -> tuple[str, bytes | None]:
-    """The path, and the host if the target was an absolute URL (RFC 9112 §3.2.2)."""
+    """Return the path, and the host if the target was an absolute URL (RFC 9112 §3.2.2)."""
     if path.startswith("/"):
         return path, None
     if scheme := _ABSOLUTE.match(path):
@@ -82,10 +82,10 @@ def _target(path: str) -> tuple[str, bytes | None]:
 
 
 def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
-    """The headers without what WSGI can't tell apart.
+    """Return the headers without those that WSGI would confuse.
 
-    There `a_b` and `a-b` are one name, so names with `_` go; and repetitions are joined by a
-    comma, which is right but for cookies.
+    WSGI gives `a_b` and `a-b` the same name, so we drop names with `_`. Repeated headers are joined by a comma, or by
+    a semicolon for cookies.
     """
     cookies = [value for name, value in headers if name == b"cookie"]
     kept = [(name, value) for name, value in headers if b"_" not in name and name != b"cookie"]
@@ -97,6 +97,6 @@ def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
 
 
 def _forwarded_scheme(headers: RawHeaders) -> str | None:
-    """What the nearest trusted proxy says it was called with."""
+    """Return the scheme with which the nearest trusted proxy says it was called, or None."""
     said = (header(headers, b"x-forwarded-proto") or "").rpartition(",")[2].strip().lower()
     return said if said in {"http", "https"} else None

@@ -1,4 +1,4 @@
-"""A queue for something scarce: so many places, handed out in turn to the groups that wait for some (SPEC §19)."""
+"""Hands out a limited number of places, in turn, to the groups of requests that wait for them (SPEC §19)."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -7,27 +7,27 @@ from contextlib import asynccontextmanager
 
 
 class Turn:
-    """One request's, from when it asks for its places until it leaves."""
+    """One request's turn, from when it asks for places until it leaves."""
 
     __slots__ = ("granted", "group", "places", "refused", "wake")
 
     def __init__(self, group: Hashable, places: int, wake: Callable[[], None]) -> None:
         self.group = group
         self.places = places
-        # Called when either of the two below becomes true after the turn has had to wait.
+        # Called when `granted` or `refused` becomes true after the turn has had to wait.
         self.wake = wake
         self.granted = False
         self.refused = False
 
 
 class Turns:
-    """Hands `places` out: each group gets its next turn when every other one that waits has had one, so that a thousand
-    of one group delay one of another by a single turn.
+    """Hands out places. A group gets its next turn when every other waiting group has had one.
 
-    The turns of one group come in the order in which they were asked for. Who is next waits until enough places are
-    free, and nobody overtakes it: else a request for two would never see both free. A group that holds as many places
-    as a group may is passed over. Without limits any number may wait, and one group may hold all places. All happens
-    in the event loop.
+    So a thousand requests of one group delay a request of another group by a single turn. The turns of one group come
+    in the order in which they were asked for. The next turn waits until enough places are free, and no other overtakes
+    it, because otherwise a request for two places might never find two free. A group that holds as many places as a
+    group may is passed over. Without limits any number of turns may wait, and one group may hold all places.
+    Everything here runs in the event loop.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Waits for one place, and has it for as long as the block lasts."""
+        """Waits for one place, and holds it for as long as the block lasts."""
         turn = await self.take(group)
         try:
             yield
@@ -57,7 +57,7 @@ class Turns:
             self.leave(turn)
 
     async def take(self, group: Hashable) -> Turn:
-        """A turn with one place, when it comes; for turns of which none is refused."""
+        """Waits for a turn with one place, and returns it. Use it only without limits that refuse turns."""
         turn = self.ask(group, 1, wake=_nobody)
         if not turn.granted:
             granted = asyncio.Event()
@@ -70,7 +70,10 @@ class Turns:
         return turn
 
     def ask(self, group: Hashable, places: int, *, wake: Callable[[], None]) -> Turn:
-        """A turn that has its places already, or waits, or is refused since too many wait. It `leave`s in any case."""
+        """Returns a turn that has its places, or waits, or is refused because too many wait.
+
+        The caller must `leave` it in every case.
+        """
         turn = Turn(group, min(places, self.places), wake)
         if not self._queues and turn.places <= self.free and not self._has_its_share(turn):
             self._give(turn)
@@ -87,7 +90,7 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """Ends a turn, whatever has become of it: its places are free again."""
+        """Ends a turn in any state, and frees its places."""
         if turn.granted:
             turn.granted = False
             self.free += turn.places
@@ -100,7 +103,7 @@ class Turns:
         self._grant()
 
     def _refuse_one(self) -> None:
-        """Makes room at the cost of the group that has most waiting: its newest turn is over."""
+        """Refuses the newest turn of the group that has the most waiting turns."""
         turn = max(self._queues.values(), key=len)[-1]
         self._withdraw(turn)
         turn.refused = True
@@ -130,10 +133,10 @@ class Turns:
             turn.wake()
 
     def _next(self) -> Turn | None:
-        """Whose turn it is, whether or not enough places are free."""
+        """Returns the turn that comes next, whether or not enough places are free for it."""
         heads = (queue[0] for queue in self._queues.values())
         return next((turn for turn in heads if not self._has_its_share(turn)), None)
 
 
 def _nobody() -> None:
-    """Wakes nobody: the turn has not had to wait yet."""
+    """Does nothing, because the turn has not had to wait yet."""

@@ -1,25 +1,25 @@
-"""Parses the bodies that come in chunks a little at a time, so that they leave the event loop to others.
+"""Parses chunked bodies in small pieces, so that the event loop has time for other connections.
 
-A chunk of one byte takes the parser as long as one of a kilobyte: 16 KiB of the smallest take it 5 ms.
+A chunk of one byte takes the parser as long as a chunk of a kilobyte. 16 KiB of the smallest chunks take it 5 ms.
 """
 
 import asyncio
 from collections import deque
 from typing import Protocol
 
-# How long it parses before the loop sees to everything else, for as long at least.
+# How long the parser works before the event loop gets at least the same time for everything else.
 TURN_SECONDS = 0.002
 
 
 class Chunked(Protocol):
-    """A connection on which such a body comes."""
+    """A connection on which a chunked body arrives."""
 
     def parse_some(self) -> bool:
-        """Parse a small piece of what has come; whether more of it is left."""
+        """Parse a small piece of what has arrived, and return whether more is left."""
 
 
 class Unchunking:
-    """The connections that have something to be parsed, each in its turn."""
+    """Lets the connections that have something to parse take turns."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -27,7 +27,7 @@ class Unchunking:
         self._next: asyncio.Handle | None = None
 
     def add(self, connection: Chunked) -> None:
-        """Have the connection's `parse_some` called until nothing is left. It must not be waiting already."""
+        """Call the connection's `parse_some` until nothing is left. The connection must not have been added already."""
         self._waiting.append(connection)
         if self._next is None:
             self._next = self._loop.call_soon(self._work)

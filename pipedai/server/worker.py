@@ -1,7 +1,7 @@
-"""gunicorn's ASGI worker, with our connections and a prompt stop.
+"""Makes gunicorn's ASGI worker use our connections and stop promptly.
 
-gunicorn has no hooks for this, so the class below overrides private methods of its 27.0 line;
-`tests/test_worker.py` pins them.
+gunicorn has no hooks for this. So the class below overrides private methods of gunicorn 27.0, and
+`tests/test_worker.py` fails when gunicorn changes them.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -20,7 +20,7 @@ from pipedai.server.lanes import STOP
 from pipedai.server.protocol import Protocol
 from pipedai.server.unchunking import Unchunking
 
-# While stopping: how long a request is waited for that is on its way, on a new connection or in part.
+# How long a stopping worker waits for a request that has arrived in part, or that a new connection is about to send.
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
@@ -28,7 +28,7 @@ _M_MMAP_THRESHOLD = -3  # <malloc.h>
 
 
 def _allow_many_connections() -> None:
-    """Raise the limit of open files, often 1,024: each waiting poll is one."""
+    """Raise the limit of open files, which is often 1,024, because each waiting poll takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -73,7 +73,7 @@ class Worker(gasgi.ASGIWorker):
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()
         self.unchunking = Unchunking(self.loop)
-        # gunicorn leaves asyncio's own 100, and all workers of a site reconnect at once.
+        # gunicorn would leave asyncio's backlog of 100, too few when all workers of a site reconnect at once.
         create_server = partial(self.loop.create_server, backlog=self.cfg.backlog)
         self.loop.create_server = create_server  # type: ignore[method-assign]
 
@@ -90,13 +90,13 @@ class Worker(gasgi.ASGIWorker):
             closing.cancel()
 
     def _stop_waiting(self) -> None:
-        """Have the application answer the requests that only wait."""
+        """Make the application answer the polls and streams that are only waiting."""
         stop: Callable[[], None] | None = self.state.get(STOP)
         if stop is not None:
             stop()
 
     async def _close_waiting(self) -> None:
-        """Close, until all are, the connections on which no request is being served."""
+        """Close connections on which no request is being served, until all connections are closed."""
         patience = self.loop.time() + STOP_HEADER_SECONDS
         while True:
             for connection in list(self.connections):

@@ -1,4 +1,4 @@
-"""The lane of ordinary requests: a WSGI application on a bounded pool of threads."""
+"""Serves ordinary requests with a WSGI application on a bounded pool of threads."""
 
 import asyncio
 import io
@@ -18,17 +18,17 @@ from pipedai.server.turns import Turn, Turns
 
 
 class WsgiLane:
-    """Runs each request in one of `threads` threads, to its end whatever its client does.
+    """Runs each request to its end in one of `threads` threads, whatever its client does.
 
-    A request goes to its thread with its whole body and comes back with its whole answer: one hop there and
-    one back, where a2wsgi's own bridge takes one for each piece (a fifth of the web process's CPU). So a client
-    that reads slowly, leaves or breaks holds up no thread. Answers that must stream are no business of this lane.
+    The thread gets the whole body and returns the whole answer. So a client that reads slowly or leaves holds up no
+    thread. It also saves a fifth of the web process's CPU, because a2wsgi's own bridge changes threads for each piece
+    of an answer. This lane does not serve answers that must stream.
     """
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
         self.threads = threads
-        # Addresses take turns, and a quarter of the threads is left to others whatever one address has under way: all
-        # its requests may wait for a row that somebody holds locked.
+        # Addresses take turns, and one address may hold three quarters of the threads at most. All of its requests may
+        # be waiting for one locked row, and must not hold up the requests of others.
         self._turns = Turns(threads, most_held_by_a_group=threads - threads // 4)
         # How many requests are in a thread or wait for one.
         self.running = 0
@@ -37,8 +37,8 @@ class WsgiLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
-        # Not by run_in_executor, which takes back what is cancelled before a thread has it: a request that has had its
-        # turn is carried out.
+        # We don't use run_in_executor, because it would drop a request that is cancelled before a thread starts it.
+        # A request that has got its turn is always carried out.
         loop = asyncio.get_running_loop()
         answering: asyncio.Future[_Answer] = loop.create_future()
         holding: Holding = scope[HOLDING]
@@ -69,10 +69,10 @@ class WsgiLane:
         loop: asyncio.AbstractEventLoop,
         done: Callable[["_Answer | BaseException"], None],
     ) -> None:
-        """In a thread: answer, and have the loop pass it on."""
+        """Answer the request in a thread, and hand the answer to the event loop."""
         outcome: _Answer | BaseException
         try:
-            # Whatever it is, its answer would have to be held as well. As yet nothing of it has been done.
+            # The answer would need memory as well, and we can still refuse because nothing was done yet.
             if holding.is_overdrawn():
                 raise overloaded(unread=False)
             outcome = self._answer(scope, body)
@@ -111,14 +111,14 @@ class WsgiLane:
 
 @dataclass(slots=True)
 class _Answer:
-    """What the application answered."""
+    """The application's answer."""
 
     status: int = 0
     headers: RawHeaders = field(default_factory=list)
     body: bytes = b""
 
     def start(self, status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
-        """WSGI's start_response; a second call replaces the first (PEP 3333)."""
+        """WSGI's start_response. A second call replaces the first (PEP 3333)."""
         self.status = int(status[:3])
         self.headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers

@@ -1,4 +1,4 @@
-"""What admin's own templates need of Python."""
+"""Template filters for the admin's own templates."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,5 +10,5 @@ register = template.Library()
 
 @register.filter
 def beside(headers: Iterable[str], row: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Each header with the row's cell under it."""
+    """Yields each header with the cell of the row that stands under it."""
     return zip(headers, row, strict=True)

@@ -1,6 +1,6 @@
-"""Every JSON example of API.md, told as one story: each call is made, and each value of each example compared.
+"""Makes the calls of every JSON example in API.md as one story, and compares each value with the real answers.
 
-Ids, times and tokens are compared by their form; and one id in the examples stands for one id of the story.
+Ids, times and tokens are compared by their form. Each id in the examples stands for one id of the story.
 """
 
 import json
@@ -30,19 +30,19 @@ EXAMPLES: dict[str, Any] = {
     for section in re.split(r"^(?=##)", TEXT, flags=re.MULTILINE)
     for example in re.findall(r"^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:1]
 }
-# What differs from call to call, and is no id and no time.
+# These values are neither ids nor times, but differ from call to call.
 FREE = {"lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete"}
 
 
 class Story:
-    """What was answered, to be compared with the examples."""
+    """Compares the answers of the calls with the examples."""
 
     def __init__(self) -> None:
         self.told: set[str] = set()
         self._ids: dict[str, str] = {}
 
     def tell(self, heading: str, answer: Any) -> None:
-        """The answer is what the section shows."""
+        """Asserts that the answer is like the example of this section."""
         self.told.add(heading)
         answer = json.loads(json.dumps(answer, default=str))
         self._compare(heading, EXAMPLES[heading], answer)
@@ -107,7 +107,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     (item,) = call("get", f"{environment}/members")["items"]
     story.tell("GET /environments/:envId/members", item)
 
-    # A key and a worker.
+    # The owner makes a key and a worker.
     keys = f"{environment}/api-keys"
     script = bearer(call("post", keys, {"name": "deploy script", "prefix": "pwk"})["token"])
     (item,) = call("get", keys)["items"]
@@ -120,7 +120,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
         Registered(UUID(worker["workerId"]), worker["workerToken"], new_id(), new_id(), True)
     )
 
-    # A trigger, its run, and its worker while it is at it.
+    # The owner makes a trigger, and the worker executes a run of it.
     values = {
         "name": "Morning report",
         "prompt": "Summarise what happened overnight.",
@@ -156,7 +156,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
 
-    # What was told to others.
+    # The webhook was delivered, and the audit log has entries.
     delivery = Delivery.objects.get()
     story.tell("Webhooks", json.loads(delivery.body))
     attempt = EXAMPLES["The delivery"]["attempts"][0]
@@ -178,7 +178,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     item = call("get", f"{environment}/audit-log", {"limit": 1})["items"][0]
     story.tell("GET /environments/:envId/audit-log", item)
 
-    # A host, and its worker at work.
+    # A host enrolls, and its worker works.
     code = call("post", f"{environment}/enrollments", {"label": "build-2"})["code"]
     (item,) = call("get", f"{environment}/enrollments")["items"]
     story.tell("The enrollment", item)

@@ -1,4 +1,4 @@
-"""API.md describes each route: what it takes, what it answers, and what it tells the audit log."""
+"""API.md describes each route: its callers, its fields and parameters, its answers, and its audit actions."""
 
 import re
 
@@ -91,7 +91,7 @@ def test_who_may_call_is_said(route):
 def test_a_throttled_route_says_429_and_its_rate(route):
     throttled = is_throttled(*route.key)
     says_so = re.search(r"\b429\b", section_of(route)) is not None
-    # A worker has only so many polls under way at once, which is no rate.
+    # A worker may have only so many polls at the same time, which is not a rate.
     crowded = str(route) == "GET workers/:worker/poll"
     assert says_so is (throttled or crowded or is_metered(*route.key))
     shown = re.sub(r"<uuid:\w+>", ":id", route.route)

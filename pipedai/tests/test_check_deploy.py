@@ -1,4 +1,4 @@
-"""manage.py check_deploy: what it says of deployments that lack something."""
+"""`manage.py check_deploy` finds what is wrong with a deployment, and says how to fix it."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ def execute(statement):
 
 @pytest.fixture
 def fit(settings, tmp_path, monkeypatch):
-    """Settings of a production that lacks nothing."""
+    """Sets the settings of a production with which nothing is wrong."""
     for name in ("PIPEDAI_PG_FAST_UNSAFE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
         monkeypatch.delenv(name, raising=False)
     settings.PRODUCTION = True
@@ -63,14 +63,14 @@ def fit(settings, tmp_path, monkeypatch):
 
 @pytest.fixture
 def deployment(fit, committed_cast):
-    """A deployment that lacks nothing: the cast's data, the role's time-outs, and a scheduler."""
+    """Makes a deployment with which nothing is wrong: the cast's data, the role's time-outs, and a scheduler."""
     set_timeouts_of_role()
     Heartbeat().beat()
     return committed_cast
 
 
 def problems(capsys):
-    """The findings that have a remedy, by name."""
+    """Runs the command, and returns the findings that have a remedy, by name."""
     failed = False
     try:
         call_command("check_deploy", "--json")
@@ -211,7 +211,7 @@ def check_deploy(*options, **environment):
 
 @pytest.mark.slow
 def test_without_a_database_the_rest_is_said_to_be_unknown():
-    """Also with settings that nothing else would start with."""
+    """The command runs even with settings with which no other process would start."""
     answer = check_deploy("--json", DATABASE_URL="postgres://nobody@127.0.0.1:1/nowhere")
     assert answer.returncode == 1
     found = {finding["name"]: finding for finding in json.loads(answer.stdout)}
@@ -227,7 +227,7 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
 
 @pytest.mark.slow
 def test_a_database_that_says_nothing_is_given_up():
-    """A firewall that swallows packets looks like this from the client's side."""
+    """A firewall that drops all packets looks like this to the client."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgres://nobody@127.0.0.1:{silent.getsockname()[1]}/nowhere?connect_timeout=2"
         answer = check_deploy("--json", DATABASE_URL=url)

@@ -1,4 +1,4 @@
-"""Every rule for production settings, the two places that apply them, and who is let off."""
+"""Tests every rule for production settings, the two places that apply them, and the commands that they don't stop."""
 
 import base64
 import os
@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from pipedai import apps, checks, env
 
-# Fixed, as parallel test processes must collect the same parameters.
+# This key is fixed, because parallel test processes must collect the same parameters.
 SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()
 OLD_SECRET_KEY = base64.b64encode(bytes(range(150, 198))).decode()
 MASTER_KEY = base64.b64encode(bytes(range(200, 232))).decode()
@@ -95,13 +95,13 @@ UNSAFE = [
     ("E013", {"PYTHONASYNCIODEBUG": "1"}, "PYTHONASYNCIODEBUG"),
     ("E013", {"PYTHONDEVMODE": "1"}, "PYTHONDEVMODE"),
 ]
-# They are read from the environment where they count, and are in no settings.
+# These variables are not in the settings, because the code that uses them reads them from the environment.
 OF_THE_ENVIRONMENT = ("PIPEDAI_PG_FAST_UNSAFE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
 
 
 @pytest.fixture
 def production(settings, tmp_path, monkeypatch):
-    """Production settings that break no rule, and a way to change some."""
+    """Sets production settings that break no rule, and returns a function that changes some."""
 
     def change(changes):
         for name, value in changes.items():
@@ -215,7 +215,7 @@ def test_development_starts_with_settings_that_are_unsafe(production):
     checks.refuse_unfit_settings()
 
 
-# The setting of each rule that holds in development too, and a value that can't be read.
+# For each rule that holds in development too: its setting, and a value that can't be read.
 UNREADABLE = {
     "E002": ("MASTER_KEYS", ["k1"]),
     "E009": ("WEBHOOK_ALLOWED_NETWORKS", ["intranet"]),

@@ -13,10 +13,10 @@ PROXIES = parse_networks(["10.0.0.0/8", "fd00::/8", "127.0.0.1"])
     ("peer", "forwarded_for", "expected"),
     [
         ("203.0.113.9", None, "203.0.113.9"),
-        # The peer is no proxy of ours: what it says counts for nothing.
+        # The peer is no trusted proxy, so its header is ignored.
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
         ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
-        # What the client itself put on the left is not looked at.
+        # The hops on the left, which the client itself may have made up, are ignored.
         ("10.0.0.1", "1.1.1.1, 198.51.100.1", "198.51.100.1"),
         ("10.0.0.1", "1.1.1.1, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
         ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),

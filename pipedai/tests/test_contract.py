@@ -1,5 +1,7 @@
-"""The served API keeps to its schema, whoever calls and whatever is sent: schemathesis looks for the request that is
-answered by a crash, by a status or without a header that the schema tells of, or by a body of another shape.
+"""The served API keeps to its schema for every caller and every request.
+
+schemathesis searches for requests that crash the service, or whose answer has a status, headers or a body other than
+the schema describes.
 """
 
 import json
@@ -14,7 +16,7 @@ from testing.probes.api_schema import camel
 from testing.world.cast import make_cast, session_cookie
 from testing.world.routes import set_stage
 
-# Some 20 s for a person's calls, but a machine may be busy.
+# A person's calls take about 20 s, but a machine may be busy.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 CHECKS = (
@@ -25,7 +27,7 @@ CHECKS = (
     "response_schema_conformance",
     "allow_header_conformance",
 )
-# Each boundary of each field and parameter, good and bad; then what chance brings.
+# schemathesis first tries each boundary of each field and parameter, valid and not, and then random values.
 THOROUGH = ("--phases", "examples,coverage,fuzzing")
 QUICK = ("--phases", "examples,fuzzing")
 
@@ -34,11 +36,12 @@ def bearer(token):
     return {"Authorization": f"Bearer {token}"}
 
 
-# Each of these ends the session that comes with it.
+# Each of these operations ends the session with which it is called.
 ENDING = ("login", "register", "logout")
 
-# Who calls → with which header, what, and a call that must still succeed afterwards: else all before it were in vain.
-# Together they try each operation thoroughly, but for the audit log with its many words.
+# For each caller: its header, schemathesis's options, and a call that must still succeed afterwards. If it fails, the
+# credentials were lost, and the calls before it proved nothing. Together the callers try each operation thoroughly,
+# except the audit log, whose filter has too many words.
 CALLERS = {
     "nobody": (
         lambda cast: {},
@@ -92,13 +95,13 @@ def test_no_request_is_answered_in_a_way_that_the_schema_does_not_tell(caller, s
 
 
 def configuration(stage, headers):
-    """The caller's credentials, and ids of what there is: others would only find out what a 404 looks like."""
+    """Configures the caller's credentials and ids that exist. With other ids schemathesis would mostly get 404."""
     ids = {**stage.ids, "run_id": stage.runs["claimed"]}
     lines = [
         "[headers]",
         *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in headers.items()),
         "[generation]",
-        "with-security-parameters = false",  # else a made-up token goes along, which decides alone
+        "with-security-parameters = false",  # Else a made-up token is sent and decides.
         "[parameters]",
         *(f'"path.{camel(name)}" = "{value}"' for name, value in ids.items()),
     ]

@@ -88,15 +88,15 @@ class TestWrapping:
             crypto.unwrap(wrapped, data_key_id, master_id, environment, masters)
 
     def test_a_wrapped_key_is_no_sealed_value(self):
-        """Keys of the two purposes are apart even where all else is equal."""
+        """The two purposes have different keys, even if all other inputs are equal."""
         master = MasterKey("m", DATA.key)
         with pytest.raises(CannotOpen):
             crypto.unseal(DATA, PLACE, crypto.wrap(DATA, master, PLACE.environment_id))
 
 
 class TestSealing:
-    # Hypothesis also tries words from our own source. Turned over, they are none: what is sealed in tests is
-    # looked for in logs, where a word such as "connection" lawfully stands.
+    # Hypothesis also tries words from our own source, such as "connection". Tests search the logs for every sealed
+    # value, and may find such a word there. So we change all bytes, after which these are no words.
     @given(st.binary(max_size=500).map(lambda made: bytes(byte ^ 0xA5 for byte in made)))
     def test_what_is_sealed_opens_again(self, plaintext):
         assert crypto.unseal(DATA, PLACE, crypto.seal(DATA, PLACE, plaintext)) == plaintext

@@ -1,4 +1,4 @@
-"""The documents say what is true: every route, action, dependency, link and command in them."""
+"""The documents are true: every route, action, dependency, link and command in them is checked."""
 
 import ast
 import contextlib
@@ -73,14 +73,14 @@ def test_the_api_reference_lists_every_ceiling():
 
 
 def _routes(patterns: list[Any], before: str) -> Iterator[tuple[str, str]]:
-    """(method, path below /api/v1 with `:id` for each id) of each action."""
+    """Yields (method, path below /api/v1 with `:id` for each id) for each action."""
     for path, actions, _ in _views(patterns, before):
         shown = re.sub(r"<\w+:\w+>", ":id", path.removeprefix("api/v1"))
         yield from ((method.upper(), shown) for method in actions if method != "head")
 
 
 def _views(patterns: list[Any], before: str) -> Iterator[tuple[str, dict[str, str], Any]]:
-    """(path, its actions by method, view) of each route of the API."""
+    """Yields (path, its actions by method, view) for each route of the API."""
     for pattern in patterns:
         path = before + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
@@ -91,7 +91,7 @@ def _views(patterns: list[Any], before: str) -> Iterator[tuple[str, dict[str, st
 
 
 def _section(heading: str) -> str:
-    """What stands in API.md below a heading, up to the next one."""
+    """Returns the text of API.md from a heading to the next one."""
     return re.split(r"^##", API.split(f"{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
@@ -125,7 +125,7 @@ def test_the_example_of_a_delivery_shows_the_fields_that_go_out():
 
 
 def _example(section: str) -> dict[str, Any]:
-    """The section's first JSON example."""
+    """Returns the section's first JSON example."""
     found = re.search(r"^```json\n(.*?)^```", _section(f"### {section}"), re.MULTILINE | re.DOTALL)
     assert found is not None
     example: dict[str, Any] = json.loads(found[1])
@@ -142,7 +142,7 @@ def test_every_action_that_is_emitted_is_in_the_api_reference_and_no_other():
 
 
 def _emitted_actions() -> set[str]:
-    """The registered actions that stand as strings anywhere in the code but the registry."""
+    """Returns the registered actions that appear as strings in the code outside the registry."""
     sources = (path for app in CODE for path in (BASE_DIR / app).rglob("*.py"))
     return {
         node.value
@@ -178,11 +178,11 @@ def _requirements(name: str) -> list[str]:
 
 @pytest.mark.slow
 def test_every_command_of_the_tour_works(server: Server, tmp_path: Path):
-    """All of it in one shell, as somebody would paste it: -e ends it at the first that fails."""
+    """All commands run in one shell, as if a reader pasted them. `-e` ends the shell at the first that fails."""
     tour = README.split("## A tour with curl\n", 1)[1].split("\n## ", 1)[0]
     commands = "".join(re.findall(r"^```sh\n(.*?)^```", tour, re.MULTILINE | re.DOTALL))
     commands = commands.replace("http://localhost:8000", server.url)
-    # curl answers 0 whatever the status, unless it is told not to.
+    # Without this option curl exits with 0 whatever the status of the answer.
     commands = commands.replace("curl -sS", "curl -sS --fail-with-body")
     commands = commands.replace(".venv/bin/python", sys.executable)
     with _shell(commands, tmp_path) as shell:
@@ -196,7 +196,7 @@ def test_every_command_of_the_tour_works(server: Server, tmp_path: Path):
 
 @contextlib.contextmanager
 def _shell(commands: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """The commands in a shell; what it started and left ends with it."""
+    """Runs the commands in a shell, and ends all processes that it left running when the block ends."""
     shell = subprocess.Popen(
         ["sh", "-eu", "-c", commands],
         cwd=BASE_DIR,
@@ -252,6 +252,6 @@ def _resolves(path: Path, link: str) -> bool:
 
 
 def _anchors(path: Path) -> set[str]:
-    """The fragments that GitHub makes of the headings."""
+    """Returns the fragments that GitHub makes from the headings."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

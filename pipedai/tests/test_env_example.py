@@ -1,4 +1,4 @@
-"""`.env.example` lists what the code reads from the environment: no more and no less."""
+"""`.env.example` lists all variables that the code reads from the environment, and no others."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ READ = re.compile(
         \s*"([A-Z][A-Z0-9_]*)\"""",
     re.VERBOSE,
 )
-# Where users keep their data, by the XDG's word and not by ours.
+# The XDG standard and not PipedAI defines this variable, so the file need not list it.
 STANDARD = {"XDG_DATA_HOME"}
 
 

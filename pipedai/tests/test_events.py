@@ -1,4 +1,4 @@
-"""Domain events: told inside the transaction that does what they tell of."""
+"""Domain events reach their receivers inside the transaction of the action."""
 
 import re
 
@@ -19,7 +19,7 @@ def event(action="run.created", **more):
 
 @pytest.fixture
 def heard():
-    """What a receiver hears."""
+    """Collects the events that a receiver gets."""
     events = []
 
     def receive(**kwargs):
@@ -81,7 +81,7 @@ def test_actions_fit_the_column_and_look_alike():
 
 
 def test_what_the_code_tells_of_is_registered():
-    """Each action that is named where an event is made; a branch that no test reaches too."""
+    """This reads the actions from the source code, so that it also covers branches that no test reaches."""
     named = {
         action
         for package in PACKAGES

@@ -20,7 +20,7 @@ NAME = "pipedai_client_under_test"
 
 @pytest.fixture(scope="module")
 def client_package(tmp_path_factory) -> Iterator[ModuleType]:
-    """The client as docs/clients.md has it generated, imported."""
+    """Generates the client as docs/clients.md describes, and imports it."""
     directory: Path = tmp_path_factory.mktemp("client")
     scripts = Path(sys.executable).parent
     done = subprocess.run(
@@ -28,7 +28,7 @@ def client_package(tmp_path_factory) -> Iterator[ModuleType]:
             scripts / "openapi-python-client", "generate", "--path", openapi.FILE,
             "--meta", "none", "--output-path", directory / NAME, "--fail-on-warning",
         ],
-        # It tidies what it wrote with the ruff of the PATH.
+        # The generator formats its files with the ruff that it finds on PATH.
         env={**os.environ, "PATH": os.pathsep.join([str(scripts), os.environ["PATH"]])},
         capture_output=True,
         text=True,
@@ -43,7 +43,7 @@ def client_package(tmp_path_factory) -> Iterator[ModuleType]:
 
 
 class Calls:
-    """Calls the package's functions; each gives the parsed answer, having looked at its status."""
+    """Calls the package's functions. Each call checks the status and returns the parsed answer."""
 
     def __init__(self, package: ModuleType, url: str, opened: ExitStack) -> None:
         self._package = package
@@ -60,11 +60,11 @@ class Calls:
         return answer.parsed
 
     def bearer(self, token: str) -> Any:
-        """A client with a token."""
+        """Returns a client with a token."""
         return self._open(self._package.AuthenticatedClient(self._url, token=token))
 
     def browser(self) -> Any:
-        """A client that keeps its cookie."""
+        """Returns a client that keeps its cookie."""
         return self._open(self._package.Client(self._url))
 
     def _open(self, client: Any) -> Any:
@@ -73,7 +73,7 @@ class Calls:
 
 @pytest.fixture
 def call(client_package, server) -> Iterator[Calls]:
-    """The package's functions, on the served API."""
+    """Returns the package's functions for the served API."""
     with ExitStack() as opened:
         yield Calls(client_package, server.api, opened)
 

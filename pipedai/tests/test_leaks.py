@@ -1,4 +1,4 @@
-"""The watch over all tests sees what is planted and then left in an answer, a log line, a table, a dump or a file."""
+"""The watch over all tests finds a planted secret in an answer, a log line, a table, a dump or a file."""
 
 import base64
 import logging
@@ -32,7 +32,7 @@ def known():
 
 @pytest.fixture
 def other(known):
-    """A watch that nobody else asks."""
+    """Returns a watch of this test's own, whose findings fail no test."""
     watch = Watch(known)
     watch.setFormatter(logging.Formatter())
     return watch
@@ -100,7 +100,7 @@ class TestALeakIsSeen:
     def test_in_the_log_of_this_process(self):
         with watching() as seeing:
             plant("a planted word")
-            # To this watch alone, so that the one over this test has nothing to tell.
+            # Only this watch gets the record, so that the watch over this test finds nothing.
             seeing.handle(logging.LogRecord("x", logging.INFO, "x", 1, "a planted word", (), None))
         assert len(seeing.leaks) == 1
 
@@ -174,7 +174,7 @@ class TestALeakIsSeen:
     def test_in_a_log_file(self, other, tmp_path):
         (tmp_path / "deep").mkdir()
         (tmp_path / "deep" / "worker.log").write_text(f"so {SECRET}")
-        (tmp_path / "worker.json").write_text(TOKEN)  # its lawful place
+        (tmp_path / "worker.json").write_text(TOKEN)  # The token may be in this file.
         other.directory = tmp_path
         other.look_at_log_files()
         assert len(other.leaks) == 1
@@ -196,7 +196,7 @@ class TestALeakIsSeen:
         with path.open("a") as file:
             file.write("new\n")
         assert tail.read() == "new\n"
-        path.write_text("re")  # begun anew
+        path.write_text("re")  # The log was replaced.
         assert tail.read() == "re"
 
 

@@ -1,4 +1,4 @@
-"""Every log line goes through one chain: structured, redacted, one line each."""
+"""Every log record goes through one chain, and becomes one structured and redacted line."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ def _logging_as_it_was():
 
 @pytest.fixture
 def lines(capsys):
-    """The JSON lines written since the last call."""
+    """Returns a function that returns the JSON lines written since its last call."""
     logs.configure(form="json", level="INFO")
 
     def read() -> list[dict]:

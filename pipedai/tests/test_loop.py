@@ -1,4 +1,4 @@
-"""The loop of background jobs: turns, errors, the database's absence, and its end (SPEC §7)."""
+"""The loop of background jobs gives each its turns, and survives errors and an outage of the database (SPEC §7)."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ from pipedai.loop import Job, run_jobs
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause is long, and no job's database is touched."""
+    """Makes all pauses short, and keeps the loop from closing the test's connection."""
     monkeypatch.setattr(loop, "_PAUSE_AFTER_ERROR_SECONDS", 0.001)
     monkeypatch.setattr(loop, "_RECONNECT_SECONDS", 0.001)
     monkeypatch.setattr(loop, "close_old_connections", lambda: None)
 
 
 class Script:
-    """A job whose turns go as told: a number is returned, an error raised. After the last, it stops the loop."""
+    """A job that returns the listed numbers and raises the listed errors, one in each turn, and then stops the loop."""
 
     def __init__(self, stop: threading.Event, *turns: int | Exception) -> None:
         self.turns = list(turns)
@@ -89,7 +89,7 @@ def test_an_outage_of_the_database_is_two_lines(monkeypatch: pytest.MonkeyPatch)
     with capture_logs() as logged:
         run_jobs([Job("first", 0.001, first), Job("second", 0.001, Script(stop, 0, 0))], stop)
     assert [line["event"] for line in logged] == ["database.away", "database.back"]
-    assert len(first.turns) < 1000  # it was due all the time, and had its turn again
+    assert len(first.turns) < 1000  # It was due all the time, and got more turns.
 
 
 def test_a_loop_that_waits_for_the_database_stops_when_asked(
@@ -149,7 +149,7 @@ def test_a_process_ends_within_five_seconds_of_sigterm(
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, said in output) == (code, True), output
-    # By its own clock: how late a busy machine lets it look there is not its doing.
+    # We check the constant and measure no time, because a busy machine may delay the process.
     assert loop._LONGEST_GOODBYE_SECONDS < 5
 
 

@@ -1,4 +1,4 @@
-"""The code from before the newest migration does its main job on the schema of today: both run during a deploy."""
+"""The code from before the newest migration works on the present schema, as it must during a deploy."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ MIGRATIONS = ":(glob)*/migrations/0*.py"
 
 
 def git(*arguments: str) -> str:
-    """What git says; nothing where it can't."""
+    """Returns git's output, or an empty text if git fails."""
     done = subprocess.run(
         ["git", *arguments], cwd=BASE_DIR, capture_output=True, text=True, check=False
     )
@@ -24,10 +24,10 @@ def git(*arguments: str) -> str:
 
 
 def commit_before_the_newest_migration() -> str:
-    """The last one that does not know it; the present one if it is not committed yet."""
+    """Returns the last commit without the newest migration, or the present commit if that is not committed yet."""
     if git("status", "--porcelain", "--", MIGRATIONS):
         return git("rev-parse", "HEAD")
-    # Of those that there are: one that was taken back is in no schema.
+    # We count only migrations that still exist, because one that was removed again is in no schema.
     present = git("ls-files", "--", MIGRATIONS).splitlines()
     newest = git("log", "-1", "--format=%H", "--", *present)
     return newest and git("rev-parse", "--verify", "--quiet", f"{newest}^")
@@ -35,7 +35,7 @@ def commit_before_the_newest_migration() -> str:
 
 @pytest.fixture
 def old_code(tmp_path: Path) -> Path:
-    """A checkout of that commit."""
+    """Makes a checkout of the commit before the newest migration."""
     if shutil.which("git") is None or not (commit := commit_before_the_newest_migration()):
         pytest.skip("There is no git history here that reaches beyond the newest migration.")
     checkout = tmp_path / "old"

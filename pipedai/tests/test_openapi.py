@@ -25,7 +25,7 @@ _REGISTRY = Registry().with_resource("openapi", DRAFT202012.create_resource(SCHE
 
 
 def problems(schema, value):
-    """What is wrong with the value, by a schema of the document."""
+    """Returns the errors of the value under a schema of the document."""
     pointed = json.loads(json.dumps(schema).replace('"#/components', '"openapi#/components'))
     checks = Draft202012Validator.FORMAT_CHECKER
     validator = Draft202012Validator(pointed, registry=_REGISTRY, format_checker=checks)
@@ -80,7 +80,9 @@ def test_each_operation_has_a_name_of_its_own_that_languages_can_use():
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_statuses_are_those_of_the_api_reference(name):
-    """But for those that any request can be answered, which the reference lists once, and a success told elsewhere."""
+    """This leaves out statuses that any request may get, which API.md lists once, and successes that it describes
+    elsewhere.
+    """
     said = {int(status) for status in OPERATIONS[name]["responses"]}
     assert said >= ANY_REQUEST
     told = statuses_of(name)
@@ -122,7 +124,7 @@ def test_what_a_read_answers_is_shown_by_an_example(name):
     (content,) = OPERATIONS[name]["responses"]["200"]["content"].values()
     pointed = content["schema"]["$ref"].rpartition("/")[2].removesuffix("Page")
     shown = "example" in content or "examples" in SCHEMA["components"]["schemas"][pointed]
-    # The document itself, and a run in full, which is a run and four fields more.
+    # The schema document itself has no example, and a run in full is a run with four more fields.
     assert shown or pointed in {"OpenApi", "RunDetail", "SignedIn", "Health"}
 
 

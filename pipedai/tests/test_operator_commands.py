@@ -1,4 +1,4 @@
-"""Operators' commands on a database that is not there, or not of this release's schema."""
+"""Operators' commands explain in a sentence that the database is away or has not this release's schema."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ COMMANDS = [
 
 
 class Calling(OperatorCommand):
-    """A command that does this to a database."""
+    """A command that runs one statement on a given database."""
 
     examples = ""
     requires_system_checks = ()

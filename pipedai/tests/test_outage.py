@@ -1,4 +1,4 @@
-"""PostgreSQL goes away for ten seconds while everything runs, and comes back (SPEC §7)."""
+"""All processes go on working after PostgreSQL was away for ten seconds (SPEC §7)."""
 
 import json
 import os
@@ -30,8 +30,8 @@ OUTAGE_SECONDS = 10.0
 
 @pytest.fixture
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A database server of the test's own, which only the test starts and stops."""
-    # Not pytest's own folder: the server's user could not reach it.
+    """Makes a database server for this test alone, which starts and stops it."""
+    # We don't use pytest's own directory, because the server's user could not reach it.
     folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
     folder.chmod(0o755)
     postgres = EmbeddedPostgres(folder)
@@ -73,14 +73,14 @@ def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_pa
         assert not waiting.done()
         postgres.ensure_running()
 
-        # What came due meanwhile.
+        # This makes the trigger's tick come due, as if its time had come while the database was away.
         with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
             connection.execute("UPDATE trigger SET next_run_at = next_run_at - interval '1 hour'")
         came_due = time.monotonic() - asked
         handed_out = waiting.result(timeout=60)
         assert handed_out.status_code == 200
         if not handed_out.json()["runs"] and came_due > 18:
-            # PostgreSQL took so long to come back that the poll's time was over.
+            # If PostgreSQL took long to come back, the poll's time was over, so we poll again.
             handed_out = api.poll(30)
         (run,) = handed_out.json()["runs"]
         assert run["triggerId"] == api.trigger_id
@@ -91,11 +91,11 @@ def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_pa
         assert [line["event"] for line in complaints] == ["database.away"]
         _assert_no_storm(web, web_lines)
         scheduler.process.send_signal(signal.SIGTERM)
-        assert scheduler.process.wait(60) == 0  # else it is ended after 4 s, with a 1
+        assert scheduler.process.wait(60) == 0  # A forced end after 4 s would exit with 1.
 
 
 def _assert_no_storm(web: WebProcess, since: int) -> None:
-    """The listener says it once; besides, each request that failed says so, and nothing else does."""
+    """Asserts that the listener logged the outage once, and that the only other errors are those of failed requests."""
     complaints = [line for line in web.lines()[since:] if line["level"] != "info"]
     said = [line for line in complaints if "not hearing" in line["event"]]
     assert len(said) == 1
@@ -105,7 +105,7 @@ def _assert_no_storm(web: WebProcess, since: int) -> None:
 
 
 class _Process:
-    """A scheduler, and what it says."""
+    """A scheduler process and its log."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process = process
@@ -150,7 +150,7 @@ def _migrate(environment: dict[str, str]) -> None:
 
 
 class _Api:
-    """A worker, and its hourly trigger, half an hour from now."""
+    """A worker, and its hourly trigger, which comes due half an hour from now."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -170,7 +170,7 @@ class _Api:
         self.trigger_id = self._post(f"{path}/triggers", trigger)["id"]
 
     def poll(self, wait: int) -> httpx.Response:
-        """A poll on a connection of its own."""
+        """Polls on a new connection."""
         return httpx.get(
             f"{self._http.base_url}workers/{self._worker['workerId']}/poll",
             params={"wait": wait},

@@ -1,4 +1,4 @@
-"""`manage.py prune`: what it says, what it refuses, and that a kill at any point costs nothing."""
+"""`manage.py prune` reports its work, refuses bad arguments, and leaves nothing half done when it is killed."""
 
 import os
 import random
@@ -104,7 +104,7 @@ def test_killed_at_any_point_and_started_again_it_ends_right(own_database, commi
 
     with beside(runs, young) as neighbour:
         for _ in range(4):
-            # In batches so small that it has much to do still, however late the kill comes.
+            # The batches are so small that there is still much to do when the kill comes, however late.
             process = subprocess.Popen(
                 [*call, "--batch-size", "5"],
                 cwd=BASE_DIR, env=environment, stderr=subprocess.DEVNULL,
@@ -147,7 +147,7 @@ def wait_until_fewer(count):
 
 
 def look_for_halves():
-    """No run without what it had, and nothing of a run that is gone."""
+    """Asserts that each remaining run has all of its rows, and that no row of a deleted run is left."""
     runs = old_ones()
     assert RunText.objects.filter(run__in=runs).count() == runs.count()
     assert Tick.objects.count() == runs.filter(source="schedule").count()
@@ -158,7 +158,7 @@ def look_for_halves():
 
 
 class beside(threading.Thread):  # noqa: N801 - used like a function
-    """Somebody who writes runs all the while, and counts when that waited for a lock longer than 200 ms."""
+    """Writes runs for the time of the block, and counts the writes that waited longer than 200 ms for a lock."""
 
     def __init__(self, runs, run_id):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Secrets and control characters are taken out of text and data."""
+"""Redaction removes secrets and control characters from text and data."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -179,7 +179,7 @@ def test_no_text_crashes_it_or_keeps_a_token(text):
     assert TOKEN[4:] not in redact_text(f"{text} {TOKEN} {text}")
 
 
-# What the patterns are made of, so that texts come close to them.
+# Texts are made of parts of the patterns, so that many of them almost match.
 _PIECES = st.sampled_from(
     [
         *('"', "'", ":", ",", "=", " ", "_", "%5F", "://", "@", "a", "7", "{", "}", "\n"),

@@ -1,4 +1,4 @@
-"""manage.py release: several at once, tables in use, interrupted index builds."""
+"""`manage.py release` works when several run at once, when tables are in use, and after interrupted index builds."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def empty_database(own_database):
-    """The name of a new database without tables."""
+    """Makes a database without tables, and returns its name."""
     name = f"{own_database}_empty"
     with connection._nodb_cursor() as cursor:
         cursor.execute(f'CREATE DATABASE "{name}"')
@@ -119,7 +119,7 @@ def test_the_lock_goes_with_the_process_that_held_it(own_database, said):
 
 
 def test_an_index_is_built_concurrently_while_another_release_waits(own_database, said):
-    """Had the one that waits a snapshot, each would wait for the other."""
+    """If the waiting release had a snapshot, each of the two would wait for the other."""
 
     def build() -> None:
         waiting.start()
@@ -156,14 +156,14 @@ def test_nobody_queues_up_behind_a_release_that_waits_for_a_table(own_database, 
         pytest.raises(OutOfPatience, match="in use"),
     ):
         migrate_alone(add_column, patience=0.5, say=said.append)
-    # The time-out was the transaction's: whoever has this session next waits as long as it likes.
+    # The time-out held in the transaction only, so the next user of this session has none.
     with connection.cursor() as cursor:
         cursor.execute("SHOW lock_timeout")
         assert cursor.fetchone() == ("0",)
 
 
 def test_an_index_is_built_however_long_that_takes(own_database, monkeypatch):
-    """CREATE INDEX CONCURRENTLY runs in no transaction, and waits for all that have begun."""
+    """CREATE INDEX CONCURRENTLY runs outside a transaction, and waits for all transactions that began before it."""
     shorten_timeouts(lock="100ms", statement="100ms")
 
     def migrate(*_: object, **__: object) -> None:

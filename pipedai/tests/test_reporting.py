@@ -1,4 +1,4 @@
-"""What reports crashes - Sentry's SDK, Django's own reporter, faulthandler - reports nothing of what the code held."""
+"""The reporters of crashes (Sentry's SDK, Django's own, faulthandler) show no values of variables."""
 
 import faulthandler
 import json
@@ -21,7 +21,7 @@ from testing.world.users import PASSWORD
 
 PLANTED = "planted-value-that-no-pattern-knows"
 
-# A process with the real SDK and all its integrations, whose transport prints what it would send.
+# The code of a process with the real SDK and all its integrations. Its transport prints what it would send.
 CRASHING = """
 import json, os, sys
 import sentry_sdk
@@ -94,7 +94,7 @@ def test_sentry_is_told_of_a_crash_and_of_no_secret(own_database):
     assert process.returncode == 0, process.stderr
     assert "500 b" in process.stderr
     reported = process.stdout
-    assert "invalid input syntax for type uuid" in reported  # the crash is there
+    assert "invalid input syntax for type uuid" in reported  # The crash was reported.
     assert "in seal" in reported or '"function":"crash"' in reported
     for secret in (PLANTED, given["pwk"][4:], given["unknown"][4:], given["cookie"]):
         assert secret not in reported
@@ -142,7 +142,7 @@ def test_djangos_own_report_shows_no_variable_and_nothing_of_the_request(setting
 
 @pytest.mark.slow
 def test_with_debug_errors_are_answered_as_without(own_database, tmp_path):
-    """Django then has pages of its own, which show settings, URLs and traces."""
+    """With DEBUG, Django would show pages of its own with settings, URLs and tracebacks."""
     with serve(
         own_database, log=tmp_path / "log", DEBUG="true", DATABASE_URL="postgres://x@127.0.0.1:1/x"
     ) as server:

@@ -1,4 +1,4 @@
-"""docs/security.md: its runbooks work as they are written, and what it names is there."""
+"""The runbooks of docs/security.md work as written, and the things that it names exist."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ RUNBOOKS = PAGE.split("## When something got out\n", 1)[1].split("\n## ", 1)[0]
 
 
 def blocks(text, language):
-    """The fenced blocks of a language, also those inside lists."""
+    """Returns the fenced blocks of a language, also those inside lists."""
     found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
     return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 

@@ -1,4 +1,4 @@
-"""The log of a served API at its most talkative: no line is forged, none holds a secret or a control character."""
+"""Even at its lowest level, the log of a served API has no forged line, no secret and no control character."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from testing.world.cast import make_cast, session_cookie
 
 pytestmark = pytest.mark.slow
 
-# Line breaks of every kind, an escape sequence in 7 and in 8 bits, a bidirectional override.
+# A text with line breaks of every kind, escape sequences in 7 and in 8 bits, and a bidirectional override.
 FORGED = "\n2026-01-01T00:00:00Z [info] forged\r\x1b[2K\u009b2K\u2028\u202e\x00"
 QUOTED = "%0A2026-01-01T00:00:00Z%20forged%0D%1B[2K%C2%9B2K%E2%80%A8%E2%80%AE%00"
 RAW = b"\x1b[2K\x9b2K\xe2\x80\xa8\xe2\x80\xae"
@@ -64,7 +64,7 @@ def test_nobody_forges_a_line_and_nothing_secret_is_in_one(own_database, tmp_pat
             )
         assert answer.status_code == 400
 
-    # Not splitlines, which would take each of the forbidden breaks for the end of a line.
+    # We don't use splitlines, because it would split at the forbidden line breaks too.
     lines = log.read_text().removesuffix("\n").split("\n")
     assert len(lines) > 15
     for line in lines:
@@ -74,6 +74,6 @@ def test_nobody_forges_a_line_and_nothing_secret_is_in_one(own_database, tmp_pat
         else:
             assert re.match(r"20\d\d-\d\d-\d\dT|    ", line), line
             assert not line.startswith("2026-01-01")
-    assert "x1b[2K" in log.read_text()  # it was there to be spelled out
+    assert "x1b[2K" in log.read_text()  # The text was logged, with escapes.
     for secret in (PLANTED, pwk, cookie):
         assert secret not in log.read_text()

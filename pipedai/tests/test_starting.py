@@ -1,4 +1,4 @@
-"""What each way to start the service says to settings that are unfit: its sentence, and nothing else."""
+"""Each way to start the service prints a sentence for each unfit setting, and nothing else."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ import pytest
 from bin.services import procfile
 from pipedai import checks, env
 
-# Nothing listens there: what would start all the same ends at once.
+# Nothing listens at this URL, so a process that starts by mistake ends at once.
 NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
 SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()
 MASTER_KEY = base64.b64encode(bytes(range(200, 232))).decode()
@@ -28,7 +28,7 @@ EMBEDDED = {"DATABASE_URL": "", "PIPEDAI_DATA_DIR": "{directory}"}
 
 PROCESSES = procfile(env.BASE_DIR / "Procfile")
 
-# The rule, what is set, and how the sentence begins. Each is production but for this.
+# The rule, the unsafe settings, and the beginning of the sentence. All other settings are fit for production.
 UNSAFE = [
     (
         "E001",
@@ -127,7 +127,7 @@ UNSAFE = [
     ),
     ("E014", {"METRICS_TOKEN": "short"}, "METRICS_TOKEN needs 32 random characters: set it"),
 ]
-# Refused in development too: nobody can tell what was meant.
+# These are refused in development too, because nobody can tell what they mean.
 MALFORMED = [
     ({"PIPEDAI_ENV": "prod"}, "PIPEDAI_ENV must be one of: development, production."),
     ({"PORT": "http"}, "PORT must be a whole number."),
@@ -154,7 +154,7 @@ MALFORMED = [
     ({"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is not an http or https URL: set it"),
 ]
 
-# manage.py in a fork for each row: as good as a process of its own, without importing Django anew.
+# This runs manage.py in a fork for each row. It is as good as a new process, but need not import Django again.
 FORKING = """
 import json, os, runpy, signal, sys, tempfile
 import corsheaders, django.core.management, environ, httpx, nacl.secret, psycopg, structlog
@@ -194,7 +194,7 @@ def run(*command, given="", **environment):
 
 @pytest.fixture
 def directory(tmp_path):
-    """A data directory with a key in it."""
+    """Makes a data directory that contains a key."""
     (tmp_path / "keys.env").write_text(SECRET_KEY)
     return str(tmp_path)
 
@@ -220,7 +220,7 @@ def test_every_rule_is_started_with():
 
 @pytest.mark.parametrize("process", ["release", "web", "scheduler"])
 def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, directory):
-    """With the rules' own words: whoever starts goes through the same gate."""
+    """Each process uses the rules' own sentences, because all of them make the same checks at start."""
     unsafe = {
         "PIPEDAI_DATA_DIR": directory,
         "THROTTLES_ENABLED": "no",

@@ -1,7 +1,7 @@
-"""No secret is ever in a statement or its parameters: whatever a database logs of them, it logs none.
+"""No SQL statement and no parameter contains a secret, so a database that logs them logs no secret.
 
-PostgreSQL may log statements, parameters, and rows that break a constraint, as its owner likes; on a server that is
-not ours to configure, the one sure way is that secrets never get there but hashed or sealed.
+PostgreSQL's owner may let it log statements, parameters, and rows that break a constraint. We can't configure every
+server, so we send it secrets only hashed or sealed.
 """
 
 import pytest
@@ -17,7 +17,7 @@ NEW_PASSWORD = "another planted passphrase"
 
 @pytest.fixture
 def statements(db):
-    """All that was sent to the database, as text."""
+    """Collects everything that is sent to the database, as text."""
     sent = []
 
     def keep(execute, sql, params, many, context):

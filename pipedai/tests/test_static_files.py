@@ -1,4 +1,4 @@
-"""Static files are served by the web process, collected or not."""
+"""The web process serves static files, whether they were collected or not."""
 
 import gzip
 
@@ -13,7 +13,7 @@ BUNDLE = "drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
 
 @pytest.fixture
 def collected(settings, tmp_path):
-    """As in production after `manage.py collectstatic`."""
+    """Collects the static files, as `manage.py collectstatic` does in production."""
     settings.STATIC_ROOT = tmp_path / "static"
     settings.STATIC_COLLECTED = True
     settings.WHITENOISE_USE_FINDERS = False

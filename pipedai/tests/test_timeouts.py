@@ -1,4 +1,4 @@
-"""The time-outs: whose sessions have them, and who goes on past them (SPEC §19)."""
+"""The right sessions have time-outs, and work that must not be lost goes on in spite of them (SPEC §19)."""
 
 import threading
 from datetime import timedelta
@@ -203,7 +203,7 @@ def test_it_is_had_past_a_pooler_with_the_same_role_alone(own_database, settings
 
 
 def test_a_pooler_between_is_refused_with_the_remedy(own_database, monkeypatch):
-    """One that takes the settings and keeps them to itself."""
+    """The test's pooler accepts the settings, but does not pass them on."""
     shorten_timeouts()
     monkeypatch.setattr(timeouts, "_without_timeouts", lambda ours: ours)
     with pytest.raises(CommandError, match=r"a pooler between.* set DATABASE_LISTEN_URL"):

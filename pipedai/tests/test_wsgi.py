@@ -1,4 +1,4 @@
-"""Calls of the API that pass by Django's middleware are answered as those that go through it."""
+"""API calls that skip Django's middleware get the same answers as those that go through it."""
 
 import json
 from io import BytesIO
@@ -14,12 +14,12 @@ from testing.world.routes import ROUTES, set_stage
 
 pytestmark = pytest.mark.django_db
 
-# A page of another origin; its calls go through the middleware, which has nothing to add for it.
+# Calls with this header go through the middleware, which adds nothing to the answer for this origin.
 ELSEWHERE = {"HTTP_ORIGIN": "https://elsewhere.example"}
 
 
 def answer(method, url, query="", body=None, **headers):
-    """Status, headers and body; without the signals at which Django would close the test's connection."""
+    """Returns status, headers and body. It sends no signals, on which Django would close the test's connection."""
     sent = b"" if body is None else json.dumps(body).encode()
     environ = {
         "REQUEST_METHOD": method,
@@ -40,9 +40,9 @@ def answer(method, url, query="", body=None, **headers):
 
 
 def same_both_ways(*request, **more):
-    """The answer, which must not depend on the way."""
+    """Asserts that the answer is the same both ways, and returns it."""
     short, long = answer(*request, **more), answer(*request, **{**more, **ELSEWHERE})
-    long[1].setdefault("Content-Length", str(len(long[2])))  # lacking where the host is refused
+    long[1].setdefault("Content-Length", str(len(long[2])))  # It is missing if the Host is refused.
     assert short == long
     return short
 

@@ -1,4 +1,4 @@
-"""Makes spans and sends them over OTLP, as the standard environment variables say."""
+"""Makes spans and sends them over OTLP, as the standard environment variables tell."""
 
 import os
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from pipedai.events import Event, happened
 from pipedai.tracing import Attributes, Span
 
 _NAME = "pipedai"
-# At the end: a collector that is away must not keep a process from stopping.
+# The final flush takes at most this long, so that a process can stop even if the collector is away.
 _FLUSH_MILLISECONDS = 2000
 
 _provider: TracerProvider | None = None
 
 
 def set_up(service: str) -> None:
-    """Once in a process, after its forks."""
+    """Start to make and send spans. Call it once in a process, after it has forked."""
     global _provider
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: service}
     _provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
@@ -34,13 +34,13 @@ def set_up(service: str) -> None:
 
 
 def tracer() -> Tracer:
-    """What makes the spans."""
+    """Return the tracer that makes all spans."""
     assert _provider is not None
     return _provider.get_tracer(_NAME)
 
 
 def flush() -> None:
-    """Send what is waiting, within two seconds."""
+    """Send the waiting spans, within two seconds."""
     if _provider is not None:
         _provider.force_flush(_FLUSH_MILLISECONDS)
 
@@ -49,7 +49,7 @@ def flush() -> None:
 def open_span(
     name: str, attributes: Attributes, *, kind: SpanKind, parent: Any = None
 ) -> Iterator[trace.Span]:
-    """The current span for the time of the block. An error leaves its type alone: its text may hold anything."""
+    """Open a span for the time of the block. Of an error it records only the type, because the text may be private."""
     span = tracer().start_span(name, context=parent, kind=kind, attributes=dict(attributes))
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         try:
@@ -78,18 +78,18 @@ class _ClientSpan:
 
 @contextmanager
 def open_client_span(name: str, attributes: Attributes) -> Iterator[Span]:
-    """A span of a call to somebody else."""
+    """Open a span for a call to another service."""
     with open_span(name, attributes, kind=SpanKind.CLIENT) as span:
         yield _ClientSpan(span)
 
 
 def _await_commit(events: tuple[Event, ...], **_: Any) -> None:
-    # Robust: what was committed must not look failed because it could not be traced.
+    # With `robust` an error in tracing is only logged. The committed action must not look failed because of it.
     transaction.on_commit(partial(_add_events, events), robust=True)
 
 
 def _add_events(events: tuple[Event, ...]) -> None:
-    """Domain events are events of the span in which they were committed: ids, and no metadata."""
+    """Add committed domain events to the present span, with their ids but without their metadata."""
     span = trace.get_current_span()
     for event in events:
         named = {

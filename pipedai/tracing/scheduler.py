@@ -1,4 +1,4 @@
-"""Traces the scheduler's jobs: a span for each batch that did something, or failed."""
+"""Traces the scheduler's jobs, with a span for each batch that did something or failed."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from pipedai.tracing.provider import fail, tracer
 
 
 def traced(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """The jobs, traced."""
+    """Return the jobs, so wrapped that they are traced."""
     return tuple(replace(job, work=_traced(job)) for job in jobs)
 
 
@@ -25,7 +25,7 @@ def _traced(job: Job) -> Callable[[], int]:
                 fail(span, type(error).__name__)
                 span.end()
                 raise
-        # One that found nothing to do, several a second, is dropped: what does not end is not sent.
+        # Most batches find nothing to do. We don't end their spans, and a span that does not end is not sent.
         if units:
             span.set_attribute("pipedai.job.units", units)
             span.end()

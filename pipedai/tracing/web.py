@@ -1,4 +1,4 @@
-"""Traces requests: one span each, named after the route and never after the URL."""
+"""Traces requests, with one span for each. A span is named after the route and never after the URL."""
 
 import asyncio
 
@@ -12,12 +12,12 @@ from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
 from pipedai.server.request_scope import KNOWN_METHODS, header
 from pipedai.tracing.provider import fail, flush, open_span
 
-# What OpenTelemetry's conventions call any other.
+# OpenTelemetry's conventions use this name for all unknown methods.
 _OTHER = "_OTHER"
 
 
 class TracedRequests:
-    """Wraps an application. The client's `traceparent` is the parent, if it sends one."""
+    """Wraps an application and traces its requests. If the client sends a `traceparent`, that is the span's parent."""
 
     def __init__(self, app: App) -> None:
         self._app = app

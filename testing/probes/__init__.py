@@ -1,1 +1,1 @@
-"""What a test looks at: answers, statements, tables, logs, the schema, and a model to compare with."""
+"""Examines answers, statements, tables, logs and the schema for a test, and has a model to compare runs with."""

@@ -1,4 +1,4 @@
-"""The API's checked-in schema, by its operations."""
+"""Reads the operations of the API's checked-in schema."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pipedai.api import openapi
 from testing.world.routes import Route
 
 SCHEMA: dict[str, Any] = json.loads(openapi.FILE.read_bytes())
-# By method and path, as in "GET /triggers/{triggerId}".
+# The keys are a method and a path, such as "GET /triggers/{triggerId}".
 OPERATIONS: dict[str, Any] = {
     f"{method.upper()} {path}": operation
     for path, methods in SCHEMA["paths"].items()
@@ -39,6 +39,6 @@ def _name_of(route: Route) -> str:
 
 
 def camel(name: str) -> str:
-    """How the schema spells a name of the resolver's."""
+    """Returns the resolver's name in the spelling of the schema."""
     first, *rest = name.split("_")
     return first + "".join(word.title() for word in rest)

@@ -1,4 +1,4 @@
-"""The URLs of the API as the resolver knows them."""
+"""Lists the URLs of the API as Django's resolver knows them, and what their viewsets declare."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,10 @@ from pipedai.api.schema.operation import Operation, described
 
 
 def api_routes() -> set[tuple[str, str]]:
-    """(method, route) of everything below /api/v1/, as `("GET", "triggers/<uuid:trigger_id>")`; no HEAD, no OPTIONS."""
+    """Returns (method, route) of every URL under /api/v1/, such as `("GET", "triggers/<uuid:trigger_id>")`.
+
+    HEAD and OPTIONS are left out.
+    """
     return {
         (method.upper(), route.removeprefix("api/v1/"))
         for route, pattern in _patterns(get_resolver(), "")
@@ -23,14 +26,14 @@ def api_routes() -> set[tuple[str, str]]:
 
 
 def permission_of(method: str, route: str) -> type[BasePermission]:
-    """What the viewset behind a route of `api_routes` asks for."""
+    """Returns the permission class that the viewset demands for a route of `api_routes`."""
     viewset, action = _action(method, route)
     permission: type[BasePermission] = viewset.permissions[action]
     return permission
 
 
 def authenticates(method: str, route: str) -> Sequence[type[BaseAuthentication]]:
-    """By which substrates a caller of a route of `api_routes` may come."""
+    """Returns the authentication classes that the viewset accepts for a route of `api_routes`."""
     viewset, _ = _action(method, route)
     accepted: Sequence[type[BaseAuthentication]] = viewset.authentication_classes
     return accepted
@@ -43,13 +46,13 @@ def operation_of_action(method: str, route: str) -> Operation:
 
 
 def is_throttled(method: str, route: str) -> bool:
-    """Whether it has a rate of its own."""
+    """Whether the route has a rate of its own."""
     viewset, action = _action(method, route)
     return action in viewset.throttles or action in getattr(viewset, "environment_rates", {})
 
 
 def is_metered(method: str, route: str) -> bool:
-    """Whether it counts as a write of whoever is authenticated."""
+    """Whether a call of the route counts as one of the caller's writes."""
     viewset, action = _action(method, route)
     view = viewset()
     view.action = action

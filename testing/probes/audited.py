@@ -1,4 +1,4 @@
-"""What a block of a test writes into the audit log."""
+"""Collects the audit rows that a block of a test writes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from audit.models import AuditEntry
 
 
 class Rows(list[AuditEntry]):
-    """The rows, oldest first."""
+    """The audit rows, oldest first."""
 
     def told(self) -> list[tuple[str, dict[str, Any]]]:
-        """The action and the metadata of each."""
+        """Returns the action and the metadata of each row."""
         return [(row.action, row.metadata) for row in self]
 
     def the_only(
         self, action: str, *, by: tuple[str, UUID | None], on: tuple[str, UUID], within: UUID | None
     ) -> dict[str, Any]:
-        """The metadata of the only row, which is of this action, actor, target and environment."""
+        """Asserts that there is one row, with this action, actor, target and environment. Returns its metadata."""
         (row,) = self
         assert row.action == action
         assert (row.actor_type, row.actor_id) == by
@@ -30,7 +30,7 @@ class Rows(list[AuditEntry]):
 
 @contextmanager
 def audited() -> Iterator[Rows]:
-    """The rows that the block writes, complete when it ends."""
+    """Yields a list that holds the rows which the block writes, once the block has ended."""
     before = set(AuditEntry.objects.values_list("id", flat=True))
     rows = Rows()
     yield rows

@@ -1,4 +1,4 @@
-"""Watches what tests leave behind - answers, log lines, tables, log files - for secrets that are in it."""
+"""Searches for secrets in what tests leave behind: answers, log lines, tables and log files."""
 
 import logging
 import re
@@ -14,26 +14,26 @@ from pipedai.api import tokens
 from testing.probes.planted import Planted, plant_body, planted
 from testing.probes.tables import contents_as_text
 
-# What may be a token; whether it is one of ours, its registry says.
+# A text in the form of a token. pipedai.api.tokens tells whether it is one of ours.
 _TOKEN = re.compile(r"[a-z]{3}_[0-9A-Za-z]{49}")
 _SESSION = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{20,}")
-# The answers that hold a token, once: what minted it.
+# The URLs that mint tokens: their answers may contain one, once.
 _MINTING = re.compile(
     r"/api/v1/(?:workers/register|enrollments/redeem|environments/[0-9a-f-]+/(?:api-keys|enrollments)"
     r"|workspaces/[0-9a-f-]+/workers/registration-token)"
 )
-# The only answer that holds MCP headers.
+# The only URL whose answer may contain MCP headers.
 _POLL = re.compile(r"/api/v1/workers/[0-9a-f-]+/poll")
 
 
 def tokens_in(text: str) -> list[str]:
-    """The tokens with a right checksum and the session cookies in a text."""
+    """Returns the tokens with a correct checksum and the session cookies in a text."""
     found = [token for token in _TOKEN.findall(text) if tokens.prefix_of(token)]
     return [*found, *_SESSION.findall(text)]
 
 
 def leaks_in(where: str, text: str, known: Planted) -> list[str]:
-    """What to tell of the secrets in a text; nothing if there are none."""
+    """Returns a message about the secrets in a text, or an empty list if there are none."""
     found = [*tokens_in(text), *known.found_in(text)]
     if not found:
         return []
@@ -42,27 +42,27 @@ def leaks_in(where: str, text: str, known: Planted) -> list[str]:
 
 
 class Watch(logging.Handler):
-    """Keeps where a secret was seen: a token, a session, or what was planted while it watches."""
+    """Notes each place where it finds a secret: a token, a session cookie, or a secret planted while it watches."""
 
     def __init__(self, known: Planted) -> None:
         super().__init__()
         self.leaks: list[str] = []
-        # Where the test keeps its files, once that is known.
+        # The test's directory for files; None until it is known.
         self.directory: Path | None = None
         self._known = known
         self._typed: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Looks at a log line as it is printed."""
+        """Searches a log line as it is printed."""
         if self.formatter is not None:
             self.look_at("log line", self.format(record))
 
     def look_at(self, where: str, text: str) -> None:
-        """Looks at any text."""
+        """Searches any text."""
         self.leaks += leaks_in(where, text, self._known)
 
     def look_at_answer(self, path: str, sent: str, answer: str) -> None:
-        """Looks at an answer of the API. A token that the caller took for a name goes back to them as it is."""
+        """Searches an answer of the API. A token that the caller itself sent, as a name for example, may be in it."""
         told = [token for token in tokens_in(answer) if token not in sent]
         if _MINTING.fullmatch(path):
             told = []
@@ -72,18 +72,18 @@ class Watch(logging.Handler):
             self.leaks.append(f"answer of {path}: {told} in {answer[:500]}")
 
     def typed(self, *tokens: str) -> None:
-        """These were typed where a user may type anything: tables may hold them."""
+        """Lets tables contain these tokens, because a user typed them into a field for free text."""
         self._typed += tokens
 
     def look_at_tables(self) -> None:
-        """Looks at every row of every table that the test's connection sees."""
+        """Searches every row of every table that the test's connection sees."""
         for table, text in contents_as_text().items():
             for token in self._typed:
                 text = text.replace(token, "")
             self.look_at(f"table {table}", text)
 
     def look_at_log_files(self) -> None:
-        """Looks at every log file in the test's directory: the processes that it started wrote them."""
+        """Searches every log file in the test's directory, which the processes that the test started wrote."""
         for path in self.directory.rglob("*.log") if self.directory else ():
             if path.is_file():
                 self.look_at(str(path), path.read_text(errors="replace"))
@@ -93,19 +93,19 @@ _watches: list[Watch] = []
 
 
 def answered(path: str, sent: str, answer: str) -> None:
-    """Tell whoever watches what a test's client was answered to what it had sent."""
+    """Passes an answer to a test's client, and what the client had sent, to all watches."""
     for watch in _watches:
         watch.look_at_answer(path, sent, answer)
 
 
 @contextmanager
 def hearing() -> Iterator[None]:
-    """During the block, what httpx is answered by a served API is looked at too."""
+    """Searches the answers that httpx gets from a served API too, for the time of the block."""
     send = httpx.Client.send
 
     def heard_send(client: httpx.Client, request: httpx.Request, **rest: Any) -> httpx.Response:
         if request.url.path.startswith("/api/v1/"):
-            plant_body(request.read())  # another process seals it
+            plant_body(request.read())  # Another process will seal it.
         response = send(client, request, **rest)
         if request.url.path.startswith("/api/v1/") and not rest.get("stream"):
             headers = [
@@ -124,7 +124,7 @@ def hearing() -> Iterator[None]:
 
 @contextmanager
 def watching() -> Iterator[Watch]:
-    """Watches for the length of the block."""
+    """Watches for secrets for the time of the block."""
     root = logging.getLogger()
     ours = next((h for h in root.handlers if type(h).__module__ == "pipedai.logs"), None)
     with planted() as known:

@@ -1,4 +1,4 @@
-"""Tells how PostgreSQL carries out the recursive queries of a block: which tables it reads whole, and how many rows."""
+"""Tells how PostgreSQL executes recursive queries: which tables it reads as a whole, and how many rows it reads."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ from bench.growth.plans import nodes, rows_read
 
 @dataclass
 class Plans:
-    """The plans of the queries, as they were really carried out."""
+    """The plans of the queries, as PostgreSQL really executed them."""
 
     plans: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def read_whole(self) -> set[str]:
-        """The tables that a query read from end to end."""
+        """Returns the tables that a query read from end to end."""
         return {
             node["Relation Name"]
             for plan in self.plans
@@ -28,7 +28,7 @@ class Plans:
         }
 
     def rows_read(self, table: str) -> int:
-        """How many rows of a table its scans looked at, also those that they let go."""
+        """Returns how many rows of a table the scans read, including those that a filter dropped."""
         return sum(
             rows_read({**node, "Plans": []})
             for plan in self.plans
@@ -39,7 +39,7 @@ class Plans:
 
 @contextmanager
 def explained() -> Iterator[Plans]:
-    """Carries out each recursive query of the block once more, before it, and keeps its plan."""
+    """Explains each recursive query of the block by executing it once before, and keeps the plans."""
     found = Plans()
 
     def explain(

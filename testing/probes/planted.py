@@ -1,4 +1,4 @@
-"""Knows the secrets that tests plant: whatever this process seals or hashes, and the data keys that it makes."""
+"""Collects the secrets of tests: everything that this process seals or hashes, and the data keys that it makes."""
 
 import base64
 import json
@@ -16,28 +16,28 @@ from accounts import passwords
 from pipedai import crypto
 from testing.world.users import PASSWORD
 
-# A shorter one is a placeholder: it can't be told from ordinary words.
+# A shorter secret is taken for a placeholder, because it can't be told from ordinary words.
 _SHORTEST = 8
 _SECRET_FIELDS = {"mcpHeaders", "webhookSecret", "password", "currentPassword", "newPassword"}
 
 
 class Planted:
-    """Secrets, each in every spelling in which it could hide in a text."""
+    """A collection of secrets, with every spelling in which each could appear in a text."""
 
     def __init__(self) -> None:
         self._spellings: dict[str, str] = {}
-        # The threads of a test plant secrets while others look for them.
+        # Some threads of a test add secrets while others search for them.
         self._changing = threading.Lock()
 
     def add(self, secret: str | bytes) -> None:
-        """From now on it is looked for."""
+        """Adds a secret, for which all later searches look."""
         if len(secret) >= _SHORTEST:
             shown = secret if isinstance(secret, str) else secret.hex()
             with self._changing:
                 self._spellings |= dict.fromkeys(_spellings(secret), shown)
 
     def found_in(self, text: str) -> list[str]:
-        """The secrets that can be read in a text."""
+        """Returns the secrets that can be read in a text."""
         with self._changing:
             spellings = self._spellings.copy()
         found = (secret for spelling, secret in spellings.items() if spelling in text)
@@ -49,7 +49,7 @@ _collecting: list[Planted] = []
 
 @contextmanager
 def planted() -> Iterator[Planted]:
-    """What is planted during the block; and from its beginning, what every test knows."""
+    """Collects the secrets that are planted during the block, and those that every test uses."""
     collection = Planted()
     for secret in (PASSWORD, settings.SECRET_KEY):
         collection.add(secret)
@@ -63,13 +63,13 @@ def planted() -> Iterator[Planted]:
 
 
 def plant(secret: str | bytes) -> None:
-    """Have it looked for by all that collect."""
+    """Adds a secret to all collections that are open now."""
     for collection in _collecting:
         collection.add(secret)
 
 
 def plant_body(body: bytes) -> None:
-    """Plants what a request sends to be sealed or hashed."""
+    """Plants the values in a request's body that the service will seal or hash."""
     try:
         sent = json.loads(body)
     except ValueError:
@@ -85,7 +85,7 @@ def plant_body(body: bytes) -> None:
 
 @contextmanager
 def noting() -> Iterator[None]:
-    """During the block, the functions through which secrets come plant them."""
+    """Replaces the functions that seal and hash, for the time of the block, so that they also plant what they get."""
     with pytest.MonkeyPatch.context() as patch:
         seal, new_data_key = crypto.seal, crypto.new_data_key
 
@@ -115,7 +115,7 @@ def noting() -> Iterator[None]:
 
 
 def _parts(plaintext: bytes) -> list[str] | list[bytes]:
-    """The secrets in what is sealed: of headers their values, and the credential of "Bearer <it>" too."""
+    """Returns the secrets in a sealed value. Of headers these are the values, and the part after "Bearer " as well."""
     try:
         text = plaintext.decode()
     except UnicodeDecodeError:
@@ -132,7 +132,7 @@ def _parts(plaintext: bytes) -> list[str] | list[bytes]:
 
 def _spellings(secret: str | bytes) -> set[str]:
     raw = secret.encode() if isinstance(secret, str) else secret
-    # Base64 groups three bytes: in a longer text, what a secret looks like depends on where it begins.
+    # Base64 encodes groups of three bytes, so in a longer text the encoding of a secret depends on where it begins.
     shifted = (
         base64.b64encode(bytes(shift) + raw).decode()[(0, 2, 3)[shift] : -4] for shift in range(3)
     )
@@ -144,5 +144,5 @@ def _spellings(secret: str | bytes) -> set[str]:
 
 
 def _in_row(text: str) -> str:
-    """As PostgreSQL writes it in the text of a row."""
+    """Returns a text as PostgreSQL writes it in the text form of a row."""
     return text.replace("\\", "\\\\").replace('"', '""')

@@ -1,7 +1,7 @@
 """An independent model of the run state machine, written from SPEC §6 and not from the code.
 
-It knows nothing of SQL: plain objects, one method for each thing that can happen. A method answers
-with the state that the caller is told (`Told`), and notes what must be audited and delivered.
+It uses plain objects and no SQL, and has one method for each thing that can happen. A method returns the state that the
+API must tell the caller (`Told`), and notes what must be audited and delivered.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
 
 @dataclass(frozen=True)
 class Told:
-    """What a caller is told: the run's state, refused or not; None for a run that it can't see."""
+    """The answer to a caller: the run's state, None for a run that it can't see, and whether the call was refused."""
 
     status: str | None
     refused: bool = False
@@ -28,7 +28,7 @@ MISSING = Told(None)
 
 @dataclass
 class ModelWorker:
-    """What of a worker decides who may claim."""
+    """The values of a worker that decide whether it may claim."""
 
     max_concurrency: int = 1
     disabled: bool = False
@@ -36,7 +36,7 @@ class ModelWorker:
 
 @dataclass
 class ModelRun:
-    """One attempt."""
+    """One run. A retry is a run of its own."""
 
     source: str
     attempt: int
@@ -78,7 +78,7 @@ class Model:
     # --- people ---
 
     def queue(self, now: datetime) -> ModelRun | None:
-        """A run by a key; None if the trigger can't be run."""
+        """Queues a run as an API key would. Returns None if the trigger can't be run."""
         if not self.enabled or self.worker is None:
             return None
         self.audited["run.created"] += 1

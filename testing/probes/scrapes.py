@@ -1,4 +1,4 @@
-"""Scrapes a process's metrics, as Prometheus would."""
+"""Scrapes a process's metrics as Prometheus does."""
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +19,7 @@ class Scrape:
         ]
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of the samples of this name that have these labels; 0 without any."""
+        """Returns the sum of the samples with this name and these labels, or 0 if there are none."""
         return sum(
             sample.value
             for sample in self.samples
@@ -27,5 +27,5 @@ class Scrape:
         )
 
     def labels(self, name: str, label: str) -> set[str]:
-        """The values that a label of this name has."""
+        """Returns the values that a label has in the samples of this name."""
         return {sample.labels[label] for sample in self.samples if sample.name == name}

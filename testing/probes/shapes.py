@@ -1,4 +1,4 @@
-"""What answers look like: stand-ins that equal any well-formed id or time, and the bodies of errors."""
+"""Values to compare answers with: stand-ins that equal any well-formed id or time, and the bodies of errors."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ NOT_FOUND = {"error": "Not found"}
 
 
 class _Like:
-    """Equals every string of a form."""
+    """A stand-in that equals every string of a given form."""
 
     def __init__(self, name: str, pattern: str) -> None:
         self._name, self._pattern = name, re.compile(pattern)
@@ -30,12 +30,12 @@ A_CURSOR = _Like("a cursor", r"[\w:-]+")
 
 
 def a_token(prefix: str) -> _Like:
-    """Any token of a kind."""
+    """Returns a stand-in for any token with this prefix."""
     return _Like(f"a {prefix}_ token", rf"{prefix}_[0-9A-Za-z]{{49}}")
 
 
 def invalid(fields: dict[str, list[str]] | None = None, *form: str) -> dict[str, Any]:
-    """The body of a 400 with these errors and no others."""
+    """Returns the body of a 400 with exactly these errors."""
     return {
         "error": "Validation failed",
         "details": {"fieldErrors": fields or {}, "formErrors": list(form)},
@@ -43,7 +43,7 @@ def invalid(fields: dict[str, list[str]] | None = None, *form: str) -> dict[str,
 
 
 def page(*items: Any) -> dict[str, Any]:
-    """The body of a list's only page."""
+    """Returns the body of a list that has these items and no further page."""
     return {"items": list(items), "nextCursor": None}
 
 

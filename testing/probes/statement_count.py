@@ -1,4 +1,4 @@
-"""Counts the SQL statements of a block, as a connection outside any transaction would see them."""
+"""Counts the SQL statements of a block, as if the test ran in no transaction of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 @dataclass
 class Statements:
-    """The statements that ran, in order; those that only bound a transaction are left out."""
+    """The statements that ran, in order, without those that only begin or end a transaction."""
 
     sql: list[str] = field(default_factory=list)
 
@@ -23,7 +23,7 @@ class Statements:
 
 @contextmanager
 def counted() -> Iterator[Statements]:
-    """The statements of the block, complete when it ends."""
+    """Yields a list that holds the statements of the block, once the block has ended."""
     statements = Statements()
     with CaptureQueriesContext(connection) as captured:
         yield statements

@@ -1,4 +1,4 @@
-"""Looks at the whole database: what is in it, and where in it something can be found."""
+"""Reads the whole database, and finds the columns that contain a text."""
 
 from collections import Counter
 from functools import cache
@@ -7,13 +7,13 @@ from django.db import connection
 
 
 def contents() -> dict[str, Counter[str]]:
-    """Every row of every table, as text."""
+    """Returns every row of every table as text."""
     with connection.cursor() as cursor:
         return {table: _rows(cursor, table) for table in connection.introspection.table_names()}
 
 
 def contents_as_text() -> dict[str, str]:
-    """The rows of every table that has any, as one text each. One statement, so that every test can afford it."""
+    """Returns all rows of each table that has any as one text. It is a single statement, so every test can use it."""
     with connection.cursor() as cursor:
         cursor.execute(_every_row())
         return dict(cursor.fetchall())
@@ -21,7 +21,10 @@ def contents_as_text() -> dict[str, str]:
 
 @cache
 def _every_row() -> str:
-    """A partitioned table is read as a whole. The same for every database of these tests."""
+    """Returns the statement that reads every table, and a partitioned table as a whole.
+
+    It is the same for all databases of these tests.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
@@ -35,7 +38,7 @@ def _every_row() -> str:
 
 
 def columns_with(*needles: str) -> list[str]:
-    """The columns, as `table.column`, in which one of these strings can be read: as text or as bytes."""
+    """Returns the columns, as `table.column`, that contain one of these strings as text or as bytes."""
     found = []
     with connection.cursor() as cursor:
         for table in connection.introspection.table_names():

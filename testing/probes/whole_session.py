@@ -1,4 +1,4 @@
-"""Looks at what a whole session of tests leaves behind: a dump of a database, and PostgreSQL's own log."""
+"""Reads what a whole session of tests leaves behind: a dump of a database, and PostgreSQL's own log."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from testing.processes.web_process import url_of
 
 
 def dump_of(database: str) -> str:
-    """The whole database as `pg_dump` writes it: schema, comments and every row."""
+    """Returns the whole database as `pg_dump` writes it: the schema, comments and every row."""
     url = urlsplit(url_of(database))
     bare = url._replace(netloc=url.netloc.replace(f":{url.password}@", "@"))
     ended = subprocess.run(  # noqa: S603
@@ -29,19 +29,19 @@ def dump_of(database: str) -> str:
 
 @dataclass
 class LogTail:
-    """What a log grows by from now on. A log that was begun anew meanwhile is read whole."""
+    """Reads the part of a log that is written from now on. A log that was replaced meanwhile is read as a whole."""
 
     path: Path | None
     begins_at: int = 0
 
     @classmethod
     def of_postgres(cls) -> "LogTail":
-        """The log of the embedded server; nothing of a foreign one, whose log is not ours to read."""
+        """Returns the tail of the embedded server's log. With another server it is empty, as we can't read its log."""
         path = None if settings.DATABASE_URL else EmbeddedPostgres(settings.DATA_DIR).layout.log
         return cls(path, path.stat().st_size if path and path.exists() else 0)
 
     def read(self) -> str:
-        """What has been added."""
+        """Returns the text that has been added."""
         if self.path is None or not self.path.exists():
             return ""
         content = self.path.read_bytes()

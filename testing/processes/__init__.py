@@ -1,1 +1,1 @@
-"""What runs in a test: the service's own processes, other people's programs, and calls that race or are killed."""
+"""Starts the service's own processes and other programs for a test, and calls that race or are killed."""

@@ -1,4 +1,4 @@
-"""Drives the system's Chromium, as a person would see admin and the docs."""
+"""Drives the system's Chromium, to see the admin and the docs as a person does."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from testing.processes.programs import program
 
-# It is to look at one server on this machine, and at nothing else.
+# The flags keep the browser from connecting to anything but one server on this machine.
 _FLAGS = (
     "--disable-gpu",
     "--disable-quic",
@@ -22,11 +22,11 @@ _FLAGS = (
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
-    """A headless browser with a profile of its own. While it is open this thread can't use the database."""
+    """Opens a headless browser with a profile of its own. While it is open, this thread can't use the database."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program("chromium"),
-            # Chromium refuses to build its sandbox as root.
+            # Chromium refuses to run as root with its sandbox.
             args=[*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])],
             env={**os.environ, "HOME": str(profile), "XDG_CONFIG_HOME": str(profile)},
         )
@@ -37,7 +37,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
 
 
 def cut_off(page: Page) -> list[str]:
-    """What is taller than the box that hides the rest of it."""
+    """Returns the elements that are taller than their box, which hides a part of them."""
     found: list[str] = page.evaluate(
         """() => [...document.querySelectorAll('#content *')]
             .filter(each => getComputedStyle(each).overflowY === 'hidden')
@@ -48,7 +48,7 @@ def cut_off(page: Page) -> list[str]:
 
 
 def sideways_overflow(page: Page) -> list[str]:
-    """What reaches out of the page to the right, if the page can be scrolled there."""
+    """Returns the elements that extend beyond the page's right edge, if the page can be scrolled there."""
     found: list[str] = page.evaluate(
         """() => {
             const width = document.documentElement.clientWidth;

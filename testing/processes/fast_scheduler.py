@@ -1,8 +1,8 @@
-"""A scheduler process whose clock runs fast, so that minutes pass in seconds; to be killed at any instant.
+"""Runs a scheduler whose clock is fast, so that minutes pass in seconds. Tests may kill it at any time.
 
     python -m testing.processes.fast_scheduler BEGAN FIRST LAST SPEED
 
-`BEGAN` is when (a Unix time) its clock showed `FIRST`; it stops at `LAST`, where it stays.
+`BEGAN` is the Unix time at which its clock showed `FIRST`. The clock stops at `LAST`.
 """
 
 import sys
@@ -13,7 +13,7 @@ import django
 
 
 def main(began: float, first: datetime, last: datetime, speed: float) -> None:
-    """Fires what is due, until killed."""
+    """Fires the due triggers until it is killed."""
     from triggers.schedules.firing import fire_due_ticks
 
     while True:

@@ -1,8 +1,8 @@
-"""A management command that ends by kill -9 at a statement of its own, to be gone on with by the next.
+"""Runs a management command and kills it with SIGKILL at one of its SQL statements, so that another can go on.
 
     python -m testing.processes.killed_command STATEMENT before|after COMMAND [ARGUMENT…]
 
-A command with fewer statements comes to its end.
+A command with fewer statements runs to its end.
 """
 
 import os
@@ -15,7 +15,7 @@ import django
 
 
 def main(statement: int, when: str, *command: str) -> None:
-    """Calls the command; killed before or after its so many-th statement, whatever that is."""
+    """Calls the command, and kills this process before or after the command's statement number `statement`."""
     django.setup()
     from django.core.management import call_command
     from django.db import connection

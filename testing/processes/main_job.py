@@ -1,7 +1,6 @@
-"""The product's main job over HTTP alone: an account, a worker, a trigger, and runs from the queue to success.
+"""Does the product's main job over HTTP: makes an account, a worker and a trigger, and takes runs to success.
 
-It knows the API and nothing of the code behind it, so that it can be put to other versions of that code, and to
-deployments.
+It uses only the API and no other code of the service, so that it also works with other versions and with deployments.
 """
 
 import time
@@ -16,9 +15,9 @@ HEADERS = {"Authorization": "Bearer the-mcp-server's-secret"}
 
 
 class MainJob:
-    """A new account's environment with one worker, one trigger and a key to fire it.
+    """A new account's environment with one worker, one trigger, and an API key to run the trigger.
 
-    `http` is at the API's base URL, and keeps the account's cookie. Each call is checked.
+    `http` has the API's base URL and the account's cookie. Each method checks that its calls succeed.
     """
 
     def __init__(self, http: httpx.Client, **trigger: Any) -> None:
@@ -43,16 +42,16 @@ class MainJob:
 
     @classmethod
     def at(cls, api: str, **trigger: Any) -> "MainJob":
-        """At the API of this base URL. Each request has a connection of its own: a site's processes share them."""
+        """Makes the account at this API. Each request has a new connection, so that all processes of a site get one."""
         limits = httpx.Limits(max_keepalive_connections=0)
         return cls(httpx.Client(base_url=api, limits=limits, timeout=30), **trigger)
 
     def queue(self) -> str:
-        """A new run's id."""
+        """Queues a new run and returns its id."""
         return str(self.post(f"/triggers/{self.trigger_id}/run", {})["id"])
 
     def poll(self, wait: int = 0) -> list[dict[str, Any]]:
-        """The runs that the worker is handed, after so many seconds at most."""
+        """Polls as the worker, for `wait` seconds at most, and returns the runs."""
         path = f"/workers/{self.worker_id}/poll?wait={wait}"
         headers = {"Authorization": f"Bearer {self.worker_token}"}
         runs: list[dict[str, Any]] = answered(
@@ -61,19 +60,19 @@ class MainJob:
         return runs
 
     def claim(self, run_id: str) -> None:
-        """The worker finds the run in its poll, whole, and claims it."""
+        """Checks that the worker's poll returns the whole run, and claims it."""
         (handed_out,) = (run for run in self.poll() if run["id"] == run_id)
         assert (handed_out["prompt"], handed_out["mcpHeaders"]) == ("Report.", HEADERS)
         self.report(run_id, "claim", {"claimId": "one"})
 
     def report(self, run_id: str, verb: str, body: dict[str, Any]) -> Any:
-        """One of the worker's calls about a run."""
+        """Makes one of the worker's calls about a run."""
         path = f"/workers/{self.worker_id}/runs/{run_id}/{verb}"
         headers = {"Authorization": f"Bearer {self.worker_token}"}
         return answered(self._http.post(path, json=body, headers=headers))
 
     def finish(self, run_id: str) -> Any:
-        """The worker takes a queued run to success; the run as the API shows it."""
+        """Takes a queued run to success as the worker, and returns the run as the API shows it."""
         self.claim(run_id)
         self.report(run_id, "start", {})
         self.report(run_id, "heartbeat", {})
@@ -83,11 +82,11 @@ class MainJob:
         return run
 
     def execute(self) -> Any:
-        """Queue a run and have it succeed; the run as the API shows it."""
+        """Queues a run, takes it to success, and returns the run as the API shows it."""
         return self.finish(self.queue())
 
     def woken(self) -> float:
-        """How many seconds after a run was queued a poll that was waiting had it; it is finished."""
+        """Queues and finishes a run, and returns after how many seconds a waiting poll got it."""
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(self.poll, 25)
             time.sleep(1)
@@ -100,16 +99,16 @@ class MainJob:
         return took
 
     def actions(self) -> list[str]:
-        """What the audit log has, newest first."""
+        """Returns the actions in the audit log, newest first."""
         entries = self.get(f"{self.environment}/audit-log?limit=200")["items"]
         return [entry["action"] for entry in entries]
 
     def get(self, path: str) -> Any:
-        """As the owner."""
+        """Sends a GET as the owner."""
         return answered(self._http.get(path))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """As the owner."""
+        """Sends a POST as the owner."""
         return answered(self._http.post(path, json=body))
 
     def _mint(self, prefix: str) -> str:
@@ -118,7 +117,7 @@ class MainJob:
 
 
 def answered(answer: httpx.Response) -> Any:
-    """The JSON of an answer that is no error."""
+    """Checks that an answer is no error, and returns its JSON."""
     request = answer.request
     assert answer.is_success, (
         f"{request.method} {request.url.path}: {answer.status_code} {answer.text}"

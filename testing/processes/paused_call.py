@@ -1,8 +1,8 @@
-"""A process that does one lifecycle call and stops just before its commit, to be killed there.
+"""Makes one lifecycle call and stops just before its commit, so that a test can kill the process there.
 
     python -m testing.processes.paused_call VERB RUN_ID WORKER_ID
 
-Prints `paused` when all is written and nothing is committed.
+It prints `paused` when everything is written and nothing is committed.
 """
 
 import sys
@@ -15,11 +15,11 @@ import django
 
 
 def main(verb: str, run_id: UUID, worker_id: UUID) -> None:
-    """Does the verb and never returns."""
+    """Makes the call and never returns."""
     django.setup()
     from pipedai.events import happened
 
-    # After the audit log's receiver: what a transition entails is written before it is told of.
+    # Our receiver runs after the audit log's. A transition writes all of its rows before it emits its event.
     happened.connect(_pause, weak=False)
     _verbs(run_id, worker_id)[verb]()
     raise RuntimeError("nothing happened")

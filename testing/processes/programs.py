@@ -1,4 +1,4 @@
-"""Finds the programs of Debian packages that some tests drive; bin/packages.py installs them."""
+"""Finds the programs that some tests drive. They come from Debian packages, which bin/packages.py installs."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ import pytest
 
 
 def program(name: str) -> Path:
-    """Its path. Where there is none the test is skipped, and in CI it fails."""
-    # Debian keeps some where not everybody's PATH leads; of PostgreSQL's versions the newest.
+    """Returns the program's path. If it is missing, the test is skipped, and in CI it fails."""
+    # Debian keeps some programs outside the usual PATH. Of several PostgreSQL versions we take the newest.
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
     places = [*map(str, versions), os.environ["PATH"], "/usr/sbin"]
     found = shutil.which(name, path=os.pathsep.join(places))
@@ -20,7 +20,7 @@ def program(name: str) -> Path:
 
 
 def lacking(sentence: str) -> NoReturn:
-    """Skip the test, which can't run on this machine; in CI, where all must run, fail it."""
+    """Skips the test, because it can't run on this machine, or fails it in CI, where all tests must run."""
     if os.environ.get("CI") == "true":
         pytest.fail(sentence)
     pytest.skip(sentence)

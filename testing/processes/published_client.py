@@ -1,4 +1,4 @@
-"""A host of a customer's for tests: the published client from npm, unmodified, and what it expects on PATH."""
+"""Runs the published client from npm, unmodified, as a customer's host would, with the programs that it needs."""
 
 import json
 import os
@@ -26,8 +26,10 @@ PATIENCE_SECONDS = 90.0
 
 
 def install_client(directory: Path) -> Path:
-    """Installs the client by its lock file, scripts ignored; its `cli.js`. Without npm or registry the test is skipped,
-    and in CI it fails."""
+    """Installs the client by its lock file without running scripts, and returns its `cli.js`.
+
+    Without npm or its registry the test is skipped, and in CI it fails.
+    """
     npm = program("npm")
     _check_node()
     for name in ("package.json", "package-lock.json"):
@@ -46,7 +48,7 @@ def install_client(directory: Path) -> Path:
 
 
 def _check_node() -> None:
-    """The client's own words are Node 22; what it uses is there from 20 on."""
+    """Checks for Node 20 or newer. The client's documentation asks for Node 22, but Node 20 has all that it uses."""
     said = subprocess.run(  # noqa: S603
         [str(program("node")), "--version"], capture_output=True, text=True, check=True
     ).stdout
@@ -56,9 +58,9 @@ def _check_node() -> None:
 
 @dataclass
 class Host:
-    """A machine with a home of its own, on whose PATH are our worker, a stand-in for claude, and one for npm.
+    """A host with a home directory of its own. Its PATH has our worker, a stand-in for claude, and one for npm.
 
-    The client upgrades the worker by npm, where it is not to be had: the stand-in notes what it was asked for.
+    The client upgrades the worker with npm, but npm's registry has no such package. So the stand-in notes each call.
     """
 
     home: Path
@@ -82,18 +84,18 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its processes see."""
+        """Returns the environment of the host's processes."""
         path = os.pathsep.join([str(self.home / "bin"), os.environ["PATH"]])
         return {"HOME": str(self.home), "PATH": path}
 
     @property
     def npm_calls(self) -> list[str]:
-        """What npm was asked for."""
+        """Returns the noted calls of npm."""
         return (self.home / "npm.calls").read_text().splitlines()
 
     @contextmanager
     def begun(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-        """The client's command line while it runs; its output is one text."""
+        """Runs the client's command line for the time of the block. Both outputs go to one text stream."""
         process = subprocess.Popen(  # noqa: S603
             [str(program("node")), str(self.cli), *arguments],
             env=self.environment,
@@ -111,11 +113,11 @@ class Host:
     def connecting(
         self, url: str, *arguments: str
     ) -> AbstractContextManager["subprocess.Popen[str]"]:
-        """The command that enrols, while it runs."""
+        """Runs the command that enrolls the host, for the time of the block."""
         return self.begun("connect", "--api-url", url, "--no-install", "--no-open", *arguments)
 
     def connect(self, url: str, *arguments: str) -> str:
-        """Enrols, and what the client said of it."""
+        """Enrolls the host, and returns the client's output."""
         with self.connecting(url, *arguments) as process:
             said, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, said
@@ -123,7 +125,10 @@ class Host:
 
     @contextmanager
     def daemon(self) -> Iterator["Daemon"]:
-        """The daemon, which supervises the workers; stopped with SIGTERM afterwards, with all that it started."""
+        """Runs the daemon that supervises the workers for the time of the block, and then stops it with SIGTERM.
+
+        All processes that it started are stopped too.
+        """
         with (self.home / "daemon.log").open("ab") as output:
             process = subprocess.Popen(  # noqa: S603
                 [str(program("node")), str(self.cli), "start", "--port", str(self.port)],
@@ -154,35 +159,35 @@ class Host:
 
 @dataclass
 class Daemon:
-    """The API that the daemon has on its own machine."""
+    """Calls the API that the daemon offers on its own machine."""
 
     client: httpx.Client
 
     def answers(self) -> bool:
-        """Whether it is there."""
+        """Whether the daemon's API answers."""
         try:
             return self.client.get("workers").is_success
         except httpx.TransportError:
             return False
 
     def worker(self, worker_id: str) -> dict[str, Any]:
-        """What it knows of a worker by now. It asks our API whenever it was told to do something."""
+        """Makes the daemon ask our API about its workers, and returns what it then knows about one."""
         self.client.post(f"workers/{worker_id}/start")
         return self.known(worker_id)
 
     def known(self, worker_id: str) -> dict[str, Any]:
-        """What it knows of a worker, without asking anybody."""
+        """Returns what the daemon knows about a worker, without asking our API."""
         items: list[dict[str, Any]] = self.client.get("workers").raise_for_status().json()["items"]
         return next((item for item in items if item["id"] == worker_id), {})
 
     def do(self, action: str, worker_id: str, **body: str) -> Any:
-        """Has it do something with a worker."""
+        """Tells the daemon to perform an action on a worker."""
         return (
             self.client.post(f"workers/{worker_id}/{action}", json=body).raise_for_status().json()
         )
 
     def remote_status(self, worker_id: str) -> str | None:
-        """What our API told it of a worker."""
+        """Returns the status of a worker that our API told the daemon."""
         remote = self.worker(worker_id).get("remote") or {}
         status: str | None = remote.get("derivedStatus")
         return status

@@ -1,4 +1,4 @@
-"""Runs calls against each other on real connections, all at once or in an order that locks decide."""
+"""Runs calls against each other on real connections, all at once or in an order that locks determine."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from pipedai.sql import fetch_one
 
 T = TypeVar("T")
 
-# How often a race is run: each time in a database of its own, which takes longer than the race.
+# Each race is run this many times. Each time has a database of its own, which takes longer to make than the race.
 ROUNDS = range(2)
 _WAIT_SECONDS = 90
 
@@ -21,8 +21,8 @@ _WAIT_SECONDS = 90
 def at_once(*calls: Callable[[], T]) -> list[T | ApiError]:
     """Runs the calls at the same moment, each in a thread with a connection of its own.
 
-    What each returned, in their order; an ApiError that one raised is its answer. Anything else
-    that is raised (a deadlock, a broken constraint) is raised here.
+    Returns what each call returned, or the ApiError that it raised, in the order of the calls. Any other error of a
+    call, such as a deadlock or a broken constraint, is raised here.
     """
     barrier = threading.Barrier(len(calls))
 
@@ -41,7 +41,7 @@ def at_once(*calls: Callable[[], T]) -> list[T | ApiError]:
 
 
 def accepted(answers: list[T | ApiError]) -> list[T]:
-    """The answers, none of which may be a refusal: that would be raised."""
+    """Returns the answers. Raises the first ApiError among them, because none may be a refusal."""
     for answer in answers:
         if isinstance(answer, ApiError):
             raise answer
@@ -49,14 +49,14 @@ def accepted(answers: list[T | ApiError]) -> list[T]:
 
 
 def _connect() -> int:
-    """Gives this thread a connection that waits for nothing longer than a test may; its backend."""
+    """Opens a connection for this thread, with time-outs that suit a test, and returns the pid of its backend."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', %s, false)", [f"{_WAIT_SECONDS}s"])
     return int(connection.connection.info.backend_pid)
 
 
 class Started(Generic[T]):
-    """A call under way in a thread with a connection of its own."""
+    """A call that runs in a thread with a connection of its own."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
@@ -65,7 +65,7 @@ class Started(Generic[T]):
         threading.Thread(target=self._run, daemon=True).start()
 
     def wait_until_blocked(self) -> None:
-        """Returns once the call waits for a lock that somebody else holds; fails if it ends before."""
+        """Returns once the call waits for a lock that another session holds. Fails if the call ends before."""
         backend = self._backend.result(_WAIT_SECONDS)
         deadline = time.monotonic() + _WAIT_SECONDS
         while not self._is_blocked(backend):
@@ -74,7 +74,7 @@ class Started(Generic[T]):
             time.sleep(0.005)
 
     def answer(self) -> T | ApiError:
-        """What the call returned, once it is done, or the ApiError that it raised."""
+        """Waits for the call, and returns what it returned or the ApiError that it raised."""
         try:
             return self._answer.result(_WAIT_SECONDS)
         except ApiError as refusal:

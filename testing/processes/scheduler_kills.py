@@ -1,8 +1,8 @@
-"""Kills schedulers at random while triggers come due, and counts what became of every tick (SPEC §7).
+"""Kills schedulers at random while triggers come due, and counts how every tick was decided (SPEC §7).
 
     python -m testing.processes.scheduler_kills TRIGGERS SECONDS
 
-does so in the database of the environment's DATABASE_URL or PIPEDAI_DATA_DIR, and prints the figures as JSON.
+does so in the database that DATABASE_URL or PIPEDAI_DATA_DIR names, and prints the figures as JSON.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ import django
 from pipedai.env import BASE_DIR
 
 SCHEDULERS = 3
-# A minute of the schedulers' clock lasts so long.
+# A minute on the schedulers' clock lasts this long.
 MINUTE_SECONDS = 3.0
 MINUTE = timedelta(minutes=1)
 FIRST = datetime(2030, 5, 4, 12, tzinfo=UTC)
 _CATCH_UP_SECONDS = 120.0
-# Of so many triggers one has no worker: its ticks make no runs, and share rows.
+# One in this many triggers has no worker, so that its ticks make no runs and share rows.
 _WITHOUT_WORKER = 10
 
 
 @dataclass
 class Kills:
-    """What was done, and what was found wrong: in words, each with how often."""
+    """What was done, and the errors that were found, each with a description and how often it occurred."""
 
     triggers: int
     minutes: int
@@ -51,8 +51,10 @@ class Kills:
 def kill_schedulers(
     cast: Any, *, triggers: int, seconds: float, environment: Mapping[str, str]
 ) -> Kills:
-    """Lets minutely triggers of the cast's come due for so long, while three schedulers with this
-    environment run and one is killed every second or so; then has what is due fired, and looks.
+    """Lets triggers come due each minute while three schedulers run, and kills one of these every second or so.
+
+    After `seconds` it lets the schedulers fire what is still due, and then checks all ticks. `environment` is that of
+    the schedulers.
     """
     from testing.world.many_triggers import add_triggers
     from triggers.models import Trigger
@@ -85,7 +87,7 @@ def kill_schedulers(
 
 
 def _look(found: Kills) -> None:
-    """Compares what was decided with what came due."""
+    """Compares the decided ticks with those that came due."""
     from triggers.models import Run, Tick, Trigger
     from triggers.states import Decision
 
@@ -148,7 +150,7 @@ def _start(arguments: list[str], environment: Mapping[str, str]) -> subprocess.P
 
 
 def main(triggers: int, seconds: float) -> None:
-    """In the database of this environment."""
+    """Makes a cast in the database of this environment, kills schedulers there, and prints the figures."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
     from testing.world.cast import make_cast

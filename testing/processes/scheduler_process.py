@@ -15,7 +15,7 @@ from testing.processes.web_process import url_of
 def scheduling(
     database: str, *, log: Path, **environment: str
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A scheduler on the database of this name; killed afterwards, if it lives still."""
+    """Runs a scheduler on the database of this name for the time of the block, and then kills it if it still lives."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "manage.py", "runscheduler"],

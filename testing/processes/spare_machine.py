@@ -1,7 +1,7 @@
-"""A throw-away copy of this machine, for tests of what is installed on one.
+"""Makes a temporary copy of this machine, for tests of an installation.
 
-It shares the disk until something is written (an overlay), and has its own processes, and a network
-of its own with nothing but the loopback. Only root on Linux can make one.
+The copy sees this machine's files, but its writes go to an overlay. It has its own processes, and its own network with
+only a loopback interface. Only root on Linux can make one.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ exec sleep infinity
 
 
 class Machine:
-    """One such machine."""
+    """One temporary machine."""
 
     def __init__(self, directory: Path, init: int) -> None:
         self._directory = directory
@@ -49,13 +49,13 @@ class Machine:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def path(self, path: str) -> Path:
-        """Where a file of the machine's is seen from here: as long as it runs, written or not."""
+        """Returns the path under which this machine sees a file of the other one, while that one runs."""
         return Path(f"/proc/{self._init}/root{self._directory}/root{path}")
 
     def run(self, *command: str, network: bool = False, directory: str = "/") -> str:
-        """What the command says, as root. `network` is whether it may use that of this machine.
+        """Runs a command as root and returns its output. With `network` it may use the real machine's network.
 
-        Raises AssertionError if it fails.
+        Raises AssertionError if the command fails.
         """
         done = subprocess.run(  # noqa: S603
             self._inside(*command, network=network, directory=directory),
@@ -71,7 +71,7 @@ class Machine:
         return done.stdout
 
     def start(self, *command: str, log: Path) -> "subprocess.Popen[bytes]":
-        """A process of the machine's; it ends with it at the latest."""
+        """Starts a process on the machine. It is killed when the machine ends."""
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603
                 self._inside(*command, network=False, directory="/"),
@@ -84,14 +84,14 @@ class Machine:
         return process
 
     def end(self) -> None:
-        """Kill all its processes."""
+        """Kills all processes of the machine."""
         os.kill(self._init, signal.SIGKILL)
         for process in self._started:
             process.wait()
 
     @contextmanager
     def network(self) -> Iterator[None]:
-        """What this thread connects to meanwhile is the machine's."""
+        """Moves this thread into the machine's network for the time of the block."""
         with open("/proc/thread-self/ns/net") as ours, open(f"/proc/{self._init}/ns/net") as its:  # noqa: PTH123
             _enter(its.fileno())
             try:
@@ -108,7 +108,7 @@ class Machine:
 
 @contextmanager
 def machine(directory: Path) -> Iterator[Machine]:
-    """A machine, whose disk is in `directory` as far as it differs; gone after the block."""
+    """Runs a machine for the time of the block. `directory` holds the files that it writes."""
     if os.geteuid() != 0 or any(
         shutil.which(name) is None for name in ("unshare", "nsenter", "ip")
     ):
@@ -143,7 +143,7 @@ def _init(holder: "subprocess.Popen[bytes]", directory: Path) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """As somebody has it who has just logged in; what pip may need to know of this machine as well."""
+    """Returns the environment of a user who has just logged in, with this machine's settings for pip."""
     kept = {
         name: value
         for name, value in os.environ.items()

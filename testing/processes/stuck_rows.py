@@ -1,4 +1,4 @@
-"""Rows that somebody holds locked, and a database whose sessions do not wait long for them."""
+"""Locks rows in another session, and shortens the time that sessions of the database wait for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +10,19 @@ from pipedai.sql import fetch_one
 from pipedai.timeouts import Timeouts, set_timeouts_of_role
 from testing.processes.worker_process import until
 
-# Long enough for a statement that nobody holds up, on a machine that stands still now and then.
+# This is long enough for a statement that waits for no lock, even on a machine that stands still now and then.
 SHORT = "500ms"
 
 
 def shorten_timeouts(*, lock: str = SHORT, statement: str = "0") -> None:
-    """Have the sessions of the test's own database begin with these time-outs, this one among them."""
+    """Makes all sessions of the test's own database begin with these time-outs, and sets them in this session too."""
     set_timeouts_of_role(Timeouts(lock, statement))
     connections.close_all()
 
 
 @contextmanager
 def held(statement: str, *params: Any) -> Iterator[None]:
-    """The locks that a statement takes, held by another session until the block ends."""
+    """Holds the locks that a statement takes, in another session, until the block ends."""
     holder = connection.copy()
     holder.set_autocommit(False)
     try:
@@ -34,12 +34,12 @@ def held(statement: str, *params: Any) -> Iterator[None]:
 
 
 def all_rows_of(table: str) -> str:
-    """The statement that locks a table's rows against everybody but readers."""
+    """Returns the statement that locks a table's rows against everybody but readers."""
     return f'SELECT FROM "{table}" FOR UPDATE'
 
 
 def wait_until_somebody_waits(seconds: float) -> None:
-    """Returns once a session of this database has waited for a lock for so long."""
+    """Returns once a session of this database has waited for a lock for this many seconds."""
     until(lambda: (fetch_one(_WAITING, {"seconds": seconds}) or {}).get("waits"))
 
 

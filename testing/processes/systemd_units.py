@@ -1,9 +1,10 @@
-"""Stands in for systemd where it is not: runs a service as its unit says.
+"""Runs a service as its systemd unit says, on a machine without systemd.
 
     python -m testing.processes.systemd_units /etc/systemd/system/pipedai-web.service
 
-SIGHUP is `systemctl restart`, SIGTERM `systemctl stop`; its number is in /run/NAME.pid. The socket of
-a socket unit beside it is made first, and stays. What only hardens the service is left out.
+SIGHUP does what `systemctl restart` does, and SIGTERM what `systemctl stop` does. The process id is in /run/NAME.pid.
+If there is a socket unit with the same name, its socket is opened first and stays open. Options that only harden the
+service are ignored.
 """
 
 import os
@@ -22,7 +23,7 @@ _FIRST_PASSED = 3
 
 
 class Unit:
-    """A unit's file: `[Section]`s of `Name=value` lines."""
+    """The file of a unit, which has `[Section]`s of `Name=value` lines."""
 
     def __init__(self, path: Path) -> None:
         self._values: dict[tuple[str, str], str] = {}
@@ -38,7 +39,7 @@ class Unit:
         return self._values[name]
 
     def get(self, section: str, name: str, default: str) -> str:
-        """A value; `default` where the unit says nothing."""
+        """Returns a value, or `default` if the unit does not set it."""
         return self._values.get((section, name), default)
 
 
@@ -54,12 +55,12 @@ class Service:
         self.process = self._start()
 
     def restart(self) -> None:
-        """Stop it and start it again."""
+        """Stops the service and starts it again."""
         self.stop()
         self.process = self._start()
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if it takes longer than the unit allows."""
+        """Sends SIGTERM, and SIGKILL if the service takes longer to stop than the unit allows."""
         self.process.terminate()
         try:
             self.process.wait(self._stop_seconds)
@@ -72,7 +73,7 @@ class Service:
         command = shlex.split(self._unit["Service", "ExecStart"])
         passed: tuple[int, ...] = ()
         if self._socket is not None:
-            # LISTEN_PID is the process's own, which only it knows.
+            # LISTEN_PID must be the process's own pid, so a shell sets it in that process.
             command = ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", *command]
             passed = (_FIRST_PASSED,)
         return subprocess.Popen(  # noqa: S603
@@ -103,7 +104,7 @@ class Service:
 
 
 def _listen(unit: Unit) -> socket.socket:
-    """The unit's socket, at the number that a service takes it from."""
+    """Opens the unit's socket with the file descriptor number from which a service takes it."""
     path = Path(unit["Socket", "ListenStream"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -118,7 +119,7 @@ def _listen(unit: Unit) -> socket.socket:
 
 
 def main(path: Path) -> int:
-    """Run the service until SIGTERM or its own end; the exit code."""
+    """Runs the service until SIGTERM or until it ends by itself, and returns the exit code."""
     asked: list[int] = []
     wake = threading.Event()
 

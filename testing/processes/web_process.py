@@ -1,4 +1,4 @@
-"""Serves the API from a test's database, by the real gunicorn in a process of its own."""
+"""Serves the API from a test's database, with the real gunicorn in a process of its own."""
 
 import contextlib
 import itertools
@@ -23,7 +23,8 @@ from pipedai.env import BASE_DIR
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _PORTS = 1_000
-# Begun anywhere, as other suites may run beside this one; not by `random`, which tests begin anew.
+# Each process begins at another port, because other suites may run at the same time. It does not use `random`, whose
+# seed tests set.
 _ports = (
     10_000
     + _PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -34,7 +35,7 @@ _ports = (
 
 @dataclass
 class Server:
-    """A served API. `url` has no path; `log` is what it printed."""
+    """A served API. `url` has no path, and the file `log` holds its output."""
 
     url: str
     database_url: str
@@ -43,11 +44,11 @@ class Server:
 
     @property
     def api(self) -> str:
-        """The base of all endpoints."""
+        """The base URL of all endpoints."""
         return f"{self.url}/api/v1"
 
     def kill(self) -> None:
-        """kill -9, children too."""
+        """Kills the server and its children with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -56,7 +57,10 @@ class Server:
 def serve(
     database: str, *, log: Path, **environment: str
 ) -> contextlib.AbstractContextManager[Server]:
-    """The API, on a free port without `PORT`, serving the database of this name; stopped with SIGTERM afterwards."""
+    """Serves the API with this database for the time of the block, and then stops it with SIGTERM.
+
+    It listens on `PORT` in `environment` or, without that, on a free port.
+    """
     command = [sys.executable, "-m", "pipedai.server"]
     return _serving(BASE_DIR, command, database, log, environment)
 
@@ -64,7 +68,7 @@ def serve(
 def serve_checkout(
     checkout: Path, database: str, *, log: Path
 ) -> contextlib.AbstractContextManager[Server]:
-    """The same with other code, as its own Procfile starts it."""
+    """Does the same with the code of another checkout, started as that checkout's Procfile says."""
     (web,) = re.findall(r"^web: (.+)$", (checkout / "Procfile").read_text(), re.MULTILINE)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {"PIPEDAI_ENV": "development", "WEB_CONCURRENCY": "1", "PATH": path}
@@ -109,7 +113,7 @@ def _serving(
 
 
 def url_of(database: str) -> str:
-    """The DATABASE_URL of a database beside the tests' own."""
+    """Returns the DATABASE_URL of a database on the same server as the tests' own."""
     if settings.DATABASE_URL:
         base, _, query = settings.DATABASE_URL.partition("?")
         return f"{base.rpartition('/')[0]}/{database}" + (f"?{query}" if query else "")
@@ -117,9 +121,9 @@ def url_of(database: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that nobody is given until the caller does.
+    """Returns a port on which nobody listens, and which nobody else gets before the caller uses it.
 
-    Below the ports that systems give to whoever asks for any, and of this process of the suite's alone.
+    It is below the ports that systems give to programs that ask for any port. No other process of the suite uses it.
     """
     while True:
         port = next(_ports)

@@ -1,4 +1,4 @@
-"""Receivers of webhooks on real sockets: they answer as told and keep what they got."""
+"""Receives webhooks on real sockets, keeps the requests, and answers as a test tells it."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Received:
-    """One request as it came."""
+    """One request as it arrived."""
 
     path: str
     headers: dict[str, str]
@@ -30,18 +30,18 @@ class Receiver:
     port: int = 0
 
     def url(self, path: str = "/hook?key=1", *, host: str = "127.0.0.1") -> str:
-        """Where it listens."""
+        """Returns the URL of the receiver."""
         return f"http://{host}:{self.port}{path}"
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """The answer to the next request that has none yet."""
+        """Sets the answer to the next request that has no answer yet."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers.append((status, named, body))
 
 
 @contextlib.contextmanager
 def receiving() -> Iterator[Receiver]:
-    """A receiver on a free port of the loopback."""
+    """Runs a receiver on a free port of the loopback interface for the time of the block."""
     receiver = Receiver()
     receiver.gate.set()
 

@@ -1,4 +1,4 @@
-"""The worker protocol over HTTP, as a worker calls it."""
+"""Calls the worker protocol over HTTP, as a worker does."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from workers.registration import Registered
 
 
 class WorkerCalls:
-    """The calls of one worker, with its `wkt_` token; each gives the response."""
+    """The calls of one worker, with its `wkt_` token. Each method returns the response."""
 
     def __init__(self, worker: Registered) -> None:
         self._client = bearer(worker.worker_token)
@@ -36,7 +36,7 @@ class WorkerCalls:
         return self._post(run_id, "complete", body)
 
     def _post(self, run_id: UUID, verb: str, body: dict[str, Any]) -> Any:
-        # Dumped here: the client's own encoder can't write a lone surrogate.
+        # We encode the JSON here, because the client's own encoder can't write a lone surrogate.
         return self._client.post(
             f"{self._path}/runs/{run_id}/{verb}", json.dumps(body), content_type="application/json"
         )

@@ -21,9 +21,9 @@ _PAUSE_SECONDS = 0.1
 def working(
     directory: Path, *arguments: str, **environment: str
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A worker registered in `directory`/worker.json; it logs to `directory`/worker.log.
+    """Runs a worker for the time of the block, and then stops it with SIGTERM if it still lives.
 
-    Stopped with SIGTERM afterwards, if it lives still.
+    Its registration is in `directory`/worker.json, and it logs to `directory`/worker.log.
     """
     temporary = directory / "tmp"
     temporary.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ def working(
 
 
 def until(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-    """What it answers, once that is true. Raises AssertionError when it takes too long."""
+    """Calls `what` until its result is true, and returns that result. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
@@ -57,12 +57,12 @@ def until(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
 
 
 def is_running(api: httpx.Client, run_id: str) -> bool:
-    """Whether a worker executes the run."""
+    """Whether a worker is executing the run."""
     return bool(api.get(f"/runs/{run_id}").raise_for_status().json()["status"] == "running")
 
 
 def ended_run(api: httpx.Client, run_id: str) -> Any:
-    """The run as the API shows it, once it has ended."""
+    """Waits until the run has ended, and returns it as the API shows it."""
 
     def read() -> Any:
         run = api.get(f"/runs/{run_id}").raise_for_status().json()

@@ -1,1 +1,1 @@
-"""What there is in a test: people, keys, workers, triggers, runs, and a call of each route."""
+"""Makes the people, keys, workers, triggers and runs of a test, and a valid call of each route."""

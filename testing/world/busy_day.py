@@ -1,4 +1,4 @@
-"""A day of the cast's, for people to look at: runs of every outcome, hour by hour, with what belongs to them."""
+"""Fills a day with runs of every outcome, hour by hour, so that people see full pages."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -16,7 +16,7 @@ _PROMPT = (
 
 
 def make_busy_day(cast: Cast) -> UUID:
-    """Fills the last 20 hours; the id of a run that failed by infrastructure and was retried."""
+    """Fills the last 20 hours. Returns the id of a run that failed because of infrastructure and was retried."""
     runs = Runs.of(cast, name=_LONG_NAME, prompt=_PROMPT, schedule="*/30 * * * *")
     runs.now = datetime.now(UTC) - timedelta(hours=20)
     story = _retried(runs)
@@ -65,7 +65,7 @@ def _some_run(runs: Runs, n: int) -> None:
 
 
 def _retried(runs: Runs) -> UUID:
-    """A run that is lost, retried and done, with a webhook that got through at the second attempt."""
+    """Makes a run that is lost and whose retry succeeds, with a webhook that arrives at the second attempt."""
     run_id = runs.lost(
         runs.running(payload={"since": "yesterday", "depth": {"max": 3, "all": False}})
     )

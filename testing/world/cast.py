@@ -1,4 +1,4 @@
-"""A small fixed cast for tests: one workspace's people, keys and worker, and a stranger."""
+"""Makes a small fixed cast for tests: the people, keys and worker of one workspace, and a stranger."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +29,11 @@ TEST_ACTOR = Actor("system")
 
 @dataclass
 class Cast:
-    """`owner`, `admin`, `operator` and `viewer` are members of `environment`; `stranger` owns
-    `strange_environment` in a workspace of their own. `worker` is registered in `environment`."""
+    """The people and rows that most tests use.
+
+    `owner`, `admin`, `operator` and `viewer` are members of `environment`, and `worker` is registered in it. `stranger`
+    owns `strange_environment` in another workspace.
+    """
 
     workspace: Workspace
     environment: Environment
@@ -44,35 +47,35 @@ class Cast:
     trigger_id: UUID
 
     def client(self, user: User) -> APIClient:
-        """A browser with the user's session cookie."""
+        """Returns a client that sends the user's session cookie, as a browser does."""
         return browser(session_cookie(user))
 
     def key_client(self, role: str = "operator") -> APIClient:
-        """An external system with a new pwk_ key of `environment`."""
+        """Returns a client that sends a new `pwk_` key of `environment`, as an external system does."""
         return bearer(self.mint("pwk", role=role))
 
     def worker_client(self, worker: Registered | None = None) -> APIClient:
-        """The worker, with its wkt_ token."""
+        """Returns a client that sends the worker's `wkt_` token."""
         return bearer((worker or self.worker).worker_token)
 
     def host(self, hostname: str = "host-enrolled") -> Redeemed:
-        """A host that enrolled in `environment`, with its worker and its two tokens."""
+        """Enrolls a host in `environment`, and returns its worker and its two tokens."""
         return enroll(self.environment, self.owner, hostname)
 
     def mint(self, kind: str, **kwargs: Any) -> str:
-        """The token of a new key of `environment`."""
+        """Makes a new key of `environment` and returns its token."""
         return _mint(self.environment, self.owner, kind, **kwargs)
 
     def mint_elsewhere(self, kind: str, **kwargs: Any) -> str:
-        """The token of a new key of `strange_environment`."""
+        """Makes a new key of `strange_environment` and returns its token."""
         return _mint(self.strange_environment, self.stranger, kind, **kwargs)
 
     def register(self, hostname: str, *, max_concurrency: int = 1) -> Registered:
-        """Another worker of `environment`."""
+        """Registers another worker in `environment`."""
         return register(self.mint("wrk"), hostname, max_concurrency=max_concurrency)
 
     def register_by_key(self, hostname: str) -> Registered:
-        """A worker of `environment` that no person vouched for: a `pwk_` key minted its token."""
+        """Registers a worker in `environment` whose `wrk_` token a `pwk_` key minted, so that no person approved it."""
         self.mint("pwk", role="admin")
         key = self.environment.api_keys.filter(kind="pwk").latest("id")
         minted = mint_registration_token(
@@ -81,7 +84,7 @@ class Cast:
         return register(minted.token, hostname)
 
     def add_trigger(self, **values: Any) -> UUID:
-        """Another trigger of `environment`, of `worker` unless told otherwise."""
+        """Adds another trigger to `environment`, for `worker` unless the values name another."""
         values = {"worker_id": self.worker.worker_id, **values}
         return services.create_trigger(
             environment_id=self.environment.id, actor=TEST_ACTOR, values=trigger_values(**values)
@@ -89,7 +92,7 @@ class Cast:
 
 
 def make_cast() -> Cast:
-    """The cast, made through the services."""
+    """Makes the cast by calling the services."""
     names = [*(role.value for role in Role), "stranger"]
     *users, stranger = User.objects.bulk_create(UserFactory.build(name=name) for name in names)
     people = dict(zip(Role, users, strict=True))
@@ -110,7 +113,7 @@ def make_cast() -> Cast:
         viewer=people[Role.VIEWER],
         stranger=stranger,
         strange_environment=strange_environment,
-        worker=None,  # type: ignore[arg-type]  # set below
+        worker=None,  # type: ignore[arg-type]  # It is set below.
         trigger_id=None,  # type: ignore[arg-type]
     )
     cast.worker = cast.register("host-1")
@@ -119,7 +122,7 @@ def make_cast() -> Cast:
 
 
 def register(token: str, hostname: str, *, max_concurrency: int = 1) -> Registered:
-    """A worker, registered with a wrk_ token."""
+    """Registers a worker with a `wrk_` token."""
     values = {
         "hostname": hostname,
         "os": "linux",
@@ -133,7 +136,7 @@ def register(token: str, hostname: str, *, max_concurrency: int = 1) -> Register
 def issue_enrollment(
     environment: Environment, admin: User, auth_mode: str = "claude_max"
 ) -> tuple[Enrollment, str]:
-    """An enrolment that an admin issued, and its code."""
+    """Returns an enrollment that an admin issues, and its code."""
     return issue_code(
         environment_id=environment.id,
         label=None,
@@ -145,21 +148,21 @@ def issue_enrollment(
 
 
 def enroll(environment: Environment, admin: User, hostname: str) -> Redeemed:
-    """A host that enrolled by a code."""
+    """Enrolls a host by a new code."""
     _, code = issue_enrollment(environment, admin)
     values = {"hostname": hostname, "os": "linux", "version": "1.0.0", "label": None}
     return redeem(code=code, device_code=None, values=values, actor=TEST_ACTOR)
 
 
 class JSONClient(APIClient):
-    """Sends JSON unless told otherwise."""
+    """A test client that sends JSON unless a call asks for another format."""
 
     default_format = "json"
 
     def generic(  # type: ignore[override]  # its parents disagree with each other
         self, method: str, path: str, data: Any = "", *args: Any, **kwargs: Any
     ) -> Any:
-        """Sends it, and has the answer looked at."""
+        """Sends the request, and passes the answer to the watch for leaked secrets."""
         response = super().generic(method, path, data, *args, **kwargs)
         headers = [f"{name}: {value}" for name, value in response.headers.items()]
         text = "\n".join([*headers, response.content.decode(errors="replace")])
@@ -168,7 +171,7 @@ class JSONClient(APIClient):
 
 
 def browser(cookie: str | None = None) -> APIClient:
-    """A client that sends this session cookie; without one it is nobody, until it logs in."""
+    """Returns a client that sends this session cookie. Without a cookie it is not authenticated until it logs in."""
     client = JSONClient()
     if cookie is not None:
         client.cookies[AUTH_COOKIE] = cookie
@@ -176,14 +179,14 @@ def browser(cookie: str | None = None) -> APIClient:
 
 
 def bearer(token: str) -> APIClient:
-    """A client that sends the token."""
+    """Returns a client that sends the token as a Bearer header."""
     client = JSONClient()
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
     return client
 
 
 def session_cookie(user: User) -> str:
-    """The `auth_token` of a new session of the user's."""
+    """Makes a session of the user and returns its `auth_token`."""
     session = Session.objects.create(user=user, expires_at=Now() + LIFETIME)
     return issue(user.id, session.id)
 

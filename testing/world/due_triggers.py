@@ -2,8 +2,8 @@
 
     python -m testing.world.due_triggers COUNT
 
-makes so many in the database of the environment's DATABASE_URL or PIPEDAI_DATA_DIR: none of them is due
-before somebody sets `next_run_at`. They are hourly, spread over the hour's minutes.
+makes so many triggers in the database that DATABASE_URL or PIPEDAI_DATA_DIR names. They are hourly, spread over the
+minutes of the hour. None of them comes due before `next_run_at` is set.
 """
 
 import os
@@ -13,7 +13,7 @@ import django
 
 
 def main(count: int) -> None:
-    """Makes them, with a cast."""
+    """Makes a cast and `count` triggers."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
     from testing.world.cast import make_cast

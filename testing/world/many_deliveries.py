@@ -1,4 +1,4 @@
-"""Makes thousands of due deliveries at once; for what is about many of them."""
+"""Makes thousands of due deliveries at once, for tests and benchmarks that need many."""
 
 from datetime import datetime
 from uuid import UUID
@@ -16,6 +16,6 @@ WHERE t.id = %(trigger_id)s
 def add_deliveries(
     trigger_id: UUID, count: int, *, due: datetime, hosts: int = 1, domain: str = "example"
 ) -> None:
-    """So many deliveries of a trigger, in equal parts to so many hosts below the domain."""
+    """Makes `count` deliveries of a trigger, the same number for each of `hosts` hosts in the domain."""
     params = {"trigger_id": trigger_id, "count": count, "hosts": hosts, "due": due}
     execute(_QUEUE, params | {"domain": domain})

@@ -1,4 +1,4 @@
-"""Makes thousands of triggers at once, as copies of one; for what is about many of them."""
+"""Makes thousands of triggers at once, as copies of one, for tests and benchmarks that need many."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from triggers.models import Trigger
 _OWN = {"id", "revision_id", "schedule"}
 _SAME = [str(field.column) for field in Trigger._meta.local_fields if field.column not in _OWN]
 
-# Two foreign keys point at each other, so both are checked when the transaction ends.
+# The foreign keys of triggers and revisions refer to each other, so PostgreSQL checks both when the transaction ends.
 _COPY = f"""
 WITH copy AS MATERIALIZED (
     SELECT gen_random_uuid() AS id, gen_random_uuid() AS revision_id,
@@ -37,8 +37,11 @@ def add_triggers(
     due: datetime | None = None,
     **values: Any,
 ) -> None:
-    """So many triggers of the cast's worker, unless told otherwise, without audit rows. Without a schedule each is
-    hourly, one sixtieth of them at each minute. All come due then; without `due`, when is the caller's to set."""
+    """Makes `count` triggers without audit rows, for the cast's worker unless the values name another.
+
+    Without a schedule they are hourly, one sixtieth of them at each minute. All have `due` as their next due time;
+    without `due` they have none, and the caller must set it.
+    """
     original: UUID = cast.add_trigger(schedule=schedule or "0 * * * *", **values)
     one = Trigger.objects.filter(id=original)
     with transaction.atomic():

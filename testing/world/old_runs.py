@@ -1,12 +1,12 @@
-"""Fills a trigger's ledger with old runs, straight into the tables: for tests that need thousands."""
+"""Inserts old runs of a trigger directly into the tables, for tests that need thousands of them."""
 
 from datetime import datetime
 from uuid import UUID
 
 from pipedai.sql import execute
 
-# Every fifth run is the retry of the one before it, every tenth was fired by a tick, every other has a delivery
-# with an attempt; they ended a minute apart.
+# Every fifth run is the retry of the one before it, every tenth was fired by a tick, and every second has a delivery
+# with an attempt. The runs ended a minute apart.
 _RUNS = """
 INSERT INTO run (
     id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
@@ -47,7 +47,7 @@ _BESIDE = (
 
 
 def add_old_runs(trigger_id: UUID, count: int, first: datetime) -> None:
-    """So many ended runs of a trigger that has none, a minute apart."""
+    """Inserts `count` ended runs, a minute apart, of a trigger that has no runs yet."""
     params = {"trigger_id": trigger_id, "count": count, "first": first, "salt": str(trigger_id)}
     for statement in (_RUNS, *_BESIDE):
         execute(statement, params)

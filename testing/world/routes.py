@@ -1,4 +1,4 @@
-"""One valid call of every route of the API, for tests that hold for all of them."""
+"""Lists one valid call of every route of the API, for tests that apply to all routes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ Body = dict[str, Any]
 
 @dataclass
 class Stage:
-    """The cast, and one of everything that a URL can name."""
+    """The cast, and one row of every kind that a URL can name."""
 
     cast: Cast
     ids: dict[str, UUID]
@@ -41,7 +41,7 @@ class Stage:
 
 
 def set_stage(cast: Cast) -> Stage:
-    """A queued, a claimed and a running run of the cast's worker, and a key of its environment."""
+    """Makes a queued, a claimed and a running run of the cast's worker, and a row for every other id in URLs."""
     allow(cast.worker.worker_id, 3)
     runs = Runs(cast, cast.trigger_id, now=database_now())
     cast.mint("pwk")
@@ -96,7 +96,7 @@ class Route:
 
     @property
     def key(self) -> tuple[str, str]:
-        """How the resolver knows it."""
+        """The method and the route, as `api_routes` returns them."""
         return self.method, self.route
 
     def __str__(self) -> str:
@@ -104,16 +104,16 @@ class Route:
 
     @property
     def id_names(self) -> list[str]:
-        """What its URL names."""
+        """The names of the ids in the route."""
         return re.findall(r"<uuid:([a-z_]+)>", self.route)
 
     def url(self, stage: Stage, **others: UUID) -> str:
-        """Its URL on this stage, with `others` in place of some ids."""
+        """Returns the route's URL with the ids of this stage, some of which `others` may replace."""
         ids = {**stage.ids, "run_id": stage.runs[self.run], **others}
         return "/api/v1/" + re.sub(r"<uuid:([a-z_]+)>", lambda m: str(ids[m[1]]), self.route)
 
     def missing_url(self) -> str:
-        """Its URL with ids that do not exist."""
+        """Returns the route's URL with ids that do not exist."""
         return "/api/v1/" + re.sub(r"<uuid:[a-z_]+>", lambda _: str(new_id()), self.route)
 
     @property
@@ -151,7 +151,7 @@ class Route:
         return cast.key_client("admin") if self.of_hosts else cast.client(cast.owner)
 
     def send(self, client: Any, url: str, cast: Cast, **extra: Any) -> Any:
-        """The answer to the call at this URL."""
+        """Sends the call to this URL and returns the answer."""
         if self.method == "GET":
             query = self.body(cast) if self.body else {}
             return client.get(url, query, **extra)
@@ -160,7 +160,7 @@ class Route:
 
 
 def _redeeming(cast: Cast) -> Body:
-    """A code that nobody has redeemed."""
+    """Returns a body with a code that nobody has redeemed yet."""
     return {"code": issue_enrollment(cast.environment, cast.owner)[1], **_machine(cast)}
 
 

@@ -1,4 +1,4 @@
-"""Every state that a run can be in, as its worker, a user and the scheduler meet it."""
+"""Makes a run in each state in which its worker, a user or the scheduler can find it."""
 
 from collections.abc import Callable
 from typing import Final
@@ -68,7 +68,7 @@ def _canceled_by_its_worker(runs: Runs) -> UUID:
 
 
 def _anothers(runs: Runs) -> UUID:
-    """Gives the trigger to another worker; its id."""
+    """Gives the trigger to another worker, and returns that worker's id."""
     other = runs.cast.register("host-2").worker_id
     Trigger.objects.filter(id=runs.trigger_id).update(worker=other)
     return other
@@ -86,7 +86,8 @@ def _queued_for_another(runs: Runs) -> UUID:
     return runs.queue()
 
 
-# Each makes a run and brings it there through the lifecycle; the worker is the cast's unless said.
+# Each function makes a run and brings it into its state through the lifecycle. The run's worker is the cast's, unless
+# the name of the state says otherwise.
 STATES: Final[dict[str, Callable[[Runs], UUID]]] = {
     "queued, due": lambda runs: runs.queue(),
     "queued, not due": _waiting_retry,

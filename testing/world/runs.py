@@ -1,4 +1,4 @@
-"""Runs of the cast's, moved through the real lifecycle by a clock that stands still until told."""
+"""Makes runs of the cast and moves them through the real lifecycle, with a clock that only `wait` moves."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,10 +25,10 @@ USER = Actor("user")
 
 @dataclass
 class Runs:
-    """Runs of one trigger of the cast's, which has a webhook. Every verb happens at `now`.
+    """Runs of one trigger of the cast, which has a webhook. Everything happens at `now`.
 
-    Verbs are named as in the API and answer as the lifecycle does; they are the cast's worker's
-    unless told otherwise. What brings a run into a state (`running`, `lost`…) returns its id.
+    Methods such as `claim` are named as in the API, return what the lifecycle returns, and act for the cast's worker
+    unless `worker_id` names another. Methods that bring a run into a state (`running`, `lost`…) return its id.
     """
 
     cast: Cast
@@ -37,11 +37,11 @@ class Runs:
 
     @classmethod
     def of(cls, cast: Cast, **trigger: Any) -> "Runs":
-        """Runs of a new trigger with these values."""
+        """Makes a new trigger with these values, for runs of it."""
         return cls(cast, cast.add_trigger(**{"webhook_url": WEBHOOK_URL, **trigger}))
 
     def wait(self, **duration: float) -> datetime:
-        """Lets time pass, in the units of timedelta; the new time."""
+        """Moves the clock on by a duration in the units of timedelta, and returns the new time."""
         self.now += timedelta(**duration)
         return self.now
 
@@ -50,7 +50,7 @@ class Runs:
     def queue(
         self, *, payload: Any = None, source: Source = Source.MANUAL, trigger_id: UUID | None = None
     ) -> UUID:
-        """A new run of the trigger."""
+        """Queues a new run of the trigger."""
         with transaction.atomic():
             run: Row = lifecycle.queue_run(
                 trigger_id=trigger_id or self.trigger_id,
@@ -65,7 +65,7 @@ class Runs:
     def claim(
         self, run_id: UUID, claim_id: str | None = "mine", *, worker_id: UUID | None = None
     ) -> Row:
-        """Claims as the endpoint does: with the worker's capacity, under the lock of its row."""
+        """Claims a run as the endpoint does: it locks the worker's row and respects the worker's capacity."""
         worker_id = worker_id or self.cast.worker.worker_id
         with transaction.atomic():
             return lifecycle.claim_run(
@@ -78,11 +78,9 @@ class Runs:
             )
 
     def start(self, run_id: UUID, *, worker_id: UUID | None = None) -> Row:
-        """Starts."""
         return lifecycle.start_run(**self._by(worker_id), run_id=run_id, now=self.now)
 
     def heartbeat(self, run_id: UUID, *, worker_id: UUID | None = None) -> Row:
-        """Beats."""
         worker_id = worker_id or self.cast.worker.worker_id
         return lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, now=self.now)
 
@@ -94,7 +92,7 @@ class Runs:
         worker_id: UUID | None = None,
         **report: Any,
     ) -> Row:
-        """Completes with what a worker would send, by the API's names (`faultClass="infra"`)."""
+        """Completes a run with what a worker would send, under the API's names (`faultClass="infra"`)."""
         body = CompleteBody(data={"status": status, **report})
         body.is_valid(raise_exception=True)
         values = dict(body.validated_data)
@@ -107,11 +105,11 @@ class Runs:
         )
 
     def cancel(self, run_id: UUID) -> Row:
-        """A user's cancel."""
+        """Cancels a run as a user."""
         return lifecycle.cancel_run(run_id=run_id, actor=USER, now=self.now)
 
     def expire(self, *, limit: int = 100) -> int:
-        """What the scheduler does."""
+        """Expires runs as the scheduler does."""
         return lifecycle.expire_runs(limit=limit, now=self.now)
 
     # --- Ways into a state
@@ -119,32 +117,32 @@ class Runs:
     def claimed(
         self, *, claim_id: str | None = "mine", worker_id: UUID | None = None, **queue: Any
     ) -> UUID:
-        """A claimed run."""
+        """Makes a claimed run."""
         run_id = self.queue(**queue)
         self.claim(run_id, claim_id, worker_id=worker_id)
         return run_id
 
     def running(self, *, worker_id: UUID | None = None, **queue: Any) -> UUID:
-        """A run that its worker executes."""
+        """Makes a run that its worker executes."""
         run_id = self.claimed(worker_id=worker_id, **queue)
         self.start(run_id, worker_id=worker_id)
         return run_id
 
     def ended(self, status: str = "succeeded", *, payload: Any = None, **report: Any) -> UUID:
-        """A run that its worker ended."""
+        """Makes a run that its worker ended."""
         run_id = self.running(payload=payload)
         self.complete(run_id, status, **report)
         return run_id
 
     def lost(self, run_id: UUID | None = None) -> UUID:
-        """A run (a running one, unless it is given) whose lease has run out."""
+        """Lets the lease of a run end, of a new running one unless one is given."""
         run_id = run_id or self.running()
         self.now = self.stored(run_id)["lease_expires_at"]
         self.expire()
         return run_id
 
     def overdue(self, run_id: UUID | None = None, *, worker_id: UUID | None = None) -> UUID:
-        """A run (a running one, unless it is given) that kept its lease, but not its deadline."""
+        """Lets a run miss its deadline while it keeps its lease, a new running one unless one is given."""
         run_id = run_id or self.running(worker_id=worker_id)
         deadline = self.stored(run_id)["deadline_at"]
         self.now = deadline - timedelta(seconds=1)
@@ -154,7 +152,7 @@ class Runs:
         return run_id
 
     def claimed_retry_of(self, run_id: UUID) -> UUID:
-        """The retry of a run, claimed once it is due."""
+        """Waits until the retry of a run is due, and claims it."""
         retry = self.retry_of(run_id)
         assert retry is not None
         self.now = max(self.now, retry["available_at"])
@@ -165,26 +163,26 @@ class Runs:
     # --- What there is
 
     def stored(self, run_id: UUID) -> Row:
-        """The whole run as it lies in the database, with its long text."""
+        """Returns the whole run as the database has it, with its long text."""
         run = dict(Run.objects.values().get(id=run_id))
         text = RunText.objects.filter(run_id=run_id).values().first()
         return run | (text or dict.fromkeys(_TEXT_COLUMNS))
 
     def retry_of(self, run_id: UUID) -> Row | None:
-        """The whole run that retries this one."""
+        """Returns the whole run that retries this one, or None."""
         retry_id = Run.objects.filter(retry_of_id=run_id).values_list("id", flat=True).first()
         return self.stored(retry_id) if retry_id else None
 
     def deliveries(self, run_id: UUID) -> list[Row]:
-        """The deliveries of a run, oldest first."""
+        """Returns the deliveries of a run, oldest first."""
         return [dict(row) for row in Delivery.objects.filter(run_id=run_id).order_by("id").values()]
 
     def audited(self, run_id: UUID) -> list[AuditEntry]:
-        """What the audit log tells of a run, oldest first."""
+        """Returns the audit entries of a run, oldest first."""
         return list(AuditEntry.objects.filter(target_id=run_id).order_by("created_at", "id"))
 
     def actions(self, run_id: UUID) -> list[str]:
-        """The actions alone."""
+        """Returns the actions of a run's audit entries, oldest first."""
         return [entry.action for entry in self.audited(run_id)]
 
     def _by(self, worker_id: UUID | None) -> dict[str, Any]:
@@ -196,7 +194,7 @@ _TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_t
 
 
 def locked_limits(worker_id: UUID) -> dict[str, Any]:
-    """What a worker may claim, its row locked until the transaction ends; no capacity if disabled."""
+    """Locks a worker's row until the transaction ends, and returns what it may claim: nothing if it is disabled."""
     row = fetch_one(
         "SELECT max_concurrency, disabled_at, unapproved_since FROM worker"
         " WHERE id = %(id)s FOR NO KEY UPDATE",

@@ -1,4 +1,4 @@
-"""Triggers with planted secrets, what somebody who writes to the database may do to them, and other keys."""
+"""Makes triggers with planted secrets, tampers with these as an intruder in the database could, and makes keys."""
 
 import base64
 from dataclasses import replace
@@ -18,12 +18,12 @@ SECRET = "planted-webhook-secret"  # noqa: S105
 
 
 def add_sealed_trigger(cast: Cast, *, url: str = "https://hooks.example/") -> UUID:
-    """A trigger of the cast's with both secrets."""
+    """Adds a trigger with both secrets to the cast's environment."""
     return cast.add_trigger(mcp_headers=HEADERS, webhook_secret=SECRET, webhook_url=url)
 
 
 def opened(trigger_id: UUID) -> tuple[dict[str, str], str]:
-    """Both secrets of a trigger that has both. Raises crypto.CannotOpen."""
+    """Opens both secrets of a trigger that has both. Raises crypto.CannotOpen."""
     row = Trigger.objects.select_related("mcp_key", "webhook_key").get(id=trigger_id)
     assert row.mcp_headers is not None
     assert row.webhook_secret is not None
@@ -35,17 +35,17 @@ def opened(trigger_id: UUID) -> tuple[dict[str, str], str]:
 
 
 def master_key(key_id: str) -> str:
-    """An entry of `MASTER_KEYS`; the same id always has the same key."""
+    """Returns an entry of `MASTER_KEYS`. The same id always has the same key."""
     return f"{key_id}:{base64.b64encode(key_id.encode() * 32)[:43].decode()}="
 
 
 def key_in_use(environment_id: UUID) -> DataKey:
-    """The environment's data key."""
+    """Returns the environment's data key."""
     return DataKey.objects.get(environment_id=environment_id, retired_at__isnull=True)
 
 
-# What is done to both secrets of the trigger `%(id)s`; `%(other)s` is one of its environment,
-# `%(strange)s` one of another, and `%(unused)s` a data key that nothing lies under.
+# Each statement tampers with the secrets of the trigger `%(id)s`. `%(other)s` is another trigger of its environment,
+# `%(strange)s` is one of another environment, and `%(unused)s` is a data key that seals nothing.
 _STATEMENTS = {
     "bit flip": """
         UPDATE trigger SET mcp_headers = set_byte(mcp_headers, 40, get_byte(mcp_headers, 40) # 1),
@@ -70,7 +70,7 @@ _STATEMENTS = {
     "wrong data key": """
         UPDATE trigger SET mcp_key_id = %(unused)s, webhook_key_id = %(unused)s WHERE id = %(id)s""",
 }
-# What is done to the data key `%(key)s`: nothing under it opens.
+# Each statement tampers with the data key `%(key)s`, after which nothing that it sealed opens.
 _STATEMENTS_ABOUT_KEYS = {
     "unknown master key": "UPDATE data_key SET master_key_id = 'gone' WHERE id = %(key)s",
     "data key flipped": """
@@ -81,13 +81,13 @@ _STATEMENTS_ABOUT_KEYS = {
 }
 
 
-# Those that break one value, and those that break a data key and so all that lies under it.
+# A way of TAMPERINGS breaks single values. One of KEY_TAMPERINGS breaks a data key, and so every value that it sealed.
 TAMPERINGS = (*_STATEMENTS,)
 KEY_TAMPERINGS = (*_STATEMENTS_ABOUT_KEYS,)
 
 
 def tamper(how: str, trigger_id: UUID, *, cast: Cast) -> None:
-    """Does this to the secrets of a trigger of the cast's, past the API."""
+    """Tampers with the secrets of one of the cast's triggers in the named way, directly in the database."""
     strange = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
     ids = {
         "id": trigger_id,
@@ -101,7 +101,7 @@ def tamper(how: str, trigger_id: UUID, *, cast: Cast) -> None:
 
 
 def _unused_key(environment_id: UUID) -> UUID:
-    """A retired data key, as good as any."""
+    """Adds a valid data key that is retired, and returns its id."""
     in_use = DataKey.objects.filter(environment_id=environment_id, retired_at__isnull=True)
     old = in_use.get()
     in_use.update(retired_at=Now())

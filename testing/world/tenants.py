@@ -1,4 +1,4 @@
-"""Makes environments in bulk, in one workspace or each in its own; for what takes turns between tenants."""
+"""Makes many environments, in one or several workspaces, for tests of how tenants take turns."""
 
 from dataclasses import replace
 
@@ -7,9 +7,10 @@ from workspaces.models import Environment, Workspace
 
 
 def add_environments(cast: Cast, count: int, *, workspaces: int = 1) -> list[Cast]:
-    """The cast in so many more environments, in equal parts in so many workspaces of its owner's.
+    """Makes `count` more environments, spread equally over `workspaces` workspaces of the cast's owner.
 
-    They have no members, keys or workers: give their triggers `worker_id=None`.
+    Returns the cast once for each. The environments have no members, keys or workers, so give their triggers
+    `worker_id=None`.
     """
     made = Workspace.objects.bulk_create(
         Workspace(name=f"workspace {n}", created_by=cast.owner) for n in range(workspaces)

@@ -1,4 +1,4 @@
-"""Makes the values that a trigger is created from, for tests and demo data."""
+"""Makes the values from which a trigger is created, for tests and demo data."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _REQUIRED = {"name": "Nightly report", "prompt": "Report.", "mcpUrl": "https://m
 
 
 def trigger_values(**overrides: Any) -> dict[str, Any]:
-    """What the API's own validation makes of a minimal body, with some values (by attribute) replaced."""
+    """Returns the validated values of a minimal body, with some replaced, by their attribute names."""
     body = TriggerBody(data=_REQUIRED)
     body.is_valid(raise_exception=True)
     return {**body.validated_data, **overrides}

@@ -7,12 +7,12 @@ from factory.declarations import LazyFunction
 from accounts.models import User
 from pipedai.ids import new_id
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 - every test user's
+PASSWORD = "correct horse battery staple"  # noqa: S105 - All test users have it.
 _HASH = make_password(PASSWORD)
 
 
 class UserFactory(factory.django.DjangoModelFactory[User]):
-    """A user with PASSWORD, hashed once for all of them."""
+    """Makes a user with PASSWORD, which is hashed only once for all users."""
 
     email = LazyFunction(lambda: f"user-{new_id().hex[-12:]}@example.com")
     name = "Someone"

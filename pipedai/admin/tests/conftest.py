@@ -1,4 +1,4 @@
-"""Staff at their browsers."""
+"""Fixtures for the admin's tests: staff users and their browsers."""
 
 import pytest
 from django.core.cache import cache
@@ -15,19 +15,19 @@ LOGIN = "/admin/login/"
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
-    """The start page's figures are of this test."""
+    """Empties the cache of the start page, so that its figures are those of this test."""
     cache.clear()
 
 
 @pytest.fixture(autouse=True)
 def _instant_passwords(settings):
-    """How slowly passwords are hashed is tested elsewhere."""
+    """Makes hashing fast, because other tests cover its slowness."""
     use_instant_passwords(settings)
 
 
 @pytest.fixture
 def staff(db) -> User:
-    """A staff user with the password of all test users."""
+    """Makes a staff user with the password of all test users."""
     return create_staff(
         email=Email("staff@example.com"), password=PASSWORD, name="Staff", actor=SYSTEM
     )
@@ -35,20 +35,20 @@ def staff(db) -> User:
 
 @pytest.fixture
 def door():
-    """A browser that nobody has logged in with; it takes part in the CSRF check."""
+    """Returns a client that is not logged in, and for which the CSRF check is on."""
     return Client(enforce_csrf_checks=True)
 
 
 @pytest.fixture
 def desk(staff):
-    """The staff user's browser, logged in."""
+    """Returns a client with which the staff user has logged in."""
     client = Client()
     assert log_in(client).status_code == 302
     return client
 
 
 def use_instant_passwords(settings):
-    """Has passwords hashed at once, and those that are hashed properly still verified."""
+    """Makes new hashes fast ones, and still verifies real hashes."""
     settings.PASSWORD_HASHERS = [
         "django.contrib.auth.hashers.MD5PasswordHasher",
         *settings.PASSWORD_HASHERS,
@@ -56,7 +56,7 @@ def use_instant_passwords(settings):
 
 
 def log_in(client, *, email="staff@example.com", password=PASSWORD, code="", **extra):
-    """Posts the form as its page gives it."""
+    """Posts the login form as its page contains it."""
     page = client.get(LOGIN)
     sent = {"email": email, "password": password, "code": code}
     if page.status_code == 200:

@@ -1,4 +1,4 @@
-"""Bar charts: what stands at their axis."""
+"""The axes of bar charts have the right figures."""
 
 import pytest
 

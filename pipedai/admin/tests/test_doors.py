@@ -1,4 +1,4 @@
-"""Who comes into admin, how, and for how long (SPEC §10)."""
+"""The right people can log in to the admin, and their sessions end in time (SPEC §10)."""
 
 from datetime import timedelta
 
@@ -26,13 +26,13 @@ WRONG = "The e-mail address, the password or the code is wrong."
 
 @pytest.fixture
 def _one_window(monkeypatch):
-    """Every throttle's window lasts a century, so that none ends within the test."""
+    """Makes every throttle's window last a century, so that none ends within the test."""
     statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
     monkeypatch.setattr(throttling, "_COUNT", statement)
 
 
 def is_in(client) -> bool:
-    """Whether the start page opens; if not, it leads to the login."""
+    """Whether the start page opens. If it does not, it must redirect to the login."""
     answer = client.get(START)
     assert answer.status_code == 200 or answer.headers["Location"].startswith(LOGIN)
     return bool(answer.status_code == 200)

@@ -1,4 +1,4 @@
-"""Pages of admin, and `/pair`, that need a row which somebody holds locked: 503 with a page, and nothing is done."""
+"""If a page of the admin or `/pair` needs a locked row, it answers 503 with a page, and nothing is done."""
 
 import re
 
@@ -36,7 +36,7 @@ def desk(cast):
 
 
 def busy(answer):
-    """Whether it is the page, which is told of once."""
+    """Whether the answer is the 503 page, and was logged once."""
     assert answer["Content-Type"].startswith("text/html")
     text = answer.content.decode()
     assert "The service is busy: try again." in text
@@ -64,7 +64,7 @@ def test_a_login_of_staff(cast, desk):
 
 
 def test_an_action_is_not_said_to_have_failed_for_the_row_of_the_session(cast, desk):
-    """The message that it was to show is lost, and the action is done."""
+    """The action is done, and only the message about it is lost."""
     page = f"{page_of(User, cast.viewer.id)}deactivate/"
     shorten_timeouts()
     with held(all_rows_of("staff_session")), capture_logs() as logged:

@@ -1,4 +1,4 @@
-"""Every model's list and page: what they show, what they never show, what they cost, and where they lead."""
+"""Each model's list and page show what they should, hide secrets, need few queries, and link to other pages."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,8 @@ from workspaces.models import ApiKey
 
 RUNS = "/admin/triggers/run/"
 AUDIT = "/admin/audit/auditentry/"
-# Parts of other rows, shown on the pages of those; what streams replay for an hour is in the audit log for ever.
+# These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
+# kept for an hour only, and the audit log has the same for ever.
 PARTS = {
     "Authenticator", "RecoveryCode", "RunText", "DeliveryAttempt", "IdempotencyKey", "WorkerEvent",
 }  # fmt: skip
@@ -33,7 +34,7 @@ PARTS = {
 
 @pytest.fixture
 def story(cast):
-    """A busy day; the id of the run whose story is long."""
+    """Fills a busy day, and returns the id of the run that has the most on its page."""
     return make_busy_day(cast)
 
 
@@ -43,7 +44,7 @@ def text_of(answer) -> str:
 
 
 def ids_in(answer) -> list[str]:
-    """The ids of the rows that a list shows, in order."""
+    """Returns the ids of the rows that a list shows, in order."""
     return [str(row.pk) for row in answer.context["cl"].result_list]
 
 
@@ -91,7 +92,7 @@ def test_no_list_and_no_page_reads_a_sealed_value_or_a_digest(desk, cast, story)
             with counted() as statements:
                 desk.get(url)
             for sql in statements.sql:
-                # Whether there is a value may be asked.
+                # A query may test whether the column has a value.
                 read = re.sub(r'"\w+"\."\w+" IS NOT NULL', "", sql.partition(" FROM ")[0])
                 seen += [(url, column) for column in secret if column in read]
     assert seen == []

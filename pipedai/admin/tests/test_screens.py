@@ -1,4 +1,4 @@
-"""Admin as people see it: pages that fit, wide and narrow, and a support action clicked through to its audit row.
+"""The admin in a real browser: pages fit wide and narrow windows, and a support action leads to its audit row.
 
 Screenshots go to the directory that PIPEDAI_SCREENSHOTS names.
 """
@@ -19,18 +19,18 @@ pytestmark = pytest.mark.slow
 
 EMAIL, SECRET = Email("support@example.com"), "a staff password of the tests"
 WIDTHS = (1280, 390)
-# What JSON looks like where a table should be.
+# This finds JSON on a page, where a table should be instead.
 RAW_JSON = re.compile(r"""\{\s*["'][\w-]+["']\s*:""")
 
 
 @pytest.fixture(autouse=True)
 def _instant_passwords():
-    """Not here: the served process verifies proper hashes alone."""
+    """Turns the fast hashes of other tests off, because the served process verifies only real ones."""
 
 
 @pytest.fixture
 def pages(committed_cast):
-    """The paths to look at, by name, of a database with a day in it."""
+    """Fills the database with a busy day, and returns the paths of the pages by name."""
     create_staff(email=EMAIL, password=SECRET, name="Support", actor=SYSTEM)
     run_id = make_busy_day(committed_cast)
     return {
@@ -53,7 +53,7 @@ def test_every_page_fits_and_a_support_action_leaves_its_audit_row(pages, server
     complaints: list[str] = []
     with chromium(tmp_path) as browser:
         page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
-        page.set_default_timeout(60_000)  # a busy machine draws slowly
+        page.set_default_timeout(60_000)  # A busy machine draws slowly.
         page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
         page.goto(f"{server.url}/admin/")
@@ -81,7 +81,7 @@ def log_in(page):
     page.fill("[name=password]", SECRET)
     with page.expect_navigation():
         page.click("text=Log in >> visible=true")
-    # Not waited for: what the page says instead is what one wants to know.
+    # We don't wait for this text, so that a failure shows at once what the page says instead.
     assert "Workers online" in page.inner_text("body")
 
 

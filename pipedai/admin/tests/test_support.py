@@ -1,4 +1,4 @@
-"""Support actions: asked first, done by the API's services, told to the audit log with the staff user's name."""
+"""A support action asks for confirmation, calls the API's service, and is audited with the staff user as actor."""
 
 from urllib.parse import urljoin
 
@@ -107,7 +107,7 @@ def test_an_action_asks_acts_and_is_audited_as_the_staff_user(
     assert (entry.action, entry.actor_type, entry.actor_id) == (told, "staff", staff.id)
     assert entry.ip == "203.0.113.9"
     page = desk.get(url).content.decode()
-    if told != "webhook.redelivered":  # that is told of the new delivery
+    if told != "webhook.redelivered":  # Its target is the new delivery.
         assert told in page
         assert staff.email in page
 

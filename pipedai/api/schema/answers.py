@@ -1,4 +1,4 @@
-"""The answers that operations have in common: errors, and the headers of all (SPEC §2)."""
+"""Describes the answers that all operations share: errors, and the headers of every answer (SPEC §2)."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ JSON = "application/json"
 _TEXT: Schema = {"type": "string"}
 _SECONDS: Schema = {"type": "integer", "minimum": 0}
 
-# name → (schema, what it says, whether each answer that lists it has it)
+# name → (schema, description, whether the header is always present in an answer that lists it)
 _HEADERS: dict[str, tuple[Schema, str, bool]] = {
     "X-Request-Id": (
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
@@ -42,7 +42,7 @@ EVERYWHERE = (
     "Strict-Transport-Security",
 )
 
-# status → (name, schema, when, headers beside those of every answer)
+# status → (name, schema, reason, headers in addition to those of every answer)
 ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     400: ("BadRequest", "ValidationError", "The request is malformed or invalid.", ()),
     401: (
@@ -71,7 +71,7 @@ ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     500: ("Crash", "Crash", "A crash. The log has it under the request id.", ()),
     503: ("Busy", "Error", "Too much to do at this moment.", ("Retry-After",)),
 }
-# What any request can be answered, whatever it asks for.
+# Any request may be answered with one of these statuses.
 ANY_REQUEST = frozenset({400, 406, 408, 413, 414, 415, 431, 500, 503})
 
 _MESSAGES: Schema = {"type": "array", "items": _TEXT}
@@ -129,18 +129,18 @@ SCHEMAS: dict[str, Schema] = {
 
 
 def header_refs(*names: str) -> Schema:
-    """The headers of an answer: these, and those that every answer has."""
+    """Returns the headers of an answer: these, and those that every answer has."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in (*EVERYWHERE, *names)}
 
 
 def error_answer(status: int, reason: str = "") -> Schema:
-    """The answer of this status; with a reason of the operation's own in place of the general one."""
+    """Returns the error answer of this status. `reason` replaces the general description."""
     answer: Schema = {"$ref": f"#/components/responses/{ERRORS[status][0]}"}
     return {**answer, "description": reason} if reason else answer
 
 
 def components() -> dict[str, dict[str, Any]]:
-    """The parts that `header_refs` and `error_answer` refer to."""
+    """Returns the components to which `header_refs` and `error_answer` refer."""
     return {
         "headers": {
             name: {"description": says, "required": always, "schema": schema}

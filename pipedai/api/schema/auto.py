@@ -1,4 +1,4 @@
-"""Makes an operation of an action: from what its viewset declares and what the app's `schema.py` tells of it."""
+"""Makes the OpenAPI operation of an action, from its viewset's declarations and from the app's `schema.py`."""
 
 # drf-spectacular is partly typed.
 # mypy: disallow-untyped-calls=False
@@ -48,26 +48,26 @@ class ApiSchema(AutoSchema):
         return reference.endpoint(self.method, self.path.removeprefix("/api/v1"))
 
     def get_operation_id(self) -> str:
-        """The one that was told; never derived, so that renaming a path renames no client's function."""
+        """Returns the id from `schema.py`. It does not depend on the path, so that a new path breaks no client."""
         return self._operation.id
 
     def get_summary(self) -> str:
-        """The one that was told."""
+        """Returns the summary from `schema.py`."""
         return self._operation.summary
 
     def get_tags(self) -> list[str]:
-        """The group."""
+        """Returns the group in which documentation shows the operation."""
         return [self._described.tag]
 
     def get_description(self) -> str:  # type: ignore[override]
-        """What API.md says, with its rates."""
+        """Returns the text of API.md, with the action's rates."""
         rates = "; ".join(
             f"{rate.limit} {_WINDOWS[rate.seconds]} (`{rate.name}`)" for rate in self._rates()
         )
         return self._section.prose + (f"\n\nAt most {rates}." if rates else "")
 
     def get_extensions(self) -> Schema:
-        """The role that it takes, and what it tells the audit log."""
+        """Returns the role that the action needs, and the audit actions that it writes."""
         role = self._role()
         return {
             **({"x-required-role": role.value} if role else {}),
@@ -75,7 +75,7 @@ class ApiSchema(AutoSchema):
         }
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """The substrates that the viewset accepts; an empty requirement where none is needed."""
+        """Returns a requirement for each kind of credential that the viewset accepts; an empty one if it needs none."""
         if self._operation.security:
             return [dict(one) for one in self._operation.security]
         asked = map(security.requirement, self.view.get_authenticators())
@@ -182,7 +182,7 @@ class ApiSchema(AutoSchema):
             yield rate
 
     def _role(self) -> Any:
-        """The least role that the action's permission class lets pass, None if it asks for none."""
+        """Returns the lowest role that the action's permission class accepts, or None if it needs no role."""
         return getattr(self.view.permissions[self.view.action], "role", None)
 
     def _is_public(self) -> bool:
@@ -193,7 +193,8 @@ class ApiSchema(AutoSchema):
     ) -> Schema | None:
         schema: Schema | None = super()._map_serializer_field(field, direction, bypass_extensions)
         if schema and schema.get("oneOf", [None])[0] == {}:
-            del schema["oneOf"]  # "anything, or null" would refuse null, which is both
+            # Null matches both parts of "anything, or null", which oneOf refuses.
+            del schema["oneOf"]
         return schema
 
     def _get_serializer_name(
@@ -210,7 +211,7 @@ class ApiSchema(AutoSchema):
         schema: Schema = super()._map_serializer(serializer, direction, bypass_extensions)
         if not isinstance(serializer, Body):
             return schema
-        schema.pop("description", None)  # it names the endpoint
+        schema.pop("description", None)  # This text is about the endpoint.
         for name, field in schema.get("properties", {}).items():
             if said := self._section.fields.get(name):
                 field.setdefault("description", said)

@@ -1,4 +1,4 @@
-"""How our serializer fields look in the schema, where that depends on the field or on the direction."""
+"""Describes our own serializer fields in the schema, where drf-spectacular can't do it alone."""
 
 # mypy: disallow-untyped-calls=False
 
@@ -13,25 +13,25 @@ _DECIMAL = r"^\d+(\.\d+)?$"
 
 
 class Text(OpenApiSerializerFieldExtension):
-    """A string; where it is trimmed, spaces alone are no text."""
+    """A string. If the field trims it, the pattern demands a character that is no space."""
 
     target_class = TextField
     match_subclasses = True
 
     def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
-        """Its length is added by drf-spectacular, from the field's validators."""
+        """Returns the schema without lengths, which drf-spectacular adds from the field's validators."""
         field = self.target
         trimmed = field.trim_whitespace and not field.allow_blank and direction == "request"
         return {"type": "string", "pattern": r"\S"} if trimmed else {"type": "string"}
 
 
 class Money(OpenApiSerializerFieldExtension):
-    """A decimal string, or on the way in a number."""
+    """A decimal string in answers; a string or a number in requests."""
 
     target_class = MoneyField
 
     def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
-        """By direction."""
+        """Returns the schema for this direction, request or response."""
         text: Schema = {"type": "string", "pattern": _DECIMAL}
         if direction == "response":
             return text

@@ -1,4 +1,4 @@
-"""What happens to the schema before and after its operations are made."""
+"""The hooks that drf-spectacular calls before and after it makes the schema's operations."""
 
 from importlib import import_module
 from typing import Any
@@ -20,7 +20,7 @@ _THINGS = {
     "Delivery": "The delivery",
     "Enrollment": "The enrollment",
 }
-# The groups of operations, in the order in which a reader meets them.
+# The groups of operations, in the order in which documentation shows them.
 _TAGS = (
     "Accounts",
     "Workspaces",
@@ -40,14 +40,14 @@ _TAGS = (
 
 
 def load_descriptions(endpoints: Any) -> Any:
-    """Before: have each app's `schema.py` tell of its actions, and the fields of theirs be known."""
+    """Loads the apps' `schema.py`, which describe their actions, and our field extensions, before all operations."""
     import_module("pipedai.api.schema.fields")
     autodiscover_modules("schema")
     return endpoints
 
 
 def complete(result: Schema, **_: Any) -> Schema:
-    """After: what operations have in common, and the examples of API.md."""
+    """Adds what all operations share, and the examples of API.md. Runs after all operations."""
     components = result["components"]
     for kind, parts in answers.components().items():
         components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))
@@ -62,7 +62,7 @@ def complete(result: Schema, **_: Any) -> Schema:
 
 
 def _add_example(operation: Schema, example: Any) -> None:
-    """API.md shows the first success; of a list one item, which stands in a page here."""
+    """Adds the example of API.md to the first success. For a list API.md shows one item, which becomes a page here."""
     if example is None:
         return
     status = min(status for status in operation["responses"] if status < "300")

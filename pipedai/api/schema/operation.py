@@ -1,4 +1,4 @@
-"""What the schema has to be told of an action beyond what its viewset declares; each app's `schema.py` tells it."""
+"""Defines what an app's `schema.py` tells the schema about an action, beyond what the action's viewset declares."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Answer = type[Serializer[Any]] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One action. `id` is its operationId, which never changes: generated clients name their functions after it.
+    """One action. `id` is its operationId, which never changes, because generated clients name functions after it.
 
     `answers` are the successes by status; a list has `items` instead, and answers 200. `partial` means that a body's
     fields may all be absent.
@@ -30,10 +30,10 @@ class Operation:
     answers: Mapping[int, Answer] = field(default_factory=dict)
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     items: Answer = None
-    # What the successes are made of.
+    # The media type of the successful answers.
     media_type: str = "application/json"
     filters: type[ApiFilterSet] | None = None
-    # Query parameters and request headers, as OpenAPI has them.
+    # Query parameters and request headers, as OpenAPI parameter objects.
     parameters: tuple[Schema, ...] = ()
     # What a success says, by its status, where that is more than "Done."
     says: Mapping[int, str] = field(default_factory=dict)
@@ -42,13 +42,13 @@ class Operation:
     # the others, and a reason given here stands in place of theirs.
     errors: Mapping[int, str] = field(default_factory=dict)
     audit: tuple[str, ...] = ()
-    # In place of what the viewset's authentication classes say.
+    # Security requirements that replace those of the viewset's authentication classes.
     security: tuple[Mapping[str, list[str]], ...] = ()
 
 
 @dataclass(frozen=True)
 class Described:
-    """An operation and the group that documentation shows it in."""
+    """An operation, and the group in which documentation shows it."""
 
     tag: str
     operation: Operation
@@ -58,13 +58,13 @@ _described: dict[tuple[type[ApiViewSet], str], Described] = {}
 
 
 def describe(viewset: type[ApiViewSet], tag: str, **operations: Operation) -> None:
-    """Tells the schema of the actions of a viewset."""
+    """Describes the actions of a viewset for the schema. `tag` is their group in documentation."""
     for action, operation in operations.items():
         _described[viewset, action] = Described(tag, operation)
 
 
 def described(viewset: type[ApiViewSet], action: str) -> Described:
-    """What was told of the action. Raises LookupError if nothing was."""
+    """Returns the description of an action. Raises LookupError if there is none."""
     try:
         return _described[viewset, action]
     except KeyError:

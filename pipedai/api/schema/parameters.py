@@ -1,4 +1,4 @@
-"""Parameters of operations: those of lists, and those that a filter set reads."""
+"""Describes the parameters of operations: those of all lists, and those that a filter set reads."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ def _parameter(
 def query(
     name: str, schema: Schema, *, description: str = "", required: bool = False, **more: Any
 ) -> Schema:
-    """A query parameter."""
+    """Returns a query parameter as an OpenAPI parameter object."""
     return _parameter(name, "query", schema, description, required=required, **more)
 
 
 def header(name: str, schema: Schema, *, description: str = "") -> Schema:
-    """A request header."""
+    """Returns a request header as an OpenAPI parameter object."""
     return _parameter(name, "header", schema, description, required=False)
 
 

@@ -1,4 +1,4 @@
-"""Reads API.md, so that the schema's prose and examples are those of the reference and not a copy of them."""
+"""Reads API.md, so that the schema takes its prose and examples from there instead of repeating them."""
 
 import json
 import re
@@ -22,7 +22,7 @@ class Section:
 
     @property
     def prose(self) -> str:
-        """Its paragraphs, without tables, examples and links."""
+        """The section's paragraphs, without tables, examples and links."""
         without = _EXAMPLE.sub("", self.text)
         paragraphs = (part.strip() for part in without.split("\n\n"))
         kept = [part for part in paragraphs if part and not part.startswith("|")]
@@ -30,7 +30,7 @@ class Section:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What its tables say of each field or parameter, by name."""
+        """The descriptions of fields and parameters in the section's tables, by name."""
         return {
             name: _sentence(row[1])
             for row in _ROW.findall(self.text)
@@ -39,23 +39,26 @@ class Section:
 
     @property
     def example(self) -> Any:
-        """Its first JSON example, None without."""
+        """The section's first JSON example, or None if it has none."""
         found = _EXAMPLE.search(self.text)
         return None if found is None else json.loads(found[1])
 
 
 def plain(markdown: str) -> str:
-    """The text without links, which lead nowhere outside of API.md."""
+    """Returns the text without links, because they work only inside API.md."""
     return _LINK.sub(r"\1", markdown)
 
 
 def endpoint(method: str, path: str) -> Section:
-    """The section of an endpoint; `path` as in the schema, `/triggers/{triggerId}`. Raises LookupError without one."""
+    """Returns the section of an endpoint. Raises LookupError if there is none.
+
+    `path` is written as in the schema: `/triggers/{triggerId}`.
+    """
     return _section(f"`{method} {re.sub(r'{[^}]+}', ':id', path)}`")
 
 
 def thing(name: str) -> Section:
-    """A section by its heading. Raises LookupError without one."""
+    """Returns the section with this heading. Raises LookupError if there is none."""
     return _section(name)
 
 

@@ -1,4 +1,4 @@
-"""How callers authenticate: the security schemes, one for each kind of credential (SPEC §3)."""
+"""Describes how callers authenticate, with a security scheme for each kind of credential (SPEC §3)."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ _BEARERS = {
 
 
 def registration_token() -> dict[str, list[str]]:
-    """The requirement of a `wrk_` token."""
+    """Returns the security requirement of a `wrk_` token."""
     return {_BEARERS["wrk"][0]: []}
 
 
 def requirement(authenticator: BaseAuthentication) -> dict[str, list[str]] | None:
-    """What an authentication class asks for; None for the one that refuses what no other took."""
+    """Returns the security requirement of an authentication class, or None for `RefuseTheRest`, which accepts none."""
     if isinstance(authenticator, RefuseTheRest):
         return None
     if isinstance(authenticator, BearerAuthentication):
@@ -33,7 +33,7 @@ def requirement(authenticator: BaseAuthentication) -> dict[str, list[str]] | Non
 
 
 def schemes() -> dict[str, Any]:
-    """The components that requirements name."""
+    """Returns the security schemes that the requirements name."""
     bearers: dict[str, Schema] = {
         name: {
             "type": "http",

@@ -1,4 +1,4 @@
-"""The three substrates: which credentials count where, and what each refusal says."""
+"""Each route accepts the right kinds of credentials, and each refusal names what was sent."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -99,7 +99,7 @@ PWK, WRK, WKT = (
 )
 COOKIE = "The session cookie is not accepted on this endpoint."
 
-# What is not accepted where, and what the refusal says.
+# The credentials, the route that does not accept them, and the sentence of the refusal.
 NOT_ACCEPTED = [
     ("POST", "auth/register", "pwk", PWK),
     ("POST", "auth/login", "pwk", PWK),

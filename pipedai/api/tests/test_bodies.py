@@ -1,4 +1,4 @@
-"""Unknown fields: an error on configuration, ignored by the machine protocol (SPEC §2)."""
+"""Unknown fields are errors in configuration, and the machine protocol ignores them (SPEC §2)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Credentialed CORS, for the allowed origins alone (SPEC §3)."""
+"""Only the allowed origins may make CORS requests with credentials (SPEC §3)."""
 
 import pytest
 

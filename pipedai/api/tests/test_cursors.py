@@ -1,4 +1,4 @@
-"""Lists: pages of `{ items, nextCursor }`, walked by signed keyset cursors (SPEC §2)."""
+"""Lists are pages of `{ items, nextCursor }`, which clients walk by signed keyset cursors (SPEC §2)."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ def make_workspaces(cast, count, **values):
 
 
 def walk(client, url, limit):
-    """The ids of every page, following the cursors."""
+    """Returns the ids of every page, by following the cursors."""
     separator = "&" if "?" in url else "?"
     pages: list[Any] = []
     cursor = None
@@ -47,7 +47,7 @@ def client(cast):
 
 class TestPages:
     def test_fifty_unless_asked_otherwise(self, cast, client):
-        make_workspaces(cast, 50)  # and the one of the cast's
+        make_workspaces(cast, 50)  # The cast has one more.
         body = client.get(URL).json()
         assert set(body) == {"items", "nextCursor"}
         assert len(body["items"]) == 50
@@ -142,7 +142,7 @@ class TestWalking:
 
 @pytest.fixture
 def cursor(cast, client):
-    """A cursor of the stranger's workspaces."""
+    """Returns a cursor of the list of the stranger's workspaces."""
     make_workspaces(cast, 3)
     return client.get(URL, {"limit": 1}).json()["nextCursor"]
 

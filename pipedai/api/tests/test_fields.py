@@ -1,4 +1,4 @@
-"""Fields that take a JSON type at its word."""
+"""Serializer fields convert no JSON type to another."""
 
 from decimal import Decimal
 from uuid import UUID

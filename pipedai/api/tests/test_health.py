@@ -28,7 +28,7 @@ def test_credentials_do_not_matter(url, token):
 
 
 def test_live_asks_no_database():
-    """This test may use none, and is told so by an error."""
+    """This test has no database mark, so any use of the database raises an error."""
     assert browser().get(LIVE).status_code == 200
 
 
@@ -44,7 +44,7 @@ def test_the_event_loop_answers_as_a_thread_would(server: Server):
         )
 
     for method in ("GET", "HEAD"):
-        # A page of another origin is answered by a thread, for the sake of its headers.
+        # A thread answers a page of another origin, because the answer needs more headers.
         assert answer(method) == answer(method, Origin="https://elsewhere.example")
     assert answer("GET", Host="10.0.0.10")[0] == 200
     assert answer("POST")[0] == 405
@@ -67,7 +67,7 @@ def test_without_its_database_it_is_503_and_then_well_again(own_database: str, s
 
 @contextlib.contextmanager
 def _nobody_connects_to(database: str) -> Iterator[None]:
-    """Ends all sessions of a database, and lets no new one begin."""
+    """Ends all sessions of a database, and allows no new one for the time of the block."""
     connections.close_all()
     with connection._nodb_cursor() as cursor:
         cursor.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')

@@ -1,4 +1,4 @@
-"""What the caller can't see looks, byte for byte, like what does not exist (SPEC §2)."""
+"""An answer about a row that the caller can't see equals, byte for byte, one about a row that is missing (SPEC §2)."""
 
 import pytest
 from django.db import transaction
@@ -17,7 +17,7 @@ FOR_KEYS = OF_HOSTS + [route for route in OF_PEOPLE if route.keys]
 
 
 def answer(response):
-    """All that a client sees of it."""
+    """Returns everything that a client sees of an answer."""
     return response.status_code, dict(response.headers), response.content, dict(response.cookies)
 
 
@@ -107,7 +107,7 @@ def test_a_row_of_another_environment_under_ones_own(cast, name):
 
 
 class TestAForeignIdIn:
-    """A body or a filter: the field error of a missing one."""
+    """A foreign id in a body or a filter gives the same field error as an id that does not exist."""
 
     @pytest.fixture
     def foreign(self, cast):

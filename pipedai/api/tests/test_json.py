@@ -1,4 +1,4 @@
-"""What counts as a JSON body (SPEC §2): strict everywhere, lenient about characters on `complete` alone."""
+"""JSON bodies are parsed strictly everywhere, and only `complete` accepts characters that we can't store (SPEC §2)."""
 
 import contextlib
 import json
@@ -132,7 +132,7 @@ def test_json_is_known_in_any_spelling(cast, content_type):
 class TestAnOutcome:
     @pytest.fixture
     def complete(self, cast):
-        """Sends a body to `complete` of a running run; the answer."""
+        """Returns a function that sends a body to `complete` of a running run and returns the answer."""
         run = cast.key_client().post(f"/api/v1/triggers/{cast.trigger_id}/run", {}).json()["id"]
         worker, url = cast.worker_client(), f"/api/v1/workers/{cast.worker.worker_id}/runs/{run}"
         assert worker.post(f"{url}/claim", {}).status_code == 200

@@ -1,4 +1,4 @@
-"""Whoever loses their role while their act waits for a lock is refused, and nothing is done (SPEC §19)."""
+"""A caller who loses the needed role while the act waits for a lock is refused, and nothing is done (SPEC §19)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +34,8 @@ from workspaces.models import ApiKey, Membership
 from workspaces.permissions import IsAdmin, IsOwner
 from workspaces.roles import Role
 
-# The permission class asks for less than the service does: anyone may leave, and a workspace has no roles.
+# For these routes the service checks the role, and the permission class asks for less: any member may leave, and a
+# workspace has no roles.
 _LOOKED_AT_BY_THE_SERVICE = {
     "DELETE environments/:environment/members/:user",
     "POST workspaces/:workspace/environments",
@@ -51,7 +52,7 @@ def _here(cast: Cast) -> dict[str, Any]:
 
 
 class Caller:
-    """Somebody who may do everything that their substrate may."""
+    """A caller with the highest role that its kind of credential allows."""
 
     def __init__(self, cast: Cast, substrate: type) -> None:
         self.cast = cast
@@ -78,7 +79,7 @@ class Caller:
         revoke_api_key(**_here(self.cast), key_id=self.key.id)
 
 
-# How a caller of a substrate loses the role, and what they are told.
+# For each kind of credential: how its caller loses the role, and the status of the refusal.
 LOSSES = (
     (CookieJWTAuthentication, Caller.remove, 404),
     (CookieJWTAuthentication, Caller.demote, 403),
@@ -89,7 +90,7 @@ LOSSES = (
 
 
 def _losses(route: Route) -> list[tuple[type, Callable[[Caller], None], int]]:
-    """Those of callers who may make the call; a key is never an owner."""
+    """Returns the losses of the callers who may call the route. A key is never an owner."""
     never_a_key = permission_of(*route.key) is IsOwner
     return [
         (substrate, lose, status)
@@ -112,7 +113,7 @@ def test_who_loses_the_role_while_the_act_waits_is_refused(
     assert losses
     for substrate, lose, status in losses:
         caller = Caller(committed_cast, substrate)
-        if substrate is HostKeyAuthentication:  # it sees only its own workers
+        if substrate is HostKeyAuthentication:  # A host sees only its own workers.
             worker = Worker.objects.get(host_key_id=caller.key.id)
             stage.ids["worker_id"] = worker.id
         call = partial(route.send, caller.client, route.url(stage), committed_cast)
@@ -188,7 +189,7 @@ def test_staff_and_the_system_need_no_role(cast: Cast, actor: Actor) -> None:
 def test_an_owner_makes_no_other_while_their_removal_waits(
     committed_cast: Cast, server: Server, round_: int
 ) -> None:
-    """As an attacker would: over HTTP, with the removal first in the queue for the environment's lock."""
+    """The owner tries it as an attacker would, over HTTP, while the removal is first in the queue for the lock."""
     cast = committed_cast
     members = f"{server.api}/environments/{cast.environment.id}/members"
     Membership.objects.filter(user=cast.admin).update(role="owner")
@@ -220,10 +221,10 @@ def test_an_owner_makes_no_other_while_their_removal_waits(
 
 
 def _waiting() -> int:
-    """How many backends of this database wait for a lock."""
+    """Returns how many backends of this database wait for a lock."""
     fetch_one(
         "SELECT pg_stat_clear_snapshot()", {}
-    )  # a transaction sees the first that it looked at
+    )  # In a transaction, statistics stay as first read.
     waiting = """
     SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
     """

@@ -1,7 +1,7 @@
-"""What is checked first (SPEC §2): size, route, `Accept`, credentials, method, origin, throttle, visibility, role,
-body, state.
+"""Checks are made in this order (SPEC §2): size, route, `Accept`, credentials, method, origin, throttle, visibility,
+role, body, state.
 
-Each request has two faults; the earlier one is answered.
+Each request of these tests has two faults, and must be answered for the one that is checked first.
 """
 
 import json
@@ -24,7 +24,7 @@ NOTHING = "01a20e5f-a31e-7453-b4da-bc1dd526bdec"
 
 @dataclass
 class Call:
-    """Adding a member, of which nothing is wrong yet."""
+    """A call that adds a member. It has no fault until a test adds one."""
 
     method: str = "POST"
     environment: str = ""
@@ -40,7 +40,6 @@ class Call:
         return f"/api/v1/environments/{environment}/members{self.suffix}"
 
     def content(self, cast: Any) -> bytes:
-        """The body."""
         user = cast.operator if self.is_member_already else cast.stranger
         return self.body or json.dumps({"userId": str(user.id), "role": "viewer"}).encode()
 
@@ -60,7 +59,7 @@ def having(**values: Any) -> Any:
     return set_values
 
 
-# In the order of the checks: what is wrong, what makes it so, and what is answered.
+# The faults, in the order of the checks: a name, a function that adds the fault to a call, and the answer's status.
 FAULTS = [
     ("route", having(suffix="/"), 404),
     ("accept", header("Accept", "text/html"), 406),
@@ -80,7 +79,7 @@ PAIRS = [(one, two) for one, two in combinations(FAULTS, 2) if one[0] != two[0]]
 
 
 def broken(*faults: Any) -> Call:
-    """The call with these faults. The earlier is made last: where both change the same thing, it stands."""
+    """Returns a call with these faults. It adds the first one last, so that this one wins if both change one value."""
     call = Call()
     for _, break_, _ in reversed(faults):
         break_(call)
@@ -88,7 +87,7 @@ def broken(*faults: Any) -> Call:
 
 
 def status_of(call: Call, cast: Any) -> int:
-    """Sent to the application itself."""
+    """Sends the call to the ASGI application, and returns the status of the answer."""
     client = Client()
     client.cookies[AUTH_COOKIE] = call.cookie(cast)
     if call.who is None:
@@ -104,7 +103,7 @@ def status_of(call: Call, cast: Any) -> int:
 
 @pytest.fixture
 def throttle(monkeypatch):
-    """Makes every throttled call one too many."""
+    """Returns a function that makes every throttled call one too many."""
 
     def refuse(rate, key):
         raise TooManyRequests("Too many requests.")

@@ -11,7 +11,7 @@ REFUSED = {"error": "This origin may not call the API with a session cookie."}
 
 # (Origin, Sec-Fetch-Site) of a request to http://testserver → whether it passes.
 ROWS = [
-    # Neither header: not a browser.
+    # A request with neither header does not come from a browser.
     (None, None, True),
     # An own or an allowed origin passes, whatever Sec-Fetch-Site says.
     ("http://testserver", None, True),
@@ -21,7 +21,7 @@ ROWS = [
     (ALLOWED, None, True),
     (ALLOWED, "cross-site", True),
     (ALLOWED, "same-site", True),
-    # Any other is foreign, whatever Sec-Fetch-Site says: scheme, name and port count.
+    # Any other origin is foreign, whatever Sec-Fetch-Site says. Scheme, name and port must all match.
     ("https://evil.example", None, False),
     ("https://evil.example", "same-origin", False),
     ("https://evil.example", "none", False),

@@ -1,4 +1,4 @@
-"""Which URLs of customers we take."""
+"""The validation of customers' URLs accepts good ones and refuses bad ones."""
 
 import pytest
 

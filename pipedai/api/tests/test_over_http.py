@@ -1,4 +1,4 @@
-"""The API as it is served: errors of every layer, headers of every answer, nothing secret in the log."""
+"""The served API gives errors of every layer in JSON, adds headers to every answer, and logs no secret."""
 
 import re
 
@@ -22,7 +22,7 @@ HEADERS = {
 def test_every_error_is_json_with_the_same_headers(server):
     cookie = {"Cookie": f"auth_token={session_cookie(make_cast().owner)}"}
     json_type = {"Content-Type": "application/json"}
-    # What is sent → the status and the sentence (None: whatever it says).
+    # The request, and the status and the sentence of its answer. None means any sentence.
     requests = [
         (("GET", "/nothing", {}, None), 404, "Not found"),
         (("GET", "/auth/me/", {}, None), 404, "Not found"),
@@ -83,7 +83,7 @@ def test_a_request_id_is_taken_over_if_it_is_one(server):
 
 
 def test_no_token_and_no_secret_comes_into_the_log(server):
-    """Each is used, well and badly, in headers, bodies and queries; the log tells of every call."""
+    """The test uses each secret, validly and not, in headers, bodies and queries, and the log has a line per call."""
     cast = make_cast()
     planted = {
         "password": PASSWORD,

@@ -1,4 +1,4 @@
-"""A row that somebody holds locked: an act that needs it is 503 in time, with nothing done, and others are served."""
+"""An act that needs a locked row is answered 503 in time, with nothing done, and other requests are served."""
 
 import threading
 from collections import Counter
@@ -21,7 +21,7 @@ from triggers.models import Run
 BUSY = {"error": "The service is busy: try again.", "code": "overloaded"}
 LATER = "9999-01-01"
 
-# What each table's rows are needed for: every kind of act, and bookkeeping.
+# The acts, and the bookkeeping, that need the rows of each table.
 NEEDED = {
     "user_account": [
         "POST auth/login",
@@ -98,14 +98,14 @@ def run_once(client, cast):
 
 
 def rows():
-    """All that is in the database."""
+    """Returns everything that is in the database."""
     return {table: counted for table, counted in contents().items() if counted}
 
 
 @pytest.mark.parametrize("table", NEEDED)
 def test_an_act_that_needs_the_row_is_503_in_time_and_nothing_is_half_done(cast, table):
     stage = set_stage(cast)
-    # So that bookkeeping has nothing to write.
+    # With these values bookkeeping has nothing to write.
     execute("UPDATE worker SET last_seen_at = %(at)s", {"at": LATER})
     calls = []
     for name in NEEDED[table]:
@@ -131,7 +131,7 @@ def test_so_is_a_poll_whose_bookkeeping_needs_it(cast):
     execute("UPDATE worker SET is_streamed = true", {})
     shorten_timeouts()
     before = rows()
-    with held("SELECT FROM worker FOR NO KEY UPDATE"):  # as another act does
+    with held("SELECT FROM worker FOR NO KEY UPDATE"):  # Another act would take this lock.
         assert client.get(f"/api/v1/{path}").status_code == 503
     assert rows() == before, "no event says that the worker is back"
     assert client.get(f"/api/v1/{path}").status_code == 200
@@ -196,7 +196,7 @@ def test_a_statement_that_takes_too_long_is_503(cast):
     ],
 )
 def test_what_is_made_is_undone_when_the_answer_can_not_be_read(cast, name, read):
-    """Else the client, told to try again, would make another one."""
+    """If it stayed, the client would make another one, because it is told to try again."""
     stage = set_stage(cast)
     route = BY_NAME[name]
     client = cast.client(cast.admin)
@@ -216,7 +216,7 @@ def test_a_deadlock_is_503_too_and_an_error_in_the_log(cast):
             answer = client.patch(f"/api/v1/triggers/{cast.trigger_id}", {"name": "New"})
         return answer, logged
 
-    # PostgreSQL chooses whom to end: whoever notices first.
+    # PostgreSQL ends the session that first notices the deadlock, so we repeat until it is the wanted one.
     for _ in range(20):
         other = connection.copy()
         other.set_autocommit(False)
@@ -240,7 +240,7 @@ def test_a_deadlock_is_503_too_and_an_error_in_the_log(cast):
 
 
 def test_a_notification_that_fails_after_the_commit_fails_no_act(cast, monkeypatch):
-    """It is committed: to say that it was not would have the client do it again."""
+    """The act is committed. If the answer said that it failed, the client would do it again."""
     monkeypatch.setattr(wakeups, "CHANNEL", "x" * 100)
     with capture_logs() as logged:
         answer = cast.key_client().post(f"/api/v1/triggers/{cast.trigger_id}/run")

@@ -1,4 +1,4 @@
-"""Whatever a query says, it is read, ignored or refused; nothing crashes (SPEC §2)."""
+"""Every query parameter is read, ignored or refused, and none crashes the service (SPEC §2)."""
 
 from urllib.parse import urlencode
 

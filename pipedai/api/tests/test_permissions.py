@@ -1,4 +1,4 @@
-"""Who may call what: every route × every kind of caller (SPEC §3, §4)."""
+"""Tests every route with every kind of caller, so that only the right ones are let in (SPEC §3, §4)."""
 
 import re
 
@@ -40,7 +40,7 @@ CLIENTS = {
 
 
 def _deactivated(cast):
-    """An owner's browser, since whose login the owner was deactivated."""
+    """Returns the client of an owner who was deactivated after logging in."""
     user = UserFactory.create()
     Membership.objects.create(environment=cast.environment, user=user, role="owner")
     client = cast.client(user)

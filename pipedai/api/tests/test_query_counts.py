@@ -1,4 +1,4 @@
-"""No list costs more for more rows, and each call's number of statements is known."""
+"""No list needs more SQL statements for more rows, and each call needs a known number of them."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -46,7 +46,7 @@ def _keys(cast, count):
 
 
 def _triggers(cast, count):
-    """Each with a last run."""
+    """Adds triggers, each with a last run."""
     for _ in range(count):
         client_run(cast, cast.add_trigger())
 
@@ -72,7 +72,7 @@ def _ticks(cast, count):
 
 
 def _deliveries(cast, count):
-    """Each with two attempts."""
+    """Adds deliveries, each with two attempts."""
     for _ in range(count):
         delivery_id = send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR)
         DeliveryAttempt.objects.bulk_create(
@@ -89,7 +89,7 @@ def _deliveries(cast, count):
 
 
 def _workers(cast, count):
-    """Each holding a run."""
+    """Adds workers, each of which holds a run."""
     for _ in range(count):
         worker = cast.register(str(new_id()))
         trigger_id = cast.add_trigger(worker_id=worker.worker_id)
@@ -100,7 +100,7 @@ def _workers(cast, count):
 
 
 def _audit_entries(cast, count):
-    """By a person, a key, a worker and the system each."""
+    """Adds audit entries by persons, keys, workers and the system."""
     _workers(cast, count)
     for _ in range(count):
         cast.key_client().post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
@@ -174,7 +174,7 @@ def test_a_list_costs_the_same_for_one_row_and_for_fifty(cast, name):
     with counted() as few:
         before = len(client.get(url).json()["items"])
     make(cast, 49)
-    client = route.caller(cast)  # a key's use is noted again
+    client = route.caller(cast)  # A key's use is noted again.
     with counted() as many:
         after = len(client.get(url).json()["items"])
     assert after - before >= 49
@@ -198,11 +198,11 @@ def test_a_key_costs_one_statement_less_than_a_session_and_a_role(cast):
         client.get(url)
     with counted() as second:
         client.get(url)
-    assert (len(first), len(second)) == (4, 3)  # the first notes the use
+    assert (len(first), len(second)) == (4, 3)  # The first call notes the key's use.
 
 
 class TestTheCallsOfAWorker:
-    """All after the first call, which notes that the worker was seen."""
+    """Each call here comes after a first one, which notes that the worker was seen."""
 
     @pytest.fixture
     def stage(self, cast):

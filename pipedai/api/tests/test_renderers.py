@@ -1,4 +1,4 @@
-"""How times and money go out."""
+"""Times and amounts of money have the right form in answers."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""Throttles: the counters, whose they are, and what is answered beyond a rate (SPEC §3)."""
+"""Throttles count hits per caller, and refuse those beyond a rate with the right headers (SPEC §3)."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ from pipedai.sql import execute, fetch_all, fetch_one
 from testing.processes.racing import at_once
 from testing.processes.web_process import url_of
 
-# A window of a century: none of these tests meets its end.
+# The window lasts a century, so that it ends in none of these tests.
 LONG = 3_155_760_000
 THREE = Rate("three", limit=3, seconds=LONG)
 

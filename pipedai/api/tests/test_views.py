@@ -1,4 +1,4 @@
-"""What the base viewset demands of a viewset when it is made."""
+"""A viewset class that does not declare what the base viewset demands can't be defined."""
 
 import pytest
 

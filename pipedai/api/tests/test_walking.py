@@ -1,4 +1,4 @@
-"""Every list, walked while rows come and go, shows each row that stays exactly once (SPEC §2)."""
+"""A client that walks a list while rows are added and deleted sees each row that stays exactly once (SPEC §2)."""
 
 import json
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from workspaces.models import ApiKey, Environment, Membership, Workspace
 
 
 def _delete(model, **names):
-    """Deletes the row that an item shows, found by these of its fields."""
+    """Returns a function that deletes the row of an item, which it finds by these fields."""
 
     def deleting(item):
         found = model.objects.filter(**{column: item[name] for column, name in names.items()})
@@ -25,7 +25,7 @@ def _delete(model, **names):
 
 
 def _hide(model):
-    """Soft-deletes the row that an item shows."""
+    """Returns a function that soft-deletes the row of an item."""
 
     def hiding(item):
         ended = {"token_digest": None} if model is Worker else {}
@@ -36,34 +36,34 @@ def _hide(model):
 
 
 def _delete_run(item):
-    """A run goes with its long text."""
+    """Deletes a run with its long text."""
     RunText.objects.filter(run_id=item["id"]).delete()
     Run.objects.filter(id=item["id"]).delete()
 
 
 def _delete_delivery(item):
-    """A delivery goes with its attempts."""
+    """Deletes a delivery with its attempts."""
     DeliveryAttempt.objects.filter(delivery_id=item["id"]).delete()
     Delivery.objects.filter(id=item["id"]).delete()
 
 
 def _delete_tick(item):
-    """Ticks are shown without an id, to the millisecond."""
+    """Deletes a tick by its time to the millisecond, because the list shows no id of ticks."""
     moment = datetime.fromisoformat(item["tickAt"])
     shown = (moment, moment + timedelta(microseconds=999))
     assert Tick.objects.filter(tick_at__range=shown).delete()[0] == 1
 
 
 def _hide_workspace(item):
-    """Workspaces are never deleted: the caller is no member any more, nor its creator."""
+    """Hides a workspace by ending the caller's membership and authorship, because workspaces are never deleted."""
     Workspace.objects.filter(id=item["id"]).update(created_by=Membership.objects.latest("id").user)
 
 
 def _untouchable(item):
-    """The audit log refuses."""
+    """Deletes nothing, because the audit log does not allow it."""
 
 
-# How a row leaves each list.
+# The function that removes a row from each list.
 LEAVING = {
     "GET workspaces": _hide_workspace,
     "GET workspaces/:workspace/environments": _hide(Environment),
@@ -93,7 +93,7 @@ def test_a_row_that_stays_is_shown_once(cast, name):
         return [json.dumps(item, sort_keys=True) for item in body["items"]], body["nextCursor"]
 
     before, _ = read(limit=200)
-    # Only rows that nothing else of this test stands on may leave.
+    # We remove only rows that nothing else in this test needs.
     removable = before[1:8]
     seen, left, cursor = [], [], None
     for turn in count():

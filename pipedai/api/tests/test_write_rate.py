@@ -1,4 +1,4 @@
-"""How many writes a caller may do, and which calls are writes (SPEC §19)."""
+"""A caller may do a limited number of writes, and the right calls count as writes (SPEC §19)."""
 
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -17,7 +17,8 @@ from testing.world.routes import ROUTES, Route, set_stage
 from workspaces.models import Workspace
 
 ADA, BOB = new_id(), new_id()
-# A worker does what its runs take, a queue has a ceiling, and the others know nobody whose writes they would be.
+# These calls are not counted: a worker's calls follow from its runs, a queue has a ceiling, and the others have no
+# authenticated caller.
 NOT_COUNTED = {
     "POST triggers/:trigger/run",
     "POST workers/register",
@@ -32,7 +33,7 @@ def buckets() -> Buckets:
 
 
 def taken(buckets: Buckets, times: int, *, now: float) -> int:
-    """How many of so many writes at one moment went through."""
+    """Tries this many writes at one time, and returns how many were allowed."""
     return sum(buckets.take(ADA, now=now) == 0 for _ in range(times))
 
 
@@ -79,7 +80,7 @@ class TestABucket:
 
 @pytest.fixture
 def one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each caller has one, and the next in an hour."""
+    """Gives each caller one write, and the next one only after an hour."""
     hourly = Buckets(Rate("writes", limit=1, seconds=3_600), 1, most=10)
     monkeypatch.setattr(write_rate, "_buckets", hourly)
 
@@ -110,7 +111,7 @@ def test_which_calls_are_counted(cast: Cast, one_write: None, route: Route) -> N
     statuses, cookies = [], deepcopy(client.cookies)
     for _ in range(2):
         client.cookies = deepcopy(cookies)
-        with transaction.atomic():  # so that both are the same call
+        with transaction.atomic():  # The rollback lets both calls do the same.
             statuses.append(route.send(client, route.url(stage), cast).status_code)
             transaction.set_rollback(True)
     assert statuses[0] != 429

@@ -1,4 +1,4 @@
-"""A kept connection's health is known without a word to the server, unless something happened to it."""
+"""The health check of a kept connection asks the server only if something happened to the connection."""
 
 import select
 
@@ -19,7 +19,7 @@ def session() -> int:
 
 
 def wait_for_news(seconds: float = 10) -> None:
-    """Until the server's last words have arrived at the connection's socket."""
+    """Waits until the server's last message has arrived at the connection's socket."""
     poll = select.poll()
     poll.register(connection.connection.fileno(), select.POLLIN)
     assert poll.poll(seconds * 1000)

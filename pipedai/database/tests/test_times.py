@@ -1,4 +1,4 @@
-"""Times are read as Django reads them: aware, in UTC, to the microsecond."""
+"""Our loader reads times as Django's does: aware, in UTC, and to the microsecond."""
 
 from datetime import UTC, datetime
 

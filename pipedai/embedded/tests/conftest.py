@@ -1,4 +1,4 @@
-"""Data directories for real servers, each stopped and removed at its test's end."""
+"""Makes data directories for real servers. Each server is stopped and its directory removed at the test's end."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def fast_unsafe() -> Iterator[None]:
 
 
 def parent_of_data_dirs() -> str | None:
-    """Memory where it is roomy and may hold programs: making a cluster there takes a third."""
+    """Return a directory in memory, if one has room and may hold programs. It takes a third of the time of a disk."""
     memory = "/dev/shm"
     with contextlib.suppress(OSError):
         found = os.statvfs(memory)
@@ -34,7 +34,7 @@ def parent_of_data_dirs() -> str | None:
 
 @contextlib.contextmanager
 def fresh_data_dir() -> Iterator[Path]:
-    # Not pytest's tmp_path, which is closed to the user that a server of root's runs as.
+    # We don't use pytest's tmp_path, because the user of a server that root starts can't reach it.
     parent = Path(tempfile.mkdtemp(prefix="pipedai-test-", dir=parent_of_data_dirs()))
     parent.chmod(0o711)
     data_dir = parent / "data"
@@ -55,13 +55,13 @@ def data_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def server(data_dir: Path) -> EmbeddedPostgres:
-    """A server that has never been started."""
+    """Return a server that has never been started."""
     return EmbeddedPostgres(data_dir)
 
 
 @pytest.fixture(scope="module")
 def running_server() -> Iterator[EmbeddedPostgres]:
-    """One running server for a module's tests, which leave it running and its data alone."""
+    """Run one server for all tests of a module, which must neither stop it nor change its data."""
     with fresh_data_dir() as path:
         server = EmbeddedPostgres(path)
         server.ensure_running()

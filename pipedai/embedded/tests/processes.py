@@ -1,4 +1,4 @@
-"""Other processes for the tests: starters of a server, and what tests wait for."""
+"""Starts other Python processes for the tests, and waits for conditions."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from pipedai.embedded.programs import User
 from pipedai.embedded.server import EmbeddedPostgres
 
 PROJECT = Path(__file__).parents[3]
-# Where this process's packages are, for an interpreter outside the virtual environment.
+# The directories of this process's packages, for an interpreter outside the virtual environment.
 PACKAGES = [entry for entry in sys.path if entry.endswith("site-packages")]
 
 START = """
@@ -35,7 +35,7 @@ print(server.status().pid)
 def python(
     code: str, *arguments: object, interpreter: str = sys.executable, **options: Any
 ) -> subprocess.Popen[str]:
-    """Begin a Python process that can import the project."""
+    """Start a Python process that can import the project."""
     return subprocess.Popen(
         [interpreter, "-B", "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), *PACKAGES])},
@@ -48,7 +48,7 @@ def python(
 
 
 def interpreter_for(user: User) -> str | None:
-    """A Python of our version that this user can run, if there is any, and if our code is within reach."""
+    """Return a Python of our version that this user can run, or None if there is none or our code is out of reach."""
     needed = (PROJECT / "pipedai" / "__init__.py", *map(Path, PACKAGES))
     if not all(passes(user, "-r", path) for path in needed):
         return None
@@ -59,7 +59,7 @@ def interpreter_for(user: User) -> str | None:
 
 
 def eventually(what: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait until `what` is true, and answer it."""
+    """Wait until `what` returns a true value, and return it."""
     deadline = time.monotonic() + seconds
     while not (answer := what()):
         assert time.monotonic() < deadline, "it never came true"
@@ -68,7 +68,7 @@ def eventually(what: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def ask(server: EmbeddedPostgres, statement: str, role: str = "pipedai") -> Any:
-    """The first column of the first row that a statement gives; None if it gives none."""
+    """Return the first column of a statement's first row, or None if there is no row."""
     with psycopg.connect(**server.connection_params(role=role)) as connection:
         cursor = connection.execute(statement.encode())
         row = cursor.fetchone() if cursor.description else None

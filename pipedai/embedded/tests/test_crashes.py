@@ -1,4 +1,4 @@
-"""Whatever was killed and whatever was left behind, the next caller gets a whole server."""
+"""After any process was killed, and whatever files it left behind, the next caller gets a working server."""
 
 import fcntl
 import os
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.slow
 
 
 def kill_server(server):
-    """Kill the main process; its children end by themselves when they notice."""
+    """Kill the server's main process. Its children notice this and end by themselves."""
     os.kill(server.status().pid, signal.SIGKILL)
 
 
 @pytest.fixture
 def bystander():
-    """Some other program, whose pid a dead server's file may hold by now."""
+    """Start another program. The file of a dead server may hold its pid."""
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         assert process.poll() is None, "the bystander was hurt"
@@ -150,7 +150,7 @@ def test_lost_passwords_are_made_anew_at_the_next_start(server):
 
 
 def test_a_server_in_another_container_is_not_joined_by_a_second(server, monkeypatch):
-    """Its processes are not to be seen from here, but its lock is, on the shared directory."""
+    """We can't see the other server's processes, but we see its lock in the shared directory."""
     monkeypatch.setattr(server_module, "_UNSEEN_SECONDS", 0.2)
     server.ensure_running()
     server.stop()
@@ -165,7 +165,7 @@ def test_a_server_in_another_container_is_not_joined_by_a_second(server, monkeyp
 
 
 def test_a_server_whose_cluster_was_removed_counts_until_it_is_gone(data_dir):
-    """It notices within a minute, and then removes its socket: a new one waits for that."""
+    """The old server notices within a minute, and then removes its socket. A new server must wait for that."""
     program, cluster = data_dir / "postgres", data_dir / "cluster"
     cluster.mkdir(parents=True)
     shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
@@ -181,7 +181,7 @@ def test_a_server_whose_cluster_was_removed_counts_until_it_is_gone(data_dir):
 
 
 def test_a_server_that_has_just_died_is_not_taken_for_one_in_another_container(server, monkeypatch):
-    """However long it was waited for: its lock may be let go a moment after it was last seen."""
+    """A server's lock may be released a moment after its last process was seen, even after a long wait."""
     monkeypatch.setattr(server_module, "_UNSEEN_SECONDS", 1.0)
     patience = server_module._Patience(server.layout)
     monkeypatch.setattr(locks, "server_pids", lambda cluster: {1})

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def connection(data_dir, django_db_blocker):
-    """A Django connection, not yet made, to a server that never ran."""
+    """Return a Django connection that is not open yet, to a server that never ran."""
     handler = ConnectionHandler(
         {"default": {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": data_dir}}
     )

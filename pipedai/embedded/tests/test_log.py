@@ -1,4 +1,4 @@
-"""No statement and no value reaches the server's log, whatever goes wrong."""
+"""Whatever error occurs, no statement and no value reaches the server's log."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def test_failing_statements_leave_no_value_in_the_log(running_server):
     params = running_server.connection_params()
     with psycopg.connect(**params, autocommit=True) as connection:
         connection.execute("CREATE TEMP TABLE t (a text UNIQUE CHECK (length(a) < 30), b int)")
-        # What a session may ask for itself must not help.
+        # A session may change this setting for itself, but the log must stay free of values.
         connection.execute("SET log_parameter_max_length_on_error = -1")
         connection.execute("INSERT INTO t VALUES (%s, 1)", [SECRET])
         for statement, values in (
@@ -48,7 +48,7 @@ def test_failing_statements_leave_no_value_in_the_log(running_server):
 
 
 def test_a_crashing_session_leaves_no_statement_in_the_log(server):
-    """PostgreSQL logs what a killed process was running, if one lets it."""
+    """With its default settings PostgreSQL logs the statement that a killed process was running."""
     server.ensure_running()
     params = server.connection_params()
     with psycopg.connect(**params, autocommit=True) as connection:

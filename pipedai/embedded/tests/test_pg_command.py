@@ -1,4 +1,4 @@
-"""`manage.py pg` manages the embedded server, and says so when there is none to manage."""
+"""`manage.py pg` manages the embedded server, and says so if the settings name another one."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def use(settings, monkeypatch):
-    """Have the settings name another database."""
+    """Return a function that makes the settings name another database."""
 
     def use(engine, data_dir=None):
         database = {"ENGINE": engine, "DATA_DIR": data_dir}
@@ -29,7 +29,7 @@ def use(settings, monkeypatch):
 
 @pytest.fixture
 def pg(server, use, capsys):
-    """Run an action on `server`; answers what it printed."""
+    """Return a function that runs an action on `server` and returns its output."""
     use("pipedai.embedded", server.layout.data_dir)
 
     def run(*arguments):

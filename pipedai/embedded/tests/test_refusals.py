@@ -1,4 +1,4 @@
-"""What cannot work, or is not safe, is refused with one sentence."""
+"""A server that can't work or would not be safe is refused with one sentence."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 @contextlib.contextmanager
 def refused(sentence: str) -> Iterator[None]:
-    """The block fails with one sentence that says so."""
+    """Asserts that the block fails with one sentence, which contains this text."""
     with pytest.raises(EmbeddedPostgresError, match=sentence) as caught:
         yield
     message = str(caught.value)
@@ -32,7 +32,7 @@ def refused(sentence: str) -> Iterator[None]:
 
 @pytest.fixture
 def small_disk(data_dir: Path) -> Iterator[Path]:
-    """A file system of 120 MB: a cluster fits, and a copy of the programs, and not much more."""
+    """Makes a file system of 120 MB, on which a cluster and a copy of the programs fit, and not much more."""
     disk = data_dir.parent / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=120m,mode=711", "none", str(disk)]
@@ -81,7 +81,7 @@ class TestDataDirectory:
         server = EmbeddedPostgres(small_disk / "data")
         filler = small_disk / "filler"
         filler.write_bytes(bytes(95 * 1024 * 1024))
-        # Where the programs lie in a closed home, it is their copy that does not fit.
+        # If the programs are in a closed home directory, their copy is what does not fit.
         with refused(
             "Cannot (set up a database in .*: the disk is full"
             "|copy PostgreSQL's programs to .*: No space left on device)"
@@ -156,7 +156,7 @@ class TestCluster:
 class TestSocketDirectory:
     @pytest.fixture
     def planted(self, data_dir: Path) -> Iterator[Path]:
-        """Where the socket will be; whatever a test puts there is removed."""
+        """Yields the path of the socket's directory, and removes what a test puts there."""
         path = Layout(data_dir).socket_dir
         yield path
         if path.is_symlink():

@@ -1,4 +1,4 @@
-"""`manage.py release` gives the application's role its time-outs, on a new cluster and on one from before them."""
+"""`manage.py release` sets the time-outs of the application's role, on a new cluster and on an older one."""
 
 import os
 import subprocess

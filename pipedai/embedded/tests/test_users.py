@@ -1,4 +1,4 @@
-"""Root's server runs as somebody else, and anybody else's as its starter."""
+"""A server that root starts runs as another user, and any other server as the user who starts it."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def user_of(server: EmbeddedPostgres) -> int:
 
 @pytest.fixture
 def no_postgres_account(monkeypatch):
-    """As on a machine where PostgreSQL was never installed."""
+    """Hides the `postgres` account, as on a machine where PostgreSQL was never installed."""
     known = pwd.getpwnam
 
     def getpwnam(name):
@@ -101,7 +101,7 @@ def interpreter():
 
 def test_an_unprivileged_user_starts_uses_and_stops_a_server(data_dir, interpreter):
     data_dir.mkdir(mode=0o700)
-    # initdb insists on an account, so this must be somebody who has one.
+    # initdb needs a user with an account.
     account = pwd.getpwnam("nobody")
     os.chown(data_dir, account.pw_uid, account.pw_gid)
     whole_life = START + (

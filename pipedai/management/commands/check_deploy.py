@@ -1,4 +1,4 @@
-"""`manage.py check_deploy`: what does this deployment lack?"""
+"""`manage.py check_deploy` tells what is wrong with this deployment."""
 
 import json
 import textwrap
@@ -32,7 +32,7 @@ class Command(OperatorCommand):
 
 `manage.py check --deploy` looks at the settings alone, and needs no database.
 """
-    # Its own first probe says more.
+    # The command's first probe checks the settings and tells more than Django's system checks.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py pg`: starts, stops, shows and moves the embedded PostgreSQL server."""
+"""`manage.py pg` starts, stops, shows and moves the embedded PostgreSQL server."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from pipedai.embedded.installation import wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres
 
 _NOTHING_TO_MANAGE = "DATABASE_URL is set, so there is no embedded PostgreSQL to manage."
-# What `pg_ctl status` answers, too.
+# The exit code of `pg_ctl status` for a server that does not run.
 _NOT_RUNNING = 3
 
 
@@ -54,7 +54,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def answer_without_server(self, action: str) -> None:
-        """The server is somebody else's to manage; what is not done must not look done."""
+        """Answers when DATABASE_URL names a server that we don't manage. What we don't do must not look done."""
         if action == "url":
             self.stdout.write(settings.DATABASE_URL)
         elif action in {"start", "stop", "status"}:
@@ -85,7 +85,8 @@ class Command(BaseCommand):
 
     def psql(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
         role = passwords.SUPERUSER if options["superuser"] else passwords.APPLICATION
-        # The caller's terminal, locale and pager; not the caller's idea of where a server is.
+        # psql gets the caller's environment, for the terminal, locale and pager, but no PG* variables, which may name
+        # another server.
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         command = [str(wheel_bin() / "psql"), *options["arguments"]]
         os.execve(command[0], command, server.environment(role=role) | ours)  # noqa: S606

@@ -1,4 +1,4 @@
-"""`manage.py prune`: forgets what is older than its retention, by hand or from cron."""
+"""`manage.py prune` deletes rows that are older than their retention, by hand or from cron."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
 from pipedai.retention import InUse, Retention, prune, retentions
 
-# As much as the settings take.
+# The most days that the retention settings accept.
 _MOST_DAYS = 36_500
 
 
@@ -96,7 +96,7 @@ Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
 
 
 def _chosen(options: dict[str, Any]) -> list[Retention]:
-    """The kinds that the call is about. Raises CommandError for one that makes no sense."""
+    """Returns the kinds of rows that the call names. Raises CommandError if the call makes no sense."""
     kinds, days = options["kinds"], options["days"]
     if options["audit"] and kinds:
         raise CommandError("--audit is about the audit log alone: name no other kind with it.")

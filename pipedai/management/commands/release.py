@@ -1,4 +1,4 @@
-"""`manage.py release`: what a new release needs once, before its processes start."""
+"""`manage.py release` prepares the database for a new release, once, before its processes start."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +53,7 @@ run again at any time.
         except OutOfPatience as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
-            # Not if it is away.
+            # We can ask for unfinished indexes only if the error came from the server, and not if the server is away.
             if sqlstate(error) and (unfinished := invalid_indexes()):
                 raise CommandError(
                     f"A release was interrupted while it built {' and '.join(unfinished)}: run DROP"

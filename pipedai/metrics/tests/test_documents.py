@@ -1,4 +1,4 @@
-"""docs/metrics.md lists every metric and no other; the alert rules are PromQL over them."""
+"""docs/metrics.md lists every metric and no other, and the alert rules are valid PromQL over them."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ DOCUMENTED = re.compile(r"^\| `(pipedai_\w+)` \| (counter|gauge|histogram) \|", 
 
 
 def defined() -> set[tuple[str, str]]:
-    """(name as it is scraped, type) of each metric in the code."""
+    """Returns (name in a scrape, type) of each metric in the code."""
     sources = [
         *(BASE_DIR / "pipedai" / "metrics").glob("*.py"),
         *(BASE_DIR / app.label / "metrics.py" for app in apps.get_app_configs()),

@@ -49,7 +49,7 @@ class Site:
         return Scrape(self.scheduler)
 
     def shows_its_workers(self) -> bool:
-        """Whether each web process that lives, and no other, says how many threads it has."""
+        """Whether the metrics show the threads of each web process that lives, and of no other."""
         shown = self.web()
         pids = {str(pid) for pid in self.workers()}
         return shown.labels("pipedai_web_threads", "pid") == pids and (
@@ -68,7 +68,7 @@ def site(own_database: str, tmp_path: Path) -> Iterator[Site]:
         scheduling(
             own_database,
             log=tmp_path / "scheduler.log",
-            # A scheduler keeps its figures to itself, wherever it was started from.
+            # A scheduler must keep its metrics to itself even if it inherits this variable.
             **{**ON, "SCHEDULER_METRICS_BIND": bind, VARIABLE: "/nowhere"},
         ),
     ):
@@ -76,7 +76,7 @@ def site(own_database: str, tmp_path: Path) -> Iterator[Site]:
 
 
 def _lengthen_a_stretch(due: datetime) -> None:
-    """Another hourly trigger, without a worker, has had one tick and is due again: that tick has no event."""
+    """Adds an hourly trigger without a worker that had one tick and is due again. Its next tick emits no event."""
     trigger = Trigger.objects.get()
     trigger.id, trigger.worker_id, trigger.next_run_at = new_id(), None, due
     trigger.save(force_insert=True)
@@ -101,7 +101,7 @@ def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
         job.claim(lost)
         Run.objects.filter(id=lost).update(lease_expires_at=Now())
         waiting = job.queue()
-        # Due once, and then not for most of an hour.
+        # The trigger is due once now, and then not for most of an hour.
         due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2)
         Trigger.objects.update(
             schedule=f"{due.minute} * * * *", timezone="UTC", next_run_at="2026-01-01T00:00Z"
@@ -158,14 +158,14 @@ def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
 
     assert web("pipedai_secret_alarms_total") == 0
     DataKey.objects.update(retired_at=Now())
-    for _ in range(2):  # an alarm for each place and process
+    for _ in range(2):  # There is an alarm for each place and process.
         with pytest.raises(AssertionError, match="503"):
             job.post(f"/triggers/{job.trigger_id}/rotate-mcp-token", {"mcpHeaders": {"x-key": "a"}})
     assert site.web().value("pipedai_secret_alarms_total") in {1, 2}
 
 
 def directories(server: Server) -> list[Path]:
-    """What the server's processes share their metrics in."""
+    """Returns the directories in which the server's processes share their metrics."""
     return list(Path(tempfile.gettempdir()).glob(f"pipedai-metrics-{server.process.pid}-*"))
 
 

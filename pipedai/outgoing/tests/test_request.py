@@ -1,4 +1,4 @@
-"""Outgoing requests reach public addresses on two ports, within their time; the rest is a field error (SPEC §7)."""
+"""Outgoing requests reach only public addresses on two ports, and end in time (SPEC §7)."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ from testing.processes.webhook_receiver import Receiver
 
 LOOPBACK = ("127.0.0.0/8",)
 
-# Every way to say an address that a webhook must not reach.
+# Spellings of addresses that a webhook must not reach.
 HOSTILE = {
     "dotted": "http://127.0.0.1/",
     "decimal": "http://2130706433/",
@@ -74,7 +74,7 @@ def send(url: str, *, timeout: float = 5.0):
 
 @pytest.fixture
 def names(monkeypatch):
-    """What names resolve to; every look-up is kept in `asked`."""
+    """Replaces the resolver: the test sets what names resolve to, and `asked` holds every look-up."""
     known = SimpleNamespace(found={}, asked=[])
 
     def look_up(host, port, *args):
@@ -91,7 +91,7 @@ def names(monkeypatch):
     return known
 
 
-# --- When written
+# --- Checks when a URL is saved
 
 
 @hostile
@@ -138,7 +138,7 @@ def test_it_is_a_field_error_of_a_trigger(cast, method, url):
     )
 
 
-# --- When connected to
+# --- Checks when a request connects
 
 
 @hostile
@@ -220,7 +220,7 @@ def test_what_is_no_url_is_a_failed_attempt(url):
 
 
 class Raw:
-    """Sends bytes to whoever connects: the first at once, the others one by one."""
+    """Sends bytes to every client that connects: the first piece at once, the others one by one."""
 
     def __init__(self, first: bytes, data: bytes, every: float):
         self._listener = socket.create_server(("127.0.0.1", 0))

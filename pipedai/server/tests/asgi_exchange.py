@@ -1,4 +1,4 @@
-"""Calls an ASGI application as a server would, and keeps what it answers."""
+"""Calls an ASGI application as a server would, and keeps its answer."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 
 
 def http_scope(method: str = "GET", path: str = "/api/v1/x", **more: Any) -> dict[str, Any]:
-    """A scope as gunicorn makes it; `headers` is given as a dict or as pairs of text."""
+    """Returns a scope as gunicorn makes it. `headers` may be a dict or pairs of text."""
     headers = more.pop("headers", {"host": "localhost"})
     pairs = headers.items() if isinstance(headers, dict) else headers
     return {

@@ -20,7 +20,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def listener() -> Listener:
-    """It hears what a test says to it, and believes that it hears the database."""
+    """Returns a listener that gets its notifications from the test, and counts as connected to the database."""
 
     async def never() -> AsyncConnection:
         raise AssertionError("nobody connects here")
@@ -39,13 +39,13 @@ class _Lines(logging.Handler):
         self.records.append(record)
 
     def events(self, logger: str) -> list[dict]:
-        """What our code logged through a logger."""
+        """Returns the events that our code logged through a logger."""
         return [r.msg for r in self.records if r.name == logger and isinstance(r.msg, dict)]
 
 
 @pytest.fixture
 def logged() -> Iterator[_Lines]:
-    """Every record that reaches the root logger."""
+    """Collects every record that reaches the root logger."""
     lines = _Lines()
     logging.getLogger().addHandler(lines)
     yield lines
@@ -54,8 +54,8 @@ def logged() -> Iterator[_Lines]:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A database server of the module's own, which it may stop."""
-    # Not pytest's own folder: the server's user could not reach it.
+    """Makes a database server for this module alone, which may stop it."""
+    # We don't use pytest's own directory, because the server's user could not reach it.
     folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
     folder.chmod(0o755)
     postgres = EmbeddedPostgres(folder)

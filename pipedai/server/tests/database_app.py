@@ -17,7 +17,7 @@ __all__ = ["application"]
 
 
 def backend(request: HttpRequest) -> JsonResponse:
-    """Which server process the database answers with; slow enough to spread over the threads."""
+    """Answer which server process serves this connection, slowly enough that requests spread over the threads."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         row = cursor.fetchone()

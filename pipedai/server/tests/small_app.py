@@ -22,7 +22,7 @@ from pipedai.server.ticket import POLL
 from pipedai.server.turns import Turns
 from pipedai.server.wsgi_lane import WsgiLane
 
-# Set by tests that wait for it.
+# Tests that wait for this deadline shorten it.
 protocol.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", protocol.HEADER_SECONDS))
 pace.SECONDS = float(os.environ.get("PACE_SECONDS", pace.SECONDS))
 worker.STOP_HEADER_SECONDS = float(
@@ -34,7 +34,7 @@ Environ = dict[str, Any]
 
 
 def wsgi(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Echo, crash, dawdle, or be a poll that never has any runs."""
+    """Echo the body, crash, answer slowly, or act as a poll that never has any runs, depending on the path."""
     path = environ["PATH_INFO"]
     if path == "/api/v1/crash":
         raise RuntimeError("a crash that nobody may read about")

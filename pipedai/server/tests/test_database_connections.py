@@ -1,4 +1,4 @@
-"""The threads' database connections: kept, never leaked, and replaced when the server went away."""
+"""The threads keep their database connections, leak none, and replace them when the server was away."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from pipedai.server.tests.web_process import parse, serving
 pytestmark = pytest.mark.slow
 
 THREADS = 3
-# The tests' own sessions, of which the last ones may still be ending when the next one looks.
+# The name of the tests' own sessions, which the tests don't count: some may still be ending when the next one counts.
 OBSERVER = "observer"
 
 
@@ -26,7 +26,7 @@ def web(postgres, tmp_path_factory):
 
 
 def get(web, path):
-    """(status, JSON) of one request."""
+    """Sends one request, and returns the status and the JSON of its answer."""
     sent = f"GET /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     status, _, body = parse(web.exchange(sent))
     return status, json.loads(body)
@@ -38,7 +38,7 @@ def get_many(web, path, times=30):
 
 
 def sessions(postgres):
-    """(application, state) of each session of the web process."""
+    """Returns (application, state) of each session of the web process."""
     with psycopg.connect(
         **postgres.connection_params(), autocommit=True, application_name=OBSERVER
     ) as connection:

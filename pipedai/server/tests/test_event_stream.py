@@ -21,7 +21,7 @@ SOON = 0.05
 
 
 class Endpoint:
-    """Stands for the stream endpoint: tells what lies in `news`, one at a time."""
+    """Stands in for the stream endpoint, and returns the events in `news`, one at a time."""
 
     def __init__(self):
         self.status, self.asked = 200, 0
@@ -65,7 +65,7 @@ def lane(endpoint, listener):
 
 
 def start(lane):
-    """A stream under way, as (its reader, its task)."""
+    """Starts a stream, and returns its reader and its task."""
     reader = Reader(http_scope() | {LOG: {}})
     task = asyncio.ensure_future(lane.serve(WORKER, reader.scope, reader.receive, reader.send))
     return reader, task

@@ -1,4 +1,4 @@
-"""What floods do to a real process: its memory stays bounded, and it answers others (SPEC §19)."""
+"""In a flood of requests a real process keeps its memory bounded, and answers other clients (SPEC §19)."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ CLOSE = HOST + b"Connection: close\r\n"
 CHUNKED = b"POST /api/v1/x HTTP/1.1\r\n" + CLOSE + b"Transfer-Encoding: chunked\r\n\r\n"
 LIVE = b"GET /api/v1/health/live HTTP/1.1\r\n" + CLOSE + b"\r\n"
 ECHO = b"POST /api/v1/x HTTP/1.1\r\n" + CLOSE + b"Content-Length: %d\r\n\r\n%s"
-# Its answer is of 4 MB.
+# The answer to this request has 4 MB.
 LARGE = b"GET /api/v1/large?60 HTTP/1.1\r\n" + CLOSE + b"\r\n"
 LARGE_BYTES = 60 * 65_538
 
@@ -28,24 +28,24 @@ LARGE_BYTES = 60 * 65_538
 @pytest.fixture(scope="module")
 def web(tmp_path_factory):
     folder = tmp_path_factory.mktemp("web")
-    # Who calls may be said by the header, as behind a proxy.
+    # Tests name the client's address in a header, as a proxy does.
     with serving(folder, SMALL_APP, MEMORY_BUDGET_MIB="48", TRUSTED_PROXIES="127.0.0.1") as web:
         yield web
 
 
 def memory(web):
-    """The resident bytes of the process that serves."""
+    """Returns the resident bytes of the process that serves."""
     (child,) = psutil.Process(web.process.pid).children()
     return child.memory_info().rss
 
 
 def as_of(address, sent):
-    """The request as one of this client."""
+    """Returns the request as if it came from this address."""
     return sent.replace(HOST, HOST + b"X-Forwarded-For: %s\r\n" % address.encode(), 1)
 
 
 def alive_within(web):
-    """In how many seconds the process said that it lives."""
+    """Returns how many seconds the process took to answer /health/live."""
     began = time.monotonic()
     assert parse(web.exchange(LIVE))[0] == 200
     return time.monotonic() - began
@@ -65,7 +65,7 @@ def test_bodies_in_tiny_chunks_are_taken_and_hold_up_nobody(web, size):
     for flood in floods:
         status, _, answer = parse(flood.result())
         assert (status, json.loads(answer)["body"]) == (200, body.decode())
-    # Eight bodies of 0.1 MB and their echoes; as lists of chunks they were 40 MB and more.
+    # This is enough for eight bodies of 0.1 MB and their echoes. As lists of chunks they would take 40 MB and more.
     assert most - before < 20 * MIB
     assert slowest < 1.0
 
@@ -98,12 +98,12 @@ def test_who_leaves_amid_a_flood_is_forgotten(web):
 
 
 def named(request_id, sent):
-    """The request under this id."""
+    """Returns the request with this request id."""
     return sent.replace(HOST, HOST + b"X-Request-Id: %s\r\n" % request_id.encode(), 1)
 
 
 def refused(web, ids):
-    """Which of these requests were answered with a 503."""
+    """Returns those of these requests that were answered with a 503."""
     lines = {line.get("request_id"): line.get("status") for line in web.lines()}
     return [request_id for request_id in ids if lines.get(request_id) == 503]
 
@@ -113,12 +113,12 @@ def test_one_address_can_t_use_up_the_room_for_bodies(web):
     large = ECHO % (1_000_000, b"y" * 1_000_000)
     ids = [f"hoard-{n}" for n in range(24)]
     with ExitStack() as at_the_end:
-        # Each body lacks its last byte.
+        # We never send the last byte of these bodies.
         hoarded = {
             name: at_the_end.enter_context(web.connect(as_of("192.0.2.1", named(name, large))[:-1]))
             for name in ids
         }
-        # A quarter of 48 MiB, and of that what is for large ones, is 10.5.
+        # Large requests of one address may hold seven eighths of a quarter of 48 MiB, which is 10.5 MiB.
         until(lambda: len(refused(web, ids)) >= len(ids) - 11)
         assert len(refused(web, ids)) < len(ids) - 5
         for name in refused(web, ids):
@@ -127,7 +127,7 @@ def test_one_address_can_t_use_up_the_room_for_bodies(web):
             assert json.loads(body)["code"] == "overloaded"
             assert headers["retry-after"] == "1"
         assert memory(web) - before < 40 * MIB
-        # Others, and small ones of its own, go on.
+        # Requests of other addresses, and small ones of this address, are still served.
         assert parse(web.exchange(as_of("192.0.2.2", large)))[0] == 200
         assert parse(web.exchange(as_of("192.0.2.1", ECHO % (1000, b"y" * 1000))))[0] == 200
         assert alive_within(web) < 1.0
@@ -136,7 +136,7 @@ def test_one_address_can_t_use_up_the_room_for_bodies(web):
 
 
 def deaf(web, sent):
-    """A connection that has sent this, and whose client takes as little as it can."""
+    """Opens a connection, sends this, and takes as little of the answer as possible."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(60)
@@ -165,7 +165,7 @@ def test_who_trickles_is_left_and_who_reads_slowly_is_not(tmp_path):
         deaf(web, LARGE) as slow,
     ):
         taken, began = 0, time.monotonic()
-        # Some 100 KB a second, which the system passes on to it only every few seconds.
+        # The client reads about 100 KB a second, which the operating system passes on to it only every few seconds.
         while time.monotonic() - began < 12:
             trickling.recv(1)
             taken += len(slow.recv(5000))

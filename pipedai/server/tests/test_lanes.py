@@ -1,4 +1,4 @@
-"""Which lane a request takes, and what runs between start and stop."""
+"""Each request takes the right lane, and the listener runs from the server's start to its stop."""
 
 import asyncio
 import threading
@@ -48,7 +48,7 @@ def test_everything_else_goes_to_the_threads(method, path, query):
 
 @pytest.fixture
 def stuck(listener):
-    """Lanes of whose threads none is free, until the test ends."""
+    """Makes lanes whose threads are all busy until the test ends."""
     begun, ended = threading.Semaphore(0), threading.Event()
 
     def wsgi(environ, start_response):

@@ -37,7 +37,7 @@ async def until(true):
 
 
 def in_database(function):
-    """Call it in another thread, whose connection is outside the test's transaction."""
+    """Calls the function in another thread, whose connection is outside the test's transaction."""
 
     def call():
         try:
@@ -108,7 +108,7 @@ async def test_a_lost_connection_comes_back_and_wakes_everyone(logged, monkeypat
         for _ in range(2):
             ear.changed = False
             assert await in_database(end_listeners) == 1
-            # What was said in between may concern anyone.
+            # Any waiter may have missed a notification in between, so all are woken.
             await until(lambda: ear.changed)
             assert listener.healthy
         ear.changed = False

@@ -21,7 +21,7 @@ OTHER = UUID("0192b7a0-0000-7000-8000-00000000000b")
 
 
 class Endpoint:
-    """Stands for the poll endpoint: hands out `runs`, which it takes from no database."""
+    """Stands in for the poll endpoint, and hands out `runs` without a database."""
 
     def __init__(self, *, wait=10.0, order=100):
         self.wait = wait
@@ -33,7 +33,7 @@ class Endpoint:
         self.asked = 0
         self.running = 0
         self.most_running = 0
-        # The workspaces of workers, and the workers in the order in which they were asked for.
+        # The workspace of each worker, and the workers in the order in which the lane asked about them.
         self.workspaces = {}
         self.asked_for = []
         self.during = None
@@ -80,7 +80,7 @@ def lane(endpoint, listener):
 
 
 def start(lane, worker=WORKER, address="203.0.113.9"):
-    """A poll under way, as (its exchange, its task)."""
+    """Starts a poll, and returns its exchange and its task."""
     exchange = Exchange(http_scope(query="wait=10") | {LOG: {}, CLIENT: address}, [b"the body"])
 
     async def serve():
@@ -194,7 +194,7 @@ async def test_its_own_and_older_polls_do_not_touch_it(lane, endpoint, listener,
 
 
 async def test_it_asks_once_more_when_the_time_is_up(lane, endpoint):
-    # With more time where that was up before it could wait.
+    # On a busy machine the poll's time may end before it can wait. Then we try again with more time.
     for endpoint.wait in (0.05, 1.0, 10.0):
         exchange = await start(lane)[1]
         if exchange.json["asked"] > 1:
@@ -284,7 +284,7 @@ async def test_a_thousand_that_wake_together_delay_another_workspace_by_no_turn(
     for worker in (*workers, OTHER):
         listener.deliver(f"changed {worker}")
     await endpoint.until_asked(2002)
-    # Two were asked for at once, before the other one waited.
+    # The lane has two turns, so it may ask about two workers before the other workspace's poll gets its first turn.
     assert endpoint.asked_for.index(OTHER) <= 3
     assert sorted(endpoint.asked_for) == sorted([*workers, OTHER])
     lane.stop()

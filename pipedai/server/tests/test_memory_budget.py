@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 TOTAL = 48
 SHARE = TOTAL // ADDRESSES * MIB
-# What large requests may hold of an address's quarter, and of all.
+# The bytes that large requests may hold of an address's quarter, and of the whole budget.
 LARGE = SHARE * 7 // 8
 ALL_LARGE = LARGE * ADDRESSES
 
@@ -26,7 +26,7 @@ def budget():
 
 
 def held(budget, address, size):
-    """A holding of so much, if there is room."""
+    """Makes a holding of `size` bytes, if there is room for it."""
     holding = Holding(budget, address)
     if not holding.has_room(size):
         return None
@@ -35,7 +35,7 @@ def held(budget, address, size):
 
 
 def wsgi_of(answer=b"{}", work=lambda: None):
-    """A WSGI application that answers this."""
+    """Returns a WSGI application that gives this answer."""
 
     def wsgi(environ, start_response):
         work()
@@ -198,7 +198,7 @@ async def test_a_refused_body_makes_room_before_its_client_has_sent_the_rest(bud
 
 
 class Deaf(Exchange):
-    """Takes of the answer's body what `may` lets it."""
+    """A client that takes the pieces of the answer only as far as `may` allows."""
 
     def __post_init__(self):
         super().__post_init__()

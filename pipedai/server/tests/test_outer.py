@@ -1,4 +1,4 @@
-"""What is true of every request, whoever answers it (SPEC §2)."""
+"""Every request gets an id, headers, bounds and a log line, whichever lane answers it (SPEC §2)."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A client takes its answer at 1 KiB/s or more, averaged over 30 s in which there was something to take (SPEC §19)."""
+"""A client must take at least 1 KiB/s of its answer, averaged over 30 s with something to take (SPEC §19)."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ LEAST = int(LEAST_BYTES_PER_SECOND * SECONDS)
 
 
 class Loop:
-    """A loop whose time a test passes."""
+    """An event loop whose clock the test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -43,7 +43,7 @@ class Loop:
 
 
 class Transport:
-    """Holds `buffered` bytes; its socket is none, so that the system tells of no others."""
+    """A transport that holds `buffered` bytes. It has no real socket, so the operating system reports no others."""
 
     def __init__(self) -> None:
         self.buffered = 0
@@ -110,7 +110,7 @@ def test_the_end_of_an_answer_may_not_be_left_lying_either(loop, transport, pace
 
 
 def test_only_time_with_something_to_take_counts(loop, transport, pace):
-    """An idle event stream, or a connection that is kept."""
+    """An idle event stream, or a connection that is kept open, has long times in between."""
     for hour in range(1, 20):
         transport.buffered = 100
         pace.stalled()
@@ -132,7 +132,7 @@ def test_an_answer_in_pieces_is_judged_as_a_whole(loop, transport, pace):
 
 
 def test_it_counts_what_the_system_holds_for_the_client(loop):
-    """The system takes some hundred kilobytes more only when a third of them has gone."""
+    """The operating system buffers some hundred kilobytes, and accepts more only when a third of them has left."""
 
     async def scenario():
         server_side, client_side, client = await _connected()

@@ -1,4 +1,4 @@
-"""The lane of passwords: it asks, waits for a turn without a thread, and asks again (SPEC §19)."""
+"""The lane of passwords asks the endpoint, waits for a turn without a thread, and asks again (SPEC §19)."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ HERE, THERE = "203.0.113.7", "198.51.100.9"
 
 
 class Endpoint:
-    """Stands for an endpoint that hashes: 503 until it may, then 200."""
+    """Stands in for an endpoint that hashes. It answers 503 until it may hash, and then 200."""
 
     def __init__(self, places=1):
         self.places = places
@@ -49,7 +49,7 @@ def exchange(address=HERE):
 
 
 def start(lane, address=HERE):
-    """A request under way: its exchange and its task."""
+    """Starts a request, and returns its exchange and its task."""
     request = exchange(address)
     return request, asyncio.ensure_future(lane.serve(request.scope, request.receive, request.send))
 

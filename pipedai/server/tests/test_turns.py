@@ -1,4 +1,4 @@
-"""Who gets the next free places: fair between groups, bounded, and nobody is passed over for ever (SPEC §19)."""
+"""Places are handed out fairly between groups, few enough turns wait, and no turn waits for ever (SPEC §19)."""
 
 import asyncio
 from collections.abc import Hashable
@@ -142,7 +142,7 @@ def test_a_group_that_holds_its_share_is_passed_over():
 
 
 class Line:
-    """Those who have had a turn, in the order of their turns. Each keeps it until told to go."""
+    """Records the order in which requests get their turns. Each keeps its turn until the test ends it."""
 
     def __init__(self, turns: Turns) -> None:
         self.had: list[str] = []
@@ -151,7 +151,7 @@ class Line:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def join(self, *names: str) -> None:
-        """A name's group is its first letter."""
+        """Lets requests with these names ask for a turn. The group of each is the first letter of its name."""
         for name in names:
             self._go[name] = asyncio.Event()
             self._tasks[name] = asyncio.create_task(self._take(name[0], name))
@@ -166,7 +166,7 @@ class Line:
         await _settled()
 
     async def end_all(self) -> None:
-        """Each in the order of their turns."""
+        """Ends all turns, in the order in which they were granted."""
         done = 0
         while done < len(self.had):
             await self.end(self.had[done])
@@ -225,7 +225,7 @@ async def test_who_leaves_with_a_turn_or_just_given_one_passes_it_on() -> None:
     turns = Turns(1)
     line = Line(turns)
     await line.join("a1", "a2", "a3")
-    # In the same moment: a2 is given the turn, and leaves before it knows.
+    # a2 is granted its turn and leaves at the same moment, before it notices.
     line._go["a1"].set()
     await asyncio.sleep(0)
     line._tasks["a2"].cancel()

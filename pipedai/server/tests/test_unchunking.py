@@ -1,4 +1,4 @@
-"""Bodies in chunks are parsed a little at a time, each connection in its turn."""
+"""Chunked bodies are parsed in small pieces, and connections take turns."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Connection:
-    """Has so many pieces to be parsed, each of which takes so long."""
+    """A connection with a number of pieces to parse, each of which takes a given time."""
 
     def __init__(self, pieces, seconds=0.0):
         self.pieces = pieces

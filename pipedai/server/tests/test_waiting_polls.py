@@ -54,12 +54,12 @@ class Api:
         return str(self.post(f"/triggers/{self.trigger_id}/run", {})["id"])
 
     def poll(self, wait: int) -> httpx.Response:
-        # A connection of its own each time, so that both processes get some.
+        # Each request has a new connection, so that both processes get some.
         url = f"{self._http.base_url}workers/{self.worker_id}/poll"
         return httpx.get(url, params={"wait": wait}, headers=self._bearer, timeout=90)
 
     def start_poll(self, wait: int = 30) -> Any:
-        """A poll under way, once the server is waiting with it: it has announced it to all processes."""
+        """Starts a poll, and returns when the server has announced it to all processes and waits with it."""
         with psycopg.connect(**self._postgres.connection_params(), autocommit=True) as connection:
             connection.execute("LISTEN pipedai")
             poll = self._pool.submit(self.poll, wait)
@@ -120,9 +120,9 @@ def test_a_poll_without_runs_is_answered_when_its_time_is_up(api):
 def test_a_run_that_becomes_due_later_wakes_it(api, postgres):
     with psycopg.connect(**postgres.connection_params(), autocommit=True) as connection:
         run_id = api.run()
-        # With more time where the machine is too busy to have the poll wait before the run is due.
+        # On a busy machine the run may come due before the poll waits. Then we try again with more time.
         for seconds in (1.5, 5, 20):
-            # By hand, as a retry would: nothing tells the poll when the time has come.
+            # We insert the run directly, like a retry, so that no notification tells the poll when it comes due.
             connection.execute(
                 "UPDATE run SET available_at = now() + %s * interval '1 s' WHERE id = %s",
                 [seconds, run_id],

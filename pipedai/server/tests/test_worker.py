@@ -1,6 +1,7 @@
-"""gunicorn with our worker, as a process: what it answers by itself, deadlines, stopping.
+"""Runs gunicorn with our worker as a process, and tests its own error answers, its deadlines and how it stops.
 
-These tests pin the private parts of gunicorn that `pipedai.server.protocol` and `pipedai.server.worker` override.
+These tests fail when a release of gunicorn changes the private parts that `pipedai.server.protocol` and
+`pipedai.server.worker` override.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.slow
 HOST = b"Host: localhost\r\n"
 CLOSE = HOST + b"Connection: close\r\n"
 POLL = b"GET /api/v1/workers/0192b7a0-0000-7000-8000-%012x/poll?wait=30 HTTP/1.1\r\n" + HOST
-# What /api/v1/large answers with, in bytes.
+# The size of the answer of /api/v1/large, in bytes.
 LARGE = 200 * 65_538
 CHUNKED = b"POST /api/v1/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -47,7 +48,7 @@ def web(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
-    """One that waits for nobody long."""
+    """Starts a web server with short deadlines."""
     folder = tmp_path_factory.mktemp("hasty")
     with serving(folder, SMALL_APP, HEADER_SECONDS="2", BODY_SECONDS="1") as web:
         yield web
@@ -111,7 +112,7 @@ async def test_a_wait_for_the_client_to_leave_may_be_given_up_and_begun_again():
         (b"GET /api/v1/x HTTP/1.1\r\nA: " + b"a" * 200_000 + b"\r\n\r\n", 431),
         (b"GET /api/v1/x HTTP/1.1\r\n" + b"A: a\r\n" * 1000 + b"\r\n", 431),
         (CHUNKED.replace(b"chunked", b"odd") + b"0\r\n\r\n", 501),
-        # Ours, by the same connection.
+        # Our application gives this answer, on the same connection.
         (b"GET /api/v1/x HTTP/1.1\r\n\r\n", 400),
         (b"GET /api/v1/x HTTP/1.0\r\n\r\n", 400),
         (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 400),
@@ -227,7 +228,7 @@ def test_a_kept_connection_is_closed_when_idle_but_not_in_mid_request(web):
             connection.sendall(b"GET /api/v1/b HTTP/1.1\r\nHost: loc")
             if time.monotonic() - began > 1.5:
                 continue
-            time.sleep(2.4)  # longer than an idle connection is kept
+            time.sleep(2.4)  # This is longer than the server keeps an idle connection.
             connection.sendall(b"alhost\r\nConnection: close\r\n\r\n")
             assert b"/api/v1/b" in read_all(connection)
             return
@@ -246,7 +247,7 @@ def test_a_client_that_leaves_its_poll_or_a_long_answer_harms_nobody(web):
 
 
 def open_one_of_each(web):
-    """A connection in each state, once the server is surely busy with them."""
+    """Opens a connection in each state, and returns when the server has seen them all."""
     connections = {
         "idle": web.connect(),
         "kept": web.connect(b"GET /api/v1/x HTTP/1.1\r\n" + HOST + b"\r\n"),
@@ -260,7 +261,7 @@ def open_one_of_each(web):
 
 
 def read_slowly(connection):
-    """How many bytes of a large answer came, and the longest time between two pieces."""
+    """Reads a large answer slowly. Returns the number of bytes that came and the longest pause between two pieces."""
     taken, longest_pause, last = 0, 0.0, time.monotonic()
     while taken < LARGE and (piece := connection.recv(1 << 18)):
         taken += len(piece)
@@ -278,7 +279,7 @@ def test_a_client_that_does_not_read_its_answer_is_left_and_a_slow_one_is_not(tm
         for _ in range(10):
             with web.connect(asked) as slow:
                 taken, longest_pause = read_slowly(slow)
-            # One that stood still itself, as its machine did, tells nothing.
+            # If the whole machine stood still for a while, this client's pause proves nothing.
             if taken >= LARGE or longest_pause < 0.7:
                 break
         assert taken >= LARGE
@@ -291,7 +292,7 @@ def test_sigterm_answers_what_runs_and_what_waits_and_keeps_nothing_open(tmp_pat
         connections = open_one_of_each(web)
         web.process.send_signal(signal.SIGTERM)
         said = {name: read_all(connection) for name, connection in connections.items()}
-        # Far less than graceful_timeout, which it would take if anything were waited for.
+        # This is far less than graceful_timeout, which the stop would take if the server waited for these connections.
         assert web.process.wait(timeout=20) == 0
         assert said.pop("idle") == said.pop("kept") == said.pop("partial") == b""
         assert all(answer.startswith(b"HTTP/1.1 200") for answer in said.values()), said
@@ -301,7 +302,7 @@ def test_sigterm_answers_what_runs_and_what_waits_and_keeps_nothing_open(tmp_pat
 
 
 def test_a_request_on_its_way_on_a_new_connection_is_answered_while_stopping(tmp_path):
-    """A proxy has connected and is about to send: if it were cut off, its client would get a 502."""
+    """A proxy has connected and is about to send. If the server cut it off, the proxy's client would get a 502."""
     with serving(tmp_path, STOP_HEADER_SECONDS="60") as web:
         with web.connect() as connection:
             web.wait_until_taken(1)
@@ -393,7 +394,7 @@ def test_it_takes_more_connections_than_a_shell_allows_by_default(tmp_path):
     try:
         with serving(tmp_path) as web:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            # All at once: none is accepted before the last has come.
+            # We stop the process while we connect, so that it has to accept all connections at once.
             os.killpg(web.process.pid, signal.SIGSTOP)
             try:
                 connections = [web.connect() for _ in range(400)]

@@ -1,4 +1,4 @@
-"""The lane of ordinary requests: a bounded pool of threads that loses none of them."""
+"""The lane of ordinary requests has a bounded pool of threads, and loses no thread."""
 
 import asyncio
 import threading
@@ -84,7 +84,7 @@ def endless_enough(environ, start_response):
 
 @pytest.fixture
 async def stuck():
-    """The only thread's lane, and a request whose client does not read its answer."""
+    """Returns a lane with a single thread, and a request whose client does not read its answer."""
     lane = WsgiLane(endless_enough, threads=1)
     exchange = Exchange(http_scope())
     sends, reads = asyncio.Event(), asyncio.Event()

@@ -17,15 +17,15 @@ from testing.processes.worker_process import until
 ROOT = Path(__file__).resolve().parents[3]
 SMALL_APP = "pipedai.server.tests.small_app:application"
 CONFIG = "python:pipedai.server.gunicorn_conf"
-# Nothing listens there: what needs no database works without.
+# Nothing listens at this URL, so a process that gets it has no database.
 NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
-# Linux's table of connections.
+# The table of connections in Linux.
 _TABLE = Path("/proc/net/tcp")
 _ESTABLISHED = "01"
 
 
 def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
-    """The web process as the Procfile runs it, in an environment of its own."""
+    """Starts the web process as the Procfile does, with an environment of its own."""
     own = {"DATABASE_URL": NO_DATABASE, "LOG_FORMAT": "json", "PIPEDAI_ENV": "development"}
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     with output.open("wb") as file:
@@ -41,7 +41,7 @@ def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subpr
 
 
 class WebProcess:
-    """A web server that is up."""
+    """A web server that answers requests."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path) -> None:
         self.process = process
@@ -49,18 +49,18 @@ class WebProcess:
         self._output = output
 
     def connect(self, sent: bytes = b"", *, seconds: float = 60.0) -> socket.socket:
-        """A connection on which this was sent."""
+        """Opens a connection and sends this on it."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
         connection.sendall(sent)
         return connection
 
     def exchange(self, sent: bytes) -> bytes:
-        """All that the server says to this until it closes the connection."""
+        """Sends this, and returns everything that the server sends until it closes the connection."""
         with self.connect(sent) as connection:
             return read_all(connection)
 
     def lines(self) -> list[dict]:
-        """The log so far."""
+        """Returns the log lines so far."""
         text = self._output.read_text()
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
@@ -68,7 +68,7 @@ class WebProcess:
         return self._output.read_text()
 
     def wait_for_line(self, **values: object) -> dict:
-        """The first log line with these values, as soon as it is there."""
+        """Waits for a log line with these values, and returns the first one."""
         deadline = time.monotonic() + 60
         while True:
             for line in self.lines():
@@ -78,25 +78,25 @@ class WebProcess:
             time.sleep(0.02)
 
     def wait_until_taken(self, connections: int) -> None:
-        """Returns once the server has accepted so many connections and read all that came on them."""
+        """Returns once the server has accepted so many connections and read everything that was sent on them."""
         if _TABLE.exists():
             until(lambda: self._connections() == [(True, 0)] * connections)
         else:
             time.sleep(1)
 
     def wait_until_left(self) -> None:
-        """Returns once the server holds no connection any more."""
+        """Returns once the server has no connection any more."""
         if _TABLE.exists():
             until(lambda: not any(accepted for accepted, _ in self._connections()))
         else:
             time.sleep(5)
 
     def wait_until_refusing(self) -> None:
-        """Returns once nobody listens any more."""
+        """Returns once the server's port is closed."""
         until(self._refuses)
 
     def _connections(self) -> list[tuple[bool, int]]:
-        """Of each connection: whether the server has accepted it, and how many bytes it has yet to read."""
+        """Returns for each connection whether the server has accepted it, and how many bytes it has not read yet."""
         rows = [line.split() for line in _TABLE.read_text().splitlines()[1:]]
         ours = f":{self.port:04X}"
         return [
@@ -113,7 +113,7 @@ class WebProcess:
         return False
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
-        """Signal the server; its exit code."""
+        """Sends a signal to the server, and returns its exit code."""
         self.process.send_signal(sign)
         return self.process.wait(timeout=60)
 
@@ -122,7 +122,7 @@ class WebProcess:
 def serving(
     tmp_path: Path, app: str = SMALL_APP, *options: str, **environment: str
 ) -> Iterator[WebProcess]:
-    """A web server that is up, for the block; killed afterwards if it still runs."""
+    """Runs a web server for the time of the block, and then kills it if it still runs."""
     port = free_port()
     output = tmp_path / "web.log"
     process = gunicorn(app, *options, output=output, PORT=str(port), **environment)
@@ -146,7 +146,7 @@ def _wait_until_up(web: WebProcess) -> None:
         assert web.process.poll() is None, web.output()
         assert time.monotonic() < deadline, web.output()
         try:
-            # The master's socket takes connections before there is a worker to answer.
+            # The master's socket accepts connections before there is a worker to answer them.
             if web.exchange(b"GET /up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):
                 return
         except OSError:
@@ -155,7 +155,7 @@ def _wait_until_up(web: WebProcess) -> None:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """Returns everything that arrives until the other side closes the connection."""
     pieces = []
     while piece := connection.recv(65_536):
         pieces.append(piece)
@@ -163,7 +163,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
-    """(status, headers by lower-case name, body) of one answer with a Content-Length."""
+    """Returns (status, headers by lower-case name, body) of one answer with a Content-Length."""
     head, _, rest = answer.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     pairs = [(name.lower(), value.strip()) for name, _, value in (x.partition(":") for x in lines)]

@@ -1,4 +1,4 @@
-"""A collector on a real socket: it keeps the spans that arrive by OTLP over HTTP."""
+"""Runs a collector on a real socket, which keeps the spans that arrive by OTLP over HTTP."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass
 class Span:
-    """One as it arrived."""
+    """One span as it arrived."""
 
     service: str
     name: str
@@ -24,14 +24,14 @@ class Span:
 
 @dataclass
 class Collector:
-    """`raw` is all that was sent, to look for what must not be in it."""
+    """Keeps the spans. `raw` holds all bytes that were sent, so that tests can search them for secrets."""
 
     url: str = ""
     raw: bytes = b""
     spans: list[Span] = field(default_factory=list)
 
     def named(self, name: str) -> list[Span]:
-        """The spans of this name."""
+        """Returns the spans with this name."""
         return [span for span in self.spans if span.name == name]
 
     def take(self, body: bytes) -> None:
@@ -59,7 +59,7 @@ def _plain(attributes: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector on a free port of the loopback."""
+    """Runs a collector on a free port of the loopback interface."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):

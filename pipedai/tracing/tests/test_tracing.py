@@ -1,4 +1,4 @@
-"""Spans of a real site arrive at a collector, and hold no more than they may."""
+"""Spans of a real site arrive at a collector, and contain no secret and no private text."""
 
 import os
 import subprocess
