@@ -30,25 +30,25 @@ _RECOVERY_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Enrolment:
+class Setup:
     """What the user's app must be told, once. It has no repr, so that it can't be printed."""
 
     secret: str
     uri: str
 
 
-def begin_enrolment(user: User) -> Enrolment | None:
-    """A new secret for the user, not asked for until `confirm_enrolment`. None if an authenticator is on."""
+def begin_setup(user: User) -> Setup | None:
+    """A new secret for the user, not asked for until `confirm_setup`. None if an authenticator is on."""
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
         Authenticator.objects.filter(user=user, confirmed_at__isnull=True).delete()
         if Authenticator.objects.filter(user=user).exists():
             return None
         totp = _totp(_new(user))
-    return Enrolment(totp.secret, totp.provisioning_uri(name=user.email, issuer_name=_ISSUER))
+    return Setup(totp.secret, totp.provisioning_uri(name=user.email, issuer_name=_ISSUER))
 
 
-def confirm_enrolment(user: User, code: str, *, actor: Actor) -> list[str] | None:
+def confirm_setup(user: User, code: str, *, actor: Actor) -> list[str] | None:
     """Turns the authenticator on if the code is its own; the recovery codes, which are stored nowhere. None if not."""
     with transaction.atomic():
         held = _locked(user.pk)

@@ -162,7 +162,7 @@ class StaffAccount(StaffView):
             if "change-password" in request.POST:
                 return self._change_password(request)
             if "begin" in request.POST:
-                return self._page(request, enrolment=authenticators.begin_enrolment(self.user))
+                return self._page(request, setup=authenticators.begin_setup(self.user))
             if "enable" in request.POST:
                 return self._enable(request)
             if "disable" in request.POST:
@@ -201,7 +201,7 @@ class StaffAccount(StaffView):
 
     def _enable(self, request: HttpRequest) -> HttpResponse:
         code = str(request.POST.get("code", ""))
-        codes = authenticators.confirm_enrolment(self.user, code, actor=staff_actor(request))
+        codes = authenticators.confirm_setup(self.user, code, actor=staff_actor(request))
         if codes is None:
             messages.error(request, "This is not the authenticator's present code.")
             return HttpResponseRedirect(reverse("staff-account"))
@@ -221,7 +221,7 @@ class StaffAccount(StaffView):
         request: HttpRequest,
         *,
         password_form: PasswordForm | None = None,
-        enrolment: authenticators.Enrolment | None = None,
+        setup: authenticators.Setup | None = None,
         codes: list[str] | None = None,
         **answer: Any,
     ) -> HttpResponse:
@@ -233,9 +233,9 @@ class StaffAccount(StaffView):
             "codes": codes,
             "is_enabled": authenticators.has_authenticator(self.user.id),
         }
-        if enrolment is not None:
-            context["secret"] = enrolment.secret
-            context["qr"] = segno.make(enrolment.uri).svg_inline(
+        if setup is not None:
+            context["secret"] = setup.secret
+            context["qr"] = segno.make(setup.uri).svg_inline(
                 omitsize=True, border=2, svgclass="staff-qr", lineclass=None
             )
         return TemplateResponse(request, "staff/account.html", context, **answer)

@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the endpoints by which hosts enrol and manage their workers."""
+"""Tells the OpenAPI schema of the endpoints by which hosts enroll and manage their workers."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _CONFLICT = frozenset({409})
 
 
 class IssuedEnrollmentSerializer(EnrollmentSerializer):
-    """A new enrolment with its code, which is shown this once."""
+    """A new enrollment with its code, which is shown this once."""
 
     code = serializers.CharField()
 
@@ -93,10 +93,10 @@ _MACHINE = {"hostname": "build-2", "os": "linux", "version": "0.1.0"}
 describe(
     EnvironmentEnrollmentViewSet,
     "Hosts",
-    list=Operation(id="listEnrollments", summary="List enrolments", items=EnrollmentSerializer),
+    list=Operation(id="listEnrollments", summary="List enrollments", items=EnrollmentSerializer),
     create=Operation(
         id="createEnrollment",
-        summary="Issue an enrolment code",
+        summary="Issue an enrollment code",
         body=EnrollmentBody,
         example={"label": "build-2"},
         answers={201: IssuedEnrollmentSerializer},
@@ -105,7 +105,7 @@ describe(
     ),
     destroy=Operation(
         id="revokeEnrollment",
-        summary="Revoke an enrolment",
+        summary="Revoke an enrollment",
         answers={204: None},
         errors=_CONFLICT,
         audit=("enrollment.revoked",),
@@ -124,7 +124,7 @@ describe(
     ),
     redeem=Operation(
         id="redeemEnrollment",
-        summary="Redeem an enrolment",
+        summary="Redeem an enrollment",
         body=RedeemBody,
         example={"code": "enr_…", **_MACHINE},
         answers={201: RedeemedSerializer},

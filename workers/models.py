@@ -1,4 +1,4 @@
-"""Registered machines, how hosts enrol them, and what is told of them as it happens."""
+"""Registered machines, how hosts enroll them, and what is told of them as it happens."""
 
 from datetime import timedelta
 

@@ -155,7 +155,7 @@ def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[st
 
 
 def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
-    """A host's key counts as minted by whoever issued or approved its enrolment."""
+    """A host's key counts as minted by whoever issued or approved its enrollment."""
     return (
         ApiKey.objects.filter(
             environment_id=environment_id,

@@ -178,7 +178,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     # A host, and its worker at work.
     code = call("post", f"{environment}/enrollments", {"label": "build-2"})["code"]
     (item,) = call("get", f"{environment}/enrollments")["items"]
-    story.tell("The enrolment", item)
+    story.tell("The enrollment", item)
     begun = call("post", "enrollments/device", {"label": "build-2"}, client=browser())
     story.tell("POST /enrollments/device", begun)
     redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "0.1.0"}

@@ -111,11 +111,11 @@ class Host:
     def connecting(
         self, url: str, *arguments: str
     ) -> AbstractContextManager["subprocess.Popen[str]"]:
-        """The command that enrols, while it runs."""
+        """The command that enrolls, while it runs."""
         return self.begun("connect", "--api-url", url, "--no-install", "--no-open", *arguments)
 
     def connect(self, url: str, *arguments: str) -> str:
-        """Enrols, and what the client said of it."""
+        """Enrolls, and what the client said of it."""
         with self.connecting(url, *arguments) as process:
             said, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, said

@@ -133,7 +133,7 @@ def register(token: str, hostname: str, *, max_concurrency: int = 1) -> Register
 def issue_enrollment(
     environment: Environment, admin: User, auth_mode: str = "claude_max"
 ) -> tuple[Enrollment, str]:
-    """An enrolment that an admin issued, and its code."""
+    """An enrollment that an admin issued, and its code."""
     return issue_code(
         environment_id=environment.id,
         label=None,

@@ -1,4 +1,4 @@
-"""How staff see enrolments."""
+"""How staff see enrollments."""
 
 from typing import Any
 
@@ -59,9 +59,9 @@ class EnrollmentAdmin(StaffModelAdmin):
     support = (
         SupportAction(
             "revoke",
-            "Revoke the enrolment",
+            "Revoke the enrollment",
             "Nobody can redeem it any more.",
-            "The enrolment is revoked.",
+            "The enrollment is revoked.",
             applies=lambda enrollment: _state(enrollment) == "active",
             perform=lambda enrollment, actor: revoke_enrollment(
                 environment_id=enrollment.environment_id, enrollment_id=enrollment.id, actor=actor
@@ -103,12 +103,12 @@ class EnrollmentAdmin(StaffModelAdmin):
         return moment(enrollment.created_at)
 
     def story(self, row: Enrollment) -> list[Panel]:
-        """The enrolment; not its codes, which are stored nowhere, nor their digests."""
+        """The enrollment; not its codes, which are stored nowhere, nor their digests."""
         decider = row.decided_by and link_to(User, row.decided_by_id, row.decided_by.email)
         worker = row.worker and link_to(Worker, row.worker_id, row.worker.label)
         return [
             Facts(
-                "Enrolment",
+                "Enrollment",
                 [
                     ("State", self.shown_state(row)),
                     ("Kind", row.kind),

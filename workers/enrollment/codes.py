@@ -1,4 +1,4 @@
-"""The codes by which a host enrols: how they are made, written, and kept as HMACs under keys of their own."""
+"""The codes by which a host enrolls: how they are made, written, and kept as HMACs under keys of their own."""
 
 import secrets
 

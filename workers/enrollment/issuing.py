@@ -1,4 +1,4 @@
-"""Issues and revokes enrolment codes: an admin's leave for a host to bring itself in."""
+"""Issues and revokes enrollment codes: an admin's leave for a host to bring itself in."""
 
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ def issue_code(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[Enrollment, str]:
-    """A new enrolment and its `enr_` code, which is stored nowhere; good for a day unless told otherwise.
+    """A new enrollment and its `enr_` code, which is stored nowhere; good for a day unless told otherwise.
 
     Raises NotFound if the environment has been deleted, Conflict for one too many, and what `hold_role` does.
     """
@@ -70,11 +70,13 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
         if enrollment is None:
             raise NotFound
         if enrollment.consumed_at is not None:
-            raise Conflict("The enrolment has been redeemed: revoke the host's key (hos_) instead.")
+            raise Conflict(
+                "The enrollment has been redeemed: revoke the host's key (hos_) instead."
+            )
 
 
 def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str, Any]) -> Event:
-    """What is told of an enrolment."""
+    """What is told of an enrollment."""
     metadata = {"kind": enrollment.kind, "label": enrollment.label, **metadata}
     return Event(action, actor, enrollment.environment_id, "enrollment", enrollment.id, metadata)
 
@@ -89,5 +91,5 @@ def _check_room(environment_id: UUID) -> None:
     )
     if usable.count() >= limit:
         raise CeilingReached(
-            "enrollments", f"The environment has {limit} usable enrolments, as many as it may."
+            "enrollments", f"The environment has {limit} usable enrollments, as many as it may."
         )

@@ -1,4 +1,4 @@
-"""Redeems an enrolment: a code, or an approved pairing, for a worker and its host's `hos_` key. Once."""
+"""Redeems an enrollment: a code, or an approved pairing, for a worker and its host's `hos_` key. Once."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,7 +59,7 @@ class Redeemed:
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
-    """The enrolment can't be redeemed, now or ever: the host tells which by the status."""
+    """The enrollment can't be redeemed, now or ever: the host tells which by the status."""
 
     def __init__(self, status_code: int, message: str) -> None:
         super().__init__(message)
@@ -98,7 +98,7 @@ def redeem(
         return _seat(row, values, actor)
 
 
-_REVOKED = "The enrolment was denied or revoked."
+_REVOKED = "The enrollment was denied or revoked."
 
 
 def _find(params: dict[str, Any], lock: str = "") -> Row:
@@ -110,11 +110,11 @@ def _find(params: dict[str, Any], lock: str = "") -> Row:
 
 def _check(row: Row) -> None:
     if row["consumed_at"] is not None:
-        raise EnrollmentRefused(409, "The enrolment has been redeemed already.")
+        raise EnrollmentRefused(409, "The enrollment has been redeemed already.")
     if row["revoked_at"] is not None:
         raise EnrollmentRefused(403, _REVOKED)
     if row["is_over"]:
-        raise EnrollmentRefused(410, "The enrolment has expired.")
+        raise EnrollmentRefused(410, "The enrollment has expired.")
 
 
 def _waiting(enrollment_id: UUID) -> EnrollmentRefused:

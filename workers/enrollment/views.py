@@ -1,4 +1,4 @@
-"""The endpoints by which hosts enrol: admins issue codes, hosts begin pairings and redeem."""
+"""The endpoints by which hosts enroll: admins issue codes, hosts begin pairings and redeem."""
 
 from typing import Any
 from uuid import UUID
@@ -32,7 +32,7 @@ _LONGEST_PROGRAM = 255
 
 
 class EnvironmentEnrollmentViewSet(TenantViewSet):
-    """The enrolments of an environment. What they make is a key: only people can manage them."""
+    """The enrollments of an environment. What they make is a key: only people can manage them."""
 
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}

@@ -1,4 +1,4 @@
-"""Hosts enrol, and what happens to their workers is told as it happens."""
+"""Hosts enroll, and what happens to their workers is told as it happens."""
 
 import django.db.models.deletion
 import django.db.models.functions.datetime

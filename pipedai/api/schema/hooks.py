@@ -18,7 +18,7 @@ _THINGS = {
     "Run": "The run",
     "Worker": "The worker",
     "Delivery": "The delivery",
-    "Enrollment": "The enrolment",
+    "Enrollment": "The enrollment",
 }
 # The groups of operations, in the order in which a reader meets them.
 _TAGS = (

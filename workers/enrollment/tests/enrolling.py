@@ -1,4 +1,4 @@
-"""How tests enrol hosts over HTTP."""
+"""How tests enroll hosts over HTTP."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Enrolment by a code that an admin issues (docs/hosts.md)."""
+"""Enrollment by a code that an admin issues (docs/hosts.md)."""
 
 from datetime import timedelta
 from functools import partial

@@ -1,4 +1,4 @@
-"""Enrolment by a pairing that a person approves, after RFC 8628."""
+"""Enrollment by a pairing that a person approves, after RFC 8628."""
 
 from datetime import timedelta
 
