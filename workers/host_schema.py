@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the endpoints by which hosts enroll and manage their workers."""
+"""Describes, for the OpenAPI schema, the endpoints by which hosts enroll and manage their workers."""
 
 from typing import Any
 

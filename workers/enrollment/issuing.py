@@ -1,4 +1,4 @@
-"""Issues and revokes enrollment codes: an admin's leave for a host to bring itself in."""
+"""Issues and revokes enrollment codes, by which an admin permits a host to enroll."""
 
 from datetime import datetime
 from typing import Any
@@ -29,9 +29,10 @@ def issue_code(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[Enrollment, str]:
-    """A new enrollment and its `enr_` code, which is stored nowhere; good for a day unless told otherwise.
+    """Makes an enrollment and returns it with its `enr_` code, which is stored nowhere.
 
-    Raises NotFound if the environment has been deleted, Conflict for one too many, and what `hold_role` does.
+    It expires after a day unless `expires_at` says otherwise. Raises NotFound if the environment has been deleted,
+    Conflict if the environment has as many as it may, and what `hold_role` raises.
     """
     code = tokens.mint("enr")
     with transaction.atomic():
@@ -55,9 +56,9 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Nobody can redeem it any more; a repeat changes nothing.
+    """Revokes the enrollment, so that nobody can redeem it any more. A repeat changes nothing.
 
-    Raises NotFound for one of another environment, Conflict for one that was redeemed: its host has a key by now.
+    Raises NotFound for an enrollment of another environment, and Conflict for a redeemed one, whose host has a key.
     """
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
@@ -76,7 +77,7 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
 
 
 def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str, Any]) -> Event:
-    """What is told of an enrollment."""
+    """The domain event of an action on an enrollment."""
     metadata = {"kind": enrollment.kind, "label": enrollment.label, **metadata}
     return Event(action, actor, enrollment.environment_id, "enrollment", enrollment.id, metadata)
 
