@@ -1,4 +1,4 @@
-"""Finds a tenant and the caller's role in it: nothing outside it is ever visible (SPEC §4)."""
+"""Finds the environment of a request and the caller's role in it. Callers see nothing outside theirs (SPEC §4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ JOIN environment e ON e.id = r.environment_id AND e.deleted_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An environment that the caller sees, and as what."""
+    """An environment that the caller may see, with the caller's role in it."""
 
     environment_id: UUID
     role: Role
 
 
 def environment_access(principal: Principal, environment_id: UUID) -> Access:
-    """The caller's access to an environment. Raises NotFound for one that they can't see. At most one query."""
+    """Returns the caller's access to an environment. Raises NotFound if they may not see it. At most one query."""
     if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
         return Access(environment_id, Role(principal.role))
     if isinstance(principal, UserPrincipal):
@@ -53,7 +53,7 @@ def environment_access(principal: Principal, environment_id: UUID) -> Access:
 
 
 class TenantViewSet(ApiViewSet):
-    """Actions inside one environment. `self.access` is set before the role is checked.
+    """The base of viewsets whose actions are inside one environment. It sets `self.access`, then checks the role.
 
     The default finds the environment that the URL names; a viewset whose URL names another row sets
     `self.access` from that row with `_find_visible`.
@@ -64,12 +64,12 @@ class TenantViewSet(ApiViewSet):
         ApiKeyAuthentication,
     )
     access: Access
-    # How often an action may be done in one environment; checked after the role, so that nobody uses up
-    # what is another's.
+    # How often an action may be done in one environment. The rate is checked after the role, so that callers without
+    # the role don't use it up.
     environment_rates: ClassVar[Mapping[str, Rate]] = {}
 
     def check_permissions(self, request: Request) -> None:
-        """The role, and then the environment's rate. Raises Forbidden, TooManyRequests."""
+        """Checks the role, and then the environment's rate. Raises Forbidden, TooManyRequests."""
         super().check_permissions(request)
         rate = self.environment_rates.get(self.action or "")
         if rate is not None and settings.THROTTLES_ENABLED:
@@ -80,10 +80,10 @@ class TenantViewSet(ApiViewSet):
         self.access = environment_access(principal_of(request), kwargs["environment_id"])
 
     def _find_visible(self, request: Request, rows: str, row_id: UUID) -> None:
-        """Sets `self.access` from the row with this id, if the caller sees it. Raises NotFound. One query.
+        """Sets `self.access` from the row with this id. Raises NotFound if the caller may not see it. One query.
 
-        `rows` selects `id` and `environment_id` of a tenant table's rows; by raw SQL, as making the ORM's takes longer
-        than all else that a script's call needs before its action.
+        `rows` is SQL that selects `id` and `environment_id` from a tenant table. The ORM would take longer to make this
+        statement than a script's call takes for all else before its action.
         """
         principal = principal_of(request)
         if isinstance(principal, KeyPrincipal):
