@@ -34,7 +34,7 @@ def user(db):
 
 @pytest.fixture
 def app_and_codes(user):
-    """The app, which has told its first code, and the recovery codes."""
+    """Sets an authenticator up. Returns the app, whose first code has been used, and the recovery codes."""
     setup = authenticators.begin_setup(user)
     assert setup is not None
     app = pyotp.TOTP(setup.secret)
@@ -44,7 +44,7 @@ def app_and_codes(user):
 
 
 def code_of(app, steps=0):
-    # Not near the end of a step: the code is looked at a moment later, when it is to be the same one.
+    # This waits until a time step is not near its end, since the code must still be the same when it is checked.
     while database_now().timestamp() % 30 > 24:
         time.sleep(0.1)
     return app.at(int(database_now().timestamp()) + 30 * steps)

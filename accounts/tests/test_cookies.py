@@ -13,7 +13,7 @@ CREDENTIALS = {"email": "ada@example.com", "password": PASSWORD}
 
 @pytest.fixture(params=["register", "login"])
 def cookie(request):
-    """Sends the request, as a function; the cookie that it is answered with."""
+    """Returns a function that sends the request and returns the cookie of the answer."""
     if request.param == "login":
         UserFactory.create(email="ada@example.com")
 

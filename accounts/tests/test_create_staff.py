@@ -1,4 +1,4 @@
-"""`manage.py create_staff`: who becomes staff, by which password, and what is written down of it."""
+"""`manage.py create_staff`: who becomes staff, with which password, and what the audit log says."""
 
 import io
 import sys
@@ -20,7 +20,7 @@ EMAIL = Email("ada@example.com")
 
 
 class Terminal(io.StringIO):
-    """Standard input with somebody in front of it."""
+    """Standard input that is a terminal."""
 
     def isatty(self):
         return True
@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def run(db, monkeypatch):
-    """Runs the command with a password on standard input; answers what it said."""
+    """Returns a function that runs the command with a password on standard input, and returns its output."""
 
     def run(*arguments, typed=f"{PASSWORD}\n", stdin=io.StringIO):
         monkeypatch.setattr(sys, "stdin", stdin(typed))

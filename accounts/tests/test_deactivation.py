@@ -1,4 +1,4 @@
-"""Deactivating a user and bringing them back: what dies, who is told, and that a repeat changes nothing."""
+"""Deactivating and reactivating a user: what ends, which events there are, and that a repeat changes nothing."""
 
 import pytest
 

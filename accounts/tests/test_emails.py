@@ -1,4 +1,4 @@
-"""How addresses are read: one spelling for an account, and no text is mended into another's."""
+"""Reading e-mail addresses: each account has one spelling, and no text is changed into the address of another."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_what_was_read_reads_as_itself(text):
         ("ada@example.com\u200b", False),
         ("ada@exam\u00adple.com", False),
         ("\u202eada@example.com", False),
-        ("ada @example.com", True),  # the rules for addresses refuse it
+        ("ada @example.com", True),  # the serializer's rules for addresses refuse it
     ],
 )
 def test_an_invisible_or_second_spelling_is_noticed(text, itself):

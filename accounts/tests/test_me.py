@@ -1,4 +1,4 @@
-"""GET /auth/me, and when a session counts."""
+"""GET /auth/me, and when a session is valid."""
 
 from datetime import UTC, datetime
 

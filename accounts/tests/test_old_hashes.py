@@ -1,4 +1,4 @@
-"""Hashes of former settings: they open the door as ever, and are replaced when they do (SPEC §19)."""
+"""Password hashes with older settings still work, and a login replaces them (SPEC §19)."""
 
 import threading
 
@@ -47,7 +47,7 @@ def test_a_login_replaces_it_once_and_the_password_stays(ada):
 
 @pytest.fixture
 def desk(ada):
-    """A browser with a session of admin from before the replacement."""
+    """A browser with an admin session that began before the hash was replaced."""
     client = Client()
     client.cookies["staff_session"] = str(open_staff_session(ada, b"").session_key)
     return client
@@ -99,7 +99,7 @@ def test_nor_does_the_right_one_of_a_deactivated_user(ada):
 def test_a_password_that_was_changed_meanwhile_is_not_overwritten(ada):
     changed = make_password("another password entirely")
     User.objects.filter(email=ADA).update(password=changed)
-    assert not is_password_of(ada, PASSWORD)  # as she was read before the change
+    assert not is_password_of(ada, PASSWORD)  # this object was read before the change
     assert stored() == changed
 
 

@@ -1,4 +1,4 @@
-"""Every route that hashes a password takes the lane in which that waits without a thread (SPEC §19)."""
+"""Every route that hashes a password goes through the password lane, where it waits without a thread (SPEC §19)."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from testing.world.routes import ROUTES, set_stage
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """Grows with each hash."""
+    """A list that gets an item for each hash."""
     turn, hashed = passwords._turn, []
 
     def noting(*, places):
@@ -26,7 +26,7 @@ def test_no_other_route_of_the_api_hashes(cast, hashed):
     hashing = set()
     for route in ROUTES:
         before, url = len(hashed), route.url(stage)
-        # A session of its own: some routes end the one that they are called with.
+        # Each call has a session of its own, since some routes end the session that they are called with.
         route.send(cast.client(cast.owner), url, cast)
         if len(hashed) > before:
             hashing.add(url)

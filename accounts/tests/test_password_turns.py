@@ -35,7 +35,7 @@ def ada(own_database):
 
 @pytest.fixture
 def one_window(monkeypatch):
-    """Every throttle's window lasts a century, so that none ends within the test."""
+    """Makes every throttle's window last a century, so that none ends during the test."""
     statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
     monkeypatch.setattr(throttling, "_COUNT", statement)
 
@@ -49,7 +49,7 @@ def lane(own_database):
 
 
 class Lane:
-    """Asks the real endpoints, as a web process does."""
+    """A password lane in front of the real endpoints, as in a web process."""
 
     def __init__(self):
         self.turns = Turns(1)
@@ -80,7 +80,7 @@ class Lane:
 
 
 def door(name, user):
-    """What somebody sends there: path, body and cookies; and what they are answered when it is their turn."""
+    """Returns a request (path, body and cookies) and the answer that it gets when its turn comes."""
     known = {"email": ADA, "password": PASSWORD}
     changed = {"currentPassword": PASSWORD, "newPassword": "another long one"}
     own = {"auth_token": session_cookie(user)}
@@ -114,7 +114,7 @@ DOORS = (
 
 
 def everything():
-    """What a login, a registration or a change of password leaves behind."""
+    """Returns all rows that a login, a registration or a change of password may write."""
     return (
         list(User.objects.order_by("id").values_list("email", "password")),
         [str(row) for row in Session.objects.order_by("id").values_list("id", "revoked_at")],

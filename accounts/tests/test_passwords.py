@@ -28,7 +28,7 @@ def call():
 
 @pytest.fixture
 def turns(monkeypatch):
-    """A single turn, so that one hash is as many as there may be, and no patience."""
+    """Allows one hash at a time, and no waiting."""
     turns = threading.BoundedSemaphore(1)
     monkeypatch.setattr(passwords, "_turns", turns)
     monkeypatch.setattr(passwords, "_PATIENCE_SECONDS", 0.01)

@@ -1,4 +1,4 @@
-"""Sessions are forgotten a while after they have expired."""
+"""Sessions are deleted some time after they have expired."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Many logins at once against a served API: they wait, in turn, and hold up nobody else (SPEC §19)."""
+"""Many logins at once on a served API wait for their turns and delay nobody else (SPEC §19)."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -23,7 +23,7 @@ def ada(own_database):
 
 @pytest.fixture
 def small(own_database, tmp_path):
-    """A web process with two threads, one of which hashes, behind a proxy that says who calls."""
+    """A web process with two threads, one of which hashes, behind a proxy that names the clients' addresses."""
     environment = {"WEB_THREADS": "2", "TRUSTED_PROXIES": "127.0.0.1"}
     with serve(own_database, log=tmp_path / "web.log", **environment) as server:
         yield server
@@ -39,7 +39,7 @@ def log_in(server, address=MANY):
 
 
 class Flood:
-    """So many logins at once from one address."""
+    """Many logins at once from one address."""
 
     def __init__(self, server, count):
         self._pool = ThreadPoolExecutor(count)
@@ -47,11 +47,11 @@ class Flood:
         until(self.answered)
 
     def answered(self):
-        """How many have been answered."""
+        """How many logins have been answered."""
         return sum(map(Future.done, self._answers))
 
     def statuses(self):
-        """The answers, once there are all."""
+        """Waits for all answers, and returns their statuses."""
         statuses = [answer.result(90) for answer in self._answers]
         self._pool.shutdown()
         return statuses
@@ -70,7 +70,7 @@ def test_those_that_wait_take_no_thread_from_other_calls(ada, small):
         assert httpx.get(f"{small.api}/health", timeout=90).status_code == 200
         answers += flood.answered() < 50
     assert set(flood.statuses()) <= {200, 503}
-    # In a thread each, the first two of the flood would have let nobody pass until all were done.
+    # If each login held a thread, the first two of the flood would block everybody until the flood is over.
     assert answers >= 3
 
 

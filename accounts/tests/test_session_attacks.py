@@ -15,7 +15,7 @@ ME = "/api/v1/auth/me"
 
 
 class TestAPlantedSession:
-    """Session fixation: the attacker's own session lies in the browser when its owner logs in."""
+    """Session fixation: the browser has the attacker's session when its owner logs in."""
 
     @pytest.fixture
     def victim(self, db):
@@ -50,7 +50,7 @@ class TestAPlantedSession:
 
 
 class TestATossedCookie:
-    """A page on a sister domain sets a cookie of our name beside ours; browsers send both."""
+    """A page on a sister domain sets a second cookie with the service's cookie name. Browsers send both."""
 
     @pytest.mark.parametrize(
         "header",

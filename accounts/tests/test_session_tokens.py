@@ -1,4 +1,4 @@
-"""The JWT in the cookie: what it says, which ones count, that nothing stores it."""
+"""The JWT in the cookie: what it says, which ones are valid, and that nothing stores it."""
 
 import base64
 import json

@@ -22,14 +22,14 @@ HERE, THERE = "203.0.113.7", "198.51.100.9"
 
 @pytest.fixture(autouse=True)
 def _one_window(monkeypatch):
-    """Every window lasts a century, so that none ends within a test."""
+    """Makes every window last a century, so that none ends during a test."""
     statement = throttling._COUNT.replace("%(seconds)s", "(%(seconds)s + 3155760000)")
     monkeypatch.setattr(throttling, "_COUNT", statement)
 
 
 @pytest.fixture(autouse=True)
 def _instant_passwords(settings):
-    """What is counted does not depend on how slowly passwords are hashed."""
+    """Makes hashing instant, since these tests only count."""
     settings.PASSWORD_HASHERS = [
         "django.contrib.auth.hashers.MD5PasswordHasher",
         *settings.PASSWORD_HASHERS,
@@ -50,7 +50,7 @@ def log_in(email="ada@example.com", password="wrong password", address=HERE):
 
 
 def statuses(count, call):
-    """The statuses of so many calls, each of which gets its number."""
+    """Makes `count` calls, passes each its number, and returns their statuses."""
     return [call(n).status_code for n in range(count)]
 
 
@@ -114,7 +114,7 @@ class TestLogin:
 
 
 class TestAnAddressThatLoggedInLately:
-    """An account's limit never locks it out, whoever hammers at the account (SPEC §3)."""
+    """An account's limit never refuses such an address, however many others try the account (SPEC §3)."""
 
     @pytest.fixture
     def hammered(self, ada):

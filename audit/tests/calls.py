@@ -1,4 +1,4 @@
-"""Calls every route that changes something, as whoever does so, on something that can be changed."""
+"""Calls every route that changes something, as a caller who may, on rows that can be changed."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +14,7 @@ from workers.models import Worker
 
 CHANGING = {str(route): route for route in ROUTES if route.changes}
 
-# These can be deleted, since nothing hangs on them: what to put in place of which id.
+# Rows that can be deleted since no other row refers to them, by the id that they take the place of.
 _HOSTED = "workspaces/:workspace/workers"
 _IDLE = {
     f"POST {_HOSTED}/:worker/disable": ("worker_id", "hosted"),
@@ -28,12 +28,12 @@ _IDLE = {
 
 
 class Call:
-    """One call; `actor` is who makes it, and `ids` what it may be about."""
+    """One call. `actor` makes it, and `ids` are the rows that it may be about."""
 
     def __init__(self, cast: Cast, name: str) -> None:
         self.cast, self.stage = cast, set_stage(cast)
         route = CHANGING[name]
-        # Made now: what it takes to call is no part of the call.
+        # The body is made before the call, since what its making writes does not belong to the call.
         body = route.body(cast) if route.body else {}
         self.route = replace(route, body=lambda _: body)
         self.ids: dict[str, UUID] = {
@@ -54,12 +54,11 @@ class Call:
         self.url = self.route.url(self.stage, **others)
 
     def send(self, **extra: Any) -> Any:
-        """The answer."""
         return self.route.send(self.client, self.url, self.cast, **extra)
 
     def _enroll(self, name: str) -> None:
         self.host = self.cast.host()
-        # Noted for some time to come: when the key was used is no part of the call.
+        # `last_used_at` lies ahead, so that the call does not write it.
         hosts = self.cast.environment.api_keys.filter(kind="hos")
         hosts.update(last_used_at=Now() + timedelta(hours=1))
         hosted = "hosted_disabled" if name.endswith("/enable") else "hosted"
@@ -77,7 +76,10 @@ class Call:
         if _HOSTED in name:
             return bearer(self.host.operator_token), ("api_key", _newest_key(cast, "hos"))
         if name == "POST enrollments/redeem":
-            return browser(), ("api_key", cast.owner.id)  # its key is there afterwards
+            return browser(), (
+                "api_key",
+                cast.owner.id,
+            )  # the test finds the new key's id afterwards
         user = cast.stranger if name == "DELETE environments/:environment" else cast.owner
         return cast.client(user), ("user", user.id)
 
@@ -88,10 +90,10 @@ def _newest_key(cast: Cast, kind: str) -> UUID:
 
 
 def entry_ids() -> set[UUID]:
-    """The rows that there are."""
+    """Returns the ids of all present entries."""
     return set(AuditEntry.objects.values_list("id", flat=True))
 
 
 def entries_since(before: set[UUID]) -> list[AuditEntry]:
-    """The rows that were written since, oldest first."""
+    """Returns the entries written since then, oldest first."""
     return list(AuditEntry.objects.exclude(id__in=before).order_by("created_at", "id"))

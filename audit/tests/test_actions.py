@@ -18,7 +18,7 @@ ADDRESS, REQUEST_ID = "198.51.100.7", "audited-request"
 
 @dataclass
 class Row:
-    """What a call is to leave behind. `target` is the name of an id, or where the answer has it."""
+    """The row that a call should write. `target` is the name of an id, or the path of the id in the answer."""
 
     action: str
     target_type: str
@@ -36,7 +36,7 @@ def _ended(status):
 
 ABOUT_DELIVERY = {"triggerId": ANY, "host": "hooks.example"}
 
-# Every route that changes something; None for one that only tells that somebody is alive.
+# The expected row of every route that changes something; None for routes that write none, such as heartbeats.
 ROWS: dict[str, Row | None] = {
     "POST auth/register": Row("user.registered", "user", "user.id", {}),
     "POST auth/login": Row("user.logged-in", "user", "owner", {}),
@@ -102,7 +102,7 @@ ROWS: dict[str, Row | None] = {
     "DELETE environments/:environment/enrollments/:enrollment": Row(
         "enrollment.revoked", "enrollment", "enrollment_id", {"kind": "code", "label": None}
     ),
-    # Nobody is known to have done it.
+    # This has no row, since nobody knows yet who the host is.
     "POST enrollments/device": None,
     "POST enrollments/redeem": Row(
         "enrollment.redeemed",
@@ -143,7 +143,7 @@ ROWS: dict[str, Row | None] = {
     "POST workers/:worker/runs/:run/complete": Row("run.completed", "run", "running", _ended("succeeded")),
 }  # fmt: skip
 
-# What rows of these have for an environment; all others have the cast's.
+# The environments of rows that are not in the cast's environment.
 ENVIRONMENTS = {
     "user": lambda row: None,
     "workspace": lambda row: None,
@@ -175,7 +175,7 @@ def test_a_call_leaves_one_row(cast, name):
     else:
         target = call.ids.get(expected.target) or found(answer, expected.target)
     assert str(row.target_id) == str(target)
-    # Whoever registers or redeems is nobody before.
+    # Callers who register or redeem have no id before the call.
     actor: tuple[str, Any] = call.actor
     if name == "POST auth/register":
         actor = ("user", row.target_id)
@@ -189,7 +189,7 @@ def test_a_call_leaves_one_row(cast, name):
 
 
 def found(answer, path):
-    """What the answer has at `a.b`."""
+    """Returns the answer's value at a path such as `a.b`."""
     body = answer.json()
     for part in path.split("."):
         body = body[part]
@@ -241,7 +241,7 @@ def test_what_is_refused_leaves_none(cast, name):
 
 
 class TestARepeat:
-    """It answers as the first call did, and leaves no second row."""
+    """A repeated call answers like the first, and writes no second row."""
 
     def test_with_an_idempotency_key(self, cast):
         client, url = cast.key_client(), f"/api/v1/triggers/{cast.trigger_id}/run"

@@ -1,4 +1,4 @@
-"""Nothing in the audit log can be changed or taken out, also by the application itself (SPEC §9)."""
+"""Nothing in the audit log can be changed or deleted, not even by the application itself (SPEC §9)."""
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -26,7 +26,7 @@ def entry(db):
 
 
 def refused(statement):
-    """Whether the database refuses, in so many words."""
+    """Whether the database refuses the statement because the table is append-only."""
     with (
         pytest.raises(DatabaseError, match="the audit log is append-only"),
         transaction.atomic(),
@@ -87,7 +87,7 @@ def test_the_orm_is_refused_too(entry):
 
 
 def test_also_as_a_replica_where_the_role_may_pass_for_one(entry):
-    """`session_replication_role = replica` skips ordinary triggers, so these are not ordinary."""
+    """`session_replication_role = replica` skips ordinary triggers, so the table has ALWAYS triggers."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")

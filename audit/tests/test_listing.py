@@ -26,7 +26,7 @@ def url(cast):
 
 @pytest.fixture
 def read(cast, url):
-    """The entries that the admin is shown, without what made the cast."""
+    """Returns a function that reads the entries as the admin, without those of the cast's making."""
     client = cast.client(cast.admin)
     before = {item["id"] for item in client.get(url, {"limit": 200}).json()["items"]}
 
@@ -39,7 +39,7 @@ def read(cast, url):
 
 
 def act(cast, action="environment.updated", *, target=None, actor=TEST_ACTOR, environment=None):
-    """Writes one row; the id of its target."""
+    """Writes one row and returns its target's id."""
     target = target or new_id()
     emit(Event(action, actor, environment or cast.environment.id, "environment", target, {}))
     return str(target)
@@ -180,13 +180,13 @@ class TestFilters:
 
 
 class TestSeveralActions:
-    """Their pages are merged from those of each."""
+    """With several actions, a page is merged from the pages of each."""
 
     ACTIONS = ("run.lost", "run.claimed", "run.started", "trigger.created")
 
     @pytest.fixture
     def many(self, cast):
-        """Entries of four actions, some of one moment."""
+        """Makes entries of four actions, some of them at the same moment."""
         dice = random.Random(11)
         for _ in range(12):
             emit(

@@ -1,4 +1,4 @@
-"""The audit log's partitions: one for each month, made ahead of time, and one for all else."""
+"""The audit log's partitions: one for each month, made ahead of time, and a default one for the rest."""
 
 from datetime import UTC, datetime
 

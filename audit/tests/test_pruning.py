@@ -22,7 +22,7 @@ IN_NO_MONTH = datetime(2019, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def months(db):
-    """A partition each for two old months, with an entry each, and an entry of a month that has none."""
+    """Makes partitions for two old months, with an entry in each, and an entry of a month without a partition."""
     make_months()
 
 

@@ -1,4 +1,4 @@
-"""No token and no secret in an audit row (SPEC §9)."""
+"""No audit row contains a token or a secret (SPEC §9)."""
 
 import json
 

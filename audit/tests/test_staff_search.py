@@ -1,4 +1,4 @@
-"""Staff look for an entry by its id, in a table that is ordered by time."""
+"""Staff can find an entry by its id, although the table is ordered by time."""
 
 import pytest
 from django.conf import settings

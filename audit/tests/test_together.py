@@ -1,4 +1,4 @@
-"""An action and its audit row stand or fall together (SPEC §9)."""
+"""An action and its audit row are committed together or not at all (SPEC §9)."""
 
 import pytest
 from django.db import connection
@@ -7,13 +7,13 @@ from audit.tests.calls import CHANGING, Call
 from pipedai.events import happened
 from testing.probes.tables import contents
 
-# A heartbeat tells of nothing, nor does a pairing before somebody decides on it.
+# The routes with audit rows: heartbeats and the beginning of a pairing have none.
 TELLING = [name for name in CHANGING if not name.endswith(("/heartbeat", " enrollments/device"))]
 
 
 @pytest.fixture
 def failing_receiver():
-    """Somebody else who listens, after the audit log has written its row."""
+    """Subscribes a second receiver, which fails after the audit log has written its row."""
 
     def fail(**_):
         raise RuntimeError("no")
@@ -25,7 +25,7 @@ def failing_receiver():
 
 @pytest.fixture
 def failing_table(db):
-    """The database refuses the row."""
+    """Makes the database refuse audit rows."""
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE FUNCTION refuse_row() RETURNS trigger LANGUAGE plpgsql AS"
@@ -36,7 +36,7 @@ def failing_table(db):
 
 
 def state():
-    """All there is, but for the counters of throttles, which count failures too."""
+    """Returns all rows of all tables, without the throttles' counters, which also count failures."""
     return {name: rows for name, rows in contents().items() if name != "throttle"}
 
 

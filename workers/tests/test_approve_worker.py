@@ -1,4 +1,4 @@
-"""Workers that no person vouched for get no headers, until POST /workers/:id/approve (SPEC §19)."""
+"""Workers that no person vouched for get no headers until an admin calls POST /workers/:id/approve (SPEC §19)."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -52,7 +52,7 @@ def unapproved(cast: Cast) -> Registered:
 
 
 class Caller:
-    """Somebody at the served API, with a session of their own or with a token. Each call is checked."""
+    """A client of the served API, with its own session or with a token. It checks each answer."""
 
     def __init__(self, http: httpx.Client, token: str | None = None) -> None:
         self._http = http
@@ -63,14 +63,14 @@ class Caller:
         return self._http.request(method, path, json=body, headers=self._headers)
 
     def done(self, method: str, path: str, body: Any = None) -> Any:
-        """What the answer holds, which is no refusal."""
+        """Sends a request, checks that it succeeds, and returns the answer's body."""
         answer = self.send(method, path, body)
         assert answer.status_code < 300, answer.text
         return answer.json()
 
 
 def test_a_leaked_admin_key_can_make_itself_no_worker_that_is_handed_headers(server) -> None:
-    """Over HTTP, from the leaked key to the poll; then an admin approves, and the waiting poll has the run."""
+    """It goes over HTTP from the leaked key to the poll. Then an admin approves, and the waiting poll gets the run."""
     with (
         httpx.Client(base_url=server.api, timeout=60) as session,
         httpx.Client(base_url=server.api, timeout=60) as outside,
@@ -98,7 +98,7 @@ def test_a_leaked_admin_key_can_make_itself_no_worker_that_is_handed_headers(ser
         thief = Caller(outside, leaked["token"])
         minting = f"/workspaces/{workspace}/workers/registration-token"
         minted = thief.done("POST", minting, {})["token"]
-        # With the hostname of the worker that is there, which it must not become either.
+        # It uses the hostname of an existing worker, which it must not replace either.
         mine = Caller(outside).done("POST", "/workers/register", {**machine, "token": minted})
         assert mine["workerId"] != theirs["workerId"]
         assert mine["approved"] is False
@@ -127,7 +127,7 @@ def test_a_leaked_admin_key_can_make_itself_no_worker_that_is_handed_headers(ser
         assert worker.done("POST", f"{itself}/runs/{run}/claim", {})["status"] == "claimed"
 
 
-# --- The ways by which a run with headers may come to it
+# --- The ways by which such a worker could get a run with headers
 
 
 def _queued_for(cast: Cast, registered: Registered, **trigger: Any) -> tuple[UUID, UUID]:

@@ -1,4 +1,4 @@
-"""The conformance kit of the worker takes and refuses what this API does: no more, and no less."""
+"""The worker's conformance kit accepts and refuses exactly what this API accepts and refuses."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from triggers.states import TERMINAL
 from workers.serializers import ClaimBody, CompleteBody
 from workers.views import MAX_WAIT_SECONDS
 
-# Of every kind that a client in whatever language may send.
+# Values of every kind that a client in any language may send.
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 5, 5.0, 5.5, 1e300, 2**31, 2**63, 2**70),
     *("", "5", "-5", "5.5", "1e5", "NaN", "abc", "x" * 64, "x" * 65, "x" * 10_000),

@@ -1,4 +1,4 @@
-"""DELETE /workers/:id: deregisters, with or without an heir (SPEC §5)."""
+"""DELETE /workers/:id: deregisters a worker, with or without `reassignTo` (SPEC §5)."""
 
 import pytest
 

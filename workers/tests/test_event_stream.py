@@ -12,19 +12,19 @@ from workers.models import Worker
 
 pytestmark = pytest.mark.slow
 
-# However busy the machine is. That it is at once, without a look at the clock, pipedai/server/tests shows.
+# How long a test waits on a busy machine. The tests in pipedai/server/tests show that events come at once.
 PATIENCE_SECONDS = 60
 
 
 class Reader:
-    """A stream being read."""
+    """Reads a stream."""
 
     def __init__(self, response):
         self.response = response
         self._lines = response.iter_lines()
 
     def event(self):
-        """The next event: its id and its data."""
+        """Returns the next event's id and data."""
         fields = {}
         for line in self._lines:
             name, _, value = line.partition(": ")
@@ -35,7 +35,7 @@ class Reader:
         raise EOFError
 
     def ends(self):
-        """Reads on until the stream has ended."""
+        """Reads until the stream ends."""
         for _ in self._lines:
             pass
 
@@ -48,7 +48,7 @@ def stream(server, host, **headers):
         "GET", url, headers={**auth, **headers}, timeout=PATIENCE_SECONDS
     ) as response:
         assert response.status_code == 200
-        # The opening has come: whatever happens from now on is told.
+        # The stream has begun, so it sends every event from now on.
         reader = Reader(response)
         assert next(reader._lines).startswith(":")
         assert next(reader._lines) == ""
@@ -62,7 +62,7 @@ def change(cast, worker_id, value):
 
 
 def test_streams_tell_replay_hold_up_nobody_and_end_in_time(committed_cast, own_database, tmp_path):
-    """In one test: each server that is started takes longer than all that it is asked here."""
+    """This is one test, since starting a server takes longer than all requests of the test."""
     cast = committed_cast
     first, second, third = (cast.host(f"host-{n}") for n in range(3))
     with contextlib.ExitStack() as stack:
@@ -74,7 +74,7 @@ def test_streams_tell_replay_hold_up_nobody_and_end_in_time(committed_cast, own_
             _it_ends_when_its_key_dies(cast, server, second)
             readers = [stack.enter_context(stream(server, third)) for _ in range(3)]
         for reader in readers:
-            reader.ends()  # with the server, and is not cut off, which would raise
+            reader.ends()  # it ends when the server stops; a connection that is cut off would raise
 
 
 def _a_refusal_is_json_whatever_is_accepted(server, host):

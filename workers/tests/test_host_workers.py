@@ -1,4 +1,4 @@
-"""What a `hos_` key may do: with the workers that its host brought in, and with nothing else."""
+"""A `hos_` key may manage the workers that its host enrolled or registered, and nothing else."""
 
 from datetime import timedelta
 from functools import partial
@@ -89,7 +89,7 @@ def test_nothing_of_another_environment_is_there_in_the_same_workspace_too(cast,
     assert _calls(client, base, theirs.worker_id) == {404}
     minted = client.post(f"{base}/registration-token", {}).json()["token"]
     assert register(minted).json()["environmentId"] == str(cast.environment.id)
-    # A script's admin key finds no more.
+    # A script's admin key does not find the worker either.
     assert _calls(cast.key_client("admin"), base, theirs.worker_id) == {404}
 
 

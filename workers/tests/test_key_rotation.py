@@ -1,4 +1,4 @@
-"""Keys are rotated with kill -9 at random points while clients poll and patch: nothing is lost (SPEC §8)."""
+"""Key rotations that are killed at random points, while clients poll and patch, lose nothing (SPEC §8)."""
 
 import os
 import random
@@ -30,17 +30,17 @@ from workers.registration import Registered
 from workspaces.encryption.check import check_keys
 from workspaces.models import DataKey, DataKeyRotation
 
-TRIGGERS = 105  # more than one batch
+TRIGGERS = 105  # more than one batch of a rotation
 KILLS = 5
-# What everything lies under at first, then the newest of each round; the last is the one that stays.
+# The master keys: the first one at the beginning, then the newest of each round.
 MASTERS = [f"m{number}" for number in range(KILLS + 1)]
-# About so many statements each kind of rotation has, to be killed at.
+# About how many statements each kind of rotation has. It is killed at one of them.
 STATEMENTS = {"--data": 60, "--master": 16}
 
 
 @dataclass
 class Tenant:
-    """One environment's clients, and what they wrote: by trigger, the number of its newest headers."""
+    """One environment's clients, and what they wrote: for each trigger, the number of its newest headers."""
 
     api: httpx.Client
     worker_api: httpx.Client
@@ -52,16 +52,16 @@ class Tenant:
     patches: int = 0
 
     def reach(self, server: Server) -> None:
-        """From now on the clients call this server."""
+        """Lets the clients call this server from now on."""
         self.api.base_url = self.worker_api.base_url = httpx.URL(server.api)
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the clients' connections."""
         self.api.close()
         self.worker_api.close()
 
     def patch(self) -> None:
-        """Writes both secrets of some trigger."""
+        """Writes both secrets of a random trigger."""
         trigger_id = random.choice(self.triggers)
         self.sent[trigger_id] += 1
         number = self.sent[trigger_id]
@@ -74,7 +74,7 @@ class Tenant:
         self.patches += 1
 
     def poll(self) -> None:
-        """As many runs are handed out as may be, each with headers no older than what was answered before."""
+        """Polls, and checks that all runs come and that no headers are older than those of the last answered PATCH."""
         before = Counter(self.answered)
         answer = self.worker_api.get(f"/workers/{self.worker.worker_id}/poll")
         runs = answer.raise_for_status().json()["runs"]
@@ -97,7 +97,7 @@ def secret(trigger_id: UUID, number: int) -> str:
 
 
 def tenant(cast: Cast, triggers: int) -> Tenant:
-    """An environment with a worker for whom a run of each trigger is queued."""
+    """Makes an environment with a worker and a queued run of each trigger."""
     worker = cast.register("busy", max_concurrency=triggers)
     made = Tenant(client(cast.mint("pwk", role="admin")), client(worker.worker_token), worker, [])
     for _ in range(triggers):
@@ -110,13 +110,13 @@ def tenant(cast: Cast, triggers: int) -> Tenant:
 
 
 def client(token: str) -> httpx.Client:
-    """A script or worker with this token."""
+    """Returns a client with this token."""
     bearer = {"Authorization": f"Bearer {token}"}
     return httpx.Client(headers=bearer, trust_env=False, timeout=30)
 
 
 class Clients:
-    """Threads that call again and again, until told to stop; an error of any is raised then."""
+    """Threads that call again and again until they are stopped, which raises the error of any of them."""
 
     def __init__(self, *calls: Callable[[], None]) -> None:
         self._stop = threading.Event()
@@ -148,7 +148,7 @@ def environment(masters: list[str]) -> dict[str, str]:
 
 
 def rotation(database: str, masters: list[str], *arguments: str) -> "subprocess.Popen[str]":
-    """A rotation that is under way."""
+    """Starts a rotation."""
     process_environment = {
         **os.environ,
         **environment(masters),
@@ -166,7 +166,7 @@ def rotation(database: str, masters: list[str], *arguments: str) -> "subprocess.
 
 
 def killed_rotations(database: str, masters: list[str]) -> int:
-    """Both kinds at once, each killed somewhere; how many were."""
+    """Runs both kinds of rotation at once, kills each at a random point, and returns how many were killed."""
     processes = [
         rotation(
             database,
@@ -179,7 +179,7 @@ def killed_rotations(database: str, masters: list[str]) -> int:
     for process in processes:
         said, _ = process.communicate(timeout=60)
         assert "planted" not in said
-        # Its neighbour may have been killed while keys lay under an older master key.
+        # The other rotation may have been killed while some keys still were under an older master key.
         assert process.returncode in (0, -signal.SIGKILL) or "older master key" in said, said
     return sum(process.returncode == -signal.SIGKILL for process in processes)
 
@@ -199,7 +199,7 @@ def look_into(log: Path) -> None:
 
 
 def audited_replacements() -> dict[UUID, list[list[str]]]:
-    """By environment, each old data key and the new one, in their order."""
+    """Returns, by environment, each old data key with its successor, in order."""
     found: dict[UUID, list[list[str]]] = {}
     for entry in AuditEntry.objects.filter(action="data-key.rotated").order_by("created_at", "id"):
         assert entry.environment_id is not None
@@ -209,7 +209,7 @@ def audited_replacements() -> dict[UUID, list[list[str]]]:
 
 @pytest.fixture
 def tenants(own_database: str) -> Iterator[list[Tenant]]:
-    """One with many triggers and one with few; all lies under the oldest master key."""
+    """Makes a tenant with many triggers and one with few. All keys are under the oldest master key."""
     with override_settings(MASTER_KEYS=[master_key(MASTERS[0])]):
         cast = make_cast()
         strange = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
@@ -257,7 +257,7 @@ def test_every_value_opens_after_five_killed_rotations_with_the_old_keys_removed
     assert (report.broken, report.values.total()) == ([], 2 * (TRIGGERS + 5))
     assert [key.retired for key in report.data_keys] == [False, False]
     assert not DataKeyRotation.objects.exists()
-    # Every key that ever was in use was followed by the next in one audit row.
+    # Each key that was ever in use has one audit row that names its successor.
     for key in report.data_keys:
         replaced = audited_replacements()[key.environment_id]
         olds, news = zip(*replaced, strict=True)

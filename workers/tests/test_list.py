@@ -117,7 +117,7 @@ def test_of_several_runs_the_one_it_took_first_is_current(cast, get):
 class TestFilteredByStatus:
     @pytest.fixture(autouse=True)
     def _other(self, cast):
-        """host-1 is online, host-2 was never seen, host-3 not for long."""
+        """host-1 is online, host-2 was never seen, and host-3 was seen long ago."""
         cast.register("host-2")
         cast.register("host-3")
         Worker.objects.filter(hostname="host-1").update(last_seen_at=Now())

@@ -1,4 +1,4 @@
-"""Whatever logs in to an account is counted with that account, at every door that takes an address (SPEC §3)."""
+"""Every login form counts its tries with the account that the e-mail address names (SPEC §3)."""
 
 import json
 from urllib.parse import urlencode
@@ -79,7 +79,7 @@ REFUSED = {
 
 @pytest.fixture(autouse=True)
 def _kate(db, settings, monkeypatch):
-    """She is staff, so that every door is hers; passwords are hashed at once, and no window ends within the test."""
+    """Makes a staff user, who may use every login form. Hashing is instant, and no window ends during the test."""
     settings.PASSWORD_HASHERS = [
         "django.contrib.auth.hashers.MD5PasswordHasher",
         *settings.PASSWORD_HASHERS,
@@ -92,7 +92,7 @@ def _kate(db, settings, monkeypatch):
 
 
 def count():
-    """How often the account was counted from here, this look included."""
+    """Returns how often the account was counted from this address, including this call."""
     return count_hit(ACCOUNT_AND_ADDRESS, f"{HERE} {KATE}")[0]
 
 
@@ -154,7 +154,7 @@ def test_of_a_field_that_is_there_twice_the_last_is_looked_up_and_counted(
 def test_a_page_reads_nothing_that_is_not_its_form(page, content_type):
     sent = json.dumps({"step": "sign-in", "email": KATE, "password": PASSWORD})
     answer = Client().post(PAGES[page], sent, content_type=content_type, REMOTE_ADDR=HERE)
-    # /pair is not told which step it is, and shows its first.
+    # The request names no step, so /pair shows its first step.
     assert answer.status_code in ({200, 400} if page == "pair" else {400})
     assert (sessions(), count()) == (0, 1)
 

@@ -26,7 +26,7 @@ def url(cast):
 
 @pytest.fixture
 def today(cast):
-    """Runs of this day, whatever hour of it this is."""
+    """Makes runs of today, at any hour of the day."""
     return Runs(cast, cast.trigger_id, now=datetime.now(UTC))
 
 
@@ -104,7 +104,7 @@ def test_nothing_of_another_environment_counts(cast, url, today):
     ],
 )
 def test_the_day_and_the_month_begin_at_midnight_in_the_zone(cast, zone, midnight, first):
-    """At noon (UTC) of 4 May 2026, which is the same day in each of these zones."""
+    """The time is noon (UTC) of 4 May 2026, which is the same date in all of these zones."""
     ledger = Runs(cast, cast.trigger_id)
     before, after = (
         ledger.ended("succeeded", costUsd=1),

@@ -1,4 +1,4 @@
-"""MCP header values that were planted, looked for wherever a run leaves something behind."""
+"""Plants MCP header values, and looks for them wherever a run leaves something behind."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
 
-# Told in the result, as it is and inside JSON, and in two pieces on stderr.
+# The programs print the secret in the result, as it is and inside JSON, and in two pieces on stderr.
 PROMPTS = (
     "standin: show-mcp",
     "standin: show-mcp\nstandin: two-turns",
@@ -32,7 +32,7 @@ PROMPTS = (
     "standin: show-mcp\nstandin: sleep 2",
     "standin: show-mcp\nstandin: no-result",
 )
-# Tells it by a program's other ways out: its output and its complaints, in other spellings, too.
+# A program that prints the secret on stdout and stderr, also in other spellings.
 TELLTALE = """
 import base64, json, os, sys
 config = json.load(open(os.environ["PIPEDAI_MCP_CONFIG"]))
@@ -54,7 +54,7 @@ def planted() -> dict[str, str]:
 
 @pytest.fixture
 def needles(planted: dict[str, str]) -> list[str]:
-    """What must be found nowhere: the random parts, and the values in other spellings."""
+    """Returns what the test must find nowhere: the random parts, and the values in other spellings."""
     found = []
     for value in planted.values():
         bare = value.removeprefix("Bearer ")
@@ -88,13 +88,13 @@ class ArgvWatch:
 
 
 def client(server: Server, key: str) -> httpx.Client:
-    """A script with this key."""
+    """Returns a client with this key."""
     headers = {"Authorization": f"Bearer {key}"}
     return httpx.Client(base_url=server.api, headers=headers, trust_env=False, timeout=30)
 
 
 def fire(api: httpx.Client, cast: Cast, worker_id: str, prompt: str, headers: Any) -> str:
-    """A new trigger's run."""
+    """Makes a trigger, fires it, and returns the run's id."""
     body = {
         "name": "planted",
         "prompt": prompt,
@@ -110,7 +110,7 @@ def fire(api: httpx.Client, cast: Cast, worker_id: str, prompt: str, headers: An
 
 
 def texts_in(directory: Path) -> Iterator[tuple[str, str]]:
-    """Every file below it that can be read as text."""
+    """Yields every file below the directory that can be read as text."""
     for path in directory.rglob("*"):
         with contextlib.suppress(OSError):
             if path.is_file():
@@ -134,7 +134,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
                 runs = [fire(api, cast, worker_id, prompt, planted) for prompt in PROMPTS]
                 for run_id in runs:
                     ended_run(api, run_id)
-                # These end while the API is away: their outcomes stay in the spool.
+                # These runs end while the API is away, so their outcomes stay in the worker's spool.
                 waiting = [
                     fire(api, cast, worker_id, f"{prompt}\nstandin: sleep 3", planted)
                     for prompt in ("standin: show-mcp", "standin: show-mcp\nstandin: leave-child")
@@ -164,7 +164,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
             )
             answers = [api.get(path).raise_for_status().text for path in paths]
 
-    # They were there to be told, and were told.
+    # The outcomes did contain the secrets, and have them redacted.
     assert all("[redacted]" in f"{run['shortMessage']} {run['errorMessage']}" for run in told)
     places |= {f"run {run['id']}": json.dumps(run, ensure_ascii=False) for run in told}
     places |= {f"answer {number}": text for number, text in enumerate(answers)}

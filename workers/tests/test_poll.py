@@ -153,7 +153,7 @@ class TestItHandsOutNo:
         assert poll()["runs"] == []
 
     def test_run_less_because_its_trigger_was_disabled(self, queue, poll):
-        """What is queued goes out."""
+        """A queued run is handed out all the same."""
         run_id = queue()["id"]
         Trigger.objects.update(enabled=False)
         assert self.ids(poll()) == [run_id]

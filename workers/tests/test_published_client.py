@@ -1,4 +1,4 @@
-"""The host client as npm has it, unmodified, against a live server: enrolling, supervising, upgrading, deleting."""
+"""Runs the unmodified host client from npm on a live server: enrolling, supervising, upgrading, deleting."""
 
 import contextlib
 import re
@@ -27,7 +27,7 @@ def cli(tmp_path_factory) -> Path:
 
 
 class Site:
-    """Our side: the server, which can be killed and started again, and what people do in it."""
+    """The service's side: the server, which can be killed and started again, and what people do with it."""
 
     def __init__(self, cast, database: str, directory: Path) -> None:
         self.cast, self.port = cast, free_port()
@@ -49,14 +49,14 @@ class Site:
         return issue_enrollment(self.cast.environment, self.cast.admin, "api_key")[1]
 
     def run(self, trigger_id) -> Run:
-        """A run of the trigger, which goes on until `end_runs`."""
+        """Fires the trigger, and returns the run, which continues until `end_runs`."""
         self._gate.unlink(missing_ok=True)
         self._working.unlink(missing_ok=True)
         answer = self.cast.client(self.cast.owner).post(f"/api/v1/triggers/{trigger_id}/run", {})
         return Run.objects.get(id=answer.json()["id"])
 
     def is_at_work(self) -> bool:
-        """Whether the run's program has begun: from then on its worker can do without us."""
+        """Whether the run's program has begun: from then on its worker does not need the server."""
         return self._working.exists()
 
     def end_runs(self) -> None:
@@ -107,7 +107,7 @@ def _it_is_online_and_works(site, daemon: Daemon, worker_id: str, trigger_id) ->
     site.end_runs()
     assert until(lambda: _ended(run)) == "succeeded"
     until(lambda: daemon.remote_status(worker_id) == "online")
-    # Told by the stream, which it opened when it started.
+    # The daemon learnt this from the event stream, which it opened when it started.
     until(lambda: daemon.known(worker_id)["lastEvent"]["type"] == "run.completed")
 
 
@@ -120,7 +120,7 @@ def _it_is_disabled_and_enabled(daemon: Daemon, worker_id: str) -> None:
 
 
 def _another_is_built(site, daemon: Daemon) -> str:
-    """By a registration token that the daemon mints for itself."""
+    """The daemon mints a registration token for it."""
     built = daemon.client.post("workers", json={"apiUrl": site.url, "label": "second"})
     worker_id = str(built.raise_for_status().json()["id"])
     until(lambda: daemon.remote_status(worker_id) == "online")
@@ -140,10 +140,12 @@ def _it_is_drained_and_upgraded(site, host, daemon: Daemon, worker_id: str, trig
     )
     asking.start()
     until(lambda: Worker.objects.get(id=worker_id).disabled_at)
-    assert "install -g @pipedai/worker@0.1.0" not in host.npm_calls  # it drains first
+    assert (
+        "install -g @pipedai/worker@0.1.0" not in host.npm_calls
+    )  # the daemon waits for the run before it upgrades
     site.end_runs()
     while asking.is_alive():
-        daemon.worker(worker_id)  # so that it asks our API sooner than every 15 s
+        daemon.worker(worker_id)  # makes the daemon call the API sooner than every 15 s
         asking.join(0.5)
     assert _ended(run) == "succeeded"
     assert "install -g @pipedai/worker@0.1.0" in host.npm_calls
@@ -152,7 +154,7 @@ def _it_is_drained_and_upgraded(site, host, daemon: Daemon, worker_id: str, trig
 
 
 def _the_server_is_killed(site, host, daemon: Daemon, worker_id: str, trigger_id) -> None:
-    """While a run is under way; it ends while nobody is there to be told."""
+    """Kills the server during a run, which ends while the server is away."""
     run = site.run(trigger_id)
     until(site.is_at_work)
     site.server.kill()
@@ -168,7 +170,7 @@ def _the_server_is_killed(site, host, daemon: Daemon, worker_id: str, trigger_id
 
 
 def _its_stream_tells_of_a_change(site, daemon: Daemon, worker_id: str) -> bool:
-    """It comes back some seconds after it broke, and is told of no change before."""
+    """The stream reconnects some seconds after it broke, and gets no change before that."""
     wanted = 3 - Worker.objects.get(id=worker_id).max_concurrency
     client, url = site.cast.client(site.cast.owner), f"/api/v1/workers/{worker_id}"
     assert client.patch(url, {"maxConcurrency": wanted}).status_code == 200
@@ -217,7 +219,7 @@ def _approve(site, address: str, code: str, tmp_path: Path) -> None:
         page.get_by_label("E-mail address").fill(email)
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Sign in").click()
-        # The link has it, and it must be typed all the same.
+        # The link contains the code, but the page does not fill it in.
         assert page.get_by_label("Pairing code").input_value() == ""
         page.get_by_label("Pairing code").fill(code.replace("-", " ").lower())
         page.get_by_role("button", name="Continue").click()

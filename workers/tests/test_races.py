@@ -39,7 +39,7 @@ def _claim(cast: Cast, run_id: UUID, claim_id: str) -> Any:
 
 
 def _claim_all(cast: Cast, run_ids: list[UUID]) -> list[int]:
-    """Claims all of them at once; the sorted statuses."""
+    """Claims all of the runs at once, and returns the sorted statuses."""
     answers = at_once(*[partial(_claim, cast, run_id, "mine") for run_id in run_ids])
     return sorted(answer.status_code for answer in accepted(answers))
 
@@ -173,7 +173,7 @@ def test_a_leaving_waits_for_a_retry_and_takes_it_to_the_heir(cast: Cast, runs: 
 
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_a_leaving_meets_claims_completes_and_new_runs(cast: Cast, runs: Runs, round_: int) -> None:
-    """No deadlock, and nothing is left in the queue of a worker that is gone."""
+    """There is no deadlock, and no run stays queued for a worker that was deregistered."""
     allow(cast.worker.worker_id, 4)
     heir = cast.register("host-2")
     held = [runs.running(), runs.running()]

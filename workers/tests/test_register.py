@@ -21,7 +21,7 @@ MISSING = {"error": "The registration token (wrk_) is missing or malformed."}
 
 @pytest.fixture
 def register(cast):
-    """Registers a machine with changes, by a fresh token; the answer."""
+    """Returns a function that registers a machine with a new token and returns the answer."""
 
     def registering(*without, **changes):
         token = {} if "token" in changes else {"token": cast.mint("wrk")}
@@ -163,7 +163,7 @@ class TestTheToken:
 class TestTheSameHost:
     @pytest.fixture
     def again(self, cast, register):
-        """Registers the cast's worker's host again; the answer."""
+        """Returns a function that registers the cast's worker again and returns the answer."""
         return lambda **changes: register(**{"hostname": "HOST-1", **changes})
 
     def test_it_is_the_same_worker_with_a_new_token(self, cast, again):

@@ -23,7 +23,7 @@ def run_id(cast):
 
 @pytest.fixture
 def shown(cast):
-    """A run as people see it."""
+    """Returns a function that reads a run as people see it."""
     client = cast.client(cast.viewer)
     return lambda run_id: client.get(f"/api/v1/runs/{run_id}").json()
 
@@ -82,7 +82,7 @@ class TestARefusal:
 
 
 class TestACancel:
-    """POST /runs/:id/cancel, as a person asks and the worker learns."""
+    """POST /runs/:id/cancel: a person cancels, and the worker learns of it."""
 
     def cancel(self, cast, run_id):
         return cast.client(cast.operator).post(f"/api/v1/runs/{run_id}/cancel")
@@ -141,7 +141,7 @@ WHOLE = "Must be a whole number."
 class TestTheBodyOfAComplete:
     @pytest.fixture
     def complete(self, calls, run_id):
-        """Completes the run, which is running, with changes; the answer."""
+        """Returns a function that completes the running run and returns the answer."""
         calls.claim(run_id)
         calls.start(run_id)
         return lambda **body: calls.complete(run_id, **{"status": "failed", **body})

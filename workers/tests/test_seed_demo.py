@@ -1,4 +1,4 @@
-"""The demo: made once, mended where something is missing, and never in production."""
+"""`seed_demo` makes the demo once, adds what is missing, and refuses to run in production."""
 
 import json
 from io import StringIO
@@ -20,7 +20,7 @@ from workspaces.models import ApiKey, Environment
 
 @pytest.fixture
 def seed(db, settings, tmp_path):
-    """Runs the command with a data directory of the test's own; answers what it said and wrote."""
+    """Returns a function that runs the command with its own data directory, and returns its output and files."""
     settings.DATA_DIR = tmp_path
 
     def seed():

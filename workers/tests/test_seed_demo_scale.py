@@ -1,4 +1,4 @@
-"""`seed_demo --scale`: a made-up year that could have happened, whole or continued, the same for the same seed."""
+"""`seed_demo --scale` makes a plausible year, the same for the same seed, even if it is interrupted and continued."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ SIZE = Size(runs=600, environments=3, seed=7)
 
 @pytest.fixture
 def slices(monkeypatch):
-    """Many small ones."""
+    """Makes the slices small, so that there are many."""
     monkeypatch.setattr(ledger, "_RUNS_OF_A_SLICE", 40)
 
 
@@ -57,24 +57,24 @@ def test_it_makes_a_year_that_could_have_happened(own_database, settings, tmp_pa
     assert statuses[Status.FAILED] > 10
     sources = Counter(Run.objects.values_list("source", flat=True))
     assert set(sources) == set(Source.values)
-    # Ticks and their runs are each other's.
+    # Each fired tick has its run, and each scheduled run its tick.
     fired = Tick.objects.filter(decision="fired")
     assert fired.filter(run__scheduled_for=F("tick_at")).count() == sources["schedule"]
     assert fired.count() == sources["schedule"]
-    # Retries follow on what infrastructure broke.
+    # Each retry follows a run that failed because of the infrastructure.
     retries = Run.objects.filter(source=Source.RETRY)
     assert retries.filter(
         retry_of__fault_class="infra", retry_of__trigger=F("trigger"), attempt=F("retry_of__attempt") + 1,
         queued_at=F("retry_of__ended_at"),
     ).count() == sources["retry"] > 0  # fmt: skip
-    # Nothing has happened in the future, and in no wrong order.
+    # Nothing happens in the future, and each run's times are in order.
     until = Workspace.objects.get(name__startswith="Scale").created_at
     assert not Run.objects.filter(Q(ended_at__gt=until) | Q(queued_at__gt=until)).exists()
     assert not Run.objects.filter(
         Q(started_at__lt=F("claimed_at")) | Q(ended_at__lt=F("started_at")) | Q(claimed_at__lt=F("available_at"))
     ).exists()  # fmt: skip
     assert RunText.objects.count() >= Run.objects.filter(claimed_at__isnull=False).count()
-    # Every ended run of a trigger with a webhook has a delivery, with as many attempts as it counts.
+    # Each ended run of a trigger with a webhook has a delivery, whose `attempt_count` matches its attempts.
     hooked = Run.objects.filter(trigger__webhook_url__isnull=False, ended_at__isnull=False)
     assert Delivery.objects.count() == hooked.count() > 0
     assert sum(Delivery.objects.values_list("attempt_count", flat=True)) == (

@@ -1,4 +1,4 @@
-"""What the stand-in for claude plays, as it ends in the ledger: real API, real worker, real programs."""
+"""Checks how the scenarios of the stand-in for claude end in the ledger, with a real API, worker and programs."""
 
 import json
 from collections.abc import Iterator
@@ -23,21 +23,21 @@ LIMIT_SECONDS = 16
 
 
 class Scenario(NamedTuple):
-    """Lines for the stand-in, and how the run is to end."""
+    """Lines for the stand-in, and how the run should end."""
 
     lines: str
     status: str
     fault: str
     exit_code: int
     words: str
-    # Without a result there are no turns and no cost; what was said before it took tokens.
+    # Without a result there are no turns and no cost, while messages before it count their tokens.
     turns: int | None = 1
     cost: str | None = "0.0123"
     tokens: tuple[int | None, ...] = TOKENS
 
 
 def untold(lines: str, status: str, fault: str, exit_code: int, words: str) -> Scenario:
-    """One that ends before it has said anything."""
+    """Makes a scenario that ends before the stand-in prints anything."""
     return Scenario(lines, status, fault, exit_code, words, None, None, (None,) * 4)
 
 
@@ -75,7 +75,7 @@ SCENARIOS = {
 
 @pytest.fixture
 def api(committed_cast: Cast, own_database: str, tmp_path) -> Iterator[httpx.Client]:
-    """A client with a `pwk_` key; `RUN_LEASE_SECONDS` is short, so that cancels are heard before the silence counts."""
+    """A client with a `pwk_` key. The lease is short, so that workers learn of cancels before the limit on silence."""
     key = committed_cast.mint("pwk", role="admin")
     with (
         serve(own_database, log=tmp_path / "web.log", RUN_LEASE_SECONDS="12") as server,
@@ -94,7 +94,7 @@ def post(api: httpx.Client, path: str, body: Any = None) -> Any:
 
 
 def as_scenario(run: dict[str, Any], expected: Scenario) -> Scenario:
-    """The scenario that the run tells of; its lines are not in question."""
+    """Returns the scenario that the run shows, with the lines of the expected one."""
     message = f"{run['shortMessage']} {run['errorMessage']}"
     tokens = ("inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens")
     assert (run["model"], len(run["sessionId"])) == ("stand-in-1", 36)
@@ -123,7 +123,7 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
         until(lambda: registered.exists())
         worker_id = json.loads(registered.read_text())["workerId"]
         runs = {}
-        # The long ones first.
+        # The long scenarios come first.
         for name, scenario in reversed(SCENARIOS.items()):
             trigger = post(
                 api,

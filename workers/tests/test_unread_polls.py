@@ -1,4 +1,4 @@
-"""Polls whose answers nobody reads: two of a worker at a time, counted until they have been sent (SPEC §19)."""
+"""Polls whose answers nobody reads: each worker may have two, which count until they have been sent (SPEC §19)."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ def _request(worker: Registered, token: str, query: str = "") -> bytes:
 
 
 def _deaf(server: Server, request: bytes) -> socket.socket:
-    """A connection that has asked, and whose client takes as little as it can."""
+    """Sends the request on a connection that takes as little of the answer as possible."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(60)
@@ -62,12 +62,12 @@ def test_unread_polls_take_their_workers_places_and_nobody_elses(
         for query in ("", "?wait=0", "?wait=00"):
             status, headers, body = _poll(server, _request(worker, worker.worker_token, query))
             assert (status, headers["retry-after"], body["code"]) == (429, "1", "throttled")
-        # Who is not the worker takes no place, and gets no other answer than ever.
+        # A caller that is not this worker takes no place, and gets the same answer as always.
         assert _poll(server, _request(worker, other.worker_token))[0] == 404
         assert _poll(server, _request(worker, "wkt_nobody"))[0] == 401
         for _ in range(3):
             assert _poll(server, _request(other, other.worker_token))[0] == 200
     status, _, body = until(lambda: answer if (answer := _poll(server, plain))[0] == 200 else None)
     assert len(body["runs"]) == 15
-    # Read, they may follow each other as fast as they like.
+    # Polls whose answers are read may follow each other without a pause.
     assert [_poll(server, plain)[0] for _ in range(5)] == [200] * 5

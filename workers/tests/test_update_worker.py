@@ -18,7 +18,7 @@ def url(cast):
 
 @pytest.fixture
 def patch(cast, url):
-    """Sends a PATCH as the admin; what is answered, which is a success."""
+    """Returns a function that sends a PATCH as the admin, checks that it succeeds, and returns the body."""
 
     def patching(**body):
         response = cast.client(cast.admin).patch(url, body)

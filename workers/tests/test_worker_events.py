@@ -1,4 +1,4 @@
-"""What is recorded of workers for those who stream their events, and how it is read back."""
+"""Which events of workers are recorded for their streams, and how streams read them."""
 
 import json
 from datetime import timedelta
@@ -20,7 +20,7 @@ from workers.worker_events import read_events
 
 
 class Stream:
-    """A stream of the cast's worker: what `news` answers, its lane would tell."""
+    """A stream of the cast's worker. `news` returns the events that its lane would send."""
 
     def __init__(self, cast, last_event_id=None):
         self._worker_id = cast.worker.worker_id

@@ -22,7 +22,7 @@ def url(cast):
 
 @pytest.fixture
 def mint(cast, url):
-    """Mints a key as the owner; the answer."""
+    """Returns a function that mints a key as the owner and returns the answer."""
 
     def minting(**body):
         return cast.client(cast.owner).post(url, {"name": "CI", "prefix": "pwk", **body})
@@ -177,7 +177,7 @@ class TestListing:
         items = cast.client(cast.viewer).get(url).json()["items"]
         assert [item["id"] for item in items][:3] == made[::-1]
         assert all("token" not in item for item in items)
-        # The wrk_ that the cast's worker registered with has been consumed.
+        # The cast's worker has consumed the `wrk_` key that it registered with.
         assert items[-1]["consumedAt"] == A_TIME
 
     def test_a_use_shows(self, cast, url, mint):

@@ -1,4 +1,4 @@
-"""…/environments/:envId/members: who belongs to an environment, and as what (SPEC §4, §5)."""
+"""…/environments/:envId/members: the members of an environment and their roles (SPEC §4, §5)."""
 
 import pytest
 
@@ -315,7 +315,7 @@ class TestRemoving:
 
 
 class TestTheRegistrationKeysOfSomebodyWhoGoes:
-    """An unused `wrk_` of someone removed or demoted below admin dies (SPEC §4)."""
+    """The unused `wrk_` keys of a member who is removed or demoted below admin are revoked (SPEC §4)."""
 
     @pytest.fixture
     def key(self, cast, url):

@@ -1,4 +1,4 @@
-"""Races on real connections: about the last owner, a parent that goes, the ceilings, and keys."""
+"""Races on real connections: about the last owner, deleted parents, ceilings, and keys."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,7 +40,7 @@ def cast(committed_cast):
 
 
 def went(answers):
-    """Which calls went through."""
+    """Returns which calls succeeded."""
     return [not isinstance(answer, ApiError) for answer in answers]
 
 
@@ -113,7 +113,7 @@ def test_somebody_added_twice_at_once_is_a_member_once(cast, round_):
     assert count("member.added") == 1
 
 
-# --- A parent that goes
+# --- Deleting a parent while a child is added
 
 
 def _trigger(cast):
@@ -171,7 +171,7 @@ def test_nothing_is_made_under_an_environment_that_is_being_deleted(emptied, chi
     if child in (_trigger, _worker):
         assert made is not deleted
     else:
-        assert deleted  # these do not hold it: either came first
+        assert deleted  # these don't lock the parent, so either call may come first
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
@@ -211,7 +211,7 @@ def test_of_a_run_and_the_deletion_of_its_trigger_one_happens(cast, round_):
     assert Run.objects.count() == queued
 
 
-# --- Changes of one thing
+# --- Two changes of the same row
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
@@ -338,7 +338,7 @@ def test_the_last_workspace_goes_to_one(cast, settings, round_):
 @pytest.mark.parametrize("round_", ROUNDS)
 @pytest.mark.parametrize("who", ["owner", "admin"])
 def test_the_last_trigger_of_a_creators_workspaces_goes_to_one(cast, settings, who, round_):
-    """In four environments of two workspaces, by the creator, who also acts, or by another."""
+    """Races for it in four environments of two workspaces, by the creator or by another member."""
     settings.MAX_TRIGGERS_PER_CREATOR = 2  # one is the cast's
     actor, here = Actor("user", getattr(cast, who).id), {"user_id": cast.owner.id}
     other = create_workspace(name="other", actor=TEST_ACTOR, **here)

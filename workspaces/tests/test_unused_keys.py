@@ -1,4 +1,4 @@
-"""The unused `wrk_` keys of a deactivated user die, and stay dead when the user comes back (SPEC §4)."""
+"""The unused `wrk_` keys of a deactivated user are revoked, and stay so when the user is reactivated (SPEC §4)."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ STAFF = Actor("staff", None, "192.0.2.9", "support-1")
 
 
 def minted(cast, kind, environment=None):
-    """A key of the admin's: its row and its token."""
+    """Mints a key as the admin, and returns its row and its token."""
     return mint_api_key(
         environment_id=(environment or cast.environment).id,
         name="k",

@@ -87,7 +87,7 @@ class TestWhoSeesOne:
 
 def test_one_user_creates_only_so_many(cast, settings):
     settings.MAX_WORKSPACES_PER_USER = 2
-    client = cast.client(cast.owner)  # who has one
+    client = cast.client(cast.owner)  # the owner has created one workspace
     assert client.post(URL, {"name": "a"}).status_code == 201
     with audited() as rows:
         response = client.post(URL, {"name": "b"})

@@ -1,4 +1,4 @@
-"""How tests enroll hosts over HTTP."""
+"""Helps tests to enroll hosts over HTTP."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ MACHINE = {"hostname": "build-2", "os": "linux", "version": "0.1.0"}
 
 
 def issue(cast: Any, **body: Any) -> Any:
-    """A new code, as the API answers it to an admin."""
+    """Issues a code as an admin, and returns the API's answer."""
     url = f"/api/v1/environments/{cast.environment.id}/enrollments"
     answer = cast.client(cast.admin).post(url, body)
     assert answer.status_code == 201, answer.content
@@ -16,10 +16,10 @@ def issue(cast: Any, **body: Any) -> Any:
 
 
 def redeem(**body: Any) -> Any:
-    """The answer to a host that redeems."""
+    """Redeems as a host, and returns the answer."""
     return browser().post("/api/v1/enrollments/redeem", {**MACHINE, **body})
 
 
 def begin(**body: Any) -> Any:
-    """The answer to a host that begins a pairing."""
+    """Begins a pairing as a host, and returns the answer."""
     return browser().post("/api/v1/enrollments/device", body, HTTP_USER_AGENT="node")

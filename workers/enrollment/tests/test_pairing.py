@@ -37,7 +37,7 @@ def _deny(cast, enrollment_id):
 
 
 def _an_interval_later():
-    """As if the hosts had asked so long ago."""
+    """Sets the time back at which hosts asked last, by one interval."""
     Enrollment.objects.update(polled_at=F("polled_at") - timedelta(seconds=60))
 
 
@@ -74,7 +74,7 @@ def test_a_host_waits_until_it_is_approved(cast):
     answer = redeem(deviceCode=device_code)
     assert (answer.status_code, answer.json()) == (400, {"error": "authorization_pending"})
     _approve(cast, begun["id"])
-    # What was approved counts, and not what the host says now.
+    # The approved label is used, and not the one that the host sends now.
     answer = redeem(deviceCode=device_code, label="Another")
     assert answer.status_code == 201
     worker = Worker.objects.get(id=answer.json()["workerId"])
@@ -142,7 +142,7 @@ def test_a_host_whose_approver_is_no_admin_any_more_gets_nothing(cast):
 
 def test_a_user_may_type_five_wrong_codes_and_then_not_even_the_right_one(cast):
     code = begin().json()["userCode"]
-    for _ in range(3):  # right ones don't count
+    for _ in range(3):  # right codes don't count
         assert pairing.find_pending(typed=code, user_id=cast.admin.id)
     for _ in range(5):
         with pytest.raises(ApiError) as refusal:
@@ -163,7 +163,7 @@ def test_wrong_codes_count_until_there_was_none_for_an_hour(cast):
             pairing.find_pending(typed="BBBB-BBBB", user_id=cast.admin.id)
         return refusal.value.status_code
 
-    # Whoever goes on while they may not is not kept out for longer.
+    # Tries that are refused don't make the user wait longer.
     assert [guess(50) for _ in range(5)] == [404] * 5
     assert [guess(50), guess(5), guess(6)] == [429, 429, 404]
 

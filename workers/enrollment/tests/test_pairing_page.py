@@ -21,7 +21,7 @@ def signed_in(user):
 
 
 def decide_form(client, code):
-    """What the page that asks for a decision posts."""
+    """Returns the form fields that the page posts when a person decides."""
     page = client.post("/pair", {"step": "code", "code": code})
     assert page.status_code == 200
     return {"proof": re.findall(r'name="proof" value="([^"]+)"', page.content.decode())[0]}
