@@ -65,7 +65,7 @@ def test_a_wrong_first_code_turns_nothing_on(user):
 def test_a_code_counts_once_and_no_older_one_after_it(user, app_and_codes):
     app, _ = app_and_codes
     assert not authenticators.accept_code(user.id, "")
-    assert not authenticators.accept_code(user.id, code_of(app, -1)), "enrolling used it up"
+    assert not authenticators.accept_code(user.id, code_of(app, -1)), "setting up used the code"
     late, now = code_of(app, 1), code_of(app)
     assert authenticators.accept_code(user.id, late)
     assert not authenticators.accept_code(user.id, late)
