@@ -1,8 +1,8 @@
 """Fixtures that every app's tests share: databases, a small cast, a served API.
 
-Most tests run in a transaction that is rolled back (`db`). Tests that need commits - races on real
-connections, other processes - take `own_database`: a clone of the migrated test database, thrown
-away afterwards. The audit log refuses to be emptied, so nothing here ever flushes.
+Most tests run in a transaction that is rolled back (`db`). Tests that need commits, for races on real
+connections or for other processes, take `own_database`: a clone of the migrated test database that is
+dropped afterwards. Nothing here empties tables, since the audit log's table refuses that.
 """
 
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import Cast, make_cast
 
 _DATABASE = {"db", "own_database"}
-# What takes longest: it comes first, so that no process of the suite ends long after the others.
+# The tests that take longest run first, so that no process of the suite ends long after the others.
 _LONGEST = ("bench/", "deploy/")
 
-# However slow the machine, and the same examples each time: what fails, fails for whoever made it
-# fail. `--hypothesis-profile default` looks for others.
+# Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
+# a failure shows up in the change that caused it. `--hypothesis-profile default` tries other examples.
 hypothesis_settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -40,7 +40,7 @@ hypothesis_settings.load_profile("suite")
 def django_db_setup(
     django_test_environment: None, django_db_modify_db_settings: None, django_db_blocker
 ) -> Iterator[None]:
-    """As pytest-django's own, but also for a run of nothing but tests with `own_database`."""
+    """Does what pytest-django's fixture does, also if all selected tests take `own_database`."""
     with planted() as known, noting(), hearing():
         with django_db_blocker.unblock():
             made = setup_databases(verbosity=0, interactive=False, aliases={"default": None})
@@ -55,47 +55,47 @@ def django_db_setup(
 
 @pytest.fixture
 def cast(db: None) -> Cast:
-    """A workspace with its people, keys and worker; see testing.world.cast."""
+    """Makes a workspace with its people, keys and worker: see testing.world.cast."""
     return make_cast()
 
 
 @pytest.fixture
 def own_database(django_db_setup: None, django_db_blocker) -> Iterator[str]:
-    """A database of the test's own in which commits are real; its name. Threads get it too."""
+    """Makes a database for this test alone, in which commits are real, and returns its name. Threads use it too."""
     with django_db_blocker.unblock(), _cloned_database() as name:
         yield name
 
 
 @pytest.fixture
 def committed_cast(own_database: str) -> Cast:
-    """The cast, committed in the test's own database."""
+    """Makes the cast and commits it in the test's own database."""
     return make_cast()
 
 
 @pytest.fixture
 def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
-    """The API served by gunicorn from the test's own database, as `bin/run` serves it."""
+    """Serves the API by gunicorn, as `bin/run` does, on the test's own database."""
     with serve(own_database, log=tmp_path / "web.log") as served:
         yield served
 
 
 @pytest.fixture
 def receiver(settings) -> Iterator[Receiver]:
-    """A receiver on the loopback, which webhooks may reach for once."""
+    """Starts a receiver of webhooks on the loopback address, which webhooks may reach in this test."""
     settings.WEBHOOK_ALLOWED_NETWORKS = ("127.0.0.0/8",)
     with receiving() as receiver:
         yield receiver
 
 
-class _cloned_database:  # noqa: N801 - used like a function
-    """Swaps Django's database for a clone of it, in this thread and those that start meanwhile."""
+class _cloned_database:  # noqa: N801 - callers use it like a function
+    """Makes Django use a clone of its database, in this thread and in those that start meanwhile."""
 
     def __enter__(self) -> str:
         self._settings = connections.databases["default"]
         self._template = self._settings["NAME"]
         self.name = f"{self._template}_{new_id().hex[-12:]}"
         connections.close_all()
-        # By its files: a seventh of the time that writing it all to the log takes, which is the default.
+        # Copying the files takes a seventh of the time of the default strategy, which writes all to the WAL.
         self._run(f'CREATE DATABASE "{self.name}" TEMPLATE "{self._template}" STRATEGY FILE_COPY')
         self._settings["NAME"] = self.name
         return self.name
@@ -103,7 +103,7 @@ class _cloned_database:  # noqa: N801 - used like a function
     def __exit__(self, *_: object) -> None:
         connections.close_all()
         self._settings["NAME"] = self._template
-        # Not WITH (FORCE): that may not end the server's own autovacuum, which a plain DROP waits for.
+        # WITH (FORCE) is not allowed to end the server's own autovacuum, while a plain DROP waits for it.
         self._run(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             f" WHERE datname = '{self.name}' AND usename = current_user"
@@ -117,7 +117,7 @@ class _cloned_database:  # noqa: N801 - used like a function
 
 @pytest.fixture(autouse=True)
 def watch() -> Iterator[Watch]:
-    """Who sees a secret that this test leaves anywhere."""
+    """The watch that fails the test if it finds one of the test's secrets anywhere."""
     with watching() as watch:
         yield watch
         watch.look_at_log_files()
@@ -125,25 +125,25 @@ def watch() -> Iterator[Watch]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts what takes longest first; the others keep their order by chance."""
+    """Puts the longest tests first. The others keep their random order."""
     items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Function) -> Iterator[None]:
-    """Looks at the tables before the test's transaction is rolled back, or its database dropped."""
+    """Searches the tables for secrets before the test's transaction is rolled back or its database is dropped."""
     yield
     watch, directory = item.funcargs["watch"], item.funcargs.get("tmp_path")
     assert isinstance(watch, Watch)
     watch.directory = directory if isinstance(directory, Path) else None
     if _DATABASE & set(item.fixturenames) or item.get_closest_marker("django_db"):
         connection.ensure_connection()
-        # What a broken transaction left, nobody can read, nor will it ever be there.
+        # The rows of a broken transaction can't be read, and will never be committed.
         if connection.connection.info.transaction_status != TransactionStatus.INERROR:
             watch.look_at_tables()
 
 
 @pytest.fixture(autouse=True)
 def _development_settings() -> None:
-    """Tests run as in development, whatever the caller's environment says."""
+    """Makes tests run with the settings of development, whatever the environment says."""
     assert not settings.PRODUCTION

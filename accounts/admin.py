@@ -1,4 +1,4 @@
-"""How staff see users and sessions."""
+"""Django admin's pages of users and their sessions."""
 
 from typing import Any
 
@@ -31,8 +31,6 @@ def _remove_authenticator(user: User, actor: Actor) -> None:
 
 @register(User, site=site)
 class UserAdmin(StaffModelAdmin):
-    """People."""
-
     icon = "person"
     list_display = ("email", "name", "shown_state", "is_staff", "created")
     list_filter = ("is_active", "is_staff")
@@ -71,20 +69,18 @@ class UserAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, user: User) -> Any:
-        """Active or not."""
+        """Whether the user is active or was deactivated."""
         return state("active" if user.is_active else "deactivated")
 
     @display(description="Registered")
     def created(self, user: User) -> Any:
-        """When they came."""
         return moment(user.created_at)
 
     def title_of(self, row: User) -> str:
-        """The address."""
         return row.email
 
     def story(self, row: User) -> list[Panel]:
-        """Who it is, and their newest sessions."""
+        """The user and their newest sessions."""
         newest = Session.objects.filter(user=row).order_by("-id")[:10]
         return [
             Facts(
@@ -120,26 +116,24 @@ class _SessionAdmin(StaffModelAdmin):
 
     @display(description="Opened")
     def opened(self, session: Any) -> Any:
-        """When."""
         return moment(session.created_at)
 
     @display(description="User")
     def whose(self, session: Any) -> Any:
-        """Whose it is."""
         return link_to(User, session.user_id, session.user.email)
 
     @display(description="Ends")
     def ends(self, session: Any) -> Any:
-        """When it ends by itself."""
+        """When it ends by itself, whatever happens in it."""
         return moment(session.expires_at)
 
     @display(description="Ended early")
     def ended(self, session: Any) -> Any:
-        """When it was ended."""
+        """When it was ended early, such as by logout."""
         return moment(session.ended_at if hasattr(session, "ended_at") else session.revoked_at)
 
     def story(self, row: Any) -> list[Panel]:
-        """The session; not what opens it."""
+        """The session without its secret, which is stored nowhere, and without its digest."""
         return [
             Facts(
                 "Session",
@@ -156,7 +150,7 @@ class _SessionAdmin(StaffModelAdmin):
 
 @register(Session, site=site)
 class SessionAdmin(_SessionAdmin):
-    """Browser sessions of the API."""
+    """Shows the browser sessions of the API."""
 
     list_reads = ("id", "created_at", "expires_at", "revoked_at", "user__email")
     never_read = ("address_digest", "user__password")
@@ -164,7 +158,7 @@ class SessionAdmin(_SessionAdmin):
 
 @register(StaffSession, site=site)
 class StaffSessionAdmin(_SessionAdmin):
-    """Sessions of admin."""
+    """Shows the staff's sessions of Django admin."""
 
     list_reads = ("id", "created_at", "expires_at", "ended_at", "user__email")
     never_read = ("key_digest", "data", "address_digest", "user__password")

@@ -7,18 +7,16 @@ from pipedai.api.throttling import prune_throttles
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
 
-# An address from which somebody has logged in within 30 days is known by its session (SPEC §3).
+# Sessions stay for 30 days after their end: throttles know by them from where a user has logged in (SPEC §3).
 _SESSIONS_KNOWN_DAYS = 30
 
 
 class AccountsConfig(AppConfig):
-    """Users and sessions."""
-
     name = "accounts"
 
     def ready(self) -> None:
-        """Registers the upkeep of the throttles' table, which this app's migrations make, and of sessions."""
-        # Models must be loaded first.
+        """Registers the jobs that prune throttles and sessions and that rewrap the authenticators' secrets."""
+        # These modules import models, which Django must have loaded before.
         from accounts.authenticators import rewrap_authenticators
         from accounts.pruning import prune_sessions
 

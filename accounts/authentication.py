@@ -1,4 +1,4 @@
-"""The cookie substrate: authenticates browsers by the `auth_token` JWT and its session row (SPEC §3)."""
+"""Authenticates browsers by the JWT in the `auth_token` cookie and the session row that it names (SPEC §3)."""
 
 from django.db.models.functions import Now
 from rest_framework.authentication import BaseAuthentication
@@ -20,10 +20,10 @@ SESSION_ENDED = "The session has ended. Log in again."
 
 
 class CookieJWTAuthentication(BaseAuthentication):
-    """A user by their session cookie; stands back when an Authorization header was sent."""
+    """Authenticates a user by their session cookie, unless the request has an Authorization header."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """The principal, None without a cookie. Raises Unauthenticated for a bad, ended or doubled one."""
+        """Returns the principal, or None without a cookie. Raises Unauthenticated for a bad cookie, or for two."""
         if bearer_token(request) is not None:
             return None
         cookie = auth_cookie(request)
@@ -39,10 +39,10 @@ class CookieJWTAuthentication(BaseAuthentication):
 
 
 class PresentedSession(BaseAuthentication):
-    """The session that came with a request which needs none; one that has ended is as good as none."""
+    """Finds the session of a request that needs none, such as a login. A session that has ended counts as none."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """The principal, None without a live session. Raises Unauthenticated for a token and for two cookies."""
+        """Returns the principal, or None without a live session. Raises Unauthenticated for a token or two cookies."""
         if (token := bearer_token(request)) is not None:
             raise refusal(token)
         cookie = auth_cookie(request)
@@ -51,7 +51,7 @@ class PresentedSession(BaseAuthentication):
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal | None:
-    """The user whose live session the cookie names, else None. One query."""
+    """Returns the user whose live session the cookie names, or None. One query."""
     try:
         claims = verify(cookie)
     except BadSessionToken:

@@ -23,33 +23,39 @@ log = get_logger(__name__)
 _ISSUER = "PipedAI"
 _SECRET_BYTES = 20  # as RFC 4226 recommends
 _STEP_SECONDS = 30
-# A code of the step before or after also counts: clocks differ, and people type slowly.
+# A code of the time step before or after is also accepted, since clocks differ and people type slowly.
 _STEPS_ASIDE = (0, -1, 1)
 _RECOVERY_CODES = 10
 _RECOVERY_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Enrolment:
-    """What the user's app must be told, once. It has no repr, so that it can't be printed."""
+class Setup:
+    """What the user enters into their app, once. It has no repr, so that nobody prints the secret by mistake."""
 
     secret: str
     uri: str
 
 
-def begin_enrolment(user: User) -> Enrolment | None:
-    """A new secret for the user, not asked for until `confirm_enrolment`. None if an authenticator is on."""
+def begin_setup(user: User) -> Setup | None:
+    """Makes a new secret for the user. Returns None if the user has an authenticator.
+
+    The login asks for its codes only after `confirm_setup`.
+    """
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
         Authenticator.objects.filter(user=user, confirmed_at__isnull=True).delete()
         if Authenticator.objects.filter(user=user).exists():
             return None
         totp = _totp(_new(user))
-    return Enrolment(totp.secret, totp.provisioning_uri(name=user.email, issuer_name=_ISSUER))
+    return Setup(totp.secret, totp.provisioning_uri(name=user.email, issuer_name=_ISSUER))
 
 
-def confirm_enrolment(user: User, code: str, *, actor: Actor) -> list[str] | None:
-    """Turns the authenticator on if the code is its own; the recovery codes, which are stored nowhere. None if not."""
+def confirm_setup(user: User, code: str, *, actor: Actor) -> list[str] | None:
+    """Turns the authenticator on if `code` is its present code.
+
+    Returns the recovery codes, which are stored nowhere, or None if the code is wrong.
+    """
     with transaction.atomic():
         held = _locked(user.pk)
         if held is None or held.confirmed_at is not None or not _accept(held, code):
@@ -64,7 +70,7 @@ def confirm_enrolment(user: User, code: str, *, actor: Actor) -> list[str] | Non
 
 
 def remove_authenticator(user_id: UUID, *, actor: Actor) -> None:
-    """Turns it off, recovery codes included. Nothing happens without one."""
+    """Deletes the user's authenticator and its recovery codes. Does nothing if there is none."""
     with transaction.atomic():
         held = _locked(user_id)
         if held is None:
@@ -75,13 +81,15 @@ def remove_authenticator(user_id: UUID, *, actor: Actor) -> None:
 
 
 def has_authenticator(user_id: UUID) -> bool:
-    """Whether the user is asked for a code at login."""
+    """Whether the login asks the user for a code."""
     return Authenticator.objects.filter(user_id=user_id, confirmed_at__isnull=False).exists()
 
 
 def accept_code(user_id: UUID, code: str) -> bool:
-    """Whether the code opens the door: always without an authenticator; else an unused code of the moment, or an
-    unused recovery code. Call it in the login's transaction: the code is used up with it."""
+    """Returns whether the user may log in with this code, and uses the code up.
+
+    A user without an authenticator may log in with any. With one, the code must be an unused code of about now or an
+    unused recovery code. Call it in the login's transaction, so that the code is used up only if the login succeeds."""
     held = _locked(user_id)
     if held is None or held.confirmed_at is None:
         return True
@@ -89,7 +97,7 @@ def accept_code(user_id: UUID, code: str) -> bool:
 
 
 def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
-    """Turns the user's own authenticator off, if the code would open the door; whether it did."""
+    """Deletes the user's own authenticator if the login would accept the code. Returns whether it did."""
     with transaction.atomic():
         accepted = accept_code(user_id, code)
         if accepted:
@@ -98,10 +106,10 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
-    """Wraps secrets anew that lie under an older master key than the newest; how many."""
+    """Wraps secrets that are under an older master key under the newest one. Returns how many."""
     newest, *older = (master.id for master in _masters())
     with transaction.atomic():
-        # What lies under a lost key can't be opened, and stays.
+        # Secrets under a master key that is not set any more can't be opened, and stay as they are.
         rows = Authenticator.objects.select_for_update(skip_locked=True, no_key=True)
         old = list(rows.filter(master_key_id__in=older).order_by("pk")[:limit])
         for held in old:
@@ -113,7 +121,7 @@ def rewrap_authenticators(*, limit: int = 100) -> int:
 
 
 def probe_authenticators() -> Iterator[tuple[UUID, str, crypto.CannotOpen | None]]:
-    """Of each authenticator: the user, the master key that its secret lies under, and why it does not open."""
+    """Yields for each authenticator the user's id, its master key's id, and why it does not open (None if it does)."""
     for held in Authenticator.objects.order_by("pk"):
         try:
             _open(held)
@@ -135,10 +143,12 @@ def _locked(user_id: UUID) -> Authenticator | None:
 
 
 def _accept(held: Authenticator, code: str) -> bool:
-    """Whether it is a code of about now, later than the last one used: then it is used up. The row is locked."""
+    """Whether it is a code of about now, later than the last one used; uses it up. The caller has locked the row."""
     try:
         totp = _totp(held)
-    except crypto.CannotOpen:  # recovery codes, or another of the staff, still help
+    except (
+        crypto.CannotOpen
+    ):  # the user can still log in with a recovery code, or have other staff remove it
         log.error("authenticator.cannot_open", user_id=held.pk, master_key_id=held.master_key_id)
         return False
     now = int(database_now().timestamp()) // _STEP_SECONDS
@@ -188,5 +198,5 @@ def _masters() -> tuple[crypto.MasterKey, ...]:
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
-# Stands where an environment's id would: staff belong to none, and no environment's key opens as one of these.
+# Takes the place of an environment's id in the encryption, so that no environment's wrapped key opens as a secret here.
 _PLACE = "staff.authenticator"

@@ -13,7 +13,7 @@ _SAME_SITE = cast("Literal['Lax', 'Strict', 'None']", settings.COOKIE_SAMESITE)
 
 
 def set_auth_cookie(response: HttpResponse, session: Session) -> None:
-    """Hands the browser the session: HttpOnly, no Domain, Secure in production."""
+    """Sets the cookie of a session on the response: HttpOnly, without Domain, Secure in production."""
     response.set_cookie(
         AUTH_COOKIE,
         issue(session.user_id, session.id),
@@ -26,5 +26,5 @@ def set_auth_cookie(response: HttpResponse, session: Session) -> None:
 
 
 def clear_auth_cookie(response: HttpResponse) -> None:
-    """Has the browser forget the session."""
+    """Deletes the cookie in the browser."""
     response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)

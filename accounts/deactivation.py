@@ -1,4 +1,4 @@
-"""Deactivates users and brings them back (SPEC §3): what dies with a user stays dead afterwards."""
+"""Deactivates and reactivates users (SPEC §3). Sessions and keys that a deactivation ended stay ended."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -15,15 +15,18 @@ _consequences: list[Callable[[UUID, Actor], None]] = []
 
 
 def register_consequence(end: Callable[[UUID, Actor], None]) -> None:
-    """`end(user_id, actor)` ends what another app lets live only with its user, in the transaction that
-    deactivates them and after it has locked their row. Call it from `AppConfig.ready()`."""
+    """Registers `end(user_id, actor)`, which ends what another app has that must not outlive its user.
+
+    It is called in the transaction that deactivates the user, after their row is locked. Call this from
+    `AppConfig.ready()`.
+    """
     _consequences.append(end)
 
 
 def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
-    """The user can't log in any more; every session and every unused `wrk_` key of theirs is dead at once.
+    """Deactivates the user, who can't log in any more. All their sessions and unused `wrk_` keys end at once.
 
-    Memberships and `pwk_` keys, which belong to environments, stay. Nothing happens to a user who is
+    Memberships and `pwk_` keys, which belong to environments, stay. Does nothing to a user who is
     deactivated already. Raises NotFound.
     """
     with transaction.atomic():
@@ -37,14 +40,14 @@ def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
 
 
 def reactivate_user(*, user_id: UUID, actor: Actor) -> None:
-    """The user may log in again. Nothing happens to one who is active. Raises NotFound."""
+    """Lets the user log in again. Does nothing to a user who is active. Raises NotFound."""
     with transaction.atomic():
         if _set_active(user_id, active=True):
             emit(Event("user.reactivated", actor, None, "user", user_id))
 
 
 def _set_active(user_id: UUID, *, active: bool) -> bool:
-    """Whether that changed anything. The row stays locked until the transaction ends. Raises NotFound."""
+    """Returns whether that changed anything, and locks the row until the transaction ends. Raises NotFound."""
     user = User.objects.filter(id=user_id)
     if user.filter(is_active=not active).update(is_active=active):
         return True

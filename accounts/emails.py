@@ -1,24 +1,24 @@
-"""Reads e-mail addresses: one spelling for all that look an account up, store it or count its logins."""
+"""Reads e-mail addresses into the one spelling by which accounts are stored, looked up and throttled."""
 
 import re
 import unicodedata
 from typing import NewType
 
-# As accounts are stored and looked up, and as throttles count them. `read_email` alone makes one.
+# An address in the spelling of stored accounts. Only `read_email` makes one.
 Email = NewType("Email", str)
 
-# Control characters (Unicode's category Cc), and lone surrogates, which no table can be asked for.
+# Control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL can't take in text.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
-    """The text can be nobody's address; the message is a sentence for whoever typed it."""
+    """The text is no e-mail address. The message is a sentence for the person who typed it."""
 
 
 def read_email(text: str) -> Email:
-    """The account that this text names, without white space at its ends and in lower case. Raises NotAnEmail.
+    """Returns the address in lower case and without white space at its ends. Raises NotAnEmail.
 
-    A control character is refused and never taken out: the text without it might name somebody else's account.
+    A control character is refused and not removed: the text without it might name somebody else's account.
     """
     if _REFUSED.search(text):
         raise NotAnEmail("Must not hold control characters.")
@@ -29,9 +29,9 @@ def read_email(text: str) -> Email:
 
 
 def looks_like_itself(email: Email) -> bool:
-    """Whether the address holds nothing invisible and no second way to write a letter (full-width, decomposed).
+    """Whether the address has no invisible characters and no letters in a second form (full-width, decomposed).
 
-    A new account must not look like another: the rules for domain names drop such characters, and so DNS and mail
-    servers, but not our tables, take the two for the same.
+    The address of a new account must not look like that of another. The rules for domain names drop such characters, so
+    DNS and mail servers would take two such addresses for one, although our table takes them for two.
     """
     return email.isprintable() and unicodedata.normalize("NFKC", email) == email

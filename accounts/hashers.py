@@ -1,16 +1,16 @@
-"""How passwords are hashed: Argon2id in the memory that a small machine can spare for several at once (SPEC §19)."""
+"""Hashes passwords with Argon2id, in so little memory that a small machine computes several at once (SPEC §19)."""
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
-# What memory is counted in: a place holds one hash of today's.
+# The password lane counts memory in places. One place is enough for a hash with today's settings.
 PLACE_KIB = 64 * 1024
 
 
 class PasswordHasher(Argon2PasswordHasher):
-    """OWASP's first choice of equally strong ones: 46 MiB, one pass, one lane.
+    """Argon2id with the first of OWASP's equally strong settings: 46 MiB, one pass, one lane.
 
-    Its memory is above the 32 MiB from which glibc always gives freed memory back to the system, and one lane takes one
-    core. Hashes that Django's own class made (100 MiB, two passes, eight lanes) verify, and are replaced at login.
+    46 MiB is above the 32 MiB from which glibc always gives freed memory back to the system, and one lane takes one
+    core. Hashes by Django's own class (100 MiB, two passes, eight lanes) still verify, and a login replaces them.
     """
 
     time_cost = 1
@@ -19,10 +19,10 @@ class PasswordHasher(Argon2PasswordHasher):
 
 
 def places_of(encoded: str) -> int:
-    """How many places it takes to verify a password against this hash: what Django's class made takes two."""
+    """Returns how many places it takes to verify a password against this hash: two for one by Django's class."""
     try:
         hasher = identify_hasher(encoded)
-    except ValueError:  # no hash at all; Django makes a new one in its stead
+    except ValueError:  # this is no hash: Django then computes a new one, to take as long
         return 1
     if not isinstance(hasher, Argon2PasswordHasher):
         return 1

@@ -1,7 +1,7 @@
-"""Hashes and verifies passwords with Argon2, a few at a time, and replaces hashes of former settings (SPEC §3, §19).
+"""Hashes and verifies passwords with Argon2, and replaces hashes of older settings (SPEC §3, §19).
 
-Argon2 takes much memory and CPU by design. In the web process a request waits for its places in the password lane,
-without a thread: docs/decisions/password-turns.md.
+Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process a request
+waits for its turn in the password lane, without a thread: docs/decisions/password-turns.md.
 """
 
 import threading
@@ -20,21 +20,22 @@ from accounts.staff_sessions import carry_staff_sessions_over
 from pipedai.api.errors import Invalid, Overloaded
 from pipedai.server.ticket import PASSWORD
 
-# For commands, and under a server without the lane: there a thread waits for this long.
+# How long a thread waits for its turn where there is no password lane: in commands and under other servers.
 _PATIENCE_SECONDS = 5.0
 _turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
 
 
 def hash_password(password: str) -> str:
-    """The hash to store. Raises Overloaded when too many are being hashed."""
+    """Returns the hash to store. Raises Overloaded if too many passwords are being hashed."""
     with _turn(places=1):
         return make_password(password)
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Whether it is the user's; takes as long for no user. Raises Overloaded when too many are being hashed.
+    """Whether the password is the user's. Without a user it takes as long, and returns False.
 
-    A right password's hash of former settings is replaced, and `user.password` is then the new one.
+    If the password is right and its hash has older settings, this replaces the hash and sets `user.password` to the new
+    one. Raises Overloaded if too many passwords are being hashed.
     """
     with _turn(places=1 if user is None else places_of(user.password)):
         if user is None:
@@ -58,21 +59,21 @@ def _verify(user: User, password: str) -> bool:
         nonlocal replaced
         replaced = _replace_hash(user, make_password(password))
 
-    # The password of a deactivated user opens nothing, and how long it takes must not tell that it is right.
+    # A deactivated user's hash is not replaced, since the time that takes would tell that the password is right.
     is_right = check_password(
         password, user.password, setter=replace_hash if user.is_active else None
     )
     if replaced:
         return is_right
-    # Another login replaced the hash, or the password was changed: what counts is the hash of now.
+    # Meanwhile another login has replaced the hash, or the password was changed. So verify against the present hash.
     user.refresh_from_db(fields=["password"])
     return check_password(password, user.password)
 
 
 def _replace_hash(user: User, encoded: str) -> bool:
-    """Puts a new hash of the same password in the place of the one that was verified, if it is still there.
+    """Replaces the verified hash by a new one of the same password. Returns False if another hash is stored by now.
 
-    It is no change of the password: no audit row tells of it, and every session goes on.
+    The password stays the same, so there is no audit row and every session continues.
     """
     with transaction.atomic():
         if not User.objects.filter(pk=user.pk, password=user.password).update(password=encoded):
@@ -85,7 +86,7 @@ def _replace_hash(user: User, encoded: str) -> bool:
 
 @contextmanager
 def _turn(*, places: int) -> Iterator[None]:
-    """Holds the places for a hash, or raises Overloaded: before anything is written, so that the lane may ask again."""
+    """Holds places for a hash, or raises Overloaded. Enter it before you write: the lane may repeat the request."""
     ticket = PASSWORD.get()
     if ticket is None:
         if not _turns.acquire(timeout=_PATIENCE_SECONDS):

@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the account endpoints."""
+"""Describes the account endpoints for the OpenAPI schema."""
 
 from typing import Any
 

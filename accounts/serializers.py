@@ -1,4 +1,4 @@
-"""Bodies of the auth endpoints, and the user as it goes out."""
+"""Reads the bodies of the auth endpoints, and renders users."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from accounts.models import User
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import StrictBody
 
-# Argon2 hashes anything; a bound keeps a megabyte of password from costing a second of CPU.
+# The longest password, in characters. Without a limit, hashing a megabyte would cost a second of CPU.
 _MAX_PASSWORD = 1024
 
 
@@ -20,7 +20,7 @@ class EmailField(TextField):
         super().__init__(max_length=254, **options)
 
     def to_internal_value(self, data: Any) -> Email:
-        """The address as accounts are looked up; a field error for what can be none."""
+        """Returns the address in the spelling of stored accounts. Raises a field error if it is no address."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a string.")
         return _read(data)
@@ -33,7 +33,7 @@ class NewEmailField(serializers.EmailField):
         super().__init__(max_length=254)
 
     def to_internal_value(self, data: Any) -> Email:
-        """The address as accounts are looked up; a field error also for one that could be mistaken for another."""
+        """Returns the address in the spelling of stored accounts. Raises a field error if it may look like another."""
         if not isinstance(data, str):
             self.fail("invalid")
         email = _read(data)

@@ -1,7 +1,7 @@
 """Registers users, logs them in and out, changes their passwords, makes staff (SPEC §3, §5, §10).
 
-Before a login nobody knows who is calling: the `actor` of these functions carries the address and
-the request id, and its id is filled in here.
+Before a login nobody knows who is calling. So the `actor` that these functions take carries only the
+address and the request id, and they set its id to the user's.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ _WRONG = "The e-mail address or the password is wrong."
 def register_user(
     *, email: Email, password: str, name: str, address: bytes, actor: Actor
 ) -> tuple[User, Session]:
-    """A new user, logged in. Raises Invalid for a weak password, Conflict for a taken e-mail address."""
+    """Makes a user and logs them in. Raises Invalid for a weak password, Conflict for a taken e-mail address."""
     user = User(email=email, name=name)
     check_strength(password, user, field="password")
     user.password = hash_password(password)
@@ -48,10 +48,10 @@ def register_user(
 def log_in(
     *, email: Email, password: str, replaces: UserPrincipal | None, address: bytes, actor: Actor
 ) -> tuple[User, Session]:
-    """A new session for the user with this e-mail address and password. Raises Unauthenticated.
+    """Opens a session for the user with this e-mail address and password. Raises Unauthenticated.
 
-    The session presented with the request (`replaces`) ends. It takes as long, and says the same,
-    whether or not there is such a user.
+    It ends the session that came with the request (`replaces`). It takes as long and raises the same
+    error whether or not there is such a user.
     """
     user = User.objects.filter(email=email).first()
     if not is_password_of(user, password) or user is None or not user.is_active:
@@ -67,7 +67,7 @@ def log_in(
 
 
 def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Revokes the session: a copy of its cookie is dead too. Nothing happens if it has ended already."""
+    """Revokes the session, so that a copy of its cookie is dead too. Does nothing if it has ended already."""
     with transaction.atomic():
         if _revoke(principal.session_id):
             _emit("user.logged-out", principal.id, actor)
@@ -81,7 +81,7 @@ def change_password(
     address: bytes,
     actor: Actor,
 ) -> Session:
-    """Sets a new password and ends every session of the user's; a new one for the caller.
+    """Sets a new password, ends all sessions of the user, and returns a new one for the caller.
 
     Raises Invalid for a wrong current password and for a weak new one.
     """
@@ -102,7 +102,7 @@ def replace_password(
     actor: Actor,
     open_session: Callable[[User], Opened],
 ) -> Opened:
-    """Sets a new password, ends every session of the user's, here and in admin, and opens one for the caller.
+    """Sets a new password, ends all sessions of the user, of the API and of admin, and opens one for the caller.
 
     Raises Invalid for a wrong current password and for a weak new one.
     """
@@ -123,9 +123,9 @@ def replace_password(
 
 
 def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
-    """A new staff user. Raises Invalid for a weak password, Conflict for a taken e-mail address.
+    """Makes a staff user. Raises Invalid for a weak password, Conflict for a taken e-mail address.
 
-    There is one kind of staff: `is_staff` alone opens Django admin and whatever it offers.
+    There is one kind of staff: whoever has `is_staff` may do in Django admin whatever it offers.
     """
     user = User(email=email, name=name, is_staff=True)
     check_strength(password, user, field="password")
@@ -140,7 +140,7 @@ def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> Use
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
-    """Makes an active user staff, with the password they have; whether they were none before.
+    """Makes an active user staff. Their password stays. Returns whether they were not staff before.
 
     Raises NotFound for an e-mail address without an active user.
     """
@@ -158,7 +158,7 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
 
 
 def find_user(email: Email) -> User:
-    """The active user with exactly this e-mail address. Raises NotFound."""
+    """Returns the active user with exactly this e-mail address. Raises NotFound."""
     user = User.objects.filter(email=email, is_active=True).first()
     if user is None:
         raise NotFound
@@ -166,9 +166,9 @@ def find_user(email: Email) -> User:
 
 
 def hold_password(user: User) -> None:
-    """Keeps the password that was verified from being changed until the transaction ends, so that
-    no session opened with an old password outlives the change. Raises Unauthenticated if it has
-    been changed since."""
+    """Keeps the verified password from being changed until the transaction ends, so that no session
+    that was opened with an old password outlives the change. Raises Unauthenticated if the password
+    has changed since it was verified."""
     unchanged = User.objects.select_for_update(no_key=True).filter(
         id=user.id, password=user.password, is_active=True
     )
@@ -177,7 +177,7 @@ def hold_password(user: User) -> None:
 
 
 def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
-    """One audit row for a known account, address and minute: nobody may fill a table that nothing may empty."""
+    """Writes at most one audit row a minute for a known account and address, so that nobody fills the audit log."""
     hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
     if user is not None and hits <= FAILED_LOGIN_ROWS.limit:
         with transaction.atomic():
@@ -185,7 +185,7 @@ def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
 
 
 def _emit(action: str, user_id: UUID, actor: Actor) -> None:
-    """Users act on themselves here."""
+    """Emits an event whose actor and target are the same user."""
     emit(Event(action, replace(actor, id=user_id), None, "user", user_id))
 
 

@@ -1,7 +1,7 @@
-"""The JWT in the `auth_token` cookie: made and verified by simplejwt, tied to a session row of ours (SPEC §3).
+"""Makes and verifies the JWT in the `auth_token` cookie, which names a session row (SPEC §3).
 
-simplejwt knows one signing key; the backend here also verifies with those of `SECRET_KEY_FALLBACKS`, so that rotating
-`SECRET_KEY` logs nobody out. Nothing stores a JWT.
+simplejwt knows one signing key. The backend here also verifies with those of `SECRET_KEY_FALLBACKS`, so that a rotation
+of `SECRET_KEY` logs nobody out. Nothing stores a JWT.
 """
 
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ _AUDIENCE = "pipedai-api"
 _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 
 
-class BadSessionToken(Exception):  # noqa: N818 - not an error: a caller without a session
-    """The JWT is malformed, expired, not ours, or not for this purpose."""
+class BadSessionToken(Exception):  # noqa: N818 - no error of the service: the caller has no session
+    """The JWT is malformed, expired, signed by somebody else, or made for another purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionClaims:
-    """What a verified JWT says: whose session it names."""
+    """The ids of the user and the session in a verified JWT."""
 
     user_id: UUID
     session_id: UUID
 
 
 def issue(user_id: UUID, session_id: UUID) -> str:
-    """A JWT for the session, good for LIFETIME."""
+    """Makes a JWT for the session. It is valid for LIFETIME."""
     token = _SessionToken()
     token["sub"] = str(user_id)
     token["sid"] = str(session_id)
@@ -44,7 +44,7 @@ def issue(user_id: UUID, session_id: UUID) -> str:
 
 
 def verify(value: str) -> SessionClaims:
-    """The claims of a good JWT. Raises BadSessionToken."""
+    """Verifies a JWT and returns its claims. Raises BadSessionToken."""
     try:
         token = _SessionToken(cast("Any", value))
         return SessionClaims(UUID(token["sub"]), UUID(token["sid"]))
@@ -53,7 +53,7 @@ def verify(value: str) -> SessionClaims:
 
 
 class _FallbackTokenBackend(TokenBackend):
-    """Signs with the newest key, verifies with any; requires every claim we make."""
+    """Signs with the newest key, verifies with any, and requires every claim that `issue` makes."""
 
     def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
         for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
@@ -73,7 +73,7 @@ class _FallbackTokenBackend(TokenBackend):
 
 
 class _SessionToken(Token):
-    token_type = "session"  # noqa: S105 - a kind, not a secret
+    token_type = "session"  # noqa: S105 - the kind of token, no secret
     lifetime = LIFETIME
 
     @cached_property
@@ -91,5 +91,5 @@ class _SessionToken(Token):
 
 
 def _signing_key(secret: str) -> str:
-    """The key of this purpose alone, so that a signature made for another can't pass as a session."""
+    """Derives a key for this purpose only, so that a signature for another purpose is never valid for a session."""
     return salted_hmac("pipedai.session-jwt", "", secret=secret, algorithm="sha256").hexdigest()

@@ -1,5 +1,5 @@
-"""Lets staff into Django admin and out of it (SPEC §10), as the API lets users in: same throttles, same hashing, same
-silence about what was wrong."""
+"""Logs staff in to Django admin and out of it (SPEC §10). As in the API, throttles apply, passwords are hashed in the
+password lane, and no error says what was wrong."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,9 +21,9 @@ _WRONG = "The e-mail address, the password or the code is wrong."
 def log_in_staff(
     *, email: Email, password: str, code: str, address: bytes, actor: Actor
 ) -> SessionStore:
-    """A new admin session for an active staff user. Raises Unauthenticated, Overloaded.
+    """Opens an admin session for an active staff user. Raises Unauthenticated, Overloaded.
 
-    `code` is of the user's authenticator, or a recovery code; without an authenticator it does not matter.
+    `code` is a code of the user's authenticator or a recovery code. It is ignored if the user has no authenticator.
     """
     user = User.objects.filter(email=email).first()
     session = None
@@ -49,7 +49,7 @@ def log_out_staff(*, user: User, session: Any, actor: Actor) -> None:
 def change_staff_password(
     *, user: User, current_password: str, new_password: str, address: bytes, actor: Actor
 ) -> SessionStore:
-    """Sets a new password; every session of the user's ends, and a new admin session begins. Raises Invalid."""
+    """Sets a new password, ends all sessions of the user and opens a new admin session. Raises Invalid."""
     return replace_password(
         user_id=user.id,
         current_password=current_password,
@@ -60,5 +60,5 @@ def change_staff_password(
 
 
 def _event(action: str, user: User, actor: Actor) -> Event:
-    """Staff act on themselves here."""
+    """Makes an event whose actor and target are the same staff user."""
     return Event(action, replace(actor, id=user.id), None, "user", user.id)

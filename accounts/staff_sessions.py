@@ -1,7 +1,7 @@
-"""The sessions of Django admin: rows of ours behind the `staff_session` cookie (SPEC §10).
+"""Keeps the sessions of Django admin in a table of this app, behind the `staff_session` cookie (SPEC §10).
 
-Django's session middleware uses `SessionStore` (the setting SESSION_ENGINE names this module). A session is opened by
-`open_staff_session` alone, in the transaction of the login, and lives eight hours whatever happens in it.
+Django's session middleware uses `SessionStore`, since the setting SESSION_ENGINE names this module. Only
+`open_staff_session` opens a session, in the login's transaction. It lives for eight hours, whatever happens in it.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from accounts.models import StaffSession, User
 LIFETIME = timedelta(hours=8)
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
-_KEY_LENGTH = 43  # of 62 characters: 256 bits
+_KEY_LENGTH = 43  # 43 characters out of 62 have 256 bits
 
 
 class SessionStore(SessionBase):
-    """The session that a request's cookie names. Without a live one nothing is kept, and no row is made."""
+    """The session that a request's cookie names. If it is not live, this stores nothing and makes no row."""
 
     def load(self) -> dict[str, Any]:
-        """What the session holds; nothing if it has ended."""
+        """Returns the session's data, or nothing if it has ended."""
         data = self._row().values_list("data", flat=True).first()
         if data is None:
             self._session_key = None
@@ -36,7 +36,7 @@ class SessionStore(SessionBase):
         return dict(data)
 
     def is_empty(self) -> bool:
-        """Whether the browser is to be left without a cookie: nobody has a session before the login."""
+        """Whether Django should set no cookie: nobody has a session before the login."""
         return not self.session_key
 
     def exists(self, session_key: str) -> bool:
@@ -44,20 +44,20 @@ class SessionStore(SessionBase):
         return _live(session_key).exists()
 
     def create(self) -> None:
-        """Sessions are opened by `open_staff_session`."""
+        """Does nothing: only `open_staff_session` opens a session."""
 
     def save(self, must_create: bool = False) -> None:
-        """Keeps what the request changed. Raises UpdateError if the session has ended meanwhile."""
+        """Stores the data that the request changed. Raises UpdateError if the session has ended meanwhile."""
         if self.session_key and not self._row().update(data=self._get_session(must_create)):  # type: ignore[attr-defined]
             raise UpdateError
 
     def delete(self, session_key: str | None = None) -> None:
-        """Ends the session: a copy of its cookie is dead too."""
+        """Ends the session, so that a copy of its cookie is dead too."""
         if key := session_key or self.session_key:
             _end(_live(key))
 
     def cycle_key(self) -> None:
-        """Gives the session another key; the old one is dead."""
+        """Gives the session a new key, and the old one is dead."""
         row, key = self._row(), get_random_string(_KEY_LENGTH)
         data = self._get_session()  # type: ignore[attr-defined]
         if row.update(key_digest=_digest(key)):
@@ -67,14 +67,14 @@ class SessionStore(SessionBase):
 
     @classmethod
     def clear_expired(cls) -> None:
-        """`accounts.pruning` does it."""
+        """Does nothing: `accounts.pruning` deletes expired sessions."""
 
     def _row(self) -> QuerySet[StaffSession]:
         return _live(self.session_key) if self.session_key else StaffSession.objects.none()
 
 
 def open_staff_session(user: User, address_digest: bytes) -> SessionStore:
-    """A new session of the user's, whose key only the answer carries. Call it in the login's transaction."""
+    """Opens a session for the user. Only the answer carries its key. Call it in the login's transaction."""
     key = get_random_string(_KEY_LENGTH)
     StaffSession.objects.create(
         key_digest=_digest(key),
@@ -88,20 +88,20 @@ def open_staff_session(user: User, address_digest: bytes) -> SessionStore:
         },
     )
     session = SessionStore(key)
-    session.modified = True  # has the middleware set the cookie
+    session.modified = True  # makes the middleware set the cookie
     return session
 
 
 def end_staff_sessions(user_id: UUID) -> None:
-    """Ends every session of the user's."""
+    """Ends all admin sessions of the user."""
     _end(StaffSession.objects.filter(user_id=user_id, ended_at__isnull=True))
 
 
 def carry_staff_sessions_over(user: User, before: Collection[str]) -> None:
-    """Has the user's sessions go on when the hash of the same password is replaced.
+    """Lets the user's sessions continue when a login replaces the hash of the same password.
 
-    `before` is what Django made of the old hash, to end sessions when it changes. Call it in the transaction that
-    replaces the hash.
+    Django stores a digest of the password's hash in each session, and ends the session when the digest differs.
+    `before` holds the digests of the old hash. Call it in the transaction that replaces the hash.
     """
     sessions = StaffSession.objects.select_for_update(no_key=True)
     for session in sessions.filter(user=user, ended_at__isnull=True):

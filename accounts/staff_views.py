@@ -1,4 +1,4 @@
-"""The doors of Django admin: login, logout, and a staff user's own account (SPEC §10)."""
+"""The pages for login to Django admin, logout, and a staff user's own account (SPEC §10)."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipedai.api.throttling import check_rate
 
 
 class LoginForm(forms.Form):
-    """What lets staff in. The code is asked of everybody, so that nobody learns who has an authenticator."""
+    """The login form. It asks everybody for a code, so that nobody learns who has an authenticator."""
 
     email = forms.CharField(
         label="E-mail address",
@@ -51,7 +51,7 @@ class LoginForm(forms.Form):
     )
 
     def clean_email(self) -> Email:
-        """The address as accounts are looked up, and as the throttles count them."""
+        """Returns the address in the spelling of stored accounts, which the throttles also count by."""
         try:
             return read_email(self.cleaned_data["email"])
         except NotAnEmail as error:
@@ -59,8 +59,6 @@ class LoginForm(forms.Form):
 
 
 class PasswordForm(forms.Form):
-    """A new password."""
-
     current = forms.CharField(
         label="Current password",
         strip=False,
@@ -76,8 +74,6 @@ class PasswordForm(forms.Form):
 
 
 class CodeForm(forms.Form):
-    """A code of the authenticator's."""
-
     code = forms.CharField(
         max_length=64, widget=UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"})
     )
@@ -88,13 +84,12 @@ class StaffLogin(View):
     """GET and POST /admin/login/"""
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """The form."""
         if site.has_permission(request):
             return HttpResponseRedirect(_next(request))
         return self._form(request, LoginForm())
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Logs in: throttled before anything is hashed."""
+        """Logs in. The throttles count the try before anything is hashed."""
         form = LoginForm(request.POST)
         asked = PostedForm(request)
         try:
@@ -122,16 +117,15 @@ class StaffLogin(View):
 
 
 class StaffView(View):
-    """A page for staff alone."""
+    """The base of the pages that only staff may see."""
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Behind the site's door."""
+        """Wraps the view in the check of Django admin, which sends others to the login."""
         return site.admin_view(super().as_view(**initkwargs))
 
     @property
     def user(self) -> User:
-        """The staff user."""
         user = self.request.user
         assert isinstance(user, User), "the site's door lets in nobody else"
         return user
@@ -143,7 +137,6 @@ class StaffLogout(StaffView):
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Ends the session."""
         log_out_staff(user=self.user, session=request.session, actor=staff_actor(request))
         return HttpResponseRedirect(reverse("admin:login"))
 
@@ -152,17 +145,16 @@ class StaffAccount(StaffView):
     """GET and POST /admin/account/: the password, and the authenticator."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """The forms."""
         return self._page(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """One of the forms, named by its button."""
+        """Carries out one of the forms. The button that was pressed names it."""
         try:
             _count_try(self.user)
             if "change-password" in request.POST:
                 return self._change_password(request)
             if "begin" in request.POST:
-                return self._page(request, enrolment=authenticators.begin_enrolment(self.user))
+                return self._page(request, setup=authenticators.begin_setup(self.user))
             if "enable" in request.POST:
                 return self._enable(request)
             if "disable" in request.POST:
@@ -190,7 +182,7 @@ class StaffAccount(StaffView):
                     form.add_error(name, sentence)
             return self._page(request, password_form=form, status=400)
         except Overloaded as error:
-            # Not as a message for the next page: this answer may be thrown away, and the form posted again.
+            # The form shows the error, not a message on the next page: the lane may drop this answer and post again.
             form.add_error(None, error.message)
             return self._page(
                 request, password_form=form, status=error.status_code, headers=error.headers
@@ -201,11 +193,11 @@ class StaffAccount(StaffView):
 
     def _enable(self, request: HttpRequest) -> HttpResponse:
         code = str(request.POST.get("code", ""))
-        codes = authenticators.confirm_enrolment(self.user, code, actor=staff_actor(request))
+        codes = authenticators.confirm_setup(self.user, code, actor=staff_actor(request))
         if codes is None:
             messages.error(request, "This is not the authenticator's present code.")
             return HttpResponseRedirect(reverse("staff-account"))
-        # Shown in this one answer: they are stored nowhere.
+        # Only this answer shows the recovery codes, which are stored nowhere.
         return self._page(request, codes=codes)
 
     def _disable(self, request: HttpRequest) -> HttpResponse:
@@ -221,7 +213,7 @@ class StaffAccount(StaffView):
         request: HttpRequest,
         *,
         password_form: PasswordForm | None = None,
-        enrolment: authenticators.Enrolment | None = None,
+        setup: authenticators.Setup | None = None,
         codes: list[str] | None = None,
         **answer: Any,
     ) -> HttpResponse:
@@ -233,9 +225,9 @@ class StaffAccount(StaffView):
             "codes": codes,
             "is_enabled": authenticators.has_authenticator(self.user.id),
         }
-        if enrolment is not None:
-            context["secret"] = enrolment.secret
-            context["qr"] = segno.make(enrolment.uri).svg_inline(
+        if setup is not None:
+            context["secret"] = setup.secret
+            context["qr"] = segno.make(setup.uri).svg_inline(
                 omitsize=True, border=2, svgclass="staff-qr", lineclass=None
             )
         return TemplateResponse(request, "staff/account.html", context, **answer)
@@ -248,13 +240,13 @@ def _count_try(user: User) -> None:
 
 
 def _hand_out(request: HttpRequest, session: SessionBase) -> None:
-    """Has the answer set the cookie of a new session, and a new CSRF token with it."""
+    """Makes the answer set the cookie of a new session and a new CSRF token."""
     request.session = session
     rotate_token(request)
 
 
 def _next(request: HttpRequest) -> str:
-    """Where the user was going: a path of admin's, whatever the request says."""
+    """Returns where to go after the login: the requested path if it is one of admin's, or admin's start page."""
     wanted = str(request.POST.get("next") or request.GET.get("next") or "")
     start = reverse("admin:index")
     if wanted.startswith(start) and url_has_allowed_host_and_scheme(wanted, allowed_hosts=None):

@@ -1,4 +1,4 @@
-"""How often the auth endpoints may be called (SPEC §3); API.md lists the rates."""
+"""Says how often clients may call the auth endpoints (SPEC §3). API.md lists the rates."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ FAILED_LOGIN_ROWS = Rate("failed-login-rows", limit=1, seconds=60)
 
 
 def address_digest(request: Request) -> bytes:
-    """What is kept of the address that a session was opened from."""
+    """Returns the HMAC that a session's row keeps of the address it was opened from."""
     return _digest_under(settings.SECRET_KEY, request)
 
 
@@ -29,7 +29,7 @@ def _digest_under(secret: str, request: Request) -> bytes:
 
 
 def _account(request: Request) -> Email | None:
-    """The account that a login names; None for a body that names none, which validation refuses."""
+    """Returns the account that a login names, or None for a body that names none (validation refuses it later)."""
     body = request.data
     email = body.get("email") if isinstance(body, dict) else None
     try:
@@ -44,11 +44,14 @@ def _account_and_address(request: Request) -> str | None:
 
 
 def _account_from_an_unknown_address(request: Request) -> str | None:
-    """None for an address that has logged in to the account lately: nobody can lock its owner out."""
+    """Returns the account to count, or None (not counted) from an address that its user has logged in from lately.
+
+    So nobody can lock the owner of an account out.
+    """
     account = _account(request)
     if account is None:
         return None
-    # A rotated SECRET_KEY must not make strangers of all.
+    # The keys before a rotation of SECRET_KEY are tried too, so that known addresses stay known.
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     known = {
         "user__email": account,
@@ -67,9 +70,9 @@ LOGIN = (
 )
 REGISTER = (Throttle(Rate("register", limit=30, seconds=3600), by_address),)
 CHANGE_PASSWORD = (Throttle(Rate("change-password", limit=10, seconds=60), by_caller),)
-# What a staff user tries on their own account's page in admin: passwords and codes.
+# Limits how often a staff user may try passwords and codes on their own account's page in admin.
 STAFF_ACCOUNT = Rate("staff-account", limit=10, seconds=60)
-# Looking users up and adding them as members tell the same thing: who has an account. They share one count.
+# Looking up users and adding members share one count, since both tell who has an account.
 FIND_USER = (
     Throttle(Rate("find-user", limit=120, seconds=3600), by_caller),
     Throttle(Rate("find-user-address", limit=240, seconds=3600), by_address),

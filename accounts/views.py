@@ -20,14 +20,14 @@ from pipedai.events import Actor
 
 
 class SessionViewSet(ApiViewSet):
-    """How a browser gets a session and loses it."""
+    """Opens and ends a browser's session."""
 
     permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
     browser_entries = frozenset({"register", "login", "logout"})
     throttles = {"register": throttles.REGISTER, "login": throttles.LOGIN}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """The session presented with the request, if there is one."""
+        """Returns the authentication that finds the session of the request, if it has one."""
         return [PresentedSession()]
 
     def register(self, request: Request) -> Response:
@@ -50,7 +50,7 @@ class SessionViewSet(ApiViewSet):
         return self._signed_in(user, session, status=200)
 
     def logout(self, request: Request) -> Response:
-        """POST /auth/logout: also without a session, or with one that has ended."""
+        """POST /auth/logout: works also without a session, and with one that has ended."""
         if principal := _presented(request):
             services.log_out(principal=principal, actor=_caller(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
@@ -64,8 +64,6 @@ class SessionViewSet(ApiViewSet):
 
 
 class MeViewSet(ApiViewSet):
-    """The signed-in user."""
-
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
     throttles = {"change_password": throttles.CHANGE_PASSWORD}
@@ -76,7 +74,7 @@ class MeViewSet(ApiViewSet):
         return Response({"user": UserSerializer(user).data})
 
     def change_password(self, request: Request) -> Response:
-        """POST /auth/change-password: every session ends; this browser gets a new one."""
+        """POST /auth/change-password: ends all sessions and gives this browser a new one."""
         session = services.change_password(
             **read_body(ChangePasswordBody, request),
             principal=_user(request),
@@ -89,7 +87,7 @@ class MeViewSet(ApiViewSet):
 
 
 class UserLookupViewSet(ApiViewSet):
-    """Who is to be invited."""
+    """Finds a user by e-mail address, so that an admin can add them as a member."""
 
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"lookup": IsSignedIn}
@@ -114,11 +112,11 @@ def _user(request: Request) -> UserPrincipal:
 
 
 def _caller(request: Request) -> Actor:
-    """A user whose id is not known yet; the service fills it in."""
+    """Returns an actor without an id, which the service fills in when it knows the user."""
     return Actor("user", None, address_of(request), current_request_id.get() or None)
 
 
 def _presented(request: Request) -> UserPrincipal | None:
-    """The live session that came with the request."""
+    """Returns the live session of the request, or None."""
     principal: object = request.user
     return principal if isinstance(principal, UserPrincipal) else None

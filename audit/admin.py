@@ -1,4 +1,4 @@
-"""How staff see the audit log: by itself, and on the page of each row that it tells of."""
+"""Django admin's pages of the audit log, and the panel with a row's own entries on each page of another table."""
 
 from datetime import timedelta
 from typing import Any, get_args
@@ -25,7 +25,7 @@ from workers.models import Worker
 from workspaces.models import ApiKey, Environment
 
 _SHOWN = 50
-# Which model an audit row's target or actor is a row of.
+# The models of audit entries' targets and actors, by their type.
 _TARGETS: dict[str, str] = {
     "user": "accounts.User",
     "workspace": "workspaces.Workspace",
@@ -44,12 +44,12 @@ _ACTORS: dict[str, type[Model]] = {
     "api_key": ApiKey,
     "worker": Worker,
 }
-# An entry's id is made just before its row; how far the two clocks may be apart.
+# How far an entry's `created_at` (the database's clock) may be from the time in its id (the process's clock).
 _CLOCKS_APART = timedelta(hours=1)
 
 
 def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-    """The entry of this id among the rows: the id tells about when it was written, and the table is ordered by that."""
+    """Narrows the rows to the entry with this id. The time in the id limits the search to a partition or two."""
     about = moment_of(row_id)
     if about is None:
         return rows.none()
@@ -59,18 +59,16 @@ def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
 
 
 class AuditChangeList(KeysetChangeList):
-    """The page's entries, with the names of who acted and of where."""
+    """Makes a page of entries, each with the names of its actor and environment."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Reads the page, and the names in one query for each kind."""
+        """Reads the page, and the names with one query for each kind of actor and one for the environments."""
         super().get_results(request)
         named(self.result_list)
 
 
 @register(AuditEntry, site=site)
 class AuditEntryAdmin(StaffModelAdmin):
-    """Who did what, when."""
-
     icon = "receipt_long"
     list_display = ("at", "action", "who", "what", "where", "shown_changes")
     list_filter = (
@@ -89,26 +87,23 @@ class AuditEntryAdmin(StaffModelAdmin):
     )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """With names."""
         return AuditChangeList
 
     def find(self, row_id: UUID) -> Model | None:
-        """The entry, with names."""
+        """Returns the entry with the names of its actor and environment."""
         entry = _of_id(AuditEntry.objects.all(), row_id).first()
         return named([entry])[0] if entry else None
 
     def find_by_id(self, rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-        """Likewise in the list: without a time every month would be read through."""
+        """Finds an entry for the list. Without a range of time, PostgreSQL would read every month's partition."""
         return _of_id(rows, row_id)
 
     @display(description="When")
     def at(self, entry: AuditEntry) -> Any:
-        """When."""
         return moment(entry.created_at)
 
     @display(description="Who")
     def who(self, entry: Any) -> Any:
-        """The actor."""
         model = _ACTORS.get(entry.actor_type)
         if model is None or entry.actor_id is None:
             return entry.actor_type
@@ -117,7 +112,6 @@ class AuditEntryAdmin(StaffModelAdmin):
 
     @display(description="What")
     def what(self, entry: AuditEntry) -> Any:
-        """The target."""
         model = _TARGETS.get(entry.target_type)
         if model is None or entry.target_id is None:
             return entry.target_type
@@ -126,16 +120,13 @@ class AuditEntryAdmin(StaffModelAdmin):
 
     @display(description="Environment")
     def where(self, entry: Any) -> Any:
-        """The environment."""
         return link_to(Environment, entry.environment_id, entry.environment_name)
 
     @display(description="Changes")
     def shown_changes(self, entry: AuditEntry) -> Any:
-        """What it changed."""
         return changes(entry.metadata)
 
     def story(self, row: Any) -> list[Panel]:
-        """The entry."""
         return [
             Facts(
                 "Entry",
@@ -155,7 +146,7 @@ class AuditEntryAdmin(StaffModelAdmin):
 
 
 def named(entries: list[Any]) -> list[Any]:
-    """The same entries, with `actor_label` and `environment_name`. One query for each kind of actor and one more."""
+    """Adds `actor_label` and `environment_name` to the entries. One query for each kind of actor and one more."""
     places = Environment.objects.filter(id__in={entry.environment_id for entry in entries} - {None})
     names = dict(places.values_list("id", "name"))
     for entry, told in zip(entries, with_actors(entries), strict=True):
@@ -165,7 +156,7 @@ def named(entries: list[Any]) -> list[Any]:
 
 
 def audit_panel(row: Model) -> Table:
-    """What the audit log tells of a row. People and workspaces belong to no environment."""
+    """Makes the panel with a row's audit entries. Those of users and workspaces belong to no environment."""
     admin = site._registry[AuditEntry]
     assert isinstance(admin, AuditEntryAdmin)
     environment_id = (

@@ -8,13 +8,11 @@ from pipedai.retention import Retention, register_retention
 
 
 class AuditConfig(AppConfig):
-    """The audit log."""
-
     name = "audit"
 
     def ready(self) -> None:
-        """Subscribes to the domain events; registers the upkeep of the partitions, and how old ones are dropped."""
-        from audit import receivers  # noqa: F401 - models must be loaded first
+        """Subscribes to the domain events, and registers the jobs that make partitions and drop old ones."""
+        from audit import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
         from audit.deployment import partitions_are_ahead
         from audit.partitions import add_partitions
         from audit.pruning import AT_LEAST_DAYS, drop_partitions

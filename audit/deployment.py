@@ -1,4 +1,4 @@
-"""The deployment's probe of the audit log: are its partitions made ahead of time."""
+"""A probe for `check_deploy`: are the audit log's partitions made ahead of time?"""
 
 from pipedai.deployment import Finding
 from pipedai.sql import fetch_one
@@ -13,7 +13,7 @@ _REMEDY = "Keep a scheduler running: it makes them, three months ahead, every ho
 
 
 def partitions_are_ahead() -> Finding:
-    """This month's and the next month's rows have partitions to go to."""
+    """Checks that there are partitions for this month's and the next month's rows."""
     row = fetch_one(_PARTITIONS, {})
     assert row is not None
     if not (row["this_month"] and row["next_month"]):

@@ -11,4 +11,6 @@ class AuditFilters(ApiFilterSet):
     actions = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     targetId = IdFilter(field_name="target_id")
     to = EndFilter(field_name="created_at")
-    vars()["from"] = TimeFilter(field_name="created_at", lookup_expr="gte")  # a word of Python's
+    vars()["from"] = TimeFilter(
+        field_name="created_at", lookup_expr="gte"
+    )  # `from` is a keyword of Python

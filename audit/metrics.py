@@ -1,4 +1,4 @@
-"""Counts the audit log's rows by action: it has one for each committed event."""
+"""Counts, for the metrics, the audit log's rows by action. Each committed event has one row."""
 
 from prometheus_client import Counter
 
@@ -10,5 +10,5 @@ ENTRIES = Counter("pipedai_audit_entries", "Rows written to the audit log.", ["a
 
 @count_events
 def count_entry(event: Event) -> None:
-    """Counts a row by its action, one of those that the registry knows."""
+    """Counts one row. Its action is one of the registry's, so the label has few values."""
     ENTRIES.labels(event.action).inc()

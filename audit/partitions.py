@@ -1,4 +1,4 @@
-"""Makes the partitions of the audit log: ahead of time, and for a made-up past."""
+"""Makes the partitions of the audit log: ahead of time, and for the made-up past of `seed_demo --scale`."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -7,8 +7,8 @@ from pipedai.sql import fetch_all
 
 MONTHS_AHEAD = 3
 
-# A month whose rows have already gone to the default partition stays there: PostgreSQL refuses to
-# split it off. The advisory lock keeps two schedulers from making the same one.
+# A month that has rows in the default partition gets no partition of its own, since PostgreSQL refuses to
+# split them off. The advisory lock keeps two schedulers from making the same partition.
 _ADD = """
 SELECT audit_add_partition(month) FROM unnest(%(months)s::date[]) month
 WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
@@ -23,12 +23,12 @@ FROM generate_series(0, %(months)s) n
 
 
 def add_partitions() -> int:
-    """Makes the partitions of this and the coming months; how many there were to make."""
+    """Makes the missing partitions of this and the coming months, and returns how many it made."""
     return _add(row["month"] for row in fetch_all(_AHEAD, {"months": MONTHS_AHEAD}))
 
 
 def add_partitions_of(moments: Iterable[datetime]) -> None:
-    """Makes the partitions of a made-up past's months."""
+    """Makes the partitions of the months that these moments of a made-up past are in."""
     months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
     if months:
         _add(months)

@@ -1,4 +1,4 @@
-"""Drops old months of the audit log, as whole partitions: what an operator's `prune --audit` alone does (SPEC §9)."""
+"""Drops old months of the audit log as whole partitions. Only an operator's `prune --audit` does this (SPEC §9)."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,11 +12,11 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.retention import Batch, Order, remove
 from pipedai.sql import fetch_all
 
-# The month under way and the three before it stay, whatever is asked for.
+# This month and the three before it are never dropped, whatever the operator asks for.
 AT_LEAST_DAYS = 92
 _TRIES = 20
 
-# A month ends where its partition's rows must be less than; the default partition has no such end, and stays.
+# A partition's upper bound is the end of its month. The default partition has no bound and is never dropped.
 _PARTITIONS = """
 SELECT name, ends_at FROM (
     SELECT c.oid::regclass::text AS name,
@@ -28,10 +28,10 @@ WHERE ends_at <= %(before)s ORDER BY ends_at
 
 
 def drop_partitions(order: Order) -> Iterator[Batch]:
-    """Drops the months that were over before, the oldest first; one at each step, with its count of entries.
+    """Drops the months that ended before `order.before`, the oldest first. Each step drops one and yields its count.
 
-    Dropping one takes the whole table for an instant: while somebody writes to it, it is tried again for some
-    seconds. Raises InUse if that does not help.
+    Dropping a partition locks the whole table for an instant. If others hold the table, it tries again for some
+    seconds, and then raises InUse.
     """
     for month in fetch_all(_PARTITIONS, {"before": order.before}):
         entries = _entries(month["name"])
@@ -53,7 +53,7 @@ def _drop(name: str, ends_at: datetime, entries: int) -> int:
 
 
 def _entries(name: str) -> int:
-    """How many rows it has, counted before it is locked."""
+    """Counts a partition's rows, before the partition is locked."""
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name)))
         (count,) = cursor.fetchone()

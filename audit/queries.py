@@ -1,4 +1,4 @@
-"""Reads the audit log, with labels resolved at this moment (SPEC §9): erasing a user erases their name here too."""
+"""Reads the audit log with the actors' present names (SPEC §9): a user who was erased has no name here either."""
 
 from typing import Any
 from uuid import UUID
@@ -8,7 +8,7 @@ from audit.models import AuditEntry
 from workers.models import Worker
 from workspaces.models import ApiKey
 
-# Where the actors of each type are found, and which of their columns names them.
+# For each type of actor, the table that has them and the column that names them.
 _LABELS: dict[str, tuple[Any, str]] = {
     "user": (User, "email"),
     "staff": (User, "email"),
@@ -18,7 +18,7 @@ _LABELS: dict[str, tuple[Any, str]] = {
 
 
 def with_actors(entries: list[AuditEntry]) -> list[dict[str, Any]]:
-    """The entries as dicts for AuditEntrySerializer. One query for each type of actor among them."""
+    """Returns the entries as dicts for AuditEntrySerializer. One query for each type of actor among them."""
     labels: dict[tuple[str, UUID | None], str] = {("system", None): "system"}
     for actor_type, (model, column) in _LABELS.items():
         ids = {entry.actor_id for entry in entries if entry.actor_type == actor_type}

@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the audit log."""
+"""Describes the audit log's endpoint for the OpenAPI schema."""
 
 from audit.filters import AuditFilters
 from audit.serializers import AuditEntrySerializer

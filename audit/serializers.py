@@ -1,4 +1,4 @@
-"""An audit entry as it goes out."""
+"""Renders audit entries."""
 
 from typing import get_args
 

@@ -1,1 +1,1 @@
-"""What bin/bench measures, each in a module of its own; docs/performance.md explains the figures."""
+"""The benchmarks of bin/bench, each in a module or package of its own. docs/performance.md explains their figures."""

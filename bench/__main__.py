@@ -12,11 +12,11 @@ from pipedai.embedded.errors import EmbeddedPostgresError
 
 
 def main() -> int:
-    """Run one benchmark; the exit code."""
+    """Run one benchmark, and return the exit code."""
     options = vars(parse(sys.argv[1:]))
     benchmark, file = options.pop("benchmark"), options.pop("json")
     try:
-        import_module("pipedai.settings")  # a bad one is to be found before anything has started
+        import_module("pipedai.settings")  # so that bad settings fail before anything starts
         result = benchmark.run(**options, say=_say)
         if file is not None:
             write_json(file, result)

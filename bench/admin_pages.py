@@ -1,7 +1,7 @@
-"""Times admin's pages on the database that the settings name, and shows each page's slowest statement.
+"""Times the pages of Django admin on the database that the settings name, and shows each page's slowest statement.
 
 Fill one first: `PIPEDAI_DATA_DIR=/var/tmp/large python manage.py seed_demo --scale`; then, with the same variable,
-`python -m bench.admin_pages`. The pages are asked of Django itself, without a web server in between.
+`python -m bench.admin_pages`. It calls Django directly, without a web server.
 """
 
 import os
@@ -17,7 +17,7 @@ _LONGEST_SHOWN = 400
 
 
 def main() -> int:
-    """Print the table; 1 if a page took longer than a second."""
+    """Print the table. Return 1 if a page took longer than a second, else 0."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
     django.setup()
     slowest = 0.0
@@ -41,7 +41,7 @@ def _desk() -> Any:
 
 
 def _urls() -> Iterator[str]:
-    """The start page; each list, its second page, its filters one by one; and a row's page."""
+    """Yield the start page, each list with its second page and each of its filters, and a row's page."""
     from bench.growth.admin_pages import filters_of, query_of
     from pipedai.admin.filters import RelatedFilter
     from pipedai.admin.site import site
@@ -76,7 +76,7 @@ def _urls() -> Iterator[str]:
 
 
 def _measure(client: Any, url: str) -> tuple[float, int, tuple[float, str]]:
-    """The median time, how many statements, and the slowest of them."""
+    """Return the median time, the number of statements, and the slowest of them."""
     from django.core.cache import cache
     from django.db import connection
     from django.test.utils import CaptureQueriesContext

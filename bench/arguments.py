@@ -1,4 +1,4 @@
-"""The arguments of bin/bench: one sub-command a benchmark, with what it can be told."""
+"""The arguments of bin/bench: one sub-command for each benchmark, with its options."""
 
 import argparse
 from pathlib import Path
@@ -19,7 +19,7 @@ _ALL = ",".join(abuse.NAMES)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """What was asked for: `benchmark` is the module, `json` a file or None, and all else is for its `run`."""
+    """Parse the arguments. `benchmark` is the module, `json` a file or None; the others are arguments of its `run`."""
     parser = argparse.ArgumentParser("bin/bench", description=_HELP)
     benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
 

@@ -8,7 +8,7 @@ from bench.http_client import HOST, Answer, body_length
 
 
 class AsyncConnection:
-    """One connection that is kept open; a request at a time."""
+    """One connection that stays open and carries one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -29,5 +29,5 @@ class AsyncConnection:
             raise BenchFailed("The server closed a connection without an answer.") from None
 
     def close(self) -> None:
-        """Leave, whether or not an answer is still to come."""
+        """Close the connection, even if an answer has not come yet."""
         self._writer.close()

@@ -13,7 +13,7 @@ from pipedai import env
 
 @contextmanager
 def scheduler_processes(on: Database, count: int) -> Iterator[None]:
-    """So many `manage.py runscheduler` on that database, stopped at the end."""
+    """Run `count` processes of `manage.py runscheduler` on that database, and stop them at the end."""
     with (on.directory / "schedulers.log").open("wb") as output:
         processes = [
             subprocess.Popen(
@@ -22,7 +22,7 @@ def scheduler_processes(on: Database, count: int) -> Iterator[None]:
                 env=on.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is not for it
+                start_new_session=True,  # so a Ctrl-C does not reach it
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
             for _ in range(count)

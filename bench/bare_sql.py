@@ -1,4 +1,4 @@
-"""Runs the same lifecycle as bare SQL by pgbench: the limit that the product is measured against."""
+"""Runs the lifecycle as bare SQL with pgbench: the limit with which the product is compared."""
 
 import math
 import os
@@ -20,14 +20,14 @@ _SCRIPTS = Path(__file__).with_name("pgbench")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The lifecycles that ended within the window, in seconds each, and PostgreSQL's CPU seconds."""
+    """The seconds of each lifecycle that ended within the window, and PostgreSQL's CPU seconds."""
 
     lifecycles: list[float]
     postgres_cpu_seconds: float
 
 
 def prepare(database: Database) -> None:
-    """Give each client of pgbench one of the triggers that are there."""
+    """Give each client of pgbench one of the triggers in the database."""
     database.execute((_SCRIPTS / "setup.sql").read_text())
 
 
@@ -64,8 +64,8 @@ def measure(database: Database, *, clients: int, warm_up: float, seconds: float)
 
 
 def _read(log: Path, window: Window) -> list[float]:
-    """The lifecycles within the window: each line of the log is one, with its length and its end."""
-    # The log has the clock of the calendar.
+    """Read the lifecycles within the window. Each line of the log has the length and the end of one."""
+    # The log has wall-clock times, while the window is in seconds of the monotonic clock.
     offset = time.monotonic() - time.time()
     lifecycles = []
     for file in log.parent.glob(f"{log.name}.*"):

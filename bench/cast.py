@@ -1,4 +1,4 @@
-"""Makes who and what a benchmark is about, through the API: workers, their triggers, keys to fire them."""
+"""Makes, through the API, what the benchmarks need: workers, their triggers, and keys that fire them."""
 
 import secrets
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from bench.http_client import Connection
 # Environments have ceilings: 200 keys, of which each worker's registration uses one (SPEC §4).
 _PAIRS_PER_ENVIRONMENT = 100
 
-# Secret headers, since most MCP servers want some: a poll has to open them.
+# The trigger has secret headers, as most MCP servers need some: each poll must open them.
 _TRIGGER = {
     "name": "Nightly report",
     "prompt": "Summarise yesterday's tickets, and name the three that need an answer first.",
@@ -23,7 +23,7 @@ _TRIGGER = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pair:
-    """A worker and the one trigger that it works for, with the `pwk_` key that fires it."""
+    """A worker and its one trigger, with the `pwk_` key that fires the trigger."""
 
     environment_id: str
     api_key: str
@@ -34,7 +34,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Account:
-    """A user, with a session, who calls from `address` (None: the peer's own)."""
+    """A user with a session, who calls from `address` (None: from this machine's own)."""
 
     email: str
     password: str
@@ -43,7 +43,6 @@ class Account:
 
 
 def register(connection: Connection, address: str | None = None) -> Account:
-    """A new user."""
     email, password = f"bench-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
     body = {"email": email, "password": password}
     answer = connection.call("POST", "/auth/register", address=address, body=body)
@@ -51,13 +50,13 @@ def register(connection: Connection, address: str | None = None) -> Account:
 
 
 def make_pairs(port: int, count: int, *, capacity: int = 1) -> list[Pair]:
-    """So many pairs, in as many environments as they need; each worker takes `capacity` runs at a time."""
+    """Make `count` pairs, in as many environments as they need. Each worker takes `capacity` runs at a time."""
     with Connection(port) as connection:
         return list(Customer(connection).pairs(count, capacity))
 
 
 class Customer:
-    """A user who sets up a workspace of their own. Use it as long as the connection is open."""
+    """A user who makes a workspace of their own. It can be used while its connection is open."""
 
     def __init__(self, connection: Connection, address: str | None = None) -> None:
         self.account = register(connection, address)
@@ -65,21 +64,21 @@ class Customer:
         self._workspace = self.post("/workspaces", name="Bench")["id"]
 
     def pairs(self, count: int, capacity: int) -> Iterator[Pair]:
-        """So many pairs, in as many environments as they need."""
+        """Yield `count` new pairs, in as many environments as they need."""
         for number in range(count):
             if number % _PAIRS_PER_ENVIRONMENT == 0:
                 environment_id, api_key = self.environment(f"bench-{number}")
             yield self.pair(environment_id, api_key, f"host-{number}", capacity)
 
     def environment(self, name: str) -> tuple[str, str]:
-        """A new environment's id, and a `pwk_` key of it."""
+        """Make an environment, and return its id and a `pwk_` key of it."""
         made = self.post(f"/workspaces/{self._workspace}/environments", name=name)
         return made["id"], self._key(made["id"], "pwk")
 
     def pair(
         self, environment_id: str, api_key: str, hostname: str, capacity: int = 1, **trigger: Any
     ) -> Pair:
-        """A worker and its trigger; further fields of the trigger may be given."""
+        """Make a worker and its trigger. `trigger` has further fields of the trigger."""
         registered = self.post(
             "/workers/register",
             token=self._key(environment_id, "wrk"),
@@ -99,7 +98,7 @@ class Customer:
         )
 
     def post(self, path: str, **body: Any) -> Any:
-        """What the API answers to this body, as the customer. Raises BenchFailed."""
+        """Post the body as the customer, and return the answer's body. Raises BenchFailed."""
         who = {"cookie": self.account.cookie, "address": self.account.address}
         return self._connection.call("POST", path, **who, body=body).json()
 

@@ -12,7 +12,7 @@ from bench.figures import Json
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
 
-# Each with the minutes that it takes on two quiet cores.
+# Each benchmark, with its arguments and the minutes that it takes on two quiet cores.
 PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
     ("start", start, {"repeats": 5}, 1),
     ("lifecycle", lifecycle, {"clients": [1, 16, 64], "seconds": 10.0, "web_processes": 1}, 3),
@@ -34,9 +34,9 @@ PARTS: tuple[tuple[str, ModuleType, Mapping[str, Any], int], ...] = (
 
 
 def run(*, say: Callable[[str], None]) -> Json:
-    """Run all, and print the tables of each as soon as they are there; the results by name, each with its seconds.
+    """Run all benchmarks, and print the tables of each when it has finished. Return the results by name, with seconds.
 
-    One that fails has its reason as `failed`, and the others still run: together they take an hour.
+    The result of one that fails has the reason as `failed`. The others still run, since all together take an hour.
     """
     say(f"This takes about {sum(minutes for *_, minutes in PARTS)} minutes.")
     results: dict[str, Json] = {}
@@ -57,6 +57,6 @@ def run(*, say: Callable[[str], None]) -> Json:
 
 
 def show(result: Json) -> None:
-    """The tables have been printed. Raises BenchFailed if there is one that failed."""
+    """Raise BenchFailed if a benchmark failed. It prints no tables, since `run` has printed them."""
     if failed := [name for name, each in result["results"].items() if "failed" in each]:
         raise BenchFailed(f"Failed: {', '.join(failed)}.")

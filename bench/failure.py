@@ -1,5 +1,5 @@
-"""The one exception of a benchmark that can't go on."""
+"""The exception of a benchmark that can't continue."""
 
 
 class BenchFailed(Exception):  # noqa: N818
-    """Something is in the way or went wrong; the message is one sentence for the developer."""
+    """Something keeps the benchmark from continuing. The message is one sentence for the developer."""

@@ -1,4 +1,4 @@
-"""Works figures out of measurements, and prints and writes them."""
+"""Computes figures from measurements, and prints and writes them."""
 
 import json
 import math
@@ -15,14 +15,14 @@ Json = dict[str, Any]
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
-    """The smallest value that at least the fraction `q` of all are no larger than; None of none."""
+    """Return the smallest value such that the fraction `q` of all values is not larger; None without values."""
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(q * len(values)) - 1)]
 
 
 def latencies(seconds: Sequence[float]) -> Json:
-    """The number, median and 99th percentile of latencies, in milliseconds."""
+    """Return how many latencies there are, and their median and 99th percentile in milliseconds."""
     return {
         "count": len(seconds),
         "p50Ms": _ms(quantile(seconds, 0.5)),
@@ -31,12 +31,12 @@ def latencies(seconds: Sequence[float]) -> Json:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """Their ratio; None where there is none."""
+    """Return `part` / `whole`, or None if `whole` is 0."""
     return part / whole if whole else None
 
 
 def machine(postgres: str) -> Json:
-    """What the figures were measured on; `postgres` is the server's version."""
+    """Describe the machine that the figures come from. `postgres` is the server's version."""
     return {
         "measuredAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "cores": os.cpu_count(),
@@ -44,13 +44,13 @@ def machine(postgres: str) -> Json:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "postgres": postgres,
-        # Above a few tenths, others were at work: then only ratios within this run count.
+        # Above a few tenths, other programs were running: then only ratios within this run mean anything.
         "loadBefore": round(os.getloadavg()[0], 2),
     }
 
 
 def print_machine(found: Json) -> None:
-    """One line on the machine."""
+    """Print one line about the machine."""
     print(
         f"{found['cores']} cores, {found['system']}, Python {found['python']},"
         f" PostgreSQL {found['postgres']}, load before {found['loadBefore']}"
@@ -58,7 +58,7 @@ def print_machine(found: Json) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A Markdown table: the first column to the left, figures to the right."""
+    """Print a Markdown table, with the first column aligned left and the others right."""
     cells = [list(heads), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     for number, row in enumerate(cells):

@@ -1,4 +1,4 @@
-"""`bin/bench firing`: how late scheduled triggers become queued runs, by ones and all at once (SPEC §7)."""
+"""`bin/bench firing`: measures how late due triggers become queued runs, when one is due and when all are (SPEC §7)."""
 
 import time
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from bench.stack import Database, database
 
 _LOOK_SECONDS = 0.02
 _LONGEST_SECONDS = 60.0
-# What a minute's triggers must not wait for: the setup before it.
+# The least time between making the triggers due and the minute at which they are due.
 _HEAD_START = timedelta(seconds=10)
 
 
 def run(*, triggers: int, schedulers: int, say: Callable[[str], None]) -> Json:
-    """Measure with so many scheduled triggers and scheduler processes. Raises BenchFailed."""
+    """Measure with this number of scheduled triggers and scheduler processes. Raises BenchFailed."""
     say("Starting PostgreSQL…")
     with database() as on:
         found = machine(on.one("SHOW server_version")["server_version"])
@@ -57,7 +57,7 @@ def show(result: Json) -> None:
 
 
 def _fire(on: Database, which: str) -> Json:
-    """Has the triggers of a condition come due at the coming minute, and looks at when their runs are there."""
+    """Make the triggers of a condition due at the next minute, and measure when their runs are queued."""
     now: datetime = on.one("SELECT clock_timestamp() AS now")["now"]
     due = (now + _HEAD_START + timedelta(minutes=1)).replace(second=0, microsecond=0)
     where = which.format(minute=due.minute)
@@ -71,7 +71,7 @@ def _fire(on: Database, which: str) -> Json:
     while len(lags) < expected:
         seen = on.one(look)
         lag = (seen["now"] - due).total_seconds()
-        # Those that are new since the last look: at the most as late as this one.
+        # The runs that are new since the last look are at most as late as this look.
         lags += [lag] * (seen["count"] - len(lags))
         if lag > _LONGEST_SECONDS:
             raise BenchFailed(f"Only {len(lags)} of {expected} triggers have fired.")

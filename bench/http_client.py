@@ -1,4 +1,4 @@
-"""A client for HTTP/1.1 that costs little CPU itself: it shares the machine with what it measures."""
+"""A client for HTTP/1.1 that uses little CPU, since it shares the machine with the server that it measures."""
 
 import json
 import re
@@ -19,26 +19,25 @@ _CHUNK = 65536
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Answer:
-    """An answer, its head unparsed."""
+    """An answer, with its head as it came."""
 
     head: bytes
     body: bytes
 
     @property
     def status(self) -> int:
-        """The status code."""
         return int(self.head[9:12])
 
     @property
     def session_cookie(self) -> str:
-        """The session that the answer sets. Raises BenchFailed if it sets none."""
+        """The session cookie that the answer sets. Raises BenchFailed if it sets none."""
         found = _SESSION.search(self.head)
         if found is None:
             raise BenchFailed("An answer that should set the session cookie set none.")
         return found[1].decode()
 
     def json(self) -> Any:
-        """The body's value."""
+        """Parse the body as JSON."""
         return json.loads(self.body)
 
 
@@ -52,9 +51,9 @@ def request(
     body: object = None,
     base: str = BASE_PATH,
 ) -> bytes:
-    """A request's bytes. `path` comes without the base path; `body` is sent as JSON.
+    """Return a request's bytes. `path` is relative to `base`; `body` is sent as JSON.
 
-    `address` is that of the client before a proxy, which the server believes if it trusts us as one.
+    `address` is sent as a proxy names its client's address. The server uses it if it trusts this machine as a proxy.
     """
     lines = [f"{method} {base}{path} HTTP/1.1", f"Host: {HOST}"]
     if token is not None:
@@ -73,7 +72,7 @@ def request(
 
 
 def body_length(head: bytes) -> int:
-    """How long the body after this head is. Raises BenchFailed if the head does not say."""
+    """Return the length of the body after this head. Raises BenchFailed if the head does not state it."""
     if head[9:12] == b"204":
         return 0
     found = _LENGTH.search(head)
@@ -83,7 +82,7 @@ def body_length(head: bytes) -> int:
 
 
 def check(sent: bytes, answer: Answer) -> Answer:
-    """The answer, if it is a success. Raises BenchFailed."""
+    """Return the answer if it is a success, and raise BenchFailed otherwise."""
     if not 200 <= answer.status < 300:
         line = sent.split(b" HTTP/", 1)[0].decode()
         raise BenchFailed(f"{line} answered {answer.status}: {answer.body[:300].decode()}")
@@ -91,7 +90,7 @@ def check(sent: bytes, answer: Answer) -> Answer:
 
 
 class Connection:
-    """One connection that is kept open; a request at a time. A context manager."""
+    """One connection that stays open and carries one request at a time. It is a context manager."""
 
     def __init__(self, port: int, *, timeout: float = 60.0) -> None:
         self._socket = socket.create_connection((HOST, port), timeout)
@@ -104,7 +103,7 @@ class Connection:
         self._socket.close()
 
     def exchange(self, sent: bytes) -> Answer:
-        """Send a request's bytes and return its answer, whatever that is."""
+        """Send a request's bytes and return its answer, whatever the status."""
         self._socket.sendall(sent)
         data = self._socket.recv(_CHUNK)
         while (end := data.find(_END_OF_HEAD)) < 0:
@@ -116,7 +115,7 @@ class Connection:
         return Answer(head, data[end:])
 
     def call(self, method: str, path: str, **parts: Any) -> Answer:
-        """The answer to a request made of `request`'s parts. Raises BenchFailed unless it is 2xx."""
+        """Send a request made of `request`'s arguments, and return the answer. Raises BenchFailed unless it is 2xx."""
         sent = request(method, path, **parts)
         return check(sent, self.exchange(sent))
 

@@ -1,4 +1,4 @@
-"""Has many clients call a web server at once, and measures what that takes."""
+"""Lets many clients call a web server at once, and measures times, CPU and memory."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,26 +16,26 @@ T = TypeVar("T")
 
 
 class Served(Protocol):
-    """A web server that can be called and measured."""
+    """A web server that clients can call and whose use of CPU and memory can be read."""
 
     port: int
 
     @property
     def cpu_seconds(self) -> float:
-        """What all its processes have used so far."""
+        """CPU seconds that all its processes have used so far."""
 
     @property
     def rss(self) -> int:
-        """Their resident memory, in bytes."""
+        """The resident memory of all its processes, in bytes."""
 
 
-# Also the time for the clients to start and connect.
+# The clients also start and connect within this time.
 WARM_UP_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Used(Generic[T]):
-    """What each client measured, and what the servers used within the window."""
+    """What each client measured, and what the web server and PostgreSQL used within the window."""
 
     measured: list[T]
     cpu: Cpu
@@ -45,7 +45,7 @@ class Used(Generic[T]):
 def drive_all(
     drive: Callable[..., T], on: Database, served: Served, clients: Sequence[Any], seconds: float
 ) -> Used[T]:
-    """Run `drive(port, client, window)` for each client, in a process each."""
+    """Run `drive(port, client, window)` for each client, each in a process of its own."""
     window = Window.after(WARM_UP_SECONDS, seconds)
     with ExitStack() as stack:
         loads: list[Load[T]] = [
@@ -59,7 +59,7 @@ def drive_all(
 
 
 def lifecycle_figures(used: Used[Measured], seconds: float) -> Json:
-    """The figures of whole lifecycles and of each call in them. Raises BenchFailed if there were none."""
+    """Return the figures of lifecycles and of each call in them. Raises BenchFailed if no lifecycle ended."""
     lifecycles = [each for one in used.measured for each in one.lifecycles]
     if not lifecycles:
         raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
@@ -80,5 +80,5 @@ def lifecycle_figures(used: Used[Measured], seconds: float) -> Json:
 
 
 def cpu(on: Database, served: Served) -> Cpu:
-    """What both have used so far."""
+    """Return what the web server and PostgreSQL have used so far."""
     return Cpu(served.cpu_seconds, cpu_seconds(on.pid))

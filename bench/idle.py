@@ -1,4 +1,4 @@
-"""`bin/bench idle`: what workers cost that wait in a poll, and how fast they wake."""
+"""`bin/bench idle`: measures what workers cost that wait in a poll, and how fast a new run wakes them."""
 
 import time
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from bench.open_files import allow_files
 from bench.stack import Database, Web, database, web
 from bench.usage import Cpu
 
-# For the connections, beside each other's and the server's own files.
+# How many files a process may have open besides one for each waiting worker.
 _SPARE_FILES = 500
 _BEGIN_SECONDS = 120.0
 _SETTLE_SECONDS = 0.5
 
 
 def run(*, waiters: int, seconds: float, say: Callable[[str], None]) -> Json:
-    """Measure with so many waiting workers; the result as JSON. Raises BenchFailed.
+    """Measure with this number of waiting workers, and return the result as JSON. Raises BenchFailed.
 
-    `seconds` is how long nothing happens but waiting.
+    For `seconds` the workers only wait.
     """
     allow_files(waiters + _SPARE_FILES)
     say("Starting PostgreSQL and the web server…")
@@ -108,7 +108,7 @@ def show(result: Json) -> None:
 
 
 class _Phase:
-    """A stretch of time, with the CPU used in it and the web server's memory at its end."""
+    """A stretch of time: the CPU used in it, and the web server's memory at its end."""
 
     def __init__(self, window: Window, cpu: Cpu, rss: int) -> None:
         self.window = window
@@ -117,14 +117,14 @@ class _Phase:
 
     @classmethod
     def watch(cls, on: Database, served: Web, seconds: float) -> "_Phase":
-        """Look on for so long."""
+        """Measure for so many seconds."""
         start, before = time.monotonic(), cpu(on, served)
         time.sleep(seconds)
         used = cpu(on, served).since(before)
         return cls(Window(start, time.monotonic()), used, served.rss)
 
     def cpu_per_second(self, *, more_than: "_Phase") -> Cpu:
-        """CPU seconds per second, less those of another phase."""
+        """Return the CPU seconds per second, minus those of another phase."""
         ours, theirs = self.window.seconds, more_than.window.seconds
         return Cpu(
             self._cpu.web / ours - more_than._cpu.web / theirs,
@@ -133,7 +133,7 @@ class _Phase:
 
 
 def _wait_until_all_wait(on: Database, waiters: int, waiting: Load[Woken]) -> None:
-    """Return once every poll has been looked at: it makes its worker online."""
+    """Wait until the service has taken every worker's poll, which it shows by the workers being online."""
     deadline = time.monotonic() + _BEGIN_SECONDS
     seen = 0
     while seen < waiters:

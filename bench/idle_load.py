@@ -13,23 +13,23 @@ from bench.http_client import Answer, Connection, check, request
 from bench.load import Window
 
 WAIT_SECONDS = 30
-# The request whose time tells how others fare while workers wait.
+# The pause between two requests of the client that calls while workers wait.
 _PROBE_PAUSE_SECONDS = 0.05
 _WAKE_SECONDS = 60.0
-# Opened together; more than a server's backlog would only make them come again.
+# How many connections open at once. More than the server's backlog holds would only have to try again.
 _CONNECT_TOGETHER = 50
 
 
 @dataclass(slots=True)
 class Woken:
-    """Each of the runs that were queued in turn, in seconds from the moment its request was sent."""
+    """The times of the runs that were queued in turn, in seconds since the request for each was sent."""
 
-    created: list[float] = field(default_factory=list)  # until the answer to that request
-    handed_out: list[float] = field(default_factory=list)  # until its worker had it
+    created: list[float] = field(default_factory=list)  # when that request was answered
+    handed_out: list[float] = field(default_factory=list)  # when its worker had the run
 
 
 def wait_and_wake(port: int, pairs: Sequence[Pair], wake: Event) -> Woken:
-    """Have the pairs' workers wait in a poll; once told so, queue a run for each in turn.
+    """Let the pairs' workers wait in polls. Once `wake` is set, queue a run for each in turn.
 
     A worker that gets its run claims it, completes it and polls again.
     """
@@ -37,7 +37,7 @@ def wait_and_wake(port: int, pairs: Sequence[Pair], wake: Event) -> Woken:
 
 
 def probe(port: int, pair: Pair, stop: Event) -> list[tuple[float, float]]:
-    """Read a trigger again and again until told to stop; when each began, and its seconds."""
+    """Read a trigger again and again until `stop` is set. Return when each read began, and its seconds."""
     sent = request("GET", f"/triggers/{pair.trigger_id}", token=pair.api_key)
     times = []
     with Connection(port) as connection:
@@ -50,7 +50,7 @@ def probe(port: int, pair: Pair, stop: Event) -> list[tuple[float, float]]:
 
 
 def within(times: Sequence[tuple[float, float]], window: Window) -> list[float]:
-    """The seconds of those that began within the window."""
+    """Return the seconds of the calls that began within the window."""
     return [seconds for began, seconds in times if began in window]
 
 
@@ -64,7 +64,7 @@ async def _wait_and_wake(port: int, pairs: Sequence[Pair], wake: Event) -> Woken
     try:
         done, _ = await asyncio.wait([waking, *tasks], return_when=asyncio.FIRST_COMPLETED)
         if waking not in done:
-            next(iter(done)).result()  # a waiter ends only by its failure
+            next(iter(done)).result()  # raises what went wrong: a waiter ends only if it fails
         return waking.result()
     finally:
         for task in (waking, *tasks):
@@ -76,7 +76,7 @@ async def _wake_in_turn(port: int, waiters: Sequence["_Waiter"], wake: Event) ->
     woken = Woken()
     while not wake.is_set():
         await asyncio.sleep(0.05)
-    # Only now: the server closes a connection on which nothing comes for long.
+    # This connection opens only now, since the server closes connections that are idle for long.
     client = await AsyncConnection.open(port)
     for waiter in waiters:
         path = f"/triggers/{waiter.pair.trigger_id}/run"
@@ -89,12 +89,12 @@ async def _wake_in_turn(port: int, waiters: Sequence["_Waiter"], wake: Event) ->
 
 
 class _Waiter:
-    """A worker with nothing to do."""
+    """A worker that waits in a poll until it gets a run."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
         self._connection: AsyncConnection
-        # The run that it got, and when.
+        # The id of the run that it got, and when it got it.
         self._got: asyncio.Future[tuple[str, float]] = asyncio.Future()
         self._finished = asyncio.Event()
 
@@ -103,7 +103,7 @@ class _Waiter:
         self._connection = await AsyncConnection.open(port)
 
     async def has_run(self, run_id: str) -> float:
-        """When it had the run, by `time.monotonic()`; returns when it has completed it, too."""
+        """Wait until the worker has completed the run, and return when it got it, by `time.monotonic()`."""
         try:
             async with asyncio.timeout(_WAKE_SECONDS):
                 got, at = await self._got
@@ -117,7 +117,7 @@ class _Waiter:
         return at
 
     async def work(self) -> None:
-        """Poll, again and again; run what there is. Returns never; raises BenchFailed."""
+        """Poll again and again, and execute the runs that come. Never returns; raises BenchFailed."""
         while True:
             runs = (await self._call("GET", f"/poll?wait={WAIT_SECONDS}")).json()["runs"]
             now = time.monotonic()

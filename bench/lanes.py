@@ -1,4 +1,4 @@
-"""The two-lane server beside gunicorn's gthread: CPU of one and the same DRF call (part of `bin/bench lifecycle`)."""
+"""Compares the two-lane server with gunicorn's gthread: CPU of the same DRF call (part of `bin/bench lifecycle`)."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from bench.http_measure import drive_all
 from bench.load import Window
 from bench.stack import PRODUCT, Database, Program, web
 
-# The same application, bound and configured alike; both write an access log to a file.
+# The same application with the same settings, on gthread. Both servers write an access log to a file.
 GTHREAD = Program(
     (
         "-m", "gunicorn", "-c", "python:pipedai.server.gunicorn_conf", "-k", "gthread",
@@ -19,12 +19,12 @@ GTHREAD = Program(
     ),
     {"DJANGO_SETTINGS_MODULE": "pipedai.settings"},
 )  # fmt: skip
-# Turn and turn about, so that neither gets the machine's better minutes.
+# The servers take turns so many times, so that neither has the machine's faster minutes.
 _ROUNDS = 2
 
 
 def compare(on: Database, pairs: Sequence[Pair], *, seconds: float, processes: int) -> Json:
-    """Web CPU milliseconds of a request, and requests a second, of each server; and the ratio."""
+    """Return each server's web CPU milliseconds per request and requests per second, and the ratio."""
     used = {"lanes": 0.0, "gthread": 0.0}
     done = {"lanes": 0, "gthread": 0}
     with (

@@ -1,4 +1,4 @@
-"""`bin/bench lifecycle`: whole lifecycles of runs over HTTP, beside the same steps as bare SQL."""
+"""`bin/bench lifecycle`: measures whole lifecycles of runs over HTTP, and the same steps as bare SQL."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from bench.http_measure import WARM_UP_SECONDS, drive_all, lifecycle_figures
 from bench.lifecycle_load import CALLS, drive
 from bench.stack import Database, Program, database, web
 
-# A view of Django's with nothing about it, on the product's own server.
+# A bare Django view on the product's own server.
 _FLOOR = Program(
     (
         "-m", "gunicorn", "-c", "python:pipedai.server.gunicorn_conf",
@@ -25,7 +25,7 @@ _FLOOR_TABLE = """
 CREATE TABLE IF NOT EXISTS bench_floor (n integer PRIMARY KEY, touched integer NOT NULL);
 INSERT INTO bench_floor SELECT n, 0 FROM generate_series(0, 9999) AS n ON CONFLICT DO NOTHING;
 """
-_AUDIT_ROWS = 4  # created, claimed, started, completed
+_AUDIT_ROWS = 4  # for each lifecycle: created, claimed, started, completed
 
 
 def run(
@@ -37,9 +37,9 @@ def run(
     rounds: int = 1,
     say: Callable[[str], None],
 ) -> Json:
-    """Measure at each number of clients; the result as JSON. Raises BenchFailed.
+    """Measure with each number of clients, and return the result as JSON. Raises BenchFailed.
 
-    With `against`, another checkout, web CPU is compared with it in so many `rounds`, and nothing else measured.
+    With `against`, the path of another checkout, it only compares the web CPU of both, in so many `rounds`.
     """
     if against is not None:
         return two_checkouts.compare(
@@ -177,7 +177,7 @@ def _measure_bare(on: Database, clients: int, seconds: float) -> Json:
 
 
 def _verify(on: Database) -> None:
-    """Speed that drops a guarantee does not count: all has ended, and all is in the audit log."""
+    """Check that all runs have ended and have all their audit rows, since speed without guarantees does not count."""
     found = on.one(
         "SELECT count(*) AS runs, count(*) FILTER (WHERE status <> 'succeeded') AS unfinished,"
         " (SELECT count(*) FROM audit_entry WHERE target_type = 'run') AS entries FROM run"

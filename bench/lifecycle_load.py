@@ -1,4 +1,4 @@
-"""One client of the lifecycle benchmark: it fires its trigger, and is the worker that runs it."""
+"""One client of the lifecycle benchmark: it fires its trigger, and acts as the worker of the run."""
 
 import os
 import time
@@ -31,21 +31,21 @@ OUTCOME = {
 class Measured:
     """What one client measured within its window."""
 
-    lifecycles: list[float] = field(default_factory=list)  # seconds each
+    lifecycles: list[float] = field(default_factory=list)  # the seconds of each
     calls: dict[str, list[float]] = field(default_factory=dict)
-    # Of this process: what the load itself takes from the machine.
+    # The CPU of the client's own process, which it takes from the machine.
     cpu_seconds: float = 0.0
 
 
 def drive(port: int, pair: Pair, window: Window) -> Measured:
-    """Run one lifecycle after another until the window ends; the last one is finished all the same."""
+    """Run one lifecycle after another until the window ends. It finishes the last one after that."""
     return keep_running(port, window, lambda connection: _run_once(connection, pair))
 
 
 def keep_running(
     port: int, window: Window, run_once: Callable[[Connection], dict[str, float]]
 ) -> Measured:
-    """Repeat something that takes several calls, and answers how long each took, until the window ends."""
+    """Call `run_once`, which makes several calls and returns how long each took, until the window ends."""
     measured = Measured()
     cpu_before: float | None = None
     with Connection(port) as connection:
@@ -64,7 +64,7 @@ def keep_running(
 
 
 def _run_once(connection: Connection, pair: Pair) -> dict[str, float]:
-    """One lifecycle; how long each call took, in seconds. Raises BenchFailed if anything is amiss."""
+    """Run one lifecycle, and return the seconds of each call. Raises BenchFailed if anything is wrong."""
     times: dict[str, float] = {}
 
     def timed(name: str, sent: bytes) -> Answer:
@@ -90,7 +90,7 @@ def _run_once(connection: Connection, pair: Pair) -> dict[str, float]:
 
 
 def _calls_of(pair: Pair, timed: Callable[[str, bytes], Answer]) -> Callable[..., Answer]:
-    """The calls of the pair's worker."""
+    """Return a function that makes the calls of the pair's worker."""
 
     def call(name: str, method: str, path: str, body: object = None) -> Answer:
         return timed(name, request(method, path, token=pair.worker_token, body=body))

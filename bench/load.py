@@ -1,4 +1,4 @@
-"""Runs the load in processes of its own, so that it and what it measures share no interpreter."""
+"""Runs a load in processes of its own, so that it shares no interpreter with what it measures."""
 
 import multiprocessing
 import signal
@@ -13,21 +13,21 @@ from bin.ending import die_with_parent
 
 T = TypeVar("T")
 
-# Forked, since a fresh interpreter each would take longer to start than they run.
+# The processes are forked: starting a new interpreter for each would take longer than they run.
 _FORK = multiprocessing.get_context("fork")
 _PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The stretch of time that is measured, by `time.monotonic()`, which all processes share."""
+    """The time that is measured, by `time.monotonic()`, which is the same in all processes."""
 
     start: float
     end: float
 
     @classmethod
     def after(cls, warm_up: float, seconds: float) -> "Window":
-        """A window that begins after the warm-up, in seconds from now."""
+        """Return a window of `seconds` that begins `warm_up` seconds from now."""
         start = time.monotonic() + warm_up
         return cls(start, start + seconds)
 
@@ -36,22 +36,22 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """The length of the window."""
         return self.end - self.start
 
 
 def event() -> Event:
-    """An event that this process and its loads share."""
+    """Make an event that this process shares with its loads."""
     return _FORK.Event()
 
 
 def sleep_until(moment: float) -> None:
-    """Return at that moment of `time.monotonic()`."""
+    """Sleep until that moment of `time.monotonic()`."""
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
 class Load(Generic[T]):
-    """A function that runs in a process of its own. A context manager: at its end it is no more."""
+    """A function that runs in a process of its own. It is a context manager, whose end kills the process."""
 
     def __init__(self, function: Callable[..., T], *arguments: Any) -> None:
         self._receiver, sender = _FORK.Pipe(duplex=False)
@@ -75,7 +75,7 @@ class Load(Generic[T]):
             self.result(within=0)
 
     def result(self, *, within: float) -> T:
-        """What the function returned, within so many seconds. Raises BenchFailed with its reason."""
+        """Wait at most `within` seconds for the function's result. Raises BenchFailed with the function's reason."""
         if not self._receiver.poll(within + _PATIENCE_SECONDS):
             raise BenchFailed("A load generator did not finish.")
         try:
@@ -95,7 +95,7 @@ def _run(
     arguments: tuple[Any, ...],
 ) -> None:
     die_with_us()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles a Ctrl-C
     try:
         sender.send((None, function(*arguments)))
     except (BenchFailed, OSError) as error:

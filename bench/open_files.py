@@ -1,4 +1,4 @@
-"""Lets a benchmark and its children hold many connections."""
+"""Raises the limit of open files, so that a benchmark and its children can hold many connections."""
 
 import resource
 
@@ -6,7 +6,7 @@ from bench.failure import BenchFailed
 
 
 def allow_files(number: int) -> None:
-    """Let this process and its children have so many files open. Raises BenchFailed."""
+    """Let this process and its children open `number` files. Raises BenchFailed if the system does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < number:
         raise BenchFailed(f"This needs {number} open files, and {hard} are allowed.")

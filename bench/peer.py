@@ -1,4 +1,4 @@
-"""`bin/bench peer`: whole lifecycles here and on a Prefect server, side by side on one PostgreSQL."""
+"""`bin/bench peer`: measures whole lifecycles on this service and on a Prefect server, on the same PostgreSQL."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from bench.stack import database, web
 
 
 def run(*, clients: Sequence[int], seconds: float, say: Callable[[str], None]) -> Json:
-    """Measure both at each number of clients, with one process each; the result as JSON. Raises BenchFailed."""
+    """Measure both with each number of clients, one server process each. Returns JSON. Raises BenchFailed."""
     say(f"Installing Prefect {prefect.VERSION} unless it is there…")
     program = prefect.install()
     say("Starting PostgreSQL and both servers…")
@@ -95,7 +95,7 @@ def show(result: Json) -> None:
 
 
 def _ratios(here: Json, there: Json) -> Json:
-    """How many times as many lifecycles are done here, and how many times as much CPU each takes there."""
+    """Return how many times as many lifecycles this service does, and how many times as much CPU Prefect needs."""
     return {
         "rateRatio": ratio(here["lifecyclesPerSecond"], there["lifecyclesPerSecond"]),
         "webCpuRatio": ratio(there["webCpuMs"], here["webCpuMs"]),

@@ -1,4 +1,4 @@
-"""Runs a Prefect server on a database of the benchmark's own PostgreSQL, and is its client and worker."""
+"""Runs a Prefect server on the benchmark's own PostgreSQL, and acts as its client and worker."""
 
 import signal
 import subprocess
@@ -29,14 +29,14 @@ _BASE = "/api"
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A deployment, and the work pool whose one worker runs it: what a trigger and its worker are here."""
+    """A deployment of Prefect and its work pool with one worker: they match this service's trigger and worker."""
 
     deployment_id: str
     pool: str
 
 
 class Server:
-    """`prefect server start`, with one process and without its background services, which ours has none of either."""
+    """`prefect server start` with one process and without background services, since ours runs without them too."""
 
     def __init__(self, program: Path, on: Database, url: str) -> None:
         self.port = free_port()
@@ -67,7 +67,7 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """What all its processes have used so far."""
+        """The CPU seconds that all its processes have used so far."""
         return cpu_seconds(self._process.pid)
 
     @property
@@ -76,7 +76,7 @@ class Server:
         return descendants_rss(self._process.pid)
 
     def wait_until_ready(self) -> None:
-        """Return once it serves, its database migrated. Raises BenchFailed."""
+        """Wait until it has migrated its database and serves. Raises BenchFailed."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
@@ -89,7 +89,6 @@ class Server:
         raise BenchFailed(f"Prefect did not start:\n{self._log.read_text()[-2000:]}")
 
     def stop(self) -> None:
-        """End it."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
@@ -99,12 +98,12 @@ class Server:
 
 
 def install() -> Path:
-    """The program, in a virtual environment of its own below PIPEDAI_DATA_DIR that stays. Raises BenchFailed."""
+    """Install Prefect into a virtual environment below PIPEDAI_DATA_DIR, which stays. Raises BenchFailed."""
     directory = env.data_dir() / f"prefect-{VERSION}"
     program = directory / "bin" / "prefect"
     if not program.exists():
         _run(sys.executable, "-m", "venv", "--clear", str(directory))
-        # Its program is written last, so that half an installation is made anew.
+        # pip writes the program last, so that an interrupted installation is repeated.
         _run(
             str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet",
             "--disable-pip-version-check", f"prefect=={VERSION}",
@@ -114,7 +113,7 @@ def install() -> Path:
 
 @contextmanager
 def server(on: Database, program: Path) -> Iterator[Server]:
-    """Prefect's server, on a database beside the product's."""
+    """Run Prefect's server, on a database beside the product's."""
     served = Server(program, on, _connection_url(on.make_database("prefect", "pg_trgm")))
     try:
         served.wait_until_ready()
@@ -124,7 +123,7 @@ def server(on: Database, program: Path) -> Iterator[Server]:
 
 
 def _connection_url(params: dict[str, Any]) -> str:
-    """What SQLAlchemy's asyncpg connects by."""
+    """Return the URL by which SQLAlchemy connects with asyncpg."""
     return (
         f"postgresql+asyncpg://{params['user']}:{quote(params['password'])}@/{params['dbname']}"
         f"?host={quote(params['host'], safe='')}&port={params['port']}"
@@ -132,7 +131,7 @@ def _connection_url(params: dict[str, Any]) -> str:
 
 
 def make_assigned(port: int, count: int) -> list[Assigned]:
-    """So many deployments, each with a work pool of its own."""
+    """Make `count` deployments, each with a work pool of its own."""
     made = []
     with Connection(port) as connection:
 

@@ -1,4 +1,4 @@
-"""`bin/bench schedulers`: three schedulers, killed at random while triggers come due; every tick is counted."""
+"""`bin/bench schedulers`: kills three schedulers at random while triggers come due, and counts every tick."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ from pipedai import env
 
 
 def run(*, triggers: int, seconds: float, say: Callable[[str], None]) -> Json:
-    """Let so many triggers come due every three seconds, for so long. Raises BenchFailed if a tick
-    was lost or doubled."""
+    """Let this number of triggers come due every three seconds, for `seconds`. Raises BenchFailed if a
+    tick was lost or doubled."""
     say("Starting PostgreSQL…")
     with database() as on:
         found = machine(on.one("SHOW server_version")["server_version"])

@@ -1,4 +1,4 @@
-"""Starts what a benchmark runs against: a database that keeps what it commits, and the web server."""
+"""Starts what a benchmark measures: a durable database and the web server."""
 
 import os
 import secrets
@@ -28,14 +28,14 @@ from pipedai.embedded.server import EmbeddedPostgres
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0
-# The suite has those before them.
+# The ports that benchmarks use. The test suite uses those below them.
 _FIRST_PORT, _PORTS = 20_000, 10_000
 _COMPLAINTS = 20
-_SAID = 3000  # characters
+_SAID = 3000  # how many characters of a failed program's output an error shows
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
-# What the caller's environment or .env file may say otherwise. Production's settings would throttle
-# the registration of hundreds of workers from one address; nothing else on these paths differs.
+# Settings that replace those of the environment and of .env. They differ from production in that throttles
+# are off, since a benchmark registers hundreds of workers from one address.
 _SETTINGS = {
     "PIPEDAI_ENV": "development",
     "DATABASE_URL": "",
@@ -53,7 +53,7 @@ _SETTINGS = {
 class Database:
     """An embedded PostgreSQL of the benchmark's own, with an empty database, migrated by a checkout's code.
 
-    What runs on the database is that checkout's code, too.
+    The programs that run on the database are that checkout's, too.
     """
 
     def __init__(self, directory: Path, environment: Mapping[str, str], checkout: Path) -> None:
@@ -63,7 +63,7 @@ class Database:
         self._server = EmbeddedPostgres(directory)
 
     def start(self) -> None:
-        """Make, start and migrate it. Raises BenchFailed if it would not survive a power cut."""
+        """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
         self.python("manage.py", "pg", "start")
         self.python("manage.py", "migrate", "--no-input")
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
@@ -72,13 +72,13 @@ class Database:
 
     @property
     def interpreter(self) -> str:
-        """Another checkout's own Python, if it has one; else the one that runs the benchmark."""
+        """The Python of the checkout's own .venv if it has one, else the Python that runs the benchmark."""
         own = self.checkout / ".venv" / "bin" / "python"
         return str(own) if self.checkout != env.BASE_DIR and own.exists() else sys.executable
 
     @property
     def pid(self) -> int:
-        """PostgreSQL's main process. Raises BenchFailed if it is gone."""
+        """The pid of PostgreSQL's main process. Raises BenchFailed if it does not run."""
         pid = self.running_pid
         if pid is None:
             raise BenchFailed("PostgreSQL has stopped.")
@@ -86,17 +86,17 @@ class Database:
 
     @property
     def running_pid(self) -> int | None:
-        """The same, or None if it is gone."""
+        """The pid of PostgreSQL's main process, or None if it does not run."""
         return self._server.status().pid
 
     @property
     def client_environment(self) -> dict[str, str]:
-        """What PostgreSQL's programs find the database by."""
+        """The environment by which PostgreSQL's programs find the database."""
         return self._server.environment()
 
     def python(self, *arguments: str) -> str:
-        """What a Python program printed, which found the database by its environment. Raises BenchFailed with it
-        unless the program succeeded."""
+        """Run Python with these arguments on the database, and return what it printed. Raises BenchFailed with its
+        output if it fails."""
         done = subprocess.run(
             [self.interpreter, *arguments],
             cwd=self.checkout,
@@ -112,24 +112,24 @@ class Database:
         return done.stdout
 
     def one(self, statement: str) -> dict[str, Any]:
-        """The first row of a query."""
+        """Run a query and return its first row."""
         with self.session() as connection:
             row = connection.execute(statement).fetchone()
         assert row is not None
         return row
 
     def all(self, statement: str) -> list[dict[str, Any]]:
-        """All rows of a query."""
+        """Run a query and return all rows."""
         with self.session() as connection:
             return connection.execute(statement).fetchall()
 
     def execute(self, statements: str) -> None:
-        """Run statements, as the application."""
+        """Run statements as the application's role."""
         with self.session() as connection:
             connection.execute(statements)
 
     def make_database(self, name: str, *extensions: str) -> dict[str, Any]:
-        """Another database of the application's on the same server; how to connect to it."""
+        """Make another database of the application's role on the same server. Return how to connect to it."""
         with self.session(passwords.SUPERUSER) as connection:
             connection.execute(f"CREATE DATABASE {name} OWNER {passwords.APPLICATION}")
         params = self._server.connection_params(name, role=passwords.SUPERUSER)
@@ -139,7 +139,7 @@ class Database:
         return self._server.connection_params(name, role=passwords.APPLICATION)
 
     def explain_plans(self) -> None:
-        """Let sessions that begin from now on ask for the plans of their statements, as notices in JSON."""
+        """Let new sessions ask for the plans of their statements, which then come as notices in JSON."""
         role = passwords.APPLICATION
         said = {
             "log_analyze": "on",
@@ -151,37 +151,37 @@ class Database:
             connection.execute(f"ALTER ROLE {role} SET session_preload_libraries = 'auto_explain'")
             for name, value in said.items():
                 connection.execute(f"ALTER ROLE {role} SET auto_explain.{name} = '{value}'")
-            # When to say it is the session's own to choose; by default it is never.
+            # Each session chooses when it wants plans; by default it gets none.
             connection.execute(f"GRANT SET ON PARAMETER auto_explain.log_min_duration TO {role}")
 
     def settle(self) -> None:
-        """Do the upkeep that is due, so that no measurement pays for the one before it."""
+        """Vacuum and checkpoint, so that no measurement pays for the one before it."""
         with self.session(passwords.SUPERUSER) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
 
     def session(self, role: str = passwords.APPLICATION) -> psycopg.Connection[dict[str, Any]]:
-        """A connection that commits each statement by itself unless told otherwise."""
+        """Open a connection that commits each statement by itself, outside of transactions."""
         params = self._server.connection_params(role=role)
-        # The role's time-outs are for web requests.
+        # The role's time-outs are meant for web requests, so they are off here.
         options = "-c lock_timeout=0 -c statement_timeout=0"
         return psycopg.connect(**params, options=options, autocommit=True, row_factory=dict_row)
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A web server: the arguments of Python that start it, and what its environment holds besides."""
+    """A web server: the arguments of Python that start it, and further variables of its environment."""
 
     arguments: Sequence[str] = ("-m", "pipedai.server")
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-# The API, as the Procfile has it.
+# The API, started as in the Procfile.
 PRODUCT = Program()
 
 
 class Web:
-    """gunicorn, serving a program on `port`."""
+    """A web server that serves a program on `port`, under gunicorn."""
 
     def __init__(
         self, database: Database, port: int, processes: int, program: Program = PRODUCT
@@ -208,7 +208,7 @@ class Web:
             )
 
     def wait_until_ready(self) -> None:
-        """Return once every process of it serves. Raises BenchFailed."""
+        """Wait until each of its processes serves. Raises BenchFailed."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
@@ -222,22 +222,22 @@ class Web:
         raise BenchFailed("The web server did not start.")
 
     def complaints(self) -> list[str]:
-        """The last lines that it logged about something other than that all is well."""
+        """Return the last lines of its log that report a problem."""
         lines = self._log.read_text(errors="replace").splitlines()
         return [line for line in lines if '"level": "info"' not in line][-_COMPLAINTS:]
 
     def has_ended(self) -> bool:
-        """Whether it has ended by itself."""
+        """Whether the server has ended, without being stopped."""
         return self._process.poll() is not None
 
     @property
     def pid(self) -> int:
-        """gunicorn's main process."""
+        """The pid of gunicorn's main process."""
         return self._process.pid
 
     @property
     def cpu_seconds(self) -> float:
-        """What all its processes have used so far."""
+        """The CPU seconds that all its processes have used so far."""
         return cpu_seconds(self.pid)
 
     @property
@@ -246,7 +246,7 @@ class Web:
         return sum(children_rss(self.pid))
 
     def stop(self) -> None:
-        """End it as an operator would; kill it if that does not help."""
+        """Stop it as an operator would, with SIGTERM, and kill it if it does not end."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
@@ -257,10 +257,10 @@ class Web:
 
 @contextmanager
 def database(checkout: Path = env.BASE_DIR, /, **settings: str) -> Iterator[Database]:
-    """A new database in a directory of its own below PIPEDAI_DATA_DIR, gone without trace at the end.
+    """Make a new database in a directory of its own below PIPEDAI_DATA_DIR, and remove it at the end.
 
-    It goes even if this process is killed. `settings` are further variables of its environment; `checkout` is whose
-    code migrates it and runs on it.
+    It is removed even if this process is killed. `settings` are further variables of its environment. The code of
+    `checkout` migrates it and runs on it.
     """
     data_dir = env.data_dir()
     Layout(data_dir).prepare_data_dir()
@@ -279,20 +279,20 @@ def database(checkout: Path = env.BASE_DIR, /, **settings: str) -> Iterator[Data
 
 @contextmanager
 def web(on: Database, *, processes: int, program: Program = PRODUCT) -> Iterator[Web]:
-    """A web server on that database, with so many processes."""
+    """Run a web server on that database, with this number of processes."""
     served = Web(on, free_port(), processes, program)
     try:
         served.wait_until_ready()
         yield served
     except BenchFailed as failure:
-        # Its log is about to go.
+        # The error shows the log's last lines, since the log will be removed.
         raise BenchFailed("\n".join([str(failure), *served.complaints()])) from None
     finally:
         served.stop()
 
 
 def free_port() -> int:
-    """A port of HOST that nobody listens on, below those that systems give to whoever asks for any."""
+    """Return a free port of HOST, below the range from which systems assign ports to clients."""
     while True:
         port = _FIRST_PORT + secrets.randbelow(_PORTS)
         with suppress(OSError), socket.socket() as listener:

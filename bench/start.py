@@ -1,4 +1,4 @@
-"""`bin/bench start`: from the command to the first answer, of the web process and of bin/run."""
+"""`bin/bench start`: measures the time from the command to the first answer, of the web process and of bin/run."""
 
 import signal
 import subprocess
@@ -21,12 +21,12 @@ _STOP_SECONDS = 60.0
 
 
 def run(*, repeats: int, say: Callable[[str], None]) -> Json:
-    """Start each so often; the result as JSON. Raises BenchFailed."""
+    """Start each `repeats` times, and return the result as JSON. Raises BenchFailed."""
     say("Starting PostgreSQL…")
     with database() as on:
         found = machine(on.one("SHOW server_version")["server_version"])
         say("Starting the web process…")
-        # Its bytecode is there afterwards, as it is wherever it has been started before.
+        # The first start does not count: it compiles the bytecode, which later starts find.
         starts = [_start_web(on) for _ in range(repeats + 1)][1:]
         say("Importing it…")
         imports = [_import_seconds(on) for _ in range(repeats)]
@@ -64,7 +64,7 @@ def show(result: Json) -> None:
 
 
 def _start_web(on: Database) -> tuple[float, float]:
-    """Seconds until it answers, and of CPU until then."""
+    """Start the web process. Return the seconds until it answers, and the CPU seconds until then."""
     began = time.monotonic()
     served = Web(on, free_port(), processes=1)
     try:
@@ -82,12 +82,12 @@ def _import_seconds(on: Database) -> float:
 
 
 def _start_stack(on: Database) -> tuple[float, float]:
-    """Seconds until bin/run answers, and until it says that all is up."""
+    """Start bin/run. Return the seconds until its API answers, and until it says that everything runs."""
     directory, port = on.directory / "stack", free_port()
     log = on.directory / "stack.log"
     with log.open("wb") as output:
         began = time.monotonic()
-        # Without bin/setup, which takes milliseconds when there is nothing to do.
+        # This leaves bin/setup out, which takes milliseconds when there is nothing to install.
         stack = subprocess.Popen(
             [sys.executable, "-m", "bin.stack"],
             cwd=env.BASE_DIR,
@@ -101,7 +101,7 @@ def _start_stack(on: Database) -> tuple[float, float]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C is not for it
+            start_new_session=True,  # so a Ctrl-C does not reach it
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
     try:

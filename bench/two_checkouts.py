@@ -1,4 +1,4 @@
-"""`bin/bench lifecycle --against`: web CPU of lifecycles on this checkout and on another one, in turns."""
+"""`bin/bench lifecycle --against`: measures web CPU of lifecycles on this checkout and on another one, in turns."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _HERE, _THERE = "this checkout", "the other one"
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One of the two: its database and its web server stand idle while it is the other's turn."""
+    """One of the two checkouts. Its database and web server are idle while the other is measured."""
 
     on: Database
     served: Web
@@ -41,9 +41,9 @@ def compare(
     rounds: int,
     say: Callable[[str], None],
 ) -> Json:
-    """Both at each number of clients, in so many rounds; the result as JSON. Raises BenchFailed.
+    """Measure both with each number of clients, in so many rounds, and return the result as JSON. Raises BenchFailed.
 
-    They take turns, so that neither gets the machine's better minutes.
+    The checkouts take turns, so that neither has the machine's faster minutes.
     """
     against = against.resolve()
     if not (against / "manage.py").is_file():
@@ -91,7 +91,7 @@ def show(result: Json) -> None:
 
 
 def _compared(measured: dict[str, list[Json]]) -> Json:
-    """Middle, least and most of each, and the ratio of the two middles."""
+    """Return the median, minimum and maximum of each checkout, and the ratio of the two medians."""
     sides = {
         name: {
             "webCpuMs": _spread([each["webCpuMs"] for each in rounds]),

@@ -1,1 +1,1 @@
-"""What the scripts of this directory are made of; no part of the service."""
+"""The modules of the scripts bin/run, bin/test and bin/setup. The service itself does not use them."""

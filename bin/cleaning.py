@@ -1,4 +1,4 @@
-"""Ends whatever still uses a temporary data directory, its database server too, and removes it."""
+"""Ends all processes that use a temporary data directory, with its database server, and removes the directory."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ _PATIENCE_SECONDS = 5
 
 
 def clean_up(data_dir: Path) -> None:
-    """Must be called from a process whose ancestors use it no more."""
+    """Ends the processes and removes the directory. The calling process and its ancestors must not use it any more."""
     while users := _users_of(data_dir):
-        # Had they time, they would start the server again to say goodbye to it.
+        # They get little time to end: with more, some would start the database server again for their last statements.
         for process in users:
             process.terminate()
         _, stubborn = psutil.wait_procs(users, timeout=_PATIENCE_SECONDS)
@@ -26,14 +26,14 @@ def clean_up(data_dir: Path) -> None:
 
 
 def _users_of(data_dir: Path) -> list[psutil.Process]:
-    """The processes whose environment names it, but for this one."""
+    """Returns the processes whose environment names the directory, without this process."""
     users = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(_VARIABLE) == str(data_dir):
                 users.append(process)
         except psutil.Error:
-            continue  # somebody else's, or gone
+            continue  # the process is another user's, or has ended
     return users
 
 

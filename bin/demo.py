@@ -1,4 +1,4 @@
-"""Fires the demo's trigger as a client would, and shows its run until it ends."""
+"""Fires the demo's trigger over the API, as a client would, and shows the states of its run until it ends."""
 
 import json
 import time
@@ -14,7 +14,7 @@ _READY_SECONDS = 60.0
 _RUN_SECONDS = 120.0
 _PAUSE_SECONDS = 0.25
 
-# The moments of a run, and what its state is called from then on.
+# The timestamps of a run, each with the state that begins at it.
 _MOMENTS = (("queuedAt", "queued"), ("claimedAt", "claimed"), ("startedAt", "running"))
 
 
@@ -24,7 +24,7 @@ class DemoFailed(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Seeded:
-    """What `manage.py seed_demo` made, from the file that it keeps."""
+    """The ids and tokens that `manage.py seed_demo` made, read from the file that it writes."""
 
     email: str
     password: str
@@ -36,7 +36,6 @@ class Seeded:
 
     @classmethod
     def load(cls, path: Path) -> "Seeded":
-        """Read the file."""
         kept = json.loads(path.read_text())
         return cls(
             email=kept["email"],
@@ -62,7 +61,7 @@ class Demo:
         )
 
     def show(self, say: Callable[[str], None]) -> None:
-        """Fire the trigger and say each state of its run. Raises DemoFailed."""
+        """Fire the trigger and call `say` with each state of its run. Raises DemoFailed."""
         run = self._ask("POST", f"/triggers/{self._seeded.trigger_id}/run")
         say(f"Fired the demo's trigger; its run is {run['id']}:")
         said: set[str] = set()
@@ -93,7 +92,7 @@ class Demo:
 
 
 def wait_until_ready(url: str) -> None:
-    """Return once the API at `url` answers without an error of its own. Raises DemoFailed."""
+    """Return once the API at `url` answers without a server error. Raises DemoFailed."""
     deadline = time.monotonic() + _READY_SECONDS
     said = "nothing"
     while time.monotonic() < deadline:
@@ -114,7 +113,7 @@ def _clock(moment: str) -> str:
 
 
 def _figures(run: dict[str, Any]) -> str:
-    """What the run took, as far as its worker told."""
+    """Return a line with the run's duration, tokens and cost, as far as its worker reported them."""
     told = [f"model {run['model']}"] if run["model"] is not None else []
     told += [
         f"{run[field]} {words}"

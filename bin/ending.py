@@ -1,4 +1,4 @@
-"""Lets nothing outlive the script that started it, however that script ends."""
+"""Makes sure that the processes a script starts end with the script, however it ends."""
 
 import ctypes
 import os
@@ -12,25 +12,25 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
-    """To be called in a child of this process, as `preexec_fn`: it gets the signal when we die.
+    """Return a `preexec_fn` for a child of this process: the kernel sends the child the signal when this process dies.
 
-    Linux only; elsewhere a killed script leaves its children behind.
+    It works on Linux only. On other systems the children of a killed script keep running.
     """
     parent = os.getpid()
 
     def in_the_child() -> None:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signum)
-            if os.getppid() != parent:  # it has died already
+            if os.getppid() != parent:  # the parent died before the kernel was told
                 os._exit(128 + signum)
 
     return in_the_child
 
 
 class Afterwards:
-    """A shell command that runs once this process has ended, be it by kill -9, or when told to.
+    """A shell command that runs when this process has ended, even by kill -9, or when `now` is called.
 
-    Another process waits for the end of a pipe that only this one can write to.
+    Another process waits until a pipe closes to which only this process can write.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
@@ -39,9 +39,9 @@ class Afterwards:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # a Ctrl-C is not for it
+            start_new_session=True,  # so a Ctrl-C does not reach it
         )
 
     def now(self) -> None:
-        """Run it and wait for its end."""
+        """Run the command and wait until it has ended."""
         self._waiting.communicate()

@@ -1,4 +1,4 @@
-"""Refuses migrations that lock tables in use, or break the release before, which still serves.
+"""Refuses migrations that lock tables in use, or that break the previous release, which still serves meanwhile.
 
 python -m bin.migration_check
 """
@@ -21,14 +21,14 @@ from django.db.migrations.state import ProjectState
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SQUAWK = str(Path(sys.executable).with_name("squawk"))
-# The oldest that the service runs on.
+# The oldest version of PostgreSQL that the service supports.
 _POSTGRES = "15.0"
-# squawk's rules that don't fit here; all others hold.
+# The rules of squawk that don't fit this project. All others apply.
 _IGNORED = frozenset(
     {
-        "require-lock-timeout",  # `manage.py release` sets one
-        "require-statement-timeout",  # building an index on a big table may take its time
-        # Matters of taste, which the models decide.
+        "require-lock-timeout",  # `manage.py release` sets a lock timeout
+        "require-statement-timeout",  # an index on a large table may take long to build
+        # The following are matters of taste, which the models decide.
         "prefer-bigint-over-int",
         "prefer-bigint-over-smallint",
         "prefer-identity",
@@ -40,7 +40,7 @@ _MOVES_ROWS = re.compile(r"^\s*(?:UPDATE|DELETE|INSERT)\b", re.IGNORECASE | re.M
 
 
 class Finding(NamedTuple):
-    """What is wrong with a migration, by a rule's name."""
+    """A rule that a migration breaks, and why."""
 
     migration: str
     rule: str
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
 
 
 def main() -> int:
-    """The exit code: 1 if a migration that was made after the first release is unsafe."""
+    """Print the findings. Return 1 if a migration that is newer than the first release is unsafe, else 0."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
     django.setup()
     config = tomllib.loads((_ROOT / "pyproject.toml").read_text())
@@ -61,9 +61,9 @@ def main() -> int:
 
 
 def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
-    """What is unsafe in the migrations of our apps that come after the named ones.
+    """Find what is unsafe in the migrations of this project's apps that come after those in `exempt_up_to`.
 
-    A rule that a migration names in `safe_because`, with a reason, is let pass.
+    A migration may break a rule if it names the rule in `safe_because`, with a reason.
     """
     loader = MigrationLoader(connection, replace_migrations=False)
     for (app, name), migration in sorted(loader.disk_migrations.items()):
@@ -85,7 +85,7 @@ def _is_ours(app: str) -> bool:
 
 
 def unsafe(migration: Any, state: ProjectState) -> Iterator[tuple[str, str]]:
-    """The rules that a migration from this state breaks, and why each is one."""
+    """Yield the rules that a migration breaks when it is applied to this state, each with its reason."""
     yield from _unsafe_operations(migration.operations)
     with connection.schema_editor(collect_sql=True, atomic=migration.atomic) as editor:
         migration.apply(state, editor, collect_sql=True)
@@ -101,7 +101,7 @@ def unsafe(migration: Any, state: ProjectState) -> Iterator[tuple[str, str]]:
 
 
 def _unsafe_operations(operations: list[Any]) -> Iterator[tuple[str, str]]:
-    """What the SQL does not tell."""
+    """Yield the broken rules that squawk can't find in the SQL."""
     created = {op.name.lower() for op in operations if isinstance(op, migrations.CreateModel)}
     for operation in operations:
         if isinstance(operation, migrations.AddField):

@@ -1,6 +1,6 @@
-"""Installs the Debian packages whose programs some tests drive, where nobody need be asked.
+"""Installs the Debian packages whose programs some tests need, if it runs as root on Debian or Ubuntu.
 
-That is as root on Debian or Ubuntu. Elsewhere it does nothing, and those tests are skipped.
+Elsewhere it installs nothing, and those tests are skipped.
 """
 
 import os
@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("chromium", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
-# Node often comes from elsewhere, and Debian's npm does not go with that: the program is all that is needed.
+# Node often comes from another source, to which Debian's npm does not fit. So for these the program alone counts.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}
 
 _INSTALL = (
     "apt-get", "install", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
 )  # fmt: skip
-# While packages are installed: start no service, and make no database.
+# These files exist while packages are installed, so that the packages start no service and make no database.
 _QUIET = {
     Path("/usr/sbin/policy-rc.d"): "#!/bin/sh\nexit 101\n",
     Path("/etc/postgresql-common/createcluster.d/pipedai.conf"): "create_main_cluster = false\n",
@@ -27,7 +27,7 @@ _QUIET = {
 
 
 def main() -> int:
-    """The command line, without arguments: 1 if CI goes without a package that its tests need."""
+    """Run the command line. Return 1 in CI if a package is missing that the tests need, else 0."""
     lacking = missing(PACKAGES)
     if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"Installing the system packages {', '.join(lacking)}, which tests need…", flush=True)
@@ -39,8 +39,9 @@ def main() -> int:
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the packages that dpkg does not have installed; all, where it is not. Not those whose program is there,
-    wherever from.
+    """Return those of the packages that dpkg has not installed; without dpkg, all of them.
+
+    It leaves out packages whose program is on the PATH, from whatever source.
     """
     packages = [each for each in packages if not shutil.which(_PROGRAMS.get(each, ""))]
     if not packages or shutil.which("dpkg-query") is None:
@@ -55,10 +56,10 @@ def missing(packages: Sequence[str]) -> list[str]:
 
 
 def install(packages: Sequence[str]) -> None:
-    """Have apt install them, as far as it can; a signal to end waits until it is done."""
+    """Let apt install the packages that it can. A signal to end takes effect only when apt has finished."""
     with _uninterrupted(), _files(_QUIET):
         if not _apt(*_INSTALL, *packages):
-            # The lists of a new machine may be old, or not there yet.
+            # On a new machine apt's lists may be old or missing.
             _apt("apt-get", "update", "-qq")
             _apt(*_INSTALL, *packages)
 
@@ -77,7 +78,7 @@ def _apt(*command: str) -> bool:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore the signals to end, apt too: half-installed packages would be in everybody's way."""
+    """Make this process and apt ignore the signals to end, since half-installed packages would break later installs."""
     kept = {
         number: signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -91,7 +92,7 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _files(contents: dict[Path, str]) -> Iterator[None]:
-    """Have these files for a while, unless the machine has its own."""
+    """Write these files, unless the machine has its own, and remove them at the end."""
     made = [path for path in contents if not path.exists()]
     try:
         for path in made:

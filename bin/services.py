@@ -1,6 +1,6 @@
-"""Runs command lines side by side under honcho, until one ends or a signal comes."""
+"""Runs command lines side by side under honcho, until one of them ends or a signal comes."""
 
-# honcho is not typed:
+# honcho has no types:
 # mypy: disallow-untyped-calls=False
 
 import multiprocessing
@@ -17,45 +17,45 @@ from honcho.printer import Message, Printer
 
 from bin.ending import die_with_parent
 
-# The worker hands its run back within 28 s of SIGTERM, the web process answers what it has begun.
+# After SIGTERM the worker hands its run back within 28 s, and the web process answers the requests it has begun.
 STOP_SECONDS = 30
 
 
 def procfile(path: Path) -> Mapping[str, str]:
-    """The command lines of a Procfile, by process type."""
+    """Read the command lines of a Procfile, by process type."""
     processes: Mapping[str, str] = parse_procfile(path.read_text()).processes
     return processes
 
 
 class Services:
-    """Command lines to run side by side; each `exec`s its program, so that signals reach it."""
+    """Command lines to run side by side. Each must `exec` its program, so that signals reach the program."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        # Where forking is not the default, a child's parent is a server of multiprocessing's.
+        # Without forking, the children's parent would be a server process of multiprocessing and not this process.
         multiprocessing.set_start_method("fork", force=True)
         honcho.manager.KILL_WAIT = STOP_SECONDS
         self._manager = _Manager()
         self._environment = environment
 
     def add(self, name: str, command: str) -> None:
-        """One more, started by `run`."""
+        """Add a command line, which `run` will start."""
         self._manager.add_process(name, command, env=self._environment)
 
     def say(self, text: str) -> None:
-        """Print a line between theirs; from any thread, once they run."""
+        """Print a line between those of the services. Any thread may call it once they run."""
         line = Message("line", f"{text}\n", None, None, None)
         self._manager.events.put(line)
 
     def run(self, *, when_started: Callable[[], None]) -> int:
-        """Start them all, and return when all have ended; the exit code.
+        """Start all services, wait until all have ended, and return the exit code.
 
-        The first to end, SIGINT and SIGTERM end the others. `when_started` may start threads.
+        When one service ends, or SIGINT or SIGTERM comes, the others are ended. `when_started` may start threads.
         """
         self._manager.when_started = when_started
         try:
             self._manager.loop()
         except BaseException:
-            # They ignore every other signal, and Python would wait for them at its exit.
+            # honcho's processes ignore all other signals, and Python would wait for them when it exits.
             for child in multiprocessing.active_children():
                 child.kill()
             raise
@@ -63,8 +63,8 @@ class Services:
 
 
 class _Output:
-    """Standard output without a buffer, which would not let honcho's signal handler print in the
-    midst of a print. When nobody reads it any more, it asks for the end."""
+    """Standard output without a buffer: with one, honcho's signal handler could not print while another
+    print is under way. When nobody reads the output any more, it asks for the end."""
 
     def __init__(self) -> None:
         self._read = True
@@ -86,7 +86,7 @@ class _Output:
 
 
 class _Printer(Printer):
-    """Prints our own lines, which have no name, as they are."""
+    """Prints this script's own lines, which belong to no service, without a prefix."""
 
     def write(self, message: Message) -> None:
         if message.name is None:
@@ -96,7 +96,7 @@ class _Printer(Printer):
 
 
 class _Manager(honcho.manager.Manager):
-    """Loses no early signal, and leaves nothing behind when it is killed."""
+    """A manager that loses no early signal and whose processes end when it is killed."""
 
     def __init__(self) -> None:
         super().__init__(_Printer(_Output()))
@@ -105,7 +105,7 @@ class _Manager(honcho.manager.Manager):
         self.when_started: Callable[[], None]
 
     def terminate(self) -> None:
-        # honcho fails to stop what it has no pid of yet: then its loop does so when it has all.
+        # honcho can't stop a process whose pid it does not know yet: then its loop stops all once it knows them.
         self._stop_asked = True
         if self._all_started():
             super().terminate()
@@ -119,7 +119,7 @@ class _Manager(honcho.manager.Manager):
 
 
 class _Process(honcho.process.Process):
-    """The process between the manager and a command: it dies with the one, the other with it."""
+    """The process between the manager and a command. It dies with the manager, and the command dies with it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -1,4 +1,4 @@
-"""bin/run: sets everything going on this machine, shows one run, and stops it all at the end."""
+"""bin/run: starts everything on this machine, shows one run, and stops everything at the end."""
 
 import argparse
 import errno
@@ -29,7 +29,7 @@ from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf
 
-# Who listens everywhere is reached here.
+# A server that listens on all addresses can be reached at these.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 _HELP = """\
@@ -56,11 +56,11 @@ Staff log in at {site}/admin/: make one with `manage.py create_staff EMAIL --gen
 
 
 class CannotStart(Exception):  # noqa: N818
-    """Something is in the way; the message is one sentence for the developer."""
+    """Something keeps bin/run from starting. The message is one sentence for the developer."""
 
 
 def main() -> int:
-    """The command line of bin/run; the exit code."""
+    """Run the command line of bin/run, and return the exit code."""
     options = _parse(sys.argv[1:])
     try:
         return Stack(demo=not options.no_demo, claude=options.claude).run()
@@ -110,7 +110,7 @@ class Stack:
         }
 
     def run(self) -> int:
-        """Start all, show a run, stay until a signal or the end of a process; the exit code."""
+        """Start all, show a run, and wait for a signal or the end of a process. Return the exit code."""
         os.chdir(settings.BASE_DIR)
         Layout(settings.DATA_DIR).prepare_data_dir()
         with _only_one_in(settings.DATA_DIR):
@@ -128,7 +128,7 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Have a database; answers what stops it, if it is embedded and was not running before."""
+        """Start the embedded database if the settings name no other. Return what stops it if this has started it."""
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
                 connection.ensure_connection()
@@ -145,7 +145,7 @@ class Stack:
         return stop
 
     def _finish(self, command: str) -> None:
-        """Run a command that ends by itself; what it says matters only if it fails."""
+        """Run a command that ends by itself, and show its output only if it fails."""
         done = subprocess.run(
             ["sh", "-c", command],
             env=self._environment,
@@ -176,7 +176,7 @@ class Stack:
         return f"exec {shlex.join(command)}"
 
     def _guide(self, say: Callable[[str], None], seeded: Seeded | None) -> None:
-        """Show a newcomer that it works, and what to do next."""
+        """Show a newcomer that the service works, and what to do next."""
         try:
             wait_until_ready(self._url)
             if seeded is not None:
@@ -193,7 +193,7 @@ class Stack:
 
 
 def _free_address() -> str:
-    """Where the web process will answer on this machine. Raises CannotStart for a taken port."""
+    """Return the URL at which the web process will answer on this machine. Raises CannotStart if its port is taken."""
     urls = []
     for bind in gunicorn_conf.bind:
         address = parse_address(bind)  # type: ignore[no-untyped-call]
@@ -214,7 +214,7 @@ def _free_address() -> str:
 
 @contextmanager
 def _only_one_in(data_dir: Path) -> Iterator[None]:
-    """Two on one data directory would be one worker twice. Raises CannotStart."""
+    """Keep others from using the data directory, since two would run the same worker. Raises CannotStart."""
     with (data_dir / "run.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""bin/test: every check of the project, with a database of its own that is gone afterwards."""
+"""bin/test: runs every check of the project, on a database of its own that it removes afterwards."""
 
 import base64
 import os
@@ -28,12 +28,12 @@ As root on Debian or Ubuntu it also installs the system packages whose programs 
 (nginx, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
 where one is not there, its tests are skipped.
 """
-# After a Ctrl-C, how long the check that got it as well may take to end.
+# After a Ctrl-C, how many seconds the running check may take to end; the terminal has sent it the signal too.
 _PATIENCE_SECONDS = 15
 
 
 def main() -> int:
-    """The command line of bin/test; the exit code."""
+    """Run the command line of bin/test, and return the exit code."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(_HELP, end="")
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 class Suite:
-    """The checks, one after the other, while what only the last of them needs is being installed."""
+    """Runs the checks one after another. Meanwhile it installs the system packages, which only the tests need."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -60,24 +60,24 @@ class Suite:
             signal.signal(signum, self._stop)
 
     def run(self, pytest_arguments: list[str]) -> int:
-        """Run them all; the exit code."""
+        """Run all checks, and return the exit code."""
         manage = [sys.executable, "manage.py"]
-        # Downloads, for the tests alone.
+        # These downloads run beside the other checks, since only the tests need them.
         packages = self._begin("System packages", [sys.executable, "-m", "bin.packages"])
         self._check("Lint", ["ruff", "check", "."])
         self._check("Format", ["ruff", "format", "--check", "."])
         self._check("Types", ["mypy", "."])
-        # The worker's package is not at the top.
+        # The worker's package is not in the top directory, so it must be on the path.
         self._check("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
         self._check("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
         self._check("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
         deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]
         self._check("Production settings", deploy, production_settings())
         self._end("System packages", packages)
-        # One more than there are cores, as many tests wait for processes that they started.
+        # One process more than there are cores, since many tests wait for processes that they started.
         processes = 1 + min(8, max(2, os.cpu_count() or 2))
-        # Each takes a part of the tests in their order, which share what a module starts, and in
-        # the end some of another's.
+        # Each process takes consecutive tests, since those of a module share what the module starts.
+        # At the end a process takes over some of another's tests.
         among = ["-n", str(processes), "--dist", "worksteal"]
         self._check("Tests", ["pytest", *among, *pytest_arguments])
         return self._verdict()
@@ -124,7 +124,7 @@ class Suite:
 
 
 def new_data_dir() -> Path:
-    """A new directory that the embedded PostgreSQL can use: as root, another user passes through."""
+    """Make a directory for the embedded PostgreSQL. If this runs as root, PostgreSQL's own user must reach it too."""
     place = next(place for place in ("/var/tmp", "/tmp") if os.access(place, os.W_OK))  # noqa: S108
     data_dir = Path(tempfile.mkdtemp(prefix="pipedai-test-", dir=place))
     if os.geteuid() == 0:
@@ -133,23 +133,23 @@ def new_data_dir() -> Path:
 
 
 def environment_of(data_dir: Path) -> dict[str, str]:
-    """Ours without the developer's settings; empty and not absent, as .env would fill them in."""
+    """Return this process's environment with all settings empty. If they were absent, .env would set them."""
     listed = (_ROOT / ".env.example").read_text()
     names = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", listed, re.MULTILINE)
     return {
         **os.environ,
         **dict.fromkeys(names, ""),
-        "WEB_CONCURRENCY": "1",  # gunicorn reads it too, and tests start it by itself
+        "WEB_CONCURRENCY": "1",  # gunicorn reads it too, and some tests start gunicorn directly
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
         "PIPEDAI_DATA_DIR": str(data_dir),
         "PIPEDAI_PG_FAST_UNSAFE": "1",
-        "PYTHONDONTWRITEBYTECODE": "",  # hundreds of processes need not each compile us
+        "PYTHONDONTWRITEBYTECODE": "",  # so that hundreds of processes don't each compile this project
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
 
 
 def production_settings() -> dict[str, str]:
-    """Settings as an operator would make them."""
+    """Return settings as an operator would choose them for production."""
     return {
         "PIPEDAI_ENV": "production",
         "PIPEDAI_PG_FAST_UNSAFE": "",

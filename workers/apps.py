@@ -7,13 +7,11 @@ from workspaces.dependents import register_dependents
 
 
 class WorkersConfig(AppConfig):
-    """Workers."""
-
     name = "workers"
 
     def ready(self) -> None:
-        """Says what keeps an environment from being deleted, and what of its own is forgotten."""
-        from workers import receivers  # noqa: F401 - models must be loaded first
+        """Registers what keeps an environment from being deleted, and after how long which rows are pruned."""
+        from workers import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
         from workers.models import Worker
         from workers.pruning import prune_events, prune_pairings
 

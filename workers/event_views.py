@@ -1,4 +1,4 @@
-"""The endpoint of a worker's event stream, as server-sent events."""
+"""The endpoint that streams a worker's events as server-sent events."""
 
 import json
 from uuid import UUID
@@ -17,20 +17,19 @@ from workspaces.permissions import IsAdmin
 
 
 class WorkerEventViewSet(HostViewSet):
-    """What happens to one worker, as it happens."""
-
     permissions = {"stream": IsAdmin}
 
     def perform_content_negotiation(
         self, request: Request, force: bool = False
     ) -> tuple[BaseRenderer, str]:
-        """Whatever is accepted, the stream is what it is, and its errors are JSON."""
+        """Ignores the Accept header: the stream has one format, and errors are JSON."""
         return JSONRenderer(), JSONRenderer.media_type
 
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
         """GET /workers/:id/events/stream
 
-        Answers with what there is to tell now. Its lane asks again, with the same ticket, as long as somebody reads.
+        Answers with the events that there are now. The event-stream lane calls it again, with the same ticket, as long
+        as the client reads.
         """
         ticket = request.META.get("asgi.scope", {}).get(STREAM)
         if not isinstance(ticket, StreamTicket):

@@ -17,5 +17,5 @@ class WorkerFilters(ApiFilterSet):
         name: str,
         value: str,
     ) -> QuerySet[Worker]:
-        """Seen lately, or not."""
-        return queryset.filter(Q(online=value == "online"))  # as queries.workers() annotates it
+        """`online` workers have called lately (within ONLINE_WITHIN), and `offline` ones have not."""
+        return queryset.filter(Q(online=value == "online"))  # queries.workers() annotates `online`

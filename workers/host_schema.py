@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the endpoints by which hosts enrol and manage their workers."""
+"""Describes, for the OpenAPI schema, the endpoints by which hosts enroll and manage their workers."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from workers.serializers import RegistrationTokenBody, WorkerSerializer
 
 
 class IssuedEnrollmentSerializer(EnrollmentSerializer):
-    """A new enrolment with its code, which is shown this once."""
+    """A new enrollment with its code, which is shown this once."""
 
     code = serializers.CharField()
 
@@ -104,7 +104,7 @@ describe(
     ),
     create=Operation(
         id="createEnrollment",
-        summary="Issue an enrolment code",
+        summary="Issue an enrollment code",
         body=EnrollmentBody,
         example={"label": "build-2"},
         answers={201: IssuedEnrollmentSerializer},
@@ -114,7 +114,7 @@ describe(
     ),
     destroy=Operation(
         id="revokeEnrollment",
-        summary="Revoke an enrolment",
+        summary="Revoke an enrollment",
         answers={204: None},
         says={204: "Also when it is revoked already."},
         errors={409: "It has been redeemed: revoke the host's key instead."},
@@ -134,7 +134,7 @@ describe(
     ),
     redeem=Operation(
         id="redeemEnrollment",
-        summary="Redeem an enrolment",
+        summary="Redeem an enrollment",
         body=RedeemBody,
         example={"code": "enr_…", **_MACHINE},
         answers={201: RedeemedSerializer},

@@ -1,4 +1,4 @@
-"""The endpoints by which a host, or an admin's script, manages workers of its environment under their workspace."""
+"""The endpoints `/workspaces/:wsId/workers…`, by which a host or an admin's script manages workers."""
 
 from typing import Any, ClassVar
 from uuid import UUID
@@ -26,18 +26,18 @@ from workspaces.roles import HOST_ROLE, Role
 
 
 class HostPaginator(KeysetPaginator):
-    """The published host client reads one page and asks for no limit."""
+    """Makes pages as large as allowed by default: the published host client reads one page and names no limit."""
 
     default_limit = MAX_LIMIT
 
 
 class HostViewSet(TenantViewSet):
-    """Actions of a `hos_` key, or of a `pwk_` key with the role admin, in the key's one environment."""
+    """Lets a `hos_` key, or a `pwk_` key with the role admin, act in the key's one environment."""
 
     authentication_classes = (HostKeyAuthentication, ApiKeyAuthentication)
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """The URL's workspace must be that of the key's environment, and its worker one that the key may change."""
+        """Checks that the key's environment is in the URL's workspace, and that the key may change the URL's worker."""
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         role = HOST_ROLE if isinstance(principal, HostPrincipal) else Role(principal.role)
@@ -52,7 +52,7 @@ class HostViewSet(TenantViewSet):
             self.worker = self._find_worker(principal, kwargs["worker_id"])
 
     def _find_worker(self, principal: HostPrincipal | KeyPrincipal, worker_id: UUID) -> Worker:
-        """A worker of the environment; for a host, one that it enrolled or minted the token for. Raises NotFound."""
+        """Returns the worker. A host finds only those that it enrolled or minted the token for. Raises NotFound."""
         rows = Worker.objects.only("id", "environment_id").filter(
             id=worker_id, environment_id=principal.environment_id, deleted_at__isnull=True
         )
@@ -65,8 +65,6 @@ class HostViewSet(TenantViewSet):
 
 
 class WorkspaceWorkerViewSet(HostViewSet):
-    """The workers of the key's environment."""
-
     permissions: ClassVar = {
         "list": IsAdmin,
         "disable": IsAdmin,
@@ -123,7 +121,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
 
 
 class ReleaseViewSet(ApiViewSet):
-    """Which versions of the programs on a host are the newest that this service knows."""
+    """The newest versions of the programs on a host that this service knows."""
 
     authentication_classes = ()
     permissions = {"retrieve": IsPublic}

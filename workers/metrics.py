@@ -1,4 +1,4 @@
-"""Metrics of workers and of what waits for them, read from the database."""
+"""Metrics of workers and of the runs that wait for them, read from the database."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.sql import fetch_all, fetch_one
 from workers.models import ONLINE_WITHIN
 
-# Whether the worker could take them decides what a queue means: one that is switched off may let its runs wait.
+# Queued runs are counted by their worker's state, since runs that wait for a worker that is off are no sign of trouble.
 _QUEUE = """
 SELECT CASE WHEN r.worker_id IS NULL THEN 'none'
         WHEN w.disabled_at IS NULL AND w.last_seen_at > statement_timestamp() - %(online)s THEN 'online'
@@ -32,7 +32,7 @@ _PARAMS = {"online": ONLINE_WITHIN, "limit": ROW_LIMIT}
 
 @read_at_scrape
 def read_queue() -> Iterator[Metric]:
-    """What waits, by whether its worker is `online`, `offline` (or disabled), or there is `none`."""
+    """Yields the queued runs by their worker's state: `online`, `offline` (also if disabled), or `none` without one."""
     rows = {row["worker"]: row for row in fetch_all(_QUEUE, _PARAMS)}
     queued = GaugeMetricFamily("pipedai_queue_runs", "Queued runs.", labels=["worker"])
     due = GaugeMetricFamily(
@@ -54,7 +54,7 @@ def read_queue() -> Iterator[Metric]:
 
 @read_at_scrape
 def read_workers() -> Iterator[Metric]:
-    """How many workers call."""
+    """Yields how many workers are online."""
     row = fetch_one(_ONLINE, _PARAMS)
     assert row is not None
     yield GaugeMetricFamily(

@@ -1,4 +1,4 @@
-"""Keeps what a worker's calls tell of it: when it was last seen, and its version (SPEC §5)."""
+"""Writes down, from a worker's calls, when it was last seen and which version it has (SPEC §5)."""
 
 import re
 
@@ -17,7 +17,7 @@ WHERE id = %(worker_id)s AND token_digest = %(token_digest)s
 
 
 def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool) -> None:
-    """Writes `lastSeenAt` (if `seen`, and not written in the last 10 s) and a changed version; else nothing."""
+    """Writes `last_seen_at` (if `seen`, and nobody wrote it in the last 10 s) and the version (if it changed)."""
     sane = version_header if version_header and _SANE_VERSION.fullmatch(version_header) else None
     version = sane if sane != worker.version else None
     seen = seen and not worker.seen_lately
@@ -31,7 +31,7 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
                 "token_digest": worker.token_digest,
             },
         )
-    # Last: while the worker's row can't be had, no call says anew that the worker is back.
+    # This comes last: a call that can't write the worker's row must not record again that the worker is back.
     if seen:
         last = worker.last_seen_at
         record_presence(worker.id, None if last is None else (worker.now - last).total_seconds())

@@ -1,4 +1,4 @@
-"""Forgets events that nobody can replay any more, and pairings that nobody approved."""
+"""Deletes events that no stream can replay any more, and pairings that nobody approved."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,12 +21,12 @@ DELETE FROM {table} t USING old WHERE t.id = old.id
 
 
 def prune_events(order: Order) -> Iterator[Batch]:
-    """Removes events from before. What they tell of has audit rows of its own."""
+    """Deletes events that are older than `order.before`. The audit log keeps the actions themselves."""
     return _prune(order, *_EVENTS)
 
 
 def prune_pairings(order: Order) -> Iterator[Batch]:
-    """Removes pairings that expired before and were not approved. What was decided has audit rows of its own."""
+    """Deletes pairings that expired before `order.before` without an approval. Denials stay in the audit log."""
     return _prune(order, *_PAIRINGS)
 
 

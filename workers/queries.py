@@ -1,4 +1,4 @@
-"""Reads workers for the API, as dicts for WorkerSerializer."""
+"""Reads workers for the API, as the dicts that WorkerSerializer renders."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 
 def workers() -> QuerySet[Worker, dict[str, Any]]:
-    """Workers that are not deregistered, each with `online`, `disabled`, `approved` and the run it holds."""
+    """The workers that are not deregistered, each with `online`, `disabled`, `approved` and the run that it holds."""
     held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
     rows: QuerySet[Worker, dict[str, Any]] = (
         Worker.objects.filter(deleted_at__isnull=True)

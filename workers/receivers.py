@@ -1,4 +1,4 @@
-"""Subscribes the workers' event streams to the domain events."""
+"""Records domain events for the workers' event streams."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from workers.worker_events import record_events
 
 @receiver(happened, dispatch_uid="workers.record_events")
 def record(events: tuple[Event, ...], **_: Any) -> None:
-    """Keeps what the streams tell of. An error rolls the action back."""
+    """Records those events that streams send. An error rolls the action back."""
     record_events(events)

@@ -1,4 +1,4 @@
-"""Makes workers of machines: a `wrk_` key, once, for a `wkt_` token (SPEC §5)."""
+"""Registers workers: a machine exchanges a `wrk_` token, which works once, for a `wkt_` token (SPEC §5)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +17,8 @@ from workers.models import Worker
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
-# A key dies with its minter's account, or with the key that minted it: whoever is deactivated or revoked brings no
-# machine in any more.
+# A `wrk_` key dies with the account of the user who minted it, or with the key that minted it: once that account is
+# deactivated or that key revoked, the `wrk_` key registers no machine any more.
 _USABLE = """
 k.kind = 'wrk' AND k.consumed_at IS NULL AND k.revoked_at IS NULL AND k.expires_at > statement_timestamp()
 AND CASE WHEN k.parent_id IS NULL
@@ -41,7 +41,7 @@ WHERE environment_id = %(environment_id)s AND lower(hostname) = lower(%(hostname
 FOR NO KEY UPDATE
 """
 
-# The same hostname is the same worker: it keeps its label, `disabled` and the runs it holds.
+# A machine with the hostname of a live worker is that worker: it keeps its label, `disabled_at` and its runs.
 _UPSERT = """
 INSERT INTO worker (
     id, environment_id, label, hostname, os, version, auth_mode, max_concurrency, token_digest, registered_from,
@@ -58,8 +58,8 @@ WHERE %(may_replace)s
 RETURNING id
 """
 
-# `wanted`, or else the first of `wanted-2`, `wanted-3`… that no worker has; one more than there are workers is free.
-# Here, since PostgreSQL and Python do not always agree on what is lower case.
+# The first of `wanted`, `wanted-2`, `wanted-3`… that no worker has: one candidate more than there are workers suffices.
+# The database compares them, since PostgreSQL and Python do not always agree on lower case.
 _FREE_HOSTNAME = """
 WITH live AS (SELECT hostname FROM worker WHERE environment_id = %(environment_id)s AND deleted_at IS NULL),
     suffix AS (
@@ -89,7 +89,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Seated:
-    """A worker's row and its new token. `replaced` is the worker that it was before, if it was one."""
+    """A worker and its new token. `replaced` is its `id` and `address` before, if the machine was a worker already."""
 
     worker_id: UUID
     worker_token: str
@@ -98,10 +98,10 @@ class Seated:
 
 
 def find_registration_key(token: str) -> Row:
-    """The key of a usable `wrk_` token: its `id`, `environment_id`, `workspace_id`, and who minted it.
+    """Returns the key of a usable `wrk_` token: its `id`, `environment_id`, `workspace_id`, and who minted it.
 
-    `is_vouched_for` says whether that was a person, or a host that a person let in, and no `pwk_` key: whoever finds a
-    key must not be able to make himself a worker that is handed secrets.
+    `is_vouched_for` is true if a person minted it, or a host that a person let in; it is false if a `pwk_` key did. A
+    stranger who finds a `pwk_` key must not get a worker with it to which the service hands secrets.
 
     Raises Unauthenticated.
     """
@@ -112,11 +112,11 @@ def find_registration_key(token: str) -> Row:
 
 
 def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Registered:
-    """Consumes the `wrk_` token for a worker of the validated RegisterBody `values`.
+    """Consumes the `wrk_` token and makes a worker from the validated RegisterBody `values`.
 
-    `actor` carries the address and the request id; its id, the key's, is filled in here. Raises
-    Unauthenticated for a token that is unknown, used, expired or revoked; of two that race with one
-    token, one gets it.
+    `actor` carries the address and the request id; this function sets its id to that of the key. Raises
+    Unauthenticated for a token that is unknown, used, expired or revoked. If two calls race with one
+    token, one of them succeeds.
     """
     key = find_registration_key(token)
     with transaction.atomic():
@@ -129,7 +129,7 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             values=values,
             address=actor.ip,
             host_key_id=key["host_key_id"],
-            # What an admin minted by hand vouches for the machine; what a key mints is for new ones alone.
+            # An admin who mints a token vouches for the machine. A token that a key minted registers new workers only.
             may_replace=not key["is_minted"],
             approved=key["is_vouched_for"],
         )
@@ -140,7 +140,7 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             metadata["approved"] = False
         if worker.replaced is not None:
             metadata |= {"replaced": True, "addresses": [worker.replaced["address"], actor.ip]}
-            wake_workers([worker.worker_id])  # the old token's waiting poll is to end
+            wake_workers([worker.worker_id])  # ends the poll that waits with the old token
         emit(
             Event(
                 "worker.registered",
@@ -169,11 +169,12 @@ def seat_worker(
     may_replace: bool,
     approved: bool,
 ) -> Seated:
-    """A worker with a new token, in an environment whose row the caller has locked. The caller tells of it.
+    """Makes a worker with a new token, in an environment whose row the caller has locked. The caller emits the event.
 
-    With `may_replace` a hostname that is there already is the same worker; without, the new one's gets a suffix, so
-    that no stranger takes over the triggers of another. One that is not `approved` waits for an admin, whatever it was
-    before. Raises Conflict for one worker too many.
+    With `may_replace`, a live worker of the same hostname is that worker and gets the new token. Without it, the new
+    worker's hostname gets a suffix, so that no stranger takes over the triggers of another machine. If it is not
+    `approved`, it waits for an admin, even if it was approved before. Raises Conflict if the environment has as many
+    workers as it may.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]

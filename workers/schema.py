@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the worker endpoints and of the worker protocol."""
+"""Describes the worker endpoints and the worker protocol for the OpenAPI schema."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pipedai.api.schema.security import registration_token
 from pipedai.api.serializers import Body
 from triggers.serializers import RunSerializer
 from triggers.states import Status
-from workers import host_schema  # noqa: F401 - it describes the rest
+from workers import host_schema  # noqa: F401 - importing it describes the hosts' endpoints
 from workers.filters import WorkerFilters
 from workers.serializers import (
     ClaimBody,

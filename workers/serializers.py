@@ -1,4 +1,4 @@
-"""Bodies of the worker protocol, and workers and handed-out runs as they go out."""
+"""Reads the bodies of the worker endpoints, and renders workers and handed-out runs."""
 
 import math
 from functools import cache
@@ -22,7 +22,7 @@ from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.states import TERMINAL, FaultClass
 from workers.models import MAX_CONCURRENCY, Worker
 
-# What the columns of a run hold.
+# The largest numbers that the integer columns of a run can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
 
 
@@ -46,7 +46,7 @@ class ReportedNumberField(WholeNumberField):
         super().__init__(required=False, allow_null=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
-        """The number, or None for one out of range."""
+        """Returns the number, or None if it is out of range."""
         number = super().to_internal_value(data)
         return number if number in self.range else None
 
@@ -56,7 +56,7 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
     """Seconds, clamped to 0–24 h and rounded up; never refused."""
 
     def to_internal_value(self, data: Any) -> int | None:
-        """Whole seconds; None for what is no number."""
+        """Returns whole seconds, or None for anything that is no number."""
         if not is_finite_number(data):
             return None
         seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
@@ -123,7 +123,7 @@ class CompleteBody(Body):
     """POST …/complete."""
 
     status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
-    # Windows' are unsigned: 3221225786 is an interrupt.
+    # Windows has unsigned 32-bit exit codes, such as 3221225786 for an interrupt.
     exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
     shortMessage = CutTextField(
         source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
@@ -148,20 +148,20 @@ class CompleteBody(Body):
 
 
 def outcome_of(values: dict[str, Any]) -> Outcome:
-    """The outcome that the validated values of a CompleteBody tell of."""
+    """Makes an Outcome from the validated values of a CompleteBody."""
     fault = settled_fault(values["status"], values.get("fault_class"))
     return Outcome(**{**values, "fault_class": fault})
 
 
 def as_reported(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values under their names in the API, as a late result keeps them."""
+    """Returns the same values under their names in the API, which is how a late result is stored."""
     names = _reported_names()
     return {names[attribute]: value for attribute, value in values.items()}
 
 
 @cache
 def _reported_names() -> dict[str, str]:
-    # Once: the fields of a serializer are copied for each of its instances.
+    # This is cached, since each new serializer copies all of its fields.
     return {str(field.source): name for name, field in CompleteBody().fields.items()}
 
 
@@ -181,7 +181,7 @@ class HandedOutRunSerializer(RowSerializer):
     queuedAt = serializers.DateTimeField(source="queued_at")
 
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """The row, and what is sealed in it in plaintext."""
+        """Returns the row with its sealed values in plaintext."""
         return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
 
 

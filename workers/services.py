@@ -1,4 +1,4 @@
-"""Changes, approves and deregisters workers, revokes their tokens (SPEC §5, §19)."""
+"""Changes, approves and deregisters workers, and revokes their tokens (SPEC §5, §19)."""
 
 from typing import Any
 from uuid import UUID
@@ -19,9 +19,9 @@ from workspaces.roles import Role
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
-    """Sets `label`, `max_concurrency`, `disabled`; what is as it was changes nothing. Raises NotFound.
+    """Sets `label`, `max_concurrency` and `disabled`. Values that are set already change nothing. Raises NotFound.
 
-    A disabled worker may finish what it holds and gets nothing new.
+    A disabled worker may finish the runs that it holds and gets no others.
     """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
@@ -43,9 +43,9 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
 
 
 def approve_worker(*, worker: Worker, actor: Actor) -> None:
-    """From now on the worker is handed runs whose triggers have headers. A repeat changes nothing.
+    """Approves the worker: from now on it also gets runs whose triggers have headers. A repeat changes nothing.
 
-    Raises NotFound for a worker that is gone, and what `hold_role` does for a caller who is no admin any more.
+    Raises NotFound for a worker that is gone, and what `hold_role` raises for a caller who is no admin any more.
     """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
@@ -53,19 +53,19 @@ def approve_worker(*, worker: Worker, actor: Actor) -> None:
             return
         locked.unapproved_since = None
         locked.save(update_fields=["unapproved_since"])
-        wake_workers([locked.id])  # what was kept from it goes out
+        wake_workers([locked.id])  # its waiting poll now gets the runs that it could not get before
         emit(_event("worker.approved", locked, actor, {"hostname": locked.hostname}))
 
 
 def revoke_token(*, worker: Worker, actor: Actor) -> None:
-    """The worker's `wkt_` is dead at once; it must register again. A repeat changes nothing. Raises NotFound."""
+    """Revokes the `wkt_` token at once: the worker must register again. A repeat changes nothing. Raises NotFound."""
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
         if locked.token_digest is None:
             return
         locked.token_digest = None
         locked.save(update_fields=["token_digest"])
-        wake_workers([locked.id])  # its waiting poll is to answer 401
+        wake_workers([locked.id])  # its waiting poll answers 401
         emit(_event("worker.token-revoked", locked, actor, {}))
 
 
@@ -100,8 +100,10 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
 
 
 def _held(worker: Worker, actor: Actor, *others: UUID) -> dict[UUID, Worker]:
-    """The live ones of these workers, locked in the order of their ids; before them the environment is held, and the
-    actor an admin of it. Raises NotFound if the first is gone, and what `hold_role` does.
+    """Locks and returns those of these workers that are not deregistered, in the order of their ids.
+
+    Before that it holds the environment's row and checks that the actor is an admin of it. Raises NotFound if `worker`
+    is gone, and what `hold_role` raises.
     """
     hold_environment(worker.environment_id)
     hold_role(actor, worker.environment_id, Role.ADMIN)

@@ -25,7 +25,7 @@ urlpatterns = [
     path(f"{_RUN}/heartbeat", WorkerProtocolViewSet.as_view({"post": "heartbeat"})),
     path(
         f"{_RUN}/complete",
-        # An outcome is never thrown away for characters that can't be stored.
+        # This parser replaces characters that PostgreSQL can't store, so that no outcome is refused for them.
         WorkerProtocolViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),

@@ -53,12 +53,13 @@ from workspaces.permissions import IsAdmin, IsViewer
 
 MAX_WAIT_SECONDS = 30
 
-# Polls that don't wait. Their answers hold prompts: a worker that asks and never reads must not fill our memory.
+# How many polls without `wait` one worker may have under way. Their answers hold prompts: a worker that does not read
+# them must not fill the memory.
 _PLAIN_POLLS = Places(2)
 
 
 class RegistrationViewSet(ApiViewSet):
-    """How a machine becomes a worker."""
+    """Registers machines as workers."""
 
     authentication_classes = ()
     permissions = {"register": IsPublic}
@@ -67,7 +68,7 @@ class RegistrationViewSet(ApiViewSet):
     def register(self, request: Request) -> Response:
         """POST /workers/register: the only answer that holds the `wkt_` token."""
         token = _registration_token(request)
-        find_registration_key(token)  # credentials are checked before the body
+        find_registration_key(token)  # refuses a bad token before it looks at the body
         registered = register_worker(
             token=token,
             values=read_body(RegisterBody, request),
@@ -86,8 +87,6 @@ class RegistrationViewSet(ApiViewSet):
 
 
 class EnvironmentWorkerViewSet(TenantViewSet):
-    """The workers of an environment."""
-
     permissions = {"list": IsViewer}
     filter_names = WorkerFilters.names()
 
@@ -101,7 +100,7 @@ class EnvironmentWorkerViewSet(TenantViewSet):
 
 
 class OneWorkerViewSet(TenantViewSet):
-    """Actions on one worker, of its environment's members."""
+    """The base of viewsets whose URL names one worker and whose callers are members of its environment."""
 
     worker: Worker
 
@@ -112,7 +111,7 @@ class OneWorkerViewSet(TenantViewSet):
 
 
 class WorkerViewSet(OneWorkerViewSet):
-    """One worker, as people see it."""
+    """One worker, for people and their scripts."""
 
     permissions = {
         "retrieve": IsViewer,
@@ -150,8 +149,8 @@ class WorkerViewSet(OneWorkerViewSet):
 
 
 class WorkerApprovalViewSet(OneWorkerViewSet):
-    """An admin's leave for a worker to get secrets. What a leaked key could give itself would be no leave: only people
-    can give it.
+    """An admin's permission for a worker to get secrets. Only people can give it: a leaked key must not approve the
+    worker that it registered.
     """
 
     authentication_classes = (CookieJWTAuthentication,)
@@ -164,8 +163,6 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
 
 
 class OverviewViewSet(TenantViewSet):
-    """The figures of a dashboard."""
-
     permissions = {"retrieve": IsViewer}
 
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
@@ -189,7 +186,7 @@ class OverviewViewSet(TenantViewSet):
 
 
 class WorkerProtocolViewSet(ApiViewSet):
-    """What a worker calls with its `wkt_` token; every other worker's paths are 404 to it."""
+    """The endpoints that a worker calls with its `wkt_` token. The paths of other workers answer it with 404."""
 
     authentication_classes = (WorkerTokenAuthentication,)
     permissions = {
@@ -199,11 +196,11 @@ class WorkerProtocolViewSet(ApiViewSet):
         "heartbeat": IsSignedIn,
         "complete": IsSignedIn,
     }
-    unmetered = frozenset(permissions)  # a worker does what its runs take
+    unmetered = frozenset(permissions)  # no rate limit: a worker calls as often as its runs need
     worker: WorkerPrincipal
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """The worker that the URL names must be the caller."""
+        """Checks that the caller is the worker that the URL names. Raises NotFound."""
         principal = principal_of(request)
         if not isinstance(principal, WorkerPrincipal) or principal.id != kwargs["worker_id"]:
             raise NotFound
@@ -217,7 +214,7 @@ class WorkerProtocolViewSet(ApiViewSet):
     def poll(self, request: Request, worker_id: UUID) -> Response:
         """GET /workers/:id/poll
 
-        Answers at once. With `?wait=` the long-poll lane asks again until there is a run; the ticket tells it how.
+        Answers at once. With `?wait=` the long-poll lane calls it again until there is a run; the ticket says when.
         """
         wait = _wait_seconds(request)
         if not wait and not _PLAIN_POLLS.take(worker_id, request):
@@ -308,7 +305,7 @@ class _Limits(TypedDict):
 
 
 def _registration_token(request: Request) -> str:
-    """The `wrk_` of the Bearer header, or of the body without one."""
+    """Reads the `wrk_` token from the Bearer header or, without one, from the body."""
     if (sent := bearer_token(request)) is not None:
         if tokens.prefix_of(sent) != "wrk":
             raise refusal(sent)
@@ -320,9 +317,9 @@ def _registration_token(request: Request) -> str:
 
 
 def _locked_limits(worker: WorkerPrincipal) -> _Limits:
-    """What the worker may claim, its row locked until the transaction ends; no capacity if it has been disabled.
+    """Locks the worker's row until the transaction ends and returns how much it may claim: nothing if it is disabled.
 
-    Raises Unauthenticated if the token died since the request was authenticated.
+    Raises Unauthenticated if the token was revoked since the request was authenticated.
     """
     row = fetch_one(
         "SELECT max_concurrency, disabled_at, unapproved_since FROM worker"

@@ -1,7 +1,7 @@
-"""Records what happens to workers whose events somebody streams, and reads it back for the streams.
+"""Records the events of workers that somebody streams, and reads them for the streams.
 
-A worker's events are kept from the first request for its stream on: so nothing is written for workers that nobody ever
-watched, and whoever comes back is told the last hour without a gap.
+The first request for a worker's stream begins the recording, and nothing ends it. So the service writes nothing for
+workers that nobody has ever streamed, and a reader who reconnects gets the events of the last hour without a gap.
 """
 
 import json
@@ -17,12 +17,12 @@ from pipedai.server.ticket import StreamTicket
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import announce_events
 
-# How many events an ask gets at most.
+# The most events that one call of `read_events` returns.
 PIECE = 200
-# Silence: nothing heard from a worker that polls every 30 s and heartbeats oftener than its lease.
+# After so many seconds without a call a worker is late, and then gone: it should poll every 30 s or send heartbeats.
 LATE_SECONDS, GONE_SECONDS = 90, 180
 
-# Longer than what _READ looks through again.
+# How long the ticket remembers which events it has sent: longer than the 30 s that _READ looks through again.
 _LOOKED_THROUGH = timedelta(seconds=60)
 
 _RUN_EVENTS = frozenset(
@@ -37,7 +37,7 @@ _RUN_EVENTS = frozenset(
     }
 )
 
-# What a bigint holds.
+# An event's id: 18 digits always fit into a bigint.
 _ID = re.compile(r"\d{1,18}", re.ASCII)
 
 _RECORD_RUNS = """
@@ -55,7 +55,7 @@ SELECT w.environment_id, w.id, %(type)s, statement_timestamp(), %(data)s::jsonb
 FROM worker w WHERE w.id = %(worker_id)s AND w.is_streamed
 RETURNING worker_id
 """
-# Told by whoever notices first; the moments are the same for all, so nobody tells it again.
+# Any stream may record a silence. All of them compute the same moments, so the unique index keeps each to one row.
 _RECORD_SILENCE = """
 INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, s.type, w.last_seen_at + s.after * interval '1 second', '{}'
@@ -69,7 +69,7 @@ _KEEP_FROM_NOW_ON = (
     "UPDATE worker SET is_streamed = true WHERE id = %(worker_id)s AND NOT is_streamed"
 )
 _NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
-# A transaction that took a smaller id may commit after one with a larger: what is recent is looked through again.
+# A transaction with a smaller id may commit after one with a larger id, so the last 30 s are looked through again.
 _READ = """
 SELECT id, type, at, data FROM worker_event
 WHERE worker_id = %(worker_id)s AND id > %(began_after)s AND id <> ALL(%(told)s)
@@ -115,7 +115,7 @@ def record_events(events: tuple[Event, ...]) -> None:
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
-    """The worker calls again after so long a silence; None if it never called before."""
+    """Records that the worker calls again after `silence_seconds`; None means that it never called before."""
     if silence_seconds is None or silence_seconds > GONE_SECONDS:
         type_ = "worker.started"
     elif silence_seconds > LATE_SECONDS:
@@ -126,10 +126,10 @@ def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
 
 
 def read_events(ticket: StreamTicket, *, worker_id: UUID, last_event_id: str | None) -> list[Row]:
-    """What the stream is to tell next, oldest first: `id`, `type`, `at`, `data`. The ticket remembers it.
+    """Returns the events that the stream sends next, oldest first, as `id`, `type`, `at` and `data`.
 
-    A new stream begins with what happens from now on, or after the event that its reader saw last, if that was one of
-    the last hour's.
+    The ticket remembers which events were sent. A new stream sends the events from now on; with `last_event_id`, also
+    those of the last hour that came after it.
     """
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:

@@ -1,4 +1,4 @@
-"""Finds a tenant and the caller's role in it: nothing outside it is ever visible (SPEC §4)."""
+"""Finds the environment of a request and the caller's role in it. Callers see nothing outside theirs (SPEC §4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ JOIN environment e ON e.id = r.environment_id AND e.deleted_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An environment that the caller sees, and as what."""
+    """An environment that the caller may see, with the caller's role in it."""
 
     environment_id: UUID
     role: Role
 
 
 def environment_access(principal: Principal, environment_id: UUID) -> Access:
-    """The caller's access to an environment. Raises NotFound for one that they can't see. At most one query."""
+    """Returns the caller's access to an environment. Raises NotFound if they may not see it. At most one query."""
     if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
         return Access(environment_id, Role(principal.role))
     if isinstance(principal, UserPrincipal):
@@ -77,7 +77,7 @@ def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
 
 
 class TenantViewSet(ApiViewSet):
-    """Actions inside one environment. `self.access` is set before the role is checked.
+    """The base of viewsets whose actions are inside one environment. It sets `self.access`, then checks the role.
 
     The default finds the environment that the URL names; a viewset whose URL names another row sets
     `self.access` from that row with `find_visible`.
@@ -88,12 +88,12 @@ class TenantViewSet(ApiViewSet):
         ApiKeyAuthentication,
     )
     access: Access
-    # How often an action may be done in one environment; checked after the role, so that nobody uses up
-    # what is another's.
+    # How often an action may be done in one environment. The rate is checked after the role, so that callers without
+    # the role don't use it up.
     environment_rates: ClassVar[Mapping[str, Rate]] = {}
 
     def check_permissions(self, request: Request) -> None:
-        """The role, and then the environment's rate. Raises Forbidden, TooManyRequests."""
+        """Checks the role, and then the environment's rate. Raises Forbidden, TooManyRequests."""
         super().check_permissions(request)
         rate = self.environment_rates.get(self.action or "")
         if rate is not None and settings.THROTTLES_ENABLED:

@@ -1,8 +1,8 @@
-"""Whoever acts as admin or more has the role when the act commits (SPEC §19): it is read again under the act's locks.
+"""Makes sure that whoever acts as admin or owner still has the role when the action commits (SPEC §19).
 
-Between a request's permission check and its act lies the wait for a lock, in which the caller may be removed, demoted,
-deactivated, or have its key revoked. So each such act calls `hold_role` right after it has locked the environment:
-who lost the role is refused as if they had asked now, and who has it keeps it until the transaction ends.
+Between the permission check and the action the request may wait for a lock. Meanwhile its caller may be removed,
+demoted or deactivated, or its key revoked. So each such action calls `hold_role` right after it has locked the
+environment: `hold_role` reads the role again, refuses a caller who has lost it, and locks it until the end.
 """
 
 from uuid import UUID
@@ -17,8 +17,8 @@ from workspaces.roles import HOST_ROLE, Role, check_includes
 
 MAY_NOT_CREATE = "Only the workspace's creator and its owners may do this."
 
-# Locked, since not every act takes a lock on the environment that keeps its members as they are; and the user, who is
-# deactivated under no lock of the environment's at all.
+# This locks the membership, since not every action's lock on the environment keeps others from changing members. It
+# also locks the user, since a deactivation locks no environment.
 _HOLD_MEMBER = """
 SELECT m.role, u.is_active FROM membership m JOIN user_account u ON u.id = m.user_id
 WHERE m.environment_id = %(environment_id)s AND m.user_id = %(user_id)s
@@ -30,7 +30,7 @@ WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND kind IN ('pwk'
     AND (expires_at IS NULL OR expires_at > statement_timestamp())
 FOR SHARE
 """
-# The first that nobody takes away meanwhile is enough.
+# One environment that the user owns is enough.
 _HOLD_OWNED = """
 SELECT FROM membership m JOIN environment e ON e.id = m.environment_id
 WHERE e.workspace_id = %(workspace_id)s AND e.deleted_at IS NULL AND m.user_id = %(user_id)s AND m.role = 'owner'
@@ -40,10 +40,10 @@ FOR KEY SHARE OF e FOR SHARE OF m
 
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
-    """The actor's role in an environment whose row the caller has locked, until the transaction ends.
+    """Returns the actor's role in an environment that the caller has locked, and locks it until the transaction ends.
 
-    Raises NotFound for a member no more, Forbidden for a role below `needs`, Unauthenticated for a dead key or a
-    deactivated user. Staff and the system act by no role of an environment: nothing is above what they may.
+    Raises NotFound for a user who is no member any more, Forbidden for a role below `needs`, Unauthenticated for a dead
+    key or a deactivated user. Staff and the system have no role in an environment and may do everything.
     """
     if actor.type in ("staff", "system"):
         return Role.OWNER
@@ -59,7 +59,7 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
 
 
 def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -> Role:
-    """The same for a user, by id. Raises NotFound, Forbidden, Unauthenticated."""
+    """Does the same as `hold_role` for a user. Raises NotFound, Forbidden, Unauthenticated."""
     row = fetch_one(_HOLD_MEMBER, {"user_id": user_id, "environment_id": environment_id})
     if row is None:
         raise NotFound
@@ -69,8 +69,10 @@ def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -
 
 
 def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
-    """Until the transaction ends, the user may create environments in the workspace: as its creator, or as an owner of
-    one of its environments, which is held. Raises NotFound for a workspace that they don't see, else Forbidden.
+    """Makes sure until the transaction ends that the user may create environments in the workspace.
+
+    Its creator may, and so may an owner of one of its environments, whose membership this locks. Raises NotFound for a
+    workspace that the user may not see, Forbidden for others.
     """
     held = fetch_one(_HOLD_OWNED, {"workspace_id": workspace_id, "user_id": user_id})
     workspace = visible_workspaces(user_id).filter(id=workspace_id).first()

@@ -1,6 +1,6 @@
-"""API keys: mints and revokes them, by hand, for hosts and by other keys, and ends those that nobody may use any more.
+"""Mints and revokes API keys: those that people mint, those of hosts, and those that other keys mint.
 
-SPEC §4 has their ceiling and when unused ones die, §5 how they are minted and revoked.
+SPEC §4 says how many an environment may have and when unused ones die, §5 how they are minted and revoked.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ MINTED_LIFETIME = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Minted:
-    """A new key, and its token, which is stored nowhere."""
+    """A new key and its token, which is stored nowhere."""
 
     key: ApiKey
     token: str
@@ -44,11 +44,12 @@ def mint_api_key(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[ApiKey, str]:
-    """A new key and its token, which is stored nowhere.
+    """Mints a key for a user, and returns it with its token, which is stored nowhere.
 
-    Raises NotFound if the environment has been deleted, Conflict for one key too many.
+    By default a `pwk` key has the role operator, and a `wrk` key expires after a day.
 
-    A `pwk` key is an operator unless told otherwise; a `wrk` key expires after a day unless told otherwise.
+    Raises NotFound if the environment has been deleted, Conflict if it has as many keys as it may, and what `hold_role`
+    raises for a user who is no admin.
     """
     token = tokens.mint(kind)
     with transaction.atomic():
@@ -81,8 +82,9 @@ def mint_api_key(
 
 
 def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None) -> Minted:
-    """A new host's key. The caller has locked the environment and tells what happened. Raises Conflict for one key
-    too many.
+    """Makes the `hos_` key of a new host. The caller has locked the environment and emits the event.
+
+    `created_by` is the user who let the host in. Raises Conflict if the environment has as many keys as it may.
     """
     check_room_for_key(environment_id)
     return _create(
@@ -91,13 +93,14 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
 
 
 def mint_registration_token(*, environment_id: UUID, label: str | None, actor: Actor) -> Minted:
-    """A `wrk_` key that registers one new worker within MINTED_LIFETIME, as long as the key that acts lives.
+    """Mints a `wrk_` key for the acting key. It registers one new worker within MINTED_LIFETIME, while that key lives.
 
-    Raises Conflict for one key too many, Unauthenticated if that key has died meanwhile.
+    Raises Conflict if the environment has as many keys as it may, Unauthenticated if the acting key has been revoked
+    meanwhile.
     """
     with transaction.atomic():
         lock_environment(environment_id)
-        # The key that acts is held: whoever revokes it now finds the token too.
+        # This locks the acting key, so that whoever revokes it waits, and then also revokes the token minted here.
         hold_role(actor, environment_id, Role.ADMIN)
         check_room_for_key(environment_id)
         minted = _create(
@@ -120,7 +123,7 @@ def mint_registration_token(*, environment_id: UUID, label: str | None, actor: A
 
 
 def end_minted_tokens(parent_id: UUID) -> list[UUID]:
-    """Revokes the unused registration tokens that a key minted; their ids."""
+    """Revokes the unused registration tokens that a key minted, and returns their ids."""
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         parent_id=parent_id, revoked_at__isnull=True, consumed_at__isnull=True
     )
@@ -130,7 +133,7 @@ def end_minted_tokens(parent_id: UUID) -> list[UUID]:
 
 
 def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
-    """The key is dead at once, and with it the unused registration tokens that it minted; a repeat changes nothing.
+    """Revokes the key at once, and with it the unused registration tokens that it minted. A repeat changes nothing.
 
     Raises NotFound for a key of another environment.
     """
@@ -141,19 +144,19 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
         if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
             minted = end_minted_tokens(key_id)
             metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
-            wake_workers([key_id])  # the streams that it opened are to end
+            wake_workers([key_id])  # ends the event streams that it opened
             emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))
         elif not own.exists():
             raise NotFound
 
 
 def revoke_unused_keys(*, user_id: UUID, environment_id: UUID) -> list[UUID]:
-    """Revokes those that the user minted in one environment; their ids."""
+    """Revokes the unused `wrk_` keys that the user minted in one environment, and returns their ids."""
     return [key.id for key in _revoke(user_id, environment_id=environment_id)]
 
 
 def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
-    """Revokes those that the user minted anywhere. Each environment's audit log tells of its own."""
+    """Revokes the unused `wrk_` keys that the user minted in any environment, with an event for each."""
     emit(
         *(
             Event(
@@ -170,7 +173,7 @@ def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
 
 
 def _revoke(user_id: UUID, **where: UUID) -> list[ApiKey]:
-    # Locked by id, so that two who revoke the same keys don't wait for each other.
+    # The rows are locked in the order of their ids, so that two calls for the same keys don't deadlock.
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         created_by_id=user_id,
         kind=ApiKey.Kind.WRK,

@@ -6,13 +6,11 @@ from pipedai.deployment import Probe, register_probe
 
 
 class WorkspacesConfig(AppConfig):
-    """Workspaces, environments, members, API keys, data keys."""
-
     name = "workspaces"
 
     def ready(self) -> None:
-        """Says what dies with a user's deactivation, and how to tell that the keys are right."""
-        # Models must be loaded first.
+        """Registers what ends when a user is deactivated, and the probe of the data keys."""
+        # These modules import models, which Django must have loaded before.
         from accounts.deactivation import register_consequence
         from workspaces.api_keys import end_keys_of_deactivated
         from workspaces.deployment import keys_open

@@ -1,11 +1,11 @@
-"""The `pwk_` and `hos_` substrates: authenticate external systems and hosts by their key (SPEC §3)."""
+"""Authenticates external systems by their `pwk_` key and hosts by their `hos_` key (SPEC §3)."""
 
 from pipedai.api.authentication import BearerAuthentication
 from pipedai.api.principal import HostPrincipal, KeyPrincipal
 from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey
 
-# `lastUsedAt` is bookkeeping, written at most every 10 s (SPEC §2).
+# Calls write `last_used_at` at most every 10 s (SPEC §2): `used_lately` says whether one did so.
 _FIND = """
 SELECT k.id, k.environment_id, e.workspace_id, k.role,
     coalesce(k.last_used_at > statement_timestamp() - interval '10 seconds', false) AS used_lately
@@ -13,7 +13,7 @@ FROM api_key k JOIN environment e ON e.id = k.environment_id
 WHERE k.token_digest = %(digest)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND e.deleted_at IS NULL
     AND (k.expires_at IS NULL OR k.expires_at > statement_timestamp())
 """
-# An act of the same key's may hold its row, for which nobody waits: the next call notes its own use.
+# If another call of the key holds the row, this one does not wait for it: the next call writes `last_used_at`.
 _NOTE_USE = """
 UPDATE api_key SET last_used_at = statement_timestamp()
 WHERE id = (SELECT id FROM api_key WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCKED)
@@ -21,13 +21,14 @@ WHERE id = (SELECT id FROM api_key WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCK
 
 
 class ApiKeyAuthentication(BearerAuthentication):
-    """A `pwk_` key, in its one environment, with its own role."""
+    """Authenticates a `pwk_` key, which acts in its one environment with its own role."""
 
     prefix = ApiKey.Kind.PWK.value
 
     def find(self, digest: bytes) -> KeyPrincipal | None:
-        """The live key with this digest in an environment that is not deleted. One query, by raw SQL: it is the
-        first of each call that a script makes.
+        """Returns the live key whose token has this digest, if its environment is not deleted.
+
+        It takes one query. That is raw SQL, since each call of a script begins with it and the ORM is slower.
         """
         row = _find(digest, self.prefix)
         if row is None:
@@ -36,12 +37,12 @@ class ApiKeyAuthentication(BearerAuthentication):
 
 
 class HostKeyAuthentication(BearerAuthentication):
-    """A `hos_` key, for the workers that its host brought in to its one environment."""
+    """Authenticates a `hos_` key, which manages the workers that its host enrolled or registered."""
 
     prefix = ApiKey.Kind.HOS.value
 
     def find(self, digest: bytes) -> HostPrincipal | None:
-        """The live key with this digest in an environment that is not deleted. One query."""
+        """Returns the live key whose token has this digest, if its environment is not deleted. One query."""
         row = _find(digest, self.prefix)
         if row is None:
             return None

@@ -1,4 +1,4 @@
-"""What keeps an environment from being deleted: other apps register what they hold in it."""
+"""Counts what keeps an environment from being deleted: other apps register how to count what they have in it."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -7,11 +7,11 @@ _counts: dict[str, Callable[[UUID], int]] = {}
 
 
 def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
-    """`count(environment_id)` says how many there are of `name`, a singular. Call it from `AppConfig.ready()`."""
+    """Registers `count(environment_id)`, which counts the rows called `name` (a singular). Call it in `ready()`."""
     _counts[name] = count
 
 
 def dependents_of(environment_id: UUID) -> dict[str, int]:
-    """How many there are of each kind that the environment still has."""
+    """Returns, by name, how many rows of each kind the environment has, without those that it has none of."""
     found = {name: count(environment_id) for name, count in _counts.items()}
     return {name: number for name, number in found.items() if number}

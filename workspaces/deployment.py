@@ -1,4 +1,4 @@
-"""The deployment's probe of keys: are the master keys at hand that the data keys lie under, and do they open."""
+"""A probe for `check_deploy`: are the master keys set that encrypt the data keys, and do the data keys open?"""
 
 from pipedai import crypto
 from pipedai.deployment import Finding
@@ -6,11 +6,11 @@ from pipedai.sql import Row, fetch_all
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 
-# Enough to notice a wrong key at once; `check_keys` opens every one, and every value.
+# How many data keys of each master key are opened. Few show a wrong key; `check_keys` opens all keys and values.
 SAMPLE = 100
 
 _MASTERS = "SELECT master_key_id, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
-# Of each master key the newest.
+# The newest data keys of each master key.
 _SAMPLE = """
 SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM (
     SELECT *, row_number() OVER (PARTITION BY master_key_id ORDER BY id DESC) AS place FROM data_key
@@ -21,7 +21,7 @@ _REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py che
 
 
 def keys_open() -> Finding:
-    """The data keys, a sample of each master key's, open under this process's MASTER_KEYS."""
+    """Opens a sample of each master key's data keys with this process's MASTER_KEYS."""
     try:
         known = {master.id for master in keys.masters()}
     except ValueError as error:

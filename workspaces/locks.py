@@ -7,21 +7,21 @@ from pipedai.sql import fetch_one
 
 
 def hold_environment(environment_id: UUID) -> None:
-    """Until this transaction ends, the environment can't be deleted. Raises NotFound if it has been.
+    """Keeps the environment from being deleted until the transaction ends. Raises NotFound if it has been deleted.
 
-    The foreign key alone does not see `deleted_at`.
+    A foreign key alone would not do, since it does not look at `deleted_at`.
     """
     _lock(environment_id, "FOR KEY SHARE")
 
 
 def lock_environment(environment_id: UUID) -> None:
-    """As `hold_environment`, and alone: nobody else adds, counts or removes what the environment
-    may hold only so many of, or must hold one of. Rows that only refer to it are not held up."""
+    """Does the same as `hold_environment`, for one transaction at a time: those that count, add or remove rows of
+    which there is a limit take turns. Transactions that only insert rows that refer to the environment don't wait."""
     _lock(environment_id, "FOR NO KEY UPDATE")
 
 
 def close_environment(environment_id: UUID) -> None:
-    """For its deletion: waits for whoever holds it, and keeps everyone out. Raises NotFound if it has been deleted."""
+    """Locks the environment for its deletion: waits for all who hold it, and blocks others. Raises NotFound."""
     _lock(environment_id, "FOR UPDATE")
 
 

@@ -1,7 +1,7 @@
 """Adds members, changes their roles, removes them (SPEC §4).
 
-Each of these locks the environment's row first, so that an environment keeps an owner also when two requests race; a
-deferred constraint trigger in the database stands behind it. What the caller may do is what they may do then.
+Each of these locks the environment's row first and then reads the caller's role, so that an environment keeps an owner
+even if two requests race. A deferred constraint trigger in the database ensures the same (migration 0002).
 """
 
 from typing import Any
@@ -31,10 +31,10 @@ def add_member(
     email: Email | None = None,
     actor: Actor,
 ) -> Membership:
-    """Makes a user, named by id or e-mail address, a member.
+    """Makes a user a member. `user_id` or `email` names the user.
 
-    Raises Forbidden for a role that only an owner may grant, NotFound for no such user, Conflict for a member or a full
-    environment.
+    Raises Forbidden for a role that only an owner may grant, NotFound if there is no such user, Conflict if they are a
+    member already or the environment has as many members as it may.
     """
     try:
         with transaction.atomic():
@@ -60,8 +60,8 @@ def add_member(
 def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor) -> Membership:
     """Gives a member another role; the same role changes nothing.
 
-    Raises NotFound for no member, Forbidden where only an owner may, Conflict for the last owner.
-    The unused `wrk_` keys of someone who is no admin any more die.
+    Raises NotFound for a user who is no member, Forbidden if only an owner may do this, Conflict for
+    the last owner. If the member is no admin any more, their unused `wrk_` keys are revoked.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -84,11 +84,11 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
 
 
 def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
-    """Ends a membership: anyone's own, or another's by an admin.
+    """Ends a membership. Members may end their own, admins those of others.
 
-    Raises NotFound for no member, Forbidden where it takes a higher role, Conflict for the last
-    owner. The unused `wrk_` keys that the user minted die; `pwk_` keys and the `hos_` keys of hosts that
-    the user let in belong to the environment and live on, and the audit row lists them.
+    Raises NotFound for a user who is no member, Forbidden if it takes a higher role, Conflict for the
+    last owner. The unused `wrk_` keys that the user minted are revoked. Their `pwk_` keys, and the
+    `hos_` keys of hosts that they let in, belong to the environment and stay; the audit row lists them.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -130,7 +130,7 @@ def _member(environment_id: UUID, user_id: UUID) -> Membership:
 
 
 def _check_may_grant(own: Role, role: Role) -> None:
-    """Nobody grants a role above their own; `owner` only owners."""
+    """Raises Forbidden for a role above the caller's own."""
     if not own.includes(role):
         raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")
 
@@ -149,13 +149,13 @@ def _check_another_owner(member: Membership) -> None:
 
 
 def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:
-    """What the audit row says of them."""
+    """Revokes the user's unused `wrk_` keys, and returns what the audit row says about them."""
     ids = revoke_unused_keys(user_id=user_id, environment_id=environment_id)
     return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
 
 
 def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
-    """A host's key counts as minted by whoever issued or approved its enrolment."""
+    """Returns the ids of the keys that stay. A host's key counts for the user who issued or approved its enrollment."""
     return (
         ApiKey.objects.filter(
             environment_id=environment_id,

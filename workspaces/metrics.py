@@ -1,4 +1,4 @@
-"""Metrics of keys: the alarms about what does not open."""
+"""Counts the alarms about keys and values that do not open."""
 
 from typing import Any
 
@@ -13,7 +13,6 @@ ALARMS = Counter(
 
 
 def count_alarm(**_: Any) -> None:
-    """Counts an alarm that was raised."""
     ALARMS.inc()
 
 

@@ -1,4 +1,4 @@
-"""Permission classes for the roles (SPEC §4): each lets its role and those above it pass."""
+"""Permission classes for the roles (SPEC §4). Each permits its role and those above it."""
 
 from typing import ClassVar
 
@@ -11,12 +11,12 @@ from workspaces.roles import Role, check_includes
 
 
 class HasRole(BasePermission):
-    """The caller's role in the tenant that the viewset found is at least `role`."""
+    """Permits callers whose role, in the environment that the viewset found, is `role` or above it."""
 
     role: ClassVar[Role]
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """True, or raises Forbidden with the role that is needed: the caller can see the resource."""
+        """Returns True, or raises Forbidden with the role that is needed."""
         assert isinstance(view, TenantViewSet)
         check_includes(view.access.role, self.role)
         return True

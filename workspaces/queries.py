@@ -1,4 +1,4 @@
-"""Reads workspaces and environments: only what the user sees (SPEC §4)."""
+"""Reads workspaces and environments, and only those that the user may see (SPEC §4)."""
 
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from workspaces.roles import Role
 
 
 def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
-    """Those the user created, and those in any of whose environments they are a member."""
+    """The workspaces that the user created, and those with an environment of which they are a member."""
     mine = Membership.objects.filter(
         user_id=user_id,
         environment__workspace_id=OuterRef("id"),
@@ -20,7 +20,7 @@ def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
 
 
 def may_create_environments(user_id: UUID, workspace: Workspace) -> bool:
-    """The workspace's creator may, and any owner of one of its environments."""
+    """Whether the user created the workspace or owns one of its environments."""
     return (
         workspace.created_by_id == user_id
         or Membership.objects.filter(
@@ -33,7 +33,7 @@ def may_create_environments(user_id: UUID, workspace: Workspace) -> bool:
 
 
 def administered_environments(user_id: UUID) -> QuerySet[Environment]:
-    """Those in which the user is an admin or an owner, with their workspaces, by name."""
+    """The environments in which the user is an admin or owner, with their workspaces, ordered by name."""
     return (
         Environment.objects.filter(
             memberships__user_id=user_id,

@@ -15,24 +15,24 @@ class Role(TextChoices):
 
     @property
     def rank(self) -> int:
-        """Its place in the order, from 0."""
+        """The role's position in the order; the lowest role has 0."""
         return _ORDER.index(self)
 
     def includes(self, other: "Role") -> bool:
-        """Whether it may do all that `other` may."""
+        """Whether this role may do everything that `other` may."""
         return self.rank >= other.rank
 
 
 _ORDER = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
 
-# What a pwk_ key may hold: an owner's rights belong to people (SPEC §4).
+# The roles that a `pwk_` key may have. Only people can be owners (SPEC §4).
 KEY_ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
-# What a hos_ key acts as; which workers it may change is narrower (workers/host_views.py).
+# The role of every `hos_` key. It may change only the workers of its host (workers/host_views.py).
 HOST_ROLE = Role.ADMIN
 
 
 def check_includes(role: Role, needs: Role) -> Role:
-    """The role, if it may do what `needs` may. Raises Forbidden."""
+    """Returns `role` if it may do everything that `needs` may. Raises Forbidden otherwise."""
     if not role.includes(needs):
         raise Forbidden(f"This needs the role {needs.value} or above.")
     return role

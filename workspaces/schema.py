@@ -1,4 +1,4 @@
-"""Tells the OpenAPI schema of the workspace, environment, member and key endpoints."""
+"""Describes the workspace, environment, member and key endpoints for the OpenAPI schema."""
 
 from rest_framework import serializers
 

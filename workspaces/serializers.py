@@ -1,4 +1,4 @@
-"""Bodies of the workspace, environment and key endpoints, and these rows as they go out."""
+"""Reads the bodies of the workspace, environment, member and key endpoints, and renders their rows."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,12 +13,12 @@ from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
 MAX_WRK_LIFETIME = timedelta(days=30)
-# What people mint by hand; a host gets its hos_ key by enrolling.
+# The kinds of keys that people mint. A host gets its `hos_` key by enrolling.
 MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
 def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) -> None:
-    """Raises a field error for a time that is over and, for what is `short_lived` (its name), one too far ahead."""
+    """Raises a field error for a time in the past. If `short_lived` names the thing, also for one too far ahead."""
     now = datetime.now(UTC)
     if expires_at is not None and expires_at <= now:
         raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})

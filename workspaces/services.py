@@ -1,4 +1,4 @@
-"""Creates workspaces and environments; mints and revokes API keys (SPEC §4, §5)."""
+"""Creates workspaces, and creates, renames and deletes environments (SPEC §4, §5)."""
 
 from uuid import UUID
 
@@ -22,7 +22,7 @@ _NAME_TAKEN = "The workspace has an environment of this name already."
 
 
 def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
-    """A new workspace of the user's. Raises Conflict for one too many."""
+    """Makes a workspace for the user. Raises Conflict if they have as many as they may."""
     with transaction.atomic():
         _check_room_for_workspace(user_id)
         workspace = Workspace.objects.create(name=name, created_by_id=user_id)
@@ -33,10 +33,10 @@ def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
 def create_environment(
     *, workspace_id: UUID, name: str, user_id: UUID, actor: Actor
 ) -> Environment:
-    """A new environment with its data key and the user as its owner.
+    """Makes an environment with its data key and the user as its owner.
 
-    Raises NotFound for a workspace that the user doesn't see, Forbidden if they may not create in it, Conflict for a
-    taken name and for one environment too many.
+    Raises NotFound for a workspace that the user may not see, Forbidden if they may not create in it, Conflict for a
+    taken name and if they have as many environments as they may.
     """
     try:
         with transaction.atomic():
@@ -63,7 +63,7 @@ def create_environment(
 
 
 def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None:
-    """Gives an environment another name; the same name changes nothing. Raises NotFound, Conflict for a taken name."""
+    """Renames an environment. The same name changes nothing. Raises NotFound, Conflict for a taken name."""
     live = Environment.objects.filter(id=environment_id, deleted_at__isnull=True)
     try:
         with transaction.atomic():
@@ -89,9 +89,9 @@ def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None
 
 
 def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
-    """Soft-deletes an empty environment: its name is free again, its keys and tokens are dead.
+    """Soft-deletes an empty environment: its name is free again, and its keys and tokens are dead.
 
-    Raises NotFound, and Conflict while it holds something, with what and how many.
+    Raises NotFound, and Conflict while it holds rows of other apps; the error says how many of which.
     """
     with transaction.atomic():
         close_environment(environment_id)
@@ -123,8 +123,8 @@ def _check_room_for_environment(user_id: UUID) -> None:
 
 
 def _lock_user(user_id: UUID) -> None:
-    """Until the transaction ends nobody else counts what the user may have only so many of. Raises Unauthenticated for
-    one who was deactivated meanwhile.
+    """Locks the user until the transaction ends, so that those who count what the user may have only so many of take
+    turns. Raises Unauthenticated if the user was deactivated meanwhile.
     """
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():

@@ -1,4 +1,4 @@
-"""The workspace, environment and API-key endpoints."""
+"""The workspace, environment, member and API-key endpoints."""
 
 from typing import Any
 from uuid import UUID
@@ -33,8 +33,6 @@ from workspaces.serializers import (
 
 
 class WorkspaceViewSet(ApiViewSet):
-    """The user's workspaces."""
-
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
 
@@ -63,7 +61,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
     workspace: Workspace
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the workspace; to create in it takes more than seeing it."""
+        """Finds the workspace. Raises NotFound, and Forbidden for a user who may see it but not create in it."""
         user_id = principal_of(request).id
         workspace = queries.visible_workspaces(user_id).filter(id=kwargs["workspace_id"]).first()
         if workspace is None:
@@ -92,8 +90,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
 
 
 class EnvironmentViewSet(TenantViewSet):
-    """One environment."""
-
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}
 
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
@@ -121,14 +117,14 @@ class EnvironmentViewSet(TenantViewSet):
 
 
 class MemberViewSet(TenantViewSet):
-    """The members of an environment. Keys can't manage people: only people can."""
+    """The members of an environment. Only people can manage them, and no key can."""
 
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {
         "list": IsViewer,
         "create": IsAdmin,
         "update": IsAdmin,
-        "destroy": IsViewer,  # anyone may remove themselves; the service looks closer
+        "destroy": IsViewer,  # members may remove themselves; the service checks the rest
     }
     throttles = {"create": FIND_USER}
 
@@ -167,7 +163,7 @@ class MemberViewSet(TenantViewSet):
 
 
 class ApiKeyViewSet(TenantViewSet):
-    """The API keys of an environment. Keys can't manage keys: only people can."""
+    """The API keys of an environment. Only people can manage them, and no key can."""
 
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsViewer, "create": IsAdmin, "destroy": IsAdmin}

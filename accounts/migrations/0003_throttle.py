@@ -1,4 +1,4 @@
-"""The counters of the throttles: UNLOGGED, since losing them in a crash costs nothing and each request writes one."""
+"""Makes the table of the throttles' counters. It is UNLOGGED: many requests write it, and a crash may empty it."""
 
 from django.db import migrations
 

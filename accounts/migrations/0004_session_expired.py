@@ -1,4 +1,4 @@
-"""Finds the sessions that expired long ago."""
+"""Adds the index by which pruning finds the sessions that expired long ago."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models

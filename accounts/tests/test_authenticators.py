@@ -51,50 +51,50 @@ def code_of(app, steps=0):
 
 
 def test_without_an_authenticator_no_code_is_needed(user):
-    authenticators.begin_enrolment(user)
+    authenticators.begin_setup(user)
     assert authenticators.accept_code(user.id, "")
     assert not authenticators.has_authenticator(user.id)
 
 
 def test_a_wrong_first_code_turns_nothing_on(user):
-    authenticators.begin_enrolment(user)
-    assert authenticators.confirm_enrolment(user, "000000", actor=STAFF) is None
+    authenticators.begin_setup(user)
+    assert authenticators.confirm_setup(user, "000000", actor=STAFF) is None
     assert not authenticators.has_authenticator(user.id)
 
 
-def test_a_code_counts_once_and_no_older_one_after_it(user, enrolled):
-    app, _ = enrolled
+def test_a_code_counts_once_and_no_older_one_after_it(user, app_and_codes):
+    app, _ = app_and_codes
     assert not authenticators.accept_code(user.id, "")
-    assert not authenticators.accept_code(user.id, code_of(app, -1)), "enrolling used it up"
+    assert not authenticators.accept_code(user.id, code_of(app, -1)), "setting up used the code"
     late, now = code_of(app, 1), code_of(app)
     assert authenticators.accept_code(user.id, late)
     assert not authenticators.accept_code(user.id, late)
     assert not authenticators.accept_code(user.id, now)
 
 
-def test_a_code_of_another_time_is_refused(user, enrolled):
-    app, _ = enrolled
+def test_a_code_of_another_time_is_refused(user, app_and_codes):
+    app, _ = app_and_codes
     assert not authenticators.accept_code(user.id, code_of(app, 3))
 
 
-def test_a_recovery_code_counts_once_in_any_spelling(user, enrolled):
-    _, codes = enrolled
+def test_a_recovery_code_counts_once_in_any_spelling(user, app_and_codes):
+    _, codes = app_and_codes
     assert len(set(codes)) == 10
     assert authenticators.accept_code(user.id, codes[0].upper().replace("-", " "))
     assert not authenticators.accept_code(user.id, codes[0])
     assert authenticators.accept_code(user.id, codes[1])
 
 
-def test_nothing_of_it_is_stored_in_clear(user, enrolled):
-    app, codes = enrolled
+def test_nothing_of_it_is_stored_in_clear(user, app_and_codes):
+    app, codes = app_and_codes
     held = Authenticator.objects.get()
     assert app.byte_secret() not in bytes(held.secret)
     kept = [bytes(each.code_digest) for each in RecoveryCode.objects.all()]
     assert not any(code.encode() in digest for code in codes for digest in kept)
 
 
-def test_a_secret_moved_to_another_user_does_not_open_and_crashes_nothing(user, enrolled):
-    app, _ = enrolled
+def test_a_secret_moved_to_another_user_does_not_open_and_crashes_nothing(user, app_and_codes):
+    app, _ = app_and_codes
     other = UserFactory.create(is_staff=True)
     held = Authenticator.objects.get(user=user)
     Authenticator.objects.create(
@@ -106,8 +106,8 @@ def test_a_secret_moved_to_another_user_does_not_open_and_crashes_nothing(user, 
     assert not authenticators.accept_code(other.id, code_of(app, 1))
 
 
-def test_secrets_move_to_the_newest_master_key(user, enrolled, settings):
-    app, _ = enrolled
+def test_secrets_move_to_the_newest_master_key(user, app_and_codes, settings):
+    app, _ = app_and_codes
     new = "new:bmV3LW1hc3Rlci1rZXktZm9yLXRoaXMtdGVzdC0zMmI="
     settings.MASTER_KEYS = [new, *settings.MASTER_KEYS]
     assert authenticators.rewrap_authenticators() == 1
@@ -116,7 +116,9 @@ def test_secrets_move_to_the_newest_master_key(user, enrolled, settings):
     assert authenticators.accept_code(user.id, code_of(app, 1))
 
 
-def test_rotating_the_master_key_moves_them_and_the_check_counts_them(user, enrolled, settings):
+def test_rotating_the_master_key_moves_them_and_the_check_counts_them(
+    user, app_and_codes, settings
+):
     new = "new:bmV3LW1hc3Rlci1rZXktZm9yLXRoaXMtdGVzdC0zMmI="
     settings.MASTER_KEYS = [new, *settings.MASTER_KEYS]
     said = StringIO()
@@ -132,14 +134,16 @@ def test_rotating_the_master_key_moves_them_and_the_check_counts_them(user, enro
     assert f"does not open: authenticator {user.id}, secret (of staff)" in said.getvalue()
 
 
-def test_a_secret_whose_master_key_is_lost_keeps_no_other_from_moving(user, enrolled, settings):
+def test_a_secret_whose_master_key_is_lost_keeps_no_other_from_moving(
+    user, app_and_codes, settings
+):
     settings.MASTER_KEYS = ["new:bmV3LW1hc3Rlci1rZXktZm9yLXRoaXMtdGVzdC0zMmI="]
     assert authenticators.rewrap_authenticators() == 0
     assert not authenticators.accept_code(user.id, "000000")
 
 
-def test_login_asks_for_the_code_and_says_the_same_without(user, enrolled):
-    app, codes = enrolled
+def test_login_asks_for_the_code_and_says_the_same_without(user, app_and_codes):
+    app, codes = app_and_codes
     for code in ("", "123"):
         answer = log_in(Client(), code=code)
         assert answer.status_code == 401
@@ -182,10 +186,10 @@ def test_looking_at_the_page_stores_nothing(user):
 
 
 def test_beginning_again_gives_another_secret_and_none_while_one_is_on(user):
-    first = authenticators.begin_enrolment(user)
-    second = authenticators.begin_enrolment(user)
+    first = authenticators.begin_setup(user)
+    second = authenticators.begin_setup(user)
     assert first is not None
     assert second is not None
     assert first.secret != second.secret
-    authenticators.confirm_enrolment(user, code_of(pyotp.TOTP(second.secret)), actor=STAFF)
-    assert authenticators.begin_enrolment(user) is None
+    authenticators.confirm_setup(user, code_of(pyotp.TOTP(second.secret)), actor=STAFF)
+    assert authenticators.begin_setup(user) is None

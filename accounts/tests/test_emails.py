@@ -49,7 +49,7 @@ def test_what_was_read_reads_as_itself(text):
         ("ada@example.com\u200b", False),
         ("ada@exam\u00adple.com", False),
         ("\u202eada@example.com", False),
-        ("ada @example.com", True),  # the rules for addresses refuse it
+        ("ada @example.com", True),  # the serializer's rules for addresses refuse it
     ],
 )
 def test_an_invisible_or_second_spelling_is_noticed(text, itself):

@@ -50,7 +50,7 @@ class TestAPlantedSession:
 
 
 class TestATossedCookie:
-    """A page on a sister domain sets a cookie of our name beside ours; browsers send both."""
+    """A page on a sister domain sets a second cookie with the service's cookie name. Browsers send both."""
 
     @pytest.mark.parametrize(
         "header",

@@ -1,9 +1,9 @@
-"""The audit table: partitioned by month, append-only also for the application's own connection (SPEC §9).
+"""Makes the audit table: partitioned by month, and append-only also for the application's own connection (SPEC §9).
 
-`audit_add_partition(day)` makes the partition of a month, with the triggers that refuse UPDATE, DELETE and TRUNCATE
-on it: statement triggers, since a row trigger misses TRUNCATE, and ALWAYS, since plain ones are skipped under
-`session_replication_role = replica`. The scheduler calls it ahead of time; rows of a month without a partition of its own go
-to the default one, so that an action never fails for want of a partition.
+`audit_add_partition(day)` makes the partition of a month, with triggers that refuse UPDATE, DELETE and TRUNCATE on it.
+They are statement triggers, since a row trigger does not see TRUNCATE. They are ALWAYS triggers, since others are
+skipped under `session_replication_role = replica`. The scheduler calls the function ahead of time. The rows of a month
+without a partition go to the default partition, so that no action fails because a partition is missing.
 """
 
 from django.db import migrations

@@ -1,1 +1,1 @@
-"""`bin/bench abuse`: what one tenant notices of another tenant's flood."""
+"""`bin/bench abuse` measures what one tenant notices when another tenant floods the service."""

@@ -1,4 +1,4 @@
-"""`bin/bench abuse`: floods by one tenant while another lives a normal life, and what that one notices."""
+"""`bin/bench abuse`: one tenant floods the service while another works normally; measures what the other notices."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,8 @@ from bench.stack import Database, Web, database, web
 
 NAMES = tuple(flood.name for flood in FLOODS)
 
-# As production has it: callers are told apart by their addresses, and webhooks go out. These go to this machine.
-# One tenant has more triggers than the default ceiling allows, so that the flood of due ones is as large as it was.
+# As in production, the service tells callers apart by their addresses and sends webhooks, here to this machine.
+# The ceiling of triggers is higher than the default, since the flood of due triggers needs more of them.
 _SETTINGS = {
     "MAX_TRIGGERS_PER_CREATOR": "100000",
     "THROTTLES_ENABLED": "true",
@@ -32,16 +32,16 @@ _SETTINGS = {
 }
 _OPEN_FILES = 4096
 _WARM_UP_SECONDS = 3.0
-# The service is calm again once it has answered so often in a row in less than so many seconds.
+# The service is calm again after so many answers in a row that each took less than so many seconds.
 _CALM_ANSWERS, _CALM_SECONDS, _LONGEST_SECONDS = 5, 0.1, 180.0
 
 
 def run(*, floods: Sequence[str], seconds: float, say: Callable[[str], None]) -> Json:
-    """Flood in each of these ways for so long; the result as JSON. Raises BenchFailed."""
+    """Flood in each of these ways for `seconds`, and return the result as JSON. Raises BenchFailed."""
     allow_files(_OPEN_FILES)
     say("Starting PostgreSQL and the scheduler…")
     with database(**_SETTINGS) as on:
-        # What a release gives the database besides its schema, such as time limits, belongs to a served instance.
+        # `release` also sets what a served instance has besides its schema, such as the database's time limits.
         on.python("manage.py", "release")
         found = machine(on.one("SHOW server_version")["server_version"])
         with scheduler_processes(on, 1):
@@ -50,7 +50,7 @@ def run(*, floods: Sequence[str], seconds: float, say: Callable[[str], None]) ->
 
 
 def show(result: Json) -> None:
-    """Print the tables of a result. Raises BenchFailed if a flood is noticed more than it may be."""
+    """Print the tables of a result. Raises BenchFailed if the neighbour notices a flood more than the targets allow."""
     print_machine(result["machine"])
     print(
         f"{result['seconds']:g} s with each flood, and as long without, half before and half after"
@@ -89,7 +89,7 @@ def _measure_each(
 ) -> Iterator[Json]:
     neighbour: Neighbour | None = None
     for flood in (each() for each in FLOODS if each.name in floods):
-        # A web process of its own: what it has needed once, it keeps.
+        # Each flood gets a new web process, since a process keeps the memory that it has once needed.
         with web(on, processes=1) as served:
             say(f"{flood.name}: setting it up…")
             neighbour = neighbour or settle_in(on, served.port)
@@ -104,7 +104,7 @@ def _measure(
     seconds: float,
     say: Callable[[str], None],
 ) -> Json:
-    """Without, with, and without again: so the ratio is one of the same minute on the same machine."""
+    """Measure without the flood, with it, and without it again, so that both are of the same minutes on one machine."""
     flood.prepare(Stage(on, served.port, seconds))
     on.settle()
     end, stop = event(), event()
@@ -129,7 +129,7 @@ def _measure(
             calm.append(watch(on, served, seconds / 2))
         end.set()
         came_due = ticks.result(within=0)
-        # A trigger comes due once a minute: those that did so last are the next flood's last ones.
+        # A trigger can come due once a minute, so those that did so last come last in the next flood.
         neighbour.scheduled.rotate(-len(came_due))
         things = [*living.result(within=0), *came_due]
     return {
@@ -143,7 +143,7 @@ def _measure(
 
 
 def _wait_until_calm(served: Web) -> float | None:
-    """Return once what the flood left under way is over; after how many seconds, or None if it goes on."""
+    """Wait until the service is calm again. Return after how many seconds, or None if it did not become calm."""
     began, in_a_row = time.monotonic(), 0
     while in_a_row < _CALM_ANSWERS:
         asked = time.monotonic()

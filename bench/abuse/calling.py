@@ -1,4 +1,4 @@
-"""Calls at any moment, each with a client's patience, on as many connections as that takes."""
+"""Makes calls at any moment, each with a client's patience, on as many connections as they need."""
 
 import asyncio
 import time
@@ -13,18 +13,18 @@ from bench.http_client import Answer
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
-# A poll may be held for half a minute before it is answered.
+# The service may hold a poll for half a minute before it answers.
 _LONGEST_ANSWER_SECONDS = 2 * PATIENCE_SECONDS
-# Well below the time after which a server closes a connection on which nothing comes.
+# How long an idle connection is used again: well below the time after which the server closes it.
 _KEPT_SECONDS = 10.0
 
 
 class GaveUp(Exception):  # noqa: N818
-    """A call failed, which has been noted."""
+    """A call failed. Whoever raises this has noted it."""
 
 
 class Calls:
-    """`timed` has how long each call took, from the moment at which it was due."""
+    """A client whose `timed` notes how long each call took, from the moment at which it was due."""
 
     def __init__(self, port: int) -> None:
         self.timed: list[Timed] = []
@@ -32,11 +32,11 @@ class Calls:
         self._free: list[tuple[float, AsyncConnection]] = []
 
     async def call(self, kind: str, due: float, sent: bytes) -> Answer:
-        """The answer, which is a success. Raises GaveUp."""
+        """Send a request and return its successful answer. Raises GaveUp for any other."""
         return await self.timing(kind, due, self._successful(sent))
 
     async def timing(self, kind: str, due: float, what: Awaitable[T]) -> T:
-        """Wait for something, with patience from its due moment on, and note how long it took. Raises GaveUp."""
+        """Wait for `what` until a client would lose patience, and note how long it took since `due`. Raises GaveUp."""
         failure = None
         try:
             async with asyncio.timeout(max(0.0, due + PATIENCE_SECONDS - time.monotonic())):
@@ -50,7 +50,7 @@ class Calls:
         raise GaveUp
 
     async def answer(self, sent: bytes) -> Answer | None:
-        """The answer, whatever it is; None if none came."""
+        """Return the answer, whatever its status, or None if none came."""
         try:
             async with asyncio.timeout(_LONGEST_ANSWER_SECONDS):
                 return await self._exchange(sent)

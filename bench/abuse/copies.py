@@ -10,9 +10,9 @@ WHERE table_schema = current_schema AND table_name = '{table}' AND column_name <
 
 
 def copy_row(on: Database, table: str, row_id: str, count: int, **changed: str) -> None:
-    """Insert so many copies of a row. `changed` holds the columns that differ: SQL, in which `n` is a copy's number.
+    """Insert `count` copies of a row. `changed` holds SQL for the columns that differ; `n` in it is the copy's number.
 
-    The other columns are read from the catalogue, so that a column that a later migration adds is copied too.
+    It reads the other columns from the catalogue, so that it also copies columns that later migrations add.
     """
     same = on.one(_COLUMNS.format(table=table, changed=",".join(changed)))["names"]
     on.execute(

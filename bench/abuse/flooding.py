@@ -1,4 +1,4 @@
-"""What all floods share: how one is set up, runs in a process of its own, and is told to stop."""
+"""The base of all floods: how one is prepared, runs in a process of its own, and stops."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ from bench.failure import BenchFailed
 from bench.http_client import Answer
 from bench.stack import Database
 
-# Whoever is refused tries again after so long. Without a pause this would measure how fast refusals are.
+# How many seconds a client waits after a refusal. Without a pause this would measure how fast refusals are.
 PAUSE_SECONDS = 0.25
 _REFUSALS = (429, 503)
 _LOOK_SECONDS = 0.05
@@ -22,7 +22,7 @@ _LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a flood is set up on; it is to last for `seconds`."""
+    """The database and port that a flood is prepared for, and how long it will last, in seconds."""
 
     on: Database
     port: int
@@ -31,32 +31,32 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of a flood: how often it was answered how, and the CPU that its client took from the machine."""
+    """The result of a flood: how often each kind of answer came, and the CPU seconds that its client used."""
 
     answers: dict[str, int]
     cpu_seconds: float
 
 
 class Flood(ABC):
-    """One way to burden the service, by callers who are allowed to do what they do."""
+    """One way to burden the service, by calls that are allowed."""
 
-    name: str  # in the command line
-    what: str  # in the table
+    name: str  # its name on the command line
+    what: str  # its description in the table of results
 
     @abstractmethod
     def prepare(self, stage: Stage) -> None:
-        """Make the tenant that floods, before anything is measured."""
+        """Make the tenant that floods. It is called before anything is measured."""
 
     @abstractmethod
     async def attack(self, port: int, answers: Counter[str]) -> None:
-        """Flood until cancelled, and count what comes of it."""
+        """Flood until cancelled, and count the answers."""
 
     def clear(self, on: Database) -> None:  # noqa: B027 - most floods leave nothing behind
-        """Take back what would go on after the flood has stopped."""
+        """Undo what would burden the service after the flood has stopped."""
 
 
 def drive(flood: Flood, port: int, stop: Event) -> Sent:
-    """Flood until told to stop, in a process of its own."""
+    """Flood until `stop` is set. It runs in a process of its own."""
     began = time.process_time()
     answers = Counter[str]()
     asyncio.run(_attack_until(stop, flood, port, answers))
@@ -66,7 +66,7 @@ def drive(flood: Flood, port: int, stop: Event) -> Sent:
 async def ask_again_and_again(
     port: int, requests: Iterable[bytes], answers: Counter[str], *, times: int
 ) -> None:
-    """Have so many connections send one request after another, of those that are given in turn. Returns never."""
+    """Send the requests in turn, one after another on each of `times` connections. Never returns."""
     endless = itertools.cycle(requests) if isinstance(requests, list | tuple) else iter(requests)
     await asyncio.gather(*(_ask(port, endless, answers) for _ in range(times)))
 

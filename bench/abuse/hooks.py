@@ -1,4 +1,4 @@
-"""Receives the neighbour's webhooks, and knows how late each came."""
+"""Receives the neighbour's webhooks and notes how late each came."""
 
 import asyncio
 import json
@@ -24,23 +24,23 @@ class Hooks:
         self._received: dict[str, float] = {}
 
     def expect(self, run_id: str) -> None:
-        """Say that the webhook of this run has just been queued."""
+        """Note that the webhook of this run has just been queued."""
         self._expected[run_id] = time.monotonic()
 
     @asynccontextmanager
     async def received(self) -> AsyncIterator[None]:
-        """Listen meanwhile."""
+        """Listen while the context lasts."""
         async with await asyncio.start_server(self._receive, HOST, self._port):
             yield
 
     async def all_received(self) -> None:
-        """Return once all that are expected are there, or after some time."""
+        """Wait until all expected webhooks have come, but not for ever."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while self._expected.keys() - self._received.keys() and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def timed(self) -> list[Timed]:
-        """How long each took from the end of the call that queued it."""
+        """Return how long each webhook took, from the end of the call that queued it."""
         now = time.monotonic()
         return [
             Timed(

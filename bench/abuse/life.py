@@ -1,6 +1,6 @@
-"""The neighbour's normal life: acts at a steady rate, each begun when it is due however slowly others are answered.
+"""The neighbour's normal work: acts at a steady rate, each of which begins when it is due, even if others wait.
 
-So a time in which nobody is answered costs as many late calls as were due in it, and can't hide in one.
+So if the service answers nobody for a while, every call that was due meanwhile is late, and not only one.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ WAKE_UP, LOGIN, LIVE = "wake-up", "login", "live"
 
 _WAIT_SECONDS = 30
 _LOOK_SECONDS = 0.05
-# Before a worker asks again whose call has failed.
+# How many seconds a worker waits after a failed call before it polls again.
 _PAUSE_SECONDS = 0.5
 
 _Act = Callable[[float], Awaitable[None]]
 
 
 def live(port: int, neighbour: Neighbour, stop: Event) -> list[Timed]:
-    """Live until told to stop, and then end what is under way; how each thing went."""
+    """Work until `stop` is set, finish what is under way, and return how long each thing took."""
     return asyncio.run(_Life(port, neighbour).until(stop))
 
 
@@ -46,8 +46,8 @@ class _Life:
         self._people = itertools.cycle(neighbour.people)
 
     async def until(self, stop: Event) -> list[Timed]:
-        """Everything that was due until then."""
-        # How many of each in a second: some 20 calls in all, of which a lifecycle has six.
+        """Work until `stop` is set, and return everything that was due."""
+        # How often a second each act begins. Together they make about 20 calls a second; a lifecycle has six.
         rhythm: dict[_Act, float] = {
             self._lifecycle: 1.5,
             self._wake_up: 1.0,
@@ -71,7 +71,7 @@ class _Life:
                 await asyncio.sleep(_LOOK_SECONDS)
             for beat in beats:
                 beat.cancel()
-            # Each ends by itself: no call is waited for longer than a client's patience.
+            # Each act ends by itself, since no call is waited for longer than a client's patience.
             await asyncio.gather(*acts)
             await self._hooks.all_received()
             for waiter in waiters:
@@ -94,7 +94,7 @@ class _Life:
             self._idle.put_nowait(pair)
 
     async def _wake_up(self, due: float) -> None:
-        """A run for a worker that waits: how long until its poll has been answered with it."""
+        """Queue a run for a worker that waits in a poll, and note how long until the poll answers with it."""
         pair = await self._waiting.get()
         try:
             run_id = await self._create(pair, due)
@@ -103,7 +103,7 @@ class _Life:
             self._waiting.put_nowait(pair)
 
     async def _wait(self, pair: Pair) -> None:
-        """Be the worker of a pair that `_wake_up` takes: poll and wait, and end what comes."""
+        """Act as the worker of a pair that `_wake_up` uses: wait in polls, and complete each run that comes."""
         path = f"/workers/{pair.worker_id}/poll?wait={_WAIT_SECONDS}"
         sent = request("GET", path, token=pair.worker_token, address=self._address)
         self._waiting.put_nowait(pair)
@@ -121,7 +121,7 @@ class _Life:
                 try:
                     await work("claim", "POST", f"/runs/{run['id']}/claim", {"claimId": "bench"})
                     await work("complete", "POST", f"/runs/{run['id']}/complete", OUTCOME)
-                except GaveUp:  # the next poll hands it out again
+                except GaveUp:  # the next poll hands the run out again
                     await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _create(self, pair: Pair, due: float) -> str:
@@ -130,7 +130,7 @@ class _Life:
         return str((await self._calls.call("create", due, sent)).json()["id"])
 
     def _worker(self, pair: Pair) -> Callable[..., Awaitable[None]]:
-        """The calls of a pair's worker; each is due when the one before it was answered."""
+        """Return a function that makes the worker's calls. Each is due when the one before it was answered."""
 
         async def work(kind: str, method: str, path: str, body: object = None) -> None:
             path = f"/workers/{pair.worker_id}{path}"
@@ -167,7 +167,7 @@ class _Life:
 
 
 async def _keep_time(act: _Act, begin: float, period: float, acts: set[asyncio.Task[None]]) -> None:
-    """Begin the act at each of its moments. What went wrong in it is noted with its call."""
+    """Begin the act at each of its moments. A call that fails has been noted by then."""
     for n in itertools.count():
         due = begin + n * period
         await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Sets up the tenants: the neighbour who lives a normal life, and whoever floods."""
+"""Makes the tenants: the neighbour, who works normally, and those that flood."""
 
 import secrets
 from collections import deque
@@ -11,50 +11,50 @@ from bench.cast import Account, Customer, Pair, register
 from bench.http_client import HOST, Connection
 from bench.stack import Database, free_port
 
-# No schedule comes due before somebody sets `next_run_at`.
+# With this `next_run_at`, no schedule comes due by itself.
 NEVER = "9999-01-01T00:00:00Z"
-# As many lifecycles, and as many waiting polls, as the neighbour can have under way.
+# The most lifecycles, and the most waiting polls, that the neighbour can have under way.
 _WORKING, _WAITING = 32, 8
-# Leftovers of a lifecycle that was given up must not stop the worker's next one.
+# A worker's capacity: so large that runs of a failed lifecycle don't keep its worker from the next one.
 _CAPACITY = 1000
-# A login from each in turn stays below the throttle of an account.
+# How many people log in, in turn: so many that the throttle of an account never refuses them.
 _PEOPLE = 4
-# A trigger can come due once a minute, so this many can come due one a second and more.
+# How many scheduled triggers there are. Each can come due once a minute, so together they can every second and more.
 _SCHEDULED = 150
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Neighbour:
-    """The tenant whose latencies are measured."""
+    """The tenant whose latencies the benchmark measures."""
 
     environment_id: str
     people: Sequence[Account]
-    working: Sequence[Pair]  # their triggers tell `hooks_port` of each run's end
+    working: Sequence[Pair]  # their triggers send a webhook to `hooks_port` at each run's end
     waiting: Sequence[Pair]
-    scheduled: deque[str]  # triggers
+    scheduled: deque[str]  # ids of triggers
     hooks_port: int
 
 
 def random_address() -> str:
-    """The address of a client that has not called before."""
+    """Return a random address, as of a client that has not called before."""
     return f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
 
 
 @contextmanager
 def new_customer(port: int) -> Iterator[Customer]:
-    """A customer who has just come, from an address of their own."""
+    """Register a new customer, who calls from an address of their own."""
     with Connection(port) as connection:
         yield Customer(connection, random_address())
 
 
 def new_account(port: int) -> Account:
-    """A user who is a member of nothing yet, from an address of their own."""
+    """Register a user who is a member of nothing yet and calls from an address of their own."""
     with Connection(port) as connection:
         return register(connection, random_address())
 
 
 def settle_in(on: Database, port: int) -> Neighbour:
-    """The neighbour, with workers, triggers and colleagues."""
+    """Make the neighbour, with workers, triggers and colleagues."""
     hooks_port = free_port()
     with new_customer(port) as customer:
         environment_id, key = customer.environment("production")

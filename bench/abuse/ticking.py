@@ -14,7 +14,7 @@ _PER_SECOND = 2.0
 _PATIENCE_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
 
-# It has this minute's tick, and then none for an hour. Its due moment is the one at which it is made so.
+# Makes a trigger due now for this minute's tick; the following tick is an hour away. It is due when this runs.
 _ARM = """
 UPDATE trigger SET next_run_at = date_trunc('minute', statement_timestamp()),
     schedule = extract(minute FROM statement_timestamp() AT TIME ZONE 'UTC') || ' * * * *'
@@ -28,9 +28,9 @@ FROM run WHERE source = 'schedule' AND trigger_id = ANY('{{{trigger_ids}}}')
 
 
 def come_due(on: Database, trigger_ids: Sequence[str], stop: Event) -> list[Timed]:
-    """Let the triggers come due in turn until told to stop; how late each became a queued run.
+    """Let the triggers come due in turn until `stop` is set, and return how late each became a queued run.
 
-    Both moments are the database's.
+    Both times are of the database's clock.
     """
     armed: list[tuple[float, dict[str, Any]]] = []
     begin = time.monotonic()

@@ -9,18 +9,19 @@ from bench.abuse.timed import Timed, within
 from bench.abuse.watch import Stretch
 from bench.figures import Json, latencies, quantile, ratio
 
-# The targets: of the calls' p99, against without the flood; in MiB; and of what the service does by itself, in seconds.
+# The targets: how many times as long the calls' p99 may be with the flood as without it, how many MiB more the process
+# may use, and how many seconds later the service may do what it does by itself.
 MOST_RATIO, MOST_MORE_MB, MOST_LATER_SECONDS = 3.0, 100.0, 2.0
 
-# Told apart from the other calls: a login takes as long as a password hash, and may wait for its turn (SPEC §3);
-# a probe of /health/live comes far more often than calls do.
+# These are not counted with the other calls: a login takes as long as a password hash and may wait for it (SPEC §3),
+# and probes of /health/live are far more frequent than calls.
 APART = (LOGIN, LIVE)
 BY_ITSELF = (hooks.KIND, ticking.KIND)
 _COMMONEST = 5
 
 
 def figures(things: Sequence[Timed], stretches: Sequence[Stretch]) -> Json:
-    """What was measured in these stretches of time together."""
+    """Return the figures of these stretches of time together."""
     found = within(things, [stretch.window for stretch in stretches])
     seconds = sum(stretch.window.seconds for stretch in stretches)
     failures = Counter(f"{each.kind}: {each.failure}" for each in found if each.failure)
@@ -46,11 +47,11 @@ def compare(
     *,
     calm_again: bool = True,
 ) -> Json:
-    """The figures without the flood and with it, and what is wrong with them. `calm_again` is whether the service was
-    as before some time after the flood."""
+    """Return the figures without the flood and with it, and which targets they miss. `calm_again` says whether the
+    service became calm after the flood."""
     without, with_it = figures(things, calm), figures(things, [flooded])
-    # Not after the flood: the process may have kept what it needed meanwhile. Of a login of the neighbour's own, both
-    # peaks hold the memory.
+    # Only the stretch before the flood counts, since the process may keep the memory that it needed during the flood.
+    # Both peaks contain the memory of the neighbour's own logins.
     before = calm[0].peak_rss / 2**20
     found = {
         "without": without,
@@ -66,7 +67,7 @@ def compare(
 
 
 def complaints(found: Json) -> list[str]:
-    """What misses its target, in a few words each."""
+    """Return the targets that the figures miss, in a few words each."""
     words = []
     if found["p99Ratio"] is None or found["p99Ratio"] > MOST_RATIO:
         words.append("p99")
@@ -91,7 +92,7 @@ def _ratio(without: Json, with_it: Json) -> float | None:
 def _later(
     things: Sequence[Timed], calm: Sequence[Stretch], flooded: Stretch, kind: str
 ) -> float | None:
-    """By how many seconds the 99th percentile of what the service does by itself has grown."""
+    """Return by how many seconds the flood delays the 99th percentile of a thing that the service does by itself."""
     ours = [each for each in things if each.kind == kind]
     before = quantile([e.seconds for e in within(ours, [c.window for c in calm])], 0.99)
     meanwhile = quantile([e.seconds for e in within(ours, [flooded.window])], 0.99)

@@ -1,4 +1,4 @@
-"""Looks on while something goes on: when, with how much memory of the web process, and how much CPU."""
+"""Measures a stretch of time: its begin and end, the web process's memory, and the CPU used."""
 
 import statistics
 import time
@@ -12,13 +12,13 @@ from bench.load import Window
 from bench.stack import Database, Web
 from bench.usage import Cpu
 
-# Often enough to see the memory of one password hash.
+# How often memory is read, in seconds: often enough to see the memory of a single password hash.
 _LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A stretch of time; memory in bytes, of the web process, CPU in seconds."""
+    """A stretch of time. Memory is the web process's, in bytes; CPU is in seconds."""
 
     window: Window
     usual_rss: float  # the median
@@ -27,7 +27,7 @@ class Stretch:
 
 
 def watch(on: Database, served: Web, seconds: float) -> Stretch:
-    """Look on for so long. Raises BenchFailed if the web process dies meanwhile."""
+    """Measure for so many seconds. Raises BenchFailed if the web process dies meanwhile."""
     processes = psutil.Process(served.pid).children()
     start, before, sizes = time.monotonic(), cpu(on, served), []
     while time.monotonic() < start + seconds:

@@ -1,1 +1,1 @@
-"""The framework's floor: a Django view with one SELECT and one UPDATE, and nothing else, on the product's server."""
+"""The least that a request costs on the product's server: a Django view with one SELECT and one UPDATE."""

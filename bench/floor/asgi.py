@@ -1,4 +1,4 @@
-"""The view behind the lane and the wrapper that the product's own requests go through."""
+"""Serves the view behind the same lane and wrapper as the product's own requests."""
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application

@@ -1,4 +1,4 @@
-"""Calls the bare view, six times for what is a lifecycle elsewhere."""
+"""Calls the bare view six times for each lifecycle, which has six calls in the product."""
 
 import time
 
@@ -8,7 +8,7 @@ from bench.load import Window
 
 
 def drive(port: int, number: int, window: Window) -> Measured:
-    """Touch row `number` until the window ends."""
+    """Call the view for row `number` until the window ends."""
     sent = request("POST", f"/touch/{number}")
 
     def touch(connection: Connection) -> dict[str, float]:

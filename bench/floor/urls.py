@@ -1,4 +1,4 @@
-"""The view: what a handler of any Django project does at the least."""
+"""The bare view: the least that a handler of any Django project does."""
 
 from django.db import connection
 from django.http import HttpRequest, JsonResponse
@@ -6,7 +6,7 @@ from django.urls import path
 
 
 def health(_: HttpRequest) -> JsonResponse:
-    """Tells that the process serves."""
+    """Answers, so that the benchmark knows that the process serves."""
     return JsonResponse({"status": "ok"})
 
 

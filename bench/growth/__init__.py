@@ -1,1 +1,1 @@
-"""What a growing ledger costs: the statements behind every page, with their plans."""
+"""`bin/bench growth` measures what a growing ledger costs: the statements behind every page, with their plans."""

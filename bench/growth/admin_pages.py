@@ -1,4 +1,4 @@
-"""The lists of admin: each model's, with each filter, alone and within an environment, first page and deep."""
+"""Yields the lists of admin: with each filter, alone and within an environment, at the first page and deep in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -22,7 +22,7 @@ Sent = Mapping[str, str]
 
 
 def admin_pages(on: Subjects) -> Iterator[Page]:
-    """Every list, and the start page, to a member of staff."""
+    """Yield every list and the start page, as a staff user sees them."""
     client = client_of(on.staff)
     ids = {
         "environment": on.environment.id,
@@ -49,7 +49,7 @@ def admin_pages(on: Subjects) -> Iterator[Page]:
 
 
 def client_of(staff: User) -> Client:
-    """A client that is logged in to admin."""
+    """Return a client that is logged in to admin."""
     client = Client(SERVER_NAME="localhost")
     with transaction.atomic():
         session = open_staff_session(staff, b"")
@@ -70,7 +70,7 @@ def _combinations(admin: Any, ids: Mapping[str, UUID]) -> Iterator[Sent]:
 
 
 def filters_of(admin: Any, ids: Mapping[str, UUID | None]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Each filter's name, and the values that it takes; of rows, the one that `ids` names, if it names one."""
+    """Yield each filter's name and its values. A filter by a row has the id in `ids` as its value, if there is one."""
     for each in admin.list_filter:
         if isinstance(each, str):
             field = admin.model._meta.get_field(each)
@@ -87,13 +87,13 @@ def filters_of(admin: Any, ids: Mapping[str, UUID | None]) -> Iterator[tuple[str
 
 
 def query_of(admin: Any, sent: Sent) -> Sent:
-    """The query string that a page is asked with for these filters."""
+    """Return the query parameters by which a page is requested with these filters."""
     plain = {each for each in chain(admin.list_filter) if isinstance(each, str)}
     return {f"{name}__exact" if name in plain else name: word for name, word in sent.items()}
 
 
 def _middle(admin: Any, sent: Sent) -> str:
-    """The place halfway down the list that the page walks, as admin's links have it; nothing if it has no rows."""
+    """Return the cursor of the row in the middle of the list, as in admin's links, or "" for an empty list."""
     keys = admin.scope_of(sent).keys
     table = admin.model._meta.db_table
     where = f"environment_id = '{sent['environment']}'" if "environment" in sent else "true"

@@ -1,4 +1,4 @@
-"""`bin/bench growth`: what each page costs the database as the ledger grows, and by which plan."""
+"""`bin/bench growth`: measures what each page costs the database as the ledger grows, and with which plan."""
 
 import json
 import time
@@ -12,19 +12,19 @@ from bench.growth.plans import sequential_scans
 from bench.stack import Database, database
 
 ENVIRONMENTS = 50
-# The targets: of the largest ledger against the smallest, and in milliseconds.
+# The targets: how many times as long a page may take in the largest ledger as in the smallest, and in milliseconds.
 _MOST_RATIO, _MOST_MS, _MOST_OVERVIEW_MS = 1.5, 20.0, 10.0
-# What differs by less is noise, however often it is that of the other.
+# A smaller difference is noise, whatever the ratio.
 _NOISE_MS = 1.0
 
 
 def run(*, sizes: Sequence[int], repeats: int, say: Callable[[str], None]) -> Json:
-    """Measure with so many runs in the ledger; the result as JSON. Raises BenchFailed if a table of the
-    ledger was read from end to end."""
+    """Measure with each of these numbers of runs in the ledger, and return the result as JSON. Raises BenchFailed if
+    a statement read a table of the ledger from end to end."""
     results: list[Json] = []
     for size in sizes:
         say(f"Starting PostgreSQL, and filling it with {size:,} runs…")
-        # The clients are many, and wait for nothing: only what goes wrong is worth a line.
+        # The pages are many, so the log has errors only.
         with database(LOG_LEVEL="ERROR") as on:
             found = machine(on.one("SHOW server_version")["server_version"])
             began = time.monotonic()
@@ -49,8 +49,9 @@ def run(*, sizes: Sequence[int], repeats: int, say: Callable[[str], None]) -> Js
 
 @contextmanager
 def _full_pages(on: Database) -> Iterator[None]:
-    """Has the ledger filled as a live one is: there, what a page of runs keeps free for their changes has gone to them.
-    Else there is room for one new run on each old page, and to queue a hundred is to fetch as many of those.
+    """Fill the ledger's pages completely, as in a live database, where updates have used the free part of each page.
+
+    Otherwise each old page would have room for one new run, and queueing a hundred runs would read a hundred old pages.
     """
     kept = on.one("SELECT reloptions::text AS options FROM pg_class WHERE oid = 'run'::regclass")
     on.execute("ALTER TABLE run SET (fillfactor = 100)")
@@ -59,7 +60,7 @@ def _full_pages(on: Database) -> Iterator[None]:
 
 
 def show(result: Json) -> None:
-    """Print the tables of a result: the slowest page of each list, then whatever misses its target."""
+    """Print the tables of a result: the slowest page of each list, then all pages that miss their target."""
     print_machine(result["machine"])
     print(f"milliseconds in the database, over {ENVIRONMENTS} environments")
     print()
@@ -91,7 +92,7 @@ def show(result: Json) -> None:
 
 
 def misses(times: Sequence[float | None]) -> bool:
-    """Whether a page, by its milliseconds from the smallest ledger to the largest, misses its target."""
+    """Whether a page misses its target. `times` has its milliseconds, from the smallest ledger to the largest."""
     last = times[-1]
     assert last is not None
     grown = times[0] is not None and last > max(_MOST_RATIO * times[0], times[0] + _NOISE_MS)

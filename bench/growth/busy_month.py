@@ -9,7 +9,7 @@ from triggers.models import Run
 
 RUNS = 40_000
 
-# What differs from the run that each is a copy of. They have ended one after another since the month began.
+# The columns in which a run differs from the one it copies. The runs have ended one after another since the 1st.
 _OTHER = {
     "id": "uuidv7()",
     **dict.fromkeys(
@@ -37,7 +37,7 @@ SELECT {values} FROM like_it, month, there, generate_series(1, greatest(0, %(run
 
 
 def fill(environment_id: UUID) -> None:
-    """Adds what is missing to RUNS, and has PostgreSQL do the upkeep that a live ledger gets in the background."""
+    """Adds runs up to RUNS, and vacuums the tables, as autovacuum does in a live database."""
     columns = [str(field.column) for field in Run._meta.concrete_fields]
     values = [_OTHER.get(column, f"like_it.{column}") for column in columns]
     statement = _FILL.format(columns=", ".join(columns), values=", ".join(values))

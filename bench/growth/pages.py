@@ -1,4 +1,4 @@
-"""What is asked of a ledger: each list of the API and of admin with each filter, first page and deep, and the rest."""
+"""The pages to measure: each list of the API with each filter, at its start and deep in it, and the workers' calls."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from triggers.states import Status
 from triggers.webhooks.due_deliveries import claim_deliveries
 from workers.filters import WorkerFilters
 
-# A place needs no row to be at it.
+# The id in a cursor. A cursor needs no row with its id.
 _NO_ID = UUID(int=0)
 _ACTIONS = ("run.completed", "run.claimed", "trigger.created", "run.lost", "webhook.tested")
 
@@ -36,7 +36,7 @@ Query = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Something to be measured: `call` does it once."""
+    """Something to measure. `call` does it once."""
 
     name: str
     call: Callable[[], object]
@@ -44,7 +44,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """A list of the API: where it is, what its filters are called, and which rows of which table it pages by what."""
+    """A list of the API: its path, its filters, and the table and column that it pages by."""
 
     name: str
     path: str
@@ -56,7 +56,7 @@ class _List:
 
 
 def api_pages(on: Subjects) -> Iterator[Page]:
-    """Every list, and the overview, to the browser of the environment's owner."""
+    """Yield every list and the overview, as the browser of the environment's owner requests them."""
     client = Client(SERVER_NAME="localhost")
     client.cookies[AUTH_COOKIE] = session_cookie(on.owner)
     environment = f"/api/v1/environments/{on.environment.id}"
@@ -74,14 +74,13 @@ def api_pages(on: Subjects) -> Iterator[Page]:
 
 
 def overview_page(on: Subjects) -> Callable[[], object]:
-    """The overview alone."""
     client = Client(SERVER_NAME="localhost")
     client.cookies[AUTH_COOKIE] = session_cookie(on.owner)
     return get(client, f"/api/v1/environments/{on.environment.id}/dashboard/overview", {})
 
 
 def machine_pages(on: Subjects) -> Iterator[Page]:
-    """What workers and schedulers do. Whatever is written is rolled back."""
+    """Yield what workers and schedulers do. Whatever they write is rolled back."""
     worker = f"/api/v1/workers/{on.worker_id}"
     client = Client(SERVER_NAME="localhost", headers={"authorization": f"Bearer {on.worker_token}"})
     owner = Client(SERVER_NAME="localhost")
@@ -221,7 +220,7 @@ def _undone(call: Callable[[], object]) -> Callable[[], object]:
 
 
 def shown(query: Query) -> str:
-    """The filters, without what is long: of ids and times, only that they are there."""
+    """Return the filters as text. Ids and times are long, so it says only that there is one."""
     words = (
         f"{name}={value}" if len(value) < 20 or "," in value else name
         for name, value in query.items()

@@ -1,18 +1,18 @@
-"""Judges plans: a table of the ledger is never read from end to end."""
+"""Reads query plans, to find those that read a table of the ledger from end to end."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
-# Its partitions bear the audit log's name, and a month.
+# The tables of the ledger. The audit log's partitions have its name and a month.
 _LEDGER = re.compile(r"run|run_text|delivery|delivery_attempt|tick|audit_entry(_.*)?")
-# A small table is rightly read whole, such as the partition of a month that has just begun.
+# The planner is right to read a small table whole, such as the partition of a month that has just begun.
 _FEW_ROWS = 10_000
 _READ = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
 
 
 def sequential_scans(plan: dict[str, Any]) -> list[str]:
-    """The ledger's tables that a plan read from end to end, if they had more than a few rows."""
+    """Return the ledger's tables that a plan read from end to end, without those with few rows."""
     return [
         node["Relation Name"]
         for node in nodes(plan)
@@ -23,7 +23,7 @@ def sequential_scans(plan: dict[str, Any]) -> list[str]:
 
 
 def rows_read(plan: dict[str, Any]) -> int:
-    """How many rows a plan's scans looked at, also those that they let go: a measure without noise."""
+    """Return how many rows a plan's scans read, with those that a filter removed. This figure has no noise."""
     return round(sum(_rows_read(node) for node in nodes(plan) if "Scan" in node["Node Type"]))
 
 

@@ -1,4 +1,4 @@
-"""Gives the schedulers the same to do in a ledger of any size: so many due triggers, so many lost leases."""
+"""Gives the scheduler the same work in a ledger of any size: a number of due triggers and of expired leases."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -15,15 +15,16 @@ from triggers.states import Source
 DUE = 100
 LOST = 20
 
-# For so long nothing else of the ledger's comes due or is lost.
+# For how long no other trigger comes due and no other lease expires.
 _LONG = timedelta(days=30)
 
 
 @transaction.atomic
 def prepare(*, without_worker: UUID) -> datetime:
-    """Has LOST triggers' runs held, which will be lost, retried and told to a webhook, and DUE other triggers come due
-    at the returned moment, each with one run to fire. None of them is that worker's. Raises BenchFailed if there are
-    too few.
+    """Prepare LOST runs whose leases expire (they are retried and send a webhook) and DUE other triggers with one tick.
+
+    Returns the moment at which all of this is due. None of the triggers is of the worker `without_worker`. Raises
+    BenchFailed if the ledger has too few.
     """
     now = database_now().replace(second=0, microsecond=0)
     Run.objects.filter(slot__isnull=False).update(

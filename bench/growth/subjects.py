@@ -1,4 +1,4 @@
-"""Chooses whose pages are looked at: the busiest environment's, and in it the busiest trigger's and worker's."""
+"""Chooses whose pages are measured: those of the busiest environment, and of its busiest trigger and worker."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,22 +26,22 @@ SELECT r.{column} AS id FROM {table} r WHERE {where} GROUP BY 1 ORDER BY count(*
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Subjects:
-    """What the pages are about. `worker_token` is the worker's new one."""
+    """The rows that the pages are about. `worker_token` is a new token of the worker."""
 
     owner: User
     staff: User
     environment: Environment
-    trigger_id: UUID  # an enabled one of the worker's
-    hooked_trigger_id: UUID  # the one with the most deliveries
-    scheduled_trigger_id: UUID  # the one with the most ticks
+    trigger_id: UUID  # an enabled trigger of the worker
+    hooked_trigger_id: UUID  # the trigger with the most deliveries
+    scheduled_trigger_id: UUID  # the trigger with the most ticks
     worker_id: UUID
     worker_token: str
-    run_id: UUID  # the newest of the trigger's
+    run_id: UUID  # the newest run of the trigger
     key_id: UUID
 
 
 def choose() -> Subjects:
-    """The subjects; the worker gets a token that is known, and room for more runs."""
+    """Choose the subjects. This gives the worker a token that is known, and room for more runs."""
     environment = Environment.objects.select_related("workspace").get(
         id=_one("run", "environment_id")
     )
@@ -75,7 +75,7 @@ def choose() -> Subjects:
 
 @cache
 def middle(table: str, column: str, where: str = "true") -> Any:
-    """The middle value of a column of the rows of a condition; None of none."""
+    """Return the median of a column over the rows of a condition, or None without rows."""
     return _value(
         f"SELECT {column} FROM {table} WHERE {where} ORDER BY {column} DESC"
         f" OFFSET (SELECT count(*) / 2 FROM {table} WHERE {where}) LIMIT 1"
@@ -84,7 +84,7 @@ def middle(table: str, column: str, where: str = "true") -> Any:
 
 @cache
 def quarters(table: str, column: str, where: str) -> tuple[datetime, datetime]:
-    """The values between which the middle half of the rows lies."""
+    """Return the column's first and third quartile over the rows of a condition."""
     found: list[datetime] = _value(
         f"SELECT percentile_disc(ARRAY[0.25, 0.75]) WITHIN GROUP (ORDER BY {column}) FROM {table} WHERE {where}"
     )

@@ -1,4 +1,4 @@
-"""Asks everything of the ledger that is there, and writes what it cost and why.
+"""Requests every page of the present ledger, and writes what each cost and with which plans.
 
     python -m bench.growth.walk REPEATS FILE
 
@@ -16,7 +16,7 @@ import django
 
 
 def main(repeats: int, file: Path) -> None:
-    """Measures every page. Raises BenchFailed if one can't be had."""
+    """Measures every page. Raises BenchFailed if one fails."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
     from bench.growth import busy_month

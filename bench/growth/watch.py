@@ -1,4 +1,4 @@
-"""Times the statements that a call sends, and has PostgreSQL tell the plan that each one really had."""
+"""Times the statements of a call, and asks PostgreSQL for the plan that each of them really had."""
 
 import json
 import time
@@ -10,14 +10,14 @@ from typing import Any
 from django.db import connection
 
 _SAID = "duration:"
-# PostgreSQL's, under plan_cache_mode = auto.
+# How often PostgreSQL plans a prepared statement anew, under plan_cache_mode = auto.
 _OWN_PLANS = 5
 _PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 
 
 @dataclass(slots=True)
 class Statement:
-    """One statement: how long it took at the driver, in seconds, and its plan if it was asked for."""
+    """One statement: how many seconds the driver waited for it, and its plan if that was asked for."""
 
     sql: str
     seconds: float
@@ -25,10 +25,10 @@ class Statement:
 
 
 def watch(call: Callable[[], object], *, repeats: int) -> tuple[float, list[Statement]]:
-    """Call so often; the database seconds of the fastest call from the sixth on, and the statements with their plans.
+    """Call `repeats` times. Return the database seconds of the fastest call after the fifth, and its statements.
 
-    A prepared statement gets a plan of its own five times, and maybe a general one from then on: only later calls are
-    what a connection does that lives long. The plans are those of the last call, and so is the time of few calls.
+    PostgreSQL plans a prepared statement anew five times, and then may use one general plan. So only later calls show
+    what a long-lived connection does. The plans are those of the last call; with few calls, the time is too.
     """
     connection.ensure_connection()
     connection.connection.prepare_threshold = 0
@@ -52,7 +52,7 @@ def _watched() -> Iterator[list[Statement]]:
     without_plan: list[Statement] = []
 
     def hear(notice: Any) -> None:
-        # In a transaction PostgreSQL is done with a SELECT, and tells of it, only as the next statement comes.
+        # In a transaction PostgreSQL finishes a SELECT, and sends its plan, only when the next statement comes.
         said = notice.message_primary or ""
         if said.startswith(_SAID) and without_plan:
             without_plan.pop(0).plan = json.loads(said[said.index("{") :])["Plan"]
@@ -81,7 +81,7 @@ def _watched() -> Iterator[list[Statement]]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """bench.stack lets the application set it, and loads the module into each of its sessions."""
+    """Ask for the plans of this session. bench.stack loads auto_explain and lets the application turn it on."""
     with connection.cursor() as cursor:
         cursor.execute("SET auto_explain.log_min_duration = 0")
         try:

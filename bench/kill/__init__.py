@@ -1,1 +1,1 @@
-"""`bin/bench kill`: kill -9 of every kind of process while runs flow, and what the ledger says after it."""
+"""`bin/bench kill` kills processes of every kind while there are runs, and then checks the ledger."""

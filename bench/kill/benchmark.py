@@ -1,4 +1,4 @@
-"""`bin/bench kill`: processes die by kill -9 while runs flow; in the end the ledger must be right."""
+"""`bin/bench kill`: kills processes with kill -9 while there are runs. In the end the ledger must be right."""
 
 import random
 import secrets
@@ -21,20 +21,20 @@ from bench.stack import Database, Web, database, web
 _WORKERS = 3
 _CAPACITY = 2
 _WEB_PROCESSES = 2
-# How much of their capacity the workers need, so that a kill finds runs in hand, and queued ones.
+# Which share of the workers' capacity the runs need: so that a kill finds runs that are held, and queued ones.
 _LOAD = 0.6
-# Short, so that leases run out within the time; a worker that is away for longer loses its runs.
+# The lease is short, so that leases expire during the benchmark: a worker that is away for longer loses its runs.
 _LEASE_SECONDS = 6
 _SETTLE_SECONDS = 90.0
 _TICK_SECONDS = 0.05
 K = TypeVar("K", bound=Kept)
-# Each round kills these in another order: a worker that executes a run, one that is about to report.
+# Each round kills all of these, in a random order. A "reporting worker" has an outcome that it has not reported yet.
 _ROUND = ("executing worker", "reporting worker", "web", "scheduler", "postgres")
 _FOLDERS = {"executing worker": "held", "reporting worker": "outcomes"}
 _LONGER_SECONDS = 60.0
 _LOOK_SECONDS, _LOOK_PAUSE_SECONDS = 2.0, 0.002
 
-# A retry waits 30 s and longer, by when nothing would be killed any more.
+# Makes retries available at once. They would wait for 30 s and longer, when nothing is killed any more.
 _HURRY = """
 WITH hurried AS (
     UPDATE run SET available_at = statement_timestamp()
@@ -47,7 +47,7 @@ _UNFINISHED = "SELECT count(*) AS runs FROM run WHERE ended_at IS NULL"
 
 
 def run(*, runs: int, seconds: float, seed: int | None, say: Callable[[str], None]) -> Json:
-    """Kill for so many seconds and judge; the result as JSON. Raises BenchFailed if anything is wrong."""
+    """Kill for `seconds`, judge, and return the result as JSON. Raises BenchFailed if anything is wrong."""
     seed = secrets.randbelow(2**32) if seed is None else seed
     say(f"The seed is {seed}. Starting PostgreSQL, the web server, the scheduler and workers…")
     rng = random.Random(seed)
@@ -108,7 +108,7 @@ def show(result: Json) -> None:
 
 
 class _Siege:
-    """Kills at random, and keeps everything going meanwhile."""
+    """Kills processes at random, and starts them again."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _Siege:
         self._hurry_at = 0.0
 
     def rage(self, seconds: float) -> None:
-        """Kill something every second or so; on a busy machine for longer, until everything was killed once."""
+        """Kill a process every second or so. On a busy machine it goes on until each kind has been killed once."""
         until = time.monotonic() + seconds
         victims = self._victims()
         while True:
@@ -141,7 +141,7 @@ class _Siege:
         self._go_on(until)
 
     def settle(self) -> None:
-        """Return once no run is unfinished. Raises BenchFailed."""
+        """Wait until all runs have ended. Raises BenchFailed if some do not."""
         deadline = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < deadline:
             self._go_on(time.monotonic() + 0.2)
@@ -167,12 +167,12 @@ class _Siege:
         worker = self._find(_FOLDERS[victim])
         if worker is None:
             return False
-        # Every fourth is away for so long that the server gives its runs up.
+        # Every fourth worker is away for so long that its leases expire.
         long = self._rng.random() < 1 / 4
         return worker.kill(away=self._rng.uniform(0, 1) + (_LEASE_SECONDS + 1 if long else 0))
 
     def _goes_on_longer(self) -> bool:
-        """Whether something was not killed yet, and there are runs in whose midst it can be."""
+        """Whether a kind of process has not been killed yet, and there still are runs during which it can be."""
         if all(self.kills[victim] for victim in _ROUND):
             return False
         try:
@@ -181,7 +181,7 @@ class _Siege:
             return True  # it is being started
 
     def _find(self, folder: str) -> Worker | None:
-        """A worker that has something there at this moment; None if none has for a while."""
+        """Return a worker that has a file in that folder of its state, or None if none has one for a while."""
         deadline = time.monotonic() + _LOOK_SECONDS
         while time.monotonic() < deadline:
             found = [each for each in self._workers if each.is_there and each.spooled(folder)]
@@ -204,13 +204,13 @@ class _Siege:
             process.tend()
 
     def _hurry(self) -> None:
-        with suppress(psycopg.OperationalError):  # PostgreSQL has been killed
+        with suppress(psycopg.OperationalError):  # PostgreSQL has been killed and is not back yet
             self._on.execute(_HURRY)
 
 
 @contextmanager
 def _ended(process: K) -> Iterator[K]:
-    """No process is left, whatever happens."""
+    """End the process at the end, whatever happens."""
     try:
         yield process
     finally:

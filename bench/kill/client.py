@@ -1,4 +1,4 @@
-"""The client that asks for the runs: it repeats each request until it knows its answer."""
+"""The client that requests the runs. It repeats each request until it gets an answer."""
 
 import random
 import threading
@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A run to ask for, so many seconds after the beginning, and what it is to do."""
+    """A run to request, when to request it (in seconds after the beginning), and what the run does."""
 
     after: float
     key: str
@@ -29,7 +29,7 @@ class Request:
 def plan(
     rng: random.Random, pairs: Sequence[Pair], *, runs: int, seconds: float, busy_seconds: float
 ) -> list[Request]:
-    """So many requests over the time; each makes a run of `busy_seconds` on average, one in eight fails."""
+    """Plan `runs` requests over `seconds`. Each run takes `busy_seconds` on average, and one in eight fails."""
     return [
         Request(
             after=after,
@@ -45,10 +45,10 @@ def plan(
 
 
 class Client:
-    """Sends the requests in a thread of its own, with an `Idempotency-Key` each."""
+    """Sends the requests in a thread of its own, each with its own `Idempotency-Key`."""
 
     def __init__(self, port: int, api_key: str, requests: Sequence[Request]) -> None:
-        self.answers: dict[str, str] = {}  # the run's id, by the request's key
+        self.answers: dict[str, str] = {}  # the runs' ids, by their requests' keys
         self.lost_answers = 0
         self._requests = requests
         self._http = httpx.Client(
@@ -62,7 +62,7 @@ class Client:
         self._thread.start()
 
     def join(self) -> None:
-        """Return once every request is answered. Raises what went wrong."""
+        """Wait until every request is answered. Raises what went wrong."""
         self._thread.join()
         self._http.close()
         if self._failure is not None:

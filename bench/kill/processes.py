@@ -1,4 +1,4 @@
-"""The processes that are killed: each is started again a while later, as a supervisor would."""
+"""The processes that the benchmark kills. It starts each again a while later, as a supervisor would."""
 
 import json
 import os
@@ -37,11 +37,11 @@ class Kept:
 
     @property
     def is_there(self) -> bool:
-        """Whether it has been started and not been killed since."""
+        """Whether it has been started and has not been killed since."""
         return self._back_at is None
 
     def kill(self, *, away: float) -> bool:
-        """kill -9, for so many seconds. False if it is away already. Raises BenchFailed."""
+        """Kill it (kill -9) and keep it away for so many seconds. Returns False if it is away. Raises BenchFailed."""
         if not self.is_there:
             return False
         if self._process.poll() is not None:
@@ -54,16 +54,16 @@ class Kept:
         return True
 
     def killed(self) -> None:
-        """Look at what it left behind, before its successor does."""
+        """Do what must be done after a kill and before the restart. Subclasses override it."""
 
     def tend(self) -> None:
-        """Start it again if it is time."""
+        """Start it again if it has been away for long enough."""
         if self._back_at is not None and time.monotonic() >= self._back_at:
             self._back_at = None
             self._process = self._start()
 
     def stop(self) -> None:
-        """SIGTERM, and if that does not help kill -9. Raises BenchFailed for that, or a bad exit code."""
+        """Send SIGTERM, and kill -9 if it does not end. Raises BenchFailed in that case, or for a bad exit code."""
         self._process.terminate()
         try:
             code = self._process.wait(_STOP_SECONDS)
@@ -74,7 +74,7 @@ class Kept:
             raise BenchFailed(f"{self._arguments[0]} exited with {code} at SIGTERM.")
 
     def end(self) -> None:
-        """kill -9, for good."""
+        """Kill it (kill -9) and don't start it again."""
         self._process.kill()
         self._process.wait()
 
@@ -87,13 +87,13 @@ class Kept:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is not for it
+                start_new_session=True,  # so a Ctrl-C does not reach it
                 preexec_fn=die_with_parent(signal.SIGKILL),
             )
 
 
 class Worker(Kept):
-    """`manage.py runworker` with a program that writes down what it executes."""
+    """`manage.py runworker` with a program that records what it executes."""
 
     def __init__(self, on: Database, port: int, pair: Pair, number: int, capacity: int) -> None:
         self.directory = on.directory / f"worker-{number}"
@@ -101,7 +101,7 @@ class Worker(Kept):
         self._state = self.directory / "worker.state" / pair.worker_id
         self.temporary = self.directory / "tmp"
         self.temporary.mkdir()
-        # What was in hand, and what was reached and not yet reported, when it was killed.
+        # At its kills: the runs that it was executing, and the outcomes that it had and had not reported yet.
         self.interrupted: set[str] = set()
         self.reached: dict[str, dict[str, Any]] = {}
         config = self.directory / "worker.json"
@@ -124,16 +124,16 @@ class Worker(Kept):
         )  # fmt: skip
 
     def killed(self) -> None:
-        """Keep what its journal says at this moment."""
+        """Note which runs and outcomes its state directory has at this moment."""
         self.interrupted |= set(self.spooled("held"))
-        # The first word on a run counts: a later one would be a mistake of the worker's.
+        # The first outcome of a run counts: another one later would be an error of the worker.
         self.reached = {**self.spooled("outcomes"), **self.reached}
 
     def spooled(self, folder: str) -> dict[str, dict[str, Any]]:
-        """What its state directory holds in a folder, by run."""
+        """Read the files in a folder of its state directory, by run."""
         found = {}
         for file in (self._state / folder).glob("*.json"):
-            with suppress(FileNotFoundError):  # settled at this moment
+            with suppress(FileNotFoundError):  # the worker has just finished with it
                 found[file.stem] = json.loads(file.read_text())
         return found
 
@@ -146,7 +146,7 @@ class Scheduler(Kept):
 
 
 def kill_web_process(served: Web, which: int) -> bool:
-    """kill -9 of one process that serves requests; gunicorn starts another."""
+    """Kill (kill -9) a process that serves requests. gunicorn starts another."""
     children = psutil.Process(served.pid).children()
     if not children:
         return False
@@ -155,7 +155,7 @@ def kill_web_process(served: Web, which: int) -> bool:
 
 
 def kill_postgres(on: Database) -> bool:
-    """kill -9 of PostgreSQL's main process; whoever needs it next starts it again."""
+    """Kill (kill -9) PostgreSQL's main process. The next process that needs the database starts it again."""
     pid = on.running_pid
     if pid is None:
         return False

@@ -1,7 +1,7 @@
-"""What the workers execute: `python program.py FILE` appends to the file that it began, and how it ended.
+"""The program that the workers execute. `python program.py FILE` appends to the file its beginning and its end.
 
-The run's payload says how long it works and what it exits with. What it prints is different each
-time, so that an outcome in the ledger can be told from every other.
+The run's payload says how long it works and its exit code. It prints something different each time,
+so that the judge can tell each outcome in the ledger from all others.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Work as the payload says; the exit code."""
+    """Work as the payload says, and return the exit code."""
     run_id = os.environ["PIPEDAI_RUN_ID"]
     payload = next(line for line in sys.stdin if line.startswith("{"))
     work = json.loads(payload)
@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def note(line: str) -> None:
-    """Append a line in one piece, whoever else appends at the same moment."""
+    """Append a line in one piece, even if others append at the same moment."""
     file = os.open(Path(sys.argv[1]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(file, f"{line}\n".encode())
     os.close(file)

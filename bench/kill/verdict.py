@@ -1,4 +1,4 @@
-"""Judges the ledger against what was asked for, what was executed, and what the workers had on disk."""
+"""Compares the ledger with the client's requests, with what the program executed, and with the workers' files."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -27,14 +27,14 @@ _ENDED = {"run.completed", "run.lost", "run.timed-out", "run.canceled"}
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What the program wrote down about one run."""
+    """What the program recorded about one run."""
 
     began: int = 0
     ended: tuple[tuple[str, int], ...] = ()
 
 
 class Evidence:
-    """Everything there is to know once all has come to rest."""
+    """All evidence, collected when every run has ended."""
 
     def __init__(self, on: Database, workers: Sequence[Worker], answers: dict[str, str]) -> None:
         self.runs = {row["id"]: row for row in on.all(_RUNS)}
@@ -60,22 +60,22 @@ class Evidence:
         self._executions = _executions(workers)
 
     def audited(self, run_id: str) -> Counter[str]:
-        """How often the audit log has each action on the run; late results apart, as `… late`."""
+        """How often the audit log has each action on the run. Actions of late results have ` late` at their end."""
         return self._audit[run_id]
 
     def execution(self, run_id: str) -> Execution:
-        """What the program wrote down about it."""
+        """What the program recorded about the run."""
         return self._executions.get(run_id, Execution())
 
     def attempts(self, run_id: str) -> list[Row]:
-        """A run and its retries, in order."""
+        """Return a run and its retries, in order."""
         found = [self.runs[run_id]]
         while found[-1]["id"] in self.retry_of:
             found.append(self.retry_of[found[-1]["id"]])
         return found
 
     def summary(self) -> Json:
-        """How much of what happened."""
+        """Count what happened, for the table."""
         actions = sum(self._audit.values(), Counter[str]())
         return {
             "attempts": len(self.runs),
@@ -90,7 +90,7 @@ class Evidence:
 
 
 def complaints(evidence: Evidence, requests: Sequence[Request]) -> list[str]:
-    """What is wrong, a sentence each; nothing if every run ended once and no outcome was lost."""
+    """Return what is wrong, a sentence each. The list is empty if every run ended once and no outcome was lost."""
     found = list(evidence.left_behind)
     for run in evidence.runs.values():
         found += [f"Run {run['id']} {words}: {run}" for words in _of_run(evidence, run)]
@@ -99,7 +99,7 @@ def complaints(evidence: Evidence, requests: Sequence[Request]) -> list[str]:
 
 
 def _of_run(evidence: Evidence, run: Row) -> Iterator[str]:
-    """What is wrong with one attempt."""
+    """Yield what is wrong with one attempt."""
     execution, audited = evidence.execution(run["id"]), evidence.audited(run["id"])
     if run["status"] not in {"succeeded", "failed", "canceled"}:
         yield "has not ended as it should"
@@ -122,7 +122,7 @@ def _of_run(evidence: Evidence, run: Row) -> Iterator[str]:
 
 
 def _of_outcome(evidence: Evidence, run: Row, execution: Execution) -> Iterator[str]:
-    """What is wrong with how it ended, and with what followed."""
+    """Yield what is wrong with the attempt's end and with what followed it."""
     said = (run["short_message"], run["exit_code"])
     if _is_effective(run) and execution.ended != (said,):
         yield f"ended with what its program did not do ({execution})"
@@ -140,7 +140,7 @@ def _of_outcome(evidence: Evidence, run: Row, execution: Execution) -> Iterator[
 
 
 def _of_requests(evidence: Evidence, requests: Sequence[Request]) -> Iterator[str]:
-    """What is wrong with what the client asked for."""
+    """Yield what is wrong between the client's requests and the ledger."""
     roots = {run["id"] for run in evidence.runs.values() if run["retry_of"] is None}
     if roots != set(evidence.answers.values()):
         yield f"{len(requests)} runs were asked for and {len(roots)} made."
@@ -160,7 +160,7 @@ def _of_requests(evidence: Evidence, requests: Sequence[Request]) -> Iterator[st
 
 
 def _is_effective(run: Row) -> bool:
-    """Whether it ended by its program's own doing."""
+    """Whether the run's program ended it, and not a lost lease, a time limit or a cancellation."""
     return (run["status"], run["fault_class"]) in {("succeeded", "none"), ("failed", "client")}
 
 

@@ -1,7 +1,7 @@
 -- One lifecycle as bare SQL: what the database alone must do for it, on the product's own tables,
--- constraints and indexes, with its audit rows and its transactions; without HTTP, tokens, wake-ups
--- and encryption. It is the yardstick, so it stays as it is when the product's statements get better.
--- Run with -M prepared after setup.sql. A step that hits no row fails: \gset wants exactly one.
+-- constraints and indexes, with its audit rows and its transactions, but without HTTP, tokens, wake-ups
+-- and encryption. It is the yardstick, so it does not change when the product's statements get better.
+-- Run it with -M prepared after setup.sql. A step that finds no row fails, since \gset needs exactly one.
 
 -- create
 BEGIN;

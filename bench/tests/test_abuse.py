@@ -1,4 +1,4 @@
-"""Carries each flood out in small, and checks how what came of it is judged; no speed is judged here."""
+"""Runs each flood on a small scale, and checks how its results are judged. It does not judge speed."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ _LOCK_WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lo
 
 
 class _OfTheSuite(Database):
-    """A database that the suite has made."""
+    """A database that the test suite has made."""
 
     def __init__(self, name: str, directory: Path) -> None:
         super().__init__(directory, {}, BASE_DIR)
@@ -40,7 +40,7 @@ class _OfTheSuite(Database):
 
 @pytest.fixture
 def stage(own_database, tmp_path) -> Iterator[Stage]:
-    """Served as the benchmark serves it, but that no scheduler runs."""
+    """Serves the API as the benchmark does, without a scheduler."""
     settings = {
         "THROTTLES_ENABLED": "true",
         "TRUSTED_PROXIES": "127.0.0.1",
@@ -85,7 +85,7 @@ def test_each_flood_does_what_it_says(stage):
     floods = [each() for each in FLOODS]
     for flood in floods:
         flood.prepare(stage)
-    # The first ones leave most to be done.
+    # The first floods come last, since they leave the service with the most work.
     for flood in reversed(floods):
         asyncio.run(_until_it_has_come(flood, stage, has_come[flood.name]))
         flood.clear(stage.on)
@@ -102,7 +102,7 @@ _CALM = [_stretch(0, 10, mib=100), _stretch(30, 40, mib=300)]
 
 
 def _life(*, flooded_seconds: float, failure: str | None = None) -> list[Timed]:
-    """A call at each second, in the calm of a tenth of a second, and a webhook beside it."""
+    """Returns a call for each second, which takes 0.1 s without a flood, and a webhook with each call."""
     return [
         Timed(kind, at, flooded_seconds if 10 <= at < 20 else 0.1, failure if at == 15 else None)
         for at in range(40)
@@ -117,7 +117,7 @@ def test_a_flood_that_nobody_notices_is_ok():
     assert found["without"]["calls"]["count"] == 20
     assert found["with"]["calls"] == {"count": 10, "p50Ms": 300, "p99Ms": 300}
     assert found["laterSeconds"]["webhook"] == pytest.approx(0.2)
-    # Against the calm before it, and not the one after it.
+    # The comparison is with the calm before the flood, not with that after it.
     assert found["moreMemoryMb"] == 100
 
 

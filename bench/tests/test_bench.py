@@ -1,4 +1,4 @@
-"""Runs each benchmark in short, and checks what it writes; no figure is judged here."""
+"""Runs a short version of each benchmark, and checks its output. It does not judge the figures."""
 
 import json
 import os
@@ -24,14 +24,14 @@ from triggers.states import Status
 
 NAMES = ("lifecycle", "peer", "idle", "growth", "start", "firing", "kill", "schedulers", "abuse")
 
-# On a machine that others use as well.
+# How many seconds a benchmark may take on a machine with other work.
 _LONGEST_SECONDS = 300
 pytestmark = pytest.mark.timeout(_LONGEST_SECONDS + 30)
 
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """Not pytest's tmp_path, which is closed to the user that a database of root's runs as."""
+    """Makes a data directory. If root runs the tests, PostgreSQL's user could not reach one in pytest's tmp_path."""
     parent = Path(tempfile.mkdtemp(prefix="pipedai-bench-test-"))
     parent.chmod(0o711)
     yield parent / "data"
@@ -52,8 +52,9 @@ def _bench(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
 def _measured(
     data_dir: Path, *arguments: str, may_miss: bool = False
 ) -> tuple[dict[str, Any], str]:
-    """What a benchmark wrote and printed; of its database, nothing is left. `may_miss` is whether its targets may be
-    missed, which on a machine with other work tells nothing."""
+    """Runs a benchmark, checks that nothing is left of its database, and returns what it wrote and printed.
+
+    With `may_miss` it may miss its targets, which means nothing on a machine with other work."""
     file = data_dir.parent / "result.json"
     done = _bench(*arguments, "--json", str(file), data_dir=data_dir)
     missed = may_miss and done.stderr.splitlines()[-1].startswith("NOT met: ")
@@ -141,7 +142,7 @@ def test_start_measures_the_first_answer(data_dir):
 @pytest.mark.slow
 def test_every_run_ends_once_whatever_is_killed(data_dir):
     found, shown = _measured(data_dir, "kill", "--runs", "50", "--seconds", "9")
-    print(shown)  # with the seed
+    print(shown)  # so that the seed is in the output of a failed test
     assert found["benchmark"] == "kill"
     assert found["attempts"] >= found["runs"] == 50
     assert found["interruptedInHand"] > 0
@@ -263,7 +264,7 @@ def test_figures_that_miss_a_target_are_kept(monkeypatch, capsys):
 
 
 def test_one_that_fails_costs_the_others_nothing(capsys, monkeypatch):
-    """They are run by `all` one after another, for most of an hour."""
+    """`bin/bench all` runs the benchmarks one after another, for most of an hour."""
 
     class Fails:
         def run(self, *, say):

@@ -1,4 +1,4 @@
-"""Runs the scripts' modules as processes, and looks for what they leave behind."""
+"""Runs the scripts' modules as processes, and finds processes that they leave behind."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ MARK = "PIPEDAI_TEST_MARK"
 
 @contextlib.contextmanager
 def started(*arguments: str, mark: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """`python ARGUMENTS`, killed in the end; it and what it starts carry `mark`.
+    """Runs `python ARGUMENTS`, and kills it at the end. It and all its children have `mark` in their environment.
 
-    It takes SIGINT, which a process in the background may have been told to ignore.
+    It handles SIGINT, even if the test process was started in the background with SIGINT ignored.
     """
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -39,7 +39,7 @@ def started(*arguments: str, mark: str, **environment: str) -> Iterator["subproc
 
 
 def read_until(process: "subprocess.Popen[str]", words: str) -> str:
-    """What it says, up to the line with these words."""
+    """Returns the process's output up to the line with these words."""
     assert process.stdout is not None
     said: str = ""
     for line in process.stdout:
@@ -50,7 +50,7 @@ def read_until(process: "subprocess.Popen[str]", words: str) -> str:
 
 
 def alive(mark: str) -> list[str]:
-    """The command lines of the processes that carry `mark`."""
+    """Returns the command lines of the processes with `mark` in their environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -62,7 +62,7 @@ def alive(mark: str) -> list[str]:
 
 
 def eventually(condition: Callable[[], bool], *, seconds: float = 30) -> bool:
-    """Whether it becomes true in time."""
+    """Waits until the condition is true, and returns whether it became true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

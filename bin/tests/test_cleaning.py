@@ -1,4 +1,4 @@
-"""A temporary data directory goes with everything that uses it."""
+"""Removing a temporary data directory ends everything that uses it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What outlives a script: nothing, and what cleans up after it."""
+"""Nothing outlives a script but the command that cleans up after it."""
 
 import signal
 
@@ -18,7 +18,7 @@ print("started", flush=True)
 
 @pytest.fixture
 def file(tmp_path):
-    """What Afterwards writes to."""
+    """The file to which the command of Afterwards writes."""
     return tmp_path / "file"
 
 

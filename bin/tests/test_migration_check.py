@@ -1,4 +1,4 @@
-"""The migration check refuses what locks tables or breaks the release before, and lets safe ones pass."""
+"""The migration check refuses migrations that lock tables or break the previous release, and accepts safe ones."""
 
 from importlib import import_module
 from typing import Any
@@ -67,7 +67,7 @@ SAFE = [
 
 
 def rules(operation: Any, *, atomic: bool = True) -> set[str]:
-    """The rules that a migration of one operation breaks, made on top of ours."""
+    """Returns the rules that a migration with this operation, after this project's migrations, breaks."""
     planted = type("Planted", (Migration,), {"operations": [operation], "atomic": atomic})
     migration = planted("9999_planted", "triggers")
     state = MigrationLoader(connection, replace_migrations=False).project_state()

@@ -1,4 +1,4 @@
-"""bin/packages.py: asks nothing of a normal user, and lets CI fail rather than skip."""
+"""bin/packages.py installs nothing for a normal user, and fails in CI if a package is missing."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from bin import packages
 
 @pytest.fixture
 def without(monkeypatch):
-    """A machine that lacks one package; `root` says who asks. What it would install is listed."""
+    """Pretends that one package is missing and that root (or not) calls. Returns a list of what would be installed."""
     installed: list[str] = []
 
     def machine(*, root: bool, ci: bool) -> list[str]:

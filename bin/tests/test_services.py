@@ -1,4 +1,4 @@
-"""Command lines side by side: all end when one does, when told to, and when their manager is killed."""
+"""Command lines that run side by side all end when one ends, on a signal, and when their manager is killed."""
 
 import fcntl
 import os
@@ -72,7 +72,7 @@ def test_a_signal_in_the_midst_of_a_print_ends_them_all(tmp_path):
 
 
 def unread(pipe):
-    """How many bytes wait in it."""
+    """Returns how many bytes in the pipe nobody has read."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 

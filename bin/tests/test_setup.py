@@ -1,4 +1,4 @@
-"""bin/setup in small checkouts of its own, whose lock files name no package."""
+"""Runs bin/setup in small checkouts whose lock files name no package."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 SETUP = Path(__file__).resolve().parents[1] / "setup"
 PYTHON = Path(sys.executable).resolve()
 TOOLS = ("bash", "cat", "cksum", "dirname", "env", "flock", "id", "mkdir", "rm", "touch")
-# What a program on the PATH does to the bin/setup that runs it.
+# A fake program on the PATH runs this to kill the bin/setup that called it.
 KILL = "kill -9 -$PPID"
 
 pytestmark = pytest.mark.slow
@@ -38,12 +38,12 @@ class Checkout:
         return self.path / ".venv"
 
     def install_python(self, *, pretend: str = "") -> None:
-        """Put a Python on the PATH: this one, but what `pretend` (shell code) has it do first."""
+        """Put a Python on the PATH: it runs the shell code `pretend`, and then this test's Python."""
         self.python.write_text(f'#!/bin/sh\n{pretend}\nexec {PYTHON} "$@"\n')
         self.python.chmod(0o755)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """A bin/setup under way."""
+        """Start bin/setup."""
         return subprocess.Popen(
             ["bash", self.path / "bin" / "setup", *arguments],
             env={"PATH": str(self.python.parent)},
@@ -54,13 +54,13 @@ class Checkout:
         )
 
     def setup(self, *arguments: str) -> tuple[int, str]:
-        """Its exit code and what it said."""
+        """Run bin/setup, and return its exit code and output."""
         process = self.start(*arguments)
         said = process.communicate(timeout=120)[1]
         return process.returncode, said
 
     def works(self) -> bool:
-        """Whether the virtual environment is there and whole."""
+        """Whether the virtual environment exists and works."""
         pip = subprocess.run([self.venv / "bin" / "pip", "--version"], capture_output=True)
         return pip.returncode == 0 and str(self.venv).encode() in pip.stdout
 

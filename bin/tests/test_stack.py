@@ -1,4 +1,4 @@
-"""bin/run as a newcomer sees it: a run before their eyes, and nothing left when it ends."""
+"""bin/run as a newcomer sees it: it shows a run, and leaves nothing behind when it ends."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def data_dir():
 
 @pytest.fixture
 def bin_run(data_dir):
-    """Starts bin/run there, on a free port, with an embedded database."""
+    """Starts bin/run with this data directory, on a free port, with an embedded database."""
 
     def bin_run(*arguments, **environment):
         return started(

@@ -1,4 +1,4 @@
-"""bin/test: all checks run, whatever fails; a developer's settings and database are left alone."""
+"""bin/test runs all checks, even if one fails, and does not touch the developer's settings and database."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 from bin import suite
 from bin.tests.scripts import alive, eventually, read_until, started
 
-# Not what its own announcement says.
+# The check's output. It has two spaces, so that the announcement of the command does not contain it.
 UNDER_WAY = "echo it  is; exec sleep 100"
 SCRIPT = """
 import os, sys
@@ -24,7 +24,7 @@ sys.exit(Small(os.environ).run(sys.argv[1:]))
 
 
 def small(tmp_path, *commands):
-    """A suite with these shell commands for checks."""
+    """Makes a suite whose checks are these shell commands."""
     return started("-c", SCRIPT, *commands, mark=str(tmp_path))
 
 
@@ -73,7 +73,7 @@ def test_the_developers_settings_do_not_reach_the_checks(monkeypatch, tmp_path):
     environment = suite.environment_of(tmp_path)
 
     assert environment["DATABASE_URL"] == ""
-    assert environment["PORT"] == ""  # empty, so that a .env file does not fill it in
+    assert environment["PORT"] == ""  # it is empty, so that a .env file does not set it
     assert environment["PIPEDAI_DATA_DIR"] == str(tmp_path)
     assert environment["PIPEDAI_PG_FAST_UNSAFE"] == "1"
 

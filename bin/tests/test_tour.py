@@ -1,4 +1,4 @@
-"""The README's tour, followed block by block against a served API, as a newcomer would paste it."""
+"""Runs the README's tour block by block on a served API, as a newcomer would paste it."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from pipedai.env import BASE_DIR
 
 pytestmark = pytest.mark.slow
 
-# What each section's last lines say when all went well, besides that nothing failed.
+# What the last lines of each section's output contain if all went well.
 PROMISES = {
     "People: an account, a workspace, an environment": [r'"role": "owner"'],
     "Keys: one for your scripts, one for one worker": [r'"prefix": "pwk"', r'"prefix": "wrk"'],
@@ -43,7 +43,7 @@ PROMISES = {
 
 
 def sections() -> dict[str, str]:
-    """The tour's shell commands, by heading; those before the first belong to ''."""
+    """Returns the tour's shell commands by heading. Those before the first heading belong to ''."""
     readme = (BASE_DIR / "README.md").read_text()
     found = re.search(r"^## A tour with curl\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)
     assert found is not None
@@ -67,7 +67,7 @@ def test_the_tour_works_command_by_command(server, tmp_path):
     worker = "A worker"
     tour[worker] = replaced(tour[worker], ".venv/bin/python", sys.executable)
     script = "".join(f"echo '--- {number}'\n{tour[name]}" for number, name in enumerate(tour))
-    # A newcomer's shell goes on after a failure; here the first one ends it.
+    # A newcomer's shell continues after a failure, but here the first failure ends it.
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=BASE_DIR,
@@ -89,16 +89,16 @@ def test_the_tour_works_command_by_command(server, tmp_path):
     for name, part in zip(tour, parts, strict=True):
         for promise in PROMISES.get(name, []):
             assert re.search(promise, part, re.MULTILINE), (promise, part)
-    assert not list(tmp_path.glob("tmp.*"))  # it cleans up behind itself
+    assert not list(tmp_path.glob("tmp.*"))  # the tour removes its temporary files
 
 
 def kill_group(pid: int) -> None:
-    """The shell, and a worker that it may have left."""
+    """Kills the shell and a worker that it may have left."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def replaced(text: str, old: str, new: str) -> str:
-    """With `old`, which must be there, replaced."""
+    """Replaces `old`, which the text must contain."""
     assert old in text
     return text.replace(old, new)

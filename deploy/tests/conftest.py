@@ -1,4 +1,4 @@
-"""A machine that was set up with the commands of docs/deploy.md, and what runs on it."""
+"""Sets a machine up with the commands of docs/deploy.md, and starts what runs on it."""
 
 import shutil
 import ssl
@@ -15,29 +15,29 @@ from testing.processes.spare_machine import Machine, machine
 from testing.processes.worker_process import until
 
 DOMAIN = "api.example.com"
-# Each with a word of its command line.
+# The units, each with a word of its command line.
 UNITS = {"pipedai-web": "pipedai.server", "pipedai-scheduler": "runscheduler"}
 RELEASE = "/srv/pipedai/releases/1"
-# What needs the package registries, and not only the machine itself.
+# The steps that need the package registries, besides the machine itself.
 ONLINE = ("packages", "code")
 _NOT_OF_A_RELEASE = (".git", ".venv", "__pycache__", ".*_cache", ".env", "staticfiles")
 
 
 class Deployed:
-    """PipedAI on a machine of its own: the units' processes, nginx before them."""
+    """PipedAI on a machine of its own: the units' processes, with nginx in front of them."""
 
     def __init__(self, machine: Machine, logs: Path) -> None:
         self.machine = machine
         self.logs = logs
 
     def follow(self, heading: str, release: str = RELEASE) -> None:
-        """Run what a section of docs/deploy.md says, in the directory of a release."""
+        """Run the commands of a section of docs/deploy.md, in the directory of a release."""
         for block in commands(heading):
             online = any(f" {step}" in block for step in ONLINE)
             self.machine.run("bash", "-ec", block, network=online, directory=release)
 
     def start(self, unit: str) -> None:
-        """Have a unit's process, as systemd would."""
+        """Start a unit's process as systemd would."""
         path = f"/etc/systemd/system/{unit}.service"
         python = "/srv/pipedai/current/.venv/bin/python"
         run = [
@@ -51,7 +51,7 @@ class Deployed:
         self.machine.start(*run, log=self.logs / f"{unit}.log")
 
     def restart(self, unit: str) -> None:
-        """Do what `systemctl restart` does, up to the end of the former processes."""
+        """Do what `systemctl restart` does, until the old processes have ended."""
         former = self._processes(unit)
         self._signal(unit, "HUP")
         until(lambda: not self._processes(unit) & former)
@@ -62,7 +62,7 @@ class Deployed:
         until(lambda: not self._processes(unit))
 
     def directories(self) -> set[str]:
-        """Where the units' processes run: the release that they are of."""
+        """Return the directories in which the units' processes run, which show their release."""
         script = "for pid in $(pgrep -u pipedai python); do readlink /proc/$pid/cwd; done"
         return set(self.machine.run("sh", "-c", script).split())
 
@@ -74,11 +74,11 @@ class Deployed:
         return set(said.split())
 
     def log(self, unit: str) -> str:
-        """What it printed."""
+        """Return what the unit printed."""
         return (self.logs / f"{unit}.log").read_text()
 
     def client(self) -> httpx.Client:
-        """Somebody outside, who trusts the machine's certificate."""
+        """Return a client outside the machine that trusts its certificate."""
         authority = self.machine.path("/etc/pipedai/tls/fullchain.pem").read_text()
         context = ssl.create_default_context(cadata=authority)
         return httpx.Client(
@@ -88,22 +88,22 @@ class Deployed:
         )
 
     def wait_until_up(self) -> None:
-        """Return once the database answers through it all."""
+        """Wait until the service answers, with its database."""
         with self.client() as http:
             until(lambda: self._is_up(http), seconds=60)
 
     def _is_up(self, http: httpx.Client) -> bool:
         try:
             return http.get("/health").status_code == 200
-        except httpx.ConnectError:  # nginx is on its way
+        except httpx.ConnectError:  # nginx is still starting
             return False
 
 
 class _ToLoopback(httpx.HTTPTransport):
-    """Reaches the domain here, whatever the name servers say."""
+    """Connects to this machine for any host name."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it; TLS and the Host header still name the domain."""
+        """Send the request. TLS and the Host header still name the domain."""
         return super().handle_request(
             httpx.Request(
                 request.method,
@@ -117,7 +117,7 @@ class _ToLoopback(httpx.HTTPTransport):
 
 @pytest.fixture
 def deployed(tmp_path: Path) -> Iterator[Deployed]:
-    """The set-up of docs/deploy.md, started; the thread is in its network."""
+    """Sets the machine up as docs/deploy.md says and starts it. The test's thread runs in the machine's network."""
     for name in ("nginx", "pgbouncer", "postgres"):
         program(name)
     folder = tmp_path / "machine"
@@ -142,7 +142,7 @@ def _unpack(machine: Machine, release: str) -> None:
 
 
 def _as_debian_leaves_postgresql(machine: Machine) -> None:
-    """A cluster that runs, as after the package's installation."""
+    """Starts a PostgreSQL cluster, as the installation of Debian's package does."""
     version = program("postgres").parent.parent.name
     machine.run("pg_createcluster", version, "main", "--", "--no-sync")
     machine.run("pg_ctlcluster", version, "main", "start")

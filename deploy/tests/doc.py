@@ -1,4 +1,4 @@
-"""Reads the commands that a document gives, so that the tests run those very lines."""
+"""Reads the commands in a document, so that the tests run exactly these."""
 
 import re
 
@@ -6,7 +6,7 @@ from pipedai.env import BASE_DIR
 
 
 def commands(heading: str, document: str = "deploy.md") -> list[str]:
-    """The `sh` blocks of a section of a document in docs/ and what is below it, in order."""
+    """Returns the `sh` blocks of a section of a document in docs/ and of its subsections, in order."""
     text = (BASE_DIR / "docs" / document).read_text()
     level = heading.partition(" ")[0]
     _, found, rest = text.partition(f"\n{heading}\n")

@@ -1,4 +1,4 @@
-"""Clients and workers that go on while a deployment is restarted, and count what they lose."""
+"""Clients and workers that keep calling while a deployment restarts, and check that nothing is lost."""
 
 import threading
 import time
@@ -17,10 +17,10 @@ Client = Callable[[], httpx.Client]
 
 
 class Load:
-    """Some who fire runs, each with a trigger, and the workers that execute them.
+    """Clients that each fire a trigger, and the workers that execute the runs.
 
-    Every request that fails for want of an answer is sent once more, as the documentation asks of
-    clients; what fails then as well ends the load with its error.
+    A request without an answer is sent once more, as the documentation asks of clients. If that fails
+    too, the load ends with the error.
     """
 
     def __init__(self, client: Client, *, jobs: int) -> None:
@@ -33,7 +33,7 @@ class Load:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Under load for the block; then what was fired is executed."""
+        """Runs the load during the block, and then waits until all runs have been executed."""
         with self._client() as http:
             jobs = [MainJob(http) for _ in range(self._jobs)]
         with ThreadPoolExecutor(2 * self._jobs) as pool:

@@ -1,4 +1,4 @@
-"""app.json names nothing that is not there."""
+"""Everything that app.json names exists."""
 
 import json
 import re

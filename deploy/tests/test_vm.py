@@ -1,6 +1,6 @@
-"""A virtual machine, set up with the commands of docs/deploy.md and nothing else.
+"""A virtual machine that is set up with the commands of docs/deploy.md and nothing else.
 
-One test, as one machine takes half a minute to make; it goes through what an operator goes through.
+It is one test, since making a machine takes half a minute. The test does what an operator does, in that order.
 """
 
 import json
@@ -61,7 +61,7 @@ def the_main_job_is_done(deployed: Deployed, http: httpx.Client, job: MainJob) -
 
 
 def the_proxy_passes_on_what_matters(deployed: Deployed, http: httpx.Client) -> None:
-    """Scheme, client, request id, sizes; and it leaves out what clients say of themselves."""
+    """It passes on scheme, client address, request id and limits, and drops what clients claim about themselves."""
     login = {"email": "nobody@example.com", "password": "wrong"}
     answer = http.post(
         "/auth/login",
@@ -111,9 +111,9 @@ def the_units_are_well_formed(deployed: Deployed) -> None:
 
 
 def a_new_release_under_load_loses_nothing(deployed: Deployed) -> None:
-    """No run, and no request that its client sends once more."""
+    """It loses no run, and no request that its client repeats once."""
     following = f"{RELEASE}-following"
-    # With its packages: to install the same again would show nothing new.
+    # The copy includes the installed packages, since installing them again would test nothing new.
     deployed.machine.run("cp", "-a", RELEASE, following)
     load = Load(deployed.client, jobs=2)
     with load.going_on():
@@ -151,7 +151,7 @@ def a_backup_is_a_working_system(deployed: Deployed, http: httpx.Client, job: Ma
 
 
 def objects(deployed: Deployed, database: str) -> list[str]:
-    """What a database has besides rows: a line for each, with what matters of it."""
+    """Returns a line for each object of a database that is no row, with its definition."""
     psql = ["runuser", "-u", "postgres", "--", "psql", "-tA", "-c", OBJECTS, database]
     return sorted(deployed.machine.run(*psql).splitlines())
 
@@ -165,7 +165,7 @@ def it_works_through_pgbouncer(deployed: Deployed, http: httpx.Client, job: Main
         deployed.restart(unit)
     deployed.wait_until_up()
     job.execute()
-    # Sooner than a waiting poll looks by itself: the notification went past PgBouncer.
+    # The run came sooner than a waiting poll looks by itself, so the notification bypassed PgBouncer.
     assert job.woken() < 10  # without being told, it looks again after 12 s
     said = deployed.machine.path("/var/log/postgresql/pgbouncer.log").read_text()
     assert re.search(r"pipedai/pipedai@unix.* login attempt", said)
@@ -179,6 +179,6 @@ def without_the_web_process_the_proxy_says_so(deployed: Deployed, http: httpx.Cl
 
 
 def logged(deployed: Deployed, **values: str) -> list[dict]:
-    """The lines of the web process with these values."""
+    """Returns the log lines of the web process with these values."""
     lines = [json.loads(x) for x in deployed.log("pipedai-web").splitlines() if x.startswith("{")]
     return [line for line in lines if values.items() <= line.items()]

@@ -1,4 +1,4 @@
-"""A worker host, set up with the commands of docs/hosts.md and nothing else."""
+"""A worker host that is set up with the commands of docs/hosts.md and nothing else."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 CHECKOUT = "/srv/pipedai"
 CONFIG = "/var/lib/pipedai-worker/worker.json"
 UNIT = "pipedai-worker"
-# The stand-in for claude, where the document says that claude is.
+# The stand-in for claude, at the path where the document says that claude is.
 CLAUDE = '#!/bin/sh\nexec /opt/pipedai-worker/bin/python -m pipedai_worker.standin "$@"\n'
 
 
@@ -51,14 +51,14 @@ def test_the_documented_set_up_registers_passes_its_doctor_works_and_drains(tmp_
 
 
 def doctor(host: Machine) -> str:
-    """What it says, with the account and the settings of the unit."""
+    """Runs the worker's doctor with the account and settings of the unit, and returns its output."""
     script = f"set -a; . /etc/pipedai-worker.env; exec {UNIT} doctor --config {CONFIG}"
     path = "PATH=/usr/local/bin:/usr/bin:/bin"
     return host.run("runuser", "-u", UNIT, "--", "env", path, "sh", "-c", script)
 
 
 def it_works_and_drains(host: Machine, api: FakeApi, log: Path) -> None:
-    """The unit's process executes a run, and at SIGTERM ends the one that it has in hand."""
+    """The unit's process executes a run, and at SIGTERM finishes the run that it holds."""
     service = host.start(
         *(
             "env",

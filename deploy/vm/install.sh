@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sets PipedAI up on a machine with Debian 12 or newer, and brings new releases to it. Run it as root, in the
-# directory of a release below /srv/pipedai/releases: deploy/vm/install.sh STEP…; docs/deploy.md says which, and when.
-# Every step can be run again: it makes what is not there, and leaves secrets and certificates that are.
+# Installs PipedAI on a machine with Debian 12 or newer, and installs new releases on it. Run it as root, in the
+# directory of a release below /srv/pipedai/releases: deploy/vm/install.sh STEP…; docs/deploy.md says which steps, when.
+# Every step can be run again: it makes what is missing, and keeps existing secrets and certificates.
 set -euo pipefail
-# Debian's own Python: one in somebody's home directory is of no use to the service's user.
+# The service needs Debian's own Python, since its user can't read a Python in somebody's home directory.
 export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
 
 release=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -17,7 +17,7 @@ say() { printf '%s\n' "$*"; }
 as_postgres() { (cd / && runuser -u postgres -- "$@"); }
 random() { openssl rand -hex 32; }
 
-# set_setting NAME VALUE: in the settings' file; a secret never stands on a command line.
+# set_setting NAME VALUE writes a setting into the settings file. No secret becomes an argument of a program.
 set_setting() {
   (umask 077 && { grep -v "^$1=" "$settings" || true; printf '%s="%s"\n' "$1" "$2"; } >"$settings.new")
   chown root:pipedai "$settings.new"
@@ -27,7 +27,7 @@ set_setting() {
 
 # --- The machine, once -------------------------------------------------------------------------------------
 
-# PostgreSQL, nginx and what a Python service needs.
+# Installs PostgreSQL, nginx and what a Python service needs.
 step_packages() {
   local wanted=(ca-certificates nginx openssl postgresql python3-venv)
   if ! dpkg-query --show "${wanted[@]}" >/dev/null 2>&1; then
@@ -36,14 +36,14 @@ step_packages() {
   fi
 }
 
-# The user that the processes run as.
+# Makes the user that the processes run as.
 step_user() {
   id pipedai >/dev/null 2>&1 ||
     useradd --system --user-group --home-dir /var/lib/pipedai --shell /usr/sbin/nologin pipedai
   install -d -o pipedai -g pipedai -m 0700 /var/lib/pipedai
 }
 
-# A database, and a role of the user's name, which PostgreSQL knows by its user: there is no password.
+# Makes a database and a role with the user's name. PostgreSQL knows the role by its system user, without a password.
 step_database() {
   [ "$(as_postgres psql -tAc "SELECT 1 FROM pg_roles WHERE rolname = 'pipedai'")" = 1 ] ||
     as_postgres createuser pipedai
@@ -51,7 +51,7 @@ step_database() {
     as_postgres createdb --owner=pipedai --encoding=UTF8 --template=template0 pipedai
 }
 
-# The settings, with keys that are nowhere else. DOMAIN is the name that clients reach the service by.
+# Writes the settings, with new keys that exist nowhere else. DOMAIN is the host name of the service.
 step_settings() {
   local domain=${DOMAIN:?set DOMAIN to the name that clients reach the service by}
   install -d -m 0755 "$config"
@@ -69,7 +69,7 @@ step_settings() {
   set_setting MASTER_KEYS "k1:$(openssl rand -base64 32)"
 }
 
-# A certificate of our own making, until there is a real one.
+# Makes a self-signed certificate, which serves until there is a real one.
 step_certificate() {
   local domain=${DOMAIN:?set DOMAIN to the name that clients reach the service by}
   install -d -m 0755 "$tls"
@@ -79,7 +79,7 @@ step_certificate() {
   chmod 0644 "$tls/fullchain.pem"
 }
 
-# nginx's site.
+# Installs nginx's configuration of the service.
 step_nginx() {
   local domain=${DOMAIN:?set DOMAIN to the name that clients reach the service by}
   sed "s/api\.example\.com/$domain/g" "$release/deploy/vm/nginx.conf" >/etc/nginx/sites-available/pipedai
@@ -87,12 +87,12 @@ step_nginx() {
   nginx -t -q
 }
 
-# `pipedai …`, which is manage.py with these settings, as that user.
+# Installs the command `pipedai …`, which runs manage.py with these settings as that user.
 step_command() {
   install -m 0755 "$release/deploy/vm/pipedai" /usr/local/sbin/pipedai
 }
 
-# systemd's units.
+# Installs systemd's units.
 step_units() {
   install -m 0644 "$release"/deploy/vm/pipedai-*.{socket,service} /etc/systemd/system/
 }
@@ -107,7 +107,7 @@ step_start() {
 
 # --- Each release ------------------------------------------------------------------------------------------
 
-# The locked packages, compiled code, and the static files.
+# Installs the locked packages, compiles the code, and collects the static files.
 step_code() {
   cd "$release"
   bin/setup
@@ -116,25 +116,25 @@ step_code() {
   chmod -R go=u-w "$release"
 }
 
-# The schema, while the release before serves on.
+# Migrates the schema, while the previous release keeps serving.
 step_migrate() {
   PIPEDAI_RELEASE=$release "$release/deploy/vm/pipedai" release
 }
 
-# From now on it is this one that starts.
+# Makes this release the one that starts from now on.
 step_switch() {
   ln -sfn "$release" "$base/next"
   mv -T "$base/next" "$base/current"
 }
 
-# New connections wait in the socket meanwhile: none is refused.
+# Restarts the processes. Meanwhile new connections wait in the socket, and none is refused.
 step_restart() {
   systemctl restart pipedai-web.service pipedai-scheduler.service
 }
 
 # --- PgBouncer ---------------------------------------------------------------------------------------------
 
-# PgBouncer between the processes and PostgreSQL. LISTEN goes past it.
+# Installs PgBouncer between the processes and PostgreSQL. The connections that LISTEN bypass it.
 step_pgbouncer() {
   local password
   dpkg-query --show pgbouncer >/dev/null 2>&1 ||

@@ -24,7 +24,7 @@ KINDS = {
     "wrk": "A registration token (wrk_)",
     "wkt": "A worker token (wkt_)",
     "hos": "A host credential (hos_)",
-    "enr": "An enrolment code (enr_)",
+    "enr": "An enrollment code (enr_)",
 }
 
 

@@ -1,3 +1,3 @@
-"""How staff see workers, and how hosts enrolled."""
+"""Django admin's pages of workers and enrollments."""
 
-from workers.admin import enrollments, workers  # noqa: F401 - each registers itself
+from workers.admin import enrollments, workers  # noqa: F401 - importing each module registers its pages

@@ -1,4 +1,4 @@
-"""How staff see enrolments."""
+"""Django admin's pages of enrollments."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def _state(enrollment: Enrollment) -> str:
     if enrollment.revoked_at:
         is_code = enrollment.kind == Enrollment.Kind.CODE or enrollment.approved_at
         return "revoked" if is_code else "denied"
-    # By the web process's clock: a word on a page, nothing is decided by it.
+    # The web process's clock is good enough here, since the page only shows the result.
     if enrollment.expires_at <= timezone.now():
         return "expired"
     return "active" if enrollment.approved_at else "pending"
@@ -32,7 +32,7 @@ def _state(enrollment: Enrollment) -> str:
 
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
-    """Codes that admins issued, and pairings that hosts asked for."""
+    """Shows the codes that admins issued and the pairings that hosts asked for."""
 
     icon = "add_link"
     list_display = (
@@ -59,9 +59,9 @@ class EnrollmentAdmin(StaffModelAdmin):
     support = (
         SupportAction(
             "revoke",
-            "Revoke the enrolment",
+            "Revoke the enrollment",
             "Nobody can redeem it any more.",
-            "The enrolment is revoked.",
+            "The enrollment is revoked.",
             applies=lambda enrollment: _state(enrollment) == "active",
             perform=lambda enrollment, actor: revoke_enrollment(
                 environment_id=enrollment.environment_id, enrollment_id=enrollment.id, actor=actor
@@ -72,43 +72,41 @@ class EnrollmentAdmin(StaffModelAdmin):
 
     @display(description="Id")
     def shown_id(self, enrollment: Enrollment) -> Any:
-        """Its id."""
         return ident(enrollment.id)
 
     @display(description="Label (unverified)")
     def named(self, enrollment: Enrollment) -> Any:
-        """What the host, or whoever issued the code, calls it."""
+        """The label, which the host or the admin who issued the code chose."""
         return text(enrollment.label)
 
     @display(description="State")
     def shown_state(self, enrollment: Enrollment) -> Any:
-        """Whether it lets anybody in."""
+        """Whether a host can still redeem it, and if not, why."""
         return state(_state(enrollment))
 
     @display(description="Environment")
     def in_environment(self, enrollment: Enrollment) -> Any:
-        """Where it leads; nowhere, before a pairing is approved."""
+        """The environment in which the host gets its worker; none before a pairing is approved."""
         if enrollment.environment is None:
             return text(None)
         return link_to(Environment, enrollment.environment_id, enrollment.environment.name)
 
     @display(description="Asked from")
     def asked(self, enrollment: Enrollment) -> Any:
-        """The address of a host that asked for a pairing."""
+        """The address of the host, if it asked for a pairing."""
         return text(enrollment.asked_from)
 
     @display(description="Created")
     def created(self, enrollment: Enrollment) -> Any:
-        """When."""
         return moment(enrollment.created_at)
 
     def story(self, row: Enrollment) -> list[Panel]:
-        """The enrolment; not its codes, which are stored nowhere, nor their digests."""
+        """The enrollment without its codes, which are stored nowhere, and without their digests."""
         decider = row.decided_by and link_to(User, row.decided_by_id, row.decided_by.email)
         worker = row.worker and link_to(Worker, row.worker_id, row.worker.label)
         return [
             Facts(
-                "Enrolment",
+                "Enrollment",
                 [
                     ("State", self.shown_state(row)),
                     ("Kind", row.kind),

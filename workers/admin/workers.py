@@ -1,4 +1,4 @@
-"""How staff see workers."""
+"""Django admin's pages of workers."""
 
 from typing import Any
 
@@ -31,8 +31,6 @@ FROM worker WHERE deleted_at IS NULL
 
 @register(Worker, site=site)
 class WorkerAdmin(StaffModelAdmin):
-    """Registered machines."""
-
     icon = "dns"
     list_display = (
         "label",
@@ -100,7 +98,7 @@ class WorkerAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, worker: Worker) -> Any:
-        """Whether it works."""
+        """Whether it is enabled, approved and online."""
         if worker.deleted_at:
             return state("deregistered")
         if worker.disabled_at:
@@ -109,31 +107,27 @@ class WorkerAdmin(StaffModelAdmin):
 
     @display(description="Environment")
     def in_environment(self, worker: Worker) -> Any:
-        """Where."""
         return link_to(Environment, worker.environment_id, worker.environment.name)
 
     @display(description="Last seen")
     def seen(self, worker: Worker) -> Any:
-        """When it last called."""
         return moment(worker.last_seen_at)
 
     @display(description="Registered")
     def created(self, worker: Worker) -> Any:
-        """When."""
         return moment(worker.created_at)
 
     def title_of(self, row: Worker) -> str:
-        """Its label."""
         return row.label
 
     def story_rows(self) -> QuerySet[Any]:
-        """Whether there is a token is asked; its digest is not."""
+        """Reads whether the worker has a token, and never reads the token's digest."""
         has_token = Q(token_digest__isnull=False)
         rows: QuerySet[Any] = super().story_rows().annotate(has_token=has_token)
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """The machine, what it has in hand, and the triggers that it serves."""
+        """The machine, the runs that it holds, and the triggers whose runs it executes."""
         held = Run.objects.filter(worker=row, slot__isnull=False, status__in=HELD)
         triggers = Trigger.objects.filter(worker=row, deleted_at__isnull=True)
         return [
@@ -197,7 +191,7 @@ class WorkerAdmin(StaffModelAdmin):
 
 
 def _is_online(worker: Worker) -> bool:
-    # By the web process's clock: a word on a page, nothing is decided by it.
+    # The web process's clock is good enough here, since the page only shows the result.
     seen = worker.last_seen_at
     return seen is not None and seen > timezone.now() - ONLINE_WITHIN
 

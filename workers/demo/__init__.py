@@ -1,1 +1,1 @@
-"""A large, realistic ledger for `seed_demo --scale`: made up from a seed, so that the same seed makes the same."""
+"""Makes a large, realistic ledger for `seed_demo --scale`. The same seed makes the same ledger."""

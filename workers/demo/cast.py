@@ -1,4 +1,4 @@
-"""Makes who and what the made-up runs belong to, through the services: environments, keys, workers, triggers."""
+"""Makes, through the services, the environments, keys, workers and triggers that the made-up runs belong to."""
 
 import random
 from datetime import datetime, timedelta
@@ -27,19 +27,19 @@ _HOSTS = ("build", "office", "mac-mini", "gpu", "edge")
 _MOST_TRIGGERS = 60
 
 
-# Any number does that nobody else takes a lock by.
+# The advisory lock's number, which nothing else uses.
 _LOCK = 0x5CA1E
 
 
 def lock_demo() -> None:
-    """Makes others who make the same wait until the transaction ends."""
+    """Takes a lock until the transaction ends, so that two commands don't make the same workspace at once."""
     execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": _LOCK})
 
 
 def find_or_make_cast(size: Size, user_id: UUID) -> Workspace:
-    """The workspace of this size, with all that its runs will belong to: all of it or nothing.
+    """Returns the workspace of this size. If it is missing, makes it with its environments, keys, workers and triggers.
 
-    It was created at the moment at which its history ends.
+    One transaction makes all of it. The workspace's `created_at` is the moment at which the made-up history ends.
     """
     with transaction.atomic():
         lock_demo()
@@ -84,7 +84,7 @@ def _furnish(
 
 
 def _schedules(ticks: float, rng: random.Random) -> list[tuple[str | None, timedelta]]:
-    """Schedules, and how long ago each began, with so many ticks together."""
+    """Chooses schedules, each with its age, so that all of them together have about `ticks` ticks."""
     plans: list[tuple[str | None, timedelta]] = []
     while ticks >= 1 and len(plans) < _MOST_TRIGGERS:
         schedule = rng.choice(list(SCHEDULES))

@@ -1,4 +1,4 @@
-"""Writes a slice of made-up runs into the real tables by COPY, with all that real runs leave behind."""
+"""Writes made-up runs into the real tables by COPY, together with every row that a real run leaves in other tables."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,7 +51,8 @@ def copy_slice(
 ) -> None:
     """Inserts the runs with their texts, ticks, deliveries, attempts and audit rows, and skipped ticks.
 
-    The audit log has the whole story of each run, or else how it ended: that of a year would be four times the ledger.
+    With `whole_story` the audit log gets every step of each run; without it, only the run's end, since all steps of a
+    year would take four times the space of the runs.
     """
     deliveries: list[Row] = []
     attempts: list[Row] = []
@@ -155,7 +156,7 @@ def _attempts(delivery: Row, rng: random.Random) -> Iterator[Row]:
 
 
 def _told(run: Row, keys: Mapping[UUID, UUID], user_id: UUID) -> Iterator[Event]:
-    """What the audit log tells of a run, from its first day to its last."""
+    """The audit events of a run, in order of time."""
     worker, trigger_id = Actor("worker", run["worker_id"]), str(run["trigger_id"])
 
     def event(action: str, actor: Actor, at: Any, **metadata: Any) -> Event:

@@ -1,7 +1,7 @@
-"""Fills the ledger with a made-up year of runs, one slice of time after another, each a transaction.
+"""Fills the ledger with a made-up year of runs: one slice of time after another, each in a transaction of its own.
 
-What a slice holds depends on the seed and on its number alone, and slices are filled in their order: whoever was
-interrupted goes on after the last that is there.
+The content of a slice depends only on the seed and on the slice's number, and slices are filled in order. So a command
+that was interrupted can continue after the last slice that the database has.
 """
 
 import random
@@ -27,7 +27,7 @@ from workers.models import Worker
 from workspaces.models import ApiKey, Workspace
 
 _RUNS_OF_A_SLICE = 8000
-# A tick now and then finds the run before it unfinished.
+# The share of ticks that are skipped because the trigger's run before them has not ended.
 _SKIPPED = 0.01
 
 
@@ -49,9 +49,9 @@ class Ledger:
         self._targets = self._runs_of_each_slice()
 
     def fill(self) -> Iterator[int]:
-        """Fills what is not filled yet; after each slice, how many runs it holds. Those that were there come first.
+        """Fills the slices that are missing, and yields after each how many runs it holds.
 
-        Several callers at once take turns.
+        The first number yielded is that of the runs that were there before. Several callers at once take turns.
         """
         first = number = self._next_slice()
         yield sum(self._targets[:number])
@@ -90,7 +90,10 @@ class Ledger:
         return ticks_between(trigger.schedule, max(begin, trigger.created_at.timestamp()), end)
 
     def _next_slice(self) -> int:
-        """The one after the last that has a run which is no retry: those may be queued after their slice's end."""
+        """The number of the first slice to fill.
+
+        That is the one after the last slice with a run. Retries don't count: some are queued after their slice's end.
+        """
         latest = fetch_one(
             "SELECT max(latest.queued_at) AS at FROM unnest(%(ids)s::uuid[]) e (id) CROSS JOIN LATERAL ("
             " SELECT queued_at FROM run WHERE environment_id = e.id AND queued_at < %(until)s AND source <> 'retry'"
@@ -135,7 +138,7 @@ class Ledger:
         return len(runs)
 
     def _capacity(self) -> Capacity:
-        """The workers' places, and those that the runs of former slices hold."""
+        """The workers' places, and which of them the unfinished runs of earlier slices hold."""
         of_it = {"environment__workspace": self.workspace}
         held: dict[UUID, set[int]] = {}
         holding = Run.objects.filter(**of_it, slot__isnull=False, worker_id__isnull=False)
@@ -159,7 +162,7 @@ class Ledger:
 
 
 def _vacuum() -> None:
-    """For the planner's figures, and for reads that need nothing but an index: as a live database has them."""
+    """Vacuums and analyzes every table, since a live database's planner also has statistics and a visibility map."""
     with session_without_timeouts(), connection.cursor() as cursor:
         for table in connection.introspection.table_names():
             cursor.execute(f'VACUUM (ANALYZE) "{table}"')

@@ -1,4 +1,4 @@
-"""How much `seed_demo --scale` makes, and the schedules that it chooses from."""
+"""Says how much `seed_demo --scale` makes, and which schedules it chooses from."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,10 +6,10 @@ from typing import Final
 
 DAY_SECONDS: Final = 86_400
 SPAN = timedelta(days=365)
-# Of all runs; people and keys start the others.
+# The share of runs that a schedule starts; people and keys start the others.
 SCHEDULED_SHARE = 0.65
 
-# A cron expression in UTC, with the seconds between its ticks and those from midnight to the first of them.
+# Each cron expression (in UTC), with the seconds between two ticks and the seconds from midnight to the first tick.
 SCHEDULES: Final = {
     "*/5 * * * *": (300, 0),
     "*/10 * * * *": (600, 0),
@@ -24,7 +24,7 @@ SCHEDULES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """So many runs in so many environments; another seed makes others."""
+    """How many runs and environments to make. Two seeds make two different ledgers."""
 
     runs: int
     environments: int
@@ -32,17 +32,17 @@ class Size:
 
     @property
     def workspace(self) -> str:
-        """The name of the workspace that holds them: by it a second call finds what a first has made."""
+        """The name of the workspace that holds them. A second call finds by it what the first call made."""
         return f"Scale: {self.runs} runs, {self.environments} environments, seed {self.seed}"
 
     def shares(self) -> list[float]:
-        """Each environment's share of the runs: a few customers do most of the work."""
+        """Each environment's share of the runs. The shares differ, since a few customers have most of the runs."""
         weights = [(number + 1) ** -0.7 for number in range(self.environments)]
         return [weight / sum(weights) for weight in weights]
 
 
 def ticks_between(schedule: str, begin: float, end: float) -> range:
-    """The ticks of a schedule from `begin` to before `end`, all in whole seconds since 1970."""
+    """The schedule's ticks at or after `begin` and before `end`, in whole seconds since 1970."""
     every, first = SCHEDULES[schedule]
 
     def at_or_after(moment: float) -> int:

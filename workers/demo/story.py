@@ -1,4 +1,4 @@
-"""Makes up what became of a run: its times, outcome, tokens and cost, and that of its retries."""
+"""Makes up runs and their retries: times, outcome, tokens and cost of each."""
 
 import math
 import random
@@ -32,13 +32,13 @@ _FAILURE = (
 
 @dataclass
 class Capacity:
-    """Who holds which slot of which worker at the moment at which the history ends."""
+    """The workers' places (slots), and which of them are held when the made-up history ends."""
 
     limits: dict[UUID, int]
     held: dict[UUID, set[int]] = field(default_factory=dict)
 
     def take(self, worker_id: UUID) -> int | None:
-        """A free slot, or None."""
+        """Takes a free place of the worker and returns its number; None if all are held."""
         held = self.held.setdefault(worker_id, set())
         free = next((slot for slot in range(self.limits[worker_id]) if slot not in held), None)
         if free is not None:
@@ -47,30 +47,30 @@ class Capacity:
 
 
 class Ids:
-    """Makes UUIDv7s of made-up moments: others for each `place`, so that the same seed may be used twice."""
+    """Makes UUIDv7s for made-up moments. They differ for each `place`, so that one seed can fill several places."""
 
     def __init__(self, place: str) -> None:
         self._rng = random.Random(place)  # noqa: S311 - reproducible, and no secret
 
     def at(self, moment: float) -> UUID:
-        """An id of a moment, in seconds since 1970."""
+        """A new id whose time is `moment`, in seconds since 1970."""
         random_bits = self._rng.getrandbits(12) << 64 | 2 << 62 | self._rng.getrandbits(62)
         return UUID(int=int(moment * 1000) << 80 | 7 << 76 | random_bits)
 
 
 def time_of(moment: float) -> datetime:
-    """A moment in seconds since 1970, as the database takes it."""
+    """Turns seconds since 1970 into a datetime in UTC."""
     return datetime.fromtimestamp(moment, UTC)
 
 
 class Storyteller:
-    """Tells one run after another, up to the moment `until`, after which nothing has happened yet."""
+    """Makes up one run after another. Nothing in them happens after `until`, in seconds since 1970."""
 
     def __init__(self, rng: random.Random, ids: Ids, until: float, capacity: Capacity) -> None:
         self._rng, self._ids, self._until, self._capacity = rng, ids, until, capacity
 
     def tell(self, trigger: Any, source: Source, queued: float, tick: int | None) -> Iterator[Row]:
-        """A run queued at a moment, and its retries. Rows have RUN_COLUMNS, and `error_message` and `payload`."""
+        """Yields a run queued at `queued`, then its retries: rows with RUN_COLUMNS, `error_message` and `payload`."""
         run = self._queued(trigger, source, queued, queued)
         run["scheduled_for"] = None if tick is None else time_of(tick)
         if source is Source.API and self._rng.random() < 0.5:
@@ -112,7 +112,7 @@ class Storyteller:
         }
 
     def _live(self, run: Row, trigger: Any) -> float | None:
-        """Moves the run along; when it ended, unless it has not."""
+        """Moves the run through its states up to `until`. Returns when it ended, or None if it has not."""
         rng = self._rng
         available: float = run["available_at"].timestamp()
         claimed = available + 0.1 + rng.expovariate(0.3)
@@ -136,7 +136,7 @@ class Storyteller:
     def _outcome(
         self, run: Row, chance: float, seconds: float
     ) -> tuple[tuple[str, str, str], float]:
-        """The status, who set it and whose fault it was; and how long it took."""
+        """Returns the final status, who sets it and whose fault it is; and after how many seconds the run ends."""
         worker, timeout = EndedBy.WORKER, float(run["timeout_seconds"])
         if chance < 0.90:
             return (Status.SUCCEEDED, worker, FaultClass.NONE), seconds
@@ -153,7 +153,7 @@ class Storyteller:
         return (Status.CANCELED, worker, FaultClass.NONE), seconds
 
     def _use(self, run: Row, seconds: float) -> None:
-        """Tokens and cost, as of an agent that was at it for so long."""
+        """Fills in the tokens and the cost of an agent that worked for so many seconds."""
         rng = self._rng
         turns = 1 + int(seconds / 12)
         run["num_turns"], run["input_tokens"] = turns, turns * rng.randint(150, 900)
@@ -178,7 +178,7 @@ class Storyteller:
             "fault_class": fault,
         }
         if by in (EndedBy.LEASE, EndedBy.DEADLINE):
-            # Its worker never said what it had used.
+            # A run without a result has no usage: its worker did not report it.
             used = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
                     "cost_usd", "num_turns", "session_id")  # fmt: skip
             run |= dict.fromkeys(used)
@@ -193,7 +193,7 @@ class Storyteller:
             run["cancel_requested_at"] = time_of(ended - min(5, rng.random() * 5))
 
     def _leave_unfinished(self, run: Row, claimed: float, started: float) -> None:
-        """Queued, claimed or running, as far as it had come and its worker had room."""
+        """Leaves the run queued, claimed or running: as far as it came by `until`, if its worker had a free place."""
         slot = self._capacity.take(run["worker_id"]) if claimed < self._until else None
         if slot is None:
             return

@@ -1,1 +1,1 @@
-"""Enrollment: how a host is let in, by a code that was issued or by pairing, and given its worker."""
+"""Enrollment: a host presents a code or an approved pairing, and gets its first worker and its `hos_` key."""

@@ -1,4 +1,4 @@
-"""Issues and revokes enrolment codes: an admin's leave for a host to bring itself in."""
+"""Issues and revokes enrollment codes, by which an admin permits a host to enroll."""
 
 from datetime import datetime
 from typing import Any
@@ -30,9 +30,10 @@ def issue_code(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[Enrollment, str]:
-    """A new enrolment and its `enr_` code, which is stored nowhere; good for a day unless told otherwise.
+    """Makes an enrollment and returns it with its `enr_` code, which is stored nowhere.
 
-    Raises NotFound if the environment has been deleted, Conflict for one too many, and what `hold_role` does.
+    It expires after a day unless `expires_at` says otherwise. Raises NotFound if the environment has been deleted,
+    Conflict if the environment has as many as it may, and what `hold_role` raises.
     """
     code = tokens.mint("enr")
     with transaction.atomic():
@@ -56,9 +57,9 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Nobody can redeem it any more; a repeat changes nothing.
+    """Revokes the enrollment, so that nobody can redeem it any more. A repeat changes nothing.
 
-    Raises NotFound for one of another environment, Conflict for one that was redeemed: its host has a key by now.
+    Raises NotFound for an enrollment of another environment, and Conflict for a redeemed one, whose host has a key.
     """
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
@@ -71,11 +72,13 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
         if enrollment is None:
             raise NotFound
         if enrollment.consumed_at is not None:
-            raise Conflict("The enrolment has been redeemed: revoke the host's key (hos_) instead.")
+            raise Conflict(
+                "The enrollment has been redeemed: revoke the host's key (hos_) instead."
+            )
 
 
 def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str, Any]) -> Event:
-    """What is told of an enrolment."""
+    """The domain event of an action on an enrollment."""
     metadata = {"kind": enrollment.kind, "label": enrollment.label, **metadata}
     return Event(action, actor, enrollment.environment_id, "enrollment", enrollment.id, metadata)
 

@@ -1,4 +1,4 @@
-"""Pairs a host that asks with a person who approves it, after RFC 8628."""
+"""Pairing (RFC 8628): a host asks to be let in, and a person types its code and approves or denies it."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,10 +33,10 @@ from workspaces.roles import Role
 LIFETIME = timedelta(minutes=10)
 INTERVAL_SECONDS = 5
 MAX_PENDING = 10
-# A person who mistypes five times waits for an hour: whoever guesses gets nowhere.
+# A user who types five wrong codes in a row must wait for an hour, so that nobody can guess one.
 WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600, in_a_row=True)
 
-# Two that begin at once from one network must not both be the last.
+# Hosts of one network take turns, so that two that begin at once don't both become the last that is allowed.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('pairing ' || %(network)s, 0))"
 
 _COUNT_PENDING = """
@@ -59,7 +59,7 @@ WHERE id = %(id)s AND kind = 'device' AND approved_at IS NULL AND revoked_at IS 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pairing:
-    """A pairing that began, and its two codes, which are stored nowhere."""
+    """A new pairing and its two codes, which are stored nowhere."""
 
     enrollment_id: UUID
     device_code: str
@@ -68,10 +68,10 @@ class Pairing:
 
 
 def begin_pairing(*, label: str | None, address: str | None, program: str | None) -> Pairing:
-    """A pairing that waits for somebody's approval. Raises TooManyRequests for one too many from this address; an
-    IPv6 address counts with its /64.
+    """Begins a pairing, which then waits for a person's approval.
 
-    Nobody is known to have done it, so it leaves no audit row.
+    Raises TooManyRequests if this address has as many waiting pairings as it may; all IPv6 addresses of a /64 count as
+    one. It writes no audit row, since nobody knows yet who the host is.
     """
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
@@ -94,8 +94,8 @@ def begin_pairing(*, label: str | None, address: str | None, program: str | None
 
 
 def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
-    """The pairing whose code a person typed. Raises NotFound for a wrong one, TooManyRequests after five of them."""
-    # Counted before it is looked at, so that many guesses at once are no more than five.
+    """Returns the pairing whose code the user typed. Raises NotFound for a wrong code, TooManyRequests after five."""
+    # The try is counted before the code is looked up, so that many requests at once can't try more than five codes.
     check_rate(WRONG_ENTRIES, str(user_id))
     code = normal_user_code(typed)
     pending = _pending(user_code_digest__in=digests("user", code)) if code else None
@@ -106,7 +106,7 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
 
 
 def pending_pairing(enrollment_id: UUID) -> Enrollment:
-    """A pairing that nobody has decided on yet. Raises NotFound."""
+    """Returns a pairing that nobody has approved or denied yet. Raises NotFound."""
     pending = _pending(id=enrollment_id)
     if pending is None:
         raise NotFound
@@ -116,9 +116,10 @@ def pending_pairing(enrollment_id: UUID) -> Enrollment:
 def approve_pairing(
     *, enrollment_id: UUID, environment_id: UUID, auth_mode: str, user_id: UUID, actor: Actor
 ) -> Enrollment:
-    """Lets the host into the environment: its next question is answered with its tokens.
+    """Approves the pairing for the environment: the next time the host asks, it gets its tokens.
 
-    Raises Conflict for a pairing that is decided or over, and what `hold_role` does for a user who is no admin there.
+    Raises Conflict if somebody has decided already or the pairing has expired, and what `hold_role` raises for a user
+    who is no admin of the environment.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -134,7 +135,7 @@ def approve_pairing(
 
 
 def deny_pairing(*, enrollment_id: UUID, user_id: UUID, actor: Actor) -> Enrollment:
-    """Turns the host away. Raises Conflict for a pairing that is decided or over."""
+    """Denies the pairing. Raises Conflict if somebody has decided already or it has expired."""
     with transaction.atomic():
         return _decide(
             enrollment_id,

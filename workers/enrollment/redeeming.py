@@ -1,4 +1,4 @@
-"""Redeems an enrolment: a code, or an approved pairing, for a worker and its host's `hos_` key. Once."""
+"""Redeems an enrollment: gives the host its first worker and its `hos_` key, once for each code or pairing."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,10 +21,10 @@ from workspaces.locks import lock_environment
 from workspaces.roles import Role
 
 MAX_POLL_SECONDS = 60
-# Clocks and networks are not exact: who keeps to the interval is never told to slow down.
+# A host that keeps to the interval must not be told to slow down because its clock or the network is not exact.
 _TOLERANCE_SECONDS = 1
 
-# The worker may register with its own defaults later; a host's first one takes a run at a time.
+# A host's first worker takes one run at a time, until an admin or a later registration says otherwise.
 _MAX_CONCURRENCY = 1
 
 _FIND = """
@@ -32,7 +32,7 @@ SELECT e.*, environment.workspace_id, e.expires_at <= statement_timestamp() AS i
 FROM enrollment e LEFT JOIN environment ON environment.id = e.environment_id
 WHERE e.kind = %(kind)s AND e.code_digest = ANY(%(digests)s)
 """
-# RFC 8628 §3.5: who asks too often is to wait longer from then on.
+# RFC 8628 §3.5: a host that asks too soon must wait 5 s longer between two questions from then on.
 _POLL = """
 UPDATE enrollment e
 SET polled_at = statement_timestamp(),
@@ -48,7 +48,7 @@ RETURNING old.too_fast
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Redeemed:
-    """What a host gets, once: nothing stores the tokens."""
+    """The host's worker and its tokens, which are stored nowhere."""
 
     worker_id: UUID
     worker_token: str
@@ -59,7 +59,7 @@ class Redeemed:
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
-    """The enrolment can't be redeemed, now or ever: the host tells which by the status."""
+    """The enrollment can't be redeemed now (status 400: the host may ask again) or ever (the other statuses)."""
 
     def __init__(self, status_code: int, message: str) -> None:
         super().__init__(message)
@@ -69,14 +69,15 @@ class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
 def redeem(
     *, code: str | None, device_code: str | None, values: dict[str, Any], actor: Actor
 ) -> Redeemed:
-    """Makes the worker of the validated `values` (`hostname`, `os`, `version`, `label`) and its host's key.
+    """Makes a worker from the validated `values` (`hostname`, `os`, `version`, `label`) and the host's `hos_` key.
 
-    `actor` carries the address and the request id; its id, the new key's, is filled in here. Raises NotFound for an
-    unknown code; EnrollmentRefused with 400 while a pairing waits, 410 when it is over, 403 when it was denied or
-    revoked, 409 when it was redeemed already; Conflict for one worker or key too many.
+    `actor` carries the address and the request id; this function sets its id to that of the new key. Raises NotFound
+    for an unknown code; EnrollmentRefused with 400 while a pairing waits, 410 when it has expired, 403 when it was
+    denied or revoked, 409 when it was redeemed already; Conflict if the environment has as many workers or keys as it
+    may.
     """
     if code is not None and tokens.prefix_of(code) != "enr":
-        raise NotFound  # a mistyped one is refused without a query
+        raise NotFound  # a code with a wrong checksum is refused without a query
     kind = "device" if code is None else "code"
     found = {"kind": kind, "digests": digests(kind, code or device_code or "")}
     row = _find(found)
@@ -88,7 +89,7 @@ def redeem(
             lock_environment(row["environment_id"])
         except NotFound:
             raise EnrollmentRefused(403, _REVOKED) from None
-        # Another may have redeemed or revoked it before we had the lock.
+        # Somebody may have redeemed or revoked it while this call waited for the lock.
         row = _find(found, " FOR NO KEY UPDATE OF e")
         _check(row)
         try:
@@ -98,7 +99,7 @@ def redeem(
         return _seat(row, values, actor)
 
 
-_REVOKED = "The enrolment was denied or revoked."
+_REVOKED = "The enrollment was denied or revoked."
 
 
 def _find(params: dict[str, Any], lock: str = "") -> Row:
@@ -110,11 +111,11 @@ def _find(params: dict[str, Any], lock: str = "") -> Row:
 
 def _check(row: Row) -> None:
     if row["consumed_at"] is not None:
-        raise EnrollmentRefused(409, "The enrolment has been redeemed already.")
+        raise EnrollmentRefused(409, "The enrollment has been redeemed already.")
     if row["revoked_at"] is not None:
         raise EnrollmentRefused(403, _REVOKED)
     if row["is_over"]:
-        raise EnrollmentRefused(410, "The enrolment has expired.")
+        raise EnrollmentRefused(410, "The enrollment has expired.")
 
 
 def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
@@ -147,7 +148,7 @@ def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:
         address=actor.ip,
         host_key_id=host.key.id,
         may_replace=False,
-        approved=True,  # a person issued the code or approved the pairing: no key can
+        approved=True,  # a person issued the code or approved the pairing, and no key can do either
     )
     Enrollment.objects.filter(id=row["id"]).update(consumed_at=Now(), worker_id=worker.worker_id)
     metadata = {

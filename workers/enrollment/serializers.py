@@ -1,4 +1,4 @@
-"""Bodies of the enrolment endpoints, and enrolments as they go out."""
+"""Bodies of the enrollment endpoints, and enrollments as they go out."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ class RedeemBody(Body):
 
 
 class EnrollmentSerializer(serializers.Serializer[Any]):
-    """An enrolment; its code is shown once, by the view that issues it."""
+    """An enrollment; its code is shown once, by the view that issues it."""
 
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=Enrollment.Kind.choices)

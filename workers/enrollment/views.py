@@ -1,4 +1,4 @@
-"""The endpoints by which hosts enrol: admins issue codes, hosts begin pairings and redeem."""
+"""The endpoints of enrollment: admins issue codes, and hosts begin pairings and redeem."""
 
 from typing import Any
 from uuid import UUID
@@ -32,7 +32,7 @@ _LONGEST_PROGRAM = 255
 
 
 class EnvironmentEnrollmentViewSet(TenantViewSet):
-    """The enrolments of an environment. What they make is a key: only people can manage them."""
+    """The enrollments of an environment. Only people can manage them, since an enrollment leads to a new key."""
 
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}
@@ -63,13 +63,13 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
 
 
 class EnrollmentViewSet(ApiViewSet):
-    """What a host calls before it has any credential: the code is the credential."""
+    """The endpoints that a host calls before it has a token. The code in the body is its credential."""
 
     authentication_classes = ()
     permissions = {"device": IsPublic, "redeem": IsPublic}
     throttles = {
         "device": (Throttle(Rate("begin-pairing", limit=30, seconds=3600), by_address),),
-        # A host asks every 5 s; many may stand behind one address.
+        # A host asks every 5 s, and many hosts may share one address.
         "redeem": (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),),
     }
 
@@ -88,7 +88,7 @@ class EnrollmentViewSet(ApiViewSet):
                 "deviceCode": begun.device_code,
                 "userCode": begun.user_code,
                 "verificationUri": uri,
-                # As a fragment, which no server and no log ever sees; the page has it typed all the same.
+                # The code is in the fragment, which browsers send to no server. The page ignores it.
                 "verificationUriComplete": f"{uri}#{begun.user_code}",
                 "interval": pairing.INTERVAL_SECONDS,
                 "expiresAt": begun.expires_at,

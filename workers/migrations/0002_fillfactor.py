@@ -1,4 +1,4 @@
-"""Worker rows are updated every few seconds (`last_seen_at`): keep room for updates in place."""
+"""Leaves room on each page of `worker`, since calls update `last_seen_at` every few seconds (heap-only updates)."""
 
 from django.db import migrations
 

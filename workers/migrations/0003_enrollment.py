@@ -1,4 +1,4 @@
-"""Hosts enrol, and what happens to their workers is told as it happens."""
+"""Adds the tables of enrollments and of workers' events, and the columns of `worker` that they need."""
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 import pipedai.ids
 
-# (table, column, referenced table, whether rows are there already: 0004 validates those). See triggers 0002.
+# (table, column, referenced table, whether the table has rows already: 0004 validates those). See triggers 0002.
 KEYS = (
     ("worker", "host_key_id", "api_key", True),
     ("enrollment", "worker_id", "worker", False),

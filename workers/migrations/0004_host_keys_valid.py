@@ -1,4 +1,4 @@
-"""Validates what 0003 added to a table in use."""
+"""Validates the foreign keys that 0003 added, not valid, to tables in use."""
 
 from django.db import migrations
 

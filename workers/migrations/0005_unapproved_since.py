@@ -1,4 +1,4 @@
-"""Workers that a key's token registered wait for an admin's approval; those that are there already are approved."""
+"""Adds `worker.unapproved_since`. It is NULL for the workers that exist, so they count as approved."""
 
 from django.db import migrations, models
 

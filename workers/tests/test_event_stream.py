@@ -35,7 +35,7 @@ class Reader:
         raise EOFError
 
     def ends(self):
-        """Reads on until the stream has ended."""
+        """Reads until the stream ends."""
         for _ in self._lines:
             pass
 

@@ -30,7 +30,7 @@ from workers.registration import Registered
 from workspaces.encryption.check import check_keys
 from workspaces.models import DataKey, DataKeyRotation
 
-TRIGGERS = 105  # more than one batch
+TRIGGERS = 105  # more than one batch of a rotation
 KILLS = 5
 # The first master key wraps everything at first. Each round adds the next one, and the last one stays.
 MASTERS = [f"m{number}" for number in range(KILLS + 1)]

@@ -74,7 +74,7 @@ def test_it_makes_a_year_that_could_have_happened(own_database, settings, tmp_pa
         Q(started_at__lt=F("claimed_at")) | Q(ended_at__lt=F("started_at")) | Q(claimed_at__lt=F("available_at"))
     ).exists()  # fmt: skip
     assert RunText.objects.count() >= Run.objects.filter(claimed_at__isnull=False).count()
-    # Every ended run of a trigger with a webhook has a delivery, with as many attempts as it counts.
+    # Each ended run of a trigger with a webhook has a delivery, whose `attempt_count` matches its attempts.
     hooked = Run.objects.filter(trigger__webhook_url__isnull=False, ended_at__isnull=False)
     assert Delivery.objects.count() == hooked.count() > 0
     assert sum(Delivery.objects.values_list("attempt_count", flat=True)) == (

@@ -1,4 +1,4 @@
-"""How staff see API keys, and revoke them."""
+"""Django admin's pages of API keys, where staff can revoke them."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from workspaces.models import ApiKey, Environment
 
 @register(ApiKey, site=site)
 class ApiKeyAdmin(StaffModelAdmin):
-    """Keys of external systems and of hosts, and those that register workers."""
+    """Shows the keys of external systems and of hosts, and those that register workers."""
 
     icon = "vpn_key"
     list_display = (
@@ -58,12 +58,12 @@ class ApiKeyAdmin(StaffModelAdmin):
 
     @display(description="Token")
     def shown_token(self, key: ApiKey) -> str:
-        """As much of it as is known."""
+        """The token's prefix and last four characters; the rest is stored nowhere."""
         return f"{key.kind}_…{key.last_four}"
 
     @display(description="State")
     def shown_state(self, key: ApiKey) -> Any:
-        """Whether it opens anything."""
+        """Whether the key still works, and if not, why."""
         if key.revoked_at:
             return state("revoked")
         if key.consumed_at:
@@ -73,25 +73,21 @@ class ApiKeyAdmin(StaffModelAdmin):
 
     @display(description="Environment")
     def in_environment(self, key: ApiKey) -> Any:
-        """Where."""
         return link_to(Environment, key.environment_id, key.environment.name)
 
     @display(description="Last used")
     def used(self, key: ApiKey) -> Any:
-        """When."""
         return moment(key.last_used_at)
 
     @display(description="Created")
     def created(self, key: ApiKey) -> Any:
-        """When."""
         return moment(key.created_at)
 
     def title_of(self, row: ApiKey) -> str:
-        """Its name."""
         return row.name
 
     def story(self, row: ApiKey) -> list[Panel]:
-        """The key; not its token, which is stored nowhere, nor its digest."""
+        """The key without its token, which is stored nowhere, and without its digest."""
         creator = row.created_by and link_to(User, row.created_by_id, row.created_by.email)
         return [
             Facts(

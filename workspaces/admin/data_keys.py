@@ -1,4 +1,4 @@
-"""How staff see which keys seal the environments' secrets, and the rotations that replace them."""
+"""Django admin's pages of data keys and of the rotations that replace them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from workspaces.models import DataKey, DataKeyRotation, Environment
 
 @register(DataKey, site=site)
 class DataKeyAdmin(StaffModelAdmin):
-    """Which keys seal the environments' secrets; never the keys."""
+    """Shows which data keys seal the environments' secrets, and never the keys themselves."""
 
     icon = "encrypted"
     list_display = ("shown_id", "in_environment", "master_key_id", "created", "retired")
@@ -26,26 +26,23 @@ class DataKeyAdmin(StaffModelAdmin):
 
     @display(description="Id")
     def shown_id(self, key: DataKey) -> Any:
-        """Its id."""
         return ident(key.id)
 
     @display(description="Environment")
     def in_environment(self, key: DataKey) -> Any:
-        """Whose it is."""
         return link_to(Environment, key.environment_id, key.environment.name)
 
     @display(description="Created")
     def created(self, key: DataKey) -> Any:
-        """When."""
         return moment(key.created_at)
 
     @display(description="Retired")
     def retired(self, key: DataKey) -> Any:
-        """When another took its place."""
+        """When another data key replaced it."""
         return moment(key.retired_at)
 
     def story(self, row: DataKey) -> list[Panel]:
-        """Where it is used, and what it lies under."""
+        """The key's environment and master key, and when it was made and retired."""
         return [
             Facts(
                 "Data key",
@@ -62,23 +59,22 @@ class DataKeyAdmin(StaffModelAdmin):
 
 @register(DataKeyRotation, site=site)
 class DataKeyRotationAdmin(StaffModelAdmin):
-    """Rotations of data keys that are under way, or were cut off."""
+    """Shows the rotations of data keys that run now or were interrupted."""
 
     icon = "autorenew"
     list_display = ("started", "of_environment")
 
     @display(description="Begun")
     def started(self, rotation: DataKeyRotation) -> Any:
-        """When."""
         return moment(rotation.started_at)
 
     @display(description="Environment")
     def of_environment(self, rotation: DataKeyRotation) -> Any:
-        """Whose keys it replaces."""
+        """The environment whose key it replaces, or all environments."""
         return link_to(Environment, rotation.environment_id) if rotation.environment_id else "all"
 
     def story(self, row: DataKeyRotation) -> list[Panel]:
-        """How to go on with it."""
+        """The rotation, and the command that continues it."""
         return [
             Facts(
                 "Rotation",

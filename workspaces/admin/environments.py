@@ -1,4 +1,4 @@
-"""How staff see environments, and find what they hold."""
+"""Django admin's pages of environments, with links to the rows that each holds."""
 
 from typing import Any
 
@@ -18,8 +18,6 @@ _SHOWN_MEMBERS = 50
 
 @register(Environment, site=site)
 class EnvironmentAdmin(StaffModelAdmin):
-    """The tenancy boundary."""
-
     icon = "deployed_code"
     list_display = ("name", "in_workspace", "created", "deleted")
     list_filter = (related("workspace", Workspace),)
@@ -30,25 +28,21 @@ class EnvironmentAdmin(StaffModelAdmin):
 
     @display(description="Workspace")
     def in_workspace(self, environment: Environment) -> Any:
-        """The account."""
         return link_to(Workspace, environment.workspace_id, environment.workspace.name)
 
     @display(description="Created")
     def created(self, environment: Environment) -> Any:
-        """When."""
         return moment(environment.created_at)
 
     @display(description="Deleted")
     def deleted(self, environment: Environment) -> Any:
-        """When it was deleted."""
         return moment(environment.deleted_at)
 
     def title_of(self, row: Environment) -> str:
-        """Its name, in its workspace."""
         return f"{row.name} of {row.workspace.name}"
 
     def story(self, row: Environment) -> list[Panel]:
-        """The environment, its members, and the way to all that it holds."""
+        """The environment, its members, and links to the lists of all that it holds."""
         members = row.memberships.select_related("user").defer("user__password")
         return [
             Facts(
@@ -80,7 +74,7 @@ class EnvironmentAdmin(StaffModelAdmin):
 
 
 def _holdings(environment: Environment) -> list[tuple[str, str]]:
-    """The lists of all apps' rows that can be narrowed to an environment."""
+    """The names and URLs of all admin lists that have a filter by environment."""
     return [
         (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment.id))
         for model, admin in site._registry.items()

@@ -1,4 +1,4 @@
-"""How staff see who is in which environment."""
+"""Django admin's pages of memberships."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from workspaces.models import Environment, Membership
 
 @register(Membership, site=site)
 class MembershipAdmin(StaffModelAdmin):
-    """Who is in which environment. Roles are changed by the environment's own people."""
+    """Shows who is a member of which environment. Staff change no roles: the environment's own admins do."""
 
     icon = "group"
     list_display = ("member", "in_environment", "role", "since")
@@ -27,21 +27,17 @@ class MembershipAdmin(StaffModelAdmin):
 
     @display(description="User")
     def member(self, membership: Membership) -> Any:
-        """Who."""
         return link_to(User, membership.user_id, membership.user.email)
 
     @display(description="Environment")
     def in_environment(self, membership: Membership) -> Any:
-        """Where."""
         return link_to(Environment, membership.environment_id, membership.environment.name)
 
     @display(description="Since")
     def since(self, membership: Membership) -> Any:
-        """When it began."""
         return moment(membership.created_at)
 
     def story(self, row: Membership) -> list[Panel]:
-        """The membership."""
         return [
             Facts(
                 "Membership",

@@ -1,4 +1,4 @@
-"""How staff see customer accounts."""
+"""Django admin's pages of workspaces, the customers' accounts."""
 
 from typing import Any
 
@@ -14,8 +14,6 @@ from workspaces.models import Environment, Workspace
 
 @register(Workspace, site=site)
 class WorkspaceAdmin(StaffModelAdmin):
-    """Customer accounts."""
-
     icon = "apartment"
     list_display = ("name", "creator", "created")
     list_reads = ("id", "name", "created_at", "created_by__email")
@@ -26,20 +24,17 @@ class WorkspaceAdmin(StaffModelAdmin):
 
     @display(description="Created by")
     def creator(self, workspace: Workspace) -> Any:
-        """Who made it."""
         return link_to(User, workspace.created_by_id, workspace.created_by.email)
 
     @display(description="Created")
     def created(self, workspace: Workspace) -> Any:
-        """When."""
         return moment(workspace.created_at)
 
     def title_of(self, row: Workspace) -> str:
-        """Its name."""
         return row.name
 
     def story(self, row: Workspace) -> list[Panel]:
-        """The account and its environments."""
+        """The workspace and its environments."""
         environments = row.environments.order_by("-id")[:100]
         return [
             Facts(

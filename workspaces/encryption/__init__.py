@@ -1,1 +1,1 @@
-"""Encryption: data keys, what is sealed under them, and how both kinds of keys are rotated and checked."""
+"""Envelope encryption: data keys, the values sealed under them, and the rotation and check of data and master keys."""

@@ -1,4 +1,4 @@
-"""Raises the alarm in the log when something sealed does not open, once in a while for each place."""
+"""Logs an alarm when a sealed value does not open: at most one every five minutes for each value."""
 
 import threading
 import time
@@ -12,11 +12,11 @@ from pipedai.logs import get_logger
 
 log = get_logger(__name__)
 
-# Workers ask again every second: a place that stays broken is told of this often by each process.
+# Each process repeats an alarm for the same value after so many seconds, as workers may ask for it every second.
 REPEAT_SECONDS = 300.0
 _PLACES_REMEMBERED = 10_000
 
-# Sent with each alarm.
+# Django's signal that each alarm sends.
 alarmed = Signal()
 
 _REASONS = {
@@ -30,12 +30,12 @@ _Place = tuple[UUID, str, UUID, str]
 
 
 def reason_of(error: CannotOpen) -> str:
-    """Why something does not open, in words for an operator."""
+    """Says in words for an operator why something does not open."""
     return _REASONS[type(error)]
 
 
 class Alarms:
-    """What has been told of lately, by one process."""
+    """Remembers which alarms this process has logged in the last five minutes."""
 
     def __init__(self) -> None:
         self._told: OrderedDict[_Place, float] = OrderedDict()
@@ -52,9 +52,10 @@ class Alarms:
         wrapped_under: str | None,
         now: float | None = None,
     ) -> None:
-        """Logs where something does not open and why, unless that place was told of in the last five minutes.
+        """Logs which value does not open and why, unless this process did so in the last five minutes.
 
-        `wrapped_under` is the id of the data key's master key, if there is a data key; `now` the monotonic clock's.
+        `wrapped_under` is the id of the data key's master key, or None without a data key. `now` is in seconds of the
+        monotonic clock.
         """
         now = time.monotonic() if now is None else now
         if not self._is_due((environment_id, table, row_id, field), now):

@@ -1,4 +1,4 @@
-"""Proves that every data key and every sealed value opens, and says which keys are in use (SPEC §8)."""
+"""Checks that every data key and every sealed value opens, and reports which keys are in use (SPEC §8)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField, sealed_fields
 
 _BATCH = 500
-# So many are named; the others are counted.
+# The report names at most so many values that don't open, and counts all.
 _NAMED = 1_000
 _FIRST = UUID(int=0)
 
@@ -25,7 +25,7 @@ WHERE k.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR k.environment_id
 ORDER BY k.id LIMIT %(limit)s
 """
 
-# Nothing can be sealed there.
+# Environments without a data key in use, in which nothing can be sealed.
 _WITHOUT_KEY = """
 SELECT e.id, e.id AS environment_id FROM environment e
 WHERE e.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR e.id = %(environment_id)s)
@@ -34,7 +34,7 @@ WHERE e.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR e.id = %(environ
 ORDER BY e.id LIMIT %(limit)s
 """
 
-# A value and its key in one statement: a rotation that is under way moves both at once.
+# One statement reads values and their keys, since a rotation that runs meanwhile replaces both in one transaction.
 _VALUES = """
 SELECT v.id, v.environment_id, v.{column} AS box, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM "{table}" v JOIN data_key k ON k.id = v.{key_column}
@@ -45,7 +45,7 @@ ORDER BY v.id LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Where something does not open, and why in words; nothing of its value."""
+    """A key or value that does not open, with the reason in words. It holds no part of the value."""
 
     environment_id: UUID | None
     table: str
@@ -56,7 +56,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A data key that there is. Nothing new is sealed under a `retired` one."""
+    """A data key that the check found. Nothing new is sealed under a `retired` one."""
 
     id: UUID
     environment_id: UUID
@@ -66,19 +66,19 @@ class FoundKey:
 
 @dataclass
 class KeyReport:
-    """What a check found. `values` counts by field, `values_under` by data key."""
+    """The result of a check. `values` counts sealed values by field, `values_under` by data key."""
 
     data_keys: list[FoundKey] = field(default_factory=list)
     values: Counter[str] = field(default_factory=Counter)
     values_under: Counter[UUID] = field(default_factory=Counter)
-    # Staff's, by the master key that they lie under; they belong to no environment.
+    # How many secrets of staff's authenticators each master key encrypts. They belong to no environment.
     authenticators: Counter[str] = field(default_factory=Counter)
     broken: list[Broken] = field(default_factory=list)
     broken_count: int = 0
 
     @property
     def under_master(self) -> Counter[str]:
-        """How many data keys lie under each master key, by its id; 0 for one that is set and unused."""
+        """How many data keys each master key encrypts, by its id; 0 for one that is set and unused."""
         found = Counter({master.id: 0 for master in keys.masters()})
         found.update(key.master_key_id for key in self.data_keys)
         return found
@@ -89,11 +89,11 @@ def check_keys(
     environment_id: UUID | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> KeyReport:
-    """Opens every data key and every sealed value, of one environment or of all; changes nothing.
+    """Opens every data key and every sealed value of one environment or of all, and changes nothing.
 
-    In small batches, each on its own: it holds up nobody, and its memory grows with the number of
-    data keys and not with that of values. Raises nothing for what does not open. `on_progress` is
-    told of so many more values.
+    It reads small batches in separate statements, so it blocks nobody. Its memory grows with the
+    number of data keys, not with that of values. It raises nothing for a value that does not open,
+    but reports it. It calls `on_progress` with the number of values of each batch.
     """
     report = KeyReport()
     for row in _rows(_KEYS, environment_id):

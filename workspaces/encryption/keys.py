@@ -1,4 +1,4 @@
-"""Seals and opens values under an environment's data key (SPEC §8). The only reader of wrapped keys."""
+"""Seals and opens values under an environment's data key (SPEC §8). Only this module opens wrapped keys."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,20 +22,20 @@ _CANNOT_SEAL = (
     " Its operators have been alarmed."
 )
 
-# The lock is held until what was sealed is committed: a key is replaced only when nobody is about to
-# write under it, so that no value comes to lie under it afterwards.
+# The lock is held until the sealed value is committed. So a rotation retires the key only when no
+# transaction is about to write a value under it, and no value is added under a retired key.
 _IN_USE = """
 SELECT id, wrapped, master_key_id FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL
 FOR SHARE
 """
-# Whoever waits for the lock sees the old key retired and not yet the new one: the next look does.
+# A statement that waited for the lock finds the old key retired and does not see the new one yet; the next one does.
 _LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A ciphertext and the data key that opens it; the two columns of a sealed field."""
+    """A ciphertext and the id of the data key that opens it: the two columns of a sealed field."""
 
     box: bytes = field(repr=False)
     data_key_id: UUID
@@ -43,7 +43,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
-    """A data key as it lies in its row, for a caller that read it in a join of its own."""
+    """A wrapped data key, for a caller that has read it in a join of its own."""
 
     id: UUID
     wrapped: bytes = field(repr=False)
@@ -51,14 +51,14 @@ class WrappedKey:
 
     @classmethod
     def of(cls, row: Row) -> "WrappedKey":
-        """The key in a row's `key_id`, `key_wrapped` and `master_key_id`."""
+        """Makes the key from a row's `key_id`, `key_wrapped` and `master_key_id`."""
         return cls(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])
 
 
 def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:
-    """A new data key of an environment that has none in use, wrapped under the newest master key.
+    """Makes a data key, wrapped under the newest master key, for an environment that has none in use.
 
-    `not_before`: what its `createdAt` is at least, whatever the clock says.
+    Its `created_at` is not before `not_before`, whatever the clock says.
     """
     key_id = new_id()
     master = masters()[0]
@@ -75,8 +75,9 @@ def create_data_key(environment_id: UUID, *, not_before: datetime | None = None)
 def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintext: bytes) -> Sealed:
     """Encrypts a value for one field of one row under the environment's data key in use. One query.
 
-    Call it in the transaction that writes the value, after any lock on its row; raises RuntimeError
-    outside one, and Unavailable, after an alarm, if the key does not open or there is none.
+    Call it in the transaction that writes the value, after any lock on the value's row. Raises
+    RuntimeError outside a transaction. Logs an alarm and raises Unavailable if the environment has no
+    data key in use or the key does not open.
     """
     key = None
     try:
@@ -93,7 +94,7 @@ def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintex
 def unseal(
     sealed_field: SealedField, environment_id: UUID, row_id: UUID, box: bytes, key: WrappedKey
 ) -> bytes:
-    """Decrypts what `seal` made for this very place. No query. Raises crypto.CannotOpen, after an alarm."""
+    """Decrypts what `seal` made for this field and row. No query. Logs an alarm and raises crypto.CannotOpen."""
     try:
         opened = unwrap(environment_id, key)
     except crypto.CannotOpen as error:
@@ -114,7 +115,7 @@ def unseal(
 
 
 def hold_key_in_use(environment_id: UUID) -> WrappedKey:
-    """The environment's data key, which stays the one in use until this transaction ends.
+    """Returns the environment's data key in use, and locks it so that it stays in use until the transaction ends.
 
     Raises crypto.NoDataKey, and RuntimeError outside a transaction.
     """
@@ -128,14 +129,14 @@ def hold_key_in_use(environment_id: UUID) -> WrappedKey:
 
 
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
-    """The opened data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey, and alarms nobody."""
+    """Opens a data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey, and logs no alarm."""
     return crypto.unwrap(
         key.wrapped, str(key.id), key.master_key_id, str(environment_id), masters()
     )
 
 
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
-    """What a ciphertext of this field of this row is bound to."""
+    """Returns the place (environment, table, field, row) to which a ciphertext is bound."""
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
 
 
@@ -145,7 +146,7 @@ def masters() -> tuple[crypto.MasterKey, ...]:
 
 
 def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey | None) -> None:
-    # What has no key yet has no row of it: then it is about the environment.
+    # If the environment has no data key, the alarm names the environment's row.
     alarms.raise_alarm(
         error,
         environment_id=environment_id,

@@ -1,4 +1,4 @@
-"""Gives environments a new data key and re-encrypts what lies under the old one (SPEC §8)."""
+"""Gives environments a new data key and re-encrypts the values that are sealed under the old one (SPEC §8)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField, sealed_fields
 
-# So many rows are locked at once, for as long as it takes to encrypt them: some milliseconds.
+# How many rows are locked at once, for the few milliseconds that it takes to encrypt their values.
 _BATCH = 100
 _FIRST = UUID(int=0)
 
@@ -49,9 +49,9 @@ _NEXT = f"""
 SELECT e.id AS environment_id {_ENVIRONMENTS} AND e.id > %(after)s ORDER BY e.id LIMIT {_BATCH}
 """
 
-# Rotations take turns.
+# This lock makes rotations of one environment take turns.
 _HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR NO KEY UPDATE"
-# Waits for whoever is about to write a value under it; whoever comes later sees the new one.
+# This waits for transactions that write a value under the key; later ones see the new key.
 _IN_USE = """
 SELECT id AS key_id, wrapped AS key_wrapped, master_key_id, created_at FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL
@@ -83,7 +83,7 @@ DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What there is to do. `resumed` is when it was begun, if it was, by a call that did not end."""
+    """What a rotation will do. `resumed` is when a call that did not finish began it, or None."""
 
     environments: int
     values: int
@@ -92,8 +92,6 @@ class Plan:
 
 @dataclass
 class Reencrypted:
-    """What was done."""
-
     environments: int = 0
     new_keys: int = 0
     values: int = 0
@@ -101,7 +99,7 @@ class Reencrypted:
 
 
 def plan_data_rotation(environment_id: UUID | None) -> Plan:
-    """What `rotate_data_keys` would do."""
+    """Returns what `rotate_data_keys` would do, and changes nothing."""
     rotation = fetch_one(_UNDER_WAY, {"environment_id": environment_id})
     resumed = rotation["started_at"] if rotation else None
     params = {"environment_id": environment_id, "before": resumed or "infinity"}
@@ -123,17 +121,21 @@ def rotate_data_keys(
     on_progress: Callable[[int], None] = lambda _: None,
     say: Say = lambda _: None,
 ) -> Reencrypted:
-    """Replaces the data key of one environment or of all, and re-encrypts what lies under older ones.
+    """Replaces the data key of one environment or of all, and re-encrypts the values under older ones.
 
-    An environment that has no key in use is given one.
+    An environment that has no key in use gets one.
 
-    An environment is given its new key in one transaction, with its audit row; its values follow in
-    small batches; the old key is dropped when nothing lies under it. Killed at any point it is gone
-    on with by the next call, which begins nothing anew. Any number may run at once, beside writers
-    and readers. What does not open stays, with its key: see `workspaces.encryption.check`. A key in use
-    that does not open is replaced only if `replace_lost`: nothing can be sealed under it, but a
-    wrong `MASTER_KEYS` must not leave others keys that they can't open. `on_progress` is told of so
-    many more values, `say` whenever somebody else's lock is waited for.
+    One transaction gives an environment its new key, with its audit row. Its values follow in small
+    batches, and the old key is deleted when no value uses it any more. If the process is killed at any
+    point, the next call continues the same rotation. Any number of calls may run at once, beside
+    writers and readers.
+
+    A value that does not open stays as it is, with its key (see `workspaces.encryption.check`). A key
+    in use that does not open is replaced only with `replace_lost`: otherwise a call with a wrong
+    `MASTER_KEYS` would give environments keys that no other process can open.
+
+    It calls `on_progress` with the number of values of each batch, and `say` with a sentence whenever
+    it waits for somebody else's lock.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
@@ -153,10 +155,10 @@ def rotate_data_keys(
 
 
 def _begin(environment_id: UUID | None) -> Row:
-    """The rotation that is under way, or a new one."""
+    """Returns the rotation that is under way, or begins one."""
     params = {"environment_id": environment_id}
     rotation = None
-    while rotation is None:  # another process may just have ended the one that was
+    while rotation is None:  # another process may have finished it between the two statements
         execute(_BEGIN, {**params, "id": new_id()})
         rotation = fetch_one(_UNDER_WAY, params)
     return rotation
@@ -172,7 +174,7 @@ def _environments(environment_id: UUID | None, before: datetime) -> Iterator[UUI
 
 
 def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) -> bool:
-    """Retires the key in use, if it is from before, for a new one. Whether there is a new one."""
+    """Replaces the key in use by a new one if it was made before `before`. Returns whether it did."""
     params = {"environment_id": environment_id}
     fetch_one(_HOLD_ENVIRONMENT, params)
     row = fetch_one(_IN_USE, params)
@@ -205,7 +207,7 @@ def _empty(
     on_progress: Callable[[int], None],
     say: Say,
 ) -> None:
-    """Moves what lies under a retired key, and opens, to the one in use."""
+    """Re-encrypts the values under a retired key, as far as they open, under the key in use."""
     params = {"environment_id": environment_id, "key_id": old.id}
     try:
         opened = keys.unwrap(environment_id, old)
@@ -221,16 +223,18 @@ def _empty(
                 after = ids[-1]
                 done.values += moved
                 on_progress(moved)
-    except crypto.CannotOpen:  # one of the two keys; values that don't open are passed over
+    except (
+        crypto.CannotOpen
+    ):  # the old or the new key does not open; `_move` skips values that don't
         return
 
 
 def _move(
     sealed_field: SealedField, environment_id: UUID, opened: crypto.DataKey, params: Row
 ) -> int:
-    """Re-encrypts one batch of rows; how many. Call it in a transaction."""
+    """Re-encrypts the values of one batch of rows, and returns how many. Call it in a transaction."""
     rows = fetch_all(sealed_field.into(_VALUES), params)
-    # After the rows' locks, as for whoever seals a single value.
+    # The key is locked after the rows, in the same order as `seal` and its callers.
     key = keys.hold_key_in_use(environment_id)
     fresh = keys.unwrap(environment_id, key)
     moved: list[tuple[Row, bytes]] = []
@@ -254,7 +258,7 @@ def _move(
 
 
 def _drop(environment_id: UUID, key_id: UUID) -> bool:
-    """Deletes a retired key unless something lies under it; whether it did."""
+    """Deletes a retired key unless a value uses it. Returns whether it did."""
     params = {"environment_id": environment_id, "key_id": key_id}
     for sealed_field in sealed_fields():
         if fetch_one(sealed_field.into(_IS_USED), params) is not None:
@@ -262,5 +266,5 @@ def _drop(environment_id: UUID, key_id: UUID) -> bool:
     try:
         with transaction.atomic():
             return bool(execute(_DROP, params))
-    except IntegrityError:  # its foreign keys have the last word
+    except IntegrityError:  # a value's foreign key still refers to it
         return False

@@ -1,4 +1,4 @@
-"""Wraps every data key anew, under the newest master key (SPEC §8)."""
+"""Wraps every data key under the newest master key (SPEC §8)."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,8 +26,8 @@ WHERE master_key_id <> %(newest)s AND environment_id > %(after)s
 ORDER BY environment_id LIMIT %(limit)s
 """
 
-# An environment's keys together, so that it has one audit row. Locked against who seals under one at
-# this moment, not against who reads.
+# All keys of an environment are rewrapped together, so that it has one audit row. The lock waits for transactions that
+# seal under a key, and not for readers.
 _KEYS = """
 SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM data_key
 WHERE master_key_id <> %(newest)s AND environment_id = ANY(%(environment_ids)s)
@@ -43,26 +43,26 @@ WHERE k.id = n.id AND k.wrapped = n.old
 
 @dataclass
 class Rewrapped:
-    """What was done."""
-
     environments: int = 0
     data_keys: int = 0
 
 
 def older_masters() -> list[Row]:
-    """What is there to do: `master_key_id`, `data_keys`, `environments` for each master key but the newest."""
+    """Counts what is left to do: rows of `master_key_id`, `data_keys` and `environments` for each older master key."""
     return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
 
 
 def rotate_master_key(
     *, on_progress: Callable[[int], None] = lambda _: None, say: Say = lambda _: None
 ) -> Rewrapped:
-    """Wraps the data keys that lie under an older master key under the newest; the values stay as they are.
+    """Wraps the data keys under the newest master key that are under an older one. Sealed values stay as they are.
 
-    `on_progress` is told of so many more keys, `say` whenever somebody else's lock is waited for.
+    It calls `on_progress` with the number of keys of each batch, and `say` with a sentence whenever it
+    waits for somebody else's lock.
 
-    A batch of environments in each transaction, with an audit row for each: killed, it has done
-    those before and none half. Any number may run at once. A key that doesn't open stays as it is.
+    Each transaction rewraps the keys of some environments and writes an audit row for each. If the
+    process is killed, every environment is done completely or not at all. Any number of calls may run
+    at once. A key that does not open stays as it is.
     """
     done, after = Rewrapped(), UUID(int=0)
     newest = keys.masters()[0]
@@ -81,7 +81,7 @@ def rotate_master_key(
 
 
 def _rewrap(params: Row, newest: crypto.MasterKey, done: Rewrapped) -> None:
-    """Rewraps the keys of some environments, and tells of it. Call it in a transaction."""
+    """Rewraps the keys of some environments and emits the events. Call it in a transaction."""
     changed: list[tuple[Row, bytes]] = []
     for row in fetch_all(_KEYS, params):
         environment_id = row["environment_id"]

@@ -1,14 +1,14 @@
-"""Knows every sealed column: apps register theirs, so that rotation and checks pass none over (SPEC §8)."""
+"""The registry of sealed columns: apps register theirs, so that rotations and checks miss none (SPEC §8)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class SealedField:
-    """A column that holds ciphertexts, and the one beside it that names each one's data key.
+    """A column of ciphertexts, and the column with the id of each one's data key.
 
-    The table also has `id` and `environment_id`. Table and column are part of what a ciphertext is
-    bound to: renaming either makes what was sealed before unreadable.
+    The table also has `id` and `environment_id`. A ciphertext is bound to the names of its table and
+    column, so renaming either would make the values that were sealed before unreadable.
     """
 
     table: str
@@ -19,7 +19,7 @@ class SealedField:
         return f"{self.table}.{self.column}"
 
     def into(self, statement: str) -> str:
-        """The statement with this field's names in place of `{table}`, `{column}` and `{key_column}`."""
+        """Returns the statement with this field's names for `{table}`, `{column}` and `{key_column}`."""
         return statement.format(table=self.table, column=self.column, key_column=self.key_column)
 
 
@@ -27,10 +27,9 @@ _registered: dict[str, SealedField] = {}
 
 
 def register_sealed_field(field: SealedField) -> None:
-    """Adds a field to those that are rotated and checked. Call it from `AppConfig.ready()`."""
+    """Adds a field to those that rotations and checks read. Call it from `AppConfig.ready()`."""
     _registered[str(field)] = field
 
 
 def sealed_fields() -> tuple[SealedField, ...]:
-    """The sealed fields of all apps."""
     return tuple(_registered.values())

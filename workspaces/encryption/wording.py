@@ -1,4 +1,4 @@
-"""Says a key report in lines for an operator."""
+"""Puts a key report into lines of text for an operator."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from workspaces.encryption.keys import masters
 
 
 def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:
-    """Which master keys and data keys are in use, with how much lies under each."""
+    """Yields lines on the master keys and data keys in use, with how much each encrypts."""
     known = [master.id for master in masters()]
     under = report.under_master
     for master_id in dict.fromkeys((*under, *report.authenticators)):
@@ -27,12 +27,12 @@ def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str
 
 
 def counted_values(report: KeyReport) -> str:
-    """How many values each sealed field has."""
+    """Says how many values each sealed field has."""
     return ", ".join(f"{count} of {field}" for field, count in report.values.items())
 
 
 def broken_lines(report: KeyReport) -> Iterator[str]:
-    """Where something does not open, and why."""
+    """Yields a line for each key or value that does not open, with the reason."""
     for broken in report.broken:
         place = f"environment {broken.environment_id}" if broken.environment_id else "of staff"
         yield (
@@ -44,7 +44,7 @@ def broken_lines(report: KeyReport) -> Iterator[str]:
 
 
 def does_not_open(report: KeyReport) -> str:
-    """How much does not open, for a command that fails of it."""
+    """Says how much does not open: the error message of a command."""
     return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
 
 

@@ -1,7 +1,7 @@
-"""An environment always keeps at least one owner: the database's own check, behind the services' (SPEC §4).
+"""Makes the database check that an environment keeps an owner, as the services do (SPEC §4).
 
-Deferred, so that one transaction may hand ownership over; it locks the environment's row, so that two transactions that each
-remove one of two owners can't both pass.
+The check is deferred, so that one transaction can hand ownership over. It locks the environment's row, so that two
+transactions that each remove one of two owners can't both pass.
 """
 
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""A pwk_ key without a role is refused: the check let it pass, being neither true nor false of NULL."""
+"""Refuses a `pwk_` key without a role. The CHECK let it pass, since NULL made it neither true nor false."""
 
 from django.db import migrations, models
 

@@ -1,6 +1,6 @@
-"""Rotations that are under way; and the database keeps an environment's data key in use, used or not.
+"""Adds the table of rotations that are under way, and keeps an environment's data key in use from being deleted.
 
-Data keys that values lie under are kept by those values' foreign keys.
+Foreign keys keep the data keys that values use; this keeps the one in use even if no value uses it yet.
 """
 
 import django.db.models.deletion

@@ -1,4 +1,4 @@
-"""Hosts have keys, and keys mint registration tokens. 0009 validates what is not valid yet."""
+"""Lets hosts have keys and keys mint registration tokens. 0009 validates the constraints added here, not valid."""
 
 import django.db.models.deletion
 from django.contrib.postgres.operations import AddConstraintNotValid

@@ -1,4 +1,4 @@
-"""Indexes that the next migration makes a constraint of, and that finds what a key minted."""
+"""Adds an index that the next migration turns into a constraint, and one that finds the tokens that a key minted."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models

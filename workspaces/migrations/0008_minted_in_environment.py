@@ -1,4 +1,4 @@
-"""A composite foreign key: no key is minted by one of another environment. 0009 validates it."""
+"""Adds a composite foreign key, so that a key mints only in its own environment. 0009 validates it."""
 
 from django.db import migrations, models
 

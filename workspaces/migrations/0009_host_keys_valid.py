@@ -1,4 +1,4 @@
-"""Validates what 0006 and 0008 added."""
+"""Validates the constraints that 0006 and 0008 added, not valid."""
 
 from django.contrib.postgres.operations import ValidateConstraint
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""`manage.py create_staff`: makes a user who may log in to Django admin."""
+"""`manage.py create_staff`: makes a user who may log in to Django admin, or lets an existing user do so."""
 
 import getpass
 import secrets
@@ -84,7 +84,7 @@ def _password() -> str:
 
 
 def _sentence(errors: Any) -> str:
-    """Field errors as one line."""
+    """Joins field errors into one line."""
     return " ".join(
         f"{field}: {message}" for field, messages in errors.items() for message in messages
     )

@@ -1,4 +1,4 @@
-"""The floods, in the order in which they are run."""
+"""The floods, in the order in which they run."""
 
 from bench.abuse.flooding import Flood
 from bench.abuse.floods.bodies import Bodies

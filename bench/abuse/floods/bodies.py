@@ -1,4 +1,4 @@
-"""Bodies in chunks of two bytes, of almost the size that is allowed, which never end."""
+"""A flood of request bodies that never end: chunks of two bytes each, up to almost the allowed size."""
 
 import asyncio
 import socket
@@ -14,13 +14,13 @@ _BLOCKS = 63  # of 16 KiB of body each: together a little less than 1 MiB
 
 
 class Bodies(Flood):
-    """As each chunk is two bytes of body, whoever keeps them as they came keeps half a million objects."""
+    """Sends bodies in chunks of two bytes: a server that stores each chunk as it comes has half a million objects."""
 
     name = "bodies"
     what = f"{_CONNECTIONS} connections with bodies of 2-byte chunks that never end"
 
     def prepare(self, stage: Stage) -> None:
-        """Nobody needs an account for this: the body is read before credentials are looked at."""
+        """Do nothing: this flood needs no account, since the server reads a body before it checks credentials."""
 
     async def attack(self, port: int, answers: Counter[str]) -> None:
         await asyncio.gather(*(_send(port, answers) for _ in range(_CONNECTIONS)))

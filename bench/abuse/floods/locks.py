@@ -1,4 +1,4 @@
-"""Calls on rows that a stuck session has locked."""
+"""A flood of calls that wait for rows which a stuck session has locked."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ _AT_ONCE = 32
 
 
 class Locks(Flood):
-    """Half of the calls want the environment's row, half the trigger's."""
+    """Half of the calls wait for the environment's row, half for the trigger's."""
 
     name = "locks"
     what = f"{_AT_ONCE} connections that call on a locked environment and trigger"
@@ -37,7 +37,7 @@ class Locks(Flood):
         fire = request(
             "POST", f"/triggers/{pair.trigger_id}/run", token=pair.api_key, address=address
         )
-        # Not the application's role, whose own time limits would end the session that is stuck.
+        # The stuck session is the superuser's, since the application role's time limits would end it.
         with self._on.session(passwords.SUPERUSER) as stuck, stuck.transaction():
             stuck.execute(f"SELECT FROM environment WHERE id = '{pair.environment_id}' FOR UPDATE")
             stuck.execute(f"SELECT FROM trigger WHERE id = '{pair.trigger_id}' FOR UPDATE")

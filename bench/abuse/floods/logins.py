@@ -1,4 +1,4 @@
-"""Logins with wrong passwords, of so many accounts and from so many addresses that no throttle answers them."""
+"""A flood of logins with wrong passwords, to so many accounts from so many addresses that no throttle refuses them."""
 
 import secrets
 from collections import Counter
@@ -12,13 +12,13 @@ _AT_ONCE = 16
 
 
 class Logins(Flood):
-    """Each costs a password hash, which is dear by design, whether or not there is such an account."""
+    """Each login costs a password hash, which is expensive by design, whether or not there is such an account."""
 
     name = "logins"
     what = f"{_AT_ONCE} logins at once, of many accounts from many addresses"
 
     def prepare(self, stage: Stage) -> None:
-        """Nobody needs an account for this."""
+        """Do nothing: this flood needs no account."""
 
     async def attack(self, port: int, answers: Counter[str]) -> None:
         await ask_again_and_again(port, _logins(), answers, times=_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Polls whose answers are large, on connections that take nothing of them, or a byte a second."""
+"""A flood of polls with large answers, on connections that read nothing of them, or one byte a second."""
 
 import asyncio
 import socket
@@ -13,13 +13,13 @@ _WORKERS = 4
 _CONNECTIONS = 16
 _RUNS = 50
 _PROMPT_BYTES = 256 * 1024
-# So small that the rest of the answer stays with the server.
+# The size of a connection's buffer: so small that most of the answer stays in the server's memory.
 _BUFFER_BYTES = 4096
 _STATUS_LINE = 12
 
 
 class Polls(Flood):
-    """Each answer holds a worker's queued runs with their prompts, as far as the service hands them out at once."""
+    """Each answer holds as many queued runs with their prompts as the service hands out at once."""
 
     name = "polls"
     what = (
@@ -73,7 +73,7 @@ class Polls(Flood):
 
 
 async def _status(connection: socket.socket) -> str:
-    """The status of the answer, without taking anything of it."""
+    """Return the answer's status without taking anything from the connection."""
     while True:
         await asyncio.sleep(0.1)
         try:
@@ -90,6 +90,6 @@ async def _read_next_to_nothing(connection: socket.socket, trickle: int) -> None
         while connection.recv(1, 0 if trickle else socket.MSG_PEEK):
             await asyncio.sleep(1)
     except BlockingIOError:
-        return  # the answer was so small that it has been read
+        return  # the answer was small and has been read completely
     except ConnectionError:
         return

@@ -1,4 +1,4 @@
-"""Previews of schedules that are rare, asked for by a viewer."""
+"""A flood of previews, by a viewer, of schedules with few due times."""
 
 import itertools
 from collections import Counter
@@ -9,7 +9,7 @@ from bench.cast import Account
 from bench.http_client import request
 
 _AT_ONCE = 8
-# All change their clocks, and have done so for long. No two requests in a row are alike.
+# Time zones that have had summer time for many years. They take turns, so that no two requests in a row are equal.
 _ZONES = (
     "Europe/Berlin", "America/New_York", "Europe/London", "America/Santiago", "Australia/Sydney",
     "America/Havana", "Europe/Athens", "Pacific/Auckland", "America/Chicago", "Europe/Lisbon",
@@ -18,7 +18,7 @@ _STEPS = range(60, 160)
 
 
 class Previews(Flood):
-    """A hundred times of a schedule that comes due on the 29th of February alone, if that is a Sunday."""
+    """Asks for the next hundred due times of a schedule that comes due on Sundays that are a 29 February."""
 
     name = "previews"
     what = f"{_AT_ONCE} previews at once of schedules that come due every 28 years"

@@ -1,4 +1,4 @@
-"""Forty thousand triggers that come due every minute, half of them without a worker."""
+"""A flood of forty thousand triggers that come due every minute, half of them without a worker."""
 
 import asyncio
 from collections import Counter
@@ -21,7 +21,7 @@ SELECT count(*) FROM trigger WHERE next_run_at <= statement_timestamp() AND {our
 
 
 class Schedules(Flood):
-    """They are older than the neighbour's, so that of what is due at the same minute theirs comes first."""
+    """These triggers are older than the neighbour's, so that of all triggers due in the same minute they come first."""
 
     name = "schedules"
     what = "40,000 triggers that come due every minute, half without a worker"
@@ -62,7 +62,7 @@ class Schedules(Flood):
 
 
 def _copy(on: Database, trigger_id: str, count: int, *, after: int) -> None:
-    """So many copies, whose ids come before all that the service makes; `after` is how many have been made."""
+    """Make `count` copies whose ids sort before all that the service makes. `after` copies have been made before."""
     copy_row(
         on, "trigger", trigger_id, count,
         id=f"('00000000-0000-7000-8000-' || lpad(to_hex({after} + n), 12, '0'))::uuid",

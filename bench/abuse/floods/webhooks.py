@@ -1,4 +1,4 @@
-"""A thousand webhooks that are due at once, to receivers that take their time."""
+"""A flood of a thousand webhooks that are due at once, to receivers that answer slowly."""
 
 import asyncio
 import itertools
@@ -10,14 +10,14 @@ from bench.abuse.tenants import NEVER, new_customer
 from bench.stack import Database, free_port
 
 _ENVIRONMENTS = 10
-_DELIVERIES = 100  # of each
-# Addresses of the loopback interface: to whoever sends, each is a host of its own.
+_DELIVERIES = 100  # in each environment
+# Addresses of the loopback interface, each of which counts as a host of its own.
 _HOSTS = [f"127.0.1.{n}" for n in range(1, 41)]
 _SLOW_SECONDS = 9.0
 
 
 class Webhooks(Flood):
-    """Each receiver answers after nine seconds, every second one never."""
+    """The receivers answer every second delivery after nine seconds, and the others never."""
 
     name = "webhooks"
     what = f"{_ENVIRONMENTS * _DELIVERIES:,} due webhooks to receivers that take 9 s, or for ever"
@@ -54,7 +54,7 @@ class Webhooks(Flood):
             except (OSError, asyncio.IncompleteReadError):
                 answers["given up"] += 1
             except asyncio.CancelledError:
-                pass  # the flood is over; asyncio would log what its server's tasks are cancelled by
+                pass  # the flood is over: asyncio would log the cancellation of its server's tasks
             finally:
                 writer.close()
 

@@ -6,7 +6,7 @@ import pyotp
 import pytest
 from django.db.models.functions import Now
 
-from accounts.authenticators import begin_enrolment, confirm_enrolment, has_authenticator
+from accounts.authenticators import begin_setup, confirm_setup, has_authenticator
 from accounts.models import User
 from audit.models import AuditEntry
 from pipedai.admin.values import page_of
@@ -62,15 +62,15 @@ def _delivered(cast):
 
 
 def _with_authenticator(cast):
-    _enrol(cast.viewer)
+    _set_up_authenticator(cast.viewer)
     return cast.viewer
 
 
-def _enrol(user):
-    enrolment = begin_enrolment(user)
-    assert enrolment is not None
-    code = pyotp.TOTP(enrolment.secret).at(int(database_now().timestamp()))
-    assert confirm_enrolment(user, code, actor=Actor("staff"))
+def _set_up_authenticator(user):
+    setup = begin_setup(user)
+    assert setup is not None
+    code = pyotp.TOTP(setup.secret).at(int(database_now().timestamp()))
+    assert confirm_setup(user, code, actor=Actor("staff"))
 
 
 ACTIONS = [
@@ -149,7 +149,7 @@ def test_staff_do_not_lock_themselves_out(desk, staff):
 
 
 def test_staff_do_not_turn_their_own_authenticator_off_without_a_code(desk, staff):
-    _enrol(staff)
+    _set_up_authenticator(staff)
     url = page_of(User, staff.id)
     desk.post(f"{url}remove-authenticator/")
     assert "on the page of your account, with a code" in desk.get(url).content.decode()

@@ -10,7 +10,7 @@ from pipedai_worker import cli, commands
 
 
 class Command(BaseCommand):
-    """Hands its options to the worker program; nothing here touches the database."""
+    """Passes its options to the worker program. It does not use the database."""
 
     help = (
         "Registers this machine as a worker if --config does not exist yet (with --token, better in"

@@ -1,4 +1,4 @@
-"""`manage.py seed_demo`: one of everything, for a newcomer to look at and for bin/run to use."""
+"""`manage.py seed_demo`: makes a user, a workspace, keys, a worker and a trigger, which newcomers and bin/run use."""
 
 import platform
 import secrets
@@ -53,7 +53,7 @@ TRIGGER = {
     "mcpHeaders": {"Authorization": "Bearer not-a-real-token"},
     "timeoutSeconds": 120,
 }
-# Two at once would make two of everything; any number does that nobody else takes a lock by.
+# The number of the advisory lock that keeps two commands from making everything twice; nothing else uses it.
 _LOCK = 0x5EED
 _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
@@ -101,7 +101,7 @@ class Command(OperatorCommand):
             self.scale(size)
 
     def scale(self, size: Size) -> None:
-        """Makes the workspace and fills its ledger."""
+        """Makes the workspace of `--scale` and fills its ledger."""
         try:
             workspace = find_or_make_cast(size, User.objects.get(email=EMAIL).id)
         except ApiError as error:
@@ -113,7 +113,7 @@ class Command(OperatorCommand):
 
 
 def _size(options: dict[str, Any]) -> Size | None:
-    """What --scale is to make; None without it. Raises CommandError."""
+    """Reads how much --scale asks for; None without --scale. Raises CommandError."""
     given = {name: options[name] for name in ("runs", "environments", "seed")}
     chosen = {name: value for name, value in given.items() if value is not None}
     if not options["scale"]:
@@ -130,7 +130,7 @@ def _size(options: dict[str, Any]) -> Size | None:
 
 
 class Seed:
-    """What the demo consists of, made where it is missing."""
+    """Makes those parts of the demo that are missing."""
 
     def __init__(self, data_dir: Path) -> None:
         self.file = data_dir / "demo.json"
@@ -139,10 +139,10 @@ class Seed:
         self._kept: dict[str, Any] = {}
 
     def sow(self) -> None:
-        """Make what is missing, all of it or nothing, and write the files.
+        """Makes all that is missing in one transaction, and writes the files.
 
-        They are read and written under the lock, for the next to find; should the transaction
-        fail after all, the next mends what they tell.
+        The files are read and written under the lock, so that the next call finds them complete. If
+        the transaction fails after they were written, the next call corrects them.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -181,7 +181,7 @@ class Seed:
 
     def _user(self) -> tuple[User, str]:
         def make(password: str) -> User:
-            # The session that registration opens is of no address, and nobody has its cookie.
+            # Registration opens a session, whose address does not matter here since nobody gets its cookie.
             user, _ = register_user(
                 email=EMAIL, password=password, name="Demo", address=b"", actor=SYSTEM
             )
@@ -200,7 +200,7 @@ class Seed:
     def _account(
         self, email: Email, kept_as: str, what: str, make: Callable[[str], User]
     ) -> tuple[User, str]:
-        """A user and the password that opens, which is a new one if the kept one is lost."""
+        """Returns a user and a password that works: the one from the file, or a new one if that is lost."""
         kept = str(self._kept.get(kept_as))
         user = User.objects.filter(email=email).first()
         if user is not None and is_password_of(user, kept):

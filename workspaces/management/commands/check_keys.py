@@ -1,4 +1,4 @@
-"""`manage.py check_keys`: does everything sealed open, and which keys are still needed?"""
+"""`manage.py check_keys`: checks that all sealed values open, and lists the keys that are still needed."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""`manage.py rotate_keys`: a new master key for all data keys, or new data keys for environments."""
+"""`manage.py rotate_keys`: wraps all data keys under the newest master key, or gives environments new data keys."""
 
 import sys
 from typing import Any
