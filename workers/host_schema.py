@@ -93,11 +93,11 @@ describe(
     "Hosts",
     list=Operation(
         id="listEnrollments",
-        summary="List enrolments",
+        summary="List enrollments",
         items=EnrollmentSerializer,
         says={
             200: (
-                "A list of enrolments: the codes, and the pairings that were approved for this "
+                "A list of enrollments: the codes, and the pairings that were approved for this "
                 "environment."
             ),
         },
@@ -108,7 +108,7 @@ describe(
         body=EnrollmentBody,
         example={"label": "build-2"},
         answers={201: IssuedEnrollmentSerializer},
-        says={201: "With the enrolment and, this once, its `code` (`enr_…`), good for one host."},
+        says={201: "With the enrollment and, this once, its `code` (`enr_…`), good for one host."},
         errors={409: "A ceiling."},
         audit=("enrollment.created",),
     ),

@@ -35,10 +35,10 @@ def user(db):
 @pytest.fixture
 def enrolled(user):
     """Turns the authenticator on, which uses one code, and returns the app and the recovery codes."""
-    enrolment = authenticators.begin_enrolment(user)
-    assert enrolment is not None
-    app = pyotp.TOTP(enrolment.secret)
-    codes = authenticators.confirm_enrolment(user, code_of(app, -1), actor=STAFF)
+    setup = authenticators.begin_setup(user)
+    assert setup is not None
+    app = pyotp.TOTP(setup.secret)
+    codes = authenticators.confirm_setup(user, code_of(app, -1), actor=STAFF)
     assert codes is not None
     return app, codes
 

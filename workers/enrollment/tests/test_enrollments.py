@@ -187,7 +187,7 @@ def test_the_longest_hostname_still_gets_its_suffix(cast):
     assert second == "h" * 253 + "-2"
 
 
-def test_a_redeemed_enrolment_can_not_be_revoked_and_its_host_lives_on(cast):
+def test_a_redeemed_enrollment_can_not_be_revoked_and_its_host_lives_on(cast):
     issued = issue(cast)
     host = redeem(code=issued["code"]).json()
     url = f"/api/v1/environments/{cast.environment.id}/enrollments/{issued['id']}"
@@ -211,7 +211,7 @@ def test_the_list_shows_what_became_of_each_and_no_code(cast):
     assert "code" not in item
 
 
-def test_one_enrolment_too_many_is_refused(cast, settings):
+def test_one_enrollment_too_many_is_refused(cast, settings):
     settings.MAX_KEYS_PER_ENVIRONMENT = 1
     issue(cast)
     url = f"/api/v1/environments/{cast.environment.id}/enrollments"
