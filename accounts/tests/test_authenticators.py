@@ -1,4 +1,4 @@
-"""Staff log in with one-time passwords, or with a recovery code in place of one (SPEC §10)."""
+"""One-time passwords of staff, and the recovery codes that stand in for them (SPEC §10)."""
 
 import time
 from io import StringIO
@@ -33,8 +33,8 @@ def user(db):
 
 
 @pytest.fixture
-def enrolled(user):
-    """Turns the authenticator on, which uses one code, and returns the app and the recovery codes."""
+def app_and_codes(user):
+    """Sets an authenticator up. Returns the app, whose first code has been used, and the recovery codes."""
     setup = authenticators.begin_setup(user)
     assert setup is not None
     app = pyotp.TOTP(setup.secret)
@@ -44,7 +44,7 @@ def enrolled(user):
 
 
 def code_of(app, steps=0):
-    # Near the end of a step this waits for the next one, so that the code is still current when it is checked.
+    # This waits until a time step is not near its end, since the code must still be the same when it is checked.
     while database_now().timestamp() % 30 > 24:
         time.sleep(0.1)
     return app.at(int(database_now().timestamp()) + 30 * steps)
