@@ -2,7 +2,8 @@
 
 import pytest
 
-from testing.probes.shapes import A_TIME, NOT_FOUND
+from testing.probes.shapes import NOT_FOUND
+from testing.world.trigger_values import trigger_shown
 from triggers.models import Trigger
 
 
@@ -14,29 +15,9 @@ def url(cast):
 def test_it_is_shown_whole(cast, url):
     response = cast.client(cast.viewer).get(url)
     assert response.status_code == 200
-    assert response.json() == {
-        "id": str(cast.trigger_id),
-        "environmentId": str(cast.environment.id),
-        "workerId": str(cast.worker.worker_id),
-        "name": "Nightly report",
-        "description": "",
-        "prompt": "Report.",
-        "mcpUrl": "https://mcp.example/v1",
-        "hasMcpHeaders": False,
-        "model": None,
-        "schedule": None,
-        "timezone": "UTC",
-        "nextRunAt": None,
-        "enabled": True,
-        "maxRetries": 3,
-        "timeoutSeconds": 1800,
-        "overlapPolicy": "queue",
-        "webhookUrl": None,
-        "hasWebhookSecret": False,
-        "lastRun": None,
-        "createdAt": A_TIME,
-        "updatedAt": A_TIME,
-    }
+    assert response.json() == trigger_shown(
+        cast.environment.id, id=str(cast.trigger_id), workerId=str(cast.worker.worker_id)
+    )
 
 
 def test_a_key_sees_the_same(cast, url):
