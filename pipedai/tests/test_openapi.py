@@ -44,7 +44,7 @@ def by_method(*methods):
 
 def test_the_checked_in_schema_is_that_of_the_code():
     made = OpenApiJsonRenderer().render(SchemaGenerator().get_schema(public=True), None, {})
-    assert made == openapi.FILE.read_bytes(), f"Renew it: .venv/bin/python {RENEW}"
+    assert made == openapi.FILE.read_bytes(), f"Renew docs/openapi.json: .venv/bin/python {RENEW}"
 
 
 def test_it_is_openapi_3_1():

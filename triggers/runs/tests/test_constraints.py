@@ -404,7 +404,11 @@ def test_every_constraint_is_tried(db: None) -> None:
     tried = {constraint for constraint, *_ in (*WRONG_RUNS, *WRONG_ROWS)}
     tried |= {_key(table, column) for table, column, _ in TENANT_REFERENCES}
     # What a trigger of the database refuses is in no catalogue of constraints.
-    assert tried == {*_constraints(), "data_key_in_use_stays"}
+    known = {*_constraints(), "data_key_in_use_stays"}
+    assert tried == known, (
+        f"{tried ^ known}: put a row that it refuses into WRONG_RUNS or WRONG_ROWS of this file"
+        ' (CONTRIBUTING.md, "A CHECK")'
+    )
 
 
 def _constraints() -> set[str]:
