@@ -68,13 +68,15 @@ def section_of(route):
 @pytest.mark.parametrize("name", BODIES)
 def test_every_field_of_a_body_is_explained(name):
     for field in BODIES[name]().fields:
-        assert f"`{field}`" in SECTIONS[name]
+        assert f"`{field}`" in SECTIONS[name], f"API.md does not explain {field} below {name}"
 
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_every_parameter_of_a_list_is_explained(name):
     for parameter in FILTERS[name].names():
-        assert re.search(rf"`\??{parameter}\b=?", SECTIONS[name]), parameter
+        assert re.search(rf"`\??{parameter}\b=?", SECTIONS[name]), (
+            f"API.md does not explain ?{parameter} below {name}"
+        )
 
 
 def test_the_runs_of_an_environment_have_two_parameters_more():

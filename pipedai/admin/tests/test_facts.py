@@ -17,7 +17,7 @@ LEFT_OUT: dict[type[models.Model], set[str]] = {
         "webhook_key_id",
     },
     TriggerRevision: {"environment_id", "trigger_id"},
-    Worker: {"is_streamed"},  # where its queued runs are announced
+    Worker: {"is_streamed"},  # says how events are kept, not how the worker is
 }
 HOW = 'show it in the admin\'s `story` or name it in LEFT_OUT of this file: see CONTRIBUTING.md, "A field of a trigger"'
 
