@@ -4,7 +4,11 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from django.contrib.postgres.operations import AddConstraintNotValid, AddIndexConcurrently
+from django.contrib.postgres.operations import (
+    AddConstraintNotValid,
+    AddIndexConcurrently,
+    ValidateConstraint,
+)
 from django.db import connection, models
 from django.db.migrations import (
     AddConstraint,
@@ -102,6 +106,17 @@ def test_a_reason_lets_a_rule_pass_and_must_be_needed(own_database, monkeypatch)
         if finding.migration == "triggers.0005_run_waiting"
     ]
     assert found == ["renaming-table"]
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_what_is_added_without_looking_at_old_rows_is_validated_later(validated):
+    added = Migration("0001_added", "triggers")
+    added.operations = [AddConstraintNotValid("run", POSITIVE)]
+    later = Migration("0002_later", "triggers")
+    later.operations = [ValidateConstraint("run", "planted")] if validated else []
+    made = {("triggers", each.name): each for each in (later, added)}
+    found = [(each.migration, each.rule) for each in migration_check.never_validated(made)]
+    assert found == ([] if validated else [("triggers.0001_added", "never-validated")])
 
 
 def test_ours_are_safe(own_database, capsys):
