@@ -15,14 +15,6 @@ from triggers.states import TERMINAL
 _TRIGGER_COLUMNS = sorted(sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id"})
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
-# Whose rows they are, for `TenantViewSet._find_visible`. What deleted triggers were told is gone with them.
-ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
-LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
-ALL_RUNS = "SELECT id, environment_id FROM run"
-LIVE_DELIVERIES = """
-SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger_id WHERE t.deleted_at IS NULL
-"""
-
 
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     """Triggers that are not deleted, as dicts for TriggerSerializer; `with_last_runs` completes them."""

@@ -14,7 +14,7 @@ from pipedai.api.pagination import HeavyPaginator, KeysetPaginator
 from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
 from pipedai.api.serializers import read_body
 from pipedai.sql import database_now
-from triggers import queries, services
+from triggers import queries, services, tenancy
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters, check_tenant_ids
 from triggers.idempotency import run_trigger
 from triggers.models import Tick
@@ -123,7 +123,7 @@ class TriggerViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the trigger. A deleted one is gone, but not for `run`, whose repeats outlive it."""
-        rows = queries.ALL_TRIGGERS if self.action == "run" else queries.LIVE_TRIGGERS
+        rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
         self._find_visible(request, rows, kwargs["trigger_id"])
 
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
@@ -202,7 +202,7 @@ class RunViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the run."""
-        self._find_visible(request, queries.ALL_RUNS, kwargs["run_id"])
+        self._find_visible(request, tenancy.ALL_RUNS, kwargs["run_id"])
 
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """GET /runs/:id"""

@@ -110,11 +110,10 @@ def test_a_reason_lets_a_rule_pass_and_must_be_needed(own_database, monkeypatch)
 
 @pytest.mark.parametrize("validated", [True, False])
 def test_what_is_added_without_looking_at_old_rows_is_validated_later(validated):
-    added = Migration("0001_added", "triggers")
-    added.operations = [AddConstraintNotValid("run", POSITIVE)]
-    later = Migration("0002_later", "triggers")
-    later.operations = [ValidateConstraint("run", "planted")] if validated else []
-    made = {("triggers", each.name): each for each in (later, added)}
+    add, validate = AddConstraintNotValid("run", POSITIVE), ValidateConstraint("run", "planted")
+    added = type("Added", (Migration,), {"operations": [add]})
+    later = type("Later", (Migration,), {"operations": [validate] if validated else []})
+    made = {("triggers", "0002_later"): later, ("triggers", "0001_added"): added}
     found = [(each.migration, each.rule) for each in migration_check.never_validated(made)]
     assert found == ([] if validated else [("triggers.0001_added", "never-validated")])
 
