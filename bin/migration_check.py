@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import django
 from django.apps import apps
+from django.contrib.postgres.operations import AddConstraintNotValid, ValidateConstraint
 from django.db import connection, migrations
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
@@ -78,6 +79,21 @@ def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
                 yield Finding(f"{app}.{name}", rule, sentence)
         for rule in sorted(reasons.keys() - rules):
             yield Finding(f"{app}.{name}", rule, "It is in safe_because, and breaks no such rule.")
+    yield from never_validated(loader.disk_migrations)
+
+
+def never_validated(disk_migrations: dict[tuple[str, str], Any]) -> Iterator[Finding]:
+    """The constraints that were added NOT VALID and that no migration validates: old rows may break them for ever."""
+    pending: dict[tuple[str, str], str] = {}
+    for (app, name), migration in sorted(disk_migrations.items()):
+        for operation in migration.operations:
+            if isinstance(operation, AddConstraintNotValid):
+                pending[app, operation.constraint.name] = name
+            elif isinstance(operation, (ValidateConstraint, migrations.RemoveConstraint)):
+                pending.pop((app, operation.name), None)
+    for (app, constraint), name in pending.items():
+        sentence = f"Add a migration with ValidateConstraint for {constraint}."
+        yield Finding(f"{app}.{name}", "never-validated", sentence)
 
 
 def _is_ours(app: str) -> bool:

@@ -18,17 +18,19 @@ from bin.ending import Afterwards, die_with_parent
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\
-usage: bin/test [PYTEST ARGUMENTS]
+usage: bin/test [--no-checks] [PYTEST ARGUMENTS]
 
 Runs the linter, the formatter, the type checker and the other static checks, then the tests. All
 run, whatever fails before; the exit code tells whether all passed. Arguments go to pytest:
-`bin/test workers -k claim`. The tests use a PostgreSQL of their own in a temporary directory, or
-the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
+`bin/test workers -k claim`. --no-checks skips the static checks. The tests use a PostgreSQL of
+their own in a temporary directory, or the server that TEST_DATABASE_URL names; a running bin/run
+and your settings are left alone.
 As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
 (nginx, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
 where one is not there, its tests are skipped.
 """
-# After a Ctrl-C, how many seconds the running check may take to end; the terminal has sent it the signal too.
+NO_CHECKS = "--no-checks"
+# After a Ctrl-C, how long the check that got it as well may take to end.
 _PATIENCE_SECONDS = 15
 
 
@@ -43,7 +45,9 @@ def main() -> int:
     environment = environment_of(data_dir)
     clean_up = Afterwards("exec python -m bin.cleaning", environment)
     try:
-        return Suite(environment).run(arguments)
+        only_tests = NO_CHECKS in arguments
+        pytest_arguments = [each for each in arguments if each != NO_CHECKS]
+        return Suite(environment).run(pytest_arguments, only_tests=only_tests)
     finally:
         clean_up.now()
 
@@ -59,20 +63,12 @@ class Suite:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, self._stop)
 
-    def run(self, pytest_arguments: list[str]) -> int:
-        """Run all checks, and return the exit code."""
-        manage = [sys.executable, "manage.py"]
-        # These downloads run beside the other checks, since only the tests need them.
+    def run(self, pytest_arguments: list[str], *, only_tests: bool = False) -> int:
+        """Run them all, or the tests alone; the exit code."""
+        # Downloads, for the tests alone.
         packages = self._begin("System packages", [sys.executable, "-m", "bin.packages"])
-        self._check("Lint", ["ruff", "check", "."])
-        self._check("Format", ["ruff", "format", "--check", "."])
-        self._check("Types", ["mypy", "."])
-        # The worker's package is not in the top directory, so it must be on the path.
-        self._check("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
-        self._check("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
-        self._check("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
-        deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]
-        self._check("Production settings", deploy, production_settings())
+        if not only_tests:
+            self._check_without_running()
         self._end("System packages", packages)
         # One process more than there are cores, since many tests wait for processes that they started.
         processes = 1 + min(8, max(2, os.cpu_count() or 2))
@@ -81,6 +77,22 @@ class Suite:
         among = ["-n", str(processes), "--dist", "worksteal"]
         self._check("Tests", ["pytest", *among, *pytest_arguments])
         return self._verdict()
+
+    def _check_without_running(self) -> None:
+        """The static checks: they read the code and start no part of the service."""
+        manage = [sys.executable, "manage.py"]
+        self._check("Lint", ["ruff", "check", "."])
+        self._check("Format", ["ruff", "format", "--check", "."])
+        self._check("Types", ["mypy", "."])
+        # The worker's package is not at the top.
+        self._check("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
+        self._check("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
+        self._check("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
+        self._check("Changelog", [sys.executable, "-m", "bin.changelog_check"])
+        schema = ["spectacular", "--fail-on-warn", "--format", "openapi-json"]
+        self._check("Schema", [*manage, *schema, "--file", os.devnull])
+        deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]
+        self._check("Production settings", deploy, production_settings())
 
     def _verdict(self) -> int:
         if self._stopped_by:

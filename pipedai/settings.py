@@ -239,6 +239,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
     "SERVERS": [{"url": "/api/v1"}],
+    # An error in the schema is no unsafe setting: bin/test makes the schema in a step of its own.
+    "ENABLE_DJANGO_DEPLOY_CHECK": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SCHEMA_PATH_PREFIX_TRIM": True,
     "CAMELIZE_NAMES": True,

@@ -6,21 +6,14 @@ from uuid import UUID
 
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 
+from pipedai.api.serializers import sources_of
 from triggers.models import RUN_COLUMNS, Run, Trigger
+from triggers.serializers import LastRunSerializer, TriggerSerializer
 from triggers.states import TERMINAL
 
-_TRIGGER_COLUMNS = (
-    "id", "environment_id", "worker_id", "name", "description", "mcp_url", "webhook_url", "schedule", "timezone",
-    "next_run_at", "enabled", "max_retries", "timeout_seconds", "overlap_policy", "created_at", "updated_at",
-)  # fmt: skip
-
-# Whose rows they are, for `find_visible`. What deleted triggers were told is gone with them.
-ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
-LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
-ALL_RUNS = "SELECT id, environment_id FROM run"
-LIVE_DELIVERIES = """
-SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger_id WHERE t.deleted_at IS NULL
-"""
+# What the serializer shows is loaded. Last runs come from a query of their own, by their ids.
+_TRIGGER_COLUMNS = sorted(sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id"})
+_LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
 
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
@@ -35,14 +28,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
             has_webhook_secret=Q(webhook_secret__isnull=False),
             last_run_id=Subquery(newest.values("id")[:1]),
         )
-        .values(
-            *_TRIGGER_COLUMNS,
-            "prompt",
-            "model",
-            "has_mcp_headers",
-            "has_webhook_secret",
-            "last_run_id",
-        )
+        .values(*_TRIGGER_COLUMNS)
     )
     return rows
 
@@ -50,10 +36,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
 def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adds to each row of `triggers()` its `last_run`, or None. It takes one query."""
     ids = [row["last_run_id"] for row in rows if row["last_run_id"]]
-    runs = {
-        run["id"]: run
-        for run in Run.objects.filter(id__in=ids).values("id", "status", "queued_at", "ended_at")
-    }
+    runs = {run["id"]: run for run in Run.objects.filter(id__in=ids).values(*_LAST_RUN_COLUMNS)}
     return [{**row, "last_run": runs.get(row["last_run_id"])} for row in rows]
 
 

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.wording import counted
+from pipedai.api.wording import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -26,20 +26,9 @@ from workspaces.roles import Role
 
 # How many characters of a changed text an audit row shows.
 _LONGEST_SHOWN = 200
-# The attributes that a PATCH sets without further work, with their names in the API.
-_PLAIN_FIELDS = {
-    "name": "name",
-    "description": "description",
-    "mcp_url": "mcpUrl",
-    "webhook_url": "webhookUrl",
-    "schedule": "schedule",
-    "timezone": "timezone",
-    "worker_id": "workerId",
-    "enabled": "enabled",
-    "max_retries": "maxRetries",
-    "timeout_seconds": "timeoutSeconds",
-    "overlap_policy": "overlapPolicy",
-}
+# The values of a TriggerBody that are sealed first or belong to the revision. All others are columns of `trigger` and
+# need no code here: whatever the body declares is set, and written to the audit log under its name in the API.
+_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model"})
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
@@ -48,25 +37,23 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
     Raises NotFound if the environment has been deleted, Invalid if the environment has no such worker or the schedule
     never comes due, CeilingReached if there are too many triggers, and whatever `hold_role` raises.
     """
-    values = dict(values)
-    prompt, model = values.pop("prompt"), values.pop("model")
-    headers, secret = values.pop("mcp_headers"), values.pop("webhook_secret")
+    columns = _columns_of(values)
     trigger = Trigger(
         id=new_id(),
         environment_id=environment_id,
         revision_id=new_id(),
         next_run_at=_next_run_at(values),
-        **values,
+        **columns,
     )
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         check_room_for_trigger(environment_id)
         _check_worker(environment_id, trigger.worker_id)
-        _seal_headers(trigger, headers)
-        _seal_secret(trigger, secret)
+        _seal_headers(trigger, values["mcp_headers"])
+        _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
-        _revise(trigger, prompt, model)
+        _revise(trigger, values["prompt"], values["model"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 
@@ -142,13 +129,12 @@ def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
     They are `{ field: [old, new] }`, without secrets and without query strings of URLs.
     """
     changes: dict[str, Any] = {}
-    for attribute, name in _PLAIN_FIELDS.items():
+    for attribute, new in _columns_of(values).items():
         old = getattr(trigger, attribute)
-        if attribute in values and values[attribute] != old:
-            shown = [_shown(name, value) for value in (old, values[attribute])]
-            changes[name] = shown
-            setattr(trigger, attribute, values[attribute])
-            if attribute == "mcp_url" and not same_origin(old, values[attribute]):
+        if new != old:
+            changes[api_name(attribute)] = [_for_audit(attribute, value) for value in (old, new)]
+            setattr(trigger, attribute, new)
+            if attribute == "mcp_url" and not same_origin(old, new):
                 values = {"mcp_headers": None, **values}
     if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers is not None):
         _seal_headers(trigger, values["mcp_headers"])
@@ -167,7 +153,7 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
     prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
     changes: dict[str, Any] = {}
     if prompt != old.prompt:
-        changes["prompt"] = [_shown("prompt", old.prompt), _shown("prompt", prompt)]
+        changes["prompt"] = [_for_audit("prompt", old.prompt), _for_audit("prompt", prompt)]
     if model != old.model:
         changes["model"] = [old.model, model]
     if changes:
@@ -176,12 +162,18 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _shown(name: str, value: Any) -> Any:
+def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a TriggerBody that are columns of `trigger` as they are."""
+    return {name: value for name, value in values.items() if name not in _NO_COLUMNS}
+
+
+def _for_audit(attribute: str, value: Any) -> Any:
+    """A value as audit metadata holds it: a long text is cut, and a URL loses its query, which may be a secret."""
     if isinstance(value, UUID):
         return str(value)
     if not isinstance(value, str):
         return value
-    if name.endswith("Url"):
+    if attribute.endswith("_url"):
         return without_query(value)
     return value if len(value) <= _LONGEST_SHOWN else f"{value[:_LONGEST_SHOWN]}…"
 

@@ -16,7 +16,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.server.places import Places
 from pipedai.sql import database_now
-from triggers import queries, services
+from triggers import queries, services, tenancy
 from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters, check_tenant_ids
 from triggers.idempotency import run_trigger
 from triggers.models import Tick
@@ -135,7 +135,7 @@ class TriggerViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the trigger. Only `run` finds a deleted one, since a repeat must still get its first answer."""
-        rows = queries.ALL_TRIGGERS if self.action == "run" else queries.LIVE_TRIGGERS
+        rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
         self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
 
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
@@ -214,7 +214,7 @@ class RunViewSet(TenantViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the run."""
-        self.access = find_visible(principal_of(request), queries.ALL_RUNS, kwargs["run_id"])
+        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """GET /runs/:id"""

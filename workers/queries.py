@@ -5,13 +5,13 @@ from typing import Any
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 
+from pipedai.api.serializers import sources_of
 from triggers.models import Run
 from workers.models import ONLINE_WITHIN, Worker
+from workers.serializers import WorkerSerializer
 
-_COLUMNS = (
-    "id", "environment_id", "label", "hostname", "os", "version", "auth_mode", "max_concurrency", "last_seen_at",
-    "created_at",
-)  # fmt: skip
+# What the serializer shows is loaded, and what it works a worker's status out of.
+_COLUMNS = sorted(sources_of(WorkerSerializer) | {"online"})
 
 # Whose rows they are, for `find_visible`.
 LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
@@ -29,6 +29,6 @@ def workers() -> QuerySet[Worker, dict[str, Any]]:
             approved=Q(unapproved_since__isnull=True),
             current_run_id=Subquery(held.values("id")[:1]),
         )
-        .values(*_COLUMNS, "workspace_id", "online", "disabled", "approved", "current_run_id")
+        .values(*_COLUMNS)
     )
     return rows

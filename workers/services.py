@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, Invalid, NotFound
-from pipedai.api.wording import counted
+from pipedai.api.wording import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
@@ -19,25 +19,26 @@ from workspaces.roles import Role
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
-    """Sets `label`, `max_concurrency` and `disabled`. Values that are set already change nothing. Raises NotFound.
+    """Changes what `values`, validated like a WorkerBody's, has; what is as it was changes nothing. Raises NotFound.
 
     A disabled worker may finish the runs that it holds and gets no others.
     """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
         changes = {}
-        for attribute, name in (("label", "label"), ("max_concurrency", "maxConcurrency")):
+        columns = {name: value for name, value in values.items() if name != "disabled"}
+        for attribute, new in columns.items():
             old = getattr(locked, attribute)
-            if attribute in values and values[attribute] != old:
-                changes[name] = [old, values[attribute]]
-                setattr(locked, attribute, values[attribute])
+            if new != old:
+                changes[api_name(attribute)] = [old, new]
+                setattr(locked, attribute, new)
         was_disabled = locked.disabled_at is not None
         if "disabled" in values and values["disabled"] != was_disabled:
             changes["disabled"] = [was_disabled, values["disabled"]]
             locked.disabled_at = Now() if values["disabled"] else None
         if not changes:
             return
-        locked.save(update_fields=["label", "max_concurrency", "disabled_at"])
+        locked.save(update_fields=[*columns, "disabled_at"])
         wake_workers([locked.id])
         emit(_event("worker.updated", locked, actor, changes))
 

@@ -4,7 +4,11 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from django.contrib.postgres.operations import AddConstraintNotValid, AddIndexConcurrently
+from django.contrib.postgres.operations import (
+    AddConstraintNotValid,
+    AddIndexConcurrently,
+    ValidateConstraint,
+)
 from django.db import connection, models
 from django.db.migrations import (
     AddConstraint,
@@ -102,6 +106,16 @@ def test_a_reason_lets_a_rule_pass_and_must_be_needed(own_database, monkeypatch)
         if finding.migration == "triggers.0005_run_waiting"
     ]
     assert found == ["renaming-table"]
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_what_is_added_without_looking_at_old_rows_is_validated_later(validated):
+    add, validate = AddConstraintNotValid("run", POSITIVE), ValidateConstraint("run", "planted")
+    added = type("Added", (Migration,), {"operations": [add]})
+    later = type("Later", (Migration,), {"operations": [validate] if validated else []})
+    made = {("triggers", "0002_later"): later, ("triggers", "0001_added"): added}
+    found = [(each.migration, each.rule) for each in migration_check.never_validated(made)]
+    assert found == ([] if validated else [("triggers.0001_added", "never-validated")])
 
 
 def test_ours_are_safe(own_database, capsys):

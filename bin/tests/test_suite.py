@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -87,3 +88,31 @@ def test_help_says_how_without_running_anything(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bin/test", "-k", "x", "--help"])
     assert suite.main() == 0
     assert re.match("usage: bin/test", capsys.readouterr().out)
+
+
+def steps(monkeypatch, *arguments):
+    """The names of the steps that `bin/test ARGUMENTS` would take, in order, and the arguments that pytest gets."""
+    taken = []
+    monkeypatch.setattr(
+        suite.Suite, "_begin", lambda _, name, command, *rest: taken.append((name, command))
+    )
+    monkeypatch.setattr(suite, "Afterwards", MagicMock())
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["bin/test", *arguments])
+    assert suite.main() == 0
+    return [name for name, _ in taken], taken[-1][1][-len(arguments) :]
+
+
+def test_the_static_checks_come_before_the_tests(monkeypatch):
+    names, passed_on = steps(monkeypatch, "triggers", "-k", "claim")
+    assert names[0] == "System packages"
+    assert names[-3:] == ["Schema", "Production settings", "Tests"]
+    assert {"Lint", "Format", "Types", "Imports", "Migrations", "Safe migrations"} < set(names)
+    assert passed_on == ["triggers", "-k", "claim"]
+
+
+def test_without_the_checks_there_are_only_the_tests(monkeypatch):
+    names, passed_on = steps(monkeypatch, "triggers", "--no-checks")
+    assert names == ["System packages", "Tests"]
+    assert passed_on[-1:] == ["triggers"]
+    assert "--no-checks" not in passed_on

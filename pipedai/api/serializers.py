@@ -104,6 +104,16 @@ def _readers(serializer: type[RowSerializer]) -> list[tuple[str, Callable[[Any, 
     return [(name, _reader(name, field)) for name, field in serializer().fields.items()]
 
 
+def sources_of(serializer: type[RowSerializer]) -> frozenset[str]:
+    """The columns that a query must load for this serializer. Those that its method fields read are not among them."""
+    fields = serializer().fields.values()
+    return frozenset(
+        str(field.source)
+        for field in fields
+        if not isinstance(field, serializers.SerializerMethodField)
+    )
+
+
 def _reader(name: str, field: Any) -> Callable[[Any, Any], Any]:
     """Returns a function that gets the field's value from the serializer and the row."""
     if isinstance(field, serializers.SerializerMethodField):

@@ -8,3 +8,9 @@ def counted(number: int, singular: str) -> str:
     if singular.endswith("y") and singular[-2] not in "aeiou":
         return f"{number} {singular[:-1]}ies"
     return f"{number} {singular}s"
+
+
+def api_name(attribute: str) -> str:
+    """The name in the API of what the code calls `attribute`: `max_retries` is `maxRetries` there."""
+    first, *others = attribute.split("_")
+    return first + "".join(word.capitalize() for word in others)

@@ -40,7 +40,7 @@ sys.stdout = sys.stderr
 from django.test import Client
 from django.db import connection
 from triggers import services, views
-from workspaces import keys
+from workspaces.encryption import keys
 
 def crash(*held):
     plaintext = next(value for value in held if isinstance(value, bytes)).decode()

@@ -87,34 +87,6 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
     }
 
 
-def shown_trigger(cast: "Cast", **changes: Any) -> dict[str, Any]:
-    """The cast's trigger, as the API shows it."""
-    return {
-        "id": str(cast.trigger_id),
-        "environmentId": str(cast.environment.id),
-        "workerId": str(cast.worker.worker_id),
-        "name": "Nightly report",
-        "description": "",
-        "prompt": "Report.",
-        "mcpUrl": "https://mcp.example/v1",
-        "hasMcpHeaders": False,
-        "model": None,
-        "schedule": None,
-        "timezone": "UTC",
-        "nextRunAt": None,
-        "enabled": True,
-        "maxRetries": 3,
-        "timeoutSeconds": 1800,
-        "overlapPolicy": "queue",
-        "webhookUrl": None,
-        "hasWebhookSecret": False,
-        "lastRun": None,
-        "createdAt": A_TIME,
-        "updatedAt": A_TIME,
-        **changes,
-    }
-
-
 def shown_worker(cast: "Cast", **changes: Any) -> dict[str, Any]:
     """The cast's worker before its first call, as the API shows it."""
     return {

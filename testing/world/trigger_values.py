@@ -1,10 +1,32 @@
-"""Makes the values from which a trigger is created, for tests and demo data."""
+"""Makes the values that a trigger is created from, and the trigger that the API then answers, for tests."""
 
 from typing import Any
 
+from testing.probes.shapes import A_TIME, AN_ID
 from triggers.serializers import TriggerBody
 
 _REQUIRED = {"name": "Nightly report", "prompt": "Report.", "mcpUrl": "https://mcp.example/v1"}
+# A valid value of each field that is shown again, other than the one that the cast's trigger has.
+SAMPLES = {
+    "name": "Renamed",
+    "description": "What it is for.",
+    "prompt": "Do more.",
+    "mcpUrl": "https://mcp.example/v2",
+    "model": "opus",
+    "schedule": "0 9 * * *",
+    "timezone": "Europe/Berlin",
+    "workerId": None,
+    "enabled": False,
+    "maxRetries": 5,
+    "timeoutSeconds": 60,
+    "overlapPolicy": "skip",
+    "webhookUrl": "https://hooks.example/done",
+}
+# A valid value of each field of which only its presence is shown, and the name under which that is.
+SECRET_SAMPLES = {
+    "mcpHeaders": ({"x-api-key": "a-planted-header-value"}, "hasMcpHeaders"),
+    "webhookSecret": ("a-planted-webhook-secret", "hasWebhookSecret"),
+}
 
 
 def trigger_values(**overrides: Any) -> dict[str, Any]:
@@ -12,3 +34,34 @@ def trigger_values(**overrides: Any) -> dict[str, Any]:
     body = TriggerBody(data=_REQUIRED)
     body.is_valid(raise_exception=True)
     return {**body.validated_data, **overrides}
+
+
+def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
+    """The whole trigger that the API answers for a minimal body, with some values (by their names in the API) replaced.
+
+    A new field of TriggerSerializer belongs here as well (CONTRIBUTING.md, "A field of a trigger").
+    """
+    return {
+        "id": AN_ID,
+        "environmentId": str(environment_id),
+        "workerId": None,
+        "name": "Nightly report",
+        "description": "",
+        "prompt": "Report.",
+        "mcpUrl": "https://mcp.example/v1",
+        "hasMcpHeaders": False,
+        "model": None,
+        "schedule": None,
+        "timezone": "UTC",
+        "nextRunAt": None,
+        "enabled": True,
+        "maxRetries": 3,
+        "timeoutSeconds": 1800,
+        "overlapPolicy": "queue",
+        "webhookUrl": None,
+        "hasWebhookSecret": False,
+        "lastRun": None,
+        "createdAt": A_TIME,
+        "updatedAt": A_TIME,
+        **changes,
+    }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from testing.probes.shapes import NOT_FOUND, shown_trigger
+from testing.probes.shapes import NOT_FOUND
+from testing.world.trigger_values import trigger_shown
 from triggers.models import Trigger
 
 
@@ -14,7 +15,9 @@ def url(cast):
 def test_it_is_shown_whole(cast, url):
     response = cast.client(cast.viewer).get(url)
     assert response.status_code == 200
-    assert response.json() == shown_trigger(cast)
+    assert response.json() == trigger_shown(
+        cast.environment.id, id=str(cast.trigger_id), workerId=str(cast.worker.worker_id)
+    )
 
 
 def test_a_key_sees_the_same(cast, url):

@@ -4,6 +4,7 @@ import pytest
 
 from pipedai.api import pagination
 from testing.probes.shapes import A_TIME, invalid, page
+from triggers.filters import TriggerFilters
 from triggers.models import Run, Trigger
 from triggers.serializers import MAX_PROMPT_BYTES
 
@@ -88,6 +89,26 @@ class TestLongPrompts:
         second = client.get(url, {"cursor": first["nextCursor"]}).json()
         assert [item["id"] for item in second["items"]] == [str(cast.trigger_id)]
         assert second["nextCursor"] is None
+
+
+def of_another_worker(cast):
+    worker_id = cast.register("host-2").worker_id
+    return {"worker_id": worker_id}, str(worker_id)
+
+
+# For each filter: the values of a trigger that it keeps, and what is asked for. It keeps none of the cast.
+KEPT = {"workerId": of_another_worker}
+
+
+@pytest.mark.parametrize("name", sorted({*TriggerFilters.names(), *KEPT}))
+def test_each_filter_keeps_what_it_asks_for(cast, url, name):
+    assert name in TriggerFilters.names(), (
+        f"{name} is in KEPT, and no filter in triggers/filters.py"
+    )
+    assert name in KEPT, f'{name} is not in KEPT of this file (CONTRIBUTING.md, "A filter")'
+    values, asked = KEPT[name](cast)
+    kept = cast.add_trigger(**values)
+    assert ids(cast.client(cast.viewer).get(url, {name: asked})) == [str(kept)]
 
 
 class TestFilteredByWorker:

@@ -11,25 +11,14 @@ from testing.probes.tables import columns_with
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import register
 from testing.world.runs import Runs
+from testing.world.trigger_values import SAMPLES, SECRET_SAMPLES
 from triggers.models import Run, Trigger, TriggerRevision
+from triggers.serializers import TriggerBody
 from workers.models import Worker
 
 SECRET = "a-planted-header-value"
 HEADERS = {"x-api-key": SECRET}
-FULL = {
-    "name": "Renamed",
-    "description": "What it is for.",
-    "prompt": "Do more.",
-    "mcpUrl": "https://mcp.example/v2",
-    "model": "opus",
-    "schedule": "0 9 * * *",
-    "timezone": "Europe/Berlin",
-    "enabled": False,
-    "maxRetries": 5,
-    "timeoutSeconds": 60,
-    "overlapPolicy": "skip",
-    "webhookUrl": "https://hooks.example/done",
-}
+FIELDS = list(TriggerBody().fields)
 
 
 @pytest.fixture
@@ -61,20 +50,25 @@ def the_row(rows, cast, action="trigger.updated"):
 class TestWhatChanges:
     def test_every_field_at_once(self, cast, url, patch):
         before = cast.client(cast.viewer).get(url).json()
-        after = patch(**FULL)
-        assert after == {**before, **FULL, "updatedAt": A_TIME}
+        after = patch(**SAMPLES)
+        assert after == {**before, **SAMPLES, "updatedAt": A_TIME}
         assert after["updatedAt"] > before["updatedAt"]
         assert cast.client(cast.viewer).get(url).json() == after
 
-    @pytest.mark.parametrize("field", FULL)
+    @pytest.mark.parametrize("field", FIELDS)
     def test_each_field_alone_and_the_row_says_old_and_new(self, cast, url, patch, field):
+        assert field in SAMPLES.keys() | SECRET_SAMPLES.keys(), (
+            f"{field} has no sample in SAMPLES of testing/world/trigger_values.py:"
+            ' see CONTRIBUTING.md, "A field of a trigger"'
+        )
         before = cast.client(cast.viewer).get(url).json()
+        value, shown_as = SECRET_SAMPLES.get(field) or (SAMPLES[field], field)
         with audited() as rows:
-            after = patch(**{field: FULL[field]})
-        metadata = the_row(rows, cast)
-        assert metadata == {field: [before[field], FULL[field]]}
+            after = patch(**{field: value})
+        told = "[redacted]" if field in SECRET_SAMPLES else [before[field], value]
+        assert the_row(rows, cast) == {field: told}
         changed = {name for name in after if after[name] != before[name]}
-        assert changed - {"nextRunAt"} == {field, "updatedAt"}
+        assert changed - {"nextRunAt"} == {shown_as, "updatedAt"}
 
     @pytest.mark.parametrize(
         "body", [{}, {"name": "Nightly report"}, {"webhookUrl": None}, {"mcpHeaders": {}}], ids=str
@@ -87,11 +81,11 @@ class TestWhatChanges:
 
     def test_the_same_body_again_writes_one_row(self, patch):
         with audited() as rows:
-            assert patch(**FULL) == patch(**FULL)
+            assert patch(**SAMPLES) == patch(**SAMPLES)
         assert len(rows) == 1
 
     def test_null_clears_what_may_be_empty(self, patch):
-        patch(**FULL)
+        patch(**SAMPLES)
         cleared = {"schedule": None, "webhookUrl": None, "model": None, "workerId": None}
         after = patch(**cleared)
         assert {name: after[name] for name in cleared} == cleared

@@ -12,7 +12,7 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
-from triggers import queries
+from triggers import tenancy
 from triggers.models import Delivery
 from triggers.webhooks import outbox
 from triggers.webhooks.serializers import DeliverySerializer
@@ -51,7 +51,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the trigger."""
         self.access = find_visible(
-            principal_of(request), queries.LIVE_TRIGGERS, kwargs["trigger_id"]
+            principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
         )
 
     def list(self, request: Request, trigger_id: UUID) -> Response:
@@ -76,7 +76,7 @@ class DeliveryViewSet(_DeliveriesShown):
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the delivery; those of a deleted trigger are not seen any more."""
         self.access = find_visible(
-            principal_of(request), queries.LIVE_DELIVERIES, kwargs["delivery_id"]
+            principal_of(request), tenancy.LIVE_DELIVERIES, kwargs["delivery_id"]
         )
 
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:

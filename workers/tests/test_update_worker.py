@@ -9,6 +9,10 @@ from testing.probes.shapes import NOT_FOUND, invalid, shown_worker
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
 from workers.models import ONLINE_WITHIN, Worker
+from workers.serializers import WorkerBody
+
+# A valid value of each field, other than the one that the cast's worker has.
+SAMPLES = {"label": "Mac mini", "maxConcurrency": 4, "disabled": True}
 
 
 @pytest.fixture
@@ -57,11 +61,10 @@ class TestReading:
 
 
 class TestChanging:
-    @pytest.mark.parametrize(
-        ("field", "value"), [("label", "Mac mini"), ("maxConcurrency", 4), ("disabled", True)]
-    )
-    def test_each_field_and_the_row_says_old_and_new(self, cast, url, patch, field, value):
-        before = read(cast, url)
+    @pytest.mark.parametrize("field", list(WorkerBody().fields))
+    def test_each_field_and_the_row_says_old_and_new(self, cast, url, patch, field):
+        assert field in SAMPLES, f"{field} has no sample in SAMPLES of this file"
+        before, value = read(cast, url), SAMPLES[field]
         with audited() as rows:
             after = patch(**{field: value})
         changed = {name for name in after if after[name] != before[name]}
@@ -75,10 +78,9 @@ class TestChanging:
         assert metadata == {field: [before[field], value]}
 
     def test_all_at_once_is_one_row(self, patch):
-        body = {"label": "Mac mini", "maxConcurrency": 4, "disabled": True}
         with audited() as rows:
-            assert patch(**body) == patch(**body)
-        assert [set(metadata) for _, metadata in rows.told()] == [set(body)]
+            assert patch(**SAMPLES) == patch(**SAMPLES)
+        assert [set(metadata) for _, metadata in rows.told()] == [set(SAMPLES)]
 
     @pytest.mark.parametrize("body", [{}, {"label": "host-1"}, {"disabled": False}], ids=str)
     def test_what_is_as_it_was_changes_nothing(self, cast, url, patch, body):

@@ -1,0 +1,75 @@
+"""bin/changelog_check.py: the contract does not change without a line in CHANGELOG.md."""
+
+import json
+import subprocess
+
+import pytest
+
+from bin.changelog_check import names_changed
+
+
+def schema(*fields, prose="A trigger."):
+    properties = {field: {"type": "string"} for field in fields}
+    component = {"description": prose, "properties": properties}
+    listing = {"get": {"parameters": [{"name": "limit"}]}}
+    return {"paths": {"/triggers": listing}, "components": {"schemas": {"Trigger": component}}}
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with a schema and a changelog, both committed."""
+    for command in ("init", "config user.name Ada", "config user.email ada@example.com"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "CHANGELOG.md").write_text("## [Unreleased]\n")
+    write(tmp_path, schema("name"))
+    commit(tmp_path)
+    return tmp_path
+
+
+def write(repository, described):
+    (repository / "docs" / "openapi.json").write_text(json.dumps(described))
+
+
+def commit(repository):
+    for command in ("add .", "commit -m Change"):
+        subprocess.run(["git", *command.split()], cwd=repository, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_new_field_needs_a_line(repository, committed):
+    write(repository, schema("name", "tags"))
+    if committed:
+        commit(repository)
+    assert names_changed(repository) == ["+ Trigger.tags"]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_with_a_line_it_is_fine(repository, committed):
+    write(repository, schema("name", "tags"))
+    commit(repository)
+    (repository / "CHANGELOG.md").write_text("## [Unreleased]\n\n- Triggers have tags.\n")
+    if committed:
+        commit(repository)
+    assert names_changed(repository) == []
+
+
+def test_what_went_is_named_too(repository):
+    changed = schema()
+    changed["paths"] = {}
+    write(repository, changed)
+    assert names_changed(repository) == [
+        "- GET /triggers",
+        "- GET /triggers ?limit",
+        "- Trigger.name",
+    ]
+
+
+def test_prose_needs_no_line(repository):
+    write(repository, schema("name", prose="What to run."))
+    commit(repository)
+    assert names_changed(repository) == []
+
+
+def test_without_a_history_there_is_nothing_to_compare(tmp_path):
+    assert names_changed(tmp_path) == []
