@@ -35,7 +35,7 @@ class AuditEntry(models.Model):
     ip = models.GenericIPAddressField(null=True)
     # The request's id, as in the X-Request-Id header and in the log; None where no request caused it.
     request_id = models.CharField(max_length=128, null=True)
-    # When it happened: the database's clock writes it, which `seed_demo --scale` replaces by moments of a made-up past.
+    # The time of the event, which the database's clock writes. Only `seed_demo --scale` sets it, to invented times.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

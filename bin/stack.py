@@ -110,7 +110,10 @@ class Stack:
         }
 
     def run(self) -> int:
-        """Start all, show a run, and wait for a signal or the end of a process. Return the exit code."""
+        """Start all processes, show how the demo's run goes to its end, then wait for a signal or the end of a process.
+
+        Return the exit code.
+        """
         os.chdir(settings.BASE_DIR)
         Layout(settings.DATA_DIR).prepare_data_dir()
         with _only_one_in(settings.DATA_DIR):

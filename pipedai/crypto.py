@@ -126,7 +126,7 @@ def unseal(data_key: DataKey, place: Place, sealed: bytes) -> bytes:
 
 
 def _derive(key: bytes, person: bytes, context: Sequence[str]) -> bytes:
-    # JSON makes different messages of ("a", "bc") and ("ab", "c").
+    # The parts are written as JSON. Joined as plain text, ("a", "bc") and ("ab", "c") would give the same message.
     message = json.dumps([1, *context]).encode()
     return nacl.hash.blake2b(
         message, digest_size=KEY_BYTES, key=key, person=person, encoder=nacl.encoding.RawEncoder

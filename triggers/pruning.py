@@ -132,7 +132,9 @@ def _ended_runs(environment_id: UUID, order: Order) -> Iterator[Batch]:
         try:
             removed = remove(pages.prune_next)
         except InUse:
-            removed = 0  # another transaction needs them, so they stay until the next time
+            removed = (
+                0  # another transaction has locked these rows, so the next pruning removes them
+            )
         if not pages.page:
             return
         pages.turn()

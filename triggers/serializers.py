@@ -143,7 +143,9 @@ class TriggerBody(StrictBody):
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Accepts a URL like `mcpUrl`, in production https only, that does not name a forbidden address (SPEC §7)."""
+        """Applies the rules of `mcpUrl`, and two more: in production the URL is https, and it names no forbidden
+        address (SPEC §7).
+        """
         if not value:
             return value
         _checked_url(value, https_only=settings.PRODUCTION)

@@ -54,7 +54,8 @@ def approve_worker(*, worker: Worker, actor: Actor) -> None:
             return
         locked.unapproved_since = None
         locked.save(update_fields=["unapproved_since"])
-        wake_workers([locked.id])  # its waiting poll now gets the runs that it could not get before
+        # The worker's waiting poll looks again: it may now get runs whose triggers have headers.
+        wake_workers([locked.id])
         emit(_event("worker.approved", locked, actor, {"hostname": locked.hostname}))
 
 

@@ -32,7 +32,7 @@ LARGEST_PORT = 65535
 
 
 def normalize_url(url: str) -> str:
-    """Reduce the URL that a person pasted to the API's origin and path prefix. Raises ValueError."""
+    """Reduce the URL that a person pasted to the API's origin and path prefix. Raises ValueError if it is no URL."""
     url = url.strip().rstrip("/").removesuffix(BASE_PATH)
     try:
         parsed = httpx.URL(url)

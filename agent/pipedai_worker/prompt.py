@@ -13,7 +13,7 @@ def stdin_text(run: AssignedRun) -> bytes:
     if run.payload is None:
         return _utf8(run.prompt)
     # Whoever fires the trigger writes the payload. The marking lines have a random name, so that the
-    # payload can't contain the closing one and pass what follows off as the prompt.
+    # payload can't contain the closing line and make the text after it look like the prompt.
     fence = f"payload-{secrets.token_hex(16)}"
     return _utf8(
         f"{run.prompt}\n\n"

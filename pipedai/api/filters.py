@@ -49,7 +49,7 @@ class IdFilter(ApiFilter, django_filters.UUIDFilter):
 
 
 class WordFilter(ApiFilter, django_filters.ChoiceFilter):
-    """Keeps rows by one word of a few."""
+    """Filters rows by a parameter whose value must be one of a fixed set of words, such as a status."""
 
     @property
     def described(self) -> dict[str, Any]:

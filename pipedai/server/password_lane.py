@@ -11,7 +11,8 @@ from pipedai.server.ticket import PASSWORD, PasswordTicket
 from pipedai.server.turns import Turn, Turns
 
 PATIENCE_SECONDS = 5.0
-# A waiting request keeps a connection and a body in memory, and no machine hashes more than this within seconds.
+# How many requests may wait. Each keeps a connection and its body in memory, and no machine works a longer queue off
+# within PATIENCE_SECONDS, so further requests are refused at once.
 _MOST_WAITING = 500
 # This is more than the logins that one address may try within a minute.
 _MOST_OF_AN_ADDRESS = 100

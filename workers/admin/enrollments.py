@@ -81,7 +81,7 @@ class EnrollmentAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, enrollment: Enrollment) -> Any:
-        """Whether a host can still redeem it, and if not, why."""
+        """Whether a host can still redeem the enrollment, and if not, why."""
         return state(_state(enrollment))
 
     @display(description="Environment")

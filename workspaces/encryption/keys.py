@@ -29,7 +29,8 @@ SELECT id, wrapped, master_key_id FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL
 FOR SHARE
 """
-# A statement that waited for the lock finds the old key retired and does not see the new one yet; the next one does.
+# How often the key is looked for. A statement that waited for the row's lock sees that the old key is retired, but its
+# snapshot is older than the new key, so it finds none. The next statement has a new snapshot and finds the new key.
 _LOOKS = 10
 
 

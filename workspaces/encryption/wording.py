@@ -44,7 +44,7 @@ def broken_lines(report: KeyReport) -> Iterator[str]:
 
 
 def does_not_open(report: KeyReport) -> str:
-    """Says how much does not open: the error message of a command."""
+    """Return a command's error message: how many sealed values can't be opened with the present keys."""
     return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
 
 
