@@ -420,6 +420,7 @@ def test_an_approved_workers_plan_is_as_if_there_were_no_approval(
         "capacity": 1,
         "approved": True,
         "shut": [],
+        "most_bytes": 1,
         "now": None,
     }
     without = statement.replace(f" AND {statements.HEADERS_MAY_GO}", "")
