@@ -1,7 +1,7 @@
 """Hands out a limited number of places, in turn, to the groups of requests that wait for them (SPEC §19)."""
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 
@@ -25,9 +25,8 @@ class Turns:
 
     So a thousand requests of one group delay a request of another group by a single turn. The turns of one group come
     in the order in which they were asked for. The next turn waits until enough places are free, and no other overtakes
-    it, because otherwise a request for two places might never find two free. A group that holds as many places as a
-    group may is passed over. Without limits any number of turns may wait, and one group may hold all places.
-    Everything here runs in the event loop.
+    it, because otherwise a request for two places might never find two free. Without limits any number of turns may
+    wait. Everything here runs in the event loop.
     """
 
     def __init__(
@@ -36,14 +35,11 @@ class Turns:
         *,
         most_waiting: int | None = None,
         most_of_a_group: int | None = None,
-        most_held_by_a_group: int | None = None,
     ) -> None:
         self.places = self.free = places
         self.waiting = 0
         self._most_waiting = most_waiting
         self._most_of_a_group = most_of_a_group
-        self._most_held = most_held_by_a_group or places
-        self._held: Counter[Hashable] = Counter()
         # The groups in the order of their next turns, each with its waiting turns.
         self._queues: OrderedDict[Hashable, deque[Turn]] = OrderedDict()
 
@@ -75,7 +71,7 @@ class Turns:
         The caller must `leave` it in every case.
         """
         turn = Turn(group, min(places, self.places), wake)
-        if not self._queues and turn.places <= self.free and not self._has_its_share(turn):
+        if not self._queues and turn.places <= self.free:
             self._give(turn)
             return turn
         most = self._most_of_a_group
@@ -94,9 +90,6 @@ class Turns:
         if turn.granted:
             turn.granted = False
             self.free += turn.places
-            self._held[turn.group] -= turn.places
-            if not self._held[turn.group]:
-                del self._held[turn.group]
         elif not turn.refused:
             self._withdraw(turn)
         turn.refused = True
@@ -116,12 +109,8 @@ class Turns:
         if not queue:
             del self._queues[turn.group]
 
-    def _has_its_share(self, turn: Turn) -> bool:
-        return self._held[turn.group] + turn.places > self._most_held
-
     def _give(self, turn: Turn) -> None:
         self.free -= turn.places
-        self._held[turn.group] += turn.places
         turn.granted = True
 
     def _grant(self) -> None:
@@ -133,9 +122,8 @@ class Turns:
             turn.wake()
 
     def _next(self) -> Turn | None:
-        """Returns the turn that comes next, whether or not enough places are free for it."""
-        heads = (queue[0] for queue in self._queues.values())
-        return next((turn for turn in heads if not self._has_its_share(turn)), None)
+        """Return the turn that comes next, whether or not enough places are free; None if no turn waits."""
+        return next((queue[0] for queue in self._queues.values()), None)
 
 
 def _nobody() -> None:

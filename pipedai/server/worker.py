@@ -24,7 +24,9 @@ from pipedai.server.unchunking import Unchunking
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
-_M_MMAP_THRESHOLD = -3  # <malloc.h>
+KEPT_FREE_BYTES = 16 * 1024 * 1024
+# Names of <malloc.h>.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def _allow_many_connections() -> None:
@@ -39,11 +41,14 @@ def _give_large_blocks_back() -> None:
     """Have the C library return each large block to the system when it is freed.
 
     The library raises its bound with the first large block, and from then on keeps such blocks for each thread: a few
-    answers of megabytes at once left hundreds of megabytes with the process.
+    answers of megabytes at once left hundreds of megabytes with the process. A bound that is set by hand also stops the
+    library from raising the free bytes that it keeps for small blocks, so these are set as well: with too few of them
+    each request takes memory from the system and gives it back.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
 
 
 class Worker(gasgi.ASGIWorker):

@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,9 +12,9 @@ from typing import Any
 from a2wsgi.wsgi import build_environ
 
 from pipedai.server.asgi_types import Receive, Scope, Send
+from pipedai.server.fair_threads import FairThreads
 from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import HOLDING, Holding, overloaded
-from pipedai.server.turns import Turn, Turns
 
 
 class WsgiLane:
@@ -27,30 +27,26 @@ class WsgiLane:
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
         self.threads = threads
-        # Addresses take turns, and one address may hold three quarters of the threads at most. All of its requests may
-        # be waiting for one locked row, and must not hold up the requests of others.
-        self._turns = Turns(threads, most_held_by_a_group=threads - threads // 4)
         # How many requests are in a thread or wait for one.
         self.running = 0
         self._wsgi = wsgi
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
+        # Client addresses are the groups that take turns.
+        self._pool = FairThreads(threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
         # We don't use run_in_executor, because it would drop a request that is cancelled before a thread starts it.
-        # A request that has got its turn is always carried out.
+        # A request that has come this far is always carried out.
         loop = asyncio.get_running_loop()
         answering: asyncio.Future[_Answer] = loop.create_future()
         holding: Holding = scope[HOLDING]
-        self.running += 1
-        try:
-            turn = await self._turns.take(holding.address)
-        except BaseException:
-            self.running -= 1
-            raise
         holding.keep()
-        done = partial(self._done, answering, holding, turn)
-        self._pool.submit(copy_context().run, self._work, scope, body, holding, loop, done)
+        self.running += 1
+        done = partial(self._done, answering, holding)
+        run = copy_context().run
+        self._pool.submit(
+            holding.address, partial(run, self._work, scope, body, holding, loop, done)
+        )
         answer = await answering
         await send(
             {
@@ -78,17 +74,16 @@ class WsgiLane:
             outcome = self._answer(scope, body)
         except BaseException as error:
             outcome = error
-        loop.call_soon_threadsafe(done, outcome)
+        with suppress(RuntimeError):  # the loop has ended with the process
+            loop.call_soon_threadsafe(done, outcome)
 
     def _done(
         self,
         answering: "asyncio.Future[_Answer]",
         holding: Holding,
-        turn: Turn,
         outcome: "_Answer | BaseException",
     ) -> None:
         self.running -= 1
-        self._turns.leave(turn)
         holding.leave()
         if answering.cancelled():
             return

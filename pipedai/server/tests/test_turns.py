@@ -123,21 +123,6 @@ def test_a_full_queue_makes_room_at_the_cost_of_whoever_has_most_waiting():
     assert turns.waiting == 4
 
 
-def test_a_group_that_holds_its_share_is_passed_over():
-    turns = Turns(4, most_held_by_a_group=3)
-    many = [ask(turns, "many", 1) for _ in range(5)]
-    other = ask(turns, "other", 1)
-    assert granted(many) == [True, True, True, False, False]
-    assert other.granted
-    turns.leave(other)
-    assert not many[3].granted
-    turns.leave(many[0])
-    assert granted(many) == [False, True, True, True, False]
-    for turn in many:
-        turns.leave(turn)
-    assert (turns.free, turns.waiting) == (4, 0)
-
-
 # --- One place each, for the length of a block
 
 
