@@ -57,8 +57,9 @@ class Lane:
 
     def close(self):
         """Closes the database connection of its thread, and ends the thread."""
-        self._threads._pool.submit(connections.close_all).result(60)
-        self._threads._pool.shutdown()
+        threads = self._threads._pool._pool
+        threads.submit(connections.close_all).result(60)
+        threads.shutdown()
 
     def ask(self, path, body, *, patience=60.0, cookies=None):
         """Sends one request, and returns it together with its answer."""
