@@ -45,25 +45,15 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Waits for one place, and holds it for as long as the block lasts."""
-        turn = await self.take(group)
+        """Waits for one place, and holds it for as long as the block lasts. Only turns without limits have it."""
+        granted = asyncio.Event()
+        turn = self.ask(group, 1, wake=granted.set)
         try:
+            if not turn.granted:
+                await granted.wait()
             yield
         finally:
             self.leave(turn)
-
-    async def take(self, group: Hashable) -> Turn:
-        """Waits for a turn with one place, and returns it. Use it only without limits that refuse turns."""
-        turn = self.ask(group, 1, wake=_nobody)
-        if not turn.granted:
-            granted = asyncio.Event()
-            turn.wake = granted.set
-            try:
-                await granted.wait()
-            except BaseException:
-                self.leave(turn)
-                raise
-        return turn
 
     def ask(self, group: Hashable, places: int, *, wake: Callable[[], None]) -> Turn:
         """Returns a turn that has its places, or waits, or is refused because too many wait.
@@ -124,7 +114,3 @@ class Turns:
     def _next(self) -> Turn | None:
         """Return the turn that comes next, whether or not enough places are free; None if no turn waits."""
         return next((queue[0] for queue in self._queues.values()), None)
-
-
-def _nobody() -> None:
-    """Does nothing, because the turn has not had to wait yet."""
