@@ -24,6 +24,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
         .annotate(
             prompt=F("revision__prompt"),
             model=F("revision__model"),
+            output_schema=F("revision__output_schema"),
             has_mcp_headers=Q(mcp_headers__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
             last_run_id=Subquery(newest.values("id")[:1]),
@@ -69,6 +70,7 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
             late_result=F("text__late_result"),
             mcp_url=F("text__mcp_url"),
             prompt=F("revision__prompt"),
+            output=F("result__output"),
         )
         .values(
             *RUN_COLUMNS,
@@ -78,7 +80,17 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
             "late_result",
             "mcp_url",
             "prompt",
+            "tool_calls_total",
+            "tool_calls_effects",
+            "tool_calls_unknown",
+            "output",
         )
         .get(id=run_id)
     )
-    return row  # fmt: skip
+    return row
+
+
+def tool_calls_of(run_id: UUID) -> dict[str, Any]:
+    """Returns the answer with a run's tool calls: the listed ones, and how many it made. Raises Run.DoesNotExist."""
+    row = Run.objects.values("tool_calls_total", "result__tool_calls").get(id=run_id)
+    return {"toolCalls": row["result__tool_calls"] or [], "total": row["tool_calls_total"]}

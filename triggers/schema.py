@@ -15,6 +15,7 @@ from triggers.serializers import (
     RunSerializer,
     SchedulePreviewBody,
     TickSerializer,
+    ToolCallListSerializer,
     TriggerBody,
     TriggerSerializer,
 )
@@ -183,7 +184,18 @@ describe(
         id="getRun",
         summary="Get a run",
         answers={200: RunDetailSerializer},
-        says={200: "With the run and its `payload`, `prompt`, `mcpUrl` and `lateResult`."},
+        says={
+            200: (
+                "With the run and its `payload`, `prompt`, `mcpUrl`, `toolCalls`, `output` and "
+                "`lateResult`."
+            ),
+        },
+    ),
+    tool_calls=Operation(
+        id="listToolCalls",
+        summary="List a run's tool calls",
+        answers={200: ToolCallListSerializer},
+        says={200: "With the first 500 calls that the worker listed, in the order of its list."},
     ),
     cancel=Operation(
         id="cancelRun",

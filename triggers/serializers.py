@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import re
 from typing import Any
 
@@ -19,10 +18,12 @@ from pipedai.api.fields import (
     WholeNumberField,
 )
 from pipedai.api.outside_urls import MAX_URL, check_url
+from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
-from triggers.models.run import duration_ms
+from triggers.models.run import duration_ms, tool_calls
+from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
 from triggers.states import Decision, FaultClass, Source, Status
 
@@ -94,6 +95,11 @@ def _check_header_name(name: str) -> None:
         raise serializers.ValidationError(f"{name} may not be set.")
 
 
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class OutputSchemaField(serializers.JSONField):
+    """A JSON Schema."""
+
+
 class TriggerBody(StrictBody):
     """POST /environments/:envId/triggers."""
 
@@ -137,6 +143,10 @@ class TriggerBody(StrictBody):
         required=False,
         default=Trigger.OverlapPolicy.QUEUE,
     )
+    retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    outputSchema = OutputSchemaField(
+        source="output_schema", allow_null=True, required=False, default=None
+    )
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
         """Accepts an http or https URL with a host and without a user name or password."""
@@ -160,6 +170,16 @@ class TriggerBody(StrictBody):
                 base64.b64decode(value.removeprefix("whsec_"), validate=True)
             except (binascii.Error, ValueError):
                 raise serializers.ValidationError("After whsec_ it must be base64.") from None
+        return value
+
+    def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
+        """Accepts a JSON Schema 2020-12 of bounded size that refers to nothing outside of itself."""
+        if value is None:
+            return None
+        try:
+            check_output_schema(value)
+        except BadOutputSchema as error:
+            raise serializers.ValidationError(str(error)) from None
         return value
 
     def validate_timezone(self, value: str) -> str:
@@ -256,6 +276,8 @@ class TriggerSerializer(RowSerializer):
     overlapPolicy = serializers.ChoiceField(
         source="overlap_policy", choices=Trigger.OverlapPolicy.choices
     )
+    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
     lastRun = LastRunSerializer(source="last_run", allow_null=True)
@@ -270,8 +292,7 @@ class RunBody(StrictBody):
 
     def validate_payload(self, value: Any) -> Any:
         """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
-        compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if len(compact.encode()) > MAX_PAYLOAD_BYTES:
+        if len(compact_json(value).encode()) > MAX_PAYLOAD_BYTES:
             raise serializers.ValidationError("Must not be longer than 64 KiB.")
         return value
 
@@ -320,6 +341,14 @@ class RunSerializer(RowSerializer):
         return run["cancel_requested_at"] is not None
 
 
+class ToolCallsSerializer(serializers.Serializer[Any]):
+    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+
+    total = serializers.IntegerField()
+    effects = serializers.IntegerField()
+    unknown = serializers.IntegerField()
+
+
 @extend_schema_field(
     {
         "type": "object",
@@ -342,4 +371,28 @@ class RunDetailSerializer(RunSerializer):
     payload = serializers.JSONField(allow_null=True)
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
+    toolCalls = serializers.SerializerMethodField()
+    output = serializers.JSONField(allow_null=True)
     lateResult = LateResultField(source="late_result", allow_null=True)
+
+    @extend_schema_field(ToolCallsSerializer(allow_null=True))
+    def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802
+        """The counts of tool calls; null if the worker tells none."""
+        return tool_calls(run)
+
+
+class ToolCallSerializer(serializers.Serializer[Any]):
+    """A call of an MCP tool. Its arguments and its result are kept nowhere."""
+
+    at = serializers.DateTimeField()
+    tool = serializers.CharField()
+    durationMs = serializers.IntegerField(allow_null=True)
+    outcome = serializers.ChoiceField(choices=["ok", "error", "unknown"])
+    effect = serializers.ChoiceField(choices=["none", "idempotent", "possible"])
+
+
+class ToolCallListSerializer(serializers.Serializer[Any]):
+    """The first tool calls of a run, and how many it made in all."""
+
+    toolCalls = ToolCallSerializer(many=True)
+    total = serializers.IntegerField(allow_null=True)

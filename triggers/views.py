@@ -5,7 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Func, IntegerField
+from django.db.models import F, Func, IntegerField, TextField
+from django.db.models.functions import Cast, Coalesce
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -46,10 +47,16 @@ class RunPaginator(KeysetPaginator):
     time_field = "queued_at"
 
 
-class TriggerPaginator(HeavyPaginator):
-    """Pages of triggers. They are bounded in bytes as well, since each trigger is shown with its prompt."""
+def _octets(text: Any) -> Func:
+    return Func(text, function="octet_length", output_field=IntegerField())
 
-    weight = Func(F("revision__prompt"), function="octet_length", output_field=IntegerField())
+
+class TriggerPaginator(HeavyPaginator):
+    """Pages of triggers. They are bounded in bytes as well, since each is shown with its prompt and output schema."""
+
+    weight = _octets(F("revision__prompt")) + Coalesce(
+        _octets(Cast("revision__output_schema", TextField())), 0
+    )
 
 
 class TickPaginator(KeysetPaginator):
@@ -210,7 +217,7 @@ class EnvironmentRunViewSet(TenantViewSet):
 class RunViewSet(TenantViewSet):
     """One run."""
 
-    permissions = {"retrieve": IsViewer, "cancel": IsOperator}
+    permissions = {"retrieve": IsViewer, "cancel": IsOperator, "tool_calls": IsViewer}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the run."""
@@ -219,6 +226,10 @@ class RunViewSet(TenantViewSet):
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """GET /runs/:id"""
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
+
+    def tool_calls(self, request: Request, run_id: UUID) -> Response:
+        """GET /runs/:id/tool-calls"""
+        return Response(queries.tool_calls_of(run_id))
 
     def cancel(self, request: Request, run_id: UUID) -> Response:
         """POST /runs/:id/cancel"""

@@ -12,10 +12,12 @@ from triggers.serializers import RunSerializer
 from triggers.states import Status
 from workers import host_schema  # noqa: F401 - importing it describes the hosts' endpoints
 from workers.filters import WorkerFilters
+from workers.models import Worker
 from workers.serializers import (
     ClaimBody,
     CompleteBody,
     HandedOutRunSerializer,
+    HeartbeatBody,
     RegisterBody,
     WorkerBody,
     WorkerSerializer,
@@ -51,6 +53,7 @@ class RegisteredSerializer(serializers.Serializer[Any]):
     workspaceId = serializers.UUIDField()
     environmentId = serializers.UUIDField()
     approved = serializers.BooleanField()
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class PollSerializer(serializers.Serializer[Any]):
@@ -58,6 +61,7 @@ class PollSerializer(serializers.Serializer[Any]):
 
     runs = HandedOutRunSerializer(many=True)
     serverTime = serializers.DateTimeField()
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class HeartbeatSerializer(serializers.Serializer[Any]):
@@ -245,7 +249,8 @@ describe(
     heartbeat=Operation(
         id="heartbeatRun",
         summary="Renew a run's lease",
-        body=Body,
+        body=HeartbeatBody,
+        example={"toolCalls": {"total": 3, "effects": 1, "unknown": 0}},
         parameters=(_VERSION,),
         answers={200: HeartbeatSerializer},
         errors={409: "The run is no longer this worker's to run: it must stop."},

@@ -41,6 +41,7 @@ from workers.serializers import (
     ClaimBody,
     CompleteBody,
     HandedOutRunSerializer,
+    HeartbeatBody,
     RegisterBody,
     WorkerBody,
     WorkerSerializer,
@@ -81,6 +82,7 @@ class RegistrationViewSet(ApiViewSet):
                 "workspaceId": registered.workspace_id,
                 "environmentId": registered.environment_id,
                 "approved": registered.approved,
+                "authMode": registered.auth_mode,
             },
             status=201,
         )
@@ -238,6 +240,7 @@ class WorkerProtocolViewSet(ApiViewSet):
             {
                 "runs": [HandedOutRunSerializer(run).data for run in runs],
                 "serverTime": self.worker.now,
+                "authMode": self.worker.auth_mode,
             }
         )
 
@@ -262,8 +265,8 @@ class WorkerProtocolViewSet(ApiViewSet):
 
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/heartbeat"""
-        read_body(Body, request)
-        beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id)
+        body = read_body(HeartbeatBody, request)
+        beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, **body)
         return Response(
             {
                 "status": beat["status"],
