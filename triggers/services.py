@@ -174,7 +174,7 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """A value as audit metadata holds it: long text or JSON is cut, and a URL loses its query, which may be a secret."""
+    """A value as audit metadata holds it: what is long is cut, and a URL loses its query, which may be a secret."""
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:
