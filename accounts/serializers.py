@@ -83,21 +83,9 @@ class UserSerializer(serializers.ModelSerializer[User]):
         fields = ("id", "email", "name", "createdAt")
 
 
-class SignedInSerializer(serializers.Serializer[Any]):
-    """The signed-in user."""
-
-    user = UserSerializer()
-
-
 class FoundUserSerializer(serializers.ModelSerializer[User]):
     """A user as others find them."""
 
     class Meta:
         model = User
         fields = ("id", "email", "name")
-
-
-class LookupSerializer(serializers.Serializer[Any]):
-    """The user who was looked for."""
-
-    user = FoundUserSerializer()

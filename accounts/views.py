@@ -11,17 +11,16 @@ from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.serializers import (
     ChangePasswordBody,
+    FoundUserSerializer,
     LoginBody,
-    LookupSerializer,
     RegisterBody,
-    SignedInSerializer,
     UserSerializer,
 )
 from pipedai.api.errors import Invalid
 from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
 from pipedai.api.request_id import current_request_id
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import query
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
@@ -30,6 +29,7 @@ from pipedai.events import Actor
 # For the examples of bodies.
 _CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}
 _COOKIE = ("Set-Cookie",)
+_SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
 class SessionViewSet(ApiViewSet):
@@ -49,7 +49,7 @@ class SessionViewSet(ApiViewSet):
         summary="Register",
         body=RegisterBody,
         example={**_CREDENTIALS, "name": "Ada"},
-        answers={201: SignedInSerializer},
+        answers={201: _SIGNED_IN},
         answer_headers={201: _COOKIE},
         says={201: "With the cookie."},
         errors={
@@ -73,7 +73,7 @@ class SessionViewSet(ApiViewSet):
         summary="Log in",
         body=LoginBody,
         example=_CREDENTIALS,
-        answers={200: SignedInSerializer},
+        answers={200: _SIGNED_IN},
         answer_headers={200: _COOKIE},
         says={
             200: (
@@ -136,7 +136,7 @@ class MeViewSet(ApiViewSet):
     @Operation(
         id="getMe",
         summary="Who am I?",
-        answers={200: SignedInSerializer},
+        answers={200: _SIGNED_IN},
         says={200: 'With `{ "user": { … } }`.'},
         errors={401: "Without a live session."},
     )
@@ -190,7 +190,13 @@ class UserLookupViewSet(ApiViewSet):
                 required=True,
             ),
         ),
-        answers={200: LookupSerializer},
+        answers={
+            200: answer(
+                "Lookup",
+                "The user who was looked for.",
+                user=FoundUserSerializer(),
+            )
+        },
         errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
     )
     def lookup(self, request: Request) -> Response:
@@ -202,7 +208,7 @@ class UserLookupViewSet(ApiViewSet):
             user = services.find_user(read_email(email))
         except NotAnEmail as error:
             raise Invalid({"email": [str(error)]}) from None
-        return Response({"user": {"id": user.id, "email": user.email, "name": user.name}})
+        return Response({"user": FoundUserSerializer(user).data})
 
 
 def _user(request: Request) -> UserPrincipal:

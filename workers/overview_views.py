@@ -3,16 +3,16 @@
 from uuid import UUID
 
 from django.db.models import Q
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import query
 from triggers.runs.overview import run_figures
 from triggers.schedules.cron import BadTimezone, check_timezone
 from workers import queries
-from workers.serializers import OverviewSerializer
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
@@ -33,7 +33,16 @@ class OverviewViewSet(TenantViewSet):
                 description="The IANA name of the zone in which the day and the month begin.",
             ),
         ),
-        answers={200: OverviewSerializer},
+        answers={
+            200: answer(
+                "Overview",
+                "The figures of a dashboard.",
+                onlineWorkers=serializers.IntegerField(),
+                todaysRuns=serializers.IntegerField(),
+                successRatePct=serializers.FloatField(allow_null=True),
+                monthTokenSpendUsd=serializers.FloatField(),
+            )
+        },
         errors={400: "A bad `timezone`."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:

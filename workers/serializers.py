@@ -58,12 +58,3 @@ class WorkerSerializer(RowSerializer):
         if worker["disabled"]:
             return "disabled"
         return "busy" if worker["current_run_id"] else self.get_status(worker)
-
-
-class OverviewSerializer(serializers.Serializer[Any]):
-    """The figures of a dashboard."""
-
-    onlineWorkers = serializers.IntegerField()
-    todaysRuns = serializers.IntegerField()
-    successRatePct = serializers.FloatField(allow_null=True)
-    monthTokenSpendUsd = serializers.FloatField()

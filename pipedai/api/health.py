@@ -1,7 +1,5 @@
 """The health endpoints: they tell whether the process lives and whether the database answers (SPEC §5)."""
 
-from typing import Any
-
 from django.db import DatabaseError
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -9,17 +7,12 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Unavailable
 from pipedai.api.permissions import IsPublic
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
 from pipedai.sql import database_now
 
 HEALTHY = ("ok",)
-
-
-class HealthSerializer(serializers.Serializer[Any]):
-    """Alive."""
-
-    status = serializers.ChoiceField(choices=HEALTHY)
+_HEALTH = answer("Health", "Alive.", status=serializers.ChoiceField(choices=HEALTHY))
 
 
 class HealthViewSet(ApiViewSet):
@@ -32,7 +25,7 @@ class HealthViewSet(ApiViewSet):
     @Operation(
         id="getHealth",
         summary="Do the process and its database answer?",
-        answers={200: HealthSerializer},
+        answers={200: _HEALTH},
         says={200: '`{ "status": "ok" }` when the process and its database answer.'},
         errors={503: ""},
     )
@@ -47,7 +40,7 @@ class HealthViewSet(ApiViewSet):
     @Operation(
         id="getLiveness",
         summary="Does the process answer?",
-        answers={200: HealthSerializer},
+        answers={200: _HEALTH},
         says={
             200: (
                 '`{ "status": "ok" }` when the process answers; neither the database nor a thread is '

@@ -1,26 +1,17 @@
 """Serves the OpenAPI schema: the process keeps the checked-in docs/openapi.json in memory."""
 
 from functools import cache
-from typing import Any
 
 from django.http import HttpResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from pipedai.api.permissions import IsPublic
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
 from pipedai.env import BASE_DIR
 
 FILE = BASE_DIR / "docs" / "openapi.json"
-
-
-class OpenApiSerializer(serializers.Serializer[Any]):
-    """This document."""
-
-    openapi = serializers.CharField()
-    info = serializers.DictField()
-    paths = serializers.DictField()
 
 
 class OpenApiViewSet(ApiViewSet):
@@ -33,7 +24,15 @@ class OpenApiViewSet(ApiViewSet):
     @Operation(
         id="getOpenApi",
         summary="This document",
-        answers={200: OpenApiSerializer},
+        answers={
+            200: answer(
+                "OpenApi",
+                "This document.",
+                openapi=serializers.CharField(),
+                info=serializers.DictField(),
+                paths=serializers.DictField(),
+            )
+        },
         says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:

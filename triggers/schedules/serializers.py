@@ -28,13 +28,6 @@ class ComingTimeSerializer(serializers.Serializer[Any]):
     note = serializers.CharField(allow_null=True)
 
 
-class SchedulePreviewSerializer(serializers.Serializer[Any]):
-    """What a schedule would do."""
-
-    description = serializers.CharField()
-    times = ComingTimeSerializer(many=True)
-
-
 class TickSerializer(serializers.Serializer[Any]):
     """A tick and what was decided about it."""
 

@@ -3,13 +3,14 @@
 from typing import Any
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import principal_of
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.server.places import Places
@@ -20,7 +21,6 @@ from triggers.schedules import cron, preview
 from triggers.schedules.serializers import (
     ComingTimeSerializer,
     SchedulePreviewBody,
-    SchedulePreviewSerializer,
     TickSerializer,
 )
 from workspaces.access import TenantViewSet, find_visible
@@ -43,7 +43,14 @@ class SchedulePreviewViewSet(TenantViewSet):
         summary="Preview a schedule",
         body=SchedulePreviewBody,
         example={"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2},
-        answers={200: SchedulePreviewSerializer},
+        answers={
+            200: answer(
+                "SchedulePreview",
+                "What a schedule would do.",
+                description=serializers.CharField(),
+                times=ComingTimeSerializer(many=True),
+            )
+        },
         errors={403: "Origin."},
     )
     def preview(self, request: Request, environment_id: UUID) -> Response:

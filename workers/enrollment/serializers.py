@@ -75,27 +75,3 @@ class IssuedEnrollmentSerializer(EnrollmentSerializer):
     """A new enrollment with its code, which is shown this once."""
 
     code = serializers.CharField()
-
-
-class PairingSerializer(serializers.Serializer[Any]):
-    """A pairing that waits for somebody's approval."""
-
-    id = serializers.UUIDField()
-    deviceCode = serializers.CharField()
-    userCode = serializers.CharField()
-    verificationUri = serializers.CharField()
-    verificationUriComplete = serializers.CharField()
-    interval = serializers.IntegerField()
-    expiresAt = serializers.DateTimeField()
-
-
-class RedeemedSerializer(serializers.Serializer[Any]):
-    """A host's worker and its two tokens, which are shown this once."""
-
-    workerId = serializers.UUIDField()
-    workerToken = serializers.CharField()
-    operatorToken = serializers.CharField()
-    apiUrl = serializers.CharField()
-    workspaceId = serializers.UUIDField()
-    environmentId = serializers.UUIDField()
-    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -12,7 +13,7 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.request_id import current_request_id
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet
@@ -24,11 +25,9 @@ from workers.enrollment.serializers import (
     EnrollmentSerializer,
     IssuedEnrollmentSerializer,
     PairingBody,
-    PairingSerializer,
     RedeemBody,
-    RedeemedSerializer,
 )
-from workers.models import Enrollment
+from workers.models import Enrollment, Worker
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
@@ -113,7 +112,19 @@ class EnrollmentViewSet(ApiViewSet):
         summary="Begin a pairing",
         body=PairingBody,
         example={"label": "build-2"},
-        answers={201: PairingSerializer},
+        answers={
+            201: answer(
+                "Pairing",
+                "A pairing that waits for somebody's approval.",
+                id=serializers.UUIDField(),
+                deviceCode=serializers.CharField(),
+                userCode=serializers.CharField(),
+                verificationUri=serializers.CharField(),
+                verificationUriComplete=serializers.CharField(),
+                interval=serializers.IntegerField(),
+                expiresAt=serializers.DateTimeField(),
+            )
+        },
         audit=("enrollment.approved", "enrollment.denied"),
     )
     def device(self, request: Request) -> Response:
@@ -144,7 +155,19 @@ class EnrollmentViewSet(ApiViewSet):
         summary="Redeem an enrollment",
         body=RedeemBody,
         example={"code": "enr_…", "hostname": "build-2", "os": "linux", "version": "0.1.0"},
-        answers={201: RedeemedSerializer},
+        answers={
+            201: answer(
+                "Redeemed",
+                "A host's worker and its two tokens, which are shown this once.",
+                workerId=serializers.UUIDField(),
+                workerToken=serializers.CharField(),
+                operatorToken=serializers.CharField(),
+                apiUrl=serializers.CharField(),
+                workspaceId=serializers.UUIDField(),
+                environmentId=serializers.UUIDField(),
+                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
+            )
+        },
         says={
             201: (
                 "No other answer ever holds these tokens, so one that is lost is lost: enrol again."

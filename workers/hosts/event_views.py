@@ -4,17 +4,17 @@ import json
 from uuid import UUID
 
 from django.http import HttpResponse
+from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
 from pipedai.api.renderers import JSONEncoder, JSONRenderer, iso_time
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import header
 from pipedai.server.ticket import STREAM, StreamTicket
 from pipedai.sql import Row
 from workers.hosts.access import HostViewSet
-from workers.hosts.serializers import WorkerEventSerializer
 from workers.worker_events import read_events
 from workspaces.permissions import IsAdmin
 
@@ -41,7 +41,19 @@ class WorkerEventViewSet(HostViewSet):
                 description="The id of the last event that was read.",
             ),
         ),
-        answers={200: WorkerEventSerializer},
+        answers={
+            200: answer(
+                "WorkerEvent",
+                "An event of a worker: the `data` of a server-sent event.",
+                type=serializers.CharField(),
+                ts=serializers.DateTimeField(),
+                workerId=serializers.UUIDField(),
+                runId=serializers.UUIDField(required=False),
+                triggerId=serializers.UUIDField(required=False),
+                status=serializers.CharField(required=False),
+                maxConcurrency=serializers.IntegerField(required=False),
+            )
+        },
         media_type="text/event-stream",
     )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:

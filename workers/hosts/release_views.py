@@ -1,13 +1,20 @@
 """The endpoint that tells hosts which versions of their programs are the newest."""
 
 from django.conf import settings
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.permissions import IsPublic
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
-from workers.hosts.serializers import ReleasesSerializer
+
+_RELEASE = answer(
+    "Release",
+    "The newest version of a program, and who says so.",
+    latest=serializers.CharField(),
+    source=serializers.CharField(),
+)
 
 
 class ReleaseViewSet(ApiViewSet):
@@ -20,7 +27,14 @@ class ReleaseViewSet(ApiViewSet):
     @Operation(
         id="getLatestReleases",
         summary="Get the newest versions of what runs on hosts",
-        answers={200: ReleasesSerializer},
+        answers={
+            200: answer(
+                "Releases",
+                "The newest versions of what runs on hosts.",
+                pipedaiWorker=_RELEASE(),
+                pipedaiOrchestrator=_RELEASE(),
+            )
+        },
     )
     def retrieve(self, request: Request) -> Response:
         """GET /releases/latest: the versions that the settings name."""

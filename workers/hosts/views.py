@@ -3,17 +3,18 @@
 from typing import ClassVar
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.pagination import MAX_LIMIT, KeysetPaginator
 from pipedai.api.principal import actor_of
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.hosts.access import HostViewSet
-from workers.hosts.serializers import RegistrationTokenBody, RegistrationTokenSerializer
+from workers.hosts.serializers import RegistrationTokenBody
 from workers.serializers import WorkerSerializer
 from workspaces.api_keys import mint_registration_token
 from workspaces.permissions import IsAdmin
@@ -95,7 +96,16 @@ class WorkspaceWorkerViewSet(HostViewSet):
         summary="Mint a registration token",
         body=RegistrationTokenBody,
         example={"label": "build-2"},
-        answers={201: RegistrationTokenSerializer},
+        answers={
+            201: answer(
+                "RegistrationToken",
+                "A registration token, which is shown this once.",
+                id=serializers.UUIDField(),
+                token=serializers.CharField(),
+                lastFour=serializers.CharField(),
+                expiresAt=serializers.DateTimeField(),
+            )
+        },
         says={
             201: (
                 "With a token that registers one new worker within 15 minutes; it dies with the key "

@@ -2,12 +2,13 @@
 
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.permissions import IsSignedIn
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import query
 from pipedai.api.throttling import TooManyRequests
 from pipedai.server.access_log import LOG
@@ -17,7 +18,7 @@ from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.handout import MOST_BYTES, hand_out_runs, time_until_next
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
-from workers.protocol.serializers import HandedOutRunSerializer, PollSerializer
+from workers.protocol.serializers import HandedOutRunSerializer
 
 MAX_WAIT_SECONDS = 30
 
@@ -42,7 +43,14 @@ class PollViewSet(WorkerProtocolViewSet):
             ),
             VERSION,
         ),
-        answers={200: PollSerializer},
+        answers={
+            200: answer(
+                "Poll",
+                "The runs that a worker is to claim.",
+                runs=HandedOutRunSerializer(many=True),
+                serverTime=serializers.DateTimeField(),
+            )
+        },
         says={
             200: (
                 "With the runs to claim; with none when `wait` is over, after which the worker "

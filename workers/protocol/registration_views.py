@@ -1,5 +1,6 @@
 """The endpoint by which a worker program registers."""
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -9,13 +10,13 @@ from pipedai.api.errors import Unauthenticated
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import address_of
 from pipedai.api.request_id import current_request_id
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.security import registration_token
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
-from workers.protocol.serializers import RegisterBody, RegisteredSerializer, RegistrationBody
+from workers.protocol.serializers import RegisterBody, RegistrationBody
 from workers.registration import find_registration_key, register_worker
 
 
@@ -32,7 +33,17 @@ class RegistrationViewSet(ApiViewSet):
         summary="Register a worker",
         body=RegistrationBody,
         example={"token": "wrk_…", "hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"},
-        answers={201: RegisteredSerializer},
+        answers={
+            201: answer(
+                "Registered",
+                "A registered worker and its token, which is shown this once.",
+                workerId=serializers.UUIDField(),
+                workerToken=serializers.CharField(),
+                workspaceId=serializers.UUIDField(),
+                environmentId=serializers.UUIDField(),
+                approved=serializers.BooleanField(),
+            )
+        },
         says={
             201: (
                 "`approved` is false for a worker that waits for an admin's approval; no other "

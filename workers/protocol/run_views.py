@@ -3,20 +3,21 @@
 from uuid import UUID
 
 from django.db import transaction
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.permissions import IsSignedIn
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from triggers.runs import lifecycle
 from triggers.runs.serializers import RunSerializer
+from triggers.states import Status
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
 from workers.protocol.limits import locked_limits
 from workers.protocol.serializers import (
     ClaimBody,
     CompleteBody,
-    HeartbeatSerializer,
     as_reported,
     outcome_of,
 )
@@ -83,7 +84,15 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         summary="Renew a run's lease",
         body=Body,
         parameters=(VERSION,),
-        answers={200: HeartbeatSerializer},
+        answers={
+            200: answer(
+                "Heartbeat",
+                "What a worker learns of its run.",
+                status=serializers.ChoiceField(choices=Status.choices),
+                cancelRequested=serializers.BooleanField(),
+                leaseExpiresAt=serializers.DateTimeField(),
+            )
+        },
         errors={409: "The run is no longer this worker's to run: it must stop."},
     )
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:

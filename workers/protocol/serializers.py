@@ -12,7 +12,7 @@ from pipedai.api.serializers import Body, RowSerializer
 from triggers.runs.handout import HandedOut
 from triggers.runs.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
-from triggers.states import TERMINAL, FaultClass, Status
+from triggers.states import TERMINAL, FaultClass
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.serializers import AuthModeField
 
@@ -76,16 +76,6 @@ class RegistrationBody(RegisterBody):
     """With the token, which the view takes from the body or the header before it looks at the rest."""
 
     token = serializers.CharField(required=False)
-
-
-class RegisteredSerializer(serializers.Serializer[Any]):
-    """A registered worker and its token, which is shown this once."""
-
-    workerId = serializers.UUIDField()
-    workerToken = serializers.CharField()
-    workspaceId = serializers.UUIDField()
-    environmentId = serializers.UUIDField()
-    approved = serializers.BooleanField()
 
 
 class ClaimBody(Body):
@@ -169,18 +159,3 @@ class HandedOutRunSerializer(RowSerializer):
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
         """Returns the row with its sealed values in plaintext."""
         return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
-
-
-class PollSerializer(serializers.Serializer[Any]):
-    """The runs that a worker is to claim."""
-
-    runs = HandedOutRunSerializer(many=True)
-    serverTime = serializers.DateTimeField()
-
-
-class HeartbeatSerializer(serializers.Serializer[Any]):
-    """What a worker learns of its run."""
-
-    status = serializers.ChoiceField(choices=Status.choices)
-    cancelRequested = serializers.BooleanField()
-    leaseExpiresAt = serializers.DateTimeField()

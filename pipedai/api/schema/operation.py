@@ -6,15 +6,15 @@ schema needs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from rest_framework.serializers import Serializer
+from rest_framework.serializers import Field, Serializer
 
 from pipedai.api.filters import ApiFilterSet
 from pipedai.api.serializers import Body
 
 Schema = dict[str, Any]
-Answer = type[Serializer[Any]] | None
+Answer = type[Serializer[Any]]
 _Action = TypeVar("_Action", bound=Callable[..., Any])
 
 
@@ -23,7 +23,8 @@ class Operation:
     """What the schema says of one action and neither its viewset nor its serializers tell. It decorates the action.
 
     `id` is the operationId. It never changes, because generated clients name their functions after it. `answers` are
-    the serializers of the successes by status, None for an answer without a body. A list has `items` instead, the
+    the serializers of the successes by status, None for an answer without a body; `answer` makes one for an answer that
+    the view puts together itself. A list has `items` instead, the
     serializer of one item, and answers 200. `partial` means that all fields of the `body` may be absent.
     """
 
@@ -33,10 +34,10 @@ class Operation:
     partial: bool = False
     # A body that the documentation shows.
     example: Mapping[str, Any] | None = None
-    answers: Mapping[int, Answer] = field(default_factory=dict)
+    answers: Mapping[int, Answer | None] = field(default_factory=dict)
     # The headers of a success by its status, in addition to those that every answer has.
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    items: Answer = None
+    items: Answer | None = None
     # The media type of the successful answers.
     media_type: str = "application/json"
     # The filters of a list, which tell its query parameters.
@@ -58,6 +59,14 @@ class Operation:
         """Attaches the operation to the action, which stays as it is."""
         vars(action)["operation"] = self
         return action
+
+
+def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:
+    """Describes an object that a view puts together itself, instead of rendering it by a serializer.
+
+    `name` is that of its component in the schema.
+    """
+    return cast("Answer", type(name, (Serializer,), {"__doc__": description, **fields}))
 
 
 def has_operation(action: Callable[..., Any]) -> bool:
