@@ -75,8 +75,8 @@ def has_operation(action: Callable[..., Any]) -> bool:
 
 
 def operation_of(viewset: type, action: str) -> Operation:
-    """Returns the operation of the viewset's action with this name. Raises LookupError if it has none."""
-    operation = getattr(getattr(viewset, action), "operation", None)
+    """Returns the operation of this action of the viewset. Raises LookupError if there is none, or no such action."""
+    operation = getattr(getattr(viewset, action, None), "operation", None)
     if not isinstance(operation, Operation):
         raise LookupError(
             f"{viewset.__name__}.{action} in {viewset.__module__} has no @Operation: see An endpoint in CONTRIBUTING.md"
