@@ -31,8 +31,8 @@ from pipedai.sql import Row, fetch_all
 from triggers.admin.tool_calls import counts, tool_calls_table, why_no_retry
 from triggers.admin.triggers import Worker
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
-from triggers.queries import in_states
 from triggers.runs.lifecycle import cancel_run
+from triggers.runs.queries import in_states
 from triggers.states import TERMINAL, Status
 from workspaces.models import Environment
 

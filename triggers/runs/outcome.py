@@ -10,6 +10,9 @@ from triggers.states import FaultClass, Status
 MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
 MAX_LISTED_CALLS = 500
+# What became of a call of an MCP tool, and the effect that its server says the tool may have (SPEC §18).
+CALL_OUTCOMES = ("ok", "error", "unknown")
+CALL_EFFECTS = ("none", "idempotent", "possible")
 MAX_OUTPUT_BYTES = 64 * 1024
 
 _NO_OUTPUT = "The worker reported no output, although the trigger has an output schema."

@@ -9,11 +9,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.renderers import iso_time
-from triggers.runs.outcome import MAX_LISTED_CALLS, ToolCalls
+from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES, MAX_LISTED_CALLS, ToolCalls
 
 MAX_TOOL_NAME = 200
-OUTCOMES = ("ok", "error", "unknown")
-EFFECTS = ("none", "idempotent", "possible")
 # The largest number that the integer columns of a run can hold.
 _MOST = 2**31 - 1
 
@@ -52,8 +50,8 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
                 "at": {"type": "string", "format": "date-time"},
                 "tool": {"type": "string", "minLength": 1},
                 "durationMs": {"type": ["integer", "null"], "minimum": 0},
-                "outcome": {"type": "string", "enum": list(OUTCOMES)},
-                "effect": {"type": "string", "enum": list(EFFECTS)},
+                "outcome": {"type": "string", "enum": list(CALL_OUTCOMES)},
+                "effect": {"type": "string", "enum": list(CALL_EFFECTS)},
             },
         },
     }
@@ -76,8 +74,8 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
             at
             and isinstance(tool, str)
             and tool
-            and _is_one(outcome, OUTCOMES)
-            and _is_one(effect, EFFECTS)
+            and _is_one(outcome, CALL_OUTCOMES)
+            and _is_one(effect, CALL_EFFECTS)
         ):
             yield {
                 "at": at,
