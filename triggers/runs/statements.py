@@ -42,7 +42,8 @@ r AS (
 kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
-SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt
+SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt,
+    NULL AS output, NULL AS tool_calls_total
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
