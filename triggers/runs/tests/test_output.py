@@ -94,7 +94,8 @@ def test_without_a_schema_one_that_fits_is_kept(runs: Runs, output: Any, kept: A
 def test_an_output_costs_one_statement_and_none_costs_none(cast: Cast, asking: Runs) -> None:
     plain = Runs.of(cast, webhook_url=None)
     costs = []
-    for runs, report in ((plain, {}), (asking, {"output": 1})):
+    reports: list[tuple[Runs, dict[str, Any]]] = [(plain, {}), (asking, {"output": 1})]
+    for runs, report in reports:
         run_id = runs.running()
         with counted() as statements:
             runs.complete(run_id, **report)
