@@ -310,7 +310,7 @@ class RunText(models.Model):
     payload = JSONAsGivenField(null=True)
     # Why the run failed: the worker's text, cut to 8,000 characters, or the server's verdict. NULL for none.
     error_message = models.CharField(max_length=8000, null=True)
-    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.lifecycle`
+    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.reports`
     # keeps it for people to read.
     late_result = JSONAsGivenField(null=True)
     # Who got the trigger's headers with this run, latest first and 20 at most. Each entry is a worker's id and the

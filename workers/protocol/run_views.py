@@ -1,4 +1,4 @@
-"""The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs.lifecycle`."""
+"""The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs`."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
-from triggers.runs import lifecycle
+from triggers.runs import lifecycle, reports
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
@@ -127,7 +127,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/complete: ends the run as reported, and queues its retry."""
         values = read_body(CompleteBody, request)
-        run = lifecycle.complete_run(
+        run = reports.complete_run(
             worker_id=worker_id,
             run_id=run_id,
             outcome=outcome_of(values),
