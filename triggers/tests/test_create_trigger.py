@@ -216,7 +216,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "retryAfterEffects": [(None, NULL), (1, TRUE_FALSE), ("false", TRUE_FALSE), ([], TRUE_FALSE)],
     "outputSchema": [  # test_output_schemas.py has more
         ("{}", OBJECT), (True, OBJECT), ([], OBJECT), (5, OBJECT),
-        ({"description": "x" * 32750}, "Must not be longer than 32 KiB."),
+        ({"description": "x" * 32751}, "Must not be longer than 32 KiB."),
         ({"type": 5}, "Not a JSON Schema 2020-12: at /type: 5 is not valid under any of the given schemas"),
         ({"pattern": "("}, "The pattern ( is no regular expression."),
         (
