@@ -34,7 +34,7 @@ _WINDOWS = {60: "a minute", 3600: "an hour"}
 
 
 class ApiSchema(AutoSchema):
-    """Makes the OpenAPI operation of one action of an ApiViewSet. drf-spectacular makes one instance for each action."""
+    """Makes the OpenAPI operation of one action of an ApiViewSet. Each action has an instance of its own."""
 
     view: ApiViewSet  # type: ignore[override]
 
