@@ -157,8 +157,8 @@ def _live(
     restarts = 0
     now = 0.0
     while now < length:
-        # This is read from the clock. If this process was paused for a while, everything that was due in that time is
-        # done now.
+        # The time `now` is read from the clock and not counted up. If this process was paused for a while, everything
+        # that was due in that time is done now.
         now = min(time.monotonic() - began, length)
         while len(runs) < now * speed / RUN_EVERY_SECONDS:
             length_of_run = chance.uniform(0, LONGEST_RUN_SECONDS) / speed

@@ -31,7 +31,7 @@ _IGNORED = frozenset(
         "require-lock-timeout",
         # There is no statement timeout, because building an index on a large table may take long.
         "require-statement-timeout",
-        # The rules from here on are matters of taste, which the models decide.
+        # The rules from here on are matters of taste. The models of this project decide otherwise.
         "prefer-bigint-over-int",
         "prefer-bigint-over-smallint",
         "prefer-identity",

@@ -80,7 +80,7 @@ def _apt(*command: str) -> bool:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore SIGINT, SIGTERM and SIGHUP meanwhile, as a half-installed package would break later installations."""
+    """Ignore SIGINT, SIGTERM and SIGHUP in this context: half-installed packages would break later installations."""
     kept = {
         number: signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

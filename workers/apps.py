@@ -10,7 +10,7 @@ class WorkersConfig(AppConfig):
     name = "workers"
 
     def ready(self) -> None:
-        """Tells other apps that live workers block the deletion of their environment, and how old rows are pruned."""
+        """Registers two rules: live workers block deleting their environment; old events and pairings are pruned."""
         from workers import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
         from workers.models import Worker
         from workers.pruning import prune_events, prune_pairings

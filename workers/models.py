@@ -218,7 +218,7 @@ class WorkerEvent(models.Model):
     """
 
     # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
-    # the last one.
+    # the last id that it got.
     id = models.BigAutoField(primary_key=True)
     # The worker's environment.
     environment = models.ForeignKey(

@@ -13,7 +13,7 @@ from workers.serializers import WorkerSerializer
 # The columns to read: those that WorkerSerializer shows, and `online`, from which it derives the worker's status.
 _COLUMNS = sorted(sources_of(WorkerSerializer) | {"online"})
 
-# `find_visible` looks workers up in this query. It tells the environment of each worker that is not deregistered.
+# The query in which `find_visible` looks up a worker and its environment. Deregistered workers are left out.
 LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 

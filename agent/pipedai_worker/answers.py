@@ -12,7 +12,8 @@ from pipedai_worker.backoff import parse_retry_after
 
 # After one of these statuses the worker sends the request again. Every other 4xx is final.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
-# The most characters of a 400's errors of single fields that an error message repeats.
+# A 400 answer lists what is wrong with single fields. An error message repeats at most this many characters of that
+# list.
 LONGEST_DETAILS = 1000
 
 
@@ -75,7 +76,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
 
 
 def _details(body: Any) -> str:
-    """Return the errors of single fields that a 400 lists, in parentheses, to append to the error message."""
+    """Return the errors that a 400 answer lists for single fields, in parentheses, to append to a message."""
     details = body.get("details")
     fields = details.get("fieldErrors") if isinstance(details, dict) else None
     if not isinstance(fields, dict):

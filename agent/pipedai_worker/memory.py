@@ -12,8 +12,9 @@ M_ARENA_MAX = -8
 def share_one_arena() -> None:
     """Make all threads take their memory from one arena of glibc. Call this before any thread starts.
 
-    By default glibc gives each thread a memory pool (arena) of its own. Their unused rests added up to 13 MiB in a day
-    of three runs a minute, although the worker used no more memory. With another C library this does nothing.
+    By default glibc gives each thread a memory pool (arena) of its own. The unused parts of these pools added up to 13
+    MiB in a day of three runs a minute, although the worker used no more memory. With another C library this does
+    nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

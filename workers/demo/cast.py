@@ -84,9 +84,9 @@ def _furnish(
 
 
 def _schedules(ticks: float, rng: random.Random) -> list[tuple[str | None, timedelta]]:
-    """Chooses schedules for one environment's triggers, and how long ago each trigger began.
+    """Chooses the schedules of one environment's triggers, and how long ago each trigger was made.
 
-    Together the schedules come due about `ticks` times since then.
+    Since then the schedules have come due about `ticks` times, all together.
     """
     plans: list[tuple[str | None, timedelta]] = []
     while ticks >= 1 and len(plans) < _MOST_TRIGGERS:

@@ -36,7 +36,7 @@ class Size:
         return f"Scale: {self.runs} runs, {self.environments} environments, seed {self.seed}"
 
     def shares(self) -> list[float]:
-        """Returns the share of the runs that each environment gets: the first ones get most, as a few customers do."""
+        """Returns each environment's share of the runs. The first environments have most, like a few big customers."""
         weights = [(number + 1) ** -0.7 for number in range(self.environments)]
         return [weight / sum(weights) for weight in weights]
 

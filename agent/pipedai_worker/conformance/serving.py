@@ -17,7 +17,7 @@ from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 
 class Service:
-    """Serves the API on a port of this machine. The port stays reserved while stopped, until `close()`."""
+    """Serves the API on a port of this machine. The port stays reserved while the service is stopped."""
 
     def __init__(self, api: FakeApi, port: int = 0) -> None:
         self._api = api

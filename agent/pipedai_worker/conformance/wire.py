@@ -19,7 +19,7 @@ WHOLE_NUMBERS = (
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a request's body; an empty body counts as an empty object. None if it is not one."""
+    """Return the JSON object in a request's body; an empty body counts as an empty object. None for other bodies."""
     try:
         body = json.loads(data or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError):
