@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Every error code. The comment above each says when it is sent, and API.md lists them all."""
+    """Every error code of the API. A comment above a code tells when the API sends it, and API.md lists all codes."""
 
     # 409: a ceiling allows no further row; the body's `ceiling` names the ceiling.
     CEILING_REACHED = "ceiling_reached"

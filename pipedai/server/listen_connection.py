@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from pipedai import env
 
-# Options that Django adds for itself; they must not reach this connection.
+# Django's own options of a connection, which must not reach this one.
 _NOT_OURS = ("cursor_factory", "context", "prepare_threshold")
 
 
