@@ -18,7 +18,7 @@ from pipedai.api.principal import Principal
 AUTH_COOKIE = "auth_token"
 CHALLENGE = 'Bearer realm="pipedai"'
 
-# Every bad token gets this sentence. A more precise one would tell an attacker how near a guessed token is.
+# Every bad token gets this sentence, because a more precise one would help only somebody who guesses tokens.
 BAD_TOKEN = "The token is invalid, expired or revoked."  # noqa: S105
 
 

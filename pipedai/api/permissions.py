@@ -11,7 +11,7 @@ class IsPublic(BasePermission):
     """Lets anyone call the action, without credentials."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Always true."""
+        """Always true, so that anyone may call the action."""
         return True
 
 

@@ -16,7 +16,8 @@ class Principal:
     """An authenticated caller. Each kind of credential (session cookie, API key, worker token) has its own subclass."""
 
     type: ClassVar[ActorType]
-    is_authenticated: ClassVar[bool] = True  # DRF asks `request.user` for this.
+    # DRF reads this attribute of `request.user`. A principal is always an authenticated caller.
+    is_authenticated: ClassVar[bool] = True
     id: UUID
 
 
@@ -60,7 +61,7 @@ class WorkerPrincipal(Principal):
     token_digest: bytes
     max_concurrency: int
     disabled: bool
-    # Whether an admin approved the worker, so that it may claim runs whose triggers have headers.
+    # Whether an admin approved the worker, so that it may claim runs whose triggers have secret headers.
     approved: bool
     version: str
     last_seen_at: datetime | None

@@ -143,5 +143,5 @@ def by_address(request: Request) -> str:
 
 
 def by_caller(request: Request) -> str:
-    """Returns a key for the authenticated principal."""
+    """Returns the key under which a throttle counts the authenticated principal."""
     return str(principal_of(request).id)
