@@ -27,9 +27,9 @@ _KEEP_ALIVE = b": still here\n\n"
 class EventStreams(WaitingLane):
     """Asks the stream endpoint for new events, sends them, waits, and asks again, as long as the endpoint answers 200.
 
-    So the endpoint alone checks credentials and chooses what to send. This process queues no events: they lie in a
-    table, the endpoint returns a bounded number at a time, and the lane asks for more only when the reader has taken
-    the last ones.
+    The endpoint is asked anew each time, so it alone checks credentials and chooses what to send. This process queues
+    no events: they lie in a table, the endpoint returns a bounded number at a time, and the lane asks for more only
+    when the reader has taken the events that were sent.
     """
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +50,7 @@ class EventStreams(WaitingLane):
             if ticket.key_id is not None:
                 self._listener.subscribe(ear, ticket.key_id)
                 at_the_end.callback(self._listener.unsubscribe, ear, ticket.key_id)
-                # Ask again at once: the key may have been revoked before the subscription.
+                # The key may have been revoked before the stream subscribed, so the stream asks again at once.
                 ear.changed = True
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
             told = _OPENING + _content(answer)

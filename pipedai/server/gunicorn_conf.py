@@ -76,7 +76,7 @@ def on_starting(server: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Delete the metrics' gauges of a worker process that ended in any way. gunicorn calls this function then."""
+    """Delete the metrics' gauges of a worker process that ended in any way. gunicorn calls this when one ends."""
     for directory in _metrics:
         forget_process(worker.pid, directory)
 

@@ -91,7 +91,7 @@ class Lanes:
 def _is_asked_by_a_probe(scope: Scope) -> bool:
     """Whether a request is a read without an `Origin`, as health checks send it.
 
-    With an `Origin`, the answer needs CORS.
+    The answer to a request with an `Origin` needs CORS headers.
     """
     return (
         scope["method"] in {"GET", "HEAD"}
@@ -101,7 +101,7 @@ def _is_asked_by_a_probe(scope: Scope) -> bool:
 
 async def _say_alive(scope: Scope, send: Send) -> None:
     """Answer as the view in pipedai.api.health does, but in the event loop, so that it works when no thread is free."""
-    # The access log usually learns the route from Django, which does not see this call.
+    # Django usually tells the access log the route. It does not see this call, so the route is set here.
     # See docs/decisions/fast-paths.md.
     scope[LOG]["route"] = LIVE.removeprefix("/")
     await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})

@@ -22,7 +22,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Ear:
-    """Belongs to one waiting poll, and keeps what notifications told about its worker since the poll last asked."""
+    """Belongs to one waiting request, and keeps what notifications told about its worker since it last asked."""
 
     __slots__ = ("_alarm", "changed", "newest_poll")
 
@@ -39,7 +39,7 @@ class Ear:
         self.wake()
 
     def hear_poll(self, order: int) -> None:
-        """Note that a newer poll of the worker began."""
+        """Note that a poll of the worker began. Its order tells whether it is newer than others."""
         if order > self.newest_poll:
             self.newest_poll = order
             self.wake()
@@ -82,18 +82,18 @@ class Listener:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        # The ears that hear of each worker or key. Most workers have one ear, and a list of one takes 150 bytes less
-        # than a set.
+        # The ears of the requests that wait for news of each worker or key. Most lists have one ear, and a list of one
+        # takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
         self._reported = False
         self.healthy = False
 
     def subscribe(self, ear: Ear, subject: UUID) -> None:
-        """Pass the notifications about a worker or a key to the ear from now on."""
+        """Pass the notifications about a worker or a key to this waiting request's ear from now on."""
         self._ears[str(subject)].append(ear)
 
     def unsubscribe(self, ear: Ear, subject: UUID) -> None:
-        """Stop passing the notifications about a worker or a key to the ear."""
+        """Stop passing the notifications about a worker or a key to this waiting request's ear."""
         name = str(subject)
         self._ears[name].remove(ear)
         if not self._ears[name]:
@@ -106,7 +106,10 @@ class Listener:
 
     @property
     def streaming(self) -> int:
-        """Return how many event streams are under way. Each ear counts once, though it hears a worker and a key."""
+        """Return how many event streams are under way.
+
+        A stream counts once, though it hears of a worker and of a key.
+        """
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
     def wake_all(self) -> None:

@@ -17,7 +17,8 @@ from pipedai.server.refusal import Refused
 HOLDING = "pipedai.holding"
 
 MIB = 1024 * 1024
-# One client address may hold this fraction of the budget, one quarter, so that no client can use up all of it.
+# One client address may hold the budget divided by this number, which is a quarter, so that no client can use up all of
+# it.
 ADDRESSES = 4
 # A request that holds no more than this is small. The last eighth of the budget, and of each address's quarter, is kept
 # for small requests, so that they still find room when large requests have used up the rest.
@@ -26,7 +27,7 @@ _FOR_LARGE = 7 / 8
 
 
 class MemoryBudget:
-    """Counts the bytes that one process holds."""
+    """Counts the bytes that one process holds for requests and answers, in all and for each client address."""
 
     def __init__(self, mebibytes: int = 48) -> None:
         self.used = 0

@@ -73,5 +73,5 @@ class Pace:
                 self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
             )
         except OSError:
-            return buffered  # Not every system tells.
+            return buffered  # Some operating systems don't tell it.
         return buffered + int(struct.unpack("i", answer)[0])

@@ -42,7 +42,7 @@ def password_turns(places: int) -> Turns:
 
 
 class PasswordLane:
-    """Asks the endpoint once, and a second time when there is a place, if it says that it must hash a password.
+    """Asks the endpoint once, and a second time when there is a place, if the endpoint must hash a password.
 
     So credentials, throttles and validation are checked before the request waits, and every answer is the endpoint's
     own. A request that gets no place in time is answered with the 503 that the endpoint gave the first time.

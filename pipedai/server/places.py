@@ -12,7 +12,7 @@ from pipedai.server.memory_budget import HOLDING, Holding
 
 
 class Places:
-    """Gives each subject, such as a workspace, the same number of places."""
+    """Gives each subject, such as a worker, the same number of places."""
 
     def __init__(self, most: int) -> None:
         self._most = most

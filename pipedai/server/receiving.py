@@ -37,7 +37,7 @@ class Signal:
         self._is_set = False
 
     async def wait(self) -> None:
-        """Return when it is set."""
+        """Return when the signal is set, at once if it is set already."""
         if not self._is_set:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter

@@ -49,7 +49,7 @@ class PollTicket:
     # The worker's workspace, which is set when the endpoint has checked the worker's token. Workspaces take turns at
     # asking.
     workspace_id: UUID | None = None
-    # How often the lane has asked the endpoint, including the present time.
+    # How often the lane has asked the endpoint, with the present ask.
     asked: int = 0
     # When the poll began, in microseconds on the database's clock. A newer poll has a larger order.
     order: int = 0

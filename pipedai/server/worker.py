@@ -44,7 +44,7 @@ def _give_large_blocks_back() -> None:
     megabytes with the process. Setting this bound also fixes how much free memory the library keeps for small blocks,
     so that amount is set too: with too little, each request takes memory from the system and gives it back.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Only glibc has it.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Only glibc has mallopt.
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)

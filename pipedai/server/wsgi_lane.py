@@ -75,7 +75,7 @@ class WsgiLane:
             outcome = self._answer(scope, body)
         except BaseException as error:
             outcome = error
-        with suppress(RuntimeError):  # the event loop ended with the process
+        with suppress(RuntimeError):  # The event loop has ended.
             loop.call_soon_threadsafe(done, outcome)
 
     def _done(
