@@ -40,7 +40,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         """Returns psycopg's arguments.
 
-        They have no password before the server's first start, because that start makes it.
+        They have no password before the server's first start, which makes the password.
         """
         params: dict[str, Any] = super().get_connection_params()
         try:

@@ -18,8 +18,9 @@ from pipedai.embedded.programs import Outcome, User, run
 
 DATABASE = "pipedai"
 
-# initdb and PostgreSQL's single-user mode need a user that has an account, which SERVER_UID has not. Then they run as
-# the first of these accounts that exists, for half a second. Every Linux has `bin`, and no process runs as it.
+# initdb and PostgreSQL's single-user mode need a user that has an account. The number SERVER_UID has none, so these
+# programs then run as the first of these accounts that exists, for half a second. Every Linux has `bin`, and no process
+# runs as it.
 _LENT_ACCOUNTS = ("bin", "nobody")
 
 
@@ -113,9 +114,9 @@ class ClusterMaker:
         self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=user, stdin=given))
 
     def _execute(self, statements: list[str], cluster: Path, user: User) -> None:
-        """Run SQL statements without a server and a password, in PostgreSQL's single-user mode.
+        """Run SQL statements in PostgreSQL's single-user mode, which needs no server and no password.
 
-        Each must be one line.
+        Each statement must be one line.
         """
         settings = {
             **tuning.DISCREET,

@@ -10,7 +10,7 @@ class EmbeddedPostgresError(Exception):
 
 @contextmanager
 def explaining(doing: str) -> Iterator[None]:
-    """Turn an OSError that the block raises into an error with a sentence, which begins with "Cannot" and `doing`."""
+    """Turn an OSError inside the block into an EmbeddedPostgresError, whose sentence begins "Cannot" and `doing`."""
     try:
         yield
     except OSError as error:
