@@ -17,7 +17,7 @@ from pipedai.redaction import escape_control, redact_name, redact_named, redact_
 _LOUD = {
     "django.request": logging.ERROR,
     "django.db.backends": logging.INFO,
-    # Django logs a traceback for every request with an unknown Host. The access log shows its 400 anyway.
+    # Django logs a traceback for every request with an unknown Host. The access log shows the answer 400 anyway.
     "django.security.DisallowedHost": logging.CRITICAL,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,

@@ -93,7 +93,7 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
             except Exception as error:
                 if _is_away(error):
                     _wait_for_database(error, stop)
-                    continue  # The job stays due, because its work was not done.
+                    continue  # The job stays due, because the database was away.
                 failures[job.name] += 1
                 pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
                 log.exception("job.failed", job=job.name, retry_seconds=pause)

@@ -88,8 +88,8 @@ INSTALLED_APPS = [
     "workers",
     "audit",
 ]
-# Two kinds of calls skip all middleware: calls below /api/v1/ without an Origin header and not OPTIONS, for which
-# pipedai.wsgi does all that is needed, and GET /api/v1/health/live, which the event loop answers.
+# Two kinds of calls skip all middleware. Calls below /api/v1/ skip it unless they are OPTIONS or have an Origin header;
+# pipedai.wsgi does all that they need. The event loop itself answers GET /api/v1/health/live.
 # See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
@@ -236,7 +236,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_SCHEMA_CLASS": "pipedai.api.schema.auto.ApiSchema",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,
-    # The renderer of the API formats times.
+    # DRF need not format times, because the API's renderer does.
     "DATETIME_FORMAT": None,
     "UNAUTHENTICATED_USER": None,
 }

@@ -53,7 +53,8 @@ def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
     """
     alter = sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = {}")
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT current_database()")  # PgBouncer may use another name.
+        # PgBouncer may use another name for the database.
+        cursor.execute("SELECT current_database()")
         (name,) = cursor.fetchone()
         for setting, value in (
             ("lock_timeout", timeouts.lock),
@@ -144,7 +145,7 @@ def _check_session() -> None:
     try:
         found = session_timeouts()
     except OperationalError as error:
-        if "startup parameter" not in str(error):  # PgBouncer refuses options.
+        if "startup parameter" not in str(error):  # PgBouncer's error if it refuses options.
             raise
         found = None
     if found != COMMAND:

@@ -78,7 +78,7 @@ class StaffModelAdmin(ModelAdmin):
     # --- The list page of a model
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the declared index that covers most of the active filters, or one for no filter if none fits."""
+        """Returns the declared index that covers most of the active filters, or newest-first order if none fits."""
         known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
         nothing = Scope((), self.newest_first)
         return max((nothing, *known), key=lambda scope: len(scope.filters))

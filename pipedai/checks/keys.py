@@ -98,5 +98,5 @@ def _holds_a_key(path: Path) -> bool:
             return False
         content = path.read_bytes()
     except OSError:
-        return False  # This process can't have read its keys from this file.
+        return False  # This process can't read the file, so its keys don't come from there.
     return any(key.encode() in content for key in keys if key)

@@ -24,9 +24,10 @@ IPNetwork = IPv4Network | IPv6Network
 PORTS = frozenset({80, 443})
 _ALL_PORTS = frozenset(range(1, 65536))
 _MORE_DENIED = (
-    # A service of Azure that gives each machine data about itself, at a public address.
+    # Azure's service for data about each machine, at a public address. Webhooks must not read it.
     "168.63.129.16/32",
-    "::ffff:0:0:0/96",  # IPv4 addresses, translated by SIIT (RFC 7915).
+    # IPv4 addresses in the form of SIIT (RFC 7915), which would hide a forbidden address.
+    "::ffff:0:0:0/96",
 )
 # The most addresses of a name to which a request tries to connect. Each try may take the whole time-out of a
 # connection.

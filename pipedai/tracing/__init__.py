@@ -43,7 +43,7 @@ def is_on() -> bool:
 
 
 def start(service: str) -> None:
-    """Trace this process from now on. Its name in the traces is this one unless OTEL_SERVICE_NAME sets another."""
+    """Trace this process from now on, under this name unless OTEL_SERVICE_NAME sets another."""
     global _open
     from pipedai.tracing.provider import open_client_span, set_up
 

@@ -56,7 +56,8 @@ class Command(BaseCommand):
     def answer_without_server(self, action: str) -> None:
         """Answers if DATABASE_URL names a server that we don't manage.
 
-        An action that can't be done there is an error, so that it does not look done.
+        `url` prints that URL; start, stop and status say that there is nothing to manage. Any other action is an error,
+        so that it does not look done.
         """
         if action == "url":
             self.stdout.write(settings.DATABASE_URL)
