@@ -11,13 +11,13 @@ from pipedai.sql import database_now
 
 
 class HealthViewSet(ApiViewSet):
-    """Load balancers, supervisors and the host client ask these endpoints."""
+    """Endpoints that tell whether the service works. Load balancers, supervisors and the host client call them."""
 
     authentication_classes = ()
     permissions = {"retrieve": IsPublic, "live": IsPublic}
 
     def retrieve(self, request: Request) -> Response:
-        """GET /health"""
+        """Answers GET /health: 200 if the database answers, else 503."""
         try:
             database_now()
         except DatabaseError:
@@ -25,5 +25,5 @@ class HealthViewSet(ApiViewSet):
         return Response({"status": "ok"})
 
     def live(self, request: Request) -> Response:
-        """GET /health/live"""
+        """Answers GET /health/live: always 200, because a process that answers is alive."""
         return Response({"status": "ok"})
