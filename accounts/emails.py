@@ -18,7 +18,8 @@ class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
 def read_email(text: str) -> Email:
     """Returns the address in lower case and without white space at its ends. Raises NotAnEmail.
 
-    A control character is refused and not removed: the text without it might name somebody else's account.
+    An address with a control character is refused. If the character were removed instead, the rest might be the address
+    of somebody else's account.
     """
     if _REFUSED.search(text):
         raise NotAnEmail("Must not hold control characters.")
@@ -29,9 +30,10 @@ def read_email(text: str) -> Email:
 
 
 def looks_like_itself(email: Email) -> bool:
-    """Whether the address has no invisible characters and no letters in a second form (full-width, decomposed).
+    """Returns whether the address looks different from every other address.
 
-    The address of a new account must not look like that of another. The rules for domain names drop such characters, so
-    DNS and mail servers would take two such addresses for one, although our table takes them for two.
+    It does not if it has invisible characters, or letters in a second form (full-width, decomposed). The rules for
+    domain names drop or replace such characters. So DNS and mail servers would take two such addresses for the same
+    one, although they are two different accounts here.
     """
     return email.isprintable() and unicodedata.normalize("NFKC", email) == email
