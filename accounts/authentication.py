@@ -57,7 +57,7 @@ class PresentedSession(BaseAuthentication):
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal | None:
-    """Returns the user whose live session the cookie names. Returns None if there is no such session. It takes one
+    """Returns the user whose session the cookie names, if that session has not ended, and otherwise None. It takes one
     query.
     """
     try:

@@ -110,8 +110,8 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
-    """Encrypts authenticator secrets anew that are encrypted under an older master key, under the newest one. Returns
-    how many secrets it encrypted.
+    """Encrypts anew, under the newest master key, the authenticator secrets that are under an older one. Returns how
+    many.
     """
     newest, *older = (master.id for master in _masters())
     with transaction.atomic():
@@ -152,8 +152,8 @@ def _locked(user_id: UUID) -> Authenticator | None:
 
 
 def _accept(held: Authenticator, code: str) -> bool:
-    """Returns whether `code` is the authenticator's code of about now and is later than the last code used; marks it as
-    used. The caller has locked the authenticator's row.
+    """Returns whether `code` is the authenticator's code of about now and was not used before. An accepted code is
+    marked as used. The caller has locked the authenticator's row.
     """
     try:
         totp = _totp(held)
@@ -209,6 +209,6 @@ def _masters() -> tuple[crypto.MasterKey, ...]:
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
-# This text is used in the encryption where data keys have the id of their environment. The encrypted data key of an
-# environment can therefore never pass for an authenticator's secret.
+# A data key is encrypted together with the id of its environment, and an authenticator's secret together with this
+# text. So the one can never be put in the place of the other.
 _PLACE = "staff.authenticator"

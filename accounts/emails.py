@@ -1,4 +1,6 @@
-"""Reads e-mail addresses into the one spelling by which accounts are stored, looked up and throttled."""
+"""Turns e-mail addresses into the one spelling in which accounts are stored and looked up, and by which throttles
+count.
+"""
 
 import re
 import unicodedata
@@ -7,12 +9,13 @@ from typing import NewType
 # An address in the spelling of stored accounts. Only `read_email` makes one.
 Email = NewType("Email", str)
 
-# Control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL can't take in text.
+# Characters that no address may have: control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL
+# can't store in text.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
-    """The text is no e-mail address. The message is a sentence for the person who typed it."""
+    """The error for a text that is no e-mail address. Its message is a sentence for the person who typed the text."""
 
 
 def read_email(text: str) -> Email:

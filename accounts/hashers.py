@@ -2,16 +2,17 @@
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
-# The memory of one place in the password lane, in KiB. The lane limits how many places are taken at once. A hash with
-# today's settings fits into one.
+# The memory of one place, in KiB. The password lane, in which requests wait for their turn to hash, has a limited
+# number of places. A hash with today's settings fits into one.
 PLACE_KIB = 64 * 1024
 
 
 class PasswordHasher(Argon2PasswordHasher):
-    """Hashes with Argon2id under the first of the settings that OWASP calls equally strong: 46 MiB, one pass, one lane.
+    """Hashes with Argon2id under the first of the settings that OWASP calls equally strong: 46 MiB, one pass, one
+    thread.
 
-    glibc always gives freed memory back to the system if it was taken in pieces above 32 MiB, as 46 MiB are. One lane
-    uses one CPU core. Hashes by Django's own class (100 MiB, two passes, eight lanes) can still be verified, and a
+    glibc always gives freed memory back to the system if it was taken in pieces above 32 MiB, as 46 MiB are. One thread
+    uses one CPU core. Hashes by Django's own class (100 MiB, two passes, eight threads) can still be verified, and a
     login replaces them.
     """
 
@@ -21,8 +22,8 @@ class PasswordHasher(Argon2PasswordHasher):
 
 
 def places_of(encoded: str) -> int:
-    """Returns how many places of the password lane are needed to verify a password against this hash: one for a hash
-    with today's settings, two for one by Django's own class.
+    """Returns how many places verifying a password against this hash takes: one for a hash with today's settings, two
+    for one by Django's own class. A place is a share of the memory that all hashes together may use.
     """
     try:
         hasher = identify_hasher(encoded)

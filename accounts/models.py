@@ -34,7 +34,7 @@ class User(AbstractBaseUser):
     email = models.CharField(max_length=254, unique=True)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
-    # False: staff deactivated the user, who can't log in any more (accounts/deactivation.py).
+    # Whether the user may log in. False if staff deactivated the user (accounts/deactivation.py).
     is_active = models.BooleanField(default=True)
     # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
     is_staff = models.BooleanField(default=False)
@@ -89,7 +89,7 @@ class Session(models.Model):
     # When the session expires: seven days after the login. Using the session does not lengthen it.
     expires_at = models.DateTimeField()
     # The HMAC-SHA256 of the IP address from which the user logged in. The limit on failed logins to an account does not
-    # apply to such addresses. None for sessions that are older than this column.
+    # apply to such addresses. None for sessions from before this column existed.
     address_digest = models.BinaryField(max_length=32, null=True)
     # When the session was ended before it expired: by logout, another login, a new password or the user's deactivation.
     # None if it was not.

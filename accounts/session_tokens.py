@@ -24,7 +24,7 @@ _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 
 
 class BadSessionToken(Exception):  # noqa: N818 - no error of the service: the caller has no session
-    """The JWT is malformed, expired, signed by somebody else, or made for another purpose."""
+    """The error for a JWT that is malformed, expired, signed by somebody else, or made for another purpose."""
 
 
 @dataclass(frozen=True, slots=True)

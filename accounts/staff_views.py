@@ -190,8 +190,8 @@ class StaffAccount(StaffView):
                     form.add_error(name, sentence)
             return self._page(request, password_form=form, status=400)
         except Overloaded as error:
-            # The form itself shows the error. A message for the next page could be lost or shown twice, because the
-            # password lane may drop this response and handle the same POST again.
+            # The form itself shows the error. A stored message would be shown even if the password lane, in which
+            # requests wait for their turn to hash, dropped this response and handled the same POST again.
             form.add_error(None, error.message)
             return self._page(
                 request, password_form=form, status=error.status_code, headers=error.headers
@@ -249,7 +249,7 @@ def _count_try(user: User) -> None:
 
 
 def _hand_out(request: HttpRequest, session: SessionBase) -> None:
-    """Makes the response set the cookie of the new session, and a new CSRF token."""
+    """Makes the response set the cookie of the new session and a new token against forged forms (CSRF)."""
     request.session = session
     rotate_token(request)
 

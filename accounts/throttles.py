@@ -76,7 +76,7 @@ REGISTER = (Throttle(Rate("register", limit=30, seconds=3600), by_address),)
 CHANGE_PASSWORD = (Throttle(Rate("change-password", limit=10, seconds=60), by_caller),)
 # How often a staff user may try passwords and codes on the page of their own account in admin.
 STAFF_ACCOUNT = Rate("staff-account", limit=10, seconds=60)
-# Looking up a user and adding a member count together, since both reveal whether an e-mail address has an account.
+# Looking up a user and adding a member share one limit, since both reveal whether an e-mail address has an account.
 FIND_USER = (
     Throttle(Rate("find-user", limit=120, seconds=3600), by_caller),
     Throttle(Rate("find-user-address", limit=240, seconds=3600), by_address),

@@ -56,7 +56,9 @@ def _drop(name: str, ends_at: datetime, entries: int) -> int:
 
 
 def _entries(name: str) -> int:
-    """Counts the rows of a partition. This is done before the partition is locked, since it takes long."""
+    """Counts the rows of a partition. It is called before the partition is locked, so that nobody waits for the
+    counting.
+    """
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name)))
         (count,) = cursor.fetchone()

@@ -78,7 +78,7 @@ def count_run_event(event: Event) -> None:
 
 @count_events
 def count_outcome(event: Event) -> None:
-    """Counts ticks that made no run, and deliveries that are delivered or dead."""
+    """Counts due times (ticks) that made no run, and webhook deliveries that were delivered or given up."""
     if event.action == "run.skipped":
         missed = event.metadata["missedCount"]
         TICKS_SKIPPED.labels(event.metadata["decision"]).inc(missed or 1)
@@ -112,8 +112,8 @@ attempted.connect(count_attempt, dispatch_uid="triggers.metrics")
 
 
 def count_lengthened(count: int, **_: Any) -> None:
-    """Counts ticks that were added to the row of a stretch: ticks of a trigger without a worker that follow each other.
-    The first tick of a stretch is not among them, since its event is counted.
+    """Counts due times that were added to the row of a stretch. A stretch is due times that follow each other while
+    their trigger has no worker. Its first due time is not counted here, because that has an event, which is counted.
     """
     TICKS_SKIPPED.labels(Decision.SKIPPED_NO_WORKER.value).inc(count)
 

@@ -52,8 +52,8 @@ def runs() -> QuerySet[Run, dict[str, Any]]:
 def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:
     """Keeps only the runs that are in one of these states.
 
-    If all the states are ends, or none is, it adds the condition on `ended_at` that follows from that. PostgreSQL needs
-    that condition to choose an index, since each index has either only ended or only unfinished runs.
+    If these are all states of ended runs, or all of unfinished runs, it also adds the matching condition on `ended_at`.
+    PostgreSQL needs that condition to choose an index, since each index has either only ended or only unfinished runs.
     """
     ended = {state in TERMINAL for state in states}
     if len(ended) == 1:

@@ -117,8 +117,8 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
 
 
 def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -> Trigger:
-    """Locks a trigger and returns it. Before that it locks the environment, the actor's role and the trigger's new
-    worker, in the order of locks.
+    """Locks a trigger and returns it. In the order of locks, it first locks the environment, the actor's role and the
+    trigger's new worker.
     """
     environment_id = hold_trigger_environment(trigger_id, actor)
     _check_worker(environment_id, new_worker)
@@ -132,7 +132,7 @@ def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -
 
 
 def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets on the trigger those of the values that differ. Returns the changes for the audit row.
+    """Sets those of the values on the trigger that differ from its present ones. Returns the changes for the audit row.
 
     The changes are `{ field: [old, new] }`, without secrets and without the query strings of URLs.
     """

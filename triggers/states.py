@@ -88,15 +88,15 @@ class EndedBy(TextChoices):
     USER = "user"
     # `expire_runs` gave the run up, because its worker had not renewed the lease.
     LEASE = "lease"
-    # `expire_runs` timed the run out.
+    # `expire_runs` ended the run, because its deadline had passed.
     DEADLINE = "deadline"
     # The run was a retry. While it waited in the queue, the worker of the run that it repeats reported a result after
     # all, so the retry was canceled.
     LATE_RESULT = "late_result"
 
 
-# With these, the server ended the run without a report of its worker. If the worker reports later, the report may
-# replace that end.
+# The values that mean that the server ended the run without a report of its worker. A later report of the worker may
+# replace such an end.
 SERVER_VERDICTS: Final = (EndedBy.LEASE, EndedBy.DEADLINE)
 
 

@@ -30,8 +30,8 @@ SELECT count(*) AS number FROM (
 
 
 def check_room_for_trigger(environment_id: UUID) -> None:
-    """Raises CeilingReached if the environment, or all workspaces of its workspace's creator, have as many triggers as
-    they may.
+    """Raises CeilingReached if the environment has as many triggers as it may, or all workspaces of the user who
+    created its workspace have as many as they may together.
 
     Call it with the environment's row locked. Until the transaction ends, other transactions that count the same
     creator's triggers wait.

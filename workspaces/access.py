@@ -63,7 +63,7 @@ def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
     `rows` is a SELECT of `id` and `environment_id` from the row's table. It is raw SQL, since the ORM would take longer
     to build the query than a script's call needs for everything else before its action. It takes one query.
     """
-    # The queries are raw SQL for speed. No migration changes them. See docs/decisions/fast-paths.md.
+    # The queries are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
     if isinstance(principal, KeyPrincipal):
         found = fetch_one(
             f"SELECT environment_id FROM ({rows}) r WHERE id = %(id)s AND environment_id = %(environment_id)s",
@@ -99,8 +99,8 @@ class TenantViewSet(ApiViewSet):
     environment_rates: ClassVar[Mapping[str, Rate]] = {}
 
     def check_permissions(self, request: Request) -> None:
-        """Checks the caller's role, and then how often the action was done in the environment. Raises Forbidden,
-        TooManyRequests.
+        """Checks the caller's role, and then that the action has not been done too often in the environment. Raises
+        Forbidden, TooManyRequests.
         """
         super().check_permissions(request)
         rate = self.environment_rates.get(self.action or "")

@@ -44,8 +44,8 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
     """Returns the actor's role in an environment and locks the role until the transaction ends. The caller has locked
     the environment.
 
-    Raises NotFound for a user who is no member any more, Forbidden for a role below `needs`, Unauthenticated for a dead
-    key or a deactivated user. Staff and the system have no role in an environment and may do everything.
+    Raises NotFound for a user who is no member any more, Forbidden for a role below `needs`, Unauthenticated for a
+    revoked key or a deactivated user. Staff and the system have no role in an environment and may do everything.
     """
     if actor.type in ("staff", "system"):
         return Role.OWNER

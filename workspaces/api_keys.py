@@ -94,7 +94,7 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
 
 
 def mint_registration_token(*, environment_id: UUID, label: str | None, actor: Actor) -> Minted:
-    """Makes a `wrk_` key at the request of another key, the acting one. It registers one new worker within
+    """Makes a `wrk_` key at the request of another key, the acting one. One new worker can register with it within
     MINTED_LIFETIME, unless the acting key is revoked before.
 
     Raises Conflict if the environment has as many keys as it may, Unauthenticated if the acting key has been revoked
@@ -148,7 +148,7 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
         if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
             minted = end_minted_tokens(key_id)
             metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
-            wake_workers([key_id])  # The event streams that the revoked key opened end.
+            wake_workers([key_id])  # This ends the event streams that the revoked key opened.
             emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))
         elif not own.exists():
             raise NotFound

@@ -9,8 +9,8 @@ class WorkspacesConfig(AppConfig):
     name = "workspaces"
 
     def ready(self) -> None:
-        """Registers that a deactivated user's unused `wrk_` keys are revoked, and the check of the encryption keys in
-        `check_deploy`.
+        """Registers with other parts of the service: the unused `wrk_` keys of a deactivated user are to be revoked,
+        and `check_deploy` is to check the encryption keys.
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from accounts.deactivation import register_consequence

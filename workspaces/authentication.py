@@ -5,7 +5,8 @@ from pipedai.api.principal import HostPrincipal, KeyPrincipal
 from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey
 
-# `used_lately` says whether a call wrote `last_used_at` in the last 10 s; such a time is not written again (SPEC §2).
+# Finds a key by its token's digest. `used_lately` says whether `last_used_at` was written in the last 10 s; it is not
+# written again so soon (SPEC §2).
 _FIND = """
 SELECT k.id, k.environment_id, e.workspace_id, k.role,
     coalesce(k.last_used_at > statement_timestamp() - interval '10 seconds', false) AS used_lately
@@ -13,8 +14,8 @@ FROM api_key k JOIN environment e ON e.id = k.environment_id
 WHERE k.token_digest = %(digest)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND e.deleted_at IS NULL
     AND (k.expires_at IS NULL OR k.expires_at > statement_timestamp())
 """
-# If another transaction has locked the key's row, this statement changes nothing and does not wait. A later call will
-# write `last_used_at`.
+# Writes when the key was last used. If another transaction has locked the key's row, this changes nothing and does not
+# wait: the next call will write it.
 _NOTE_USE = """
 UPDATE api_key SET last_used_at = statement_timestamp()
 WHERE id = (SELECT id FROM api_key WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCKED)

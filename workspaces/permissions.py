@@ -11,7 +11,7 @@ from workspaces.roles import Role, check_includes
 
 
 class HasRole(BasePermission):
-    """Permits callers whose role in the viewset's environment is `role` or a higher one."""
+    """Permits callers whose role in the request's environment is `role` or a higher one."""
 
     role: ClassVar[Role]
 

@@ -110,11 +110,10 @@ class RunAdmin(StaffModelAdmin):
     )
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the filters and the order of a list for which there is an index, with the filter by state if an index
-        has it.
+        """Returns the filters and the order of the index by which a filtered list of runs is read.
 
-        Ended runs have an index by state for each environment, trigger and worker. Unfinished runs have smaller indexes
-        of their own, and are so few that any of these is quick.
+        The filter by state is among them for ended runs, which have an index by state for each environment, trigger and
+        worker. Unfinished runs have smaller indexes of their own, and are so few that any of these is quick.
         """
         scope = super().scope_of(sent)
         status = sent.get("status")

@@ -140,7 +140,7 @@ def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, 
 
 
 def _since(at: datetime | None, now: datetime) -> timedelta | None:
-    """Returns how long ago a moment was. Returns None if it is None or lies in the future."""
+    """Returns how long before `now` a moment was. Returns None if there is no moment or it lies in the future."""
     return now - at if at is not None and at <= now else None
 
 

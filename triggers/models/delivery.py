@@ -48,14 +48,14 @@ class Delivery(models.Model):
     body = models.TextField()
     # Whether the delivery still has to be sent. Recording the result of an attempt changes it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
-    # When the delivery is to be sent; NULL once it is delivered or dead. A sender that begins an attempt first moves
-    # this time ahead, so that another one tries again later if the sender dies.
+    # When the delivery is to be sent; NULL once it is delivered or given up. A sender that begins an attempt first
+    # moves this time ahead, so that another sender tries again later if this one dies.
     next_attempt_at = models.DateTimeField(null=True, db_default=Now())
     # How many attempts have been recorded.
     attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
     # When the delivery was queued, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the receiver's 2xx answer was recorded; NULL before, and for a dead delivery.
+    # When the receiver's 2xx answer was recorded; NULL before that, and for a delivery that was given up.
     delivered_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -142,8 +142,8 @@ class Run(models.Model):
     claimed_at = models.DateTimeField(null=True)
     # When the worker reported that it had started the run; NULL before that, and for a run that ended without a start.
     started_at = models.DateTimeField(null=True)
-    # When the run ended; NULL before that. If a late result replaces the server's verdict, this becomes the time of
-    # that result.
+    # When the run ended; NULL before that. If the worker's late report replaces the end that the server had decided,
+    # this becomes the time of that report.
     ended_at = models.DateTimeField(null=True)
     # Who ended the run; see `triggers.states.EndedBy`. NULL while it has not ended.
     ended_by = models.CharField(max_length=11, choices=EndedBy.choices, null=True)

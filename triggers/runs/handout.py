@@ -77,9 +77,9 @@ WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
 _REMEMBERED = 20
 
 # Stores the URL that is given out with each run, and the receiver of its headers. The receiver is NULL if the run has
-# no headers, or if the latest receiver gets them again. With `later` false, a row that has a receiver is not changed:
-# if two polls saw none, the second one changes nothing and learns so of the first. With `later` true, the receiver is
-# put before the earlier ones, unless neither it nor the URL is new.
+# no headers, or if the latest receiver gets them again. With `later` false, only rows without a receiver change: if two
+# polls write at the same moment, the second one changes nothing and so notices the first. With `later` true, the
+# receiver is put before the earlier ones, unless both it and the URL are stored already.
 _KEEP = f"""
 INSERT INTO run_text AS kept (run_id, environment_id, mcp_url, handed_to)
 SELECT run_id, environment_id, url, CASE WHEN receiver IS NOT NULL THEN ARRAY[receiver] END

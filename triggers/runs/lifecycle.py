@@ -68,9 +68,9 @@ def queue_run(
     }
     run = fetch_one(sql.QUEUE, params)
     if run is None:
-        # Either so many runs are queued that requests must take turns, or the trigger can't be run. `sql.QUEUE` holds
-        # the trigger's lock only in the second case and after a wait; then `check_queue_room` locks nothing, so the
-        # order of locks is kept.
+        # No run was queued: either so many are queued that requests must take turns, or the trigger can't be run. In
+        # the second case this transaction may hold the trigger's lock, and `check_queue_room` then locks nothing, which
+        # keeps the order of locks.
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:
@@ -315,7 +315,8 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
 
 
 def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
-    """Replaces the end that the server decided by the worker's late report, and cancels the retry that waits.
+    """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
+    waits in the queue.
 
     If the reported end needs a retry too, the one that waits is kept, and `retryAfterSeconds` may postpone it.
     """
@@ -329,7 +330,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
         wake_workers([retry["worker_id"]])
     if run["error_message"] is None:
-        _keep_errors([run])  # This removes the error message that the server wrote.
+        _keep_errors([run])  # The error message that the server wrote is removed.
     _follow_up(
         [run],
         [_event("run.completed", actor, run, changes)],

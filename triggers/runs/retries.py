@@ -14,7 +14,7 @@ from pipedai.sql import Row, execute, fetch_all
 from triggers.runs import statements as sql
 from triggers.states import FaultClass, Status
 
-# The waits before the second attempt, the third, and every later one (SPEC §6).
+# How long a retry waits before it comes due: the second attempt, the third, and every later one (SPEC §6).
 BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 MAX_RETRY_AFTER_SECONDS = 24 * 3600
 

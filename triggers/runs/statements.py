@@ -4,7 +4,7 @@ Each transition is one UPDATE whose condition names the expected state and the r
 execute the statements.
 """
 
-# These statements are raw SQL for speed. No migration changes them. See docs/decisions/fast-paths.md.
+# These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
@@ -112,7 +112,8 @@ _OUTCOME = """
     model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
     cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
     cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s"""
-# The columns that are returned of a run that ends. Retries and deliveries need some that the API does not show.
+# The columns that a statement returns of a run that it ends. Retries and deliveries need some that the API does not
+# show.
 _ENDED = f"{_RUN}, r.max_retries, t.name AS trigger_name, t.webhook_url"
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
@@ -124,8 +125,8 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 RETURNING {_REPORTED}
 """
 
-# Replaces the end that the server decided by a worker's late report. The caller has locked the row and checked that the
-# server ended the run.
+# Lets a worker's late report replace the end that the server had decided. The caller has locked the row and checked
+# that the server ended the run.
 COMPLETE_LATE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_OUTCOME}
 FROM trigger t

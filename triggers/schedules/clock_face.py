@@ -33,7 +33,7 @@ class ClockFace:
     hours: int
     days: int
     months: int
-    weekdays: int  # Bit 0 is Sunday.
+    weekdays: int  # The allowed days of the week as bits. Bit 0 is Sunday.
     # Whether a day must match both the field for days of the month and that for days of the week. It must if either
     # field begins with `*`, as `*/2` also does (crontab(5)). Otherwise a day need match only one of the two.
     needs_both_days: bool

@@ -20,7 +20,7 @@ from triggers.schedules import cron
 from triggers.states import Decision
 
 # This signal tells how many stretches (`count`) a transaction has lengthened, after its commit. The metrics need it,
-# because a lengthened stretch has no event.
+# because lengthening a stretch emits no event.
 lengthened = Signal()
 
 # Reads the latest tick of each trigger. The caller has locked the triggers, so no other scheduler can add a tick

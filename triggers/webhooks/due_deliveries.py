@@ -99,7 +99,7 @@ class Turns:
     _count: int = 0
 
     def serve(self, workspace_id: UUID) -> None:
-        """Notes that the workspace has had a turn."""
+        """Remembers that the workspace has just been served."""
         self._count += 1
         self.served.pop(workspace_id, None)
         self.served[workspace_id] = self._count
@@ -121,8 +121,9 @@ def claim_deliveries(
 ) -> list[Row]:
     """Claims up to `room` due deliveries and returns their rows. Pass each row to `send_delivery` at once.
 
-    `busy` says how many places are taken already, and by whom. Each free place goes to the workspace with the fewest
-    places, and among equals to the one that was served longest ago. There are three limits:
+    A delivery takes one of the sender's places while it is sent. `busy` says how many places are taken already, and by
+    whom. Each free place goes to the workspace with the fewest places, and among equals to the one that was served
+    longest ago. There are three limits:
 
     - A host has at most `per_host` places.
     - A workspace has at most as many places as stay free: half of all, if it is the only one. So a workspace that has
@@ -141,7 +142,9 @@ def claim_deliveries(
 
 
 class _Places:
-    """The places of a sender: it counts who has taken them, and decides who gets the next one."""
+    """The places of a sender, each for one delivery that is being sent. It counts who has taken them, and decides who
+    gets the next one.
+    """
 
     def __init__(self, busy: Mapping[Taker, int], room: int, per_host: int) -> None:
         self.room, self.per_host = room, per_host

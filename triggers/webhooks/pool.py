@@ -30,8 +30,8 @@ _GOODBYE_SECONDS = 0.5
 
 
 class Senders:
-    """A limited number of threads that send deliveries. It claims no more deliveries than there are free places, so
-    that each is sent at once.
+    """A pool with a limited number of threads that send deliveries. It claims no more deliveries than it has free
+    places, so that each is sent at once.
 
     One group of threads sends, and a smaller one records the answers. A slow or dead host takes `per_host` of the
     places at most, and a workspace with many such hosts takes half of them: see `claim_deliveries`. The threads are

@@ -27,7 +27,8 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# This signal is sent with `answer` after each attempt that was recorded.
+# This signal tells the metrics of each attempt to send a delivery, with its `answer`, after the attempt has been
+# recorded.
 attempted = Signal()
 
 # How many seconds pass between one attempt and the next (SPEC §7). If the attempt after the last wait fails too, the

@@ -1,4 +1,4 @@
-"""Gives environments a new data key and re-encrypts the values that are sealed under the old one (SPEC §8)."""
+"""Gives environments a new data key and encrypts anew the values that are under the old one (SPEC §8)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
