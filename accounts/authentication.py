@@ -23,8 +23,8 @@ class CookieJWTAuthentication(BaseAuthentication):
     """Authenticates a user by their session cookie, unless the request has an Authorization header."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Returns the user that the session cookie stands for, or None without a cookie. Raises Unauthenticated if the
-        cookie is bad or the request has two.
+        """Returns the user whose session the cookie names, or None without a cookie. Raises Unauthenticated if the
+        cookie is bad or there are two of them.
         """
         if bearer_token(request) is not None:
             return None
@@ -46,8 +46,8 @@ class PresentedSession(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Returns the user that the session cookie stands for, or None without a live session. Raises Unauthenticated
-        if the request has an API token or two session cookies.
+        """Returns the user whose session the cookie names, or None if there is no cookie or the session has ended.
+        Raises Unauthenticated if the request has an API token or two session cookies.
         """
         if (token := bearer_token(request)) is not None:
             raise refusal(token)

@@ -110,7 +110,7 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
-    """Encrypts anew, under the newest master key, the authenticator secrets that are under an older one. Returns how
+    """Encrypts again, with the newest master key, those authenticator secrets that an older one encrypts. Returns how
     many.
     """
     newest, *older = (master.id for master in _masters())

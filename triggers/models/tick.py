@@ -80,13 +80,13 @@ class SchedulerHeartbeat(models.Model):
 
     # The row's id: a UUIDv7 that the scheduler process makes when it starts.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The name of the machine on which the process runs, cut to 255 characters.
+    # The name of the machine on which the scheduler process runs, cut to 255 characters.
     host = models.CharField(max_length=255)
     # The scheduler's process id on that machine.
     pid = models.PositiveIntegerField()
-    # When the process wrote its first heartbeat, by the database's clock.
+    # When the scheduler process wrote its first heartbeat, by the database's clock.
     started_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the process wrote its latest heartbeat, by the database's clock. It writes one every 5 seconds.
+    # When the scheduler process wrote its latest heartbeat, by the database's clock. It writes one every 5 seconds.
     beat_at = models.DateTimeField(db_default=Now())
 
     class Meta:

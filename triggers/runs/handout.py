@@ -23,9 +23,9 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# How many runs, and how many bytes, one answer may hold. The whole answer is in memory, a prompt may have 256 KiB, and
-# a worker may hold a thousand runs. A worker with more room claims these runs and polls again. A single run may be
-# larger.
+# How many runs, and how many bytes, one answer may hold. There are limits because the whole answer is in memory, while
+# a prompt may have 256 KiB and a worker may hold a thousand runs. A worker with more room claims these runs and polls
+# again. A single run may be larger.
 MOST_AT_ONCE = 50
 MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).

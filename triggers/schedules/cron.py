@@ -258,7 +258,8 @@ def check_timezone(name: str) -> None:
 def _explain(message: str, parts: dict[str, str]) -> str:
     """Returns a message for people about the field that cronsim's error message names.
 
-    cronsim also names the day of month if that field is valid but none of the chosen months has such a day.
+    cronsim also names the day of month if that field is valid and none of the chosen months has such a day. In that
+    case the message says that the schedule never comes due.
     """
     field = message.removeprefix("Bad ").replace("-", " ")
     if field == "day of month" and _is_valid(f"* * {parts[field]} * *"):

@@ -1,4 +1,4 @@
-"""Gives environments a new data key and encrypts anew the values that are under the old one (SPEC §8)."""
+"""Gives environments a new data key, and encrypts with it the values that the old one encrypts (SPEC §8)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ def rotate_data_keys(
     on_progress: Callable[[int], None] = lambda _: None,
     say: Say = lambda _: None,
 ) -> Reencrypted:
-    """Replaces the data key of one environment or of all, and encrypts anew the values that are under older keys.
+    """Replaces the data key of one environment or of all, and encrypts the values of older keys with the new one.
 
     An environment without a data key in use gets one. One transaction gives an environment its new key, with its audit
     row. The values follow in small batches, and the old key is deleted when no value uses it any more. If the process
@@ -212,8 +212,8 @@ def _empty(
     on_progress: Callable[[int], None],
     say: Say,
 ) -> None:
-    """Decrypts the values that are under a retired data key and encrypts them under the key in use. Values that can't
-    be decrypted stay.
+    """Decrypts the values that a retired data key encrypts, and encrypts them with the key in use. Values that can't be
+    decrypted stay as they are.
     """
     params = {"environment_id": environment_id, "key_id": old.id}
     try:

@@ -1,4 +1,4 @@
-"""Encrypts (wraps) every data key anew under the newest master key (SPEC §8)."""
+"""Encrypts (wraps) every data key with the newest master key (SPEC §8)."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def older_masters() -> list[Row]:
 def rotate_master_key(
     *, on_progress: Callable[[int], None] = lambda _: None, say: Say = lambda _: None
 ) -> Rewrapped:
-    """Encrypts the data keys that are under an older master key under the newest one. The values that the data keys
+    """Encrypts with the newest master key those data keys that an older one encrypts. The values that the data keys
     encrypt stay as they are.
 
     `on_progress` is called with the number of keys of each batch, and `say` with a sentence whenever a lock of somebody
