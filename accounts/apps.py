@@ -7,8 +7,8 @@ from pipedai.api.throttling import prune_throttles
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
 
-# The row of a session is kept for at least 30 days after the session's end. The login throttles read in it from which
-# addresses a user has logged in (SPEC §3).
+# The row of a session is kept for at least 30 days after the session's end. By these rows the login throttles know from
+# which addresses a user has logged in (SPEC §3).
 _SESSIONS_KNOWN_DAYS = 30
 
 

@@ -74,8 +74,8 @@ class Session(models.Model):
     """A user's login to the API in one browser. The JWT in the `auth_token` cookie names the row and is valid only
     until the session ends.
 
-    The scheduler deletes the row only some time after the session's end, because the login throttles read in it from
-    which addresses the user has logged in.
+    The scheduler deletes the row only some time after the session's end, because the login throttles use these rows to
+    know from which addresses the user has logged in.
     """
 
     # The session's id: a UUIDv7 that the login makes. The JWT in the user's cookie carries it.
@@ -111,8 +111,8 @@ class Session(models.Model):
 class StaffSession(models.Model):
     """A staff user's login to Django admin, which the `staff_session` cookie names. It permits nothing under /api/v1.
 
-    When the session ends, its data is removed. The row stays for a month, because the login throttles read in it from
-    which addresses the user has logged in.
+    When the session ends, its data is removed. The row stays for a month, because the login throttles use these rows to
+    know from which addresses the user has logged in.
     """
 
     # The session's id: a UUIDv7 that the login makes. It is no secret, since the cookie carries another key.

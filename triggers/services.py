@@ -61,8 +61,8 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
 
 
 def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values of a trigger, which are validated as for a TriggerBody. Values that are equal change
-    nothing.
+    """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
+    present one changes nothing.
 
     A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given

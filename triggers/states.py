@@ -107,8 +107,8 @@ class Decision(TextChoices):
     FIRED = "fired"
     # No run was made, because an earlier run of the trigger was unfinished and the trigger's overlap policy is `skip`.
     SKIPPED_OVERLAP = "skipped_overlap"
-    # No run was made, because no scheduler ran at the due time, and afterwards it was too old or a later one had come
-    # due.
+    # No run was made: no scheduler ran at the due time, and when one ran again, the due time was too old or a later one
+    # had come.
     SKIPPED_MISSED = "skipped_missed"
     # No run was made, because the trigger had no worker.
     SKIPPED_NO_WORKER = "skipped_no_worker"
