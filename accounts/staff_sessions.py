@@ -28,8 +28,10 @@ _KEY_LENGTH = 43
 
 
 class SessionStore(SessionBase):
-    """The admin session that the request's cookie names. If that session has ended or does not exist, nothing is
-    stored.
+    """The admin session that the request's cookie names.
+
+    Only a login opens a session. A request whose session has ended, or that has none, therefore stores nothing, so that
+    an ended session never comes back.
     """
 
     def load(self) -> dict[str, Any]:

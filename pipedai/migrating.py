@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.5
 
 
 class OutOfPatience(Exception):  # noqa: N818
-    """A release could not get its locks in time. The message is one sentence."""
+    """A deployment's migrations could not lock their tables in time. The message is one sentence."""
 
 
 def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> None:

@@ -60,8 +60,9 @@ def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
     """Returns the caller's role in the environment of the row with this id. Raises NotFound if the caller has none
     there, or if there is no such row.
 
-    `rows` is a SELECT of `id` and `environment_id` from the row's table. It is raw SQL, since the ORM would take longer
-    to build the query than a script's call needs for everything else before its action. It takes one query.
+    `rows` is a SELECT of `id` and `environment_id` from the row's table. It is raw SQL, since each request
+    with an API key begins with it, and the ORM would take longer to build the query than the rest of such a beginning
+    takes. It takes one query.
     """
     # The queries are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
     if isinstance(principal, KeyPrincipal):

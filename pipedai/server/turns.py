@@ -7,7 +7,11 @@ from contextlib import asynccontextmanager
 
 
 class Turn:
-    """One request's turn: it waits for places, holds them, and gives them back. The request may need several places."""
+    """One request's turn: it waits for places, holds them, and gives them back.
+
+    What a place is, the owner of the `Turns` decides: for the hashing of passwords, one thread that hashes. A request
+    that must hash two passwords needs two places.
+    """
 
     __slots__ = ("granted", "group", "places", "refused", "wake")
 

@@ -35,9 +35,10 @@ _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
 
-# Finds due deliveries that may get a place. The recursion reads the index `delivery_pending_by_host` once for each pair
-# of an environment and a host. If an environment may have no further place, it skips the environment's other hosts. If
-# nothing is due, it reads one entry of `delivery_due_by_host` and stops.
+# Finds due deliveries that may be sent now. A sender sends only so many at once, and an environment, a workspace and a
+# host may each have only a part of these places. The recursion reads the index `delivery_pending_by_host` once for each
+# pair of an environment and a host. It skips the other hosts of an environment that has all its places. If nothing is
+# due, it reads one entry of `delivery_due_by_host` and stops.
 _CANDIDATES = f"""
 WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
     (SELECT environment_id, host, next_attempt_at, 1 FROM delivery
