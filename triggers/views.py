@@ -1,4 +1,4 @@
-"""The endpoints of triggers: list, make, read, change and delete them, and rotate their MCP headers."""
+"""The endpoints of triggers: list, make, read, change and delete them, and replace their MCP headers."""
 
 from typing import Any
 from uuid import UUID
@@ -30,7 +30,7 @@ _TRIGGER = {
 
 
 class TriggerPaginator(HeavyPaginator):
-    """Pages of triggers. They are bounded in bytes as well, since each trigger is shown with its prompt."""
+    """Makes pages of triggers. A page is bounded in bytes as well, since each trigger is shown with its prompt."""
 
     weight = Func(F("revision__prompt"), function="octet_length", output_field=IntegerField())
 
@@ -51,7 +51,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         errors={400: "A bad parameter, or a worker that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/triggers: its triggers, each with its last run in short."""
+        """Answers GET /environments/:envId/triggers with the environment's triggers."""
         rows = queries.triggers().filter(environment_id=environment_id)
         filters = TriggerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -105,7 +105,7 @@ class TriggerViewSet(TenantViewSet):
         says={200: "With the trigger."},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """GET /triggers/:id: the trigger, without its secrets."""
+        """Answers GET /triggers/:id with the trigger, without its secrets."""
         return Response(_shown(trigger_id))
 
     @Operation(
@@ -136,7 +136,7 @@ class TriggerViewSet(TenantViewSet):
         audit=("trigger.deleted",),
     )
     def destroy(self, request: Request, trigger_id: UUID) -> Response:
-        """DELETE /triggers/:id: deletes the trigger if it has no unfinished runs."""
+        """DELETE /triggers/:id: deletes a trigger that has no unfinished runs."""
         services.delete_trigger(trigger_id=trigger_id, actor=actor_of(request))
         return Response(status=204)
 

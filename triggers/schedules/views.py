@@ -1,4 +1,4 @@
-"""The endpoints of schedules: preview one, and list what was decided about the due times of a trigger's."""
+"""The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
 from typing import Any
 from uuid import UUID
@@ -26,16 +26,17 @@ from triggers.schedules.serializers import (
 from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsViewer
 
-# A preview takes some milliseconds of CPU. Several at once would take the process from everybody else.
+# Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
+# at once would slow down the calls of everybody else.
 _PREVIEWS = Places(1)
 
 
 class SchedulePreviewViewSet(TenantViewSet):
-    """Previews of schedules."""
+    """The endpoint that shows what a schedule would do. It changes nothing."""
 
     tag = "Triggers"
     permissions = {"preview": IsViewer}
-    # A page that shows a preview asks for another at each change of the field.
+    # The rate is high, because a page that shows a preview asks for a new one at each change of the schedule's field.
     environment_rates = {"preview": Rate("schedule-preview", 120, 60)}
 
     @Operation(
@@ -54,7 +55,7 @@ class SchedulePreviewViewSet(TenantViewSet):
         errors={403: "Origin."},
     )
     def preview(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/schedule-preview: the coming times of a schedule in words; changes nothing."""
+        """Answers POST /environments/:envId/schedule-preview with a schedule in words and its coming due times."""
         body = read_body(SchedulePreviewBody, request)
         if not _PREVIEWS.take(environment_id, request):
             raise TooManyRequests(
@@ -75,7 +76,7 @@ class SchedulePreviewViewSet(TenantViewSet):
 
 
 class TickPaginator(KeysetPaginator):
-    """Pages of ticks, in the order of their due times."""
+    """Makes pages of ticks, in the order of their due times."""
 
     time_field = "tick_at"
 
@@ -105,7 +106,7 @@ class TickViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """GET /triggers/:id/ticks: its ticks, the latest due time first."""
+        """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
         rows = Tick.objects.filter(trigger_id=trigger_id)
         paginator = TickPaginator()
         page = paginator.paginate_queryset(rows, request, self)
