@@ -9,13 +9,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.pagination import HeavyPaginator
-from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from triggers import queries, services, tenancy
+from triggers import queries, services
 from triggers.filters import TriggerFilters, check_tenant_ids
 from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
-from workspaces.access import TenantViewSet, find_visible
+from triggers.tenancy import OneTriggerViewSet
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
 # For the example of a body.
@@ -81,7 +82,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         return Response(shown, status=201)
 
 
-class TriggerViewSet(TenantViewSet):
+class TriggerViewSet(OneTriggerViewSet):
     """One trigger."""
 
     tag = "Triggers"
@@ -91,12 +92,6 @@ class TriggerViewSet(TenantViewSet):
         "destroy": IsAdmin,
         "rotate_mcp_token": IsAdmin,
     }
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger."""
-        self.access = find_visible(
-            principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
-        )
 
     @Operation(
         id="getTrigger",

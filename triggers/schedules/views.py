@@ -1,6 +1,5 @@
 """The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
-from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
@@ -9,13 +8,11 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.server.places import Places
 from pipedai.sql import database_now
-from triggers import tenancy
 from triggers.models import Tick
 from triggers.schedules import cron, preview
 from triggers.schedules.serializers import (
@@ -23,7 +20,8 @@ from triggers.schedules.serializers import (
     SchedulePreviewBody,
     TickSerializer,
 )
-from workspaces.access import TenantViewSet, find_visible
+from triggers.tenancy import OneTriggerViewSet
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
 # Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
@@ -81,17 +79,11 @@ class TickPaginator(KeysetPaginator):
     time_field = "tick_at"
 
 
-class TickViewSet(TenantViewSet):
+class TickViewSet(OneTriggerViewSet):
     """The ticks of one trigger: the due times of its schedule, and what was decided about each."""
 
     tag = "Triggers"
     permissions = {"list": IsViewer}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger."""
-        self.access = find_visible(
-            principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
-        )
 
     @Operation(
         id="listTicks",

@@ -15,6 +15,7 @@ from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
 from triggers import tenancy
 from triggers.models import Delivery
+from triggers.tenancy import OneTriggerViewSet
 from triggers.webhooks import outbox
 from triggers.webhooks.serializers import DeliverySerializer
 from workspaces.access import TenantViewSet, find_visible
@@ -43,18 +44,12 @@ class _DeliveriesShown(TenantViewSet):
         return Response(shown, status=201)
 
 
-class TriggerDeliveryViewSet(_DeliveriesShown):
+class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
     """The deliveries of one trigger."""
 
     tag = "Webhooks"
     permissions = {"list": IsViewer, "test": IsAdmin}
     environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger."""
-        self.access = find_visible(
-            principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
-        )
 
     @Operation(
         id="listDeliveries",
