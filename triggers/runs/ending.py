@@ -13,9 +13,10 @@ from triggers.webhooks.outbox import queue_deliveries
 def follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes what follows from ended runs, in the transaction that ended them.
+    """Writes what follows from the end of runs, in the transaction that ended them.
 
-    That is their error texts, retries, deliveries and audit rows. Their workers are woken when it commits.
+    These are the runs' error messages, retries, webhook deliveries and audit rows. The workers are woken when the
+    transaction commits.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)

@@ -2,10 +2,10 @@
 
 `retries` queues retries, and `reports` ends a run as its worker says.
 
-Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is
-read only when the UPDATE hit nothing. What follows from a transition (retry, delivery, audit rows)
-is written in its transaction. docs/architecture.md has the order in which locks are taken, and docs/run-lifecycle.md
-describes the states.
+Each transition is one UPDATE whose condition names the expected state, so that of two processes only one can succeed.
+The present state is read for an error only if the UPDATE changed nothing. What follows from a transition (a retry, a
+delivery, audit rows) is written in the same transaction. docs/architecture.md has the order in which locks are taken,
+and docs/run-lifecycle.md describes the states.
 """
 
 import json
@@ -32,7 +32,7 @@ from triggers.states import TERMINAL, EndedBy, Source, Status
 
 
 class Refused(Conflict):
-    """409: the run is in a state that does not allow the transition. The answer names that state (SPEC §6)."""
+    """The error 409 for a run whose state does not allow the transition. The answer names that state (SPEC §6)."""
 
     def __init__(self, message: str, run: Row, *, code: ErrorCode | None = None) -> None:
         super().__init__(message, code=code, status=run["status"])
@@ -68,13 +68,14 @@ def queue_run(
     }
     run = fetch_one(sql.QUEUE, params)
     if run is None:
-        # The queue has no room without turns, or the trigger cannot be run. The statement locked the trigger only if
-        # it waited for a change that made the trigger so, and then `check_queue_room` locks nothing.
+        # No run was queued: either so many are queued that requests must take turns, or the trigger can't be run. In
+        # the second case this transaction may hold the trigger's lock, and `check_queue_room` then locks nothing, which
+        # keeps the order of locks.
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:
-        # The statement waited for a change of the trigger. Its snapshot is older than the trigger's new revision, which
-        # only a second statement sees.
+        # `sql.QUEUE` waited for a change of the trigger. It could not see the trigger's new revision, which is younger
+        # than the statement, so it is repeated.
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
@@ -84,7 +85,8 @@ def queue_run(
 
 
 def queue_scheduled_runs(ticks: list[Row], *, now: datetime | None = None) -> None:
-    """Inserts the runs of fired ticks, due at once. Each tick has `run_id`, `trigger_id` and `tick_at`.
+    """Inserts runs for due times of schedules, to be executed at once. Each of `ticks` has `run_id`, `trigger_id` and
+    `tick_at`.
 
     Call it in the transaction that has locked the triggers. The caller emits the events and wakes the workers.
     """
@@ -107,12 +109,13 @@ def claim_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Moves a run from queued to claimed and gives it a lease. A repeat with its `claim_id` returns the stored run.
+    """Moves a run from queued to claimed and gives it a lease. If the worker repeats a claim with the same `claim_id`,
+    it returns the stored run.
 
-    Call it in a transaction that has locked the worker's row, because only the lock keeps the count of held runs
-    right. `capacity` is how many runs that row allows the worker to hold; with 0 it gets no new run. `approved` is
-    whether that row allows the worker runs whose triggers have headers. Raises NotFound for another worker's run, and
-    Refused if the run cannot be claimed.
+    Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
+    holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
+    is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
+    Refused if the run can't be claimed.
     """
     params = _leasing(run_id, worker_id, now)
     run = fetch_one(
@@ -138,9 +141,10 @@ def claim_run(
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Moves a run from claimed to running and renews its lease. A repeat returns the stored run.
+    """Moves a run from claimed to running and renews its lease. If the run is running already, it returns the stored
+    run.
 
-    Raises NotFound for another worker's run, and Refused if the run cannot be started.
+    Raises NotFound for another worker's run, and Refused if the run can't be started.
     """
     with transaction.atomic():
         run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
@@ -160,7 +164,8 @@ def heartbeat_run(
     tool_calls: ToolCalls | None = None,
     now: datetime | None = None,
 ) -> Row:
-    """Renews the lease of a held run, and returns its `status`, `cancel_requested_at` and `lease_expires_at`.
+    """Renews the lease of a run that the worker holds. Returns `status`, `cancel_requested_at` and `lease_expires_at`
+    of the run.
 
     `tool_calls` are kept with the run, unless the run has later ones already. Raises NotFound for another worker's run,
     and Refused if the worker no longer holds the run and must stop it.
@@ -182,7 +187,8 @@ def heartbeat_run(
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Ends a queued run at once, or asks the worker of a held run to stop it. A repeat changes nothing.
+    """Cancels a run: ends a queued run at once, or asks the worker of a claimed or running one to stop it. A second
+    call changes nothing.
 
     Raises NotFound, and Refused for a run that has ended. The caller has checked that the user may cancel the run.
     """
@@ -203,7 +209,7 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
 
 
 def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
-    """Moves a trigger's queued runs to its new worker; with None they wait for one.
+    """Moves a trigger's queued runs to its new worker. If that is None, the runs wait until the trigger has a worker.
 
     The caller has locked the trigger, so that no run is queued for the old worker meanwhile.
     """
@@ -212,7 +218,9 @@ def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
 
 
 def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
-    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked their triggers."""
+    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked the triggers of these
+    runs.
+    """
     return execute(sql.MOVE_QUEUED, {"from_worker": from_worker, "to_worker": to_worker})
 
 
@@ -224,7 +232,9 @@ def count_unfinished_runs(*, worker_id: UUID) -> int:
 
 
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` held runs whose lease or deadline has passed, in one transaction, and returns how many."""
+    """Ends up to `limit` claimed or running runs whose lease or deadline has passed, in one transaction. Returns how
+    many.
+    """
     params = {"limit": limit, "now": now, "lease_seconds": settings.RUN_LEASE_SECONDS}
     with transaction.atomic():
         overdue = fetch_all(sql.OVERDUE, params)
@@ -245,7 +255,7 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the parameters of a statement that takes or renews a lease."""
+    """Returns the parameters of the SQL statements that set or renew a run's lease."""
     return {
         "run_id": run_id,
         "worker_id": worker_id,
@@ -255,7 +265,7 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the stored run. Raises NotFound if there is none or if it belongs to another worker."""
+    """Returns the run. Raises NotFound if there is no such run or if it belongs to another worker."""
     run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:
         raise NotFound

@@ -32,12 +32,13 @@ def complete_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Ends a run as its worker reports, and returns it. `reported` is the report as it came, stored if it is too late.
+    """Ends a run as its worker reports, and returns it. `reported` is the report as it came; it is stored if it comes
+    too late to count.
 
-    A repeat with the same status returns the stored run. If the server has ended the run (lease, deadline), the
-    outcome still replaces that verdict until a worker has claimed the retry. A success that lacks the output which the
-    run's output schema asks for ends the run as failed. Raises NotFound for another worker's run, and Refused if the
-    run cannot be ended so.
+    If the worker reports the same status again, it returns the stored run. If the server has ended the run because of
+    its lease or deadline, the report still replaces that end, until a worker has claimed the retry. A success that
+    lacks the output which the run's output schema asks for ends the run as failed. Raises NotFound for another worker's
+    run, and Refused if the run can't be ended in this way.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
@@ -48,7 +49,7 @@ def complete_run(
             _follow_up_report(run, outcome, actor)
             return run
         result = _complete_otherwise(params, outcome, reported, actor)
-    # The refusal is raised after the transaction, because the late result that was stored must be committed.
+    # The error is raised only now, after the transaction, because the late report that was stored must be committed.
     if isinstance(result, Refused):
         raise result
     return result
@@ -61,8 +62,8 @@ def _complete_otherwise(
 
     Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
     """
-    # The lock comes in a statement of its own: a statement that waits for a lock reads all other rows as they were
-    # before the wait.
+    # The run is locked by a statement of its own. A statement that must wait for a lock sees other rows as they were
+    # before the wait, so the next statement reads them.
     execute(sql.LOCK, params)
     run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
@@ -91,7 +92,9 @@ def _complete_otherwise(
 
 
 def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
-    """Stores a result that is too late to count, because the retry was claimed. Only the first such report is kept."""
+    """Stores a worker's report that came too late to count, because its run's retry has been claimed. Only the first
+    such report of a run is stored.
+    """
     if not run["has_late_result"]:
         report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
@@ -100,9 +103,10 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
 
 
 def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
-    """Replaces the server's verdict by the worker's late result, and cancels the waiting retry.
+    """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
+    waits in the queue.
 
-    If the late result calls for a retry itself, the waiting one stays, and `retryAfterSeconds` may postpone it.
+    If the reported end needs a retry too, the one that waits is kept, and `retryAfterSeconds` may postpone it.
     """
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
@@ -114,7 +118,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
         wake_workers([retry["worker_id"]])
     if run["error_message"] is None:
-        keep_errors([run])  # this removes the message of the server's verdict
+        keep_errors([run])  # The error message that the server wrote is removed.
     _keep_result(run, outcome)
     follow_up(
         [run],
