@@ -1,8 +1,8 @@
 """Keeps the tool calls of one run in a file, so that they are known after a crash; no arguments, no results.
 
-The file holds a JSON object a line: a `begin` for each call, synced to the disk before the call is sent, and an `end` once
-its answer has come. An end is not synced: after a crash of the machine the call then counts as one without an answer, which
-errs on the safe side. From time to time the file is replaced by a summary, so that it stays below a mebibyte or so.
+The file holds one JSON object in each line: a `begin` for each call, synced to the disk before the call is sent, and an
+`end` once its answer has come. An end is not synced: after a crash of the machine the call may count as one without an
+answer, which errs on the safe side. From time to time a summary replaces the file, so that its size stays bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_TOOL_NAME = 200
 SUMMARY_AFTER_BYTES = 256 * 1024
 
 # Characters that a database of texts can't hold, and line ends.
-_UNFIT = {code: None for code in (*range(32), 127, *range(0xD800, 0xE000))}
+_UNFIT = dict.fromkeys((*range(32), 127, *range(55296, 57344)))
 
 
 @dataclass

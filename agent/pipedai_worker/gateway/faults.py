@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
@@ -28,14 +27,16 @@ class ServerFault:
 class ServerFailed(Exception):  # noqa: N818 - carries the fault to whoever tells of it
     """The MCP server can't be reached, or its answer can't be used."""
 
-    def __init__(self, fault_class: str, sentence: str) -> None:
+    def __init__(self, fault_class: str, sentence: str, *, unanswered: bool = False) -> None:
+        """`unanswered` says that the server may have got the request, and that its answer did not come."""
         super().__init__(sentence)
         self.fault = ServerFault(fault_class, sentence)
+        self.unanswered = unanswered
 
 
-def infra(sentence: str) -> ServerFailed:
+def infra(sentence: str, *, unanswered: bool = False) -> ServerFailed:
     """Make the fault of a server that may do better later."""
-    return ServerFailed(INFRA, sentence)
+    return ServerFailed(INFRA, sentence, unanswered=unanswered)
 
 
 def client(sentence: str) -> ServerFailed:
@@ -75,20 +76,24 @@ def of_error(error: BaseException) -> ServerFailed:
         return infra("The MCP server can't be reached: it does not speak TLS as it should.")
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return infra("The MCP server can't be reached: it refused the connection.")
-    for kind, sentence in _SENTENCES:
+    for kind, sentence in _UNREACHED:
         if isinstance(error, kind):
             return infra(sentence)
-    return infra("The MCP server can't be reached.")
+    for kind, sentence in _UNANSWERED:
+        if isinstance(error, kind):
+            return infra(sentence, unanswered=True)
+    return infra("The MCP server broke off the connection.", unanswered=True)
 
 
-_SENTENCES = (
+_UNREACHED: tuple[tuple[type[httpx.HTTPError], str], ...] = (
     (httpx.ProxyError, "The MCP server can't be reached: the worker's proxy refused."),
     (httpx.ConnectTimeout, "The MCP server can't be reached: it did not answer in time."),
     (httpx.PoolTimeout, "The MCP server has too many calls open."),
+    (httpx.ConnectError, "The MCP server can't be reached."),
+)
+_UNANSWERED: tuple[tuple[type[httpx.HTTPError], str], ...] = (
     (httpx.TimeoutException, "The MCP server was silent for too long."),
     (httpx.RemoteProtocolError, "The MCP server broke off, or does not speak HTTP."),
-    ((httpx.ReadError, httpx.WriteError), "The MCP server broke off the connection."),
-    (asyncio.TimeoutError, "The MCP server was silent for too long."),
 )
 
 
