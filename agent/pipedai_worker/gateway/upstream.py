@@ -178,7 +178,7 @@ def _client(url: httpx.URL) -> httpx.AsyncClient:
             # To read the certificates takes longer than a call, so it is not done in vain.
             verify=_trusted() if url.scheme == "https" else False,
             limits=httpx.Limits(
-                max_connections=2 * limits.MOST_CONNECTIONS,
+                max_connections=limits.MOST_CONNECTIONS,
                 max_keepalive_connections=8,
                 keepalive_expiry=limits.IDLE_SECONDS,
             ),
@@ -213,7 +213,10 @@ def _trusted() -> ssl.SSLContext:
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ]
     for name, value in (
         ("TCP_KEEPIDLE", limits.KEEPALIVE_IDLE),
         ("TCP_KEEPINTVL", limits.KEEPALIVE_INTERVAL),

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ from pipedai_worker.tool_calls import ToolCalls
 from .servers import TOKEN, McpServer, serving
 
 SECONDS = 30
+AGENT = Path(__file__).resolve().parents[2]
+
+
+def until(what: Callable[[], Any]) -> None:
+    """Wait until the call returns something true."""
+    deadline = time.monotonic() + 2 * SECONDS
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class Client:
@@ -28,6 +38,7 @@ class Client:
         self.place = urlsplit(url)
         self._ids = itertools.count(1)
         self._open: list[http.client.HTTPConnection] = []
+        self._responses: list[http.client.HTTPResponse] = []
 
     def connect(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", self.place.port, timeout=SECONDS)
@@ -48,13 +59,15 @@ class Client:
         if content is not None:
             given.setdefault("Content-Type", "application/json")
         connection.request(method, path or self.place.path, content, given)
-        return connection.getresponse()
+        response = connection.getresponse()
+        self._responses.append(response)
+        return response
 
     def request(self, method: str, **params: Any) -> dict[str, Any]:
         return {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
 
     def call(self, tool: str, **arguments: Any) -> Any:
-        """Call a tool, and return the answer's message."""
+        """Call a tool, and return the message that answers."""
         asked = self.request("tools/call", name=tool, arguments=arguments)
         response = self.send("POST", asked)
         if (response.getheader("Content-Type") or "").startswith("text/event-stream"):
@@ -62,6 +75,8 @@ class Client:
         return json.loads(response.read())
 
     def close(self) -> None:
+        for response in self._responses:
+            response.close()
         for connection in self._open:
             connection.close()
 

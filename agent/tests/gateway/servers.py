@@ -26,6 +26,7 @@ class Exchange(BaseHTTPRequestHandler):
     """One request, and ways to answer it."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: McpServer
     body: bytes
     message: Any
@@ -63,7 +64,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.whole(status, json.dumps(value).encode(), "application/json", **headers)
 
     def result(self, result: Any, **headers: str) -> None:
-        self.json({"jsonrpc": "2.0", "id": self.message["id"], "result": result}, **headers)
+        self.json({"jsonrpc": "2.0", "id": self.message["id"], "result": result}, 200, **headers)
 
     def events(self, **headers: str) -> None:
         """Begin a stream of events."""
@@ -147,7 +148,7 @@ class McpServer(ThreadingHTTPServer):
             exchange.event(answer)
             exchange.end()
         else:
-            exchange.json(answer, **headers)
+            exchange.json(answer, 200, **headers)
 
     def result_of(self, message: Any) -> dict[str, Any]:
         method, params = message["method"], message.get("params") or {}
@@ -167,7 +168,8 @@ class McpServer(ThreadingHTTPServer):
 
     def _stream(self, exchange: Exchange) -> None:
         path = f"/messages?session={len(self.streams)}" if self._older else "GET"
-        self.streams[path] = pieces = queue.Queue()
+        pieces: queue.Queue[bytes | None] = queue.Queue()
+        self.streams[path] = pieces
         exchange.events()
         if self._older:
             exchange.chunk(f"event: endpoint\r\ndata: {path}\r\n\r\n".encode())

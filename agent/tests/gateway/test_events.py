@@ -16,7 +16,7 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 def split(stream: bytes, sizes: list[int], largest: int = 1000) -> list[Event]:
     splitter = EventSplitter(largest)
-    found = []
+    found: list[Event] = []
     position = 0
     for size in [*sizes, len(stream)]:
         found += splitter.feed(stream[position : position + size])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipedai_worker import tool_calls
 from pipedai_worker.tool_calls import ERROR, IDEMPOTENT, NO_EFFECT, OK, POSSIBLE, ToolCalls
 
-AGENT = Path(__file__).resolve().parents[2]
+from .conftest import AGENT
 
 
 @pytest.fixture
