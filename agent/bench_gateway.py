@@ -3,8 +3,9 @@
     PYTHONPATH=agent python agent/bench_gateway.py --calls 500
 
 A small MCP server in a process of its own answers a call at once, as JSON or as a stream of events. The client keeps
-one connection to the server and one to the gateway. The journal, with its sync to the disk, is part of what is measured; it
-lies in `--directory`, because a sync costs nothing in memory. The exit code is 1 if the median call takes 5 ms more.
+one connection to the server and one to the gateway. The journal and its sync to the disk are part of what is measured;
+`--directory` says on which disk, as a sync costs nothing in memory. The exit code is 1 if the median call takes 5 ms
+more.
 """
 
 from __future__ import annotations

@@ -99,6 +99,10 @@ class Gateway:
             return asked.result()
         except CancelledError:
             return faults.infra("The run was stopped before its MCP server had answered.").fault
+        except Exception as error:
+            # The text of an exception may hold a header.
+            log.error("the MCP server could not be asked: %s", type(error).__name__)
+            return faults.infra("The worker failed to ask the MCP server for its tools.").fault
 
     @property
     def _path(self) -> str:

@@ -142,6 +142,9 @@ GOOD = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
         answering(b" " * (limits.LARGEST_TOOLS_LIST + 1)),
         answering(b"data: " + b"x" * limits.LARGEST_TOOLS_LIST, "text/event-stream"),
         lambda exchange: exchange.result(GOOD, Content_Encoding="gzip"),
+        lambda exchange: exchange.result(GOOD, Mcp_Session_Id="two words"),
+        lambda exchange: exchange.result(GOOD, Mcp_Session_Id="\u00e2\u009c\u0093"),
+        lambda exchange: exchange.result(GOOD, Mcp_Session_Id="x" * 2000),
         lambda exchange: exchange.whole(202),
     ],
 )
