@@ -96,8 +96,11 @@ class Forwarding:
                 "POST", request.headers, request.body, url=url, silence=silence
             ) as response:
                 await self._answer_post(told, response, answer)
-        except (ServerFailed, NotAllowed) as failed:
-            if not getattr(failed, "unanswered", False):
+        except NotAllowed as refused:
+            self._waiting.fail(session, told.ids)
+            await self._fail(told, str(refused), answer)
+        except ServerFailed as failed:
+            if not failed.unanswered:
                 self._waiting.fail(session, told.ids)
             await self._fail(told, str(failed), answer)
 
