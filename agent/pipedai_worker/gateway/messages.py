@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipedai_worker.gateway.limits import MOST_MESSAGES
+from pipedai_worker.gateway.limits import LONGEST_ID, MOST_MESSAGES
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
 # A server that is silent after one of these is broken; others may be at work for as long as the run lasts.
@@ -28,6 +28,8 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
         raise ValueError("The body is no JSON-RPC message.")
     if len(messages) > MOST_MESSAGES:
         raise ValueError("The batch has too many messages.")
+    if any(len(_id(message) or "") > LONGEST_ID for message in messages):
+        raise ValueError("The id of a message is too long.")
     return messages
 
 

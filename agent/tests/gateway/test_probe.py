@@ -193,6 +193,32 @@ def test_many_pages_are_bounded_together(server: McpServer, open_way: Open) -> N
     assert server.methods().count("tools/list") == 4
 
 
+def test_a_session_is_ended_although_its_tools_are_none(server: McpServer, open_way: Open) -> None:
+    server.ways["tools/list"] = lambda exchange: exchange.whole(500)
+    assert probe(open_way(server.url))[0] == INFRA
+    assert server.methods()[-1] == "DELETE"
+
+
+def test_a_farewell_is_not_waited_for(
+    server: McpServer, open_way: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FAREWELL_SECONDS", 0.1)
+    server.ways["DELETE"] = Exchange.until_gone
+    assert open_way(server.url).gateway.probe() is None
+    assert server.left.wait(30)
+
+
+def test_a_proxy_that_wants_a_login_is_infra(server: McpServer, open_way: Open) -> None:
+    server.ways["*"] = lambda exchange: exchange.whole(407, b"planted", "text/html")
+    assert probe(open_way(server.url))[0] == INFRA
+
+
+def test_a_closed_gateway_can_not_ask(server: McpServer, open_way: Open) -> None:
+    way = open_way(server.url)
+    way.gateway.__exit__()
+    assert probe(way)[0] == INFRA
+
+
 def test_strange_tools_have_every_effect(server: McpServer, open_way: Open) -> None:
     hints: list[Any] = [None, [], {"readOnlyHint": "yes"}, {"idempotentHint": 1}, "x"]
     server.tools = [[{"name": f"t{n}", "annotations": hint} for n, hint in enumerate(hints)]]
