@@ -19,13 +19,37 @@ ALLOWED = frozenset(
     }
 )
 ALLOWED_PREFIX = "LC_"
+PROXIES = frozenset(
+    {
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+        *("http_proxy", "https_proxy", "all_proxy"),
+    }
+)
+GATEWAY_HOST = "127.0.0.1"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return the variables of this process that are on the allow-list or named in `extra`."""
+    """Return the variables of this process that are on the allow-list or named in `extra`.
+
+    Where they name a proxy, they also say that the run's gateway is called without it.
+    """
     names = ALLOWED.union(extra)
-    return {
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name in names or name.startswith(ALLOWED_PREFIX)
     }
+    if not PROXIES.isdisjoint(environment):
+        for name in ("NO_PROXY", "no_proxy"):
+            # Programs differ in which of the two they read, and a second one must not hide the first.
+            exceptions = environment.get(name) or environment.get(name.swapcase(), "")
+            environment[name] = _with_gateway(exceptions)
+    return environment
+
+
+def _with_gateway(exceptions: str) -> str:
+    """Add the run's gateway, which no proxy can reach, to a list of hosts to call directly."""
+    hosts = [host.strip() for host in exceptions.split(",") if host.strip()]
+    if GATEWAY_HOST in hosts or hosts == ["*"]:
+        return exceptions
+    return ",".join([*hosts, GATEWAY_HOST])
