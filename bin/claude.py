@@ -1,6 +1,7 @@
-"""Installs the real Claude CLI and an MCP server's library for tests, by their registry names, into a cache.
+"""Installs the real Claude CLI and a library for MCP servers, which tests need, from their registries into a cache.
 
-Neither is a part of this project. The CLI is not free software, so that only those who ask for it get it.
+Neither is a part of this project. The CLI is not free software, so only those who ask for it get it
+(`bin/setup --claude`).
 """
 
 import fcntl
@@ -15,8 +16,10 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from bin import packages
+
 _ROOT = Path(__file__).resolve().parent.parent
-_NPM_NAME = "@anthropic-ai/claude-code"
+NPM_NAME = "@anthropic-ai/claude-code"
 
 # The version that workers are tested with, and the newest that npm gives to Node 20.
 PINNED = "2.1.332"
@@ -41,8 +44,8 @@ _HASHES = {
 VERSIONS = (PINNED, NODE_20)
 
 _LICENCES = (
-    "The claude CLI is Anthropic's, under its commercial terms (https://www.anthropic.com/legal/commercial-terms);"
-    " mcp is free software under the MIT licence."
+    "The claude CLI belongs to Anthropic and is licensed under its commercial terms"
+    " (https://code.claude.com/docs/en/legal-and-compliance); mcp is free software under the MIT licence."
 )
 _MCP_LOCK = _ROOT / "requirements-mcp.txt"
 # A folder has this file when its installation was finished.
@@ -72,7 +75,7 @@ def cache() -> Path:
 def cli(version: str = PINNED) -> Path | None:
     """Return the path of this version's program, or None if it is not installed."""
     folder = _cli_folder(version)
-    found = folder / "node_modules" / f"{_NPM_NAME}-{_platform()}" / "claude"
+    found = folder / "node_modules" / f"{NPM_NAME}-{_platform()}" / "claude"
     return found if _finished(folder) else None
 
 
@@ -90,7 +93,7 @@ def install() -> None:
     cache().mkdir(parents=True, exist_ok=True)
     with _alone():
         for version in VERSIONS:
-            announcement = f"Installing claude {version} from npm (400 MB)…"
+            announcement = f"Installing claude {version} from npm (200 to 400 MB)…"
             _make(_cli_folder(version), announcement, partial(_install_cli, version=version))
         _make(_mcp_folder(), "Installing mcp from PyPI…", _install_mcp)
 
@@ -111,16 +114,15 @@ def _install_cli(folder: Path, version: str) -> None:
     if name not in _PLATFORMS:
         raise CannotInstallError(f"There is no claude {version} for {name} that the tests know.")
     expected = _HASHES[version][_PLATFORMS.index(name)]
-    npm = shutil.which("npm")
-    if npm is None:
+    if packages.provide(["nodejs", "npm"]):
         raise CannotInstallError(
             "There is no npm here: install it (on Debian: apt-get install npm)."
         )
-    # The lock file makes npm refuse any other content than the expected one.
     (folder / "package.json").write_text('{"private": true}\n')
-    package = f"{_NPM_NAME}-{name}"
+    package = f"{NPM_NAME}-{name}"
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--loglevel=error"]
-    _run("npm", [npm, "install", *options, f"--prefix={folder}", f"{package}@{version}"])
+    _run("npm", ["npm", "install", *options, f"--prefix={folder}", f"{package}@{version}"])
+    # npm notes there the hash of what it has got and checked.
     lock = (folder / "package-lock.json").read_text()
     if f'"integrity": "sha512-{expected}"' not in lock:
         raise CannotInstallError(
