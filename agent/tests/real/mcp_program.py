@@ -26,6 +26,7 @@ from typing import Any
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -56,7 +57,7 @@ def make_server() -> MCPServer:
     @server.tool(annotations=_REPEATS)
     def fail(text: str = "") -> str:
         """Fail always."""
-        raise ValueError(f"The tool failed on purpose. {text}")
+        raise ToolError(f"The tool failed on purpose. {text}")
 
     @server.tool(annotations=_READS)
     async def nap(seconds: float) -> str:
@@ -187,6 +188,14 @@ async def _words(exchange: Exchange, value: str) -> bool:
     return True
 
 
+async def _status_call(exchange: Exchange, value: str) -> bool:
+    return exchange.concerns("tools-call") and await _status(exchange, value)
+
+
+async def _html_call(exchange: Exchange, value: str) -> bool:
+    return exchange.concerns("tools-call") and await _html(exchange, value)
+
+
 async def _version(exchange: Exchange, value: str) -> bool:
     if exchange.message.get("method") != "initialize":
         return False
@@ -240,7 +249,9 @@ _MODES: dict[str, Callable[[Exchange, str], Awaitable[bool]]] = {
     "status": _status,  # status-503: every request is answered so
     "delay": _delay,  # delay-40: the connection is answered after 40 s
     "slowtools": _slow_tools,  # slowtools-40: the list of tools takes 40 s
+    "statuscall": _status_call,  # statuscall-503: only tool calls are answered so
     "html": _html,  # a web page
+    "htmlcall": _html_call,  # a web page for each tool call
     "words": _words,  # JSON that is no JSON-RPC
     "version": _version,  # version-1999-01-01: a protocol version that nobody asked for
     "elsewhere": _elsewhere,  # for SSE: messages are to go to another origin
