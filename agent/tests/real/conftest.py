@@ -33,6 +33,14 @@ def real_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def _programs() -> None:
+    """Skip the test before anything is started, if a program is missing."""
+    installed.mcp_python()
+    for version in claude.VERSIONS:
+        installed.cli(version)
+
+
+@pytest.fixture(scope="session")
 def network() -> Iterator[LoopbackNetwork]:
     """Make the network in which the workers and their CLIs run."""
     with loopback_network() as network:
@@ -55,6 +63,7 @@ def mcp(network: LoopbackNetwork, real_directory: Path) -> Iterator[McpServer]:
 
 @pytest.fixture(scope="session")
 def real_site(
+    _programs: None,
     network: LoopbackNetwork,
     real_directory: Path,
     django_db_setup: None,
