@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-from bin import claude
-
-from .conftest import Machines
 from .steps import calls, mcp, say
 from .working import Machine, Started, Surroundings
 
@@ -21,12 +18,11 @@ def listed(started: Started) -> list[dict[str, Any]]:
     return list(answer["toolCalls"])
 
 
-@pytest.mark.parametrize("version", claude.VERSIONS)
 @pytest.mark.parametrize("sse", [False, True], ids=["http", "sse"])
 def test_each_call_is_listed_with_its_effect_and_its_end(
-    around: Surroundings, machine_of: Machines, version: str, sse: bool
+    around: Surroundings, machine: Machine, sse: bool
 ) -> None:
-    started = machine_of(version).start(
+    started = machine.start(
         mcp("echo", text="x"),
         mcp("put", text="x"),
         mcp("fail"),
