@@ -1,20 +1,27 @@
 """Fails if the API's contract (docs/openapi.json) has changed and CHANGELOG.md has not.
 
-It is run as `python -m bin.changelog_check`.
+It also fails if CHANGELOG.md lacks the section of this version, or the one above it for what comes next. It is run as
+`python -m bin.changelog_check`.
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from pipedai.version import VERSION
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CHANGELOG, _SCHEMA = "CHANGELOG.md", "docs/openapi.json"
 
 
 def main() -> int:
-    """Print what has changed in the API since CHANGELOG.md was last changed. Return 1 if anything has, else 0."""
+    """Print what is wrong. Return 1 if anything is, else 0."""
+    wrong = sections_wrong((_ROOT / _CHANGELOG).read_text(), VERSION)
+    if wrong:
+        print(wrong)
     changed = names_changed(_ROOT)
     for name in changed:
         print(name)
@@ -23,7 +30,25 @@ def main() -> int:
             f"{_SCHEMA} has changed and {_CHANGELOG} has not: add a line to its [Unreleased] section"
             ' (CONTRIBUTING.md, "Commits").'
         )
-    return bool(changed)
+    return bool(changed or wrong)
+
+
+def sections_wrong(text: str, version: str) -> str | None:
+    """Return a sentence about what is wrong with the sections of a changelog, or None.
+
+    The first section is [Unreleased]. The next one has this version, and the day on which it was released.
+    """
+    sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    if not sections or sections[0] != "[Unreleased]":
+        return f"The first section of {_CHANGELOG} must be [Unreleased]."
+    if len(sections) == 1 or not re.fullmatch(
+        rf"\[{re.escape(version)}\] - \d{{4}}-\d{{2}}-\d{{2}}", sections[1]
+    ):
+        return (
+            f"Below [Unreleased], {_CHANGELOG} must have the section `## [{version}] - YYYY-MM-DD`,"
+            " since pipedai/version.py has that version (docs/releasing.md)."
+        )
+    return None
 
 
 def names_changed(root: Path) -> list[str]:

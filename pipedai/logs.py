@@ -11,6 +11,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipedai.api.request_id import current_request_id
 from pipedai.redaction import escape_control, redact_name, redact_named, redact_text
+from pipedai.version import VERSION
 
 # Loggers that write too much, with the level from which they are heard. Some write a line for each request, which the
 # access log has already, or for each SQL statement with its values.
@@ -19,6 +20,7 @@ _LOUD = {
     "django.db.backends": logging.INFO,
     # Django logs a traceback for every request with an unknown Host. The access log shows the answer 400 anyway.
     "django.security.DisallowedHost": logging.CRITICAL,
+    "flit_core": logging.WARNING,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "asyncio": logging.WARNING,
@@ -35,6 +37,11 @@ _processors: list[Processor] = []
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Returns a logger. Log an event as a constant text with named values: `info("claimed", run=id)`."""
     return structlog.stdlib.get_logger(name)
+
+
+def log_start(process: str) -> None:
+    """Logs the first line of a process, which tells its version. `process` is web, scheduler or release."""
+    get_logger(__name__).info("process.started", process=process, version=VERSION)
 
 
 def configure(*, form: str, level: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from django.templatetags.static import static
 
 from pipedai import env, logs
+from pipedai.version import VERSION
 
 BASE_DIR = env.BASE_DIR
 PIPEDAI_ENV = env.pipedai_env()
@@ -51,8 +52,7 @@ CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
 SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
-# The versions to which GET /releases/latest tells the hosts to upgrade.
-LATEST_WORKER_VERSION = env.semver("LATEST_WORKER_VERSION", "0.1.0")
+# The version to which GET /releases/latest tells the hosts to upgrade the program that supervises their workers.
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
 # Ceilings (SPEC §4): the most rows of each kind. A request for one more is answered with a 409 that names the ceiling.
 MAX_WORKSPACES_PER_USER = env.whole("MAX_WORKSPACES_PER_USER", 100)
@@ -243,7 +243,7 @@ REST_FRAMEWORK: dict[str, Any] = {
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "PipedAI API",
     "DESCRIPTION": "The orchestrator and ledger of scheduled AI-agent work. API.md tells the whole.",
-    "VERSION": "1",
+    "VERSION": VERSION,
     "OAS_VERSION": "3.1.1",
     "SERVERS": [{"url": "/api/v1"}],
     # Turns off drf-spectacular's check at deployment, because an error in the OpenAPI schema is no unsafe setting.

@@ -9,6 +9,7 @@ from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
 from pipedai.docs_page import docs_page
 from workers.enrollment.pairing_page import PairingPage
+from workers.hosts.download_views import download
 
 handler400 = "pipedai.api.exceptions.bad_request"
 handler404 = "pipedai.api.exceptions.not_found"
@@ -26,6 +27,7 @@ urlpatterns = [
     path("api/v1/openapi.json", OpenApiViewSet.as_view({"get": "retrieve"})),
     path("api/docs", docs_page),
     path("pair", PairingPage.as_view()),
+    path("downloads/<str:name>", download),
     path("admin", RedirectView.as_view(url="/admin/")),
     # These pages replace Django's own, which have no throttles and write no audit rows.
     path("admin/login/", StaffLogin.as_view()),

@@ -13,9 +13,9 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipedai_worker import __version__, exits, memory, registration, run_events, standin
 from pipedai_worker import config as configuration
 from pipedai_worker import doctor as checks
-from pipedai_worker import exits, memory, registration, run_events, standin
 from pipedai_worker.answers import ApiError, NotOurApi, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.arguments import TOKEN_VARIABLE, path
@@ -42,16 +42,22 @@ def register(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out `run`: work until a signal stops it."""
+    _log_start()
     with _one_sentence():
         _run(options, WorkerConfig.load(options.config))
 
 
 def register_and_run(options: argparse.Namespace) -> None:
     """Carry out `manage.py runworker`: register if there is no configuration yet, then work."""
+    _log_start()
     with _one_sentence():
         if not options.config.exists():
             _register(options)
         _run(options, WorkerConfig.load(options.config))
+
+
+def _log_start() -> None:
+    log.info("pipedai-worker %s starts", __version__)
 
 
 def doctor(options: argparse.Namespace) -> None:

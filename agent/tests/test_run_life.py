@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipedai_worker import __version__
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 from .conftest import Workers, alive, program_that_waits_for, until
@@ -41,7 +42,7 @@ def test_every_request_names_the_version_and_the_token(api: FakeApi, workers: Wo
     workers.start()
     api.until_ended(api.add())
     for headers in api.headers:
-        assert headers["X-Pipedai-Worker-Version"] == "0.1.0"
+        assert headers["X-Pipedai-Worker-Version"] == __version__
         assert headers["Authorization"] == f"Bearer {api.worker_token}"
 
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from bin.changelog_check import names_changed
+from bin.changelog_check import names_changed, sections_wrong
 
 
 def schema(*fields, prose="A trigger."):
@@ -73,3 +73,29 @@ def test_prose_needs_no_line(repository):
 
 def test_without_a_history_there_is_nothing_to_compare(tmp_path):
     assert names_changed(tmp_path) == []
+
+
+def test_what_comes_after_a_release_needs_a_line_above_it(repository):
+    changelog = repository / "CHANGELOG.md"
+    changelog.write_text("## [Unreleased]\n\n## [1.0.0] - 2026-11-26\n\n- Triggers have names.\n")
+    commit(repository)
+    write(repository, schema("name", "tags"))
+    assert names_changed(repository) == ["+ Trigger.tags"]
+    changelog.write_text(changelog.read_text().replace("d]\n", "d]\n\n- Triggers have tags.\n"))
+    assert names_changed(repository) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("## [Unreleased]\n\n## [1.2.0] - 2026-11-26\n", None),
+        ("## [1.2.0] - 2026-11-26\n", "first section"),
+        ("", "first section"),
+        ("## [Unreleased]\n", "must have the section"),
+        ("## [Unreleased]\n\n## [1.1.0] - 2026-11-26\n", "must have the section"),
+        ("## [Unreleased]\n\n## [1.2.0]\n", "must have the section"),
+    ],
+)
+def test_the_sections_are_for_what_comes_and_for_this_version(text, sentence):
+    wrong = sections_wrong(text, "1.2.0")
+    assert wrong is None if sentence is None else sentence in (wrong or "")

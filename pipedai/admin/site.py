@@ -8,6 +8,7 @@ from django.template.response import TemplateResponse
 from unfold.sites import UnfoldAdminSite
 
 from pipedai.admin.start_page import start_page
+from pipedai.version import VERSION
 
 
 class StaffSite(UnfoldAdminSite):
@@ -28,6 +29,10 @@ class StaffSite(UnfoldAdminSite):
             return super().search(request, extra_context)
         except (ValueError, InvalidPage):
             raise Http404 from None
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Returns what every page of the admin shows. The footer shows the service's version."""
+        return {**super().each_context(request), "version": VERSION}
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> Any:
         """Returns the apps, each after the apps that it imports, with their models in the order of registration."""

@@ -10,9 +10,18 @@ from pipedai.api.permissions import IsPublic
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
 from pipedai.sql import database_now
+from pipedai.version import VERSION
 
 HEALTHY = ("ok",)
-_HEALTH = answer("Health", "Alive.", status=serializers.ChoiceField(choices=HEALTHY))
+_HEALTH = answer(
+    "Health",
+    "Alive.",
+    status=serializers.ChoiceField(choices=HEALTHY),
+    version=serializers.CharField(),
+)
+_SHOWN = '`{ "status": "ok", "version": "…" }`'
+# For /health/live, pipedai.server.lanes answers with the same from the event loop.
+_ANSWER = {"status": "ok", "version": VERSION}
 
 
 class HealthViewSet(ApiViewSet):
@@ -26,7 +35,7 @@ class HealthViewSet(ApiViewSet):
         id="getHealth",
         summary="Do the process and its database answer?",
         answers={200: _HEALTH},
-        says={200: '`{ "status": "ok" }` when the process and its database answer.'},
+        says={200: f"{_SHOWN} when the process and its database answer."},
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
@@ -35,7 +44,7 @@ class HealthViewSet(ApiViewSet):
             database_now()
         except DatabaseError:
             raise Unavailable("The database does not answer.") from None
-        return Response({"status": "ok"})
+        return Response(_ANSWER)
 
     @Operation(
         id="getLiveness",
@@ -43,11 +52,11 @@ class HealthViewSet(ApiViewSet):
         answers={200: _HEALTH},
         says={
             200: (
-                '`{ "status": "ok" }` when the process answers; neither the database nor a thread is '
+                f"{_SHOWN} when the process answers; neither the database nor a thread is "
                 "asked, so it is answered also while all threads are busy."
             ),
         },
     )
     def live(self, request: Request) -> Response:
         """Answers GET /health/live: always 200, because a process that answers is alive."""
-        return Response({"status": "ok"})
+        return Response(_ANSWER)

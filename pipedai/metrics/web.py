@@ -8,6 +8,7 @@ from django.utils.module_loading import autodiscover_modules
 from prometheus_client import Gauge
 
 from pipedai.metrics import connections  # noqa: F401 - registers what it reads
+from pipedai.metrics.build import tell_version
 from pipedai.metrics.database import DatabaseCollector
 from pipedai.metrics.exposition import (
     CHALLENGE,
@@ -52,6 +53,7 @@ def measured(
 ) -> App:
     """Returns the application wrapped in code that measures it and answers scrapes. Call it once in a process."""
     autodiscover_modules("metrics")
+    tell_version()
     access_log.observers.append(observe_request)
     return Endpoint(Sampled(app, threads, listener, budget), token)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from pipedai.logs import log_start
+
 
 class ChainLogger(Logger):
     """gunicorn's logger without handlers of its own, so that its lines go to the handlers of the root logger."""
@@ -13,6 +15,8 @@ class ChainLogger(Logger):
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.propagate = True
+        # gunicorn makes its logger once for each start, before it logs anything.
+        log_start("web")
 
     def _set_handler(self, *_args: Any, **_kwargs: Any) -> None:
         """Add no handler, so that the root logger's handlers alone write gunicorn's lines."""

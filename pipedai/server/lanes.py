@@ -14,6 +14,7 @@ from pipedai.server.event_stream import EventStreams
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
+from pipedai.version import VERSION
 
 # The key in ASGI's lifespan state of the function that the server calls when it begins to stop.
 STOP = "pipedai.stop"
@@ -26,7 +27,7 @@ _WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-
 _POLL = re.compile(f"{_WORKER}/poll")
 _STREAM = re.compile(f"{_WORKER}/events/stream")
 
-_LIVE_BODY = b'{"status":"ok"}'
+_LIVE_BODY = f'{{"status":"ok","version":"{VERSION}"}}'.encode()
 _LIVE_HEADERS = [
     (b"content-type", b"application/json"),
     (b"allow", b"GET, HEAD"),

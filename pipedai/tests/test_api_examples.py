@@ -30,8 +30,11 @@ EXAMPLES: dict[str, Any] = {
     for section in re.split(r"^(?=##)", TEXT, flags=re.MULTILINE)
     for example in re.findall(r"^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:1]
 }
-# These values are neither ids nor times, but differ from call to call.
-FREE = {"lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete"}
+# These values are neither ids nor times, but differ from call to call or from version to version.
+FREE = {
+    *("lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete"),
+    *("latest", "url", "sha256", "install"),
+}
 
 
 class Story:
@@ -113,7 +116,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     (item,) = call("get", keys)["items"]
     story.tell("The API key", item)
     token = call("post", keys, {"name": "build-1", "prefix": "wrk"})["token"]
-    machine = {"hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"}
+    machine = {"hostname": "build-1", "os": "Linux 6.1", "version": "1.0.0"}
     worker = call("post", "workers/register", machine, client=bearer(token))
     story.tell("POST /workers/register", worker)
     calls = WorkerCalls(
@@ -190,7 +193,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The enrollment", item)
     begun = call("post", "enrollments/device", {"label": "build-2"}, client=browser())
     story.tell("POST /enrollments/device", begun)
-    redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "0.1.0"}
+    redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "1.0.0"}
     host = call("post", "enrollments/redeem", redeeming, client=browser())
     story.tell("POST /enrollments/redeem", host)
     operator = bearer(host["operatorToken"])

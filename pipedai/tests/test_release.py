@@ -1,6 +1,7 @@
 """`manage.py release` works when several run at once, when tables are in use, and after interrupted index builds."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pipedai import migrating
 from pipedai.env import BASE_DIR
 from pipedai.migrating import OutOfPatience, migrate_alone
 from pipedai.timeouts import WEB, session_timeouts
+from pipedai.version import VERSION
 from testing.processes.racing import Started
 from testing.processes.stuck_rows import held, shorten_timeouts, wait_until_somebody_waits
 from testing.processes.web_process import url_of
@@ -82,6 +84,8 @@ def test_of_two_releases_at_once_one_migrates_and_the_other_waits(empty_database
     assert idle.count("Applying") == 0
     assert "No migrations to apply." in idle
     assert busy.count("Applying audit.0001_initial... OK") == 1
+    for said in (idle, busy):
+        assert re.search(rf"process\.started.*version={re.escape(VERSION)}", said.splitlines()[0])
 
 
 def test_a_release_waits_for_another_and_then_works(own_database, said):

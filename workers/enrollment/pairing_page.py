@@ -26,6 +26,7 @@ from pipedai.api.request_id import current_request_id
 from pipedai.events import Actor
 from workers.enrollment import pairing
 from workers.enrollment.codes import normal_user_code
+from workers.hosts.worker_package import worker_package
 from workers.models import Enrollment, Worker
 from workspaces.models import Environment
 from workspaces.queries import administered_environments
@@ -102,6 +103,7 @@ class _Visit:
         """Renders the page at this step, such as `sign-in`, with the status and headers of `error` if there is one."""
         context = {
             "step": step,
+            "install": worker_package().install_command,
             "user": self.user,
             "error": error and _sentence(error),
             **context,

@@ -8,12 +8,18 @@ from rest_framework.response import Response
 from pipedai.api.permissions import IsPublic
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
+from pipedai.version import VERSION
+from workers.hosts.worker_package import worker_package
 
-_RELEASE = answer(
-    "Release",
-    "The newest version of a program, and who says so.",
-    latest=serializers.CharField(),
-    source=serializers.CharField(),
+_LATEST = {"latest": serializers.CharField(), "source": serializers.CharField()}
+_RELEASE = answer("Release", "The newest version of a program, and who says so.", **_LATEST)
+_WORKER_RELEASE = answer(
+    "WorkerRelease",
+    "The version of this service's own worker, and how to install it.",
+    **_LATEST,
+    url=serializers.CharField(),
+    sha256=serializers.CharField(),
+    install=serializers.CharField(),
 )
 
 
@@ -31,17 +37,26 @@ class ReleaseViewSet(ApiViewSet):
             200: answer(
                 "Releases",
                 "The newest versions of what runs on hosts.",
-                pipedaiWorker=_RELEASE(),
+                pipedaiWorker=_WORKER_RELEASE(),
                 pipedaiOrchestrator=_RELEASE(),
             )
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /releases/latest with the versions that the settings name."""
-        latest = {
-            "pipedaiWorker": settings.LATEST_WORKER_VERSION,
-            "pipedaiOrchestrator": settings.LATEST_ORCHESTRATOR_VERSION,
-        }
+        """Answers GET /releases/latest: the worker of this build, and the orchestrator that the settings name."""
+        package = worker_package()
         return Response(
-            {name: {"latest": version, "source": "settings"} for name, version in latest.items()}
+            {
+                "pipedaiWorker": {
+                    "latest": VERSION,
+                    "source": "build",
+                    "url": package.url,
+                    "sha256": package.sha256,
+                    "install": package.install_command,
+                },
+                "pipedaiOrchestrator": {
+                    "latest": settings.LATEST_ORCHESTRATOR_VERSION,
+                    "source": "settings",
+                },
+            }
         )

@@ -15,6 +15,7 @@ from pipedai.admin.tests.conftest import log_in
 from pipedai.admin.values import list_of, page_of
 from pipedai.api import tokens
 from pipedai.ids import new_id
+from pipedai.version import VERSION
 from testing.probes.statement_count import counted
 from testing.world.busy_day import make_busy_day
 from testing.world.cast import issue_enrollment
@@ -414,3 +415,8 @@ def test_an_empty_house_has_a_start_page(desk):
 def test_an_id_of_after_the_end_of_calendars_is_no_audit_entrys(desk):
     path = "/admin/audit/auditentry/ffffffff-ffff-7fff-bfff-ffffffffffff/change/"
     assert desk.get(path).status_code in {302, 404}
+
+
+@pytest.mark.parametrize("page", ["/admin/", RUNS, "/admin/account/"])
+def test_the_footer_tells_the_version(cast, desk, page):
+    assert f"PipedAI {VERSION}</footer>" in desk.get(page).content.decode()

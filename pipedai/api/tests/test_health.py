@@ -7,6 +7,7 @@ import httpx
 import pytest
 from django.db import connection, connections
 
+from pipedai.version import VERSION
 from testing.processes.web_process import Server
 from testing.world.cast import bearer, browser
 
@@ -17,7 +18,7 @@ HEALTH, LIVE = "/api/v1/health", "/api/v1/health/live"
 @pytest.mark.parametrize("url", [HEALTH, LIVE])
 def test_it_answers_ok(url):
     response = browser().get(url)
-    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert (response.status_code, response.json()) == (200, {"status": "ok", "version": VERSION})
 
 
 @pytest.mark.django_db

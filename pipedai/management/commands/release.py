@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
+from pipedai.logs import log_start
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.migrating import OutOfPatience, invalid_indexes, migrate_alone
 from pipedai.sql import sqlstate
@@ -40,6 +41,8 @@ run again at any time.
         )
 
     def handle(self, *args: Any, patience: float, verbosity: int, **options: Any) -> None:
+        log_start("release")
+
         def migrate() -> None:
             call_command("migrate", interactive=False, verbosity=verbosity)
             set_timeouts_of_role()

@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
 from pipedai.metrics.directory import VARIABLE
+from pipedai.version import VERSION
 from testing.probes.scrapes import TOKEN, Scrape
 from testing.processes.main_job import MainJob
 from testing.processes.scheduler_process import scheduling
@@ -128,10 +129,12 @@ def test_the_figures_add_up_also_after_a_kill(site: Site) -> None:
     assert web("pipedai_workers_online") == 1
     assert web("pipedai_schedulers") == 1
     assert web("pipedai_database_up") == 1
+    assert web("pipedai_build_info", version=VERSION) == 1
     assert web("pipedai_database_connections", state="active") >= 1
     until(site.shows_its_workers)
 
     background = site.background()
+    assert background.value("pipedai_build_info", version=VERSION) == 1
     assert background.value("pipedai_run_leases_expired_total") == 1
     assert background.value("pipedai_runs_ended_total", status="failed", fault_class="infra") == 1
     assert background.value("pipedai_runs_queued_total", source="schedule") == 1

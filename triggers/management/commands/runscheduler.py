@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 
 from pipedai import tracing
-from pipedai.logs import get_logger
+from pipedai.logs import get_logger, log_start
 from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
 from pipedai.metrics import directory
 from triggers.schedules.heartbeats import Heartbeat
@@ -29,6 +29,7 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        log_start("scheduler")
         stop = stop_on_signals()
         heartbeat = Heartbeat()
         beat = Job("heartbeat", heartbeat.every_seconds, heartbeat.beat)

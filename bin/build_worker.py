@@ -1,0 +1,40 @@
+"""Builds the worker's package to publish it: the wheel that the service serves, byte for byte, and its sources.
+
+It is run as `python -m bin.build_worker`. docs/releasing.md says when.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from flit_core.sdist import SdistBuilder
+
+from workers.hosts.worker_package import SOURCE, worker_package
+
+_DEFAULT = "dist"
+# flit_core takes the time of all files in the archive from this variable: 1980-01-01, as in the wheel.
+_EPOCH = {"SOURCE_DATE_EPOCH": "315532800"}
+
+
+def main() -> int:
+    """Write both files into the folder that the command line names, else into dist/, and print their digests."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else _DEFAULT)
+    for path in build(folder):
+        print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
+    return 0
+
+
+def build(folder: Path) -> list[Path]:
+    """Write the wheel and the archive of the sources into the folder, which is made if need be. Return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    package = worker_package()
+    wheel = folder / package.name
+    wheel.write_bytes(package.content)
+    os.environ |= _EPOCH
+    sources = SdistBuilder.from_ini_path(SOURCE / "pyproject.toml").build(folder)
+    return [wheel, sources]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Serves the worker's package to hosts."""
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.http import condition, require_safe
+
+from workers.hosts.worker_package import worker_package
+
+
+def _etag(_request: HttpRequest, **_of_url: str) -> str:
+    return f'"{worker_package().sha256}"'
+
+
+@require_safe
+@condition(etag_func=_etag)
+def download(_request: HttpRequest, name: str) -> HttpResponse:
+    """Answers GET /downloads/<name>, which is public, with the wheel of this release's worker.
+
+    Any other name is answered with 404.
+    """
+    package = worker_package()
+    if name != package.name:
+        raise Http404
+    response = HttpResponse(package.content, content_type="application/octet-stream")
+    response["Content-Disposition"] = f'attachment; filename="{package.name}"'
+    # A cache must ask again, because hosts refuse bytes of another digest than the newest command line tells.
+    response["Cache-Control"] = "no-cache"
+    return response

@@ -1,0 +1,89 @@
+"""GET /downloads/… serves the worker's package, whose bytes are the same on every machine."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from email import message_from_bytes
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from bin.build_worker import build
+from pipedai.version import VERSION
+from testing.processes.programs import lacking
+from workers.hosts import worker_package as packages
+from workers.hosts.worker_package import DOWNLOADS, SOURCE, worker_package
+
+NAME = f"pipedai_worker-{VERSION}-py3-none-any.whl"
+TWINE = "twine==6.*"
+
+
+def test_everybody_can_download_it():
+    answer = Client().get(DOWNLOADS + NAME)
+    assert answer.status_code == 200
+    assert sha256(answer.content).hexdigest() == worker_package().sha256
+    assert answer["Content-Type"] == "application/octet-stream"
+    assert answer["Cache-Control"] == "no-cache"
+    head = Client().head(DOWNLOADS + NAME)
+    assert (head.status_code, head.content) == (200, b"")
+
+
+def test_whoever_has_it_already_gets_a_304():
+    held = {"If-None-Match": f'"{worker_package().sha256}"'}
+    assert Client(headers=held).get(DOWNLOADS + NAME).status_code == 304
+
+
+@pytest.mark.parametrize("name", ["pipedai_worker-0.9.0-py3-none-any.whl", "x", "..%2Fmanage.py"])
+def test_there_is_nothing_else_to_download(name):
+    assert Client().get(DOWNLOADS + name).status_code == 404
+    assert Client().post(DOWNLOADS + NAME).status_code == 405
+
+
+def test_its_bytes_depend_on_the_content_of_the_files_alone(monkeypatch, tmp_path):
+    copied = tmp_path / "agent"
+    shutil.copytree(SOURCE, copied, copy_function=shutil.copyfile)
+    for number, path in enumerate(sorted(copied.rglob("*.py"))):
+        path.chmod(0o640 if number % 2 else 0o755)
+        os.utime(path, (1_600_000_000 + number, 1_600_000_000 + number))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setattr(packages, "SOURCE", copied)
+    assert packages.worker_package.__wrapped__() == worker_package()
+
+
+def test_it_has_the_worker_its_licence_and_its_metadata_and_no_test():
+    with zipfile.ZipFile(io.BytesIO(worker_package().content)) as wheel:
+        assert wheel.testzip() is None
+        names = wheel.namelist()
+        metadata = message_from_bytes(wheel.read(f"pipedai_worker-{VERSION}.dist-info/METADATA"))
+    assert {"pipedai_worker/cli.py", f"pipedai_worker-{VERSION}.dist-info/licenses/LICENSE"} <= set(
+        names
+    )
+    assert not [name for name in names if "test" in name or "pycache" in name]
+    assert (metadata["Name"], metadata["Version"]) == ("pipedai-worker", VERSION)
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.9"
+    assert metadata.get_all("Requires-Dist") == ["httpx>=0.27,<1"]
+    assert "# pipedai-worker" in metadata.get_payload()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_is_published_is_what_is_served_and_passes_twine(tmp_path: Path):
+    wheel, sources = build(tmp_path)
+    assert wheel.read_bytes() == worker_package().content
+    uv = str(Path(sys.executable).with_name("uv"))
+    twine = [uv, "tool", "run", "--quiet", "--from", TWINE, "twine"]
+    got = subprocess.run([*twine, "--version"], capture_output=True, text=True)
+    if got.returncode:
+        lacking(f"uv could not get twine: {got.stderr.strip().splitlines()[-1:]}")
+    done = subprocess.run(
+        [*twine, "check", "--strict", str(wheel), str(sources)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
