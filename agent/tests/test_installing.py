@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from testing.processes.pythons import pythons
 
 from pipedai_worker import __version__
 from pipedai_worker.conformance import kit
@@ -20,28 +19,8 @@ from .conftest import AGENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-OLDEST = (3, 9)
 # These checks depend most on the Python version, as they use processes, signals, files and sockets.
 CHECKS = ("honours-a-cancel", "settles-a-run-after-a-kill", "tries-again-after-5xx")
-
-
-@functools.lru_cache
-def pythons() -> list[tuple[tuple[int, int], str]]:
-    """Return the Pythons on this machine that the worker supports and that can make an environment."""
-    on_path = (shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30))
-    of_pyenv = (Path.home() / ".pyenv" / "versions").glob("3.*/bin/python")
-    found: dict[tuple[int, int], str] = {}
-    for program in [sys.executable, *filter(None, on_path), *map(str, of_pyenv)]:
-        told = subprocess.run(
-            [program, "-c", "import sys, venv, ensurepip; print(*sys.version_info[:2])"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if told.returncode == 0:
-            major, minor = map(int, told.stdout.split())
-            found.setdefault((major, minor), program)
-    return sorted((version, program) for version, program in found.items() if version >= OLDEST)
 
 
 @pytest.mark.parametrize("which", ["oldest", "newest"])

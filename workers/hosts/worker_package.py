@@ -50,7 +50,7 @@ def worker_package() -> WorkerPackage:
     Raises OSError if the files of `agent/` are not there, as in an image without them.
     """
     compressed = io.BytesIO()
-    builder = WheelBuilder.from_ini_path(SOURCE / "pyproject.toml", compressed)
+    builder = WheelBuilder.from_ini_path(SOURCE / "pyproject.toml", compressed)  # type: ignore[no-untyped-call]
     builder.build()
     content = _uncompressed(compressed)
     return WorkerPackage(builder.wheel_filename, content, hashlib.sha256(content).hexdigest())
