@@ -1,6 +1,8 @@
 """A worker host that is set up with the commands of docs/hosts.md and nothing else."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from pipedai.env import BASE_DIR
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import serving
 from testing.processes.spare_machine import Machine, machine
+from testing.processes.web_process import free_port, serve
 from testing.processes.worker_process import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -21,19 +24,24 @@ UNIT = "pipedai-worker"
 CLAUDE = '#!/bin/sh\nexec /opt/pipedai-worker/bin/python -m pipedai_worker.standin "$@"\n'
 
 
-def test_the_documented_set_up_registers_passes_its_doctor_works_and_drains(tmp_path: Path) -> None:
+def test_the_documented_set_up_registers_passes_its_doctor_works_and_drains(
+    own_database: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "machine"
     folder.mkdir()
     with machine(folder) as host:
-        for part in ("agent", "deploy", "testing"):
+        # The machine needs no checkout but for its unit. The stand-in for systemd is a part of the tests.
+        for part in ("deploy", "testing"):
             shutil.copytree(
                 BASE_DIR / part,
                 host.path(f"{CHECKOUT}/{part}"),
                 ignore=shutil.ignore_patterns("__pycache__", ".*_cache"),
             )
         program, settings, registration, unit = commands("## From nothing", "hosts.md")
-        for block in (program, settings):
-            host.run("bash", "-ec", block, network="pip install" in block, directory=CHECKOUT)
+        with _serving_the_package(own_database, tmp_path) as url:
+            block = program.replace("https://api.example.com", url)
+            host.run("bash", "-ec", block, network=True, directory=CHECKOUT)
+        host.run("bash", "-ec", settings, directory=CHECKOUT)
         claude = host.path("/usr/local/bin/claude")
         claude.write_text(CLAUDE)
         claude.chmod(0o755)
@@ -48,6 +56,15 @@ def test_the_documented_set_up_registers_passes_its_doctor_works_and_drains(tmp_
             it_works_and_drains(host, api, tmp_path / "worker.log")
         for path in (CONFIG, "/etc/pipedai-worker.env"):
             assert host.path(path).stat().st_mode & 0o007 == 0
+
+
+@contextlib.contextmanager
+def _serving_the_package(database: str, directory: Path) -> Iterator[str]:
+    """Serves the worker's package as the real service does, and yields the service's address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with serve(database, log=directory / "web.log", PORT=str(port), PUBLIC_URL=url):
+        yield url
 
 
 def doctor(host: Machine) -> str:

@@ -123,6 +123,27 @@ class Host:
         assert process.returncode == 0, said
         return said
 
+    def carry_out(self, *command: str, given: str = "") -> str:
+        """Runs a program of the host's PATH, or the client's command line for `pipedai-orchestrator`, to its end.
+
+        `given` is what it reads from stdin. Returns both outputs. Raises AssertionError if it fails.
+        """
+        name, *arguments = command
+        found = {"pipedai-orchestrator": [str(program("node")), str(self.cli)]}.get(
+            name, [str(self.home / "bin" / name)]
+        )
+        done = subprocess.run(  # noqa: S603
+            [*found, *arguments],
+            env=self.environment,
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
     @contextmanager
     def daemon(self) -> Iterator["Daemon"]:
         """Runs the daemon that supervises the workers for the time of the block, and then stops it with SIGTERM.

@@ -190,6 +190,27 @@ def _both_are_deleted(daemon: Daemon, first: str, second: str, trigger_id) -> No
         assert Worker.objects.get(id=worker_id).deleted_at is not None
 
 
+def test_a_host_logs_in_with_an_admins_key_and_manages_what_was_registered_by_hand(
+    site, cli, tmp_path
+):
+    host = Host(tmp_path / "host", cli)
+    token = site.cast.mint("wrk")
+    host.carry_out("pipedai-worker", "register", "--api-url", site.url, "--token", token)
+    first = str(Worker.objects.latest("created_at").id)
+    key = site.cast.mint("pwk", role="admin")
+    host.carry_out("pipedai-orchestrator", "login", "--api-url", site.url, given=f"{key}\n")
+    assert first in host.carry_out("pipedai-orchestrator", "adopt")
+    trigger_id = site.trigger(first)
+    with host.daemon() as daemon:
+        _it_is_online_and_works(site, daemon, first, trigger_id)
+        _it_is_disabled_and_enabled(daemon, first)
+        built = daemon.client.post("workers", json={"apiUrl": site.url, "label": "second"})
+        second = str(built.raise_for_status().json()["id"])
+        until(lambda: daemon.remote_status(second) == "online")
+        assert Worker.objects.get(id=second).unapproved_since is not None
+        _both_are_deleted(daemon, first, second, trigger_id)
+
+
 def test_a_host_is_paired_by_a_person_in_a_browser(site, cli, tmp_path):
     host = Host(tmp_path / "host", cli)
     with host.connecting(site.url, "--label", "paired") as waiting:
