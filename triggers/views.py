@@ -117,6 +117,7 @@ class TriggerViewSet(OneTriggerViewSet):
         summary="Change a trigger",
         body=TriggerBody,
         partial=True,
+        fields_as="POST /environments/{environmentId}/triggers",
         example={"enabled": False},
         answers={200: TriggerSerializer},
         says={200: "With the trigger; what is as it was changes nothing."},

@@ -1,7 +1,8 @@
-"""A typed client, generated from the schema by a public generator, does the product's main job."""
+"""Typed clients in Python and TypeScript, generated as docs/clients.md says, do the product's main job."""
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,13 @@ from typing import Any
 import pytest
 
 from pipedai.api import openapi
+from pipedai.env import BASE_DIR
+from testing.processes.npm import npm_ci
+from testing.processes.programs import program
 from testing.world.users import PASSWORD
 
 NAME = "pipedai_client_under_test"
+TYPESCRIPT = BASE_DIR / "testing" / "processes" / "typescript_client"
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +152,26 @@ def test_a_generated_client_does_the_main_job(call):
         status=[models.ListRunsStatusItem.SUCCEEDED],
     )
     assert [item.id for item in page.items] == [run.id]
+
+
+def test_a_change_sends_only_what_is_given(client_package):
+    """A field that was left out must stay as it is, and not become its default."""
+    models: Any = importlib.import_module(f"{NAME}.models")
+    assert models.UpdateTriggerBody(enabled=False).to_dict() == {"enabled": False}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_typescript_client_compiles_strictly_and_does_the_main_job(server, tmp_path):
+    programs = npm_ci(TYPESCRIPT, tmp_path) / ".bin"
+    for name in ("main_job.ts", "tsconfig.json"):
+        shutil.copy(TYPESCRIPT / name, tmp_path)
+    for command in (
+        [str(programs / "openapi-typescript"), str(openapi.FILE), "-o", "pipedai.ts"],
+        [str(programs / "tsc"), "--project", "."],
+        [str(program("node")), "built/main_job.js", server.api, PASSWORD],
+    ):
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

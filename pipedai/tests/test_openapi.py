@@ -147,3 +147,34 @@ def test_anyone_may_read_it_and_nothing_else_may_be_asked_for():
     assert response.content == openapi.FILE.read_bytes()
     assert browser().get("/api/v1/openapi.json", headers={"accept": "text/html"}).status_code == 406
     assert browser().post("/api/v1/openapi.json").status_code == 405
+
+
+BODIES = sorted(
+    {
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for operation in OPERATIONS.values()
+        if "$ref" in json.dumps(operation.get("requestBody", {}))
+    }
+)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_field_with_a_default_is_optional_in_every_generated_client(name):
+    """A `default` would make it required for some generators, and others would send it with every change."""
+    body = SCHEMA["components"]["schemas"][name]
+    for field, described in body.get("properties", {}).items():
+        assert "default" not in described
+        text, required = described.get("description", ""), field in body.get("required", [])
+        assert not (required and re.search(r"by default|\(default\)", text)), field
+        assert required or not text.startswith("Required"), field
+
+
+def test_the_default_of_a_new_things_field_is_told_and_not_of_a_change():
+    schemas = SCHEMA["components"]["schemas"]
+    made, changed = schemas["CreateTriggerBody"], schemas["UpdateTriggerBody"]
+    assert list(made["properties"]) == list(changed["properties"])
+    assert made["properties"]["maxRetries"]["description"] == "0 to 10; 3 by default."
+    assert changed["properties"]["maxRetries"]["description"] == "0 to 10."
+    for name, field in changed["properties"].items():
+        assert field["description"], name
+        assert not re.search("[Rr]equired|default", field["description"]), name

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,45 +14,21 @@ from typing import Any
 import httpx
 
 from pipedai.env import BASE_DIR
-from testing.processes.programs import lacking, program
+from testing.processes.npm import npm_ci
+from testing.processes.programs import program
 from testing.processes.web_process import free_port
 from testing.processes.worker_process import until
 
 _PINNED = BASE_DIR / "testing" / "processes" / "host_client"
-_INSTALL_SECONDS = 120
-_OLDEST_NODE = 20
 PATIENCE_SECONDS = 90.0
 
 
 def install_client(directory: Path) -> Path:
-    """Installs the client by its lock file without running scripts, and returns its `cli.js`.
+    """Installs the client by its lock file, and returns its `cli.js`.
 
-    Without npm or its registry the test is skipped, and in CI it fails.
+    The documentation of the client asks for Node 22, but Node 20 has all that it uses.
     """
-    npm = program("npm")
-    _check_node()
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(_PINNED / name, directory)
-    done = subprocess.run(  # noqa: S603
-        [str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_INSTALL_SECONDS,
-    )
-    if done.returncode:
-        lacking(f"npm could not install the host client: {done.stderr.strip().splitlines()[:1]}")
-    return directory / "node_modules" / "@pipedai" / "orchestrator" / "dist" / "cli.js"
-
-
-def _check_node() -> None:
-    """Checks for Node 20 or newer. The client's documentation asks for Node 22, but Node 20 has all that it uses."""
-    said = subprocess.run(  # noqa: S603
-        [str(program("node")), "--version"], capture_output=True, text=True, check=True
-    ).stdout
-    if int(said.removeprefix("v").partition(".")[0]) < _OLDEST_NODE:
-        lacking(f"The host client needs Node {_OLDEST_NODE} or newer, and here is {said.strip()}.")
+    return npm_ci(_PINNED, directory) / "@pipedai" / "orchestrator" / "dist" / "cli.js"
 
 
 @dataclass

@@ -112,6 +112,17 @@ class ApiSchema(AutoSchema):
         required = bool(component.schema and component.schema.get("required"))
         return {"content": {JSON: content}, "required": required}
 
+    def _texts_of_fields(self) -> dict[str, str]:
+        """Returns what API.md says about the fields of the body, by name."""
+        operation = self._operation
+        if not operation.fields_as:
+            return self._section.fields
+        method, path = operation.fields_as.split(" ")
+        texts = reference.endpoint(method, path).fields
+        if not operation.partial:
+            return texts
+        return {name: reference.of_change(text) for name, text in texts.items()}
+
     def _get_response_bodies(self, direction: str = "response") -> Schema:
         answers = {status: self._success(status) for status in self._successes()}
         answers |= {status: error_answer(status, said) for status, said in self._errors().items()}
@@ -214,8 +225,12 @@ class ApiSchema(AutoSchema):
         schema.pop(
             "description", None
         )  # The docstring of a body tells only which endpoint takes it.
+        texts = self._texts_of_fields()
         for name, field in schema.get("properties", {}).items():
-            if said := self._section.fields.get(name):
+            # Some generators make a field with a default required, and some send the default with every change. So
+            # the text alone tells it.
+            field.pop("default", None)
+            if said := texts.get(name):
                 field.setdefault("description", said)
         if isinstance(serializer, StrictBody):
             schema["additionalProperties"] = False

@@ -11,6 +11,10 @@ from pipedai.env import BASE_DIR
 _HEADING = re.compile(r"^###? ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 _EXAMPLE = re.compile(r"^```json\n(.*?)^```\n?", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| (`.+?`(?:(?:, | or )`.+?`)*) \| (.*) \|$", re.MULTILINE)
+# What a text about a field of something new says that is not true of a change: absent fields stay as they are.
+_OF_SOMETHING_NEW = re.compile(
+    r"^Required; |; [^.;]+ by default(?=\.)|^[^.;]+ by default\. ?| \(default\)"
+)
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
@@ -47,6 +51,11 @@ class Section:
 def plain(markdown: str) -> str:
     """Returns the text without links, because they work only inside API.md."""
     return _LINK.sub(r"\1", markdown)
+
+
+def of_change(text: str) -> str:
+    """Returns the text about a field of a new thing as it is true of a change, where every field may be absent."""
+    return _sentence(_OF_SOMETHING_NEW.sub("", text))
 
 
 def endpoint(method: str, path: str) -> Section:
