@@ -90,6 +90,8 @@ class Api:
         self._holds_polls = True
         # True once the API has granted a request under this worker's own URL.
         self._proven = False
+        # How this worker's CLI is paid for, as the last poll told; None if it told nothing.
+        self.auth_mode: str | None = None
         # The server's clock is ahead of ours by so many seconds; None until an answer has told its time.
         self.clock_offset: float | None = None
 
@@ -141,6 +143,8 @@ class Api:
         # The server reads its clock when it answers. The time for which it held the poll therefore does
         # not count as travel time, and the travel time is taken to be a second at most.
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
+        mode = answer.get("authMode")
+        self.auth_mode = mode if isinstance(mode, str) else None
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
             log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
@@ -160,9 +164,22 @@ class Api:
         """Tell the API that a claimed run is being executed."""
         return self._transition(run_id, "start", {})
 
-    def heartbeat(self, run_id: str) -> dict[str, Any]:
-        """Renew the lease. The answer has `status`, `cancelRequested` and `leaseExpiresAt`."""
-        return self._transition(run_id, "heartbeat", {})
+    def heartbeat(
+        self, run_id: str, tool_calls: dict[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Renew the lease, and tell the counts of the run's tool calls.
+
+        The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
+        """
+        if tool_calls is None:
+            return self._transition(run_id, "heartbeat", {})
+        try:
+            return self._transition(run_id, "heartbeat", {"toolCalls": tool_calls})
+        except Refused as refused:
+            if refused.status != HTTPStatus.BAD_REQUEST:
+                raise
+            # An older API refuses the `toolCalls` field.
+            return self._transition(run_id, "heartbeat", {})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         """Report how a run ended. The same outcome may be sent again."""

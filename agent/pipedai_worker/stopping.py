@@ -14,9 +14,10 @@ class StopReason(enum.Enum):
     LOST = "no longer this worker's run"
     SHUTDOWN = "the worker is stopping"
     TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
-    # For these two the executor itself decides to stop, and it decides the outcome.
+    # For these the executor itself decides to stop, and it decides the outcome.
     SILENT = "silent for too long"
     LINGERING = "finished, but did not end"
+    NO_SERVER = "not connected to its MCP server"
 
 
 # For these reasons the worker itself exits, so the program gets less time between SIGTERM and SIGKILL.
