@@ -27,7 +27,8 @@ their own in a temporary directory, or the server that TEST_DATABASE_URL names; 
 and your settings are left alone.
 As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
 (nginx, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
-where one is not there, its tests are skipped.
+where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until
+you have run bin/setup --claude. In CI (CI=true) bin/test runs that itself, and skips nothing.
 """
 NO_CHECKS = "--no-checks"
 # After a Ctrl-C, how long the check that got it as well may take to end.
@@ -53,7 +54,7 @@ def main() -> int:
 
 
 class Suite:
-    """Runs the checks one after another. Meanwhile it installs the system packages, which only the tests need."""
+    """Runs the checks one after another. Meanwhile it installs the programs that only the tests need."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -66,10 +67,10 @@ class Suite:
     def run(self, pytest_arguments: list[str], *, only_tests: bool = False) -> int:
         """Run them all, or the tests alone; the exit code."""
         # Downloads, for the tests alone.
-        packages = self._begin("System packages", [sys.executable, "-m", "bin.packages"])
+        programs = self._begin("Programs", [sys.executable, "-m", "bin.programs"])
         if not only_tests:
             self._check_without_running()
-        self._end("System packages", packages)
+        self._end("Programs", programs)
         # One process more than there are cores, since many tests wait for processes that they started.
         processes = 1 + min(8, max(2, os.cpu_count() or 2))
         # Each process takes consecutive tests, since those of a module share what the module starts.

@@ -1,0 +1,185 @@
+"""Serves a Messages API on the loopback interface: each run of the CLI is answered by a script of the test.
+
+A script has a model of its own, which its trigger names: so a script is found by a request's model, whatever the
+prompt is. Other requests of the same session, such as a sub-agent's with another model, belong to it too.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from uuid import uuid4
+
+from testing.probes.planted import Planted
+
+from .reply import Reply
+from .steps import Step, say
+
+_MODEL = "claude-sonnet-4-5-scripted-"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that reached the API, whole."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The body as JSON; empty if it is no JSON object."""
+        try:
+            content = json.loads(self.body)
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def text(self) -> str:
+        """Everything in the request, to be searched."""
+        head = [f"{self.method} {self.path}", *(f"{k}: {v}" for k, v in self.headers.items())]
+        return "\n".join([*head, self.body.decode(errors="replace")])
+
+    @property
+    def tools(self) -> list[str]:
+        """The names of the tools that the model may call."""
+        return [str(tool.get("name")) for tool in self.content.get("tools") or ()]
+
+
+@dataclass
+class Script:
+    """What the API answers to one run, and what the run asked. After the last step the model says that it is done."""
+
+    steps: tuple[Step, ...]
+    model: str = field(default_factory=lambda: _MODEL + uuid4().hex[:12])
+    requests: list[Request] = field(default_factory=list)
+    _answered: list[int] = field(default_factory=lambda: [0])
+
+    def next_step(self, request: Request) -> Step:
+        """Note a request, and return the step that answers it."""
+        self.requests.append(request)
+        place = len(self._answered) - 1
+        while place < len(self.steps) and self._answered[place] == self.steps[place].times:
+            self._answered.append(0)
+            place += 1
+        self._answered[place] += 1
+        return self.steps[place] if place < len(self.steps) else say("done")
+
+    @property
+    def text(self) -> str:
+        """Everything that the run sent, to be searched."""
+        return "\n".join(request.text for request in self.requests)
+
+
+class MessagesApi:
+    """Finds the script of each request, and keeps all requests."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.requests: list[Request] = []
+        # Requests for messages that belong to no script.
+        self.unexpected: list[Request] = []
+        self.ended = threading.Event()
+        self._by_model: dict[str, Script] = {}
+        self._by_session: dict[str, Script] = {}
+        self._changing = threading.Lock()
+
+    def script(self, *steps: Step) -> Script:
+        """Make a script. A trigger with its `model` gets these answers."""
+        script = Script(steps)
+        with self._changing:
+            self._by_model[script.model] = script
+        return script
+
+    def leaked(self, *secrets: str) -> list[str]:
+        """Return those of the secrets that some request held, in whatever spelling."""
+        known = Planted()
+        for secret in secrets:
+            known.add(secret)
+        with self._changing:
+            texts = [request.text for request in self.requests]
+        return sorted({found for text in texts for found in known.found_in(text)})
+
+    def take(self, request: Request) -> Step | None:
+        """Note a request, and return the step that answers it; None if it asks for no message of a script."""
+        with self._changing:
+            self.requests.append(request)
+            if request.method != "POST" or request.path.partition("?")[0] != "/v1/messages":
+                return None
+            script = self._script_of(request.content)
+            if script is None:
+                self.unexpected.append(request)
+                return None
+            return script.next_step(request)
+
+    def _script_of(self, content: Mapping[str, Any]) -> Script | None:
+        session = str((content.get("metadata") or {}).get("user_id"))
+        script = self._by_model.get(str(content.get("model"))) or self._by_session.get(session)
+        if script is not None:
+            self._by_session[session] = script
+        return script
+
+
+@contextmanager
+def messages_api(listener: socket.socket) -> Iterator[MessagesApi]:
+    """Serve the API on this listening socket for the time of the block."""
+    api = MessagesApi(listener.getsockname()[1])
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            request = Request(
+                self.command, self.path, dict(self.headers.items()), body, time.monotonic()
+            )
+            step, reply = api.take(request), Reply(self, request.content)
+            if step is not None:
+                step.play(reply, ended=api.ended)
+            elif request.method == "HEAD":
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            elif request.path.startswith("/v1/messages/count_tokens"):
+                reply.json(200, {"input_tokens": len(body) // 4})
+            else:
+                reply.error(404)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with _Server(listener, Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield api
+        finally:
+            api.ended.set()
+            server.shutdown()
+            thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """A server on a socket that listens already."""
+
+    daemon_threads = True
+
+    def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(listener.getsockname(), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a CLI that is stopped hangs up in the middle."""
