@@ -164,9 +164,7 @@ class Api:
         """Tell the API that a claimed run is being executed."""
         return self._transition(run_id, "start", {})
 
-    def heartbeat(
-        self, run_id: str, tool_calls: dict[str, int] | None = None
-    ) -> dict[str, Any]:
+    def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
         """Renew the lease, and tell the counts of the run's tool calls.
 
         The answer has `status`, `cancelRequested` and `leaseExpiresAt`.

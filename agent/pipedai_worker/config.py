@@ -71,7 +71,7 @@ class WorkerConfig:
 
 
 def remember_auth_mode(path: Path, auth_mode: str) -> None:
-    """Write down how the API says that the CLI is paid for, and keep the rest of the file. Raises OSError, ValueError."""
+    """Write down how the API says that the CLI is paid for. The rest of the file stays. Raises OSError, ValueError."""
     content = durable.read_json_object(path)
     durable.write_json(path, {**content, "authMode": auth_mode})
 

@@ -88,7 +88,9 @@ class Program:
         """
         try:
             with _Pipes(self._process, stdout, stderr) as pipes:
-                stopped_by = self._follow(pipes, should_stop, _Stop(self, term_grace, interrupt_first))
+                stopped_by = self._follow(
+                    pipes, should_stop, _Stop(self, term_grace, interrupt_first)
+                )
                 self._end_group()
                 pipes.read_rest()
         finally:
@@ -151,9 +153,7 @@ class Program:
 class _Stop:
     """Signals a program until it ends: SIGINT to itself if wanted, SIGTERM to its group, SIGKILL to its group."""
 
-    def __init__(
-        self, program: Program, grace: Callable[[], float], interrupt_first: bool
-    ) -> None:
+    def __init__(self, program: Program, grace: Callable[[], float], interrupt_first: bool) -> None:
         self._program = program
         self._grace = grace
         self._began_at: float | None = None

@@ -91,7 +91,9 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
         worker_token=str(answer["workerToken"]),
         api_url=api.url,
         workspace_id=str(answer["workspaceId"]),
-        auth_mode=told if (told := answer.get("authMode")) in AUTH_MODES else registration.auth_mode,
+        auth_mode=told
+        if (told := answer.get("authMode")) in AUTH_MODES
+        else registration.auth_mode,
     )
     try:
         config.save(path)

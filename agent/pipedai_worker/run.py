@@ -246,9 +246,7 @@ class Run:
             if known.fault_class == INFRA:
                 sentence += " The API of the model was failing then."
             fault_class = INFRA if known.fault_class == INFRA else CLIENT
-            return replace(
-                known, status=TIMED_OUT, fault_class=fault_class, error_message=sentence
-            )
+            return replace(known, status=TIMED_OUT, fault_class=fault_class, error_message=sentence)
         return replace(
             known,
             status=FAILED,

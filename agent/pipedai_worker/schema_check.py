@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from itertools import islice
 from typing import Any
 
 MEMORY_BYTES = 1024 * 1024 * 1024
@@ -24,7 +25,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     asked = json.loads(sys.stdin.buffer.read())
     try:
-        import jsonschema  # noqa: F401, PLC0415 - an old installation may lack it
+        import jsonschema  # noqa: F401 - an old installation may lack it
     except ImportError:
         answer: dict[str, Any] = {"missing": True}
     else:
@@ -34,23 +35,24 @@ def main() -> None:
 
 def complaint(schema: Any, output: Any) -> str | None:
     """Return one sentence that says where the output does not fit, or None if it does."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
-    from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415
+    from jsonschema import Draft202012Validator
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import EMPTY_REGISTRY
 
-    validator = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
     try:
-        error = next(validator.iter_errors(output), None)
+        validator = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
+        errors = list(islice(validator.iter_errors(output), 1))
     except Unresolvable:
         return "The output schema refers to a schema that is not part of it."
     except RecursionError:
         return "The output can't be checked, as its schema or itself is nested without an end."
     except MemoryError:
         return "The output can't be checked, as that takes too much memory."
-    except Exception as error:  # a pattern that Python can't read, and the like
-        return f"The output can't be checked, as the schema is none ({type(error).__name__})."
-    if error is None:
+    except Exception as caught:  # a pattern that Python can't read, and the like
+        return f"The output can't be checked, as the schema is none ({type(caught).__name__})."
+    if not errors:
         return None
+    error = errors[0]
     pointer = "".join(f"/{_escaped(part)}" for part in error.absolute_path)
     if len(pointer) > LONGEST_POINTER:
         pointer = pointer[: LONGEST_POINTER - 1] + "…"

@@ -26,7 +26,11 @@ class Scratch:
     def __init__(self) -> None:
         """Raises OSError."""
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self.work, self.temporary, self.files = work(self.root), self.root / "tmp", self.root / "files"
+        self.work, self.temporary, self.files = (
+            work(self.root),
+            self.root / "tmp",
+            self.root / "files",
+        )
         for directory in (self.work, self.temporary, self.files):
             directory.mkdir(mode=0o700)
         self.mcp_config = self.root / "mcp.json"

@@ -19,6 +19,7 @@ class FakeRun:
     timeout_seconds: float = 60
     payload: Any = None
     attempt: int = 1
+    output_schema: Any = None
     status: str = "queued"
     claim_id: str | None = None
     cancel_requested: bool = False
@@ -41,6 +42,7 @@ class FakeRun:
             "timeoutSeconds": self.timeout_seconds,
             "payload": self.payload,
             "attempt": self.attempt,
+            "outputSchema": self.output_schema,
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
         }

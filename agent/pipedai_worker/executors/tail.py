@@ -1,4 +1,4 @@
-"""Keeps the beginning or the end of a program's output, and redacts it before it cuts, so that no part of a secret is left."""
+"""Keeps the beginning or the end of a program's output, and redacts it before it cuts it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def _traces(
 ) -> Iterator[Path]:
     home = Path(environment["HOME"]) if environment.get("HOME") else None
     named = {_NOT_A_LETTER.sub("-", str(path)) for path in (work, work.resolve())}
-    config = Path(environment["CLAUDE_CONFIG_DIR"]) if environment.get("CLAUDE_CONFIG_DIR") else None
+    config = (
+        Path(environment["CLAUDE_CONFIG_DIR"]) if environment.get("CLAUDE_CONFIG_DIR") else None
+    )
     if config is None and home is not None:
         config = home / ".claude"
     if config is not None:

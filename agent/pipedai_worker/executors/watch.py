@@ -32,7 +32,9 @@ class Watch:
         self._lines = JsonLines(self._take)
         self._heard_at = time.monotonic()
         self._stopping = False
-        # What held when claude was asked to stop: it had given its result; its last word was that the API failed.
+        # What held when claude was asked to stop: its result, whether it had nothing left to do, and whether its last
+        # word was that the API fails.
+        self._result: dict[str, Any] | None = None
         self._had_finished = self._was_retrying = False
         self.stderr = Tail(job.redactor, STDERR_LENGTH)
 
@@ -52,6 +54,7 @@ class Watch:
         if reason is not None and not self._stopping:
             # A result that comes from now on is claude's answer to the stop. It tells the cost, and decides nothing.
             self._stopping = True
+            self._result = self._transcript.result
             self._had_finished = self._transcript.finished_at is not None
             self._was_retrying = self._transcript.retrying
         return reason
@@ -85,7 +88,8 @@ class Watch:
         return Execution(replace(self._known(ending), fault_class=fault_class), stopped_by)
 
     def _outcome(self, ending: Ending) -> Outcome:
-        transcript, result = self._transcript, self._transcript.result
+        transcript = self._transcript
+        result = self._result if self._stopping else transcript.result
         if result is None:
             return self._without_result(ending)
         text = text_of(result)
