@@ -87,7 +87,7 @@ class Outcome:
             fields["outputTokens"] = self.tokens.output
             fields["cacheReadTokens"] = self.tokens.cache_read
             fields["cacheCreationTokens"] = self.tokens.cache_creation
-        fields["toolCalls"], fields["toolCallList"] = self.tool_calls, self.tool_call_list
+        fields["toolCalls"], fields["toolCallList"] = self.tool_calls, self.tool_call_list or None
         body = {name: value for name, value in fields.items() if value is not None}
         if self.output is not ABSENT:
             body["output"] = self.output
