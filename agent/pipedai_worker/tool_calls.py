@@ -18,6 +18,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pipedai_worker import durable
+
 # What an answer said. A call without an answer is `unknown`.
 OK, ERROR, UNKNOWN = "ok", "error", "unknown"
 # What a call may change, by the server's own annotation of its tool (SPEC §18).
@@ -100,7 +102,10 @@ class ToolCalls:
         self._lock = threading.Lock()
         self._story = _Story()
         self._file = _create(path)
+        durable.sync_directory(path.parent)
         self._grown = 0
+        # The last line could not be written whole, so the next one begins after a line end.
+        self._torn = False
 
     @staticmethod
     def read(path: Path) -> RecordedCalls:
@@ -127,9 +132,9 @@ class ToolCalls:
         }
         with self._lock:
             self._write(line)
-            os.fsync(self._file)
             number = self._story.total
             self._story.take(line)
+            os.fsync(self._file)
         return Call(number, effect)
 
     def end(self, call: Call, outcome: str) -> None:
@@ -165,8 +170,10 @@ class ToolCalls:
                 self._file = -1
 
     def _write(self, line: dict[str, Any]) -> None:
-        content = _line(line)
+        content = b"\n" * self._torn + _line(line)
+        self._torn = True
         _write_all(self._file, content)
+        self._torn = False
         self._grown += len(content)
 
     def _summarise(self) -> None:

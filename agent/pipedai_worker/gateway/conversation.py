@@ -17,6 +17,8 @@ from pipedai_worker.gateway.reading import chunks_of
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.outcome import CLIENT
 
+# A small event is counted as so many bytes, as it takes as much time to read.
+SMALLEST_EVENT = 100
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 
@@ -81,7 +83,7 @@ class Conversation:
             if result is not None:
                 self._count(size)
                 return result
-            self._other -= size
+            self._other -= max(size, SMALLEST_EVENT)
             if self._other < 0:
                 raise faults.infra("The MCP server sends and sends, but no answer.")
         return None

@@ -9,7 +9,9 @@ MIB = 1024 * KIB
 LARGEST_HEAD = 64 * KIB
 LARGEST_REQUEST = 16 * MIB
 MOST_MESSAGES = 100
-MOST_CONNECTIONS = 64
+MOST_CONNECTIONS = 256
+# A refused connection is still read for so long, because a client that is cut off does not read the refusal.
+LINGER_SECONDS = 2.0
 
 # From the MCP server. An event, and an answer that is no stream, are held whole so that the gateway can read them.
 LARGEST_ANSWER = 16 * MIB

@@ -34,6 +34,8 @@ class Listener:
         self._handler = handler
         self._host = "{}:{}".format(*listening.getsockname())
         self._connections: set[_Connection] = set()
+        # Those that are only read to their end.
+        self._refused: set[_Connection] = set()
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -45,38 +47,55 @@ class Listener:
         """Close every connection, and wait until what was done for it has ended."""
         if self._server is not None:
             self._server.close()
-        tasks = [connection.abort() for connection in list(self._connections)]
+        tasks = [connection.abort() for connection in self._connections | self._refused]
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
     async def serve(self, connection: _Connection, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, one after the other."""
         presence = connection.presence
-        if len(self._connections) >= limits.MOST_CONNECTIONS:
-            await Answer(writer, presence).send(HTTPStatus.SERVICE_UNAVAILABLE, close=True)
-            return
+        crowded = len(self._connections) >= limits.MOST_CONNECTIONS
         self._connections.add(connection)
         try:
             while True:
                 request = await read_request(connection.reader, writer)
                 if request is None:
                     return
-                status = self._refusal(request)
+                status = HTTPStatus.SERVICE_UNAVAILABLE if crowded else self._refusal(request)
                 if status is not None:
                     raise BadRequest(status)
                 await self._handler(request, Answer(writer, presence))
                 presence.finished()
+                if (request.header("connection") or "").lower() == "close":
+                    return
         except BadRequest as bad:
+            self._refused.add(connection)
+            self._connections.discard(connection)
             await Answer(writer, presence).send(bad.status, close=True)
+            await _linger(connection.reader, writer)
         finally:
             self._connections.discard(connection)
+            self._refused.discard(connection)
 
     def _refusal(self, request: Request) -> int | None:
-        """Return the status that refuses a request which a page in a browser, or a foreign name, may have caused."""
+        """Return the status that refuses a request, which a page in a browser may have sent; None to let it pass."""
         if request.has("origin"):
             return HTTPStatus.FORBIDDEN
         if request.header("host") != self._host:
             return HTTPStatus.MISDIRECTED_REQUEST
         return None
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Throw away what a refused client still sends, for a while."""
+    if writer.can_write_eof():
+        writer.write_eof()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(_read_to_end(reader), limits.LINGER_SECONDS)
+
+
+async def _read_to_end(reader: asyncio.StreamReader) -> None:
+    while await reader.read(limits.LARGEST_HEAD):
+        pass
 
 
 class _Connection(asyncio.StreamReaderProtocol):
@@ -88,6 +107,11 @@ class _Connection(asyncio.StreamReaderProtocol):
         self._listener = listener
         self._writer: asyncio.StreamWriter | None = None
         self.presence = Presence()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a new connection. Its small pieces are sent at once, which asyncio does for some sockets only."""
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().connection_made(transport)
 
     def _connected(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
