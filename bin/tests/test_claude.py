@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -131,12 +132,12 @@ def test_the_cache_is_in_the_checkout_unless_another_folder_is_named(monkeypatch
 
 @pytest.mark.parametrize(("ci", "installed"), [("true", 1), ("", 0)])
 def test_bin_test_installs_it_in_ci_alone(monkeypatch, ci, installed):
-    called: list[int] = []
+    install = MagicMock(return_value=1)
     monkeypatch.setattr(packages, "main", lambda: 0)
-    monkeypatch.setattr(claude, "main", lambda: called.append(1) or 1)
+    monkeypatch.setattr(claude, "main", install)
     monkeypatch.setenv("CI", ci)
     assert programs.main() == installed
-    assert len(called) == installed
+    assert install.call_count == installed
 
 
 def test_the_versions_are_pinned_for_every_platform():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import socket
 import struct
@@ -25,6 +26,7 @@ from typing import Any
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -55,7 +57,7 @@ def make_server() -> MCPServer:
     @server.tool(annotations=_REPEATS)
     def fail(text: str = "") -> str:
         """Fail always."""
-        raise ValueError(f"The tool failed on purpose. {text}")
+        raise ToolError(f"The tool failed on purpose. {text}")
 
     @server.tool(annotations=_READS)
     async def nap(seconds: float) -> str:
@@ -127,6 +129,10 @@ class Exchange:
             return {}
         return message if isinstance(message, dict) else {}
 
+    def concerns(self, methods: str) -> bool:
+        """Tell whether a mode's value means this request: it names its method, or none. `-` stands for `/`."""
+        return methods in {"", str(self.message.get("method")).replace("/", "-")}
+
     async def answer(self, status: int, kind: str, body: bytes, **headers: str) -> None:
         """Answer with this body."""
         named = {"content-type": kind, **headers}
@@ -182,6 +188,14 @@ async def _words(exchange: Exchange, value: str) -> bool:
     return True
 
 
+async def _status_call(exchange: Exchange, value: str) -> bool:
+    return exchange.concerns("tools-call") and await _status(exchange, value)
+
+
+async def _html_call(exchange: Exchange, value: str) -> bool:
+    return exchange.concerns("tools-call") and await _html(exchange, value)
+
+
 async def _version(exchange: Exchange, value: str) -> bool:
     if exchange.message.get("method") != "initialize":
         return False
@@ -195,6 +209,20 @@ async def _version(exchange: Exchange, value: str) -> bool:
     return True
 
 
+async def _elsewhere(exchange: Exchange, value: str) -> bool:
+    if not exchange.scope["path"].endswith("/sse"):
+        return False
+    endpoint = b"event: endpoint\ndata: http://192.0.2.1/messages\n\n"
+    await exchange.answer(200, "text/event-stream", endpoint)
+    return True
+
+
+async def _bomb(exchange: Exchange, value: str) -> bool:
+    packed = gzip.compress(bytes(16 * 1024 * 1024))
+    await exchange.answer(200, "application/json", packed * 64, content_encoding="gzip")
+    return True
+
+
 async def _endless(exchange: Exchange, value: str) -> bool:
     if value == "json":
         await exchange.flood("application/json", b" " * 65536)
@@ -204,13 +232,13 @@ async def _endless(exchange: Exchange, value: str) -> bool:
 
 
 async def _stall(exchange: Exchange, value: str) -> bool:
-    if value in {"", exchange.message.get("method", "").replace("/", "-")}:
+    if exchange.concerns(value):
         await asyncio.sleep(3600)
     return False
 
 
 async def _reset(exchange: Exchange, value: str) -> bool:
-    if value in {"", exchange.message.get("method", "").replace("/", "-")}:
+    if exchange.concerns(value):
         exchange.reset()
         return True
     return False
@@ -221,9 +249,13 @@ _MODES: dict[str, Callable[[Exchange, str], Awaitable[bool]]] = {
     "status": _status,  # status-503: every request is answered so
     "delay": _delay,  # delay-40: the connection is answered after 40 s
     "slowtools": _slow_tools,  # slowtools-40: the list of tools takes 40 s
+    "statuscall": _status_call,  # statuscall-503: only tool calls are answered so
     "html": _html,  # a web page
+    "htmlcall": _html_call,  # a web page for each tool call
     "words": _words,  # JSON that is no JSON-RPC
-    "version": _version,  # version-1999-01-01: a protocol version of the server's own
+    "version": _version,  # version-1999-01-01: a protocol version that nobody asked for
+    "elsewhere": _elsewhere,  # for SSE: messages are to go to another origin
+    "bomb": _bomb,  # 1 GiB, packed into 1 MB
     "endless": _endless,  # endless-sse, endless-json: an answer without an end
     "stall": _stall,  # no answer, ever; stall-tools-call: none to that method
     "reset": _reset,  # a reset connection; reset-tools-call: for that method

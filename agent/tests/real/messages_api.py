@@ -23,6 +23,8 @@ from .reply import Reply
 from .steps import Step, say
 
 _MODEL = "claude-sonnet-4-5-scripted-"
+# Only these headers may hold the secret by which the CLI pays.
+_PAYING = {"authorization", "x-api-key"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Request:
 
     @property
     def text(self) -> str:
-        """Everything in the request, to be searched."""
-        head = [f"{self.method} {self.path}", *(f"{k}: {v}" for k, v in self.headers.items())]
+        """Everything in the request, to be searched, but for the header that pays."""
+        head = [f"{self.method} {self.path}"]
+        head += [f"{k}: {v}" for k, v in self.headers.items() if k.lower() not in _PAYING]
         return "\n".join([*head, self.body.decode(errors="replace")])
 
     @property

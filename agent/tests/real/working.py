@@ -16,10 +16,11 @@ from typing import Any
 from uuid import uuid4
 
 from bin.ending import die_with_parent
+from testing.processes.worker_process import until
 
 from pipedai_worker.config import WorkerConfig
 from pipedai_worker.run_events import SUFFIX
-from tests.conftest import AGENT, DEADLINE_SECONDS, WARNINGS, until
+from tests.conftest import AGENT, DEADLINE_SECONDS, WARNINGS
 
 from .mcp_server import McpServer, Place
 from .messages_api import MessagesApi, Script
@@ -173,12 +174,11 @@ class Started:
         return shown
 
     def ended(self, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
-        """Wait until the run has ended, and return it as the API shows it."""
-        return dict(
-            until(
-                lambda: (run := self.shown())["endedAt"] and run, seconds, lambda: self.machine.log
-            )
-        )
+        """Wait until the run has ended, and return it as the API shows it. Raises AssertionError after `seconds`."""
+        try:
+            return dict(until(lambda: (run := self.shown())["endedAt"] and run, seconds=seconds))
+        except AssertionError as late:
+            raise AssertionError(f"The run did not end. {late}\n{self.machine.log}") from None
 
     def events(self) -> list[dict[str, Any]]:
         """Return what the CLI has told so far, event by event, as the worker wrote it down."""
