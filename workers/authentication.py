@@ -6,7 +6,7 @@ from pipedai.sql import fetch_one
 
 # Calls write `last_seen_at` at most every 10 s (SPEC §2): this says whether one did so lately.
 _FIND = """
-SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.disabled_at IS NOT NULL AS disabled,
+SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,
     w.unapproved_since IS NULL AS approved, w.version, w.last_seen_at, w.is_streamed,
     coalesce(w.last_seen_at > statement_timestamp() - interval '10 seconds', false) AS seen_lately,
     statement_timestamp() AS now

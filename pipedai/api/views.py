@@ -17,6 +17,7 @@ from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.parsers import check_encoding
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
+from pipedai.api.schema.operation import has_operation
 from pipedai.api.throttling import Throttle
 from pipedai.api.write_rate import check_write
 
@@ -26,9 +27,12 @@ class ApiViewSet(ViewSet):
 
     The size of the body and the route are checked before. The viewset checks credentials, method, origin, throttle,
     visibility and role, in this order. Then the action checks the body and the state. Each action needs a permission
-    class in `permissions`; if one has none, the class can't be defined.
+    class in `permissions`, and an `@Operation` that describes it in the OpenAPI schema; a class that has actions needs
+    a `tag`. A class that lacks one of these can't be defined: Python raises a TypeError that says what is missing.
     """
 
+    # The group in which documentation shows the actions; pipedai/api/schema/hooks.py lists the groups.
+    tag: ClassVar[str] = ""
     permissions: ClassVar[Mapping[str, type[BasePermission]]] = {}
     # Actions that a browser calls to get a cookie. Their origin is checked although there is no session yet.
     browser_entries: ClassVar[frozenset[str]] = frozenset()
@@ -43,12 +47,17 @@ class ApiViewSet(ViewSet):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        undeclared = _actions_of(cls) - set(cls.permissions)
-        if undeclared:
-            raise TypeError(
-                f"{cls.__name__} declares no permission for {sorted(undeclared)}: "
-                "see An endpoint in CONTRIBUTING.md"
-            )
+        actions = _actions_of(cls)
+        lacking = {
+            "permission": actions - set(cls.permissions),
+            "@Operation": {name for name in actions if not has_operation(vars(cls)[name])},
+            "tag": set() if cls.tag else actions,
+        }
+        for what, names in lacking.items():
+            if names:
+                raise TypeError(
+                    f"{cls.__name__} declares no {what} for {sorted(names)}: see An endpoint in CONTRIBUTING.md"
+                )
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """Returns the accepted authentication classes, then one that refuses the rest. A public viewset has none."""

@@ -22,9 +22,12 @@ from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.processes.web_process import Server
-from triggers.serializers import RunSerializer, TickSerializer, TriggerSerializer
+from triggers.runs.serializers import RunSerializer
+from triggers.schedules.serializers import TickSerializer
+from triggers.serializers import TriggerSerializer
 from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
-from workers.serializers import HandedOutRunSerializer, WorkerSerializer
+from workers.protocol.serializers import HandedOutRunSerializer
+from workers.serializers import WorkerSerializer
 from workspaces.serializers import (
     ApiKeySerializer,
     EnvironmentSerializer,

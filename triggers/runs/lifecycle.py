@@ -24,9 +24,15 @@ from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
-from triggers.runs.outcome import Outcome
-from triggers.runs.retries import calls_for_retry, create_retries, lock_triggers, retry_events
-from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
+from triggers.runs.outcome import Outcome, ToolCalls
+from triggers.runs.retries import (
+    calls_for_retry,
+    create_retries,
+    lock_triggers,
+    retry_events,
+    stopped_by_effects,
+)
+from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
 from triggers.webhooks.outbox import queue_deliveries
 
 
@@ -152,12 +158,28 @@ def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | No
         raise Refused(f"The run is {run['status']} and can't be started.", run)
 
 
-def heartbeat_run(*, worker_id: UUID, run_id: UUID, now: datetime | None = None) -> Row:
+def heartbeat_run(
+    *,
+    worker_id: UUID,
+    run_id: UUID,
+    tool_calls: ToolCalls | None = None,
+    now: datetime | None = None,
+) -> Row:
     """Renews the lease of a held run, and returns its `status`, `cancel_requested_at` and `lease_expires_at`.
 
-    Raises NotFound for another worker's run, and Refused if the worker no longer holds the run and must stop it.
+    `tool_calls` are kept with the run, unless the run has later ones already. Raises NotFound for another worker's run,
+    and Refused if the worker no longer holds the run and must stop it.
     """
-    beat = fetch_one(sql.HEARTBEAT, _leasing(run_id, worker_id, now))
+    params = _leasing(run_id, worker_id, now)
+    if tool_calls is None:
+        beat = fetch_one(sql.HEARTBEAT, params)
+    else:
+        counts = {
+            "tool_calls_total": tool_calls.total,
+            "tool_calls_effects": tool_calls.effects,
+            "tool_calls_unknown": tool_calls.unknown,
+        }
+        beat = fetch_one(sql.HEARTBEAT_WITH_COUNTS, {**params, **counts})
     if beat is None:
         run = _read_own(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
@@ -176,8 +198,9 @@ def complete_run(
     """Ends a run as its worker reports, and returns it. `reported` is the report as it came, stored if it is too late.
 
     A repeat with the same status returns the stored run. If the server has ended the run (lease, deadline), the
-    outcome still replaces that verdict until a worker has claimed the retry. Raises NotFound for another worker's run,
-    and Refused if the run cannot be ended so.
+    outcome still replaces that verdict until a worker has claimed the retry. A success that lacks the output which the
+    run's output schema asks for ends the run as failed. Raises NotFound for another worker's run, and Refused if the
+    run cannot be ended so.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
@@ -185,14 +208,9 @@ def complete_run(
             lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
         run = fetch_one(sql.COMPLETE, params)
         if run is not None:
-            canceled = run["status"] == Status.CANCELED
-            _follow_up(
-                [run],
-                [_event("run.canceled" if canceled else "run.completed", actor, run)],
-                retry_after_seconds=outcome.retry_after_seconds,
-            )
+            _follow_up_report(run, outcome, actor)
             return run
-        result = _complete_ended(params, outcome, reported, actor)
+        result = _complete_otherwise(params, outcome, reported, actor)
     # The refusal is raised after the transaction, because the late result that was stored must be committed.
     if isinstance(result, Refused):
         raise result
@@ -253,7 +271,7 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
         _follow_up(
             ended,
             [
-                _event(
+                _ended_event(
                     "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out", SYSTEM, run
                 )
                 for run in ended
@@ -262,10 +280,10 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     return len(ended)
 
 
-def _complete_ended(
+def _complete_otherwise(
     params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
 ) -> Row | Refused:
-    """Answers a `complete` of a run that its worker does not hold: it is a repeat, a late result or refused.
+    """Answers a `complete` that ended no run: it lacks an output, is a repeat, is a late result or is refused.
 
     Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
     """
@@ -275,6 +293,13 @@ def _complete_ended(
     run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
         raise NotFound
+    if (settled := outcome.settled(has_output_schema=run["has_output_schema"])) is not outcome:
+        outcome, params = settled, {**params, **settled.columns()}
+        if run["status"] in HELD:
+            failed = fetch_one(sql.COMPLETE, params)
+            assert failed is not None, "the row is locked"
+            _follow_up_report(failed, outcome, actor)
+            return failed
     if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
         return run
     if run["status"] not in TERMINAL:
@@ -316,12 +341,24 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         wake_workers([retry["worker_id"]])
     if run["error_message"] is None:
         _keep_errors([run])  # this removes the message of the server's verdict
+    _keep_result(run, outcome)
     _follow_up(
         [run],
-        [_event("run.completed", actor, run, changes)],
+        [_ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
     )
     return run
+
+
+def _follow_up_report(run: Row, outcome: Outcome, actor: Actor) -> None:
+    """Writes what follows from a held run that its worker ended."""
+    _keep_result(run, outcome)
+    action = "run.canceled" if run["status"] == Status.CANCELED else "run.completed"
+    _follow_up(
+        [run],
+        [_ended_event(action, actor, run)],
+        retry_after_seconds=outcome.retry_after_seconds,
+    )
 
 
 def _follow_up(
@@ -336,6 +373,14 @@ def _follow_up(
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
     wake_workers([run["worker_id"] for run in [*ended, *retries]])
+
+
+def _keep_result(run: Row, outcome: Outcome) -> None:
+    """Stores the output and the list of tool calls, if the worker reported any."""
+    if outcome.output is not None or outcome.tool_call_list:
+        calls = json.dumps(outcome.tool_call_list) if outcome.tool_call_list else None
+        params = {"run_id": run["id"], "output": outcome.output, "tool_call_list": calls}
+        execute(sql.KEEP_RESULT, params)
 
 
 def _keep_errors(runs: list[Row]) -> None:
@@ -375,6 +420,13 @@ def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
     if not trigger.enabled:
         return Conflict("The trigger is disabled.")
     return Conflict("The trigger has no worker.")
+
+
+def _ended_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
+    """Returns the event of an ended run. It says so if the run gets no retry because it may have had effects."""
+    if stopped_by_effects(run):
+        more = {**(more or {}), "retry": "had_effects"}
+    return _event(action, actor, run, more)
 
 
 def _event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:

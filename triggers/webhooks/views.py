@@ -10,6 +10,7 @@ from rest_framework.response import Response
 
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
 from triggers import tenancy
@@ -45,6 +46,7 @@ class _DeliveriesShown(TenantViewSet):
 class TriggerDeliveryViewSet(_DeliveriesShown):
     """The deliveries of one trigger."""
 
+    tag = "Webhooks"
     permissions = {"list": IsViewer, "test": IsAdmin}
     environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
 
@@ -54,15 +56,31 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
             principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
         )
 
+    @Operation(
+        id="listDeliveries",
+        summary="List deliveries",
+        items=DeliverySerializer,
+        says={200: "A list of deliveries."},
+        errors={400: "A bad parameter."},
+    )
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """GET /triggers/:id/deliveries"""
+        """GET /triggers/:id/deliveries: its deliveries with their attempts, the newest first."""
         rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("body"), request, self)
         return paginator.get_paginated_response(self._shown(page))
 
+    @Operation(
+        id="testWebhook",
+        summary="Send a test webhook",
+        body=NoBody,
+        answers={201: DeliverySerializer},
+        says={201: "With the delivery."},
+        errors={409: "The trigger has no `webhookUrl`."},
+        audit=("webhook.tested",),
+    )
     def test(self, request: Request, trigger_id: UUID) -> Response:
-        """POST /triggers/:id/test-webhook"""
+        """POST /triggers/:id/test-webhook: queues a delivery that tells of no run."""
         read_body(NoBody, request)
         return self._created(outbox.send_test, request, trigger_id=trigger_id)
 
@@ -70,6 +88,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
 class DeliveryViewSet(_DeliveriesShown):
     """One delivery."""
 
+    tag = "Webhooks"
     permissions = {"redeliver": IsAdmin}
     environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
 
@@ -79,7 +98,16 @@ class DeliveryViewSet(_DeliveriesShown):
             principal_of(request), tenancy.LIVE_DELIVERIES, kwargs["delivery_id"]
         )
 
+    @Operation(
+        id="redeliver",
+        summary="Send a webhook again",
+        body=NoBody,
+        answers={201: DeliverySerializer},
+        says={201: "With the delivery."},
+        errors={409: "The trigger has no `webhookUrl`."},
+        audit=("webhook.redelivered",),
+    )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
-        """POST /deliveries/:id/redeliver"""
+        """POST /deliveries/:id/redeliver: queues the same message again, as a new delivery."""
         read_body(NoBody, request)
         return self._created(outbox.redeliver, request, delivery_id=delivery_id)

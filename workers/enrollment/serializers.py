@@ -69,3 +69,9 @@ class EnrollmentSerializer(serializers.Serializer[Any]):
     def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
         """Of an `enr_` code; a device code is never shown."""
         return enrollment.last_four if enrollment.kind == Enrollment.Kind.CODE else None
+
+
+class IssuedEnrollmentSerializer(EnrollmentSerializer):
+    """A new enrollment with its code, which is shown this once."""
+
+    code = serializers.CharField()
