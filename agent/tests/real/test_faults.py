@@ -27,7 +27,7 @@ API_ERRORS: dict[str, tuple[Step, str, str]] = {
     "429": (Status(429), "infra", "usage limit"),
     "500": (Status(500), "infra", "500"),
     "529": (Status(529), "infra", "529"),
-    "limit": (Limit(600), "infra", "It is lifted at 20"),
+    "limit": (Limit(600), "infra", "usage limit is reached"),
     "reset": (Cut(), "infra", "API failed"),
     "cut": (Cut(inside=True), "infra", "API failed"),
     "broken": (Broken(), "infra", "API"),
@@ -47,6 +47,8 @@ def test_the_models_api_fails_for_ever(own_machine: Machines, auth_mode: str) ->
         _, fault_class, sentence = API_ERRORS[name]
         assert (run["status"], run["faultClass"]) == ("failed", fault_class), (name, run)
         assert sentence in run["errorMessage"], name
+    # With a subscription, claude says when its limit is lifted.
+    assert ("It is lifted at 20" in ended["limit"]["errorMessage"]) == (auth_mode == SUBSCRIPTION)
 
 
 def test_the_models_api_recovers(machine: Machine) -> None:

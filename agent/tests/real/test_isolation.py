@@ -165,7 +165,11 @@ def test_nothing_of_a_run_stays_on_the_machine(own_machine: Machines, version: s
     machine = own_machine(version)
     allow(machine, "Bash", "Write", "Task", "Agent")
     mark = f"mark-{uuid4().hex}"
-    sub_agent = {"description": mark, "prompt": mark, "subagent_type": "general-purpose"}
+    sub_agent: dict[str, Any] = {
+        "description": mark,
+        "prompt": mark,
+        "subagent_type": "general-purpose",
+    }
     with machine.working():
         started = machine.start(
             bash(f"echo {mark}"),
