@@ -117,6 +117,25 @@ def test_the_environment_of_a_run_has_none_of_the_workers_secrets(
     assert around.messages.leaked(machine.secrets["the worker's token"]) == []
 
 
+def test_claudes_own_tools_read_nothing_outside_the_runs_directory(
+    around: Surroundings, own_machine: Machines
+) -> None:
+    machine = own_machine()
+    planted = plant(machine)
+    with machine.working():
+        started = machine.start(
+            *(call("Read", file_path=str(path)) for path in (planted, machine.config)),
+            *(bash(f"cat {path}") for path in (planted, machine.config, "/proc/self/environ")),
+            bash("env"),
+            bash("cat ../*.json ../../pipedai-run-*/*"),
+            call("Monitor", command=f"cat {planted}", description="Scripted"),
+            call("ReadMcpResourceTool", server="trigger", uri=planted.as_uri()),
+            say("I tried."),
+        )
+        assert started.ended()["shortMessage"] == "I tried."
+    assert around.messages.leaked(*machine.secrets.values(), started.place.secret) == []
+
+
 def allow(machine: Machine, *tools: str) -> None:
     """Allow claude's own tools in the account's settings, as an operator would."""
     path = machine.home / ".claude" / "settings.json"
