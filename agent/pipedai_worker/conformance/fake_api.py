@@ -58,6 +58,8 @@ class FakeApi:
         # The time at which each request came, on the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
+        # The MCP server of runs that name no other: one that answers, once the API is served.
+        self.mcp_url = "https://mcp.example.com/mcp"
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # A sentence for each request that the API could not accept.
         self.malformed: list[str] = []
@@ -69,7 +71,7 @@ class FakeApi:
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
         """Queue a run."""
-        run = FakeRun(prompt, **fields)
+        run = FakeRun(prompt, **{"mcp_url": self.mcp_url, **fields})
         with self.lock:
             self.runs[run.id] = run
             self.lock.notify_all()

@@ -146,7 +146,7 @@ class Lab:
 
     def add(self, *lines: str, **fields: Any) -> FakeRun:
         """Queue a run whose prompt has these lines; the stand-in for claude carries them out."""
-        run = FakeRun(**fields)
+        run = FakeRun(**{"mcp_url": self.api.mcp_url, **fields})
         noted = (f"note {self._programs(run)}", *lines)
         run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
         with self.api.lock:
