@@ -10,7 +10,7 @@ succeeds, unless one of them ended it otherwise. The lines:
   standin: note FILE           append this process's id to a file
   standin: noise               lines that are not JSON, and an event nobody knows
   standin: big-line MEGABYTES  one event of that size
-  standin: show-mcp            tell the MCP configuration, secrets and all: result and stderr
+  standin: show-mcp [FILE]     tell the MCP configuration, or another file: result and stderr
   standin: ignore-term         do not end at SIGINT and SIGTERM
   standin: leave-child         start a program that would outlive this one, in a session of its own
 
@@ -186,8 +186,9 @@ class Session:
     def do_big_line(self, megabytes: str) -> None:
         self.event("user", message={"content": "x" * (int(megabytes) * 1024 * 1024)})
 
-    def do_show_mcp(self, _: str) -> None:
-        shown = self._mcp_config.read_text() if self._mcp_config else "no MCP configuration"
+    def do_show_mcp(self, path: str) -> None:
+        file = Path(path) if path else self._mcp_config
+        shown = file.read_text() if file else "no MCP configuration"
         # The result shows the text twice: as it is, and inside another JSON string. stderr gets it in two pieces.
         self._shown = f" {shown} {json.dumps(shown)}"
         half = len(shown) // 2

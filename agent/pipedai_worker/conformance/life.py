@@ -119,7 +119,7 @@ def stops_a_run_that_it_lost(lab: Lab) -> None:
 def keeps_secrets(lab: Lab) -> None:
     lab.start()
     # The second program says the secret itself, as if it had heard it from its server.
-    for ending in ("crash 3", f"success {SECRET}"):
+    for ending in ("crash 3", f"success {SECRET} {SECRET.upper()}"):
         _keep_secrets(lab, ending)
     expect(lab.api.worker_token not in lab.log(), "It logged its own token.")
 
