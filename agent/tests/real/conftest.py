@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from bin import claude
 from pytest_django.plugin import DjangoDbBlocker
-from testing.probes.leaks import Watch
+from testing.probes.leaks import Watch, leaks_in
+from testing.probes.planted import planted
+from testing.probes.whole_session import dump_of
 from testing.world.database_copy import database_copy
 
 from . import installed
@@ -27,6 +30,14 @@ Machines = Callable[..., Machine]
 def real_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the directory for the files of everything that the scenarios share."""
     return tmp_path_factory.mktemp("real")
+
+
+@pytest.fixture(scope="session")
+def _programs() -> None:
+    """Skip the test before anything is started, if a program is missing."""
+    installed.mcp_python()
+    for version in claude.VERSIONS:
+        installed.cli(version)
 
 
 @pytest.fixture(scope="session")
@@ -52,18 +63,18 @@ def mcp(network: LoopbackNetwork, real_directory: Path) -> Iterator[McpServer]:
 
 @pytest.fixture(scope="session")
 def real_site(
+    _programs: None,
     network: LoopbackNetwork,
     real_directory: Path,
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Site]:
-    """Serve the API on a database of its own."""
-    with (
-        django_db_blocker.unblock(),
-        database_copy() as database,
-        site(network, database, real_directory) as served,
-    ):
-        yield served
+    """Serve the API on a database of its own, in which no secret may stand readable when all is over."""
+    with planted() as known, django_db_blocker.unblock(), database_copy() as database:
+        with site(network, database, real_directory) as served:
+            yield served
+        leaks = leaks_in("dump", dump_of(database), known)
+    assert not leaks, "\n".join(leaks)
 
 
 @pytest.fixture(scope="session")
@@ -103,9 +114,11 @@ def machine(machine_of: Machines) -> Machine:
 @pytest.fixture
 def own_machine(around: Surroundings, tmp_path: Path) -> Machines:
     """Return a function that makes a machine for this test alone, whose worker the test starts with `working`."""
+    numbers = itertools.count(1)
 
     def own_machine(version: str = claude.PINNED, **rest: Any) -> Machine:
-        return Machine(around, tmp_path / "machine", installed.cli(version), **rest)
+        directory = tmp_path / f"machine-{next(numbers)}"
+        return Machine(around, directory, installed.cli(version), **rest)
 
     return own_machine
 

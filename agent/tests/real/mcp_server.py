@@ -18,7 +18,7 @@ from bin.ending import die_with_parent
 
 from . import installed
 
-_PROGRAM = Path(__file__).with_name("mcp_program.py")
+_AGENT = Path(__file__).resolve().parents[2]
 _STOP_SECONDS = 20
 
 
@@ -30,7 +30,7 @@ class McpServer:
     log: Path
 
     def place(self, mode: str = "plain", *, sse: bool = False) -> Place:
-        """Return a new place on this server, which misbehaves as `mode` says: see `mcp_program.py`."""
+        """Return a new place on this server, which misbehaves as `mode` says: see `mcp_modes.py`."""
         return Place(self, mode, "sse" if sse else "mcp")
 
 
@@ -78,10 +78,11 @@ def mcp_server(listener: socket.socket, directory: Path) -> Iterator[McpServer]:
     """Run the server on this listening socket for the time of the block. It logs into the directory."""
     log = directory / "mcp.jsonl"
     log.touch()
-    command = [str(installed.mcp_python()), str(_PROGRAM), str(listener.fileno()), str(log)]
+    command = [str(installed.mcp_python()), "-m", "tests.real.mcp_program"]
     with (directory / "mcp.out").open("wb") as output:
         process = subprocess.Popen(
-            command,
+            [*command, str(listener.fileno()), str(log)],
+            cwd=_AGENT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -10,14 +10,12 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
-
-from testing.probes.planted import Planted
 
 from .reply import Reply
 from .steps import Step, say
@@ -66,17 +64,20 @@ class Script:
     steps: tuple[Step, ...]
     model: str = field(default_factory=lambda: _MODEL + uuid4().hex[:12])
     requests: list[Request] = field(default_factory=list)
-    _answered: list[int] = field(default_factory=lambda: [0])
+    # The step that comes next, and how many requests it has answered.
+    _place: int = 0
+    _answered: int = 0
 
     def next_step(self, request: Request) -> Step:
         """Note a request, and return the step that answers it."""
         self.requests.append(request)
-        place = len(self._answered) - 1
-        while place < len(self.steps) and self._answered[place] == self.steps[place].times:
-            self._answered.append(0)
-            place += 1
-        self._answered[place] += 1
-        return self.steps[place] if place < len(self.steps) else say("done")
+        if self._place == len(self.steps):
+            return say("done")
+        step = self.steps[self._place]
+        self._answered += 1
+        if self._answered == step.times:
+            self._place, self._answered = self._place + 1, 0
+        return step
 
     @property
     def text(self) -> str:
@@ -87,12 +88,16 @@ class Script:
 class MessagesApi:
     """Finds the script of each request, and keeps all requests."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(
+        self, port: int, otherwise: Callable[[Request], Step | None] = lambda _: None
+    ) -> None:
+        """`otherwise` answers requests for messages that belong to no script."""
         self.url = f"http://127.0.0.1:{port}"
         self.requests: list[Request] = []
-        # Requests for messages that belong to no script.
+        # Requests for messages that belong to no script, and that `otherwise` does not answer.
         self.unexpected: list[Request] = []
         self.ended = threading.Event()
+        self._otherwise = otherwise
         self._by_model: dict[str, Script] = {}
         self._by_session: dict[str, Script] = {}
         self._changing = threading.Lock()
@@ -106,6 +111,9 @@ class MessagesApi:
 
     def leaked(self, *secrets: str) -> list[str]:
         """Return those of the secrets that some request held, in whatever spelling."""
+        # The module needs Django, without which `serve.py` runs.
+        from testing.probes.planted import Planted
+
         known = Planted()
         for secret in secrets:
             known.add(secret)
@@ -120,23 +128,28 @@ class MessagesApi:
             if request.method != "POST" or request.path.partition("?")[0] != "/v1/messages":
                 return None
             script = self._script_of(request.content)
-            if script is None:
+            step = script.next_step(request) if script else self._otherwise(request)
+            if step is None:
                 self.unexpected.append(request)
-                return None
-            return script.next_step(request)
+            return step
 
     def _script_of(self, content: Mapping[str, Any]) -> Script | None:
-        session = str((content.get("metadata") or {}).get("user_id"))
-        script = self._by_model.get(str(content.get("model"))) or self._by_session.get(session)
+        script = self._by_model.get(str(content.get("model")))
+        # The CLI names its session there.
+        session = (content.get("metadata") or {}).get("user_id")
+        if session is None:
+            return script
         if script is not None:
             self._by_session[session] = script
-        return script
+        return self._by_session.get(session)
 
 
 @contextmanager
-def messages_api(listener: socket.socket) -> Iterator[MessagesApi]:
+def messages_api(
+    listener: socket.socket, otherwise: Callable[[Request], Step | None] = lambda _: None
+) -> Iterator[MessagesApi]:
     """Serve the API on this listening socket for the time of the block."""
-    api = MessagesApi(listener.getsockname()[1])
+    api = MessagesApi(listener.getsockname()[1], otherwise)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -17,7 +17,7 @@ from .working import Machine, Started, Surroundings
 
 pytestmark = pytest.mark.slow
 
-# How each run ends whose server behaves so, by the modes of `mcp_program.py`.
+# How each run ends whose server behaves so, by the modes of `mcp_modes.py`.
 INFRA_MODES = ("status-503", "status-500", "status-429", "status-408", "reset")
 CLIENT_MODES: tuple[str, ...] = (
     "status-401",
