@@ -1,4 +1,4 @@
-"""The auth and user endpoints."""
+"""The endpoints by which users register, log in and out, change their password, and find other users."""
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -33,7 +33,7 @@ _SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
 class SessionViewSet(ApiViewSet):
-    """Opens and ends a browser's session."""
+    """The endpoints that open and end a browser's session."""
 
     tag = "Accounts"
     permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
@@ -41,7 +41,7 @@ class SessionViewSet(ApiViewSet):
     throttles = {"register": throttles.REGISTER, "login": throttles.LOGIN}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Returns the authentication that finds the session of the request, if it has one."""
+        """Returns an authentication that finds the request's session, and accepts a request that has none."""
         return [PresentedSession()]
 
     @Operation(
@@ -112,7 +112,7 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-out",),
     )
     def logout(self, request: Request) -> Response:
-        """POST /auth/logout: works also without a session, and with one that has ended."""
+        """POST /auth/logout: ends the session and deletes the cookie. It also succeeds if there is no live session."""
         if principal := _presented(request):
             services.log_out(principal=principal, actor=_caller(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
@@ -141,7 +141,7 @@ class MeViewSet(ApiViewSet):
         errors={401: "Without a live session."},
     )
     def retrieve(self, request: Request) -> Response:
-        """GET /auth/me: the signed-in user."""
+        """Answers GET /auth/me with the signed-in user."""
         user = User.objects.get(id=principal_of(request).id)
         return Response({"user": UserSerializer(user).data})
 
@@ -172,7 +172,7 @@ class MeViewSet(ApiViewSet):
 
 
 class UserLookupViewSet(ApiViewSet):
-    """Finds a user by e-mail address, so that an admin can add them as a member."""
+    """The endpoint that finds a user by e-mail address, so that an admin can add the user as a member."""
 
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
@@ -200,7 +200,7 @@ class UserLookupViewSet(ApiViewSet):
         errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
     )
     def lookup(self, request: Request) -> Response:
-        """GET /users/lookup?email=: the active user with this address."""
+        """Answers GET /users/lookup?email= with the active user who has this address."""
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})

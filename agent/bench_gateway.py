@@ -2,9 +2,10 @@
 
     PYTHONPATH=agent python agent/bench_gateway.py --calls 500
 
-A small MCP server in a process of its own answers a call at once, as JSON or as a stream of events. The client keeps
-one connection to the server and one to the gateway. The journal, with its sync to the disk, is part of what is measured; it
-lies in `--directory`, because a sync costs nothing in memory. The exit code is 1 if the median call takes 5 ms more.
+A small MCP server answers a call at once, as JSON or as a stream of events; it and the gateway have processes of their
+own, as in a worker. The client keeps one connection to each. The journal and its sync to the disk are part of what is
+measured; `--directory` says on which disk, as a sync costs nothing in memory. The exit code is 1 if the median call
+takes 5 ms more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,7 +31,7 @@ from pipedai_worker.tool_calls import ToolCalls
 # SPEC §20.
 LARGEST_COST_MS = 5.0
 WARM_UP = 20
-AS_SERVER = "--as-server"
+AS_SERVER, AS_GATEWAY = "--as-server", "--as-gateway"
 HEADERS = {
     "Content-Type": "application/json",
     "Accept": "application/json, text/event-stream",
@@ -38,7 +41,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """Milliseconds a call takes, at the median and at the 99th percentile."""
+    """Milliseconds that a call takes, at the median and the 99th percentile; `processor` is the gateway's own work."""
 
     answer: str
     calls: int
@@ -46,6 +49,7 @@ class Figures:
     direct_p99: float
     gateway_p50: float
     gateway_p99: float
+    processor: float
 
     @property
     def cost_p50(self) -> float:
@@ -100,16 +104,12 @@ class _Client:
         self._connection.close()
 
 
-def measure(url: str, calls: int, directory: Path) -> Figures:
+def measure(url: str, calls: int, journal: Path) -> Figures:
     """Make so many calls each way, in turns, to a server that answers by what its path says."""
-    journal = ToolCalls(directory / f"calls{urlsplit(url).path.replace('/', '-')}")
-    headers = {"Authorization": HEADERS["Authorization"]}
     direct: list[float] = []
     by_gateway: list[float] = []
-    with Gateway(
-        url=url, headers=headers, calls=journal, before_first_effect=lambda: None
-    ) as gateway:
-        clients = _Client(url), _Client(gateway.url)
+    with _process(AS_GATEWAY, url, str(journal)) as (gateway, gateway_url):
+        clients = _Client(url), _Client(gateway_url)
         for number in range(-WARM_UP, calls):
             for client, times in zip(clients, (direct, by_gateway)):
                 took = client.call(number)
@@ -117,10 +117,30 @@ def measure(url: str, calls: int, directory: Path) -> Figures:
                     times.append(took)
         for client in clients:
             client.close()
-    if journal.counts() != {"total": calls + WARM_UP, "effects": calls + WARM_UP, "unknown": 0}:
-        raise AssertionError(journal.counts())
-    journal.close()
-    return Figures(urlsplit(url).path[1:], calls, *_percentiles(direct), *_percentiles(by_gateway))
+        told, _ = gateway.communicate()
+    made = calls + WARM_UP
+    if ToolCalls.read(journal).counts() != {"total": made, "effects": made, "unknown": 0}:
+        raise AssertionError(ToolCalls.read(journal).counts())
+    return Figures(
+        urlsplit(url).path[1:],
+        calls,
+        *_percentiles(direct),
+        *_percentiles(by_gateway),
+        round(float(told) * 1000 / made, 2),
+    )
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Start this file anew. Yield the process and the first line that it writes, and kill it at the end."""
+    command = [sys.executable, __file__, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            if process.stdout is None:
+                raise AssertionError
+            yield process, process.stdout.readline().decode().strip()
+        finally:
+            process.kill()
 
 
 def _percentiles(times: list[float]) -> tuple[float, float]:
@@ -139,19 +159,13 @@ def main() -> int:
     )
     options = parser.parse_args()
     with (
-        subprocess.Popen([sys.executable, __file__, AS_SERVER], stdout=subprocess.PIPE) as server,
+        _process(AS_SERVER) as (_, url),
         tempfile.TemporaryDirectory(dir=options.directory) as name,
     ):
-        if server.stdout is None:
-            raise AssertionError
-        port = int(server.stdout.readline())
-        try:
-            figures = [
-                measure(f"http://127.0.0.1:{port}/{kind}", options.calls, Path(name))
-                for kind in ("json", "events")
-            ]
-        finally:
-            server.kill()
+        figures = [
+            measure(f"{url}/{kind}", options.calls, Path(name) / kind)
+            for kind in ("json", "events")
+        ]
     for one in figures:
         print(json.dumps({**asdict(one), "cost_p50": round(one.cost_p50, 2)}))
     return 1 if any(one.cost_p50 >= LARGEST_COST_MS for one in figures) else 0
@@ -159,11 +173,27 @@ def main() -> int:
 
 def _be_server() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
-    print(server.server_address[1], flush=True)
+    print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
     server.serve_forever()
+
+
+def _be_gateway(url: str, journal: str) -> None:
+    """Serve until stdin ends. Then tell how many seconds of the processor that took."""
+    calls = ToolCalls(Path(journal))
+    headers = {"Authorization": HEADERS["Authorization"]}
+    with Gateway(
+        url=url, headers=headers, calls=calls, before_first_effect=lambda: None
+    ) as gateway:
+        print(gateway.url, flush=True)
+        began = time.process_time()
+        sys.stdin.read()
+    print(time.process_time() - began, flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [AS_SERVER]:
         _be_server()
-    sys.exit(main())
+    elif sys.argv[1:2] == [AS_GATEWAY]:
+        _be_gateway(*sys.argv[2:])
+    else:
+        sys.exit(main())

@@ -30,7 +30,7 @@ class AuditLogViewSet(TenantViewSet):
         says={200: "A list of entries."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/audit-log: its entries, the newest first."""
+        """Answers GET /environments/:envId/audit-log with the environment's entries, the newest first."""
         rows = AuditEntry.objects.filter(environment_id=environment_id)
         filters = AuditFilters.read(rows, request)
         paginator = KeysetPaginator()

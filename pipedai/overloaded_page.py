@@ -1,4 +1,4 @@
-"""Answers 503 for a page of the admin or `/pair` whose SQL statement timed out, as the API does for its calls."""
+"""Answers 503 for a page of the admin or of `/pair` if a SQL statement timed out, as the API does for its calls."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from pipedai.api.overload import overload
 
 
 class OverloadedPages:
-    """A middleware that answers 503 with a page that needs no database."""
+    """A middleware that turns a time-out of the database into a 503 with a page that needs no database."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -19,7 +19,10 @@ class OverloadedPages:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Django calls this with the error that a view raised. None leaves the error to others."""
+        """Returns the 503 page if the view's error is a time-out of the database, else None.
+
+        Django calls it for every error.
+        """
         error = overload(exception)
         if error is None:
             return None

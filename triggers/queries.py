@@ -8,7 +8,8 @@ from pipedai.api.serializers import sources_of
 from triggers.models import Run, Trigger
 from triggers.serializers import LastRunSerializer, TriggerSerializer
 
-# What the serializer shows is loaded. Last runs come from a query of their own, by their ids.
+# The columns of triggers that are read: those that the serializer shows. Only the id of the last run is read here,
+# since a second query reads all last runs of a page.
 _TRIGGER_COLUMNS = sorted(sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id"})
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
@@ -32,7 +33,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
 
 
 def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds to each row of `triggers()` its `last_run`, or None. It takes one query."""
+    """Adds `last_run` to each row of `triggers()`: the trigger's newest run as a dict, or None. It takes one query."""
     ids = [row["last_run_id"] for row in rows if row["last_run_id"]]
     runs = {run["id"]: run for run in Run.objects.filter(id__in=ids).values(*_LAST_RUN_COLUMNS)}
     return [{**row, "last_run": runs.get(row["last_run_id"])} for row in rows]

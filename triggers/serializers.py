@@ -28,7 +28,8 @@ MAX_PROMPT_BYTES = 256 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
 MIN_WEBHOOK_SECRET = 16
 
-# A header name is a token (RFC 9110 §5.1). A value may have visible ASCII characters, and spaces or tabs inside.
+# The name of a header is a token (RFC 9110 §5.1). Its value may have visible ASCII characters, and spaces or tabs
+# between them.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCII)
 _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
@@ -36,7 +37,7 @@ _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer
 
 @extend_schema_field({"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_BYTES})
 class PromptField(TextField):
-    """A prompt, bounded in bytes."""
+    """A prompt of at most MAX_PROMPT_BYTES bytes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -58,10 +59,12 @@ class PromptField(TextField):
     component_name="McpHeaders",
 )
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
-    """Secret headers for the MCP server: a flat object of valid names and values, 8 KiB in all."""
+    """Secret headers for the MCP server: an object of valid header names and text values, of 8 KiB at most."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        """Returns the headers as given. An error does not repeat a bad name, because it may be a misplaced secret."""
+        """Returns the headers unchanged, if they are valid. An error message does not repeat a bad name, because it may
+        be a misplaced secret.
+        """
         if not isinstance(data, dict):
             raise serializers.ValidationError("Must be an object of header names and values.")
         for name in data:
@@ -80,7 +83,7 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
         return data
 
     def to_representation(self, value: Any) -> Any:
-        """Raises NotImplementedError, because no answer may contain the headers."""
+        """Raises NotImplementedError, because no answer of the API may contain the headers."""
         raise NotImplementedError
 
 
@@ -97,7 +100,7 @@ class OutputSchemaField(serializers.JSONField):
 
 
 class TriggerBody(StrictBody):
-    """POST /environments/:envId/triggers."""
+    """The body of POST /environments/:envId/triggers."""
 
     name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
@@ -149,8 +152,8 @@ class TriggerBody(StrictBody):
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Applies the rules of `mcpUrl`, and two more: in production the URL is https, and it names no forbidden
-        address (SPEC §7).
+        """Accepts the URLs that `mcpUrl` accepts, unless they name a forbidden address. In production, the URL must be
+        https (SPEC §7).
         """
         if not value:
             return value
@@ -160,7 +163,9 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """A `whsec_` secret must be base64, since it is decoded to sign (Standard Webhooks)."""
+        """Refuses a secret that begins with `whsec_` unless the rest is base64, since that is decoded for signing
+        (Standard Webhooks).
+        """
         if value and value.startswith("whsec_"):
             try:
                 base64.b64decode(value.removeprefix("whsec_"), validate=True)
@@ -187,7 +192,9 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_schedule(self, value: str | None) -> str | None:
-        """Accepts five crontab(5) fields. It checks them in UTC, because the zone does not matter to the grammar."""
+        """Accepts a valid schedule of five crontab(5) fields. It checks them in the zone UTC, because the zone does not
+        matter for their form.
+        """
         if value is None:
             return None
         try:
@@ -203,19 +210,19 @@ def _checked_url(url: str, *, https_only: bool = False) -> str:
 
 
 class RotateBody(StrictBody):
-    """POST /triggers/:id/rotate-mcp-token."""
+    """The body of POST /triggers/:id/rotate-mcp-token."""
 
     mcpHeaders = McpHeadersField(source="mcp_headers")
 
     def validate_mcpHeaders(self, value: dict[str, str]) -> dict[str, str]:  # noqa: N802
-        """Refuses an empty object: headers are removed by a PATCH of the trigger."""
+        """Refuses an empty object, because this endpoint replaces headers. A PATCH of the trigger removes them."""
         if not value:
             raise serializers.ValidationError("Must hold at least one header.")
         return value
 
 
 class LastRunSerializer(RowSerializer):
-    """A trigger's newest run, in short."""
+    """A trigger's newest run, with a few of its fields."""
 
     id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
@@ -224,7 +231,7 @@ class LastRunSerializer(RowSerializer):
 
 
 class TriggerSerializer(RowSerializer):
-    """A trigger; of its secrets, only whether they are there."""
+    """A trigger. Instead of its secrets it shows whether there are any."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")

@@ -1,4 +1,4 @@
-"""The endpoints of triggers: list, make, read, change and delete them, and rotate their MCP headers."""
+"""The endpoints of triggers: list, make, read, change and delete them, and replace their MCP headers."""
 
 from typing import Any
 from uuid import UUID
@@ -10,13 +10,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.pagination import HeavyPaginator
-from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from triggers import queries, services, tenancy
+from triggers import queries, services
 from triggers.filters import TriggerFilters, check_tenant_ids
 from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
-from workspaces.access import TenantViewSet, find_visible
+from triggers.tenancy import OneTriggerViewSet
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
 # For the example of a body.
@@ -60,7 +61,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         errors={400: "A bad parameter, or a worker that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/triggers: its triggers, each with its last run in short."""
+        """Answers GET /environments/:envId/triggers with the environment's triggers."""
         rows = queries.triggers().filter(environment_id=environment_id)
         filters = TriggerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -90,7 +91,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         return Response(shown, status=201)
 
 
-class TriggerViewSet(TenantViewSet):
+class TriggerViewSet(OneTriggerViewSet):
     """One trigger."""
 
     tag = "Triggers"
@@ -101,12 +102,6 @@ class TriggerViewSet(TenantViewSet):
         "rotate_mcp_token": IsAdmin,
     }
 
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger."""
-        self.access = find_visible(
-            principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
-        )
-
     @Operation(
         id="getTrigger",
         summary="Get a trigger",
@@ -114,7 +109,7 @@ class TriggerViewSet(TenantViewSet):
         says={200: "With the trigger."},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
-        """GET /triggers/:id: the trigger, without its secrets."""
+        """Answers GET /triggers/:id with the trigger, without its secrets."""
         return Response(_shown(trigger_id))
 
     @Operation(
@@ -145,7 +140,7 @@ class TriggerViewSet(TenantViewSet):
         audit=("trigger.deleted",),
     )
     def destroy(self, request: Request, trigger_id: UUID) -> Response:
-        """DELETE /triggers/:id: deletes the trigger if it has no unfinished runs."""
+        """DELETE /triggers/:id: deletes a trigger that has no unfinished runs."""
         services.delete_trigger(trigger_id=trigger_id, actor=actor_of(request))
         return Response(status=204)
 

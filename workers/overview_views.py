@@ -46,7 +46,7 @@ class OverviewViewSet(TenantViewSet):
         errors={400: "A bad `timezone`."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/dashboard/overview: the workers online, and the figures of the runs."""
+        """Answers GET /environments/:envId/dashboard/overview with the figures of workers and runs."""
         timezone = request.query_params.get("timezone", "UTC")
         try:
             check_timezone(timezone)

@@ -10,15 +10,15 @@ from workers.models import MAX_CONCURRENCY, Worker
 
 
 class AuthModeField(serializers.ChoiceField):
-    """`claude_max` or `api_key`; hyphens are accepted for the underscores."""
+    """How the agent pays for the model: `claude_max` or `api_key`. Hyphens instead of underscores are accepted."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """The mode with its underscore."""
+        """Returns the mode with underscores instead of hyphens."""
         return super().to_internal_value(data.replace("-", "_") if isinstance(data, str) else data)
 
 
 class WorkerBody(StrictBody):
-    """PATCH /workers/:id."""
+    """The body of PATCH /workers/:id, by which an admin changes a worker."""
 
     label = NameField(max_length=255)  # type: ignore[assignment]
     maxConcurrency = WholeNumberField(
@@ -28,7 +28,7 @@ class WorkerBody(StrictBody):
 
 
 class WorkerSerializer(RowSerializer):
-    """A worker, with what is worked out of its row: `status`, `derivedStatus`, `currentRunId`."""
+    """A worker as the API shows it. `status`, `derivedStatus` and `currentRunId` are computed, not stored."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
@@ -48,13 +48,13 @@ class WorkerSerializer(RowSerializer):
     createdAt = serializers.DateTimeField(source="created_at")
 
     def get_status(self, worker: dict[str, Any]) -> Literal["online", "offline"]:
-        """`online` or `offline`."""
+        """`online` if the worker polled or sent a heartbeat lately, else `offline`."""
         return "online" if worker["online"] else "offline"
 
     def get_derivedStatus(  # noqa: N802
         self, worker: dict[str, Any]
     ) -> Literal["disabled", "busy", "online", "offline"]:
-        """`disabled` > `busy` > `online` > `offline`."""
+        """The first of these that holds: `disabled`, `busy` (the worker holds a run), `online`, `offline`."""
         if worker["disabled"]:
             return "disabled"
         return "busy" if worker["current_run_id"] else self.get_status(worker)

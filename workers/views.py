@@ -36,7 +36,7 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         says={200: "A list of workers."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/workers: its workers, the newest first."""
+        """Answers GET /environments/:envId/workers with the environment's workers, the newest first."""
         rows = queries.workers().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request)
         paginator = KeysetPaginator()
@@ -50,7 +50,7 @@ class OneWorkerViewSet(TenantViewSet):
     worker: Worker
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the worker."""
+        """Finds the worker that the URL names, and the caller's role in the worker's environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), queries.LIVE_WORKERS, kwargs["worker_id"])
         self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
 
@@ -73,7 +73,7 @@ class WorkerViewSet(OneWorkerViewSet):
         says={200: "With the worker."},
     )
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
-        """GET /workers/:id: the worker, with whether it is online and what it runs."""
+        """Answers GET /workers/:id with the worker."""
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
 
     @Operation(
@@ -113,7 +113,7 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
-        """DELETE /workers/:id: deregisters the worker; `?reassignTo=` names the one that takes over its work."""
+        """DELETE /workers/:id: deregisters the worker. `?reassignTo=` names the worker that takes over its work."""
         services.deregister_worker(
             worker=self.worker,
             reassign_to=_uuid_parameter(request, "reassignTo"),
@@ -129,7 +129,7 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.token-revoked",),
     )
     def revoke_token(self, request: Request, worker_id: UUID) -> Response:
-        """POST /workers/:id/revoke-token: the worker's token is refused from now on."""
+        """POST /workers/:id/revoke-token: makes the service refuse the worker's token from now on."""
         services.revoke_token(worker=self.worker, actor=actor_of(request))
         return Response(status=204)
 

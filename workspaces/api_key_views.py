@@ -18,7 +18,7 @@ from workspaces.serializers import ApiKeyBody, ApiKeySerializer, MintedApiKeySer
 
 
 class ApiKeyViewSet(TenantViewSet):
-    """The API keys of an environment. Only people can manage them, and no key can."""
+    """The API keys of an environment. Only a person's session can call these endpoints, and no API key."""
 
     tag = "API keys"
     authentication_classes = (CookieJWTAuthentication,)
@@ -31,7 +31,7 @@ class ApiKeyViewSet(TenantViewSet):
         says={200: "A list of keys, revoked, expired and consumed ones too."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/api-keys: its keys without their tokens, dead keys too."""
+        """Answers GET /environments/:envId/api-keys with all keys, also revoked ones, without their tokens."""
         rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -48,7 +48,7 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/api-keys: the only answer that holds the token."""
+        """POST /environments/:envId/api-keys: mints a key. Only this answer holds the key's token."""
         key, token = api_keys.mint_api_key(
             **read_body(ApiKeyBody, request),
             environment_id=environment_id,
@@ -65,7 +65,7 @@ class ApiKeyViewSet(TenantViewSet):
         audit=("api-key.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
-        """DELETE /environments/:envId/api-keys/:keyId: revokes the key."""
+        """DELETE /environments/:envId/api-keys/:keyId: revokes a key, whose token is refused from then on."""
         api_keys.revoke_api_key(
             environment_id=environment_id, key_id=key_id, actor=actor_of(request)
         )

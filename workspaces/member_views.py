@@ -19,7 +19,7 @@ from workspaces.serializers import MemberBody, MemberSerializer, RoleBody
 
 
 class MemberViewSet(TenantViewSet):
-    """The members of an environment. Only people can manage them, and no key can."""
+    """The members of an environment. Only a person's session can call these endpoints, and no API key."""
 
     tag = "Members"
     authentication_classes = (CookieJWTAuthentication,)
@@ -27,7 +27,7 @@ class MemberViewSet(TenantViewSet):
         "list": IsViewer,
         "create": IsAdmin,
         "update": IsAdmin,
-        "destroy": IsViewer,  # members may remove themselves; the service checks the rest
+        "destroy": IsViewer,  # any member may leave; the service refuses to remove others without the role
     }
     throttles = {"create": FIND_USER}
 
@@ -39,7 +39,7 @@ class MemberViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/members: its members with their roles."""
+        """Answers GET /environments/:envId/members with the environment's members and their roles."""
         rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -59,7 +59,7 @@ class MemberViewSet(TenantViewSet):
         audit=("member.added",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/members: adds a user, by id or address."""
+        """POST /environments/:envId/members: makes a user, named by id or e-mail address, a member."""
         member = members.add_member(
             **read_body(MemberBody, request),
             environment_id=environment_id,

@@ -24,7 +24,7 @@ from workspaces.serializers import EnvironmentSerializer, NameBody, WorkspaceSer
 
 
 class WorkspaceViewSet(ApiViewSet):
-    """The workspaces that the user may see. Only people can use them, since a key belongs to one environment."""
+    """The workspaces that a user may see. No API key can call these endpoints, since it belongs to one environment."""
 
     tag = "Workspaces"
     authentication_classes = (CookieJWTAuthentication,)
@@ -38,7 +38,7 @@ class WorkspaceViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        """GET /workspaces: the workspaces in which the user is a member of an environment, or which they made."""
+        """Answers GET /workspaces with those that the user made, and those with an environment that they belong to."""
         rows = queries.visible_workspaces(principal_of(request).id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -90,7 +90,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`.", 404: "No such workspace, or not visible."},
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """GET /workspaces/:wsId/environments: those that the user is a member of."""
+        """Answers GET /workspaces/:wsId/environments with the environments of which the user is a member."""
         rows = queries.environments_of(principal_of(request).id, workspace_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -110,7 +110,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         audit=("environment.created",),
     )
     def create(self, request: Request, workspace_id: UUID) -> Response:
-        """POST /workspaces/:wsId/environments: makes an environment, whose owner is the user."""
+        """POST /workspaces/:wsId/environments: makes an environment. The user becomes its owner."""
         environment: Any = services.create_environment(
             **read_body(NameBody, request),
             workspace_id=workspace_id,
@@ -134,7 +134,7 @@ class EnvironmentViewSet(TenantViewSet):
         says={200: "With the environment and the caller's `role` (a key's own)."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:id: the environment, with the caller's role in it."""
+        """Answers GET /environments/:id with the environment and the caller's role in it."""
         return Response(self._shown(environment_id))
 
     @Operation(
@@ -169,7 +169,7 @@ class EnvironmentViewSet(TenantViewSet):
         audit=("environment.deleted",),
     )
     def destroy(self, request: Request, environment_id: UUID) -> Response:
-        """DELETE /environments/:id: deletes the environment if it is empty."""
+        """DELETE /environments/:id: deletes an environment that has no triggers, workers or unfinished runs."""
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))
         return Response(status=204)
 

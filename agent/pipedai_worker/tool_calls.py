@@ -42,6 +42,10 @@ class Call:
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
 
+    def sent(self) -> None:
+        """Take that the call is sent now, which is when its duration begins."""
+        self.started = time.monotonic()
+
 
 @dataclass
 class _Story:

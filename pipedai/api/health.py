@@ -16,7 +16,7 @@ _HEALTH = answer("Health", "Alive.", status=serializers.ChoiceField(choices=HEAL
 
 
 class HealthViewSet(ApiViewSet):
-    """Load balancers, supervisors and the host client ask these endpoints."""
+    """Endpoints that tell whether the service works. Load balancers, supervisors and the host client call them."""
 
     tag = "Service"
     authentication_classes = ()
@@ -30,7 +30,7 @@ class HealthViewSet(ApiViewSet):
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """GET /health: answers 200 if the database answers, and else 503."""
+        """Answers GET /health: 200 if the database answers, else 503."""
         try:
             database_now()
         except DatabaseError:
@@ -49,5 +49,5 @@ class HealthViewSet(ApiViewSet):
         },
     )
     def live(self, request: Request) -> Response:
-        """GET /health/live: answers 200 as long as the process answers at all."""
+        """Answers GET /health/live: always 200, because a process that answers is alive."""
         return Response({"status": "ok"})

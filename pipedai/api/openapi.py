@@ -1,4 +1,4 @@
-"""Serves the OpenAPI schema: the process keeps the checked-in docs/openapi.json in memory."""
+"""Serves the OpenAPI schema from the file docs/openapi.json, which each process reads once."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ FILE = BASE_DIR / "docs" / "openapi.json"
 
 
 class OpenApiViewSet(ApiViewSet):
-    """The OpenAPI schema is public, because it holds nothing that API.md does not."""
+    """Serves the OpenAPI schema to everybody, because the schema holds nothing that API.md does not."""
 
     tag = "Service"
     authentication_classes = ()
@@ -36,7 +36,7 @@ class OpenApiViewSet(ApiViewSet):
         says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:
-        """GET /openapi.json: the schema, as docs/openapi.json has it."""
+        """Answers GET /openapi.json with the content of docs/openapi.json."""
         return HttpResponse(_document(), content_type="application/json")
 
 

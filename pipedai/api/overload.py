@@ -1,4 +1,4 @@
-"""Answers 503 when a statement ran into a time-out or a deadlock and its transaction was rolled back (SPEC §19)."""
+"""Answers 503 if a SQL statement ended by a time-out or a deadlock, which rolled its transaction back (SPEC §19)."""
 
 from django.db import OperationalError
 
@@ -10,14 +10,18 @@ log = get_logger(__name__)
 
 SENTENCE = "The service is busy: try again."
 
-# lock_not_available and query_canceled: a time-out of pipedai.timeouts ended the statement.
+# PostgreSQL's codes lock_not_available and query_canceled: a time-out of pipedai.timeouts ended the statement.
 _TIMED_OUT = {"55P03", "57014"}
-# deadlock_detected and serialization_failure: a second try helps as well, but some code broke the order of locks.
+# PostgreSQL's codes deadlock_detected and serialization_failure. The client may try again, but a deadlock shows that
+# some code takes locks in the wrong order.
 _COLLIDED = {"40P01", "40001"}
 
 
 def overload(error: BaseException) -> Overloaded | None:
-    """Logs a time-out or deadlock and returns the error to answer with, or None for any other error."""
+    """Logs a time-out or deadlock of the database, and returns the 503 to answer with.
+
+    Returns None for any other error.
+    """
     if not isinstance(error, OperationalError):
         return None
     state = sqlstate(error)

@@ -23,16 +23,18 @@ from pipedai.api.write_rate import check_write
 
 
 class ApiViewSet(ViewSet):
-    """The actions of a resource.
+    """The base of all viewsets. It makes the same checks, in the same order, before each action.
 
-    The size of the body and the route are checked before. The viewset checks credentials, method, origin, throttle,
-    visibility and role, in this order. Then the action checks the body and the state. Each action needs a permission
+    The web process and the URL resolver have checked the body's size and the route before. The viewset checks
+    credentials, method, origin, throttle, visibility and role, in this order. Then the action checks the body and the
+    state. Each action needs a permission
     class in `permissions`, and an `@Operation` that describes it in the OpenAPI schema; a class that has actions needs
     a `tag`. A class that lacks one of these can't be defined: Python raises a TypeError that says what is missing.
     """
 
     # The group in which documentation shows the actions; pipedai/api/schema/hooks.py lists the groups.
     tag: ClassVar[str] = ""
+    # The permission class of each action, by the action's name.
     permissions: ClassVar[Mapping[str, type[BasePermission]]] = {}
     # Actions that a browser calls to get a cookie. Their origin is checked although there is no session yet.
     browser_entries: ClassVar[frozenset[str]] = frozenset()
@@ -70,9 +72,9 @@ class ApiViewSet(ViewSet):
         return [self.permissions[self.action]()]
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
-        """Sets `self.action` from the URL's own table only. DRF would also set one for OPTIONS."""
+        """Sets `self.action` to the route's action for the method, or to None. DRF would set one for OPTIONS too."""
         initialized = super().initialize_request(request, *args, **kwargs)
-        # Else each look at it goes through DRF's __getattr__, a dozen times a request.
+        # Without this, each read of `META` goes through DRF's __getattr__, which happens a dozen times a request.
         # See docs/decisions/fast-paths.md.
         initialized.META = request.META
         self.action = self.action_map.get(str(request.method).lower())  # type: ignore[assignment]
@@ -108,12 +110,13 @@ class ApiViewSet(ViewSet):
         """Finds the rows that the URL names, and the caller's role. Raises NotFound if the caller can't see them."""
 
     def _is_public(self) -> bool:
+        """Whether anyone may call the action. For a method that the route lacks: whether all its actions are public."""
         named = {self.action} if self.action else set(self.action_map.values())
         return all(self.permissions[action] is IsPublic for action in named)
 
 
 def _actions_of(cls: type) -> set[str]:
-    """Returns the public methods that a class itself defines with `request` as first argument: these can be actions."""
+    """Returns the actions that a class itself defines: its public methods whose first argument is `request`."""
     return {
         name
         for name, function in vars(cls).items()

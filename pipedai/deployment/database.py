@@ -18,13 +18,14 @@ from pipedai.server.listen_connection import listen_params
 from pipedai.sql import database_now, fetch_one, reason
 
 OLDEST_MAJOR_VERSION = 15
-# JWTs and the timestamps of webhooks use the machine's clock, and everything else uses the database's.
+# The largest accepted difference between this machine's clock and the database's. JWTs and the timestamps of webhooks
+# use the machine's clock, and everything else uses the database's.
 TOLERATED_SKEW_SECONDS = 5.0
 _HEARD_WITHIN_SECONDS = 3.0
 
 
 def reachable() -> Finding:
-    """Checks that a database answers. It does not start an embedded one that is stopped."""
+    """Checks that the database answers. An embedded database that is stopped is not started for it."""
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "pipedai.embedded":
         if not EmbeddedPostgres(database["DATA_DIR"]).status().running:
@@ -44,7 +45,7 @@ def reachable() -> Finding:
 
 
 def new_enough() -> Finding:
-    """Checks that we support this version of PostgreSQL."""
+    """Checks that the database's version of PostgreSQL is one that we support."""
     row = fetch_one("SELECT current_setting('server_version_num')::int AS number", {})
     assert row is not None
     version = row["number"]
@@ -100,7 +101,8 @@ def _machine_now() -> datetime:
 
 def clocks_agree(now: Callable[[], datetime] = _machine_now) -> Finding:
     """Checks that this machine's clock and the database's agree, allowing for the time of one query."""
-    database_now()  # This opens the connection, so that the query below is fast.
+    # The first call opens the connection, so that the second one, which is measured, is fast.
+    database_now()
     asked = now()
     theirs = database_now()
     answered = now()
@@ -115,7 +117,7 @@ def clocks_agree(now: Callable[[], datetime] = _machine_now) -> Finding:
 
 
 def heard() -> Finding:
-    """Checks that a NOTIFY on Django's connection arrives at the connection on which LISTEN runs."""
+    """Checks that a notification sent on Django's connection arrives at the connection that runs LISTEN."""
     channel = f"pipedai_check_{secrets.token_hex(8)}"
     try:
         with psycopg.connect(**listen_params(), autocommit=True) as ear:

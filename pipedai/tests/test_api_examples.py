@@ -153,7 +153,11 @@ def test_every_example_is_what_is_answered(monkeypatch):
             "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId",
         )
     }  # fmt: skip
-    story.tell("The run", calls.complete(run, **outcome).json())
+    listed = EXAMPLES["GET /runs/:id/tool-calls"]["toolCalls"]
+    counts = {"total": len(listed), "effects": 1, "unknown": 0}
+    ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
+    story.tell("The run", ended.json())
+    story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))

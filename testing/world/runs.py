@@ -12,7 +12,7 @@ from pipedai.events import Actor
 from pipedai.sql import Row, fetch_one
 from testing.world.cast import Cast
 from triggers.models import Delivery, Run, RunResult, RunText
-from triggers.runs import lifecycle
+from triggers.runs import lifecycle, reports
 from triggers.runs.outcome import ToolCalls
 from triggers.states import Source
 from workers.models import Worker
@@ -108,7 +108,7 @@ class Runs:
         body = CompleteBody(data={"status": status, **report})
         body.is_valid(raise_exception=True)
         values = dict(body.validated_data)
-        return lifecycle.complete_run(
+        return reports.complete_run(
             **self._by(worker_id),
             run_id=run_id,
             outcome=outcome_of(values),

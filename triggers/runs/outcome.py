@@ -29,10 +29,10 @@ class ToolCalls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The report of a worker that ends a run, after validation.
+    """A worker's report that ends a run, after validation.
 
-    Its messages are cut to their maximum, and `settled_fault` has decided `fault_class`. The other fields have the
-    names and the units of the columns of Run; `retry_after_seconds` postpones a retry.
+    Its messages have been cut to their longest length, and `settled_fault` has decided `fault_class`. The other fields
+    have the names and the units of the columns of Run. `retry_after_seconds` postpones a retry.
     """
 
     status: str
@@ -60,12 +60,12 @@ class Outcome:
 
     @property
     def blames_infrastructure(self) -> bool:
-        """Whether the run may get a retry."""
+        """Returns whether infrastructure is to blame for the end of the run, so that the run may get a retry."""
         return self.fault_class == FaultClass.INFRA
 
     @property
     def lacks_output(self) -> bool:
-        """Whether the outcome is a success without an output."""
+        """Returns whether the outcome is a success without an output."""
         return self.status == Status.SUCCEEDED and self.output is None
 
     def settled(self, *, has_output_schema: bool) -> "Outcome":
@@ -95,7 +95,7 @@ class Outcome:
 
 
 def settled_fault(status: str, reported: str | None) -> str:
-    """Returns whose fault an outcome is (SPEC §6).
+    """Returns whose fault the end of a run was (SPEC §6).
 
     It is nobody's if the run succeeded or was canceled. Otherwise it is the client's, unless the worker said `infra`.
     """

@@ -19,10 +19,10 @@ def runs() -> QuerySet[Run, dict[str, Any]]:
 
 
 def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:
-    """Keeps the runs in one of these states.
+    """Keeps only the runs that are in one of these states.
 
-    The condition on `ended_at` follows from the states, but PostgreSQL needs it to choose an index: each index by state
-    contains either ended or unfinished runs.
+    If these are all states of ended runs, or all of unfinished runs, it also adds the matching condition on `ended_at`.
+    PostgreSQL needs that condition to choose an index, since each index has either only ended or only unfinished runs.
     """
     ended = {state in TERMINAL for state in states}
     if len(ended) == 1:

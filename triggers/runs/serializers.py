@@ -16,7 +16,7 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 
 class RunBody(StrictBody):
-    """POST /triggers/:id/run."""
+    """The body of POST /triggers/:id/run."""
 
     payload = serializers.JSONField(required=False, allow_null=True, default=None)
 
@@ -28,7 +28,7 @@ class RunBody(StrictBody):
 
 
 class RunSerializer(RowSerializer):
-    """A run, as lists show it."""
+    """A run with the fields that lists of runs show."""
 
     id = serializers.UUIDField()
     triggerId = serializers.UUIDField(source="trigger_id")
@@ -63,11 +63,11 @@ class RunSerializer(RowSerializer):
     cancelRequested = serializers.SerializerMethodField()
 
     def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
-        """Milliseconds from start to end."""
+        """How many milliseconds the run took, from its start to its end."""
         return duration_ms(run)
 
     def get_cancelRequested(self, run: dict[str, Any]) -> bool:  # noqa: N802
-        """Whether somebody asked for it to stop."""
+        """Whether somebody asked to cancel the run."""
         return run["cancel_requested_at"] is not None
 
 
@@ -92,11 +92,11 @@ class ToolCallsSerializer(serializers.Serializer[Any]):
     }
 )
 class LateResultField(serializers.JSONField):
-    """A report that came too late."""
+    """A worker's report about a run that came too late to count."""
 
 
 class RunDetailSerializer(RunSerializer):
-    """A single run, with what lists leave out."""
+    """A single run with all its fields, also those that lists leave out."""
 
     payload = serializers.JSONField(allow_null=True)
     prompt = serializers.CharField()

@@ -37,13 +37,13 @@ _KEY_HEADER = header(
 
 
 class RunPaginator(KeysetPaginator):
-    """Pages of runs, in the order of their queueing."""
+    """Makes pages of runs, in the order in which the runs were queued."""
 
     time_field = "queued_at"
 
 
 class TriggerRunViewSet(TenantViewSet):
-    """The runs of one trigger."""
+    """The runs of one trigger: make one, list them."""
 
     tag = "Triggers"
     permissions = {"run": IsOperator, "list": IsViewer}
@@ -52,7 +52,7 @@ class TriggerRunViewSet(TenantViewSet):
     filter_names = RunFilters.names()
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger. Only `run` finds a deleted one, since a repeat must still get its first answer."""
+        """Finds the trigger. `run` also finds a deleted one, because a repeated call must still get the first run."""
         rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
         self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
 
@@ -80,7 +80,7 @@ class TriggerRunViewSet(TenantViewSet):
         audit=("run.created",),
     )
     def run(self, request: Request, trigger_id: UUID) -> Response:
-        """POST /triggers/:id/run: queues a run. A repeat with the same `Idempotency-Key` answers with the first run."""
+        """POST /triggers/:id/run: queues a run. A repeat with the same `Idempotency-Key` gets the first run."""
         principal = principal_of(request)
         queued = run_trigger(
             trigger_id=trigger_id,
@@ -104,7 +104,7 @@ class TriggerRunViewSet(TenantViewSet):
         says={200: "A list of the trigger's runs, by `queuedAt`."},
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """GET /triggers/:id/runs: its runs, the last queued first."""
+        """Answers GET /triggers/:id/runs with the trigger's runs, the last queued first."""
         filters = RunFilters.read(queries.runs().filter(trigger_id=trigger_id), request)
         return _run_page(filters.parts, request, self)
 
@@ -125,7 +125,7 @@ class EnvironmentRunViewSet(TenantViewSet):
         errors={400: "A bad parameter, or an id that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/runs: its runs, the last queued first."""
+        """Answers GET /environments/:envId/runs with the environment's runs, the last queued first."""
         rows = queries.runs().filter(environment_id=environment_id)
         filters = EnvironmentRunFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
@@ -154,7 +154,7 @@ class RunViewSet(TenantViewSet):
         },
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
-        """GET /runs/:id: the run, with what lists leave out."""
+        """Answers GET /runs/:id with the whole run, also the fields that lists leave out."""
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 
     @Operation(

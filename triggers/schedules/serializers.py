@@ -11,7 +11,7 @@ from triggers.states import Decision
 
 
 class SchedulePreviewBody(StrictBody):
-    """POST /environments/:envId/schedule-preview."""
+    """The body of POST /environments/:envId/schedule-preview."""
 
     schedule = TextField(max_length=200)
     timezone = TextField(max_length=64, required=False, default="UTC")
@@ -22,14 +22,14 @@ class SchedulePreviewBody(StrictBody):
 
 
 class ComingTimeSerializer(serializers.Serializer[Any]):
-    """One coming tick of a previewed schedule."""
+    """One coming due time of a previewed schedule."""
 
     at = serializers.DateTimeField()
     note = serializers.CharField(allow_null=True)
 
 
 class TickSerializer(serializers.Serializer[Any]):
-    """A tick and what was decided about it."""
+    """A due time of a trigger's schedule (tick), and what was decided about it."""
 
     tickAt = serializers.DateTimeField(source="tick_at")
     decision = serializers.ChoiceField(choices=Decision.choices)

@@ -1,6 +1,5 @@
-"""The endpoints of schedules: preview one, and list what was decided about the due times of a trigger's."""
+"""The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
 
-from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
@@ -9,13 +8,11 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.server.places import Places
 from pipedai.sql import database_now
-from triggers import tenancy
 from triggers.models import Tick
 from triggers.schedules import cron, preview
 from triggers.schedules.serializers import (
@@ -23,19 +20,21 @@ from triggers.schedules.serializers import (
     SchedulePreviewBody,
     TickSerializer,
 )
-from workspaces.access import TenantViewSet, find_visible
+from triggers.tenancy import OneTriggerViewSet
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 
-# A preview takes some milliseconds of CPU. Several at once would take the process from everybody else.
+# Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
+# at once would slow down the calls of everybody else.
 _PREVIEWS = Places(1)
 
 
 class SchedulePreviewViewSet(TenantViewSet):
-    """Previews of schedules."""
+    """The endpoint that shows what a schedule would do. It changes nothing."""
 
     tag = "Triggers"
     permissions = {"preview": IsViewer}
-    # A page that shows a preview asks for another at each change of the field.
+    # The rate is high, because a page that shows a preview asks for a new one at each change of the schedule's field.
     environment_rates = {"preview": Rate("schedule-preview", 120, 60)}
 
     @Operation(
@@ -54,7 +53,7 @@ class SchedulePreviewViewSet(TenantViewSet):
         errors={403: "Origin."},
     )
     def preview(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/schedule-preview: the coming times of a schedule in words; changes nothing."""
+        """Answers POST /environments/:envId/schedule-preview with a schedule in words and its coming due times."""
         body = read_body(SchedulePreviewBody, request)
         if not _PREVIEWS.take(environment_id, request):
             raise TooManyRequests(
@@ -75,22 +74,16 @@ class SchedulePreviewViewSet(TenantViewSet):
 
 
 class TickPaginator(KeysetPaginator):
-    """Pages of ticks, in the order of their due times."""
+    """Makes pages of ticks, in the order of their due times."""
 
     time_field = "tick_at"
 
 
-class TickViewSet(TenantViewSet):
+class TickViewSet(OneTriggerViewSet):
     """The ticks of one trigger: the due times of its schedule, and what was decided about each."""
 
     tag = "Triggers"
     permissions = {"list": IsViewer}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger."""
-        self.access = find_visible(
-            principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
-        )
 
     @Operation(
         id="listTicks",
@@ -105,7 +98,7 @@ class TickViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """GET /triggers/:id/ticks: its ticks, the latest due time first."""
+        """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
         rows = Tick.objects.filter(trigger_id=trigger_id)
         paginator = TickPaginator()
         page = paginator.paginate_queryset(rows, request, self)

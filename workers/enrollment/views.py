@@ -1,4 +1,4 @@
-"""The endpoints of enrollment: admins issue codes, and hosts begin pairings and redeem."""
+"""The endpoints of enrollment. Admins issue codes; hosts begin pairings, and exchange a code for their tokens."""
 
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ _LONGEST_PROGRAM = 255
 
 
 class EnvironmentEnrollmentViewSet(TenantViewSet):
-    """The enrollments of an environment. Only people can manage them, since an enrollment leads to a new key."""
+    """The enrollments of an environment. No API key can call these endpoints, since an enrollment makes a new key."""
 
     tag = "Hosts"
     authentication_classes = (CookieJWTAuthentication,)
@@ -53,7 +53,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/enrollments: the codes, and the pairings that were approved for the environment."""
+        """Answers GET /environments/:envId/enrollments with the codes and the pairings that were approved."""
         rows = Enrollment.objects.filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -70,7 +70,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         audit=("enrollment.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/enrollments: the only answer that holds the code."""
+        """POST /environments/:envId/enrollments: issues a code for one host. Only this answer holds the code."""
         enrollment, code = issuing.issue_code(
             **read_body(EnrollmentBody, request),
             environment_id=environment_id,
@@ -96,14 +96,14 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
 
 
 class EnrollmentViewSet(ApiViewSet):
-    """The endpoints that a host calls before it has a token. The code in the body is its credential."""
+    """The endpoints that a host calls before it has a token. The code in the body proves that the host may enroll."""
 
     tag = "Hosts"
     authentication_classes = ()
     permissions = {"device": IsPublic, "redeem": IsPublic}
     throttles = {
         "device": (Throttle(Rate("begin-pairing", limit=30, seconds=3600), by_address),),
-        # A host asks every 5 s, and many hosts may share one address.
+        # A host that waits for approval calls every 5 s, and many hosts may share one address.
         "redeem": (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),),
     }
 
@@ -128,7 +128,7 @@ class EnrollmentViewSet(ApiViewSet):
         audit=("enrollment.approved", "enrollment.denied"),
     )
     def device(self, request: Request) -> Response:
-        """POST /enrollments/device: the only answer that holds the codes."""
+        """POST /enrollments/device: begins a pairing. Only this answer holds the pairing's two codes."""
         program = request.META.get("HTTP_USER_AGENT")
         begun = pairing.begin_pairing(
             **read_body(PairingBody, request),
@@ -142,7 +142,7 @@ class EnrollmentViewSet(ApiViewSet):
                 "deviceCode": begun.device_code,
                 "userCode": begun.user_code,
                 "verificationUri": uri,
-                # The code is in the fragment, which browsers send to no server. The page ignores it.
+                # The URL's fragment has the code, because browsers send it to no server. The pairing page ignores it.
                 "verificationUriComplete": f"{uri}#{begun.user_code}",
                 "interval": pairing.INTERVAL_SECONDS,
                 "expiresAt": begun.expires_at,
@@ -187,7 +187,7 @@ class EnrollmentViewSet(ApiViewSet):
         audit=("enrollment.redeemed",),
     )
     def redeem(self, request: Request) -> Response:
-        """POST /enrollments/redeem: the only answer that holds the host's two tokens."""
+        """POST /enrollments/redeem: exchanges a code for the host's two tokens, which only this answer holds."""
         body: dict[str, Any] = read_body(RedeemBody, request)
         redeemed = redeem(
             code=body.pop("code"),

@@ -1,4 +1,4 @@
-"""Finds the environment and the worker that a host's key may act on: the base of the hosts' viewsets."""
+"""Defines the base of the hosts' viewsets, which finds the environment and the worker that a key may act on."""
 
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ class HostViewSet(TenantViewSet):
             self.worker = self._find_worker(principal, kwargs["worker_id"])
 
     def _find_worker(self, principal: HostPrincipal | KeyPrincipal, worker_id: UUID) -> Worker:
-        """Returns the worker. A host finds only those that it enrolled or minted the token for. Raises NotFound."""
+        """Returns the worker. A `hos_` key finds only those that it enrolled or minted a token for. Raises NotFound."""
         rows = Worker.objects.only("id", "environment_id").filter(
             id=worker_id, environment_id=principal.environment_id, deleted_at__isnull=True
         )

@@ -20,7 +20,7 @@ from workspaces.permissions import IsAdmin
 
 
 class WorkerEventViewSet(HostViewSet):
-    """The events of one worker, as its host or an admin's script follows them."""
+    """The events of one worker, which its host or an admin's script follows."""
 
     tag = "Hosts"
     permissions = {"stream": IsAdmin}
@@ -28,7 +28,7 @@ class WorkerEventViewSet(HostViewSet):
     def perform_content_negotiation(
         self, request: Request, force: bool = False
     ) -> tuple[BaseRenderer, str]:
-        """Ignores the Accept header: the stream has one format, and errors are JSON."""
+        """Ignores the Accept header, because the stream has one format and errors are JSON whatever is asked for."""
         return JSONRenderer(), JSONRenderer.media_type
 
     @Operation(
@@ -57,9 +57,9 @@ class WorkerEventViewSet(HostViewSet):
         media_type="text/event-stream",
     )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
-        """GET /workers/:id/events/stream: the worker's events since the last one that the client has read.
+        """Answers GET /workers/:id/events/stream with the events after the last one that the client has read.
 
-        It answers with the events that there are now. The event-stream lane calls it again, with the same ticket, as
+        It does not wait for events. The event-stream lane of the web process calls it again, with the same ticket, as
         long as the client reads.
         """
         ticket = request.META.get("asgi.scope", {}).get(STREAM)

@@ -37,7 +37,7 @@ class ReleaseViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """GET /releases/latest: the versions that the settings name."""
+        """Answers GET /releases/latest with the versions that the settings name."""
         latest = {
             "pipedaiWorker": settings.LATEST_WORKER_VERSION,
             "pipedaiOrchestrator": settings.LATEST_ORCHESTRATOR_VERSION,

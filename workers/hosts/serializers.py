@@ -5,6 +5,6 @@ from pipedai.api.serializers import Body
 
 
 class RegistrationTokenBody(Body):
-    """POST /workspaces/:wsId/workers/registration-token."""
+    """The body of POST /workspaces/:wsId/workers/registration-token, by which a `wrk_` token is minted."""
 
     label = NameField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from workspaces.permissions import IsAdmin
 
 
 class HostPaginator(KeysetPaginator):
-    """Makes pages as large as allowed by default: the published host client reads one page and names no limit."""
+    """Makes the largest pages by default, because the published host client reads one page and asks for no limit."""
 
     default_limit = MAX_LIMIT
 
@@ -48,7 +48,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         errors={404: "Not the workspace of the key's environment."},
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """GET /workspaces/:wsId/workers: the workers of the key's environment."""
+        """Answers GET /workspaces/:wsId/workers with the workers of the key's environment."""
         rows = queries.workers().filter(environment_id=self.access.environment_id)
         filters = WorkerFilters.read(rows, request)
         paginator = HostPaginator()
@@ -64,7 +64,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.updated",),
     )
     def disable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """POST /workspaces/:wsId/workers/:id/disable: the worker gets no new runs."""
+        """POST /workspaces/:wsId/workers/:id/disable: gives the worker no new runs from now on."""
         return self._set_disabled(request, disabled=True)
 
     @Operation(
@@ -76,7 +76,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.updated",),
     )
     def enable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """POST /workspaces/:wsId/workers/:id/enable: the worker gets runs again."""
+        """POST /workspaces/:wsId/workers/:id/enable: gives a disabled worker runs again."""
         return self._set_disabled(request, disabled=False)
 
     @Operation(
@@ -87,7 +87,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
-        """DELETE /workspaces/:wsId/workers/:id: deregisters the worker."""
+        """DELETE /workspaces/:wsId/workers/:id: deregisters a worker that has no triggers and no unfinished runs."""
         services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))
         return Response(status=204)
 
@@ -116,7 +116,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         audit=("api-key.created",),
     )
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:
-        """POST /workspaces/:wsId/workers/registration-token: the only answer that holds the `wrk_` token."""
+        """POST /workspaces/:wsId/workers/registration-token: mints a `wrk_` token, which only this answer holds."""
         minted = mint_registration_token(
             **read_body(RegistrationTokenBody, request),
             environment_id=self.access.environment_id,

@@ -1,4 +1,4 @@
-"""Finds the worker that calls the protocol: the base of the protocol's viewsets."""
+"""Defines the base of the worker protocol's viewsets, which finds the worker that calls."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ VERSION = header(
 
 
 class WorkerProtocolViewSet(ApiViewSet):
-    """The base of viewsets that a worker calls with its `wkt_` token. The paths of other workers answer it with 404."""
+    """The base of viewsets that a worker calls with its `wkt_` token. A path that names another worker is a 404."""
 
     tag = "Worker protocol"
     authentication_classes = (WorkerTokenAuthentication,)
     worker: WorkerPrincipal
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Checks that the caller is the worker that the URL names. Raises NotFound."""
+        """Checks that the caller is the worker that the URL names, and notes its call. Raises NotFound."""
         principal = principal_of(request)
         if not isinstance(principal, WorkerPrincipal) or principal.id != kwargs["worker_id"]:
             raise NotFound

@@ -23,13 +23,13 @@ from workers.protocol.serializers import HandedOutRunSerializer
 
 MAX_WAIT_SECONDS = 30
 
-# How many polls without `wait` one worker may have under way. Their answers hold prompts: a worker that does not read
-# them must not fill the memory.
+# How many polls without `wait` one worker may have under way. Their answers hold prompts, and a worker that does not
+# read them must not fill the memory.
 _PLAIN_POLLS = Places(2)
 
 
 class PollViewSet(WorkerProtocolViewSet):
-    """The polls of a worker."""
+    """The endpoint by which a worker polls for runs."""
 
     permissions = {"poll": IsSignedIn}
 
@@ -69,9 +69,10 @@ class PollViewSet(WorkerProtocolViewSet):
         audit=("run.handed-out",),
     )
     def poll(self, request: Request, worker_id: UUID) -> Response:
-        """GET /workers/:id/poll: the runs that the worker is to claim, with their secrets in plaintext.
+        """Answers GET /workers/:id/poll with the runs that the worker is to claim, their secrets in plaintext.
 
-        It answers at once. With `?wait=` the long-poll lane calls it again until there is a run; the ticket says when.
+        It answers at once, even without a run. If the worker sent `?wait=`, the long-poll lane of the web process
+        calls again until there is a run or the time is over. The ticket tells the lane when to call.
         """
         wait = _wait_seconds(request)
         if not wait and not _PLAIN_POLLS.take(worker_id, request):

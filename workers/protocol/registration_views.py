@@ -22,7 +22,7 @@ from workers.registration import find_registration_key, register_worker
 
 
 class RegistrationViewSet(ApiViewSet):
-    """Registers machines as workers."""
+    """The endpoint by which a machine becomes a worker. A `wrk_` token proves that it may."""
 
     tag = "Worker protocol"
     authentication_classes = ()
@@ -63,9 +63,9 @@ class RegistrationViewSet(ApiViewSet):
         security=({}, registration_token()),
     )
     def register(self, request: Request) -> Response:
-        """POST /workers/register: the only answer that holds the `wkt_` token."""
+        """POST /workers/register: registers a worker. Only this answer holds the worker's `wkt_` token."""
         token = _registration_token(request)
-        find_registration_key(token)  # refuses a bad token before it looks at the body
+        find_registration_key(token)  # refuses a bad token, before the body is checked
         registered = register_worker(
             token=token,
             values=read_body(RegisterBody, request),
@@ -85,7 +85,7 @@ class RegistrationViewSet(ApiViewSet):
 
 
 def _registration_token(request: Request) -> str:
-    """Reads the `wrk_` token from the Bearer header or, without one, from the body."""
+    """Returns the `wrk_` token from the Bearer header or, without one, from the body. Raises Unauthenticated."""
     if (sent := bearer_token(request)) is not None:
         if tokens.prefix_of(sent) != "wrk":
             raise refusal(sent)

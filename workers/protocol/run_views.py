@@ -1,4 +1,4 @@
-"""The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs.lifecycle`."""
+"""The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs`."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
-from triggers.runs import lifecycle
+from triggers.runs import lifecycle, reports
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
@@ -25,7 +25,7 @@ from workers.protocol.serializers import (
 
 
 class WorkerRunViewSet(WorkerProtocolViewSet):
-    """The runs of a worker, from its claim to its report of the end."""
+    """The endpoints that move a run on from the worker's claim to the report of its end."""
 
     permissions = {
         "claim": IsSignedIn,
@@ -33,7 +33,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         "heartbeat": IsSignedIn,
         "complete": IsSignedIn,
     }
-    unmetered = frozenset(permissions)  # no rate limit: a worker calls as often as its runs need
+    # These calls have no rate limit, because a worker must call as often as its runs need.
+    unmetered = frozenset(permissions)
 
     @Operation(
         id="claimRun",
@@ -53,7 +54,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.claimed",),
     )
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/claim: makes the run the worker's, and starts its lease."""
+        """POST /workers/:id/runs/:runId/claim: gives a queued run to the worker, with a lease that it must renew."""
         body = read_body(ClaimBody, request)
         with transaction.atomic():
             run = lifecycle.claim_run(
@@ -75,7 +76,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.started",),
     )
     def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/start: the worker has begun to work on the run."""
+        """POST /workers/:id/runs/:runId/start: notes that the worker has begun to execute the run."""
         read_body(Body, request)
         run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=self._actor(request))
         return Response(RunSerializer(run).data)
@@ -125,9 +126,9 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         audit=("run.completed", "run.canceled", "run.retried"),
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """POST /workers/:id/runs/:runId/complete: ends the run as reported, and queues its retry."""
+        """POST /workers/:id/runs/:runId/complete: ends the run as the worker reports, and queues a retry if due."""
         values = read_body(CompleteBody, request)
-        run = lifecycle.complete_run(
+        run = reports.complete_run(
             worker_id=worker_id,
             run_id=run_id,
             outcome=outcome_of(values),

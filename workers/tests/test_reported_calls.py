@@ -95,13 +95,14 @@ def test_a_malformed_call_is_left_out(listed, field, value):
     assert listed([{**CALL, field: value}, CALL]) == [CALL]
 
 
+NO_DURATIONS: list[Any] = [None, -1, 1.5, "5", 2**31, True, []]
 # (field, what is sent, what is shown)
 SHOWN: list[tuple[str, Any, Any]] = [
     ("at", "2026-05-04T14:00:01.0004+02:00", "2026-05-04T12:00:01.000Z"),
     ("tool", "t" * 201, "t" * 200),
     ("tool", "\x00\ud800", "\ufffd\ufffd"),
     ("durationMs", 5.0, 5),
-    *(("durationMs", value, None) for value in (None, -1, 1.5, "5", 2**31, True, [])),
+    *(("durationMs", value, None) for value in NO_DURATIONS),
     *(("outcome", word, word) for word in ("ok", "error", "unknown")),
     *(("effect", word, word) for word in ("none", "idempotent", "possible")),
 ]

@@ -1,4 +1,4 @@
-"""Keeps one run of the fake API, and renders it for the API's answers."""
+"""One run of the fake API, and how the API's answers show it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class FakeRun:
     # The counts of tool calls that the worker told last; None if it told none.
     tool_calls: dict[str, int] | None = None
     history: list[str] = field(default_factory=list)
-    # The time of the last renewal of its lease, on the monotonic clock, and the longest gap in seconds.
+    # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
+    # seconds.
     renewed_at: float = 0.0
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
-        """Return the run as a poll shows it."""
+        """Return the run as the answer to a poll shows it."""
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -55,7 +56,7 @@ class FakeRun:
         }
 
     def shown(self) -> dict[str, Any]:
-        """Return the run as the answer to a transition shows it."""
+        """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
         return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
 
     def settled(self, body: dict[str, Any]) -> str:
@@ -67,7 +68,7 @@ class FakeRun:
         return "succeeded" if fits else "failed"
 
     def renew(self) -> None:
-        """Renew the lease, because the worker sent a request about the run."""
+        """Renew the run's lease, as every successful request about the run does."""
         moment = time.monotonic()
         if self.renewed_at:
             self.longest_silence = max(self.longest_silence, moment - self.renewed_at)
@@ -80,5 +81,5 @@ def now() -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """Return a time as the API writes it."""
+    """Return a time in the API's format."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipedai_worker.gateway.limits import MOST_TOOLS
-from pipedai_worker.tool_calls import IDEMPOTENT, NO_EFFECT, POSSIBLE
+from pipedai_worker.tool_calls import IDEMPOTENT, LONGEST_TOOL_NAME, NO_EFFECT, POSSIBLE
 
 
 class Effects:
@@ -19,7 +19,9 @@ class Effects:
         tools = result.get("tools") if isinstance(result, dict) else None
         for tool in tools if isinstance(tools, list) else ():
             name = tool.get("name") if isinstance(tool, dict) else None
-            if isinstance(name, str) and (name in self._by_tool or len(self._by_tool) < MOST_TOOLS):
+            if not isinstance(name, str) or len(name) > LONGEST_TOOL_NAME:
+                continue
+            if name in self._by_tool or len(self._by_tool) < MOST_TOOLS:
                 self._by_tool[name] = _annotated(tool)
 
     def of(self, tool: str) -> str:

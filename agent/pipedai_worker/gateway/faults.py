@@ -12,6 +12,7 @@ import httpx
 from pipedai_worker.outcome import CLIENT, INFRA
 
 TOO_MANY_REQUESTS = 429
+PROXY_REFUSED = 407
 REFUSED_HEADERS = frozenset({401, 403})
 INFRA_STATUSES = frozenset({408, TOO_MANY_REQUESTS})
 
@@ -56,6 +57,8 @@ def of_status(status: int) -> ServerFailed | None:
         return client(
             f"The MCP server answered {status}: it refused the trigger's MCP headers, or misses one."
         )
+    if status == PROXY_REFUSED:
+        return infra("The worker's proxy answered 407: it asks the worker to log in.")
     if status == TOO_MANY_REQUESTS:
         return infra("The MCP server answered 429: it was called too often.")
     if status >= 500 or status in INFRA_STATUSES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -23,12 +23,12 @@ from pipedai_worker.gateway.reading import (
     events_of,
     media_type,
     read_whole,
+    session_in,
 )
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.gateway.waiting import Awaited, Waiting, awaited_by
 from pipedai_worker.tool_calls import POSSIBLE, Call, ToolCalls
 
-_SESSION_ID = re.compile(r"[!-~]+")
 _VERSION = re.compile(r"[0-9A-Za-z.\-]{1,32}")
 _SECONDS = re.compile(r"\d{1,9}")
 NO_ANSWER = "The MCP server ended its answer before the call was answered."
@@ -39,9 +39,11 @@ class Posted:
     """The messages of one POST. `session` and an id name what waits for an answer."""
 
     session: str
-    ids: list[str]
-    has_call: bool
-    is_batch: bool
+    ids: list[str] = field(default_factory=list)
+    is_batch: bool = False
+    # The answers come on a stream of the older transport.
+    in_stream: bool = False
+    may_be_silent: bool = True
 
 
 class Forwarding:
@@ -81,22 +83,26 @@ class Forwarding:
         told = Posted(
             session,
             [one for one in found if one is not None],
-            any(messages.tool_of(message) is not None for message in posted),
-            request.body.lstrip()[:1] == b"[",
+            is_batch=request.body.lstrip()[:1] == b"[",
+            in_stream=stream is not None,
+            may_be_silent=not all(map(messages.is_quick, posted)),
         )
         if told.ids:
             answer.presence.expect_client()
         try:
             await self._announce(told, posted)
-            silence = None if told.has_call else limits.SILENCE_SECONDS
+            silence = None if told.may_be_silent else limits.SILENCE_SECONDS
             async with self._upstream.send(
                 "POST", request.headers, request.body, url=url, silence=silence
             ) as response:
                 await self._answer_post(told, response, answer)
-        except (ServerFailed, NotAllowed) as failed:
-            if not getattr(failed, "unanswered", False):
+        except NotAllowed as refused:
+            self._waiting.fail(session, told.ids)
+            await self._fail(told, str(refused), answer)
+        except ServerFailed as failed:
+            if not failed.unanswered:
                 self._waiting.fail(session, told.ids)
-            await self._fail(told, str(failed), answer, in_stream=stream is not None)
+            await self._fail(told, str(failed), answer)
 
     async def _announce(self, told: Posted, posted: list[dict[str, Any]]) -> None:
         """Write every tool call down, and wait for leave to send the first one that may have an effect.
@@ -104,6 +110,7 @@ class Forwarding:
         Raises NotAllowed if one can't be written down or must not be sent.
         """
         may_change = False
+        begun: list[Call] = []
         for message in posted:
             id_as_json = messages.request_id(message)
             tool = messages.tool_of(message)
@@ -112,10 +119,13 @@ class Forwarding:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE
                 awaited = await self._begin(tool, effect)
+                begun.append(awaited)
             if awaited is not None and id_as_json is not None:
                 self._waiting.expect(told.session, id_as_json, awaited)
         if may_change:
             await self._first_effect.allowed()
+        for call in begun:
+            call.sent()
 
     async def _begin(self, tool: str, effect: str) -> Call:
         loop = asyncio.get_running_loop()
@@ -132,6 +142,9 @@ class Forwarding:
         if not 200 <= response.status_code < 300:
             self._waiting.fail(told.session, told.ids)
             await self._pass_refusal(response, answer, told)
+        elif told.in_stream:
+            await read_whole(response)
+            await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
             await answer.begin_events(response.status_code, headers)
             await self._pass_events(told, response, answer)
@@ -158,7 +171,7 @@ class Forwarding:
                 raise faults.client("The MCP server's answer is no stream of events.")
             else:
                 await answer.begin_events(response.status_code, self._headers(response))
-                await self._pass_events(Posted(session, [], False, False), response, answer)
+                await self._pass_events(Posted(session), response, answer)
 
     async def delete(self, request: Request, answer: Answer) -> None:
         """Forward the end of a session."""
@@ -208,21 +221,19 @@ class Forwarding:
             )
         await answer.send(_passed_on(status), body, headers=self._headers(response))
 
-    async def _fail(self, told: Posted, sentence: str, answer: Answer, *, in_stream: bool) -> None:
+    async def _fail(self, told: Posted, sentence: str, answer: Answer) -> None:
         """Answer for the server: by an error of the protocol where it reaches the client, else by one of HTTP."""
         if answer.begun:
             raise ConnectionError
-        status = HTTPStatus.OK if told.ids and not in_stream else HTTPStatus.BAD_GATEWAY
+        status = HTTPStatus.OK if told.ids and not told.in_stream else HTTPStatus.BAD_GATEWAY
         body = messages.errors(told.ids or ["null"], sentence, batch=told.is_batch)
         await answer.send(status, body)
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:
         """Return the server's headers that the CLI needs; no other ones, as they may repeat the trigger's."""
         found = {}
-        session = response.headers.get(SESSION)
+        session = session_in(response)
         if session is not None:
-            if not _SESSION_ID.fullmatch(session) or len(session) > limits.LONGEST_SESSION_ID:
-                raise faults.client("The MCP server gave a session id that is none.")
             if self._upstream.holds_secret(session):
                 raise faults.client(
                     "The MCP server gave a session id that has an MCP header in it."

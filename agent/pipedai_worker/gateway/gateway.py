@@ -92,13 +92,16 @@ class Gateway:
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
-        asked = asyncio.run_coroutine_threadsafe(
-            probe(self._upstream, self._effects, older=self._older), self._loop
-        )
+        asking = probe(self._upstream, self._effects, older=self._older)
         try:
-            return asked.result()
+            return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
         except CancelledError:
             return faults.infra("The run was stopped before its MCP server had answered.").fault
+        except Exception as error:
+            # The text of an exception may hold a header.
+            log.error("the MCP server could not be asked: %s", type(error).__name__)
+            asking.close()
+            return faults.infra("The worker failed to ask the MCP server for its tools.").fault
 
     @property
     def _path(self) -> str:
@@ -110,6 +113,8 @@ class Gateway:
         except asyncio.CancelledError:
             pass
         except BaseException as error:
+            if self._socket is not None:
+                self._socket.close()
             if self._started.done():
                 log.exception("the gateway ended")
             else:

@@ -9,6 +9,7 @@ MIB = 1024 * KIB
 LARGEST_HEAD = 64 * KIB
 LARGEST_REQUEST = 16 * MIB
 MOST_MESSAGES = 100
+LONGEST_ID = 1024
 MOST_CONNECTIONS = 256
 # A refused connection is still read for so long, because a client that is cut off does not read the refusal.
 LINGER_SECONDS = 2.0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipedai_worker.gateway.limits import MOST_MESSAGES
+from pipedai_worker.gateway.limits import LONGEST_ID, MOST_MESSAGES
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
+# A server that is silent after one of these is broken; others may be at work for as long as the run lasts.
+QUICK = frozenset({"initialize", "server/discover", "ping", TOOLS_LIST})
 PARSE_ERROR, SERVER_ERROR = -32700, -32000
 
 
@@ -26,6 +28,8 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
         raise ValueError("The body is no JSON-RPC message.")
     if len(messages) > MOST_MESSAGES:
         raise ValueError("The batch has too many messages.")
+    if any(len(_id(message) or "") > LONGEST_ID for message in messages):
+        raise ValueError("The id of a message is too long.")
     return messages
 
 
@@ -41,16 +45,12 @@ def read_answered(data: bytes) -> list[dict[str, Any]]:
 
 def request_id(message: dict[str, Any]) -> str | None:
     """Return the id of a request as JSON, which tells 1 from "1"; None for a notification or an answer."""
-    if "method" not in message or message.get("id") is None:
-        return None
-    return json.dumps(message["id"])
+    return _id(message) if "method" in message else None
 
 
 def answer_id(message: dict[str, Any]) -> str | None:
     """Return the id of an answer as JSON; None for a request or a notification."""
-    if "method" in message or message.get("id") is None:
-        return None
-    return json.dumps(message["id"])
+    return None if "method" in message else _id(message)
 
 
 def tool_of(message: dict[str, Any]) -> str | None:
@@ -60,6 +60,11 @@ def tool_of(message: dict[str, Any]) -> str | None:
     params = message.get("params")
     name = params.get("name") if isinstance(params, dict) else None
     return name if isinstance(name, str) else ""
+
+
+def is_quick(message: dict[str, Any]) -> bool:
+    """Tell whether the server owes its answer, or its receipt, at once."""
+    return request_id(message) is None or message.get("method") in QUICK
 
 
 def is_error(message: dict[str, Any]) -> bool:
@@ -78,6 +83,12 @@ def error(id_as_json: str, code: int, sentence: str) -> bytes:
     """Return one JSON-RPC error."""
     problem = json.dumps({"code": code, "message": sentence})
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
+
+
+def _id(message: dict[str, Any]) -> str | None:
+    found = message.get("id")
+    is_id = isinstance(found, (str, int, float)) and not isinstance(found, bool)
+    return json.dumps(found) if is_id else None
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -38,17 +38,29 @@ async def _probe(upstream: Upstream, effects: Effects, *, older: bool) -> None:
     )
     async with conversation:
         try:
-            tools = await _initialize(conversation)
+            await _ask(conversation, effects)
         except ServerError as error:
             if older or error.code != UNSUPPORTED_VERSION:
                 raise
             # The server speaks only versions without `initialize` (2026-07-28 and later).
-            conversation, tools = ModernConversation(upstream), True
-        if tools:
+            await _list_tools(ModernConversation(upstream), effects)
+
+
+async def _ask(conversation: Conversation, effects: Effects) -> None:
+    """Initialise, list the tools if there are any, and take leave even if that fails."""
+    try:
+        if await _initialize(conversation):
             await _list_tools(conversation, effects)
-        # A server may keep a session for long, so it is told of the end, but need not answer.
-        with contextlib.suppress(ServerFailed, asyncio.TimeoutError):
-            await asyncio.wait_for(conversation.leave(), limits.FAREWELL_SECONDS)
+    except ServerFailed:
+        await _leave(conversation)
+        raise
+    await _leave(conversation)
+
+
+async def _leave(conversation: Conversation) -> None:
+    """Tell of the end, as a server may keep a session for long. It need not answer."""
+    with contextlib.suppress(ServerFailed, asyncio.TimeoutError):
+        await asyncio.wait_for(conversation.leave(), limits.FAREWELL_SECONDS)
 
 
 async def _initialize(conversation: Conversation) -> bool:

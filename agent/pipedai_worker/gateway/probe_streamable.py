@@ -16,7 +16,15 @@ from pipedai_worker.gateway.conversation import (
     no_mcp,
     result_in,
 )
-from pipedai_worker.gateway.reading import EVENTS, JSON, SESSION, VERSION, chunks_of, media_type
+from pipedai_worker.gateway.reading import (
+    EVENTS,
+    JSON,
+    SESSION,
+    VERSION,
+    chunks_of,
+    media_type,
+    session_in,
+)
 
 MODERN_VERSION = "2026-07-28"
 _META = "io.modelcontextprotocol/"
@@ -32,7 +40,7 @@ class PostConversation(Conversation):
         async with self._upstream.send("POST", self._headers(method), body) as response:
             await self._judge(response, method)
             if method == "initialize":
-                self._session = response.headers.get(SESSION)
+                self._session = session_in(response)
             kind = media_type(response)
             if kind == JSON:
                 result = result_in(await self._read(response), id_as_json, method)

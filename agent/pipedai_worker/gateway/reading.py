@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import httpx
 
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.events import Event, EventSplitter, EventTooLarge
+
+_SESSION_ID = re.compile(r"[!-~]+")
 
 JSON, EVENTS = "application/json", "text/event-stream"
 SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
@@ -47,3 +50,13 @@ async def read_whole(response: httpx.Response, largest: int = limits.LARGEST_ANS
 def media_type(response: httpx.Response) -> str:
     """Return the media type of an answer in lower case, without parameters."""
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+def session_in(response: httpx.Response) -> str | None:
+    """Return the session id that an answer gives, if any. Raises ServerFailed if it is none."""
+    session: str | None = response.headers.get(SESSION)
+    if session is not None and (
+        not _SESSION_ID.fullmatch(session) or len(session) > limits.LONGEST_SESSION_ID
+    ):
+        raise faults.client("The MCP server gave a session id that is none.")
+    return session

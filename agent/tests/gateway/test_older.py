@@ -37,7 +37,7 @@ def test_answers_are_matched_by_stream(older: McpServer, open_way: Open) -> None
     events = [events_in(first), events_in(second)]
     places = [next(one)["data"] for one in events]
     assert places[0] != places[1]
-    older.ways["tools/call"] = lambda exchange: exchange.whole(202)
+    older.ways["tools/call"] = lambda exchange: exchange.whole(200, b"Accepted", "text/plain")
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "look"}}
     for place in places:
         way.client.send("POST", call, path=place).read()

@@ -142,6 +142,9 @@ GOOD = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
         answering(b" " * (limits.LARGEST_TOOLS_LIST + 1)),
         answering(b"data: " + b"x" * limits.LARGEST_TOOLS_LIST, "text/event-stream"),
         lambda exchange: exchange.result(GOOD, Content_Encoding="gzip"),
+        lambda exchange: exchange.result(GOOD, Mcp_Session_Id="two words"),
+        lambda exchange: exchange.result(GOOD, Mcp_Session_Id="\u00e2\u009c\u0093"),
+        lambda exchange: exchange.result(GOOD, Mcp_Session_Id="x" * 2000),
         lambda exchange: exchange.whole(202),
     ],
 )
@@ -188,6 +191,32 @@ def test_many_pages_are_bounded_together(server: McpServer, open_way: Open) -> N
     server.tools = [[{"name": "x", "description": "y" * 1024 * 1024}] for _ in range(6)]
     assert "larger than 4 MiB" in probe(open_way(server.url))[1]
     assert server.methods().count("tools/list") == 4
+
+
+def test_a_session_is_ended_although_its_tools_are_none(server: McpServer, open_way: Open) -> None:
+    server.ways["tools/list"] = lambda exchange: exchange.whole(500)
+    assert probe(open_way(server.url))[0] == INFRA
+    assert server.methods()[-1] == "DELETE"
+
+
+def test_a_farewell_is_not_waited_for(
+    server: McpServer, open_way: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FAREWELL_SECONDS", 0.1)
+    server.ways["DELETE"] = Exchange.until_gone
+    assert open_way(server.url).gateway.probe() is None
+    assert server.left.wait(30)
+
+
+def test_a_proxy_that_wants_a_login_is_infra(server: McpServer, open_way: Open) -> None:
+    server.ways["*"] = lambda exchange: exchange.whole(407, b"planted", "text/html")
+    assert probe(open_way(server.url))[0] == INFRA
+
+
+def test_a_closed_gateway_can_not_ask(server: McpServer, open_way: Open) -> None:
+    way = open_way(server.url)
+    way.gateway.__exit__()
+    assert probe(way)[0] == INFRA
 
 
 def test_strange_tools_have_every_effect(server: McpServer, open_way: Open) -> None:

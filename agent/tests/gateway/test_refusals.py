@@ -92,6 +92,7 @@ def test_other_methods_are_refused(server: McpServer, open_way: Open, method: st
         b"[" * 50_000,
         b'{"method": "ping", "method": "tools/call"}',
         b"\xff\xfe",
+        json.dumps({"id": "x" * 2000, "method": "ping"}).encode(),
         json.dumps([{"jsonrpc": "2.0", "method": "ping"}] * (limits.MOST_MESSAGES + 1)).encode(),
     ],
 )

@@ -163,7 +163,7 @@ def test_a_server_that_is_silent_is_given_up_but_not_in_a_call(
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(way.client.call("look")))
     thread.start()
-    response = way.client.send("POST", way.client.request("prompts/list"))
+    response = way.client.send("POST", way.client.request("tools/list"))
     sentence = json.loads(response.read())["error"]["message"]
     assert sentence == "The MCP server was silent for too long."
     release.set()

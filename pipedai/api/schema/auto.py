@@ -21,18 +21,20 @@ from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet
 
+# What a success says if its `@Operation` says nothing.
 _SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
-# Whether the origin is checked, and the role → why a call is forbidden.
+# Why a call is forbidden. The keys say whether the action checks the origin, and whether it checks the role.
 _FORBIDDEN = {
     (True, True): "Role or origin.",
     (False, True): "Role.",
     (True, False): "Foreign origin.",
 }
+# The words for the window of a rate, by its length in seconds.
 _WINDOWS = {60: "a minute", 3600: "an hour"}
 
 
 class ApiSchema(AutoSchema):
-    """The operation of one action of an ApiViewSet."""
+    """Makes the OpenAPI operation of one action of an ApiViewSet. Each action has an instance of its own."""
 
     view: ApiViewSet  # type: ignore[override]
 
@@ -209,7 +211,9 @@ class ApiSchema(AutoSchema):
         schema: Schema = super()._map_serializer(serializer, direction, bypass_extensions)
         if not isinstance(serializer, Body):
             return schema
-        schema.pop("description", None)  # This text is about the endpoint.
+        schema.pop(
+            "description", None
+        )  # The docstring of a body tells only which endpoint takes it.
         for name, field in schema.get("properties", {}).items():
             if said := self._section.fields.get(name):
                 field.setdefault("description", said)

@@ -1,11 +1,11 @@
-"""Completes the schema: drf-spectacular calls this after it has made all operations."""
+"""Completes the OpenAPI schema. drf-spectacular calls `complete` after it has made all operations."""
 
 from typing import Any
 
 from pipedai.api.schema import answers, reference, security
 from pipedai.api.schema.operation import Schema
 
-# The components whose example API.md shows in a section of its own.
+# The sections of API.md that show an example of a component, by the component's name.
 _THINGS = {
     "Workspace": "`GET /workspaces`",
     "Environment": "`GET /workspaces/:id/environments`",
@@ -37,7 +37,7 @@ _TAGS = (
 
 
 def complete(result: Schema, **_: Any) -> Schema:
-    """Adds what all operations share, and the examples of API.md. Runs after all operations."""
+    """Returns the schema with what all operations share, and with the examples of API.md."""
     components = result["components"]
     for kind, parts in answers.components().items():
         components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))

@@ -20,23 +20,27 @@ _Action = TypeVar("_Action", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What the schema says of one action and neither its viewset nor its serializers tell. It decorates the action.
+    """Describes one action to the OpenAPI schema: what neither its viewset nor its serializers tell.
 
-    `id` is the operationId. It never changes, because generated clients name their functions after it. `answers` are
-    the serializers of the successes by status, None for an answer without a body; `answer` makes one for an answer that
-    the view puts together itself. A list has `items` instead, the
-    serializer of one item, and answers 200. `partial` means that all fields of the `body` may be absent.
+    It is a decorator of the action's method: `@Operation(id="getRun", summary="Get a run", …)`. Requests never read it.
     """
 
+    # The operationId. It never changes, because generated clients name their functions after it.
     id: str
+    # What the action does, in a few words. API.md has the long text.
     summary: str
+    # The serializer that reads the request's body, or None if the action takes no body.
     body: type[Body] | None = None
+    # Whether all fields of the body may be absent.
     partial: bool = False
     # A body that the documentation shows.
     example: Mapping[str, Any] | None = None
+    # The serializers of the successes, by status; None for an answer without a body. `answer` makes one for an object
+    # that the view puts together itself.
     answers: Mapping[int, Answer | None] = field(default_factory=dict)
     # The headers of a success by its status, in addition to those that every answer has.
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    # The serializer of one item, for an action that answers 200 with a page of a list. It has no `answers`.
     items: Answer | None = None
     # The media type of the successful answers.
     media_type: str = "application/json"
@@ -62,9 +66,10 @@ class Operation:
 
 
 def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:
-    """Describes an object that a view puts together itself, instead of rendering it by a serializer.
+    """Returns a serializer class that describes an object which a view puts together itself.
 
-    `name` is that of its component in the schema.
+    `name` is the name of the object's component in the schema, and `description` the text about it there. `fields` are
+    serializer fields by their names in the API.
     """
     return cast("Answer", type(name, (Serializer,), {"__doc__": description, **fields}))
 

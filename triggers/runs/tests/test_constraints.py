@@ -290,6 +290,7 @@ def there(cast: Cast) -> dict[str, UUID]:
     allow(cast.worker.worker_id, 9)
     cast.mint("pwk")
     lost, other_lost = runs.running(), runs.running(payload={"a": 1})
+    runs.complete(runs.running(), output={"a": 1})
     runs.lost(lost)
     other_retry = runs.retry_of(other_lost)
     assert other_retry is not None
