@@ -93,7 +93,7 @@ class Turns:
         self._grant()
 
     def _refuse_one(self) -> None:
-        """Refuses one turn, because too many wait: the newest of the group, such as an address, that has most waiting."""
+        """Refuses a turn, because too many wait: the newest of the group (such as an address) with most of them."""
         turn = max(self._queues.values(), key=len)[-1]
         self._withdraw(turn)
         turn.refused = True
