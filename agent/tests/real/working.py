@@ -65,6 +65,8 @@ class Machine:
     cli: Path
     auth_mode: str = SUBSCRIPTION
     slots: int = 4
+    # False leaves it to the API to tell the worker how it is paid for.
+    tells_auth_mode: bool = True
     secrets: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,7 +112,8 @@ class Machine:
         }
         command = [sys.executable, *WARNINGS, "-m", "pipedai_worker", "run"]
         command += ["--config", str(self.config), "--claude", str(self.cli)]
-        command += ["--auth-mode", self.auth_mode]
+        if self.tells_auth_mode:
+            command += ["--auth-mode", self.auth_mode]
         for name in _QUIET:
             command += ["--pass-env", name]
         with self.log_path.open("ab") as log:
