@@ -1,5 +1,6 @@
 """/pair shows a person the right steps. The tests with a real browser are in test_published_client.py."""
 
+import html
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from pipedai.api.authentication import AUTH_COOKIE
 from testing.world.cast import session_cookie
 from testing.world.users import PASSWORD
 from workers.enrollment.tests.enrolling import begin
+from workers.hosts.worker_package import worker_package
 from workers.models import Enrollment
 
 OWN = {"origin": "http://localhost:8000"}
@@ -134,3 +136,9 @@ def test_after_five_wrong_codes_the_page_says_to_wait(cast):
 
 def test_a_step_that_does_not_exist_asks_for_the_code(cast):
     assert signed_in(cast.admin).post("/pair", {"step": "launch"}).status_code == 404
+
+
+def test_whoever_lets_a_host_in_is_shown_how_to_install_the_worker_there(cast):
+    text = html.unescape(signed_in(cast.admin).get("/pair").content.decode())
+    assert worker_package().install_command in text
+    assert worker_package().install_command not in Client().get("/pair").content.decode()
