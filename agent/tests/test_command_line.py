@@ -121,7 +121,8 @@ def test_logs_can_be_json(api: FakeApi, workers: Workers) -> None:
     assert worker.wait() == 0
     lines = [json.loads(line) for line in worker.log.splitlines()]
     assert {frozenset(line) for line in lines} == {frozenset({"time", "level", "message"})}
-    assert lines[0]["message"].startswith("connected to")
+    assert lines[0]["message"] == f"pipedai-worker {__version__} starts"
+    assert lines[1]["message"].startswith("connected to")
 
 
 def test_a_configuration_that_others_can_read_is_warned_about(workers: Workers) -> None:

@@ -41,7 +41,8 @@ run again at any time.
         )
 
     def handle(self, *args: Any, patience: float, verbosity: int, **options: Any) -> None:
-        log_start("release")
+        if verbosity:
+            log_start("release")
 
         def migrate() -> None:
             call_command("migrate", interactive=False, verbosity=verbosity)
