@@ -11,6 +11,8 @@ class ErrorCode(StrEnum):
 
     # 409: a ceiling allows no further row; the body's `ceiling` names the ceiling.
     CEILING_REACHED = "ceiling_reached"
+    # 503: the database is away, takes no writes, or is full; `Retry-After` says when to ask again.
+    DATABASE_UNAVAILABLE = "database_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
     # 409: the run's trigger has headers, and no admin has approved the worker yet.

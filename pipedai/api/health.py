@@ -1,13 +1,14 @@
-"""The health endpoints: they tell whether the process lives and whether the database answers (SPEC §5)."""
+"""The health endpoints: they tell whether the process lives and whether the database takes writes (SPEC §5, §22)."""
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.api.permissions import IsPublic
 from pipedai.api.views import ApiViewSet
-from pipedai.sql import database_now
+from pipedai.sql import takes_writes
 
 
 class HealthViewSet(ApiViewSet):
@@ -17,13 +18,19 @@ class HealthViewSet(ApiViewSet):
     permissions = {"retrieve": IsPublic, "live": IsPublic}
 
     def retrieve(self, request: Request) -> Response:
-        """GET /health"""
+        """GET /health: a database that can only be read counts as down, because nearly every call writes."""
         try:
-            database_now()
-        except DatabaseError:
-            raise Unavailable("The database does not answer.") from None
+            writable = takes_writes()
+        except (DatabaseError, InterfaceError):
+            raise _unavailable("The database does not answer.") from None
+        if not writable:
+            raise _unavailable("The database is read-only.")
         return Response({"status": "ok"})
 
     def live(self, request: Request) -> Response:
         """GET /health/live"""
         return Response({"status": "ok"})
+
+
+def _unavailable(sentence: str) -> Unavailable:
+    return Unavailable(sentence, code=ErrorCode.DATABASE_UNAVAILABLE)

@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable
-from contextlib import suppress
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from pipedai.server import request_scope
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.event_stream import EventStreams
+from pipedai.server.heart import Heart
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
@@ -43,12 +43,14 @@ class Lanes:
         streams: EventStreams,
         listener: Listener,
         passwords: PasswordLane,
+        heart: Heart,
     ) -> None:
         self._threads = threads
         self._long_poll = long_poll
         self._streams = streams
         self._listener = listener
         self._passwords = passwords
+        self._heart = heart
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
@@ -68,18 +70,18 @@ class Lanes:
         self._streams.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Listen for the database's notifications from the server's start to its end."""
+        """Listen for the database's notifications, and write heartbeats, from the server's start to its end."""
         await receive()
         scope.get("state", {})[STOP] = self._stop
-        listening = asyncio.create_task(self._listener.run())
+        tasks = [asyncio.create_task(part.run()) for part in (self._listener, self._heart)]
         await send({"type": "lifespan.startup.complete"})
         try:
             await receive()
         finally:
             self._stop()
-            listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -1,4 +1,4 @@
-"""The tables of the scheduler: what it decided about each due time, and which scheduler processes live."""
+"""The table of ticks: what the scheduler decided about each due time."""
 
 from django.db import models
 from django.db.models import Q
@@ -66,26 +66,3 @@ class Tick(models.Model):
         indexes = (
             models.Index(fields=["run"], name="tick_of_run", condition=Q(run__isnull=False)),
         )
-
-
-class SchedulerHeartbeat(models.Model):
-    """A scheduler process that lives, or that was killed within the last hour.
-
-    `triggers.schedules.heartbeats` writes the row. Operators, metrics and `check_deploy` read it to see whether
-    background work is done.
-    """
-
-    # A UUIDv7 that the process makes when it starts.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The name of the machine on which the process runs, cut to 255 characters.
-    host = models.CharField(max_length=255)
-    # The number of the process on that machine.
-    pid = models.PositiveIntegerField()
-    # When the process wrote its first heartbeat, by the database's clock.
-    started_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the process wrote its latest heartbeat, by the database's clock. It does so every 5 seconds.
-    beat_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        db_table = "scheduler_heartbeat"
-        indexes = (models.Index(fields=["beat_at"], name="scheduler_heartbeat_old"),)

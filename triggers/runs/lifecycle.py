@@ -25,6 +25,7 @@ from triggers.models import Trigger
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.outcome import Outcome
+from triggers.runs.reachability import lease_params
 from triggers.runs.retries import calls_for_retry, create_retries, lock_triggers, retry_events
 from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
 from triggers.webhooks.outbox import queue_deliveries
@@ -242,8 +243,16 @@ def count_unfinished_runs(*, worker_id: UUID) -> int:
 
 
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` held runs whose lease or deadline has passed, in one transaction, and returns how many."""
-    params = {"limit": limit, "now": now, "lease_seconds": settings.RUN_LEASE_SECONDS}
+    """Ends up to `limit` held runs whose lease or deadline has passed, in one transaction, and returns how many.
+
+    A lease counts only while workers can reach the service: see `triggers.runs.reachability`.
+    """
+    params = {
+        "limit": limit,
+        "now": now,
+        "lease_seconds": settings.RUN_LEASE_SECONDS,
+        **lease_params(),
+    }
     with transaction.atomic():
         overdue = fetch_all(sql.OVERDUE, params)
         if not overdue:

@@ -7,6 +7,7 @@ Each transition is one guarded UPDATE on the expected state and the owner. `life
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
+from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
@@ -184,20 +185,24 @@ WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
+# The time of the lease that counts: none while the service was away, because no worker could renew it then.
+_LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
+# The first condition reads the index of held runs, and the second leaves out those whose lease does not count.
+_OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
+    AND least({_LEASE_END}, deadline_at) <= {NOW}"""
+
 OVERDUE = f"""
-SELECT id, trigger_id FROM run
-WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
-ORDER BY id LIMIT %(limit)s
+SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 """
 
 # If both lease and deadline have passed, the earlier one decides. SKIP LOCKED leaves out the rows that a worker's
 # request or another scheduler is changing at this moment; the next round finds those that are overdue even then.
 EXPIRE = f"""
 WITH overdue AS (
-    SELECT id, {NOW} AS now, lease_expires_at <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
+    SELECT id, {NOW} AS now, {_LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
         round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
-    WHERE id = ANY(%(ids)s) AND slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
+    WHERE id = ANY(%(ids)s) AND {_OVERDUE}
     FOR UPDATE SKIP LOCKED),
 verdict AS (
     SELECT *, CASE WHEN NOT is_lost THEN 'timed_out'
