@@ -3,7 +3,7 @@
 The statement's transaction was rolled back, so the client may send the same request again.
 """
 
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Overloaded, Unavailable
@@ -48,6 +48,9 @@ def unavailable(error: BaseException) -> Unavailable | None:
         return Overloaded(BUSY)
     if not _is_away(error, state):
         return None
+    if not connection.in_atomic_block:
+        # With several hosts in DATABASE_URL the next connection finds the new primary.
+        connection.close()
     log.warning("database.unavailable", error=cause, sqlstate=state, reason=reason(error))
     return Unavailable(AWAY, code=ErrorCode.DATABASE_UNAVAILABLE, retry_after=AWAY_RETRY_SECONDS)
 

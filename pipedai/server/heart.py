@@ -11,7 +11,7 @@ from pipedai.logs import get_logger
 
 log = get_logger(__name__)
 
-# A beat that takes longer has failed: a connection to a dead database may hang.
+# A beat that takes longer has failed, because a connection to a dead database may hang.
 _PATIENCE_SECONDS = 10.0
 
 
@@ -33,10 +33,18 @@ def register_beat(make: Callable[[], Beat]) -> None:
 
 
 class Heart:
-    """Writes all registered heartbeats as long as `run` runs."""
+    """Writes all registered heartbeats as long as `run` runs.
 
-    def __init__(self, connect: Callable[[], Awaitable[AsyncConnection]]) -> None:
+    It awaits `failed` after each beat that failed: then other connections of this process may be dead too.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[AsyncConnection]],
+        failed: Callable[[], Awaitable[None]],
+    ) -> None:
         self._connect = connect
+        self._after_failure = failed
         self._failing = False
 
     async def run(self) -> None:
@@ -46,22 +54,20 @@ class Heart:
                 hearts.create_task(self._beat(make()))
 
     async def _beat(self, beat: Beat) -> None:
-        connection: AsyncConnection | None = None
         while True:
             try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    connection = connection or await self._connect()
-                    await connection.execute(beat.statement, beat.params)
+                async with await self._connect() as connection:
+                    while True:
+                        async with asyncio.timeout(_PATIENCE_SECONDS):
+                            await connection.execute(beat.statement, beat.params)
+                        self._failing = False
+                        await asyncio.sleep(beat.every_seconds)
             except Exception as error:
-                self._failed(error)
-                if connection is not None:
-                    await connection.close()
-                    connection = None
-            else:
-                self._failing = False
+                self._report(error)
+                await self._after_failure()
             await asyncio.sleep(beat.every_seconds)
 
-    def _failed(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
             log.warning("heartbeat.failed", error=type(error).__name__)

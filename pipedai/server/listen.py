@@ -83,6 +83,7 @@ class Listener:
         self._connect = connect
         # Most hold a single ear, for which a list takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
+        self._connection: AsyncConnection | None = None
         self._reported = False
         self.healthy = False
 
@@ -124,12 +125,21 @@ class Listener:
             elif topic == POLLING and detail.isdecimal():
                 ear.hear_poll(int(detail))
 
+    async def reconnect(self) -> None:
+        """Give up the present connection, if there is one. `run` then opens another.
+
+        A server that lost its network, or is no longer the primary, sends nothing and does not end the connection.
+        """
+        if self._connection is not None:
+            await self._connection.close()
+
     async def run(self) -> None:
         """Listen until cancelled. When the connection ends, connect again, after ever longer pauses."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 async with await self._connect() as connection:
+                    self._connection = connection
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     pause = FIRST_PAUSE_SECONDS
                     self._found()
@@ -139,6 +149,7 @@ class Listener:
             except Exception as error:
                 self._lost(error)
             finally:
+                self._connection = None
                 self.healthy = False
             # A random factor, because all processes of a site lost their database at the same moment.
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
