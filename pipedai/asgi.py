@@ -27,7 +27,8 @@ def _application() -> Outer:
     # Passwords may be hashed on half of the threads at most, so that the others serve other requests.
     turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
     passwords = PasswordLane(threads, turns)
-    app: App = Lanes(threads, long_poll, streams, listener, passwords, Heart(connect_as_requests))
+    heart = Heart(connect_as_requests, listener.reconnect)
+    app: App = Lanes(threads, long_poll, streams, passwords, (listener.run, heart.run))
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # While metrics are off, we don't even import them.
 

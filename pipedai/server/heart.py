@@ -11,6 +11,8 @@ from pipedai.logs import get_logger
 
 log = get_logger(__name__)
 
+# How soon a beat that failed is tried again.
+_AGAIN_SECONDS = 2.0
 # A beat that takes longer has failed, because a connection to a dead database may hang.
 _PATIENCE_SECONDS = 10.0
 
@@ -65,7 +67,7 @@ class Heart:
             except Exception as error:
                 self._report(error)
                 await self._after_failure()
-            await asyncio.sleep(beat.every_seconds)
+            await asyncio.sleep(min(beat.every_seconds, _AGAIN_SECONDS))
 
     def _report(self, error: Exception) -> None:
         if not self._failing:

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -10,8 +11,6 @@ from pipedai.server import request_scope
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.heart import Heart
-from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 
@@ -34,23 +33,24 @@ _LIVE_HEADERS = [
 
 
 class Lanes:
-    """Sends waiting polls, event streams and requests with passwords to their own lanes, all others to the threads."""
+    """Sends waiting polls, event streams and requests with passwords to their own lanes, all others to the threads.
+
+    `background` makes coroutines that run for ever, such as the one that listens for the database's notifications.
+    """
 
     def __init__(
         self,
         threads: App,
         long_poll: LongPoll,
         streams: EventStreams,
-        listener: Listener,
         passwords: PasswordLane,
-        heart: Heart,
+        background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
     ) -> None:
         self._threads = threads
         self._long_poll = long_poll
         self._streams = streams
-        self._listener = listener
         self._passwords = passwords
-        self._heart = heart
+        self._background = background
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
@@ -70,10 +70,10 @@ class Lanes:
         self._streams.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Listen for the database's notifications, and write heartbeats, from the server's start to its end."""
+        """Run the background tasks from the server's start to its end."""
         await receive()
         scope.get("state", {})[STOP] = self._stop
-        tasks = [asyncio.create_task(part.run()) for part in (self._listener, self._heart)]
+        tasks = [asyncio.create_task(run()) for run in self._background]
         await send({"type": "lifespan.startup.complete"})
         try:
             await receive()

@@ -31,6 +31,7 @@ def since():
         " FROM web_heartbeat ORDER BY beat_at DESC LIMIT 1",
         {},
     )
+    assert row is not None
     return row["seconds"]
 
 
