@@ -8,6 +8,7 @@ from bench import everything, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
+from bench.kill.crew import LEASE_SECONDS
 
 _HELP = """\
 Measures PipedAI on this machine, against a PostgreSQL of its own that keeps what it commits (fsync
@@ -102,9 +103,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         kill,
         "kill -9 of workers, web processes, scheduler and PostgreSQL while runs flow",
         "Kills processes at random while runs flow, and fails unless every run then has ended exactly"
-        " once and no outcome was lost or doubled.",
+        " once and no outcome was lost or doubled. With --failover the primary of two PostgreSQL"
+        " servers is killed and the synchronous standby promoted, again and again. With --outage"
+        " the database, all web processes and the scheduler are away in turn, with six runs in hand:"
+        " none of them may be given up.",
     )
-    one.add_argument("--runs", type=_count, default=50, help="runs (50)")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--failover", action="store_true", help="kill only the primary of two servers")
+    how.add_argument(
+        "--outage",
+        type=_outages,
+        default=(),
+        metavar="SECONDS",
+        help=f"each of these, with a lease of {LEASE_SECONDS} s (such as 3,9)",
+    )
+    one.add_argument("--runs", type=_count, default=50, help="runs (50), except with --outage")
     one.add_argument("--seconds", type=_seconds, default=60.0, help="of killing (60)")
     one.add_argument("--seed", type=int, help="repeats a former run's plan, though not its timing")
 
@@ -140,6 +153,10 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000.")
     return int(text)
+
+
+def _outages(text: str) -> list[float]:
+    return [_seconds(word) for word in text.split(",")]
 
 
 def _floods(text: str) -> list[str]:
