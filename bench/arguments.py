@@ -112,10 +112,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     how.add_argument("--failover", action="store_true", help="kill only the primary of two servers")
     how.add_argument(
         "--outage",
-        type=_outages,
-        default=(),
+        type=_seconds,
         metavar="SECONDS",
-        help=f"each of these, with a lease of {LEASE_SECONDS} s (such as 3,9)",
+        help=f"how long each part is away; the lease is {LEASE_SECONDS} s",
     )
     one.add_argument("--runs", type=_count, default=50, help="runs (50), except with --outage")
     one.add_argument("--seconds", type=_seconds, default=60.0, help="of killing (60)")
@@ -153,10 +152,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000.")
     return int(text)
-
-
-def _outages(text: str) -> list[float]:
-    return [_seconds(word) for word in text.split(",")]
 
 
 def _floods(text: str) -> list[str]:

@@ -6,7 +6,7 @@ No healthy worker's run may be given up. A worker that dies meanwhile must still
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
@@ -24,28 +24,28 @@ _DOOMED_SECONDS = 4.0
 _KILL_AFTER_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
-_IN_HAND = (
-    "SELECT count(*) AS runs FROM run WHERE status = 'running' AND id = ANY('{{{ids}}}'::uuid[])"
-)
-_LOST = "SELECT count(*) AS runs FROM run WHERE ended_by = 'lease' AND id = '{id}'"
 
 
-def run(*, outages: Sequence[float], seed: int, say: Callable[[str], None]) -> Json:
-    """Take each part away for each time in seconds, judge, and return JSON. Raises BenchFailed if anything is wrong."""
+def run(*, outage: float, seed: int, say: Callable[[str], None]) -> Json:
+    """Take each part away for `outage` seconds, judge, and return JSON. Raises BenchFailed if anything is wrong."""
     say("Starting PostgreSQL, the web server, the scheduler and workers…")
-    rng = random.Random(seed)
+    parts = random.Random(seed).sample(PARTS, len(PARTS))
     with (
         nodes(1, RUN_LEASE_SECONDS=str(LEASE_SECONDS)) as on,
-        crew(on, workers=_HEALTHY + 1) as all_of_them,
+        crew(on, workers=_HEALTHY + len(parts)) as all_of_them,
     ):
         found = machine(on.one("SHOW server_version")["server_version"])
-        cases = [_Case(on, all_of_them, part, length) for length in outages for part in PARTS]
-        rng.shuffle(cases)
+        cases = [
+            _Case(on, all_of_them, part, outage, doomed=_HEALTHY + number)
+            for number, part in enumerate(parts)
+        ]
         results = []
         for case in cases:
-            say(f"{case.part} away for {case.seconds:g} s…")
+            say(f"{case.part} away for {outage:g} s…")
             results.append(case.run())
-        say("Waiting for all runs to end…")
+        say("Waiting for the dead workers' runs to end…")
+        for worker in all_of_them.workers[_HEALTHY:]:
+            worker.come_back()
         all_of_them.settle()
         all_of_them.stop()
         answers = {key: run_id for case in cases for key, run_id in case.answers.items()}
@@ -54,6 +54,7 @@ def run(*, outages: Sequence[float], seed: int, say: Callable[[str], None]) -> J
     judge_given_up(evidence, {case.doomed_run for case in cases})
     return {
         "machine": found,
+        "seconds": outage,
         "leaseSeconds": LEASE_SECONDS,
         "runs": len(answers),
         "outages": results,
@@ -63,30 +64,29 @@ def run(*, outages: Sequence[float], seed: int, say: Callable[[str], None]) -> J
 
 def show(result: Json) -> None:
     """Print a line for each outage, in seconds. The dead worker's run was found so long after the outage's end."""
-    heads = ["away", "for s", "back after s", "dead worker's run found after s"]
-    names = ["part", "seconds", "untilServed", "untilFound"]
+    heads = ["away", "served again after", "dead worker's run found after"]
+    names = ["part", "untilServed", "untilFound"]
     print_table(heads, [[each[name] for name in names] for each in result["outages"]])
     print()
 
 
 class _Case:
-    """One outage: its runs, and what came of them."""
+    """One outage: its runs, and what came of them. `doomed` is the number of the worker that dies and stays away."""
 
-    def __init__(self, on: Nodes, crew: Crew, part: str, seconds: float) -> None:
+    def __init__(self, on: Nodes, crew: Crew, part: str, seconds: float, *, doomed: int) -> None:
         self.part = part
-        self.seconds = seconds
         self.answers: dict[str, str] = {}
         self._on = on
         self._crew = crew
-        self._doomed = crew.workers[-1]
-        healthy, doomed = crew.pairs[:-1], crew.pairs[-1]
+        self._seconds = seconds
+        self._doomed = crew.workers[doomed]
         long = {"seconds": seconds + _AFTER_SECONDS, "exitCode": 0}
         self.requests = [
-            Request(0.0, f"{part}-{seconds:g}-{number}", pair.trigger_id, long)
-            for number, pair in enumerate(healthy * CAPACITY)
+            Request(0.0, f"{part}-{number}", pair.trigger_id, long)
+            for number, pair in enumerate(crew.pairs[:_HEALTHY] * CAPACITY)
         ]
         short = {"seconds": _DOOMED_SECONDS, "exitCode": 0}
-        self.requests.append(Request(0.0, f"{part}-{seconds:g}-x", doomed.trigger_id, short))
+        self.requests.append(Request(0.0, f"{part}-x", crew.pairs[doomed].trigger_id, short))
 
     @property
     def doomed_run(self) -> str:
@@ -94,28 +94,25 @@ class _Case:
         return self.answers[self.requests[-1].key]
 
     def run(self) -> Json:
-        """Begin the runs, and kill a worker during the outage. Return when its run has been found after it."""
+        """Begin the runs, and kill a worker during the outage. Return when all others have ended theirs."""
         client = Client(self._crew.served.port, self._crew.pairs[0].api_key, self.requests)
         client.join()
         self.answers = client.answers
-        in_hand = _IN_HAND.format(ids=",".join(self.answers.values()))
-        self._wait("take all runs", lambda: self._on.one(in_hand)["runs"] == len(self.requests))
+        self._wait("take its runs", len(self.requests), "status = 'running'")
         began = time.monotonic()
         self._take_away()
         self._crew.go_on(began + _KILL_AFTER_SECONDS)
         self._doomed.kill(away=math.inf)
-        self._crew.go_on(began + self.seconds)
+        self._crew.go_on(began + self._seconds)
         self._give_back()
         served = time.monotonic()
-        lost = _LOST.format(id=self.doomed_run)
-        self._wait("lose the dead worker's run", lambda: self._on.one(lost)["runs"] == 1)
-        until_found = time.monotonic() - served
-        self._doomed.come_back()
+        self._wait("find the dead worker", 1, "ended_by = 'lease'")
+        found = time.monotonic()
+        self._wait("end its runs", len(self.requests), "ended_at IS NOT NULL")
         return {
             "part": self.part,
-            "seconds": self.seconds,
             "untilServed": round(served - began, 1),
-            "untilFound": round(until_found, 1),
+            "untilFound": round(found - served, 1),
         }
 
     def _take_away(self) -> None:
@@ -124,7 +121,7 @@ class _Case:
         elif self.part == "web":
             self._crew.served.kill()
         else:
-            self._crew.scheduler.kill(away=self.seconds)
+            self._crew.scheduler.kill(away=self._seconds)
 
     def _give_back(self) -> None:
         if self.part == "database":
@@ -133,9 +130,12 @@ class _Case:
             self._crew.served.start_again()
             self._crew.served.wait_until_ready()
 
-    def _wait(self, what: str, until: Callable[[], bool]) -> None:
+    def _wait(self, what: str, count: int, condition: str) -> None:
+        """Wait until this many of the case's runs fulfil the condition."""
+        ids = ",".join(self.answers.values())
+        statement = f"SELECT count(*) FROM run WHERE id = ANY('{{{ids}}}'::uuid[]) AND {condition}"
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not until():
+        while self._on.one(statement)["count"] < count:
             if time.monotonic() > deadline:
-                raise BenchFailed(f"{self.part} away for {self.seconds:g} s: it did not {what}.")
+                raise BenchFailed(f"{self.part} away for {self._seconds:g} s: it did not {what}.")
             self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)

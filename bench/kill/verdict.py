@@ -106,14 +106,15 @@ def judge(evidence: Evidence, requests: Sequence[Request]) -> None:
 
 
 def judge_given_up(evidence: Evidence, allowed: set[str]) -> None:
-    """Raise BenchFailed if a run was given up or retried, other than the allowed ones, because its worker lived."""
-    given_up = {run["id"] for run in evidence.runs.values() if run["ended_by"] == "lease"}
+    """Raise BenchFailed unless exactly the allowed runs, those of dead workers, were given up and retried."""
+    given_up = {run_id for run_id in evidence.runs if evidence.audited(run_id)["run.lost"]}
     retried = {run["retry_of"] for run in evidence.runs.values() if run["retry_of"]}
     if wrong := (given_up | retried) - allowed:
         runs = [evidence.attempts(run_id) for run_id in sorted(wrong)]
         raise BenchFailed(f"Runs were given up though their workers lived: {runs}")
     if lacking := allowed - (given_up & retried):
-        raise BenchFailed(f"Runs of dead workers were not retried: {sorted(lacking)}")
+        runs = [evidence.attempts(run_id) for run_id in sorted(lacking)]
+        raise BenchFailed(f"Runs of dead workers were not given up and retried: {runs}")
 
 
 def _of_run(evidence: Evidence, run: Row) -> Iterator[str]:

@@ -151,6 +151,31 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
 
 
 @pytest.mark.slow
+def test_a_failover_loses_no_run_and_doubles_none(data_dir):
+    found, shown = _measured(data_dir, "kill", "--failover", "--runs", "15", "--seconds", "5")
+    print(shown)
+    assert found["attempts"] == found["runs"] == 15
+    assert found["leasesLost"] == 0
+    assert found["longestSecondsWithoutService"] > 0
+    for failover in found["failovers"]:
+        assert max(failover[name] for name in ("web", "scheduler", "listen")) <= 5
+    assert "without service" in shown
+
+
+@pytest.mark.parametrize("seconds", [3, 9])  # shorter and longer than the lease of 6 s
+@pytest.mark.slow
+def test_an_outage_ends_no_healthy_run_and_hides_no_dead_worker(seconds, data_dir):
+    found, shown = _measured(data_dir, "kill", "--outage", str(seconds))
+    print(shown)
+    assert {each["part"] for each in found["outages"]} == {"database", "web", "scheduler"}
+    assert found["leaseSeconds"] == 6
+    assert found["runs"] == 3 * (6 + 1)
+    assert found["leasesLost"] == 3  # of the dead workers
+    assert found["succeeded"] == found["runs"]
+    assert found["executed"] == found["runs"] + 3
+
+
+@pytest.mark.slow
 def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
     found, shown = _measured(data_dir, "schedulers", "--triggers", "50", "--seconds", "6")
     assert found["benchmark"] == "schedulers"
