@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("chromium", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
+PACKAGES = ("chromium", "haproxy", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
 # Node often comes from another source, to which Debian's npm does not fit. So for these the program alone counts.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}
 

@@ -44,7 +44,7 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
-        """Make an empty cluster, with the configuration of deploy/ha."""
+        """Make an empty cluster, with the configuration of deploy/ha but without an archive."""
         first = self._cluster.parent / "password"
         self._write(first, self._password)
         self._write(self._password_file, f"{HOST}:*:*:*:{self._password}\n")
@@ -58,18 +58,18 @@ class Node:
             "--locale=C",
             "--no-instructions",
         )
-        self._write(self._cluster / "postgresql.conf", CONFIGURATION.read_text())
+        without_archive = "archive_mode = off\nrestore_command = ''\n"
+        configuration = CONFIGURATION.read_text() + without_archive
+        self._write(self._cluster / "postgresql.conf", configuration)
 
     def start(self, **settings: str) -> None:
-        """Start the server, and wait until it answers. `settings` win over all files."""
+        """Start the server, and wait until it answers. `settings` win over those in files."""
         given = {
             **tuning.DISCREET,
             "listen_addresses": HOST,
             "port": str(self.port),
             "unix_socket_directories": "",
             "cluster_name": self.name,
-            "archive_mode": "off",
-            "restore_command": "",
             **settings,
         }
         with self._log.open("ab") as output:

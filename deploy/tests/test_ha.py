@@ -17,8 +17,10 @@ import pytest
 
 from bench.kill.node import Node
 from bin.ending import die_with_parent
+from deploy.tests.doc import commands
 from pipedai import env
 from pipedai.embedded.layout import Layout
+from pipedai.embedded.programs import User
 from testing.processes.programs import program
 from testing.processes.web_process import free_port
 from testing.processes.worker_process import until
@@ -82,6 +84,77 @@ def test_writes_go_on_after_a_failover_below_haproxy_and_pgbouncer(home: Path) -
             assert session.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
         with _connect(url) as connection:
             assert connection.execute("SELECT count(*) FROM note").fetchone() == (2,)
+
+
+def test_the_documented_commands_recover_a_point_in_time(home: Path) -> None:
+    backup, recover = commands("## Recovery to a point in time", "high-availability.md")
+    user = Layout(home).server_user
+    programs = program("postgres").parent
+    lost, restored = (Node(name, home, programs, user, free_port(), PASSWORD) for name in NAMES)
+    archive, backups = home / "archive", home / "backups"
+    for folder in (archive, backups):
+        folder.mkdir(mode=0o700)
+        if not user.is_us:
+            os.chown(folder, user.uid, user.gid)
+    script = shutil.copy(HA / "archive", home / "pipedai-archive")
+    with ExitStack() as stack:
+        stack.callback(lost.stop)
+        stack.callback(restored.stop)
+        lost.create()
+        lost.start(
+            synchronous_standby_names="",
+            archive_mode="on",
+            archive_command=f"ARCHIVE={archive} {script} %p %f",
+        )
+        variables = {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(lost.port),
+            "PGUSER": "postgres",
+            "PGPASSWORD": PASSWORD,
+            "ARCHIVE": str(archive),
+            "BACKUPS": str(backups),
+            "DATA": str(home / restored.name),
+        }
+        with lost.session() as session:
+            session.execute("CREATE TABLE note (n int)")
+            session.execute("INSERT INTO note VALUES (1)")
+            _follow(backup, variables, user)
+            session.execute("INSERT INTO note VALUES (2)")
+            (point,) = session.execute("SELECT clock_timestamp()::text").fetchone() or ("",)
+            session.execute("DELETE FROM note")
+            (piece,) = session.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone() or (
+                "",
+            )
+            archived = f"SELECT last_archived_wal >= '{piece}' FROM pg_stat_archiver"
+            until(lambda: session.execute(archived).fetchone() == (True,))
+        lost.kill()
+        _follow(recover, {**variables, "POINT": point}, user)
+        restored.start()
+        with restored.session() as session:
+            until(
+                lambda: (
+                    session.execute("SELECT pg_get_wal_replay_pause_state()").fetchone()
+                    == ("paused",)
+                )
+            )
+            assert session.execute("SELECT n FROM note ORDER BY n").fetchall() == [(1,), (2,)]
+            session.execute("SELECT pg_wal_replay_resume()")
+            until(lambda: session.execute("SELECT pg_is_in_recovery()").fetchone() == (False,))
+            session.execute("INSERT INTO note VALUES (3)")
+
+
+def _follow(block: str, variables: dict[str, str], user: User) -> None:
+    """Runs a document's commands as PostgreSQL's user."""
+    subprocess.run(
+        ["bash", "-euc", block],
+        env=variables,
+        cwd="/",
+        user=None if user.is_us else user.uid,
+        group=None if user.is_us else user.gid,
+        extra_groups=None if user.is_us else (),
+        check=True,
+    )
 
 
 def test_the_archive_keeps_what_it_has_and_takes_the_same_piece_twice(tmp_path: Path) -> None:
