@@ -11,7 +11,8 @@ from triggers.models import RUN_COLUMNS, Run, Trigger
 from triggers.serializers import LastRunSerializer, TriggerSerializer
 from triggers.states import TERMINAL
 
-# What the serializer shows is loaded. Last runs come from a query of their own, by their ids.
+# The columns of triggers that are read: those that the serializer shows. Only the id of the last run is read here,
+# since a second query reads all last runs of a page.
 _TRIGGER_COLUMNS = sorted(sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id"})
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
@@ -34,7 +35,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
 
 
 def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds to each row of `triggers()` its `last_run`, or None. It takes one query."""
+    """Adds `last_run` to each row of `triggers()`: the trigger's newest run as a dict, or None. It takes one query."""
     ids = [row["last_run_id"] for row in rows if row["last_run_id"]]
     runs = {run["id"]: run for run in Run.objects.filter(id__in=ids).values(*_LAST_RUN_COLUMNS)}
     return [{**row, "last_run": runs.get(row["last_run_id"])} for row in rows]
@@ -49,10 +50,10 @@ def runs() -> QuerySet[Run, dict[str, Any]]:
 
 
 def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:
-    """Keeps the runs in one of these states.
+    """Keeps only the runs that are in one of these states.
 
-    The condition on `ended_at` follows from the states, but PostgreSQL needs it to choose an index: each index by state
-    contains either ended or unfinished runs.
+    If these are all states of ended runs, or all of unfinished runs, it also adds the matching condition on `ended_at`.
+    PostgreSQL needs that condition to choose an index, since each index has either only ended or only unfinished runs.
     """
     ended = {state in TERMINAL for state in states}
     if len(ended) == 1:

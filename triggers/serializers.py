@@ -31,7 +31,8 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
 MIN_WEBHOOK_SECRET = 16
 
-# A header name is a token (RFC 9110 §5.1). A value may have visible ASCII characters, and spaces or tabs inside.
+# The name of a header is a token (RFC 9110 §5.1). Its value may have visible ASCII characters, and spaces or tabs
+# between them.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCII)
 _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
@@ -39,7 +40,7 @@ _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer
 
 @extend_schema_field({"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_BYTES})
 class PromptField(TextField):
-    """A prompt, bounded in bytes."""
+    """A prompt of at most MAX_PROMPT_BYTES bytes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -61,10 +62,12 @@ class PromptField(TextField):
     component_name="McpHeaders",
 )
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
-    """Secret headers for the MCP server: a flat object of valid names and values, 8 KiB in all."""
+    """Secret headers for the MCP server: an object of valid header names and text values, of 8 KiB at most."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        """Returns the headers as given. An error does not repeat a bad name, because it may be a misplaced secret."""
+        """Returns the headers unchanged, if they are valid. An error message does not repeat a bad name, because it may
+        be a misplaced secret.
+        """
         if not isinstance(data, dict):
             raise serializers.ValidationError("Must be an object of header names and values.")
         for name in data:
@@ -83,7 +86,7 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
         return data
 
     def to_representation(self, value: Any) -> Any:
-        """Raises NotImplementedError, because no answer may contain the headers."""
+        """Raises NotImplementedError, because no answer of the API may contain the headers."""
         raise NotImplementedError
 
 
@@ -95,7 +98,7 @@ def _check_header_name(name: str) -> None:
 
 
 class TriggerBody(StrictBody):
-    """POST /environments/:envId/triggers."""
+    """The body of POST /environments/:envId/triggers."""
 
     name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
@@ -143,8 +146,8 @@ class TriggerBody(StrictBody):
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Applies the rules of `mcpUrl`, and two more: in production the URL is https, and it names no forbidden
-        address (SPEC §7).
+        """Accepts the URLs that `mcpUrl` accepts, unless they name a forbidden address. In production, the URL must be
+        https (SPEC §7).
         """
         if not value:
             return value
@@ -154,7 +157,9 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """A `whsec_` secret must be base64, since it is decoded to sign (Standard Webhooks)."""
+        """Refuses a secret that begins with `whsec_` unless the rest is base64, since that is decoded for signing
+        (Standard Webhooks).
+        """
         if value and value.startswith("whsec_"):
             try:
                 base64.b64decode(value.removeprefix("whsec_"), validate=True)
@@ -171,7 +176,9 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_schedule(self, value: str | None) -> str | None:
-        """Accepts five crontab(5) fields. It checks them in UTC, because the zone does not matter to the grammar."""
+        """Accepts a valid schedule of five crontab(5) fields. It checks them in the zone UTC, because the zone does not
+        matter for their form.
+        """
         if value is None:
             return None
         try:
@@ -187,19 +194,19 @@ def _checked_url(url: str, *, https_only: bool = False) -> str:
 
 
 class RotateBody(StrictBody):
-    """POST /triggers/:id/rotate-mcp-token."""
+    """The body of POST /triggers/:id/rotate-mcp-token."""
 
     mcpHeaders = McpHeadersField(source="mcp_headers")
 
     def validate_mcpHeaders(self, value: dict[str, str]) -> dict[str, str]:  # noqa: N802
-        """Refuses an empty object: headers are removed by a PATCH of the trigger."""
+        """Refuses an empty object, because this endpoint replaces headers. A PATCH of the trigger removes them."""
         if not value:
             raise serializers.ValidationError("Must hold at least one header.")
         return value
 
 
 class SchedulePreviewBody(StrictBody):
-    """POST /environments/:envId/schedule-preview."""
+    """The body of POST /environments/:envId/schedule-preview."""
 
     schedule = TextField(max_length=200)
     timezone = TextField(max_length=64, required=False, default="UTC")
@@ -210,14 +217,14 @@ class SchedulePreviewBody(StrictBody):
 
 
 class ComingTimeSerializer(serializers.Serializer[Any]):
-    """One coming tick of a previewed schedule."""
+    """One coming due time of a previewed schedule."""
 
     at = serializers.DateTimeField()
     note = serializers.CharField(allow_null=True)
 
 
 class TickSerializer(serializers.Serializer[Any]):
-    """A tick and what was decided about it."""
+    """A due time of a trigger's schedule (tick), and what was decided about it."""
 
     tickAt = serializers.DateTimeField(source="tick_at")
     decision = serializers.ChoiceField(choices=Decision.choices)
@@ -227,7 +234,7 @@ class TickSerializer(serializers.Serializer[Any]):
 
 
 class LastRunSerializer(RowSerializer):
-    """A trigger's newest run, in short."""
+    """A trigger's newest run, with a few of its fields."""
 
     id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
@@ -236,7 +243,7 @@ class LastRunSerializer(RowSerializer):
 
 
 class TriggerSerializer(RowSerializer):
-    """A trigger; of its secrets, only whether they are there."""
+    """A trigger. Instead of its secrets it shows whether there are any."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
@@ -264,7 +271,7 @@ class TriggerSerializer(RowSerializer):
 
 
 class RunBody(StrictBody):
-    """POST /triggers/:id/run."""
+    """The body of POST /triggers/:id/run."""
 
     payload = serializers.JSONField(required=False, allow_null=True, default=None)
 
@@ -277,7 +284,7 @@ class RunBody(StrictBody):
 
 
 class RunSerializer(RowSerializer):
-    """A run, as lists show it."""
+    """A run with the fields that lists of runs show."""
 
     id = serializers.UUIDField()
     triggerId = serializers.UUIDField(source="trigger_id")
@@ -312,11 +319,11 @@ class RunSerializer(RowSerializer):
     cancelRequested = serializers.SerializerMethodField()
 
     def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
-        """Milliseconds from start to end."""
+        """How many milliseconds the run took, from its start to its end."""
         return duration_ms(run)
 
     def get_cancelRequested(self, run: dict[str, Any]) -> bool:  # noqa: N802
-        """Whether somebody asked for it to stop."""
+        """Whether somebody asked to cancel the run."""
         return run["cancel_requested_at"] is not None
 
 
@@ -333,11 +340,11 @@ class RunSerializer(RowSerializer):
     }
 )
 class LateResultField(serializers.JSONField):
-    """A report that came too late."""
+    """A worker's report about a run that came too late to count."""
 
 
 class RunDetailSerializer(RunSerializer):
-    """A single run, with what lists leave out."""
+    """A single run with all its fields, also those that lists leave out."""
 
     payload = serializers.JSONField(allow_null=True)
     prompt = serializers.CharField()

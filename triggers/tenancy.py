@@ -1,6 +1,6 @@
-"""Says which environment each row belongs to, in SQL for `TenantViewSet._find_visible`."""
+"""SELECT statements that tell to which environment each row belongs; `workspaces.access.find_visible` takes them."""
 
-# The deliveries of a deleted trigger are gone with it; its runs stay.
+# Includes deleted triggers, because their runs can still be read. Their deliveries can't.
 ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
 LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
 ALL_RUNS = "SELECT id, environment_id FROM run"

@@ -1,4 +1,4 @@
-"""Reads the bodies of the worker endpoints, and renders workers and handed-out runs."""
+"""Reads the request bodies of the worker endpoints, and renders workers and the runs that polls hand out."""
 
 import math
 from functools import cache
@@ -22,41 +22,41 @@ from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.states import TERMINAL, FaultClass
 from workers.models import MAX_CONCURRENCY, Worker
 
-# The largest numbers that the integer columns of a run can hold.
+# The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
 
 
 class CutTextField(TextField):
-    """A string that is cut to its length and never refused for it."""
+    """A text of an outcome. A text that is too long is cut, because refusing it would lose the whole outcome."""
 
     def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
         self.cut_to = cut_to
         super().__init__(trim_whitespace=False, allow_blank=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """The first `cut_to` characters."""
+        """Returns the first `cut_to` characters of the text."""
         return super().to_internal_value(data)[: self.cut_to]
 
 
 class ReportedNumberField(WholeNumberField):
-    """A whole number; an absurd one is dropped, and costs no outcome."""
+    """A whole number of an outcome. One out of range becomes null, because refusing it would lose the outcome."""
 
     def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
         self.range = range(least, most + 1)
         super().__init__(required=False, allow_null=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
-        """Returns the number, or None if it is out of range."""
+        """Returns the number, or None if it is outside the field's range."""
         number = super().to_internal_value(data)
         return number if number in self.range else None
 
 
 @extend_schema_field({"type": "number"})
 class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
-    """Seconds, clamped to 0–24 h and rounded up; never refused."""
+    """A number of seconds, rounded up and limited to 24 hours. A value that is no number counts as null."""
 
     def to_internal_value(self, data: Any) -> int | None:
-        """Returns whole seconds, or None for anything that is no number."""
+        """Returns the seconds as a whole number from 0 to 24 hours, or None for a value that is no number."""
         if not is_finite_number(data):
             return None
         seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
@@ -64,15 +64,15 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
 
 
 class AuthModeField(serializers.ChoiceField):
-    """`claude_max` or `api_key`; hyphens are accepted for the underscores."""
+    """How the agent pays for the model: `claude_max` or `api_key`. Hyphens instead of underscores are accepted."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """The mode with its underscore."""
+        """Returns the mode with underscores instead of hyphens."""
         return super().to_internal_value(data.replace("-", "_") if isinstance(data, str) else data)
 
 
 class RegisterBody(Body):
-    """POST /workers/register. The token may come as Bearer instead."""
+    """The body of POST /workers/register. The `wrk_` token may instead come in the Authorization header."""
 
     hostname = NameField(max_length=255)
     os = NameField(max_length=255)
@@ -87,7 +87,7 @@ class RegisterBody(Body):
 
 
 class WorkerBody(StrictBody):
-    """PATCH /workers/:id."""
+    """The body of PATCH /workers/:id, by which an admin changes a worker."""
 
     label = NameField(max_length=255)  # type: ignore[assignment]
     maxConcurrency = WholeNumberField(
@@ -97,13 +97,13 @@ class WorkerBody(StrictBody):
 
 
 class RegistrationTokenBody(Body):
-    """POST /workspaces/:wsId/workers/registration-token."""
+    """The body of POST /workspaces/:wsId/workers/registration-token, by which a `wrk_` token is minted."""
 
     label = NameField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]
 
 
 class ClaimBody(Body):
-    """POST …/claim."""
+    """The body of POST /workers/:id/runs/:runId/claim, by which a worker takes a queued run."""
 
     claimId = TextField(
         source="claim_id",
@@ -120,10 +120,10 @@ def _tokens(name: str) -> ReportedNumberField:
 
 
 class CompleteBody(Body):
-    """POST …/complete."""
+    """The body of POST /workers/:id/runs/:runId/complete, by which a worker reports how a run ended."""
 
     status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
-    # Windows has unsigned 32-bit exit codes, such as 3221225786 for an interrupt.
+    # The range is wider than 32 bits with a sign, because Windows has unsigned exit codes such as 3221225786.
     exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
     shortMessage = CutTextField(
         source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
@@ -148,25 +148,25 @@ class CompleteBody(Body):
 
 
 def outcome_of(values: dict[str, Any]) -> Outcome:
-    """Makes an Outcome from the validated values of a CompleteBody."""
+    """Returns the Outcome that the validated values of a CompleteBody describe."""
     fault = settled_fault(values["status"], values.get("fault_class"))
     return Outcome(**{**values, "fault_class": fault})
 
 
 def as_reported(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the same values under their names in the API, which is how a late result is stored."""
+    """Returns the validated values under their names in the API. A result that comes late is stored in this form."""
     names = _reported_names()
     return {names[attribute]: value for attribute, value in values.items()}
 
 
 @cache
 def _reported_names() -> dict[str, str]:
-    # This is cached, since each new serializer copies all of its fields.
+    # The result is cached, because making a serializer copies all of its fields and takes long.
     return {str(field.source): name for name, field in CompleteBody().fields.items()}
 
 
 class HandedOutRunSerializer(RowSerializer):
-    """A run as its worker gets it: the only place where MCP headers appear in plaintext."""
+    """A run as a poll hands it to its worker. Only here does the API show MCP headers in plaintext."""
 
     id = serializers.UUIDField()
     triggerId = serializers.UUIDField(source="trigger_id")
@@ -181,12 +181,12 @@ class HandedOutRunSerializer(RowSerializer):
     queuedAt = serializers.DateTimeField(source="queued_at")
 
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """Returns the row with its sealed values in plaintext."""
+        """Returns the run with its MCP headers, which are stored encrypted, in plaintext."""
         return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
 
 
 class WorkerSerializer(RowSerializer):
-    """A worker, with what is worked out of its row: `status`, `derivedStatus`, `currentRunId`."""
+    """A worker as the API shows it. `status`, `derivedStatus` and `currentRunId` are computed, not stored."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
@@ -206,13 +206,13 @@ class WorkerSerializer(RowSerializer):
     createdAt = serializers.DateTimeField(source="created_at")
 
     def get_status(self, worker: dict[str, Any]) -> Literal["online", "offline"]:
-        """`online` or `offline`."""
+        """`online` if the worker polled or sent a heartbeat lately, else `offline`."""
         return "online" if worker["online"] else "offline"
 
     def get_derivedStatus(  # noqa: N802
         self, worker: dict[str, Any]
     ) -> Literal["disabled", "busy", "online", "offline"]:
-        """`disabled` > `busy` > `online` > `offline`."""
+        """The first of these that holds: `disabled`, `busy` (the worker holds a run), `online`, `offline`."""
         if worker["disabled"]:
             return "disabled"
         return "busy" if worker["current_run_id"] else self.get_status(worker)

@@ -1,4 +1,4 @@
-"""Routes of the workers app, below /api/v1/."""
+"""URL routes of the workers app, below /api/v1/."""
 
 from django.urls import path
 
@@ -25,7 +25,8 @@ urlpatterns = [
     path(f"{_RUN}/heartbeat", WorkerProtocolViewSet.as_view({"post": "heartbeat"})),
     path(
         f"{_RUN}/complete",
-        # This parser replaces characters that PostgreSQL can't store, so that no outcome is refused for them.
+        # Text in a run's outcome can hold characters that PostgreSQL can't store. This parser replaces them, so that
+        # the outcome is stored and not refused.
         WorkerProtocolViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),

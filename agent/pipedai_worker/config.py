@@ -1,4 +1,4 @@
-"""Keeps the worker's registration (its id, its token, the API's URL) in a JSON file of mode 0600."""
+"""Keeps the worker's registration (its id, its token, the API's URL) in a JSON file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_PATH = Path("~/.pipedai/worker.json")
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; the message is one sentence for the operator."""
+    """The worker's configuration file can't be used. The message is one sentence for the person who runs the worker."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class WorkerConfig:
     max_concurrency: int | None = None
 
     def save(self, path: Path) -> None:
-        """Write the file atomically with mode 0600. Raises OSError."""
+        """Write the registration to a file that only its owner can read (mode 0600). Raises OSError."""
         durable.private_directory(path.parent)
         durable.write_json(
             path,
@@ -42,7 +42,7 @@ class WorkerConfig:
 
     @classmethod
     def load(cls, path: Path) -> WorkerConfig:
-        """Read the file. Raises ConfigError with a sentence that says what to do."""
+        """Read a registration from its file. Raises ConfigError, whose sentence says what to do about it."""
         try:
             content = durable.read_json_object(path)
         except FileNotFoundError:
@@ -66,12 +66,12 @@ class WorkerConfig:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Tell whether other users may read the file, which holds a token."""
+    """Tell whether other users of the machine may read the configuration file, which holds a token."""
     return bool(path.stat().st_mode & 0o077)
 
 
 def state_directory(config_path: Path) -> Path:
-    """Return the directory, beside the configuration, that keeps the outcomes and the runs in hand."""
+    """Return the directory for the worker's current runs and unreported outcomes, beside the configuration file."""
     return config_path.with_name(f"{config_path.stem}.state")
 
 

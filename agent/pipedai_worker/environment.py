@@ -1,11 +1,12 @@
-"""Makes a run's environment from an allow-list, so that the run does not get this machine's secrets."""
+"""Chooses the environment variables that a run's program gets, so that it does not get this machine's secrets."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 
-# Programs need these to find other programs, their settings, the language, and the network.
+# Every run's program gets these variables if they are set: it needs them to find programs, its home, the language and
+# the network.
 ALLOWED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),
@@ -22,7 +23,7 @@ ALLOWED_PREFIX = "LC_"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return the variables of this process that are on the allow-list or named in `extra`."""
+    """Return the variables of this process's environment whose name is allowed or listed in `extra`."""
     names = ALLOWED.union(extra)
     return {
         name: value

@@ -1,4 +1,4 @@
-"""Makes the text that the program reads on stdin: the prompt, then the payload marked as data."""
+"""Makes the text that a run's program reads on stdin: the prompt, then the payload, marked as data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pipedai_worker.assigned import AssignedRun
 
 
 def stdin_text(run: AssignedRun) -> bytes:
-    """Return the prompt in UTF-8. A payload follows as one line of JSON between two marking lines."""
+    """Return the run's prompt in UTF-8. If the run has a payload, it follows as JSON between two marker lines."""
     if run.payload is None:
         return _utf8(run.prompt)
-    # Whoever fires the trigger writes the payload. The marking lines have a random name, so that the
-    # payload can't contain the closing line and make the text after it look like the prompt.
+    # Anyone who may start the trigger can choose the payload. The marker lines have a random name, so that a payload
+    # can't contain the closing marker and pass the text after it off as part of the prompt.
     fence = f"payload-{secrets.token_hex(16)}"
     return _utf8(
         f"{run.prompt}\n\n"

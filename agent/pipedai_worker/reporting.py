@@ -1,4 +1,4 @@
-"""Reports an outcome until the API accepts or refuses it for good, and keeps it on disk until then."""
+"""Sends a run's outcome until the API accepts it or refuses it for good, and keeps it on disk until then."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ log = get_logger(__name__)
 def report(
     api: Api, journal: Journal, run_id: str, body: dict[str, Any], wait: Callable[[float], bool]
 ) -> None:
-    """Send `complete`, and remove the spooled outcome after a 2xx or a final 4xx.
+    """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
 
-    Raises GaveUp when `wait` returns True, and TokenRefused. The outcome then waits for the next start.
+    Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
+    stays on disk, and the worker's next start sends it.
     """
     try:
         try:
@@ -28,8 +29,8 @@ def report(
         except Refused as refused:
             if refused.status != 400 or body == bare(body):
                 raise
-            # The API refuses some part of the outcome. Its bare status is sent instead, so that the run is
-            # not taken for lost and executed again.
+            # The API refuses some field of the outcome. Its status alone is sent instead: otherwise the API would take
+            # the run for lost and have it executed again.
             log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
             until_answered(lambda: api.complete(run_id, bare(body)), wait)
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""Reads and adds the counts of tokens that the model's API reports."""
+"""Reads and adds up the numbers of tokens that the model's API reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipedai_worker.numbers import whole
 
 @dataclass(frozen=True)
 class Tokens:
-    """Numbers of tokens of one message, one turn, or one run."""
+    """How many tokens one message, one turn, or a whole run used."""
 
     input: int = 0
     output: int = 0
@@ -19,7 +19,7 @@ class Tokens:
 
     @classmethod
     def read(cls, usage: Any) -> Tokens | None:
-        """Read a `usage` object of the API. Return None for anything else; a missing number counts as 0."""
+        """Read a `usage` object of the model's API; a missing number counts as 0. Return None if it is no object."""
         if not isinstance(usage, dict):
             return None
         return cls(

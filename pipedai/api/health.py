@@ -12,7 +12,7 @@ from pipedai.sql import takes_writes
 
 
 class HealthViewSet(ApiViewSet):
-    """Load balancers, supervisors and the host client ask these endpoints."""
+    """Endpoints that tell whether the service works. Load balancers, supervisors and the host client call them."""
 
     authentication_classes = ()
     permissions = {"retrieve": IsPublic, "live": IsPublic}
@@ -28,7 +28,7 @@ class HealthViewSet(ApiViewSet):
         return Response({"status": "ok"})
 
     def live(self, request: Request) -> Response:
-        """GET /health/live"""
+        """Answers GET /health/live: always 200, because a process that answers is alive."""
         return Response({"status": "ok"})
 
 

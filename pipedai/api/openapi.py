@@ -1,4 +1,4 @@
-"""Serves the OpenAPI schema: the process keeps the checked-in docs/openapi.json in memory."""
+"""Serves the OpenAPI schema from the file docs/openapi.json, which each process reads once."""
 
 from functools import cache
 
@@ -13,13 +13,13 @@ FILE = BASE_DIR / "docs" / "openapi.json"
 
 
 class OpenApiViewSet(ApiViewSet):
-    """The OpenAPI schema is public, because it holds nothing that API.md does not."""
+    """Serves the OpenAPI schema to everybody, because the schema holds nothing that API.md does not."""
 
     authentication_classes = ()
     permissions = {"retrieve": IsPublic}
 
     def retrieve(self, request: Request) -> HttpResponse:
-        """GET /openapi.json"""
+        """Answers GET /openapi.json."""
         return HttpResponse(_document(), content_type="application/json")
 
 

@@ -1,4 +1,7 @@
-"""Parses JSON bodies. What PostgreSQL or a JavaScript client could not hold is answered with 400 (SPEC §2)."""
+"""Parses JSON bodies (SPEC §2).
+
+A value that PostgreSQL or a JavaScript client could not hold is answered with 400.
+"""
 
 import json
 import math
@@ -20,13 +23,13 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class CompressedBody(ApiError):  # noqa: N818 - named as what it answers
-    """415: we accept no compressed body."""
+    """415: the API accepts no compressed body."""
 
     status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
 
 def check_encoding(request: Request) -> None:
-    """Raises CompressedBody for a body with a Content-Encoding, even if the action would not read the body."""
+    """Raises CompressedBody if the request's body is compressed, also where the view would not read the body."""
     codings = request.META.get("HTTP_CONTENT_ENCODING", "").lower().split(",")
     if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} and not {
         coding.strip() for coding in codings
@@ -48,23 +51,24 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Returns the parsed value. Raises ParseError with one sentence, or CompressedBody."""
-        # A throttle that counts by a field of the body reads the body before the view has checked its encoding.
+        """Returns the parsed value. Raises ParseError for a bad text, or CompressedBody for a compressed one."""
+        # The parser checks the encoding, although the view does too. A throttle that counts by a field of the body may
+        # parse the body before the view's check.
         if parser_context is not None:
             check_encoding(parser_context["request"])
         return self.storable(parse_json(stream.read()))
 
     def storable(self, value: Any) -> Any:
-        """Returns the value if PostgreSQL can hold it. Raises ParseError if it can't."""
+        """Returns the parsed value. Raises ParseError if it contains text that PostgreSQL can't store."""
         check_text(value)
         return value
 
 
 class OutcomeJSONParser(StrictJSONParser):
-    """Replaces NUL and lone surrogates with U+FFFD instead of refusing them, so that no run loses its outcome."""
+    """Parses a run's outcome. It replaces NUL and lone surrogates by U+FFFD, so that no outcome is refused for them."""
 
     def storable(self, value: Any) -> Any:
-        """Returns the value with U+FFFD in place of what PostgreSQL can't hold."""
+        """Returns the parsed value with U+FFFD in place of the characters that PostgreSQL can't store."""
         return replace_unstorable(value)
 
 
@@ -147,7 +151,8 @@ def _finite_float(literal: str) -> float:
 
 
 def _held_int(literal: str) -> int:
-    # A JavaScript number holds at most 309 digits. The limit also keeps int(), which takes quadratic time, fast.
+    # The largest JavaScript number has 309 digits. This limit also bounds the time of int(), which is quadratic in the
+    # digits.
     if len(literal) > 309 or not math.isfinite(float(literal)):
         raise ParseError("The JSON holds a number that is too large.")
     return int(literal)

@@ -29,7 +29,7 @@ SELECT current_setting('transaction_read_only') = 'on' AS read_only, current_set
 
 
 def reachable() -> Finding:
-    """Checks that a database answers. It does not start an embedded one that is stopped."""
+    """Checks that the database answers. An embedded database that is stopped is not started for it."""
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "pipedai.embedded":
         if not EmbeddedPostgres(database["DATA_DIR"]).status().running:
@@ -49,7 +49,7 @@ def reachable() -> Finding:
 
 
 def new_enough() -> Finding:
-    """Checks that we support this version of PostgreSQL."""
+    """Checks that the database's version of PostgreSQL is one that we support."""
     row = fetch_one("SELECT current_setting('server_version_num')::int AS number", {})
     assert row is not None
     version = row["number"]
@@ -141,7 +141,7 @@ def commits_are_kept() -> Finding:
 
 
 def heard() -> Finding:
-    """Checks that a NOTIFY on Django's connection arrives at the connection on which LISTEN runs."""
+    """Checks that a notification sent on Django's connection arrives at the connection that runs LISTEN."""
     channel = f"pipedai_check_{secrets.token_hex(8)}"
     try:
         with psycopg.connect(**listen_params(), autocommit=True) as ear:

@@ -33,7 +33,7 @@ _SAMPLE_SECONDS = 1.0
 
 
 def _gauge(name: str, documentation: str) -> Gauge:
-    # Each process has its own value, labelled by its pid. The value of a dead process is dropped.
+    # Each process has its own value of the gauge, labelled by its pid. The value of a dead process is dropped.
     return Gauge(name, documentation, multiprocess_mode="liveall")
 
 
@@ -52,7 +52,7 @@ _LISTENING = _gauge("pipedai_web_listening", "Whether the database's notificatio
 def measured(
     app: App, *, threads: WsgiLane, listener: Listener, budget: MemoryBudget, token: str
 ) -> App:
-    """Returns the application with metrics and their endpoint around it. Call it once in a process."""
+    """Returns the application wrapped in code that measures it and answers scrapes. Call it once in a process."""
     autodiscover_modules("metrics")
     access_log.observers.append(observe_request)
     return Endpoint(Sampled(app, threads, listener, budget), token)
@@ -98,7 +98,7 @@ class Sampled:
 class Endpoint:
     """Answers `GET /metrics` to clients that have the token, and passes all other requests to the application.
 
-    Scrapes have a thread of their own, so that they are answered while all other threads are busy.
+    Scrapes have a thread of their own, so that they are answered even while all other threads are busy.
     """
 
     def __init__(self, app: App, token: str) -> None:

@@ -37,7 +37,7 @@ from workspaces.models import Environment
 
 _SHOWN = 50
 
-# Follows `retry_of_id` from the run to the earliest attempt that still exists, and from there back to the latest.
+# Follows `retry_of_id` from a run back to the earliest attempt that still exists, and from there forward to the latest.
 _ATTEMPTS = """
 WITH RECURSIVE up AS (
     SELECT id, retry_of_id, 0 AS steps FROM run WHERE id = %(id)s
@@ -64,7 +64,7 @@ class StateFilter(OneOf):
 
 @register(Run, site=site)
 class RunAdmin(StaffModelAdmin):
-    """The runs of all workspaces."""
+    """Shows the runs of all workspaces."""
 
     icon = "play_circle"
     list_display = (
@@ -110,10 +110,10 @@ class RunAdmin(StaffModelAdmin):
     )
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Adds the state to the filters that an index knows, wherever an index begins with it.
+        """Returns the filters and the order of the index by which a filtered list of runs is read.
 
-        For ended runs of one state there is such an index for each environment, trigger and worker. Unfinished runs are
-        few, and the partial indexes that hold them alone are small.
+        The filter by state is among them for ended runs, which have an index by state for each environment, trigger and
+        worker. Unfinished runs have smaller indexes of their own, and are so few that any of these is quick.
         """
         scope = super().scope_of(sent)
         status = sent.get("status")
@@ -209,7 +209,7 @@ class RunAdmin(StaffModelAdmin):
 
 
 def attempts_table(deliveries: list[Delivery], title: str) -> Table:
-    """Returns a table of the attempts to send these deliveries. It takes one query."""
+    """Returns a table of the attempts to send these webhook deliveries. It takes one query."""
     attempts = DeliveryAttempt.objects.filter(delivery_id__in=[each.id for each in deliveries])
     return Table(
         title,
@@ -266,7 +266,9 @@ def _facts(run: Any) -> list[tuple[str, Any]]:
 
 
 def _timeline(run: Run) -> list[tuple[Any, ...]]:
-    """Returns the rows of the timeline: each moment of the run in order, with the time since the one before."""
+    """Returns the rows of a run's timeline: when it was queued, claimed, started and ended, each with the time since
+    the row before.
+    """
     ended = f"Ended: {spoken(run.status)}" + (
         f", by {spoken(run.ended_by)}" if run.ended_by else ""
     )

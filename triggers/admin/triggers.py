@@ -23,14 +23,14 @@ from pipedai.admin.values import (
 from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
 from workspaces.models import Environment
 
-# The model is found by the foreign key, because this app must not import the app `workers`.
+# The class Worker is taken from the foreign key of Trigger, because this app must not import the app `workers`.
 Worker: Any = Trigger._meta.get_field("worker").related_model
 _SHOWN = 10
 
 
 @register(Trigger, site=site)
 class TriggerAdmin(StaffModelAdmin):
-    """The triggers of all workspaces."""
+    """Shows the triggers of all workspaces."""
 
     icon = "bolt"
     list_display = (
@@ -79,7 +79,7 @@ class TriggerAdmin(StaffModelAdmin):
         return row.name
 
     def story_rows(self) -> QuerySet[Any]:
-        """Returns the query for one trigger. It reads whether there are secrets, but not the secrets."""
+        """Returns the query for one trigger. It reads whether the trigger has secrets, but not the secrets."""
         rows: QuerySet[Any] = (
             super()
             .story_rows()
@@ -159,7 +159,7 @@ class TriggerAdmin(StaffModelAdmin):
 
 @register(TriggerRevision, site=site)
 class TriggerRevisionAdmin(StaffModelAdmin):
-    """The prompts and models that triggers have or had."""
+    """Shows the prompts and models that triggers have or had."""
 
     icon = "history_edu"
     list_display = ("made", "of_trigger", "model", "in_environment")

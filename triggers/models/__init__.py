@@ -1,4 +1,4 @@
-"""The tables of triggers, runs, ticks and deliveries: each file has the tables that belong together."""
+"""The tables of triggers, runs, ticks and deliveries, in one file for each group of tables that belong together."""
 
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.fields import JSONAsGivenField

@@ -1,7 +1,7 @@
-"""Column types that Django lacks: `json` that is stored as text, and foreign keys that contain the environment.
+"""Column types that Django lacks: `json` that is stored as text, and foreign keys that include the environment.
 
-Tenant tables refer to each other by `(environment_id, id)`. Django knows foreign keys of one column alone, so the
-migrations add the constraints, and the fields here have `db_constraint=False`.
+Tables with tenants' rows refer to each other by `(environment_id, id)`. Django's foreign keys have one column only. So
+migrations add these constraints in SQL, and the fields here have `db_constraint=False`.
 """
 
 from typing import Any
@@ -10,7 +10,9 @@ from django.db import models
 
 
 class JSONAsGivenField(models.JSONField):
-    """A `json` column. It keeps the text as it came, whereas `jsonb` would reorder keys and rewrite numbers."""
+    """A column of PostgreSQL's type `json`. It keeps the text as it came, whereas `jsonb` would reorder keys and
+    rewrite numbers.
+    """
 
     def db_type(self, connection: Any) -> str:
         return "json"
@@ -21,7 +23,9 @@ class JSONAsGivenField(models.JSONField):
 
 
 def tenant_key(to: str, **kwargs: Any) -> Any:
-    """A foreign key to a row of the same environment. A migration must add its constraint, `(environment_id, id)`."""
+    """Makes a foreign key to a row of the same environment. A migration must add its constraint on `(environment_id,
+    id)` in SQL.
+    """
     return models.ForeignKey(
         to, on_delete=models.PROTECT, db_constraint=False, db_index=False, **kwargs
     )

@@ -1,9 +1,10 @@
-"""The run state machine (SPEC §6): every way for a run to begin or to change its state, but retries (`retries`).
+"""The run state machine (SPEC §6): all ways in which a run begins or changes its state, except retries, which `retries`
+has.
 
-Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is
-read only when the UPDATE hit nothing. What follows from a transition (retry, delivery, audit rows)
-is written in its transaction. docs/architecture.md has the order in which locks are taken, and docs/run-lifecycle.md
-describes the states.
+Each transition is one UPDATE whose condition names the expected state, so that of two processes only one can succeed.
+The present state is read for an error only if the UPDATE changed nothing. What follows from a transition (a retry, a
+delivery, audit rows) is written in the same transaction. docs/architecture.md has the order in which locks are taken,
+and docs/run-lifecycle.md describes the states.
 """
 
 import json
@@ -32,7 +33,7 @@ from triggers.webhooks.outbox import queue_deliveries
 
 
 class Refused(Conflict):
-    """409: the run is in a state that does not allow the transition. The answer names that state (SPEC §6)."""
+    """The error 409 for a run whose state does not allow the transition. The answer names that state (SPEC §6)."""
 
     def __init__(self, message: str, run: Row, *, code: ErrorCode | None = None) -> None:
         super().__init__(message, code=code, status=run["status"])
@@ -68,13 +69,14 @@ def queue_run(
     }
     run = fetch_one(sql.QUEUE, params)
     if run is None:
-        # The queue has no room without turns, or the trigger cannot be run. The statement locked the trigger only if
-        # it waited for a change that made the trigger so, and then `check_queue_room` locks nothing.
+        # No run was queued: either so many are queued that requests must take turns, or the trigger can't be run. In
+        # the second case this transaction may hold the trigger's lock, and `check_queue_room` then locks nothing, which
+        # keeps the order of locks.
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:
-        # The statement waited for a change of the trigger. Its snapshot is older than the trigger's new revision, which
-        # only a second statement sees.
+        # `sql.QUEUE` waited for a change of the trigger. It could not see the trigger's new revision, which is younger
+        # than the statement, so it is repeated.
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
@@ -84,7 +86,8 @@ def queue_run(
 
 
 def queue_scheduled_runs(ticks: list[Row], *, now: datetime | None = None) -> None:
-    """Inserts the runs of fired ticks, due at once. Each tick has `run_id`, `trigger_id` and `tick_at`.
+    """Inserts runs for due times of schedules, to be executed at once. Each of `ticks` has `run_id`, `trigger_id` and
+    `tick_at`.
 
     Call it in the transaction that has locked the triggers. The caller emits the events and wakes the workers.
     """
@@ -107,12 +110,13 @@ def claim_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Moves a run from queued to claimed and gives it a lease. A repeat with its `claim_id` returns the stored run.
+    """Moves a run from queued to claimed and gives it a lease. If the worker repeats a claim with the same `claim_id`,
+    it returns the stored run.
 
-    Call it in a transaction that has locked the worker's row, because only the lock keeps the count of held runs
-    right. `capacity` is how many runs that row allows the worker to hold; with 0 it gets no new run. `approved` is
-    whether that row allows the worker runs whose triggers have headers. Raises NotFound for another worker's run, and
-    Refused if the run cannot be claimed.
+    Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
+    holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
+    is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
+    Refused if the run can't be claimed.
     """
     params = _leasing(run_id, worker_id, now)
     run = fetch_one(
@@ -138,9 +142,10 @@ def claim_run(
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Moves a run from claimed to running and renews its lease. A repeat returns the stored run.
+    """Moves a run from claimed to running and renews its lease. If the run is running already, it returns the stored
+    run.
 
-    Raises NotFound for another worker's run, and Refused if the run cannot be started.
+    Raises NotFound for another worker's run, and Refused if the run can't be started.
     """
     with transaction.atomic():
         run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
@@ -154,7 +159,8 @@ def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | No
 
 
 def heartbeat_run(*, worker_id: UUID, run_id: UUID, now: datetime | None = None) -> Row:
-    """Renews the lease of a held run, and returns its `status`, `cancel_requested_at` and `lease_expires_at`.
+    """Renews the lease of a run that the worker holds. Returns `status`, `cancel_requested_at` and `lease_expires_at`
+    of the run.
 
     Raises NotFound for another worker's run, and Refused if the worker no longer holds the run and must stop it.
     """
@@ -174,11 +180,12 @@ def complete_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Ends a run as its worker reports, and returns it. `reported` is the report as it came, stored if it is too late.
+    """Ends a run as its worker reports, and returns it. `reported` is the report as it came; it is stored if it comes
+    too late to count.
 
-    A repeat with the same status returns the stored run. If the server has ended the run (lease, deadline), the
-    outcome still replaces that verdict until a worker has claimed the retry. Raises NotFound for another worker's run,
-    and Refused if the run cannot be ended so.
+    If the worker reports the same status again, it returns the stored run. If the server has ended the run because of
+    its lease or deadline, the report still replaces that end, until a worker has claimed the retry. Raises NotFound for
+    another worker's run, and Refused if the run can't be ended in this way.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
     with transaction.atomic():
@@ -194,14 +201,15 @@ def complete_run(
             )
             return run
         result = _complete_ended(params, outcome, reported, actor)
-    # The refusal is raised after the transaction, because the late result that was stored must be committed.
+    # The error is raised only now, after the transaction, because the late report that was stored must be committed.
     if isinstance(result, Refused):
         raise result
     return result
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Ends a queued run at once, or asks the worker of a held run to stop it. A repeat changes nothing.
+    """Cancels a run: ends a queued run at once, or asks the worker of a claimed or running one to stop it. A second
+    call changes nothing.
 
     Raises NotFound, and Refused for a run that has ended. The caller has checked that the user may cancel the run.
     """
@@ -222,7 +230,7 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
 
 
 def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
-    """Moves a trigger's queued runs to its new worker; with None they wait for one.
+    """Moves a trigger's queued runs to its new worker. If that is None, the runs wait until the trigger has a worker.
 
     The caller has locked the trigger, so that no run is queued for the old worker meanwhile.
     """
@@ -231,7 +239,9 @@ def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
 
 
 def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
-    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked their triggers."""
+    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked the triggers of these
+    runs.
+    """
     return execute(sql.MOVE_QUEUED, {"from_worker": from_worker, "to_worker": to_worker})
 
 
@@ -274,12 +284,12 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 def _complete_ended(
     params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
 ) -> Row | Refused:
-    """Answers a `complete` of a run that its worker does not hold: it is a repeat, a late result or refused.
+    """Handles a worker's report about a run that it does not hold. The report is a repeat, comes late, or is refused.
 
-    Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
+    Returns the run, or the error for the caller to raise. Raises NotFound for another worker's run.
     """
-    # The lock comes in a statement of its own: a statement that waits for a lock reads all other rows as they were
-    # before the wait.
+    # The run is locked by a statement of its own. A statement that must wait for a lock sees other rows as they were
+    # before the wait, so the next statement reads them.
     execute(sql.LOCK, params)
     run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
@@ -301,7 +311,9 @@ def _complete_ended(
 
 
 def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
-    """Stores a result that is too late to count, because the retry was claimed. Only the first such report is kept."""
+    """Stores a worker's report that came too late to count, because its run's retry has been claimed. Only the first
+    such report of a run is stored.
+    """
     if not run["has_late_result"]:
         report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
@@ -310,9 +322,10 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
 
 
 def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
-    """Replaces the server's verdict by the worker's late result, and cancels the waiting retry.
+    """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
+    waits in the queue.
 
-    If the late result calls for a retry itself, the waiting one stays, and `retryAfterSeconds` may postpone it.
+    If the reported end needs a retry too, the one that waits is kept, and `retryAfterSeconds` may postpone it.
     """
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
@@ -324,7 +337,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
         wake_workers([retry["worker_id"]])
     if run["error_message"] is None:
-        _keep_errors([run])  # this removes the message of the server's verdict
+        _keep_errors([run])  # The error message that the server wrote is removed.
     _follow_up(
         [run],
         [_event("run.completed", actor, run, changes)],
@@ -336,9 +349,10 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
 def _follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes what follows from ended runs, in the transaction that ended them.
+    """Writes what follows from the end of runs, in the transaction that ended them.
 
-    That is their error texts, retries, deliveries and audit rows. Their workers are woken when it commits.
+    These are the runs' error messages, retries, webhook deliveries and audit rows. The workers are woken when the
+    transaction commits.
     """
     _keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -360,7 +374,7 @@ def _keep_errors(runs: list[Row]) -> None:
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the parameters of a statement that takes or renews a lease."""
+    """Returns the parameters of the SQL statements that set or renew a run's lease."""
     return {
         "run_id": run_id,
         "worker_id": worker_id,
@@ -370,7 +384,7 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the stored run. Raises NotFound if there is none or if it belongs to another worker."""
+    """Returns the run. Raises NotFound if there is no such run or if it belongs to another worker."""
     run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:
         raise NotFound

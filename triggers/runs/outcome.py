@@ -12,10 +12,10 @@ MAX_ERROR_MESSAGE = 8_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The report of a worker that ends a run, after validation.
+    """A worker's report that ends a run, after validation.
 
-    Its messages are cut to their maximum, and `settled_fault` has decided `fault_class`. The other fields have the
-    names and the units of the columns of Run; `retry_after_seconds` postpones a retry.
+    Its messages have been cut to their longest length, and `settled_fault` has decided `fault_class`. The other fields
+    have the names and the units of the columns of Run. `retry_after_seconds` postpones a retry.
     """
 
     status: str
@@ -35,16 +35,16 @@ class Outcome:
 
     @property
     def blames_infrastructure(self) -> bool:
-        """Whether the run may get a retry."""
+        """Returns whether infrastructure is to blame for the end of the run, so that the run may get a retry."""
         return self.fault_class == FaultClass.INFRA
 
     def columns(self) -> dict[str, Any]:
-        """Returns the values by the names of the parameters of `statements.COMPLETE`."""
+        """Returns the report's values under the names of the parameters of the SQL statement `statements.COMPLETE`."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def settled_fault(status: str, reported: str | None) -> str:
-    """Returns whose fault an outcome is (SPEC §6).
+    """Returns whose fault the end of a run was (SPEC §6).
 
     It is nobody's if the run succeeded or was canceled. Otherwise it is the client's, unless the worker said `infra`.
     """

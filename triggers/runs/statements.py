@@ -1,9 +1,10 @@
-"""The statements that write runs: no other module inserts a run or changes one (docs/decisions/lifecycle-sql.md).
+"""The SQL statements that write runs. No other module inserts or changes a run (docs/decisions/lifecycle-sql.md).
 
-Each transition is one guarded UPDATE on the expected state and the owner. `lifecycle` and `retries` run them.
+Each transition is one UPDATE whose condition names the expected state and the run's worker. `lifecycle` and `retries`
+execute the statements.
 """
 
-# See docs/decisions/fast-paths.md.
+# These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
@@ -11,19 +12,20 @@ from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
-# After `timeoutSeconds` the worker has 60 s to report the time-out itself. Then the server does so (SPEC §6).
+# The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
+# the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# A condition on the trigger t: an unapproved worker gets no run whose trigger has headers (SPEC §19). The poll and the
-# claim both contain it.
+# A condition on the trigger t: a worker that is not approved gets no run whose trigger has secret headers (SPEC §19).
+# The queries for polls and claims both contain it.
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
-# The columns that every new run is inserted with, whatever made it. All others begin as NULL.
+# The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
         retry_of_id, scheduled_for, queued_at, available_at, model)"""
 
-# `room` comes from `room_without_turns`: if so many runs of the environment are queued, the statement queues nothing
-# and does not lock the trigger, because the environment must be locked first. NULL means no such limit.
+# Queues a run. If the environment has `room` queued runs or more, it queues nothing and does not lock the trigger,
+# because the environment would have to be locked first. `room` comes from `room_without_turns`; NULL means no limit.
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds
@@ -47,7 +49,7 @@ SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, N
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
-# The runs of decided ticks, whose triggers are locked.
+# Inserts the runs for due times of schedules. The caller has locked the triggers.
 QUEUE_SCHEDULED = f"""
 {_INSERT}
 SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
@@ -56,7 +58,8 @@ FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
 """
 
-# The retries of ended runs. Their triggers are locked: so the trigger's present worker and `enabled` count.
+# Inserts retries of ended runs. The caller has locked the triggers, so their present worker and `enabled` can't change
+# meanwhile.
 QUEUE_RETRIES = f"""
 {_INSERT}
 SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
@@ -74,8 +77,9 @@ SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id 
 WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
 """
 
-# The worker's places are read once, in order: the first free one is the first whose number is not its rank. As long as
-# fewer are held than the capacity, it lies within it, also after `maxConcurrency` was lowered.
+# Claims a run and gives it the lowest free slot of its worker. `places` reads the taken slots in order: the first whose
+# number is greater than its rank shows that the slot of that rank is free. Fewer slots are taken than `capacity`, so
+# the free one is at most `capacity`, even if `maxConcurrency` was lowered.
 CLAIM = f"""
 UPDATE run r
 SET status = 'claimed', slot = places.free, claim_id = %(claim_id)s, claimed_at = {NOW},
@@ -109,7 +113,8 @@ _OUTCOME = """
     model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
     cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
     cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s"""
-# The columns of an ended run: retry and delivery need some that the API does not show.
+# The columns that a statement returns of a run that it ends. Retries and deliveries need some that the API does not
+# show.
 _ENDED = f"{_RUN}, r.max_retries, t.name AS trigger_name, t.webhook_url"
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
@@ -121,7 +126,8 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 RETURNING {_REPORTED}
 """
 
-# Replaces a verdict of the server. The caller has locked the row and has checked that the server ended the run.
+# Lets a worker's late report replace the end that the server had decided. The caller has locked the row and checked
+# that the server ended the run.
 COMPLETE_LATE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_OUTCOME}
 FROM trigger t
@@ -195,8 +201,8 @@ OVERDUE = f"""
 SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 """
 
-# If both lease and deadline have passed, the earlier one decides. SKIP LOCKED leaves out the rows that a worker's
-# request or another scheduler is changing at this moment; the next round finds those that are overdue even then.
+# Ends runs whose lease or deadline has passed. If both have, the earlier one decides. SKIP LOCKED leaves out rows that
+# a worker's request or another scheduler is changing at this moment; the next round looks at them again.
 EXPIRE = f"""
 WITH overdue AS (
     SELECT id, {NOW} AS now, {_LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
@@ -233,7 +239,8 @@ WITH moved AS (
 UPDATE run r SET worker_id = %(to_worker)s FROM moved WHERE r.id = moved.id
 """
 
-# Each sum reads a partial index: one has a worker's queued runs, the other its held ones.
+# Counts a worker's unfinished runs. Each of the two counts reads a partial index: one has the queued runs, the other
+# the claimed and running ones.
 COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
     + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished

@@ -12,7 +12,7 @@ from triggers.models import SchedulerHeartbeat
 BEAT_SECONDS = 5.0
 # A scheduler counts as alive until it has missed four heartbeats.
 ALIVE_WITHIN = timedelta(seconds=4 * BEAT_SECONDS)
-# How long the row of a killed scheduler is kept. A scheduler that is stopped deletes its own row.
+# For how many seconds the row of a killed scheduler is kept. A scheduler that stops normally deletes its own row.
 KEEP_SECONDS = 3600
 
 _BEAT = """
@@ -34,7 +34,8 @@ class Heartbeat:
     def beat(self) -> int:
         """Writes that the process is alive, and removes the rows of processes that were killed long ago.
 
-        It runs as a job of the scheduler's loop, so it returns its units of work: 0, which lets the loop sleep.
+        It is a job of the scheduler's loop, which expects the number of units of work done. It returns 0, so that the
+        loop sleeps before it calls again.
         """
         asked = clocks.machine_now()
         (row,) = fetch_all(_BEAT, self._row)
@@ -47,5 +48,5 @@ class Heartbeat:
         return 0
 
     def end(self) -> None:
-        """Removes the row when the process stops."""
+        """Removes this process's row. It is called when the process stops."""
         SchedulerHeartbeat.objects.filter(id=self.id).delete()

@@ -1,4 +1,4 @@
-"""Keeps one run of the fake API, and renders it for the API's answers."""
+"""One run of the fake API, and how the API's answers show it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class FakeRun:
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
     history: list[str] = field(default_factory=list)
-    # The time of the last renewal of its lease, on the monotonic clock, and the longest gap in seconds.
+    # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
+    # seconds.
     renewed_at: float = 0.0
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
-        """Return the run as a poll shows it."""
+        """Return the run as the answer to a poll shows it."""
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -46,11 +47,11 @@ class FakeRun:
         }
 
     def shown(self) -> dict[str, Any]:
-        """Return the run as the answer to a transition shows it."""
+        """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
         return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
 
     def renew(self) -> None:
-        """Renew the lease, because the worker sent a request about the run."""
+        """Renew the run's lease, as every successful request about the run does."""
         moment = time.monotonic()
         if self.renewed_at:
             self.longest_silence = max(self.longest_silence, moment - self.renewed_at)
@@ -63,5 +64,5 @@ def now() -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """Return a time as the API writes it."""
+    """Return a time in the API's format."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Checks what a worker does with a run while nothing fails: claim, start, heartbeat, stop, report."""
+"""Checks what a worker does with a run while nothing fails: claiming, starting, heartbeats, stopping, reporting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import Lab, expect, expect_status, expect_well_formed
 
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
-# The lease is this long because a busy machine may delay a correct worker's heartbeat by seconds.
+# The lease of these checks. It is this long because a busy machine may delay a correct worker's heartbeat by seconds.
 LEASE_SECONDS = 12.0
 LONGER_THAN_THE_LEASE = 14.0
 
@@ -117,7 +117,7 @@ def _keep_secrets(lab: Lab, ending: str) -> None:
     lab.api.fail("complete", 503, times=10_000)
     run = lab.add("show-mcp", ending, mcp_headers=headers)
     lab.until(lambda: lab.api.count("complete", run), "It did not report the run.")
-    # No file may hold the secret: neither the outcome that waits for its report, nor another one.
+    # No file may hold the secret at this point: neither the file of the outcome that waits to be sent, nor any other.
     lab.until(
         lambda: not lab.files_with(SECRET) and not lab.files_with(SECRET.upper()),
         "It left a secret header's value in a file while a report waited to be repeated.",
