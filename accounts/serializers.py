@@ -83,3 +83,11 @@ class UserSerializer(serializers.ModelSerializer[User]):
     class Meta:
         model = User
         fields = ("id", "email", "name", "createdAt")
+
+
+class FoundUserSerializer(serializers.ModelSerializer[User]):
+    """A user as others find them."""
+
+    class Meta:
+        model = User
+        fields = ("id", "email", "name")

@@ -257,7 +257,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_SUFFIX": "",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
-        "HealthStatus": "pipedai.schema.HEALTHY",
+        "HealthStatus": "pipedai.api.health.HEALTHY",
         "ActorType": "audit.serializers.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",
@@ -271,7 +271,6 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
     },
-    "PREPROCESSING_HOOKS": ["pipedai.api.schema.hooks.load_descriptions"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "pipedai.api.schema.hooks.complete",

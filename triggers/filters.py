@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from pipedai.api.errors import Invalid
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from triggers.models import Trigger
-from triggers.queries import in_states
+from triggers.runs.queries import in_states
 from triggers.states import Status
 
 

@@ -12,8 +12,8 @@ from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
-from triggers.queries import run_in_full
 from triggers.runs import lifecycle
+from triggers.runs.queries import run_in_full
 from triggers.states import Source
 
 # Inserts the key, before the run and in the same transaction. Of several equal requests at the same moment one inserts

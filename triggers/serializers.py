@@ -1,8 +1,7 @@
-"""Checks the bodies of requests about triggers, and renders triggers, runs and ticks for the API."""
+"""Checks the bodies of requests about triggers, and renders triggers for the API."""
 
 import base64
 import binascii
-import json
 import re
 from typing import Any
 
@@ -12,7 +11,6 @@ from rest_framework import serializers
 
 from pipedai.api.fields import (
     IdField,
-    MoneyField,
     NameField,
     TextField,
     TrueFalseField,
@@ -22,12 +20,10 @@ from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
-from triggers.models.run import duration_ms
 from triggers.schedules import cron
-from triggers.states import Decision, FaultClass, Source, Status
+from triggers.states import Status
 
 MAX_PROMPT_BYTES = 256 * 1024
-MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
 MIN_WEBHOOK_SECRET = 16
 
@@ -205,34 +201,6 @@ class RotateBody(StrictBody):
         return value
 
 
-class SchedulePreviewBody(StrictBody):
-    """The body of POST /environments/:envId/schedule-preview."""
-
-    schedule = TextField(max_length=200)
-    timezone = TextField(max_length=64, required=False, default="UTC")
-    count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)
-
-    validate_schedule = TriggerBody.validate_schedule
-    validate_timezone = TriggerBody.validate_timezone
-
-
-class ComingTimeSerializer(serializers.Serializer[Any]):
-    """One coming due time of a previewed schedule."""
-
-    at = serializers.DateTimeField()
-    note = serializers.CharField(allow_null=True)
-
-
-class TickSerializer(serializers.Serializer[Any]):
-    """A due time of a trigger's schedule (tick), and what was decided about it."""
-
-    tickAt = serializers.DateTimeField(source="tick_at")
-    decision = serializers.ChoiceField(choices=Decision.choices)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
-    missedCount = serializers.IntegerField(source="missed_count")
-    decidedAt = serializers.DateTimeField(source="decided_at")
-
-
 class LastRunSerializer(RowSerializer):
     """A trigger's newest run, with a few of its fields."""
 
@@ -268,85 +236,3 @@ class TriggerSerializer(RowSerializer):
     lastRun = LastRunSerializer(source="last_run", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     updatedAt = serializers.DateTimeField(source="updated_at")
-
-
-class RunBody(StrictBody):
-    """The body of POST /triggers/:id/run."""
-
-    payload = serializers.JSONField(required=False, allow_null=True, default=None)
-
-    def validate_payload(self, value: Any) -> Any:
-        """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
-        compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if len(compact.encode()) > MAX_PAYLOAD_BYTES:
-            raise serializers.ValidationError("Must not be longer than 64 KiB.")
-        return value
-
-
-class RunSerializer(RowSerializer):
-    """A run with the fields that lists of runs show."""
-
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField(source="trigger_id")
-    triggerName = serializers.CharField(source="trigger_name")
-    environmentId = serializers.UUIDField(source="environment_id")
-    workerId = serializers.UUIDField(source="worker_id", allow_null=True)
-    status = serializers.ChoiceField(choices=Status.choices)
-    source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
-    attempt = serializers.IntegerField()
-    retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
-    scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
-    availableAt = serializers.DateTimeField(source="available_at")
-    queuedAt = serializers.DateTimeField(source="queued_at")
-    claimedAt = serializers.DateTimeField(source="claimed_at", allow_null=True)
-    startedAt = serializers.DateTimeField(source="started_at", allow_null=True)
-    endedAt = serializers.DateTimeField(source="ended_at", allow_null=True)
-    durationMs = serializers.SerializerMethodField()
-    exitCode = serializers.IntegerField(source="exit_code", allow_null=True)
-    shortMessage = serializers.CharField(source="short_message", allow_null=True)
-    errorMessage = serializers.CharField(source="error_message", allow_null=True)
-    faultClass = serializers.ChoiceField(
-        source="fault_class", allow_null=True, choices=FaultClass.choices
-    )
-    model = serializers.CharField(allow_null=True)
-    inputTokens = serializers.IntegerField(source="input_tokens", allow_null=True)
-    outputTokens = serializers.IntegerField(source="output_tokens", allow_null=True)
-    cacheReadTokens = serializers.IntegerField(source="cache_read_tokens", allow_null=True)
-    cacheCreationTokens = serializers.IntegerField(source="cache_creation_tokens", allow_null=True)
-    costUsd = MoneyField(source="cost_usd", allow_null=True)
-    numTurns = serializers.IntegerField(source="num_turns", allow_null=True)
-    sessionId = serializers.CharField(source="session_id", allow_null=True)
-    cancelRequested = serializers.SerializerMethodField()
-
-    def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
-        """How many milliseconds the run took, from its start to its end."""
-        return duration_ms(run)
-
-    def get_cancelRequested(self, run: dict[str, Any]) -> bool:  # noqa: N802
-        """Whether somebody asked to cancel the run."""
-        return run["cancel_requested_at"] is not None
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "description": "What a worker reported too late, as it reported it.",
-        "required": ["receivedAt", "status"],
-        "properties": {
-            "receivedAt": {"type": "string", "format": "date-time"},
-            "status": {"type": "string"},
-        },
-        "additionalProperties": True,
-    }
-)
-class LateResultField(serializers.JSONField):
-    """A worker's report about a run that came too late to count."""
-
-
-class RunDetailSerializer(RunSerializer):
-    """A single run with all its fields, also those that lists leave out."""
-
-    payload = serializers.JSONField(allow_null=True)
-    prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
-    lateResult = LateResultField(source="late_result", allow_null=True)

@@ -121,3 +121,9 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField(source="expires_at", allow_null=True)
     revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
     consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)
+
+
+class MintedApiKeySerializer(ApiKeySerializer):
+    """A new key with its token, which is shown this once."""
+
+    token = serializers.CharField()

@@ -85,6 +85,7 @@ _GIVE_IT_BACK = frozenset(
         serializers.DictField,
         serializers.IntegerField,
         serializers.JSONField,
+        serializers.ListField,
         serializers.UUIDField,
         MoneyField,
     )
@@ -97,7 +98,8 @@ def _converts(field: Any) -> bool:
         return False
     if type(field).to_representation not in _GIVE_IT_BACK or "format" in field._kwargs:
         return True
-    return isinstance(field, serializers.DictField) and _converts(field.child)
+    holds_others = isinstance(field, serializers.DictField | serializers.ListField)
+    return holds_others and _converts(field.child)
 
 
 @cache

@@ -18,8 +18,8 @@ from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser
 from testing.world.users import PASSWORD
-from triggers import views
 from triggers.models import Delivery, DeliveryAttempt
+from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
 from workers.registration import Registered
 

@@ -15,7 +15,7 @@ from triggers.models import Delivery, Run, RunText
 from triggers.runs import lifecycle
 from triggers.states import Source
 from workers.models import Worker
-from workers.serializers import CompleteBody, as_reported, outcome_of
+from workers.protocol.serializers import CompleteBody, as_reported, outcome_of
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 WEBHOOK_URL = "https://hooks.example/runs/done?key=1"

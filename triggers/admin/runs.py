@@ -30,8 +30,8 @@ from pipedai.admin.values import (
 from pipedai.sql import fetch_all
 from triggers.admin.triggers import Worker
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
-from triggers.queries import in_states
 from triggers.runs.lifecycle import cancel_run
+from triggers.runs.queries import in_states
 from triggers.states import TERMINAL, Status
 from workspaces.models import Environment
 

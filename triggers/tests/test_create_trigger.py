@@ -42,7 +42,9 @@ def trigger(cast, **changes):
 def test_three_fields_are_enough(cast, create):
     response = create()
     assert response.status_code == 201
-    assert response.json() == trigger(cast)
+    assert response.json() == trigger(cast), (
+        'see trigger_shown in testing/world/trigger_values.py, and CONTRIBUTING.md, "A field of a trigger"'
+    )
     assert cast.client(cast.viewer).get(f"/api/v1/triggers/{response.json()['id']}").json() == (
         response.json()
     )
@@ -51,7 +53,9 @@ def test_three_fields_are_enough(cast, create):
 def test_everything_may_be_said(cast, create):
     said = {**SAMPLES, "workerId": str(cast.worker.worker_id), "enabled": True}
     secrets = {field: secret for field, (secret, _) in SECRET_SAMPLES.items()}
-    assert {*said, *secrets} == set(TriggerBody().fields)
+    assert {*said, *secrets} == set(TriggerBody().fields), (
+        'SAMPLES in testing/world/trigger_values.py differs: see CONTRIBUTING.md, "A field of a trigger"'
+    )
     response = create(**said, **secrets)
     assert response.status_code == 201
     assert response.json() == trigger(

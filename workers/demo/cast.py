@@ -14,8 +14,8 @@ from triggers.serializers import TriggerBody
 from triggers.services import create_trigger
 from workers.demo.size import DAY_SECONDS, SCHEDULED_SHARE, SCHEDULES, SPAN, Size
 from workers.models import Worker
+from workers.protocol.serializers import RegisterBody
 from workers.registration import register_worker
-from workers.serializers import RegisterBody
 from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment, Workspace
 from workspaces.services import create_environment, create_workspace

@@ -69,3 +69,9 @@ class EnrollmentSerializer(serializers.Serializer[Any]):
     def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
         """The last four characters of the `enr_` code; null for a pairing, whose code is never shown."""
         return enrollment.last_four if enrollment.kind == Enrollment.Kind.CODE else None
+
+
+class IssuedEnrollmentSerializer(EnrollmentSerializer):
+    """A new enrollment with its code, which is shown this once."""
+
+    code = serializers.CharField()

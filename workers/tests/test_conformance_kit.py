@@ -6,8 +6,8 @@ import pytest
 
 from pipedai_worker.conformance import wire
 from triggers.states import TERMINAL
-from workers.serializers import ClaimBody, CompleteBody
-from workers.views import MAX_WAIT_SECONDS
+from workers.protocol.poll_views import MAX_WAIT_SECONDS
+from workers.protocol.serializers import ClaimBody, CompleteBody
 
 # Values of every kind that a client in any language may send.
 VALUES: list[Any] = [

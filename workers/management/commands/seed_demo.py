@@ -34,8 +34,8 @@ from workers.demo.cast import find_or_make_cast
 from workers.demo.ledger import Ledger
 from workers.demo.size import Size
 from workers.models import Worker
+from workers.protocol.serializers import RegisterBody
 from workers.registration import register_worker
-from workers.serializers import RegisterBody
 from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment
 from workspaces.services import create_environment, create_workspace

@@ -4,32 +4,63 @@ import json
 from uuid import UUID
 
 from django.http import HttpResponse
+from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
 from pipedai.api.renderers import JSONEncoder, JSONRenderer, iso_time
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.schema.parameters import header
 from pipedai.server.ticket import STREAM, StreamTicket
 from pipedai.sql import Row
-from workers.host_views import HostViewSet
+from workers.hosts.access import HostViewSet
 from workers.worker_events import read_events
 from workspaces.permissions import IsAdmin
 
 
 class WorkerEventViewSet(HostViewSet):
+    """The events of one worker, which its host or an admin's script follows."""
+
+    tag = "Hosts"
     permissions = {"stream": IsAdmin}
 
     def perform_content_negotiation(
         self, request: Request, force: bool = False
     ) -> tuple[BaseRenderer, str]:
-        """Ignores the Accept header: the stream has one format, and errors are JSON."""
+        """Ignores the Accept header, because the stream has one format and errors are JSON whatever is asked for."""
         return JSONRenderer(), JSONRenderer.media_type
 
+    @Operation(
+        id="streamWorkerEvents",
+        summary="Stream a worker's events",
+        parameters=(
+            header(
+                "Last-Event-ID",
+                {"type": "string"},
+                description="The id of the last event that was read.",
+            ),
+        ),
+        answers={
+            200: answer(
+                "WorkerEvent",
+                "An event of a worker: the `data` of a server-sent event.",
+                type=serializers.CharField(),
+                ts=serializers.DateTimeField(),
+                workerId=serializers.UUIDField(),
+                runId=serializers.UUIDField(required=False),
+                triggerId=serializers.UUIDField(required=False),
+                status=serializers.CharField(required=False),
+                maxConcurrency=serializers.IntegerField(required=False),
+            )
+        },
+        media_type="text/event-stream",
+    )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
-        """GET /workers/:id/events/stream
+        """Answers GET /workers/:id/events/stream with the events after the last one that the client has read.
 
-        Answers with the events that there are now. The event-stream lane calls it again, with the same ticket, as long
-        as the client reads.
+        It does not wait for events. The event-stream lane of the web process calls it again, with the same ticket, as
+        long as the client reads.
         """
         ticket = request.META.get("asgi.scope", {}).get(STREAM)
         if not isinstance(ticket, StreamTicket):
