@@ -270,6 +270,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TickDecision": "triggers.states.Decision",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
+        "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",
+        "ToolCallEffect": "triggers.runs.outcome.CALL_EFFECTS",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

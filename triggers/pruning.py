@@ -46,6 +46,7 @@ _REMOVE = {
     " WHERE d.run_id = ANY(%(ids)s) AND a.delivery_id = d.id",
     "deliveries": "DELETE FROM delivery WHERE run_id = ANY(%(ids)s)",
     "texts": "DELETE FROM run_text WHERE run_id = ANY(%(ids)s)",
+    "results": "DELETE FROM run_result WHERE run_id = ANY(%(ids)s)",
     "runs": "DELETE FROM run WHERE id = ANY(%(ids)s)",
 }
 
@@ -93,7 +94,7 @@ _TOLD = ("runs", "ticks", "deliveries")
 
 
 def prune_runs(order: Order) -> Iterator[Batch]:
-    """Removes runs that ended before `order.before`, with their texts, ticks, deliveries and idempotency keys.
+    """Removes runs that ended before `order.before`, with their texts, results, ticks, deliveries and idempotency keys.
 
     It also removes skipped ticks and webhook tests from before that time. It goes through the environments one by one.
     """

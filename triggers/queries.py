@@ -22,6 +22,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
         .annotate(
             prompt=F("revision__prompt"),
             model=F("revision__model"),
+            output_schema=F("revision__output_schema"),
             has_mcp_headers=Q(mcp_headers__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
             last_run_id=Subquery(newest.values("id")[:1]),

@@ -20,6 +20,7 @@ from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
+from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
 from triggers.states import Status
 
@@ -93,6 +94,11 @@ def _check_header_name(name: str) -> None:
         raise serializers.ValidationError(f"{name} may not be set.")
 
 
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class OutputSchemaField(serializers.JSONField):
+    """A JSON Schema."""
+
+
 class TriggerBody(StrictBody):
     """The body of POST /environments/:envId/triggers."""
 
@@ -136,6 +142,10 @@ class TriggerBody(StrictBody):
         required=False,
         default=Trigger.OverlapPolicy.QUEUE,
     )
+    retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    outputSchema = OutputSchemaField(
+        source="output_schema", allow_null=True, required=False, default=None
+    )
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
         """Accepts an http or https URL with a host and without a user name or password."""
@@ -161,6 +171,16 @@ class TriggerBody(StrictBody):
                 base64.b64decode(value.removeprefix("whsec_"), validate=True)
             except (binascii.Error, ValueError):
                 raise serializers.ValidationError("After whsec_ it must be base64.") from None
+        return value
+
+    def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
+        """Accepts a JSON Schema 2020-12 of bounded size that refers to nothing outside of itself."""
+        if value is None:
+            return None
+        try:
+            check_output_schema(value)
+        except BadOutputSchema as error:
+            raise serializers.ValidationError(str(error)) from None
         return value
 
     def validate_timezone(self, value: str) -> str:
@@ -231,6 +251,8 @@ class TriggerSerializer(RowSerializer):
     overlapPolicy = serializers.ChoiceField(
         source="overlap_policy", choices=Trigger.OverlapPolicy.choices
     )
+    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
     lastRun = LastRunSerializer(source="last_run", allow_null=True)

@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
+from pipedai.api.renderers import compact_json
 from pipedai.api.wording import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -26,10 +27,9 @@ from workspaces.roles import Role
 
 # How many characters of a changed text an audit row shows, at most.
 _LONGEST_SHOWN = 200
-# The values of a TriggerBody that are encrypted first or belong to the revision. All others are columns of the table
-# `trigger` and need no code here: whatever the body declares is set, and goes to the audit log under its name in the
-# API.
-_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model"})
+# The values of a TriggerBody that are sealed first or belong to the revision. All others are columns of `trigger` and
+# need no code here: whatever the body declares is set, and written to the audit log under its name in the API.
+_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema"})
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
@@ -55,7 +55,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _seal_headers(trigger, values["mcp_headers"])
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
-        _revise(trigger, values["prompt"], values["model"])
+        _revise(trigger, values["prompt"], values["model"], values["output_schema"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 
@@ -156,19 +156,22 @@ def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Makes a new revision of the trigger if its prompt or model changes. Queued runs keep the revision with which they
-    were queued.
-    """
+    """Makes a new revision if prompt, model or output schema differ. Queued runs keep the revision that they have."""
     old = trigger.revision
     prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
+    schema = values.get("output_schema", old.output_schema)
     changes: dict[str, Any] = {}
     if prompt != old.prompt:
         changes["prompt"] = [_for_audit("prompt", old.prompt), _for_audit("prompt", prompt)]
     if model != old.model:
         changes["model"] = [old.model, model]
+    # They are compared as text, because Python holds 1, 1.0 and True to be equal.
+    if compact_json(schema) != compact_json(old.output_schema):
+        both = (old.output_schema, schema)
+        changes["outputSchema"] = [_for_audit("output_schema", value) for value in both]
     if changes:
         trigger.revision_id = new_id()
-        _revise(trigger, prompt, model)
+        _revise(trigger, prompt, model, schema)
     return changes
 
 
@@ -178,11 +181,11 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """Returns a value as the audit row shows it: a long text is cut, and a URL loses its query string, which may be a
-    secret.
-    """
+    """A value as audit metadata holds it: what is long is cut, and a URL loses its query, which may be a secret."""
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:
+        return _for_audit(attribute, text)
     if not isinstance(value, str):
         return value
     if attribute.endswith("_url"):
@@ -190,13 +193,14 @@ def _for_audit(attribute: str, value: Any) -> Any:
     return value if len(value) <= _LONGEST_SHOWN else f"{value[:_LONGEST_SHOWN]}…"
 
 
-def _revise(trigger: Trigger, prompt: str, model: str | None) -> None:
+def _revise(trigger: Trigger, prompt: str, model: str | None, output_schema: Any) -> None:
     TriggerRevision.objects.create(
         id=trigger.revision_id,
         environment_id=trigger.environment_id,
         trigger_id=trigger.id,
         prompt=prompt,
         model=model,
+        output_schema=output_schema,
     )
 
 

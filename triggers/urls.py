@@ -41,5 +41,6 @@ urlpatterns = [
         DeliveryViewSet.as_view({"post": "redeliver"}),
     ),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
+    path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
 ]

@@ -4,7 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Func, IntegerField
+from django.db.models import F, Func, IntegerField, TextField
+from django.db.models.functions import Cast, Coalesce
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -30,10 +31,16 @@ _TRIGGER = {
 }
 
 
-class TriggerPaginator(HeavyPaginator):
-    """Makes pages of triggers. A page is bounded in bytes as well, since each trigger is shown with its prompt."""
+def _octets(text: Any) -> Func:
+    return Func(text, function="octet_length", output_field=IntegerField())
 
-    weight = Func(F("revision__prompt"), function="octet_length", output_field=IntegerField())
+
+class TriggerPaginator(HeavyPaginator):
+    """Pages of triggers. They are bounded in bytes as well, since each is shown with its prompt and output schema."""
+
+    weight = _octets(F("revision__prompt")) + Coalesce(
+        _octets(Cast("revision__output_schema", TextField())), 0
+    )
 
 
 class EnvironmentTriggerViewSet(TenantViewSet):
@@ -48,7 +55,9 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         summary="List triggers",
         items=TriggerSerializer,
         filters=TriggerFilters,
-        says={200: "A list of triggers; a page ends before its prompts come to over 4 MiB."},
+        says={
+            200: "A list of triggers; a page ends before its prompts and schemas come to over 4 MiB."
+        },
         errors={400: "A bad parameter, or a worker that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:

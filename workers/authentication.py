@@ -7,7 +7,7 @@ from pipedai.sql import fetch_one
 # `last_seen_at` is written at most every 10 s (SPEC §2). `seen_lately` tells the caller that it was written within the
 # last 10 s and need not be written again.
 _FIND = """
-SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.disabled_at IS NOT NULL AS disabled,
+SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,
     w.unapproved_since IS NULL AS approved, w.version, w.last_seen_at, w.is_streamed,
     coalesce(w.last_seen_at > statement_timestamp() - interval '10 seconds', false) AS seen_lately,
     statement_timestamp() AS now

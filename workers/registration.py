@@ -87,6 +87,7 @@ class Registered:
     workspace_id: UUID
     environment_id: UUID
     approved: bool
+    auth_mode: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -164,6 +165,7 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
         key["workspace_id"],
         key["environment_id"],
         key["is_vouched_for"],
+        values["auth_mode"],
     )
 
 

@@ -44,7 +44,7 @@ def write_json(path: Path, value: Any) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def try_writing(directory: Path) -> None:
@@ -67,10 +67,11 @@ def remove(path: Path) -> None:
     """Remove a file if it exists, so that it stays removed even if the machine crashes right afterwards."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Have the disk keep what files there are in a directory. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

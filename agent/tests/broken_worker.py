@@ -66,6 +66,17 @@ def sends_no_heartbeats() -> None:
     replace(heartbeat.Heartbeat, "_beat", lambda self: None)
 
 
+@caught_by("tells-tool-calls-well")
+def counts_backwards() -> None:
+    complete = Api.complete
+    counts = {"total": 1, "effects": 2, "unknown": 0}
+    replace(
+        Api,
+        "complete",
+        lambda self, run_id, body: complete(self, run_id, {**body, "toolCalls": counts}),
+    )
+
+
 @caught_by("honours-a-cancel")
 def is_deaf_to_cancels() -> None:
     beat = Api.heartbeat

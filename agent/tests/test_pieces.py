@@ -230,6 +230,33 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
     assert not {"AWS_SECRET_ACCESS_KEY", "CLAUDECODE", "DATABASE_URL"} & set(names)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"NO_PROXY": "a"}, {"NO_PROXY": "a"}),
+        ({"HTTP_PROXY": "p"}, {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}),
+        (
+            {"https_proxy": "p", "NO_PROXY": "a, b,"},
+            {"NO_PROXY": "a,b,127.0.0.1", "no_proxy": "a,b,127.0.0.1"},
+        ),
+        (
+            {"all_proxy": "p", "no_proxy": "127.0.0.1", "NO_PROXY": "*"},
+            {"NO_PROXY": "*", "no_proxy": "127.0.0.1"},
+        ),
+    ],
+)
+def test_no_proxy_stands_between_a_run_and_its_gateway(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: dict[str, str]
+) -> None:
+    for name in (*environment.PROXIES, "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    told = environment.allowed()
+    assert {name: told[name] for name in ("NO_PROXY", "no_proxy") if name in told} == expected
+
+
 def tail(length: int, *pieces: str, secrets: tuple[str, ...] = ()) -> str:
     kept = Tail(Redactor(secrets), length)
     for piece in pieces:

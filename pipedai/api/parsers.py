@@ -56,7 +56,11 @@ class StrictJSONParser(BaseParser):
         # parse the body before the view's check.
         if parser_context is not None:
             check_encoding(parser_context["request"])
-        return self.storable(parse_json(stream.read()))
+        return self.storable(self.read(stream.read()))
+
+    def read(self, raw: bytes) -> Any:
+        """Returns the parsed value. Raises ParseError with one sentence."""
+        return parse_json(raw)
 
     def storable(self, value: Any) -> Any:
         """Returns the parsed value. Raises ParseError if it contains text that PostgreSQL can't store."""
@@ -64,8 +68,31 @@ class StrictJSONParser(BaseParser):
         return value
 
 
+class _TooDeep:
+    """Stands for a member of a body that is nested too deep. It is no JSON value, so fields refuse or drop it."""
+
+    def __repr__(self) -> str:
+        return "a value that is nested too deep"
+
+
+TOO_DEEP = _TooDeep()
+
+
 class OutcomeJSONParser(StrictJSONParser):
-    """Parses a run's outcome. It replaces NUL and lone surrogates by U+FFFD, so that no outcome is refused for them."""
+    """Replaces what other parsers refuse, so that no run loses its outcome.
+
+    U+FFFD replaces NUL and lone surrogates, and TOO_DEEP a member of the body that is nested too deep.
+    """
+
+    def read(self, raw: bytes) -> Any:
+        """Returns the parsed value. Raises ParseError if the text is malformed."""
+        value = _load(raw)
+        if isinstance(value, dict):
+            return {
+                name: TOO_DEEP if _is_deeper(member, MAX_DEPTH - 1) else member
+                for name, member in value.items()
+            }
+        return parse_json(raw)
 
     def storable(self, value: Any) -> Any:
         """Returns the parsed value with U+FFFD in place of the characters that PostgreSQL can't store."""
@@ -74,12 +101,19 @@ class OutcomeJSONParser(StrictJSONParser):
 
 def parse_json(raw: bytes) -> Any:
     """Returns the value of a JSON text. Raises ParseError if the text is malformed or holds refused values."""
+    value = _load(raw)
+    if _is_deeper(value, MAX_DEPTH):
+        raise ParseError(_TOO_DEEP)
+    return value
+
+
+def _load(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise ParseError("The body is not valid UTF-8.") from None
     try:
-        value = json.loads(
+        return json.loads(
             text,
             object_pairs_hook=_object_without_duplicates,
             parse_float=_finite_float,
@@ -90,8 +124,6 @@ def parse_json(raw: bytes) -> Any:
         raise ParseError(f"Malformed JSON at line {error.lineno}, column {error.colno}.") from None
     except RecursionError:
         raise ParseError(_TOO_DEEP) from None
-    _check_depth(value)
-    return value
 
 
 _TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} levels deep."
@@ -122,18 +154,19 @@ def replace_unstorable(value: Any) -> Any:
     return value
 
 
-def _check_depth(value: Any) -> None:
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether a value has more than `most` levels. A value that holds no other has none, an empty list has one."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(most + 1):
         level = [container for container in level if isinstance(container, dict | list)]
         if not level:
-            return
+            return False
         level = [
             item
             for container in level
             for item in (container.values() if isinstance(container, dict) else container)
         ]
-    raise ParseError(_TOO_DEEP)
+    return True
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class WorkerPrincipal(Principal):
     workspace_id: UUID
     token_digest: bytes
     max_concurrency: int
+    # How the worker's CLI is paid for: `claude_max` or `api_key`.
+    auth_mode: str
     disabled: bool
     # Whether an admin approved the worker, so that it may claim runs whose triggers have secret headers.
     approved: bool

@@ -1,5 +1,6 @@
 """Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,11 @@ def money(amount: Decimal) -> str:
     """Returns an amount in the API's form, a decimal string without exponent and trailing zeros: `"0.012"`."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def compact_json(value: Any) -> str:
+    """Returns the shortest JSON of a value. The limits of payloads, schemas and outputs count its bytes in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class JSONEncoder(DRFJSONEncoder):

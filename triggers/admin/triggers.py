@@ -10,6 +10,7 @@ from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.values import (
+    data,
     ident,
     link_to,
     list_of,
@@ -105,6 +106,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Due next", self.next_run(row)),
                     ("While a run is unfinished", f"{row.overlap_policy} the next"),
                     ("Retries", row.max_retries),
+                    ("Retries after effects", yes(row.retry_after_effects)),
                     ("Time limit", f"{row.timeout_seconds:,} s"),
                     ("Model", text(row.revision.model)),
                     ("MCP server", url(row.mcp_url)),
@@ -117,6 +119,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Id", ident(row.id)),
                     ("Description", text(row.description)),
                     ("Prompt", long_text(row.revision.prompt)),
+                    ("Output schema", data(row.revision.output_schema)),
                 ],
             ),
             Table(
@@ -159,7 +162,7 @@ class TriggerAdmin(StaffModelAdmin):
 
 @register(TriggerRevision, site=site)
 class TriggerRevisionAdmin(StaffModelAdmin):
-    """Shows the prompts and models that triggers have or had."""
+    """The prompts, models and output schemas that triggers have or had."""
 
     icon = "history_edu"
     list_display = ("made", "of_trigger", "model", "in_environment")
@@ -192,6 +195,7 @@ class TriggerRevisionAdmin(StaffModelAdmin):
                     ("Model", text(row.model)),
                     ("Id", ident(row.id)),
                     ("Prompt", long_text(row.prompt)),
+                    ("Output schema", data(row.output_schema)),
                 ],
             )
         ]

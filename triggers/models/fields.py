@@ -4,9 +4,12 @@ Tables with tenants' rows refer to each other by `(environment_id, id)`. Django'
 migrations add these constraints in SQL, and the fields here have `db_constraint=False`.
 """
 
+import json
+from functools import partial
 from typing import Any
 
 from django.db import models
+from psycopg.types.json import Json
 
 
 class JSONAsGivenField(models.JSONField):
@@ -16,6 +19,12 @@ class JSONAsGivenField(models.JSONField):
 
     def db_type(self, connection: Any) -> str:
         return "json"
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        """Returns a value that psycopg sends as `json`. Django sends `jsonb`, which loses the order of keys."""
+        if value is None or hasattr(value, "as_sql"):
+            return super().get_db_prep_value(value, connection, prepared)
+        return Json(value, dumps=partial(json.dumps, ensure_ascii=False))
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """Returns the value unchanged, because psycopg has parsed it already."""

@@ -1,12 +1,10 @@
-"""The tables of runs: the runs themselves, their long texts, and the idempotency keys of requests for runs. Constraints
-refuse impossible combinations of columns.
-"""
+"""The tables of runs: the ledger, long texts, results, idempotency keys. Constraints refuse a state that is wrong."""
 
 from datetime import timedelta
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
@@ -29,6 +27,32 @@ def duration_ms(run: Row) -> int | None:
     if run["started_at"] is None or run["ended_at"] is None:
         return None
     return int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
+
+
+def tool_calls(run: Row) -> dict[str, int] | None:
+    """Returns the counts of a run's tool calls in the form of the API, or None if its worker has told none."""
+    if run["tool_calls_total"] is None:
+        return None
+    return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
+
+
+def _tool_calls() -> Q:
+    """The condition that the counts of tool calls are there together, and that no part exceeds the whole."""
+    none = Q(
+        tool_calls_total__isnull=True,
+        tool_calls_effects__isnull=True,
+        tool_calls_unknown__isnull=True,
+    )
+    told = Q(
+        tool_calls_total__isnull=False,
+        tool_calls_effects__isnull=False,
+        tool_calls_unknown__isnull=False,
+        tool_calls_effects__gte=0,
+        tool_calls_unknown__gte=0,
+        tool_calls_effects__lte=F("tool_calls_total"),
+        tool_calls_unknown__lte=F("tool_calls_total"),
+    )
+    return none | told
 
 
 def _held() -> Q:
@@ -186,6 +210,13 @@ class Run(models.Model):
     num_turns = models.IntegerField(null=True)
     # The id of the AI program's session in which the run took place, as the worker reported it.
     session_id = models.CharField(max_length=255, null=True)
+    # How many calls of MCP tools the run has made, as its worker tells with heartbeats and with the outcome. NULL if it
+    # never told, as in the two counts below. A heartbeat never lowers it.
+    tool_calls_total = models.IntegerField(null=True)
+    # How many of these calls may have had an effect, by the server's own word on the tool. A heartbeat never lowers it.
+    tool_calls_effects = models.IntegerField(null=True)
+    # How many of these calls have got no answer, so that nobody knows whether they had an effect.
+    tool_calls_unknown = models.IntegerField(null=True)
 
     class Meta:
         db_table = "run"
@@ -224,6 +255,7 @@ class Run(models.Model):
             models.CheckConstraint(
                 condition=Q(cost_usd__isnull=True) | Q(cost_usd__gte=0), name="run_cost"
             ),
+            models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
         )
         indexes = (
             models.Index(
@@ -290,8 +322,8 @@ class RunText(models.Model):
     # Why the run failed: the worker's message, cut to 8,000 characters, or the server's if the worker sent nothing.
     # NULL if there is none.
     error_message = models.CharField(max_length=8000, null=True)
-    # The worker's first report that came too late to count, as JSON with `receivedAt`; NULL if there is none.
-    # `triggers.runs.lifecycle` keeps it for people to read.
+    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.reports`
+    # keeps it for people to read.
     late_result = JSONAsGivenField(null=True)
     # Who got the trigger's secret headers with this run: the latest first, 20 at most, NULL if nobody. An entry is a
     # worker's id and the address from which it polled, with a space between them. `triggers.runs.handout` adds an entry
@@ -300,6 +332,27 @@ class RunText(models.Model):
 
     class Meta:
         db_table = "run_text"
+
+
+class RunResult(models.Model):
+    """What a worker reported with the outcome of a run and that is rarely read. A run without any has no row here."""
+
+    # The run that the result belongs to: one row for a run at most.
+    run = models.OneToOneField(
+        Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
+    )
+    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
+    # environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The run's output, as text and unchanged, up to 64 KiB. NULL for none; JSON `null` is an output.
+    output = JSONAsGivenField(null=True)
+    # The first calls of MCP tools, 500 at most, as a JSON list in the form of the API; NULL for none.
+    tool_calls = JSONAsGivenField(null=True)
+
+    class Meta:
+        db_table = "run_result"
 
 
 class IdempotencyKey(models.Model):

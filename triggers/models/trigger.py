@@ -5,7 +5,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
-from triggers.models.fields import tenant_key
+from triggers.models.fields import JSONAsGivenField, tenant_key
 from workspaces.models import Environment
 
 MAX_RETRIES = 10
@@ -34,7 +34,7 @@ class Trigger(models.Model):
     # The worker that executes new runs; NULL while none is chosen. Users set it, and deregistering a worker with
     # `reassignTo` replaces it. When it changes, queued runs move to the new worker as well.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
-    # The current prompt and model. A change of either makes a new revision, to which this then refers.
+    # The current prompt, model and output schema. Each change of one makes a new revision and points here to it.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
     # The name that people gave the trigger. It need not be unique.
     name = models.CharField(max_length=200)
@@ -73,6 +73,9 @@ class Trigger(models.Model):
     overlap_policy = models.CharField(
         max_length=5, choices=OverlapPolicy.choices, default=OverlapPolicy.QUEUE
     )
+    # Whether a run that may have had effects is retried after a fault of infrastructure. Users set it. If it is false,
+    # `triggers.runs.retries` looks at the run's counts of tool calls.
+    retry_after_effects = models.BooleanField(default=True, db_default=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
@@ -145,8 +148,8 @@ class Trigger(models.Model):
 
 
 class TriggerRevision(models.Model):
-    """A prompt and model that a trigger has or had. The row never changes, so runs refer to it and need no copy of the
-    prompt.
+    """A prompt, model and output schema that a trigger has or had. It never changes, so that runs refer to it and copy
+    nothing.
     """
 
     # The revision's id: a UUIDv7. The services make it before they save the row, because trigger and revision refer to
@@ -163,6 +166,8 @@ class TriggerRevision(models.Model):
     prompt = models.TextField()
     # The name of the AI model to use; NULL leaves the choice to the worker.
     model = models.CharField(max_length=200, null=True)
+    # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
+    output_schema = JSONAsGivenField(null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -1,5 +1,6 @@
-"""The run state machine (SPEC §6): all ways in which a run begins or changes its state, except retries, which `retries`
-has.
+"""The run state machine (SPEC §6): the ways for a run to begin or to change its state.
+
+`retries` queues retries, and `reports` ends a run as its worker says.
 
 Each transition is one UPDATE whose condition names the expected state, so that of two processes only one can succeed.
 The present state is read for an error only if the UPDATE changed nothing. What follows from a transition (a retry, a
@@ -17,19 +18,18 @@ from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.renderers import JSONEncoder
-from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.events import SYSTEM, Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
-from triggers.runs.outcome import Outcome
+from triggers.runs.ending import ended_event, follow_up, run_event
+from triggers.runs.outcome import ToolCalls
 from triggers.runs.reachability import lease_params
-from triggers.runs.retries import calls_for_retry, create_retries, lock_triggers, retry_events
-from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
-from triggers.webhooks.outbox import queue_deliveries
+from triggers.runs.retries import lock_triggers
+from triggers.states import TERMINAL, EndedBy, Source, Status
 
 
 class Refused(Conflict):
@@ -80,7 +80,7 @@ def queue_run(
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
-    emit(_event("run.created", actor, run, {"source": source.value}))
+    emit(run_event("run.created", actor, run, {"source": source.value}))
     wake_workers([run["worker_id"]])
     return {**run, "payload": payload}
 
@@ -123,7 +123,7 @@ def claim_run(
         sql.CLAIM, {**params, "claim_id": claim_id, "capacity": capacity, "approved": approved}
     )
     if run is not None:
-        emit(_event("run.claimed", actor, run))
+        emit(run_event("run.claimed", actor, run))
         return run
     run = _read_own(run_id, worker_id, now)
     if run["status"] == Status.CLAIMED:
@@ -150,7 +150,7 @@ def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | No
     with transaction.atomic():
         run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
         if run is not None:
-            emit(_event("run.started", actor, run))
+            emit(run_event("run.started", actor, run))
             return run
         run = _read_own(run_id, worker_id, now)
         if run["status"] == Status.RUNNING:
@@ -158,53 +158,33 @@ def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | No
         raise Refused(f"The run is {run['status']} and can't be started.", run)
 
 
-def heartbeat_run(*, worker_id: UUID, run_id: UUID, now: datetime | None = None) -> Row:
+def heartbeat_run(
+    *,
+    worker_id: UUID,
+    run_id: UUID,
+    tool_calls: ToolCalls | None = None,
+    now: datetime | None = None,
+) -> Row:
     """Renews the lease of a run that the worker holds. Returns `status`, `cancel_requested_at` and `lease_expires_at`
     of the run.
 
-    Raises NotFound for another worker's run, and Refused if the worker no longer holds the run and must stop it.
+    `tool_calls` are kept with the run, unless the run has later ones already. Raises NotFound for another worker's run,
+    and Refused if the worker no longer holds the run and must stop it.
     """
-    beat = fetch_one(sql.HEARTBEAT, _leasing(run_id, worker_id, now))
+    params = _leasing(run_id, worker_id, now)
+    if tool_calls is None:
+        beat = fetch_one(sql.HEARTBEAT, params)
+    else:
+        counts = {
+            "tool_calls_total": tool_calls.total,
+            "tool_calls_effects": tool_calls.effects,
+            "tool_calls_unknown": tool_calls.unknown,
+        }
+        beat = fetch_one(sql.HEARTBEAT_WITH_COUNTS, {**params, **counts})
     if beat is None:
         run = _read_own(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
     return beat
-
-
-def complete_run(
-    *,
-    worker_id: UUID,
-    run_id: UUID,
-    outcome: Outcome,
-    reported: dict[str, Any],
-    actor: Actor,
-    now: datetime | None = None,
-) -> Row:
-    """Ends a run as its worker reports, and returns it. `reported` is the report as it came; it is stored if it comes
-    too late to count.
-
-    If the worker reports the same status again, it returns the stored run. If the server has ended the run because of
-    its lease or deadline, the report still replaces that end, until a worker has claimed the retry. Raises NotFound for
-    another worker's run, and Refused if the run can't be ended in this way.
-    """
-    params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
-    with transaction.atomic():
-        if outcome.blames_infrastructure:
-            lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
-        run = fetch_one(sql.COMPLETE, params)
-        if run is not None:
-            canceled = run["status"] == Status.CANCELED
-            _follow_up(
-                [run],
-                [_event("run.canceled" if canceled else "run.completed", actor, run)],
-                retry_after_seconds=outcome.retry_after_seconds,
-            )
-            return run
-        result = _complete_ended(params, outcome, reported, actor)
-    # The error is raised only now, after the transaction, because the late report that was stored must be committed.
-    if isinstance(result, Refused):
-        raise result
-    return result
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
@@ -216,9 +196,9 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():
         if run := fetch_one(sql.CANCEL_QUEUED, params):
-            _follow_up([run], [_event("run.canceled", actor, run)])
+            follow_up([run], [run_event("run.canceled", actor, run)])
         elif run := fetch_one(sql.REQUEST_CANCEL, params):
-            emit(_event("run.cancel-requested", actor, run))
+            emit(run_event("run.cancel-requested", actor, run))
             wake_workers([run["worker_id"]])
         else:
             run = fetch_one(sql.READ, params)
@@ -269,108 +249,16 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
             return 0
         lock_triggers(row["trigger_id"] for row in overdue)
         ended = fetch_all(sql.EXPIRE, {**params, "ids": [row["id"] for row in overdue]})
-        _follow_up(
+        follow_up(
             ended,
             [
-                _event(
+                ended_event(
                     "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out", SYSTEM, run
                 )
                 for run in ended
             ],
         )
     return len(ended)
-
-
-def _complete_ended(
-    params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
-) -> Row | Refused:
-    """Handles a worker's report about a run that it does not hold. The report is a repeat, comes late, or is refused.
-
-    Returns the run, or the error for the caller to raise. Raises NotFound for another worker's run.
-    """
-    # The run is locked by a statement of its own. A statement that must wait for a lock sees other rows as they were
-    # before the wait, so the next statement reads them.
-    execute(sql.LOCK, params)
-    run = fetch_one(sql.READ, params)
-    if run is None or run["worker_id"] != params["worker_id"]:
-        raise NotFound
-    if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
-        return run
-    if run["status"] not in TERMINAL:
-        if outcome.status == Status.CANCELED and run["status"] != Status.QUEUED:
-            raise Refused("No cancel was requested for the run.", run)
-        raise Refused(f"The run is {run['status']} and can't be completed.", run)
-    if run["ended_by"] not in SERVER_VERDICTS:
-        raise Refused(f"The run has ended as {run['status']}.", run)
-    if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
-        raise Refused("No cancel was requested for the run.", run)
-    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
-    if retry is not None and retry["was_claimed"]:
-        return _keep_late_result(run, params, reported, actor)
-    return _accept_late_result(params, outcome, retry, actor)
-
-
-def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
-    """Stores a worker's report that came too late to count, because its run's retry has been claimed. Only the first
-    such report of a run is stored.
-    """
-    if not run["has_late_result"]:
-        report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
-        execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
-        emit(_event("run.late-result", actor, run, {"reported": reported.get("status")}))
-    return Refused("The run was given up and its retry has been claimed.", run)
-
-
-def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
-    """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
-    waits in the queue.
-
-    If the reported end needs a retry too, the one that waits is kept, and `retryAfterSeconds` may postpone it.
-    """
-    run = fetch_one(sql.COMPLETE_LATE, params)
-    assert run is not None, "the row is locked"
-    changes: dict[str, Any] = {"late": True}
-    if retry is not None and not calls_for_retry(run):
-        if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
-            changes["canceledRetry"] = str(retry["id"])
-    elif retry is not None and outcome.retry_after_seconds:
-        execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
-        wake_workers([retry["worker_id"]])
-    if run["error_message"] is None:
-        _keep_errors([run])  # The error message that the server wrote is removed.
-    _follow_up(
-        [run],
-        [_event("run.completed", actor, run, changes)],
-        retry_after_seconds=outcome.retry_after_seconds,
-    )
-    return run
-
-
-def _follow_up(
-    ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
-) -> None:
-    """Writes what follows from the end of runs, in the transaction that ended them.
-
-    These are the runs' error messages, retries, webhook deliveries and audit rows. The workers are woken when the
-    transaction commits.
-    """
-    _keep_errors([run for run in ended if run["error_message"] is not None])
-    retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
-    queue_deliveries(ended)
-    emit(*events, *retry_events(retries))
-    wake_workers([run["worker_id"] for run in [*ended, *retries]])
-
-
-def _keep_errors(runs: list[Row]) -> None:
-    if runs:
-        execute(
-            sql.KEEP_ERRORS,
-            {
-                "run_ids": [run["id"] for run in runs],
-                "environment_ids": [run["environment_id"] for run in runs],
-                "messages": [run["error_message"] for run in runs],
-            },
-        )
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
@@ -398,10 +286,3 @@ def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
     if not trigger.enabled:
         return Conflict("The trigger is disabled.")
     return Conflict("The trigger has no worker.")
-
-
-def _event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
-    metadata = {"triggerId": str(run["trigger_id"]), "status": run["status"], **(more or {})}
-    if run["fault_class"] is not None:
-        metadata["faultClass"] = run["fault_class"]
-    return Event(action, actor, run["environment_id"], "run", run["id"], metadata)

@@ -39,6 +39,7 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
             late_result=F("text__late_result"),
             mcp_url=F("text__mcp_url"),
             prompt=F("revision__prompt"),
+            output=F("result__output"),
         )
         .values(
             *RUN_COLUMNS,
@@ -48,7 +49,17 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
             "late_result",
             "mcp_url",
             "prompt",
+            "tool_calls_total",
+            "tool_calls_effects",
+            "tool_calls_unknown",
+            "output",
         )
         .get(id=run_id)
     )
-    return row  # fmt: skip
+    return row
+
+
+def tool_calls_of(run_id: UUID) -> dict[str, Any]:
+    """Returns the answer with a run's tool calls: the listed ones, and how many it made. Raises Run.DoesNotExist."""
+    row = Run.objects.values("tool_calls_total", "result__tool_calls").get(id=run_id)
+    return {"toolCalls": row["result__tool_calls"] or [], "total": row["tool_calls_total"]}

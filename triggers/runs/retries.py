@@ -31,7 +31,28 @@ def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
 
 
 def calls_for_retry(run: Row) -> bool:
-    """Returns whether an ended run gets a retry, provided that its trigger is enabled (SPEC §6)."""
+    """Returns whether an ended run gets a retry, provided that its trigger is enabled (SPEC §6, §18)."""
+    return _may_be_repeated(run) and not _effects_forbid(run)
+
+
+def stopped_by_effects(run: Row) -> bool:
+    """Returns whether an ended run gets no retry for the sole reason that it may have had effects (SPEC §18)."""
+    return _may_be_repeated(run) and _effects_forbid(run)
+
+
+def _effects_forbid(run: Row) -> bool:
+    """Returns whether the trigger is not retried after effects, and the run may have had one.
+
+    A worker that tells no counts counts as one whose runs may have had effects. A run that never started had none.
+    """
+    if run["retry_after_effects"]:
+        return False
+    if run["tool_calls_total"] is None:
+        return run["started_at"] is not None
+    return bool(run["tool_calls_effects"] or run["tool_calls_unknown"])
+
+
+def _may_be_repeated(run: Row) -> bool:
     return (
         run["status"] in (Status.FAILED, Status.TIMED_OUT)
         and run["fault_class"] == FaultClass.INFRA

@@ -1,14 +1,15 @@
 """Checks the body that runs a trigger, and renders runs for the API."""
 
-import json
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import MoneyField
+from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import RowSerializer, StrictBody
-from triggers.models.run import duration_ms
+from triggers.models.run import duration_ms, tool_calls
+from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES
 from triggers.states import FaultClass, Source, Status
 
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -21,8 +22,7 @@ class RunBody(StrictBody):
 
     def validate_payload(self, value: Any) -> Any:
         """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
-        compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if len(compact.encode()) > MAX_PAYLOAD_BYTES:
+        if len(compact_json(value).encode()) > MAX_PAYLOAD_BYTES:
             raise serializers.ValidationError("Must not be longer than 64 KiB.")
         return value
 
@@ -71,6 +71,14 @@ class RunSerializer(RowSerializer):
         return run["cancel_requested_at"] is not None
 
 
+class ToolCallsSerializer(serializers.Serializer[Any]):
+    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+
+    total = serializers.IntegerField()
+    effects = serializers.IntegerField()
+    unknown = serializers.IntegerField()
+
+
 @extend_schema_field(
     {
         "type": "object",
@@ -93,4 +101,21 @@ class RunDetailSerializer(RunSerializer):
     payload = serializers.JSONField(allow_null=True)
     prompt = serializers.CharField()
     mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
+    toolCalls = serializers.SerializerMethodField()
+    output = serializers.JSONField(allow_null=True)
     lateResult = LateResultField(source="late_result", allow_null=True)
+
+    @extend_schema_field(ToolCallsSerializer(allow_null=True))
+    def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802
+        """The counts of tool calls; null if the worker tells none."""
+        return tool_calls(run)
+
+
+class ToolCallSerializer(serializers.Serializer[Any]):
+    """A call of an MCP tool. Its arguments and its result are kept nowhere."""
+
+    at = serializers.DateTimeField()
+    tool = serializers.CharField()
+    durationMs = serializers.IntegerField(allow_null=True)
+    outcome = serializers.ChoiceField(choices=CALL_OUTCOMES)
+    effect = serializers.ChoiceField(choices=CALL_EFFECTS)

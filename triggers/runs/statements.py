@@ -45,7 +45,8 @@ r AS (
 kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
-SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt
+SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt,
+    NULL AS output, NULL AS tool_calls_total
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
@@ -108,21 +109,43 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
+# Heartbeats can overtake each other. The more calls a count tells of, the later it was taken; of the same number of
+# calls, fewer wait for an answer later.
+HEARTBEAT_WITH_COUNTS = f"""
+UPDATE run r
+SET lease_expires_at = {_LEASE},
+    tool_calls_total = greatest(r.tool_calls_total, %(tool_calls_total)s::int),
+    tool_calls_effects = greatest(r.tool_calls_effects, %(tool_calls_effects)s::int),
+    tool_calls_unknown = CASE
+        WHEN r.tool_calls_total > %(tool_calls_total)s::int THEN r.tool_calls_unknown
+        WHEN r.tool_calls_total = %(tool_calls_total)s::int
+            THEN least(r.tool_calls_unknown, %(tool_calls_unknown)s::int)
+        ELSE %(tool_calls_unknown)s::int END
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
+RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
+"""
+
 _OUTCOME = """
     status = %(status)s, fault_class = %(fault_class)s, exit_code = %(exit_code)s, short_message = %(short_message)s,
     model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
     cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
-    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s"""
-# The columns that a statement returns of a run that it ends. Retries and deliveries need some that the API does not
-# show.
-_ENDED = f"{_RUN}, r.max_retries, t.name AS trigger_name, t.webhook_url"
+    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s,
+    tool_calls_total = coalesce(%(tool_calls_total)s::int, r.tool_calls_total),
+    tool_calls_effects = coalesce(%(tool_calls_effects)s::int, r.tool_calls_effects),
+    tool_calls_unknown = coalesce(%(tool_calls_unknown)s::int, r.tool_calls_unknown)"""
+# The columns of an ended run: retry and delivery need some that the list of runs does not show.
+_ENDED = f"""{_RUN}, r.max_retries, r.tool_calls_total, r.tool_calls_effects, r.tool_calls_unknown,
+    t.retry_after_effects, t.name AS trigger_name, t.webhook_url"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
+# A success that lacks an output hits no run whose revision has an output schema: `complete_run` then fails the run.
 COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
+    AND (NOT %(lacks_output)s OR NOT EXISTS (
+        SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
 RETURNING {_REPORTED}
 """
 
@@ -138,8 +161,9 @@ RETURNING {_REPORTED}
 READ = f"""
 SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
     x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due,
-    t.mcp_headers IS NOT NULL AS has_headers
-FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
+    t.mcp_headers IS NOT NULL AS has_headers, v.output_schema IS NOT NULL AS has_output_schema
+FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
+LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
 """
 LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
@@ -168,6 +192,12 @@ SELECT id, environment_id,
      || %(late_result)s::jsonb)::json
 FROM run WHERE id = %(run_id)s
 ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
+"""
+
+KEEP_RESULT = """
+INSERT INTO run_result (run_id, environment_id, output, tool_calls)
+SELECT id, environment_id, %(output)s::json, %(tool_call_list)s::json FROM run WHERE id = %(run_id)s
+ON CONFLICT (run_id) DO UPDATE SET output = excluded.output, tool_calls = excluded.tool_calls
 """
 
 KEEP_ERRORS = """

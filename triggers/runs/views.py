@@ -4,20 +4,26 @@ import re
 from typing import Any
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import header
 from pipedai.api.serializers import read_body
 from triggers import tenancy
 from triggers.filters import EnvironmentRunFilters, RunFilters, check_tenant_ids
 from triggers.idempotency import run_trigger
 from triggers.runs import lifecycle, queries
-from triggers.runs.serializers import RunBody, RunDetailSerializer, RunSerializer
+from triggers.runs.serializers import (
+    RunBody,
+    RunDetailSerializer,
+    RunSerializer,
+    ToolCallSerializer,
+)
 from triggers.states import Source
 from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsOperator, IsViewer
@@ -130,7 +136,7 @@ class RunViewSet(TenantViewSet):
     """One run."""
 
     tag = "Runs"
-    permissions = {"retrieve": IsViewer, "cancel": IsOperator}
+    permissions = {"retrieve": IsViewer, "tool_calls": IsViewer, "cancel": IsOperator}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the run."""
@@ -140,11 +146,33 @@ class RunViewSet(TenantViewSet):
         id="getRun",
         summary="Get a run",
         answers={200: RunDetailSerializer},
-        says={200: "With the run and its `payload`, `prompt`, `mcpUrl` and `lateResult`."},
+        says={
+            200: (
+                "With the run and its `payload`, `prompt`, `mcpUrl`, `toolCalls`, `output` and "
+                "`lateResult`."
+            ),
+        },
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         """Answers GET /runs/:id with the whole run, also the fields that lists leave out."""
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
+
+    @Operation(
+        id="listToolCalls",
+        summary="List a run's tool calls",
+        answers={
+            200: answer(
+                "ToolCallList",
+                "The first tool calls of a run, and how many it made in all.",
+                toolCalls=ToolCallSerializer(many=True),
+                total=serializers.IntegerField(allow_null=True),
+            )
+        },
+        says={200: "With the first 500 calls, and `total`, how many the run made."},
+    )
+    def tool_calls(self, request: Request, run_id: UUID) -> Response:
+        """GET /runs/:id/tool-calls: the calls that its worker listed."""
+        return Response(queries.tool_calls_of(run_id))
 
     @Operation(
         id="cancelRun",

@@ -71,6 +71,7 @@ def test_null_is_as_good_as_nothing(cast, create):
         webhookUrl=None,
         mcpHeaders=None,
         webhookSecret=None,
+        outputSchema=None,
     )
     assert response.status_code == 201
     assert response.json() == trigger(cast)
@@ -155,6 +156,7 @@ NULL, BLANK = "This field may not be null.", "This field may not be blank."
 URL = "Must be an http or https URL with a host."
 UUID = "Must be a valid UUID."
 BASE64 = "After whsec_ it must be base64."
+OBJECT = "Must be a JSON object."
 
 
 def longer_than(count):
@@ -215,6 +217,17 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ("Queue", '"Queue" is not a valid choice.'), (1, '"1" is not a valid choice.'),
         (["queue"], "\"['queue']\" is not a valid choice."),
     ],
+    "retryAfterEffects": [(None, NULL), (1, TRUE_FALSE), ("false", TRUE_FALSE), ([], TRUE_FALSE)],
+    "outputSchema": [  # test_output_schemas.py has more
+        ("{}", OBJECT), (True, OBJECT), ([], OBJECT), (5, OBJECT),
+        ({"description": "x" * 32751}, "Must not be longer than 32 KiB."),
+        ({"type": 5}, "Not a JSON Schema 2020-12: at /type: 5 is not valid under any of the given schemas"),
+        ({"pattern": "("}, "The pattern ( is no regular expression."),
+        (
+            {"$ref": "https://schemas.example/s"},
+            "The reference https://schemas.example/s names no place in this schema; others are never loaded.",
+        ),
+    ],
 }  # fmt: skip
 
 
@@ -272,6 +285,9 @@ def test_each_of_the_three_is_required(create, name):
         ("timeoutSeconds", 86400),
         ("enabled", False),
         ("overlapPolicy", "skip"),
+        ("retryAfterEffects", False),
+        ("outputSchema", {}),
+        ("outputSchema", {"description": "x" * (32 * 1024 - 18)}),
     ],
     ids=lambda value: str(value)[:20],
 )

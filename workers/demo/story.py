@@ -17,7 +17,8 @@ RUN_COLUMNS = (
     "timeout_seconds", "retry_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at",
     "ended_at", "ended_by", "slot", "claim_id", "lease_expires_at", "deadline_at", "cancel_requested_at", "exit_code",
     "fault_class", "short_message", "model", "input_tokens", "output_tokens", "cache_read_tokens",
-    "cache_creation_tokens", "cost_usd", "num_turns", "session_id",
+    "cache_creation_tokens", "cost_usd", "num_turns", "session_id", "tool_calls_total", "tool_calls_effects",
+    "tool_calls_unknown",
 )  # fmt: skip
 _LEASE_SECONDS = 180
 _GRACE_SECONDS = 60
@@ -157,13 +158,15 @@ class Storyteller:
         return (Status.CANCELED, worker, FaultClass.NONE), seconds
 
     def _use(self, run: Row, seconds: float) -> None:
-        """Fills in the tokens and the cost of a run whose agent worked for `seconds` seconds."""
+        """Fills in the tokens, the cost and the counts of tool calls of an agent that worked for so many seconds."""
         rng = self._rng
         turns = 1 + int(seconds / 12)
         run["num_turns"], run["input_tokens"] = turns, turns * rng.randint(150, 900)
         run["output_tokens"] = turns * rng.randint(60, 400)
         run["cache_read_tokens"] = turns * rng.randint(2_000, 20_000)
         run["cache_creation_tokens"] = rng.randint(3_000, 30_000)
+        run["tool_calls_total"], run["tool_calls_effects"] = turns - 1, (turns - 1) // 3
+        run["tool_calls_unknown"] = 0
         micros = (
             run["input_tokens"] * 3
             + run["output_tokens"] * 15

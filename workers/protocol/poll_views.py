@@ -17,6 +17,7 @@ from pipedai.server.places import Places
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.handout import MOST_BYTES, hand_out_runs, time_until_next
+from workers.models import Worker
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
 from workers.protocol.serializers import HandedOutRunSerializer
 
@@ -49,6 +50,7 @@ class PollViewSet(WorkerProtocolViewSet):
                 "The runs that a worker is to claim.",
                 runs=HandedOutRunSerializer(many=True),
                 serverTime=serializers.DateTimeField(),
+                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
             )
         },
         says={
@@ -94,6 +96,7 @@ class PollViewSet(WorkerProtocolViewSet):
             {
                 "runs": [HandedOutRunSerializer(run).data for run in runs],
                 "serverTime": self.worker.now,
+                "authMode": self.worker.auth_mode,
             }
         )
 

@@ -16,6 +16,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
+from workers.models import Worker
 from workers.protocol.serializers import RegisterBody, RegistrationBody
 from workers.registration import find_registration_key, register_worker
 
@@ -42,6 +43,7 @@ class RegistrationViewSet(ApiViewSet):
                 workspaceId=serializers.UUIDField(),
                 environmentId=serializers.UUIDField(),
                 approved=serializers.BooleanField(),
+                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
             )
         },
         says={
@@ -76,6 +78,7 @@ class RegistrationViewSet(ApiViewSet):
                 "workspaceId": registered.workspace_id,
                 "environmentId": registered.environment_id,
                 "approved": registered.approved,
+                "authMode": registered.auth_mode,
             },
             status=201,
         )

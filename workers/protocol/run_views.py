@@ -1,4 +1,4 @@
-"""The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs.lifecycle`."""
+"""The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs`."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
-from triggers.runs import lifecycle
+from triggers.runs import lifecycle, reports
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
@@ -18,6 +18,7 @@ from workers.protocol.limits import locked_limits
 from workers.protocol.serializers import (
     ClaimBody,
     CompleteBody,
+    HeartbeatBody,
     as_reported,
     outcome_of,
 )
@@ -83,7 +84,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     @Operation(
         id="heartbeatRun",
         summary="Renew a run's lease",
-        body=Body,
+        body=HeartbeatBody,
+        example={"toolCalls": {"total": 3, "effects": 1, "unknown": 0}},
         parameters=(VERSION,),
         answers={
             200: answer(
@@ -98,8 +100,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     )
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/heartbeat: renews the lease, and tells the worker whether to stop."""
-        read_body(Body, request)
-        beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id)
+        body = read_body(HeartbeatBody, request)
+        beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, **body)
         return Response(
             {
                 "status": beat["status"],
@@ -126,7 +128,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/complete: ends the run as the worker reports, and queues a retry if due."""
         values = read_body(CompleteBody, request)
-        run = lifecycle.complete_run(
+        run = reports.complete_run(
             worker_id=worker_id,
             run_id=run_id,
             outcome=outcome_of(values),

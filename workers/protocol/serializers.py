@@ -1,6 +1,7 @@
 """Reads the bodies of the worker protocol, and renders what it answers."""
 
 import math
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -8,12 +9,22 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import MoneyField, NameField, TextField, WholeNumberField, is_finite_number
+from pipedai.api.parsers import TOO_DEEP
+from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import Body, RowSerializer
 from triggers.runs.handout import HandedOut
-from triggers.runs.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
+from triggers.runs.outcome import (
+    MAX_ERROR_MESSAGE,
+    MAX_OUTPUT_BYTES,
+    MAX_SHORT_MESSAGE,
+    Outcome,
+    settled_fault,
+)
 from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
+from triggers.serializers import OutputSchemaField
 from triggers.states import TERMINAL, FaultClass
 from workers.models import MAX_CONCURRENCY, Worker
+from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 from workers.serializers import AuthModeField
 
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
@@ -57,6 +68,15 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
         return seconds
 
 
+@extend_schema_field({})
+class OutputField(serializers.Field[Any, Any, Any, Any]):
+    """Any JSON value, or TOO_DEEP."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Returns the value unchanged."""
+        return data
+
+
 class RegisterBody(Body):
     """The body of POST /workers/register. The `wrk_` token may instead come in the Authorization header."""
 
@@ -95,6 +115,12 @@ def _tokens(name: str) -> ReportedNumberField:
     return ReportedNumberField(source=name, least=0, most=_INT8)
 
 
+class HeartbeatBody(Body):
+    """POST …/heartbeat."""
+
+    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
+
+
 class CompleteBody(Body):
     """The body of POST /workers/:id/runs/:runId/complete, by which a worker reports how a run ended."""
 
@@ -121,18 +147,50 @@ class CompleteBody(Body):
     retryAfterSeconds = RetryAfterField(
         source="retry_after_seconds", required=False, allow_null=True
     )
+    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
+    toolCallList = ToolCallListField(source="tool_call_list", required=False)
+    # A JSON null is an output. The field is absent from the validated values if the worker reported none.
+    output = OutputField(required=False, allow_null=True)
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Returns the validated values. A list of tool calls that is null counts as absent."""
+        if isinstance(data, dict) and data.get("toolCallList", ()) is None:
+            data = {name: value for name, value in data.items() if name != "toolCallList"}
+        return super().to_internal_value(data)
 
 
 def outcome_of(values: dict[str, Any]) -> Outcome:
     """Returns the Outcome that the validated values of a CompleteBody describe."""
     fault = settled_fault(values["status"], values.get("fault_class"))
-    return Outcome(**{**values, "fault_class": fault})
+    return Outcome(**{**values, **_output_of(values), "fault_class": fault})
+
+
+def _output_of(values: dict[str, Any]) -> dict[str, str | None]:
+    """Returns the `output` and `unfit_output` of an Outcome."""
+    if "output" not in values:
+        return {}
+    if values["output"] is TOO_DEEP:
+        return {"output": None, "unfit_output": "The output is nested more than 63 levels deep."}
+    text = compact_json(values["output"])
+    if len(text.encode()) > MAX_OUTPUT_BYTES:
+        return {"output": None, "unfit_output": "The output is longer than 64 KiB."}
+    return {"output": text}
 
 
 def as_reported(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the validated values under their names in the API. A result that comes late is stored in this form."""
+    """Returns the same values under their names in the API, which is how a late result is stored.
+
+    The list of tool calls is left out, and so is an output that is too long, because the late result is shown with the
+    run.
+    """
     names = _reported_names()
-    return {names[attribute]: value for attribute, value in values.items()}
+    reported = {names[attribute]: value for attribute, value in values.items()}
+    reported.pop("toolCallList", None)
+    if _output_of(values).get("unfit_output"):
+        del reported["output"]
+    if (calls := values.get("tool_calls")) is not None:
+        reported["toolCalls"] = asdict(calls)
+    return reported
 
 
 @cache
@@ -153,6 +211,8 @@ class HandedOutRunSerializer(RowSerializer):
     model = serializers.CharField(allow_null=True)
     timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
     payload = serializers.JSONField(allow_null=True)
+    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
+    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
     attempt = serializers.IntegerField()
     queuedAt = serializers.DateTimeField(source="queued_at")
 

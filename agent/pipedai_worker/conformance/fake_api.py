@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import wire
+from pipedai_worker.conformance import tool_call_wire, wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
@@ -62,6 +62,8 @@ class FakeApi:
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
+        # A sentence for each request whose tool calls the API would ignore, as a whole or in part.
+        self.ignored: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0
         self.closing = False
@@ -191,6 +193,7 @@ class FakeApi:
             "workerToken": self.worker_token,
             "workspaceId": str(uuid4()),
             "environmentId": str(uuid4()),
+            "authMode": "claude_max",
         }
 
     def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
@@ -206,6 +209,7 @@ class FakeApi:
                 if due or left <= 0 or self.closing:
                     return 200, {
                         "runs": [run.handed_out() for run in due],
+                        "authMode": "claude_max",
                         **self._time("serverTime", timedelta()),
                     }
                 self.lock.wait(min(left, 0.5))
@@ -224,6 +228,7 @@ class FakeApi:
     def _heartbeat(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status not in IN_HAND:
             return 409, {"error": f"The run is {run.status}.", "status": run.status}
+        self._note_tool_calls("heartbeat", run, body)
         lease = timedelta(seconds=self.lease_seconds)
         return 200, {**run.shown(), **self._time("leaseExpiresAt", lease)}
 
@@ -231,11 +236,20 @@ class FakeApi:
         return {name: iso(now() + self.clock_ahead + later)} if self.tells_times else {}
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
-        if run.status == body.get("status"):
+        status = run.settled(body)
+        if run.status == status:
             return 200, run.shown()
-        if body["status"] == "canceled" and not run.cancel_requested:
+        if status == "canceled" and not run.cancel_requested:
             return 409, {"error": "No cancel was requested.", "status": run.status}
-        return self._move(run, IN_HAND, body["status"], outcome=body)
+        self._note_tool_calls("complete", run, body)
+        return self._move(run, IN_HAND, status, outcome=body)
+
+    def _note_tool_calls(self, kind: str, run: FakeRun, body: Any) -> None:
+        problem = tool_call_wire.flaw(body, run.tool_calls)
+        if problem is not None:
+            self.ignored.append(f"{kind}: {problem}.")
+        elif body.get("toolCalls") is not None:
+            run.tool_calls = body["toolCalls"]
 
     def _move(
         self, run: FakeRun, sources: set[str], target: str, **changes: Any

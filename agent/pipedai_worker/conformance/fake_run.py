@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
+
+LONGEST_OUTPUT = 64 * 1024  # bytes
 
 
 @dataclass
@@ -19,10 +22,14 @@ class FakeRun:
     timeout_seconds: float = 60
     payload: Any = None
     attempt: int = 1
+    output_schema: Any = None
+    retry_after_effects: bool = True
     status: str = "queued"
     claim_id: str | None = None
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
+    # The counts of tool calls that the worker told last; None if it told none.
+    tool_calls: dict[str, int] | None = None
     history: list[str] = field(default_factory=list)
     # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
     # seconds.
@@ -42,6 +49,8 @@ class FakeRun:
             "timeoutSeconds": self.timeout_seconds,
             "payload": self.payload,
             "attempt": self.attempt,
+            "outputSchema": self.output_schema,
+            "retryAfterEffects": self.retry_after_effects,
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
         }
@@ -49,6 +58,14 @@ class FakeRun:
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
         return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
+
+    def settled(self, body: dict[str, Any]) -> str:
+        """Return the status that the run takes by a report: a success that lacks its output is a failure."""
+        if body["status"] != "succeeded" or self.output_schema is None:
+            return str(body["status"])
+        output = json.dumps(body.get("output"), ensure_ascii=False, separators=(",", ":"))
+        fits = "output" in body and len(output.encode("utf-8", "replace")) <= LONGEST_OUTPUT
+        return "succeeded" if fits else "failed"
 
     def renew(self) -> None:
         """Renew the run's lease, as every successful request about the run does."""

@@ -73,6 +73,17 @@ def _keep_the_lease(lab: Lab) -> None:
     )
 
 
+@check("tool calls, where a worker tells of them, are told well, and never fewer than before")
+def tells_tool_calls_well(lab: Lab) -> None:
+    lab.api.lease_seconds = 3
+    runs = [lab.add("sleep 4"), lab.add("crash 3")]
+    lab.start()
+    for run in runs:
+        lab.until_ended(run)
+    told = lab.api.ignored
+    expect(not told, f"The API would ignore what it told of its tool calls: {''.join(told[:1])}")
+
+
 @check("a cancel that a heartbeat tells of ends the program, and is reported as canceled")
 def honours_a_cancel(lab: Lab) -> None:
     lab.api.lease_seconds = 3

@@ -6,7 +6,7 @@ overview took five times as long. The lock of this statement stops neither reade
 
 from django.db import migrations
 
-_TABLES = ("run", "run_text", "tick", "delivery")
+_TABLES = ("run", "run_text", "run_result", "tick", "delivery")
 _PARAMETERS = (
     "autovacuum_vacuum_scale_factor",
     "autovacuum_vacuum_insert_scale_factor",
@@ -23,6 +23,6 @@ def _settings(table: str) -> migrations.RunSQL:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("triggers", "0016_web_heartbeat")]
+    dependencies = [("triggers", "0019_web_heartbeat")]
 
     operations = [_settings(table) for table in _TABLES]

@@ -7,7 +7,7 @@ from pipedai.ids import new_id
 
 
 class Migration(migrations.Migration):
-    dependencies = [("triggers", "0015_stretches_valid")]
+    dependencies = [("triggers", "0018_tool_calls_valid")]
 
     operations = [
         migrations.CreateModel(
