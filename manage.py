@@ -10,9 +10,10 @@ from django.core.management import execute_from_command_line
 
 
 def main() -> None:
-    """Run the command of the command line. A setting that is unfit ends it with one sentence."""
+    """Run the command that the command line names. If a setting is invalid, end with one sentence about it."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
-    # The worker program is a package of its own that the service only ships (see docs/architecture.md).
+    # The worker program is a package of its own in agent/. The service can import it only if that directory is on the
+    # path.
     sys.path.append(str(Path(__file__).resolve().parent / "agent"))
     try:
         execute_from_command_line(sys.argv)

@@ -69,7 +69,7 @@ class UserAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, user: User) -> Any:
-        """Whether the user is active or was deactivated."""
+        """Shows whether the user is active or was deactivated."""
         return state("active" if user.is_active else "deactivated")
 
     @display(description="Registered")
@@ -80,7 +80,9 @@ class UserAdmin(StaffModelAdmin):
         return row.email
 
     def story(self, row: User) -> list[Panel]:
-        """The user and their newest sessions."""
+        """Returns the panels of a user's page: the user's facts, their newest sessions, and a link to their staff
+        sessions.
+        """
         newest = Session.objects.filter(user=row).order_by("-id")[:10]
         return [
             Facts(
@@ -124,16 +126,16 @@ class _SessionAdmin(StaffModelAdmin):
 
     @display(description="Ends")
     def ends(self, session: Any) -> Any:
-        """When it ends by itself, whatever happens in it."""
+        """Shows when the session expires. Using a session does not lengthen it."""
         return moment(session.expires_at)
 
     @display(description="Ended early")
     def ended(self, session: Any) -> Any:
-        """When it was ended early, such as by logout."""
+        """Shows when the session was ended before it expired, for example by a logout."""
         return moment(session.ended_at if hasattr(session, "ended_at") else session.revoked_at)
 
     def story(self, row: Any) -> list[Panel]:
-        """The session without its secret, which is stored nowhere, and without its digest."""
+        """Returns the panel of a session's page. The session's secret is stored nowhere; its digest is not shown."""
         return [
             Facts(
                 "Session",

@@ -7,7 +7,8 @@ from pipedai.api.throttling import prune_throttles
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
 
-# Sessions stay for 30 days after their end: throttles know by them from where a user has logged in (SPEC §3).
+# The row of a session is kept for at least 30 days after the session's end. By these rows the login throttles know from
+# which addresses a user has logged in (SPEC §3).
 _SESSIONS_KNOWN_DAYS = 30
 
 
@@ -15,8 +16,12 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        """Registers the jobs that prune throttles and sessions and that rewrap the authenticators' secrets."""
-        # These modules import models, which Django must have loaded before.
+        """Registers two jobs of the scheduler and the rule by which expired sessions are deleted.
+
+        One job deletes old counts of throttles. The other encrypts the secrets of staff's one-time passwords anew when
+        there is a newer master key.
+        """
+        # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from accounts.authenticators import rewrap_authenticators
         from accounts.pruning import prune_sessions
 

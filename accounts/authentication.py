@@ -23,7 +23,9 @@ class CookieJWTAuthentication(BaseAuthentication):
     """Authenticates a user by their session cookie, unless the request has an Authorization header."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Returns the principal, or None without a cookie. Raises Unauthenticated for a bad cookie, or for two."""
+        """Returns the user whose session the cookie names, or None without a cookie. Raises Unauthenticated if the
+        cookie is bad or there are two of them.
+        """
         if bearer_token(request) is not None:
             return None
         cookie = auth_cookie(request)
@@ -39,10 +41,14 @@ class CookieJWTAuthentication(BaseAuthentication):
 
 
 class PresentedSession(BaseAuthentication):
-    """Finds the session of a request that needs none, such as a login. A session that has ended counts as none."""
+    """Finds the user's session for endpoints that also answer without one, such as the login. A session that has ended
+    counts as none.
+    """
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Returns the principal, or None without a live session. Raises Unauthenticated for a token or two cookies."""
+        """Returns the user whose session the cookie names, or None if there is no cookie or the session has ended.
+        Raises Unauthenticated if the request has an API token or two session cookies.
+        """
         if (token := bearer_token(request)) is not None:
             raise refusal(token)
         cookie = auth_cookie(request)
@@ -51,7 +57,9 @@ class PresentedSession(BaseAuthentication):
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal | None:
-    """Returns the user whose live session the cookie names, or None. One query."""
+    """Returns the user whose session the cookie names, if that session has not ended, and otherwise None. It takes one
+    query.
+    """
     try:
         claims = verify(cookie)
     except BadSessionToken:

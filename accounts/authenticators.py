@@ -21,9 +21,9 @@ from pipedai.sql import database_now
 log = get_logger(__name__)
 
 _ISSUER = "PipedAI"
-_SECRET_BYTES = 20  # as RFC 4226 recommends
+_SECRET_BYTES = 20  # The length of a secret in bytes, as RFC 4226 recommends.
 _STEP_SECONDS = 30
-# A code of the time step before or after is also accepted, since clocks differ and people type slowly.
+# The code of the time step before or after the present one is accepted too, since clocks differ and people type slowly.
 _STEPS_ASIDE = (0, -1, 1)
 _RECOVERY_CODES = 10
 _RECOVERY_BYTES = 10
@@ -31,16 +31,18 @@ _RECOVERY_BYTES = 10
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Setup:
-    """What the user enters into their app, once. It has no repr, so that nobody prints the secret by mistake."""
+    """The secret that the user enters into their authenticator app when they set it up, also as a URI. The class has no
+    repr, so that nobody prints the secret by mistake.
+    """
 
     secret: str
     uri: str
 
 
 def begin_setup(user: User) -> Setup | None:
-    """Makes a new secret for the user. Returns None if the user has an authenticator.
+    """Makes a new authenticator secret for the user. Returns None if the user already has an authenticator.
 
-    The login asks for its codes only after `confirm_setup`.
+    The login asks for codes of this authenticator only after `confirm_setup` has been called.
     """
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
@@ -52,9 +54,9 @@ def begin_setup(user: User) -> Setup | None:
 
 
 def confirm_setup(user: User, code: str, *, actor: Actor) -> list[str] | None:
-    """Turns the authenticator on if `code` is its present code.
+    """Turns the user's new authenticator on if `code` is the code that it shows at present.
 
-    Returns the recovery codes, which are stored nowhere, or None if the code is wrong.
+    Returns the recovery codes, which are stored nowhere in plain text, or None if the code is wrong.
     """
     with transaction.atomic():
         held = _locked(user.pk)
@@ -81,15 +83,17 @@ def remove_authenticator(user_id: UUID, *, actor: Actor) -> None:
 
 
 def has_authenticator(user_id: UUID) -> bool:
-    """Whether the login asks the user for a code."""
+    """Returns whether the user has turned an authenticator on, so that the login asks for its code."""
     return Authenticator.objects.filter(user_id=user_id, confirmed_at__isnull=False).exists()
 
 
 def accept_code(user_id: UUID, code: str) -> bool:
-    """Returns whether the user may log in with this code, and uses the code up.
+    """Returns whether the user may log in with this code. An accepted code is used up.
 
-    A user without an authenticator may log in with any. With one, the code must be an unused code of about now or an
-    unused recovery code. Call it in the login's transaction, so that the code is used up only if the login succeeds."""
+    A user without an authenticator may log in with any code, also an empty one. A user with one needs the
+    authenticator's code of about now, which nobody has used yet, or an unused recovery code. Call this in the login's
+    transaction, so that the code is used up only if the login succeeds.
+    """
     held = _locked(user_id)
     if held is None or held.confirmed_at is None:
         return True
@@ -106,10 +110,13 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
-    """Wraps secrets that are under an older master key under the newest one. Returns how many."""
+    """Encrypts again, with the newest master key, those authenticator secrets that an older one encrypts. Returns how
+    many.
+    """
     newest, *older = (master.id for master in _masters())
     with transaction.atomic():
-        # Secrets under a master key that is not set any more can't be opened, and stay as they are.
+        # A secret stays as it is if its master key is not among the MASTER_KEYS of this process, since it can't be
+        # decrypted.
         rows = Authenticator.objects.select_for_update(skip_locked=True, no_key=True)
         old = list(rows.filter(master_key_id__in=older).order_by("pk")[:limit])
         for held in old:
@@ -121,7 +128,9 @@ def rewrap_authenticators(*, limit: int = 100) -> int:
 
 
 def probe_authenticators() -> Iterator[tuple[UUID, str, crypto.CannotOpen | None]]:
-    """Yields for each authenticator the user's id, its master key's id, and why it does not open (None if it does)."""
+    """Tries to decrypt each authenticator's secret. Yields the user's id, the id of the master key, and the error,
+    which is None if the secret could be decrypted.
+    """
     for held in Authenticator.objects.order_by("pk"):
         try:
             _open(held)
@@ -143,12 +152,14 @@ def _locked(user_id: UUID) -> Authenticator | None:
 
 
 def _accept(held: Authenticator, code: str) -> bool:
-    """Whether it is a code of about now, later than the last one used; uses it up. The caller has locked the row."""
+    """Returns whether `code` is the authenticator's code of about now and was not used before. An accepted code is
+    marked as used. The caller has locked the authenticator's row.
+    """
     try:
         totp = _totp(held)
-    except (
-        crypto.CannotOpen
-    ):  # the user can still log in with a recovery code, or have other staff remove it
+    except crypto.CannotOpen:
+        # If the secret can't be decrypted, no code is accepted. The user can still log in with a recovery code, or
+        # other staff can remove the authenticator.
         log.error("authenticator.cannot_open", user_id=held.pk, master_key_id=held.master_key_id)
         return False
     now = int(database_now().timestamp()) // _STEP_SECONDS
@@ -198,5 +209,6 @@ def _masters() -> tuple[crypto.MasterKey, ...]:
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
-# Takes the place of an environment's id in the encryption, so that no environment's wrapped key opens as a secret here.
+# A data key is encrypted together with the id of its environment, and an authenticator's secret together with this
+# text. So the one can never be put in the place of the other.
 _PLACE = "staff.authenticator"

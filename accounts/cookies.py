@@ -26,5 +26,5 @@ def set_auth_cookie(response: HttpResponse, session: Session) -> None:
 
 
 def clear_auth_cookie(response: HttpResponse) -> None:
-    """Deletes the cookie in the browser."""
+    """Makes the response delete the `auth_token` cookie in the browser."""
     response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)

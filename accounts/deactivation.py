@@ -1,4 +1,6 @@
-"""Deactivates and reactivates users (SPEC §3). Sessions and keys that a deactivation ended stay ended."""
+"""Deactivates and reactivates users (SPEC §3). A reactivated user does not get back the sessions and keys that the
+deactivation ended.
+"""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -15,10 +17,10 @@ _consequences: list[Callable[[UUID, Actor], None]] = []
 
 
 def register_consequence(end: Callable[[UUID, Actor], None]) -> None:
-    """Registers `end(user_id, actor)`, which ends what another app has that must not outlive its user.
+    """Registers `end(user_id, actor)`, with which another app ends what a deactivated user must not keep, such as keys.
 
-    It is called in the transaction that deactivates the user, after their row is locked. Call this from
-    `AppConfig.ready()`.
+    `end` is called in the transaction that deactivates the user, after the user's row is locked. Call this function
+    from `AppConfig.ready()`.
     """
     _consequences.append(end)
 
@@ -26,8 +28,8 @@ def register_consequence(end: Callable[[UUID, Actor], None]) -> None:
 def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
     """Deactivates the user, who can't log in any more. All their sessions and unused `wrk_` keys end at once.
 
-    Memberships and `pwk_` keys, which belong to environments, stay. Does nothing to a user who is
-    deactivated already. Raises NotFound.
+    The user's memberships stay, and so do `pwk_` keys, because they belong to environments. Does nothing if the user is
+    deactivated already. Raises NotFound if there is no such user.
     """
     with transaction.atomic():
         if not _set_active(user_id, active=False):
@@ -40,14 +42,18 @@ def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
 
 
 def reactivate_user(*, user_id: UUID, actor: Actor) -> None:
-    """Lets the user log in again. Does nothing to a user who is active. Raises NotFound."""
+    """Lets a deactivated user log in again. Does nothing if the user is active. Raises NotFound if there is no such
+    user.
+    """
     with transaction.atomic():
         if _set_active(user_id, active=True):
             emit(Event("user.reactivated", actor, None, "user", user_id))
 
 
 def _set_active(user_id: UUID, *, active: bool) -> bool:
-    """Returns whether that changed anything, and locks the row until the transaction ends. Raises NotFound."""
+    """Activates or deactivates the user, and locks the user's row until the transaction ends. Returns whether the
+    user's state changed. Raises NotFound if there is no such user.
+    """
     user = User.objects.filter(id=user_id)
     if user.filter(is_active=not active).update(is_active=active):
         return True

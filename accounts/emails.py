@@ -1,4 +1,6 @@
-"""Reads e-mail addresses into the one spelling by which accounts are stored, looked up and throttled."""
+"""Turns e-mail addresses into the one spelling in which accounts are stored and looked up, and by which throttles
+count.
+"""
 
 import re
 import unicodedata
@@ -7,18 +9,20 @@ from typing import NewType
 # An address in the spelling of stored accounts. Only `read_email` makes one.
 Email = NewType("Email", str)
 
-# Control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL can't take in text.
+# Characters that no address may have: control characters (Unicode's category Cc), and lone surrogates, which PostgreSQL
+# can't store in text.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
-    """The text is no e-mail address. The message is a sentence for the person who typed it."""
+    """The error for a text that is no e-mail address. Its message is a sentence for the person who typed the text."""
 
 
 def read_email(text: str) -> Email:
     """Returns the address in lower case and without white space at its ends. Raises NotAnEmail.
 
-    A control character is refused and not removed: the text without it might name somebody else's account.
+    An address with a control character is refused. If the character were removed instead, the rest might be the address
+    of somebody else's account.
     """
     if _REFUSED.search(text):
         raise NotAnEmail("Must not hold control characters.")
@@ -29,9 +33,10 @@ def read_email(text: str) -> Email:
 
 
 def looks_like_itself(email: Email) -> bool:
-    """Whether the address has no invisible characters and no letters in a second form (full-width, decomposed).
+    """Returns whether the address looks different from every other address.
 
-    The address of a new account must not look like that of another. The rules for domain names drop such characters, so
-    DNS and mail servers would take two such addresses for one, although our table takes them for two.
+    It does not if it has invisible characters, or letters in a second form (full-width, decomposed). The rules for
+    domain names drop or replace such characters. So DNS and mail servers would take two such addresses for the same
+    one, although they are two different accounts here.
     """
     return email.isprintable() and unicodedata.normalize("NFKC", email) == email

@@ -2,15 +2,18 @@
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
-# The password lane counts memory in places. One place is enough for a hash with today's settings.
+# The memory of one place, in KiB. The password lane, in which requests wait for their turn to hash, has a limited
+# number of places. A hash with today's settings fits into one.
 PLACE_KIB = 64 * 1024
 
 
 class PasswordHasher(Argon2PasswordHasher):
-    """Argon2id with the first of OWASP's equally strong settings: 46 MiB, one pass, one lane.
+    """Hashes with Argon2id under the first of the settings that OWASP calls equally strong: 46 MiB, one pass, one
+    thread.
 
-    46 MiB is above the 32 MiB from which glibc always gives freed memory back to the system, and one lane takes one
-    core. Hashes by Django's own class (100 MiB, two passes, eight lanes) still verify, and a login replaces them.
+    glibc always gives freed memory back to the system if it was taken in pieces above 32 MiB, as 46 MiB are. One thread
+    uses one CPU core. Hashes by Django's own class (100 MiB, two passes, eight threads) can still be verified, and a
+    login replaces them.
     """
 
     time_cost = 1
@@ -19,10 +22,14 @@ class PasswordHasher(Argon2PasswordHasher):
 
 
 def places_of(encoded: str) -> int:
-    """Returns how many places it takes to verify a password against this hash: two for one by Django's class."""
+    """Returns how many places verifying a password against this hash takes: one for a hash with today's settings, two
+    for one by Django's own class. A place is a share of the memory that all hashes together may use.
+    """
     try:
         hasher = identify_hasher(encoded)
-    except ValueError:  # this is no hash: Django then computes a new one, to take as long
+    except ValueError:
+        # The text is no hash, as for an account without a password. Django then computes one new hash, so that the
+        # answer takes as long as for other accounts.
         return 1
     if not isinstance(hasher, Argon2PasswordHasher):
         return 1

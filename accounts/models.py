@@ -11,7 +11,7 @@ from pipedai.ids import new_id
 
 
 class UserManager(BaseUserManager["User"]):
-    """Makes users and finds them by e-mail, whatever its case."""
+    """Makes users, and finds them by e-mail address without regard to upper and lower case."""
 
     def get_by_natural_key(self, username: str | None) -> "User":
         """Returns the user with this e-mail address. Raises User.DoesNotExist."""
@@ -28,19 +28,20 @@ class User(AbstractBaseUser):
     logins that replace an old hash write (accounts/passwords.py).
     """
 
-    # A UUIDv7, which the service makes.
+    # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The e-mail address by which the user logs in, in the spelling that `read_email` returns. It never changes.
     email = models.CharField(max_length=254, unique=True)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
-    # False: staff deactivated the user, who can't log in any more (accounts/deactivation.py).
+    # Whether the user may log in. False if staff deactivated the user (accounts/deactivation.py).
     is_active = models.BooleanField(default=True)
     # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
     is_staff = models.BooleanField(default=False)
     # When the user registered; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # The base class has this column and this table does not: the sessions say when a user logged in.
+    # Django's base class has a column `last_login`; setting None leaves it out, since the sessions say when a user
+    # logged in.
     last_login = None
 
     USERNAME_FIELD = "email"
@@ -70,12 +71,14 @@ class User(AbstractBaseUser):
 
 
 class Session(models.Model):
-    """A browser's session of the API. The JWT in the `auth_token` cookie names it and is valid only until it ends.
+    """A user's login to the API in one browser. The JWT in the `auth_token` cookie names the row and is valid only
+    until the session ends.
 
-    The scheduler deletes the row some time after its end, since it tells which addresses the user has logged in from.
+    The scheduler deletes the row only some time after the session's end, because the login throttles use these rows to
+    know from which addresses the user has logged in.
     """
 
-    # A UUIDv7, which the login makes and the JWT carries.
+    # The session's id: a UUIDv7 that the login makes. The JWT in the user's cookie carries it.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The user who logged in.
     user = models.ForeignKey(
@@ -83,12 +86,13 @@ class Session(models.Model):
     )
     # When the user logged in; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When it ends by itself: seven days after the login, whatever happens in it.
+    # When the session expires: seven days after the login. Using the session does not lengthen it.
     expires_at = models.DateTimeField()
-    # The HMAC-SHA256 of the IP address from which the user logged in: the limit on failed logins to an account does not
-    # apply to addresses that its user has logged in from. None for sessions that are older than this column.
+    # The HMAC-SHA256 of the IP address from which the user logged in. The limit on failed logins to an account does not
+    # apply to such addresses. None for sessions from before this column existed.
     address_digest = models.BinaryField(max_length=32, null=True)
-    # When it was ended early: by logout, another login, a new password or the user's deactivation. None: it was not.
+    # When the session was ended before it expired: by logout, another login, a new password or the user's deactivation.
+    # None if it was not.
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -105,29 +109,31 @@ class Session(models.Model):
 
 
 class StaffSession(models.Model):
-    """A staff user's session of Django admin, which the `staff_session` cookie names. It permits nothing under /api/v1.
+    """A staff user's login to Django admin, which the `staff_session` cookie names. It permits nothing under /api/v1.
 
-    The row of a session that has ended stays for a month without its data, since it tells which addresses the user has
-    logged in from.
+    When the session ends, its data is removed. The row stays for a month, because the login throttles use these rows to
+    know from which addresses the user has logged in.
     """
 
-    # A UUIDv7, which the login makes. It is no secret: the cookie carries another key.
+    # The session's id: a UUIDv7 that the login makes. It is no secret, since the cookie carries another key.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The SHA-256 of the key in the cookie, so that nobody can use a session who has a copy of the database.
+    # The SHA-256 of the key in the session's cookie. Somebody with a copy of the database can't learn the key from it.
     key_digest = models.BinaryField(max_length=32, unique=True)
     # The staff user who logged in.
     user = models.ForeignKey(
         User, on_delete=models.CASCADE, related_name="staff_sessions", db_index=False
     )
-    # What Django keeps in a session, such as the user's id; the session middleware writes it. Empty once it has ended.
+    # What Django keeps in a session, such as the user's id, written by Django's session middleware. It is empty once
+    # the session has ended.
     data = models.JSONField(default=dict)
     # The HMAC-SHA256 of the IP address from which the user logged in; see Session.address_digest.
     address_digest = models.BinaryField(max_length=32)
     # When the user logged in; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When it ends by itself: eight hours after the login, whatever happens in it.
+    # When the session expires: eight hours after the login. Using the session does not lengthen it.
     expires_at = models.DateTimeField()
-    # When it was ended early: by logout, a new password or the user's deactivation. None: it was not.
+    # When the session was ended before it expired: by logout, a new password or the user's deactivation. None if it was
+    # not.
     ended_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -139,26 +145,29 @@ class StaffSession(models.Model):
 
 
 class Authenticator(models.Model):
-    """The app with which a staff user makes one-time passwords (RFC 6238).
+    """The authenticator app with which a staff user makes one-time passwords (RFC 6238).
 
-    Setting it up makes the row and removing it deletes the row; accounts/authenticators.py alone writes it.
+    The user makes the row by setting up the app and deletes it by removing the app. Only accounts/authenticators.py
+    writes it.
     """
 
-    # The staff user whose app it is.
+    # The staff user to whom the authenticator app belongs.
     user = models.OneToOneField(
         User, primary_key=True, on_delete=models.CASCADE, related_name="authenticator"
     )
-    # The secret that the service shares with the app, encrypted under a master key and bound to the user.
+    # The secret that the service shares with the authenticator app. It is encrypted under a master key, in such a way
+    # that it can't be decrypted as another user's.
     secret = models.BinaryField()
-    # The id in MASTER_KEYS of the master key that encrypts `secret`. When there is a newer one, the scheduler replaces
-    # both columns.
+    # The id, in the setting MASTER_KEYS, of the master key that encrypts `secret`. When a newer master key is set, the
+    # scheduler encrypts the secret anew and writes both columns.
     master_key_id = models.CharField(max_length=64)
-    # The time step (30 s each, since 1970) of the last code that was accepted. Only codes of later steps are accepted
-    # from then on, so that no code works twice.
+    # The time step of the last code that was accepted; time steps of 30 s are counted since 1970. Only codes of later
+    # steps are accepted, so that no code works twice.
     last_step = models.BigIntegerField(default=0)
-    # When the user began to set it up; the database writes it.
+    # When the user began to set the authenticator up; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the user entered a first right code: from then on the login asks for one. None: it is not set up yet.
+    # When the user first entered a right code. From then on the login asks for codes. None if the set-up is not
+    # finished.
     confirmed_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -166,17 +175,17 @@ class Authenticator(models.Model):
 
 
 class RecoveryCode(models.Model):
-    """A code that a staff user may enter once instead of one of their authenticator, if they have lost it."""
+    """A code that a staff user who has lost their authenticator may enter once in place of its one-time password."""
 
-    # A UUIDv7, which the service makes.
+    # The row's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The authenticator that it replaces, with which it is deleted.
+    # The authenticator in place of which the code may be used. Deleting the authenticator deletes the code.
     authenticator = models.ForeignKey(
         Authenticator, on_delete=models.CASCADE, related_name="recovery_codes", db_index=False
     )
-    # The digest of the code. The code is so random that nobody can guess it, so a fast hash is enough.
+    # The digest of the code. A fast hash is enough, because the code is random and too long to be guessed.
     code_digest = models.BinaryField(max_length=32)
-    # When the user entered it, after which it is refused. None: it is unused.
+    # When the user entered the code, which works only once. None if it is unused.
     used_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -1,7 +1,7 @@
 """Hashes and verifies passwords with Argon2, and replaces hashes of older settings (SPEC §3, §19).
 
 Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process a request
-waits for its turn in the password lane, without a thread: docs/decisions/password-turns.md.
+waits for its turn in a queue, the password lane, and occupies no thread meanwhile: docs/decisions/password-turns.md.
 """
 
 import threading
@@ -20,7 +20,7 @@ from accounts.staff_sessions import carry_staff_sessions_over
 from pipedai.api.errors import Invalid, Overloaded
 from pipedai.server.ticket import PASSWORD
 
-# How long a thread waits for its turn where there is no password lane: in commands and under other servers.
+# How many seconds a thread waits for its turn to hash in processes without a password lane: commands and other servers.
 _PATIENCE_SECONDS = 5.0
 _turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
 
@@ -32,10 +32,10 @@ def hash_password(password: str) -> str:
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Whether the password is the user's. Without a user it takes as long, and returns False.
+    """Returns whether this is the user's password. If `user` is None, it returns False and takes as long as for a user.
 
-    If the password is right and its hash has older settings, this replaces the hash and sets `user.password` to the new
-    one. Raises Overloaded if too many passwords are being hashed.
+    If the password is right and its hash was made with older settings, this replaces the hash and sets `user.password`
+    to the new one. Raises Overloaded if too many passwords are being hashed.
     """
     with _turn(places=1 if user is None else places_of(user.password)):
         if user is None:
@@ -45,7 +45,7 @@ def is_password_of(user: User | None, password: str) -> bool:
 
 
 def check_strength(password: str, user: User, *, field: str) -> None:
-    """Raises Invalid, under the name of the request's field, for a password that Django's validators refuse."""
+    """Raises Invalid if Django's validators refuse the password. The error names `field`, the field of the request."""
     try:
         validate_password(password, user)
     except ValidationError as error:
@@ -59,19 +59,22 @@ def _verify(user: User, password: str) -> bool:
         nonlocal replaced
         replaced = _replace_hash(user, make_password(password))
 
-    # A deactivated user's hash is not replaced, since the time that takes would tell that the password is right.
+    # Only the hash of an active user is replaced. Replacing takes time, which would tell somebody who tries passwords
+    # of a deactivated user that this one is right.
     is_right = check_password(
         password, user.password, setter=replace_hash if user.is_active else None
     )
     if replaced:
         return is_right
-    # Meanwhile another login has replaced the hash, or the password was changed. So verify against the present hash.
+    # The hash was not replaced because the stored one has changed: another login replaced it, or the password was
+    # changed. The password is therefore verified against the hash that is stored now.
     user.refresh_from_db(fields=["password"])
     return check_password(password, user.password)
 
 
 def _replace_hash(user: User, encoded: str) -> bool:
-    """Replaces the verified hash by a new one of the same password. Returns False if another hash is stored by now.
+    """Stores a new hash of the password that was just verified. Returns False if the stored hash is no longer the one
+    that was verified.
 
     The password stays the same, so there is no audit row and every session continues.
     """
@@ -86,7 +89,11 @@ def _replace_hash(user: User, encoded: str) -> bool:
 
 @contextmanager
 def _turn(*, places: int) -> Iterator[None]:
-    """Holds places for a hash, or raises Overloaded. Enter it before you write: the lane may repeat the request."""
+    """Waits for the memory that a hash needs and holds it meanwhile; raises Overloaded if there is none.
+
+    In the web process, Overloaded makes the password lane repeat the whole request later. So enter this context before
+    anything is written.
+    """
     ticket = PASSWORD.get()
     if ticket is None:
         if not _turns.acquire(timeout=_PATIENCE_SECONDS):

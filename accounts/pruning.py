@@ -1,4 +1,4 @@
-"""Deletes sessions, of the API and of Django admin, that expired long ago."""
+"""Deletes sessions of the API and of Django admin that expired long ago."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +17,9 @@ DELETE FROM {table} s USING old WHERE s.id = old.id
 
 
 def prune_sessions(order: Order) -> Iterator[Batch]:
-    """Deletes the rows of sessions that expired before `order.before`. It writes no audit row, since an
-    expired session gives no rights any more."""
+    """Deletes the rows of sessions that expired before `order.before`. It writes no audit row, since an expired session
+    permits nothing any more.
+    """
     params = {"before": order.before, "limit": order.limit}
     for table in _TABLES:
         if order.dry_run:

@@ -9,7 +9,7 @@ from accounts.models import User
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import StrictBody
 
-# The longest password, in characters. Without a limit, hashing a megabyte would cost a second of CPU.
+# The longest password that is accepted, in characters. Hashing a megabyte would cost a second of CPU.
 _MAX_PASSWORD = 1024
 
 
@@ -27,13 +27,15 @@ class EmailField(TextField):
 
 
 class NewEmailField(serializers.EmailField):
-    """The e-mail address of an account to be made."""
+    """The e-mail address of an account that is about to be made, of at most 254 characters (RFC 5321)."""
 
     def __init__(self) -> None:
         super().__init__(max_length=254)
 
     def to_internal_value(self, data: Any) -> Email:
-        """Returns the address in the spelling of stored accounts. Raises a field error if it may look like another."""
+        """Returns the address in the spelling of stored accounts. Raises a field error if it is no address, or if it
+        could be mistaken for another one that looks the same.
+        """
         if not isinstance(data, str):
             self.fail("invalid")
         email = _read(data)
@@ -50,7 +52,7 @@ def _read(text: str) -> Email:
 
 
 class RegisterBody(StrictBody):
-    """POST /auth/register."""
+    """The body of POST /auth/register."""
 
     email = NewEmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
@@ -58,14 +60,14 @@ class RegisterBody(StrictBody):
 
 
 class LoginBody(StrictBody):
-    """POST /auth/login."""
+    """The body of POST /auth/login."""
 
     email = EmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
 class ChangePasswordBody(StrictBody):
-    """POST /auth/change-password."""
+    """The body of POST /auth/change-password."""
 
     currentPassword = TextField(
         source="current_password", max_length=_MAX_PASSWORD, trim_whitespace=False
@@ -74,10 +76,18 @@ class ChangePasswordBody(StrictBody):
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
-    """A user to themselves."""
+    """A user, as the API shows them to themselves."""
 
     createdAt = serializers.DateTimeField(source="created_at")
 
     class Meta:
         model = User
         fields = ("id", "email", "name", "createdAt")
+
+
+class FoundUserSerializer(serializers.ModelSerializer[User]):
+    """A user as others find them."""
+
+    class Meta:
+        model = User
+        fields = ("id", "email", "name")

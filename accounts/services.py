@@ -1,7 +1,7 @@
-"""Registers users, logs them in and out, changes their passwords, makes staff (SPEC §3, §5, §10).
+"""Registers users, logs them in and out, changes their passwords, and makes users staff (SPEC §3, §5, §10).
 
-Before a login nobody knows who is calling. So the `actor` that these functions take carries only the
-address and the request id, and they set its id to the user's.
+The functions take the `actor` for the audit log. Before a login nobody knows who is calling, so that `actor` has only
+the IP address and the id of the request, and the functions add the user's id.
 """
 
 from collections.abc import Callable
@@ -50,8 +50,8 @@ def log_in(
 ) -> tuple[User, Session]:
     """Opens a session for the user with this e-mail address and password. Raises Unauthenticated.
 
-    It ends the session that came with the request (`replaces`). It takes as long and raises the same
-    error whether or not there is such a user.
+    It ends the session `replaces`, which came with the request. Whether or not there is such a user, it takes as long
+    and raises the same error, so that nobody learns who has an account.
     """
     user = User.objects.filter(email=email).first()
     if not is_password_of(user, password) or user is None or not user.is_active:
@@ -67,7 +67,9 @@ def log_in(
 
 
 def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Revokes the session, so that a copy of its cookie is dead too. Does nothing if it has ended already."""
+    """Ends the session on the server, so that a copy of its cookie does not work any more. Does nothing if the session
+    has ended already.
+    """
     with transaction.atomic():
         if _revoke(principal.session_id):
             _emit("user.logged-out", principal.id, actor)
@@ -81,7 +83,8 @@ def change_password(
     address: bytes,
     actor: Actor,
 ) -> Session:
-    """Sets a new password, ends all sessions of the user, and returns a new one for the caller.
+    """Sets a new password for the user of a browser session, ends all their sessions, and returns a new one for the
+    caller.
 
     Raises Invalid for a wrong current password and for a weak new one.
     """
@@ -102,7 +105,8 @@ def replace_password(
     actor: Actor,
     open_session: Callable[[User], Opened],
 ) -> Opened:
-    """Sets a new password, ends all sessions of the user, of the API and of admin, and opens one for the caller.
+    """Sets a new password, ends all sessions of the user in the API and in Django admin, and opens a new one for the
+    caller.
 
     Raises Invalid for a wrong current password and for a weak new one.
     """
@@ -140,7 +144,7 @@ def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> Use
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
-    """Makes an active user staff. Their password stays. Returns whether they were not staff before.
+    """Makes an active user staff, with the password that they have. Returns False if they were staff already.
 
     Raises NotFound for an e-mail address without an active user.
     """
@@ -166,9 +170,10 @@ def find_user(email: Email) -> User:
 
 
 def hold_password(user: User) -> None:
-    """Keeps the verified password from being changed until the transaction ends, so that no session
-    that was opened with an old password outlives the change. Raises Unauthenticated if the password
-    has changed since it was verified."""
+    """Keeps the password that was just verified from being changed until the transaction ends. Otherwise a session
+    opened with the old password could outlive the change. Raises Unauthenticated if the password has changed since it
+    was verified.
+    """
     unchanged = User.objects.select_for_update(no_key=True).filter(
         id=user.id, password=user.password, is_active=True
     )
@@ -177,7 +182,9 @@ def hold_password(user: User) -> None:
 
 
 def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
-    """Writes at most one audit row a minute for a known account and address, so that nobody fills the audit log."""
+    """Writes an audit row for a failed login to a known account: at most one a minute for each account and IP address,
+    so that nobody can fill the audit log.
+    """
     hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
     if user is not None and hits <= FAILED_LOGIN_ROWS.limit:
         with transaction.atomic():

@@ -1,7 +1,7 @@
 """Makes and verifies the JWT in the `auth_token` cookie, which names a session row (SPEC §3).
 
-simplejwt knows one signing key. The backend here also verifies with those of `SECRET_KEY_FALLBACKS`, so that a rotation
-of `SECRET_KEY` logs nobody out. Nothing stores a JWT.
+The library simplejwt knows only one signing key. The class here also accepts JWTs signed with the keys of
+`SECRET_KEY_FALLBACKS`, so that a rotation of `SECRET_KEY` logs nobody out. JWTs are stored nowhere.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 
 
 class BadSessionToken(Exception):  # noqa: N818 - no error of the service: the caller has no session
-    """The JWT is malformed, expired, signed by somebody else, or made for another purpose."""
+    """The error for a JWT that is malformed, expired, signed by somebody else, or made for another purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SessionClaims:
 
 
 def issue(user_id: UUID, session_id: UUID) -> str:
-    """Makes a JWT for the session. It is valid for LIFETIME."""
+    """Makes a JWT that names the session. The JWT is valid for the time LIFETIME."""
     token = _SessionToken()
     token["sub"] = str(user_id)
     token["sid"] = str(session_id)
@@ -53,7 +53,9 @@ def verify(value: str) -> SessionClaims:
 
 
 class _FallbackTokenBackend(TokenBackend):
-    """Signs with the newest key, verifies with any, and requires every claim that `issue` makes."""
+    """Signs JWTs with the newest key, verifies those of any key, and refuses a JWT that lacks a claim that `issue`
+    makes.
+    """
 
     def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
         for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
@@ -93,5 +95,7 @@ class _SessionToken(Token):
 
 
 def _signing_key(secret: str) -> str:
-    """Derives a key for this purpose only, so that a signature for another purpose is never valid for a session."""
+    """Derives a signing key from a SECRET_KEY for session JWTs alone. What the service signs for other purposes is
+    therefore never a valid session JWT.
+    """
     return salted_hmac("pipedai.session-jwt", "", secret=secret, algorithm="sha256").hexdigest()

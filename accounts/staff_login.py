@@ -1,5 +1,8 @@
-"""Logs staff in to Django admin and out of it (SPEC §10). As in the API, throttles apply, passwords are hashed in the
-password lane, and no error says what was wrong."""
+"""Logs staff in to Django admin and out of it (SPEC §10).
+
+As in the API's login, throttles apply, passwords wait for their turn to be hashed, and an error does not say what was
+wrong.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +24,8 @@ _WRONG = "The e-mail address, the password or the code is wrong."
 def log_in_staff(
     *, email: Email, password: str, code: str, address: bytes, actor: Actor
 ) -> SessionStore:
-    """Opens an admin session for an active staff user. Raises Unauthenticated, Overloaded.
+    """Opens an admin session for an active staff user. Raises Unauthenticated, or Overloaded if too many passwords are
+    being hashed.
 
     `code` is a code of the user's authenticator or a recovery code. It is ignored if the user has no authenticator.
     """
@@ -40,7 +44,7 @@ def log_in_staff(
 
 
 def log_out_staff(*, user: User, session: Any, actor: Actor) -> None:
-    """Ends the session of the request."""
+    """Ends the admin session with which the request came."""
     with transaction.atomic():
         session.flush()
         emit(_event("user.logged-out", user, actor))
@@ -49,7 +53,9 @@ def log_out_staff(*, user: User, session: Any, actor: Actor) -> None:
 def change_staff_password(
     *, user: User, current_password: str, new_password: str, address: bytes, actor: Actor
 ) -> SessionStore:
-    """Sets a new password, ends all sessions of the user and opens a new admin session. Raises Invalid."""
+    """Sets a new password, ends all sessions of the user and opens a new admin session. Raises Invalid for a wrong
+    current password and for a weak new one.
+    """
     return replace_password(
         user_id=user.id,
         current_password=current_password,

@@ -1,7 +1,9 @@
-"""Keeps the sessions of Django admin in a table of this app, behind the `staff_session` cookie (SPEC §10).
+"""Keeps the sessions of Django admin in the table `StaffSession`; the `staff_session` cookie carries a session's key
+(SPEC §10).
 
-Django's session middleware uses `SessionStore`, since the setting SESSION_ENGINE names this module. Only
-`open_staff_session` opens a session, in the login's transaction. It lives for eight hours, whatever happens in it.
+Django's session middleware uses `SessionStore`, because the setting SESSION_ENGINE names this module. Only
+`open_staff_session` opens a session, in the login's transaction. A session lasts for eight hours; using it does not
+lengthen it.
 """
 
 import hashlib
@@ -21,14 +23,19 @@ from accounts.models import StaffSession, User
 LIFETIME = timedelta(hours=8)
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
-_KEY_LENGTH = 43  # 43 characters out of 62 have 256 bits
+# The length of a session's key in characters. 43 letters and digits have 256 bits.
+_KEY_LENGTH = 43
 
 
 class SessionStore(SessionBase):
-    """The session that a request's cookie names. If it is not live, this stores nothing and makes no row."""
+    """The admin session that the request's cookie names.
+
+    Only a login opens a session. A request whose session has ended, or that has none, therefore stores nothing, so that
+    an ended session never comes back.
+    """
 
     def load(self) -> dict[str, Any]:
-        """Returns the session's data, or nothing if it has ended."""
+        """Returns the session's data, or an empty dict if the session has ended."""
         data = self._row().values_list("data", flat=True).first()
         if data is None:
             self._session_key = None
@@ -36,11 +43,13 @@ class SessionStore(SessionBase):
         return dict(data)
 
     def is_empty(self) -> bool:
-        """Whether Django should set no cookie: nobody has a session before the login."""
+        """Returns True for a request without a session, for which Django then sets no cookie: sessions begin with the
+        login.
+        """
         return not self.session_key
 
     def exists(self, session_key: str) -> bool:
-        """Whether the key names a live session."""
+        """Returns whether there is a session with this key that has not ended."""
         return _live(session_key).exists()
 
     def create(self) -> None:
@@ -52,12 +61,12 @@ class SessionStore(SessionBase):
             raise UpdateError
 
     def delete(self, session_key: str | None = None) -> None:
-        """Ends the session, so that a copy of its cookie is dead too."""
+        """Ends the session in the database, so that a copy of its cookie does not work any more."""
         if key := session_key or self.session_key:
             _end(_live(key))
 
     def cycle_key(self) -> None:
-        """Gives the session a new key, and the old one is dead."""
+        """Gives the session a new key. Its old key does not work any more."""
         row, key = self._row(), get_random_string(_KEY_LENGTH)
         data = self._get_session()  # type: ignore[attr-defined]
         if row.update(key_digest=_digest(key)):
@@ -74,7 +83,9 @@ class SessionStore(SessionBase):
 
 
 def open_staff_session(user: User, address_digest: bytes) -> SessionStore:
-    """Opens a session for the user. Only the answer carries its key. Call it in the login's transaction."""
+    """Opens an admin session for the user. Its key is stored nowhere: only the response's cookie carries it. Call this
+    in the login's transaction.
+    """
     key = get_random_string(_KEY_LENGTH)
     StaffSession.objects.create(
         key_digest=_digest(key),
@@ -88,7 +99,7 @@ def open_staff_session(user: User, address_digest: bytes) -> SessionStore:
         },
     )
     session = SessionStore(key)
-    session.modified = True  # makes the middleware set the cookie
+    session.modified = True  # Django's session middleware sets the cookie of a modified session.
     return session
 
 
@@ -98,10 +109,10 @@ def end_staff_sessions(user_id: UUID) -> None:
 
 
 def carry_staff_sessions_over(user: User, before: Collection[str]) -> None:
-    """Lets the user's sessions continue when a login replaces the hash of the same password.
+    """Lets the user's admin sessions continue when a login replaces the hash of their unchanged password.
 
     Django stores a digest of the password's hash in each session, and ends the session when the digest differs.
-    `before` holds the digests of the old hash. Call it in the transaction that replaces the hash.
+    `before` holds the digests of the old hash. Call this in the transaction that replaces the hash.
     """
     sessions = StaffSession.objects.select_for_update(no_key=True)
     for session in sessions.filter(user=user, ended_at__isnull=True):

@@ -30,7 +30,7 @@ from pipedai.api.throttling import check_rate
 
 
 class LoginForm(forms.Form):
-    """The login form. It asks everybody for a code, so that nobody learns who has an authenticator."""
+    """The login form of Django admin. It asks everybody for a code, so that nobody learns who has an authenticator."""
 
     email = forms.CharField(
         label="E-mail address",
@@ -51,7 +51,9 @@ class LoginForm(forms.Form):
     )
 
     def clean_email(self) -> Email:
-        """Returns the address in the spelling of stored accounts, which the throttles also count by."""
+        """Returns the e-mail address in the spelling in which accounts are stored. The throttles count logins by that
+        spelling.
+        """
         try:
             return read_email(self.cleaned_data["email"])
         except NotAnEmail as error:
@@ -81,7 +83,7 @@ class CodeForm(forms.Form):
 
 @method_decorator(never_cache, name="dispatch")
 class StaffLogin(View):
-    """GET and POST /admin/login/"""
+    """The login page of Django admin: GET and POST /admin/login/."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         if site.has_permission(request):
@@ -89,7 +91,9 @@ class StaffLogin(View):
         return self._form(request, LoginForm())
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Logs in. The throttles count the try before anything is hashed."""
+        """Logs the staff user in. The throttles count the try before a password is hashed, since hashing costs much
+        CPU.
+        """
         form = LoginForm(request.POST)
         asked = PostedForm(request)
         try:
@@ -121,7 +125,7 @@ class StaffView(View):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Wraps the view in the check of Django admin, which sends others to the login."""
+        """Wraps the view in Django admin's check, which redirects everybody but staff to the login page."""
         return site.admin_view(super().as_view(**initkwargs))
 
     @property
@@ -132,7 +136,7 @@ class StaffView(View):
 
 
 class StaffLogout(StaffView):
-    """POST /admin/logout/"""
+    """The logout of Django admin: POST /admin/logout/."""
 
     http_method_names = ("post",)
 
@@ -142,13 +146,17 @@ class StaffLogout(StaffView):
 
 
 class StaffAccount(StaffView):
-    """GET and POST /admin/account/: the password, and the authenticator."""
+    """The page where staff change their password and set up or remove their authenticator: GET and POST
+    /admin/account/.
+    """
 
     def get(self, request: HttpRequest) -> HttpResponse:
         return self._page(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Carries out one of the forms. The button that was pressed names it."""
+        """Carries out one of the page's forms: changing the password, or setting up or removing the authenticator. The
+        name of the pressed button says which.
+        """
         try:
             _count_try(self.user)
             if "change-password" in request.POST:
@@ -182,7 +190,8 @@ class StaffAccount(StaffView):
                     form.add_error(name, sentence)
             return self._page(request, password_form=form, status=400)
         except Overloaded as error:
-            # The form shows the error, not a message on the next page: the lane may drop this answer and post again.
+            # The form itself shows the error. A stored message would be shown even if the password lane, in which
+            # requests wait for their turn to hash, dropped this response and handled the same POST again.
             form.add_error(None, error.message)
             return self._page(
                 request, password_form=form, status=error.status_code, headers=error.headers
@@ -197,7 +206,7 @@ class StaffAccount(StaffView):
         if codes is None:
             messages.error(request, "This is not the authenticator's present code.")
             return HttpResponseRedirect(reverse("staff-account"))
-        # Only this answer shows the recovery codes, which are stored nowhere.
+        # The recovery codes are shown in this response only, since they are stored nowhere in plain text.
         return self._page(request, codes=codes)
 
     def _disable(self, request: HttpRequest) -> HttpResponse:
@@ -234,19 +243,21 @@ class StaffAccount(StaffView):
 
 
 def _count_try(user: User) -> None:
-    """Counts a try at the user's password or code. Raises TooManyRequests."""
+    """Counts one try of a password or code on the user's own account page. Raises TooManyRequests after too many."""
     if settings.THROTTLES_ENABLED:
         check_rate(throttles.STAFF_ACCOUNT, str(user.id))
 
 
 def _hand_out(request: HttpRequest, session: SessionBase) -> None:
-    """Makes the answer set the cookie of a new session and a new CSRF token."""
+    """Makes the response set the cookie of the new session and a new token against forged forms (CSRF)."""
     request.session = session
     rotate_token(request)
 
 
 def _next(request: HttpRequest) -> str:
-    """Returns where to go after the login: the requested path if it is one of admin's, or admin's start page."""
+    """Returns the path to go to after the login: the one that was asked for if it belongs to admin, otherwise admin's
+    start page.
+    """
     wanted = str(request.POST.get("next") or request.GET.get("next") or "")
     start = reverse("admin:index")
     if wanted.startswith(start) and url_has_allowed_host_and_scheme(wanted, allowed_hosts=None):

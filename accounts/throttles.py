@@ -17,7 +17,7 @@ FAILED_LOGIN_ROWS = Rate("failed-login-rows", limit=1, seconds=60)
 
 
 def address_digest(request: Request) -> bytes:
-    """Returns the HMAC that a session's row keeps of the address it was opened from."""
+    """Returns the HMAC of the request's IP address. The row of a session keeps it, to recognise the address later."""
     return _digest_under(settings.SECRET_KEY, request)
 
 
@@ -29,7 +29,9 @@ def _digest_under(secret: str, request: Request) -> bytes:
 
 
 def _account(request: Request) -> Email | None:
-    """Returns the account that a login names, or None for a body that names none (validation refuses it later)."""
+    """Returns the e-mail address of the account that a login request names. Returns None if the body names none; the
+    validation of the body refuses that request later.
+    """
     body = request.data
     email = body.get("email") if isinstance(body, dict) else None
     try:
@@ -44,14 +46,16 @@ def _account_and_address(request: Request) -> str | None:
 
 
 def _account_from_an_unknown_address(request: Request) -> str | None:
-    """Returns the account to count, or None (not counted) from an address that its user has logged in from lately.
+    """Returns the account that a login request names, for a throttle to count its tries.
 
-    So nobody can lock the owner of an account out.
+    Returns None, so that the try is not counted, if the account's user has lately logged in from the same address.
+    Other people's wrong tries can therefore not lock the user out.
     """
     account = _account(request)
     if account is None:
         return None
-    # The keys before a rotation of SECRET_KEY are tried too, so that known addresses stay known.
+    # The digests under the older secret keys are looked for too, so that addresses stay known after a rotation of
+    # SECRET_KEY.
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     known = {
         "user__email": account,
@@ -70,9 +74,9 @@ LOGIN = (
 )
 REGISTER = (Throttle(Rate("register", limit=30, seconds=3600), by_address),)
 CHANGE_PASSWORD = (Throttle(Rate("change-password", limit=10, seconds=60), by_caller),)
-# Limits how often a staff user may try passwords and codes on their own account's page in admin.
+# How often a staff user may try passwords and codes on the page of their own account in admin.
 STAFF_ACCOUNT = Rate("staff-account", limit=10, seconds=60)
-# Looking up users and adding members share one count, since both tell who has an account.
+# Looking up a user and adding a member share one limit, since both reveal whether an e-mail address has an account.
 FIND_USER = (
     Throttle(Rate("find-user", limit=120, seconds=3600), by_caller),
     Throttle(Rate("find-user-address", limit=240, seconds=3600), by_address),

@@ -1,4 +1,4 @@
-"""The auth and user endpoints."""
+"""The endpoints by which users register, log in and out, change their password, and find other users."""
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -9,37 +9,90 @@ from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
-from accounts.serializers import ChangePasswordBody, LoginBody, RegisterBody, UserSerializer
+from accounts.serializers import (
+    ChangePasswordBody,
+    FoundUserSerializer,
+    LoginBody,
+    RegisterBody,
+    UserSerializer,
+)
 from pipedai.api.errors import Invalid
 from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
 from pipedai.api.request_id import current_request_id
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.schema.parameters import query
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
 
+# For the examples of bodies.
+_CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}
+_COOKIE = ("Set-Cookie",)
+_SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
+
 
 class SessionViewSet(ApiViewSet):
-    """Opens and ends a browser's session."""
+    """The endpoints that open and end a browser's session."""
 
+    tag = "Accounts"
     permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
     browser_entries = frozenset({"register", "login", "logout"})
     throttles = {"register": throttles.REGISTER, "login": throttles.LOGIN}
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Returns the authentication that finds the session of the request, if it has one."""
+        """Returns an authentication that finds the request's session, and accepts a request that has none."""
         return [PresentedSession()]
 
+    @Operation(
+        id="register",
+        summary="Register",
+        body=RegisterBody,
+        example={**_CREDENTIALS, "name": "Ada"},
+        answers={201: _SIGNED_IN},
+        answer_headers={201: _COOKIE},
+        says={201: "With the cookie."},
+        errors={
+            400: "Validation.",
+            401: "A token or two cookies were sent.",
+            409: "The address is taken.",
+            503: "",
+        },
+        audit=("user.registered",),
+    )
     def register(self, request: Request) -> Response:
-        """POST /auth/register"""
+        """POST /auth/register: makes an account and signs it in."""
         body = read_body(RegisterBody, request)
         user, session = services.register_user(
             **body, address=throttles.address_digest(request), actor=_caller(request)
         )
         return self._signed_in(user, session, status=201)
 
+    @Operation(
+        id="login",
+        summary="Log in",
+        body=LoginBody,
+        example=_CREDENTIALS,
+        answers={200: _SIGNED_IN},
+        answer_headers={200: _COOKIE},
+        says={
+            200: (
+                'With `{ "user": { … } }` and a cookie for a new session; the session that came with '
+                "the request ends."
+            ),
+        },
+        errors={
+            400: "Validation.",
+            401: (
+                "Wrong address or password, or a deactivated user: it says the same, and takes as "
+                "long."
+            ),
+            503: "",
+        },
+        audit=("user.logged-in", "user.login-failed"),
+    )
     def login(self, request: Request) -> Response:
-        """POST /auth/login"""
+        """POST /auth/login: opens a session, which replaces the one that came with the request."""
         body = read_body(LoginBody, request)
         user, session = services.log_in(
             **body,
@@ -49,8 +102,17 @@ class SessionViewSet(ApiViewSet):
         )
         return self._signed_in(user, session, status=200)
 
+    @Operation(
+        id="logout",
+        summary="Log out",
+        answers={204: None},
+        answer_headers={204: (*_COOKIE, "Clear-Site-Data")},
+        says={204: 'With `Clear-Site-Data: "cache"`.'},
+        errors={401: "A token or two cookies were sent."},
+        audit=("user.logged-out",),
+    )
     def logout(self, request: Request) -> Response:
-        """POST /auth/logout: works also without a session, and with one that has ended."""
+        """POST /auth/logout: ends the session and deletes the cookie. It also succeeds if there is no live session."""
         if principal := _presented(request):
             services.log_out(principal=principal, actor=_caller(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
@@ -64,15 +126,38 @@ class SessionViewSet(ApiViewSet):
 
 
 class MeViewSet(ApiViewSet):
+    """The signed-in user's own account."""
+
+    tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
     throttles = {"change_password": throttles.CHANGE_PASSWORD}
 
+    @Operation(
+        id="getMe",
+        summary="Who am I?",
+        answers={200: _SIGNED_IN},
+        says={200: 'With `{ "user": { … } }`.'},
+        errors={401: "Without a live session."},
+    )
     def retrieve(self, request: Request) -> Response:
-        """GET /auth/me"""
+        """Answers GET /auth/me with the signed-in user."""
         user = User.objects.get(id=principal_of(request).id)
         return Response({"user": UserSerializer(user).data})
 
+    @Operation(
+        id="changePassword",
+        summary="Change the password",
+        body=ChangePasswordBody,
+        example={
+            "currentPassword": _CREDENTIALS["password"],
+            "newPassword": "another horse battery",
+        },
+        answers={204: None},
+        answer_headers={204: _COOKIE},
+        errors={400: "Validation, or the current password is wrong.", 503: ""},
+        audit=("user.password-changed",),
+    )
     def change_password(self, request: Request) -> Response:
         """POST /auth/change-password: ends all sessions and gives this browser a new one."""
         session = services.change_password(
@@ -87,14 +172,35 @@ class MeViewSet(ApiViewSet):
 
 
 class UserLookupViewSet(ApiViewSet):
-    """Finds a user by e-mail address, so that an admin can add them as a member."""
+    """The endpoint that finds a user by e-mail address, so that an admin can add the user as a member."""
 
+    tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"lookup": IsSignedIn}
     throttles = {"lookup": throttles.FIND_USER}
 
+    @Operation(
+        id="lookUpUser",
+        summary="Find a user by address",
+        parameters=(
+            query(
+                "email",
+                {"type": "string", "minLength": 1},
+                description="The whole address; its case does not matter.",
+                required=True,
+            ),
+        ),
+        answers={
+            200: answer(
+                "Lookup",
+                "The user who was looked for.",
+                user=FoundUserSerializer(),
+            )
+        },
+        errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
+    )
     def lookup(self, request: Request) -> Response:
-        """GET /users/lookup?email="""
+        """Answers GET /users/lookup?email= with the active user who has this address."""
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})
@@ -102,7 +208,7 @@ class UserLookupViewSet(ApiViewSet):
             user = services.find_user(read_email(email))
         except NotAnEmail as error:
             raise Invalid({"email": [str(error)]}) from None
-        return Response({"user": {"id": user.id, "email": user.email, "name": user.name}})
+        return Response({"user": FoundUserSerializer(user).data})
 
 
 def _user(request: Request) -> UserPrincipal:

@@ -38,9 +38,10 @@ CONCURRENCY = 4
 LEASE_SECONDS = 180.0
 SAMPLES = 40
 SETTLE_SECONDS = 60.0
-# Memory counts as flat up to this growth, because it rises and falls a little from quarter to quarter.
+# Memory may grow by this much from the second quarter to the last, because it always rises and falls a little.
 LARGEST_GROWTH_KIB = 4 * 1024
-# The probability of each fault for each request, and the probability that a run is canceled.
+# The probability with which a request fails in each way. REFUSED_CLAIMS is that of a refused claim, CANCELED_RUNS that
+# of a run being canceled.
 FAULTS: tuple[tuple[int | str, float], ...] = ((DROP, 0.03), (503, 0.03))
 REFUSED_CLAIMS = 0.02
 CANCELED_RUNS = 0.05
@@ -49,7 +50,7 @@ AS_WORKER = "--as-worker"
 
 @dataclass(frozen=True)
 class Sample:
-    """The resources that the worker's process used at one moment."""
+    """The resources that the worker's process used at one moment: memory, threads and open files."""
 
     memory_kib: int
     threads: int
@@ -58,7 +59,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figures:
-    """The result of a soak. `lost` and `doubled` count runs; memory is compared by quarters of the time."""
+    """The result of a soak.
+
+    `lost` counts runs without an outcome, `doubled` runs that were executed or reported twice. The largest memory of
+    the last quarter of the time is compared with that of the second quarter.
+    """
 
     hours: float
     wall_seconds: float
@@ -73,18 +78,18 @@ class Figures:
     first: Sample
     second_quarter: Sample
     last_quarter: Sample
-    # Samples over the whole time, at equal intervals.
+    # The memory at equal intervals over the whole time.
     memory_kib: tuple[int, ...]
     exit_code: int
 
     @property
     def growth_kib(self) -> int:
-        """Return by how much the most memory of the last quarter exceeds that of the second, in KiB."""
+        """Return how much more memory the worker used at most in the last quarter than in the second, in KiB."""
         return self.last_quarter.memory_kib - self.second_quarter.memory_kib
 
 
 class UnreliableApi(FakeApi):
-    """A fake API whose time runs `speed` times as fast, and whose requests may fail."""
+    """A fake API in which time passes `speed` times as fast, and in which requests fail by chance."""
 
     def __init__(self, speed: float, chance: random.Random) -> None:
         super().__init__()
@@ -95,7 +100,7 @@ class UnreliableApi(FakeApi):
         self.lease_seconds = LEASE_SECONDS / speed
 
     def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
-        """Answer as the fake API does, or with a fault."""
+        """Answer a request as the fake API does, or let it fail."""
         with self.lock:
             kind, run_id = route(method, urlsplit(url).path)
             status = self._chosen_fault(kind, run_id)
@@ -105,11 +110,12 @@ class UnreliableApi(FakeApi):
             return super().answer(method, url, headers, body)
 
     def _chosen_fault(self, kind: str, run_id: str) -> int | str | None:
-        """Choose at most one fault for a request, because a second one would hit the request after it."""
+        """Choose how a request fails, or None. At most one fault is chosen: a second would hit the next request."""
         for status, likely in FAULTS:
             if self._chance.random() < likely:
                 return status
-        # The real API never refuses the repetition of a claim that it granted, so neither does this one.
+        # Only a run's first claim may be refused, because the real API never refuses a repetition of a claim that it
+        # granted.
         queued = kind == "claim" and self.runs[run_id].status == "queued"
         return 409 if queued and self._chance.random() < REFUSED_CLAIMS else None
 
@@ -118,7 +124,7 @@ class UnreliableApi(FakeApi):
 
 
 def soak(hours: float, speed: float, seed: int = 1) -> Figures:
-    """Let a worker live for so many hours and return the figures. Raises AssertionError if runs stay open."""
+    """Let a worker live for so many hours, and return the figures. Raises AssertionError if runs do not end."""
     chance = random.Random(seed)  # noqa: S311 - so that a soak can be repeated
     api = UnreliableApi(speed, chance)
     service = Service(api)
@@ -151,11 +157,13 @@ def _live(
     restarts = 0
     now = 0.0
     while now < length:
-        # If this process stood still for a while, it now makes up for everything that was due.
+        # The time `now` is read from the clock and not counted up. If this process was paused for a while, everything
+        # that was due in that time is done now.
         now = min(time.monotonic() - began, length)
         while len(runs) < now * speed / RUN_EVERY_SECONDS:
             length_of_run = chance.uniform(0, LONGEST_RUN_SECONDS) / speed
-            # Each run has secrets of its own, so that memory grows if the worker keeps anything made of them.
+            # Each run has secrets of its own. If the worker kept anything that it makes from them, its memory would
+            # grow.
             headers = {"Authorization": f"Bearer {chance.getrandbits(256):064x}"}
             runs.append(api.add(f"{length_of_run:.3f}", mcp_headers=headers))
             if chance.random() < CANCELED_RUNS:
@@ -233,7 +241,7 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
 
 
 def _be_worker(speed: float, argv: list[str]) -> int:
-    """Run the worker in this process, with every wait between requests divided by `speed`."""
+    """Run the worker program in this process. Its pauses between requests are divided by `speed`."""
     for module, name in (
         (polling, "SHORTEST_EMPTY_POLL_SECONDS"),
         (backoff, "FIRST_SECONDS"),
@@ -246,7 +254,7 @@ def _be_worker(speed: float, argv: list[str]) -> int:
 
 
 def main() -> int:
-    """Run the command line. Return 1 if an outcome was lost or doubled, or if memory grew, else 0."""
+    """Run the command line. Return 1 if an outcome was lost or doubled, memory grew or the worker failed, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,6 @@
-"""Django admin's pages of the audit log, and the panel with a row's own entries on each page of another table."""
+"""Django admin's pages of the audit log. The module also adds a panel to the pages of other tables' rows: the audit
+entries about that row.
+"""
 
 from datetime import timedelta
 from typing import Any, get_args
@@ -25,7 +27,7 @@ from workers.models import Worker
 from workspaces.models import ApiKey, Environment
 
 _SHOWN = 50
-# The models of audit entries' targets and actors, by their type.
+# The model of each type of target that audit entries name.
 _TARGETS: dict[str, str] = {
     "user": "accounts.User",
     "workspace": "workspaces.Workspace",
@@ -44,12 +46,15 @@ _ACTORS: dict[str, type[Model]] = {
     "api_key": ApiKey,
     "worker": Worker,
 }
-# How far an entry's `created_at` (the database's clock) may be from the time in its id (the process's clock).
+# How far an entry's `created_at` may be from the time in its id. The database's clock writes the first, the clock of a
+# web or scheduler process the second.
 _CLOCKS_APART = timedelta(hours=1)
 
 
 def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-    """Narrows the rows to the entry with this id. The time in the id limits the search to a partition or two."""
+    """Narrows the query to the entry with this id. The id contains the time at which it was made, so PostgreSQL
+    searches only the partitions (months) around that time.
+    """
     about = moment_of(row_id)
     if about is None:
         return rows.none()
@@ -59,10 +64,12 @@ def _of_id(rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
 
 
 class AuditChangeList(KeysetChangeList):
-    """Makes a page of entries, each with the names of its actor and environment."""
+    """A page of the list of audit entries, each with the names of its actor and environment."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Reads the page, and the names with one query for each kind of actor and one for the environments."""
+        """Reads the page's entries, then the names of actors and environments: one query for each kind of actor and one
+        for the environments.
+        """
         super().get_results(request)
         named(self.result_list)
 
@@ -95,7 +102,9 @@ class AuditEntryAdmin(StaffModelAdmin):
         return named([entry])[0] if entry else None
 
     def find_by_id(self, rows: QuerySet[AuditEntry], row_id: UUID) -> QuerySet[AuditEntry]:
-        """Finds an entry for the list. Without a range of time, PostgreSQL would read every month's partition."""
+        """Narrows the list to the entry with this id and to the time that the id contains. Without a range of time,
+        PostgreSQL would search the partitions of all months.
+        """
         return _of_id(rows, row_id)
 
     @display(description="When")
@@ -146,7 +155,9 @@ class AuditEntryAdmin(StaffModelAdmin):
 
 
 def named(entries: list[Any]) -> list[Any]:
-    """Adds `actor_label` and `environment_name` to the entries. One query for each kind of actor and one more."""
+    """Adds `actor_label` and `environment_name` to the entries. It takes one query for each kind of actor and one for
+    the environments.
+    """
     places = Environment.objects.filter(id__in={entry.environment_id for entry in entries} - {None})
     names = dict(places.values_list("id", "name"))
     for entry, told in zip(entries, with_actors(entries), strict=True):
@@ -156,7 +167,9 @@ def named(entries: list[Any]) -> list[Any]:
 
 
 def audit_panel(row: Model) -> Table:
-    """Makes the panel with a row's audit entries. Those of users and workspaces belong to no environment."""
+    """Makes the panel with the audit entries about a row. The entries about users and workspaces belong to no
+    environment.
+    """
     admin = site._registry[AuditEntry]
     assert isinstance(admin, AuditEntryAdmin)
     environment_id = (

@@ -1,4 +1,4 @@
-"""The audit app: writes one append-only row for every mutating action."""
+"""The audit app, which writes one row for every action that changes something. Rows are never changed afterwards."""
 
 from django.apps import AppConfig
 
@@ -11,7 +11,9 @@ class AuditConfig(AppConfig):
     name = "audit"
 
     def ready(self) -> None:
-        """Subscribes to the domain events, and registers the jobs that make partitions and drop old ones."""
+        """Subscribes to the domain events, and registers two jobs: one makes the log's monthly partitions, the other
+        drops old ones.
+        """
         from audit import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
         from audit.deployment import partitions_are_ahead
         from audit.partitions import add_partitions

@@ -5,12 +5,13 @@ from pipedai.events import ACTIONS
 
 
 class AuditFilters(ApiFilterSet):
-    """`?action=&actions=a,b&targetId=&from=&to=`: `from` ≤ `createdAt` < `to`."""
+    """The filters of a list of audit entries: `?action=&actions=a,b&targetId=&from=&to=`, where `from` ≤ `createdAt` <
+    `to`.
+    """
 
     action = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     actions = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     targetId = IdFilter(field_name="target_id")
     to = EndFilter(field_name="created_at")
-    vars()["from"] = TimeFilter(
-        field_name="created_at", lookup_expr="gte"
-    )  # `from` is a keyword of Python
+    # `from` is a keyword of Python, so it cannot be assigned directly.
+    vars()["from"] = TimeFilter(field_name="created_at", lookup_expr="gte")

@@ -1,4 +1,4 @@
-"""Counts, for the metrics, the audit log's rows by action. Each committed event has one row."""
+"""Counts the audit log's new rows by action, as a metric. Each committed domain event has one row."""
 
 from prometheus_client import Counter
 
@@ -10,5 +10,5 @@ ENTRIES = Counter("pipedai_audit_entries", "Rows written to the audit log.", ["a
 
 @count_events
 def count_entry(event: Event) -> None:
-    """Counts one row. Its action is one of the registry's, so the label has few values."""
+    """Counts one audit row under its action. The metric has few labels, since there are few actions."""
     ENTRIES.labels(event.action).inc()

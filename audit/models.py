@@ -7,35 +7,36 @@ from pipedai.ids import new_id
 
 
 class AuditEntry(models.Model):
-    """Who did what to which row, when, from where (SPEC §9).
+    """An audit entry: who did what to which row, when and from where (SPEC §9).
 
-    The table is partitioned by month and append-only: the database refuses UPDATE, DELETE and
-    TRUNCATE. It has no foreign keys, so that no cascade deletes its rows and they stay when the rows
-    that they name are gone. Its real primary key is `(created_at, id)`, as partitioning demands.
-    `audit/receivers.py` alone writes rows: one for each domain event, in the event's transaction.
+    The table is partitioned by month, and rows can only be added: the database refuses UPDATE, DELETE and TRUNCATE. It
+    has no foreign keys, so that an entry stays when the rows that it names are deleted. Its real primary key is
+    `(created_at, id)`, because PostgreSQL wants the partition's column in it. Only `audit/receivers.py` writes entries:
+    one for each domain event, in the transaction of the event.
     """
 
-    # A UUIDv7, which the receiver makes just before it inserts the row.
+    # The entry's id: a UUIDv7 that `audit/receivers.py` makes just before it inserts the row.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment in which it happened; None for actions outside any, such as a login.
+    # The environment in which the action happened; None for actions outside any environment, such as a login.
     environment_id = models.UUIDField(null=True)
     # What was done, such as `trigger.created`: one of ACTIONS in pipedai/events.py.
     action = models.CharField(max_length=32)
-    # Who did it: `user`, `api_key`, `worker`, `staff` or `system` (the scheduler and commands).
+    # What kind of actor did the action: `user`, `api_key`, `worker`, `staff` or `system` (the scheduler and commands).
     actor_type = models.CharField(max_length=8)
-    # The id of that user, key or worker; None for the system.
+    # The id of the user, API key, worker or staff user who did the action; None for the system.
     actor_id = models.UUIDField(null=True)
-    # The kind of row to which it was done, such as `run`.
+    # The kind of row to which the action was done, such as `run`.
     target_type = models.CharField(max_length=32)
-    # The id of that row; None where there is no single one.
+    # The id of the row to which the action was done; None if the action concerns several rows or none.
     target_id = models.UUIDField(null=True)
-    # What changed, under the names that API.md lists for each action. It holds no token and no secret.
+    # What the action changed, under the names that API.md lists for each action. It holds no token and no secret.
     metadata = models.JSONField(default=dict)
-    # The client's IP address; None where no request caused it.
+    # The IP address of the client whose request caused the action; None if no request did.
     ip = models.GenericIPAddressField(null=True)
-    # The request's id, as in the X-Request-Id header and in the log; None where no request caused it.
+    # The id of the request that caused the action, as in the X-Request-Id header and in the log; None if no request
+    # did.
     request_id = models.CharField(max_length=128, null=True)
-    # The time of the event, which the database's clock writes. Only `seed_demo --scale` sets it, to invented times.
+    # When the action happened, by the database's clock. Only `seed_demo --scale` writes invented times here.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

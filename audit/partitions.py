@@ -1,4 +1,6 @@
-"""Makes the partitions of the audit log: ahead of time, and for the made-up past of `seed_demo --scale`."""
+"""Makes the monthly partitions of the audit log: those of the coming months, and those of the past for which `seed_demo
+--scale` invents entries.
+"""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -7,8 +9,8 @@ from pipedai.sql import fetch_all
 
 MONTHS_AHEAD = 3
 
-# A month that has rows in the default partition gets no partition of its own, since PostgreSQL refuses to
-# split them off. The advisory lock keeps two schedulers from making the same partition.
+# Rows of a month without a partition of its own are in the default partition. Such a month gets no partition any more,
+# since PostgreSQL refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
 _ADD = """
 SELECT audit_add_partition(month) FROM unnest(%(months)s::date[]) month
 WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
@@ -23,12 +25,14 @@ FROM generate_series(0, %(months)s) n
 
 
 def add_partitions() -> int:
-    """Makes the missing partitions of this and the coming months, and returns how many it made."""
+    """Makes the partitions that are missing for this month and the three that follow, and returns how many it made."""
     return _add(row["month"] for row in fetch_all(_AHEAD, {"months": MONTHS_AHEAD}))
 
 
 def add_partitions_of(moments: Iterable[datetime]) -> None:
-    """Makes the partitions of the months that these moments of a made-up past are in."""
+    """Makes the partitions of the months in which these moments lie. `seed_demo --scale` needs them for entries of an
+    invented past.
+    """
     months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
     if months:
         _add(months)

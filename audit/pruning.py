@@ -12,11 +12,13 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.retention import Batch, Order, remove
 from pipedai.sql import fetch_all
 
-# This month and the three before it are never dropped, whatever the operator asks for.
+# Partitions are kept for at least this many days, whatever the operator asks for: those of this month and the three
+# before it.
 AT_LEAST_DAYS = 92
 _TRIES = 20
 
-# A partition's upper bound is the end of its month. The default partition has no bound and is never dropped.
+# Reads the partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of its
+# month. The default partition has no bound and is never dropped.
 _PARTITIONS = """
 SELECT name, ends_at FROM (
     SELECT c.oid::regclass::text AS name,
@@ -28,10 +30,11 @@ WHERE ends_at <= %(before)s ORDER BY ends_at
 
 
 def drop_partitions(order: Order) -> Iterator[Batch]:
-    """Drops the months that ended before `order.before`, the oldest first. Each step drops one and yields its count.
+    """Drops the partitions of months that ended before `order.before`, the oldest first. It yields the number of rows
+    of each dropped partition.
 
-    Dropping a partition locks the whole table for an instant. If others hold the table, it tries again for some
-    seconds, and then raises InUse.
+    Dropping a partition locks the whole table for an instant. If other transactions hold the table, it tries again for
+    some seconds, and then raises InUse.
     """
     for month in fetch_all(_PARTITIONS, {"before": order.before}):
         entries = _entries(month["name"])
@@ -53,7 +56,9 @@ def _drop(name: str, ends_at: datetime, entries: int) -> int:
 
 
 def _entries(name: str) -> int:
-    """Counts a partition's rows, before the partition is locked."""
+    """Counts the rows of a partition. It is called before the partition is locked, so that nobody waits for the
+    counting.
+    """
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name)))
         (count,) = cursor.fetchone()

@@ -1,4 +1,6 @@
-"""Reads the audit log with the actors' present names (SPEC §9): a user who was erased has no name here either."""
+"""Reads audit entries together with the names that their actors have now (SPEC §9). The log stores ids only, so a user
+who was erased has no name here.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -8,7 +10,7 @@ from audit.models import AuditEntry
 from workers.models import Worker
 from workspaces.models import ApiKey
 
-# For each type of actor, the table that has them and the column that names them.
+# For each type of actor, the model of its rows and the column that has the name to show.
 _LABELS: dict[str, tuple[Any, str]] = {
     "user": (User, "email"),
     "staff": (User, "email"),
@@ -18,7 +20,7 @@ _LABELS: dict[str, tuple[Any, str]] = {
 
 
 def with_actors(entries: list[AuditEntry]) -> list[dict[str, Any]]:
-    """Returns the entries as dicts for AuditEntrySerializer. One query for each type of actor among them."""
+    """Returns the entries as dicts for AuditEntrySerializer. It takes one query for each type of actor among them."""
     labels: dict[tuple[str, UUID | None], str] = {("system", None): "system"}
     for actor_type, (model, column) in _LABELS.items():
         ids = {entry.actor_id for entry in entries if entry.actor_type == actor_type}

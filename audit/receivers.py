@@ -11,8 +11,8 @@ from pipedai.ids import new_id
 from pipedai.redaction import redact
 from pipedai.sql import execute
 
-# This is raw SQL, since a scheduler's batch has hundreds of events and the ORM takes three times as long. All rows are
-# in one parameter, since binding eleven arrays takes longer than the rest of a transition.
+# The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
+# All rows are in one JSON parameter, since passing eleven arrays takes longer than the rest of a run's transition.
 _INSERT = """
 INSERT INTO audit_entry (
     id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id, created_at)
@@ -26,7 +26,7 @@ FROM json_to_recordset(%(entries)s::json) AS e (
 
 @receiver(happened, dispatch_uid="audit.write_entries")
 def write_entries(events: tuple[Event, ...], **_: Any) -> None:
-    """Inserts the rows of all events in one statement. An error rolls the action back."""
+    """Inserts one audit row for each of the events, in one statement. An error rolls back the action that sent them."""
     moments = [event.at for event in events]
     add_partitions_of(moment for moment in moments if moment is not None)
     entries = [

@@ -12,7 +12,7 @@ ACTOR_TYPES = get_args(ActorType)
 
 
 class ActorSerializer(RowSerializer):
-    """Who did it."""
+    """Who did the action of an audit entry."""
 
     type = serializers.ChoiceField(choices=ACTOR_TYPES)
     id = serializers.UUIDField(allow_null=True)
@@ -21,11 +21,11 @@ class ActorSerializer(RowSerializer):
 
 @extend_schema_field({"type": "object", "additionalProperties": True})
 class MetadataField(serializers.JSONField):
-    """What changed, by the names that API.md lists for each action."""
+    """What an action changed, by the names that API.md lists for each action."""
 
 
 class AuditEntrySerializer(RowSerializer):
-    """One action on one target."""
+    """An audit entry: one action on one row."""
 
     id = serializers.UUIDField()
     action = serializers.CharField()

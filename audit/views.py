@@ -10,6 +10,7 @@ from audit.models import AuditEntry
 from audit.queries import with_actors
 from audit.serializers import AuditEntrySerializer
 from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.schema.operation import Operation
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
@@ -17,11 +18,19 @@ from workspaces.permissions import IsAdmin
 class AuditLogViewSet(TenantViewSet):
     """The audit log of an environment."""
 
+    tag = "Audit log"
     permissions = {"list": IsAdmin}
     filter_names = AuditFilters.names()
 
+    @Operation(
+        id="listAuditLog",
+        summary="List the audit log",
+        items=AuditEntrySerializer,
+        filters=AuditFilters,
+        says={200: "A list of entries."},
+    )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/audit-log"""
+        """Answers GET /environments/:envId/audit-log with the environment's entries, the newest first."""
         rows = AuditEntry.objects.filter(environment_id=environment_id)
         filters = AuditFilters.read(rows, request)
         paginator = KeysetPaginator()

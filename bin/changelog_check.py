@@ -1,6 +1,6 @@
-"""Refuses a change of the API's contract that CHANGELOG.md does not mention.
+"""Fails if the API's contract (docs/openapi.json) has changed and CHANGELOG.md has not.
 
-python -m bin.changelog_check
+It is run as `python -m bin.changelog_check`.
 """
 
 import json
@@ -14,7 +14,7 @@ _CHANGELOG, _SCHEMA = "CHANGELOG.md", "docs/openapi.json"
 
 
 def main() -> int:
-    """The exit code: 1 if operations, parameters or fields came or went since CHANGELOG.md was changed last."""
+    """Print what has changed in the API since CHANGELOG.md was last changed. Return 1 if anything has, else 0."""
     changed = names_changed(_ROOT)
     for name in changed:
         print(name)
@@ -27,9 +27,9 @@ def main() -> int:
 
 
 def names_changed(root: Path) -> list[str]:
-    """The names that came (`+ …`) and went (`- …`) since the last commit that changed CHANGELOG.md.
+    """Return the names that the API's schema gained (`+ …`) and lost (`- …`) since CHANGELOG.md last changed.
 
-    None if it is being changed right now, or if there is no Git history to compare with.
+    The list is empty if CHANGELOG.md has changes that are not committed yet, or if there is no Git history.
     """
     last = _git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
     if not last or _git(root, "status", "--porcelain", "--", _CHANGELOG):
@@ -44,7 +44,7 @@ def names_changed(root: Path) -> list[str]:
 
 
 def names_in(schema: dict[str, Any]) -> set[str]:
-    """The operations of a schema, their parameters, and the fields of its components. Prose does not matter."""
+    """Return the names of a schema's operations, parameters and fields. Changes of its descriptions do not count."""
     names = set()
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
@@ -63,7 +63,7 @@ def names_in(schema: dict[str, Any]) -> set[str]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """What Git prints; nothing if it is not there or fails."""
+    """Return the output of a Git command; an empty text if Git is not installed or the command fails."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=root, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Ends all processes that use a temporary data directory, with its database server, and removes the directory."""
+"""Removes a temporary data directory, after ending its database server and all processes that use it."""
 
 import os
 import shutil
@@ -13,9 +13,13 @@ _PATIENCE_SECONDS = 5
 
 
 def clean_up(data_dir: Path) -> None:
-    """Ends the processes and removes the directory. The calling process and its ancestors must not use it any more."""
+    """Ends all processes that use the directory, and its database server, and removes the directory.
+
+    The process that calls this, and its ancestors, must no longer use the directory, or they would be ended too.
+    """
     while users := _users_of(data_dir):
-        # They get little time to end: with more, some would start the database server again for their last statements.
+        # The processes get only a few seconds to end. With more time, some would start the database server again to run
+        # their last statements.
         for process in users:
             process.terminate()
         _, stubborn = psutil.wait_procs(users, timeout=_PATIENCE_SECONDS)
@@ -26,14 +30,15 @@ def clean_up(data_dir: Path) -> None:
 
 
 def _users_of(data_dir: Path) -> list[psutil.Process]:
-    """Returns the processes whose environment names the directory, without this process."""
+    """Returns the processes whose environment names this data directory, except the calling process."""
     users = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(_VARIABLE) == str(data_dir):
                 users.append(process)
         except psutil.Error:
-            continue  # the process is another user's, or has ended
+            # Skip a process that belongs to another user or has ended.
+            continue
     return users
 
 

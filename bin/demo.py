@@ -1,4 +1,4 @@
-"""Fires the demo's trigger over the API, as a client would, and shows the states of its run until it ends."""
+"""Starts a run of the demo's trigger through the API, as a client would, and shows its states until it ends."""
 
 import json
 import time
@@ -14,12 +14,12 @@ _READY_SECONDS = 60.0
 _RUN_SECONDS = 120.0
 _PAUSE_SECONDS = 0.25
 
-# The timestamps of a run, each with the state that begins at it.
+# The timestamps of a run in the API, each with the state that begins at that time.
 _MOMENTS = (("queuedAt", "queued"), ("claimedAt", "claimed"), ("startedAt", "running"))
 
 
 class DemoFailed(Exception):  # noqa: N818
-    """The demo can't go on; the message is one sentence."""
+    """The demo can't continue. The exception's message is one sentence that says why."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Seeded:
 
 
 class Demo:
-    """One client of the API at `url`, with the seeded `pwk_` key."""
+    """A client of the API at `url`, which uses the demo's `pwk_` API key."""
 
     def __init__(self, url: str, seeded: Seeded) -> None:
         self._seeded = seeded
@@ -61,7 +61,7 @@ class Demo:
         )
 
     def show(self, say: Callable[[str], None]) -> None:
-        """Fire the trigger and call `say` with each state of its run. Raises DemoFailed."""
+        """Start a run of the trigger, and call `say` with a line for each state of the run. Raises DemoFailed."""
         run = self._ask("POST", f"/triggers/{self._seeded.trigger_id}/run")
         say(f"Fired the demo's trigger; its run is {run['id']}:")
         said: set[str] = set()
@@ -92,7 +92,7 @@ class Demo:
 
 
 def wait_until_ready(url: str) -> None:
-    """Return once the API at `url` answers without a server error. Raises DemoFailed."""
+    """Wait until the API at `url` answers without a server error. Raises DemoFailed after a minute."""
     deadline = time.monotonic() + _READY_SECONDS
     said = "nothing"
     while time.monotonic() < deadline:
@@ -113,7 +113,7 @@ def _clock(moment: str) -> str:
 
 
 def _figures(run: dict[str, Any]) -> str:
-    """Return a line with the run's duration, tokens and cost, as far as its worker reported them."""
+    """Return a line with the run's model, tokens and cost, as far as its worker has reported them."""
     told = [f"model {run['model']}"] if run["model"] is not None else []
     told += [
         f"{run[field]} {words}"

@@ -1,4 +1,4 @@
-"""Makes sure that the processes a script starts end with the script, however it ends."""
+"""Makes sure that the processes that a script starts end with it, even if the script is killed."""
 
 import ctypes
 import os
@@ -12,25 +12,26 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
-    """Return a `preexec_fn` for a child of this process: the kernel sends the child the signal when this process dies.
+    """Return a `preexec_fn` for `subprocess`: the child process gets the signal when this process ends.
 
-    It works on Linux only. On other systems the children of a killed script keep running.
+    The Linux kernel sends the signal. On other systems the children of a killed script keep running.
     """
     parent = os.getpid()
 
     def in_the_child() -> None:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signum)
-            if os.getppid() != parent:  # the parent died before the kernel was told
+            # The parent has died before the kernel was told to send the signal, so the child ends itself.
+            if os.getppid() != parent:
                 os._exit(128 + signum)
 
     return in_the_child
 
 
 class Afterwards:
-    """A shell command that runs when this process has ended, even by kill -9, or when `now` is called.
+    """A shell command that runs when this process ends, even by SIGKILL, or when `now()` is called.
 
-    Another process waits until a pipe closes to which only this process can write.
+    A shell that has been started already waits for the end of a pipe that only this process holds open.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
@@ -39,9 +40,10 @@ class Afterwards:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # so a Ctrl-C does not reach it
+            # The waiting shell is in a session of its own, so that a Ctrl-C in the terminal does not end it.
+            start_new_session=True,
         )
 
     def now(self) -> None:
-        """Run the command and wait until it has ended."""
+        """Run the shell command now, and wait until it has ended."""
         self._waiting.communicate()

@@ -1,6 +1,6 @@
-"""Refuses migrations that lock tables in use, or that break the previous release, which still serves meanwhile.
+"""Refuses migrations that lock tables in use, or break the previous release, which serves while they run.
 
-python -m bin.migration_check
+It is run as `python -m bin.migration_check`.
 """
 
 import json
@@ -24,12 +24,14 @@ _ROOT = Path(__file__).resolve().parent.parent
 _SQUAWK = str(Path(sys.executable).with_name("squawk"))
 # The oldest version of PostgreSQL that the service supports.
 _POSTGRES = "15.0"
-# The rules of squawk that don't fit this project. All others apply.
+# The rules of squawk, a linter of SQL migrations, that do not fit this project. All its other rules apply.
 _IGNORED = frozenset(
     {
-        "require-lock-timeout",  # `manage.py release` sets a lock timeout
-        "require-statement-timeout",  # an index on a large table may take long to build
-        # The following are matters of taste, which the models decide.
+        # Migrations are run by `manage.py release`, which sets a lock timeout itself.
+        "require-lock-timeout",
+        # There is no statement timeout, because building an index on a large table may take long.
+        "require-statement-timeout",
+        # The rules from here on are matters of taste. The models of this project decide otherwise.
         "prefer-bigint-over-int",
         "prefer-bigint-over-smallint",
         "prefer-identity",
@@ -41,7 +43,7 @@ _MOVES_ROWS = re.compile(r"^\s*(?:UPDATE|DELETE|INSERT)\b", re.IGNORECASE | re.M
 
 
 class Finding(NamedTuple):
-    """A rule that a migration breaks, and why."""
+    """A rule that a migration breaks, with a sentence that says why that is dangerous."""
 
     migration: str
     rule: str
@@ -49,7 +51,7 @@ class Finding(NamedTuple):
 
 
 def main() -> int:
-    """Print the findings. Return 1 if a migration that is newer than the first release is unsafe, else 0."""
+    """Print the rules that migrations break. Return 1 if there are any, else 0."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
     django.setup()
     config = tomllib.loads((_ROOT / "pyproject.toml").read_text())
@@ -62,9 +64,9 @@ def main() -> int:
 
 
 def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
-    """Find what is unsafe in the migrations of this project's apps that come after those in `exempt_up_to`.
+    """Yield the rules that this project's migrations break, beginning after those named in `exempt_up_to`.
 
-    A migration may break a rule if it names the rule in `safe_because`, with a reason.
+    A migration may break a rule if its `safe_because` gives a reason for that rule.
     """
     loader = MigrationLoader(connection, replace_migrations=False)
     for (app, name), migration in sorted(loader.disk_migrations.items()):
@@ -83,7 +85,7 @@ def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
 
 
 def never_validated(disk_migrations: dict[tuple[str, str], Any]) -> Iterator[Finding]:
-    """The constraints that were added NOT VALID and that no migration validates: old rows may break them for ever."""
+    """Yield the constraints that were added as NOT VALID and never validated, so that old rows may break them."""
     pending: dict[tuple[str, str], str] = {}
     for (app, name), migration in sorted(disk_migrations.items()):
         for operation in migration.operations:
@@ -101,7 +103,7 @@ def _is_ours(app: str) -> bool:
 
 
 def unsafe(migration: Any, state: ProjectState) -> Iterator[tuple[str, str]]:
-    """Yield the rules that a migration breaks when it is applied to this state, each with its reason."""
+    """Yield each rule that the migration breaks when applied to this `state` of the models, with the reason."""
     yield from _unsafe_operations(migration.operations)
     with connection.schema_editor(collect_sql=True, atomic=migration.atomic) as editor:
         migration.apply(state, editor, collect_sql=True)
@@ -117,7 +119,7 @@ def unsafe(migration: Any, state: ProjectState) -> Iterator[tuple[str, str]]:
 
 
 def _unsafe_operations(operations: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the broken rules that squawk can't find in the SQL."""
+    """Yield the broken rules that the tool squawk can't see, because it reads only SQL."""
     created = {op.name.lower() for op in operations if isinstance(op, migrations.CreateModel)}
     for operation in operations:
         if isinstance(operation, migrations.AddField):

@@ -1,6 +1,6 @@
-"""Installs the Debian packages whose programs some tests need, if it runs as root on Debian or Ubuntu.
+"""Installs the Debian packages whose programs some tests run, if it is called as root on Debian or Ubuntu.
 
-Elsewhere it installs nothing, and those tests are skipped.
+On other systems it installs nothing, and tests are skipped if their program is missing.
 """
 
 import os
@@ -19,7 +19,7 @@ _PROGRAMS = {"nodejs": "node", "npm": "npm"}
 _INSTALL = (
     "apt-get", "install", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300",
 )  # fmt: skip
-# These files exist while packages are installed, so that the packages start no service and make no database.
+# While packages are being installed, these files keep them from starting services and from creating a database.
 _QUIET = {
     Path("/usr/sbin/policy-rc.d"): "#!/bin/sh\nexit 101\n",
     Path("/etc/postgresql-common/createcluster.d/pipedai.conf"): "create_main_cluster = false\n",
@@ -27,21 +27,27 @@ _QUIET = {
 
 
 def main() -> int:
-    """Run the command line. Return 1 in CI if a package is missing that the tests need, else 0."""
-    lacking = missing(PACKAGES)
-    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
-        print(f"Installing the system packages {', '.join(lacking)}, which tests need…", flush=True)
-        install(lacking)
-        lacking = missing(PACKAGES)
+    """Install the missing packages if possible. Return 1 in CI if one is still missing, else 0."""
+    lacking = provide(PACKAGES)
     if lacking:
         print(f"Without {', '.join(lacking)}, the tests that need them cannot run.", flush=True)
     return 1 if lacking and os.environ.get("CI") == "true" else 0
 
 
-def missing(packages: Sequence[str]) -> list[str]:
-    """Return those of the packages that dpkg has not installed; without dpkg, all of them.
+def provide(wanted: Sequence[str]) -> list[str]:
+    """Install those of the packages that are missing, if that is possible here. Return those that are missing still."""
+    lacking = missing(wanted)
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"Installing the system packages {', '.join(lacking)}, which tests need…", flush=True)
+        install(lacking)
+        lacking = missing(wanted)
+    return lacking
 
-    It leaves out packages whose program is on the PATH, from whatever source.
+
+def missing(packages: Sequence[str]) -> list[str]:
+    """Return the packages that dpkg has not installed. Without dpkg, return all of them.
+
+    Node and npm count as installed if their program is on the PATH, wherever it came from.
     """
     packages = [each for each in packages if not shutil.which(_PROGRAMS.get(each, ""))]
     if not packages or shutil.which("dpkg-query") is None:
@@ -56,10 +62,11 @@ def missing(packages: Sequence[str]) -> list[str]:
 
 
 def install(packages: Sequence[str]) -> None:
-    """Let apt install the packages that it can. A signal to end takes effect only when apt has finished."""
+    """Install packages with apt. SIGINT, SIGTERM and SIGHUP are ignored until apt has finished."""
     with _uninterrupted(), _files(_QUIET):
         if not _apt(*_INSTALL, *packages):
-            # On a new machine apt's lists may be old or missing.
+            # On a new machine apt's lists of packages may be old or missing, so they are fetched before the second
+            # attempt.
             _apt("apt-get", "update", "-qq")
             _apt(*_INSTALL, *packages)
 
@@ -78,7 +85,7 @@ def _apt(*command: str) -> bool:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Make this process and apt ignore the signals to end, since half-installed packages would break later installs."""
+    """Ignore SIGINT, SIGTERM and SIGHUP in this context: half-installed packages would break later installations."""
     kept = {
         number: signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -92,7 +99,7 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _files(contents: dict[Path, str]) -> Iterator[None]:
-    """Write these files, unless the machine has its own, and remove them at the end."""
+    """Write the files that do not exist yet, and remove them again when the context ends."""
     made = [path for path in contents if not path.exists()]
     try:
         for path in made:

@@ -1,6 +1,6 @@
-"""Runs command lines side by side under honcho, until one of them ends or a signal comes."""
+"""Runs several command lines at the same time with honcho, until one of them ends or a signal comes."""
 
-# honcho has no types:
+# honcho has no type annotations, so mypy must allow calls of its functions in this file:
 # mypy: disallow-untyped-calls=False
 
 import multiprocessing
@@ -17,45 +17,52 @@ from honcho.printer import Message, Printer
 
 from bin.ending import die_with_parent
 
-# After SIGTERM the worker hands its run back within 28 s, and the web process answers the requests it has begun.
+# The services get this long to end after SIGTERM. The worker needs up to 28 s to give its run back; the web process
+# first answers the requests that it has begun.
 STOP_SECONDS = 30
 
 
 def procfile(path: Path) -> Mapping[str, str]:
-    """Read the command lines of a Procfile, by process type."""
+    """Return the command lines of a Procfile, each under the name of its process type, such as `web`."""
     processes: Mapping[str, str] = parse_procfile(path.read_text()).processes
     return processes
 
 
 class Services:
-    """Command lines to run side by side. Each must `exec` its program, so that signals reach the program."""
+    """Command lines to run at the same time.
+
+    Each must `exec` its program: a shell in between would not pass signals on to it.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        # Without forking, the children's parent would be a server process of multiprocessing and not this process.
+        # With another start method than fork, the parent of the services would be a server process of
+        # `multiprocessing`. They would then not end with this process.
         multiprocessing.set_start_method("fork", force=True)
         honcho.manager.KILL_WAIT = STOP_SECONDS
         self._manager = _Manager()
         self._environment = environment
 
     def add(self, name: str, command: str) -> None:
-        """Add a command line, which `run` will start."""
+        """Add a command line. `run` starts it."""
         self._manager.add_process(name, command, env=self._environment)
 
     def say(self, text: str) -> None:
-        """Print a line between those of the services. Any thread may call it once they run."""
+        """Print a line between the output of the services. Any thread may call this once `run` has started them."""
         line = Message("line", f"{text}\n", None, None, None)
         self._manager.events.put(line)
 
     def run(self, *, when_started: Callable[[], None]) -> int:
         """Start all services, wait until all have ended, and return the exit code.
 
-        When one service ends, or SIGINT or SIGTERM comes, the others are ended. `when_started` may start threads.
+        When one service ends, or SIGINT or SIGTERM comes, the other services are ended too. `when_started` is called
+        once all services have been started; it may start threads.
         """
         self._manager.when_started = when_started
         try:
             self._manager.loop()
         except BaseException:
-            # honcho's processes ignore all other signals, and Python would wait for them when it exits.
+            # Honcho's processes ignore other signals than SIGKILL. If they lived on, Python would wait for them at its
+            # exit.
             for child in multiprocessing.active_children():
                 child.kill()
             raise
@@ -63,8 +70,11 @@ class Services:
 
 
 class _Output:
-    """Standard output without a buffer: with one, honcho's signal handler could not print while another
-    print is under way. When nobody reads the output any more, it asks for the end."""
+    """Standard output without a buffer.
+
+    With a buffer, honcho's signal handler could not print while another print is going on. When the program that reads
+    the output has ended, this class asks for the end of bin/run by SIGTERM.
+    """
 
     def __init__(self) -> None:
         self._read = True
@@ -86,7 +96,7 @@ class _Output:
 
 
 class _Printer(Printer):
-    """Prints this script's own lines, which belong to no service, without a prefix."""
+    """Prints the script's own lines without a prefix; the lines of a service have its name as prefix."""
 
     def write(self, message: Message) -> None:
         if message.name is None:
@@ -96,7 +106,7 @@ class _Printer(Printer):
 
 
 class _Manager(honcho.manager.Manager):
-    """A manager that loses no early signal and whose processes end when it is killed."""
+    """Honcho's manager, changed so that it obeys a signal during the start, and its processes end with it."""
 
     def __init__(self) -> None:
         super().__init__(_Printer(_Output()))
@@ -105,7 +115,8 @@ class _Manager(honcho.manager.Manager):
         self.when_started: Callable[[], None]
 
     def terminate(self) -> None:
-        # honcho can't stop a process whose pid it does not know yet: then its loop stops all once it knows them.
+        # Honcho can't stop a process whose id it does not know yet. The request is therefore remembered, and the
+        # manager's loop stops all processes once it knows their ids.
         self._stop_asked = True
         if self._all_started():
             super().terminate()
@@ -119,7 +130,7 @@ class _Manager(honcho.manager.Manager):
 
 
 class _Process(honcho.process.Process):
-    """The process between the manager and a command. It dies with the manager, and the command dies with it."""
+    """Honcho's process between the manager and a command. It ends with the manager, and the command ends with it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

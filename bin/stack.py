@@ -1,4 +1,4 @@
-"""bin/run: starts everything on this machine, shows one run, and stops everything at the end."""
+"""bin/run: starts the whole service on this machine, shows one run, and stops everything at the end."""
 
 import argparse
 import errno
@@ -29,7 +29,7 @@ from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf
 
-# A server that listens on all addresses can be reached at these.
+# A server that listens on all addresses of the machine (left) can be reached at the local address (right).
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 _HELP = """\
@@ -56,11 +56,11 @@ Staff log in at {site}/admin/: make one with `manage.py create_staff EMAIL --gen
 
 
 class CannotStart(Exception):  # noqa: N818
-    """Something keeps bin/run from starting. The message is one sentence for the developer."""
+    """bin/run can't start. The exception's message is one sentence that tells the developer why."""
 
 
 def main() -> int:
-    """Run the command line of bin/run, and return the exit code."""
+    """Carry out bin/run with the options of its command line, and return the exit code."""
     options = _parse(sys.argv[1:])
     try:
         return Stack(demo=not options.no_demo, claude=options.claude).run()
@@ -88,7 +88,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 class Stack:
-    """The processes of one bin/run."""
+    """The processes that one call of bin/run starts: database, web process, scheduler and the demo's worker."""
 
     def __init__(self, *, demo: bool, claude: bool) -> None:
         if settings.PRODUCTION and demo:
@@ -110,7 +110,7 @@ class Stack:
         }
 
     def run(self) -> int:
-        """Start all processes, show how the demo's run goes to its end, then wait for a signal or the end of a process.
+        """Start all processes, show the states of the demo's run, and wait for a signal or the end of a process.
 
         Return the exit code.
         """
@@ -131,7 +131,11 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Start the embedded database if the settings name no other. Return what stops it if this has started it."""
+        """Start the embedded database, unless the settings name another or it is running already.
+
+        Return what stops the database at the end; None if it was not started here. Raises CannotStart if the database
+        that the settings name does not answer.
+        """
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
                 connection.ensure_connection()
@@ -148,7 +152,7 @@ class Stack:
         return stop
 
     def _finish(self, command: str) -> None:
-        """Run a command that ends by itself, and show its output only if it fails."""
+        """Run a command to its end, and show its output only if it fails, with CannotStart."""
         done = subprocess.run(
             ["sh", "-c", command],
             env=self._environment,
@@ -179,7 +183,7 @@ class Stack:
         return f"exec {shlex.join(command)}"
 
     def _guide(self, say: Callable[[str], None], seeded: Seeded | None) -> None:
-        """Show a newcomer that the service works, and what to do next."""
+        """Wait until the service answers, show a run of the demo, and print what a newcomer can try next."""
         try:
             wait_until_ready(self._url)
             if seeded is not None:
@@ -196,7 +200,7 @@ class Stack:
 
 
 def _free_address() -> str:
-    """Return the URL at which the web process will answer on this machine. Raises CannotStart if its port is taken."""
+    """Return the URL of the web process on this machine. Raises CannotStart if its port is in use."""
     urls = []
     for bind in gunicorn_conf.bind:
         address = parse_address(bind)  # type: ignore[no-untyped-call]
@@ -217,7 +221,7 @@ def _free_address() -> str:
 
 @contextmanager
 def _only_one_in(data_dir: Path) -> Iterator[None]:
-    """Keep others from using the data directory, since two would run the same worker. Raises CannotStart."""
+    """Let no second bin/run use the data directory, as both would run the same worker. Raises CannotStart."""
     with (data_dir / "run.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

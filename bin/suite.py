@@ -1,4 +1,4 @@
-"""bin/test: runs every check of the project, on a database of its own that it removes afterwards."""
+"""bin/test: runs every check of the project, with a database of its own that is removed afterwards."""
 
 import base64
 import os
@@ -27,15 +27,16 @@ their own in a temporary directory, or the server that TEST_DATABASE_URL names; 
 and your settings are left alone.
 As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
 (nginx, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
-where one is not there, its tests are skipped.
+where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until
+you have run bin/setup --claude. In CI (CI=true) bin/test runs that itself, and skips nothing.
 """
 NO_CHECKS = "--no-checks"
-# After a Ctrl-C, how long the check that got it as well may take to end.
+# A Ctrl-C also reaches the check that is running. The check gets this many seconds to end by itself.
 _PATIENCE_SECONDS = 15
 
 
 def main() -> int:
-    """Run the command line of bin/test, and return the exit code."""
+    """Carry out bin/test with the arguments of its command line, and return the exit code."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(_HELP, end="")
@@ -53,7 +54,10 @@ def main() -> int:
 
 
 class Suite:
-    """Runs the checks one after another. Meanwhile it installs the system packages, which only the tests need."""
+    """Runs the checks one after another.
+
+    At the same time it installs the programs that only the tests, the last check, need.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -64,27 +68,27 @@ class Suite:
             signal.signal(signum, self._stop)
 
     def run(self, pytest_arguments: list[str], *, only_tests: bool = False) -> int:
-        """Run them all, or the tests alone; the exit code."""
-        # Downloads, for the tests alone.
-        packages = self._begin("System packages", [sys.executable, "-m", "bin.packages"])
+        """Run all checks, or with `only_tests` the tests alone. Return the exit code."""
+        # Only the tests need these programs, so they are downloaded while the other checks run.
+        programs = self._begin("Programs", [sys.executable, "-m", "bin.programs"])
         if not only_tests:
             self._check_without_running()
-        self._end("System packages", packages)
-        # One process more than there are cores, since many tests wait for processes that they started.
+        self._end("Programs", programs)
+        # There is one process more than processors, because many tests wait for processes that they have started.
         processes = 1 + min(8, max(2, os.cpu_count() or 2))
-        # Each process takes consecutive tests, since those of a module share what the module starts.
-        # At the end a process takes over some of another's tests.
+        # Each process takes consecutive tests, because the tests of one module share what the module starts. A process
+        # that has run out of tests takes over some of another's.
         among = ["-n", str(processes), "--dist", "worksteal"]
         self._check("Tests", ["pytest", *among, *pytest_arguments])
         return self._verdict()
 
     def _check_without_running(self) -> None:
-        """The static checks: they read the code and start no part of the service."""
+        """Run the checks that only read the code, and start no part of the service."""
         manage = [sys.executable, "manage.py"]
         self._check("Lint", ["ruff", "check", "."])
         self._check("Format", ["ruff", "format", "--check", "."])
         self._check("Types", ["mypy", "."])
-        # The worker's package is not at the top.
+        # The worker's package is in the directory agent/, where the tool would not find it by itself.
         self._check("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
         self._check("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
         self._check("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
@@ -136,7 +140,7 @@ class Suite:
 
 
 def new_data_dir() -> Path:
-    """Make a directory for the embedded PostgreSQL. If this runs as root, PostgreSQL's own user must reach it too."""
+    """Make a temporary data directory for the embedded PostgreSQL. As root, let PostgreSQL's own user enter it."""
     place = next(place for place in ("/var/tmp", "/tmp") if os.access(place, os.W_OK))  # noqa: S108
     data_dir = Path(tempfile.mkdtemp(prefix="pipedai-test-", dir=place))
     if os.geteuid() == 0:
@@ -145,23 +149,28 @@ def new_data_dir() -> Path:
 
 
 def environment_of(data_dir: Path) -> dict[str, str]:
-    """Return this process's environment with all settings empty. If they were absent, .env would set them."""
+    """Return the environment for the checks: this process's, but with every setting empty.
+
+    Settings that were absent would be read from the developer's file .env.
+    """
     listed = (_ROOT / ".env.example").read_text()
     names = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", listed, re.MULTILINE)
     return {
         **os.environ,
         **dict.fromkeys(names, ""),
-        "WEB_CONCURRENCY": "1",  # gunicorn reads it too, and some tests start gunicorn directly
+        # One web process is enough. gunicorn itself reads this variable too, and some tests start gunicorn directly.
+        "WEB_CONCURRENCY": "1",
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
         "PIPEDAI_DATA_DIR": str(data_dir),
         "PIPEDAI_PG_FAST_UNSAFE": "1",
-        "PYTHONDONTWRITEBYTECODE": "",  # so that hundreds of processes don't each compile this project
+        # Python may write compiled files, so that each of hundreds of processes need not compile this project again.
+        "PYTHONDONTWRITEBYTECODE": "",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
 
 
 def production_settings() -> dict[str, str]:
-    """Return settings as an operator would choose them for production."""
+    """Return settings for the check of production settings, such as an operator would choose."""
     return {
         "PIPEDAI_ENV": "production",
         "PIPEDAI_PG_FAST_UNSAFE": "",

@@ -1,4 +1,4 @@
-"""The project's own Django app. It checks that the settings are fit before any other app starts."""
+"""The project's own Django app. It checks the settings before any other app starts."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ class PipedaiConfig(AppConfig):
     name = "pipedai"
 
     def ready(self) -> None:
-        """Called by Django once in each process, before it serves or runs anything."""
+        """Registers the app's parts and checks the settings. Django calls it once in each process, before any work."""
         django_checks.register(
             checks.check_production_settings, django_checks.Tags.security, deploy=True
         )
@@ -36,7 +36,8 @@ class PipedaiConfig(AppConfig):
 
 
 def _register_probes() -> None:
-    # We import these here because they load the database's backends and migrations, which need the settings.
+    # These modules load the database's backends and migrations, which need the settings. Therefore they are imported
+    # here and not at the top.
     from pipedai.deployment import database, site
 
     register_probe(Probe("settings", site.settings_are_fit, needs_database=False))
@@ -46,12 +47,13 @@ def _register_probes() -> None:
     register_probe(Probe("version", database.new_enough))
     register_probe(Probe("migrations", database.migrated))
     register_probe(Probe("time-outs", database.timeouts_hold))
+    register_probe(Probe("commits", database.commits_are_kept))
     register_probe(Probe("clocks", database.clocks_agree))
     register_probe(Probe("notifications", database.heard))
 
 
 def _only_tells(argv: list[str]) -> bool:
-    """Whether this command asks for help or runs these very checks, which must work with any settings."""
+    """Whether a command only shows help or checks the settings. Such a command must start even with unfit settings."""
     program, *arguments = argv
     if Path(program).name not in _PROGRAMS:
         return False

@@ -1,4 +1,8 @@
-"""Builds the web process's ASGI application: all lanes, inside the wrapper that they share."""
+"""Builds the web process's ASGI application.
+
+It sends each kind of request to its own part of the server, called a lane, and wraps all lanes in one outer
+application.
+"""
 
 from django.conf import settings
 
@@ -24,13 +28,13 @@ def _application() -> Outer:
     listener = Listener(connect)
     long_poll = LongPoll(threads, listener, turns=max(1, settings.WEB_THREADS // 2))
     streams = EventStreams(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
-    # Passwords may be hashed on half of the threads at most, so that the others serve other requests.
+    # Passwords are hashed on half of the threads at most, so that the other threads can serve other requests.
     turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
     passwords = PasswordLane(threads, turns)
     heart = Heart(connect_as_requests, listener.reconnect)
     app: App = Lanes(threads, long_poll, streams, passwords, (listener.run, heart.run))
     if settings.METRICS_TOKEN:
-        from pipedai.metrics import web  # While metrics are off, we don't even import them.
+        from pipedai.metrics import web  # Metrics are imported only if they are on.
 
         app = web.measured(
             app, threads=threads, listener=listener, budget=budget, token=settings.METRICS_TOKEN

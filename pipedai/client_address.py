@@ -14,7 +14,7 @@ from ipaddress import (
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-# A Unix socket has no peer address, so its peer counts as this machine.
+# The address of a peer on a Unix socket, which has none. Such a peer runs on this machine.
 LOCAL = "127.0.0.1"
 
 
@@ -34,11 +34,11 @@ def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
 def client_address(
     peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[Network]
 ) -> str:
-    """Returns the rightmost hop of `X-Forwarded-For` that is no trusted proxy, or the peer if it is no trusted proxy.
+    """Returns the client's address: the rightmost hop of `X-Forwarded-For` that is no trusted proxy.
 
-    A hop that is not an address ends the search, and the proxy that passed it on counts as the client. If every hop is
-    trusted, the first hop is the client. The returned address has no port and no zone, and an IPv4 address mapped into
-    IPv6 is returned as IPv4.
+    If the peer itself is no trusted proxy, the peer is the client. A hop that is not an address ends the search, and
+    the proxy that passed it on counts as the client. If every hop is trusted, the first hop is the client. The returned
+    address has no port and no zone, and an IPv4 address mapped into IPv6 is returned as IPv4.
     """
     nearest = _address(peer or LOCAL)
     if nearest is None:
@@ -54,7 +54,7 @@ def client_address(
 
 
 def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether to believe what the peer says about the original request, such as its scheme."""
+    """Whether the peer is a trusted proxy. If so, its headers about the original request, such as the scheme, count."""
     address = _address(peer or LOCAL)
     return address is not None and _is_in(address, trusted_proxies)
 
@@ -76,7 +76,8 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-# Clients keep their connections open, so the same few addresses come again and again.
+# The cache helps because clients keep their connections open, so that the same few addresses are parsed again and
+# again.
 @lru_cache(maxsize=256)
 def _address(text: str) -> Address | None:
     """Returns the address in a hop, also from `[::1]:80`, `192.0.2.1:80` or `fe80::1%eth0`, or None if it has none."""

@@ -25,9 +25,9 @@ _PERSON_WRAP = b"pipedai-wrap"
 
 
 class CannotOpen(Exception):  # noqa: N818
-    """The sealed value was changed, moved or cut, or its key is missing. The error tells nothing about the value.
+    """The sealed value was changed, moved or cut, or its key is missing. The message tells nothing about the value.
 
-    The subclasses say that the reason lies in the data key and not in the value.
+    A subclass means that the data key is at fault, and not the value.
     """
 
 
@@ -40,11 +40,11 @@ class BrokenDataKey(CannotOpen):
 
 
 class NoDataKey(CannotOpen):
-    """There is no data key to seal under."""
+    """The environment has no data key with which a value could be sealed."""
 
 
 class Place(NamedTuple):
-    """The place of a sealed value, as strings. The key of its box is derived from it."""
+    """Where a sealed value is stored. The key that encrypts the value is derived from this place."""
 
     environment_id: str
     table: str
@@ -126,7 +126,7 @@ def unseal(data_key: DataKey, place: Place, sealed: bytes) -> bytes:
 
 
 def _derive(key: bytes, person: bytes, context: Sequence[str]) -> bytes:
-    # The parts are written as JSON. Joined as plain text, ("a", "bc") and ("ab", "c") would give the same message.
+    # The parts are joined as JSON, because plain joining would give the same message for ("a", "bc") and ("ab", "c").
     message = json.dumps([1, *context]).encode()
     return nacl.hash.blake2b(
         message, digest_size=KEY_BYTES, key=key, person=person, encoder=nacl.encoding.RawEncoder

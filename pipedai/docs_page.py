@@ -7,5 +7,5 @@ from django.views.decorators.http import require_safe
 
 @require_safe
 def docs_page(request: HttpRequest) -> HttpResponse:
-    """GET /api/docs, which is public. pipedai.server.headers says what the page may load."""
+    """Answers GET /api/docs, which is public. pipedai.server.headers says what the page may load."""
     return render(request, "pipedai/docs.html")

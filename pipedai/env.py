@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 Environment = Literal["development", "production"]
 
-# The pattern that semver.org suggests.
+# These patterns of a version are the ones that semver.org suggests.
 _NUMBER = r"(?:0|[1-9]\d*)"
 _SEMVER = re.compile(
     rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
@@ -21,8 +21,8 @@ _SEMVER = re.compile(
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# libpq's parameters for a network that loses all packets, in seconds (the last in milliseconds). With them nobody waits
-# for minutes, and a connection whose peer vanished is closed. A database URL may set other values.
+# libpq's parameters for a network that loses all packets, in seconds (the last one in milliseconds). Without them a
+# process could wait for minutes on a peer that is gone. A database URL may set other values.
 DATABASE_PATIENCE: dict[str, object] = {
     "connect_timeout": 5,
     "keepalives_idle": 30,
@@ -32,7 +32,7 @@ DATABASE_PATIENCE: dict[str, object] = {
 }
 
 _env = environ.Env()  # type: ignore[no-untyped-call]
-# We read the checkout's .env file if there is one. Variables of the process's own environment win over it.
+# The checkout's .env file is read if there is one. The process's own environment variables win over the file.
 if (BASE_DIR / ".env").is_file():
     environ.Env.read_env(BASE_DIR / ".env")
 
@@ -55,7 +55,7 @@ def flag(name: str, *, default: bool) -> bool:
 
 
 def whole(name: str, default: int, *, at_least: int = 0, at_most: int = 10**9) -> int:
-    """Reads a whole number within its bounds."""
+    """Reads a whole number. Raises an error for a number outside its bounds."""
     value = text(name)
     if not value:
         return default
@@ -85,7 +85,7 @@ def semver(name: str, default: str) -> str:
 
 
 def choice(name: str, options: tuple[str, ...], default: str) -> str:
-    """Reads one of the words in `options`."""
+    """Reads a word. Raises an error for a word that is not in `options`."""
     value = text(name, default)
     if value not in options:
         raise ImproperlyConfigured(f"{name} must be one of: {', '.join(options)}.")
@@ -93,15 +93,18 @@ def choice(name: str, options: tuple[str, ...], default: str) -> str:
 
 
 def pipedai_env() -> Environment:
-    """Reads PIPEDAI_ENV: `production`, which refuses unsafe settings and is set by the Procfile, or `development`."""
+    """Reads PIPEDAI_ENV: `production`, in which unsafe settings are refused, or `development`.
+
+    The Procfile sets production.
+    """
     return cast("Environment", choice("PIPEDAI_ENV", ("development", "production"), "development"))
 
 
 def data_dir() -> Path:
     """Returns the directory of the embedded database and of other files of this installation.
 
-    The default for root is under /var/lib, because PostgreSQL then runs as an unprivileged user who could not reach a
-    directory under root's home. For other users it is under their own data directory.
+    If root runs the process, the default is under /var/lib, because PostgreSQL then runs as an unprivileged user, who
+    could not reach a directory under root's home. For other users the default is under their own data directory.
     """
     if chosen := text("PIPEDAI_DATA_DIR"):
         return Path(chosen).expanduser().resolve()
@@ -111,7 +114,10 @@ def data_dir() -> Path:
 
 
 def database_url(name: str) -> str:
-    """Reads a database's `postgres://` URL, or "" if unset. The error for a bad URL does not quote its password."""
+    """Reads a database's `postgres://` URL, or "" if the variable is unset.
+
+    An error never quotes the URL's password.
+    """
     url = text(name)
     if url:
         try:

@@ -1,7 +1,7 @@
 """Domain events, by which a service tells what it did, inside the transaction that did it (SPEC §9).
 
-A service calls `emit()` with one event for each action. Receivers run at once, in the same transaction. Their errors
-propagate, so an action is rolled back if its audit row can't be written.
+A service calls `emit()` with one event for each action. The receivers of events run at once, in the same transaction.
+An error in a receiver rolls the action back, so that no action is committed without its audit row.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from django.dispatch import Signal
 
 ActorType = Literal["user", "api_key", "worker", "staff", "system"]
 
-# The registry of actions (SPEC §9). `emit` refuses any other action.
+# All actions that an event may name (SPEC §9). `emit` refuses any other action.
 ACTIONS = frozenset(
     [
         "user.registered",
@@ -109,7 +109,7 @@ class Event:
             raise ValueError(f"{self.action!r} is not a registered action")
 
 
-# The signal is sent with `events`, a tuple of Event.
+# The signal by which receivers get events. Its argument `events` is a tuple of Event.
 happened = Signal()
 
 

@@ -7,15 +7,18 @@ from uuid_utils.compat import uuid7
 
 
 def new_id() -> UUID:
-    """Returns a new UUIDv7. We make it here and not in the database, because sealing a secret needs the row's id."""
+    """Returns a new UUIDv7.
+
+    The id is made here and not in the database, because sealing a secret needs the row's id.
+    """
     return uuid7()
 
 
 def moment_of(row_id: UUID) -> datetime | None:
-    """Returns about when an id was made, or None if it is not one of ours."""
+    """Returns about when an id was made, or None if the id is no UUIDv7 of ours."""
     if row_id.version != 7:
         return None
     try:
         return datetime.fromtimestamp((row_id.int >> 80) / 1000, UTC)
-    except ValueError:  # The id holds a time after the year 9999.
+    except ValueError:  # Python has no times after the year 9999.
         return None

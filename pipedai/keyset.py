@@ -8,27 +8,27 @@ from django.db.models.lookups import GreaterThanOrEqual, LessThan
 
 
 class _Row(Func):
-    """The SQL row value `(a, b)`."""
+    """The SQL row value `(a, b)`, for comparing several columns at once."""
 
     template = "(%(expressions)s)"
     output_field = BooleanField()
 
 
 def before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row comes before this place in the order of these fields."""
+    """Returns the condition that a row comes before the given place in the order of these fields."""
     return _first_field("lte", fields, place) & Q(LessThan(*_rows(fields, place)))
 
 
 def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row is at this place or after it."""
+    """Returns the condition that a row is at the given place or after it."""
     return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
 
 
 def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> QuerySet[Any]:
-    """Returns the first `count` rows, in this order, of querysets that share no row.
+    """Returns the first `count` rows, in this order, of several querysets that share no row.
 
-    If an index gives each queryset in order, but not their union, PostgreSQL reads the querysets side by side and skips
-    no rows in between.
+    An index may return the rows of each queryset in order, but not the rows of all of them together. PostgreSQL then
+    reads the querysets side by side and merges them, and reads few rows more than needed.
     """
     first, *others = (part.order_by(*order)[:count] for part in parts)
     return first.union(*others, all=True).order_by(*order)[:count]
@@ -37,7 +37,7 @@ def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
     """Returns the condition on the first field alone that follows from a comparison of row values.
 
-    PostgreSQL needs it to leave out partitions, because it leaves out none by the comparison of row values itself.
+    With this condition PostgreSQL skips partitions of a table, which it can't do by a comparison of row values.
     """
     return Q(**{f"{fields[0]}__{comparison}": place[0]}) if len(fields) > 1 else Q()
 

@@ -12,12 +12,12 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from pipedai.api.request_id import current_request_id
 from pipedai.redaction import escape_control, redact_name, redact_named, redact_text
 
-# These loggers write too much: a line for each request, which the access log has already, or for each SQL statement
-# with its values.
+# Loggers that write too much, with the level from which they are heard. Some write a line for each request, which the
+# access log has already, or for each SQL statement with its values.
 _LOUD = {
     "django.request": logging.ERROR,
     "django.db.backends": logging.INFO,
-    # It logs a traceback for every unknown Host that somebody sends. The access log shows the 400 anyway.
+    # Django logs a traceback for every request with an unknown Host. The access log shows the answer 400 anyway.
     "django.security.DisallowedHost": logging.CRITICAL,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
@@ -27,7 +27,7 @@ _LOUD = {
 
 _add_time = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
 
-# The processors that change an event before stdlib's logging gets it. We change this list in place, because loggers
+# The processors that change an event before Python's logging gets it. The list is changed in place, because loggers
 # that are in use keep a reference to it.
 _processors: list[Processor] = []
 
@@ -81,12 +81,15 @@ def configure(*, form: str, level: str) -> None:
     for name, least in _LOUD.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.captureWarnings(True)
-    # No log line shows these, and each record would spend time on finding them out.
+    # No log line shows the thread and the process, so logging need not spend time on finding them out.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> None:
-    """Log an event as `get_logger(name)` would, with two thirds of its CPU time, for the line of each request."""
+    """Log an event as `get_logger(name)` would, with two thirds of its CPU time.
+
+    It is for the one line of each request.
+    """
     logger = logging.getLogger(name)
     if not logger.isEnabledFor(level):
         return
@@ -94,7 +97,7 @@ def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> No
     said: EventDict = {"event": event, **fields, "logger": name, "level": method}
     said = _add_request_id(logger, method, _add_time(logger, method, said))
     record = logging.LogRecord(name, level, "", 0, said, None, None)
-    # structlog's wrap_for_formatter marks our own records like this, to tell them from a library's.
+    # These two attributes tell structlog's formatter that the record is ours and not a library's.
     record.__dict__ |= {"_logger": logger, "_name": method}
     logger.handle(record)
 
@@ -112,7 +115,10 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether to log Django's record of an error. A 503 is an answer that we chose, and the access log shows it."""
+    """Whether to log Django's record of an error.
+
+    Its record of a 503 is not logged, because the service chose that answer and the access log shows it.
+    """
     return getattr(record, "status_code", 0) != HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -123,7 +129,8 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _indent_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    # An exception's message may contain line feeds. We indent it, so that no part of it looks like a log line of ours.
+    # The lines of a traceback are indented, because an exception's message may contain line feeds, and no part of it
+    # must look like a log line of ours.
     for key in ("exception", "stack"):
         if key in event:
             event[key] = "\n".join(f"    {line}" for line in event[key].splitlines())
@@ -144,7 +151,7 @@ def _renderers(form: str) -> list[Processor]:
 
 
 class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Writes to the present sys.stdout, because tests and commands replace it."""
+    """Writes log lines to the sys.stdout of the moment, because tests and commands replace sys.stdout."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -20,11 +20,13 @@ from pipedai.sql import takes_writes
 
 log = get_logger(__name__)
 
-# A job waits this long after an error, twice as long after a second one in a row, and so on, up to ten times as long.
+# A job waits this many seconds after an error, twice as long after a second error in a row, and so on, up to ten times
+# as long.
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 # While the database is away, the loop tries to connect this often.
 _RECONNECT_SECONDS = 0.5
-# The process ends this long after SIGTERM even if a statement hangs. PostgreSQL then rolls its transaction back.
+# After SIGTERM the process ends within this many seconds, even if a statement hangs. PostgreSQL then rolls its
+# transaction back.
 _LONGEST_GOODBYE_SECONDS = 4.0
 
 
@@ -32,8 +34,8 @@ _LONGEST_GOODBYE_SECONDS = 4.0
 class Job:
     """A background job. `work` does one batch and returns how many units it did.
 
-    The loop calls `work` every `every_seconds`, and again at once if it returned more than 0. When the loop ends it
-    calls `finish`, which waits for what the job has left under way.
+    The loop calls `work` every `every_seconds`, and again at once if it returned more than 0. When the loop ends, it
+    calls `finish`, which waits for work of the job that is still going on, for example in threads.
     """
 
     name: str
@@ -58,7 +60,7 @@ def registered_jobs() -> tuple[Job, ...]:
 def stop_on_signals() -> threading.Event:
     """Returns an event that SIGTERM and SIGINT set. The loop then finishes the present batch and starts no other.
 
-    If that takes more than four seconds, the process ends without finishing.
+    If the batch takes more than four seconds, the process ends without finishing it.
     """
     stop = threading.Event()
 
@@ -92,7 +94,7 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
             except Exception as error:
                 if _is_away(error):
                     _wait_for_database(error, stop)
-                    continue  # The job is still due.
+                    continue  # The job stays due, because the database was away.
                 failures[job.name] += 1
                 pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
                 log.exception("job.failed", job=job.name, retry_seconds=pause)
@@ -114,7 +116,7 @@ def _is_away(error: Exception) -> bool:
     """Whether a job failed because the database is away, and not because of its own work."""
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
-    connection.close()  # It may be broken, and a new one is cheap.
+    connection.close()  # The connection may be broken. A new one is cheap.
     return not _answers()
 
 
@@ -131,7 +133,10 @@ def _answers() -> bool:
 
 
 def _wait_for_database(error: Exception, stop: threading.Event) -> None:
-    """Returns when the database answers or `stop` is set. Logs one line when it went and one when it came back."""
+    """Returns when the database answers or `stop` is set.
+
+    Logs a line when the database went away and one when it is back.
+    """
     since = time.monotonic()
     log.warning("database.away", error=type(error).__name__)
     while not stop.wait(_RECONNECT_SECONDS):

@@ -1,6 +1,6 @@
-"""Applies migrations, by one release at a time, without holding up the service for long.
+"""Applies migrations without holding up the service for long, and lets only one release do so at a time.
 
-A statement that waits for a lock on a table makes all later statements on that table wait too. So a migration's
+A statement that waits for a lock on a table makes all later statements on that table wait too. Therefore a migration's
 transaction gives up after a short wait for a lock, and the migration is tried again later.
 """
 
@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.5
 
 
 class OutOfPatience(Exception):  # noqa: N818
-    """A release could not get its locks in time. The message is one sentence."""
+    """A deployment's migrations could not lock their tables in time. The message is one sentence."""
 
 
 def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> None:
@@ -60,12 +60,15 @@ def invalid_indexes() -> list[str]:
 
 @contextmanager
 def _only_release(until: float, say: Say) -> Iterator[None]:
-    """Hold the advisory lock of releases. It lasts for a transaction of its own, because PgBouncer keeps no session."""
+    """Hold the database's lock for releases, so that only one release works at a time.
+
+    The lock belongs to a transaction of its own and not to a session, because PgBouncer does not keep a session for us.
+    """
     keeper = connection.copy()
     try:
         waited = False
-        # We ask for the lock again and again instead of waiting in one statement. A waiting statement has a snapshot,
-        # and the other release's CREATE INDEX CONCURRENTLY would wait for that snapshot to end.
+        # The lock is asked for again and again instead of being waited for in one statement. A waiting statement has a
+        # snapshot, and the other release's CREATE INDEX CONCURRENTLY would wait for that snapshot to end.
         while not _took_lock(keeper):
             if time.monotonic() > until:
                 raise OutOfPatience("Another release is still at work: try again when it is done.")
@@ -92,8 +95,8 @@ def _took_lock(keeper: BaseDatabaseWrapper) -> bool:
 def _waiting_briefly(
     execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
 ) -> Any:
-    # We set the time-out in each transaction, because PgBouncer keeps no session. Statements outside a transaction, for
-    # example building an index CONCURRENTLY, need none: their locks hold up nobody.
+    # The time-out is set in each transaction, because PgBouncer does not keep a session. Statements outside a
+    # transaction, such as building an index CONCURRENTLY, need no time-out, because their locks hold up nobody.
     if context["connection"].in_atomic_block:
         execute(set_lock_timeout(LOCK_SECONDS), None, False, context)
     return execute(sql, params, many, context)

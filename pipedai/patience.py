@@ -1,4 +1,4 @@
-"""Takes locks without making others queue up: it gives up after a short wait, and does the work again later."""
+"""Takes locks without making others wait long: it gives up after a short wait, and tries the work again later."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from django.db import DatabaseError, OperationalError, transaction
 from pipedai.sql import execute, sqlstate
 
 # How long a statement may wait for a lock. All statements that queue up behind it wait as long. It must be less than
-# two seconds, after which pipedai.timeouts lets web requests fail.
+# two seconds, after which web requests fail by pipedai.timeouts.
 LOCK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
-# lock_not_available, deadlock_detected
+# The SQLSTATEs lock_not_available and deadlock_detected.
 _LOCK_STATES = {"55P03", "40P01"}
 
 Say = Callable[[str], None]
@@ -23,7 +23,8 @@ Done = TypeVar("Done")
 def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
     """Calls `work` in a transaction, again and again until it gets its locks, and returns its result.
 
-    `say` is called each time that `work` could not get its locks. `what` names the locked thing in that message.
+    `say` is called with a message each time that `work` could not get its locks. `what` names the locked thing in that
+    message.
     """
     pause = FIRST_PAUSE_SECONDS
     while True:
@@ -40,7 +41,7 @@ def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
 
 
 def set_lock_timeout(seconds: float) -> str:
-    """Returns a statement that limits each wait for a lock until the transaction ends."""
+    """Returns the SQL statement that limits each wait for a lock until the transaction ends."""
     return f"SET LOCAL lock_timeout = {seconds * 1000:.0f}"
 
 

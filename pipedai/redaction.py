@@ -8,11 +8,12 @@ from typing import Any
 
 REDACTED = "[redacted]"
 
-# No event and no audit row is as deep as this. The limit also ends a structure that contains itself.
+# Data is redacted down to this depth. No event and no audit row is deeper, and the limit ends a structure that contains
+# itself.
 _MAX_DEPTH = 8
 
-# A value is secret if its name matches, after case, `_` and `-` are dropped. Counts such as `inputTokens` and
-# `monthTokenSpendUsd` don't match.
+# A value is secret if its name contains a match. Case, `_` and `-` of the name are ignored. Counts such as
+# `inputTokens` and `monthTokenSpendUsd` don't match.
 _SECRET_NAME = re.compile(
     r"passw(?:or)?d|passphrase|secret|credential|authorization|cookie|apikey|privatekey|masterkey"
     r"|mcpheader|sealed|jwt|databaseurl|(?:device|user)code|token(?!s|spend)"
@@ -23,56 +24,58 @@ _NAME_PART = (
 )
 _NAME = rf"(?<![\w-])[\w-]{{0,40}}?{_NAME_PART}[\w-]{{0,40}}"
 
-# The patterns are applied in this order, and each keeps the text of its first group. Repetitions are bounded, or can't
-# start again at each character, so that no text takes quadratic time.
+# The patterns of secrets in a text, in the order in which they are applied. A match is replaced except for its first
+# group. Repetitions are bounded, or can't start again at each character, so that no text takes quadratic time.
 _PATTERNS = (
-    # A quoted name and its value, as JSON and Python write them: "token": "…", ('cookie', b'…').
+    # A secret name in quotes and its value, as JSON and Python write them: "token": "…", ('cookie', b'…').
     re.compile(
         rf"""(["']{_NAME}["']\s*[:,]\s*)"""
         r"""(?:b?"(?:[^"\\]|\\.)*(?:"|\Z)|b?'(?:[^'\\]|\\.)*(?:'|\Z)|\{[^{}]*\}|\[[^\[\]]*\]"""
         r"""|(?!true\b|false\b|null\b|True\b|False\b|None\b)[^\s,}\])]+)""",
         re.IGNORECASE,
     ),
-    # A header line, whose value goes on to the end of the line.
+    # A header with a secret, whose value ends with the line.
     re.compile(
         r"""(\b(?:proxy-)?authorization\s*[:=]\s*+|\b(?:set-)?cookie\s*[:=]\s*+)"""
         r"""(?!\[redacted\])[^\r\n"']+""",
         re.IGNORECASE,
     ),
-    # name=value, as in query strings, connection strings and reprs.
+    # A secret written as name=value, as in query strings, connection strings and reprs.
     re.compile(
         rf"""({_NAME}=)(?!\[redacted\])"""
         r"""(?:b?"(?:[^"\\]|\\.)*(?:"|\Z)|b?'(?:[^'\\]|\\.)*(?:'|\Z)"""
         r"""|\{[^{}]*\}|(?!True\b|False\b|None\b|true\b|false\b)[^\s,;&"'(){}\[\]]+)""",
         re.IGNORECASE,
     ),
-    # One of our tokens, whole or cut off, also URL-encoded.
+    # One of the service's tokens, whole or cut off, also URL-encoded.
     re.compile(r"((?:pwk|wrk|wkt|hos|enr)(?:_|%5F))[0-9A-Za-z]{6,}", re.IGNORECASE),
     # A JWT, which may be cut off after the first dot.
     re.compile(r"()eyJ[\w-]{8,1024}(?:\.[\w-]*){1,4}"),
     re.compile(r"(\bbearer\s+)(?!\[redacted\])[\w.~+/=-]{12,}", re.IGNORECASE),
-    # The password of a URL.
+    # The password in a URL.
     re.compile(
         r"(\b[a-z][a-z0-9+.-]{0,20}://[^\s:/?#@\"']{0,256}:)(?!\[redacted\]@)[^\s/\"']+(?=@)",
         re.IGNORECASE,
     ),
-    # PostgreSQL quotes the whole row in the detail of a violated constraint.
+    # The values of a row, which PostgreSQL quotes in the detail of an error about a constraint.
     re.compile(r"(Failing row contains \()(?!\[redacted\])[^\r\n]+", re.IGNORECASE),
 )
 
-# A text that contains none of these matches no pattern above. Most texts are like this, and this search is cheap. A
-# colon or comma alone need not be here: the patterns want it after a quoted name or after one of the two headers.
+# A quick test: a text without a match here matches none of the patterns of secrets. Most texts have no match. A colon
+# or comma alone is not listed, because the patterns want one only after a quoted name or after one of the two headers.
 _MAY_MATCH = re.compile(
     r"""[="']|(?:authorization|cookie)\s*:|://|eyJ|(?:pwk|wrk|wkt|hos|enr)[_%]|bearer|Failing row""",
     re.IGNORECASE,
 )
 
-# Each match of _MAY_MATCH contains one of these parts, and searching for them takes a tenth of its time.
+# A still quicker test: each match of _MAY_MATCH contains one of these parts. Searching for them takes a tenth of its
+# time.
 _MAY_MATCH_PARTS = (
     "=", '"', "'", "://", "authorization", "cookie", "eyj", "pwk", "wrk", "wkt", "hos", "enr", "bearer", "failing row",
 )  # fmt: skip
 
-# C0 and C1 control characters, DEL, line and paragraph separators, bidirectional overrides, lone surrogates.
+# Characters that could fake a log line or control a terminal: C0 and C1 control characters, DEL, line and paragraph
+# separators, bidirectional overrides, lone surrogates.
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -81,12 +84,12 @@ _CONTROL_IN_LINES = re.compile(_CONTROL.pattern.replace("\x00-\x1f", "\x00-\x08\
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
-    """Whether a field, setting or header of this name holds a secret."""
+    """Whether a field, setting or header with this name holds a secret."""
     return _SECRET_NAME.search(name.lower().replace("_", "").replace("-", "")) is not None
 
 
 def redact_text(text: str) -> str:
-    """Returns the text without tokens, JWTs, passwords and credential headers."""
+    """Returns the text without tokens, JWTs, passwords and headers with credentials."""
     lowered = text.lower()
     if not any(part in lowered for part in _MAY_MATCH_PARTS) or _MAY_MATCH.search(text) is None:
         return text
@@ -110,12 +113,12 @@ def escape_control(text: str, *, keep_lines: bool = False) -> str:
 
 @lru_cache(maxsize=1024)
 def redact_name(name: str) -> str:
-    """Returns the name of a value with any secret in the name itself replaced."""
+    """Returns a name, with any secret in the name itself replaced."""
     return escape_control(redact_text(name))
 
 
 def redact(value: Any, *, depth: int = 0) -> Any:
-    """Returns the value as plain JSON types, with every secret replaced that a name or a pattern shows."""
+    """Returns the value as plain JSON types. Secrets that a name or a pattern shows are replaced."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -137,14 +140,17 @@ def redact(value: Any, *, depth: int = 0) -> Any:
 
 
 def redact_named(name: str, value: Any, *, depth: int = 0) -> Any:
-    """Does what `redact` does for a named value. A secret name hides any value except null and booleans."""
+    """Does what `redact` does, for a value whose name is known.
+
+    If the name is secret, only null and booleans are shown.
+    """
     if value is None or isinstance(value, bool):
         return value
     return REDACTED if is_secret_name(name) else redact(value, depth=depth)
 
 
 def _redact_items(items: list[Any], *, depth: int) -> list[Any]:
-    # ASGI and httpx list a header as a pair. If its first half is a secret name, the second half is the secret.
+    # ASGI and httpx write a header as a pair of name and value. If the name is secret, the value is the secret.
     if len(items) == 2 and isinstance(items[0], str | bytes) and is_secret_name(_text(items[0])):
         return [redact(items[0], depth=depth), redact_named(_text(items[0]), items[1], depth=depth)]
     return [redact(item, depth=depth) for item in items]
@@ -155,5 +161,5 @@ def _text(value: Any) -> str:
         return value.decode("latin-1")
     try:
         return str(value)
-    except Exception:  # A broken __str__ must not lose the log line.
+    except Exception:  # A broken __str__ must not prevent the log line.
         return f"<{type(value).__name__}>"

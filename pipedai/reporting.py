@@ -1,7 +1,7 @@
-"""Keeps secrets out of crash reports, both of Django's own pages and mails and of a service such as Sentry.
+"""Keeps secrets out of crash reports: Django's error pages and mails, and a service such as Sentry.
 
-A crash report usually shows the values of variables. Here these may be customers' secrets that no name and no pattern
-gives away. So our reports tell where the code crashed and with which message, and show no values.
+A crash report usually shows the values of variables, which may be customers' secrets that no name and no pattern marks
+as secret. Therefore our reports tell where the code crashed and with which message, and show no values.
 """
 
 from collections.abc import ItemsView
@@ -19,7 +19,10 @@ Report = dict[str, Any]
 
 
 def scrub_report(report: Report, _hint: Any = None) -> Report:
-    """Returns the report without the values of variables, and redacts all the rest. Use it as `before_send`."""
+    """Returns a Sentry report without the values of variables, and with the rest redacted.
+
+    It is Sentry's `before_send`.
+    """
     scrubbed: Report = redact(_without_held(report))
     if isinstance(request := scrubbed.get("request"), dict):
         scrubbed["request"] = {name: request[name] for name in _REQUEST if name in request}
@@ -27,12 +30,13 @@ def scrub_report(report: Report, _hint: Any = None) -> Report:
 
 
 def scrub_breadcrumb(crumb: Report, _hint: Any = None) -> Report:
-    """Returns the breadcrumb, redacted. Use it as `before_breadcrumb`."""
+    """Returns a Sentry breadcrumb with its secrets redacted. It is Sentry's `before_breadcrumb`."""
     scrubbed: Report = redact(crumb)
     return scrubbed
 
 
-# Pass these to `sentry_sdk.init(dsn, **SENTRY_OPTIONS)`. We don't depend on the SDK, so install it yourself.
+# Options for Sentry, passed as `sentry_sdk.init(dsn, **SENTRY_OPTIONS)`. The SDK is no dependency of ours, so its user
+# installs it.
 SENTRY_OPTIONS: dict[str, Any] = {
     "include_local_variables": False,
     "max_request_body_size": "never",
@@ -46,7 +50,7 @@ SENTRY_OPTIONS: dict[str, Any] = {
 class BlindReporterFilter(SafeExceptionReporterFilter):
     """Hides all variables, form fields and cookies in Django's crash reports, even with DEBUG.
 
-    DEFAULT_EXCEPTION_REPORTER_FILTER names it.
+    The setting DEFAULT_EXCEPTION_REPORTER_FILTER names this class.
     """
 
     def is_active(self, request: HttpRequest | None) -> bool:

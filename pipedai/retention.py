@@ -21,8 +21,8 @@ log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _LOCK_SECONDS = 0.2
-# The scheduler deletes at most this many rows in one batch, and searches at most this long for rows to delete, because
-# its other jobs wait meanwhile.
+# The most rows that the scheduler deletes in one batch. _TURN_SECONDS is the longest time that it searches for rows to
+# delete. Both are small, because its other jobs wait meanwhile.
 _SCHEDULER_BATCH = 200
 _TURN_SECONDS = 0.2
 
@@ -36,7 +36,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order to delete rows older than `before`, about `limit` rows per batch, or only to count them if `dry_run`."""
+    """What to prune: the rows older than `before`, in batches of about `limit` rows.
+
+    If `dry_run`, they are only counted.
+    """
 
     before: datetime
     limit: int
@@ -47,8 +50,9 @@ class Order:
 class Retention:
     """A kind of rows that may be deleted when old.
 
-    `days` tells how many days they are kept, None for ever, and never fewer than `at_least`. `prune` does one batch at
-    each step. If the kind is not `automatic`, only an operator's command deletes its rows, and the scheduler does not.
+    `days` tells how many days they are kept: None means for ever, and a number must be `at_least` or more. `prune` does
+    one batch at each step. If the kind is not `automatic`, only an operator's command deletes its rows, and the
+    scheduler does not.
     """
 
     kind: str
@@ -73,12 +77,12 @@ def retentions() -> tuple[Retention, ...]:
 
 
 def prune(retention: Retention, *, days: int, limit: int, dry_run: bool = False) -> Iterator[Batch]:
-    """Deletes rows older than so many days on the database's clock, one batch at each step."""
+    """Deletes rows that are older than so many days on the database's clock, one batch at each step."""
     return retention.prune(Order(database_now() - timedelta(days=days), limit, dry_run))
 
 
 class InUse(Exception):  # noqa: N818 - what is the matter
-    """A row that was to be deleted was in use at every try. The message is one sentence."""
+    """Every try to delete a row failed because the row was in use. The message is one sentence."""
 
 
 def remove(step: Callable[[], int], *, tries: int = 5) -> int:
@@ -102,7 +106,7 @@ def remove(step: Callable[[], int], *, tries: int = 5) -> int:
 
 
 def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
-    """Repeats a step that deletes up to `limit` rows until it finds fewer, and yields each batch."""
+    """Repeats a step that deletes up to `limit` rows, until a step deletes fewer, and yields each batch."""
     removed = limit
     while removed >= limit:
         removed = remove(step)
@@ -110,16 +114,16 @@ def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
 
 
 class Rounds:
-    """The scheduler's job: it deletes old rows of every automatic kind that has a retention, one kind after another."""
+    """The scheduler's job that deletes old rows. A round goes over all automatic kinds that have a retention."""
 
     def __init__(self) -> None:
         self._round: Iterator[Batch] | None = None
 
     def work(self) -> int:
-        """Does one batch and returns how many rows it examined. It returns 0 only when a round over all kinds ends.
+        """Does one batch and returns how many rows it examined. It returns 0 only at the end of a round over all kinds.
 
-        If it finds no old rows for 0.2 s, because many environments have none, it stops and returns 1, so that the
-        scheduler's other jobs get their turn before it goes on.
+        If the search finds no old rows for 0.2 s, because many environments have none, it stops and returns 1. The
+        scheduler's other jobs then get their turn before the search goes on.
         """
         self._round = self._round or self._begin()
         until = time.monotonic() + _TURN_SECONDS

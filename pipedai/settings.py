@@ -14,7 +14,9 @@ PORT = env.whole("PORT", 8000, at_least=1, at_most=65535)
 DEBUG = env.flag("DEBUG", default=False)
 
 # --- Keys --------------------------------------------------------------------------------------------------
-# Everybody can read these two here. They save a newcomer the set-up, and production refuses them.
+
+# These two keys are public, because they stand in the source code. They save a newcomer the set-up, and production
+# refuses them.
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"  # noqa: S105
 DEVELOPMENT_MASTER_KEYS = ("dev:ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ=",)
 SECRET_KEY = env.text("SECRET_KEY", DEVELOPMENT_SECRET_KEY)
@@ -22,7 +24,7 @@ SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
 # A list of `<id>:<base64 of 32 bytes>`, newest first (SPEC §8).
 MASTER_KEYS = env.words("MASTER_KEYS", DEVELOPMENT_MASTER_KEYS)
 
-# --- Where we are, and who may call ------------------------------------------------------------------------
+# --- Where the service is, and who may call it -------------------------------------------------------------
 PUBLIC_URL = env.text("PUBLIC_URL", f"http://localhost:{PORT}").rstrip("/")
 ALLOWED_HOSTS = env.words(
     "ALLOWED_HOSTS", () if PRODUCTION else ("localhost", "127.0.0.1", "[::1]", ".localhost")
@@ -45,14 +47,14 @@ CORS_EXPOSE_HEADERS = (
 )
 CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
 
-# --- Product -----------------------------------------------------------------------------------------------
+# --- What the product does ---------------------------------------------------------------------------------
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
 SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
-# GET /releases/latest tells the hosts to upgrade to these versions.
+# The versions to which GET /releases/latest tells the hosts to upgrade.
 LATEST_WORKER_VERSION = env.semver("LATEST_WORKER_VERSION", "0.1.0")
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
-# Ceilings (SPEC §4): a request for one row more is answered with a 409 that names the ceiling.
+# Ceilings (SPEC §4): the most rows of each kind. A request for one more is answered with a 409 that names the ceiling.
 MAX_WORKSPACES_PER_USER = env.whole("MAX_WORKSPACES_PER_USER", 100)
 MAX_ENVIRONMENTS_PER_USER = env.whole("MAX_ENVIRONMENTS_PER_USER", 100)
 MAX_MEMBERS_PER_ENVIRONMENT = env.whole("MAX_MEMBERS_PER_ENVIRONMENT", 1_000)
@@ -61,12 +63,12 @@ MAX_WORKERS_PER_ENVIRONMENT = env.whole("MAX_WORKERS_PER_ENVIRONMENT", 1_000)
 MAX_TRIGGERS_PER_ENVIRONMENT = env.whole("MAX_TRIGGERS_PER_ENVIRONMENT", 5_000)
 MAX_TRIGGERS_PER_CREATOR = env.whole("MAX_TRIGGERS_PER_CREATOR", 20_000)
 MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 10_000)
-# How many days old rows are kept (SPEC §10); 0 keeps them for ever. docs/operations.md explains each setting.
+# How many days old rows are kept (SPEC §10). 0 keeps them for ever. docs/operations.md explains each setting.
 RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
 SESSION_RETENTION_DAYS = env.whole("SESSION_RETENTION_DAYS", 30, at_least=30, at_most=36_500)
 
-# --- Django ------------------------------------------------------------------------------------------------
+# --- Django's own settings ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "unfold.apps.BasicAppConfig",
     "django.contrib.admin",
@@ -86,8 +88,8 @@ INSTALLED_APPS = [
     "workers",
     "audit",
 ]
-# Two kinds of calls pass by all of these: calls below /api/v1/ that are no OPTIONS and have no Origin header, for which
-# pipedai.wsgi does what is needed, and GET /api/v1/health/live, which the event loop answers.
+# Two kinds of calls skip all middleware. Calls below /api/v1/ skip it unless they are OPTIONS or have an Origin header;
+# pipedai.wsgi does all that they need. The event loop itself answers GET /api/v1/health/live.
 # See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
@@ -118,7 +120,8 @@ APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
-# `check --deploy` asks for these protections. Our own code provides them, also for answers that Django does not make.
+# Django's `check --deploy` wants a setting for each of these protections. Our own code provides them, also for answers
+# that Django does not make.
 SILENCED_SYSTEM_CHECKS = [
     "security.W001",  # pipedai.server adds `nosniff` and HSTS to every answer.
     "security.W002",  # pipedai.server adds a policy with `frame-ancestors 'none'` to every answer.
@@ -137,8 +140,9 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 # --- Admin (SPEC §10) --------------------------------------------------------------------------------------
-# Browsers send the admin's cookies to its path alone. A session lasts eight hours, however much it is used: see
-# accounts.staff_sessions.
+
+# Browsers send the admin's cookies only to the admin's own path. A session lasts eight hours, however much it is used:
+# see accounts.staff_sessions.
 SESSION_ENGINE = "accounts.staff_sessions"
 SESSION_COOKIE_NAME = "staff_session"
 SESSION_COOKIE_AGE = 8 * 3600
@@ -174,27 +178,29 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "pipedai.static_files.Storage"},
 }
-# Development always reads static files from the packages, because collected files would soon be out of date.
+# Production serves the files that `manage.py collectstatic` collected. Development reads static files from the
+# packages, because collected files would soon be out of date.
 STATIC_COLLECTED = PRODUCTION and (STATIC_ROOT / "staticfiles.json").is_file()
 WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
 WHITENOISE_AUTOREFRESH = False
 WHITENOISE_ALLOW_ALL_ORIGINS = False
-# The ASGI wrapper refuses larger bodies before Django sees them; Django has the same bound (SPEC §2: 1 MiB).
+# The largest body of a request (SPEC §2: 1 MiB). The ASGI wrapper refuses a larger body before Django, which has the
+# same limit, sees it.
 MAX_BODY_BYTES = 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
-# --- Database ----------------------------------------------------------------------------------------------
+# --- The database ------------------------------------------------------------------------------------------
 DATABASE_URL = env.database_url("DATABASE_URL")
-# LISTEN needs a session of its own. If DATABASE_URL names a PgBouncer in transaction mode, this must name the database
-# server itself.
+# A URL of the database server itself, for LISTEN, which needs a session of its own. It must be set if DATABASE_URL
+# names a PgBouncer in transaction mode.
 DATABASE_LISTEN_URL = env.database_url("DATABASE_LISTEN_URL")
 _database: dict[str, Any] = (
     {**env.database_config(DATABASE_URL), "ENGINE": "pipedai.database"}
     if DATABASE_URL
     else {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": DATA_DIR}
 )
-# Prepared statements save a third of PostgreSQL's CPU. They belong to a session, but a PgBouncer before 1.21 in
-# transaction mode may run each transaction in another session.
+# Prepared statements save a third of PostgreSQL's CPU, but belong to a session. A PgBouncer before 1.21 in transaction
+# mode may run each transaction in another session, so they can be turned off.
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=not DATABASE_LISTEN_URL)
 _database["OPTIONS"] = {
     **_database.get("OPTIONS", {}),
@@ -204,7 +210,8 @@ _database["OPTIONS"] = {
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         **_database,
-        # Each thread of the bounded pool keeps its connection, because a new one for each request would cost 2.9 ms.
+        # Each thread of the bounded pool keeps its connection for this many seconds, because a new connection for each
+        # request would cost 2.9 ms.
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
         # PgBouncer in transaction mode does not support server-side cursors.
@@ -212,12 +219,12 @@ DATABASES: dict[str, dict[str, Any]] = {
     }
 }
 
-# --- Web process -------------------------------------------------------------------------------------------
+# --- The web process ---------------------------------------------------------------------------------------
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
-# How many passwords a process hashes at once. Each hash takes at most 64 MiB (SPEC §19).
+# How many passwords a process hashes at once. Each hash takes at most 64 MiB of memory (SPEC §19).
 ARGON2_CONCURRENCY = env.whole("ARGON2_CONCURRENCY", 2, at_least=1, at_most=64)
-# One address may use a quarter of the budget (see pipedai.server.memory_budget). A quarter of the least value allowed
-# here still holds the longest answer to a poll.
+# The memory that a process may use for requests and answers that are under way (see pipedai.server.memory_budget). One
+# client address may use a quarter of it. A quarter of the least value allowed still holds the longest answer to a poll.
 MEMORY_BUDGET_MIB = env.whole("MEMORY_BUDGET_MIB", 48, at_least=24, at_most=65_536)
 
 REST_FRAMEWORK: dict[str, Any] = {
@@ -229,7 +236,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_SCHEMA_CLASS": "pipedai.api.schema.auto.ApiSchema",
     "EXCEPTION_HANDLER": "pipedai.api.exceptions.handle_exception",
     "URL_FORMAT_OVERRIDE": None,
-    # pipedai.api.renderers formats times.
+    # DRF need not format times, because the API's renderer does.
     "DATETIME_FORMAT": None,
     "UNAUTHENTICATED_USER": None,
 }
@@ -239,7 +246,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
     "SERVERS": [{"url": "/api/v1"}],
-    # An error in the schema is no unsafe setting: bin/test makes the schema in a step of its own.
+    # Turns off drf-spectacular's check at deployment, because an error in the OpenAPI schema is no unsafe setting.
+    # bin/test checks the schema in a step of its own.
     "ENABLE_DJANGO_DEPLOY_CHECK": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SCHEMA_PATH_PREFIX_TRIM": True,
@@ -249,7 +257,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_SUFFIX": "",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
-        "HealthStatus": "pipedai.schema.HEALTHY",
+        "HealthStatus": "pipedai.api.health.HEALTHY",
         "ActorType": "audit.serializers.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",
@@ -262,25 +270,28 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TickDecision": "triggers.states.Decision",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
+        "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",
+        "ToolCallEffect": "triggers.runs.outcome.CALL_EFFECTS",
     },
-    "PREPROCESSING_HOOKS": ["pipedai.api.schema.hooks.load_descriptions"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "pipedai.api.schema.hooks.complete",
         "triggers.webhooks.message_schema.add_webhook",
     ],
 }
-# accounts.session_tokens has all other settings of the JWTs.
+# All other settings of the JWTs are in accounts.session_tokens.
 SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}
 
 # --- Metrics -----------------------------------------------------------------------------------------------
-# There are no metrics if the token is empty.
+
+# The token that a scrape must send. Without a token there are no metrics.
 METRICS_TOKEN = env.text("METRICS_TOKEN")
-# The `host:port` on which a scheduler answers scrapes. The web process answers them on its own port.
+# The `host:port` on which the scheduler process answers scrapes. The web process answers them on its own port.
 SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")
 
 # --- Traces ------------------------------------------------------------------------------------------------
-# These are OpenTelemetry's own variables. Its packages read the other variables of theirs themselves.
+
+# These are OpenTelemetry's standard variables. OpenTelemetry's packages read its other variables themselves.
 TRACES_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
 OTEL_SDK_DISABLED = env.flag("OTEL_SDK_DISABLED", default=False)
 
@@ -289,11 +300,11 @@ LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "text"), "json" if PRODUCTION els
 LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 LOGGING_CONFIG = None
 DEFAULT_EXCEPTION_REPORTER_FILTER = "pipedai.reporting.BlindReporterFilter"
-# With DEBUG a crash is answered as in production, in JSON and without a stack trace.
+# With DEBUG a crash is answered in JSON and without a stack trace, as in production.
 DEBUG_PROPAGATE_EXCEPTIONS = DEBUG
 logs.configure(form=LOG_FORMAT, level=LOG_LEVEL)
 
 if PRODUCTION:
-    # TLS ends at the router in front of us, so redirecting plain HTTP is the router's task and not Django's.
+    # Redirecting plain HTTP is the task of the router in front of the service, where TLS ends.
     SECURE_SSL_REDIRECT = False
     SECURE_HSTS_SECONDS = 31_536_000

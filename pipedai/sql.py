@@ -14,8 +14,8 @@ from pipedai.redaction import escape_control, redact_text
 Row = dict[str, Any]
 T = TypeVar("T")
 
-# Use this in a statement's text as the present time. It is the time on the database's clock, unless the caller passes
-# `now`. SQL's now() is the time when the transaction began, which is too old after a wait for a lock.
+# The present time, for the text of a statement: the time on the database's clock, unless the caller passes `now`. SQL's
+# now() is the time when the transaction began, which is too old after a wait for a lock.
 NOW = "coalesce(%(now)s::timestamptz, statement_timestamp())"
 
 
@@ -36,7 +36,7 @@ def execute(sql: str, params: Mapping[str, Any]) -> int:
 
 
 def database_now() -> datetime:
-    """Returns the time on the database's clock, which alone decides what is due."""
+    """Returns the time on the database's clock. That clock alone decides what is due."""
     row = fetch_one("SELECT clock_timestamp() AS now", {})
     assert row is not None
     moment = row["now"]
@@ -60,7 +60,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """Returns the first line of the error's message from the server or the driver, redacted and without a full stop."""
+    """Returns the first line of the message of a database error, with secrets redacted and without a full stop."""
     line = str(error).strip().partition("\n")[0].removesuffix(".")
     return escape_control(redact_text(line))
 
@@ -75,7 +75,7 @@ def _run(sql: str, params: Mapping[str, Any], result: Callable[[Cursor[Row]], T]
             wrapped.cursor.row_factory = dict_row
             wrapped.execute(sql, params)
             return result(wrapped.cursor)
-    # As Django does it, but without its wrapper around each cursor, which takes a fifth of a statement's CPU here.
+    # These calls do what Django's cursor does, but without its wrapper, which takes a fifth of a statement's CPU here.
     # See docs/decisions/fast-paths.md.
     database.close_if_health_check_failed()
     database.ensure_connection()

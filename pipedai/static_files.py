@@ -23,7 +23,7 @@ class Storage(CompressedManifestStaticFilesStorage):
     """Makes the names and the URLs of the collected files."""
 
     def url(self, name: str, force: bool = False) -> str:  # type: ignore[override]
-        """Returns the URL of a file, with its collected name if it was collected."""
+        """Returns the URL of a static file. If the file was collected, the URL holds its hashed name."""
         if settings.STATIC_COLLECTED:
             return str(super().url(name, force))
         return str(StaticFilesStorage.url(self, name))
@@ -31,11 +31,13 @@ class Storage(CompressedManifestStaticFilesStorage):
 
 class _Files(WhiteNoiseMiddleware):
     def add_files(self, root: Any, prefix: Any = None) -> None:
-        if settings.STATIC_COLLECTED:  # Else the directory may be missing or out of date.
+        # Without collected files the directory may be missing or out of date.
+        if settings.STATIC_COLLECTED:
             super().add_files(root, prefix)
 
 
-@cache  # Finding all files is slow, and each test's client would do it again.
+# The cache helps tests: finding all files is slow, and each test's client would do it again.
+@cache
 def _files() -> _Files:
     return _Files()
 
@@ -43,7 +45,7 @@ def _files() -> _Files:
 def serve_static_files(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """A middleware that answers requests for static files and passes on all others."""
+    """A middleware that answers requests for static files, and passes all other requests on."""
     files = _files()
 
     def serve(request: HttpRequest) -> HttpResponseBase:

@@ -20,40 +20,41 @@ from pipedai import env
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """`lock_timeout` and `statement_timeout`, written as PostgreSQL shows them. "0" is no limit."""
+    """The values of PostgreSQL's settings `lock_timeout` and `statement_timeout`, as text. "0" means no limit."""
 
     lock: str
     statement: str
 
 
 WEB = Timeouts(lock="2s", statement="10s")
-# One thread runs all jobs of a scheduler, so a batch that can't go on must fail at some time. It is rolled back and
-# tried again, and the other jobs run between its tries.
+# One thread runs all jobs of a scheduler, so a batch that hangs must fail after some time. The batch is rolled back and
+# tried again, and the other jobs run between the tries.
 SCHEDULER = Timeouts(lock="30s", statement="5min")
 # A command has no limit, because the person who started it can stop it.
 COMMAND = Timeouts(lock="0", statement="0")
 
-# This does what `SET LOCAL` does, for both settings in one statement.
+# Sets both time-outs until the transaction ends, as two `SET LOCAL` would do, but in one statement.
 _SET_LOCAL = (
     "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)"
 )
-# The keys in Django's settings of a database that name the server, the database and the role.
+# The keys of Django's database settings that say where and as whom to connect.
 _PLACE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
 
 
 class PooledSession(Exception):  # noqa: N818
-    """We can't get a database session of our own. The message is one sentence."""
+    """There is a pooler before the database, so that we get no session of our own. The message is one sentence."""
 
 
 def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
     """Make these time-outs the defaults of the application's role in this database.
 
-    A role may do this for itself. They hold in sessions that begin later; open sessions keep their own. The role's
-    other databases, such as those of tests, don't change.
+    A role may do this for itself. The defaults hold in sessions that begin later, and open sessions keep their values.
+    Other databases, such as those of tests, are not changed.
     """
     alter = sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = {}")
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT current_database()")  # PgBouncer may give it another name.
+        # PgBouncer may use another name for the database.
+        cursor.execute("SELECT current_database()")
         (name,) = cursor.fetchone()
         for setting, value in (
             ("lock_timeout", timeouts.lock),
@@ -121,11 +122,12 @@ def session_without_timeouts() -> Iterator[None]:
 
 
 def _without_timeouts(ours: dict[str, Any]) -> dict[str, Any]:
-    """Return Django's settings of the database, with options that start the session without time-outs."""
+    """Return Django's settings of the database, changed so that a session starts without time-outs."""
     place, options = {}, dict(ours["OPTIONS"])
     if settings.DATABASE_LISTEN_URL:
         direct = env.database_config(settings.DATABASE_LISTEN_URL)
-        # With another role, the tables and indexes made in this session would not belong to ours.
+        # The direct URL is used only if its role is the same. Tables and indexes made by another role would not belong
+        # to ours.
         if direct["USER"] == ours["USER"]:
             place = {name: direct[name] for name in _PLACE}
             options = {**direct["OPTIONS"], **_of_django(options)}
@@ -134,7 +136,7 @@ def _without_timeouts(ours: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_django(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that are Django's own and not parameters of libpq."""
+    """Return the connection options that Django itself reads, without those for libpq."""
     names = ("server_side_binding", "prepare_threshold")
     return {name: options[name] for name in names if name in options}
 
@@ -143,7 +145,7 @@ def _check_session() -> None:
     try:
         found = session_timeouts()
     except OperationalError as error:
-        if "startup parameter" not in str(error):  # PgBouncer's error for an option.
+        if "startup parameter" not in str(error):  # PgBouncer's error if it refuses options.
             raise
         found = None
     if found != COMMAND:

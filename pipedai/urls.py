@@ -15,7 +15,7 @@ handler404 = "pipedai.api.exceptions.not_found"
 handler500 = "pipedai.api.exceptions.server_error"
 
 urlpatterns = [
-    # Django tries URLs in this order, so the ones that are called most come first, here and in the apps.
+    # Django tries URLs in this order, so those that are called most come first, here and in the apps' own lists.
     path("api/v1/", include("workers.urls")),
     path("api/v1/", include("triggers.urls")),
     path("api/v1/", include("accounts.urls")),
@@ -27,7 +27,7 @@ urlpatterns = [
     path("api/docs", docs_page),
     path("pair", PairingPage.as_view()),
     path("admin", RedirectView.as_view(url="/admin/")),
-    # These replace Django's own pages, which neither throttle nor audit.
+    # These pages replace Django's own, which have no throttles and write no audit rows.
     path("admin/login/", StaffLogin.as_view()),
     path("admin/logout/", StaffLogout.as_view()),
     path("admin/account/", StaffAccount.as_view(), name="staff-account"),

@@ -1,7 +1,8 @@
-"""Tells waiting polls and event streams by PostgreSQL's NOTIFY that something changed for a worker.
+"""Tells waiting polls and event streams that something changed for a worker, by PostgreSQL's NOTIFY.
 
-Nothing depends on a notification, because waiters also ask again on a timer. It is sent after the commit, because a
-NOTIFY inside a transaction makes commits queue up behind one lock (we measured 6,800 instead of 21,000 commits/s).
+Nothing depends on a notification, because waiting requests also ask again on a timer. A notification is sent after the
+commit, because a NOTIFY inside a transaction makes commits queue up behind one lock (we measured 6,800 instead of
+21,000 commits/s).
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ log = get_logger(__name__)
 
 CHANNEL = "pipedai"
 
-# A payload is `<topic> <worker id>[ <detail>]`.
+# The topics of notifications. A payload is `<topic> <worker id>[ <detail>]`.
 CHANGED = "changed"  # A run, the capacity, a setting or the token changed: ask again.
 POLLING = "polling"  # A newer poll of this worker began. The detail is its order.
 EVENT = "event"  # An event of this worker was recorded.
@@ -24,7 +25,7 @@ EVENT = "event"  # An event of this worker was recorded.
 def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
     """When this transaction commits, make the waiting polls and the event streams of these workers ask again.
 
-    The id of a key may stand in place of a worker's. It wakes the streams that the key opened.
+    Instead of a worker's id, an id may be a key's. It wakes the event streams that the key opened.
     """
     _after_commit(CHANGED, worker_ids)
 
@@ -35,9 +36,10 @@ def announce_events(worker_ids: Iterable[UUID]) -> None:
 
 
 def announce_poll(worker_id: UUID, order: int) -> None:
-    """Tell every web process that a poll of this worker began, so that older polls of it end (SPEC §5).
+    """Tell every web process that a poll of this worker began, so that older polls of the worker end (SPEC §5).
 
-    `order` is the time on the database's clock in microseconds, so that a late notification ends only older polls.
+    `order` is the time when the poll began, in microseconds on the database's clock. Thus a notification that arrives
+    late ends only polls that are older.
     """
     _notify([f"{POLLING} {worker_id} {order}"])
 
@@ -49,7 +51,7 @@ def _after_commit(topic: str, worker_ids: Iterable[UUID | None]) -> None:
 
 
 def _try_to_notify(payloads: list[str]) -> None:
-    """Sends the notifications, or logs why it can't. It raises nothing, because the caller's work is committed."""
+    """Sends the notifications. Logs and does not raise an error, because the caller's work is committed already."""
     try:
         _notify(payloads)
     except DatabaseError as error:

@@ -1,4 +1,4 @@
-"""The WSGI application: Django with DRF. The web process runs it inside `pipedai.asgi`."""
+"""The WSGI application: Django with DRF. `pipedai.asgi` runs it in the threads of the web process."""
 
 import os
 from importlib import import_module
@@ -23,13 +23,13 @@ django.setup(set_prefix=False)
 _API = f"{API}/"
 
 
-# These paths accept any Host, because load balancers and scrapers call a process by its IP address.
+# These paths accept any Host header, because load balancers and scrapers call a process by its IP address.
 _FOR_ANY_HOST = frozenset({f"{API}/health", f"{API}/health/live", "/metrics"})
 _LONGEST_HOST = 100
 
 
 class Request(WSGIRequest):
-    """Django's request, which also lets probes use any Host and tells the access log which Host it refused."""
+    """Django's request, with two changes: health checks may use any Host, and the access log shows a refused Host."""
 
     def get_host(self) -> str:
         """Returns the Host of the request. Raises DisallowedHost if it is not in ALLOWED_HOSTS."""
@@ -48,14 +48,14 @@ class Handler(WSGIHandler):
     """Django's handler, which also tells the access log the route and the caller of each request.
 
     API calls without an `Origin` header skip the middleware, which would take a twentieth of the web process's CPU
-    time. `_answer_directly` does all that they need.
+    time. `_answer_directly` does everything that these calls need.
     """
 
-    # See docs/decisions/fast-paths.md.
+    # Calls that skip the middleware also get this class, which checks their Host. See docs/decisions/fast-paths.md.
     request_class = Request
 
     def load_middleware(self, is_async: bool = False) -> None:
-        """Builds both ways to the views: through the middleware, and directly."""
+        """Builds the two ways to the views: one through the middleware, and a direct one."""
         super().load_middleware(is_async)
         self._through_middleware: Any = self._middleware_chain
         self._directly: Any = convert_exception_to_response(self._answer_directly)
@@ -74,7 +74,7 @@ class Handler(WSGIHandler):
         return response
 
     def _answer_directly(self, request: HttpRequest) -> HttpResponseBase:
-        request.get_host()  # This refuses an unknown Host.
+        request.get_host()  # Refuses an unknown Host.
         return self._get_response(request)  # type: ignore[attr-defined,no-any-return]
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
@@ -82,7 +82,8 @@ class Handler(WSGIHandler):
         if (said := _log_of(request)) is not None:
             if request.resolver_match is not None:
                 said["route"] = request.resolver_match.route
-            # DRF sets `user` here. We check only its type, which does not load the admin's lazy user.
+            # DRF sets the request's `user` to the caller. Only the type is checked, because any other use of it would
+            # load the admin's user from the database.
             user: Any = getattr(request, "user", None)
             if issubclass(type(user), Principal):
                 said["principal"] = user.type
@@ -91,11 +92,12 @@ class Handler(WSGIHandler):
 
 
 def _log_of(request: HttpRequest) -> dict[str, Any] | None:
-    """Returns the dict that the access log adds to the request's line, or None under another server than ours."""
+    """Returns the dict that the access log adds to a request's line, or None if another server runs the application."""
     said: dict[str, Any] | None = request.META.get("asgi.scope", {}).get(LOG)
     return said
 
 
 application = Handler()
-# Django would import the URLs at the first request. We do it now, so that a process with broken code does not start.
+# Django would import the URLs at the first request. They are imported when the process starts, so that a process with
+# broken code does not start.
 import_module(settings.ROOT_URLCONF)

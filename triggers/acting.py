@@ -1,4 +1,6 @@
-"""Takes the locks that an admin's act on a trigger needs before it locks the trigger itself."""
+"""Takes the locks that must come before the lock on a trigger when an admin changes it: the environment's and the
+admin's role.
+"""
 
 from uuid import UUID
 
@@ -11,7 +13,8 @@ from workspaces.roles import Role
 
 
 def hold_trigger_environment(trigger_id: UUID, actor: Actor) -> UUID:
-    """Locks the trigger's environment against deletion and the actor's role in it. Returns the environment's id.
+    """Locks the trigger's environment, so that it is not deleted meanwhile, and the actor's role in it. Returns the
+    environment's id.
 
     Raises NotFound if there is no such trigger, and whatever `hold_role` raises.
     """

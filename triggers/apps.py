@@ -1,4 +1,6 @@
-"""Registers what the triggers app adds to the machinery: background jobs, probes, retentions and sealed fields."""
+"""Registers what the triggers app adds to the service: background jobs, checks of `check_deploy`, how long rows are
+kept, and columns with encrypted values.
+"""
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -16,8 +18,10 @@ class TriggersConfig(AppConfig):
     verbose_name = "Triggers and runs"
 
     def ready(self) -> None:
-        """Registers the jobs, probes, retentions and sealed fields, and the rows that keep an environment undeleted."""
-        # These modules can only be imported after the models have been loaded.
+        """Registers the app's background jobs, checks, retentions and encrypted columns, and which of its rows keep an
+        environment from being deleted.
+        """
+        # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs

@@ -9,13 +9,15 @@ from testing.world.runs import Runs
 
 @pytest.fixture
 def runs(cast: Cast) -> Runs:
-    """Runs of a trigger with a webhook; see testing.world.runs."""
+    """Makes runs of a trigger with a webhook; see testing.world.runs."""
     return Runs.of(cast)
 
 
 @pytest.fixture
 def committed_runs(committed_cast: Cast) -> Runs:
-    """Runs like those of `runs`, but committed in the test's own database and due by its real clock."""
+    """Makes runs as the fixture `runs` does, but commits them to a database of the test's own. They come due by the
+    real clock.
+    """
     runs = Runs.of(committed_cast)
     runs.now = database_now()
     return runs

@@ -1,12 +1,14 @@
-"""The probes of `check_deploy` for background work: whether a scheduler lives, and whether its work is on time."""
+"""The checks that `check_deploy` makes of background work: whether a scheduler is alive, and whether its work is on
+time.
+"""
 
 from pipedai.api.wording import counted
 from pipedai.deployment import Finding
 from pipedai.sql import fetch_all, fetch_one
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 
-# Work that is due for longer than this counts as late. It is normally done within a second; a short outage of the
-# database explains up to a minute.
+# Work that has been due for longer than this counts as late. It is normally done within a second, and a short outage of
+# the database explains up to a minute.
 LATE_SECONDS = 60
 
 _ALIVE = """
@@ -15,7 +17,8 @@ WHERE beat_at > clock_timestamp() - %(alive)s ORDER BY started_at
 """
 _LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_heartbeat"
 
-# Each count reads the index of the job that does the work, and stops at `most`.
+# Counts late work of each kind. Each count reads the index that the job for that kind also reads, and ends when it has
+# reached `most`, so that the check is quick.
 _LATE = """
 SELECT
     (SELECT count(*) FROM (
@@ -32,7 +35,7 @@ _MOST_COUNTED = 1_000
 
 
 def schedulers_live() -> Finding:
-    """Finds the schedulers with a fresh heartbeat. There should be at least one."""
+    """Checks that at least one scheduler is alive, which shows in a fresh heartbeat."""
     alive = fetch_all(_ALIVE, {"alive": ALIVE_WITHIN})
     if alive:
         names = ", ".join(f"{row['host']} (pid {row['pid']})" for row in alive[:5])
@@ -48,7 +51,7 @@ def schedulers_live() -> Finding:
 
 
 def work_is_on_time() -> Finding:
-    """Counts ticks, runs and deliveries that have been due for more than LATE_SECONDS. There should be none."""
+    """Checks that no tick, run or delivery has been due for more than LATE_SECONDS."""
     late = fetch_one(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED})
     assert late is not None
     overdue = [_at_least(number, what) for what, number in late.items() if number]

@@ -9,12 +9,12 @@ from django.db.models import QuerySet
 from pipedai.api.errors import Invalid
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from triggers.models import Trigger
-from triggers.queries import in_states
+from triggers.runs.queries import in_states
 from triggers.states import Status
 
 
 class TriggerFilters(ApiFilterSet):
-    """`?workerId`"""
+    """The filter of a list of triggers: `?workerId`."""
 
     workerId = IdFilter(field_name="worker_id")
 
@@ -27,7 +27,7 @@ class StatusFilter(WordsFilter):
 
 
 class RunFilters(ApiFilterSet):
-    """`?status&from&to`: `from` ≤ `queuedAt` < `to`."""
+    """The filters of a list of runs: `?status&from&to`, where `from` ≤ `queuedAt` < `to`."""
 
     status = StatusFilter(field_name="status", choices=Status.values)
     to = EndFilter(field_name="queued_at")
@@ -36,7 +36,7 @@ class RunFilters(ApiFilterSet):
 
 
 class EnvironmentRunFilters(RunFilters):
-    """The filters of RunFilters, and `?workerId&triggerId`."""
+    """The filters of the list of an environment's runs: those of RunFilters, and `?workerId&triggerId`."""
 
     workerId = IdFilter(field_name="worker_id")
     triggerId = IdFilter(field_name="trigger_id")
@@ -45,7 +45,8 @@ class EnvironmentRunFilters(RunFilters):
 def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
     """Raises Invalid if a filter names a worker or trigger that the environment does not have.
 
-    The message is the same whether the id exists elsewhere or not at all, so that it tells nothing of other tenants.
+    The message is the same for an id of another environment and for an id that does not exist, so that nobody learns
+    which ids other tenants have.
     """
     models: dict[str, Any] = {"workerId": apps.get_model("workers", "Worker"), "triggerId": Trigger}
     for name, model in models.items():

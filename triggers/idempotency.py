@@ -12,12 +12,12 @@ from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
-from triggers.queries import run_in_full
 from triggers.runs import lifecycle
+from triggers.runs.queries import run_in_full
 from triggers.states import Source
 
-# The key is inserted before the run, in the same transaction. Of several equal requests at the same moment one inserts
-# the key; the others wait for its commit and then find its row. A key older than a day is taken over as if it were new.
+# Inserts the key, before the run and in the same transaction. Of several equal requests at the same moment one inserts
+# the key; the others wait for its commit and then find its row. A key older than a day is treated as new.
 _REMEMBER = """
 INSERT INTO idempotency_key (trigger_id, caller_id, key, environment_id, body_digest, run_id)
 SELECT id, %(caller_id)s, %(key)s, environment_id, %(body_digest)s, %(run_id)s
@@ -36,7 +36,7 @@ WHERE trigger_id = %(trigger_id)s AND caller_id = %(caller_id)s AND key = %(key)
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A run, and whether an earlier request made it."""
+    """The run that answers a request, and whether an earlier request with the same key made it."""
 
     run: Row
     replayed: bool
@@ -51,11 +51,11 @@ def run_trigger(
     source: Source,
     actor: Actor,
 ) -> Queued:
-    """Queues a run. With a `key`, the same trigger and caller get at most one run in 24 hours.
+    """Queues a run. With a `key`, requests of one caller for one trigger make one run at most in 24 hours.
 
-    A repeat returns the first run in its present state, whatever has happened to the trigger since. Raises Conflict if
-    the key was used with another body, and whatever `lifecycle.queue_run` raises. A request that failed is not
-    remembered, so it may be repeated with the same key.
+    A repeated request returns the run of the first one in its present state, whatever has happened to the trigger
+    since. Raises Conflict if the key was used with another body, and whatever `lifecycle.queue_run` raises. A request
+    that failed is not remembered, so it may be repeated with the same key.
     """
     run_id = new_id()
     params = {
@@ -80,7 +80,7 @@ def run_trigger(
 
 
 def body_digest(payload: Any) -> bytes:
-    """Returns the SHA-256 of the body as canonical JSON, in which the order of keys is fixed and 1.0 equals 1."""
+    """Returns the SHA-256 of the body as canonical JSON: the order of keys does not matter to it, and 1.0 equals 1."""
     canonical = json.dumps(_canonical(payload), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).digest()
 

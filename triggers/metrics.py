@@ -1,4 +1,4 @@
-"""The metrics of runs, schedules and webhooks. Events feed the counters, and queries feed the gauges."""
+"""The metrics of runs, schedules and webhooks. Domain events increase the counters, and queries read the gauges."""
 
 import time
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ _SETTLED = {
 
 @count_events
 def count_run_event(event: Event) -> None:
-    """Counts the event of a run after its transaction has committed."""
+    """Increases the counters that an event of a run concerns, after the event's transaction has committed."""
     match event.action:
         case "run.created":
             QUEUED.labels(event.metadata["source"]).inc()
@@ -78,7 +78,7 @@ def count_run_event(event: Event) -> None:
 
 @count_events
 def count_outcome(event: Event) -> None:
-    """Counts ticks that made no run, and deliveries that are delivered or dead."""
+    """Counts due times (ticks) that made no run, and webhook deliveries that were delivered or given up."""
     if event.action == "run.skipped":
         missed = event.metadata["missedCount"]
         TICKS_SKIPPED.labels(event.metadata["decision"]).inc(missed or 1)
@@ -91,7 +91,9 @@ def _count_end(event: Event) -> None:
         LEASES_EXPIRED.inc()
     if event.action == "run.timed-out":
         DEADLINES_PASSED.inc()
-    if event.metadata.get("late"):  # the end of this run was counted when the server ended it
+    if event.metadata.get("late"):
+        # This run's end was counted before, when the server ended the run without a report. Now its worker has reported
+        # late.
         LATE_RESULTS.labels("true").inc()
         if "canceledRetry" in event.metadata:
             ENDED.labels(Status.CANCELED.value, FaultClass.NONE.value).inc()
@@ -110,7 +112,9 @@ attempted.connect(count_attempt, dispatch_uid="triggers.metrics")
 
 
 def count_lengthened(count: int, **_: Any) -> None:
-    """Counts the ticks that lengthened a stretch without a worker. The stretch's first tick is counted by its event."""
+    """Counts due times that were added to the row of a stretch. A stretch is due times that follow each other while
+    their trigger has no worker. Its first due time is not counted here, because that has an event, which is counted.
+    """
     TICKS_SKIPPED.labels(Decision.SKIPPED_NO_WORKER.value).inc(count)
 
 
@@ -138,7 +142,7 @@ SELECT count(*) AS living FROM scheduler_heartbeat WHERE beat_at > statement_tim
 
 @read_at_scrape
 def read_background() -> Iterator[Metric]:
-    """Yields the gauges of overdue work and of living schedulers."""
+    """Yields the gauges of work that is overdue and of schedulers that are alive."""
     yield GaugeMetricFamily(
         "pipedai_schedule_overdue_seconds",
         "How long the due time has passed that waits longest to be fired; 0 if none does.",
@@ -183,7 +187,9 @@ def _seconds(iso: str) -> float:
 
 
 def _start_at_zero() -> None:
-    """Makes every labelled counter with the value 0, since a rate needs a value from before the first event."""
+    """Makes each counter with the value 0 for each of its labels. Otherwise a rate would miss the first event, as it
+    needs a value from before that.
+    """
     for source in Source:
         QUEUED.labels(source.value)
     for status, fault in (

@@ -1,7 +1,7 @@
-"""Removes old runs and the rows that refer to them, if the operator has set a retention (SPEC §10).
+"""Removes old runs and the rows that refer to them, if the operator has set how long they are kept (SPEC §10).
 
-An unfinished run is never removed, nor a run with a pending delivery. A run and its retries are removed together, when
-the last of them is old enough: while the ledger shows that a run was retried, it also shows the result.
+It never removes an unfinished run or a run with a pending delivery. A run and its retries are removed together, when
+the last of them is old enough: as long as one can see that a run was retried, one can also see the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from pipedai.sql import Row, execute, fetch_all
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
 
-# The ended runs of an environment, oldest first. The query reads the index `run_ended_summed`.
+# Reads a page of an environment's ended runs, the oldest first, by the index `run_ended_summed`.
 _PAGE = """
 SELECT id, ended_at FROM run
 WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL
@@ -23,8 +23,8 @@ WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL
 ORDER BY ended_at, id LIMIT %(limit)s
 """
 
-# A chain is a run with its retries. It is found by its last run, which no other run retries. The earlier runs need no
-# lock, since every pruner reaches them through the last one.
+# Finds the runs to remove. A chain is a run with its retries, and is found by its last run, which no other run retries.
+# The earlier runs need no lock, since every pruner reaches them through the locked last one.
 _CHAINS = """
 WITH RECURSIVE chain AS (
     SELECT r.id AS last, r.id, r.retry_of_id, r.ended_at FROM run r
@@ -37,7 +37,8 @@ HAVING bool_and(ended_at < %(before)s)
     AND NOT bool_or(EXISTS (SELECT FROM delivery d WHERE d.run_id = chain.id AND d.status = 'pending'))
 """
 
-# The order follows from the foreign keys. One statement removes all the runs, since they refer to each other.
+# The statements that remove runs and what refers to them. Rows that refer to others come first, because of the foreign
+# keys. One statement removes all runs, since runs refer to each other.
 _REMOVE = {
     "idempotencyKeys": "DELETE FROM idempotency_key WHERE run_id = ANY(%(ids)s)",
     "ticks": "DELETE FROM tick WHERE run_id = ANY(%(ids)s)",
@@ -45,13 +46,14 @@ _REMOVE = {
     " WHERE d.run_id = ANY(%(ids)s) AND a.delivery_id = d.id",
     "deliveries": "DELETE FROM delivery WHERE run_id = ANY(%(ids)s)",
     "texts": "DELETE FROM run_text WHERE run_id = ANY(%(ids)s)",
+    "results": "DELETE FROM run_result WHERE run_id = ANY(%(ids)s)",
     "runs": "DELETE FROM run WHERE id = ANY(%(ids)s)",
 }
 
 _LOCK = " FOR UPDATE SKIP LOCKED"
 
 
-# Of an environment, by its triggers: rows that hang on no run, and deliveries that are over.
+# Finds an environment's old ticks that made no run, trigger by trigger.
 def _skipped_ticks(lock: str) -> str:
     return f"""
 SELECT old.id FROM trigger CROSS JOIN LATERAL (
@@ -87,14 +89,14 @@ WITH old AS MATERIALIZED (
 DELETE FROM idempotency_key k USING old
 WHERE (k.trigger_id, k.caller_id, k.key) = (old.trigger_id, old.caller_id, old.key)
 """
-# What an audit row counts; the rest is a part of these.
+# The tables whose removed rows the audit row counts. The other rows are parts of these.
 _TOLD = ("runs", "ticks", "deliveries")
 
 
 def prune_runs(order: Order) -> Iterator[Batch]:
-    """Removes runs that ended before `order.before`, with their texts, ticks, deliveries and idempotency keys.
+    """Removes runs that ended before `order.before`, with their texts, results, ticks, deliveries and idempotency keys.
 
-    It also removes skipped ticks and webhook tests from before that time. It works on one environment after another.
+    It also removes skipped ticks and webhook tests from before that time. It goes through the environments one by one.
     """
     for environment_id in _environments():
         yield from _ended_runs(environment_id, order)
@@ -105,7 +107,9 @@ def prune_runs(order: Order) -> Iterator[Batch]:
 
 
 def prune_deliveries(order: Order) -> Iterator[Batch]:
-    """Removes settled deliveries that were queued before `order.before`, with their attempts. Their runs stay."""
+    """Removes deliveries that were queued before `order.before` and are no longer pending, with their attempts. The
+    runs stay.
+    """
     for environment_id in _environments():
         yield from _rows(
             environment_id, order, _ended_deliveries, _REMOVE_DELIVERIES, of_no_run=False
@@ -113,7 +117,7 @@ def prune_deliveries(order: Order) -> Iterator[Batch]:
 
 
 def prune_idempotency_keys(order: Order) -> Iterator[Batch]:
-    """Removes idempotency keys that no longer count. It writes no audit row, since no run or delivery is lost."""
+    """Removes idempotency keys that are too old to count. It writes no audit row, since users lose nothing by it."""
     params = {"before": order.before, "limit": order.limit}
     if order.dry_run:
         count = fetch_all(_COUNT_KEYS, params)[0]["n"]
@@ -132,9 +136,8 @@ def _ended_runs(environment_id: UUID, order: Order) -> Iterator[Batch]:
         try:
             removed = remove(pages.prune_next)
         except InUse:
-            removed = (
-                0  # another transaction has locked these rows, so the next pruning removes them
-            )
+            # Another transaction has locked some of the page's rows. The next pruning removes these runs.
+            removed = 0
         if not pages.page:
             return
         pages.turn()
@@ -150,7 +153,7 @@ class _Pages:
         self._environment_id, self._order = environment_id, order
 
     def prune_next(self) -> int:
-        """Reads the next page and removes the runs that may be removed. Returns how many runs that were."""
+        """Reads the next page and removes those of its runs that may be removed. Returns how many runs it removed."""
         order = self._order
         params = {
             **self._last,
@@ -194,7 +197,7 @@ def _rows(
 def _remove(
     environment_id: UUID, order: Order, statements: dict[str, str], ids: list[UUID]
 ) -> None:
-    """Removes the rows and emits one event for the batch, in the caller's transaction."""
+    """Removes the rows with these ids and emits one event for all of them, in the caller's transaction."""
     if not ids:
         return
     removed = {name: execute(statement, {"ids": ids}) for name, statement in statements.items()}

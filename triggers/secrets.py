@@ -13,25 +13,29 @@ WEBHOOK_SECRET = SealedField("trigger", "webhook_secret", "webhook_key_id")
 def seal_mcp_headers(
     environment_id: UUID, trigger_id: UUID, headers: dict[str, str]
 ) -> keys.Sealed:
-    """Returns the headers encrypted for this trigger alone. Call it in the transaction that stores them."""
+    """Returns the headers, encrypted so that they can be decrypted for this trigger only. Call it in the transaction
+    that stores them.
+    """
     return keys.seal(MCP_HEADERS, environment_id, trigger_id, json.dumps(headers).encode())
 
 
 def open_mcp_headers(
     environment_id: UUID, trigger_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> dict[str, str]:
-    """Returns the headers in plaintext. Raises crypto.CannotOpen after it has raised an alarm."""
+    """Returns the decrypted headers. If that fails, it logs an alarm and raises crypto.CannotOpen."""
     plaintext = keys.unseal(MCP_HEADERS, environment_id, trigger_id, box, key)
     return dict(json.loads(plaintext))
 
 
 def seal_webhook_secret(environment_id: UUID, trigger_id: UUID, secret: str) -> keys.Sealed:
-    """Returns the signing secret encrypted for this trigger alone. Call it in the transaction that stores it."""
+    """Returns the signing secret, encrypted so that it can be decrypted for this trigger only. Call it in the
+    transaction that stores it.
+    """
     return keys.seal(WEBHOOK_SECRET, environment_id, trigger_id, secret.encode())
 
 
 def open_webhook_secret(
     environment_id: UUID, trigger_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> str:
-    """Returns the signing secret in plaintext. Raises crypto.CannotOpen after it has raised an alarm."""
+    """Returns the decrypted signing secret. If that fails, it logs an alarm and raises crypto.CannotOpen."""
     return keys.unseal(WEBHOOK_SECRET, environment_id, trigger_id, box, key).decode()

@@ -1,8 +1,7 @@
-"""Checks the bodies of requests about triggers, and renders triggers, runs and ticks for the API."""
+"""Checks the bodies of requests about triggers, and renders triggers for the API."""
 
 import base64
 import binascii
-import json
 import re
 from typing import Any
 
@@ -12,7 +11,6 @@ from rest_framework import serializers
 
 from pipedai.api.fields import (
     IdField,
-    MoneyField,
     NameField,
     TextField,
     TrueFalseField,
@@ -22,16 +20,16 @@ from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
-from triggers.models.run import duration_ms
+from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
-from triggers.states import Decision, FaultClass, Source, Status
+from triggers.states import Status
 
 MAX_PROMPT_BYTES = 256 * 1024
-MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
 MIN_WEBHOOK_SECRET = 16
 
-# A header name is a token (RFC 9110 §5.1). A value may have visible ASCII characters, and spaces or tabs inside.
+# The name of a header is a token (RFC 9110 §5.1). Its value may have visible ASCII characters, and spaces or tabs
+# between them.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCII)
 _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
@@ -39,7 +37,7 @@ _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer
 
 @extend_schema_field({"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_BYTES})
 class PromptField(TextField):
-    """A prompt, bounded in bytes."""
+    """A prompt of at most MAX_PROMPT_BYTES bytes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -61,10 +59,12 @@ class PromptField(TextField):
     component_name="McpHeaders",
 )
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
-    """Secret headers for the MCP server: a flat object of valid names and values, 8 KiB in all."""
+    """Secret headers for the MCP server: an object of valid header names and text values, of 8 KiB at most."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        """Returns the headers as given. An error does not repeat a bad name, because it may be a misplaced secret."""
+        """Returns the headers unchanged, if they are valid. An error message does not repeat a bad name, because it may
+        be a misplaced secret.
+        """
         if not isinstance(data, dict):
             raise serializers.ValidationError("Must be an object of header names and values.")
         for name in data:
@@ -83,7 +83,7 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
         return data
 
     def to_representation(self, value: Any) -> Any:
-        """Raises NotImplementedError, because no answer may contain the headers."""
+        """Raises NotImplementedError, because no answer of the API may contain the headers."""
         raise NotImplementedError
 
 
@@ -94,8 +94,13 @@ def _check_header_name(name: str) -> None:
         raise serializers.ValidationError(f"{name} may not be set.")
 
 
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class OutputSchemaField(serializers.JSONField):
+    """A JSON Schema."""
+
+
 class TriggerBody(StrictBody):
-    """POST /environments/:envId/triggers."""
+    """The body of POST /environments/:envId/triggers."""
 
     name = NameField(max_length=200)
     description = TextField(max_length=2000, allow_blank=True, required=False, default="")
@@ -137,14 +142,18 @@ class TriggerBody(StrictBody):
         required=False,
         default=Trigger.OverlapPolicy.QUEUE,
     )
+    retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    outputSchema = OutputSchemaField(
+        source="output_schema", allow_null=True, required=False, default=None
+    )
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
         """Accepts an http or https URL with a host and without a user name or password."""
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Applies the rules of `mcpUrl`, and two more: in production the URL is https, and it names no forbidden
-        address (SPEC §7).
+        """Accepts the URLs that `mcpUrl` accepts, unless they name a forbidden address. In production, the URL must be
+        https (SPEC §7).
         """
         if not value:
             return value
@@ -154,12 +163,24 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """A `whsec_` secret must be base64, since it is decoded to sign (Standard Webhooks)."""
+        """Refuses a secret that begins with `whsec_` unless the rest is base64, since that is decoded for signing
+        (Standard Webhooks).
+        """
         if value and value.startswith("whsec_"):
             try:
                 base64.b64decode(value.removeprefix("whsec_"), validate=True)
             except (binascii.Error, ValueError):
                 raise serializers.ValidationError("After whsec_ it must be base64.") from None
+        return value
+
+    def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
+        """Accepts a JSON Schema 2020-12 of bounded size that refers to nothing outside of itself."""
+        if value is None:
+            return None
+        try:
+            check_output_schema(value)
+        except BadOutputSchema as error:
+            raise serializers.ValidationError(str(error)) from None
         return value
 
     def validate_timezone(self, value: str) -> str:
@@ -171,7 +192,9 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_schedule(self, value: str | None) -> str | None:
-        """Accepts five crontab(5) fields. It checks them in UTC, because the zone does not matter to the grammar."""
+        """Accepts a valid schedule of five crontab(5) fields. It checks them in the zone UTC, because the zone does not
+        matter for their form.
+        """
         if value is None:
             return None
         try:
@@ -187,47 +210,19 @@ def _checked_url(url: str, *, https_only: bool = False) -> str:
 
 
 class RotateBody(StrictBody):
-    """POST /triggers/:id/rotate-mcp-token."""
+    """The body of POST /triggers/:id/rotate-mcp-token."""
 
     mcpHeaders = McpHeadersField(source="mcp_headers")
 
     def validate_mcpHeaders(self, value: dict[str, str]) -> dict[str, str]:  # noqa: N802
-        """Refuses an empty object: headers are removed by a PATCH of the trigger."""
+        """Refuses an empty object, because this endpoint replaces headers. A PATCH of the trigger removes them."""
         if not value:
             raise serializers.ValidationError("Must hold at least one header.")
         return value
 
 
-class SchedulePreviewBody(StrictBody):
-    """POST /environments/:envId/schedule-preview."""
-
-    schedule = TextField(max_length=200)
-    timezone = TextField(max_length=64, required=False, default="UTC")
-    count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)
-
-    validate_schedule = TriggerBody.validate_schedule
-    validate_timezone = TriggerBody.validate_timezone
-
-
-class ComingTimeSerializer(serializers.Serializer[Any]):
-    """One coming tick of a previewed schedule."""
-
-    at = serializers.DateTimeField()
-    note = serializers.CharField(allow_null=True)
-
-
-class TickSerializer(serializers.Serializer[Any]):
-    """A tick and what was decided about it."""
-
-    tickAt = serializers.DateTimeField(source="tick_at")
-    decision = serializers.ChoiceField(choices=Decision.choices)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
-    missedCount = serializers.IntegerField(source="missed_count")
-    decidedAt = serializers.DateTimeField(source="decided_at")
-
-
 class LastRunSerializer(RowSerializer):
-    """A trigger's newest run, in short."""
+    """A trigger's newest run, with a few of its fields."""
 
     id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
@@ -236,7 +231,7 @@ class LastRunSerializer(RowSerializer):
 
 
 class TriggerSerializer(RowSerializer):
-    """A trigger; of its secrets, only whether they are there."""
+    """A trigger. Instead of its secrets it shows whether there are any."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
@@ -256,90 +251,10 @@ class TriggerSerializer(RowSerializer):
     overlapPolicy = serializers.ChoiceField(
         source="overlap_policy", choices=Trigger.OverlapPolicy.choices
     )
+    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
     lastRun = LastRunSerializer(source="last_run", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     updatedAt = serializers.DateTimeField(source="updated_at")
-
-
-class RunBody(StrictBody):
-    """POST /triggers/:id/run."""
-
-    payload = serializers.JSONField(required=False, allow_null=True, default=None)
-
-    def validate_payload(self, value: Any) -> Any:
-        """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
-        compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        if len(compact.encode()) > MAX_PAYLOAD_BYTES:
-            raise serializers.ValidationError("Must not be longer than 64 KiB.")
-        return value
-
-
-class RunSerializer(RowSerializer):
-    """A run, as lists show it."""
-
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField(source="trigger_id")
-    triggerName = serializers.CharField(source="trigger_name")
-    environmentId = serializers.UUIDField(source="environment_id")
-    workerId = serializers.UUIDField(source="worker_id", allow_null=True)
-    status = serializers.ChoiceField(choices=Status.choices)
-    source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
-    attempt = serializers.IntegerField()
-    retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
-    scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
-    availableAt = serializers.DateTimeField(source="available_at")
-    queuedAt = serializers.DateTimeField(source="queued_at")
-    claimedAt = serializers.DateTimeField(source="claimed_at", allow_null=True)
-    startedAt = serializers.DateTimeField(source="started_at", allow_null=True)
-    endedAt = serializers.DateTimeField(source="ended_at", allow_null=True)
-    durationMs = serializers.SerializerMethodField()
-    exitCode = serializers.IntegerField(source="exit_code", allow_null=True)
-    shortMessage = serializers.CharField(source="short_message", allow_null=True)
-    errorMessage = serializers.CharField(source="error_message", allow_null=True)
-    faultClass = serializers.ChoiceField(
-        source="fault_class", allow_null=True, choices=FaultClass.choices
-    )
-    model = serializers.CharField(allow_null=True)
-    inputTokens = serializers.IntegerField(source="input_tokens", allow_null=True)
-    outputTokens = serializers.IntegerField(source="output_tokens", allow_null=True)
-    cacheReadTokens = serializers.IntegerField(source="cache_read_tokens", allow_null=True)
-    cacheCreationTokens = serializers.IntegerField(source="cache_creation_tokens", allow_null=True)
-    costUsd = MoneyField(source="cost_usd", allow_null=True)
-    numTurns = serializers.IntegerField(source="num_turns", allow_null=True)
-    sessionId = serializers.CharField(source="session_id", allow_null=True)
-    cancelRequested = serializers.SerializerMethodField()
-
-    def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
-        """Milliseconds from start to end."""
-        return duration_ms(run)
-
-    def get_cancelRequested(self, run: dict[str, Any]) -> bool:  # noqa: N802
-        """Whether somebody asked for it to stop."""
-        return run["cancel_requested_at"] is not None
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "description": "What a worker reported too late, as it reported it.",
-        "required": ["receivedAt", "status"],
-        "properties": {
-            "receivedAt": {"type": "string", "format": "date-time"},
-            "status": {"type": "string"},
-        },
-        "additionalProperties": True,
-    }
-)
-class LateResultField(serializers.JSONField):
-    """A report that came too late."""
-
-
-class RunDetailSerializer(RunSerializer):
-    """A single run, with what lists leave out."""
-
-    payload = serializers.JSONField(allow_null=True)
-    prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
-    lateResult = LateResultField(source="late_result", allow_null=True)

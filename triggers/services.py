@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
+from pipedai.api.renderers import compact_json
 from pipedai.api.wording import api_name, counted
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -24,15 +25,16 @@ from workspaces.acting import hold_role
 from workspaces.locks import lock_environment
 from workspaces.roles import Role
 
-# How many characters of a changed text an audit row shows.
+# How many characters of a changed text an audit row shows, at most.
 _LONGEST_SHOWN = 200
 # The values of a TriggerBody that are sealed first or belong to the revision. All others are columns of `trigger` and
 # need no code here: whatever the body declares is set, and written to the audit log under its name in the API.
-_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model"})
+_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema"})
 
 
 def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a trigger from the validated values of a TriggerBody and returns its id. Its secrets are sealed here.
+    """Creates a trigger from the validated values of a TriggerBody and returns its id. It encrypts the secrets among
+    them.
 
     Raises NotFound if the environment has been deleted, Invalid if the environment has no such worker or the schedule
     never comes due, CeilingReached if there are too many triggers, and whatever `hold_role` raises.
@@ -53,13 +55,14 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _seal_headers(trigger, values["mcp_headers"])
         _seal_secret(trigger, values["webhook_secret"])
         trigger.save(force_insert=True)
-        _revise(trigger, values["prompt"], values["model"])
+        _revise(trigger, values["prompt"], values["model"], values["output_schema"])
         emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
     return trigger.id
 
 
 def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes a trigger to `values`, which are validated as for a TriggerBody. Equal values change nothing.
+    """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
+    present one changes nothing.
 
     A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
@@ -80,7 +83,9 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
 
 
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
-    """Replaces the secret headers. Runs that are handed out from now on get the new ones. Raises NotFound."""
+    """Replaces the trigger's secret headers for the MCP server. Runs that are given to workers from now on get the new
+    ones. Raises NotFound.
+    """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
@@ -90,14 +95,14 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
 
 
 def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Soft-deletes a trigger. Its runs stay in the ledger, but its headers are removed.
+    """Deletes a trigger by marking its row. Its runs stay in the ledger, but its secret headers are removed.
 
     Raises NotFound, and Conflict while the trigger has unfinished runs.
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
-        # FOR UPDATE conflicts with the FOR SHARE of a transaction that queues a run: this waits for such a transaction,
-        # and later ones wait for this.
+        # A transaction that queues a run locks the trigger FOR SHARE. FOR UPDATE waits for such transactions, and later
+        # ones wait for this one, so that no run is queued for a deleted trigger.
         trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
         deleted = trigger.first()
         if deleted is None:
@@ -105,17 +110,20 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
         unfinished = deleted.runs.filter(ended_at__isnull=True).count()
         if unfinished:
             raise Conflict(f"The trigger still has {counted(unfinished, 'unfinished run')}.")
-        # The headers are not needed any more. The webhook's secret stays, as it must sign the pending deliveries.
+        # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
+        # deliveries that are still pending.
         trigger.update(deleted_at=Now(), next_run_at=None, mcp_headers=None, mcp_key=None)
         emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
 
 
 def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -> Trigger:
-    """Locks a trigger and returns it. Before it, in the order of locks: environment, actor's role and new worker."""
+    """Locks a trigger and returns it. In the order of locks, it first locks the environment, the actor's role and the
+    trigger's new worker.
+    """
     environment_id = hold_trigger_environment(trigger_id, actor)
     _check_worker(environment_id, new_worker)
-    # The revision is not joined, because a statement that waits for the trigger's lock would join the revision that was
-    # current before the wait.
+    # The revision is read later, and not in this statement by a join. A statement that waits for the trigger's lock
+    # would join the revision that was current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
     trigger = rows.filter(id=trigger_id, deleted_at__isnull=True).first()
     if trigger is None:
@@ -124,9 +132,9 @@ def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -
 
 
 def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Sets the values that differ on the trigger. Returns the changes as the audit row shows them.
+    """Sets those of the values on the trigger that differ from its present ones. Returns the changes for the audit row.
 
-    They are `{ field: [old, new] }`, without secrets and without query strings of URLs.
+    The changes are `{ field: [old, new] }`, without secrets and without the query strings of URLs.
     """
     changes: dict[str, Any] = {}
     for attribute, new in _columns_of(values).items():
@@ -148,29 +156,36 @@ def _apply(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
-    """Makes a new revision if prompt or model differ. Queued runs keep the revision with which they were queued."""
+    """Makes a new revision if prompt, model or output schema differ. Queued runs keep the revision that they have."""
     old = trigger.revision
     prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
+    schema = values.get("output_schema", old.output_schema)
     changes: dict[str, Any] = {}
     if prompt != old.prompt:
         changes["prompt"] = [_for_audit("prompt", old.prompt), _for_audit("prompt", prompt)]
     if model != old.model:
         changes["model"] = [old.model, model]
+    # They are compared as text, because Python holds 1, 1.0 and True to be equal.
+    if compact_json(schema) != compact_json(old.output_schema):
+        both = (old.output_schema, schema)
+        changes["outputSchema"] = [_for_audit("output_schema", value) for value in both]
     if changes:
         trigger.revision_id = new_id()
-        _revise(trigger, prompt, model)
+        _revise(trigger, prompt, model, schema)
     return changes
 
 
 def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a TriggerBody that are columns of `trigger` as they are."""
+    """Returns those values of a TriggerBody that are stored unchanged in a column of the table `trigger`."""
     return {name: value for name, value in values.items() if name not in _NO_COLUMNS}
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """A value as audit metadata holds it: a long text is cut, and a URL loses its query, which may be a secret."""
+    """A value as audit metadata holds it: what is long is cut, and a URL loses its query, which may be a secret."""
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:
+        return _for_audit(attribute, text)
     if not isinstance(value, str):
         return value
     if attribute.endswith("_url"):
@@ -178,13 +193,14 @@ def _for_audit(attribute: str, value: Any) -> Any:
     return value if len(value) <= _LONGEST_SHOWN else f"{value[:_LONGEST_SHOWN]}…"
 
 
-def _revise(trigger: Trigger, prompt: str, model: str | None) -> None:
+def _revise(trigger: Trigger, prompt: str, model: str | None, output_schema: Any) -> None:
     TriggerRevision.objects.create(
         id=trigger.revision_id,
         environment_id=trigger.environment_id,
         trigger_id=trigger.id,
         prompt=prompt,
         model=model,
+        output_schema=output_schema,
     )
 
 
@@ -195,9 +211,8 @@ def _next_run_at(values: dict[str, Any]) -> Any:
         return cron.parse(values["schedule"], values["timezone"]).next_after(database_now())
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
-    except (
-        cron.BadTimezone
-    ) as error:  # the zone was removed from the zone database after it was stored
+    except cron.BadTimezone as error:
+        # This happens if the time zone was removed from the zone database after it was stored.
         raise Invalid({"timezone": [str(error)]}) from None
 
 

@@ -1,6 +1,6 @@
-"""The states of a run, and the other words of the run state machine (SPEC §6).
+"""The states of a run, and the other fixed words that describe runs and ticks (SPEC §6).
 
-docs/run-lifecycle.md draws the machine. `triggers.runs.lifecycle` moves runs from state to state.
+docs/run-lifecycle.md draws the state machine. `triggers.runs.lifecycle` moves runs from state to state.
 """
 
 from typing import Final
@@ -11,8 +11,8 @@ from django.db.models import TextChoices
 class Status(TextChoices):
     """The state of a run.
 
-    The text below each state says what it means, who moves the run on to another state, and who reaps the run if
-    nobody does.
+    The text below each state says what it means, who moves the run on to another state, and who ends the run if nobody
+    does so.
     """
 
     QUEUED = "queued"
@@ -47,63 +47,68 @@ class Status(TextChoices):
     of the worker may still replace the verdict of the server."""
 
 
-# A worker holds these runs: each has a slot, a lease and a deadline, and `expire_runs` reaps it.
+# The states in which a worker holds the run. Such a run has a slot, a lease and a deadline, and `expire_runs` ends it
+# when one of the two has passed.
 HELD: Final = (Status.CLAIMED, Status.RUNNING)
-# These runs have ended.
+# The states in which a run has ended.
 TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELED)
 
 
 class Source(TextChoices):
     """Why a run exists. It is written when the run is queued."""
 
-    # A person asked for it with a session.
+    # A person with a browser session requested the run.
     MANUAL = "manual"
-    # A program asked for it with an API key (`pwk_`).
+    # A program with an API key (`pwk_`) requested the run.
     API = "api"
-    # The scheduler fired a due tick of the trigger's schedule.
+    # The scheduler made the run, because the trigger's schedule came due.
     SCHEDULE = "schedule"
-    # It repeats a run that failed through the fault of infrastructure.
+    # The run repeats one that failed through the fault of infrastructure.
     RETRY = "retry"
 
 
 class FaultClass(TextChoices):
     """Whose fault the end of a run was. Only `infra` leads to a retry."""
 
-    # Something between us and the result broke: a lost worker, a network, an API that was away.
+    # Something that the run depends on failed: its worker was lost, or a network or an API was away.
     INFRA = "infra"
-    # The prompt, the model or a limit of the trigger is to blame, so another attempt would end alike.
+    # The prompt, the model or a limit of the trigger is to blame, so another attempt would probably end in the same
+    # way.
     CLIENT = "client"
     # The run succeeded or was canceled.
     NONE = "none"
 
 
 class EndedBy(TextChoices):
-    """Who ended a run, or which rule did."""
+    """Who ended a run, or which rule of the server did."""
 
-    # The worker reported the end.
+    # The worker reported that the run had ended.
     WORKER = "worker"
     # A user canceled the run while it was queued.
     USER = "user"
     # `expire_runs` gave the run up, because its worker had not renewed the lease.
     LEASE = "lease"
-    # `expire_runs` timed the run out.
+    # `expire_runs` ended the run, because its deadline had passed.
     DEADLINE = "deadline"
-    # The run was a retry that still waited when the worker of the original reported a result after all.
+    # The run was a retry. While it waited in the queue, the worker of the run that it repeats reported a result after
+    # all, so the retry was canceled.
     LATE_RESULT = "late_result"
 
 
-# The server ended these runs without a report. A late result of the worker may replace such an end.
+# The values that mean that the server ended the run without a report of its worker. A later report of the worker may
+# replace such an end.
 SERVER_VERDICTS: Final = (EndedBy.LEASE, EndedBy.DEADLINE)
 
 
 class Decision(TextChoices):
-    """What the scheduler decided about a tick. Only `fired` makes a run."""
+    """What the scheduler decided about a due time (tick). Only `fired` makes a run."""
 
-    # It made a run.
+    # The scheduler made a run.
     FIRED = "fired"
-    # An earlier run of the trigger was unfinished, and its overlap policy is `skip`.
+    # No run was made, because an earlier run of the trigger was unfinished and the trigger's overlap policy is `skip`.
     SKIPPED_OVERLAP = "skipped_overlap"
-    # No scheduler ran when the tick came due, and it was too old or followed by a later one.
+    # No run was made: no scheduler ran at the due time, and when one ran again, the due time was too old or a later one
+    # had come.
     SKIPPED_MISSED = "skipped_missed"
-    # The trigger had no worker.
+    # No run was made, because the trigger had no worker.
     SKIPPED_NO_WORKER = "skipped_no_worker"

@@ -1,9 +1,25 @@
-"""Says which environment each row belongs to, in SQL for `TenantViewSet._find_visible`."""
+"""Tells to which environment each row of the app belongs."""
 
-# The deliveries of a deleted trigger are gone with it; its runs stay.
+from typing import Any
+
+from rest_framework.request import Request
+
+from pipedai.api.principal import principal_of
+from workspaces.access import TenantViewSet, find_visible
+
+# These SELECT statements are what `find_visible` takes. The first one includes deleted triggers, because their runs can
+# still be read; their deliveries can't.
 ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
 LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
 ALL_RUNS = "SELECT id, environment_id FROM run"
 LIVE_DELIVERIES = """
 SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger_id WHERE t.deleted_at IS NULL
 """
+
+
+class OneTriggerViewSet(TenantViewSet):
+    """The base of viewsets whose URL names one trigger."""
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the trigger, and the caller's role in its environment. Raises NotFound, also for a deleted trigger."""
+        self.access = find_visible(principal_of(request), LIVE_TRIGGERS, kwargs["trigger_id"])

@@ -1,4 +1,6 @@
-"""Refuses a trigger beyond the ceilings of its environment and of the workspace's creator (SPEC §4, §19)."""
+"""Refuses to create a trigger if the environment, or the user who created its workspace, has as many as allowed (SPEC
+§4, §19).
+"""
 
 from uuid import UUID
 
@@ -9,9 +11,9 @@ from pipedai.sql import execute, fetch_one
 from triggers.models import Trigger
 from workspaces.ceilings import check_ceiling
 
-# Two requests in different environments of one creator must not both take the last place, so they take turns by an
-# advisory lock. A lock on the creator's row would deadlock: the actor, who may be the creator, already holds their own
-# row FOR SHARE, and two transactions that share a lock cannot both raise it.
+# Requests that create triggers in workspaces of one creator take turns by an advisory lock, so that only one of them
+# takes the last place. A lock on the creator's row would deadlock: the actor, who may be the creator, already holds a
+# FOR SHARE lock on their own row, and of two transactions that share a lock neither can make it stronger.
 _TAKE_TURNS = """
 SELECT pg_advisory_xact_lock(hashtextextended('triggers of ' || w.created_by_id, 0))
 FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s
@@ -28,9 +30,11 @@ SELECT count(*) AS number FROM (
 
 
 def check_room_for_trigger(environment_id: UUID) -> None:
-    """Raises CeilingReached if one more trigger would be too many for the environment or for the creator.
+    """Raises CeilingReached if the environment has as many triggers as it may, or all workspaces of the user who
+    created its workspace have as many as they may together.
 
-    Call it with the environment's row locked. Until the transaction ends, no other can count the creator's triggers.
+    Call it with the environment's row locked. Until the transaction ends, other transactions that count the same
+    creator's triggers wait.
     """
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
     limit = settings.MAX_TRIGGERS_PER_ENVIRONMENT

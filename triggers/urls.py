@@ -2,17 +2,13 @@
 
 from django.urls import path
 
-from triggers.views import (
-    EnvironmentRunViewSet,
-    EnvironmentTriggerViewSet,
-    RunViewSet,
-    SchedulePreviewViewSet,
-    TriggerViewSet,
-)
+from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
+from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
+from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
 from triggers.webhooks.views import DeliveryViewSet, TriggerDeliveryViewSet
 
 urlpatterns = [
-    path("triggers/<uuid:trigger_id>/run", TriggerViewSet.as_view({"post": "run"})),
+    path("triggers/<uuid:trigger_id>/run", TriggerRunViewSet.as_view({"post": "run"})),
     path(
         "environments/<uuid:environment_id>/triggers",
         EnvironmentTriggerViewSet.as_view({"get": "list", "post": "create"}),
@@ -30,8 +26,8 @@ urlpatterns = [
         "triggers/<uuid:trigger_id>/rotate-mcp-token",
         TriggerViewSet.as_view({"post": "rotate_mcp_token"}),
     ),
-    path("triggers/<uuid:trigger_id>/ticks", TriggerViewSet.as_view({"get": "ticks"})),
-    path("triggers/<uuid:trigger_id>/runs", TriggerViewSet.as_view({"get": "runs"})),
+    path("triggers/<uuid:trigger_id>/ticks", TickViewSet.as_view({"get": "list"})),
+    path("triggers/<uuid:trigger_id>/runs", TriggerRunViewSet.as_view({"get": "list"})),
     path(
         "triggers/<uuid:trigger_id>/deliveries",
         TriggerDeliveryViewSet.as_view({"get": "list"}),
@@ -45,5 +41,6 @@ urlpatterns = [
         DeliveryViewSet.as_view({"post": "redeliver"}),
     ),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
+    path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
 ]

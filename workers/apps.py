@@ -1,4 +1,4 @@
-"""The workers app: registered machines, and the protocol they speak."""
+"""The Django app `workers`: the machines that execute runs, how they register, and the calls that they make."""
 
 from django.apps import AppConfig
 
@@ -10,7 +10,7 @@ class WorkersConfig(AppConfig):
     name = "workers"
 
     def ready(self) -> None:
-        """Registers what keeps an environment from being deleted, and after how long which rows are pruned."""
+        """Registers two rules: live workers block deleting their environment; old events and pairings are pruned."""
         from workers import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
         from workers.models import Worker
         from workers.pruning import prune_events, prune_pairings

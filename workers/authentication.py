@@ -4,9 +4,10 @@ from pipedai.api.authentication import BearerAuthentication
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import fetch_one
 
-# Calls write `last_seen_at` at most every 10 s (SPEC §2): this says whether one did so lately.
+# `last_seen_at` is written at most every 10 s (SPEC §2). `seen_lately` tells the caller that it was written within the
+# last 10 s and need not be written again.
 _FIND = """
-SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.disabled_at IS NOT NULL AS disabled,
+SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,
     w.unapproved_since IS NULL AS approved, w.version, w.last_seen_at, w.is_streamed,
     coalesce(w.last_seen_at > statement_timestamp() - interval '10 seconds', false) AS seen_lately,
     statement_timestamp() AS now
@@ -16,11 +17,11 @@ WHERE w.token_digest = %(digest)s AND w.deleted_at IS NULL AND e.deleted_at IS N
 
 
 class WorkerTokenAuthentication(BearerAuthentication):
-    """Authenticates the calls of the worker protocol."""
+    """Authenticates the worker's own calls (poll, claim, start, heartbeat, complete) by its `wkt_` token."""
 
     prefix = "wkt"
 
     def find(self, digest: bytes) -> WorkerPrincipal | None:
-        """Returns the worker whose token has this digest, if neither it nor its environment is deleted. One query."""
+        """Returns the worker with this token digest. None if there is none, or it or its environment is deleted."""
         row = fetch_one(_FIND, {"digest": digest})
         return None if row is None else WorkerPrincipal(**row, token_digest=digest)

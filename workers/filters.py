@@ -7,7 +7,7 @@ from workers.models import Worker
 
 
 class WorkerFilters(ApiFilterSet):
-    """`?status=online|offline`"""
+    """The query parameter `status` of the worker list, which is `online` or `offline`."""
 
     status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
 
@@ -17,5 +17,5 @@ class WorkerFilters(ApiFilterSet):
         name: str,
         value: str,
     ) -> QuerySet[Worker]:
-        """`online` workers have called lately (within ONLINE_WITHIN), and `offline` ones have not."""
-        return queryset.filter(Q(online=value == "online"))  # queries.workers() annotates `online`
+        """Keeps the workers that called within ONLINE_WITHIN for `online`, and all others for `offline`."""
+        return queryset.filter(Q(online=value == "online"))

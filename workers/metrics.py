@@ -1,4 +1,4 @@
-"""Metrics of workers and of the runs that wait for them, read from the database."""
+"""Metrics of workers and of queued runs, read from the database whenever the metrics are requested."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,8 @@ from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.sql import fetch_all, fetch_one
 from workers.models import ONLINE_WITHIN
 
-# Queued runs are counted by their worker's state, since runs that wait for a worker that is off are no sign of trouble.
+# Queued runs are counted by the state of their worker: many queued runs of a worker that is switched off mean no
+# trouble.
 _QUEUE = """
 SELECT CASE WHEN r.worker_id IS NULL THEN 'none'
         WHEN w.disabled_at IS NULL AND w.last_seen_at > statement_timestamp() - %(online)s THEN 'online'
@@ -32,7 +33,10 @@ _PARAMS = {"online": ONLINE_WITHIN, "limit": ROW_LIMIT}
 
 @read_at_scrape
 def read_queue() -> Iterator[Metric]:
-    """Yields the queued runs by their worker's state: `online`, `offline` (also if disabled), or `none` without one."""
+    """Yields how many runs are queued and due, and how long the oldest has been due.
+
+    The label `worker` says whether the runs' worker is `online`, `offline` (or disabled), or `none` if they have none.
+    """
     rows = {row["worker"]: row for row in fetch_all(_QUEUE, _PARAMS)}
     queued = GaugeMetricFamily("pipedai_queue_runs", "Queued runs.", labels=["worker"])
     due = GaugeMetricFamily(
@@ -54,7 +58,7 @@ def read_queue() -> Iterator[Metric]:
 
 @read_at_scrape
 def read_workers() -> Iterator[Metric]:
-    """Yields how many workers are online."""
+    """Yields the number of workers that called within ONLINE_WITHIN."""
     row = fetch_one(_ONLINE, _PARAMS)
     assert row is not None
     yield GaugeMetricFamily(

@@ -1,4 +1,4 @@
-"""The tables of workers: registered machines, the enrollments of hosts, and the events that streams send."""
+"""The tables of workers: registered machines, enrollments of hosts, and the events that workers' event streams send."""
 
 from datetime import timedelta
 
@@ -10,13 +10,13 @@ from django.db.models.functions import Lower, Now
 from pipedai.ids import new_id
 from workspaces.models import ApiKey, Environment
 
-# A worker is online if it polled or heartbeat within this time (SPEC §5).
+# A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
 ONLINE_WITHIN = timedelta(seconds=180)
 MAX_CONCURRENCY = 1000
 
 
 class Worker(models.Model):
-    """A customer's machine that executes runs. It calls the API with its one `wkt_` token."""
+    """A customer's machine that executes runs. It calls the API with one `wkt_` token of its own."""
 
     class AuthMode(models.TextChoices):
         """How the worker's agent pays for the model: by a Claude subscription or by an Anthropic API key."""
@@ -24,32 +24,34 @@ class Worker(models.Model):
         CLAUDE_MAX = "claude_max"
         API_KEY = "api_key"
 
-    # A UUIDv7, which the registration makes.
+    # A UUIDv7, made when the worker registers.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment of the registration token or of the enrollment; it never changes.
+    # The environment of the `wrk_` token or the enrollment by which the worker came. It never changes.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="workers", db_index=False
     )
-    # The name that people see. The first registration writes it, by default the hostname; admins may change it.
+    # The worker's name for people. The first registration writes it, by default the hostname; admins may change it.
     label = models.CharField(max_length=255)
-    # The machine's name as it reported it at registration. It identifies the machine within its environment: a machine
-    # that registers again under it is the same worker, unless a key minted its token.
+    # The machine's own name, which it reports at registration. Within an environment it identifies the machine: a
+    # machine that registers again under the same hostname is the same worker, unless an API key minted its `wrk_`
+    # token.
     hostname = models.CharField(max_length=255)
     # The operating system that the machine reported at its last registration.
     os = models.CharField(max_length=255)
-    # The version of the worker program. Registration writes it, and so does each later call that reports another one.
+    # The version of the worker program. A registration writes it, and so does each later call that reports another one.
     version = models.CharField(max_length=64)
-    # How the agent pays for the model, as the machine reported it or as the enrollment decided it.
+    # How the worker's agent pays for the model: the machine reported it, or the admin chose it with the enrollment.
     auth_mode = models.CharField(max_length=10, choices=AuthMode.choices)
-    # The most runs that the worker may hold at once. Each registration writes it; admins may change it.
+    # The most runs that the worker may hold at once. Each registration writes this number; admins may change it.
     max_concurrency = models.PositiveSmallIntegerField()
-    # The SHA-256 of its `wkt_` token, which each registration replaces. None: the token was revoked, or the worker was
-    # deregistered; it must register again.
+    # The SHA-256 of the worker's `wkt_` token. Each registration makes a new token. None if the token was revoked or
+    # the worker deregistered: then the machine must register again.
     token_digest = models.BinaryField(max_length=32, null=True, unique=True)
-    # The IP address of the last registration. When a machine replaces another, the audit log names both addresses.
+    # The IP address of the last registration. If a machine registers as a worker that exists already, the audit log
+    # names the old and the new address.
     registered_from = models.GenericIPAddressField(null=True)
-    # The `hos_` key of the host that enrolled it or minted its registration token; that host may change the worker and
-    # stream its events. Registration writes it; None for a worker whose token no host minted.
+    # The `hos_` key of the host that enrolled the worker or minted its `wrk_` token. That host may change the worker
+    # and stream its events. Each registration writes it; None if no host was involved.
     host_key = models.ForeignKey(
         ApiKey,
         null=True,
@@ -58,18 +60,21 @@ class Worker(models.Model):
         db_index=False,
         db_constraint=False,
     )
-    # Whether its events are kept. The first request for its event stream sets it, and nothing clears it.
+    # Whether the worker's events are recorded. The first request for its event stream sets this, and nothing unsets it.
     is_streamed = models.BooleanField(db_default=False)
-    # When somebody disabled it: it finishes the runs that it holds and gets no others. None: it is enabled.
+    # When somebody disabled the worker: it then finishes the runs that it holds and gets no others. None if it is
+    # enabled.
     disabled_at = models.DateTimeField(null=True)
-    # Since when it waits for an admin's approval: a `pwk_` key minted the token that registered it, so it gets no run
-    # whose trigger has headers. Registration sets it, the approval clears it. None: it is approved.
+    # Since when the worker waits for an admin's approval, because a `pwk_` key minted its `wrk_` token. Until then it
+    # gets no run whose trigger has MCP headers. Registration sets this, approval clears it. None if approved.
     unapproved_since = models.DateTimeField(null=True)
-    # When it polled or sent a heartbeat last; its calls write it, at most every 10 s. None: it has not called yet.
+    # When the worker last polled or sent a heartbeat. Its calls write this, at most every 10 s. None if it has never
+    # called.
     last_seen_at = models.DateTimeField(null=True)
-    # When it registered for the first time; the database writes it.
+    # When the worker registered for the first time. The database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When it was deregistered: it has no token and is in no list any more, and its hostname is free. None: it was not.
+    # When the worker was deregistered: it then has no token, no list shows it, and another machine may use its
+    # hostname. None if it is registered.
     deleted_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -101,47 +106,48 @@ class Worker(models.Model):
 
 
 class Enrollment(models.Model):
-    """The permission by which a host gets its first worker and its `hos_` key, once: a code, or a pairing (RFC 8628).
+    """The permission by which one host gets its first worker and its `hos_` key, once: a code or a pairing (RFC 8628).
 
-    An admin issues a code, which is approved from the beginning. A host asks for a pairing, which belongs to no
+    An admin issues a code, which counts as approved from the beginning. A host asks for a pairing, which belongs to no
     environment until an admin approves it. An enrollment ends when the host redeems it (`consumed_at`), when somebody
     revokes or denies it (`revoked_at`), or when it expires (`expires_at`).
     """
 
     class Kind(models.TextChoices):
-        """`code`: an admin issued it; `device`: a host asked for it, as a pairing."""
+        """`code`: an admin issued the enrollment. `device`: a host asked for it, which makes it a pairing."""
 
         CODE = "code"
         DEVICE = "device"
 
-    # A UUIDv7, which the service makes.
+    # A UUIDv7, made with the enrollment.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # Where the host gets its worker. Issuing a code and approving a pairing write it; None for a pairing without an
-    # approval.
+    # The environment in which the host gets its worker. Issuing a code or approving a pairing writes it. None for a
+    # pairing that was not approved.
     environment = models.ForeignKey(
         Environment, null=True, on_delete=models.PROTECT, related_name="enrollments", db_index=False
     )
-    # Whether it is a code or a pairing; it never changes.
+    # Whether the enrollment is a code or a pairing. It never changes.
     kind = models.CharField(max_length=6, choices=Kind.choices)
-    # The label of the worker to be made. The admin who issued the code wrote it, or the host that asked for the
-    # pairing: nobody has verified the latter. None: the host chooses it when it redeems.
+    # The label for the worker that the host will get. It was chosen by the admin who issued the code, or by the host
+    # that asked for the pairing, which nobody has verified. None if the host chooses the label when it redeems.
     label = models.CharField(max_length=255, null=True)
-    # How the worker will pay for the model. The admin chooses it when issuing the code or approving the pairing.
+    # How the host's worker will pay for the model. The admin chooses it when issuing the code or approving the pairing.
     auth_mode = models.CharField(max_length=10, choices=Worker.AuthMode.choices)
-    # The HMAC-SHA256 of the `enr_` code, or of the device code by which a pairing's host asks for its tokens.
+    # The HMAC-SHA256 of the `enr_` code; for a pairing, of the device code with which the host asks for its tokens.
     code_digest = models.BinaryField(max_length=32, unique=True)
-    # The HMAC-SHA256 of the code that a person types at /pair; None for an `enr_` code.
+    # The HMAC-SHA256 of the code that a person types on the page /pair. None if the enrollment is an `enr_` code.
     user_code_digest = models.BinaryField(max_length=32, null=True, unique=True)
-    # The last four characters of the `enr_` or device code. People recognise an `enr_` code by them.
+    # The last four characters of the `enr_` code, by which people recognise it; for a pairing, of the device code.
     last_four = models.CharField(max_length=4)
-    # The IP address of the host that asked for a pairing. The person who decides sees it; None for a code.
+    # The IP address of the host that asked for the pairing, shown to the person who decides. None for an `enr_` code.
     asked_from = models.GenericIPAddressField(null=True)
-    # The program that the host named (its User-Agent header). The person who decides sees it; None for a code.
+    # The program that the pairing's host named in its User-Agent header, shown to the person who decides. None for an
+    # `enr_` code.
     asked_by = models.CharField(max_length=255, null=True)
-    # How many seconds a pairing's host must wait between two questions. Each question that comes too soon adds 5
-    # (RFC 8628 §3.5).
+    # How many seconds the host of a pairing must wait between two requests for its tokens. Each request that comes too
+    # soon adds 5 (RFC 8628 §3.5).
     poll_seconds = models.PositiveSmallIntegerField(default=5)
-    # When a pairing's host asked last, before the approval; its questions write it.
+    # When the host of a pairing last asked for its tokens before the approval. Each such request writes it.
     polled_at = models.DateTimeField(null=True)
     # The user who issued the code, or who approved or denied the pairing; None while nobody has decided.
     decided_by = models.ForeignKey(
@@ -149,15 +155,17 @@ class Enrollment(models.Model):
     )
     # When the admin issued the code or the host asked for the pairing; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # From when on nobody can approve or redeem it. By default a code lives for a day; a pairing lives for 10 minutes.
+    # From this time on nobody can approve or redeem the enrollment. By default a code lives for a day; a pairing lives
+    # for 10 minutes.
     expires_at = models.DateTimeField()
-    # When the code was issued or the pairing approved. None: the pairing waits, or was denied.
+    # When the code was issued or the pairing approved. None if the pairing waits for a decision, was denied, or
+    # expired.
     approved_at = models.DateTimeField(null=True)
-    # When an admin revoked it, or somebody denied the pairing. None: nobody did.
+    # When an admin revoked the enrollment or somebody denied the pairing. None if neither happened.
     revoked_at = models.DateTimeField(null=True)
-    # When the host redeemed it. None: it has not.
+    # When the host redeemed the enrollment, that is, exchanged it for its tokens. None until then.
     consumed_at = models.DateTimeField(null=True)
-    # The worker that the host got when it redeemed; None until then.
+    # The worker that the host got when it redeemed the enrollment. None until then.
     worker = models.ForeignKey(
         Worker,
         null=True,
@@ -204,29 +212,36 @@ class Enrollment(models.Model):
 
 
 class WorkerEvent(models.Model):
-    """One event of a worker whose `is_streamed` is set. Streams replay it for an hour; it is deleted after a day."""
+    """Something that happened to a worker, recorded for the worker's event stream if `is_streamed` is set.
 
-    # A growing number, which the database makes: streams send events in its order, and readers resume after it.
+    A stream can send an event again for an hour. Events are deleted after a day.
+    """
+
+    # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
+    # the last id that it got.
     id = models.BigAutoField(primary_key=True)
     # The worker's environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker to which it happened.
+    # The worker to which the event happened.
     worker = models.ForeignKey(
         Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
     )
-    # What happened, such as `run.claimed` or `poll.error`; API.md lists all types. `worker_events.py` writes it.
+    # What happened, such as `run.claimed` or `poll.error`; API.md lists all types. The module `worker_events` writes
+    # it.
     type = models.CharField(max_length=32)
-    # When it happened. The database writes it; for silence it is the moment at which the silence became too long.
+    # When the event happened; the database writes it. For an event that reports silence, the moment at which the worker
+    # had been silent for too long.
     at = models.DateTimeField(db_default=Now(), editable=False)
-    # The fields that belong to the type, under their names in the API, such as `runId`.
+    # The fields of this type of event, such as `runId`, under their names in the API.
     data = models.JSONField(default=dict)
 
     class Meta:
         db_table = "worker_event"
         constraints = (
-            # Several streams may notice the same silence: the first of them records it, and no other can.
+            # Several streams may notice at once that a worker is silent. This constraint lets only one of them record
+            # it.
             models.UniqueConstraint(
                 fields=["worker", "type", "at"],
                 condition=Q(type__in=("poll.error", "worker.stopped")),

@@ -1,4 +1,4 @@
-"""Writes down, from a worker's calls, when it was last seen and which version it has (SPEC §5)."""
+"""Records from a worker's calls when the worker was last seen, and which version of the program it runs (SPEC §5)."""
 
 import re
 
@@ -17,7 +17,11 @@ WHERE id = %(worker_id)s AND token_digest = %(token_digest)s
 
 
 def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool) -> None:
-    """Writes `last_seen_at` (if `seen`, and nobody wrote it in the last 10 s) and the version (if it changed)."""
+    """Records a worker's call in the worker's row, with as few writes as possible.
+
+    With `seen`, writes `last_seen_at` unless it was written within the last 10 s. Writes the version of
+    `version_header` if it is new.
+    """
     sane = version_header if version_header and _SANE_VERSION.fullmatch(version_header) else None
     version = sane if sane != worker.version else None
     seen = seen and not worker.seen_lately
@@ -31,7 +35,8 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
                 "token_digest": worker.token_digest,
             },
         )
-    # This comes last: a call that can't write the worker's row must not record again that the worker is back.
+    # The event that the worker is back is recorded last. If the worker's row can't be written, nothing is recorded, so
+    # that the worker's next attempt does not record the event a second time.
     if seen:
         last = worker.last_seen_at
         record_presence(worker.id, None if last is None else (worker.now - last).total_seconds())

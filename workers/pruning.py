@@ -1,4 +1,4 @@
-"""Deletes events that no stream can replay any more, and pairings that nobody approved."""
+"""Deletes old worker events, which no event stream sends any more, and expired pairings that nobody approved."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,12 +21,12 @@ DELETE FROM {table} t USING old WHERE t.id = old.id
 
 
 def prune_events(order: Order) -> Iterator[Batch]:
-    """Deletes events that are older than `order.before`. The audit log keeps the actions themselves."""
+    """Deletes worker events older than `order.before`. The actions they tell of stay in the audit log."""
     return _prune(order, *_EVENTS)
 
 
 def prune_pairings(order: Order) -> Iterator[Batch]:
-    """Deletes pairings that expired before `order.before` without an approval. Denials stay in the audit log."""
+    """Deletes pairings that expired before `order.before` without approval. Denials stay in the audit log."""
     return _prune(order, *_PAIRINGS)
 
 

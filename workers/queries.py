@@ -1,4 +1,4 @@
-"""Reads workers for the API, as the dicts that WorkerSerializer renders."""
+"""Queries that read workers for the API, as dicts that WorkerSerializer renders."""
 
 from typing import Any
 
@@ -10,15 +10,18 @@ from triggers.models import Run
 from workers.models import ONLINE_WITHIN, Worker
 from workers.serializers import WorkerSerializer
 
-# What the serializer shows is loaded, and what it works a worker's status out of.
+# The columns to read: those that WorkerSerializer shows, and `online`, from which it derives the worker's status.
 _COLUMNS = sorted(sources_of(WorkerSerializer) | {"online"})
 
-# Whose rows they are, for `find_visible`.
+# The query in which `find_visible` looks up a worker and its environment. Deregistered workers are left out.
 LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 
 def workers() -> QuerySet[Worker, dict[str, Any]]:
-    """The workers that are not deregistered, each with `online`, `disabled`, `approved` and the run that it holds."""
+    """Returns the workers that are not deregistered.
+
+    Each has the derived columns `online`, `disabled`, `approved` and `current_run_id`, a run that the worker holds.
+    """
     held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
     rows: QuerySet[Worker, dict[str, Any]] = (
         Worker.objects.filter(deleted_at__isnull=True)

@@ -1,4 +1,4 @@
-"""Records domain events for the workers' event streams."""
+"""Receives the domain events of all apps, and records those that workers' event streams send."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from workers.worker_events import record_events
 
 @receiver(happened, dispatch_uid="workers.record_events")
 def record(events: tuple[Event, ...], **_: Any) -> None:
-    """Records those events that streams send. An error rolls the action back."""
+    """Records the domain events that event streams send. An exception here also rolls back the action they report."""
     record_events(events)

@@ -1,4 +1,4 @@
-"""Registers workers: a machine exchanges a `wrk_` token, which works once, for a `wkt_` token (SPEC §5)."""
+"""Registers workers: a machine exchanges a `wrk_` token, which works once, for its own `wkt_` token (SPEC §5)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +17,8 @@ from workers.models import Worker
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
-# A `wrk_` key dies with the account of the user who minted it, or with the key that minted it: once that account is
-# deactivated or that key revoked, the `wrk_` key registers no machine any more.
+# The SQL condition for a `wrk_` key that can still register a worker. The key stops working when the account of the
+# user who minted it is deactivated, or when the API key that minted it is revoked or expires.
 _USABLE = """
 k.kind = 'wrk' AND k.consumed_at IS NULL AND k.revoked_at IS NULL AND k.expires_at > statement_timestamp()
 AND CASE WHEN k.parent_id IS NULL
@@ -41,7 +41,8 @@ WHERE environment_id = %(environment_id)s AND lower(hostname) = lower(%(hostname
 FOR NO KEY UPDATE
 """
 
-# A machine with the hostname of a live worker is that worker: it keeps its label, `disabled_at` and its runs.
+# If the environment has a live worker with this hostname, the same row is updated: the worker keeps its label, its
+# `disabled_at` and its runs.
 _UPSERT = """
 INSERT INTO worker (
     id, environment_id, label, hostname, os, version, auth_mode, max_concurrency, token_digest, registered_from,
@@ -58,8 +59,9 @@ WHERE %(may_replace)s
 RETURNING id
 """
 
-# The first of `wanted`, `wanted-2`, `wanted-3`… that no worker has: one candidate more than there are workers suffices.
-# The database compares them, since PostgreSQL and Python do not always agree on lower case.
+# Finds the first of `wanted`, `wanted-2`, `wanted-3`… that no worker of the environment has as its hostname. It tries
+# one name more than there are workers, so one must be free. The database compares the names, because PostgreSQL and
+# Python sometimes disagree on the lower case of a letter.
 _FREE_HOSTNAME = """
 WITH live AS (SELECT hostname FROM worker WHERE environment_id = %(environment_id)s AND deleted_at IS NULL),
     suffix AS (
@@ -78,18 +80,22 @@ WHERE k.id = %(key_id)s AND {_USABLE}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Registered:
-    """A registered worker and its token, which is stored nowhere."""
+    """A registered worker and its token in plaintext; the database has only the token's digest."""
 
     worker_id: UUID
     worker_token: str
     workspace_id: UUID
     environment_id: UUID
     approved: bool
+    auth_mode: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Seated:
-    """A worker and its new token. `replaced` is its `id` and `address` before, if the machine was a worker already."""
+    """A worker that `seat_worker` made or updated, with its new token in plaintext.
+
+    `replaced` has the `id` of the worker and its previous `address` if the machine was registered before; else None.
+    """
 
     worker_id: UUID
     worker_token: str
@@ -98,12 +104,12 @@ class Seated:
 
 
 def find_registration_key(token: str) -> Row:
-    """Returns the key of a usable `wrk_` token: its `id`, `environment_id`, `workspace_id`, and who minted it.
+    """Returns the `wrk_` key with this token: its `id`, `environment_id`, `workspace_id`, and who minted it.
 
-    `is_vouched_for` is true if a person minted it, or a host that a person let in; it is false if a `pwk_` key did. A
-    stranger who finds a `pwk_` key must not get a worker with it to which the service hands secrets.
+    `is_vouched_for` is false if a `pwk_` key minted it, and true if a person did, or a host that a person let in. The
+    reason: a stranger who finds a `pwk_` key must not get a worker to which the service sends secrets.
 
-    Raises Unauthenticated.
+    Raises Unauthenticated if the token is unknown, used, expired or revoked.
     """
     key = fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
     if key is None:
@@ -112,11 +118,11 @@ def find_registration_key(token: str) -> Row:
 
 
 def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Registered:
-    """Consumes the `wrk_` token and makes a worker from the validated RegisterBody `values`.
+    """Consumes the `wrk_` token and makes a worker from `values`, the validated body of the request.
 
-    `actor` carries the address and the request id; this function sets its id to that of the key. Raises
-    Unauthenticated for a token that is unknown, used, expired or revoked. If two calls race with one
-    token, one of them succeeds.
+    `actor` carries the caller's address and request id; in the audit log its id becomes that of the `wrk_` key. Raises
+    Unauthenticated for a token that is unknown, used, expired or revoked. If two calls use one token at the same time,
+    only one of them succeeds.
     """
     key = find_registration_key(token)
     with transaction.atomic():
@@ -129,7 +135,8 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             values=values,
             address=actor.ip,
             host_key_id=key["host_key_id"],
-            # An admin who mints a token vouches for the machine. A token that a key minted registers new workers only.
+            # A token minted by a person may replace a worker of the same hostname, because that person vouches for the
+            # machine. A token minted by an API key can only register new workers.
             may_replace=not key["is_minted"],
             approved=key["is_vouched_for"],
         )
@@ -140,7 +147,8 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             metadata["approved"] = False
         if worker.replaced is not None:
             metadata |= {"replaced": True, "addresses": [worker.replaced["address"], actor.ip]}
-            wake_workers([worker.worker_id])  # ends the poll that waits with the old token
+            # The poll that waits with the old token wakes up and ends.
+            wake_workers([worker.worker_id])
         emit(
             Event(
                 "worker.registered",
@@ -157,6 +165,7 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
         key["workspace_id"],
         key["environment_id"],
         key["is_vouched_for"],
+        values["auth_mode"],
     )
 
 
@@ -169,12 +178,12 @@ def seat_worker(
     may_replace: bool,
     approved: bool,
 ) -> Seated:
-    """Makes a worker with a new token, in an environment whose row the caller has locked. The caller emits the event.
+    """Makes a worker with a new token. The caller has locked the environment's row, and emits the event.
 
-    With `may_replace`, a live worker of the same hostname is that worker and gets the new token. Without it, the new
-    worker's hostname gets a suffix, so that no stranger takes over the triggers of another machine. If it is not
-    `approved`, it waits for an admin, even if it was approved before. Raises Conflict if the environment has as many
-    workers as it may.
+    With `may_replace`, a live worker of the same hostname is updated and gets the new token. Without it, a suffix makes
+    the new worker's hostname unique, so that no stranger takes over the triggers of another machine. Unless `approved`
+    is true, the worker waits for an admin's approval, even if an admin approved it before. Raises Conflict if the
+    environment has the most workers that it may have.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]

@@ -1,93 +1,24 @@
-"""Reads the bodies of the worker endpoints, and renders workers and handed-out runs."""
+"""Reads the bodies of the worker endpoints for people, and renders workers and the overview."""
 
-import math
-from functools import cache
 from typing import Any, Literal
 
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import (
-    MoneyField,
-    NameField,
-    TextField,
-    TrueFalseField,
-    WholeNumberField,
-    is_finite_number,
-)
-from pipedai.api.serializers import Body, RowSerializer, StrictBody
-from triggers.runs.handout import HandedOut
-from triggers.runs.outcome import MAX_ERROR_MESSAGE, MAX_SHORT_MESSAGE, Outcome, settled_fault
-from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
-from triggers.states import TERMINAL, FaultClass
+from pipedai.api.fields import NameField, TrueFalseField, WholeNumberField
+from pipedai.api.serializers import RowSerializer, StrictBody
 from workers.models import MAX_CONCURRENCY, Worker
-
-# The largest numbers that the integer columns of a run can hold.
-_INT4, _INT8 = 2**31 - 1, 2**63 - 1
-
-
-class CutTextField(TextField):
-    """A string that is cut to its length and never refused for it."""
-
-    def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
-        self.cut_to = cut_to
-        super().__init__(trim_whitespace=False, allow_blank=True, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        """The first `cut_to` characters."""
-        return super().to_internal_value(data)[: self.cut_to]
-
-
-class ReportedNumberField(WholeNumberField):
-    """A whole number; an absurd one is dropped, and costs no outcome."""
-
-    def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
-        self.range = range(least, most + 1)
-        super().__init__(required=False, allow_null=True, **kwargs)
-
-    def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
-        """Returns the number, or None if it is out of range."""
-        number = super().to_internal_value(data)
-        return number if number in self.range else None
-
-
-@extend_schema_field({"type": "number"})
-class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
-    """Seconds, clamped to 0–24 h and rounded up; never refused."""
-
-    def to_internal_value(self, data: Any) -> int | None:
-        """Returns whole seconds, or None for anything that is no number."""
-        if not is_finite_number(data):
-            return None
-        seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
-        return seconds
 
 
 class AuthModeField(serializers.ChoiceField):
-    """`claude_max` or `api_key`; hyphens are accepted for the underscores."""
+    """How the agent pays for the model: `claude_max` or `api_key`. Hyphens instead of underscores are accepted."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """The mode with its underscore."""
+        """Returns the mode with underscores instead of hyphens."""
         return super().to_internal_value(data.replace("-", "_") if isinstance(data, str) else data)
 
 
-class RegisterBody(Body):
-    """POST /workers/register. The token may come as Bearer instead."""
-
-    hostname = NameField(max_length=255)
-    os = NameField(max_length=255)
-    version = NameField(max_length=64)
-    label = NameField(max_length=255, required=False, allow_null=True)  # type: ignore[assignment]
-    authMode = AuthModeField(
-        source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
-    )
-    maxConcurrency = WholeNumberField(
-        source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
-    )
-
-
 class WorkerBody(StrictBody):
-    """PATCH /workers/:id."""
+    """The body of PATCH /workers/:id, by which an admin changes a worker."""
 
     label = NameField(max_length=255)  # type: ignore[assignment]
     maxConcurrency = WholeNumberField(
@@ -96,97 +27,8 @@ class WorkerBody(StrictBody):
     disabled = TrueFalseField()
 
 
-class RegistrationTokenBody(Body):
-    """POST /workspaces/:wsId/workers/registration-token."""
-
-    label = NameField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]
-
-
-class ClaimBody(Body):
-    """POST …/claim."""
-
-    claimId = TextField(
-        source="claim_id",
-        max_length=64,
-        trim_whitespace=False,
-        allow_blank=True,
-        allow_null=True,
-        default=None,
-    )
-
-
-def _tokens(name: str) -> ReportedNumberField:
-    return ReportedNumberField(source=name, least=0, most=_INT8)
-
-
-class CompleteBody(Body):
-    """POST …/complete."""
-
-    status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
-    # Windows has unsigned 32-bit exit codes, such as 3221225786 for an interrupt.
-    exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
-    shortMessage = CutTextField(
-        source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
-    )
-    errorMessage = CutTextField(
-        source="error_message", cut_to=MAX_ERROR_MESSAGE, required=False, allow_null=True
-    )
-    faultClass = serializers.ChoiceField(
-        source="fault_class", choices=FaultClass.choices, required=False, allow_null=True
-    )
-    inputTokens = _tokens("input_tokens")
-    outputTokens = _tokens("output_tokens")
-    cacheReadTokens = _tokens("cache_read_tokens")
-    cacheCreationTokens = _tokens("cache_creation_tokens")
-    costUsd = MoneyField(source="cost_usd", required=False, allow_null=True)
-    numTurns = ReportedNumberField(source="num_turns", least=0, most=_INT4)
-    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
-    model = CutTextField(cut_to=200, required=False, allow_null=True)
-    retryAfterSeconds = RetryAfterField(
-        source="retry_after_seconds", required=False, allow_null=True
-    )
-
-
-def outcome_of(values: dict[str, Any]) -> Outcome:
-    """Makes an Outcome from the validated values of a CompleteBody."""
-    fault = settled_fault(values["status"], values.get("fault_class"))
-    return Outcome(**{**values, "fault_class": fault})
-
-
-def as_reported(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the same values under their names in the API, which is how a late result is stored."""
-    names = _reported_names()
-    return {names[attribute]: value for attribute, value in values.items()}
-
-
-@cache
-def _reported_names() -> dict[str, str]:
-    # This is cached, since each new serializer copies all of its fields.
-    return {str(field.source): name for name, field in CompleteBody().fields.items()}
-
-
-class HandedOutRunSerializer(RowSerializer):
-    """A run as its worker gets it: the only place where MCP headers appear in plaintext."""
-
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField(source="trigger_id")
-    triggerName = serializers.CharField(source="trigger_name")
-    prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url")
-    mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
-    model = serializers.CharField(allow_null=True)
-    timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
-    payload = serializers.JSONField(allow_null=True)
-    attempt = serializers.IntegerField()
-    queuedAt = serializers.DateTimeField(source="queued_at")
-
-    def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """Returns the row with its sealed values in plaintext."""
-        return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})
-
-
 class WorkerSerializer(RowSerializer):
-    """A worker, with what is worked out of its row: `status`, `derivedStatus`, `currentRunId`."""
+    """A worker as the API shows it. `status`, `derivedStatus` and `currentRunId` are computed, not stored."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField(source="environment_id")
@@ -206,13 +48,13 @@ class WorkerSerializer(RowSerializer):
     createdAt = serializers.DateTimeField(source="created_at")
 
     def get_status(self, worker: dict[str, Any]) -> Literal["online", "offline"]:
-        """`online` or `offline`."""
+        """`online` if the worker polled or sent a heartbeat lately, else `offline`."""
         return "online" if worker["online"] else "offline"
 
     def get_derivedStatus(  # noqa: N802
         self, worker: dict[str, Any]
     ) -> Literal["disabled", "busy", "online", "offline"]:
-        """`disabled` > `busy` > `online` > `offline`."""
+        """The first of these that holds: `disabled`, `busy` (the worker holds a run), `online`, `offline`."""
         if worker["disabled"]:
             return "disabled"
         return "busy" if worker["current_run_id"] else self.get_status(worker)

@@ -19,9 +19,10 @@ from workspaces.roles import Role
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
-    """Changes what `values`, validated like a WorkerBody's, has; what is as it was changes nothing. Raises NotFound.
+    """Changes the worker's columns that `values` (of a WorkerBody) names. Values that are the same change nothing.
 
-    A disabled worker may finish the runs that it holds and gets no others.
+    A disabled worker finishes the runs that it holds and gets no others. Raises NotFound if the worker is deregistered,
+    and what `hold_role` raises for a caller who is no admin any more.
     """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
@@ -44,9 +45,9 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
 
 
 def approve_worker(*, worker: Worker, actor: Actor) -> None:
-    """Approves the worker: from now on it also gets runs whose triggers have headers. A repeat changes nothing.
+    """Approves the worker: from now on it also gets runs whose triggers have MCP headers. A repeat changes nothing.
 
-    Raises NotFound for a worker that is gone, and what `hold_role` raises for a caller who is no admin any more.
+    Raises NotFound if the worker is deregistered, and what `hold_role` raises for a caller who is no admin any more.
     """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
@@ -54,30 +55,34 @@ def approve_worker(*, worker: Worker, actor: Actor) -> None:
             return
         locked.unapproved_since = None
         locked.save(update_fields=["unapproved_since"])
-        # The worker's waiting poll looks again: it may now get runs whose triggers have headers.
+        # The worker's waiting poll asks the database again, because runs with MCP headers may be due for it now.
         wake_workers([locked.id])
         emit(_event("worker.approved", locked, actor, {"hostname": locked.hostname}))
 
 
 def revoke_token(*, worker: Worker, actor: Actor) -> None:
-    """Revokes the `wkt_` token at once: the worker must register again. A repeat changes nothing. Raises NotFound."""
+    """Revokes the worker's `wkt_` token at once, so that the worker must register again. A repeat changes nothing.
+
+    Raises NotFound if the worker is deregistered, and what `hold_role` raises for a caller who is no admin any more.
+    """
     with transaction.atomic():
         locked = _held(worker, actor)[worker.id]
         if locked.token_digest is None:
             return
         locked.token_digest = None
         locked.save(update_fields=["token_digest"])
-        wake_workers([locked.id])  # its waiting poll answers 401
+        # The worker's waiting poll wakes up and answers 401, because its token is revoked.
+        wake_workers([locked.id])
         emit(_event("worker.token-revoked", locked, actor, {}))
 
 
 def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor) -> None:
-    """Soft-deletes a worker and kills its token.
+    """Deregisters a worker: marks its row as deleted and removes its token.
 
-    With `reassign_to`, its triggers and queued runs move to that worker; a run it still holds is
-    lost by its lease and retried there. Without, raises Conflict while triggers point at it or runs
-    are unfinished. Raises NotFound; Invalid for a `reassign_to` that is not another worker of the
-    environment.
+    With `reassign_to`, its triggers and queued runs move to that other worker. A run that it still holds is lost when
+    its lease ends, and the retry goes to the other worker. Without `reassign_to`, raises Conflict if the worker has
+    triggers or unfinished runs. Raises NotFound if the worker is deregistered, and Invalid if `reassign_to` is not
+    another worker of the environment.
     """
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another worker."]})
@@ -102,10 +107,10 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
 
 
 def _held(worker: Worker, actor: Actor, *others: UUID) -> dict[UUID, Worker]:
-    """Locks and returns those of these workers that are not deregistered, in the order of their ids.
+    """Locks the rows of `worker` and `others`, in the order of their ids, and returns those not deregistered, by id.
 
-    Before that it holds the environment's row and checks that the actor is an admin of it. Raises NotFound if `worker`
-    is gone, and what `hold_role` raises.
+    First it locks the environment's row and checks that the actor is an admin of the environment. Raises NotFound if
+    `worker` is deregistered, and what `hold_role` raises for an actor who is no admin.
     """
     hold_environment(worker.environment_id)
     hold_role(actor, worker.environment_id, Role.ADMIN)

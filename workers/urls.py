@@ -1,32 +1,31 @@
-"""Routes of the workers app, below /api/v1/."""
+"""URL routes of the workers app, below /api/v1/."""
 
 from django.urls import path
 
 from pipedai.api.parsers import OutcomeJSONParser
 from workers.enrollment.views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
-from workers.event_views import WorkerEventViewSet
-from workers.host_views import ReleaseViewSet, WorkspaceWorkerViewSet
-from workers.views import (
-    EnvironmentWorkerViewSet,
-    OverviewViewSet,
-    RegistrationViewSet,
-    WorkerApprovalViewSet,
-    WorkerProtocolViewSet,
-    WorkerViewSet,
-)
+from workers.hosts.event_views import WorkerEventViewSet
+from workers.hosts.release_views import ReleaseViewSet
+from workers.hosts.views import WorkspaceWorkerViewSet
+from workers.overview_views import OverviewViewSet
+from workers.protocol.poll_views import PollViewSet
+from workers.protocol.registration_views import RegistrationViewSet
+from workers.protocol.run_views import WorkerRunViewSet
+from workers.views import EnvironmentWorkerViewSet, WorkerApprovalViewSet, WorkerViewSet
 
 _RUN = "workers/<uuid:worker_id>/runs/<uuid:run_id>"
 _HOSTED = "workspaces/<uuid:workspace_id>/workers"
 
 urlpatterns = [
-    path("workers/<uuid:worker_id>/poll", WorkerProtocolViewSet.as_view({"get": "poll"})),
-    path(f"{_RUN}/claim", WorkerProtocolViewSet.as_view({"post": "claim"})),
-    path(f"{_RUN}/start", WorkerProtocolViewSet.as_view({"post": "start"})),
-    path(f"{_RUN}/heartbeat", WorkerProtocolViewSet.as_view({"post": "heartbeat"})),
+    path("workers/<uuid:worker_id>/poll", PollViewSet.as_view({"get": "poll"})),
+    path(f"{_RUN}/claim", WorkerRunViewSet.as_view({"post": "claim"})),
+    path(f"{_RUN}/start", WorkerRunViewSet.as_view({"post": "start"})),
+    path(f"{_RUN}/heartbeat", WorkerRunViewSet.as_view({"post": "heartbeat"})),
     path(
         f"{_RUN}/complete",
-        # This parser replaces characters that PostgreSQL can't store, so that no outcome is refused for them.
-        WorkerProtocolViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
+        # Text in a run's outcome can hold characters that PostgreSQL can't store. This parser replaces them, so that
+        # the outcome is stored and not refused.
+        WorkerRunViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),
     path(

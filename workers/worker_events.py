@@ -1,7 +1,7 @@
-"""Records the events of workers that somebody streams, and reads them for the streams.
+"""Records what happens to workers, for their event streams, and reads those events.
 
-The first request for a worker's stream begins the recording, and nothing ends it. So the service writes nothing for
-workers that nobody has ever streamed, and a reader who reconnects gets the events of the last hour without a gap.
+A worker's events are recorded from the first request for its stream on, and for ever. Workers that nobody has streamed
+therefore cost no writes, and a reader who reconnects gets the events of the last hour without a gap.
 """
 
 import json
@@ -17,12 +17,14 @@ from pipedai.server.ticket import StreamTicket
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import announce_events
 
-# The most events that one call of `read_events` returns.
+# The most events that one call of `read_events` returns. The stream calls it again for more.
 PIECE = 200
-# After so many seconds without a call a worker is late, and then gone: it should poll every 30 s or send heartbeats.
+# A worker should call every 30 s. After 90 s without a call a `poll.error` is recorded, and after 180 s a
+# `worker.stopped`.
 LATE_SECONDS, GONE_SECONDS = 90, 180
 
-# How long the ticket remembers which events it has sent: longer than the 30 s that _READ looks through again.
+# How long a stream remembers which events it has sent. It must exceed the last 30 s, which `_READ` reads again each
+# time.
 _LOOKED_THROUGH = timedelta(seconds=60)
 
 _RUN_EVENTS = frozenset(
@@ -37,7 +39,7 @@ _RUN_EVENTS = frozenset(
     }
 )
 
-# An event's id: 18 digits always fit into a bigint.
+# The form of an event's id. A number of 18 digits fits into PostgreSQL's bigint.
 _ID = re.compile(r"\d{1,18}", re.ASCII)
 
 _RECORD_RUNS = """
@@ -55,7 +57,8 @@ SELECT w.environment_id, w.id, %(type)s, statement_timestamp(), %(data)s::jsonb
 FROM worker w WHERE w.id = %(worker_id)s AND w.is_streamed
 RETURNING worker_id
 """
-# Any stream may record a silence. All of them compute the same moments, so the unique index keeps each to one row.
+# Records that the worker has been silent for too long. Several streams may do this at once: they compute the same time
+# `at`, so the unique index lets only one row in.
 _RECORD_SILENCE = """
 INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, s.type, w.last_seen_at + s.after * interval '1 second', '{}'
@@ -69,7 +72,8 @@ _KEEP_FROM_NOW_ON = (
     "UPDATE worker SET is_streamed = true WHERE id = %(worker_id)s AND NOT is_streamed"
 )
 _NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
-# A transaction with a smaller id may commit after one with a larger id, so the last 30 s are looked through again.
+# Reads the events that a stream has not sent yet. Ids are given before the commit, so an event with a smaller id can
+# appear after one with a larger id. Events of the last 30 s are therefore read again.
 _READ = """
 SELECT id, type, at, data FROM worker_event
 WHERE worker_id = %(worker_id)s AND id > %(began_after)s AND id <> ALL(%(told)s)
@@ -81,18 +85,18 @@ ORDER BY id LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class UnwatchedWorker(Actor):
-    """A worker whose events nobody has ever asked for: its calls need no statement that would record them."""
+    """The actor of a call by a worker whose events are not recorded. Such a call skips the recording statements."""
 
 
 def actor_of_worker(actor: Actor, worker: WorkerPrincipal) -> Actor:
-    """The actor of a worker's call, which knows whether the worker's events are to be recorded."""
+    """Returns the actor for a worker's call; an UnwatchedWorker if the worker's events are not recorded."""
     if worker.is_streamed:
         return actor
     return UnwatchedWorker(actor.type, actor.id, actor.ip, actor.request_id)
 
 
 def record_events(events: tuple[Event, ...]) -> None:
-    """Keeps those of the domain events that streams tell of, in the transaction that did them."""
+    """Records the domain events that event streams send, in the transaction of the actions that they report."""
     runs = [
         event
         for event in events
@@ -115,7 +119,10 @@ def record_events(events: tuple[Event, ...]) -> None:
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
-    """Records that the worker calls again after `silence_seconds`; None means that it never called before."""
+    """Records an event if the worker calls again after a long silence, or for the first time.
+
+    `silence_seconds` is the time since the worker's last call; None means that it never called before.
+    """
     if silence_seconds is None or silence_seconds > GONE_SECONDS:
         type_ = "worker.started"
     elif silence_seconds > LATE_SECONDS:
@@ -128,8 +135,8 @@ def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
 def read_events(ticket: StreamTicket, *, worker_id: UUID, last_event_id: str | None) -> list[Row]:
     """Returns the events that the stream sends next, oldest first, as `id`, `type`, `at` and `data`.
 
-    The ticket remembers which events were sent. A new stream sends the events from now on; with `last_event_id`, also
-    those of the last hour that came after it.
+    `ticket` belongs to one stream and remembers which events it has sent. A new stream gets the events from now on.
+    With `last_event_id` it also gets the events of the last hour that came after that one.
     """
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:

@@ -1,4 +1,6 @@
-"""Finds the environment of a request and the caller's role in it. Callers see nothing outside theirs (SPEC §4)."""
+"""Finds the environment that a request is about and the caller's role in it. For the caller, an environment in which
+they have no role does not exist (SPEC §4).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +36,9 @@ class Access:
 
 
 def environment_access(principal: Principal, environment_id: UUID) -> Access:
-    """Returns the caller's access to an environment. Raises NotFound if they may not see it. At most one query."""
+    """Returns the caller's role in an environment. Raises NotFound if the caller has none there. It takes one query at
+    most.
+    """
     if isinstance(principal, KeyPrincipal) and principal.environment_id == environment_id:
         return Access(environment_id, Role(principal.role))
     if isinstance(principal, UserPrincipal):
@@ -53,12 +57,14 @@ def environment_access(principal: Principal, environment_id: UUID) -> Access:
 
 
 def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
-    """The caller's access to the environment of the row with this id. Raises NotFound for one that they can't see.
+    """Returns the caller's role in the environment of the row with this id. Raises NotFound if the caller has none
+    there, or if there is no such row.
 
-    `rows` selects `id` and `environment_id` of a tenant table's rows; by raw SQL, as making the ORM's takes longer
-    than all else that a script's call needs before its action. One query.
+    `rows` is a SELECT of `id` and `environment_id` from the row's table. It is raw SQL, since each request
+    with an API key begins with it, and the ORM would take longer to build the query than the rest of such a beginning
+    takes. It takes one query.
     """
-    # See docs/decisions/fast-paths.md.
+    # The queries are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
     if isinstance(principal, KeyPrincipal):
         found = fetch_one(
             f"SELECT environment_id FROM ({rows}) r WHERE id = %(id)s AND environment_id = %(environment_id)s",
@@ -77,10 +83,11 @@ def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
 
 
 class TenantViewSet(ApiViewSet):
-    """The base of viewsets whose actions are inside one environment. It sets `self.access`, then checks the role.
+    """The base of viewsets whose actions are inside one environment. It sets `self.access`, the environment and the
+    caller's role in it, and then checks the role.
 
-    The default finds the environment that the URL names; a viewset whose URL names another row sets
-    `self.access` from that row with `find_visible`.
+    A viewset whose URL names an environment needs nothing more. One whose URL names another row, such as a trigger,
+    overrides `find_tenant` to set `self.access` from that row with `find_visible`.
     """
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (
@@ -88,17 +95,21 @@ class TenantViewSet(ApiViewSet):
         ApiKeyAuthentication,
     )
     access: Access
-    # How often an action may be done in one environment. The rate is checked after the role, so that callers without
-    # the role don't use it up.
+    # For each action, how often it may be done in one environment. The calls are counted after the check of the role,
+    # so that callers without the role don't use up what others may do.
     environment_rates: ClassVar[Mapping[str, Rate]] = {}
 
     def check_permissions(self, request: Request) -> None:
-        """Checks the role, and then the environment's rate. Raises Forbidden, TooManyRequests."""
+        """Checks the caller's role, and then that the action has not been done too often in the environment. Raises
+        Forbidden, TooManyRequests.
+        """
         super().check_permissions(request)
         rate = self.environment_rates.get(self.action or "")
         if rate is not None and settings.THROTTLES_ENABLED:
             check_rate(rate, str(self.access.environment_id))
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Sets `self.access` from the URL's environment. Raises NotFound."""
+        """Sets `self.access` to the environment that the URL names and the caller's role in it. Raises NotFound if the
+        caller has none.
+        """
         self.access = environment_access(principal_of(request), kwargs["environment_id"])

@@ -1,8 +1,9 @@
-"""Makes sure that whoever acts as admin or owner still has the role when the action commits (SPEC §19).
+"""Makes sure that a caller who acts as admin or owner still has that role when the action commits (SPEC §19).
 
-Between the permission check and the action the request may wait for a lock. Meanwhile its caller may be removed,
-demoted or deactivated, or its key revoked. So each such action calls `hold_role` right after it has locked the
-environment: `hold_role` reads the role again, refuses a caller who has lost it, and locks it until the end.
+Between the permission check and the action, a request may wait for a lock. Meanwhile its caller may be removed, demoted
+or deactivated, or its key revoked. Each such action therefore calls `hold_role` right after it has locked the
+environment. `hold_role` reads the role again, refuses a caller who has lost it, and locks it until the transaction
+ends.
 """
 
 from uuid import UUID
@@ -17,8 +18,8 @@ from workspaces.roles import HOST_ROLE, Role, check_includes
 
 MAY_NOT_CREATE = "Only the workspace's creator and its owners may do this."
 
-# This locks the membership, since not every action's lock on the environment keeps others from changing members. It
-# also locks the user, since a deactivation locks no environment.
+# The statement locks the membership, because some actions lock the environment in a way that lets others change
+# members. It also locks the user, because a deactivation of the user locks no environment.
 _HOLD_MEMBER = """
 SELECT m.role, u.is_active FROM membership m JOIN user_account u ON u.id = m.user_id
 WHERE m.environment_id = %(environment_id)s AND m.user_id = %(user_id)s
@@ -30,7 +31,7 @@ WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND kind IN ('pwk'
     AND (expires_at IS NULL OR expires_at > statement_timestamp())
 FOR SHARE
 """
-# One environment that the user owns is enough.
+# One membership is locked, even if the user owns several environments: it is enough to have the right.
 _HOLD_OWNED = """
 SELECT FROM membership m JOIN environment e ON e.id = m.environment_id
 WHERE e.workspace_id = %(workspace_id)s AND e.deleted_at IS NULL AND m.user_id = %(user_id)s AND m.role = 'owner'
@@ -40,10 +41,11 @@ FOR KEY SHARE OF e FOR SHARE OF m
 
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
-    """Returns the actor's role in an environment that the caller has locked, and locks it until the transaction ends.
+    """Returns the actor's role in an environment and locks the role until the transaction ends. The caller has locked
+    the environment.
 
-    Raises NotFound for a user who is no member any more, Forbidden for a role below `needs`, Unauthenticated for a dead
-    key or a deactivated user. Staff and the system have no role in an environment and may do everything.
+    Raises NotFound for a user who is no member any more, Forbidden for a role below `needs`, Unauthenticated for a
+    revoked key or a deactivated user. Staff and the system have no role in an environment and may do everything.
     """
     if actor.type in ("staff", "system"):
         return Role.OWNER
@@ -59,7 +61,9 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
 
 
 def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -> Role:
-    """Does the same as `hold_role` for a user. Raises NotFound, Forbidden, Unauthenticated."""
+    """Returns a user's role in an environment and locks it, as `hold_role` does for any actor. Raises NotFound,
+    Forbidden, Unauthenticated.
+    """
     row = fetch_one(_HOLD_MEMBER, {"user_id": user_id, "environment_id": environment_id})
     if row is None:
         raise NotFound
@@ -69,10 +73,10 @@ def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -
 
 
 def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
-    """Makes sure until the transaction ends that the user may create environments in the workspace.
+    """Makes sure that the user may create environments in the workspace, and keeps that so until the transaction ends.
 
-    Its creator may, and so may an owner of one of its environments, whose membership this locks. Raises NotFound for a
-    workspace that the user may not see, Forbidden for others.
+    The creator of the workspace may, and so may an owner of one of its environments; for an owner this locks the
+    membership. Raises NotFound for a workspace that the user may not see, Forbidden for other users.
     """
     held = fetch_one(_HOLD_OWNED, {"workspace_id": workspace_id, "user_id": user_id})
     workspace = visible_workspaces(user_id).filter(id=workspace_id).first()

@@ -1,6 +1,6 @@
-"""Mints and revokes API keys: those that people mint, those of hosts, and those that other keys mint.
+"""Makes and revokes API keys: keys that people ask for, keys of hosts, and `wrk_` keys that other keys ask for.
 
-SPEC §4 says how many an environment may have and when unused ones die, §5 how they are minted and revoked.
+SPEC §4 says how many keys an environment may have and when unused ones expire, §5 how keys are made and revoked.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ MINTED_LIFETIME = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Minted:
-    """A new key and its token, which is stored nowhere."""
+    """A new API key and its token. The token is shown once and stored nowhere."""
 
     key: ApiKey
     token: str
@@ -44,7 +44,7 @@ def mint_api_key(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[ApiKey, str]:
-    """Mints a key for a user, and returns it with its token, which is stored nowhere.
+    """Makes an API key that a user asks for, and returns it with its token, which is stored nowhere.
 
     By default a `pwk` key has the role operator, and a `wrk` key expires after a day.
 
@@ -82,7 +82,8 @@ def mint_api_key(
 
 
 def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None) -> Minted:
-    """Makes the `hos_` key of a new host. The caller has locked the environment and emits the event.
+    """Makes the `hos_` key of a new host. The caller must have locked the environment, and emits the audit event
+    itself.
 
     `created_by` is the user who let the host in. Raises Conflict if the environment has as many keys as it may.
     """
@@ -93,14 +94,16 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
 
 
 def mint_registration_token(*, environment_id: UUID, label: str | None, actor: Actor) -> Minted:
-    """Mints a `wrk_` key for the acting key. It registers one new worker within MINTED_LIFETIME, while that key lives.
+    """Makes a `wrk_` key at the request of another key, the acting one. One new worker can register with it within
+    MINTED_LIFETIME, unless the acting key is revoked before.
 
     Raises Conflict if the environment has as many keys as it may, Unauthenticated if the acting key has been revoked
     meanwhile.
     """
     with transaction.atomic():
         lock_environment(environment_id)
-        # This locks the acting key, so that whoever revokes it waits, and then also revokes the token minted here.
+        # `hold_role` locks the acting key. A request that revokes it at the same moment waits, and then also revokes
+        # the key that is made here.
         hold_role(actor, environment_id, Role.ADMIN)
         check_room_for_key(environment_id)
         minted = _create(
@@ -123,7 +126,7 @@ def mint_registration_token(*, environment_id: UUID, label: str | None, actor: A
 
 
 def end_minted_tokens(parent_id: UUID) -> list[UUID]:
-    """Revokes the unused registration tokens that a key minted, and returns their ids."""
+    """Revokes the unused `wrk_` keys that were made at the request of a key, and returns their ids."""
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         parent_id=parent_id, revoked_at__isnull=True, consumed_at__isnull=True
     )
@@ -133,7 +136,8 @@ def end_minted_tokens(parent_id: UUID) -> list[UUID]:
 
 
 def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
-    """Revokes the key at once, and with it the unused registration tokens that it minted. A repeat changes nothing.
+    """Revokes a key at once, and with it the unused `wrk_` keys that were made at its request. A second call changes
+    nothing.
 
     Raises NotFound for a key of another environment.
     """
@@ -144,19 +148,19 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
         if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
             minted = end_minted_tokens(key_id)
             metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
-            wake_workers([key_id])  # ends the event streams that it opened
+            wake_workers([key_id])  # This ends the event streams that the revoked key opened.
             emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))
         elif not own.exists():
             raise NotFound
 
 
 def revoke_unused_keys(*, user_id: UUID, environment_id: UUID) -> list[UUID]:
-    """Revokes the unused `wrk_` keys that the user minted in one environment, and returns their ids."""
+    """Revokes the unused `wrk_` keys that a user made in one environment, and returns their ids."""
     return [key.id for key in _revoke(user_id, environment_id=environment_id)]
 
 
 def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
-    """Revokes the unused `wrk_` keys that the user minted in any environment, with an event for each."""
+    """Revokes the unused `wrk_` keys that a deactivated user made in any environment, and emits an event for each."""
     emit(
         *(
             Event(
@@ -173,7 +177,7 @@ def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
 
 
 def _revoke(user_id: UUID, **where: UUID) -> list[ApiKey]:
-    # The rows are locked in the order of their ids, so that two calls for the same keys don't deadlock.
+    # The rows are locked in the order of their ids, so that two transactions that revoke the same keys don't deadlock.
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         created_by_id=user_id,
         kind=ApiKey.Kind.WRK,
@@ -187,7 +191,9 @@ def _revoke(user_id: UUID, **where: UUID) -> list[ApiKey]:
 
 
 def check_room_for_key(environment_id: UUID) -> None:
-    """Raises CeilingReached if the environment, whose row the caller has locked, holds as many keys as it may."""
+    """Raises CeilingReached if the environment has as many keys as it may. The caller must have locked the
+    environment's row.
+    """
     usable = ApiKey.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
         environment_id=environment_id,

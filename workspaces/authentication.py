@@ -10,7 +10,8 @@ from pipedai.api.principal import HostPrincipal, KeyPrincipal
 from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey
 
-# Calls write `last_used_at` at most every 10 s (SPEC §2): `used_lately` says whether one did so.
+# Finds a key by its token's digest. `used_lately` says whether `last_used_at` was written in the last 10 s; it is not
+# written again so soon (SPEC §2).
 _FIND = """
 SELECT k.id, k.environment_id, e.workspace_id, k.role,
     coalesce(k.last_used_at > statement_timestamp() - interval '10 seconds', false) AS used_lately
@@ -18,7 +19,8 @@ FROM api_key k JOIN environment e ON e.id = k.environment_id
 WHERE k.token_digest = %(digest)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND e.deleted_at IS NULL
     AND (k.expires_at IS NULL OR k.expires_at > statement_timestamp())
 """
-# If another call of the key holds the row, this one does not wait for it: the next call writes `last_used_at`.
+# Writes when the key was last used. If another transaction has locked the key's row, this changes nothing and does not
+# wait: the next call will write it.
 _NOTE_USE = """
 UPDATE api_key SET last_used_at = statement_timestamp()
 WHERE id = (SELECT id FROM api_key WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCKED)
@@ -31,9 +33,9 @@ class ApiKeyAuthentication(BearerAuthentication):
     prefix = ApiKey.Kind.PWK.value
 
     def find(self, digest: bytes) -> KeyPrincipal | None:
-        """Returns the live key whose token has this digest, if its environment is not deleted.
+        """Returns the key whose token has this digest, if the key works and its environment is not deleted.
 
-        It takes one query. That is raw SQL, since each call of a script begins with it and the ORM is slower.
+        It takes one query. The query is raw SQL, since each call of a script begins with it and the ORM is slower.
         """
         row = _find(digest, self.prefix)
         if row is None:
@@ -47,7 +49,9 @@ class HostKeyAuthentication(BearerAuthentication):
     prefix = ApiKey.Kind.HOS.value
 
     def find(self, digest: bytes) -> HostPrincipal | None:
-        """Returns the live key whose token has this digest, if its environment is not deleted. One query."""
+        """Returns the key whose token has this digest, if the key works and its environment is not deleted. It takes
+        one query.
+        """
         row = _find(digest, self.prefix)
         if row is None:
             return None

@@ -1,13 +1,14 @@
-"""Refuses what would be one more than an environment may hold (SPEC §4)."""
+"""Refuses to add a row when an environment already has as many of the kind as it may have (SPEC §4)."""
 
 from pipedai.api.errors import CeilingReached
 
 
 def check_ceiling(name: str, things: str, *, held: int, limit: int) -> None:
-    """Raises CeilingReached if the environment already holds `limit` things, counted by the caller as `held`.
+    """Raises CeilingReached if the environment already has `limit` rows of some kind. The caller has counted them as
+    `held`.
 
-    Call it with the environment's row locked (`workspaces.locks`), so that nobody else counts at the same time.
-    `name` is what the API calls the ceiling; `things` are named in the message.
+    Call it with the environment's row locked (`workspaces.locks`), so that nobody else counts at the same time. `name`
+    is what the API calls the ceiling, and the error's message says `things` for the kind of row.
     """
     if held >= limit:
         raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")

@@ -1,4 +1,6 @@
-"""Counts what keeps an environment from being deleted: other apps register how to count what they have in it."""
+"""Counts the rows, such as triggers, that keep an environment from being deleted. Other apps register how to count
+theirs.
+"""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -7,11 +9,13 @@ _counts: dict[str, Callable[[UUID], int]] = {}
 
 
 def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
-    """Registers `count(environment_id)`, which counts the rows called `name` (a singular). Call it in `ready()`."""
+    """Registers `count(environment_id)`, which returns how many rows of a kind the environment has. `name` is the kind,
+    in the singular. Call it in `AppConfig.ready()`.
+    """
     _counts[name] = count
 
 
 def dependents_of(environment_id: UUID) -> dict[str, int]:
-    """Returns, by name, how many rows of each kind the environment has, without those that it has none of."""
+    """Returns for each registered kind of row how many the environment has. Kinds of which it has none are left out."""
     found = {name: count(environment_id) for name, count in _counts.items()}
     return {name: number for name, number in found.items() if number}

@@ -1,4 +1,6 @@
-"""A probe for `check_deploy`: are the master keys set that encrypt the data keys, and do the data keys open?"""
+"""A probe for `check_deploy`: are the master keys set that this database needs, and can the data keys be decrypted with
+them?
+"""
 
 from pipedai import crypto
 from pipedai.deployment import Finding
@@ -6,11 +8,12 @@ from pipedai.sql import Row, fetch_all
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 
-# How many data keys of each master key are opened. Few show a wrong key; `check_keys` opens all keys and values.
+# How many data keys are tried for each master key. A few are enough to notice a wrong key; the command `check_keys`
+# tries all data keys and all values.
 SAMPLE = 100
 
 _MASTERS = "SELECT master_key_id, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
-# The newest data keys of each master key.
+# Reads the newest data keys that are encrypted under each master key.
 _SAMPLE = """
 SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM (
     SELECT *, row_number() OVER (PARTITION BY master_key_id ORDER BY id DESC) AS place FROM data_key
@@ -21,7 +24,7 @@ _REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py che
 
 
 def keys_open() -> Finding:
-    """Opens a sample of each master key's data keys with this process's MASTER_KEYS."""
+    """Decrypts some of the data keys that are encrypted under each master key, with this process's MASTER_KEYS."""
     try:
         known = {master.id for master in keys.masters()}
     except ValueError as error:

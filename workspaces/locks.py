@@ -1,4 +1,4 @@
-"""Locks an environment's row, which comes first in the order of locks (docs/architecture.md)."""
+"""Locks an environment's row. A transaction that needs several locks takes this one first (docs/architecture.md)."""
 
 from uuid import UUID
 
@@ -9,19 +9,26 @@ from pipedai.sql import fetch_one
 def hold_environment(environment_id: UUID) -> None:
     """Keeps the environment from being deleted until the transaction ends. Raises NotFound if it has been deleted.
 
-    A foreign key alone would not do, since it does not look at `deleted_at`.
+    A foreign key alone would not be enough: a deleted environment keeps its row and only gets a time in `deleted_at`.
     """
     _lock(environment_id, "FOR KEY SHARE")
 
 
 def lock_environment(environment_id: UUID) -> None:
-    """Does the same as `hold_environment`, for one transaction at a time: those that count, add or remove rows of
-    which there is a limit take turns. Transactions that only insert rows that refer to the environment don't wait."""
+    """Keeps the environment from being deleted until the transaction ends, and makes other callers of this function
+    wait.
+
+    Transactions call it before they count, add or remove rows whose number is limited, so that only one does so at a
+    time. Transactions that only insert rows that refer to the environment don't wait. Raises NotFound if the
+    environment has been deleted.
+    """
     _lock(environment_id, "FOR NO KEY UPDATE")
 
 
 def close_environment(environment_id: UUID) -> None:
-    """Locks the environment for its deletion: waits for all who hold it, and blocks others. Raises NotFound."""
+    """Locks the environment for its deletion: waits for all transactions that hold it, and makes others wait. Raises
+    NotFound if it has been deleted.
+    """
     _lock(environment_id, "FOR UPDATE")
 
 

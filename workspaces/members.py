@@ -1,7 +1,8 @@
-"""Adds members, changes their roles, removes them (SPEC §4).
+"""Adds members to environments, changes their roles, and removes them (SPEC §4).
 
-Each of these locks the environment's row first and then reads the caller's role, so that an environment keeps an owner
-even if two requests race. A deferred constraint trigger in the database ensures the same (migration 0002).
+Each function locks the environment's row first and then reads the caller's role. An environment therefore keeps an
+owner even if two requests come at the same moment. A constraint trigger in the database ensures the same (migration
+0002).
 """
 
 from typing import Any
@@ -31,7 +32,7 @@ def add_member(
     email: Email | None = None,
     actor: Actor,
 ) -> Membership:
-    """Makes a user a member. `user_id` or `email` names the user.
+    """Makes a user a member of the environment. Either `user_id` or `email` names the user.
 
     Raises Forbidden for a role that only an owner may grant, NotFound if there is no such user, Conflict if they are a
     member already or the environment has as many members as it may.
@@ -58,10 +59,10 @@ def add_member(
 
 
 def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor) -> Membership:
-    """Gives a member another role; the same role changes nothing.
+    """Gives a member another role. If the member has that role already, nothing changes.
 
-    Raises NotFound for a user who is no member, Forbidden if only an owner may do this, Conflict for
-    the last owner. If the member is no admin any more, their unused `wrk_` keys are revoked.
+    Raises NotFound for a user who is no member, Forbidden if only an owner may make this change, Conflict for the last
+    owner. If the member is no admin any more, the unused `wrk_` keys that they made are revoked.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -84,11 +85,11 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
 
 
 def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
-    """Ends a membership. Members may end their own, admins those of others.
+    """Ends a membership. Members may end their own, and admins those of others.
 
-    Raises NotFound for a user who is no member, Forbidden if it takes a higher role, Conflict for the
-    last owner. The unused `wrk_` keys that the user minted are revoked. Their `pwk_` keys, and the
-    `hos_` keys of hosts that they let in, belong to the environment and stay; the audit row lists them.
+    Raises NotFound for a user who is no member, Forbidden if only an owner may do this, Conflict for the last owner.
+    The unused `wrk_` keys that the user made are revoked. Their `pwk_` keys, and the `hos_` keys of hosts that they let
+    in, belong to the environment and stay; the audit row lists those.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -130,7 +131,7 @@ def _member(environment_id: UUID, user_id: UUID) -> Membership:
 
 
 def _check_may_grant(own: Role, role: Role) -> None:
-    """Raises Forbidden for a role above the caller's own."""
+    """Raises Forbidden if the role to be granted is above the caller's own."""
     if not own.includes(role):
         raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")
 
@@ -149,13 +150,17 @@ def _check_another_owner(member: Membership) -> None:
 
 
 def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:
-    """Revokes the user's unused `wrk_` keys, and returns what the audit row says about them."""
+    """Revokes the unused `wrk_` keys that the user made in the environment. Returns what the audit row is to say about
+    them.
+    """
     ids = revoke_unused_keys(user_id=user_id, environment_id=environment_id)
     return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
 
 
 def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
-    """Returns the ids of the keys that stay. A host's key counts for the user who issued or approved its enrollment."""
+    """Returns the ids of the user's keys that stay when their membership ends. A host's key is the user's if they
+    issued or approved its enrollment.
+    """
     return (
         ApiKey.objects.filter(
             environment_id=environment_id,

@@ -1,4 +1,4 @@
-"""Counts the alarms about keys and values that do not open."""
+"""Counts, as a metric, the alarms about keys and values that can't be decrypted."""
 
 from typing import Any
 

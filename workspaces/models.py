@@ -1,6 +1,6 @@
-"""Workspaces, environments, members, API keys and data keys.
+"""The tables of workspaces, environments, members, API keys and data keys.
 
-The environment is the tenancy boundary: every tenant row in every app carries its id.
+An environment is the boundary between tenants: every row of a tenant, in every app, carries the environment's id.
 """
 
 from django.conf import settings
@@ -13,17 +13,17 @@ from workspaces.roles import KEY_ROLES, Role
 
 
 class Workspace(models.Model):
-    """A customer's account. It groups environments and has no members of its own."""
+    """A customer's account. It groups environments and has no members of its own; each environment has some."""
 
-    # A UUIDv7, which the service makes.
+    # The workspace's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The name that its creator gave it; two workspaces may have the same.
+    # The name that the workspace's creator gave it. Two workspaces may have the same name.
     name = models.CharField(max_length=200)
-    # The user who created it. They may always see it and create environments in it.
+    # The user who created the workspace. They may always see it and create environments in it.
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )
-    # When it was created; the database writes it.
+    # When the workspace was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -34,17 +34,21 @@ class Workspace(models.Model):
 
 
 class Environment(models.Model):
-    """The tenancy boundary: it has its own members, keys, triggers, workers, runs, audit log and data key."""
+    """The boundary between tenants: an environment has its own members, keys, triggers, workers, runs, audit log and
+    data key.
+    """
 
-    # A UUIDv7, which the service makes. Every row of the tenant carries it as `environment_id`.
+    # The environment's id: a UUIDv7 that the service makes. Every row that belongs to the environment carries it as
+    # `environment_id`.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The account to which it belongs; it never changes.
+    # The workspace to which the environment belongs; it never changes.
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="environments")
-    # The name that people see, unique among the workspace's environments that are not deleted. Admins may change it.
+    # The environment's name, unique among the workspace's environments that are not deleted. Admins may change it.
     name = models.CharField(max_length=200)
-    # When it was created; the database writes it.
+    # When the environment was created; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When an owner deleted it: nobody sees it any more, and its keys and tokens are dead. None: it lives.
+    # When an owner deleted the environment. Since then nobody sees it, and its keys and tokens do not work. None if it
+    # is not deleted.
     deleted_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -62,25 +66,26 @@ class Environment(models.Model):
 
 
 class Membership(models.Model):
-    """A user's role in one environment. The database makes sure that one owner stays (migration 0002).
+    """A user's role in one environment. The database ensures that every environment keeps an owner (migration 0002).
 
-    A membership that ends is deleted: the audit log alone remembers it.
+    The row is deleted when the membership ends. After that only the audit log tells of it.
     """
 
-    # A UUIDv7, which the service makes.
+    # The row's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment in which the user has the role.
+    # The environment in which the user has a role.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="memberships", db_index=False
     )
-    # The member. A user has at most one membership in an environment.
+    # The user who is a member. A user has at most one membership in an environment.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.PROTECT,
         related_name="memberships",
         db_index=False,
     )
-    # `viewer`, `operator`, `admin` or `owner`. Whoever added the member chose it; admins and owners may change it.
+    # The member's role: `viewer`, `operator`, `admin` or `owner`. Whoever added the member chose it, and admins and
+    # owners may change it.
     role = models.CharField(max_length=8, choices=Role.choices)
     # When the user became a member; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -99,16 +104,18 @@ class Membership(models.Model):
 
 
 class ApiKey(models.Model):
-    """A `pwk_` key of an external system, a `wrk_` key that registers one worker, once, or a host's `hos_` key."""
+    """An API key: the `pwk_` key of an external system, a `wrk_` key with which one worker registers once, or the
+    `hos_` key of a host.
+    """
 
     class Kind(models.TextChoices):
-        """The prefix of the key's token, which says what the key is for."""
+        """What the key is for, as the prefix of its token says."""
 
         PWK = "pwk"
         WRK = "wrk"
         HOS = "hos"
 
-    # A UUIDv7, which the service makes.
+    # The key's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The one environment in which the key is valid; it never changes.
     environment = models.ForeignKey(
@@ -116,31 +123,35 @@ class ApiKey(models.Model):
     )
     # What the key is for: `pwk`, `wrk` or `hos`; it never changes.
     kind = models.CharField(max_length=3, choices=Kind.choices)
-    # The name that people see. Whoever mints the key chooses it; a host's key is named after the host.
+    # The key's name. Whoever makes the key chooses it; a host's key is named after the host.
     name = models.CharField(max_length=200)
-    # The role as which a `pwk` key acts, chosen when it is minted; None for the other kinds.
+    # The role with which a `pwk` key acts, chosen when the key is made; None for the other kinds.
     role = models.CharField(max_length=8, null=True)
-    # The SHA-256 of the token. The token itself is shown once, when it is minted, and stored nowhere.
+    # The SHA-256 of the key's token. The token itself is shown once, when the key is made, and stored nowhere.
     token_digest = models.BinaryField(max_length=32, unique=True)
     # The last four characters of the token, by which people recognise it.
     last_four = models.CharField(max_length=4)
-    # The user who minted the key, or who let its host in. None if a key minted it.
+    # The user who made the key, or who let the host of a `hos` key in. None if another key made it.
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # When it was minted; the database writes it.
+    # When the key was made; the database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a call last used it; calls write it, at most every 10 s. None: no call has used it.
+    # When a request last used the key. Requests write it, at most every 10 s. None if no request has used the key.
     last_used_at = models.DateTimeField(null=True)
-    # From when on it is dead. Whoever mints it chooses; a `wrk` key lives for a day by default. None: it never expires.
+    # When the key stops working. Whoever makes the key chooses it; a `wrk` key lives for a day by default. None if it
+    # never expires.
     expires_at = models.DateTimeField(null=True)
-    # When it was revoked: by an admin, or because its minter lost their rights. None: it was not.
+    # When the key was revoked: by an admin, or because the user who made it lost their rights. None if it was not.
     revoked_at = models.DateTimeField(null=True)
-    # When a machine registered with this `wrk` key, which is dead since. None: nobody has used it.
+    # When a worker registered with this `wrk` key. Since then the key does not work any more. None if nobody has used
+    # it.
     consumed_at = models.DateTimeField(null=True)
-    # The worker that registered with this `wrk` key. It is no foreign key, since this app may not import `workers`.
+    # The id of the worker that registered with this `wrk` key. It is no foreign key, since this app may not import the
+    # app `workers`.
     consumed_by = models.UUIDField(null=True)
-    # The key that minted this `wrk` key, which dies with it. None: a person minted it, or it is of another kind.
+    # The key at whose request this `wrk` key was made; revoking it also revokes this key while unused. None for keys
+    # that people made, and for other kinds.
     parent = models.ForeignKey(
         "self",
         null=True,
@@ -161,7 +172,7 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 condition=Q(
                     kind="pwk",
-                    role__isnull=False,  # without this, NULL makes the CHECK neither true nor false, which passes
+                    role__isnull=False,  # A CHECK whose value is NULL passes, so NULL must be excluded explicitly.
                     role__in=[role.value for role in KEY_ROLES],
                 )
                 | Q(kind__in=("wrk", "hos"), role__isnull=True),
@@ -189,21 +200,25 @@ class ApiKey(models.Model):
 
 
 class DataKey(models.Model):
-    """An environment's data-encryption key, wrapped by a master key (SPEC §8). One is in use at a time."""
+    """An environment's data key, which encrypts its secrets and is itself stored encrypted under a master key (SPEC
+    §8). An environment has one data key in use at a time.
+    """
 
-    # A UUIDv7, which the service makes. Each sealed value's row names its data key by this id.
+    # The data key's id: a UUIDv7 that the service makes. The row of each encrypted value has it beside the value.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment whose secrets it seals; it never changes.
+    # The environment whose secrets the data key encrypts; it never changes.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="data_keys", db_index=False
     )
-    # The key itself, encrypted under the master key. A rotation of the master key replaces it.
+    # The data key itself, encrypted under a master key. A rotation of the master key replaces this value.
     wrapped = models.BinaryField()
-    # The id in MASTER_KEYS of the master key that encrypts `wrapped`. A rotation of the master key replaces it.
+    # The id, in the setting MASTER_KEYS, of the master key that encrypts `wrapped`. A rotation of the master key
+    # replaces it.
     master_key_id = models.CharField(max_length=64)
-    # When it was made. A rotation replaces data keys that are older than the rotation.
+    # When the data key was made. A rotation replaces data keys that are older than the rotation.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When another data key replaced it: nothing new is sealed under it. A rotation writes it. None: it is in use.
+    # When a rotation replaced the data key by another one. Since then no new value is encrypted under it. None while it
+    # is in use.
     retired_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -219,15 +234,16 @@ class DataKey(models.Model):
 
 
 class DataKeyRotation(models.Model):
-    """A rotation of data keys that has not finished: it replaces the keys in use that are older than `started_at`.
+    """A rotation of data keys that has not finished. It replaces those data keys in use that are older than
+    `started_at`.
 
-    `rotate_keys` deletes the row when it finishes. If the process is killed, the next call finds the row and continues
-    that rotation.
+    The command `rotate_keys` deletes the row when it finishes. If its process is killed, the next call finds the row
+    and continues that rotation.
     """
 
-    # A UUIDv7, which the command makes.
+    # The rotation's id: a UUIDv7 that the command `rotate_keys` makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The one environment whose key is replaced; None: those of all environments are.
+    # The environment whose data key is replaced. None if those of all environments are.
     environment = models.ForeignKey(
         Environment, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
     )

@@ -1,4 +1,4 @@
-"""Permission classes for the roles (SPEC §4). Each permits its role and those above it."""
+"""Permission classes for the roles (SPEC §4). Each permits callers with its role or a higher one."""
 
 from typing import ClassVar
 
@@ -11,36 +11,36 @@ from workspaces.roles import Role, check_includes
 
 
 class HasRole(BasePermission):
-    """Permits callers whose role, in the environment that the viewset found, is `role` or above it."""
+    """Permits callers whose role in the request's environment is `role` or a higher one."""
 
     role: ClassVar[Role]
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Returns True, or raises Forbidden with the role that is needed."""
+        """Returns True if the caller's role is high enough. Otherwise raises Forbidden with the role that is needed."""
         assert isinstance(view, TenantViewSet)
         check_includes(view.access.role, self.role)
         return True
 
 
 class IsViewer(HasRole):
-    """Any member."""
+    """Permits members with any role."""
 
     role = Role.VIEWER
 
 
 class IsOperator(HasRole):
-    """Operators and above."""
+    """Permits operators, admins and owners."""
 
     role = Role.OPERATOR
 
 
 class IsAdmin(HasRole):
-    """Admins and owners."""
+    """Permits admins and owners."""
 
     role = Role.ADMIN
 
 
 class IsOwner(HasRole):
-    """Owners."""
+    """Permits owners only."""
 
     role = Role.OWNER

@@ -1,4 +1,4 @@
-"""Reads workspaces and environments, and only those that the user may see (SPEC §4)."""
+"""Reads the workspaces and environments that a user may see, and no others (SPEC §4)."""
 
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from workspaces.roles import Role
 
 
 def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
-    """The workspaces that the user created, and those with an environment of which they are a member."""
+    """Returns the workspaces that the user created, and those with an environment of which the user is a member."""
     mine = Membership.objects.filter(
         user_id=user_id,
         environment__workspace_id=OuterRef("id"),
@@ -20,7 +20,9 @@ def visible_workspaces(user_id: UUID) -> QuerySet[Workspace]:
 
 
 def may_create_environments(user_id: UUID, workspace: Workspace) -> bool:
-    """Whether the user created the workspace or owns one of its environments."""
+    """Returns whether the user may create environments in the workspace: its creator may, and owners of its
+    environments.
+    """
     return (
         workspace.created_by_id == user_id
         or Membership.objects.filter(
@@ -33,7 +35,7 @@ def may_create_environments(user_id: UUID, workspace: Workspace) -> bool:
 
 
 def administered_environments(user_id: UUID) -> QuerySet[Environment]:
-    """The environments in which the user is an admin or owner, with their workspaces, ordered by name."""
+    """Returns the environments in which the user is an admin or owner, with their workspaces, ordered by name."""
     return (
         Environment.objects.filter(
             memberships__user_id=user_id,
@@ -46,7 +48,9 @@ def administered_environments(user_id: UUID) -> QuerySet[Environment]:
 
 
 def environments_of(user_id: UUID, workspace_id: UUID) -> QuerySet[Environment, Any]:
-    """The workspace's environments that the user is a member of, each with the user's `caller_role`."""
+    """Returns those environments of the workspace of which the user is a member, each with the user's role as
+    `caller_role`.
+    """
     return Environment.objects.filter(
         workspace_id=workspace_id, deleted_at__isnull=True, memberships__user_id=user_id
     ).annotate(caller_role=F("memberships__role"))

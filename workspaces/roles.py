@@ -1,4 +1,4 @@
-"""The ordered roles (SPEC §4): each may do what those below it may."""
+"""The roles and their order (SPEC §4): each role may do whatever the roles below it may."""
 
 from django.db.models import TextChoices
 
@@ -6,7 +6,7 @@ from pipedai.api.errors import Forbidden
 
 
 class Role(TextChoices):
-    """`viewer` < `operator` < `admin` < `owner`."""
+    """A role in an environment, from the lowest to the highest: `viewer`, `operator`, `admin`, `owner`."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -15,11 +15,11 @@ class Role(TextChoices):
 
     @property
     def rank(self) -> int:
-        """The role's position in the order; the lowest role has 0."""
+        """Returns the role's position in the order of the roles. The lowest role has 0."""
         return _ORDER.index(self)
 
     def includes(self, other: "Role") -> bool:
-        """Whether this role may do everything that `other` may."""
+        """Returns whether this role is `other` or a higher role."""
         return self.rank >= other.rank
 
 
@@ -27,12 +27,12 @@ _ORDER = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
 
 # The roles that a `pwk_` key may have. Only people can be owners (SPEC §4).
 KEY_ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
-# The role of every `hos_` key. Such a key may change only the workers of its own host (workers/host_views.py).
+# The role of every `hos_` key. Such a key may change only the workers of its own host (workers/hosts/access.py).
 HOST_ROLE = Role.ADMIN
 
 
 def check_includes(role: Role, needs: Role) -> Role:
-    """Returns `role` if it may do everything that `needs` may. Raises Forbidden otherwise."""
+    """Returns `role` if it is `needs` or a higher role. Raises Forbidden otherwise."""
     if not role.includes(needs):
         raise Forbidden(f"This needs the role {needs.value} or above.")
     return role

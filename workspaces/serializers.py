@@ -1,4 +1,4 @@
-"""Reads the bodies of the workspace, environment, member and key endpoints, and renders their rows."""
+"""Checks the request bodies about workspaces, environments, members and keys, and renders these for the API."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,12 +13,14 @@ from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
 MAX_WRK_LIFETIME = timedelta(days=30)
-# The kinds of keys that people mint. A host gets its `hos_` key by enrolling.
+# The kinds of API keys that people can make. A `hos_` key is made for a host when it enrolls.
 MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
 def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) -> None:
-    """Raises a field error for a time in the past. If `short_lived` names the thing, also for one too far ahead."""
+    """Raises a field error if the time at which a key is to expire is past. With `short_lived`, the error's name for
+    the key, it also refuses a time that is more than 30 days ahead.
+    """
     now = datetime.now(UTC)
     if expires_at is not None and expires_at <= now:
         raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})
@@ -29,13 +31,13 @@ def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) ->
 
 
 class NameBody(StrictBody):
-    """POST /workspaces and POST /workspaces/:wsId/environments."""
+    """The body of POST /workspaces and of POST /workspaces/:wsId/environments."""
 
     name = NameField(max_length=200)
 
 
 class ApiKeyBody(StrictBody):
-    """POST /environments/:envId/api-keys."""
+    """The body of POST /environments/:envId/api-keys."""
 
     name = NameField(max_length=200)
     prefix = serializers.ChoiceField(source="kind", choices=[kind.value for kind in MINTABLE])
@@ -43,7 +45,7 @@ class ApiKeyBody(StrictBody):
     expiresAt = serializers.DateTimeField(source="expires_at", required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """A `wrk_` key has no role and lives at most 30 days; nothing expires in the past."""
+        """Refuses a role or a life of more than 30 days for a `wrk_` key, and an expiry in the past for any key."""
         is_wrk = attrs["kind"] == ApiKey.Kind.WRK
         if is_wrk and "role" in attrs:
             raise serializers.ValidationError({"role": ["A wrk_ key has no role."]})
@@ -52,31 +54,31 @@ class ApiKeyBody(StrictBody):
 
 
 class MemberBody(StrictBody):
-    """POST /environments/:envId/members."""
+    """The body of POST /environments/:envId/members."""
 
     userId = IdField(source="user_id", required=False)
     email = EmailField(required=False)
     role = serializers.ChoiceField(choices=Role.choices)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Exactly one of `userId` and `email`."""
+        """Refuses a body unless it has exactly one of `userId` and `email`."""
         if ("user_id" in attrs) == ("email" in attrs):
             raise serializers.ValidationError("Name the user by either userId or email.")
         return {**attrs, "role": Role(attrs["role"])}
 
 
 class RoleBody(StrictBody):
-    """PATCH /environments/:envId/members/:userId."""
+    """The body of PATCH /environments/:envId/members/:userId."""
 
     role = serializers.ChoiceField(choices=Role.choices)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """The role as the services know it."""
+        """Returns the body with its role as a `Role`."""
         return {"role": Role(attrs["role"])}
 
 
 class MemberSerializer(serializers.Serializer[Any]):
-    """A member."""
+    """A member of an environment."""
 
     userId = serializers.UUIDField(source="user_id")
     email = serializers.CharField(source="user.email")
@@ -96,7 +98,7 @@ class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
 
 
 class EnvironmentSerializer(serializers.Serializer[Any]):
-    """An environment, with the caller's role in it."""
+    """An environment, with the role that the caller has in it."""
 
     id = serializers.UUIDField()
     workspaceId = serializers.UUIDField(source="workspace_id")
@@ -106,7 +108,7 @@ class EnvironmentSerializer(serializers.Serializer[Any]):
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
-    """A key; its token is shown once, by the view that mints it."""
+    """An API key without its token. Only the response that makes a key shows the token, once."""
 
     id = serializers.UUIDField()
     name = serializers.CharField()
@@ -119,3 +121,9 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField(source="expires_at", allow_null=True)
     revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
     consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)
+
+
+class MintedApiKeySerializer(ApiKeySerializer):
+    """A new key with its token, which is shown this once."""
+
+    token = serializers.CharField()

@@ -22,7 +22,7 @@ _NAME_TAKEN = "The workspace has an environment of this name already."
 
 
 def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
-    """Makes a workspace for the user. Raises Conflict if they have as many as they may."""
+    """Makes a workspace with the user as its creator. Raises Conflict if they have as many workspaces as they may."""
     with transaction.atomic():
         _check_room_for_workspace(user_id)
         workspace = Workspace.objects.create(name=name, created_by_id=user_id)
@@ -33,10 +33,10 @@ def create_workspace(*, name: str, user_id: UUID, actor: Actor) -> Workspace:
 def create_environment(
     *, workspace_id: UUID, name: str, user_id: UUID, actor: Actor
 ) -> Environment:
-    """Makes an environment with its data key and the user as its owner.
+    """Makes an environment with a data key, and makes the user its owner.
 
-    Raises NotFound for a workspace that the user may not see, Forbidden if they may not create in it, Conflict for a
-    taken name and if they have as many environments as they may.
+    Raises NotFound for a workspace that the user may not see, Forbidden if the user may not create environments in it,
+    and Conflict if the name is taken or the user has as many environments as they may.
     """
     try:
         with transaction.atomic():
@@ -63,7 +63,9 @@ def create_environment(
 
 
 def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None:
-    """Renames an environment. The same name changes nothing. Raises NotFound, Conflict for a taken name."""
+    """Renames an environment. If it has the name already, nothing changes. Raises NotFound, and Conflict for a taken
+    name.
+    """
     live = Environment.objects.filter(id=environment_id, deleted_at__isnull=True)
     try:
         with transaction.atomic():
@@ -89,9 +91,9 @@ def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None
 
 
 def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
-    """Soft-deletes an empty environment: its name is free again, and its keys and tokens are dead.
+    """Deletes an empty environment by marking its row. Its name becomes free, and its keys and tokens stop working.
 
-    Raises NotFound, and Conflict while it holds rows of other apps; the error says how many of which.
+    Raises NotFound, and Conflict while the environment has rows of other apps, such as triggers; the error counts them.
     """
     with transaction.atomic():
         close_environment(environment_id)
@@ -123,8 +125,8 @@ def _check_room_for_environment(user_id: UUID) -> None:
 
 
 def _lock_user(user_id: UUID) -> None:
-    """Locks the user until the transaction ends, so that those who count what the user may have only so many of take
-    turns. Raises Unauthenticated if the user was deactivated meanwhile.
+    """Locks the user's row until the transaction ends. Requests that count how many workspaces or environments the user
+    has therefore take turns. Raises Unauthenticated if the user was deactivated meanwhile.
     """
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():

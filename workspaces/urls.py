@@ -2,13 +2,9 @@
 
 from django.urls import path
 
-from workspaces.views import (
-    ApiKeyViewSet,
-    EnvironmentViewSet,
-    MemberViewSet,
-    WorkspaceEnvironmentViewSet,
-    WorkspaceViewSet,
-)
+from workspaces.api_key_views import ApiKeyViewSet
+from workspaces.member_views import MemberViewSet
+from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
 
 urlpatterns = [
     path("workspaces", WorkspaceViewSet.as_view({"get": "list", "post": "create"})),

@@ -1,4 +1,4 @@
-"""The workspace, environment, member and API-key endpoints."""
+"""The endpoints of workspaces and environments."""
 
 from typing import Any
 from uuid import UUID
@@ -7,44 +7,55 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
-from accounts.throttles import FIND_USER
 from pipedai.api.errors import Forbidden, NotFound
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
-from workspaces import api_keys, members, queries, services
+from workspaces import queries, services
 from workspaces.access import TenantViewSet
 from workspaces.acting import MAY_NOT_CREATE
-from workspaces.models import ApiKey, Environment, Membership, Workspace
+from workspaces.models import Environment, Workspace
 from workspaces.permissions import IsAdmin, IsOwner, IsViewer
 from workspaces.roles import Role
-from workspaces.serializers import (
-    ApiKeyBody,
-    ApiKeySerializer,
-    EnvironmentSerializer,
-    MemberBody,
-    MemberSerializer,
-    NameBody,
-    RoleBody,
-    WorkspaceSerializer,
-)
+from workspaces.serializers import EnvironmentSerializer, NameBody, WorkspaceSerializer
 
 
 class WorkspaceViewSet(ApiViewSet):
+    """The workspaces that a user may see. No API key can call these endpoints, since it belongs to one environment."""
+
+    tag = "Workspaces"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
 
+    @Operation(
+        id="listWorkspaces",
+        summary="List workspaces",
+        items=WorkspaceSerializer,
+        says={200: "A list of workspaces."},
+        errors={400: "A bad `limit` or `cursor`."},
+    )
     def list(self, request: Request) -> Response:
-        """GET /workspaces"""
+        """Answers GET /workspaces with those that the user made, and those with an environment that they belong to."""
         rows = queries.visible_workspaces(principal_of(request).id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(WorkspaceSerializer(page, many=True).data)
 
+    @Operation(
+        id="createWorkspace",
+        summary="Make a workspace",
+        body=NameBody,
+        example={"name": "Acme"},
+        answers={201: WorkspaceSerializer},
+        says={201: "With the workspace."},
+        errors={409: "A ceiling."},
+        audit=("workspace.created",),
+    )
     def create(self, request: Request) -> Response:
-        """POST /workspaces"""
+        """POST /workspaces: makes a workspace."""
         workspace = services.create_workspace(
             **read_body(NameBody, request),
             user_id=principal_of(request).id,
@@ -56,6 +67,7 @@ class WorkspaceViewSet(ApiViewSet):
 class WorkspaceEnvironmentViewSet(ApiViewSet):
     """The environments of a workspace that the user is a member of."""
 
+    tag = "Environments"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
     workspace: Workspace
@@ -70,15 +82,35 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
             raise Forbidden(MAY_NOT_CREATE)
         self.workspace = workspace
 
+    @Operation(
+        id="listEnvironments",
+        summary="List environments",
+        items=EnvironmentSerializer,
+        says={200: "A list of environments."},
+        errors={400: "A bad `limit` or `cursor`.", 404: "No such workspace, or not visible."},
+    )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        """GET /workspaces/:wsId/environments"""
+        """Answers GET /workspaces/:wsId/environments with the environments of which the user is a member."""
         rows = queries.environments_of(principal_of(request).id, workspace_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(EnvironmentSerializer(page, many=True).data)
 
+    @Operation(
+        id="createEnvironment",
+        summary="Make an environment",
+        body=NameBody,
+        example={"name": "production"},
+        answers={201: EnvironmentSerializer},
+        says={201: "With the environment."},
+        errors={
+            403: "The caller sees the workspace but may not create in it, or foreign origin.",
+            409: "The name is taken, or a ceiling.",
+        },
+        audit=("environment.created",),
+    )
     def create(self, request: Request, workspace_id: UUID) -> Response:
-        """POST /workspaces/:wsId/environments"""
+        """POST /workspaces/:wsId/environments: makes an environment. The user becomes its owner."""
         environment: Any = services.create_environment(
             **read_body(NameBody, request),
             workspace_id=workspace_id,
@@ -90,14 +122,33 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
 
 
 class EnvironmentViewSet(TenantViewSet):
+    """One environment."""
+
+    tag = "Environments"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}
 
+    @Operation(
+        id="getEnvironment",
+        summary="Get an environment",
+        answers={200: EnvironmentSerializer},
+        says={200: "With the environment and the caller's `role` (a key's own)."},
+    )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:id"""
+        """Answers GET /environments/:id with the environment and the caller's role in it."""
         return Response(self._shown(environment_id))
 
+    @Operation(
+        id="renameEnvironment",
+        summary="Rename an environment",
+        body=NameBody,
+        example={"name": "staging"},
+        answers={200: EnvironmentSerializer},
+        says={200: "With the environment."},
+        errors={409: "The name is taken."},
+        audit=("environment.updated",),
+    )
     def update(self, request: Request, environment_id: UUID) -> Response:
-        """PATCH /environments/:id"""
+        """PATCH /environments/:id: renames the environment."""
         services.rename_environment(
             **read_body(NameBody, request),
             environment_id=environment_id,
@@ -105,8 +156,20 @@ class EnvironmentViewSet(TenantViewSet):
         )
         return Response(self._shown(environment_id))
 
+    @Operation(
+        id="deleteEnvironment",
+        summary="Delete an environment",
+        answers={204: None},
+        errors={
+            409: (
+                "While it has triggers, workers or unfinished runs; the sentence says which and how "
+                "many."
+            ),
+        },
+        audit=("environment.deleted",),
+    )
     def destroy(self, request: Request, environment_id: UUID) -> Response:
-        """DELETE /environments/:id"""
+        """DELETE /environments/:id: deletes an environment that has no triggers, workers or unfinished runs."""
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))
         return Response(status=204)
 
@@ -114,80 +177,3 @@ class EnvironmentViewSet(TenantViewSet):
         environment: Any = Environment.objects.get(id=environment_id)
         environment.caller_role = self.access.role.value
         return EnvironmentSerializer(environment).data
-
-
-class MemberViewSet(TenantViewSet):
-    """The members of an environment. Only people can manage them, and no key can."""
-
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {
-        "list": IsViewer,
-        "create": IsAdmin,
-        "update": IsAdmin,
-        "destroy": IsViewer,  # members may remove themselves; the service checks the rest
-    }
-    throttles = {"create": FIND_USER}
-
-    def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/members"""
-        rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(MemberSerializer(page, many=True).data)
-
-    def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/members"""
-        member = members.add_member(
-            **read_body(MemberBody, request),
-            environment_id=environment_id,
-            actor=actor_of(request),
-        )
-        return Response(MemberSerializer(member).data, status=201)
-
-    def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
-        """PATCH /environments/:envId/members/:userId"""
-        member = members.change_role(
-            **read_body(RoleBody, request),
-            environment_id=environment_id,
-            user_id=user_id,
-            actor=actor_of(request),
-        )
-        return Response(MemberSerializer(member).data)
-
-    def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
-        """DELETE /environments/:envId/members/:userId"""
-        members.remove_member(
-            environment_id=environment_id, user_id=user_id, actor=actor_of(request)
-        )
-        return Response(status=204)
-
-
-class ApiKeyViewSet(TenantViewSet):
-    """The API keys of an environment. Only people can manage them, and no key can."""
-
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"list": IsViewer, "create": IsAdmin, "destroy": IsAdmin}
-
-    def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/api-keys"""
-        rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(ApiKeySerializer(page, many=True).data)
-
-    def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/api-keys: the only answer that holds the token."""
-        key, token = api_keys.mint_api_key(
-            **read_body(ApiKeyBody, request),
-            environment_id=environment_id,
-            user_id=principal_of(request).id,
-            actor=actor_of(request),
-        )
-        return Response({**ApiKeySerializer(key).data, "token": token}, status=201)
-
-    def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
-        """DELETE /environments/:envId/api-keys/:keyId"""
-        api_keys.revoke_api_key(
-            environment_id=environment_id, key_id=key_id, actor=actor_of(request)
-        )
-        return Response(status=204)

@@ -1,3 +1,3 @@
-"""PipedAI's reference worker: polls the API for runs, executes them, reports how they ended."""
+"""PipedAI's reference worker: it polls the API for runs, executes them, and reports how they ended."""
 
 __version__ = "0.1.0"

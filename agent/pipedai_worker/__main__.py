@@ -1,4 +1,4 @@
-"""Lets `python -m pipedai_worker` stand for the `pipedai-worker` command."""
+"""Makes `python -m pipedai_worker` the same command as `pipedai-worker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns an answer of the API into its JSON object, or raises an exception for each way to fail."""
+"""Turns an HTTP answer of the API into its JSON object, or raises an exception that says what went wrong."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import httpx
 
 from pipedai_worker.backoff import parse_retry_after
 
-# The worker tries again after these statuses; it treats every other 4xx as final.
+# After one of these statuses the worker sends the request again. Every other 4xx is final.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
-# An error message repeats at most this many characters of what a 400 says about single fields.
+# A 400 answer lists what is wrong with single fields. An error message repeats at most this many characters of that
+# list.
 LONGEST_DETAILS = 1000
 
 
 class ApiError(Exception):
-    """A request went wrong. The message never holds a token."""
+    """A request to the API failed. The exception's message never holds a token."""
 
 
 class Unanswered(ApiError):  # noqa: N818
-    """No usable answer came. The API may have carried the request out, unless `sent` is false."""
+    """No usable answer came. If `sent` is true, the API may have carried the request out all the same."""
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, sent: bool = True
@@ -32,19 +33,19 @@ class Unanswered(ApiError):  # noqa: N818
 
 
 class Unavailable(Unanswered):
-    """The API can't be reached, or says to try again."""
+    """The API can't be reached, or its answer (such as 503) asks to try again."""
 
 
 class NotOurApi(Unanswered):
-    """Something answered that is not the PipedAI API: a wrong URL, or a proxy's page."""
+    """Something that is not the PipedAI API answered. The URL may be wrong, or a proxy sent a page of its own."""
 
 
 class TokenRefused(ApiError):  # noqa: N818
-    """The API answered 401, so this token will never work again."""
+    """The API answered 401: the token is not valid, and trying again would not help."""
 
 
 class Refused(ApiError):  # noqa: N818
-    """The API answered with a 4xx that will not change if the request is repeated."""
+    """The API answered with a 4xx status, and would answer the same if the request were repeated."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -52,7 +53,7 @@ class Refused(ApiError):  # noqa: N818
 
 
 def read(response: httpx.Response) -> dict[str, Any]:
-    """Return the answer's JSON object, or raise the exception that its status stands for."""
+    """Return the JSON object of a successful answer, or raise the exception for its status."""
     status = response.status_code
     body = _json_object(response)
     if body is not None and response.is_success:
@@ -75,7 +76,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
 
 
 def _details(body: Any) -> str:
-    """Return what a 400 says about single fields, in parentheses, to append to its message."""
+    """Return the errors that a 400 answer lists for single fields, in parentheses, to append to a message."""
     details = body.get("details")
     fields = details.get("fieldErrors") if isinstance(details, dict) else None
     if not isinstance(fields, dict):
@@ -97,7 +98,7 @@ def _json_object(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def parse_time(moment: object) -> float | None:
-    """Convert a time as the API writes it to epoch seconds. Return None if it is not a time."""
+    """Convert a time in the API's format to seconds since 1970. Return None if it is not a time."""
     if not isinstance(moment, str):
         return None
     try:
@@ -110,7 +111,7 @@ def parse_time(moment: object) -> float | None:
 
 
 def parse_date(header: str | None) -> float | None:
-    """Convert a `Date` header to epoch seconds. Return None if it does not hold a time."""
+    """Convert a `Date` header to seconds since 1970. Return None if it does not hold a time."""
     try:
         return parsedate_to_datetime(header or "").timestamp()
     except (TypeError, ValueError):

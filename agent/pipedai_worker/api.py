@@ -1,4 +1,4 @@
-"""Sends the worker's requests to the API, one method each. The exceptions are those of `answers`."""
+"""Sends the worker's requests to the API, with one method for each. `answers` defines the exceptions they raise."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-# A long poll may take this much longer than the wait that it asks for.
+# The API may hold a poll for the `wait` that it asks for. The answer may take this much longer before the request times
+# out.
 POLL_MARGIN_SECONDS = 15.0
 LARGEST_PORT = 65535
 
 
 def normalize_url(url: str) -> str:
-    """Reduce the URL that a person pasted to the API's origin and path prefix. Raises ValueError if it is no URL."""
+    """Return a pasted URL without `/api/v1` and without a slash at its end. Raises ValueError if it is no URL."""
     url = url.strip().rstrip("/").removesuffix(BASE_PATH)
     try:
         parsed = httpx.URL(url)
@@ -48,7 +49,7 @@ def normalize_url(url: str) -> str:
 
 
 class Api:
-    """A client for one API and one worker. Safe to use from several threads."""
+    """The HTTP client of one worker. Several threads may use it at the same time."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Api:
         proxy: str | None = None,
         ca_file: Path | None = None,
     ) -> None:
-        """Raises ValueError for a bad URL or proxy, OSError for a bad `ca_file`."""
+        """Make the client. Raises ValueError for a bad URL or proxy, OSError for a bad `ca_file`."""
         self.url = normalize_url(url)
         self._worker = f"/workers/{worker_id}"
         headers = {
@@ -71,7 +72,8 @@ class Api:
             headers["Authorization"] = f"Bearer {token}"
         trusted = ssl.create_default_context(cafile=ca_file) if ca_file else True
         try:
-            # A proxy, a netrc file or certificates that the environment names could lead the token to somebody else.
+            # With trust_env=False, httpx ignores proxies, netrc files and certificates named in environment variables,
+            # because they could lead the token to somebody else.
             self._client = httpx.Client(
                 base_url=self.url + BASE_PATH,
                 headers=headers,
@@ -88,16 +90,19 @@ class Api:
             ) from None
         self._way = f"{self.url} through the proxy" if proxy else self.url
         self._holds_polls = True
-        # True once the API has granted a request under this worker's own URL.
+        # True after the first successful request below this worker's own URL.
         self._proven = False
-        # The server's clock is ahead of ours by so many seconds; None until an answer has told its time.
+        # How this worker's CLI is paid for, as the last poll told; None if it told nothing.
+        self.auth_mode: str | None = None
+        # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
+        # time.
         self.clock_offset: float | None = None
 
     def close(self) -> None:
         self._client.close()
 
     def health(self) -> None:
-        """Check that the service and its database answer. Raises an ApiError if they do not."""
+        """Check that the API and its database work. Raises an ApiError if they do not."""
         sent_at = time.time()
         response = self._send("GET", "/health")
         try:
@@ -105,11 +110,12 @@ class Api:
         except Refused as refused:
             raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
         if self.clock_offset is None:
-            # This header has whole seconds only, so it never replaces a time that a poll has told.
+            # The `Date` header has only whole seconds. It is therefore not used once a poll has told the server's time
+            # more exactly.
             self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Exchange a `wrk_` token for a registration. It can be done once, as it uses the token up."""
+        """Exchange a `wrk_` token for a registration. The token works only once."""
         try:
             answer = self._request("POST", "/workers/register", json=body)
         except Refused as refused:
@@ -122,7 +128,7 @@ class Api:
         return answer
 
     def poll(self, wait: float) -> list[AssignedRun]:
-        """Return the runs that are due, after up to `wait` seconds; leave out those it can't read."""
+        """Return the runs that are due, waiting up to `wait` seconds for one. Runs that can't be read are left out."""
         wait = wait if self._holds_polls else 0
         sent_at = time.time()
         timeout = httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0)
@@ -132,44 +138,57 @@ class Api:
         except Refused as refused:
             if refused.status != HTTPStatus.BAD_REQUEST or not wait:
                 raise
-            # An older API refuses the `wait` parameter.
+            # An older version of the API does not know the `wait` parameter. It gets polls without it from now on.
             self._holds_polls = False
             return self.poll(0)
         runs = answer.get("runs")
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
-        # The server reads its clock when it answers. The time for which it held the poll therefore does
-        # not count as travel time, and the travel time is taken to be a second at most.
+        # The server writes `serverTime` when it answers, after holding the poll. The travel time is therefore not the
+        # whole duration of the request; it is taken to be one second at most.
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
+        mode = answer.get("authMode")
+        self.auth_mode = mode if isinstance(mode, str) else None
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
             log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
         return readable
 
     def claim(self, run_id: str, claim_id: str) -> dict[str, Any]:
-        """Take a queued run. The same `claim_id` may be sent again when an answer was lost."""
+        """Take a queued run. If the answer is lost, the same `claim_id` may be sent again, and is granted again."""
         try:
             return self._transition(run_id, "claim", {"claimId": claim_id})
         except Refused as refused:
             if refused.status != HTTPStatus.BAD_REQUEST:
                 raise
-            # An older API refuses the `claimId` field.
+            # An older version of the API does not know the `claimId` field, so the claim is sent without it.
             return self._transition(run_id, "claim", {})
 
     def start(self, run_id: str) -> dict[str, Any]:
-        """Tell the API that a claimed run is being executed."""
+        """Tell the API that the program of a claimed run is being started."""
         return self._transition(run_id, "start", {})
 
-    def heartbeat(self, run_id: str) -> dict[str, Any]:
-        """Renew the lease. The answer has `status`, `cancelRequested` and `leaseExpiresAt`."""
-        return self._transition(run_id, "heartbeat", {})
+    def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
+        """Renew the lease, and tell the counts of the run's tool calls.
+
+        The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
+        """
+        if tool_calls is None:
+            return self._transition(run_id, "heartbeat", {})
+        try:
+            return self._transition(run_id, "heartbeat", {"toolCalls": tool_calls})
+        except Refused as refused:
+            if refused.status != HTTPStatus.BAD_REQUEST:
+                raise
+            # An older API refuses the `toolCalls` field.
+            return self._transition(run_id, "heartbeat", {})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
-        """Report how a run ended. The same outcome may be sent again."""
+        """Report how a run ended. It is safe to send the same outcome again."""
         return self._transition(run_id, "complete", outcome)
 
     def seconds_until(self, moment: object) -> float | None:
-        """Return how many seconds the server's clock needs to reach `moment`; None if it is no time."""
+        """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""
         parsed = parse_time(moment)
         if parsed is None:
             return None
@@ -183,13 +202,13 @@ class Api:
             self.clock_offset = server_time - (time.time() - trip / 2)
 
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send a request under this worker's own URL."""
+        """Send a request to a URL below this worker's own, /workers/:id."""
         try:
             answer = self._request(method, f"{self._worker}/{path}", **options)
         except Refused as refused:
             if refused.status == HTTPStatus.NOT_FOUND and not self._proven:
-                # A 404 may come from another service, which knows nothing of this worker or its runs:
-                # this raises NotOurApi or Unavailable unless it is the PipedAI API that answers.
+                # A 404 may come from another service at this URL, which knows nothing of this worker. If the health
+                # check finds that this is not the PipedAI API, it raises NotOurApi or Unavailable instead.
                 self.health()
             raise
         self._proven = True

@@ -1,4 +1,4 @@
-"""Starts threads that do not keep the process alive when its main thread ends."""
+"""Starts threads that end with the process: they do not keep it alive when its main thread ends."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from collections.abc import Callable
 
 
 def run_in_background(name: str, work: Callable[[], None]) -> None:
-    """Run `work` in a thread of its own, which ends with the process."""
+    """Run `work` in a new thread, which does not keep the process alive."""
     threading.Thread(target=work, name=name, daemon=True).start()

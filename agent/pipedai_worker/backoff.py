@@ -1,4 +1,4 @@
-"""Computes how long to wait before another attempt: exponential, with jitter, at least `Retry-After`."""
+"""Computes how long to wait before the next attempt: random, doubling, and at least what `Retry-After` asks for."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ LONGEST_RETRY_AFTER_SECONDS = 3600.0
 
 
 class Backoff:
-    """Computes the delays of one series of attempts. Call `reset()` after a success."""
+    """Computes the delays between the attempts of one request. Call `reset()` when an attempt has succeeded."""
 
     def __init__(self, longest: float = LONGEST_SECONDS) -> None:
         self._longest = longest
         self.attempts = 0
 
     def reset(self) -> None:
-        """Make the next delay a short one again."""
+        """Make the next delay as short as the first one."""
         self.attempts = 0
 
     def next_delay(self, retry_after: float | None = None) -> float:
-        """Return the seconds until the next attempt: jittered, doubling, and at least `retry_after`."""
+        """Return the seconds until the next attempt: random, up to twice as long each time, at least `retry_after`."""
         bound = min(self._longest, FIRST_SECONDS * 2.0 ** min(self.attempts, 16))
         self.attempts += 1
         return max(jittered(bound), retry_after or 0.0)
 
 
 def jittered(seconds: float) -> float:
-    """Return a random part of `seconds`, at least half, so that workers do not all return at once."""
+    """Return a random time from half of `seconds` to `seconds`, so that many workers do not all call at once."""
     return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 

@@ -1,4 +1,4 @@
-"""Defines the command line's parsers, runs the command that was given, and returns an exit code."""
+"""Defines the worker's command line: the parsers of its options, and the function that runs a command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ log = logs.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (without the program's name) and return its exit code."""
+    """Run the command that `argv` (without the program's name) asks for, and return the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that can't show a character gets its escape, so that printing never fails.
+        # Characters that the terminal's encoding lacks are printed as escapes such as \u2026, because printing them
+        # would raise an exception.
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser()
     options = parser.parse_args(argv)
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
-    """Run a command. An expected failure becomes one sentence on stderr and an exit code."""
+    """Run a command and return the exit code. An expected failure is logged as one sentence, without a traceback."""
     logs.configure(as_json=getattr(options, "json_logs", False))
     try:
         handler(options)
@@ -36,8 +37,8 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
         log.error("%s", end)
         return end.code
     except BrokenPipeError:
-        # The program that read our output has ended. Python would flush the rest of it at exit and
-        # fail again, so the rest goes to /dev/null.
+        # The program that read this program's output has ended. Python would try to write the rest of the output at
+        # exit and fail again, so the rest goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.ERROR
     except KeyboardInterrupt:
@@ -46,7 +47,7 @@ def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.N
 
 
 def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `manage.py runworker`, which registers if it must and then runs."""
+    """Add the options of `manage.py runworker`, which registers the worker if necessary and then runs it."""
     arguments.add_common(parser)
     arguments.add_api_url(
         parser,
@@ -61,7 +62,7 @@ def add_runworker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line. The parsed `handler` is the command's function."""
+    """Return the parser of the whole command line. It sets `handler` to the function of the chosen command."""
     parser = argparse.ArgumentParser(
         prog="pipedai-worker",
         description="Executes the runs that PipedAI assigns to this machine.",

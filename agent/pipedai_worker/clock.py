@@ -1,4 +1,4 @@
-"""Tells when this machine's clock differs so much from the API's that a person should set it."""
+"""Tells a person to set this machine's clock when it differs too much from the API's."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ TOLERANCE_SECONDS = 60.0
 
 
 def complaint(ahead: float | None) -> str | None:
-    """Describe how wrong this machine's clock is, given that the API's is `ahead` by so many seconds.
+    """Return a sentence about this machine's clock if the API's clock is `ahead` by more than a minute either way.
 
-    Returns None when the two differ by a minute at most, or when the difference is not known.
+    `ahead` is in seconds, and negative if the API's clock is behind. Return None when the two differ by a minute at
+    most, or when `ahead` is None because the difference is not known.
     """
     if ahead is None or abs(ahead) <= TOLERANCE_SECONDS:
         return None

@@ -1,4 +1,4 @@
-"""Keeps the worker's registration (its id, its token, the API's URL) in a JSON file of mode 0600."""
+"""Keeps the worker's registration (its id, its token, the API's URL) in a JSON file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from pipedai_worker import durable
+from pipedai_worker.paying import AUTH_MODES
 
 DEFAULT_PATH = Path("~/.pipedai/worker.json")
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; the message is one sentence for the operator."""
+    """The worker's configuration file can't be used. The message is one sentence for the person who runs the worker."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,26 @@ class WorkerConfig:
     api_url: str
     workspace_id: str
     max_concurrency: int | None = None
+    # How the API says that this worker's CLI is paid for; None if it has not said so yet.
+    auth_mode: str | None = None
 
     def save(self, path: Path) -> None:
-        """Write the file atomically with mode 0600. Raises OSError."""
+        """Write the registration to a file that only its owner can read (mode 0600). Raises OSError."""
         durable.private_directory(path.parent)
-        durable.write_json(
-            path,
-            {
-                "workerId": self.worker_id,
-                "workerToken": self.worker_token,
-                "apiUrl": self.api_url,
-                "workspaceId": self.workspace_id,
-                "isPool": False,
-            },
-        )
+        content = {
+            "workerId": self.worker_id,
+            "workerToken": self.worker_token,
+            "apiUrl": self.api_url,
+            "workspaceId": self.workspace_id,
+            "isPool": False,
+        }
+        if self.auth_mode is not None:
+            content["authMode"] = self.auth_mode
+        durable.write_json(path, content)
 
     @classmethod
     def load(cls, path: Path) -> WorkerConfig:
-        """Read the file. Raises ConfigError with a sentence that says what to do."""
+        """Read a registration from its file. Raises ConfigError, whose sentence says what to do about it."""
         try:
             content = durable.read_json_object(path)
         except FileNotFoundError:
@@ -56,22 +59,30 @@ class WorkerConfig:
         maximum = content.get("maxConcurrency")
         if maximum is not None and (type(maximum) is not int or maximum < 1):
             raise ConfigError(f"maxConcurrency in {path} must be a whole number of 1 or more.")
+        mode = content.get("authMode")
         return cls(
             worker_id=_uuid(content, "workerId", path),
             worker_token=_text(content, "workerToken", path),
             api_url=_text(content, "apiUrl", path),
             workspace_id=str(content.get("workspaceId") or ""),
             max_concurrency=maximum,
+            auth_mode=mode if mode in AUTH_MODES else None,
         )
 
 
+def remember_auth_mode(path: Path, auth_mode: str) -> None:
+    """Write down how the API says that the CLI is paid for. The rest of the file stays. Raises OSError, ValueError."""
+    content = durable.read_json_object(path)
+    durable.write_json(path, {**content, "authMode": auth_mode})
+
+
 def readable_by_others(path: Path) -> bool:
-    """Tell whether other users may read the file, which holds a token."""
+    """Tell whether other users of the machine may read the configuration file, which holds a token."""
     return bool(path.stat().st_mode & 0o077)
 
 
 def state_directory(config_path: Path) -> Path:
-    """Return the directory, beside the configuration, that keeps the outcomes and the runs in hand."""
+    """Return the directory for the worker's current runs and unreported outcomes, beside the configuration file."""
     return config_path.with_name(f"{config_path.stem}.state")
 
 

@@ -1,4 +1,4 @@
-"""Writes small JSON files so that a crash leaves a whole file or none, readable by the owner only."""
+"""Writes small JSON files that only their owner can read. A crash leaves the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# The trial file has this size, because none of the real files is larger.
+# The size of the file that `try_writing` writes. The files that the worker keeps are not larger than this.
 _TRIAL_BYTES = 64 * 1024
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory, and the parents that are missing, which only the owner can enter."""
+    """Make a directory that only its owner can enter, and any missing parents in the same way."""
     if not path.is_dir():
         private_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -23,7 +23,7 @@ def private_directory(path: Path) -> Path:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Create a file whose mode is 0600 from the start. Raises FileExistsError if it is there already."""
+    """Create a file with mode 0600, so that no other user can read it at any time. Raises FileExistsError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -32,9 +32,9 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as JSON, mode 0600. After a crash either the old file or the new one is there.
+    """Write `value` to the file `path` as JSON, with mode 0600. A crash leaves either the old file or the new one.
 
-    Raises OSError when it can't be written, and leaves no partial file then.
+    Raises OSError if the file can't be written, and then leaves no partial file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -44,11 +44,11 @@ def write_json(path: Path, value: Any) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def try_writing(directory: Path) -> None:
-    """Try to write a small file there. Raises OSError if that fails, as on a full disk."""
+    """Check that files can be written in this directory, by writing one and removing it. Raises OSError."""
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         file.write(b" " * _TRIAL_BYTES)
         file.flush()
@@ -56,7 +56,7 @@ def try_writing(directory: Path) -> None:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises OSError, or ValueError when it holds anything else."""
+    """Return the JSON object in a file. Raises OSError, or ValueError if the file holds anything else."""
     value = json.loads(path.read_bytes())
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
@@ -64,13 +64,14 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there, so that it does not come back after a crash of the machine."""
+    """Remove a file if it exists, so that it stays removed even if the machine crashes right afterwards."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Have the disk keep what files there are in a directory. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

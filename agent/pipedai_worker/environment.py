@@ -1,11 +1,12 @@
-"""Makes a run's environment from an allow-list, so that the run does not get this machine's secrets."""
+"""Chooses the environment variables that a run's program gets, so that it does not get this machine's secrets."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 
-# Programs need these to find other programs, their settings, the language, and the network.
+# Every run's program gets these variables if they are set: it needs them to find programs, its home, the language and
+# the network.
 ALLOWED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),
@@ -19,13 +20,37 @@ ALLOWED = frozenset(
     }
 )
 ALLOWED_PREFIX = "LC_"
+PROXIES = frozenset(
+    {
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+        *("http_proxy", "https_proxy", "all_proxy"),
+    }
+)
+GATEWAY_HOST = "127.0.0.1"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return the variables of this process that are on the allow-list or named in `extra`."""
+    """Return the variables of this process's environment whose name is allowed or listed in `extra`.
+
+    If they name a proxy, NO_PROXY and no_proxy are added, so that the program calls the run's gateway without it.
+    """
     names = ALLOWED.union(extra)
-    return {
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name in names or name.startswith(ALLOWED_PREFIX)
     }
+    if not PROXIES.isdisjoint(environment):
+        for name in ("NO_PROXY", "no_proxy"):
+            # Programs differ in which of the two names they read, so the one that is missing gets the other's value.
+            exceptions = environment.get(name) or environment.get(name.swapcase(), "")
+            environment[name] = _with_gateway(exceptions)
+    return environment
+
+
+def _with_gateway(exceptions: str) -> str:
+    """Add the run's gateway, which no proxy can reach, to a list of hosts to call directly."""
+    hosts = [host.strip() for host in exceptions.split(",") if host.strip()]
+    if GATEWAY_HOST in hosts or hosts == ["*"]:
+        return exceptions
+    return ",".join([*hosts, GATEWAY_HOST])

@@ -1,4 +1,4 @@
-"""Defines the program's exit codes, and the exception that carries a code and a sentence."""
+"""Defines the worker program's exit codes, and the exception `Exit` that ends the program with one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ALREADY_RUNNING = 5
 
 
 class Exit(Exception):  # noqa: N818 - not always an error
-    """Raised to end the program. Its sentence is logged, and `code` is the exit code."""
+    """Raise this to end the program: its sentence is logged, and `code` is the program's exit code."""
 
     def __init__(self, code: int, message: str = "") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Keeps runs in hand and unreported outcomes on disk, so that they outlive a worker that is killed."""
+"""Keeps the worker's current runs and unreported outcomes on disk, so that they survive if the worker is killed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CLAIMING, CLAIMED = "claiming", "claimed"
 
 
 class AlreadyRunning(Exception):  # noqa: N818 - a state, not a mistake
-    """Another process is already at work with this registration."""
+    """Another process is already running a worker with this registration."""
 
 
 @dataclass(frozen=True)
 class HeldRun:
-    """A run in hand: how it was claimed, and what the next start may have to clean up. It holds no secret."""
+    """A run that the worker is claiming or executing, with what a later start needs to clean up. It holds no secret."""
 
     run_id: str
     claim_id: str
@@ -36,12 +36,13 @@ class HeldRun:
 
 
 class Journal:
-    """One registration's state directory. Only one process at a time may hold it."""
+    """The state directory of one worker registration. Only one process at a time may use it."""
 
     def __init__(self, directory: Path) -> None:
-        """Lock the directory. Raises AlreadyRunning, or OSError when it can't be used."""
+        """Lock the directory. Raises AlreadyRunning if another process uses it, OSError if it can't be used."""
         self._held = durable.private_directory(directory / "held")
         self._outcomes = durable.private_directory(directory / "outcomes")
+        self._calls = durable.private_directory(directory / "calls")
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,36 +51,41 @@ class Journal:
             raise AlreadyRunning from None
 
     def close(self) -> None:
-        """Release the lock, so that another process can take the directory."""
+        """Release the lock, so that another process can use the directory."""
         os.close(self._lock)
 
     def hold(self, run: HeldRun) -> HeldRun:
-        """Write down that this run is in hand, or what changed about it. Raises OSError."""
+        """Write to disk that the worker has this run, or what changed about the run. Raises OSError."""
         durable.write_json(self._held / f"{run.run_id}.json", asdict(run))
         return run
 
     def update(self, run: HeldRun, **changes: Any) -> HeldRun:
-        """Change some fields of a held run and write it down. Raises OSError."""
+        """Change some fields of a run that the worker has, and write the run to disk. Raises OSError."""
         return self.hold(replace(run, **changes))
 
     def release(self, run_id: str) -> None:
-        """Forget a run that is no longer in hand."""
+        """Remove a run and its tool calls from disk, because the worker no longer has it."""
         durable.remove(self._held / f"{run_id}.json")
+        durable.remove(self.calls_of(run_id))
+
+    def calls_of(self, run_id: str) -> Path:
+        """Return the path for the tool calls of a run in hand."""
+        return self._calls / f"{run_id}.ndjson"
 
     def held(self) -> list[HeldRun]:
-        """Return the runs that are in hand according to the disk."""
+        """Return the runs that the worker has, or had when it was killed, as the disk tells."""
         return list(_read_all(self._held, lambda _, content: HeldRun(**content)))
 
     def put_outcome(self, run_id: str, body: dict[str, Any]) -> None:
-        """Keep an outcome until the API has accepted or refused it for good. Raises OSError."""
+        """Write an outcome to disk, until the API has accepted it or refused it for good. Raises OSError."""
         durable.write_json(self._outcomes / f"{run_id}.json", body)
 
     def drop_outcome(self, run_id: str) -> None:
-        """Forget an outcome that the API has accepted or refused for good."""
+        """Remove an outcome from disk, because the API has accepted it or refused it for good."""
         durable.remove(self._outcomes / f"{run_id}.json")
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
-        """Return the outcomes that are still to be reported, by the run's id."""
+        """Return the outcomes on disk that the API has not accepted yet, each under its run's id."""
         return dict(_read_all(self._outcomes, lambda run_id, content: (run_id, content)))
 
 
@@ -88,6 +94,7 @@ def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> 
         try:
             yield make(str(UUID(path.stem)), durable.read_json_object(path))
         except (OSError, ValueError, TypeError) as error:
-            # The file is renamed, so that a person can look at it and the next start does not read it.
+            # A file that can't be read is renamed. A person can then look at it, and the next start does not read it
+            # again.
             log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
             path.rename(path.with_suffix(".unreadable"))

@@ -1,4 +1,4 @@
-"""Writes log lines to stderr, for people or as JSON, with every known secret replaced."""
+"""Writes the worker's log lines to stderr, as text or as JSON, without the secrets of its current runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _KnownSecrets:
-    """The header values of the runs in hand, which log lines must not show meanwhile."""
+    """The secret header values of the runs that the worker has now. They are replaced in every log line."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,8 @@ class _KnownSecrets:
         with self._lock:
             self._by_run.pop(run_id, None)
             self._rebuild()
-        # The module `re` caches hundreds of patterns, and those made for this run contain its secrets.
+        # Python's `re` keeps compiled patterns in a cache, and the pattern that finds this run's secrets contains them.
+        # The cache is emptied so that the secrets do not stay in memory.
         re.purge()
 
     def _rebuild(self) -> None:
@@ -73,7 +74,7 @@ class _Formatter(logging.Formatter):
 
 
 def configure(*, as_json: bool = False) -> None:
-    """Send this program's log lines to stderr."""
+    """Send the worker's log lines to stderr; with `as_json`, one JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(as_json=as_json))
     root = logging.getLogger("pipedai_worker")

@@ -1,4 +1,4 @@
-"""Gives each run a thread until a signal comes; then lets the runs in hand finish, or stops them."""
+"""The worker's main loop: polls, gives each run a thread, and on a signal lets the runs finish or stops them."""
 
 from __future__ import annotations
 
@@ -31,50 +31,58 @@ from pipedai_worker.stopping import StopReason
 
 log = get_logger(__name__)
 
-# The API may hand out again at once a run whose claim failed, so the next poll waits this long.
+# A poll may list the same run again at once after its claim has failed. The next poll therefore waits this long.
 UNCLAIMED_PAUSE_SECONDS = 2.0
-# After the drain this is the time for SIGTERM, SIGKILL, and one attempt to report each run.
+# The time the worker has to exit after the drain (the time that runs get to finish). In it, programs get SIGTERM and
+# SIGKILL, and each outcome is sent once.
 LEAVE_SECONDS = 4.5
-# SIGHUP means that the terminal from which the worker was started has been closed.
+# Each of these signals ends the worker. SIGHUP comes when the terminal that started the worker is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# On some platforms a signal does not wake a waiting thread, so no wait is longer than this.
+# The main thread never waits longer than this, because on some platforms a signal does not wake a waiting thread.
 LONGEST_STEP_SECONDS = 1.0
 NEVER = float("inf")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to work. `max_concurrency` None leaves the limit to the API; `once` ends when nothing is due."""
+    """The options of the worker's main loop.
+
+    `max_concurrency` is the most runs at a time; None leaves the limit to the API. `drain_seconds` is the time that
+    runs get to finish after a signal. With `once` the loop ends when no run is due. `pass_env` names the environment
+    variables that runs' programs get in addition.
+    """
 
     max_concurrency: int | None
     drain_seconds: float
     once: bool
     pass_env: tuple[str, ...] = ()
-    # The directory for live run events; None if nobody asked for them.
+    # The directory for the files of live run events. None if nobody asked for such files.
     events: Path | None = None
+    # Called with how the worker's CLI is paid for, as the API tells it with each poll; None if it tells nothing.
+    told_auth_mode: Callable[[str | None], None] = lambda _: None
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
-    """The worker can't go on because of `cause`."""
+    """The worker can't continue, because of the error `cause`."""
 
     def __init__(self, cause: ApiError) -> None:
         super().__init__(str(cause))
         self.cause = cause
-        # A 404 means that this worker no longer exists.
+        # A 404 means that the API does not know this worker any more, for example because somebody deregistered it.
         not_found = isinstance(cause, Refused) and cause.status == HTTPStatus.NOT_FOUND
         self.token_is_dead = isinstance(cause, TokenRefused) or not_found
 
 
 @dataclass(frozen=True)
 class _Claimed:
-    """Message: the claim of a run was granted, so the next poll does not hand it out again."""
+    """Message from a run's thread: the API has granted the claim, so the next poll will not list this run again."""
 
     run_id: str
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """Message: the thread of a run ended, or (None) the one that settled a predecessor's runs."""
+    """Message: a run's thread has ended; or, with `run` None, a thread that dealt with a previous process's runs."""
 
     run: Run | None
     error: ApiError | None
@@ -89,7 +97,7 @@ _Message = Union[Polled, PollFailed, _Claimed, _Ended, _Signalled]
 
 
 class Loop:
-    """One worker at work. Call `run()` once, in the main thread; other threads only send it messages."""
+    """Runs one worker. Call `run()` once, in the main thread; other threads only send messages to it."""
 
     def __init__(self, api: Api, journal: Journal, executor: Executor, settings: Settings) -> None:
         self._api = api
@@ -113,16 +121,18 @@ class Loop:
         self._claiming: set[str] = set()
         self._settling = 0
         self._unanswered: dict[str, HeldRun] = {}
-        # Once the worker drains: when it stops the runs that are left, and when it exits in any case.
+        # Set when a signal has come: when the worker stops the runs that have not finished, and when it exits in any
+        # case.
         self._stop_at = self._leave_at = NEVER
         self._failure: ApiError | None = None
 
     def run(self) -> None:
-        """Work until a signal comes, or with `once` until nothing is due. Raises Fatal."""
+        """Poll and execute runs until a signal comes, or with `once` until no run is due. Raises Fatal."""
         previous = {
             number: signal.signal(number, self._on_signal)
             for number in STOP_SIGNALS
-            # `nohup` starts a program with SIGHUP ignored, and the worker then goes on ignoring it.
+            # `nohup` starts a program with SIGHUP ignored. The worker leaves it ignored then, and survives the closing
+            # of its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
@@ -137,14 +147,15 @@ class Loop:
             raise Fatal(self._failure)
 
     def _settle_the_past(self) -> None:
-        self._unanswered = recovery.clean_up(self._journal)
+        self._unanswered = recovery.clean_up(self._journal, self._surroundings.executor)
         for run_id, body in self._journal.outcomes().items():
             self._settle(
                 partial(report, self._api, self._journal, run_id, body, self._leaving.wait)
             )
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A signal handler may interrupt this very call. SimpleQueue.put allows that; a lock would deadlock.
+        # A signal may interrupt the main thread inside another put() on this queue. SimpleQueue allows that; with a
+        # lock the handler would wait for ever.
         self._inbox.put(_Signalled(number))
 
     def _finished(self) -> bool:
@@ -196,12 +207,13 @@ class Loop:
         else:
             self._on_ended(message)
 
-    # --- Runs ------------------------------------------------------------------------------------
+    # --- Taking runs and ending them --------------------------------------------------------------
 
     def _take(self, polled: Polled) -> None:
-        # A dictionary by id, because a poll's answer might list a run twice.
+        # The runs are collected in a dictionary by id, because the answer to a poll might list a run twice.
         fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
         self._poller.answered(polled, news=bool(fresh))
+        self._settings.told_auth_mode(self._api.auth_mode)
         if self._draining.is_set():
             return
         for assigned in fresh.values():
@@ -214,7 +226,8 @@ class Loop:
         self._unanswered = {}
 
     def _begin_run(self, assigned: AssignedRun) -> None:
-        # If a claim of this run was never answered, the same claim id is sent again.
+        # If the answer to an earlier claim of this run was lost, the same claim id is sent again, and the API grants it
+        # again.
         held = self._unanswered.pop(assigned.id, None)
         run = Run(assigned, held.claim_id if held else uuid4().hex, self._surroundings)
         self._runs[assigned.id] = run
@@ -232,7 +245,8 @@ class Loop:
         except ApiError as caught:
             error = caught
         except GaveUp:
-            # The API has not answered. The run stays on disk, and the next start asks again.
+            # The API did not answer before the worker had to exit. The run stays on disk, and the next start asks the
+            # API again.
             log.info("left to the next start: %s", run.assigned.id if run else "older runs")
         except OSError as caught:
             log.error("the worker's files can't be written: %s", caught)
@@ -252,7 +266,7 @@ class Loop:
         if ended.error is not None:
             self._fail(ended.error)
 
-    # --- Stopping --------------------------------------------------------------------------------
+    # --- Stopping the worker ----------------------------------------------------------------------
 
     def _on_stop_signal(self, name: str) -> None:
         if self._draining.is_set():
@@ -277,10 +291,11 @@ class Loop:
             run.stop.request(StopReason.SHUTDOWN)
 
     def _fail(self, error: ApiError) -> None:
-        """Stop everything because the worker can't go on; `run()` then raises Fatal."""
+        """Stop all runs because the worker can't continue. `run()` then raises Fatal."""
         if self._failure is None:
             self._failure = error
             self._draining.set()
-            # Each outcome is reported once more; one that the API does not take now waits for the next start.
+            # From now on each outcome is sent to the API only once more. If the API does not accept it, it stays on
+            # disk for the next start.
             self._leaving.set()
             self._stop_all()

@@ -1,4 +1,4 @@
-"""Reads numbers from JSON of foreign origin, and accepts only those within bounds."""
+"""Checks numbers in JSON that others wrote, and accepts only those in a plausible range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends the processes that the runs of a killed worker left, and never signals any other process."""
+"""Ends the processes that runs have left behind after their worker was killed, and no other process."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
 
-# Every process of a run inherits this variable. Its value is the claim's id, which is random, so no
-# other process has it by chance.
+# The environment variable that marks the processes of a run, which all inherit it. Its value is the random id of the
+# run's claim, so no other process has it by chance.
 MARK = "PIPEDAI_CLAIM_ID"
 TERM_GRACE_SECONDS = 2.0
 
 
 def end_orphans(run: HeldRun) -> None:
-    """End the run's program, its process group, and (on Linux) every other process with its mark."""
+    """End the run's program, its process group, and (on Linux) every other process that carries the run's mark."""
     if run.pid is not None and run.process_started is not None:
         _end_group(run.pid, run.process_started)
     end_marked(run.claim_id)
 
 
 def end_marked(claim_id: str) -> None:
-    """Kill the processes of one run that are not in its process group any more (Linux)."""
+    """Kill every process that carries the mark of this claim, even outside the run's process group (on Linux)."""
     for _ in range(10):
-        # A process may have started another one meanwhile, so the search is repeated until it finds none.
+        # A process may have started another one during the search, so the search is repeated until it finds none.
         killed = [pid for pid in _process_ids() if _kill_if_marked(pid, claim_id)]
         if not killed:
             return
@@ -48,17 +48,18 @@ def _process_ids() -> list[int]:
 
 
 def _kill_if_marked(pid: int, claim_id: str) -> bool:
-    """Kill the process if its environment has the claim's mark, and tell whether it did.
+    """Kill the process if its environment has the mark of this claim, and tell whether it did.
 
-    The handle is opened before the environment is read. If the process ends and its id is used
-    again in between, the signal then reaches nobody.
+    The process is opened (pidfd) before its environment is read. If the process ends in between and another one gets
+    its id, the signal therefore reaches nobody.
     """
     try:
         handle = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        # A process that has ended and waits to be reaped shows an empty environment.
+        # The environment of a process that has ended, and only waits for its parent to notice, is empty: it is not
+        # killed again.
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         if f"{MARK}={claim_id}".encode() not in variables:
             return False
@@ -71,7 +72,7 @@ def _kill_if_marked(pid: int, claim_id: str) -> bool:
 
 
 def _end_group(pid: int, started: str) -> None:
-    """Signal the group only while its leader lives: until then no other group can have its number."""
+    """End a process group. Nothing is signalled once its first process is gone: another group may have its id."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if identity.start_time(pid) != started:
             return

@@ -1,4 +1,4 @@
-"""Repeats a request until the API has answered it, with back-off, and gives up when told to."""
+"""Repeats a request until the API has answered it, with growing pauses, unless the caller gives up."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from pipedai_worker.logs import get_logger
 log = get_logger(__name__)
 Answer = TypeVar("Answer")
 
-# While the API is away, the log mentions it this often and not at every attempt.
+# While the API does not answer, the log says so once in this time, and not at every attempt.
 REMINDER_SECONDS = 300.0
 
 
 class GaveUp(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """The caller ended the wait before there was an answer. The message is the last attempt's."""
+    """The caller gave up before the API answered. The message is that of the last failed attempt."""
 
 
 class Outage:
-    """Logs that the API is away, repeats it now and then, and logs once that it answers again."""
+    """Logs that the API does not answer, logs it again now and then, and logs once when the API answers again."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._reminded_at: float | None = None
 
     def failed(self, error: Unanswered) -> None:
-        """Note that an attempt failed. The first failure is not logged: the API may have closed an idle connection."""
+        """Note that an attempt failed, and log it unless it is the first failure in a row.
+
+        A single failure is normal, since the API may have closed an idle connection.
+        """
         self._failures += 1
         now = time.monotonic()
         due = self._reminded_at is None or now - self._reminded_at >= REMINDER_SECONDS
@@ -38,7 +41,7 @@ class Outage:
             log.warning("%s; trying again", error)
 
     def answered(self) -> None:
-        """Note that an attempt succeeded."""
+        """Note that an attempt succeeded. If an outage was logged, log that the API answers again."""
         self._failures = 0
         if self._reminded_at is not None:
             self._reminded_at = None
@@ -51,9 +54,9 @@ def until_answered(
     *,
     again: type[Unanswered] = Unanswered,
 ) -> Answer:
-    """Repeat `call` while it raises `again`; then return what it returns, or raise what else it raises.
+    """Call `call` again and again while it raises `again`. Return its result; any other exception goes through.
 
-    `wait(seconds)` sleeps, and returns True to give up, which raises GaveUp.
+    `wait(seconds)` sleeps between two attempts. If it returns True the caller gives up, which raises GaveUp.
     """
     backoff, outage = Backoff(), Outage()
     while True:

@@ -1,4 +1,4 @@
-"""Asks for due runs, one poll at a time, and decides when to ask again."""
+"""Asks the API for due runs, with one request (poll) at a time, and decides when to send the next one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from pipedai_worker.patience import Outage
 
 log = get_logger(__name__)
 
-# Many proxies end a request after 30 s without a byte, so a poll is held for less.
+# How long the API may hold a poll until a run is due. Many proxies cut a request after 30 s without a byte, so this is
+# less.
 WAIT_SECONDS = 25.0
-# An API that does not hold polls answers at once. If an empty answer came sooner than this, the next
-# poll waits for the rest of this time.
+# Not every API can hold a poll; some answer at once. If an answer without runs comes sooner than this, the worker waits
+# for the rest of this time before the next poll.
 SHORTEST_EMPTY_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Polled:
-    """An answered poll: the runs that it brought, and the seconds that it took."""
+    """A poll that the API answered: the runs it listed, and how many seconds the answer took."""
 
     runs: list[AssignedRun]
     seconds: float
@@ -34,15 +35,15 @@ class Polled:
 
 @dataclass(frozen=True)
 class PollFailed:
-    """A poll that failed, and its error."""
+    """A poll that failed, with the exception that says why."""
 
     error: ApiError
 
 
 class Poller:
-    """Sends one poll at a time, in another thread, which calls `deliver` with its end.
+    """Sends polls, one at a time, in another thread. The result of each is passed to `deliver`.
 
-    The owner then passes that end to `answered()` or `failed()`, which decide when the next poll is due.
+    The main thread then passes that result to `answered()` or `failed()`, which decide when the next poll is due.
     """
 
     def __init__(
@@ -50,19 +51,19 @@ class Poller:
     ) -> None:
         self._api = api
         self._deliver = deliver
-        # True if the API may hold a poll until a run is due.
+        # True if the API may hold a poll until a run is due; false to get every answer at once.
         self._hold = hold
         self._backoff = Backoff()
         self._outage = Outage()
         self._clock_warned = False
         self.under_way = False
-        # True once a poll has been answered.
+        # True after the API has answered the first poll.
         self.connected = False
-        # The next poll is due at this time of the monotonic clock.
+        # When the next poll is due, as a time of the monotonic clock.
         self.due_at = 0.0
 
     def begin(self) -> None:
-        """Start a poll. The first one is not held, so that it shows at once whether URL and token work."""
+        """Start a poll. The API answers the first one at once, which shows whether the URL and the token work."""
         wait = WAIT_SECONDS if self._hold and self.connected else 0.0
         self.under_way = True
         run_in_background("poll", lambda: self._deliver(self._poll(wait)))
@@ -78,7 +79,7 @@ class Poller:
             return PollFailed(Unavailable(f"the poll failed: {type(error).__name__}"))
 
     def answered(self, polled: Polled, *, news: bool) -> None:
-        """Note that a poll was answered. `news` tells whether it brought a run that was not known yet."""
+        """Note that a poll was answered. `news` tells whether the answer listed a run that was not listed before."""
         self.under_way = False
         self._backoff.reset()
         self._outage.answered()
@@ -91,10 +92,11 @@ class Poller:
             self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
 
     def failed(self, failure: PollFailed) -> None:
-        """Note that a poll failed. Raises its error if another attempt can't help."""
+        """Note that a poll failed. Raises its error if a further attempt would fail too."""
         self.under_way = False
         error = failure.error
-        # If the API has answered before, a page of something else (a proxy's, perhaps) is a passing fault.
+        # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing
+        # fault, and the worker tries again.
         if isinstance(error, Unavailable) or (self.connected and isinstance(error, NotOurApi)):
             self._outage.failed(error)
             self.due_at = time.monotonic() + self._backoff.next_delay(error.retry_after)
@@ -102,7 +104,7 @@ class Poller:
         raise error
 
     def pause(self, seconds: float) -> None:
-        """Send no poll before so many seconds have passed."""
+        """Send the next poll no sooner than about `seconds` from now."""
         self.due_at = max(self.due_at, time.monotonic() + jittered(seconds))
 
     def _check_clock(self) -> None:

@@ -1,10 +1,9 @@
-"""Replaces secrets in text by `[redacted]`, in every spelling in which a program may print them.
+"""Replaces secrets in text by `[redacted]`, in each of the forms in which programs usually print them.
 
-Covered, for each header value: the value as it is; what follows an authentication scheme
-(`Bearer x`); the user and password inside `Basic`; each of these escaped as JSON (also inside
-another JSON string), percent-encoded, and in base64, also amid longer base64. Tokens of the service
-itself are found by their form. Not covered: other encodings (hex, gzip), a value broken up by other
-text, a part of one.
+The secrets are a run's header values. For each value these are found: the value itself; the part after an
+authentication scheme (`x` in `Bearer x`); the user and password that `Basic` encodes; and each of these escaped as JSON
+(once or twice), percent-encoded, or in base64, even within longer base64. The service's own tokens are found by their
+form. Not found are other encodings (hex, gzip), a value with other text in its middle, and a part of a value.
 """
 
 from __future__ import annotations
@@ -16,24 +15,25 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 MARK = "[redacted]"
-# Tokens of the service, whoever they belong to: a prefix, 43 characters and a checksum of 6.
+# Matches any token of the service: a prefix, 43 characters and a checksum of 6.
 _SERVICE_TOKEN = r"(?:pwk|wrk|wkt|hos|enr)_[0-9A-Za-z]{20,60}"  # noqa: S105 - a pattern
 _LONGEST_SERVICE_TOKEN = 64
-# A shorter part of a value would occur in many ordinary words.
+# Parts of a header value are only treated as secrets from this length on, because shorter ones occur in ordinary words.
 _SHORTEST_DERIVED = 6
-# Some JSON encoders escape these as well.
+# Some JSON encoders escape these characters too, so that the JSON can stand in HTML.
 _HTML_SAFE_JSON = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[ \t]+(\S.*)", re.DOTALL)
 
 
 class Redactor:
-    """Knows one set of secrets. Text that is redacted already stays the same when it is redacted again."""
+    """Finds and replaces one set of secrets. Redacting a text a second time changes nothing."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
         self._forms = ordered = sorted(forms, key=lambda form: (-len(form), form))
-        # The mark is the first alternative, so that a secret that is part of the mark does not match inside it.
+        # The pattern tries the text `[redacted]` first. Otherwise a secret that is a part of that text, such as `act`,
+        # would be replaced inside it.
         parts = [re.escape(MARK), *map(re.escape, ordered), _SERVICE_TOKEN]
         self._pattern = re.compile("|".join(parts))
         self.longest = max([_LONGEST_SERVICE_TOKEN, *map(len, ordered)])
@@ -43,7 +43,7 @@ class Redactor:
         return self._pattern.sub(MARK, text)
 
     def redact_cut_off(self, text: str) -> str:
-        """Do the same as `redact()`, and replace the beginning of a secret at the text's end too."""
+        """Return `text` with every secret replaced, and also a secret at its end of which the rest was cut off."""
         text = self.redact(text)
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), _SHORTEST_DERIVED - 1, -1):
@@ -52,21 +52,22 @@ class Redactor:
         return text
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
-        """Find the secrets in `text`, and the marks."""
+        """Find the secrets in `text`, and the places where `[redacted]` stands already."""
         return self._pattern.finditer(text)
 
 
 class RedactingStream:
-    """Redacts text that comes in pieces, and finds a secret that lies in two of them."""
+    """Redacts a text that comes in pieces, and also finds a secret that begins in one piece and ends in the next."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Take the next piece, and return the text that no later piece can make part of a secret."""
+        """Take the next piece of text, and return the redacted text up to where a secret might still be incomplete."""
         held = self._held + text
-        # No secret is longer than `longest`, so one that begins before this point has ended by now.
+        # No secret is longer than `longest`. A secret that begins before this position is therefore complete in the
+        # text held so far.
         sure = len(held) - self._redactor.longest
         done = []
         position = 0
@@ -81,7 +82,7 @@ class RedactingStream:
         return "".join(done)
 
     def finish(self, *, cut_off: bool) -> str:
-        """Return the text still held back. `cut_off` tells that it may end in the middle of a secret."""
+        """Return the rest of the text, redacted. `cut_off` says that the text may end in the middle of a secret."""
         rest, self._held = self._held, ""
         return self._redactor.redact_cut_off(rest) if cut_off else self._redactor.redact(rest)
 
@@ -125,9 +126,10 @@ def _encodings(value: str) -> Iterator[str]:
 
 
 def _base64_forms(value: bytes) -> Iterator[str]:
-    """Yield the base64 of the value without the characters that depend on the bytes around it.
+    """Yield the forms that `value` can take within longer base64 text.
 
-    Base64 encodes three bytes at a time, so the value has three forms, depending on where it begins.
+    Base64 encodes three bytes at a time, so there are three forms, one for each position at which the value can begin.
+    Characters at the ends that depend on the neighbouring bytes are left out.
     """
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + value).decode().rstrip("=")

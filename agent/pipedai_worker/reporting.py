@@ -1,4 +1,4 @@
-"""Reports an outcome until the API accepts or refuses it for good, and keeps it on disk until then."""
+"""Sends a run's outcome until the API accepts it or refuses it for good, and keeps it on disk until then."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
 from pipedai_worker.journal import Journal
 from pipedai_worker.logs import get_logger
-from pipedai_worker.outcome import bare
+from pipedai_worker.outcome import bare, older
 from pipedai_worker.patience import until_answered
 
 log = get_logger(__name__)
@@ -18,22 +18,30 @@ log = get_logger(__name__)
 def report(
     api: Api, journal: Journal, run_id: str, body: dict[str, Any], wait: Callable[[float], bool]
 ) -> None:
-    """Send `complete`, and remove the spooled outcome after a 2xx or a final 4xx.
+    """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
 
-    Raises GaveUp when `wait` returns True, and TokenRefused. The outcome then waits for the next start.
+    Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
+    stays on disk, and the worker's next start sends it.
     """
     try:
-        try:
-            until_answered(lambda: api.complete(run_id, body), wait)
-        except Refused as refused:
-            if refused.status != 400 or body == bare(body):
-                raise
-            # The API refuses some part of the outcome. Its bare status is sent instead, so that the run is
-            # not taken for lost and executed again.
-            log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
-            until_answered(lambda: api.complete(run_id, bare(body)), wait)
+        _send(api, run_id, [body, older(body), bare(body)], wait)
     except Refused as refused:
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
     else:
         log.info("run %s %s", run_id, body.get("status"))
     journal.drop_outcome(run_id)
+
+
+def _send(
+    api: Api, run_id: str, bodies: list[dict[str, Any]], wait: Callable[[float], bool]
+) -> None:
+    """Send the first body. After a 400 send the next, smaller one, so that the run is not taken for lost."""
+    first, *rest = bodies
+    rest = [body for body in rest if body != first]
+    try:
+        until_answered(lambda: api.complete(run_id, first), wait)
+    except Refused as refused:
+        if refused.status != 400 or not rest:
+            raise
+        log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
+        _send(api, run_id, rest, wait)

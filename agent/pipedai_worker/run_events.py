@@ -1,4 +1,4 @@
-"""Writes the events of a run's program to a file, redacted, for a dashboard on the host to follow."""
+"""Writes what a run's program does to a file, without secrets, for a dashboard on the same machine to show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ log = get_logger(__name__)
 
 VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
 DEFAULT_ROOT = Path("~/.pipedai/runs")
-# These bound one file, one event's payload, and the number of runs: all files stay under 2 GiB.
+# These limit the size of one file, the size of one event's payload, and the number of files. Together all files stay
+# below 2 GiB.
 LARGEST_FILE_BYTES = 8 * 1024 * 1024
 LARGEST_PAYLOAD_BYTES = 256 * 1024
 LONGEST_TYPE = 100
@@ -31,19 +32,19 @@ Sink = Callable[[str, Any], None]
 
 
 def wanted() -> bool:
-    """Tell whether the environment asks for live run events."""
+    """Tell whether the environment variable PIPEDAI_LOCAL_RUN_EVENTS asks for such files."""
     return os.environ.get(VARIABLE, "").lower() in {"1", "true", "yes"}
 
 
 def directory(worker_id: str) -> Path:
-    """Return the directory for the run events of one worker."""
+    """Return the directory that holds the event files of one worker's runs."""
     return DEFAULT_ROOT.expanduser() / worker_id
 
 
 class RunEvents:
-    """One run's file, mode 0600. It gets a line `{ seq, type, ts, payload }` as soon as an event comes.
+    """The event file of one run, with mode 0600. Each event is added at once, as a line `{ seq, type, ts, payload }`.
 
-    If the disk fails, the events are lost and the run goes on.
+    If the file can't be written, the events are lost and the run continues.
     """
 
     def __init__(self, place: Path, run_id: str, redactor: Redactor) -> None:
@@ -57,7 +58,7 @@ class RunEvents:
             self._descriptor = os.open(place / f"{run_id}{SUFFIX}", flags, 0o600)
 
     def write(self, kind: str, payload: Any) -> None:
-        """Append an event. When the file is full, append one `events.truncated` and nothing after it."""
+        """Append an event. When the file is full, append one last event, `events.truncated`, and nothing after it."""
         if self._descriptor is None:
             return
         line = self._line(kind, self._redacted(payload))
@@ -73,7 +74,7 @@ class RunEvents:
             self.close()
 
     def close(self) -> None:
-        """Close the file; later events are dropped."""
+        """Close the file. Events that come later are not written."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -86,12 +87,14 @@ class RunEvents:
             "ts": moment.replace("+00:00", "Z"),
             "payload": payload,
         }
-        # json.dumps writes ASCII, so lone surrogates and line separators are escaped too.
+        # json.dumps writes only ASCII. Characters that break a line or are invalid in UTF-8 are escaped, so each event
+        # is one line.
         return json.dumps(event).encode() + b"\n"
 
     def _redacted(self, value: Any) -> Any:
         try:
-            # The length is checked first, because redacting a large payload takes long.
+            # The length is checked before the secrets are replaced, because replacing them in a large payload takes
+            # long.
             length = len(json.dumps(value))
             if length > LARGEST_PAYLOAD_BYTES:
                 return {"truncated": True, "bytes": length}
@@ -99,7 +102,7 @@ class RunEvents:
             text = json.dumps(clean, ensure_ascii=False)
         except RecursionError:
             return {"truncated": True}
-        # The whole text is redacted too: a secret may also be a number, or lie in several values.
+        # The payload as a whole is redacted once more: a secret may also be a number, or extend over several values.
         whole = self._redactor.redact(text)
         if whole == text:
             return clean
@@ -132,10 +135,10 @@ class RunEvents:
 
 
 def _forget_oldest(place: Path) -> None:
-    """Remove the oldest files, so that one more does not exceed the number of runs to keep."""
+    """Remove the oldest event files, so that with one more there are at most KEPT_RUNS."""
     files = []
     for path in place.glob(f"*{SUFFIX}"):
-        # Another run may be removing the same file.
+        # Another run's thread may be removing the same file.
         with contextlib.suppress(FileNotFoundError):
             files.append((path.stat().st_mtime, path))
     for _, path in sorted(files)[: max(0, len(files) - KEPT_RUNS + 1)]:

@@ -1,4 +1,4 @@
-"""Defines why a run is stopped before its program has ended, and the request to stop it."""
+"""Defines the reasons for stopping a run before its program has ended, and the request to stop it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import threading
 
 
 class StopReason(enum.Enum):
-    """Why a run is stopped. The log shows the value."""
+    """The reasons for which a run is stopped. The value of each is its text in the log."""
 
     CANCELED = "canceled"
     TIMED_OUT = "time limit reached"
     LOST = "no longer this worker's run"
     SHUTDOWN = "the worker is stopping"
     TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
-    # For these two the executor itself decides to stop, and it decides the outcome.
+    # For SILENT, LINGERING and NO_SERVER the executor itself stops the program, and decides the run's outcome.
     SILENT = "silent for too long"
     LINGERING = "finished, but did not end"
+    NO_SERVER = "not connected to its MCP server"
 
 
-# For these reasons the worker itself exits, so the program gets less time between SIGTERM and SIGKILL.
+# For these reasons the whole worker exits, so the program gets less time between SIGTERM and SIGKILL.
 HASTY = frozenset({StopReason.SHUTDOWN, StopReason.TOKEN_REFUSED})
 
 
 class StopRequest:
-    """A request to stop a run. Any thread may make it, and the first reason counts."""
+    """A request to stop a run. Any thread may make it. If there are several reasons, the first one counts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +33,7 @@ class StopRequest:
         self.hasty = False
 
     def request(self, reason: StopReason) -> None:
-        """Ask for the run to be stopped. A later reason may only shorten the time that the program gets."""
+        """Ask for the run to be stopped. A second reason can only shorten the time that the program gets to end."""
         with self._lock:
             self.hasty = self.hasty or reason in HASTY
             if self.reason is None:

@@ -1,4 +1,4 @@
-"""Reads JSON objects, one a line, from a stream of bytes in bounded memory, whatever it holds."""
+"""Reads JSON objects, one a line, from a stream of bytes. Its memory stays bounded however long a line is."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from collections.abc import Callable
 from typing import Any
 
 LONGEST_LINE_BYTES = 4 * 1024 * 1024
-# In a longer line each string is cut to this length, so that the rest of the line can still be read.
+# In a line longer than LONGEST_LINE_BYTES each string is cut to this length, so that the rest of the line can still be
+# read.
 LONGEST_STRING_BYTES = 64 * 1024
-# The length in characters from which a string may have been cut. JSON takes up to 12 bytes for a character.
+# A string with fewer characters than this was certainly not cut, because JSON takes at most 12 bytes for a character.
 SHORTEST_CUT_STRING = LONGEST_STRING_BYTES // 12 - 1
 
-# Matches the inside of a JSON string up to an escape that is not complete yet.
+# Matches the inside of a JSON string, up to the closing quote or to an escape (`\n`, `\u00e9`) that is not complete
+# yet.
 _STRING_INSIDE = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _LONGEST_ESCAPE = 6
-# The pattern is applied to pieces, because its memory grows with the number of escapes that it matches.
+# The pattern is applied to pieces of this size, because the memory that it needs grows with the length of the text.
 _PIECE_BYTES = 16 * 1024
 
 
 class JsonLines:
     """Calls `sink` with each line that is a JSON object; any other line is skipped.
 
-    A line that is too long has its long strings cut; if that does not help it is skipped as well.
+    In a line that is too long, each long string is cut. If the line is still too long, it is skipped.
     """
 
     def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
@@ -33,7 +35,7 @@ class JsonLines:
         self._skipping = False
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next piece of the stream."""
+        """Take the next piece of the stream, and pass on the lines that it completes."""
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._append(chunk[start:end])
@@ -42,7 +44,7 @@ class JsonLines:
         self._append(chunk[start:])
 
     def finish(self) -> None:
-        """Take the text after the last newline as a line, because the stream has ended."""
+        """Treat the text after the last newline as a line, because the stream has ended."""
         self._end_line()
 
     def _append(self, piece: bytes) -> None:
@@ -70,7 +72,7 @@ class JsonLines:
 
 
 class StringCutter:
-    """Passes one JSON text through in pieces and cuts every string in it to a number of bytes."""
+    """Cuts every long string in a JSON text to a number of bytes. The text comes in pieces."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -79,7 +81,7 @@ class StringCutter:
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next piece, and return it without the cut parts."""
+        """Take the next piece of the text, and return it with its long strings cut."""
         starts = range(0, len(piece), _PIECE_BYTES)
         return b"".join(self._feed(piece[start : start + _PIECE_BYTES]) for start in starts)
 
@@ -92,7 +94,7 @@ class StringCutter:
                 end = self._end_of_inside(data, position)
                 left.append(self._cut(data[position:end]))
                 if end < len(data) and data[end : end + 1] != b'"':
-                    # The next piece completes this escape.
+                    # The text ends in the middle of an escape. The escape is kept until the next piece completes it.
                     self._held = data[end:]
                     break
             else:
@@ -111,7 +113,8 @@ class StringCutter:
         while (
             end < len(data) and data[end : end + 1] == b"\\" and end + _LONGEST_ESCAPE <= len(data)
         ):
-            # Not JSON: goes through as it is, and the whole line will be refused.
+            # This escape does not exist in JSON. It is passed on unchanged, and the JSON parser will refuse the whole
+            # line.
             end = _matched(data, end + 2)
         return end
 

@@ -1,4 +1,4 @@
-"""Reads and adds the counts of tokens that the model's API reports."""
+"""Reads and adds up the numbers of tokens that the model's API reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipedai_worker.numbers import whole
 
 @dataclass(frozen=True)
 class Tokens:
-    """Numbers of tokens of one message, one turn, or one run."""
+    """How many tokens one message, one turn, or a whole run used."""
 
     input: int = 0
     output: int = 0
@@ -19,7 +19,7 @@ class Tokens:
 
     @classmethod
     def read(cls, usage: Any) -> Tokens | None:
-        """Read a `usage` object of the API. Return None for anything else; a missing number counts as 0."""
+        """Read a `usage` object of the model's API; a missing number counts as 0. Return None if it is no object."""
         if not isinstance(usage, dict):
             return None
         return cls(
@@ -27,6 +27,18 @@ class Tokens:
             whole(usage.get("output_tokens")) or 0,
             whole(usage.get("cache_read_input_tokens")) or 0,
             whole(usage.get("cache_creation_input_tokens")) or 0,
+        )
+
+    @classmethod
+    def read_model(cls, usage: Any) -> Tokens:
+        """Read one model's entry of claude's `modelUsage`. A missing number counts as 0, and so does anything else."""
+        if not isinstance(usage, dict):
+            return cls()
+        return cls(
+            whole(usage.get("inputTokens")) or 0,
+            whole(usage.get("outputTokens")) or 0,
+            whole(usage.get("cacheReadInputTokens")) or 0,
+            whole(usage.get("cacheCreationInputTokens")) or 0,
         )
 
     def __add__(self, other: Tokens) -> Tokens:

@@ -5,6 +5,7 @@ Each function breaks one thing, and its decorator names the conformance kit's ch
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ from pipedai_worker import (
 )
 from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
+from pipedai_worker.executors.base import Execution, Job
+from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.journal import Journal
 from pipedai_worker.outcome import Outcome
 
@@ -64,6 +67,17 @@ def executes_what_it_could_not_claim() -> None:
 @caught_by("keeps-the-lease")
 def sends_no_heartbeats() -> None:
     replace(heartbeat.Heartbeat, "_beat", lambda self: None)
+
+
+@caught_by("tells-tool-calls-well")
+def counts_backwards() -> None:
+    complete = Api.complete
+    counts = {"total": 1, "effects": 2, "unknown": 0}
+    replace(
+        Api,
+        "complete",
+        lambda self, run_id, body: complete(self, run_id, {**body, "toolCalls": counts}),
+    )
 
 
 @caught_by("honours-a-cancel")
@@ -143,7 +157,14 @@ def ends_with_code_1() -> None:
 
 @caught_by("refuses-expansion")
 def lets_claude_expand_variables() -> None:
-    replace(mcp, "refusal", lambda run: None)
+    execute = ClaudeExecutor.execute
+
+    def execute_with_the_servers_headers(self: ClaudeExecutor, job: Job) -> Execution:
+        server = {"type": "http", "url": job.run.mcp_url, "headers": dict(job.run.mcp_headers)}
+        job.mcp_config.write_text(json.dumps({"mcpServers": {mcp.SERVER_NAME: server}}))
+        return execute(self, job)
+
+    replace(ClaudeExecutor, "execute", execute_with_the_servers_headers)
 
 
 @caught_by("ignores-what-is-newer")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 # The tables of the ledger. The audit log's partitions have its name and a month.
-_LEDGER = re.compile(r"run|run_text|delivery|delivery_attempt|tick|audit_entry(_.*)?")
+_LEDGER = re.compile(r"run|run_text|run_result|delivery|delivery_attempt|tick|audit_entry(_.*)?")
 # The planner is right to read a small table whole, such as the partition of a month that has just begun.
 _FEW_ROWS = 10_000
 _READ = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")

@@ -27,16 +27,19 @@ from pipedai.api.errors import ApiError
 class StaffModelAdmin(ModelAdmin):
     """Shows one model to staff. A subclass names the columns of the list and the panels of a row's page."""
 
-    # The columns that the list reads, also from joined rows. It reads no other columns.
+    # The columns that the list's query loads. A name such as `worker__name` loads a column of a joined row. No other
+    # columns are loaded.
     list_reads: ClassVar[Sequence[str]] = ()
-    # The indexes that the list uses when it is filtered. Without a filter that they know, it uses `newest_first`.
+    # The database indexes that serve the list while filters are active. If no index fits the filters, the list is
+    # ordered by `newest_first`.
     scopes: ClassVar[Sequence[Scope]] = ()
     newest_first: ClassVar[Sequence[str]] = ("id",)
-    # The text columns that the search reads. It always finds a row by its id as well.
+    # The text columns that the search reads. The search also finds a row by its id, which need not be named here.
     searched_text: ClassVar[Sequence[str]] = ()
-    # The columns with sealed values and digests, which the admin never reads, not even for a row's own page.
+    # The columns that hold encrypted values and hashes of tokens. The admin never loads them, not even for a row's own
+    # page.
     never_read: ClassVar[Sequence[str]] = ()
-    # The foreign keys whose rows a row's page reads too.
+    # The foreign keys whose rows are loaded together with a row for the page about that row.
     story_joins: ClassVar[Sequence[str]] = ()
     support: ClassVar[tuple[SupportAction, ...]] = ()
     icon: ClassVar[str] = "table_rows"
@@ -46,7 +49,8 @@ class StaffModelAdmin(ModelAdmin):
     ordering: ClassVar[Any] = ("-id",)
     list_per_page = 50
     show_full_result_count = False
-    # Facets would count the whole table once for each choice of each filter.
+    # Django's facets show a number of rows beside each choice of a filter. They are off, because each number would need
+    # a count of the whole table.
     show_facets = ShowFacets.NEVER
     list_fullwidth = True
     change_list_template = "staff/change_list.html"
@@ -71,10 +75,10 @@ class StaffModelAdmin(ModelAdmin):
         """Returns the name of the row for the title of its page."""
         return str(row.pk)
 
-    # --- Lists
+    # --- The list page of a model
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the index to use with these filters: the one that covers most of them."""
+        """Returns the declared index that covers most of the active filters, or newest-first order if none fits."""
         known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
         nothing = Scope((), self.newest_first)
         return max((nothing, *known), key=lambda scope: len(scope.filters))
@@ -85,7 +89,7 @@ class StaffModelAdmin(ModelAdmin):
         return " or ".join(("Whole id", *(f"part of {column}" for column in self.searched_text)))
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        """Returns the searched columns. Django shows a search box because there is at least one."""
+        """Returns the columns that the search reads. Django shows the search box only if there is at least one."""
         return ("id", *self.searched_text)
 
     def get_search_results(
@@ -105,7 +109,7 @@ class StaffModelAdmin(ModelAdmin):
         return (queryset.filter(found) if found else queryset.none()), False
 
     def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
-        """Returns the list's row with this id."""
+        """Returns the list's rows whose id is this one: at most one row."""
         return rows.filter(id=row_id)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -123,7 +127,7 @@ class StaffModelAdmin(ModelAdmin):
         title = capfirst(str(self.opts.verbose_name_plural))
         return super().changelist_view(request, {**(extra_context or {}), "title": title})
 
-    # --- Pages of rows
+    # --- The page about one row
 
     def get_urls(self) -> list[URLPattern]:
         """Returns the URLs of the list, of each row's page, and of each support action."""
@@ -147,7 +151,7 @@ class StaffModelAdmin(ModelAdmin):
         return rows.defer(*self.never_read)
 
     def row_view(self, request: HttpRequest, row_id: UUID) -> HttpResponse:
-        """GET …/<id>/"""
+        """Answers GET …/<id>/ with the page about one row."""
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row
@@ -163,7 +167,7 @@ class StaffModelAdmin(ModelAdmin):
         )
 
     def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
-        """GET …/<id>/<action>/ asks for confirmation, and POST performs the action."""
+        """Answers GET …/<id>/<action>/ with a page that asks for confirmation, and performs the action on POST."""
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row

@@ -14,7 +14,7 @@ from unfold.views import ChangeList
 from pipedai.admin.filters import AFTER, RelatedFilter
 from pipedai.keyset import before, not_before
 
-# A filter without an index reads at most this many rows for one page.
+# A filter without an index of its own reads at most this many rows to fill one page.
 LOOKS_THROUGH = 2_000
 
 Place = tuple[Any, ...]
@@ -22,7 +22,7 @@ Place = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The filters that one index covers, and the columns by which that index orders the filtered rows."""
+    """One database index: the filters that it covers, and the columns by which it orders the rows."""
 
     filters: Sequence[str]
     keys: Sequence[str]
@@ -37,7 +37,7 @@ class KeysetChangeList(ChangeList):
     """
 
     def get_filters_params(self, params: Any = None) -> Any:
-        """Returns the parameters of filters, without `after`, which is none."""
+        """Returns the URL's parameters that are filters. It leaves out `after`, which names a place in the list."""
         found = super().get_filters_params(params)
         found.pop(AFTER, None)
         return found
@@ -56,7 +56,7 @@ class KeysetChangeList(ChangeList):
         return found
 
     def get_results(self, request: HttpRequest) -> None:
-        """Reads the page."""
+        """Reads the rows of the requested page, and sets the attributes that Django's list template shows."""
         self._admin: Any = self.model_admin
         scoped, keys, is_loose = self._walk(request)
         place = _parse(request.GET.get(AFTER, ""), keys)
@@ -72,7 +72,8 @@ class KeysetChangeList(ChangeList):
         last = tuple(getattr(page[-1], key) for key in keys) if more else end
         self.result_list = page
         self.result_count = len(page)
-        self.full_result_count = len(page)  # The rows are not counted.
+        # Django expects the count of all rows here. A count is slow, so the list shows none.
+        self.full_result_count = len(page)
         self.show_full_result_count = False
         self.show_admin_actions = False
         self.can_show_all = False
@@ -83,7 +84,10 @@ class KeysetChangeList(ChangeList):
         self.looked_through = 0 if more or end is None else LOOKS_THROUGH
 
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool]:
-        """Returns the rows that an index finds, the columns that order them, and whether other filters are active."""
+        """Returns the rows of the index that fits the active filters, and the columns that order these rows.
+
+        The third value tells whether the rows must also be tested by other filters or by the search.
+        """
         active = {name: spec for spec in self.filter_specs if (name := _active(spec))}
         sent = {name: _sent(spec) for name, spec in active.items()}
         scope: Scope = self._admin.scope_of(sent)
@@ -94,7 +98,10 @@ class KeysetChangeList(ChangeList):
         return rows, scope.keys, is_text or active.keys() > set(scope.filters)
 
     def _end_of_look(self, scoped: Any, keys: Sequence[str]) -> Place | None:
-        """Returns the place of the last of LOOKS_THROUGH rows, or None if there are fewer rows."""
+        """Returns the place of the row at which the search for matches must stop, or None if the list ends before.
+
+        That row is number LOOKS_THROUGH in the order of the index.
+        """
         places = scoped.order_by(*(f"-{key}" for key in keys)).values_list(*keys)
         return next(iter(places[LOOKS_THROUGH - 1 : LOOKS_THROUGH]), None)
 
@@ -109,7 +116,7 @@ def _active(spec: Any) -> str:
 
 
 def _sent(spec: Any) -> str:
-    """Returns the value of an active filter."""
+    """Returns the value that the request gives to an active filter."""
     value = next(iter(spec.used_parameters.values()))
     return str(value[-1] if isinstance(value, list) else value)
 
@@ -129,7 +136,7 @@ def _format(place: Place) -> str:
 
 
 def _parse(sent: str, keys: Sequence[str]) -> Place | None:
-    """Returns the place, or None if the text is empty or is no place of this list."""
+    """Returns the place in the list that the text of `?after=` names, or None if the text names none."""
     parts = sent.split(",")
     if len(parts) != len(keys):
         return None

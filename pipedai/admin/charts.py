@@ -31,7 +31,7 @@ class Chart:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to draw."""
+        """Whether the chart has nothing to draw."""
         return not any(any(series.values) for series in self.series)
 
     @property
@@ -41,7 +41,7 @@ class Chart:
 
     @property
     def top(self) -> float:
-        """The value of the highest line of the axis: a round number whose half is round too, and no bar is higher."""
+        """The value of the axis's top line: the least round number that no bar exceeds and whose half is round too."""
         highest = max((sum(stack) for stack in self._stacks()), default=0.0) or 1.0
         magnitude = 10.0 ** math.floor(math.log10(highest))
         return next(step * magnitude for step in (2, 4, 6, 8, 10) if step * magnitude >= highest)

@@ -21,7 +21,8 @@ class RelatedFilter(ListFilter):
 
     template = "staff/related_filter.html"
     name: str
-    other: type[Model] | None  # The other row's model, for a link to its page.
+    # The model of the rows to which the column refers. The filter shows a link to such a row's page.
+    other: type[Model] | None
 
     def __init__(
         self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
@@ -40,7 +41,7 @@ class RelatedFilter(ListFilter):
             return None
 
     def has_output(self) -> bool:
-        """Always true, because the filter can always be set."""
+        """Always true, so that Django shows this filter beside every list that has it."""
         return True
 
     def expected_parameters(self) -> list[str | None]:
@@ -59,7 +60,7 @@ class RelatedFilter(ListFilter):
         }
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Returns the filtered rows, and no rows if the parameter is no id."""
+        """Returns the rows that refer to the given id, or no rows if the parameter is no id."""
         if not self.used_parameters:
             return queryset
         if self.row_id is None:
@@ -77,7 +78,7 @@ class OneOf(SimpleListFilter):
         return [(word, spoken(word)) for word in self.words]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Returns the filtered rows."""
+        """Returns the rows whose column holds the chosen word."""
         word = self.value()
         return queryset.filter(**{str(self.parameter_name): word}) if word else queryset
 

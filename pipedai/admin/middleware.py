@@ -18,7 +18,7 @@ PATH = "/admin"
 
 
 class _BelowAdmin:
-    """A mixin that makes a middleware skip requests outside admin's path, so that admin's cookies do nothing there."""
+    """A mixin that makes a middleware skip requests outside the admin's path. There the admin's cookies do nothing."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if _is_below_admin(request):
@@ -33,7 +33,7 @@ class AdminSessions(_BelowAdmin, SessionMiddleware):
     """
 
     def process_request(self, request: HttpRequest) -> None:
-        """Attaches the session."""
+        """Sets `request.session` from the cookie."""
         if times_sent(settings.SESSION_COOKIE_NAME, request.META) > 1:
             del request.COOKIES[settings.SESSION_COOKIE_NAME]
         super().process_request(request)
@@ -45,7 +45,8 @@ class AdminSessions(_BelowAdmin, SessionMiddleware):
         except DatabaseError as error:
             if unavailable(error) is None:
                 raise
-            # The view's work is done, so we send its answer. Only the message for the next page is lost.
+            # A message for the next page could not be stored. The view has done its work, so its answer is sent without
+            # the message.
             return response
 
 
@@ -61,7 +62,10 @@ class AdminCsrf(_BelowAdmin, CsrfViewMiddleware):
     """Checks the CSRF tokens of forms. The API has its own check, pipedai.api.origin."""
 
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
-        """Checks the token. Django calls this for every request, so it must skip those outside admin's path itself."""
+        """Checks the CSRF token of a form that is sent to the admin.
+
+        Django calls this method for every request, so the method itself skips requests outside the admin's path.
+        """
         return super().process_view(request, *view) if _is_below_admin(request) else None
 
 

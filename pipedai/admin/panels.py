@@ -19,7 +19,7 @@ class Facts:
 
     @property
     def known(self) -> list[tuple[str, Any]]:
-        """Returns the names that have a value, with their values."""
+        """Returns the pairs of name and value, without those whose value is missing."""
         return [(name, value) for name, value in self.rows if value is not NOTHING]
 
 

@@ -13,11 +13,14 @@ from pipedai.events import Actor
 
 @dataclass(frozen=True)
 class SupportAction:
-    """One action. `perform` calls the same service as the API, which checks and audits it as for any other caller."""
+    """An action by which staff change one row.
+
+    `perform` calls the same service as the API, which checks and audits it.
+    """
 
     name: str
     label: str
-    # One or two sentences on what will happen, shown on the page that asks for confirmation.
+    # What the action will do, in one or two sentences. The page that asks for confirmation shows them.
     explanation: str
     done: str
     applies: Callable[[Any], bool]

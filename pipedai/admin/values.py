@@ -36,14 +36,14 @@ def link(href: str, text: Any) -> SafeString:
 
 
 def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
-    """Returns a link to a row's page. Its text is the row's id unless `text` is given."""
+    """Returns an HTML link to a row's page. The text of the link is the row's id unless `text` is given."""
     if row_id is None:
         return NOTHING
     return link(page_of(model, row_id), ident(row_id) if text is None else text)
 
 
 def ident(row_id: UUID | str | None) -> SafeString:
-    """Returns an id in full, so that it can be copied as one word."""
+    """Returns an id as HTML that shows all of it, so that a double click selects it for copying."""
     return NOTHING if row_id is None else format_html('<span class="staff-id">{}</span>', row_id)
 
 
@@ -68,12 +68,12 @@ def state(word: str | None) -> SafeString:
 
 
 def spoken(word: str) -> str:
-    """Returns a stored word in a form for people."""
+    """Returns a stored word such as `in_progress` with spaces instead of underscores, for people to read."""
     return word.replace("_", " ")
 
 
 def yes(value: bool, no: str = "no") -> str:
-    """Returns "yes", or `no` if the value is false."""
+    """Returns the word "yes" if the value is true, else the argument `no`."""
     return "yes" if value else no
 
 
@@ -106,7 +106,7 @@ def number(value: int | None) -> str | SafeString:
 
 
 def text(value: str | None) -> str | SafeString:
-    """Returns a short text, or the sign for nothing if it is empty."""
+    """Returns a short text, or a dash if the text is empty."""
     return value or NOTHING
 
 
@@ -116,7 +116,7 @@ def long_text(value: str | None) -> SafeString:
 
 
 def url(address: str | None) -> str | SafeString:
-    """Returns a customer's URL without its query and fragment, which may contain secret keys (SPEC §9)."""
+    """Returns a customer's URL without its query and fragment, because these may contain secret keys (SPEC §9)."""
     if not address:
         return NOTHING
     plain = without_query(address)
@@ -124,7 +124,7 @@ def url(address: str | None) -> str | SafeString:
 
 
 def data(value: Any, *, depth: int = 0) -> str | SafeString:
-    """Returns data of any shape as nested tables."""
+    """Returns JSON data of any shape as nested HTML tables."""
     if value is None:
         return NOTHING
     if isinstance(value, Mapping) and depth < _DEEPEST:
@@ -144,7 +144,10 @@ def data(value: Any, *, depth: int = 0) -> str | SafeString:
 
 
 def changes(metadata: Mapping[str, Any]) -> SafeString:
-    """Returns what an action changed, as a line for each field. `[old, new]` is written with an arrow between."""
+    """Returns the changes that an audit row records, with a line for each field.
+
+    `[old, new]` is shown with an arrow.
+    """
     lines = ((name, _change(value)) for name, value in metadata.items())
     return format_html_join("", '<div class="staff-change"><b>{}</b> {}</div>', lines) or NOTHING
 

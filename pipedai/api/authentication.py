@@ -18,7 +18,7 @@ from pipedai.api.principal import Principal
 AUTH_COOKIE = "auth_token"
 CHALLENGE = 'Bearer realm="pipedai"'
 
-# Every bad token gets this one sentence, because a more precise one would help only somebody who guesses tokens.
+# Every bad token gets this sentence, because a more precise one would help only somebody who guesses tokens.
 BAD_TOKEN = "The token is invalid, expired or revoked."  # noqa: S105
 
 
@@ -55,7 +55,10 @@ def times_sent(cookie: str, meta: Mapping[str, Any]) -> int:
 
 
 def refusal(token: str) -> Unauthenticated:
-    """Returns the error to raise for a Bearer token that is not accepted here. It names the kind of token sent."""
+    """Returns the error to raise for a Bearer token of a kind that this view does not accept.
+
+    Its sentence names the kind.
+    """
     prefix = tokens.prefix_of(token)
     if prefix is None:
         return Unauthenticated(BAD_TOKEN)
@@ -63,12 +66,15 @@ def refusal(token: str) -> Unauthenticated:
 
 
 class BearerAuthentication(BaseAuthentication):
-    """Authenticates the tokens of one prefix; a subclass says how to find the principal."""
+    """Base of the classes that authenticate by a Bearer token.
+
+    A subclass names one prefix of tokens and finds their owner.
+    """
 
     prefix: ClassVar[str]
 
     def authenticate(self, request: Request) -> tuple[Principal, str] | None:
-        """Returns the principal and the token, or None if the header is absent or holds another kind of token."""
+        """Returns the principal and the token, or None if the request has no token with this class's prefix."""
         token = bearer_token(request)
         if token is None:
             return None
@@ -91,7 +97,10 @@ class BearerAuthentication(BaseAuthentication):
 
 
 class RefuseTheRest(BaseAuthentication):
-    """Refuses credentials that no earlier class accepted, with a sentence that names what was sent."""
+    """Comes last in each view's list of authentication classes, and refuses credentials that no other class accepted.
+
+    The error's sentence names the kind of credential that was sent.
+    """
 
     def authenticate(self, request: Request) -> None:
         """Returns None if the request has no credentials. Raises Unauthenticated otherwise."""

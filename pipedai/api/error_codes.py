@@ -7,15 +7,15 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Every error code. The comment above each says when it is sent, and API.md lists them all."""
+    """Every error code of the API. A comment above a code tells when the API sends it, and API.md lists all codes."""
 
-    # 409: a ceiling allows no further row; the body's `ceiling` names the ceiling.
+    # 409: one more row would exceed a ceiling, which the body's `ceiling` names.
     CEILING_REACHED = "ceiling_reached"
     # 503: the database is away, takes no writes, or is full; `Retry-After` says when to ask again.
     DATABASE_UNAVAILABLE = "database_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
-    # 409: the run's trigger has headers, and no admin has approved the worker yet.
+    # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
     # 429: this caller did too much in too short a time; `Retry-After` says when to ask again.
     THROTTLED = "throttled"

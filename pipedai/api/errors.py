@@ -1,7 +1,7 @@
-"""The one error envelope, and the typed errors that services raise (SPEC §2).
+"""Defines the JSON body of every error answer, `{ "error": … }`, and the errors that services raise (SPEC §2).
 
-A service raises `Conflict`, `NotFound` or `Invalid`; the exception handler turns these, and whatever DRF
-or Django raise, into `{ "error": … }` with the right status.
+A service raises an error such as `Conflict`, `NotFound` or `Invalid`. The exception handler turns these errors, and all
+errors of DRF and Django, into that body with the right status.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ INTERNAL = "Internal server error"
 
 
 class ApiError(exceptions.APIException):
-    """An error that carries its HTTP status, its sentence, its code and any further content of its body.
+    """An error with its HTTP status, a sentence for people, a code for programs, and further content of the body.
 
     `extra` holds further top-level keys of the body, such as the current `status` when a transition is refused.
-    `headers` are added to the answer. Without a `code` argument the error has the code of its class.
+    `headers` are added to the answer. Without the argument `code`, the error has the code of its class.
     """
 
     status_code: int = status.HTTP_500_INTERNAL_SERVER_ERROR
@@ -44,12 +44,12 @@ class ApiError(exceptions.APIException):
         self.extra = extra
 
     def body(self) -> JsonObject:
-        """Returns the JSON object to answer with."""
+        """Returns this error's JSON body."""
         return error_body(self.message, code=self.code, **self.extra)
 
 
 class Conflict(ApiError):  # noqa: N818 - named as the status it answers
-    """409: the state machine or an invariant forbids the change."""
+    """409: the state of the resource, or a rule that must always hold, forbids the change."""
 
     status_code = status.HTTP_409_CONFLICT
 
@@ -64,7 +64,7 @@ class CeilingReached(Conflict):
 
 
 class NotFound(ApiError):  # noqa: N818
-    """404: the resource does not exist or the caller can't see it. The sentence is the same in both cases."""
+    """404: the resource does not exist, or the caller can't see it. The answer is the same in both cases."""
 
     status_code = status.HTTP_404_NOT_FOUND
 
@@ -79,7 +79,7 @@ class Unauthenticated(ApiError):  # noqa: N818
 
 
 class Forbidden(ApiError):  # noqa: N818
-    """403: the caller sees the resource, but may not do this to it."""
+    """403: the caller may see the resource, but may not perform this action on it."""
 
     status_code = status.HTTP_403_FORBIDDEN
 
@@ -117,6 +117,9 @@ class Invalid(ApiError):  # noqa: N818
 
 
 def error_body(message: str, *, code: ErrorCode | None = None, **extra: Any) -> JsonObject:
-    """Returns the error envelope. The ASGI wrapper and Django's error views, which raise no `ApiError`, use it too."""
+    """Returns the JSON body of an error answer.
+
+    It is also called where no `ApiError` is raised, as for Django's 404 page.
+    """
     coded = {} if code is None else {"code": code.value}
     return {"error": message, **coded, **extra}

@@ -1,4 +1,4 @@
-"""Turns every error that is raised under /api/v1 into the one error envelope (SPEC §2)."""
+"""Turns every error that is raised under /api/v1 into the API's JSON error body (SPEC §2)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ _SENTENCES = {
 
 
 def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response | None:  # noqa: ARG001
-    """DRF's EXCEPTION_HANDLER. It returns None for a crash, which Django's handler500 then answers."""
+    """Returns DRF's response to an error, or None for a crash, which Django's handler500 then answers."""
     if isinstance(error, Http404):
         error = NotFound()
     elif isinstance(error, PermissionDenied):
@@ -76,7 +76,7 @@ def _as_invalid(error: exceptions.ValidationError) -> Invalid:
 
 
 def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Yields (field name joined by dots, message) for each message in DRF's nested error detail."""
+    """Yields each message of DRF's nested error detail with its field name, whose parts are joined by dots."""
     if isinstance(detail, dict):
         for key, value in detail.items():
             own = name if key == api_settings.NON_FIELD_ERRORS_KEY and name else str(key)
@@ -89,15 +89,18 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
-    """Django's handler404, which answers a URL without a route."""
+    """Answers a URL without a route. It is Django's handler404."""
     return JsonResponse(error_body(NOT_FOUND), status=404)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
-    """Django's handler400, which answers a suspicious request, such as one with an unknown Host."""
+    """Answers a request that Django refuses as suspicious, such as one with an unknown Host.
+
+    It is Django's handler400.
+    """
     return JsonResponse(error_body("Bad request"), status=400)
 
 
 def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    """Django's handler500, which answers a crash. The log has its traceback under the request id."""
+    """Answers a crash. The log has the traceback and the request id. It is Django's handler500."""
     return JsonResponse(error_body(INTERNAL, requestId=current_request_id.get()), status=500)

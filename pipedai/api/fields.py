@@ -1,4 +1,4 @@
-"""Serializer fields that convert no JSON type to another: they refuse `"5"` for 5 and 1 for true."""
+"""Serializer fields that accept only their own JSON type: they refuse `"5"` for a number and 1 for a boolean."""
 
 import math
 import unicodedata
@@ -19,17 +19,18 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
-# The Unicode categories of control characters, line separators and paragraph separators.
+# The Unicode categories of control characters, line separators and paragraph separators, which a name must not contain.
 _BREAKING = frozenset({"Cc", "Zl", "Zp"})
-# Overrides, embeddings and isolates (UAX #9) change the direction of text, also of the text that follows the name.
+# These invisible Unicode characters change the direction of text (UAX #9). A name must not contain them, because they
+# would also turn the text that follows the name.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class NameField(TextField):
-    """A name that people give to a resource: one visible line of text that does not disturb the text around it."""
+    """A name that people give to a resource: one line of visible text that leaves the text around it unchanged."""
 
     def to_internal_value(self, data: Any) -> str:
-        """Returns the name. A name that a table or a log could not show unchanged is a field error."""
+        """Returns the name. A name with invisible or disturbing characters is a field error."""
         value = super().to_internal_value(data)
         if any(unicodedata.category(c) in _BREAKING or c in _TURNING for c in value):
             raise serializers.ValidationError(
@@ -75,8 +76,8 @@ class TrueFalseField(serializers.BooleanField):
 class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
     """An amount of US dollars, at least 0, sent as a number or a string and kept to six decimal places.
 
-    Only workers report money, together with a run's outcome. An absurd amount becomes None instead of a field error,
-    because the outcome must not be lost for it.
+    Only workers send amounts, as a part of a run's outcome. An impossible amount becomes None instead of an error,
+    because an error would make us lose the whole outcome.
     """
 
     PLACES = Decimal("0.000001")

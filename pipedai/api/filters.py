@@ -1,4 +1,7 @@
-"""Filters of lists, by django-filter: a malformed value is a field error, an unknown parameter is ignored (SPEC §2)."""
+"""The filters of the API's lists, made with django-filter (SPEC §2).
+
+A malformed value is a field error, and an unknown parameter is ignored.
+"""
 
 from datetime import UTC, datetime
 from math import prod
@@ -12,12 +15,13 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 
-# PostgreSQL plans every part for every month of the audit log. Planning 20 parts takes about 15 ms.
+# A list is split into at most this many queries, because PostgreSQL plans each of them for every month of the audit
+# log. Planning 20 takes about 15 ms.
 _MOST_PARTS = 20
 
 
 class TimeField(forms.Field):
-    """An ISO 8601 time; without an offset it is UTC."""
+    """A time in ISO 8601. A time without an offset counts as UTC."""
 
     def to_python(self, value: Any) -> datetime | None:
         """Returns the time, or None if none was sent."""
@@ -26,7 +30,7 @@ class TimeField(forms.Field):
         try:
             moment = parse_datetime(value)
             if moment is not None:
-                # We convert the time to UTC, because PostgreSQL refuses offsets beyond 16 hours.
+                # The time is converted to UTC, because PostgreSQL refuses offsets beyond 16 hours.
                 return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             pass
@@ -34,16 +38,16 @@ class TimeField(forms.Field):
 
 
 class ApiFilter(django_filters.Filter):
-    """A filter that tells how its query parameter looks in the OpenAPI schema."""
+    """Base of the API's filters. Each filter describes its query parameter for the OpenAPI schema."""
 
     @property
     def described(self) -> dict[str, Any]:
-        """The parameter's `schema`, and `style` and `explode` where they differ from the default."""
+        """The parameter's OpenAPI description: its `schema`, and `style` and `explode` if they are not the default."""
         raise NotImplementedError(f"{type(self).__name__} has no `described`.")
 
 
 class IdFilter(ApiFilter, django_filters.UUIDFilter):
-    """Keeps rows with this id in a field."""
+    """Keeps the rows whose column holds the id that the parameter names."""
 
     described = {"schema": {"type": "string", "format": "uuid"}}
 
@@ -53,31 +57,32 @@ class WordFilter(ApiFilter, django_filters.ChoiceFilter):
 
     @property
     def described(self) -> dict[str, Any]:
-        """One of the words."""
+        """The OpenAPI description of the parameter: one word from a fixed set."""
         return {"schema": {"type": "string", "enum": [word for word, _ in self.extra["choices"]]}}
 
 
 class TimeFilter(ApiFilter):
-    """Compares with a moment."""
+    """Compares a row's time with the time in the parameter, by the comparison that the filter was given."""
 
     field_class = TimeField
     described = {"schema": {"type": "string", "format": "date-time"}}
 
 
 class EndFilter(TimeFilter):
-    """The `to` parameter: keeps the rows before a time, on a list that is ordered by that time."""
+    """The parameter `to`, which keeps the rows before a time. The list is ordered by the same time."""
 
-    parent: Any  # django-filter sets this to the filter set.
+    parent: Any  # The filter set to which this filter belongs. django-filter sets it.
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(lookup_expr="lt", **kwargs)
 
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
-        """Adds no condition when the request has a cursor and a single `to`.
+        """Keeps the rows before the time. Adds no condition if the request has a cursor and only one `to`.
 
-        The cursor is bound to the filters, so it already lies before that time. If PostgreSQL got both conditions, it
-        might begin at the time and read every row down to the cursor. With several `to` parameters the last one counts,
-        but the cursor does not depend on their order, so the condition stays.
+        A cursor is valid only for the filters with which it was made, so the cursor's place already lies before that
+        time. With both conditions PostgreSQL might start at the time and read all rows down to the cursor. If a request
+        repeats `to`, the last one counts, and the cursor may have been made with another one last, so the condition
+        stays.
         """
         sent = self.parent.data
         is_bound = "cursor" in sent and len(sent.getlist("to")) < 2
@@ -85,7 +90,7 @@ class EndFilter(TimeFilter):
 
 
 class WordsField(forms.Field):
-    """A choice of several words. The parameter may be repeated, or hold the words separated by commas."""
+    """A parameter with several words. It may be repeated, or hold the words separated by commas."""
 
     def __init__(self, *, choices: list[str], **kwargs: Any) -> None:
         self.choices = choices
@@ -107,34 +112,35 @@ class _RepeatedInput(forms.SelectMultiple):
 
 
 class WordsFilter(ApiFilter):
-    """Keeps rows whose field is one of the given words."""
+    """Keeps the rows whose column holds one of the given words."""
 
     field_class = WordsField
 
     @property
     def described(self) -> dict[str, Any]:
-        """Some of the words; the parameter may repeat."""
+        """The OpenAPI description of the parameter: several words from a fixed set. The parameter may be repeated."""
         words = {"type": "string", "enum": list(self.extra["choices"])}
         return {"schema": {"type": "array", "items": words}, "style": "form", "explode": True}
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
-        """Keeps all rows if the request names no word."""
+        """Keeps the rows with one of the words, or all rows if the request names no word."""
         return qs.filter(**{f"{self.field_name}__in": value}) if value else qs
 
 
 class ApiFilterSet(django_filters.FilterSet):
-    """A list's filters, under their names in the API."""
+    """All filters of one list, under the names of their query parameters."""
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Returns the names of the parameters that the filter set reads. A cursor is bound to their values."""
+        """Returns the names of all parameters of the filters. A cursor is valid only with the same values for them."""
         return tuple(cls.base_filters)
 
     @classmethod
     def read(cls, queryset: QuerySet[Any], request: Request) -> Self:
-        """Reads the filters of a request. `qs` of the result has the filtered rows, `values` the parameters by name.
+        """Applies the filters of a request, and returns the filter set.
 
-        Raises Invalid with the bad parameters as fields.
+        Its `qs` holds the filtered rows, and its `values` the parameters by name. Raises Invalid with a field error for
+        each bad parameter.
         """
         filters = cls(data=request.query_params, queryset=queryset)
         if not filters.is_valid():
@@ -145,9 +151,10 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns one queryset for each word that the request asks for. No row is in two of them.
+        """Returns one queryset for each requested word. No row is in two of them.
 
-        An index can give the rows of one word in order, but not the rows of several words.
+        The caller merges their rows, because an index returns the rows of one word in order, but not those of several
+        words.
         """
         sent = self.values
         apart = {
@@ -165,5 +172,5 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Returns the valid value of each parameter, which is None or empty if the parameter was not sent."""
+        """Returns each parameter's value by name. A parameter that was not sent is None or empty."""
         return dict(self.form.cleaned_data)

@@ -1,22 +1,35 @@
 """The health endpoints: they tell whether the process lives and whether the database takes writes (SPEC §5, §22)."""
 
 from django.db import DatabaseError, InterfaceError
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.api.permissions import IsPublic
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
 from pipedai.sql import takes_writes
 
+HEALTHY = ("ok",)
+_HEALTH = answer("Health", "Alive.", status=serializers.ChoiceField(choices=HEALTHY))
+
 
 class HealthViewSet(ApiViewSet):
-    """Load balancers, supervisors and the host client ask these endpoints."""
+    """Endpoints that tell whether the service works. Load balancers, supervisors and the host client call them."""
 
+    tag = "Service"
     authentication_classes = ()
     permissions = {"retrieve": IsPublic, "live": IsPublic}
 
+    @Operation(
+        id="getHealth",
+        summary="Does the process answer, and does its database take writes?",
+        answers={200: _HEALTH},
+        says={200: '`{ "status": "ok" }` when the process answers and its database takes writes.'},
+        errors={503: ""},
+    )
     def retrieve(self, request: Request) -> Response:
         """GET /health: a database that can only be read counts as down, because nearly every call writes."""
         try:
@@ -27,8 +40,19 @@ class HealthViewSet(ApiViewSet):
             raise _unavailable("The database is read-only.")
         return Response({"status": "ok"})
 
+    @Operation(
+        id="getLiveness",
+        summary="Does the process answer?",
+        answers={200: _HEALTH},
+        says={
+            200: (
+                '`{ "status": "ok" }` when the process answers; neither the database nor a thread is '
+                "asked, so it is answered also while all threads are busy."
+            ),
+        },
+    )
     def live(self, request: Request) -> Response:
-        """GET /health/live"""
+        """Answers GET /health/live: always 200, because a process that answers is alive."""
         return Response({"status": "ok"})
 
 

@@ -8,7 +8,7 @@ from rest_framework.request import Request
 
 
 class ContentNegotiation(DefaultContentNegotiation):
-    """DRF's content negotiation, which skips parsing for the Accept headers that nearly all clients send."""
+    """DRF's choice of a renderer, without parsing the Accept headers that nearly all clients send."""
 
     def select_renderer(
         self,
@@ -16,7 +16,8 @@ class ContentNegotiation(DefaultContentNegotiation):
         renderers: Iterable[BaseRenderer],
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
-        """The renderer and the media type that it is to write. Raises NotAcceptable."""
+        """Returns the renderer and the media type of the answer. Raises NotAcceptable if the client accepts no JSON."""
+        # Most clients accept anything or name JSON, so a comparison of strings replaces the parsing of the header.
         # See docs/decisions/fast-paths.md.
         first = next(iter(renderers))
         if request.META.get("HTTP_ACCEPT", "*/*") in {"*/*", first.media_type}:

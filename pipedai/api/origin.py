@@ -13,9 +13,9 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 def check_origin(request: Request) -> None:
     """Raises Forbidden if a page of another site made the browser send this request.
 
-    A foreign `Origin` is always refused. `Origin: null` passes only with `Sec-Fetch-Site: same-origin`. Without an
-    `Origin`, `Sec-Fetch-Site` decides. A request with neither header passes: it comes from a program that is not a
-    browser, and no page can make such a program send anything.
+    A foreign `Origin` is always refused. `Origin: null` is accepted only with `Sec-Fetch-Site: same-origin`. Without an
+    `Origin`, the header `Sec-Fetch-Site` decides. A request with neither header is accepted: it comes from a program
+    that is not a browser, and no page can make such a program send anything.
     """
     origin = request.META.get("HTTP_ORIGIN")
     site = request.META.get("HTTP_SEC_FETCH_SITE")

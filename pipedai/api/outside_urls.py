@@ -6,8 +6,8 @@ from urllib.parse import unquote, urlsplit
 MAX_URL = 2048
 # The longest name that the DNS allows (RFC 1035 §2.3.4).
 MAX_HOST = 253
-# These are the forbidden host code points of the WHATWG's URL standard. No resolver accepts them in a name, and HTTP
-# clients disagree about where a host that contains them ends.
+# The forbidden host code points of the WHATWG's URL standard. No resolver accepts them in a name, and HTTP clients
+# disagree about where a host that contains them ends.
 _NEVER_IN_HOSTS = re.compile(r"[\x00-\x20\x7f#/<>?@\[\\\]^|]")
 
 
@@ -15,7 +15,8 @@ def check_url(url: str, *, https_only: bool = False) -> str | None:
     """Returns None for an absolute http(s) URL with a host and without userinfo, else a sentence on what is wrong."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port  # Reading a bad port raises ValueError.
+        # Reading `port` raises ValueError if it is no number.
+        host, port = parts.hostname, parts.port
     except ValueError:
         return "Not a URL."
     schemes = ("https",) if https_only else ("http", "https")

@@ -1,4 +1,4 @@
-"""Divides lists into keyset pages, newest first, with signed cursors (SPEC §2)."""
+"""Divides lists into pages, newest first. A signed cursor names the place where the next page begins (SPEC §2)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,11 +26,11 @@ Place = tuple[datetime, UUID]
 
 
 class KeysetPaginator(BasePagination):
-    """Pages of `{ items, nextCursor }` by (time, id), descending.
+    """Pages of `{ items, nextCursor }`, in descending order of (time, id).
 
-    A cursor holds the time and id of the page's last row, signed with a salt made of the path and the filters. So it is
-    refused on another list and after a change of filters. A cursor opens no access: the queryset's own tenant filter
-    always applies.
+    A cursor holds the time and id of the page's last row. Its signature also covers the path and the filters, so
+    another list, or the same list with other filters, refuses the cursor. A cursor gives no access to rows: the view's
+    query still returns only the rows of the caller's tenant.
     """
 
     time_field: ClassVar[str] = "created_at"
@@ -45,7 +45,10 @@ class KeysetPaginator(BasePagination):
     def paginate_parts(
         self, parts: Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """Does the same for several querysets that share no row, as if they were one list."""
+        """Returns the rows of the requested page of several querysets, which share no row, as if they were one list.
+
+        Raises Invalid for a bad `limit` or `cursor`.
+        """
         limit = _limit(request, self.default_limit)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
@@ -58,11 +61,11 @@ class KeysetPaginator(BasePagination):
         return rows
 
     def get_paginated_response(self, data: Any) -> Response:
-        """Returns the page that holds these rendered rows."""
+        """Returns the answer that holds the page's rendered rows and the next cursor."""
         return Response({"items": data, "nextCursor": self._next})
 
     def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:
-        """Returns the first rows, at most `limit`, and the last one's (time, id) if more rows follow it, else None."""
+        """Returns the first `limit` rows, and the (time, id) of the last of them if more rows follow, else None."""
         rows = list(ordered[: limit + 1])
         return rows[:limit], self._place_of(rows[limit - 1]) if len(rows) > limit else None
 
@@ -81,7 +84,8 @@ class KeysetPaginator(BasePagination):
 class HeavyPaginator(KeysetPaginator):
     """Pages of rows with long texts. A page holds at most MAX_PAGE_BYTES of texts, but at least one row.
 
-    It reads the sizes first, which is cheap: PostgreSQL knows the size of a text without reading it.
+    A first query reads the sizes of the texts, which is cheap, because PostgreSQL knows a text's size without reading
+    it.
     """
 
     # A database expression for the size of a row's texts, in bytes.
@@ -93,7 +97,7 @@ class HeavyPaginator(KeysetPaginator):
         sums = accumulate(row["page_weight"] for row in candidates[:limit])
         count = max(1, sum(total <= MAX_PAGE_BYTES for total in sums))
         chosen = candidates[:count]
-        # We read the rows by their ids, so that rows inserted meanwhile don't push the last ones off the page.
+        # The chosen rows are read by their ids, so that rows inserted meanwhile don't push the last ones off the page.
         rows = list(ordered.filter(id__in=[row["id"] for row in chosen])) if chosen else []
         return rows, self._place_of(chosen[-1]) if len(candidates) > count else None
 

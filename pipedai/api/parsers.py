@@ -1,4 +1,7 @@
-"""Parses JSON bodies. What PostgreSQL or a JavaScript client could not hold is answered with 400 (SPEC §2)."""
+"""Parses JSON bodies (SPEC §2).
+
+A value that PostgreSQL or a JavaScript client could not hold is answered with 400.
+"""
 
 import json
 import math
@@ -20,13 +23,13 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class CompressedBody(ApiError):  # noqa: N818 - named as what it answers
-    """415: we accept no compressed body."""
+    """415: the API accepts no compressed body."""
 
     status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
 
 def check_encoding(request: Request) -> None:
-    """Raises CompressedBody for a body with a Content-Encoding, even if the action would not read the body."""
+    """Raises CompressedBody if the request's body is compressed, also where the view would not read the body."""
     codings = request.META.get("HTTP_CONTENT_ENCODING", "").lower().split(",")
     if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} and not {
         coding.strip() for coding in codings
@@ -48,34 +51,69 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Returns the parsed value. Raises ParseError with one sentence, or CompressedBody."""
-        # A throttle that counts by a field of the body reads the body before the view has checked its encoding.
+        """Returns the parsed value. Raises ParseError for a bad text, or CompressedBody for a compressed one."""
+        # The parser checks the encoding, although the view does too. A throttle that counts by a field of the body may
+        # parse the body before the view's check.
         if parser_context is not None:
             check_encoding(parser_context["request"])
-        return self.storable(parse_json(stream.read()))
+        return self.storable(self.read(stream.read()))
+
+    def read(self, raw: bytes) -> Any:
+        """Returns the parsed value. Raises ParseError with one sentence."""
+        return parse_json(raw)
 
     def storable(self, value: Any) -> Any:
-        """Returns the value if PostgreSQL can hold it. Raises ParseError if it can't."""
+        """Returns the parsed value. Raises ParseError if it contains text that PostgreSQL can't store."""
         check_text(value)
         return value
 
 
+class _TooDeep:
+    """Stands for a member of a body that is nested too deep. It is no JSON value, so fields refuse or drop it."""
+
+    def __repr__(self) -> str:
+        return "a value that is nested too deep"
+
+
+TOO_DEEP = _TooDeep()
+
+
 class OutcomeJSONParser(StrictJSONParser):
-    """Replaces NUL and lone surrogates with U+FFFD instead of refusing them, so that no run loses its outcome."""
+    """Replaces what other parsers refuse, so that no run loses its outcome.
+
+    U+FFFD replaces NUL and lone surrogates, and TOO_DEEP a member of the body that is nested too deep.
+    """
+
+    def read(self, raw: bytes) -> Any:
+        """Returns the parsed value. Raises ParseError if the text is malformed."""
+        value = _load(raw)
+        if isinstance(value, dict):
+            return {
+                name: TOO_DEEP if _is_deeper(member, MAX_DEPTH - 1) else member
+                for name, member in value.items()
+            }
+        return parse_json(raw)
 
     def storable(self, value: Any) -> Any:
-        """Returns the value with U+FFFD in place of what PostgreSQL can't hold."""
+        """Returns the parsed value with U+FFFD in place of the characters that PostgreSQL can't store."""
         return replace_unstorable(value)
 
 
 def parse_json(raw: bytes) -> Any:
     """Returns the value of a JSON text. Raises ParseError if the text is malformed or holds refused values."""
+    value = _load(raw)
+    if _is_deeper(value, MAX_DEPTH):
+        raise ParseError(_TOO_DEEP)
+    return value
+
+
+def _load(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise ParseError("The body is not valid UTF-8.") from None
     try:
-        value = json.loads(
+        return json.loads(
             text,
             object_pairs_hook=_object_without_duplicates,
             parse_float=_finite_float,
@@ -86,8 +124,6 @@ def parse_json(raw: bytes) -> Any:
         raise ParseError(f"Malformed JSON at line {error.lineno}, column {error.colno}.") from None
     except RecursionError:
         raise ParseError(_TOO_DEEP) from None
-    _check_depth(value)
-    return value
 
 
 _TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} levels deep."
@@ -118,18 +154,19 @@ def replace_unstorable(value: Any) -> Any:
     return value
 
 
-def _check_depth(value: Any) -> None:
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether a value has more than `most` levels. A value that holds no other has none, an empty list has one."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(most + 1):
         level = [container for container in level if isinstance(container, dict | list)]
         if not level:
-            return
+            return False
         level = [
             item
             for container in level
             for item in (container.values() if isinstance(container, dict) else container)
         ]
-    raise ParseError(_TOO_DEEP)
+    return True
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -147,7 +184,8 @@ def _finite_float(literal: str) -> float:
 
 
 def _held_int(literal: str) -> int:
-    # A JavaScript number holds at most 309 digits. The limit also keeps int(), which takes quadratic time, fast.
+    # The largest JavaScript number has 309 digits. This limit also bounds the time of int(), which is quadratic in the
+    # digits.
     if len(literal) > 309 or not math.isfinite(float(literal)):
         raise ParseError("The JSON holds a number that is too large.")
     return int(literal)

@@ -1,4 +1,4 @@
-"""Permission classes that need no tenant."""
+"""Permission classes for endpoints that belong to no workspace."""
 
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -11,7 +11,7 @@ class IsPublic(BasePermission):
     """Lets anyone call the action, without credentials."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Always true."""
+        """Always true, so that anyone may call the action."""
         return True
 
 
@@ -19,5 +19,8 @@ class IsSignedIn(BasePermission):
     """Lets every authenticated principal call the action, whatever its role."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether the request has a principal. The base viewset has already answered 401 if it has none."""
+        """Whether the request has a principal.
+
+        A request without one never gets here, because the base viewset answers 401.
+        """
         return isinstance(request.user, Principal)

@@ -1,4 +1,4 @@
-"""Lets throttles and the origin check, which are made for API requests, read a form that one of our pages posts."""
+"""Lets code made for API requests, such as throttles and the origin check, read a form of one of our HTML pages."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ from rest_framework.request import Request
 
 
 class PostedForm(Request):
-    """A request whose `data` is the form as Django parsed it, `request.POST`, which the page's view reads too.
+    """A Django request whose `data` is `request.POST`: the form as Django parsed it and as the page's view reads it.
 
-    DRF would parse the body a second time by its own rules. Then a throttle could count another value than the one that
-    the view uses.
+    DRF would parse the body again by other rules, so that a throttle might count another value than the view uses.
     """
 
     @property

@@ -13,10 +13,11 @@ from pipedai.events import Actor, ActorType
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller. Each substrate's authentication class makes its own kind."""
+    """An authenticated caller. Each kind of credential (session cookie, API key, worker token) has its own subclass."""
 
     type: ClassVar[ActorType]
-    is_authenticated: ClassVar[bool] = True  # DRF reads this from `request.user`.
+    # DRF reads this attribute of `request.user`. A principal is always an authenticated caller.
+    is_authenticated: ClassVar[bool] = True
     id: UUID
 
 
@@ -49,21 +50,26 @@ class HostPrincipal(Principal):
 
 @dataclass(frozen=True, slots=True)
 class WorkerPrincipal(Principal):
-    """A worker, identified by its `wkt_` token, with the columns that every call needs, to save a second query."""
+    """A worker, identified by its `wkt_` token. It carries columns that every call of a worker needs.
+
+    Authentication loads these columns together with the token, which saves a second query.
+    """
 
     type: ClassVar[ActorType] = "worker"
     environment_id: UUID
     workspace_id: UUID
     token_digest: bytes
     max_concurrency: int
+    # How the worker's CLI is paid for: `claude_max` or `api_key`.
+    auth_mode: str
     disabled: bool
-    # Whether an admin approved the worker, so that it may claim runs whose triggers have headers.
+    # Whether an admin approved the worker, so that it may claim runs whose triggers have secret headers.
     approved: bool
     version: str
     last_seen_at: datetime | None
-    # Whether anybody has ever asked for the stream of its events.
+    # Whether a client has ever opened the event stream of this worker.
     is_streamed: bool
-    # Whether `lastSeenAt` was written so recently that this call need not write it again.
+    # Whether the worker's `lastSeenAt` is so recent that this call need not write it.
     seen_lately: bool
     # The time of the call on the database's clock.
     now: datetime

@@ -1,5 +1,6 @@
 """Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,16 +15,21 @@ def iso_time(moment: datetime) -> str:
 
 
 def money(amount: Decimal) -> str:
-    """Returns an amount in the API's form, a decimal string without exponent or trailing zeros: `"0.012"`."""
+    """Returns an amount in the API's form, a decimal string without exponent and trailing zeros: `"0.012"`."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def compact_json(value: Any) -> str:
+    """Returns the shortest JSON of a value. The limits of payloads, schemas and outputs count its bytes in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 class JSONEncoder(DRFJSONEncoder):
-    """Encodes the types that rows hold and JSON does not know."""
+    """Encodes the Python types that rows hold and that JSON lacks, such as times and UUIDs."""
 
     def default(self, obj: Any) -> Any:
-        """Returns the JSON value for `obj`."""
+        """Returns the JSON value for a type that JSON lacks."""
         if isinstance(obj, datetime):
             return iso_time(obj)
         if isinstance(obj, Decimal):

@@ -1,6 +1,6 @@
-"""Base serializers for request bodies and for rows.
+"""Base serializers for request bodies and for rows (SPEC §2).
 
-Bodies are strict for configuration and tolerant for the machine protocol (SPEC §2).
+An unknown field is an error in the bodies that people write, and is ignored in those that workers send.
 """
 
 from collections.abc import Callable
@@ -45,19 +45,20 @@ def read_body(serializer: type[Body], request: Request, *, partial: bool = False
 
 @cache
 def _validator(serializer: type[Body], partial: bool) -> Body:
-    # One for all requests, since each new instance copies all its fields, which takes longer than to use them.
-    # Validation keeps nothing in it. See docs/decisions/fast-paths.md.
+    # All requests share this serializer, because DRF copies all fields for each new one, which takes longer than the
+    # validation. It keeps no state of a request. See docs/decisions/fast-paths.md.
     return serializer(partial=partial)
 
 
 class RowSerializer(serializers.Serializer[Any]):
-    """Makes an answer from one row, which is a dict. Each field is the row's value under its source, unchanged.
+    """Makes an answer from one row, which is a dict. Each field shows the row's value unchanged.
 
-    The renderer knows all types that rows hold, so no field converts anything; a method field works out its value.
-    This takes a third of the time of DRF's own, which copies all fields for each instance and looks for each value in
-    six ways. A class with a field that converts its value is refused when it is created, by a TypeError.
+    The fields convert nothing, because the renderer knows all types that rows hold. Only a method field computes its
+    value. This takes a third of the time of DRF's serializer, which copies all fields for each row. A subclass with a
+    field that would convert its value raises TypeError when it is defined.
     """
 
+    # This method refuses a subclass whose fields convert values, because RowSerializer does not call such conversions.
     # See docs/decisions/fast-paths.md.
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,7 +74,7 @@ class RowSerializer(serializers.Serializer[Any]):
         return {name: read(self, instance) for name, read in _readers(type(self))}
 
 
-# What these give back for the value of a row, or of its JSON, is that value.
+# The `to_representation` methods of the fields that return a row's value unchanged.
 _GIVE_IT_BACK = frozenset(
     kind.to_representation
     for kind in (
@@ -84,6 +85,7 @@ _GIVE_IT_BACK = frozenset(
         serializers.DictField,
         serializers.IntegerField,
         serializers.JSONField,
+        serializers.ListField,
         serializers.UUIDField,
         MoneyField,
     )
@@ -91,12 +93,13 @@ _GIVE_IT_BACK = frozenset(
 
 
 def _converts(field: Any) -> bool:
-    """Whether a field's `to_representation` would change a value, and RowSerializer does not call it."""
+    """Whether a field's `to_representation` would change a value. RowSerializer never calls that method."""
     if isinstance(field, serializers.SerializerMethodField | serializers.BaseSerializer):
         return False
     if type(field).to_representation not in _GIVE_IT_BACK or "format" in field._kwargs:
         return True
-    return isinstance(field, serializers.DictField) and _converts(field.child)
+    holds_others = isinstance(field, serializers.DictField | serializers.ListField)
+    return holds_others and _converts(field.child)
 
 
 @cache
@@ -105,7 +108,7 @@ def _readers(serializer: type[RowSerializer]) -> list[tuple[str, Callable[[Any, 
 
 
 def sources_of(serializer: type[RowSerializer]) -> frozenset[str]:
-    """The columns that a query must load for this serializer. Those that its method fields read are not among them."""
+    """Returns the columns that a query must load for this serializer, except those that its method fields read."""
     fields = serializer().fields.values()
     return frozenset(
         str(field.source)
@@ -115,7 +118,7 @@ def sources_of(serializer: type[RowSerializer]) -> frozenset[str]:
 
 
 def _reader(name: str, field: Any) -> Callable[[Any, Any], Any]:
-    """Returns a function that gets the field's value from the serializer and the row."""
+    """Returns the function that reads one field's value from a row. The function takes the serializer and the row."""
     if isinstance(field, serializers.SerializerMethodField):
         method = f"get_{name}"
         return lambda serializer, row: getattr(serializer, method)(row)

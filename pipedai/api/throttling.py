@@ -31,8 +31,8 @@ SET hits = CASE WHEN t.window_start = excluded.window_start THEN t.hits + 1 ELSE
 RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_timestamp())))::int AS seconds_left
 """
 
-# This statement counts like the one above, but here a window ends only when nothing was counted for its whole length.
-# So no period of that length, wherever it begins, holds more hits than the limit.
+# Counts a hit for a rate with `in_a_row`. A window ends only when nothing was counted for its whole length, so no
+# period of that length, wherever it begins, holds more hits than the limit.
 _COUNT_ROW = """
 INSERT INTO throttle AS t (bucket, hits, window_start, expires_at)
 VALUES (%(bucket)s, 1, statement_timestamp(), statement_timestamp() + %(seconds)s * interval '1 second')
@@ -46,7 +46,8 @@ RETURNING hits, greatest(1, ceil(extract(epoch FROM expires_at - statement_times
 
 _TAKE_BACK = "UPDATE throttle SET hits = hits - 1 WHERE bucket = %(bucket)s AND hits > 0"
 
-# The query is MATERIALIZED because PostgreSQL may repeat a plain subquery for each row, and then LIMIT limits nothing.
+# The subquery is MATERIALIZED, because PostgreSQL may otherwise run it again for each row and delete more rows than
+# LIMIT says.
 _PRUNE = """
 WITH over AS MATERIALIZED (
     SELECT bucket FROM throttle WHERE expires_at < statement_timestamp() LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
@@ -63,7 +64,10 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `limit` times in each window of `seconds`. With `in_a_row` a window ends only after a pause that long."""
+    """At most `limit` hits in each window of `seconds`.
+
+    If `in_a_row`, a window ends only after `seconds` without a hit.
+    """
 
     name: str
     limit: int
@@ -88,7 +92,7 @@ class Throttle:
 
 
 def check_rate(rate: Rate, key: str) -> None:
-    """Counts one hit of `key`, unless this request is counted already. Raises TooManyRequests beyond the rate."""
+    """Counts one hit of `key`, but only once for each request. Raises TooManyRequests if the hits exceed the rate."""
     if is_asked_again():
         return
     hits, seconds_left = count_hit(rate, key)
@@ -109,7 +113,10 @@ def too_many_requests(rate: Rate, seconds_left: int) -> TooManyRequests:
 
 
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:
-    """Counts a hit of `key`. Returns the hits in its window, this one included, and the window's remaining seconds."""
+    """Counts a hit of `key`.
+
+    Returns the number of hits in its window, with this one, and the window's remaining seconds.
+    """
     params = {"bucket": _bucket(rate, key), "seconds": rate.seconds, "limit": rate.limit}
     row = fetch_one(_COUNT_ROW if rate.in_a_row else _COUNT, params)
     assert row is not None
@@ -136,5 +143,5 @@ def by_address(request: Request) -> str:
 
 
 def by_caller(request: Request) -> str:
-    """Returns a key for the authenticated principal."""
+    """Returns the key under which a throttle counts the authenticated principal."""
     return str(principal_of(request).id)

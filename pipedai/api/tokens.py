@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_BYTES = 32
-_RANDOM_LENGTH = 43  # 62**43 > 2**256
-_CHECKSUM_LENGTH = 6  # 62**6 > 2**32
+_RANDOM_LENGTH = 43  # 43 base62 characters can hold 256 random bits, because 62**43 > 2**256.
+_CHECKSUM_LENGTH = 6  # 6 base62 characters can hold a CRC32, because 62**6 > 2**32.
 _SHAPE = re.compile(
     rf"(?P<prefix>[a-z]{{3}})_[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}", re.ASCII
 )
 
-# The name of each prefix in error sentences.
+# The kinds of tokens by their prefix, in the words that error sentences use.
 KINDS = {
     "pwk": "An API key (pwk_)",
     "wrk": "A registration token (wrk_)",

@@ -17,18 +17,24 @@ from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.parsers import check_encoding
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import Principal, UserPrincipal
+from pipedai.api.schema.operation import has_operation
 from pipedai.api.throttling import Throttle
 from pipedai.api.write_rate import check_write
 
 
 class ApiViewSet(ViewSet):
-    """The actions of a resource.
+    """The base of all viewsets. It makes the same checks, in the same order, before each action.
 
-    The size of the body and the route are checked before. The viewset checks credentials, method, origin, throttle,
-    visibility and role, in this order. Then the action checks the body and the state. Each action needs a permission
-    class in `permissions`; if one has none, the class can't be defined.
+    The web process and the URL resolver have checked the body's size and the route before. The viewset checks
+    credentials, method, origin, throttle, visibility and role, in this order. Then the action checks the body and the
+    state. Each action needs a permission
+    class in `permissions`, and an `@Operation` that describes it in the OpenAPI schema; a class that has actions needs
+    a `tag`. A class that lacks one of these can't be defined: Python raises a TypeError that says what is missing.
     """
 
+    # The group in which documentation shows the actions; pipedai/api/schema/hooks.py lists the groups.
+    tag: ClassVar[str] = ""
+    # The permission class of each action, by the action's name.
     permissions: ClassVar[Mapping[str, type[BasePermission]]] = {}
     # Actions that a browser calls to get a cookie. Their origin is checked although there is no session yet.
     browser_entries: ClassVar[frozenset[str]] = frozenset()
@@ -43,12 +49,17 @@ class ApiViewSet(ViewSet):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        undeclared = _actions_of(cls) - set(cls.permissions)
-        if undeclared:
-            raise TypeError(
-                f"{cls.__name__} declares no permission for {sorted(undeclared)}: "
-                "see An endpoint in CONTRIBUTING.md"
-            )
+        actions = _actions_of(cls)
+        lacking = {
+            "permission": actions - set(cls.permissions),
+            "@Operation": {name for name in actions if not has_operation(vars(cls)[name])},
+            "tag": set() if cls.tag else actions,
+        }
+        for what, names in lacking.items():
+            if names:
+                raise TypeError(
+                    f"{cls.__name__} declares no {what} for {sorted(names)}: see An endpoint in CONTRIBUTING.md"
+                )
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """Returns the accepted authentication classes, then one that refuses the rest. A public viewset has none."""
@@ -61,9 +72,9 @@ class ApiViewSet(ViewSet):
         return [self.permissions[self.action]()]
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
-        """Sets `self.action` from the URL's own table only. DRF would also set one for OPTIONS."""
+        """Sets `self.action` to the route's action for the method, or to None. DRF would set one for OPTIONS too."""
         initialized = super().initialize_request(request, *args, **kwargs)
-        # Else each look at it goes through DRF's __getattr__, a dozen times a request.
+        # Without this, each read of `META` goes through DRF's __getattr__, which happens a dozen times a request.
         # See docs/decisions/fast-paths.md.
         initialized.META = request.META
         self.action = self.action_map.get(str(request.method).lower())  # type: ignore[assignment]
@@ -99,12 +110,13 @@ class ApiViewSet(ViewSet):
         """Finds the rows that the URL names, and the caller's role. Raises NotFound if the caller can't see them."""
 
     def _is_public(self) -> bool:
+        """Whether anyone may call the action. For a method that the route lacks: whether all its actions are public."""
         named = {self.action} if self.action else set(self.action_map.values())
         return all(self.permissions[action] is IsPublic for action in named)
 
 
 def _actions_of(cls: type) -> set[str]:
-    """Returns the public methods that a class itself defines with `request` as first argument: these can be actions."""
+    """Returns the actions that a class itself defines: its public methods whose first argument is `request`."""
     return {
         name
         for name, function in vars(cls).items()

@@ -1,4 +1,4 @@
-"""Writes numbers of things in sentences."""
+"""Writes counts and field names for sentences that people read."""
 
 
 def counted(number: int, singular: str) -> str:
@@ -11,6 +11,6 @@ def counted(number: int, singular: str) -> str:
 
 
 def api_name(attribute: str) -> str:
-    """The name in the API of what the code calls `attribute`: `max_retries` is `maxRetries` there."""
+    """Returns the API's name for an attribute of the code: `maxRetries` for `max_retries`."""
     first, *others = attribute.split("_")
     return first + "".join(word.capitalize() for word in others)

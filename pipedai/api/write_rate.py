@@ -16,18 +16,20 @@ from pipedai.api.throttling import Rate, too_many_requests
 
 WRITES = Rate("writes", limit=3_000, seconds=60)
 BURST = 600
-# The most callers that a process remembers. It could not serve 10,000 who write within the same few seconds.
+# A process remembers at most this many callers. It is too slow to serve more callers within the few seconds that a
+# bucket takes to fill.
 _MOST_CALLERS = 10_000
 
 
 class Buckets:
-    """A bucket of at most `burst` tokens for each caller. A bucket that is full again is forgotten."""
+    """A bucket of at most `burst` tokens for each caller. A caller whose bucket is full again is forgotten."""
 
     def __init__(self, rate: Rate, burst: int, *, most: int) -> None:
         self._per_second = rate.limit / rate.seconds
         self._burst = burst
         self._most = most
-        # caller → (tokens, time of that count); the caller who wrote longest ago comes first.
+        # For each caller, the tokens left and the time when they were counted. The caller who wrote longest ago comes
+        # first.
         self._buckets: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -36,7 +38,7 @@ class Buckets:
         return len(self._buckets)
 
     def take(self, caller: UUID, *, now: float) -> float:
-        """Takes one of the caller's tokens and returns 0, or returns for how many seconds there will be no token.
+        """Takes one of the caller's tokens and returns 0. If there is none, returns the seconds until the next token.
 
         `now` is in seconds on a clock that never goes back.
         """

@@ -1,4 +1,4 @@
-"""Refuses unfit settings, at start-up and in `manage.py check --deploy` (SPEC §8)."""
+"""Refuses unfit settings when a process starts, and reports them in `manage.py check --deploy` (SPEC §8)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,8 +55,8 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E014": keys.metrics_token,
 }
 
-# These rules hold in development too, because an unreadable setting would crash the code that reads it later. Each is a
-# part of a production rule and has its id.
+# These rules hold in development too, because a setting that can't be read would crash the code that uses it. Each of
+# them is a part of the production rule with the same id.
 _READABLE: dict[str, Callable[[], str | None]] = {
     "pipedai.E002": keys.unreadable_master_keys,
     "pipedai.E009": network.unreadable_webhook_networks,

@@ -10,17 +10,17 @@ from django.conf import settings
 
 from pipedai import crypto, env
 
-# The length that Django's own check security.W009 demands.
+# The least length of SECRET_KEY, which Django's own check security.W009 demands too.
 _SECRET_KEY_LENGTH = 50
 _SECRET_KEY_CHARACTERS = 5
-# 32 random bytes practically never contain fewer different values.
+# The least number of different byte values in a master key. 32 random bytes practically never have fewer.
 _MASTER_KEY_DIFFERENT_BYTES = 8
 _METRICS_TOKEN_LENGTH = 32
 _SET_SECRET_KEY = (
     "set it to the output of `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105
 )
 _SET_MASTER_KEYS = "set it to k1: and the output of `openssl rand -base64 32`"
-# No file of keys is larger than this, so larger files are not read.
+# The most bytes of a file in which we look for keys. No file of keys is larger.
 _KEY_FILE_BYTES = 64 * 1024
 
 
@@ -70,7 +70,7 @@ def metrics_token() -> str | None:
 
 
 def beside_the_embedded_database() -> str | None:
-    """The keys must not lie in the embedded database's directory, so that a thief of it does not get the keys too."""
+    """The keys must not lie in the embedded database's directory, so that a thief of it does not get the keys."""
     if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
         return None
     for path in _files_beside_the_database():
@@ -98,5 +98,5 @@ def _holds_a_key(path: Path) -> bool:
             return False
         content = path.read_bytes()
     except OSError:
-        return False  # This process did not get its keys from a file that it can't read.
+        return False  # This process can't read the file, so its keys don't come from there.
     return any(key.encode() in content for key in keys if key)

@@ -11,7 +11,8 @@ from django.conf import settings
 
 from pipedai.client_address import Network, parse_networks
 
-# A webhook must not reach these networks: they lead to this machine itself, or to a cloud's service for credentials.
+# The networks that a webhook must never reach: those of this machine itself, and of the services that give credentials
+# to machines in a cloud.
 _NEVER_FOR_WEBHOOKS = {
     "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
     "cloud metadata": (
@@ -27,7 +28,7 @@ _NEVER_FOR_WEBHOOKS = {
 _MAPPED_IPV4 = ipaddress.IPv6Network("::ffff:0:0/96")
 _HOST = r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
 _HOST_PATTERN = re.compile(rf"\.?{_HOST}", re.IGNORECASE)
-# An `Origin` as browsers send it, which has no path, not even a slash.
+# The form of an `Origin` header that browsers send: scheme, host and port, but no path and no slash at the end.
 _HTTPS_ORIGIN = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?", re.IGNORECASE)
 
 
@@ -148,7 +149,10 @@ def webhook_networks() -> str | None:
 
 
 def _unmapped(network: Network) -> Network:
-    """Returns 10.0.0.0/8 for `::ffff:10.0.0.0/104`, which means the same network, and any other network unchanged."""
+    """Returns the IPv4 network that an IPv4-mapped IPv6 network means, and any other network unchanged.
+
+    For example, `::ffff:10.0.0.0/104` means 10.0.0.0/8.
+    """
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_IPV4):
         address = int(network.network_address) & 0xFFFF_FFFF
         return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED_IPV4.prefixlen))

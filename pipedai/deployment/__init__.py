@@ -10,20 +10,23 @@ from pipedai.sql import reason
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence on what a probe saw. `remedy` says what to do, a line for each step, and is empty if all is well."""
+    """What a probe found, in one sentence.
+
+    `remedy` says what to do, a line for each step, and is empty if all is well.
+    """
 
     says: str
     remedy: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether all is well, so that there is no remedy."""
         return not self.remedy
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One thing to check. `look` returns the finding and changes nothing. It may raise DatabaseError."""
+    """One check of a deployment. `look` returns what it found and changes nothing. It may raise DatabaseError."""
 
     name: str
     look: Callable[[], Finding]
@@ -41,7 +44,7 @@ def register_probe(probe: Probe) -> None:
 
 
 def look_at_all() -> Iterator[tuple[Probe, Finding]]:
-    """Runs every probe and yields it with its finding. Without a database, probes that need one are not run."""
+    """Runs every probe and yields it with its finding. If the database is away, the probes that need it are skipped."""
     reachable = True
     for probe in _registered:
         if probe.needs_database and not reachable:

@@ -38,7 +38,7 @@ def public_url_is_ours() -> Finding:
 
 
 def static_files_are_collected() -> Finding:
-    """Checks that the static files were collected, under names that browsers may cache for ever."""
+    """Checks that the static files were collected under names with a hash, which browsers may cache for ever."""
     if not (settings.STATIC_ROOT / "staticfiles.json").is_file():
         return Finding(
             f"They are not collected in {settings.STATIC_ROOT}: pages load slowly.",

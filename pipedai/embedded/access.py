@@ -8,7 +8,10 @@ from pipedai.embedded.programs import User, run
 
 
 def passes(user: User, test: str, path: Path) -> bool:
-    """Whether test(1) succeeds for `path` as `user`. So the kernel decides, and access lists count too."""
+    """Whether the shell's `test` command succeeds for `path` as `user`.
+
+    The kernel decides, so access control lists count too.
+    """
     return run("/bin/sh", "-c", f'test {test} "$1"', "sh", path, user=user).code == 0
 
 
@@ -21,7 +24,7 @@ def first_closed(user: User, path: Path) -> Path | None:
 
 
 def verify_private(directory: Path, owner: User) -> None:
-    """Refuse a symbolic link, another owner, and a directory that its group or others may access."""
+    """Raise an error for a symbolic link, another owner, or a directory that its group or others may access."""
     with explaining(f"use {directory}"):
         found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):

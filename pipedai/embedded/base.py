@@ -1,4 +1,4 @@
-"""The Django engine `pipedai.embedded`: PostgreSQL, started when a connection first needs it."""
+"""The Django engine `pipedai.embedded`, which uses the embedded PostgreSQL and starts it when a connection needs it."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -38,7 +38,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return EmbeddedPostgres(self.settings_dict["DATA_DIR"])
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Returns psycopg's arguments, which have no password before the server's first start."""
+        """Returns psycopg's arguments.
+
+        They have no password before the server's first start, which makes the password.
+        """
         params: dict[str, Any] = super().get_connection_params()
         try:
             return params | self.server.connection_params(params["dbname"])
@@ -46,7 +49,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise self.Database.OperationalError(str(error)) from error
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect, starting the server if nothing answers."""
+        """Returns a connection, after starting the server if nothing answers."""
         try:
             return super().get_new_connection(conn_params)
         except self.Database.OperationalError as error:

@@ -1,4 +1,7 @@
-"""Makes the database cluster with its roles and its database, completely or not at all."""
+"""Makes the embedded server's database cluster (its directory of data), with the roles and the database.
+
+The cluster is made completely or not at all.
+"""
 
 import contextlib
 import os
@@ -15,17 +18,18 @@ from pipedai.embedded.programs import Outcome, User, run
 
 DATABASE = "pipedai"
 
-# initdb and single-user mode need a user with an account, and SERVER_UID has none. So they run as one of these for half
-# a second. Every distribution has `bin` (Linux Standard Base), and no process runs as it. `nobody` is the other choice.
+# initdb and PostgreSQL's single-user mode need a user that has an account. The number SERVER_UID has none, so these
+# programs then run as the first of these accounts that exists, for half a second. Every Linux has `bin`, and no process
+# runs as it.
 _LENT_ACCOUNTS = ("bin", "nobody")
 
 
 @dataclass(frozen=True)
 class ClusterMaker:
-    """Makes and repairs the cluster of a layout. Use it only with the start lock held and no server alive.
+    """Makes and repairs the cluster of an embedded server. Use it only with the start lock held and no server alive.
 
-    Its programs inherit the start lock. So if our process is killed, no other process touches the cluster before they
-    end.
+    The programs that it runs inherit the start lock. If our process is killed, the lock stays held until they end, so
+    that no other process touches the cluster before.
     """
 
     layout: Layout
@@ -33,7 +37,7 @@ class ClusterMaker:
     start_lock: int
 
     def ensure(self) -> None:
-        """Make sure that there is a cluster of our major version, and that we know its passwords."""
+        """Make sure that there is a cluster of our major version of PostgreSQL, and that we know its passwords."""
         kept = passwords.read(self.layout.passwords)
         if not self.layout.cluster.exists():
             if kept is None:
@@ -49,7 +53,7 @@ class ClusterMaker:
             passwords.write(self.layout.passwords, kept)
 
     def _create(self, kept: dict[str, str]) -> None:
-        """Make the cluster under another name and then rename it, so that an unfinished one is never used."""
+        """Make the cluster under a temporary name and then rename it, so that an unfinished cluster is never used."""
         layout = self.layout
         with explaining(f"remove an unfinished cluster in {layout.data_dir}"):
             for unfinished in layout.data_dir.glob("postgres.new-*"):
@@ -101,13 +105,19 @@ class ClusterMaker:
         self._verify_done(run(program, f"--pgdata={cluster}", *options, user=user, inherit=inherit))
 
     def _replace_access_rules(self, cluster: Path, user: User) -> None:
-        """Demand a password of everyone. It writes as `user`, because root must not write in others' directories."""
+        """Make the server demand a password of everyone.
+
+        The file is written as `user`, because root must not write there.
+        """
         rules = cluster / "pg_hba.conf"
         given = "local all all scram-sha-256\n"
         self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=user, stdin=given))
 
     def _execute(self, statements: list[str], cluster: Path, user: User) -> None:
-        """Run statements in single-user mode, which needs neither a server nor a password. Each must be one line."""
+        """Run SQL statements in PostgreSQL's single-user mode, which needs no server and no password.
+
+        Each statement must be one line.
+        """
         settings = {
             **tuning.DISCREET,
             "exit_on_error": "on",
@@ -143,7 +153,7 @@ class ClusterMaker:
             ) from None
         said = run(self.programs / "postgres", "--version", user=self.layout.server_user)
         self._verify_done(said)
-        ours = said.text.split()[2]  # "postgres (PostgreSQL) 18.6"
+        ours = said.text.split()[2]  # The text is like "postgres (PostgreSQL) 18.6".
         if made_by != ours.split(".")[0]:
             raise EmbeddedPostgresError(
                 f"{cluster} was made by PostgreSQL {made_by} and this is {ours}: with the release"
@@ -157,7 +167,7 @@ def _password_statements(kept: dict[str, str]) -> list[str]:
 
 
 def _maker(server_user: User) -> User:
-    """Return the user who makes the cluster: the server's user or, if that has no account, one of _LENT_ACCOUNTS."""
+    """Return the user who makes the cluster: the server's user or, if it has no account, one of _LENT_ACCOUNTS."""
     if server_user.is_us:
         return server_user
     with contextlib.suppress(KeyError):
@@ -173,7 +183,7 @@ def _maker(server_user: User) -> User:
 
 
 def _hand_over(draft: Path, owner: User) -> None:
-    """Give a directory tree to its owner, starting at the top, so that its maker can't change it meanwhile."""
+    """Give a directory tree to its owner, starting at the top, so that its maker can't change it in the meantime."""
     with explaining(f"give {draft} to {owner}"):
         os.chown(draft, owner.uid, owner.gid, follow_symlinks=False)
         for _, directories, files, at in os.fwalk(draft):
@@ -182,7 +192,7 @@ def _hand_over(draft: Path, owner: User) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Write the names in a directory to disk."""
+    """Write a directory's list of names to disk, so that a crash does not undo a rename in it."""
     file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)

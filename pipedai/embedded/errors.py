@@ -10,7 +10,7 @@ class EmbeddedPostgresError(Exception):
 
 @contextmanager
 def explaining(doing: str) -> Iterator[None]:
-    """Turn an OSError inside the block into a sentence: `doing` completes "Cannot …"."""
+    """Turn an OSError inside the block into an EmbeddedPostgresError, whose sentence begins "Cannot" and `doing`."""
     try:
         yield
     except OSError as error:

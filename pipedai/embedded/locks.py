@@ -1,4 +1,4 @@
-"""Tells whether a server lives, by its processes and by locks that the kernel releases, never by a file's content."""
+"""Tells whether a server is alive, by its processes and by locks that the kernel releases, never by files' text."""
 
 import fcntl
 import os
@@ -40,8 +40,8 @@ def if_free(lock: Path) -> Iterator[int | None]:
 def server_pids(cluster: Path) -> set[int]:
     """Return the PostgreSQL processes whose working directory is `cluster`.
 
-    They include a server whose cluster's directory was removed. It ends by itself a little later and then removes its
-    socket, so a new server must not take the same path before.
+    These include a server whose directory was removed. Such a server soon ends by itself and then removes its socket,
+    so a new server must not use the same path before that.
     """
     return {process.pid for process in psutil.process_iter() if _works_in(process, cluster)}
 
@@ -51,7 +51,8 @@ def _works_in(process: psutil.Process, cluster: Path) -> bool:
         if process.name() != "postgres":
             return False
         return process.cwd().removesuffix(" (deleted)") == str(cluster)
-    except psutil.Error:  # The process has ended, is a zombie, or is another user's.
+    # psutil can't read a process that has ended, is a zombie, or is another user's.
+    except psutil.Error:
         return False
 
 

@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, str] | None:
 
 
 def write(path: Path, kept: dict[str, str]) -> None:
-    """Replace the whole file at once, so that a reader sees the old one or the new one. Only one process may write."""
+    """Replace the whole file at once, so that a reader sees the old file or the new one. Only one process may write."""
     draft = path.with_name(f"{path.name}.new")
     with explaining(f"write {path}"):
         draft.unlink(missing_ok=True)

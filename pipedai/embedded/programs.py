@@ -1,4 +1,4 @@
-"""Runs other programs as a given user, separated from our terminal and environment."""
+"""Runs other programs as a given user, apart from our terminal and our environment variables."""
 
 import os
 import re
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pipedai.embedded.errors import EmbeddedPostgresError, explaining
 
-# Programs don't inherit our environment. It contains keys, which a server that lives on after us must not keep. The
-# time zone and locale are fixed, so that the server's log and sort order don't depend on the user who started it.
+# The only environment variables that programs get. Ours contain keys, which a server that runs longer than we do must
+# not keep. The time zone and locale are fixed, so that the server's log and sort order don't depend on the user who
+# started it.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 _WORST_FIRST = (
@@ -23,14 +24,14 @@ _WORST_FIRST = (
 
 @dataclass(frozen=True)
 class User:
-    """A user of the operating system, by number. There may be no account with that number."""
+    """A user of the operating system, by number. The number need not have an account."""
 
     uid: int
     gid: int
 
     @property
     def is_us(self) -> bool:
-        """Whether this process already runs as that user."""
+        """Whether this process runs as that user."""
         return self.uid == os.geteuid()
 
     def __str__(self) -> str:
@@ -46,7 +47,7 @@ class Outcome:
 
     @property
     def complaint(self) -> str | None:
-        """The line of the text that best explains the failure, without its full stop, or None if no line does."""
+        """The line of the program's output that best explains its failure, without its full stop, or None."""
         if "No space left on device" in self.text or "Check free disk space" in self.text:
             return "the disk is full"
         for pattern in _WORST_FIRST:
@@ -56,7 +57,7 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """The complaint, else the last line, else the exit code."""
+        """Why the program failed: the line that explains it, else the output's last line, else the exit code."""
         if self.complaint is not None:
             return self.complaint
         lines = self.text.strip().splitlines()
@@ -76,8 +77,8 @@ def run(
     seconds.
     """
     name = Path(command[0]).name
-    # The output goes to a file and not to a pipe. A server that the program leaves running would keep a pipe open, and
-    # we would wait for the server's end.
+    # The program's output goes to a file and not to a pipe. A server that the program starts would keep a pipe open,
+    # and we would wait until that server ends.
     with (
         explaining(f"run {name} as {user}"),
         tempfile.TemporaryFile("w+", errors="replace") as said,

@@ -21,7 +21,8 @@ from pipedai.embedded.programs import ENVIRONMENT, Outcome, run
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-# If a lock is held for this long and we see no process of the server, a server that we can't see must hold it.
+# If a lock is held for this many seconds and we see no process of the server, it must run where we can't see it, such
+# as in another container.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 
@@ -80,7 +81,7 @@ class EmbeddedPostgres:
             return lived
 
     def answers(self) -> bool:
-        """Whether the server accepts connections. It asks the server, which needs no password."""
+        """Whether the server accepts connections. The question needs no password."""
         layout = self.layout
         with explaining(f"look into {layout.data_dir}"):
             if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
@@ -106,7 +107,7 @@ class EmbeddedPostgres:
     ) -> dict[str, Any]:
         """Return keyword arguments for psycopg.connect(), without starting the server.
 
-        They contain no password before the server's first start, because there is none yet.
+        They contain no password before the server's first start, because that start makes the password.
         """
         if self.layout.socket_dir.exists():
             self.layout.verify_socket_dir()
@@ -115,7 +116,7 @@ class EmbeddedPostgres:
             "port": "5432",
             "user": role,
             "dbname": database,
-            # With this, libpq never sends the password in plain text, whichever program answers on the socket.
+            # With this setting libpq never sends the password in plain text, whichever program answers on the socket.
             "require_auth": "scram-sha-256",
         }
         kept = passwords.read(self.layout.passwords)
@@ -162,7 +163,8 @@ class EmbeddedPostgres:
         ClusterMaker(layout, server_bin(layout), start_lock).ensure()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
-            # Another process may have the pid that a dead server wrote by now. A new server would then refuse to start.
+            # Files of a server that was killed are removed, because they would keep a new server from starting. The
+            # number of the dead process may by now belong to another program.
             for leftover in (layout.pid_file, layout.socket, Path(f"{layout.socket}.lock")):
                 leftover.unlink(missing_ok=True)
             if layout.log.exists() and layout.log.stat().st_size > _LOG_BYTES:
@@ -206,12 +208,12 @@ class EmbeddedPostgres:
         )
 
     def _is_alive(self) -> bool:
-        """Whether any process of the server lives, even if only an orphan of a killed server."""
+        """Whether any process of the server is alive, even one that was left over when the main process was killed."""
         with locks.if_free(self.layout.run_lock) as run_lock:
             return run_lock is None or bool(locks.server_pids(self.layout.cluster))
 
     def _main_pid(self) -> int | None:
-        """Return the pid to which pg_ctl would send its signal, or None if it belongs to no process of this server."""
+        """Return the number of the server's main process, which the pid file names, or None if it is not alive."""
         written = self._pid_file_lines()[0]
         alive = locks.server_pids(self.layout.cluster)
         return next((pid for pid in alive if str(pid) == written), None)
@@ -232,14 +234,17 @@ class EmbeddedPostgres:
 
 
 class _Patience:
-    """Waits for a server that starts, stops or dies, up to a limit."""
+    """Waits in short steps for a server that starts, stops or dies, and gives up after a time."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._began = self._seen = time.monotonic()
 
     def wait(self) -> None:
-        """Sleep briefly. Raises an error if the server took too long, or if no process of it can be seen."""
+        """Sleep briefly.
+
+        Raise an error if the server has taken too long, or if no process of the server has been seen.
+        """
         now = time.monotonic()
         if locks.server_pids(self._layout.cluster):
             self._seen = now

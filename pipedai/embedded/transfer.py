@@ -33,7 +33,7 @@ def dump(server: EmbeddedPostgres, file: Path) -> None:
 
 
 def restore(server: EmbeddedPostgres, file: Path) -> None:
-    """Read a file that `dump` wrote into the database, completely or not at all. The database must have no tables."""
+    """Fill the database from a file that `dump` wrote, completely or not at all. The database must have no tables."""
     with explaining(f"read {file}"), file.open("rb"):
         pass
     server.ensure_running()

@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# initdb writes these to postgresql.conf. They fit a small machine; an operator of a larger one edits them in that file.
+# Settings that initdb writes to postgresql.conf. They fit a small machine, and an operator of a larger one edits that
+# file.
 DEFAULTS: Mapping[str, str] = {
     "max_connections": "200",
     "shared_buffers": "128MB",
@@ -18,9 +19,9 @@ DEFAULTS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
-# These keep customers' secrets, which are in statements and their values, out of the server's log. An error's text may
-# quote values, and its DETAIL whole rows or statements. So ordinary errors are not logged, only reported to the session
-# that made them, and of graver errors only the first line is logged.
+# These settings keep customers' secrets, which are in statements and their values, out of the server's log. An error's
+# text may quote values, and its DETAIL whole rows or statements. Therefore ordinary errors are only reported to the
+# session that made them, and of graver errors only the first line is logged.
 DISCREET: Mapping[str, str] = {
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
@@ -33,7 +34,8 @@ DISCREET: Mapping[str, str] = {
     "log_parameter_max_length_on_error": "0",
 }
 
-# These are on the server's command line, because no file and no ALTER SYSTEM can override settings there.
+# Settings that must not be changed. They are on the server's command line, because no file and no ALTER SYSTEM can
+# override settings there.
 _PINNED: Mapping[str, str] = {
     "listen_addresses": "",
     "port": "5432",
@@ -52,7 +54,10 @@ _FAST_UNSAFE: Mapping[str, str] = {
 
 
 def fast_unsafe() -> bool:
-    """Whether the server gives up durability for speed (`PIPEDAI_PG_FAST_UNSAFE=1`), which only tests may do."""
+    """Whether the server may lose data in a crash, to be faster (`PIPEDAI_PG_FAST_UNSAFE=1`).
+
+    Only tests may set this.
+    """
     return os.environ.get("PIPEDAI_PG_FAST_UNSAFE", "") == "1"
 
 

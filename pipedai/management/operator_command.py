@@ -1,4 +1,7 @@
-"""The base of all operators' commands. It shows examples in `--help`, and a sentence if the database is not ready."""
+"""The base of all commands for operators.
+
+It shows examples in `--help`, and explains in a sentence if the database is not ready.
+"""
 
 import argparse
 from typing import Any, ClassVar
@@ -15,15 +18,15 @@ from django.db.migrations.executor import MigrationExecutor
 from pipedai import timeouts
 from pipedai.sql import reason, sqlstate
 
-# The first two characters of SQLSTATE: no connection, login refused, no such database, no resources, shutting down.
-# None is an error that did not come from the server.
+# The first two characters of the SQLSTATEs that mean that the database is away: no connection, login refused, no such
+# database, no resources, shutting down. None stands for an error that did not come from the server.
 _AWAY = (None, "08", "28", "3D", "53", "57")
-# undefined_table, undefined_column
+# The SQLSTATEs undefined_table and undefined_column, which mean that the database lacks this release's schema.
 _OF_THE_SCHEMA = {"42P01", "42703"}
 
 
 class _Formatter(DjangoHelpFormatter):
-    """Wraps the lines of all help texts except the examples at the end."""
+    """Formats the help: wraps the lines of all texts except the examples at the end."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" in text:
@@ -32,9 +35,9 @@ class _Formatter(DjangoHelpFormatter):
 
 
 class OperatorCommand(BaseCommand):
-    """A command with `examples`. Each line of them is a call of the command and what it does.
+    """A command with `examples`. Each line of them is a call of the command and what the call does.
 
-    It raises CommandError if the database does not answer or has not this release's schema. The time-outs of web
+    The command raises CommandError if the database does not answer or lacks this release's schema. The time-outs of web
     requests don't apply to its statements.
     """
 

@@ -22,7 +22,7 @@ class Progress:
         self.done = 0
 
     def add(self, units: int) -> None:
-        """Counts so many more finished units."""
+        """Adds to the number of finished units."""
         self.done += units
         now = time.monotonic()
         if now - self._shown >= (_REDRAW_SECONDS if self._terminal else _LINE_SECONDS):

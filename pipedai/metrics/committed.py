@@ -12,7 +12,7 @@ _counts: list[Callable[[Event], None]] = []
 
 
 def count_events(count: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Decorator: calls the function with every event from now on, after the event's commit."""
+    """Decorator: calls the function with every domain event, after the event's transaction is committed."""
     if not _counts:
         happened.connect(_await_commit, dispatch_uid="pipedai.metrics")
     _counts.append(count)
@@ -20,7 +20,8 @@ def count_events(count: Callable[[Event], None]) -> Callable[[Event], None]:
 
 
 def _await_commit(events: tuple[Event, ...], **_: Any) -> None:
-    # With `robust` an error in counting is only logged. The committed action must not look failed because of it.
+    # With `robust` an error in counting is only logged, so that an action that is committed already does not look
+    # failed.
     transaction.on_commit(partial(_count, events), robust=True)
 
 

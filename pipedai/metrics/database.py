@@ -1,4 +1,4 @@
-"""Metrics that are read from the database when a scrape asks for them, but at most every few seconds."""
+"""Metrics that are read from the database when Prometheus asks for them, but not again within a few seconds."""
 
 import threading
 import time
@@ -15,9 +15,9 @@ log = get_logger(__name__)
 
 Read = Callable[[], Iterable[Metric]]
 
-# Scrapes get the same figures for this long, and only then are they read again.
+# Figures from the database are read at most once in this many seconds. Scrapes in between get the same figures.
 KEEP_SECONDS = 5.0
-# Readers are fast because they read at most ROW_LIMIT rows. This time-out is for a database in trouble.
+# Reading takes little time, because a query reads at most ROW_LIMIT rows. This time-out is for a database in trouble.
 STATEMENT_TIMEOUT = "2s"
 ROW_LIMIT = 100_000
 
@@ -25,13 +25,19 @@ _readers: list[Read] = []
 
 
 def read_at_scrape(read: Read) -> Read:
-    """Decorator: the function reads metrics from the database at a scrape, in one transaction with the others."""
+    """Decorator: the function reads metrics from the database when Prometheus asks for them (a scrape).
+
+    All such functions run in one transaction.
+    """
     _readers.append(read)
     return read
 
 
 class DatabaseCollector(Collector):
-    """Collects the metrics of all readers. If the database is away, a scrape still gets all other metrics."""
+    """Collects the metrics that are read from the database.
+
+    If the database is away, a scrape still gets all other metrics.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,5 +70,5 @@ def _read() -> list[Metric]:
     else:
         up.add_metric([], 1)
     finally:
-        connection.close()  # The scrapes' thread needs no connection in between.
+        connection.close()  # The thread needs no connection until the next scrape.
     return [up, *metrics]

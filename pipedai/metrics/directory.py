@@ -1,4 +1,7 @@
-"""Manages the directory in which web processes share their metrics: each start makes a new one, each end removes it."""
+"""Manages the directory in which the web processes of one start share their metrics.
+
+Each start of the service makes a new directory, and the end removes it.
+"""
 
 import os
 import shutil
@@ -7,13 +10,13 @@ from pathlib import Path
 
 import psutil
 
-# prometheus_client reads this variable once, when it is first imported.
+# The environment variable that names the directory. prometheus_client reads it once, when it is first imported.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "pipedai-metrics-"
 
 
 def make_directory() -> Path:
-    """Make a new directory for this process and its forks, and remove those of master processes that were killed."""
+    """Make a new directory for this process and its forks, and remove the directories of processes that were killed."""
     _remove_orphans()
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     os.environ[VARIABLE] = str(path)
@@ -21,7 +24,7 @@ def make_directory() -> Path:
 
 
 def forget_process(pid: int, directory: Path) -> None:
-    """Delete the gauges of a process that has ended in any way. Its counters are kept."""
+    """Delete the gauges of a process that has ended in any way. The counters of the process are kept."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
@@ -33,7 +36,7 @@ def remove_directory(directory: Path) -> None:
 
 
 def leave_directory() -> None:
-    """Let this process keep its metrics to itself, even if it inherited a directory."""
+    """Let this process keep its metrics to itself, even if its environment names a shared directory."""
     os.environ.pop(VARIABLE, None)
 
 

@@ -1,4 +1,7 @@
-"""Answers scrapes for both process types: it checks the token, and writes the metrics as text."""
+"""Answers scrapes by Prometheus in the web and the scheduler process.
+
+It checks the token and writes the metrics as text.
+"""
 
 import hmac
 import os
@@ -17,12 +20,15 @@ CHALLENGE = 'Bearer realm="metrics"'
 def is_authorized(authorization: str | None, token: str) -> bool:
     """Whether an Authorization header contains the token. The comparison takes constant time."""
     scheme, _, sent = (authorization or "").partition(" ")
-    # We compare bytes, because compare_digest refuses text that is not ASCII.
+    # The comparison is of bytes, because compare_digest refuses text that is not ASCII.
     return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
 
 
 def registry() -> CollectorRegistry:
-    """Returns this process's metrics or, in the web process, those of all processes that share its directory."""
+    """Returns the metrics of this process.
+
+    In the web process they include those of all processes that share its directory.
+    """
     if VARIABLE not in os.environ:
         return REGISTRY
     shared = CollectorRegistry()
@@ -31,6 +37,6 @@ def registry() -> CollectorRegistry:
 
 
 def exposition(metrics: CollectorRegistry, accept: str) -> tuple[str, bytes]:
-    """Returns the content type that the client's Accept header asks for, and the text in it."""
+    """Returns the metrics as text, after the content type that the client's Accept header asks for."""
     encode, content_type = choose_encoder(accept)
     return content_type, encode(metrics)

@@ -1,11 +1,11 @@
-"""Counts and times HTTP requests by route, which is the template of their URL and never the URL itself."""
+"""Counts and times HTTP requests by route. A route is the template of a URL, and never the URL itself."""
 
 from prometheus_client import Histogram
 
 from pipedai.server.request_scope import KNOWN_METHODS
 
-# All requests without a route share this label, and all unknown methods share another, so that clients can't make the
-# number of labels grow.
+# The label of all requests without a route. Unknown methods share a label too, so that clients can't make the number of
+# labels grow.
 UNMATCHED = "unmatched"
 OTHER = "other"
 
@@ -16,7 +16,8 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 35),
 )
 
-# We keep the labelled metrics, because `labels()` takes longer than counting and timing together.
+# The labelled metrics are kept here, because finding one with `labels()` takes longer than counting and timing a
+# request.
 _known: dict[tuple[str | None, str | None, int], Histogram] = {}
 
 

@@ -13,6 +13,7 @@ from django.utils.module_loading import autodiscover_modules
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 
 from pipedai.loop import Job
+from pipedai.metrics.clock import clock_gauge, skew_of_this_process
 from pipedai.metrics.exposition import CHALLENGE, PATH, UNAUTHORIZED, exposition, is_authorized
 
 JOB_SECONDS = Histogram(
@@ -31,9 +32,10 @@ JOB_LAST_SUCCESS = Gauge(
 
 
 def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """Returns the jobs, so wrapped that they are timed and counted. Call it once in a process."""
+    """Returns the jobs, each wrapped in code that times and counts its work. Call it once in a process."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
     autodiscover_modules("metrics")
+    clock_gauge().set_function(skew_of_this_process)
     return tuple(replace(job, work=_timed(job)) for job in jobs)
 
 
@@ -58,17 +60,18 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    # A client that sends nothing must not hold its thread.
+    # A client that sends nothing keeps its thread for at most this many seconds.
     timeout = 10
 
     def log_message(self, *_args: Any) -> None:
-        """Logs nothing, because scrapes are frequent and of no interest."""
+        """Logs nothing, because scrapes are frequent and their log lines would tell nothing."""
 
 
 def serve_metrics(bind: str, token: str) -> str:
     """Answer scrapes from now on, in threads of their own, and return the address of the server.
 
-    `bind` is `host:port`, with port 0 for any free port. Raises ValueError for another form, OSError if it is taken.
+    `bind` is `host:port`, where port 0 means any free port. Raises ValueError for another form, OSError if the port is
+    taken.
     """
     host, _, port = bind.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:

@@ -7,7 +7,8 @@ from contextlib import suppress
 from django.utils.module_loading import autodiscover_modules
 from prometheus_client import Gauge
 
-from pipedai.metrics import connections  # noqa: F401 - registers what it reads
+from pipedai.metrics import connections, database_state  # noqa: F401 - they register what they read
+from pipedai.metrics.clock import clock_gauge, skew_of_this_process
 from pipedai.metrics.database import DatabaseCollector
 from pipedai.metrics.exposition import (
     CHALLENGE,
@@ -32,7 +33,7 @@ _SAMPLE_SECONDS = 1.0
 
 
 def _gauge(name: str, documentation: str) -> Gauge:
-    # Each process has its own value, labelled by its pid. The value of a dead process is dropped.
+    # Each process has its own value of the gauge, labelled by its pid. The value of a dead process is dropped.
     return Gauge(name, documentation, multiprocess_mode="liveall")
 
 
@@ -44,13 +45,14 @@ _STREAMS = _gauge("pipedai_web_streams_open", "Event streams that somebody reads
 _HELD = _gauge(
     "pipedai_web_bytes_held", "Bytes of requests not yet answered and of answers not yet sent."
 )
+_SKEW = clock_gauge()
 _LISTENING = _gauge("pipedai_web_listening", "Whether the database's notifications are heard.")
 
 
 def measured(
     app: App, *, threads: WsgiLane, listener: Listener, budget: MemoryBudget, token: str
 ) -> App:
-    """Returns the application with metrics and their endpoint around it. Call it once in a process."""
+    """Returns the application wrapped in code that measures it and answers scrapes. Call it once in a process."""
     autodiscover_modules("metrics")
     access_log.observers.append(observe_request)
     return Endpoint(Sampled(app, threads, listener, budget), token)
@@ -89,13 +91,14 @@ class Sampled:
             _STREAMS.set(self._listener.streaming)
             _HELD.set(self._budget.used)
             _LISTENING.set(self._listener.healthy)
+            _SKEW.set(skew_of_this_process())
             await asyncio.sleep(_SAMPLE_SECONDS)
 
 
 class Endpoint:
     """Answers `GET /metrics` to clients that have the token, and passes all other requests to the application.
 
-    Scrapes have a thread of their own, so that they are answered while all other threads are busy.
+    Scrapes have a thread of their own, so that they are answered even while all other threads are busy.
     """
 
     def __init__(self, app: App, token: str) -> None:

@@ -24,24 +24,27 @@ IPNetwork = IPv4Network | IPv6Network
 PORTS = frozenset({80, 443})
 _ALL_PORTS = frozenset(range(1, 65536))
 _MORE_DENIED = (
-    "168.63.129.16/32",  # Azure's service for each machine's own data, at a public address.
-    "::ffff:0:0:0/96",  # Every IPv4 address, translated by SIIT (RFC 7915).
+    # Azure's service for data about each machine, at a public address. Webhooks must not read it.
+    "168.63.129.16/32",
+    # IPv4 addresses in the form of SIIT (RFC 7915), which would hide a forbidden address.
+    "::ffff:0:0:0/96",
 )
-# How many addresses of a name ssrfguard tries. Each try may take the whole timeout that ssrfguard is given.
+# The most addresses of a name to which a request tries to connect. Each try may take the whole time-out of a
+# connection.
 CONNECTION_ATTEMPTS = 2
 
 _LOOPBACK_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6", "ip6-localhost"}
     | {"ip6-loopback", "localhost4", "localhost4.localdomain4"}
 )
-# IDNA reads these characters as dots.
+# Characters that IDNA, the standard for names in Unicode, reads as dots.
 _DOTS = str.maketrans({"。": ".", "．": ".", "｡": "."})
 
 
 def policy() -> Policy:
-    """Returns the present policy. It allows the networks in the settings and the public internet.
+    """Returns the rules for where requests may go: the public internet and the networks in the settings.
 
-    It does not allow this machine's own addresses.
+    This machine's own addresses are forbidden.
     """
     return _policy(tuple(settings.WEBHOOK_ALLOWED_NETWORKS), _own_addresses())
 
@@ -57,7 +60,7 @@ def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
 def names_forbidden_address(url: str) -> bool:
     """Whether the URL's host is a forbidden address, in any spelling that a resolver accepts.
 
-    It resolves no name. The addresses of a name are checked when we connect to it.
+    A host that is a name is not resolved here. The addresses of a name are checked when a request connects.
     """
     host = _plain(urlsplit(url).hostname or "")
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
@@ -75,9 +78,10 @@ def _permits(address: IPAddress) -> bool:
 
 
 def _plain(host: str) -> str:
-    """Returns the host as a resolver would read it: unescaped, with normal characters, and without a dot at the end."""
+    """Returns the host as a resolver would read it: without escapes, special Unicode forms and a dot at the end."""
     folded = unicodedata.normalize("NFKC", unquote(host)).translate(_DOTS)
-    # IDNA removes these characters before a name is resolved.
+    # Characters of the Unicode category Cf are invisible, and resolvers drop them from a name, so they are dropped
+    # before the check too.
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     return visible.lower().rstrip(".")
 
@@ -94,7 +98,7 @@ def _literal(host: str) -> IPAddress | None:
         pass
     try:
         return IPv4Address(socket.inet_aton(host))
-    except (OSError, ValueError):  # The host is not ASCII, or contains a NUL.
+    except (OSError, ValueError):  # `inet_aton` can't read this host.
         return None
 
 
@@ -107,7 +111,8 @@ def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
     return Policy(
         denied_networks=AddressTable((*DEFAULT_DENIED.blocks, *denied)),
         allowed_networks=tuple(_network(text) for text in allowed),
-        # In an allowed network every port is allowed. `may_use_port` refuses the other ports everywhere else.
+        # The library can't allow ports for some networks only. If any network is allowed, it is told to allow all
+        # ports, and `may_use_port` refuses ports other than 80 and 443 elsewhere.
         allowed_ports=_ALL_PORTS if allowed else PORTS,
         max_connection_attempts=CONNECTION_ATTEMPTS,
     )
@@ -118,7 +123,7 @@ def _network(text: str) -> IPNetwork:
 
 
 def _own_addresses() -> frozenset[str]:
-    """Returns the public addresses of this machine, on which our own servers listen. Private ones are denied anyway."""
+    """Returns the public addresses of this machine, where our own servers listen. Private ones are always forbidden."""
     return frozenset(
         address.address
         for addresses in psutil.net_if_addrs().values()

@@ -1,4 +1,7 @@
-"""Sends one request to a customer's URL: only to addresses that it checked, and within a fixed time."""
+"""Sends one request to a customer's URL.
+
+It connects only to addresses that it has checked, and ends within a fixed time.
+"""
 
 import queue
 import socket
@@ -43,9 +46,9 @@ class Answer:
 def post(
     url: str, *, headers: Mapping[str, str], body: bytes, timeout: float = TIMEOUT_SECONDS
 ) -> Answer:
-    """POSTs `body`, and takes `timeout` seconds at most, whatever the other side does. Raises nothing.
+    """Sends `body` by POST and returns the answer within `timeout` seconds, whatever the other side does.
 
-    It follows no redirect, uses no proxy, and supports neither cookies nor compression.
+    It raises nothing, follows no redirect, uses no proxy, and supports neither cookies nor compression.
     """
     begun = time.monotonic()
     exchange = _Exchange(begun + timeout)
@@ -98,7 +101,7 @@ class _Exchange:
 
 
 class _BoundedBackend(SafeBackend):
-    """Connects only to addresses that it checked. One deadline bounds everything that is done on a connection."""
+    """Connects only to addresses that it has checked. One deadline bounds everything that is done on a connection."""
 
     def __init__(self, *, policy: Any, deadline: float) -> None:
         super().__init__(policy=policy, resolver=self._resolve)
@@ -112,7 +115,7 @@ class _BoundedBackend(SafeBackend):
     def _resolve(self, host: str, port: int, *args: Any) -> _Answers:
         """Returns the addresses of a host.
 
-        `getaddrinfo` has no timeout, so we wait for it at most a third of the time that is left.
+        `getaddrinfo` has no timeout, so the result is awaited for at most a third of the time that is left.
         """
         share = _left(self._deadline, httpcore.ConnectTimeout) / (addresses.CONNECTION_ATTEMPTS + 1)
         found = _look_up_within(share, host, port, *args)
@@ -122,7 +125,7 @@ class _BoundedBackend(SafeBackend):
 
 
 class _BoundedStream(SyncStream):
-    """A connection on which every operation, also TLS, ends at the deadline, even if bytes keep arriving slowly."""
+    """A connection whose every operation, also of TLS, ends at the deadline, even if bytes keep arriving slowly."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         super().__init__(sock)
@@ -163,7 +166,7 @@ def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
 
 
 def _look_up_within(seconds: float, *args: Any) -> _Answers:
-    """Resolves a name in a thread of its own, and raises TimeoutError if that takes too long. The thread goes on."""
+    """Resolves a name in a thread of its own. Raises TimeoutError after so many seconds; the thread itself goes on."""
     answer: queue.SimpleQueue[_Answers | Exception] = queue.SimpleQueue()
 
     def run() -> None:
@@ -183,7 +186,7 @@ def _look_up_within(seconds: float, *args: Any) -> _Answers:
 
 
 def _left(deadline: float, late: type[Exception]) -> float:
-    """Returns the seconds until the deadline. Raises `late` after it."""
+    """Returns the seconds until the deadline. Raises the error `late` after the deadline."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise late
@@ -201,7 +204,7 @@ def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
 
 
 def _words(error: Exception) -> str:
-    """Returns what went wrong in our own words, because the error's own message may contain addresses."""
+    """Returns in our own words why a request failed, because the error's own message may contain addresses."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:
@@ -215,7 +218,8 @@ def _words(error: Exception) -> str:
 
 _Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
-# The first line counts that fits the error or one of its causes. The kinds that tell more come first.
+# The words for each kind of error. The first kind in this list that fits the error, or an error that caused it, gives
+# the words, so precise kinds come first.
 _WORDS: tuple[tuple[_Kinds, str], ...] = (
     (_PortNotAllowed, "port not allowed"),
     (SSRFGuardError, "address not allowed"),

@@ -8,14 +8,17 @@ from pipedai.server import gunicorn_conf
 
 
 def main() -> None:
-    """Serve until SIGTERM. An unfit setting ends the process with one sentence."""
-    # gunicorn reads WEB_CONCURRENCY when it is imported. An empty value or a word would end it with a traceback.
+    """Serve until SIGTERM. If a setting is unfit, end the process with one sentence."""
+    # gunicorn reads WEB_CONCURRENCY when it is imported, and would end with a traceback if the value is no number. So
+    # the variable gets a valid number first.
     os.environ["WEB_CONCURRENCY"] = str(gunicorn_conf.workers)
-    # We check here as well, because gunicorn's --check-config would show unfit settings as a traceback.
+    # The settings are checked before gunicorn starts, because gunicorn's --check-config would show unfit settings as a
+    # traceback.
     gunicorn_conf.refuse_unfit_settings()
     from gunicorn.app.wsgiapp import run
 
-    # gunicorn starts its successor under this name when it gets SIGUSR2.
+    # At SIGUSR2 gunicorn starts its successor by the name in sys.argv, so this must be the path of a program that
+    # exists.
     program = str(Path(sys.executable).with_name("gunicorn"))
     config = f"python:{gunicorn_conf.__name__}"
     sys.argv = [program, "-c", config, *sys.argv[1:], "pipedai.asgi:application"]

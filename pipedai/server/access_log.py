@@ -6,18 +6,20 @@ from typing import Any
 
 from pipedai.logs import log_line
 
-# The scope holds a dict under this key. The application puts what it wants to add to the request's log line into it.
+# The key of a dict in each request's ASGI scope. What the application puts into that dict is added to the request's log
+# line.
 LOG = "pipedai.log"
 
-# nginx's status for a client that closed the connection before there was an answer.
+# The status that is logged when a client closes the connection before there is an answer. nginx uses the same number.
 CLIENT_GONE = 499
 
 _LONGEST_PATH = 300
 
-# Machines ask for these every few seconds, so a success is logged at level DEBUG only.
+# The routes that machines ask every few seconds. A successful answer to them is logged at level DEBUG only.
 _PROBES = frozenset({"api/v1/health", "api/v1/health/live", "metrics"})
 
-# Each observer is called for every request with its method, its route (None if none matched), status and seconds.
+# Functions that are called for every request with its method, its route (None if none matched), its status and its
+# seconds.
 observers: list[Callable[[str | None, str | None, int, float], None]] = []
 
 
@@ -54,7 +56,7 @@ def log_request(
 def _level(status: int, said: dict[str, Any]) -> int:
     if status >= 500:
         return logging.ERROR
-    # `runs` is the number of runs that a poll returned.
+    # Successful probes, and polls that returned no run, are frequent, so they are logged at level DEBUG only.
     if status == 200 and (said.get("route") in _PROBES or said.get("runs") == 0):
         return logging.DEBUG
     return logging.INFO

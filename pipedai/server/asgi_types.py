@@ -1,4 +1,4 @@
-"""Names for the shapes of ASGI."""
+"""Type names for ASGI: a scope, a message, and the functions that receive and send messages."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

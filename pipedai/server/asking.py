@@ -1,4 +1,4 @@
-"""Asks an endpoint for its answer, on behalf of the lanes whose requests wait."""
+"""The base of the lanes that hold waiting requests: it asks the endpoint for an answer on behalf of such a request."""
 
 import random
 from uuid import UUID
@@ -10,15 +10,15 @@ from pipedai.server.request_body import Replay
 from pipedai.server.request_scope import CLIENT
 from pipedai.server.turns import Turns
 
-# How often a waiter asks again while the process does not receive the database's notifications.
+# How often a waiting request asks again while the process does not receive the database's notifications.
 UNHEALTHY_RECHECK_SECONDS = 2.0
 
 
 class WaitingLane:
-    """A lane whose requests wait, and ask `endpoint` again and again.
+    """A lane whose requests wait for news, and ask `endpoint` again and again.
 
-    At most `turns` requests ask at once, and workspaces take turns at it. So the rest of the endpoint's threads stays
-    free for other requests, however many waiters wake together.
+    At most `turns` requests ask at once, and workspaces take turns at it. So some of the endpoint's threads stay free
+    for other requests, however many waiting requests wake together.
     """
 
     def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
@@ -33,12 +33,12 @@ class WaitingLane:
         self._listener.wake_all()
 
     def _patience(self, trusted: float) -> float:
-        """Return the number of seconds to wait for a notification before asking the endpoint again all the same.
+        """Return for how many seconds to wait for a notification before asking the endpoint again without one.
 
-        It is about `trusted` while notifications arrive, and UNHEALTHY_RECHECK_SECONDS while they don't.
+        The time is about `trusted` while notifications arrive, and UNHEALTHY_RECHECK_SECONDS while they don't.
         """
         patience = trusted if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
-        # The random factor keeps waiters that woke together from waking together again.
+        # The random factor keeps requests that woke together from waking together again.
         return patience * random.uniform(0.8, 1)  # noqa: S311
 
     async def _ask(
@@ -46,9 +46,9 @@ class WaitingLane:
     ) -> list[Message]:
         """Return the endpoint's whole answer. Raises ClientGone if the client has left.
 
-        A request waits for a turn of its workspace. When it first asks, it is not authenticated yet, so it waits for a
-        turn of its client's address instead. Otherwise a stranger could use up a workspace's turns by naming one of its
-        workers.
+        A request asks when its workspace has a turn. Before the endpoint has authenticated the request for the first
+        time, the turn is one of its client's address instead. Otherwise a stranger could use up a workspace's turns by
+        naming one of its workers.
         """
         answer: list[Message] = []
 
@@ -63,7 +63,7 @@ class WaitingLane:
 
 
 def status_of(answer: list[Message]) -> int:
-    """Return the HTTP status of a whole answer."""
+    """Return the HTTP status of an answer, given as its ASGI messages."""
     return int(next(m["status"] for m in answer if m["type"] == "http.response.start"))
 
 

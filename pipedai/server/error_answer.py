@@ -13,7 +13,7 @@ def error_answer(
 ) -> tuple[RawHeaders, bytes]:
     """Return the headers and the body of `{ "error": sentence, … }`.
 
-    `close` announces that the connection ends, because the rest of the request was not read.
+    `close` makes the headers announce that the connection ends, because the rest of the request was not read.
     """
     body = json.dumps(error_body(sentence, code=code, **extra)).encode()
     headers = [
@@ -26,14 +26,14 @@ def error_answer(
 
 
 def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, bytes]:
-    """Return the answer to a crash. It tells only the request id, under which the log describes the crash."""
+    """Return the answer to a crash. It holds only the request id, under which the log describes the crash."""
     return error_answer(INTERNAL, close=close, requestId=request_id)
 
 
 def phrase(status: int) -> str:
-    """Return a general sentence for a status, for callers that know no better one."""
+    """Return a short phrase for an HTTP status, for callers that know no better one."""
     try:
-        # The API's own sentences have one capital letter: "Not found".
+        # Python's phrase "Not Found" is written as "Not found", like the API's own sentences.
         return HTTPStatus(status).phrase.capitalize()
     except ValueError:
         return "Error"

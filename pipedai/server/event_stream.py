@@ -11,13 +11,13 @@ from pipedai.server.listen import StreamEar
 from pipedai.server.refusal import ClientGone
 from pipedai.server.ticket import STREAM, StreamTicket
 
-# A stream asks again after this time even without a notification. Asking, and waiting for the turn to ask, take time as
-# well, so the credential is checked again about every 15 s.
+# A stream asks for events again after this many seconds even without a notification. Asking takes time as well, so the
+# stream's credential is checked again about every 15 s.
 RECHECK_SECONDS = 12.0
-# A stream waits this long before it asks, so that one answer carries events that come together.
+# A stream waits this many seconds before it asks for events, so that one answer carries events that come together.
 SHORTEST_WAIT_SECONDS = 0.1
-# A reader that takes nothing for this long has stopped reading. This is shorter than RECHECK_SECONDS, so that a slow
-# reader can't put off the next check of its credential.
+# A reader that takes nothing for this many seconds has stopped reading. The time is shorter than RECHECK_SECONDS, so
+# that a slow reader can't put off the next check of its credential.
 LONGEST_SEND_SECONDS = 10.0
 
 _OPENING = b": worker events\n\n"
@@ -27,9 +27,9 @@ _KEEP_ALIVE = b": still here\n\n"
 class EventStreams(WaitingLane):
     """Asks the stream endpoint for new events, sends them, waits, and asks again, as long as the endpoint answers 200.
 
-    So the endpoint alone checks credentials and chooses what to send. This process queues no events: they lie in a
-    table, the endpoint returns a bounded number at a time, and the lane asks for more only when the reader has taken
-    the last ones.
+    The endpoint is asked anew each time, so it alone checks credentials and chooses what to send. This process queues
+    no events: they lie in a table, the endpoint returns a bounded number at a time, and the lane asks for more only
+    when the reader has taken the events that were sent.
     """
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +38,8 @@ class EventStreams(WaitingLane):
         ear = StreamEar()
         ticket = scope[STREAM] = StreamTicket()
         with ExitStack() as at_the_end:
-            # We subscribe before we first ask, so that we hear of every event recorded after that answer.
+            # The stream subscribes to notifications before it first asks for events, so that it hears of every event
+            # recorded after that answer.
             self._listener.subscribe(ear, worker_id)
             at_the_end.callback(self._listener.unsubscribe, ear, worker_id)
             answer = await self._ask(scope, body, receive, ear, ticket.workspace_id)
@@ -49,7 +50,8 @@ class EventStreams(WaitingLane):
             if ticket.key_id is not None:
                 self._listener.subscribe(ear, ticket.key_id)
                 at_the_end.callback(self._listener.unsubscribe, ear, ticket.key_id)
-                ear.changed = True  # The key may have been revoked before we subscribed.
+                # The key may have been revoked before the stream subscribed, so the stream asks again at once.
+                ear.changed = True
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
             told = _OPENING + _content(answer)
             while not self._stopping:
@@ -64,7 +66,7 @@ class EventStreams(WaitingLane):
             await send({"type": "http.response.body", "body": b""})
 
     async def _wait(self, ear: StreamEar, receive: Receive, until: float) -> None:
-        """Return when it is worth asking again, or when the server stops."""
+        """Return when it is time to ask for events again, or when the server stops."""
         clock = asyncio.get_running_loop().time
         while not (ear.changed or self._stopping) and (left := until - clock()) > 0:
             await ear.wait(receive, left)
@@ -85,6 +87,9 @@ def _content(answer: list[Message]) -> bytes:
 
 
 def _lasting(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the headers without the length of the first piece, and with one that stops nginx from buffering."""
+    """Return the headers for a stream, from those of its first piece.
+
+    The length of that piece is left out, and a header is added that stops nginx from buffering.
+    """
     kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
     return [*kept, (b"x-accel-buffering", b"no")]

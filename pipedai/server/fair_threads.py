@@ -1,4 +1,4 @@
-"""A bounded pool of threads in which groups of calls take turns (SPEC §19)."""
+"""A bounded pool of threads in which groups of calls take turns, so that no group makes the others wait (SPEC §19)."""
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
@@ -11,11 +11,11 @@ _NONE = object()
 
 
 class FairThreads:
-    """Runs each call in one of `threads` threads, to its end.
+    """Runs each call to its end in one of `threads` threads. Groups of calls take turns.
 
-    A waiting group has its next call begun when every other waiting group has had one begun. One group holds three
-    quarters of the threads at most, because all of its calls may wait for one locked row. A thread that ends a call
-    takes the next one by itself, because a round trip through the event loop costs as much as a short call.
+    A group may start its next call when every other waiting group has started one. One group uses three quarters of the
+    threads at most, because all its calls may wait for the same locked row. A thread that has ended a call takes the
+    next one itself, because going through the event loop costs as much as a short call.
     """
 
     def __init__(self, threads: int) -> None:
@@ -23,14 +23,17 @@ class FairThreads:
         self._most_of_a_group = threads - threads // 4
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
         self._lock = Lock()
-        # How many threads are at work, and how many of them for each group.
+        # The number of threads at work, in all and for each group.
         self._busy = 0
         self._held: Counter[Hashable] = Counter()
-        # The groups in the order of their next turns, each with its waiting calls.
+        # The waiting calls of each group. The group whose turn is next comes first.
         self._waiting: OrderedDict[Hashable, deque[Call]] = OrderedDict()
 
     def submit(self, group: Hashable, call: Call) -> None:
-        """Have the call made, by the next thread that is free for its group. The call must not raise."""
+        """Hand over a call of this group.
+
+        The next thread that is free for the group makes the call, which must not raise.
+        """
         with self._lock:
             self._waiting.setdefault(group, deque()).append(call)
             if self._busy == self._threads:
@@ -39,7 +42,7 @@ class FairThreads:
         self._pool.submit(self._work)
 
     def _work(self) -> None:
-        """In a thread: make calls until none is left that may be begun."""
+        """Make waiting calls, in a thread of the pool, until no call may start now."""
         group: Hashable = None
         held = False
         while (taken := self._next(group, held=held)) is not None:
@@ -48,7 +51,10 @@ class FairThreads:
             call()
 
     def _next(self, last: Hashable, *, held: bool) -> tuple[Hashable, Call] | None:
-        """The call whose turn it is; None ends the thread's work. `last` is the group whose call it has just made."""
+        """Return the group and the call whose turn it is, or None if the thread has nothing to do.
+
+        `last` is the group whose call the thread has just ended, if `held`.
+        """
         with self._lock:
             if held:
                 self._held[last] -= 1

@@ -32,19 +32,21 @@ http_parser = "python"
 preload_app = False
 proc_name = "pipedai"
 
-# The event loop answers the arbiter every second; a minute of silence means it hangs.
+# gunicorn kills a worker process that shows no sign of life for this many seconds. The event loop gives one every
+# second, so a minute of silence means that it hangs.
 timeout = 60
-# Requests under way at SIGTERM may take this long. Heroku kills the process after 30 s.
+# Requests under way at SIGTERM may take this many seconds more. Heroku kills the process after 30 s.
 graceful_timeout = 25
-# This is longer than the idle time of common routers (60 s), so that the router closes an idle connection, and not we.
+# The seconds after which an idle connection is closed. Common routers close theirs after 60 s, so the router closes
+# first, and never sends a request on a connection that we are closing.
 keepalive = 75
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 
-# gunicorn must trust no proxy: pipedai.server.request_scope handles proxies, by TRUSTED_PROXIES.
+# gunicorn itself trusts no proxy, because pipedai.server.request_scope handles proxies, by TRUSTED_PROXIES.
 forwarded_allow_ips = ""
-# The control socket would lie in the home directory and accept commands.
+# gunicorn's control socket would lie in the home directory and accept commands, so there is none.
 control_socket_disable = True
 
 accesslog = None
@@ -62,7 +64,10 @@ def refuse_unfit_settings() -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Exit with a sentence if a setting is unfit or the port is taken, and make the directory of the metrics."""
+    """Exit with a sentence if a setting is unfit or the port is taken, and make the directory of the metrics.
+
+    gunicorn calls this function when it starts.
+    """
     refuse_unfit_settings()
     if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
         _refuse_taken_ports(server)
@@ -71,24 +76,24 @@ def on_starting(server: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Delete the gauges of a worker process that ended, even by kill -9."""
+    """Delete the metrics' gauges of a worker process that ended in any way. gunicorn calls this when one ends."""
     for directory in _metrics:
         forget_process(worker.pid, directory)
 
 
 def on_exit(_server: Any) -> None:
-    """Remove the directory of the metrics."""
+    """Remove the directory of the metrics. gunicorn calls this function when it ends."""
     for directory in _metrics:
         remove_directory(directory)
 
 
-# Holds the directory where the worker processes write their metrics, or nothing while metrics are off.
+# The directory where the worker processes share their metrics. The list is empty while metrics are off.
 _metrics: list[Path] = []
 
 
 def _refuse_taken_ports(server: Any) -> None:
-    # gunicorn itself would try five times to bind a taken port before it gave up. `on_starting` does not call this if
-    # the process was given open sockets, because these are bound already.
+    # gunicorn itself would try five times to bind a taken port before giving up. This check is skipped if the process
+    # was given open sockets, which are bound already.
     for address in server.cfg.address:
         if isinstance(address, tuple) and _is_taken(address):
             sys.exit(f"Port {address[1]} of {address[0]} is already in use: set PORT to another.")

@@ -8,11 +8,11 @@ from gunicorn.glogging import Logger
 
 
 class ChainLogger(Logger):
-    """gunicorn's logger without handlers of its own, so that its lines reach the root logger's handlers."""
+    """gunicorn's logger without handlers of its own, so that its lines go to the handlers of the root logger."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.propagate = True
 
     def _set_handler(self, *_args: Any, **_kwargs: Any) -> None:
-        """Add no handler."""
+        """Add no handler, so that the root logger's handlers alone write gunicorn's lines."""

@@ -5,20 +5,22 @@ SERVER = b"pipedai"
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-# This policy lets a browser load nothing. The API and every path that has no policy of its own get it.
+# The Content-Security-Policy of the API and of every path without a policy of its own. A browser may load nothing under
+# it.
 _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 _POLICIES = {
-    # Alpine compiles code from template attributes, and each page begins with a <style>: see docs/decisions/admin.md.
+    # The admin's pages need more: Alpine compiles code from template attributes, and each page begins with a <style>.
+    # See docs/decisions/admin.md.
     "/admin": (
         "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self';"
         " font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
-    # The page has forms and a style sheet, and no script.
+    # The page for pairing has forms and a style sheet, and no script.
     "/pair": (
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
         " frame-ancestors 'none'"
     ),
-    # Swagger UI draws its icons from data: URLs in its style sheet.
+    # Swagger UI's style sheet holds its icons as data: URLs.
     "/api/docs": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,10 +45,10 @@ def content_policy(path: str) -> str:
 def complete_headers(
     given: RawHeaders, *, request_id: str, path: str, production: bool
 ) -> RawHeaders:
-    """Return an answer's headers with ours added.
+    """Return an answer's headers together with those that every answer of the service has.
 
-    Under the API's paths our headers replace those that the application set. A page elsewhere keeps its own headers,
-    and decides on its own caching.
+    Under the API's paths the service's headers replace those that the application set. A page elsewhere keeps its own
+    headers, and decides on its own caching.
     """
     ours = {
         b"x-content-type-options": b"nosniff",

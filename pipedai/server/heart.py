@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from pipedai import clocks
 from pipedai.logs import get_logger
 
 log = get_logger(__name__)
@@ -19,7 +20,7 @@ _PATIENCE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A statement that says that the process lives. It runs by itself, every `every_seconds`."""
+    """A statement that says that the process lives, every `every_seconds`. It returns the database's time."""
 
     every_seconds: float
     statement: str
@@ -61,7 +62,10 @@ class Heart:
                 async with await self._connect() as connection:
                     while True:
                         async with asyncio.timeout(_PATIENCE_SECONDS):
-                            await connection.execute(beat.statement, beat.params)
+                            asked = clocks.machine_now()
+                            cursor = await connection.execute(beat.statement, beat.params)
+                            (theirs,) = await cursor.fetchone() or (asked,)
+                        clocks.of_this_process.compare(asked, theirs)
                         self._failing = False
                         await asyncio.sleep(beat.every_seconds)
             except Exception as error:

@@ -1,4 +1,4 @@
-"""Sends each request to its lane, and starts and stops the parts that the lanes need."""
+"""Sends each request to the part of the server that serves its kind (its lane), and starts and stops these parts."""
 
 import asyncio
 import re
@@ -14,12 +14,13 @@ from pipedai.server.event_stream import EventStreams
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 
-# The lifespan state holds under this key the function that the server calls when it begins to stop.
+# The key in ASGI's lifespan state of the function that the server calls when it begins to stop.
 STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"
 
-# These must match the routes in workers/urls.py. See docs/decisions/fast-paths.md.
+# These patterns find polls and event streams without Django, so they must match the routes in workers/urls.py.
+# See docs/decisions/fast-paths.md.
 _WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _POLL = re.compile(f"{_WORKER}/poll")
 _STREAM = re.compile(f"{_WORKER}/events/stream")
@@ -86,7 +87,10 @@ class Lanes:
 
 
 def _is_asked_by_a_probe(scope: Scope) -> bool:
-    """Whether this is a read without an `Origin`. Pages of another origin need more headers in the answer."""
+    """Whether a request is a read without an `Origin`, as health checks send it.
+
+    The answer to a request with an `Origin` needs CORS headers.
+    """
     return (
         scope["method"] in {"GET", "HEAD"}
         and request_scope.header(scope["headers"], b"origin") is None
@@ -94,7 +98,8 @@ def _is_asked_by_a_probe(scope: Scope) -> bool:
 
 
 async def _say_alive(scope: Scope, send: Send) -> None:
-    """Answer as `pipedai.api.health` does, but in the event loop: also when no thread is free."""
+    """Answer as the view in pipedai.api.health does, but in the event loop, so that it works when no thread is free."""
+    # Django usually tells the access log the route. It does not see this call, so the route is set here.
     # See docs/decisions/fast-paths.md.
     scope[LOG]["route"] = LIVE.removeprefix("/")
     await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})
@@ -102,9 +107,9 @@ async def _say_alive(scope: Scope, send: Send) -> None:
 
 
 def waiting_worker(scope: Scope) -> UUID | None:
-    """Return the id of the worker whose poll this is, or None if this is no poll that may have to wait.
+    """Return the id of the worker whose poll this request is, or None if it is no poll or asks for no waiting.
 
-    The endpoint, and not this function, refuses a `wait` that is no valid number.
+    A `wait` that is no valid number counts as waiting here, because the endpoint refuses it.
     """
     if scope["method"] != "GET":
         return None
@@ -116,6 +121,6 @@ def waiting_worker(scope: Scope) -> UUID | None:
 
 
 def streamed_worker(scope: Scope) -> UUID | None:
-    """Return the id of the worker whose events this request streams, or None if it is no such request."""
+    """Return the id of the worker whose event stream this request asks for, or None if it asks for none."""
     match = _STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
     return None if match is None else UUID(match[1])

@@ -1,4 +1,4 @@
-"""Receives the database's notifications over one connection per process, and wakes the waiters in this process."""
+"""Receives the database's notifications over one connection per process, and wakes the requests that wait for them."""
 
 import asyncio
 import random
@@ -22,37 +22,38 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Ear:
-    """Keeps the news that one waiter has got about its worker since the waiter last asked."""
+    """Belongs to one waiting request, and keeps what notifications told about its worker since it last asked."""
 
     __slots__ = ("_alarm", "changed", "newest_poll")
 
     def __init__(self) -> None:
         self._alarm: asyncio.Timeout | None = None
         self.changed = False
-        # The largest order among the worker's polls that began since this ear subscribed.
+        # The largest `order` of a poll of the worker that began since this one waits. A larger order means a newer
+        # poll.
         self.newest_poll = 0
 
     def hear_change(self) -> None:
-        """Note that there may be something new for the worker."""
+        """Note that something about the worker changed, so that the waiting request asks again."""
         self.changed = True
         self.wake()
 
     def hear_poll(self, order: int) -> None:
-        """Note that a poll of the worker began."""
+        """Note that a poll of the worker began. Its order tells whether it is newer than others."""
         if order > self.newest_poll:
             self.newest_poll = order
             self.wake()
 
     def hear_event(self) -> None:
-        """Ignore an event of the worker, because a poll does not return events."""
+        """Do nothing about an event of the worker, because a poll returns no events."""
 
     def wake(self) -> None:
-        """End the wait. The waiter itself finds out why."""
+        """End the wait. The request that waited finds out the reason itself."""
         if self._alarm is not None and not self._alarm.expired():
             self._alarm.reschedule(0)
 
     async def wait(self, receive: Receive, seconds: float) -> None:
-        """Return when woken, or after this time. Raises ClientGone when the client leaves or has left."""
+        """Return when woken, or after this many seconds. Raises ClientGone when the client leaves or has left."""
         try:
             async with asyncio.timeout(seconds) as self._alarm:
                 await receive()
@@ -64,7 +65,7 @@ class Ear:
 
 
 class StreamEar(Ear):
-    """Keeps the news that one stream has got about its worker and about the key that opened it."""
+    """Belongs to one event stream, and keeps what notifications told about its worker and about the stream's key."""
 
     __slots__ = ()
 
@@ -76,23 +77,24 @@ class StreamEar(Ear):
 class Listener:
     """Keeps the process's LISTEN connection open as long as `run` runs.
 
-    `healthy` says whether notifications arrive. While they don't, waiters must ask more often.
+    `healthy` says whether notifications arrive. While they don't, waiting requests must ask more often.
     """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        # Most hold a single ear, for which a list takes 150 bytes less than a set.
+        # The ears of the requests that wait for news of each worker or key. Most lists have one ear, and a list of one
+        # takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
         self._connection: AsyncConnection | None = None
         self._reported = False
         self.healthy = False
 
     def subscribe(self, ear: Ear, subject: UUID) -> None:
-        """Pass the notifications about a worker or a key to the ear from now on."""
+        """Pass the notifications about a worker or a key to this waiting request's ear from now on."""
         self._ears[str(subject)].append(ear)
 
     def unsubscribe(self, ear: Ear, subject: UUID) -> None:
-        """Stop passing the notifications about a worker or a key to the ear."""
+        """Stop passing the notifications about a worker or a key to this waiting request's ear."""
         name = str(subject)
         self._ears[name].remove(ear)
         if not self._ears[name]:
@@ -105,11 +107,14 @@ class Listener:
 
     @property
     def streaming(self) -> int:
-        """Return how many event streams are under way. Each ear counts once, though it hears a worker and a key."""
+        """Return how many event streams are under way.
+
+        A stream counts once, though it hears of a worker and of a key.
+        """
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
     def wake_all(self) -> None:
-        """End every wait."""
+        """Wake every waiting request."""
         for ear in self._all():
             ear.wake()
 
@@ -151,7 +156,8 @@ class Listener:
             finally:
                 self._connection = None
                 self.healthy = False
-            # A random factor, because all processes of a site lost their database at the same moment.
+            # The pause is random, because all processes of a site lose their database at the same moment and should not
+            # return together.
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
@@ -160,7 +166,7 @@ class Listener:
         if self._reported:
             self._reported = False
             log.info("hearing the database's notifications again")
-        # We missed the notifications sent while there was no connection, so every waiter asks again.
+        # Notifications that were sent while there was no connection are lost, so every waiting request asks again.
         for ear in self._all():
             ear.hear_change()
 

@@ -9,16 +9,17 @@ from pipedai.server.asking import WaitingLane, status_of
 from pipedai.server.listen import Ear
 from pipedai.server.ticket import POLL, PollTicket
 
-# A waiter asks again after this time even without a notification.
+# A waiting poll asks again after this many seconds even without a notification.
 RECHECK_SECONDS = 15.0
-# This pause keeps a waiter from asking without end when a run is due but the endpoint does not hand it out.
+# The shortest pause in seconds between two asks. Without it a poll would ask without end when a run is due but the
+# endpoint does not hand it out.
 SHORTEST_WAIT_SECONDS = 0.1
 
 
 class LongPoll(WaitingLane):
     """Asks the poll endpoint, waits while its answer is "nothing yet", and asks again.
 
-    So the endpoint alone decides on credentials, checks, errors and the answer, and does so anew each time.
+    The endpoint is asked anew each time, so it alone decides on credentials, errors and the answer.
     """
 
     _start: Message | None = None
@@ -29,7 +30,8 @@ class LongPoll(WaitingLane):
         began = time.monotonic()
         ticket = scope[POLL] = PollTicket(worker_id)
         ear = Ear()
-        # We subscribe before we first ask, so that we hear of everything that happens after that answer.
+        # The poll subscribes to notifications before it first asks, so that it hears of everything that happens after
+        # that answer.
         self._listener.subscribe(ear, worker_id)
         try:
             while True:
@@ -56,19 +58,22 @@ class LongPoll(WaitingLane):
             await send(message)
 
     def _ends(self, ticket: PollTicket, ear: Ear) -> bool:
-        """Whether to send the present answer although it is "nothing yet"."""
+        """Whether the poll ends although the answer is "nothing yet": a newer poll began, or the server stops."""
         ticket.superseded = ear.newest_poll > ticket.order
         return ticket.superseded or self._stopping
 
     def _patience_with(self, ticket: PollTicket) -> float:
-        """Return after how many seconds to ask again if no notification comes."""
+        """Return after how many seconds to ask again without a notification, at the latest when a run becomes due."""
         patience = self._patience(RECHECK_SECONDS)
         if ticket.next_due_seconds is None:
             return patience
         return min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
 
     def _share_start(self, answer: list[Message]) -> None:
-        """Let all waiting polls share one copy of the status and headers of "nothing yet", which take 0.9 KB."""
+        """Let all waiting polls share one copy of the status and headers of "nothing yet".
+
+        This saves 0.9 KB for each.
+        """
         if answer[0] != self._start:
             self._start = answer[0]
         answer[0] = self._start

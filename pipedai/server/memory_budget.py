@@ -13,11 +13,12 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import network_of
 from pipedai.server.refusal import Refused
 
-# The scope holds the request's Holding under this key.
+# The key of the request's Holding in its ASGI scope.
 HOLDING = "pipedai.holding"
 
 MIB = 1024 * 1024
-# One address may hold a quarter of the budget, so that no client can use up all of it.
+# One client address may hold the budget divided by this number, which is a quarter, so that no client can use up all of
+# it.
 ADDRESSES = 4
 # A request that holds no more than this is small. The last eighth of the budget, and of each address's quarter, is kept
 # for small requests, so that they still find room when large requests have used up the rest.
@@ -26,7 +27,7 @@ _FOR_LARGE = 7 / 8
 
 
 class MemoryBudget:
-    """Counts the bytes that one process holds."""
+    """Counts the bytes that one process holds for requests and answers, in all and for each client address."""
 
     def __init__(self, mebibytes: int = 48) -> None:
         self.used = 0
@@ -35,7 +36,7 @@ class MemoryBudget:
         self._by_address: dict[str, int] = {}
 
     def has_room(self, address: str, size: int, *, small: bool) -> bool:
-        """Whether the process may hold `size` more bytes for this address."""
+        """Whether the process may hold `size` more bytes for this client address."""
         part = 1 if small else _FOR_LARGE
         return (
             self.used + size <= self._total * part
@@ -81,7 +82,7 @@ class Holding:
             self._budget.add(self.address, size)
 
     def give_back(self, size: int) -> None:
-        """Hold `size` bytes less."""
+        """Count `size` bytes less as held by the request."""
         self.take(-size)
 
     def give_all_back(self) -> None:
@@ -89,15 +90,21 @@ class Holding:
         self.give_back(self._size)
 
     def is_overdrawn(self) -> bool:
-        """Whether the process or the address holds more than it may. If so, start no further work for the address."""
+        """Whether the process or the client's address holds more than it may.
+
+        If so, no new work should start for it.
+        """
         return not self._budget.has_room(self.address, 0, small=True)
 
     def keep(self) -> None:
-        """Require one more `leave` before the bytes are given back."""
+        """Note that one more part of the server works on the request.
+
+        The bytes are kept until that part calls `leave`.
+        """
         self._keepers += 1
 
     def leave(self) -> None:
-        """Give all bytes back, unless another part of the server still keeps the holding."""
+        """Note that a part of the server is done. If it was the last one, all bytes are given back."""
         self._keepers -= 1
         if self._keepers:
             return
@@ -106,22 +113,22 @@ class Holding:
             self._at_end.pop()()
 
     def at_end(self, then: Callable[[], None]) -> None:
-        """Call `then` after the last `leave`, when the answer has been sent or its client has left."""
+        """Call `then` after the last `leave`, when the answer has been sent or the client has left."""
         self._at_end.append(then)
 
 
 def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
-    """How many bytes an answer should have: `wanted`, or SMALL_BYTES where so many could not be held at this moment.
+    """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if so many could not be held now.
 
-    An endpoint whose answers may be large asks before it makes one, since to make it and refuse it costs as much as to
-    send it. Under another server than ours there is always room.
+    An endpoint with large answers asks before it makes one, because making an answer and refusing it costs as much as
+    sending it. Without our own server around Django there is always room.
     """
     holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
     return wanted if holding is None or holding.has_room(wanted) else SMALL_BYTES
 
 
 def overloaded(*, unread: bool) -> Refused:
-    """Return the refusal of a request for which there is no room, and for which nothing was done."""
+    """Return the 503 for a request for which there is no memory. Nothing was done for the request."""
     return Refused(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Too many bytes are under way at this moment: send the request again in a second.",

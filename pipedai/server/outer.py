@@ -1,4 +1,7 @@
-"""The outermost ASGI application. It does what every request needs, whichever lane answers it (SPEC §2)."""
+"""The outermost ASGI application.
+
+It does what every request needs, whichever part of the server answers it (SPEC §2).
+"""
 
 import time
 from collections.abc import Sequence
@@ -22,16 +25,18 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a request. A request beyond one of them is refused."""
+    """The limits of a request. A request that exceeds one of them is refused."""
 
     body_bytes: int
     body_seconds: float = 30.0
 
 
 class Outer:
-    """Wraps an application with the request id, headers, bounds of the body, memory budget, crashes and access log.
+    """Wraps the application, and does what every request needs.
 
-    The application is called only when the whole body has arrived, and gets it in one piece.
+    It gives each request an id, checks the limits of its body, counts its memory, adds headers to the answer, answers
+    crashes and writes the access log. The application is called only when the whole body has arrived, and gets it in
+    one piece.
     """
 
     def __init__(
@@ -100,8 +105,8 @@ class Outer:
             if not reply.started:
                 raise RuntimeError("The application returned without an answer.")
         except Refused as refused:
-            # The traceback's frames hold the part of the body that has arrived. We free it now, because discarding the
-            # rest may take a while.
+            # The traceback's frames hold the part of the body that has arrived. Dropping it frees that memory before
+            # the rest of the body is discarded, which may take a while.
             refused.__traceback__ = None
             holding.give_all_back()
             headers, content = error_answer(
@@ -117,5 +122,6 @@ class Outer:
         except Exception:
             log.exception("request crashed")
             if not reply.started:
-                # If the answer has started, the server sees that it is incomplete and ends the connection.
+                # An error answer is sent only if no answer has started. If one has, the server sees that it is
+                # incomplete and ends the connection.
                 await reply.answer(500, *crash_answer(current_request_id.get()))

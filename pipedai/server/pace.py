@@ -5,7 +5,8 @@ import fcntl
 import struct
 import termios
 
-# A client must take at least this much on average, over a period of SECONDS in which it had something to take.
+# A client must take at least this many bytes per second on average, measured over SECONDS in which it had something to
+# take.
 LEAST_BYTES_PER_SECOND = 1024
 SECONDS = 30.0
 
@@ -13,8 +14,8 @@ SECONDS = 30.0
 class Pace:
     """Measures how fast the client of one connection takes what is written to it.
 
-    Between `stalled` and `emptied` the transport holds bytes that the operating system did not accept yet, and nothing
-    more is written.
+    The connection is stalled while it holds bytes that the operating system does not accept yet. Nothing more is
+    written until it is empty.
     """
 
     __slots__ = ("_left", "_loop", "_since", "_taken", "_timer", "_transport", "_waited")
@@ -22,10 +23,11 @@ class Pace:
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
         self._transport = transport
-        # In the present period: the seconds in which the client had something to take, and the bytes that it took.
+        # For the present period: the seconds in which the client had something to take, and the bytes that the client
+        # took.
         self._waited = 0.0
         self._taken = 0
-        # The time of the last measurement, and the bytes that the client had to take then.
+        # The time of the last measurement, and the bytes that the client had still to take then.
         self._since = 0.0
         self._left = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -42,7 +44,7 @@ class Pace:
         self._look()
 
     def stop(self) -> None:
-        """Cancel the timer that would judge the client."""
+        """Cancel the timer that would end the connection of a slow client."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -71,5 +73,5 @@ class Pace:
                 self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
             )
         except OSError:
-            return buffered  # The operating system does not tell.
+            return buffered  # Some operating systems don't tell it.
         return buffered + int(struct.unpack("i", answer)[0])

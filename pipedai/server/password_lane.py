@@ -11,13 +11,14 @@ from pipedai.server.ticket import PASSWORD, PasswordTicket
 from pipedai.server.turns import Turn, Turns
 
 PATIENCE_SECONDS = 5.0
-# How many requests may wait. Each keeps a connection and its body in memory, and no machine works a longer queue off
-# within PATIENCE_SECONDS, so further requests are refused at once.
+# How many requests may wait to hash a password. Each keeps a connection and its body in memory, and no machine works
+# off a longer queue within PATIENCE_SECONDS, so further requests are refused at once.
 _MOST_WAITING = 500
-# This is more than the logins that one address may try within a minute.
+# How many of one client address may wait. The number exceeds the logins that one address may try within a minute.
 _MOST_OF_AN_ADDRESS = 100
 
-# Whatever hashes a password; accounts/tests/test_password_routes.py looks for others. See docs/decisions/fast-paths.md.
+# The paths whose POST may hash a password. accounts/tests/test_password_routes.py fails if one is missing.
+# See docs/decisions/fast-paths.md.
 _PATHS = frozenset(
     {
         "/api/v1/auth/login",
@@ -31,20 +32,20 @@ _PATHS = frozenset(
 
 
 def may_hash(scope: Scope) -> bool:
-    """Whether this request belongs into the lane. The endpoint then decides whether there is a password to hash."""
+    """Whether this request may have to hash a password. The endpoint decides whether there is a password to hash."""
     return scope["path"] in _PATHS and scope["method"] == "POST"
 
 
 def password_turns(places: int) -> Turns:
-    """Return turns for so many places in this process. Addresses take turns, and few enough requests may wait."""
+    """Return the turns by which requests get the process's `places` for hashing. Client addresses take turns."""
     return Turns(places, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
 
 
 class PasswordLane:
-    """Asks the endpoint once, and a second time when there are places, if the endpoint needs places for a hash.
+    """Asks the endpoint once, and a second time when there is a place, if the endpoint must hash a password.
 
     So credentials, throttles and validation are checked before the request waits, and every answer is the endpoint's
-    own. A request whose turn does not come in time gets the 503 that the endpoint answered the first time.
+    own. A request that gets no place in time is answered with the 503 that the endpoint gave the first time.
     """
 
     def __init__(self, endpoint: App, turns: Turns, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -69,7 +70,7 @@ class PasswordLane:
     async def _ask_in_turn(
         self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
-        """Return the answer that the endpoint gives when it may hash, or None if the turn did not come in time."""
+        """Return the answer that the endpoint gives when it may hash, or None if there was no place in time."""
         ear = Ear()
         address = network_of(scope["client"][0])
         turn = self._turns.ask(address, ticket.places, wake=ear.wake)
@@ -79,14 +80,14 @@ class PasswordLane:
                 return None
             ticket.granted = True
             asking = asyncio.ensure_future(self._ask(scope, body))
-            # When the client leaves, this request is cancelled but its thread goes on hashing. So the places stay taken
-            # until the thread is done.
+            # If the client leaves, this request is cancelled but its thread goes on hashing. The places are freed when
+            # the thread is done.
             held = at_the_end.pop_all()
             asking.add_done_callback(lambda _: held.close())
         return await asyncio.shield(asking)
 
     async def _comes(self, turn: Turn, ear: Ear, receive: Receive) -> bool:
-        """Return whether the turn was granted in time. Raises ClientGone if the client has left."""
+        """Wait for the turn, and return whether it was granted in time. Raises ClientGone if the client has left."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not (turn.granted or turn.refused) and (left := until - clock()) > 0:

@@ -1,4 +1,4 @@
-"""Limits how many requests of one subject are under way in this process, until their answers have been sent."""
+"""Limits how many requests of one subject a process serves at once. A request counts until its answer has been sent."""
 
 from collections import Counter
 from collections.abc import Hashable
@@ -12,7 +12,7 @@ from pipedai.server.memory_budget import HOLDING, Holding
 
 
 class Places:
-    """Gives each subject the same number of places."""
+    """Gives each subject, such as a worker, the same number of places."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -20,9 +20,9 @@ class Places:
         self._lock = Lock()
 
     def take(self, subject: Hashable, request: HttpRequest | Request) -> bool:
-        """Return whether there was a free place, and take it until the answer is sent or the client leaves.
+        """Take a place until the answer is sent or the client leaves, and return whether there was a free one.
 
-        Another server than ours does not tell when that is, so under it there is always a free place.
+        Only our own server tells when an answer is sent. Under any other server there is always a free place.
         """
         holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
         if holding is None:

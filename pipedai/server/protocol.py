@@ -27,16 +27,17 @@ from pipedai.server.receiving import Body, Signal
 if TYPE_CHECKING:
     from pipedai.server.worker import Worker
 
-# See docs/decisions/fast-paths.md.
+# This module replaces parts of gunicorn. See docs/decisions/fast-paths.md.
 
-# A client must have sent its request's headers by then.
+# A client must have sent its request's headers within this many seconds.
 HEADER_SECONDS = 20.0
-# How long a refused client may go on sending. If we closed while bytes are unread, the system would reset the
-# connection and the client would lose the answer.
+# How many seconds a refused client may go on sending. If we closed the connection while bytes are unread, the operating
+# system would reset it and the client would lose the answer.
 LINGER_SECONDS = 1.0
 # The most bytes that one read takes from a connection. asyncio's own size is sixteen times as large.
 READ_BYTES = 16 * 1024
-# When this many unread bytes of a body or of the next request wait on a connection, we stop reading from it.
+# When this many bytes wait on a connection, of a body that nobody has read yet or of the next request, no more are read
+# from it.
 UNREAD_BYTES = 64 * 1024
 # The most bytes of a chunked body that are parsed at a time.
 PARSED_BYTES = 2 * 1024
@@ -52,10 +53,11 @@ _SENTENCES = {
 
 
 class Protocol(ASGIProtocol):
-    """One connection."""
+    """One client's connection, with our limits added to gunicorn's class."""
 
     __slots__ = (
-        # gunicorn's attributes are so many that without slots each connection would have a dict of 1.6 KB.
+        # gunicorn's attributes are listed too, so that a connection has slots for all of them. A dict of so many
+        # attributes would take 1.6 KB for each connection.
         *vars(ASGIProtocol(SimpleNamespace(cfg=None, log=None, asgi=None))),
         "_answering",
         "_asked",
@@ -80,17 +82,19 @@ class Protocol(ASGIProtocol):
         self._lingering = False
         self._header_timer: asyncio.TimerHandle | None = None
         self._max_buffer_size = UNREAD_BYTES
-        # The bytes of a chunked body, and bytes after it, that have arrived but are not parsed yet.
+        # The bytes that have arrived but are not parsed yet: of a chunked body, and of what follows it.
         self._unparsed = b""
-        # None until the connection first holds bytes that its client does not take at once.
+        # Measures how fast the client takes the answer. It is None until the client first fails to take all bytes at
+        # once.
         self._pace: Pace | None = None
 
-    # --- deadlines ---
+    # --- Deadlines
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.max_size = READ_BYTES  # type: ignore[attr-defined]
-        # A sender waits until the operating system has taken everything, instead of until less than 64 KiB are left.
+        # Code that sends an answer waits until the operating system has taken all of it. By default it would wait only
+        # when more than 64 KiB are left.
         self.transport.set_write_buffer_limits(high=0)
         self._request_ready = Signal()
         self._flow_control._is_writable_event = Signal(is_set=True)  # type: ignore[assignment]
@@ -104,7 +108,7 @@ class Protocol(ASGIProtocol):
             self._pace.stop()
         self._unparsed = b""
         super().connection_lost(exc)
-        # A sender must not wait for this client any longer.
+        # The client has left, so code that waits to send more to it must wake up.
         self._flow_control.resume_writing()
 
     def _on_headers_complete(self) -> bool:
@@ -147,14 +151,15 @@ class Protocol(ASGIProtocol):
             self._pace.emptied()
         super().resume_writing()
 
-    # --- bodies in chunks ---
+    # --- Bodies in chunks
 
     def _feed_callback_parser(self, data: bytes) -> bool:
         while data:
             if self._unparsed or self._callback_parser._state == "chunked":
                 self._parse_in_turn(data)
                 return True
-            # The data may contain the beginning of a chunked body, so it is parsed in small pieces too.
+            # The data may contain the beginning of a chunked body, so data that is not a body yet is parsed in small
+            # pieces too.
             size = len(data) if self._callback_parser._state == "body" else PARSED_BYTES
             if not super()._feed_callback_parser(data[:size]):
                 return False
@@ -168,7 +173,7 @@ class Protocol(ASGIProtocol):
         self._pause_reading()
 
     def parse_some(self) -> bool:
-        """Parse a small piece of the chunked body, and return whether more is left."""
+        """Parse a small piece of the chunked body that has arrived, and return whether more is left."""
         data, self._unparsed = self._unparsed[:PARSED_BYTES], self._unparsed[PARSED_BYTES:]
         if self._callback_parser is None or not super()._feed_callback_parser(data):
             self._unparsed = b""
@@ -181,14 +186,15 @@ class Protocol(ASGIProtocol):
             super()._maybe_resume_reading()
 
     def _handle_h1c_exception(self, exc: Exception) -> bool:
-        # Python raises ValueError for a number of more than 4,300 digits, and gunicorn would take that for our fault.
+        # Python raises ValueError for a number of more than 4,300 digits, such as a body's length. gunicorn would
+        # answer it with a 500, as a fault of ours.
         if not isinstance(exc, ValueError):
             return bool(super()._handle_h1c_exception(exc))
         self._send_error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "")
         self._close_transport()
         return True
 
-    # --- stopping ---
+    # --- Stopping
 
     def is_waiting(self) -> bool:
         """Whether no request is being served on this connection."""
@@ -208,10 +214,10 @@ class Protocol(ASGIProtocol):
         self._close_transport()
         self._request_ready.set()
 
-    # --- answers that gunicorn gives itself ---
+    # --- Answers that gunicorn gives itself
 
     def _is_websocket_upgrade(self, _request: Any) -> bool:
-        # We serve no WebSockets, and may answer a request for an upgrade like any other (RFC 9110 §7.8).
+        # We serve no WebSockets, so a request for an upgrade is answered like any other (RFC 9110 §7.8).
         return False
 
     def _send_response_start(
@@ -222,14 +228,14 @@ class Protocol(ASGIProtocol):
         super()._send_response_start(status, headers, *args, **kwargs)
 
     async def _serve_http_request(self, *args: Any) -> bool:
-        # gunicorn would start a task for each request. Our application does nothing after its answer, so it needs none.
-        # gunicorn also ignores the application's `Connection: close`, which we obey here.
+        # gunicorn would start an asyncio task for each request, which is not needed because the application does
+        # nothing after its answer. gunicorn also ignores the application's `Connection: close`, which is obeyed here.
         return bool(await self._handle_http_request(*args)) and not self._closing
 
     def _send_error_response(
         self, status: int, _message: str, _extra_headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        # We leave out gunicorn's message, because it may quote private parts of the request. We send nothing if an
+        # gunicorn's message is left out, because it may quote private parts of the request. Nothing is sent if an
         # answer has begun already: the client would take a second one for the answer to its next request.
         if self._closed or (self._answering and self._current_request is not None):
             return

@@ -11,7 +11,10 @@ from gunicorn.asgi.protocol import BodyReceiver
 
 
 class Signal:
-    """An asyncio.Event for a single waiter. It saves each connection the 700 bytes of an Event's queue of waiters."""
+    """A small asyncio.Event for a single waiter.
+
+    It saves each connection the 700 bytes of an Event's queue of waiters.
+    """
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -34,19 +37,19 @@ class Signal:
         self._is_set = False
 
     async def wait(self) -> None:
-        """Return once it is set."""
+        """Return when the signal is set, at once if it is set already."""
         if not self._is_set:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
 
 class Body(BodyReceiver):
-    """Receives a request's body, and after it the news that the client left."""
+    """Receives a request's body and, after the body, the news that the client has left."""
 
     __slots__ = ()
 
     def feed(self, chunk: bytes) -> None:
-        """Join the chunk to the bytes not read yet, because each small chunk alone would take ten times its size."""
+        """Append the chunk to the bytes not read yet. Kept alone, each small chunk would take ten times its size."""
         if not self._chunks:
             super().feed(chunk)
             return
@@ -57,7 +60,8 @@ class Body(BodyReceiver):
         self._buffered += len(chunk)
 
     async def _wait_for_disconnect(self) -> None:
-        # Unlike gunicorn's method, this frees the chunks, and does not take a cancelled wait for a client that left.
+        # This method replaces gunicorn's. It frees the chunks, and a cancelled wait does not count as a client that
+        # left.
         self._chunks = ()  # type: ignore[assignment]
         if not self.protocol._closed:
             self._waiter = asyncio.get_running_loop().create_future()

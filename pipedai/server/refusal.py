@@ -1,4 +1,4 @@
-"""The two errors that end a request without Django: it is refused, or its client has left."""
+"""The two errors that end a request before Django sees it: the request is refused, or its client has left."""
 
 from http import HTTPStatus
 
@@ -8,8 +8,8 @@ from pipedai.api.error_codes import ErrorCode
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
     """Ends a request with this status and sentence.
 
-    `unread` says whether a part of its body may not have arrived yet. `retry_after` is in seconds, after which the
-    client may send the request again.
+    `unread` says whether a part of the request's body may not have arrived yet. `retry_after` is the number of seconds
+    after which the client may send the request again.
     """
 
     def __init__(

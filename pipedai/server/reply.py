@@ -1,11 +1,12 @@
-"""Passes an application's answer on to the client, and completes its headers and length."""
+"""Passes an application's answer on to the client, and completes the answer's headers and length."""
 
 from pipedai.server.asgi_types import Message, Send
 from pipedai.server.error_answer import error_answer, phrase
 from pipedai.server.headers import API, RawHeaders, complete_headers, is_api
 from pipedai.server.memory_budget import SMALL_BYTES, Holding, overloaded
 
-# The transport copies what the client does not take at once, so it gets at most this much of an answer at a time.
+# The connection copies what the client does not take at once, so it gets at most this many bytes of an answer at a
+# time.
 PIECE_BYTES = 64 * 1024
 
 
@@ -27,22 +28,22 @@ class Reply:
         self._production = production
         self._headers: RawHeaders = []
         self._held: bytes | None = None
-        # Until the path is known, the reply treats it as one of the API.
+        # Until the request's path is known, its answer is treated as one of the API, whose errors are JSON.
         self.path = API
-        # 0 until the application has started its answer.
+        # The answer's status, or 0 until the application has started its answer.
         self.status = 0
         self.body_bytes = 0
         self.started = False
         self.complete = False
 
     async def send(self, message: Message) -> None:
-        """Take one message of the application's answer. Raises Refused if there is no room for a large one."""
+        """Take one message of the application's answer. Raises Refused if there is no memory for a large answer."""
         if self.complete:
             return
         if message["type"] == "http.response.start":
             if self.started:
                 raise RuntimeError("The answer has already started.")
-            # Before anything is sent, a second start replaces the first, as in WSGI.
+            # If the application starts its answer twice before anything is sent, the second start counts, as in WSGI.
             self.status = message["status"]
             self._headers = [
                 (bytes(name).lower(), bytes(value)) for name, value in message.get("headers", [])
@@ -51,7 +52,7 @@ class Reply:
             await self._take_body(message.get("body", b""), more=message.get("more_body", False))
 
     async def answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Send a whole answer of our own in place of the bytes that are held back."""
+        """Send a whole answer of the server's own, in place of the application's answer, of which nothing was sent."""
         self._held = None
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
@@ -62,7 +63,7 @@ class Reply:
         if self.started:
             await self._pass_on(chunk, more=more)
         elif more and not self._held:
-            # We hold the chunk until the next message tells whether it is the whole body.
+            # The chunk is held back until the next message tells whether it is the whole body.
             self._held = chunk
         else:
             await self._start(chunk, more=more)

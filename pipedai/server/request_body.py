@@ -10,8 +10,8 @@ from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import Holding, overloaded
 from pipedai.server.refusal import ClientGone, Refused
 
-# How long, and how much, a refused client may go on sending. If we closed while bytes are unread, the system would
-# reset the connection and the client would lose the answer.
+# How many seconds, and how many bytes, a refused client may go on sending. If we closed the connection while bytes are
+# unread, the operating system would reset it and the client would lose the answer.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
@@ -66,7 +66,7 @@ async def discard_body(receive: Receive) -> None:
 
 
 class Replay:
-    """An ASGI `receive` that returns the body once, and after it waits for the client to leave."""
+    """An ASGI `receive` that returns the whole body once. A second call returns when the client leaves."""
 
     __slots__ = ("_body", "_receive")
 
@@ -87,10 +87,10 @@ async def _whole(body: bytes) -> Message:
 
 def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
     length = headers.get(b"content-length", b"0")
-    # More than 18 digits are over any limit, and int() refuses numbers that are much longer.
+    # A length of more than 18 digits exceeds any limit, and int() refuses numbers that are much longer.
     if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
         raise _too_large(max_bytes, unread=True)
-    # We judge only the transfer coding. The code that reads the body judges its Content-Encoding.
+    # Only the transfer coding is judged here. The code that reads the body judges its Content-Encoding.
     codings = {
         coding.strip().lower() for coding in headers.get(b"transfer-encoding", b"").split(b",")
     }

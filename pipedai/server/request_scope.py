@@ -1,6 +1,6 @@
-"""Cleans a request's ASGI scope, so that WSGI can't misread it.
+"""Cleans a request's ASGI scope, so that WSGI reads the same request from it.
 
-The scope is changed in place. If each step made a copy, a waiting request would keep all of them in memory.
+The scope is changed in place. If each step made a copy, a waiting request would keep all copies in memory.
 """
 
 import re
@@ -12,10 +12,10 @@ from pipedai.server.asgi_types import Scope
 from pipedai.server.headers import RawHeaders
 from pipedai.server.refusal import Refused
 
-# A client may send any word as a method. Metrics and traces use one common label for all methods that are not listed.
+# The HTTP methods that metrics and traces name. A client may send any word as a method, so all others share one label.
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
-# The scope holds the client's address, as resolved through the trusted proxies, under this key.
+# The key in the ASGI scope of the client's address, as resolved through the trusted proxies.
 CLIENT = "pipedai.client"
 
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
@@ -36,8 +36,8 @@ def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
 def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
     """Change the scope so that ASGI and WSGI code read the same request from it.
 
-    Raises Refused for a request without a Host, for a target that is not a path, and for a query that is not ASCII
-    (RFC 3986), on which the WSGI bridge would fail.
+    Raises Refused for a request without a Host, for a target that is not a path, and for a query that is not ASCII (RFC
+    3986), because the conversion to WSGI would fail on it.
     """
     path, host = _target(scope["path"])
     if not scope["query_string"].isascii():
@@ -71,7 +71,7 @@ def _peer(scope: Scope) -> str | None:
 
 
 def _target(path: str) -> tuple[str, bytes | None]:
-    """Return the path, and the host if the target was an absolute URL (RFC 9112 §3.2.2)."""
+    """Return the path of the request's target, and also the host if the target is an absolute URL (RFC 9112 §3.2.2)."""
     if path.startswith("/"):
         return path, None
     if scheme := _ABSOLUTE.match(path):
@@ -82,10 +82,10 @@ def _target(path: str) -> tuple[str, bytes | None]:
 
 
 def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
-    """Return the headers without those that WSGI would confuse.
+    """Return the headers in a form that WSGI can't confuse.
 
-    WSGI gives `a_b` and `a-b` the same name, so we drop names with `_`. Repeated headers are joined by a comma, or by
-    a semicolon for cookies.
+    WSGI gives `a_b` and `a-b` the same name, so names with `_` are dropped. Repeated headers are joined by a comma, and
+    cookies by a semicolon.
     """
     cookies = [value for name, value in headers if name == b"cookie"]
     kept = [(name, value) for name, value in headers if b"_" not in name and name != b"cookie"]
@@ -97,6 +97,6 @@ def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
 
 
 def _forwarded_scheme(headers: RawHeaders) -> str | None:
-    """Return the scheme with which the nearest trusted proxy says it was called, or None."""
+    """Return the scheme of the original request as the nearest trusted proxy reports it, or None."""
     said = (header(headers, b"x-forwarded-proto") or "").rpartition(",")[2].strip().lower()
     return said if said in {"http", "https"} else None

@@ -1,93 +1,101 @@
-"""Defines the tickets by which a waiting lane and its endpoint tell each other what they need to know."""
+"""Defines tickets, in which a waiting lane and the endpoint that it asks tell each other what they need to know."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-# The view finds its ticket at `request.META["asgi.scope"][POLL]`. If there is none, no lane waits with this request.
+# The key in the ASGI scope of a poll's ticket. If a request has no ticket, no lane waits with it.
 POLL = "pipedai.poll"
-# The same for event streams. If there is none, the answer holds the present events and then ends.
+# The key in the ASGI scope of an event stream's ticket. If a request has no ticket, the answer holds the present events
+# and ends.
 STREAM = "pipedai.stream"
 
 
 @dataclass(slots=True)
 class PasswordTicket:
-    """One request that may have to hash a password. Its lane asks the endpoint again when it has the places for it.
+    """Belongs to one request that may have to hash a password. Its lane asks the endpoint again when it has places.
 
-    `accounts.passwords` sets `places`; the lane sets `granted`.
+    The code in `accounts.passwords` sets `places`, and the lane sets `granted`.
     """
 
-    # How many places the hash needs. Places bound the memory of all hashes. 0 while the endpoint has nothing to hash.
+    # How many places the hash needs. The places of a process bound the memory of all its hashes. 0 means that the
+    # endpoint has nothing to hash yet.
     places: int = 0
-    # Whether the request holds its places. If so, the endpoint has run once before, up to the hash.
+    # Whether the request has its places. If so, the endpoint has run once before, up to the hash.
     granted: bool = False
 
 
-# This ticket lies in the context and not in the scope, because the code that hashes sees no request. It is None where
-# no lane waits.
+# The ticket of the present request. It is kept in the context and not in the scope, because the code that hashes sees
+# no request. It is None if no lane waits with the request.
 PASSWORD: ContextVar[PasswordTicket | None] = ContextVar("PASSWORD", default=None)
 
 
 def is_asked_again() -> bool:
-    """Whether the lane has asked the endpoint with this request before, so that throttles must not count it again."""
+    """Whether the lane asks the endpoint a second time with the same request, which throttles must not count again."""
     ticket = PASSWORD.get()
     return ticket is not None and ticket.granted
 
 
 @dataclass(slots=True)
 class PollTicket:
-    """One waiting poll. The long-poll lane asks the endpoint with it again and again until there is a run.
+    """Belongs to one waiting poll. The long-poll lane asks the endpoint again and again until there is a run.
 
-    The view sets `workspace_id`, `order` (the first time), `wait_seconds`, `empty` and
-    `next_due_seconds`; the lane sets the rest.
+    The view sets `workspace_id`, `order` (the first time), `wait_seconds`, `empty` and `next_due_seconds`. The lane
+    sets the rest.
     """
 
     worker_id: UUID
-    # The worker's workspace, set once the endpoint has checked its token, because workspaces take turns at asking.
+    # The worker's workspace, which is set when the endpoint has checked the worker's token. Workspaces take turns at
+    # asking.
     workspace_id: UUID | None = None
-    # How often the endpoint has been asked, this time included.
+    # How often the lane has asked the endpoint, with the present ask.
     asked: int = 0
-    # The time when the poll began, in microseconds on the database's clock, so that a newer poll has a larger one.
+    # When the poll began, in microseconds on the database's clock. A newer poll has a larger order.
     order: int = 0
-    # How long the caller wants to wait in all, validated to be from 0 to 30.
+    # How many seconds the caller wants to wait in all, from 0 to 30. The endpoint has validated the number.
     wait_seconds: float = 0.0
-    # Whether this answer is a 200 without runs; anything else ends the wait.
+    # Whether the endpoint's answer is a 200 without runs. The lane waits only after such an answer.
     empty: bool = False
-    # Seconds until the next queued run becomes due, or None if none is known.
+    # Seconds until the next queued run becomes due, or None if no run is known.
     next_due_seconds: float | None = None
-    # Whether a newer poll of the same worker ended this one.
+    # Whether the poll ended because a newer poll of the same worker began.
     superseded: bool = False
 
     def begin(self) -> None:
-        """Reset what the endpoint said before, because the lane is about to ask it again."""
+        """Forget the endpoint's last answer, because the lane is about to ask again."""
         self.asked += 1
         self.empty = False
         self.next_due_seconds = None
 
     @property
     def is_first_ask(self) -> bool:
-        """Whether this is the first time, when the view must announce this poll to the worker's older polls."""
+        """Whether the endpoint is asked for the first time.
+
+        The view then announces this poll to older polls of the worker.
+        """
         return self.asked == 1
 
 
 @dataclass(slots=True)
 class StreamTicket:
-    """One event stream. Its lane asks the endpoint with it again whenever there may be new events.
+    """Belongs to one event stream. The stream's lane asks the endpoint again whenever there may be new events.
 
-    The view notes in it which events it has sent.
+    The view notes in the ticket which events it has sent.
     """
 
-    # How often the endpoint has been asked.
+    # How often the lane has asked the endpoint.
     asked: int = 0
-    # The key that opened the stream, and its workspace.
+    # The key that opened the stream. Its workspace is `workspace_id`.
     key_id: UUID | None = None
     workspace_id: UUID | None = None
-    # The id of the last event before the stream began, or of the last that its reader has; None until the first ask.
+    # The id of the last event that the reader had when the stream began, or else of the last event before that time. It
+    # is None until the endpoint was asked once.
     began_after: int | None = None
-    # The events sent recently. We remember them because an event may become visible after one with a larger id.
+    # The ids and times of the events sent recently. They are remembered because an event may become visible after one
+    # with a larger id.
     told: dict[int, datetime] = field(default_factory=dict)
-    # The largest id of an event that was sent.
+    # The largest id of an event that the stream has sent.
     newest: int = 0
-    # Whether there may be more events to send at once.
+    # Whether to ask again at once, because one answer did not hold all events.
     more: bool = False

@@ -1,4 +1,4 @@
-"""Hands out a limited number of places, in turn, to the groups of requests that wait for them (SPEC §19)."""
+"""Hands out a limited number of places to waiting requests. Groups of requests take turns (SPEC §19)."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 
 
 class Turn:
-    """One request's turn, from when it asks for places until it leaves."""
+    """One request's turn: it waits for places, holds them, and gives them back.
+
+    What a place is, the owner of the `Turns` decides: for the hashing of passwords, one thread that hashes. A request
+    that must hash two passwords needs two places.
+    """
 
     __slots__ = ("granted", "group", "places", "refused", "wake")
 
     def __init__(self, group: Hashable, places: int, wake: Callable[[], None]) -> None:
         self.group = group
         self.places = places
-        # Called when `granted` or `refused` becomes true after the turn has had to wait.
+        # A function that is called when a turn that had to wait is granted or refused.
         self.wake = wake
         self.granted = False
         self.refused = False
@@ -23,10 +27,10 @@ class Turn:
 class Turns:
     """Hands out places. A group gets its next turn when every other waiting group has had one.
 
-    So a thousand requests of one group delay a request of another group by a single turn. The turns of one group come
-    in the order in which they were asked for. The next turn waits until enough places are free, and no other overtakes
-    it, because otherwise a request for two places might never find two free. Without limits any number of turns may
-    wait. Everything here runs in the event loop.
+    So a thousand requests of one group delay a request of another group by a single turn. The turns of one group keep
+    their order. If the next turn needs more places than are free, the others wait behind it, because otherwise a
+    request for two places might never find two free. Without limits any number of turns may wait. Everything here runs
+    in the event loop.
     """
 
     def __init__(
@@ -40,12 +44,15 @@ class Turns:
         self.waiting = 0
         self._most_waiting = most_waiting
         self._most_of_a_group = most_of_a_group
-        # The groups in the order of their next turns, each with its waiting turns.
+        # The waiting turns of each group. The group whose turn is next comes first.
         self._queues: OrderedDict[Hashable, deque[Turn]] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Waits for one place, and holds it for as long as the block lasts. Only turns without limits have it."""
+        """Waits for one place, and holds it for as long as the block lasts.
+
+        Use it only if the number of waiting turns has no limit.
+        """
         granted = asyncio.Event()
         turn = self.ask(group, 1, wake=granted.set)
         try:
@@ -56,9 +63,9 @@ class Turns:
             self.leave(turn)
 
     def ask(self, group: Hashable, places: int, *, wake: Callable[[], None]) -> Turn:
-        """Returns a turn that has its places, or waits, or is refused because too many wait.
+        """Returns a turn that has its places, or waits for them, or is refused because too many turns wait.
 
-        The caller must `leave` it in every case.
+        The caller must call `leave` with the turn in every case.
         """
         turn = Turn(group, min(places, self.places), wake)
         if not self._queues and turn.places <= self.free:
@@ -76,7 +83,7 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """Ends a turn in any state, and frees its places."""
+        """Ends a turn, whether it waits, has its places or is refused. Its places become free."""
         if turn.granted:
             turn.granted = False
             self.free += turn.places
@@ -112,5 +119,5 @@ class Turns:
             turn.wake()
 
     def _next(self) -> Turn | None:
-        """Return the turn that comes next, whether or not enough places are free; None if no turn waits."""
+        """Return the turn that comes next, even if too few places are free for it, or None if no turn waits."""
         return next((queue[0] for queue in self._queues.values()), None)

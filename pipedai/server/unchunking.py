@@ -1,25 +1,25 @@
-"""Parses chunked bodies in small pieces, so that the event loop has time for other connections.
+"""Parses chunked bodies in small pieces, so that the event loop has time for other connections in between.
 
-A chunk of one byte takes the parser as long as a chunk of a kilobyte. 16 KiB of the smallest chunks take it 5 ms.
+The parser takes as long for a chunk of one byte as for one of a kilobyte, so 16 KiB of tiny chunks take 5 ms.
 """
 
 import asyncio
 from collections import deque
 from typing import Protocol
 
-# How long the parser works before the event loop gets at least the same time for everything else.
+# The longest time that the parser works at once. The event loop then gets at least as much time for everything else.
 TURN_SECONDS = 0.002
 
 
 class Chunked(Protocol):
-    """A connection on which a chunked body arrives."""
+    """The methods that a connection with a chunked body must have."""
 
     def parse_some(self) -> bool:
         """Parse a small piece of what has arrived, and return whether more is left."""
 
 
 class Unchunking:
-    """Lets the connections that have something to parse take turns."""
+    """Lets the connections that have a chunked body to parse take turns."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -27,7 +27,7 @@ class Unchunking:
         self._next: asyncio.Handle | None = None
 
     def add(self, connection: Chunked) -> None:
-        """Call the connection's `parse_some` until nothing is left. The connection must not have been added already."""
+        """Call the connection's `parse_some` until it has nothing left to parse. Don't add a connection twice."""
         self._waiting.append(connection)
         if self._next is None:
             self._next = self._loop.call_soon(self._work)

@@ -1,4 +1,4 @@
-"""Makes gunicorn's ASGI worker use our connections and stop promptly.
+"""Makes gunicorn's ASGI worker use our class of connections and stop promptly.
 
 gunicorn has no hooks for this. So the class below overrides private methods of gunicorn 27.0, and
 `tests/test_worker.py` fails when gunicorn changes them.
@@ -20,17 +20,17 @@ from pipedai.server.lanes import STOP
 from pipedai.server.protocol import Protocol
 from pipedai.server.unchunking import Unchunking
 
-# How long a stopping worker waits for a request that has arrived in part, or that a new connection is about to send.
+# How many seconds a stopping process waits for a request that has arrived in part, or that a new connection may send.
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
 KEPT_FREE_BYTES = 16 * 1024 * 1024
-# Names of <malloc.h>.
+# The numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def _allow_many_connections() -> None:
-    """Raise the limit of open files, which is often 1,024, because each waiting poll takes one."""
+    """Raise the process's limit of open files, which is often 1,024, because each waiting poll takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -38,21 +38,20 @@ def _allow_many_connections() -> None:
 
 
 def _give_large_blocks_back() -> None:
-    """Have the C library return each large block to the system when it is freed.
+    """Make the C library return each large block of memory to the system when the block is freed.
 
-    The library raises its bound with the first large block, and from then on keeps such blocks for each thread: a few
-    answers of megabytes at once left hundreds of megabytes with the process. A bound that is set by hand also stops the
-    library from raising the free bytes that it keeps for small blocks, so these are set as well: with too few of them
-    each request takes memory from the system and gives it back.
+    By default it keeps large blocks for each thread, so that a few answers of megabytes at once left hundreds of
+    megabytes with the process. Setting this bound also fixes how much free memory the library keeps for small blocks,
+    so that amount is set too: with too little, each request takes memory from the system and gives it back.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Only glibc has mallopt.
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
 
 
 class Worker(gasgi.ASGIWorker):
-    """One web process."""
+    """One web process: gunicorn's ASGI worker with our connections."""
 
     loop: asyncio.AbstractEventLoop
     unchunking: Unchunking
@@ -64,21 +63,23 @@ class Worker(gasgi.ASGIWorker):
     def init_process(self) -> None:
         _allow_many_connections()
         _give_large_blocks_back()
-        # The worker makes its connections from this name.
+        # gunicorn's worker makes its connections with the class of this name, so the name is given to our class.
         gasgi.ASGIProtocol = Protocol  # type: ignore[attr-defined]
         super().init_process()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        # What has been loaded stays until the end: collections need not walk it again and again, each time for
-        # tens of milliseconds in which nobody is answered. See docs/decisions/fast-paths.md.
+        # Objects loaded so far stay until the process ends. Freezing them keeps garbage collections from walking over
+        # them again and again, during which no request is served for tens of milliseconds.
+        # See docs/decisions/fast-paths.md.
         gc.collect()
         gc.freeze()
 
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()
         self.unchunking = Unchunking(self.loop)
-        # gunicorn would leave asyncio's backlog of 100, too few when all workers of a site reconnect at once.
+        # gunicorn would leave asyncio's default of 100 connections that wait to be accepted, which is too few when all
+        # workers of a site reconnect at once.
         create_server = partial(self.loop.create_server, backlog=self.cfg.backlog)
         self.loop.create_server = create_server  # type: ignore[method-assign]
 
@@ -95,7 +96,7 @@ class Worker(gasgi.ASGIWorker):
             closing.cancel()
 
     def _stop_waiting(self) -> None:
-        """Make the application answer the polls and streams that are only waiting."""
+        """Make the application answer the polls and streams that are waiting, because the process stops."""
         stop: Callable[[], None] | None = self.state.get(STOP)
         if stop is not None:
             stop()

@@ -1,4 +1,4 @@
-"""Serves ordinary requests with a WSGI application on a bounded pool of threads."""
+"""Serves ordinary requests: runs a WSGI application, which is Django, on a bounded pool of threads."""
 
 import asyncio
 import io
@@ -18,11 +18,11 @@ from pipedai.server.memory_budget import HOLDING, Holding, overloaded
 
 
 class WsgiLane:
-    """Runs each request to its end in one of `threads` threads, whatever its client does.
+    """Runs each request to its end in one of `threads` threads, even if its client leaves.
 
-    The thread gets the whole body and returns the whole answer. So a client that reads slowly or leaves holds up no
-    thread. It also saves a fifth of the web process's CPU, because a2wsgi's own bridge changes threads for each piece
-    of an answer. This lane does not serve answers that must stream.
+    The thread gets the whole body and returns the whole answer, so a client that reads slowly or leaves holds up no
+    thread. This also saves a fifth of the web process's CPU, because a2wsgi's own bridge changes threads for each piece
+    of an answer. This lane can't serve answers that must stream.
     """
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
@@ -30,13 +30,13 @@ class WsgiLane:
         # How many requests are in a thread or wait for one.
         self.running = 0
         self._wsgi = wsgi
-        # Client addresses are the groups that take turns.
+        # Requests of the same client address form a group, and groups take turns.
         self._pool = FairThreads(threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
-        # We don't use run_in_executor, because it would drop a request that is cancelled before a thread starts it.
-        # A request that has come this far is always carried out.
+        # asyncio's run_in_executor is not used, because it would drop a request that is cancelled before a thread
+        # starts it. A request that has come this far is always carried out.
         loop = asyncio.get_running_loop()
         answering: asyncio.Future[_Answer] = loop.create_future()
         holding: Holding = scope[HOLDING]
@@ -68,13 +68,14 @@ class WsgiLane:
         """Answer the request in a thread, and hand the answer to the event loop."""
         outcome: _Answer | BaseException
         try:
-            # The answer would need memory as well, and we can still refuse because nothing was done yet.
+            # If memory is short, the request is refused here, because its answer would need memory as well and nothing
+            # was done yet.
             if holding.is_overdrawn():
                 raise overloaded(unread=False)
             outcome = self._answer(scope, body)
         except BaseException as error:
             outcome = error
-        with suppress(RuntimeError):  # the loop has ended with the process
+        with suppress(RuntimeError):  # The event loop has ended.
             loop.call_soon_threadsafe(done, outcome)
 
     def _done(
@@ -94,7 +95,7 @@ class WsgiLane:
 
     def _answer(self, scope: Scope, body: bytes) -> "_Answer":
         answer = _Answer()
-        # See docs/decisions/fast-paths.md.
+        # Only this function of a2wsgi is used, because its own bridge costs more CPU. See docs/decisions/fast-paths.md.
         environ: Any = build_environ(scope, io.BytesIO(body))  # type: ignore[arg-type]
         pieces: Iterable[bytes] = self._wsgi(environ, answer.start)
         try:
@@ -106,14 +107,17 @@ class WsgiLane:
 
 @dataclass(slots=True)
 class _Answer:
-    """The application's answer."""
+    """The WSGI application's answer, collected in memory."""
 
     status: int = 0
     headers: RawHeaders = field(default_factory=list)
     body: bytes = b""
 
     def start(self, status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
-        """WSGI's start_response. A second call replaces the first (PEP 3333)."""
+        """Note the answer's status and headers.
+
+        It is WSGI's start_response, whose second call replaces the first (PEP 3333).
+        """
         self.status = int(status[:3])
         self.headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers

@@ -18,8 +18,8 @@ from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser
 from testing.world.users import PASSWORD
-from triggers import views
 from triggers.models import Delivery, DeliveryAttempt
+from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
 from workers.registration import Registered
 
@@ -117,7 +117,9 @@ def test_every_example_is_what_is_answered(monkeypatch):
     worker = call("post", "workers/register", machine, client=bearer(token))
     story.tell("POST /workers/register", worker)
     calls = WorkerCalls(
-        Registered(UUID(worker["workerId"]), worker["workerToken"], new_id(), new_id(), True)
+        Registered(
+            UUID(worker["workerId"]), worker["workerToken"], new_id(), new_id(), True, "claude_max"
+        )
     )
 
     # The owner makes a trigger, and the worker executes a run of it.
@@ -151,7 +153,11 @@ def test_every_example_is_what_is_answered(monkeypatch):
             "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId",
         )
     }  # fmt: skip
-    story.tell("The run", calls.complete(run, **outcome).json())
+    listed = EXAMPLES["GET /runs/:id/tool-calls"]["toolCalls"]
+    counts = {"total": len(listed), "effects": 1, "unknown": 0}
+    ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
+    story.tell("The run", ended.json())
+    story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
@@ -198,7 +204,9 @@ def test_every_example_is_what_is_answered(monkeypatch):
     second = f"triggers/{call('post', f'{environment}/triggers', other)['id']}"
     run = call("post", f"{second}/run", {}, client=script)["id"]
     calls = WorkerCalls(
-        Registered(UUID(host["workerId"]), host["workerToken"], new_id(), new_id(), True)
+        Registered(
+            UUID(host["workerId"]), host["workerToken"], new_id(), new_id(), True, "claude_max"
+        )
     )
     calls.claim(run)
     calls.start(run)

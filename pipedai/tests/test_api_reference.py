@@ -8,7 +8,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.env import BASE_DIR
 from testing.probes.api_urls import is_metered, is_throttled, operation_of_action
 from testing.world.routes import ROUTES
-from triggers.serializers import RunDetailSerializer, RunSerializer
+from triggers.runs.serializers import RunDetailSerializer, RunSerializer
 
 TEXT = (BASE_DIR / "API.md").read_text()
 SECTIONS = {
@@ -33,7 +33,7 @@ def section_of(route):
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_every_field_of_a_body_is_explained(route):
     body = operation_of_action(*route.key).body
-    assert body or not route.body, f"the Operation of {route} in its app's schema.py has no `body`"
+    assert body or not route.body, f"the @Operation of the action of {route} has no `body`"
     text = section_of(route)
     if "Any of the fields that creating takes" in text:
         text += SECTIONS["POST environments/:id/triggers"]

@@ -1,6 +1,6 @@
-"""Writes OpenTelemetry traces if the standard variables ask for them. docs/traces.md says what they contain.
+"""Writes OpenTelemetry traces if its standard variables ask for them. docs/traces.md says what they contain.
 
-Only `provider` imports OpenTelemetry, and `provider` is imported only if traces are on.
+Only the module `provider` imports OpenTelemetry, and that module is imported only if traces are on.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ Attributes = Mapping[str, str | int]
 
 
 class Span(Protocol):
-    """One piece of work that is under way."""
+    """One piece of work that is under way, as a trace shows it."""
 
     def set(self, attributes: Attributes) -> None:
-        """Add attributes. They must not contain a secret, a URL or a text that a tenant wrote."""
+        """Add attributes to the span. They must not contain a secret, a URL or a text that a tenant wrote."""
 
 
 class _NoSpan:
@@ -31,7 +31,7 @@ _open: Callable[[str, Attributes], AbstractContextManager[Span]] | None = None
 
 
 def is_on() -> bool:
-    """Whether the settings ask for traces. Raises ImproperlyConfigured if they do but traces can't be made."""
+    """Whether the settings ask for traces. Raises ImproperlyConfigured if they do but OpenTelemetry is not usable."""
     if not settings.TRACES_ENDPOINT or settings.OTEL_SDK_DISABLED:
         return False
     if not find_spec("opentelemetry") or not find_spec("opentelemetry.exporter.otlp.proto.http"):
@@ -52,7 +52,7 @@ def start(service: str) -> None:
 
 
 def flush() -> None:
-    """Send the spans that wait to be sent, at the end of the process, within two seconds."""
+    """Send the spans that wait to be sent, within two seconds. Call it at the end of the process."""
     if _open:
         from pipedai.tracing import provider
 
@@ -60,5 +60,5 @@ def flush() -> None:
 
 
 def client_span(name: str, attributes: Attributes) -> AbstractContextManager[Span]:
-    """Return a span for a call to another service. It does nothing if traces are off."""
+    """Return a span for a call to another service. The span does nothing if traces are off."""
     return _open(name, attributes) if _open else _OFF

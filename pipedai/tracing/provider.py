@@ -1,4 +1,4 @@
-"""Makes spans and sends them over OTLP, as the standard environment variables tell."""
+"""Makes spans and sends them over OTLP, as OpenTelemetry's standard environment variables tell."""
 
 import os
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def tracer() -> Tracer:
 
 
 def flush() -> None:
-    """Send the waiting spans, within two seconds."""
+    """Send the spans that wait to be sent, within two seconds."""
     if _provider is not None:
         _provider.force_flush(_FLUSH_MILLISECONDS)
 
@@ -49,7 +49,10 @@ def flush() -> None:
 def open_span(
     name: str, attributes: Attributes, *, kind: SpanKind, parent: Any = None
 ) -> Iterator[trace.Span]:
-    """Open a span for the time of the block. Of an error it records only the type, because the text may be private."""
+    """Open a span that lasts as long as the block.
+
+    Of an error only the type is recorded, because its text may be private.
+    """
     span = tracer().start_span(name, context=parent, kind=kind, attributes=dict(attributes))
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         try:
@@ -84,7 +87,8 @@ def open_client_span(name: str, attributes: Attributes) -> Iterator[Span]:
 
 
 def _await_commit(events: tuple[Event, ...], **_: Any) -> None:
-    # With `robust` an error in tracing is only logged. The committed action must not look failed because of it.
+    # With `robust` an error in tracing is only logged, so that an action that is committed already does not look
+    # failed.
     transaction.on_commit(partial(_add_events, events), robust=True)
 
 

@@ -11,7 +11,7 @@ from pipedai.tracing.provider import fail, tracer
 
 
 def traced(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """Return the jobs, so wrapped that they are traced."""
+    """Return the jobs, each wrapped in code that traces its batches."""
     return tuple(replace(job, work=_traced(job)) for job in jobs)
 
 
@@ -25,7 +25,7 @@ def _traced(job: Job) -> Callable[[], int]:
                 fail(span, type(error).__name__)
                 span.end()
                 raise
-        # Most batches find nothing to do. We don't end their spans, and a span that does not end is not sent.
+        # Most batches find nothing to do. Their spans are never ended, and a span that is not ended is not sent.
         if units:
             span.set_attribute("pipedai.job.units", units)
             span.end()

@@ -12,12 +12,15 @@ from pipedai.server.asgi_types import App, Message, Receive, Scope, Send
 from pipedai.server.request_scope import KNOWN_METHODS, header
 from pipedai.tracing.provider import fail, flush, open_span
 
-# OpenTelemetry's conventions use this name for all unknown methods.
+# The name of all unknown HTTP methods in traces, which OpenTelemetry's conventions prescribe.
 _OTHER = "_OTHER"
 
 
 class TracedRequests:
-    """Wraps an application and traces its requests. If the client sends a `traceparent`, that is the span's parent."""
+    """Wraps an application and traces its requests.
+
+    A client's `traceparent` header names the parent of the request's span.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
-from django.utils.module_loading import autodiscover_modules
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 
-from pipedai.api.schema.operation import Operation, described
+from pipedai.api.schema.operation import Operation, operation_of
 
 
 def api_routes() -> set[tuple[str, str]]:
@@ -40,9 +39,8 @@ def authenticates(method: str, route: str) -> Sequence[type[BaseAuthentication]]
 
 
 def operation_of_action(method: str, route: str) -> Operation:
-    """What the app's schema.py tells of the action behind a route of `api_routes`."""
-    autodiscover_modules("schema")
-    return described(*_action(method, route)).operation
+    """Returns the `@Operation` of the action behind a route of `api_routes`."""
+    return operation_of(*_action(method, route))
 
 
 def is_throttled(method: str, route: str) -> bool:

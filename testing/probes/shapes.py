@@ -80,6 +80,8 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "sessionId": None,
         "cancelRequested": False,
         "payload": None,
+        "toolCalls": None,
+        "output": None,
         "lateResult": None,
         "prompt": "Report.",
         "mcpUrl": None,

@@ -34,7 +34,7 @@ def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
     from django.db import transaction
 
     from pipedai.events import SYSTEM
-    from triggers.runs import lifecycle
+    from triggers.runs import lifecycle, reports
     from triggers.runs.outcome import Outcome
 
     broken = Outcome(status="failed", fault_class="infra", error_message="Broken.")
@@ -53,7 +53,7 @@ def _verbs(run_id: UUID, worker_id: UUID) -> dict[str, Callable[[], object]]:
     return {
         "claim": claim,
         "start": lambda: lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=SYSTEM),
-        "complete": lambda: lifecycle.complete_run(
+        "complete": lambda: reports.complete_run(
             worker_id=worker_id, run_id=run_id, outcome=broken, reported={}, actor=SYSTEM
         ),
         "cancel": lambda: lifecycle.cancel_run(run_id=run_id, actor=SYSTEM),

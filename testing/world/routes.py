@@ -273,6 +273,7 @@ ROUTES = (
     Route("POST", f"{_TRIGGER}/run", as_=OPERATOR, answer=201),
     Route("GET", f"{_TRIGGER}/runs", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>", as_=VIEWER, statements=3),
+    Route("GET", "runs/<uuid:run_id>/tool-calls", as_=VIEWER, statements=3),
     Route("POST", "runs/<uuid:run_id>/cancel", as_=OPERATOR, reads_body=False),
     Route("POST", "workers/register", _machine, as_=REGISTRATION, answer=201),
     Route("GET", f"{_ENVIRONMENT}/enrollments", as_=ADMIN, keys=False, statements=3),

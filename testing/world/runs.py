@@ -11,11 +11,12 @@ from audit.models import AuditEntry
 from pipedai.events import Actor
 from pipedai.sql import Row, fetch_one
 from testing.world.cast import Cast
-from triggers.models import Delivery, Run, RunText
-from triggers.runs import lifecycle
+from triggers.models import Delivery, Run, RunResult, RunText
+from triggers.runs import lifecycle, reports
+from triggers.runs.outcome import ToolCalls
 from triggers.states import Source
 from workers.models import Worker
-from workers.serializers import CompleteBody, as_reported, outcome_of
+from workers.protocol.serializers import CompleteBody, as_reported, outcome_of
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 WEBHOOK_URL = "https://hooks.example/runs/done?key=1"
@@ -80,9 +81,20 @@ class Runs:
     def start(self, run_id: UUID, *, worker_id: UUID | None = None) -> Row:
         return lifecycle.start_run(**self._by(worker_id), run_id=run_id, now=self.now)
 
-    def heartbeat(self, run_id: UUID, *, worker_id: UUID | None = None) -> Row:
-        worker_id = worker_id or self.cast.worker.worker_id
-        return lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, now=self.now)
+    def heartbeat(
+        self,
+        run_id: UUID,
+        counts: tuple[int, int, int] | None = None,
+        *,
+        worker_id: UUID | None = None,
+    ) -> Row:
+        """Sends a heartbeat of a run. `counts` are `total`, `effects` and `unknown` of its tool calls."""
+        return lifecycle.heartbeat_run(
+            worker_id=worker_id or self.cast.worker.worker_id,
+            run_id=run_id,
+            tool_calls=None if counts is None else ToolCalls(*counts),
+            now=self.now,
+        )
 
     def complete(
         self,
@@ -96,7 +108,7 @@ class Runs:
         body = CompleteBody(data={"status": status, **report})
         body.is_valid(raise_exception=True)
         values = dict(body.validated_data)
-        return lifecycle.complete_run(
+        return reports.complete_run(
             **self._by(worker_id),
             run_id=run_id,
             outcome=outcome_of(values),
@@ -163,10 +175,20 @@ class Runs:
     # --- What there is
 
     def stored(self, run_id: UUID) -> Row:
-        """Returns the whole run as the database has it, with its long text."""
+        """Returns the whole run as the database has it, with its long text, its output and its list of tool calls."""
         run = dict(Run.objects.values().get(id=run_id))
         text = RunText.objects.filter(run_id=run_id).values().first()
-        return run | (text or dict.fromkeys(_TEXT_COLUMNS))
+        result = RunResult.objects.filter(run_id=run_id).values().first()
+        return (
+            run
+            | (text or dict.fromkeys(_TEXT_COLUMNS))
+            | (result or dict.fromkeys(("output", "tool_calls")))
+        )
+
+    def counts(self, run_id: UUID) -> tuple[int | None, ...]:
+        """Returns the counts of a run's tool calls: `total`, `effects` and `unknown`."""
+        run = self.stored(run_id)
+        return tuple(run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown"))
 
     def retry_of(self, run_id: UUID) -> Row | None:
         """Returns the whole run that retries this one, or None."""

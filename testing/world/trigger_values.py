@@ -20,6 +20,12 @@ SAMPLES = {
     "maxRetries": 5,
     "timeoutSeconds": 60,
     "overlapPolicy": "skip",
+    "retryAfterEffects": False,
+    "outputSchema": {
+        "type": "object",
+        "required": ["count"],
+        "properties": {"count": {"const": 1}},
+    },
     "webhookUrl": "https://hooks.example/done",
 }
 # A valid value of each field of which only its presence is shown, and the name under which that is.
@@ -58,6 +64,8 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "maxRetries": 3,
         "timeoutSeconds": 1800,
         "overlapPolicy": "queue",
+        "retryAfterEffects": True,
+        "outputSchema": None,
         "webhookUrl": None,
         "hasWebhookSecret": False,
         "lastRun": None,

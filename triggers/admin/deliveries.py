@@ -20,7 +20,7 @@ from workspaces.models import Environment
 
 @register(Delivery, site=site)
 class DeliveryAdmin(StaffModelAdmin):
-    """The deliveries that were sent, are still to be sent, or have been given up."""
+    """Shows all webhook deliveries: those that are still to be sent, those that were delivered, and those given up."""
 
     icon = "outbox"
     list_display = (

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.admin import display, register
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
@@ -27,17 +27,18 @@ from pipedai.admin.values import (
     text,
     url,
 )
-from pipedai.sql import fetch_all
+from pipedai.sql import Row, fetch_all
+from triggers.admin.tool_calls import counts, tool_calls_table, why_no_retry
 from triggers.admin.triggers import Worker
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
-from triggers.queries import in_states
 from triggers.runs.lifecycle import cancel_run
+from triggers.runs.queries import in_states
 from triggers.states import TERMINAL, Status
 from workspaces.models import Environment
 
 _SHOWN = 50
 
-# Follows `retry_of_id` from the run to the earliest attempt that still exists, and from there back to the latest.
+# Follows `retry_of_id` from a run back to the earliest attempt that still exists, and from there forward to the latest.
 _ATTEMPTS = """
 WITH RECURSIVE up AS (
     SELECT id, retry_of_id, 0 AS steps FROM run WHERE id = %(id)s
@@ -64,7 +65,7 @@ class StateFilter(OneOf):
 
 @register(Run, site=site)
 class RunAdmin(StaffModelAdmin):
-    """The runs of all workspaces."""
+    """Shows the runs of all workspaces."""
 
     icon = "play_circle"
     list_display = (
@@ -110,10 +111,10 @@ class RunAdmin(StaffModelAdmin):
     )
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Adds the state to the filters that an index knows, wherever an index begins with it.
+        """Returns the filters and the order of the index by which a filtered list of runs is read.
 
-        For ended runs of one state there is such an index for each environment, trigger and worker. Unfinished runs are
-        few, and the partial indexes that hold them alone are small.
+        The filter by state is among them for ended runs, which have an index by state for each environment, trigger and
+        worker. Unfinished runs have smaller indexes of their own, and are so few that any of these is quick.
         """
         scope = super().scope_of(sent)
         status = sent.get("status")
@@ -155,12 +156,15 @@ class RunAdmin(StaffModelAdmin):
                 handed_payload=F("text__payload"),
                 handed_url=F("text__mcp_url"),
                 came_late=F("text__late_result"),
+                put_out=F("result__output"),
+                has_output=Q(result__output__isnull=False),
+                listed_calls=F("result__tool_calls"),
             )
         )
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the panels of one run: its facts, its timeline, its attempts and its deliveries."""
+        """Returns the panels of one run: its facts, timeline, attempts, tool calls and deliveries."""
         deliveries = list(
             Delivery.objects.filter(run=row)
             .only(
@@ -168,8 +172,9 @@ class RunAdmin(StaffModelAdmin):
             )
             .order_by("id")[:_SHOWN]
         )
+        attempts = fetch_all(_ATTEMPTS, {"id": row.id})
         return [
-            Facts("Run", _facts(row)),
+            Facts("Run", _facts(row, attempts)),
             Table("Timeline", ("When", "What", "After"), _timeline(row)),
             Table(
                 "Attempts",
@@ -184,9 +189,10 @@ class RunAdmin(StaffModelAdmin):
                         moment(each["ended_at"]),
                         text(each["short_message"]),
                     )
-                    for each in fetch_all(_ATTEMPTS, {"id": row.id})
+                    for each in attempts
                 ],
             ),
+            tool_calls_table(row.listed_calls),
             Table(
                 "Deliveries",
                 ("Delivery", "State", "Host", "Attempts", "Queued", "Next attempt", "Delivered"),
@@ -209,7 +215,7 @@ class RunAdmin(StaffModelAdmin):
 
 
 def attempts_table(deliveries: list[Delivery], title: str) -> Table:
-    """Returns a table of the attempts to send these deliveries. It takes one query."""
+    """Returns a table of the attempts to send these webhook deliveries. It takes one query."""
     attempts = DeliveryAttempt.objects.filter(delivery_id__in=[each.id for each in deliveries])
     return Table(
         title,
@@ -233,7 +239,7 @@ def _sendings(deliveries: list[Delivery]) -> list[Panel]:
     return [attempts_table(deliveries, "Sent")] if deliveries else []
 
 
-def _facts(run: Any) -> list[tuple[str, Any]]:
+def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
     took = run.ended_at - run.started_at if run.ended_at and run.started_at else None
     return [
         ("State", state(run.status)),
@@ -244,6 +250,7 @@ def _facts(run: Any) -> list[tuple[str, Any]]:
         ("Attempt", f"{run.attempt} of at most {run.max_retries + 1}"),
         ("Ended by", text(run.ended_by and spoken(run.ended_by))),
         ("Fault", text(run.fault_class)),
+        ("Retry", text(why_no_retry(run, attempts))),
         ("Exit code", number(run.exit_code)),
         ("Took", span(took)),
         ("Time limit", f"{run.timeout_seconds:,} s"),
@@ -254,11 +261,13 @@ def _facts(run: Any) -> list[tuple[str, Any]]:
         ("Output tokens", number(run.output_tokens)),
         ("Tokens read from the cache", number(run.cache_read_tokens)),
         ("Tokens written to the cache", number(run.cache_creation_tokens)),
+        ("Tool calls", counts(run)),
         ("Session", text(run.session_id)),
         ("MCP server", url(run.handed_url or run.trigger.mcp_url)),
         ("Id", ident(run.id)),
         ("Message", text(run.short_message)),
         ("Error", long_text(run.said)),
+        ("Output", "null" if run.has_output and run.put_out is None else data(run.put_out)),
         ("Late result", data(run.came_late)),
         ("Payload", data(run.handed_payload)),
         ("Prompt", long_text(run.revision.prompt)),
@@ -266,7 +275,9 @@ def _facts(run: Any) -> list[tuple[str, Any]]:
 
 
 def _timeline(run: Run) -> list[tuple[Any, ...]]:
-    """Returns the rows of the timeline: each moment of the run in order, with the time since the one before."""
+    """Returns the rows of a run's timeline: when it was queued, claimed, started and ended, each with the time since
+    the row before.
+    """
     ended = f"Ended: {spoken(run.status)}" + (
         f", by {spoken(run.ended_by)}" if run.ended_by else ""
     )

@@ -13,7 +13,7 @@ from triggers.models import SchedulerHeartbeat
 
 @register(SchedulerHeartbeat, site=site)
 class SchedulerHeartbeatAdmin(StaffModelAdmin):
-    """The schedulers that live, and those that were killed within the last hour."""
+    """Shows the scheduler processes that are alive, and those that were killed within the last hour."""
 
     icon = "ecg_heart"
     list_display = ("host", "pid", "started", "last_beat")

@@ -13,13 +13,14 @@ from triggers.states import Status
 
 _HOURS = 24
 _DAYS = 14
-# Counting stops here; a larger number is shown as "over 100,000".
+# Rows are counted up to this number, since counting more takes too long. A larger number is shown as "over 100,000".
 _COUNTED = 100_000
-# A figure is shown as an alarm when the oldest queued run has waited, or a delivery has been due, for longer than this.
+# The start page shows an alarm when the oldest queued run has waited for longer than `_LONG_QUEUED`, or a delivery has
+# been due for longer than `_LONG_DUE`.
 _LONG_QUEUED = timedelta(hours=1)
 _LONG_DUE = timedelta(minutes=5)
 
-# Each count reads a partial index that has only queued runs or pending deliveries.
+# The counts are quick, because each reads a partial index with only the queued runs or only the pending deliveries.
 _WAITING = """
 WITH queued AS MATERIALIZED (
     SELECT id, queued_at FROM run WHERE status = 'queued' LIMIT %(counted)s + 1),
@@ -35,8 +36,8 @@ SELECT statement_timestamp() AS now,
         WHERE beat_at > statement_timestamp() - %(alive)s) AS schedulers
 """
 
-# The query goes through the environments one by one, because the index `run_ended_summed` begins with the environment.
-# It reads that index alone and no rows of runs.
+# Sums the ended runs of each environment one after the other, because the index `run_ended_summed` begins with the
+# environment. The sums come from that index alone, without reading the runs themselves.
 _ENDED = """
 SELECT ended.at, ended.status, sum(ended.runs)::bigint AS runs, sum(ended.cost_usd) AS cost_usd
 FROM environment e CROSS JOIN LATERAL (
@@ -57,7 +58,9 @@ _OUTCOMES = (
 
 
 def waiting_figures() -> list[Figure]:
-    """Returns the figures of queued runs, pending deliveries and living schedulers."""
+    """Returns the start page's figures: queued runs, how long the oldest has waited, pending deliveries and living
+    schedulers.
+    """
     row = fetch_one(_WAITING, {"counted": _COUNTED, "alive": ALIVE_WITHIN})
     assert row is not None
     oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
@@ -121,7 +124,8 @@ def cost_per_day() -> Chart:
 
 
 def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, str], Any]]:
-    """Returns the last `count` hours or days in UTC, and the sums of the runs that ended in each, by state.
+    """Returns the last `count` hours or days in UTC, and for each of them and each state the number and cost of the
+    runs that ended.
 
     `unit` is "hour" or "day".
     """
@@ -136,7 +140,7 @@ def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, 
 
 
 def _since(at: datetime | None, now: datetime) -> timedelta | None:
-    """Returns how long ago a moment was; None if there is none or if it is in the future."""
+    """Returns how long before `now` a moment was. Returns None if there is no moment or it lies in the future."""
     return now - at if at is not None and at <= now else None
 
 

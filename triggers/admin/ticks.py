@@ -16,7 +16,7 @@ from workspaces.models import Environment
 
 @register(Tick, site=site)
 class TickAdmin(StaffModelAdmin):
-    """The due times of schedules, with the decisions about them."""
+    """Shows the due times of schedules and what the scheduler decided about each."""
 
     icon = "schedule"
     list_display = ("due", "decided", "of_trigger", "made_run", "missed_count")

@@ -10,6 +10,7 @@ from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.values import (
+    data,
     ident,
     link_to,
     list_of,
@@ -23,14 +24,14 @@ from pipedai.admin.values import (
 from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
 from workspaces.models import Environment
 
-# The model is found by the foreign key, because this app must not import the app `workers`.
+# The class Worker is taken from the foreign key of Trigger, because this app must not import the app `workers`.
 Worker: Any = Trigger._meta.get_field("worker").related_model
 _SHOWN = 10
 
 
 @register(Trigger, site=site)
 class TriggerAdmin(StaffModelAdmin):
-    """The triggers of all workspaces."""
+    """Shows the triggers of all workspaces."""
 
     icon = "bolt"
     list_display = (
@@ -79,7 +80,7 @@ class TriggerAdmin(StaffModelAdmin):
         return row.name
 
     def story_rows(self) -> QuerySet[Any]:
-        """Returns the query for one trigger. It reads whether there are secrets, but not the secrets."""
+        """Returns the query for one trigger. It reads whether the trigger has secrets, but not the secrets."""
         rows: QuerySet[Any] = (
             super()
             .story_rows()
@@ -105,6 +106,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Due next", self.next_run(row)),
                     ("While a run is unfinished", f"{row.overlap_policy} the next"),
                     ("Retries", row.max_retries),
+                    ("Retries after effects", yes(row.retry_after_effects)),
                     ("Time limit", f"{row.timeout_seconds:,} s"),
                     ("Model", text(row.revision.model)),
                     ("MCP server", url(row.mcp_url)),
@@ -117,6 +119,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Id", ident(row.id)),
                     ("Description", text(row.description)),
                     ("Prompt", long_text(row.revision.prompt)),
+                    ("Output schema", data(row.revision.output_schema)),
                 ],
             ),
             Table(
@@ -159,7 +162,7 @@ class TriggerAdmin(StaffModelAdmin):
 
 @register(TriggerRevision, site=site)
 class TriggerRevisionAdmin(StaffModelAdmin):
-    """The prompts and models that triggers have or had."""
+    """The prompts, models and output schemas that triggers have or had."""
 
     icon = "history_edu"
     list_display = ("made", "of_trigger", "model", "in_environment")
@@ -192,6 +195,7 @@ class TriggerRevisionAdmin(StaffModelAdmin):
                     ("Model", text(row.model)),
                     ("Id", ident(row.id)),
                     ("Prompt", long_text(row.prompt)),
+                    ("Output schema", data(row.output_schema)),
                 ],
             )
         ]

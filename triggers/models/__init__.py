@@ -1,9 +1,9 @@
-"""The tables of triggers, runs, ticks and deliveries: each file has the tables that belong together."""
+"""The tables of triggers, runs, ticks and deliveries, in one file for each group of tables that belong together."""
 
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.fields import JSONAsGivenField
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
-from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunText
+from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
     MAX_RETRIES,
@@ -23,6 +23,7 @@ __all__ = [
     "IdempotencyKey",
     "JSONAsGivenField",
     "Run",
+    "RunResult",
     "RunText",
     "SchedulerHeartbeat",
     "Tick",

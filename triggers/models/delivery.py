@@ -10,51 +10,52 @@ from workspaces.models import Environment
 
 
 class Delivery(models.Model):
-    """One webhook message that is to be sent: a row of the outbox.
+    """A webhook message that is to be sent, or was: a row of the outbox.
 
-    The transaction that ends a run writes the row, so that no ended run goes untold. Users can add rows: a redelivery
-    or a test.
+    The transaction that ends a run writes the row, so that the message of no ended run is lost. Users can add rows by
+    asking for a redelivery or a test.
     """
 
     class Status(models.TextChoices):
         """Whether the delivery still has to be sent."""
 
-        # It will be sent, for the first time or again, at `next_attempt_at`.
+        # The delivery will be sent at `next_attempt_at`, for the first time or again.
         PENDING = "pending"
         # The receiver has answered with 2xx.
         DELIVERED = "delivered"
-        # It has been given up: the receiver refused it, or the last attempt failed as well.
+        # The delivery has been given up: the receiver refused it, or the last attempt failed as well.
         DEAD = "dead"
 
-    # A UUIDv7, made by the process that queues the delivery.
+    # The delivery's id: a UUIDv7, made by the process that queues the delivery.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger whose webhook it is. The secret that signs it is read from there at each attempt.
+    # The trigger whose webhook is sent. At each attempt, the secret that signs the message is read from the trigger.
     trigger = tenant_key("triggers.Trigger", related_name="deliveries")
-    # The run whose end is told; NULL for a test that a user asked for.
+    # The run whose end the message reports; NULL for a test that a user asked for.
     run = tenant_key("triggers.Run", null=True, related_name="deliveries")
-    # The `webhook-id` header, by which a receiver can recognise a message that it has had: a redelivery repeats it.
+    # The value of the `webhook-id` header. A redelivery has the value of the original, by which a receiver recognises a
+    # message that it already has.
     message_id = models.CharField(max_length=64)
-    # Where the body is sent: the trigger's URL when the delivery was queued.
+    # Where the body is sent: the URL that the trigger had when the delivery was queued.
     url = models.CharField(max_length=2048)
-    # The host in `url`, by which senders limit how many requests one host gets at once. Empty if the URL has none.
+    # The host in `url`. Senders limit by it how many requests one host gets at once. It is empty if the URL has none.
     host = models.CharField(max_length=255)
-    # The JSON text that is signed and sent, byte for byte.
+    # The JSON text of the message. Exactly these bytes are signed and sent.
     body = models.TextField()
-    # Whether the delivery still has to go out. The sender that records an attempt changes it.
+    # Whether the delivery still has to be sent. Recording the result of an attempt changes it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
-    # When the delivery is due; NULL once it is delivered or dead. A sender that claims it moves this ahead, so that
-    # the delivery comes due again if the sender dies.
+    # When the delivery is to be sent; NULL once it is delivered or given up. A sender that begins an attempt first
+    # moves this time ahead, so that another sender tries again later if this one dies.
     next_attempt_at = models.DateTimeField(null=True, db_default=Now())
     # How many attempts have been recorded.
     attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
     # When the delivery was queued, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the receiver's 2xx answer was recorded; NULL before, and for a dead delivery.
+    # When the receiver's 2xx answer was recorded; NULL before that, and for a delivery that was given up.
     delivered_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -80,7 +81,7 @@ class Delivery(models.Model):
                 condition=Q(status="pending"),
             ),
             models.Index(
-                # triggers/webhooks/due_deliveries.py walks along this index.
+                # The queries in triggers/webhooks/due_deliveries.py read this index in its order.
                 fields=["environment", "host", "next_attempt_at"],
                 name="delivery_pending_by_host",
                 condition=Q(status="pending"),
@@ -93,26 +94,26 @@ class Delivery(models.Model):
 class DeliveryAttempt(models.Model):
     """One attempt to send a delivery, and its result."""
 
-    # An attempt has no id of its own: its delivery and its number name it.
+    # The primary key is the delivery's id together with the number of the attempt.
     pk = models.CompositePrimaryKey("delivery_id", "n")
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     # The delivery that was sent.
     delivery = tenant_key("triggers.Delivery", related_name="attempts")
-    # The number of the attempt, from 1. The sender that records the attempt takes it from `attempt_count`.
+    # The number of the attempt, from 1: the delivery's `attempt_count` after the attempt.
     n = models.PositiveSmallIntegerField()
-    # When the sender claimed the delivery for this attempt, which is just before it sent it.
+    # When the attempt began. The sender sends the request just after that.
     at = models.DateTimeField()
     # The HTTP status of the answer; NULL if there was none.
     status_code = models.PositiveSmallIntegerField(null=True)
     # How long the attempt took, in milliseconds.
     duration_ms = models.PositiveIntegerField()
-    # Why there was no whole answer in time, in a few words for the owner of the trigger; NULL if there was one.
+    # Why no complete answer came in time, in a few words for the owner of the trigger; NULL if one came.
     error = models.CharField(max_length=100, null=True)
-    # The first KiB of the answer as text; bytes that are not valid UTF-8 are shown as U+FFFD. NULL if there was no
+    # The first KiB of the answer's body as text, with U+FFFD for bytes that are not valid UTF-8. NULL if there was no
     # answer.
     response_body = models.CharField(max_length=1024, null=True)
 

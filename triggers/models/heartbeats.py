@@ -7,7 +7,7 @@ from pipedai.ids import new_id
 
 
 class ProcessHeartbeat(models.Model):
-    """A process of the service that lives, or that ended within the last hour.
+    """A process of the service that is alive, or that ended within the last hour.
 
     `triggers.heartbeats` writes the row. All its times are by the database's clock.
     """
@@ -16,7 +16,7 @@ class ProcessHeartbeat(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The name of the machine on which the process runs, cut to 255 characters.
     host = models.CharField(max_length=255)
-    # The number of the process on that machine.
+    # The process's id on that machine.
     pid = models.PositiveIntegerField()
     # When the process wrote its first heartbeat.
     started_at = models.DateTimeField(db_default=Now(), editable=False)

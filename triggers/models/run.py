@@ -1,10 +1,10 @@
-"""The tables of runs: the ledger, the long texts and the idempotency keys. Constraints refuse a state that is wrong."""
+"""The tables of runs: the ledger, long texts, results, idempotency keys. Constraints refuse a state that is wrong."""
 
 from datetime import timedelta
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
@@ -13,7 +13,7 @@ from triggers.models.fields import JSONAsGivenField, tenant_key
 from triggers.states import HELD, TERMINAL, EndedBy, FaultClass, Source, Status
 from workspaces.models import Environment
 
-# The columns that the API reads. They are listed here because both the SQL statements and the ORM queries need them.
+# The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "worker_id", "status", "source", "attempt",
     "retry_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at", "ended_at",
@@ -29,8 +29,36 @@ def duration_ms(run: Row) -> int | None:
     return int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
 
 
+def tool_calls(run: Row) -> dict[str, int] | None:
+    """Returns the counts of a run's tool calls in the form of the API, or None if its worker has told none."""
+    if run["tool_calls_total"] is None:
+        return None
+    return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
+
+
+def _tool_calls() -> Q:
+    """The condition that the counts of tool calls are there together, and that no part exceeds the whole."""
+    none = Q(
+        tool_calls_total__isnull=True,
+        tool_calls_effects__isnull=True,
+        tool_calls_unknown__isnull=True,
+    )
+    told = Q(
+        tool_calls_total__isnull=False,
+        tool_calls_effects__isnull=False,
+        tool_calls_unknown__isnull=False,
+        tool_calls_effects__gte=0,
+        tool_calls_unknown__gte=0,
+        tool_calls_effects__lte=F("tool_calls_total"),
+        tool_calls_unknown__lte=F("tool_calls_total"),
+    )
+    return none | told
+
+
 def _held() -> Q:
-    """The condition that claimed and running runs have a slot, a lease and a deadline, and that no other run has."""
+    """Returns the condition that claimed and running runs have a slot, a lease and a deadline, and that other runs have
+    none.
+    """
     held = Q(
         status__in=HELD,
         worker__isnull=False,
@@ -45,9 +73,11 @@ def _held() -> Q:
 
 
 def _ended() -> Q:
-    """The condition that an ended run has a time, an ender and a fault class, and that no other run has.
+    """Returns the condition that ended runs have an end time, an ender and a fault class, and that other runs have
+    none.
 
-    It tests for NULL explicitly: `ended_by IN (…)` is NULL for a NULL, and a CHECK accepts NULL as if it were true.
+    It tests for NULL explicitly: with a NULL, `ended_by IN (…)` is NULL too, and a CHECK accepts NULL as if it were
+    true.
     """
     ended = Q(
         status__in=TERMINAL,
@@ -69,10 +99,10 @@ def _ended() -> Q:
 
 
 def _times_of_state() -> Q:
-    """The condition that the time stamps fit the state.
+    """Returns the condition that the times of claim and start fit the run's state.
 
-    A queued run has neither claim nor start, a claimed one has no start, and an ended one has been claimed unless it
-    was canceled in the queue.
+    A queued run has neither of them, and a claimed one has no start. An ended run has been claimed, unless it was
+    canceled in the queue.
     """
     return (
         Q(status=Status.QUEUED, claimed_at__isnull=True, started_at__isnull=True)
@@ -90,78 +120,83 @@ def _times_of_state() -> Q:
 
 
 class Run(models.Model):
-    """One attempt at executing a trigger: a row of the ledger, which no user can delete.
+    """One attempt at executing a trigger. The table is the ledger of all runs, from which no user can delete a row.
 
-    All statements that insert or change one stand in `triggers/runs/statements.py`. Long text lies in RunText, so that
-    these rows stay narrow.
+    Only the statements in `triggers/runs/statements.py` insert or change runs. Long texts are in RunText, so that these
+    rows stay small.
     """
 
-    # A UUIDv7, made by the process that queues the run.
+    # The run's id: a UUIDv7, made by the process that queues the run.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     # The trigger that the run executes.
     trigger = tenant_key("triggers.Trigger", related_name="runs")
-    # The prompt and model that the run executes: the trigger's current revision when the run was queued. A retry keeps
-    # the revision of the run that it repeats.
+    # The prompt and model for the run: the trigger's current revision when the run was queued. A retry has the revision
+    # of the run that it repeats.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
-    # The worker that may claim the run, or that claimed it; NULL while the trigger has no worker. Only a queued run
-    # moves to another worker.
+    # The worker that may claim the run, or that claimed it; NULL while the trigger has no worker. Only queued runs move
+    # to another worker.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
-    # The state of the run; `triggers.states.Status` explains each. Only the statements of `triggers.runs` change it.
+    # The state of the run; `triggers.states.Status` explains each state. Only the statements of `triggers.runs` change
+    # it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
-    # Why the run exists; see `triggers.states.Source`. Written when it is queued.
+    # Why the run exists; see `triggers.states.Source`. It is written when the run is queued.
     source = models.CharField(max_length=8, choices=Source.choices)
-    # 1 for a first attempt; a retry has the number of the run that it repeats, plus 1.
+    # The number of the attempt: 1 for a run that is no retry, otherwise the number of the run that it repeats, plus 1.
     attempt = models.PositiveSmallIntegerField(default=1)
-    # How many retries may follow attempt 1, as the trigger said when that attempt was queued.
+    # How many retries may follow the first attempt, copied from the trigger when that attempt was queued.
     max_retries = models.PositiveSmallIntegerField()
-    # How long the run may take, in seconds, as the trigger said when the first attempt was queued.
+    # How long the run may take, in seconds, copied from the trigger when the first attempt was queued.
     timeout_seconds = models.PositiveIntegerField()
     # The run that this one repeats; NULL for a first attempt.
     retry_of = tenant_key("self", null=True, related_name="+")
-    # The due time of the schedule for which the run was made; NULL for one that was requested. A retry copies it from
-    # the run that it repeats.
+    # The due time of the trigger's schedule for which the run was made; NULL for a run that somebody requested. A retry
+    # copies it from the run that it repeats.
     scheduled_for = models.DateTimeField(null=True)
-    # The earliest time of a claim. It is `queued_at`, or for a retry the end of the back-off; a late result that asks
-    # for a later retry moves it.
+    # The earliest time at which a worker may claim the run: `queued_at`, or for a retry the end of its waiting time. A
+    # late result of the repeated run can postpone it.
     available_at = models.DateTimeField(db_default=Now())
-    # When the run was queued. For a retry this is the end of the run that it repeats.
+    # When the run was queued. A retry is queued when the run that it repeats ends.
     queued_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the worker claimed the run; NULL before. It stays when the run has ended.
+    # When the worker claimed the run; NULL before that. The value stays when the run has ended.
     claimed_at = models.DateTimeField(null=True)
-    # When the worker reported the start; NULL before, and for a run that ended without one.
+    # When the worker reported that it had started the run; NULL before that, and for a run that ended without a start.
     started_at = models.DateTimeField(null=True)
-    # When the run ended; NULL before. An accepted late result replaces it.
+    # When the run ended; NULL before that. If the worker's late report replaces the end that the server had decided,
+    # this becomes the time of that report.
     ended_at = models.DateTimeField(null=True)
-    # Who ended the run; see `triggers.states.EndedBy`. NULL before the end.
+    # Who ended the run; see `triggers.states.EndedBy`. NULL while it has not ended.
     ended_by = models.CharField(max_length=11, choices=EndedBy.choices, null=True)
-    # The number of the place that the run holds at its worker, from 1 to `maxConcurrency`; NULL unless claimed or
-    # running. The claim takes the lowest free number, and (worker, slot) is unique, so that no bug can exceed the
-    # capacity.
+    # The number of the place that the run takes at its worker, from 1 to the worker's `maxConcurrency`; NULL unless
+    # claimed or running. A claim takes the lowest free number. The pair (worker, slot) is unique, so the database
+    # itself refuses more runs than the worker may hold.
     slot = models.PositiveSmallIntegerField(null=True)
-    # The text by which the worker recognises its own claim when it repeats it; NULL if it sent none.
+    # A text that the worker chose for its claim. If the worker repeats the claim with the same text, it gets the same
+    # answer. NULL if it sent none.
     claim_id = models.CharField(max_length=64, null=True)
-    # When the server gives the run up as lost unless it hears of the worker again; NULL unless claimed or running.
-    # Claim, start and heartbeat move it ahead.
+    # When the server gives the run up as lost, unless the worker calls before; NULL unless claimed or running. The
+    # worker's calls for claim, start and heartbeat move the time ahead.
     lease_expires_at = models.DateTimeField(null=True)
-    # When the server times the run out; NULL unless claimed or running. The claim sets it and the start sets it anew,
-    # to `timeout_seconds` and a minute from then.
+    # When the server ends the run as timed out; NULL unless claimed or running. The claim sets it to `timeout_seconds`
+    # and a minute from then, and the start sets it anew in the same way.
     deadline_at = models.DateTimeField(null=True)
-    # When a user first asked for the run to stop; NULL if nobody did. It stops retries as well.
+    # When a user first asked to cancel the run; NULL if nobody did. A run with this time is not retried.
     cancel_requested_at = models.DateTimeField(null=True)
     # The exit code of the worker's child process, as the worker reported it. NULL if it reported none.
     exit_code = models.BigIntegerField(null=True)
-    # Whose fault the end was; see `triggers.states.FaultClass`. NULL before the end.
+    # Whose fault the run's end was; see `triggers.states.FaultClass`. NULL while it has not ended.
     fault_class = models.CharField(max_length=6, choices=FaultClass.choices, null=True)
-    # The worker's summary of the end, cut to 500 characters. NULL if it sent none.
+    # The worker's summary of how the run ended, cut to 500 characters. NULL if it sent none.
     short_message = models.CharField(max_length=500, null=True)
-    # The model of the revision, replaced by the one that the worker says it used. NULL if neither names one.
+    # The AI model: that of the trigger's revision, until the worker reports which one it used. NULL if neither names
+    # one.
     model = models.CharField(max_length=200, null=True)
-    # How many tokens the model read, as the worker reported. NULL if it did not say, as in all counts below.
+    # How many tokens the model read, as the worker reported. NULL if the worker did not say; the same holds for the
+    # other counts and the cost.
     input_tokens = models.BigIntegerField(null=True)
     # How many tokens the model wrote, as the worker reported.
     output_tokens = models.BigIntegerField(null=True)
@@ -173,8 +208,15 @@ class Run(models.Model):
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
     # How many turns the conversation with the model took, as the worker reported.
     num_turns = models.IntegerField(null=True)
-    # The session of the worker's CLI in which the run took place, as the worker reported.
+    # The id of the AI program's session in which the run took place, as the worker reported it.
     session_id = models.CharField(max_length=255, null=True)
+    # How many calls of MCP tools the run has made, as its worker tells with heartbeats and with the outcome. NULL if it
+    # never told, as in the two counts below. A heartbeat never lowers it.
+    tool_calls_total = models.IntegerField(null=True)
+    # How many of these calls may have had an effect, by the server's own word on the tool. A heartbeat never lowers it.
+    tool_calls_effects = models.IntegerField(null=True)
+    # How many of these calls have got no answer, so that nobody knows whether they had an effect.
+    tool_calls_unknown = models.IntegerField(null=True)
 
     class Meta:
         db_table = "run"
@@ -213,6 +255,7 @@ class Run(models.Model):
             models.CheckConstraint(
                 condition=Q(cost_usd__isnull=True) | Q(cost_usd__gte=0), name="run_cost"
             ),
+            models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
         )
         indexes = (
             models.Index(
@@ -259,60 +302,84 @@ class Run(models.Model):
 
 
 class RunText(models.Model):
-    """The long texts of a run, which are rarely read. A run without any has no row here."""
+    """The long texts of a run, which are rarely read. A run without long texts has no row here."""
 
-    # The run that the texts belong to: one row for a run at most.
+    # The run to which the texts belong. A run has at most one row of texts.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="text"
     )
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The MCP URL with which the run was last handed out; NULL before. `triggers.runs.handout` writes it.
+    # The URL of the MCP server that was last handed to a worker with the run; NULL if the run was never handed out.
+    # `triggers.runs.handout` writes it.
     mcp_url = models.CharField(max_length=2048, null=True)
-    # The JSON that came with the request for the run, as text and unchanged; NULL for none. A retry copies it.
+    # The JSON payload of the request for the run, kept as text and unchanged; NULL if there was none. A retry copies
+    # it.
     payload = JSONAsGivenField(null=True)
-    # Why the run failed: the worker's text, cut to 8,000 characters, or the server's verdict. NULL for none.
+    # Why the run failed: the worker's message, cut to 8,000 characters, or the server's if the worker sent nothing.
+    # NULL if there is none.
     error_message = models.CharField(max_length=8000, null=True)
-    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.lifecycle`
+    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.reports`
     # keeps it for people to read.
     late_result = JSONAsGivenField(null=True)
-    # Who got the trigger's headers with this run, latest first and 20 at most. Each entry is a worker's id and the
-    # address from which it polled, with a space between them. `triggers.runs.handout` adds one when either differs
-    # from the latest; NULL before the first.
+    # Who got the trigger's secret headers with this run: the latest first, 20 at most, NULL if nobody. An entry is a
+    # worker's id and the address from which it polled, with a space between them. `triggers.runs.handout` adds an entry
+    # when either differs from the latest.
     handed_to = ArrayField(models.TextField(), null=True)
 
     class Meta:
         db_table = "run_text"
 
 
-class IdempotencyKey(models.Model):
-    """An `Idempotency-Key` that one caller sent for one trigger, with the run that it made.
+class RunResult(models.Model):
+    """What a worker reported with the outcome of a run and that is rarely read. A run without any has no row here."""
 
-    `triggers.idempotency` writes the row before the run, so that of two equal requests only one makes a run.
-    """
-
-    # The caller is a part of it, so that a key means nothing to other callers.
-    pk = models.CompositePrimaryKey("trigger_id", "caller_id", "key")
+    # The run that the result belongs to: one row for a run at most.
+    run = models.OneToOneField(
+        Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
+    )
     # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
     # environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The trigger that was to be run.
+    # The run's output, as text and unchanged, up to 64 KiB. NULL for none; JSON `null` is an output.
+    output = JSONAsGivenField(null=True)
+    # The first calls of MCP tools, 500 at most, as a JSON list in the form of the API; NULL for none.
+    tool_calls = JSONAsGivenField(null=True)
+
+    class Meta:
+        db_table = "run_result"
+
+
+class IdempotencyKey(models.Model):
+    """An `Idempotency-Key` that one caller sent for one trigger, with the run that the request made.
+
+    `triggers.idempotency` writes the row before the run, so that only one of two equal requests makes a run.
+    """
+
+    # The caller is a part of the primary key, so that two callers may use the same key independently.
+    pk = models.CompositePrimaryKey("trigger_id", "caller_id", "key")
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The trigger for which a run was requested.
     trigger = tenant_key("triggers.Trigger", related_name="+")
-    # The id of the user or API key that sent the request, so that callers cannot meet each other's keys.
+    # The id of the user or API key that sent the request. Callers that choose the same key don't get each other's runs.
     caller_id = models.UUIDField()
     # The text of the `Idempotency-Key` header.
     key = models.CharField(max_length=255)
-    # The SHA-256 of the request's body as canonical JSON: a repeat with another body is refused.
+    # The SHA-256 of the request's body as canonical JSON. A request with the same key and another body is refused.
     body_digest = models.BinaryField(max_length=32)
-    # The run that the first request made. Repeats are answered with it.
+    # The run that the first request with the key made. Later requests with the key return it.
     run = tenant_key("triggers.Run", related_name="+")
-    # When the key was first sent, by the database's clock. It counts for 24 hours, and a later request takes the row
-    # over as if it were new.
+    # When the key was first sent, by the database's clock. After 24 hours the key counts as new, and the next request
+    # with it takes the row over.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -11,32 +11,34 @@ from workspaces.models import Environment
 
 
 class Tick(models.Model):
-    """A due time of a trigger's schedule, and what the scheduler decided about it.
+    """A due time of a trigger's schedule (a tick), and what the scheduler decided about it.
 
-    One row stands for all ticks of a gap in which no scheduler ran, and one for all ticks that follow each other while
-    the trigger has no worker (a stretch). `triggers.schedules.firing` writes the rows.
+    One row can stand for several due times: for all that passed while no scheduler ran, or for a stretch, which is all
+    that follow each other while the trigger has no worker. `triggers.schedules.firing` writes the rows.
     """
 
-    # A UUIDv7, made by the scheduler that decided the tick.
+    # The tick's id: a UUIDv7, made by the scheduler that decided about the tick.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     # The trigger whose schedule came due.
     trigger = tenant_key("triggers.Trigger", related_name="ticks")
-    # The due time. If the row stands for several, it is the first of them.
+    # The due time. If the row stands for several due times, it is the first of them.
     tick_at = models.DateTimeField()
-    # The last due time that the row stands for. It moves on while a stretch without a worker lasts.
+    # The last due time for which the row stands. It grows while a stretch of due times without a worker lasts.
     last_tick_at = models.DateTimeField()
-    # What the scheduler decided; see `triggers.states.Decision`.
+    # What the scheduler decided about the due time; see `triggers.states.Decision`.
     decision = models.CharField(max_length=17, choices=Decision.choices)
-    # The run that the tick made; NULL unless the decision is `fired`.
+    # The run that was made for the due time; NULL unless the decision is `fired`.
     run = tenant_key("triggers.Run", null=True, related_name="+")
-    # How many due times a row of `skipped_missed` or `skipped_no_worker` stands for; 0 in any other row.
+    # For how many due times the row stands if the decision is `skipped_missed` or `skipped_no_worker`; 0 for other
+    # decisions.
     missed_count = models.PositiveIntegerField(default=0)
-    # When the scheduler decided, by the database's clock. In a stretch this is the decision about its first tick.
+    # When the scheduler decided, by the database's clock. For a row with several due times without a worker, it is the
+    # decision about the first of them.
     decided_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -54,7 +56,8 @@ class Tick(models.Model):
                     missed_count__gte=1,
                     last_tick_at__gte=models.F("tick_at"),
                 )
-                # A row of `skipped_no_worker` from before there were stretches counts 0.
+                # Rows with another decision have the count 0. So have old rows with `skipped_no_worker`, from the time
+                # when each due time had a row of its own.
                 | (
                     Q(missed_count=0, last_tick_at=models.F("tick_at"))
                     & ~Q(decision=Decision.SKIPPED_MISSED)

@@ -5,7 +5,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
-from triggers.models.fields import tenant_key
+from triggers.models.fields import JSONAsGivenField, tenant_key
 from workspaces.models import Environment
 
 MAX_RETRIES = 10
@@ -13,68 +13,74 @@ MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 10, 86_400
 
 
 class Trigger(models.Model):
-    """What to run, on which worker and when. Its secrets are stored sealed, never in plaintext (SPEC §8)."""
+    """A trigger: what to run, on which worker and when. Its secrets are stored encrypted (SPEC §8)."""
 
     class OverlapPolicy(models.TextChoices):
-        """What a tick does while an earlier run of the trigger is unfinished."""
+        """What happens at a due time while an earlier run of the trigger is unfinished."""
 
-        # It queues another run.
+        # Another run is queued.
         QUEUE = "queue"
-        # It makes no run; its tick is `skipped_overlap`.
+        # No run is made, and the due time gets the decision `skipped_overlap`.
         SKIP = "skip"
 
-    # A UUIDv7 that `create_trigger` makes before the row is saved, because the secrets are sealed for this id.
+    # The trigger's id: a UUIDv7. `create_trigger` makes it before it saves the row, because the secrets are encrypted
+    # for this id.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The worker that new runs go to; NULL while none is chosen. Users set it, and deregistering a worker with
-    # `reassignTo` replaces it. A change moves the queued runs as well.
+    # The worker that executes new runs; NULL while none is chosen. Users set it, and deregistering a worker with
+    # `reassignTo` replaces it. When it changes, queued runs move to the new worker as well.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
-    # The current prompt and model. Each change of either makes a new revision and points here to it.
+    # The current prompt, model and output schema. Each change of one makes a new revision and points here to it.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
     # The name that people gave the trigger. It need not be unique.
     name = models.CharField(max_length=200)
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
-    # The URL of the MCP server that the run may use. A move to another origin without new headers clears the headers.
+    # The URL of the MCP server that runs may use. If its origin changes and no new headers are given, the secret
+    # headers are removed.
     mcp_url = models.CharField(max_length=2048)
-    # The secret headers for the MCP server, as sealed JSON; NULL for none. Users write them, a rotation of the data
-    # key seals them again, and deleting the trigger clears them.
+    # The secret headers for the MCP server: encrypted JSON, or NULL for none. Users write them, a rotation of the data
+    # key encrypts them anew, and deleting the trigger removes them.
     mcp_headers = models.BinaryField(null=True)
-    # The data key under which `mcp_headers` are sealed; NULL exactly if they are. Always written with them.
+    # The data key that encrypts `mcp_headers`; NULL if there are no headers. It is always written together with them.
     mcp_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
-    # The URL that is told of each ended run; NULL if nobody is told.
+    # The URL to which a message about each ended run is sent; NULL for no messages.
     webhook_url = models.CharField(max_length=2048, null=True)
-    # The secret that signs webhooks, sealed; NULL for unsigned ones. Users write it, a rotation of the data key seals
-    # it again, and it outlives a deleted trigger because pending deliveries still need it.
+    # The secret that signs webhooks, encrypted; NULL if they are not signed. Users write it, and a rotation of the data
+    # key encrypts it anew. It stays when the trigger is deleted, because pending deliveries still need it.
     webhook_secret = models.BinaryField(null=True)
-    # The data key under which `webhook_secret` is sealed; NULL exactly if the secret is. Always written with it.
+    # The data key that encrypts `webhook_secret`; NULL if there is no secret. It is always written together with it.
     webhook_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
-    # Five crontab(5) fields; NULL for a trigger that runs on request alone.
+    # The schedule as five crontab(5) fields; NULL for a trigger that runs on request only.
     schedule = models.CharField(max_length=200, null=True)
     # The IANA time zone in which `schedule` is read, for example `Europe/Berlin`.
     timezone = models.CharField(max_length=64, default="UTC")
-    # The next due time of the schedule; NULL if the trigger is disabled, deleted or without a schedule. The services
-    # set it when the schedule changes, and the scheduler moves it on in the transaction that decides the tick.
+    # The next due time of the schedule; NULL if the trigger is disabled, deleted or without a schedule. A change of the
+    # schedule sets it. The scheduler moves it on in the transaction in which it decides about the due time.
     next_run_at = models.DateTimeField(null=True)
     # Whether the trigger may make runs, by schedule, by request or as a retry. Users set it.
     enabled = models.BooleanField(default=True)
-    # How many retries may follow the first attempt, 0 to MAX_RETRIES. Each run copies it when it is queued.
+    # How many retries may follow the first attempt of a run, from 0 to MAX_RETRIES. Each run copies it when it is
+    # queued.
     max_retries = models.PositiveSmallIntegerField(default=3)
     # How long a run may take, in seconds. Each run copies it when it is queued.
     timeout_seconds = models.PositiveIntegerField(default=1800)
-    # What a due tick does while an earlier run of the trigger is unfinished. Users set it.
+    # What happens at a due time while an earlier run of the trigger is unfinished. Users set it.
     overlap_policy = models.CharField(
         max_length=5, choices=OverlapPolicy.choices, default=OverlapPolicy.QUEUE
     )
+    # Whether a run that may have had effects is retried after a fault of infrastructure. Users set it. If it is false,
+    # `triggers.runs.retries` looks at the run's counts of tool calls.
+    retry_after_effects = models.BooleanField(default=True, db_default=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a user last changed the trigger, by the database's clock. A fired tick does not move it.
+    # When a user last changed the trigger, by the database's clock. Making runs does not change it.
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When a user deleted the trigger; NULL while it lives. The row stays, because runs refer to it.
+    # When a user deleted the trigger; NULL if nobody did. The row stays, because runs refer to it.
     deleted_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -120,7 +126,7 @@ class Trigger(models.Model):
         )
         indexes = (
             models.Index(
-                # triggers/schedules/due_triggers.py walks along this index.
+                # The query in triggers/schedules/due_triggers.py reads this index in its order.
                 fields=["next_run_at", "environment", "id"],
                 name="trigger_due_in_environment",
                 condition=Q(next_run_at__isnull=False),
@@ -142,21 +148,26 @@ class Trigger(models.Model):
 
 
 class TriggerRevision(models.Model):
-    """A prompt and model that a trigger has or had. It never changes, so that runs can refer to it and copy nothing."""
+    """A prompt, model and output schema that a trigger has or had. It never changes, so that runs refer to it and copy
+    nothing.
+    """
 
-    # A UUIDv7 that the services make, because trigger and revision refer to each other.
+    # The revision's id: a UUIDv7. The services make it before they save the row, because trigger and revision refer to
+    # each other.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row. Foreign keys contain it, so that no row can refer to a row of another
-    # environment.
+    # The environment that owns the row. Every foreign key includes this column, so that no row can refer to a row of
+    # another environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     # The trigger that has, or had, this prompt.
     trigger = tenant_key("triggers.Trigger", related_name="revisions")
-    # The text that the worker gives to the model, up to 256 KiB. It is never changed.
+    # The text that the worker gives to the AI model, up to 256 KiB. It never changes.
     prompt = models.TextField()
-    # The name of the model to use; NULL leaves the choice to the worker.
+    # The name of the AI model to use; NULL leaves the choice to the worker.
     model = models.CharField(max_length=200, null=True)
+    # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
+    output_schema = JSONAsGivenField(null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -1,1 +1,1 @@
-"""Runs: their state machine, their retries, and how they reach their worker."""
+"""The code of runs: their state machine, their retries, and how workers get them."""

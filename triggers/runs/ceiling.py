@@ -1,4 +1,4 @@
-"""Refuses a run when its environment's queue is full (SPEC §4), also when several requests race for the last place."""
+"""Refuses to queue a run when the queue of the environment is full (SPEC §4), also if several requests come at once."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from pipedai.sql import fetch_one
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
-# An upper bound for the transactions that can be queueing a run at one moment: PostgreSQL has fewer connections.
+# How many transactions can be queueing a run at the same moment, at most: PostgreSQL has fewer connections than this.
 _UNDER_WAY = 500
 
 _COUNT = """
@@ -21,10 +21,11 @@ WHERE t.id = %(trigger_id)s AND t.enabled AND t.worker_id IS NOT NULL AND t.dele
 
 
 def room_without_turns() -> int:
-    """Returns below how many queued runs of an environment a request may queue another one without a lock.
+    """Returns the number of queued runs of an environment below which a request need not lock the environment before it
+    queues another.
 
-    It is half of the ceiling, less the requests that can be counting at the same moment: together they cannot fill the
-    other half, so they need not wait for each other.
+    It is half of the ceiling, less the number of requests that can be counting at the same moment. Even together, these
+    can't fill the other half, so they need not wait for each other.
     """
     return max(0, settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT // 2 - _UNDER_WAY)
 
@@ -32,13 +33,12 @@ def room_without_turns() -> int:
 def check_queue_room(trigger_id: UUID) -> None:
     """Raises CeilingReached if the trigger's environment has as many queued runs as it may have.
 
-    Call it in the transaction that queues the run, before that transaction locks the trigger. When the queue has
-    reached `room_without_turns()`, requests take turns: each locks the environment's row and counts again. Schedules
-    and retries do not call this, so the ceiling does not hold them back.
+    Call it in the transaction that queues the run, before that transaction locks the trigger. If the environment has
+    `room_without_turns()` queued runs or more, this locks the environment's row and counts again, so that requests
+    count one after the other. Schedules and retries don't call this: their runs are queued even above the ceiling.
 
-    For a trigger that cannot be run this locks nothing and raises nothing. The caller may then hold the trigger's lock
-    already, because it waited for the change that disabled the trigger, and the environment must be locked before the
-    trigger.
+    If the trigger can't be run, this locks nothing and raises nothing. The caller may already hold the trigger's lock
+    in that case, and an environment must never be locked after a trigger.
     """
     limit = settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT
     params = {"trigger_id": trigger_id, "limit": limit}

@@ -1,4 +1,6 @@
-"""Hands due runs out to their worker (SPEC §5, §8, §19). This is the only place where MCP headers are decrypted."""
+"""Gives due runs to the workers that poll for them (SPEC §5, §8, §19). Only this module decrypts the MCP headers of
+triggers.
+"""
 
 import json
 from collections.abc import Iterable
@@ -21,23 +23,25 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# How many runs one answer may hold, and how many bytes. The answer is in memory as a whole, while a prompt may have
-# 256 KiB and a worker may hold a thousand runs. A worker with room for more claims these and polls again. An answer
-# with a single run may be larger.
+# How many runs, and how many bytes, one answer may hold. There are limits because the whole answer is in memory, while
+# a prompt may have 256 KiB and a worker may hold a thousand runs. A worker with more room claims these runs and polls
+# again. A single run may be larger.
 MOST_AT_ONCE = 50
 MOST_BYTES = MAX_PAGE_BYTES
-# JSON writes a control character as six characters (`\u0001`), and no character is longer.
+# The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
-# `weight` estimates a run's bytes in the answer. The sum is taken before any text is read, which costs little, because
-# PostgreSQL knows the length of a text that is stored outside of its row.
+# Reads due runs until the answer is full. `weight` estimates a run's bytes in the answer. PostgreSQL knows the length
+# of a long text without reading it, so the weights cost little.
 _DUE = f"""
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url, t.mcp_headers,
-    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, r.attempt, r.queued_at,
+    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, r.timeout_seconds, x.payload, v.output_schema,
+    t.retry_after_effects, r.attempt, r.queued_at,
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
-        + 2 * octet_length(t.mcp_url) + 2 * coalesce(octet_length(t.mcp_headers), 0) AS weight
+        + coalesce(octet_length(v.output_schema::text), 0) + 2 * octet_length(t.mcp_url)
+        + 2 * coalesce(octet_length(t.mcp_headers), 0) AS weight
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id
 JOIN trigger_revision v ON v.id = r.revision_id
@@ -70,14 +74,14 @@ SELECT min(available_at) - {NOW} AS until FROM run
 WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
 """
 
-# How many receivers of a run's headers are remembered. A worker that changes between a few addresses is then audited
-# once for each address and not at every poll, and the row stays small.
+# How many receivers of a run's headers are remembered. If a worker changes between a few addresses, an audit row is
+# written once for each address and not at every poll.
 _REMEMBERED = 20
 
-# Keeps the URL with which each run is handed out, and the receiver of its headers: NULL if the run has no headers, or
-# if its latest receiver gets them again. Without `later` it changes no row that has a receiver already: of two polls
-# that both saw none, the second changes nothing and so learns of the first. With `later` it puts the receiver in front
-# of the earlier ones, unless the row has the same URL and the same latest receiver already.
+# Stores the URL that is given out with each run, and the receiver of its headers. The receiver is NULL if the run has
+# no headers, or if the latest receiver gets them again. With `later` false, only rows without a receiver change: if two
+# polls write at the same moment, the second one changes nothing and so notices the first. With `later` true, the
+# receiver is put before the earlier ones, unless both it and the URL are stored already.
 _KEEP = f"""
 INSERT INTO run_text AS kept (run_id, environment_id, mcp_url, handed_to)
 SELECT run_id, environment_id, url, CASE WHEN receiver IS NOT NULL THEN ARRAY[receiver] END
@@ -109,20 +113,19 @@ def hand_out_runs(
     most_bytes: int = MOST_BYTES,
     now: datetime | None = None,
 ) -> list[HandedOut]:
-    """The due runs of a worker, oldest due first: no more than it has free capacity for, no more than MOST_AT_ONCE, and
-    no more than fit into `most_bytes` as JSON; one run alone may be larger. A worker that is not `approved` gets none
-    whose trigger has headers.
+    """Returns the due runs of a worker, those that have been due longest first.
 
-    There are at most as many as the worker has free capacity for, MOST_AT_ONCE, and what fits into MOST_BYTES. A
-    worker that is not `approved` gets no run whose trigger has headers.
+    There are at most as many as the worker has free places for, at most MOST_AT_ONCE, and at most what fits into
+    `most_bytes` as JSON, but a single run may be larger. A worker that is not `approved` gets no run whose trigger has
+    secret headers.
 
-    One statement reads URL and headers from the trigger, so that a secret goes only to the server it was given for.
-    The URL is stored with the run, and so is the receiver of its headers: the worker and the address of `actor`. A
-    worker that polls again before it claims gets the same runs, and nothing is written unless the worker or the
+    One statement reads URL and headers from the trigger, so that a secret only ever goes with the URL that it was given
+    for. The URL is stored with the run, and so is the receiver of the headers: the worker and the address of `actor`. A
+    worker that polls again before it claims gets the same runs. Nothing is written then, unless the worker or the
     address is another one.
 
-    A run whose headers cannot be decrypted stays queued and raises an alarm: it must not go out without its headers.
-    It takes no place in the answer from other runs.
+    A run whose headers can't be decrypted stays queued and raises an alarm, since it must not be given out without
+    them. It takes no other run's place in the answer.
     """
     params = {
         "worker_id": worker_id,
@@ -142,13 +145,15 @@ def hand_out_runs(
 
 
 def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:
-    """Returns the time until the worker's next queued run comes due, by the database's clock; None if none waits."""
+    """Returns the time until the worker's next queued run comes due, by the database's clock. Returns None if no run
+    will.
+    """
     row = fetch_one(_UNTIL_NEXT, {"worker_id": worker_id, "now": now})
     return row["until"] if row else None
 
 
 def _fitting(rows: list[Row], most_bytes: int) -> list[Row]:
-    """The first of the rows, as many as one answer holds when they are written as JSON; one at least."""
+    """Returns as many of the first rows as one answer can hold when they are written as JSON, and at least one."""
     if not rows or rows[-1]["weight_so_far"] * _LONGEST_ESCAPE <= most_bytes:
         return rows
     sums = accumulate(row["weight"] + _escapes(row["prompt"]) for row in rows)
@@ -156,7 +161,7 @@ def _fitting(rows: list[Row], most_bytes: int) -> list[Row]:
 
 
 def _escapes(text: str) -> int:
-    """Returns by how much a text grows when the answer writes it as JSON."""
+    """Returns by how many bytes a text grows when it is written as JSON in the answer."""
     separators = text.count("\u2028") + text.count("\u2029")
     return len(json.dumps(text, ensure_ascii=False)) - len(text) + 3 * separators
 
@@ -181,14 +186,15 @@ def _headers(row: Row) -> dict[str, str] | None:
 
 
 def _shut_triggers(params: Row) -> list[UUID]:
-    """Returns the triggers with due runs of the worker whose headers cannot be decrypted."""
+    """Returns the triggers whose headers can't be decrypted, among those with due runs of the worker."""
     return [row["trigger_id"] for row in fetch_all(_SEALED, params) if _headers(row) is None]
 
 
 def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
-    """Stores the URL and the receiver of each run, and audits each run whose headers go to a new worker or address.
+    """Stores with each run its URL and who received its headers. Writes an audit row if a new worker or address
+    received a run's headers.
 
-    The audit rows are written in the transaction that stores the receivers.
+    The audit rows are written in the same transaction.
     """
     receiver = _receiver(worker_id, actor.ip)
     news: dict[UUID, Row] = {}
@@ -196,7 +202,8 @@ def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
         gets_headers = row["mcp_headers"] is not None and row["handed_to"] != receiver
         if gets_headers or row["handed_out_url"] != row["mcp_url"]:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
-    # In the ordinary case nobody got the headers of these runs before, and this one statement is all.
+    # Runs whose headers nobody has received yet are stored first. Usually these are all, and this one statement is
+    # enough.
     earlier = _store([row for row in news.values() if row["handed_to"] is None], later=False)
     _log(news, earlier, worker_id, actor)
     if others := [row for run_id, row in news.items() if run_id not in earlier]:
@@ -213,10 +220,13 @@ def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
 
 
 def _store(rows: list[Row], *, later: bool) -> dict[UUID, list[str]]:
-    """Stores URL and receiver of the runs. Returns for each changed run its earlier receivers, the latest first."""
+    """Stores the URL and the receiver of each run. Returns for each run that this changed its earlier receivers, the
+    latest first.
+    """
     if not rows:
         return {}
-    rows = sorted(rows, key=itemgetter("id"))  # polls at the same moment lock the rows in one order
+    # Rows are locked in the order of their ids, so that two polls at the same moment don't deadlock.
+    rows = sorted(rows, key=itemgetter("id"))
     stored = fetch_all(
         _KEEP,
         {

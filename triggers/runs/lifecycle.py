@@ -1,9 +1,11 @@
-"""The run state machine (SPEC §6): every way for a run to begin or to change its state, but retries (`retries`).
+"""The run state machine (SPEC §6): the ways for a run to begin or to change its state.
 
-Each transition is one guarded UPDATE; two processes can never both win. The state for a refusal is
-read only when the UPDATE hit nothing. What follows from a transition (retry, delivery, audit rows)
-is written in its transaction. docs/architecture.md has the order in which locks are taken, and docs/run-lifecycle.md
-describes the states.
+`retries` queues retries, and `reports` ends a run as its worker says.
+
+Each transition is one UPDATE whose condition names the expected state, so that of two processes only one can succeed.
+The present state is read for an error only if the UPDATE changed nothing. What follows from a transition (a retry, a
+delivery, audit rows) is written in the same transaction. docs/architecture.md has the order in which locks are taken,
+and docs/run-lifecycle.md describes the states.
 """
 
 import json
@@ -16,23 +18,22 @@ from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.renderers import JSONEncoder
-from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.events import SYSTEM, Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
-from triggers.runs.outcome import Outcome
+from triggers.runs.ending import ended_event, follow_up, run_event
+from triggers.runs.outcome import ToolCalls
 from triggers.runs.reachability import lease_params
-from triggers.runs.retries import calls_for_retry, create_retries, lock_triggers, retry_events
-from triggers.states import SERVER_VERDICTS, TERMINAL, EndedBy, Source, Status
-from triggers.webhooks.outbox import queue_deliveries
+from triggers.runs.retries import lock_triggers
+from triggers.states import TERMINAL, EndedBy, Source, Status
 
 
 class Refused(Conflict):
-    """409: the run is in a state that does not allow the transition. The answer names that state (SPEC §6)."""
+    """The error 409 for a run whose state does not allow the transition. The answer names that state (SPEC §6)."""
 
     def __init__(self, message: str, run: Row, *, code: ErrorCode | None = None) -> None:
         super().__init__(message, code=code, status=run["status"])
@@ -68,23 +69,25 @@ def queue_run(
     }
     run = fetch_one(sql.QUEUE, params)
     if run is None:
-        # The queue has no room without turns, or the trigger cannot be run. The statement locked the trigger only if
-        # it waited for a change that made the trigger so, and then `check_queue_room` locks nothing.
+        # No run was queued: either so many are queued that requests must take turns, or the trigger can't be run. In
+        # the second case this transaction may hold the trigger's lock, and `check_queue_room` then locks nothing, which
+        # keeps the order of locks.
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:
-        # The statement waited for a change of the trigger. Its snapshot is older than the trigger's new revision, which
-        # only a second statement sees.
+        # `sql.QUEUE` waited for a change of the trigger. It could not see the trigger's new revision, which is younger
+        # than the statement, so it is repeated.
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
-    emit(_event("run.created", actor, run, {"source": source.value}))
+    emit(run_event("run.created", actor, run, {"source": source.value}))
     wake_workers([run["worker_id"]])
     return {**run, "payload": payload}
 
 
 def queue_scheduled_runs(ticks: list[Row], *, now: datetime | None = None) -> None:
-    """Inserts the runs of fired ticks, due at once. Each tick has `run_id`, `trigger_id` and `tick_at`.
+    """Inserts runs for due times of schedules, to be executed at once. Each of `ticks` has `run_id`, `trigger_id` and
+    `tick_at`.
 
     Call it in the transaction that has locked the triggers. The caller emits the events and wakes the workers.
     """
@@ -107,19 +110,20 @@ def claim_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Moves a run from queued to claimed and gives it a lease. A repeat with its `claim_id` returns the stored run.
+    """Moves a run from queued to claimed and gives it a lease. If the worker repeats a claim with the same `claim_id`,
+    it returns the stored run.
 
-    Call it in a transaction that has locked the worker's row, because only the lock keeps the count of held runs
-    right. `capacity` is how many runs that row allows the worker to hold; with 0 it gets no new run. `approved` is
-    whether that row allows the worker runs whose triggers have headers. Raises NotFound for another worker's run, and
-    Refused if the run cannot be claimed.
+    Call it in a transaction that has locked the worker's row, so that no other claim changes how many runs the worker
+    holds. `capacity` is how many runs the worker may hold according to that row; with 0 it gets no new run. `approved`
+    is whether that row allows runs whose triggers have secret headers. Raises NotFound for another worker's run, and
+    Refused if the run can't be claimed.
     """
     params = _leasing(run_id, worker_id, now)
     run = fetch_one(
         sql.CLAIM, {**params, "claim_id": claim_id, "capacity": capacity, "approved": approved}
     )
     if run is not None:
-        emit(_event("run.claimed", actor, run))
+        emit(run_event("run.claimed", actor, run))
         return run
     run = _read_own(run_id, worker_id, now)
     if run["status"] == Status.CLAIMED:
@@ -138,14 +142,15 @@ def claim_run(
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Moves a run from claimed to running and renews its lease. A repeat returns the stored run.
+    """Moves a run from claimed to running and renews its lease. If the run is running already, it returns the stored
+    run.
 
-    Raises NotFound for another worker's run, and Refused if the run cannot be started.
+    Raises NotFound for another worker's run, and Refused if the run can't be started.
     """
     with transaction.atomic():
         run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
         if run is not None:
-            emit(_event("run.started", actor, run))
+            emit(run_event("run.started", actor, run))
             return run
         run = _read_own(run_id, worker_id, now)
         if run["status"] == Status.RUNNING:
@@ -153,64 +158,47 @@ def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | No
         raise Refused(f"The run is {run['status']} and can't be started.", run)
 
 
-def heartbeat_run(*, worker_id: UUID, run_id: UUID, now: datetime | None = None) -> Row:
-    """Renews the lease of a held run, and returns its `status`, `cancel_requested_at` and `lease_expires_at`.
+def heartbeat_run(
+    *,
+    worker_id: UUID,
+    run_id: UUID,
+    tool_calls: ToolCalls | None = None,
+    now: datetime | None = None,
+) -> Row:
+    """Renews the lease of a run that the worker holds. Returns `status`, `cancel_requested_at` and `lease_expires_at`
+    of the run.
 
-    Raises NotFound for another worker's run, and Refused if the worker no longer holds the run and must stop it.
+    `tool_calls` are kept with the run, unless the run has later ones already. Raises NotFound for another worker's run,
+    and Refused if the worker no longer holds the run and must stop it.
     """
-    beat = fetch_one(sql.HEARTBEAT, _leasing(run_id, worker_id, now))
+    params = _leasing(run_id, worker_id, now)
+    if tool_calls is None:
+        beat = fetch_one(sql.HEARTBEAT, params)
+    else:
+        counts = {
+            "tool_calls_total": tool_calls.total,
+            "tool_calls_effects": tool_calls.effects,
+            "tool_calls_unknown": tool_calls.unknown,
+        }
+        beat = fetch_one(sql.HEARTBEAT_WITH_COUNTS, {**params, **counts})
     if beat is None:
         run = _read_own(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
     return beat
 
 
-def complete_run(
-    *,
-    worker_id: UUID,
-    run_id: UUID,
-    outcome: Outcome,
-    reported: dict[str, Any],
-    actor: Actor,
-    now: datetime | None = None,
-) -> Row:
-    """Ends a run as its worker reports, and returns it. `reported` is the report as it came, stored if it is too late.
-
-    A repeat with the same status returns the stored run. If the server has ended the run (lease, deadline), the
-    outcome still replaces that verdict until a worker has claimed the retry. Raises NotFound for another worker's run,
-    and Refused if the run cannot be ended so.
-    """
-    params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
-    with transaction.atomic():
-        if outcome.blames_infrastructure:
-            lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
-        run = fetch_one(sql.COMPLETE, params)
-        if run is not None:
-            canceled = run["status"] == Status.CANCELED
-            _follow_up(
-                [run],
-                [_event("run.canceled" if canceled else "run.completed", actor, run)],
-                retry_after_seconds=outcome.retry_after_seconds,
-            )
-            return run
-        result = _complete_ended(params, outcome, reported, actor)
-    # The refusal is raised after the transaction, because the late result that was stored must be committed.
-    if isinstance(result, Refused):
-        raise result
-    return result
-
-
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Ends a queued run at once, or asks the worker of a held run to stop it. A repeat changes nothing.
+    """Cancels a run: ends a queued run at once, or asks the worker of a claimed or running one to stop it. A second
+    call changes nothing.
 
     Raises NotFound, and Refused for a run that has ended. The caller has checked that the user may cancel the run.
     """
     params = {"run_id": run_id, "now": now}
     with transaction.atomic():
         if run := fetch_one(sql.CANCEL_QUEUED, params):
-            _follow_up([run], [_event("run.canceled", actor, run)])
+            follow_up([run], [run_event("run.canceled", actor, run)])
         elif run := fetch_one(sql.REQUEST_CANCEL, params):
-            emit(_event("run.cancel-requested", actor, run))
+            emit(run_event("run.cancel-requested", actor, run))
             wake_workers([run["worker_id"]])
         else:
             run = fetch_one(sql.READ, params)
@@ -222,7 +210,7 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
 
 
 def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
-    """Moves a trigger's queued runs to its new worker; with None they wait for one.
+    """Moves a trigger's queued runs to its new worker. If that is None, the runs wait until the trigger has a worker.
 
     The caller has locked the trigger, so that no run is queued for the old worker meanwhile.
     """
@@ -231,7 +219,9 @@ def reassign_queued_runs(*, trigger_id: UUID, worker_id: UUID | None) -> None:
 
 
 def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
-    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked their triggers."""
+    """Moves a worker's queued runs to another worker, and returns how many. The caller has locked the triggers of these
+    runs.
+    """
     return execute(sql.MOVE_QUEUED, {"from_worker": from_worker, "to_worker": to_worker})
 
 
@@ -259,10 +249,10 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
             return 0
         lock_triggers(row["trigger_id"] for row in overdue)
         ended = fetch_all(sql.EXPIRE, {**params, "ids": [row["id"] for row in overdue]})
-        _follow_up(
+        follow_up(
             ended,
             [
-                _event(
+                ended_event(
                     "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out", SYSTEM, run
                 )
                 for run in ended
@@ -271,96 +261,8 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     return len(ended)
 
 
-def _complete_ended(
-    params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
-) -> Row | Refused:
-    """Answers a `complete` of a run that its worker does not hold: it is a repeat, a late result or refused.
-
-    Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
-    """
-    # The lock comes in a statement of its own: a statement that waits for a lock reads all other rows as they were
-    # before the wait.
-    execute(sql.LOCK, params)
-    run = fetch_one(sql.READ, params)
-    if run is None or run["worker_id"] != params["worker_id"]:
-        raise NotFound
-    if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
-        return run
-    if run["status"] not in TERMINAL:
-        if outcome.status == Status.CANCELED and run["status"] != Status.QUEUED:
-            raise Refused("No cancel was requested for the run.", run)
-        raise Refused(f"The run is {run['status']} and can't be completed.", run)
-    if run["ended_by"] not in SERVER_VERDICTS:
-        raise Refused(f"The run has ended as {run['status']}.", run)
-    if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
-        raise Refused("No cancel was requested for the run.", run)
-    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
-    if retry is not None and retry["was_claimed"]:
-        return _keep_late_result(run, params, reported, actor)
-    return _accept_late_result(params, outcome, retry, actor)
-
-
-def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
-    """Stores a result that is too late to count, because the retry was claimed. Only the first such report is kept."""
-    if not run["has_late_result"]:
-        report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
-        execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
-        emit(_event("run.late-result", actor, run, {"reported": reported.get("status")}))
-    return Refused("The run was given up and its retry has been claimed.", run)
-
-
-def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
-    """Replaces the server's verdict by the worker's late result, and cancels the waiting retry.
-
-    If the late result calls for a retry itself, the waiting one stays, and `retryAfterSeconds` may postpone it.
-    """
-    run = fetch_one(sql.COMPLETE_LATE, params)
-    assert run is not None, "the row is locked"
-    changes: dict[str, Any] = {"late": True}
-    if retry is not None and not calls_for_retry(run):
-        if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
-            changes["canceledRetry"] = str(retry["id"])
-    elif retry is not None and outcome.retry_after_seconds:
-        execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
-        wake_workers([retry["worker_id"]])
-    if run["error_message"] is None:
-        _keep_errors([run])  # this removes the message of the server's verdict
-    _follow_up(
-        [run],
-        [_event("run.completed", actor, run, changes)],
-        retry_after_seconds=outcome.retry_after_seconds,
-    )
-    return run
-
-
-def _follow_up(
-    ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
-) -> None:
-    """Writes what follows from ended runs, in the transaction that ended them.
-
-    That is their error texts, retries, deliveries and audit rows. Their workers are woken when it commits.
-    """
-    _keep_errors([run for run in ended if run["error_message"] is not None])
-    retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
-    queue_deliveries(ended)
-    emit(*events, *retry_events(retries))
-    wake_workers([run["worker_id"] for run in [*ended, *retries]])
-
-
-def _keep_errors(runs: list[Row]) -> None:
-    if runs:
-        execute(
-            sql.KEEP_ERRORS,
-            {
-                "run_ids": [run["id"] for run in runs],
-                "environment_ids": [run["environment_id"] for run in runs],
-                "messages": [run["error_message"] for run in runs],
-            },
-        )
-
-
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the parameters of a statement that takes or renews a lease."""
+    """Returns the parameters of the SQL statements that set or renew a run's lease."""
     return {
         "run_id": run_id,
         "worker_id": worker_id,
@@ -370,7 +272,7 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def _read_own(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    """Returns the stored run. Raises NotFound if there is none or if it belongs to another worker."""
+    """Returns the run. Raises NotFound if there is no such run or if it belongs to another worker."""
     run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:
         raise NotFound
@@ -384,10 +286,3 @@ def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
     if not trigger.enabled:
         return Conflict("The trigger is disabled.")
     return Conflict("The trigger has no worker.")
-
-
-def _event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
-    metadata = {"triggerId": str(run["trigger_id"]), "status": run["status"], **(more or {})}
-    if run["fault_class"] is not None:
-        metadata["faultClass"] = run["fault_class"]
-    return Event(action, actor, run["environment_id"], "run", run["id"], metadata)

@@ -1,6 +1,7 @@
-"""The outcome of a run, as its worker reports it."""
+"""The outcome of a run, as its worker reports it, and the counts of the run's tool calls."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -8,14 +9,30 @@ from triggers.states import FaultClass, Status
 
 MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
+MAX_LISTED_CALLS = 500
+# What became of a call of an MCP tool, and the effect that its server says the tool may have (SPEC §18).
+CALL_OUTCOMES = ("ok", "error", "unknown")
+CALL_EFFECTS = ("none", "idempotent", "possible")
+MAX_OUTPUT_BYTES = 64 * 1024
+
+_NO_OUTPUT = "The worker reported no output, although the trigger has an output schema."
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+
+    total: int
+    effects: int
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The report of a worker that ends a run, after validation.
+    """A worker's report that ends a run, after validation.
 
-    Its messages are cut to their maximum, and `settled_fault` has decided `fault_class`. The other fields have the
-    names and the units of the columns of Run; `retry_after_seconds` postpones a retry.
+    Its messages have been cut to their longest length, and `settled_fault` has decided `fault_class`. The other fields
+    have the names and the units of the columns of Run. `retry_after_seconds` postpones a retry.
     """
 
     status: str
@@ -32,19 +49,53 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: int | None = None
+    # None if the worker tells nothing: then the counts of its heartbeats stay.
+    tool_calls: ToolCalls | None = None
+    # The first calls, in the form of the API, MAX_LISTED_CALLS at most.
+    tool_call_list: Sequence[dict[str, Any]] = ()
+    # The run's output as JSON text, up to MAX_OUTPUT_BYTES; None if there is none. An output of `null` is "null".
+    output: str | None = None
+    # The sentence that says why an output that the worker reported is not kept; None if there was no such output.
+    unfit_output: str | None = None
 
     @property
     def blames_infrastructure(self) -> bool:
-        """Whether the run may get a retry."""
+        """Returns whether infrastructure is to blame for the end of the run, so that the run may get a retry."""
         return self.fault_class == FaultClass.INFRA
+
+    @property
+    def lacks_output(self) -> bool:
+        """Returns whether the outcome is a success without an output."""
+        return self.status == Status.SUCCEEDED and self.output is None
+
+    def settled(self, *, has_output_schema: bool) -> "Outcome":
+        """Returns the outcome that counts: a success that lacks the output which the trigger asks for is a failure.
+
+        The API does not check the output against the schema, which is the worker's work (SPEC §18).
+        """
+        if not has_output_schema or not self.lacks_output:
+            return self
+        return replace(
+            self,
+            status=Status.FAILED,
+            fault_class=FaultClass.CLIENT,
+            error_message=self.unfit_output or _NO_OUTPUT,
+        )
 
     def columns(self) -> dict[str, Any]:
         """Returns the values by the names of the parameters of `statements.COMPLETE`."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        calls = self.tool_calls
+        return {
+            **{name: getattr(self, name) for name in self.__slots__},
+            "lacks_output": self.lacks_output,
+            "tool_calls_total": calls and calls.total,
+            "tool_calls_effects": calls and calls.effects,
+            "tool_calls_unknown": calls and calls.unknown,
+        }
 
 
 def settled_fault(status: str, reported: str | None) -> str:
-    """Returns whose fault an outcome is (SPEC §6).
+    """Returns whose fault the end of a run was (SPEC §6).
 
     It is nobody's if the run succeeded or was canceled. Otherwise it is the client's, unless the worker said `infra`.
     """

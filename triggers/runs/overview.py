@@ -5,8 +5,8 @@ from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one
 
-# The day and the month begin at midnight in the given zone. Both sums read the index `run_ended_summed` alone, which
-# contains all the columns they need.
+# Sums up the runs of the present day and month, which begin at midnight in the given time zone. The sums are quick,
+# because the index `run_ended_summed` contains all the columns they need.
 _OVERVIEW = f"""
 WITH clock AS (
     SELECT {NOW} AS now),
@@ -28,10 +28,10 @@ FROM (
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:
-    """Returns `todays_runs`, `success_rate` and `month_cost_usd`.
+    """Returns `todays_runs`, `success_rate` and `month_cost_usd` of an environment.
 
-    `success_rate` is the percentage of successes among the runs that ended today, without canceled ones; None if there
-    are none.
+    `success_rate` is the percentage of successes among the runs that ended today, canceled ones not counted. It is None
+    if there are no such runs.
     """
     row = fetch_one(_OVERVIEW, {"environment_id": environment_id, "timezone": timezone, "now": now})
     assert row is not None

@@ -31,6 +31,7 @@ old AS (
 INSERT INTO web_heartbeat (id, host, pid, reachable_since)
 SELECT %(id)s, %(host)s, %(pid)s, coalesce(fresh.since, statement_timestamp()) FROM fresh
 ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp(), reachable_since = excluded.reachable_since
+RETURNING statement_timestamp()
 """
 
 # Use this in a statement's text: whether a lease that has run out counts. It needs the parameters of `lease_params`.

@@ -1,6 +1,6 @@
 """Queues retries of runs that failed through the fault of infrastructure (SPEC §6).
 
-A retry is a new run, queued in the transaction that ended the old one.
+A retry is a new run. It is queued in the transaction that ended the run that it repeats.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from pipedai.sql import Row, execute, fetch_all
 from triggers.runs import statements as sql
 from triggers.states import FaultClass, Status
 
-# The waits before the second attempt, the third, and every later one (SPEC §6).
+# How long a retry waits before it comes due: the second attempt, the third, and every later one (SPEC §6).
 BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
@@ -22,15 +22,37 @@ _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR
 
 
 def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
-    """Locks triggers against changes until the transaction ends, so that a retry goes to the present worker.
+    """Locks triggers against changes until the transaction ends, so that a retry goes to the trigger's present worker.
 
-    Call it before anything locks their runs: triggers come before runs in the order of locks (docs/architecture.md).
+    Call it before anything locks the triggers' runs: triggers come before runs in the order of locks
+    (docs/architecture.md).
     """
     fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
 
 
 def calls_for_retry(run: Row) -> bool:
-    """Whether an ended run gets a retry, provided that its trigger is enabled (SPEC §6)."""
+    """Returns whether an ended run gets a retry, provided that its trigger is enabled (SPEC §6, §18)."""
+    return _may_be_repeated(run) and not _effects_forbid(run)
+
+
+def stopped_by_effects(run: Row) -> bool:
+    """Returns whether an ended run gets no retry for the sole reason that it may have had effects (SPEC §18)."""
+    return _may_be_repeated(run) and _effects_forbid(run)
+
+
+def _effects_forbid(run: Row) -> bool:
+    """Returns whether the trigger is not retried after effects, and the run may have had one.
+
+    A worker that tells no counts counts as one whose runs may have had effects. A run that never started had none.
+    """
+    if run["retry_after_effects"]:
+        return False
+    if run["tool_calls_total"] is None:
+        return run["started_at"] is not None
+    return bool(run["tool_calls_effects"] or run["tool_calls_unknown"])
+
+
+def _may_be_repeated(run: Row) -> bool:
     return (
         run["status"] in (Status.FAILED, Status.TIMED_OUT)
         and run["fault_class"] == FaultClass.INFRA
@@ -40,11 +62,12 @@ def calls_for_retry(run: Row) -> bool:
 
 
 def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
-    """Queues a retry of each ended run that calls for one. `lock_triggers` must have locked the triggers.
+    """Queues a retry of each ended run that needs one. `lock_triggers` must have locked the triggers.
 
-    The retry comes due after the back-off of its attempt, or after `retry_after_seconds` if that is later. Returns
-    `id`, `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id` of each new run. A run whose
-    trigger is disabled or deleted gets none, nor does a run that has a retry already. It takes two statements at most.
+    The retry comes due after the waiting time for its attempt, or after `retry_after_seconds` if that is longer.
+    Returns `id`, `environment_id`, `worker_id`, `attempt`, `available_at` and `retry_of_id` of each new run. A run
+    whose trigger is disabled or deleted gets no retry, nor does a run that already has one. It takes two statements at
+    most.
     """
     runs = [run for run in ended if calls_for_retry(run)]
     if not runs:

@@ -1,9 +1,10 @@
-"""The statements that write runs: no other module inserts a run or changes one (docs/decisions/lifecycle-sql.md).
+"""The SQL statements that write runs. No other module inserts or changes a run (docs/decisions/lifecycle-sql.md).
 
-Each transition is one guarded UPDATE on the expected state and the owner. `lifecycle` and `retries` run them.
+Each transition is one UPDATE whose condition names the expected state and the run's worker. `lifecycle` and `retries`
+execute the statements.
 """
 
-# See docs/decisions/fast-paths.md.
+# These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
@@ -11,19 +12,20 @@ from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
-# After `timeoutSeconds` the worker has 60 s to report the time-out itself. Then the server does so (SPEC §6).
+# The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
+# the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# A condition on the trigger t: an unapproved worker gets no run whose trigger has headers (SPEC §19). The poll and the
-# claim both contain it.
+# A condition on the trigger t: a worker that is not approved gets no run whose trigger has secret headers (SPEC §19).
+# The queries for polls and claims both contain it.
 HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
-# The columns that every new run is inserted with, whatever made it. All others begin as NULL.
+# The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
         retry_of_id, scheduled_for, queued_at, available_at, model)"""
 
-# `room` comes from `room_without_turns`: if so many runs of the environment are queued, the statement queues nothing
-# and does not lock the trigger, because the environment must be locked first. NULL means no such limit.
+# Queues a run. If the environment has `room` queued runs or more, it queues nothing and does not lock the trigger,
+# because the environment would have to be locked first. `room` comes from `room_without_turns`; NULL means no limit.
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds
@@ -43,11 +45,12 @@ r AS (
 kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
-SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt
+SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt,
+    NULL AS output, NULL AS tool_calls_total
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
-# The runs of decided ticks, whose triggers are locked.
+# Inserts the runs for due times of schedules. The caller has locked the triggers.
 QUEUE_SCHEDULED = f"""
 {_INSERT}
 SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
@@ -56,7 +59,8 @@ FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
 """
 
-# The retries of ended runs. Their triggers are locked: so the trigger's present worker and `enabled` count.
+# Inserts retries of ended runs. The caller has locked the triggers, so their present worker and `enabled` can't change
+# meanwhile.
 QUEUE_RETRIES = f"""
 {_INSERT}
 SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
@@ -74,8 +78,9 @@ SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id 
 WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
 """
 
-# The worker's places are read once, in order: the first free one is the first whose number is not its rank. As long as
-# fewer are held than the capacity, it lies within it, also after `maxConcurrency` was lowered.
+# Claims a run and gives it the lowest free slot of its worker. `places` reads the taken slots in order: the first whose
+# number is greater than its rank shows that the slot of that rank is free. Fewer slots are taken than `capacity`, so
+# the free one is at most `capacity`, even if `maxConcurrency` was lowered.
 CLAIM = f"""
 UPDATE run r
 SET status = 'claimed', slot = places.free, claim_id = %(claim_id)s, claimed_at = {NOW},
@@ -104,24 +109,48 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
+# Heartbeats can overtake each other. The more calls a count tells of, the later it was taken; of the same number of
+# calls, fewer wait for an answer later.
+HEARTBEAT_WITH_COUNTS = f"""
+UPDATE run r
+SET lease_expires_at = {_LEASE},
+    tool_calls_total = greatest(r.tool_calls_total, %(tool_calls_total)s::int),
+    tool_calls_effects = greatest(r.tool_calls_effects, %(tool_calls_effects)s::int),
+    tool_calls_unknown = CASE
+        WHEN r.tool_calls_total > %(tool_calls_total)s::int THEN r.tool_calls_unknown
+        WHEN r.tool_calls_total = %(tool_calls_total)s::int
+            THEN least(r.tool_calls_unknown, %(tool_calls_unknown)s::int)
+        ELSE %(tool_calls_unknown)s::int END
+WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
+RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
+"""
+
 _OUTCOME = """
     status = %(status)s, fault_class = %(fault_class)s, exit_code = %(exit_code)s, short_message = %(short_message)s,
     model = coalesce(%(model)s, r.model), input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s,
     cache_read_tokens = %(cache_read_tokens)s, cache_creation_tokens = %(cache_creation_tokens)s,
-    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s"""
-# The columns of an ended run: retry and delivery need some that the API does not show.
-_ENDED = f"{_RUN}, r.max_retries, t.name AS trigger_name, t.webhook_url"
+    cost_usd = %(cost_usd)s, num_turns = %(num_turns)s, session_id = %(session_id)s,
+    tool_calls_total = coalesce(%(tool_calls_total)s::int, r.tool_calls_total),
+    tool_calls_effects = coalesce(%(tool_calls_effects)s::int, r.tool_calls_effects),
+    tool_calls_unknown = coalesce(%(tool_calls_unknown)s::int, r.tool_calls_unknown)"""
+# The columns of an ended run: retry and delivery need some that the list of runs does not show.
+_ENDED = f"""{_RUN}, r.max_retries, r.tool_calls_total, r.tool_calls_effects, r.tool_calls_unknown,
+    t.retry_after_effects, t.name AS trigger_name, t.webhook_url"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
+# A success that lacks an output hits no run whose revision has an output schema: `complete_run` then fails the run.
 COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
+    AND (NOT %(lacks_output)s OR NOT EXISTS (
+        SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
 RETURNING {_REPORTED}
 """
 
-# Replaces a verdict of the server. The caller has locked the row and has checked that the server ended the run.
+# Lets a worker's late report replace the end that the server had decided. The caller has locked the row and checked
+# that the server ended the run.
 COMPLETE_LATE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_OUTCOME}
 FROM trigger t
@@ -132,8 +161,9 @@ RETURNING {_REPORTED}
 READ = f"""
 SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
     x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due,
-    t.mcp_headers IS NOT NULL AS has_headers
-FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_text x ON x.run_id = r.id
+    t.mcp_headers IS NOT NULL AS has_headers, v.output_schema IS NOT NULL AS has_output_schema
+FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
+LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
 """
 LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
@@ -162,6 +192,12 @@ SELECT id, environment_id,
      || %(late_result)s::jsonb)::json
 FROM run WHERE id = %(run_id)s
 ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
+"""
+
+KEEP_RESULT = """
+INSERT INTO run_result (run_id, environment_id, output, tool_calls)
+SELECT id, environment_id, %(output)s::json, %(tool_call_list)s::json FROM run WHERE id = %(run_id)s
+ON CONFLICT (run_id) DO UPDATE SET output = excluded.output, tool_calls = excluded.tool_calls
 """
 
 KEEP_ERRORS = """
@@ -195,8 +231,8 @@ OVERDUE = f"""
 SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 """
 
-# If both lease and deadline have passed, the earlier one decides. SKIP LOCKED leaves out the rows that a worker's
-# request or another scheduler is changing at this moment; the next round finds those that are overdue even then.
+# Ends runs whose lease or deadline has passed. If both have, the earlier one decides. SKIP LOCKED leaves out rows that
+# a worker's request or another scheduler is changing at this moment; the next round looks at them again.
 EXPIRE = f"""
 WITH overdue AS (
     SELECT id, {NOW} AS now, {_LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
@@ -233,7 +269,8 @@ WITH moved AS (
 UPDATE run r SET worker_id = %(to_worker)s FROM moved WHERE r.id = moved.id
 """
 
-# Each sum reads a partial index: one has a worker's queued runs, the other its held ones.
+# Counts a worker's unfinished runs. Each of the two counts reads a partial index: one has the queued runs, the other
+# the claimed and running ones.
 COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
     + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished

@@ -1,1 +1,1 @@
-"""Schedules: they work out when a trigger comes due, and make runs of due times."""
+"""Schedules: the code that works out when a trigger comes due, and makes runs at these times."""

@@ -1,7 +1,7 @@
-"""Works out which times of the calendar match a crontab(5) expression, without regard to time zones.
+"""Works out which dates and times match a crontab(5) expression, without regard to time zones.
 
-cronsim parses the expression. Each of its fields becomes a number whose bit n is set if the field allows n. The search
-then needs a few bit operations for each hour, day or month, and never tries one minute after another.
+The library cronsim parses the expression. Each of its fields becomes a number in which bit n is set if the field allows
+n. The search then needs a few bit operations for each hour, day or month, and never tries minute after minute.
 """
 
 from calendar import isleap
@@ -13,38 +13,42 @@ from functools import lru_cache
 from cronsim import CronSim
 
 _MINUTE = timedelta(minutes=1)
-# Every seventh bit is set. Multiplying seven bits by it repeats them throughout a month.
+# A number in which every seventh bit is set. Multiplying the seven bits of a week by it repeats them throughout a
+# month.
 _WEEKLY = sum(1 << day for day in range(0, 31, 7))
 
-# The lengths of the months in a year that is not a leap year. January has the index 1.
+# The lengths of the months in a year that is not a leap year. January has the index 1, so the index 0 is not used.
 _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockFace:
-    """The fields of an expression as bits.
+    """The fields of a crontab expression, each as a number whose bits are the values that it allows.
 
-    Its times are those that a clock on the wall shows. In a time zone such a time may be missing or come twice.
+    It finds times without a zone, such as a clock on the wall shows. In a time zone such a time may be missing or come
+    twice.
     """
 
     minutes: int
     hours: int
     days: int
     months: int
-    weekdays: int  # Bit 0 is Sunday.
-    # Whether a day must match both the day of month and the day of week. This holds if either field begins with `*`,
-    # also as `*/2` (crontab(5)). Otherwise it is enough to match one of the two.
+    weekdays: int  # The allowed days of the week as bits. Bit 0 is Sunday.
+    # Whether a day must match both the field for days of the month and that for days of the week. It must if either
+    # field begins with `*`, as `*/2` also does (crontab(5)). Otherwise a day need match only one of the two.
     needs_both_days: bool
 
     def numbers(self) -> tuple[list[int], ...]:
-        """Returns the numbers that each field allows, in the order of the fields. Sunday is 0."""
+        """Returns for each field of the expression the numbers that it allows. Sunday is 0."""
         fields = (self.minutes, self.hours, self.days, self.months, self.weekdays)
         return tuple(
             [number for number in range(bits.bit_length()) if bits >> number & 1] for bits in fields
         )
 
     def first_from(self, wall: datetime) -> datetime:
-        """Returns the first matching time at or after `wall`. There is one: cronsim refuses days that never come."""
+        """Returns the first matching time at or after `wall`. There always is one, because cronsim refuses days that
+        never come.
+        """
         day = self._first_day_from(wall.date())
         if day == wall.date():
             clock = self._first_clock_from(wall.hour, wall.minute)
@@ -68,7 +72,7 @@ class ClockFace:
         return whole_days * each_day + self._count_before(end) - self._count_before(start)
 
     def _first_clock_from(self, hour: int, minute: int) -> time | None:
-        """Returns the first matching time of day at or after this one, or None if the day has no more."""
+        """Returns the first matching time of day at or after the given one, or None if the day has no more."""
         if self.hours >> hour & 1:
             later = _lowest(self.minutes, minute)
             if later is not None:
@@ -77,7 +81,7 @@ class ClockFace:
         return None if later is None else time(later, _first(self.minutes))
 
     def _first_day_from(self, day: date) -> date:
-        """Returns the first matching day at or after `day`. It tries month after month.
+        """Returns the first matching day at or after `day`. It tries one month after another.
 
         The rarest day is 29 February on a given day of the week. It comes at least every 40 years.
         """
@@ -90,7 +94,7 @@ class ClockFace:
             year, month = (year + 1, _first(self.months)) if later is None else (year, later)
 
     def _days_of(self, year: int, month: int) -> int:
-        """Returns the days of a month that match, as bits."""
+        """Returns the matching days of a month as bits: bit n is set for day n."""
         if not self.months >> month & 1:
             return 0
         first = date(year, month, 1).isoweekday() % 7
@@ -110,7 +114,7 @@ class ClockFace:
         return days + (self._days_of(year, month) & _below(end.day)).bit_count()
 
     def _count_before(self, wall: datetime) -> int:
-        """Returns how many times match on the day of `wall` before it."""
+        """Returns how many matching times the day of `wall` has before `wall`."""
         if not self._days_of(wall.year, wall.month) >> wall.day & 1:
             return 0
         count = (self.hours & _below(wall.hour)).bit_count() * self.minutes.bit_count()
@@ -121,7 +125,7 @@ class ClockFace:
 
 @lru_cache(maxsize=4096)
 def clock_face(expression: str) -> ClockFace:
-    """Parses an expression. Raises CronSimError if it is not valid."""
+    """Parses a crontab expression. Raises CronSimError if it is not valid."""
     cron = CronSim(expression, datetime(2000, 1, 1))  # noqa: DTZ001 - on the clock face
     return ClockFace(
         minutes=_bits(cron.minutes),
@@ -143,7 +147,7 @@ def _below(end: int) -> int:
 
 
 def _lowest(bits: int, start: int) -> int | None:
-    """Returns the lowest set bit at or above `start`, or None."""
+    """Returns the position of the lowest set bit at or above `start`, or None if there is none."""
     bits = bits >> start << start
     return (bits & -bits).bit_length() - 1 if bits else None
 

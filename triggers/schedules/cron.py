@@ -1,8 +1,8 @@
-"""Works out the ticks of a crontab(5) schedule in a time zone, also when the clocks change (SPEC §5).
+"""Works out the due times (ticks) of a crontab(5) schedule in a time zone, also when the clocks change (SPEC §5).
 
-`clock_face` finds the matching times of the calendar. This module decides which expressions and zones are accepted, and
-what a clock change does to the times. It never tries one time after another, so the work is bounded for any schedule
-(SPEC §19).
+`clock_face` finds the dates and times that match the expression. This module decides which expressions and zones are
+accepted, and what a clock change does to the times. It never tries one time after another, so the work is limited for
+any schedule (SPEC §19).
 """
 
 import re
@@ -20,15 +20,15 @@ from triggers.schedules.clock_face import ClockFace, clock_face
 from triggers.schedules.wall_time import Change
 
 _MINUTE = timedelta(minutes=1)
-# The calendar has a time for each schedule within 40 years, but the clocks may skip all of them: `*/15 2 25-31 3 */7`
-# names 02:00 to 03:00 on the last Sunday of March, which the clocks of Berlin always skip. A schedule without a tick
-# for this many years counts as one that never comes due.
+# For how many years a schedule is searched for a due time before it counts as one that never comes due. The calendar
+# has a matching time within 40 years, but the clocks may skip all of them. Such a schedule is `*/15 2 25-31 3 */7`: it
+# names 02:00 to 03:00 on the last Sunday of March, which the clocks of Berlin always skip.
 _NEVER_YEARS = 100
 
-# Names that the zone database has although they are not time zones of a place: the first two depend on the machine, and
-# `Factory` stands for a clock that was never set.
+# Names in the zone database that are no time zones of a place. The first two depend on the machine, and `Factory`
+# stands for a clock that was never set.
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
-# The fields of an expression, with the values that an error message names.
+# The fields of a crontab expression, with the values that the error message about a field names.
 _FIELDS = {
     "minute": "0 to 59",
     "hour": "0 to 23",
@@ -40,10 +40,10 @@ _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
 
 
 class Due(NamedTuple):
-    """A tick, and the clock change that affects it, if there is one.
+    """A due time (tick), and the clock change that affects it, if there is one.
 
-    For a schedule with a fixed time of day, that is the change that moved the tick or that repeats its time. For a
-    recurring schedule it is the last change that skipped matching times since the tick before.
+    For a schedule with a fixed time of day, it is the change that moved the tick or that repeats its time. For a
+    recurring schedule, it is the last change that skipped matching times between the tick before and this one.
     """
 
     at: datetime
@@ -52,7 +52,9 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """The ticks in a period: the latest one, the number and the last of those before it, and the first after it."""
+    """The due times (ticks) in a period: the latest one, the number and the last of those before it, and the first
+    after it.
+    """
 
     latest: datetime
     earlier_count: int
@@ -61,16 +63,16 @@ class Ticks:
 
 
 class BadSchedule(ValueError):  # noqa: N818
-    """The expression is not a valid schedule. The message tells its author what is wrong with it."""
+    """The error for an expression that is not a valid schedule. The message tells its author what is wrong."""
 
 
 class BadTimezone(ValueError):  # noqa: N818
-    """The name is not a time zone."""
+    """The error for a name that is not a time zone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A valid expression in a valid zone."""
+    """A schedule: a valid crontab expression in a valid time zone."""
 
     expression: str
     timezone: str
@@ -81,31 +83,34 @@ class Schedule:
 
     @property
     def is_fixed_time(self) -> bool:
-        """Whether the schedule names fixed times of day.
+        """Returns whether the schedule names fixed times of day.
 
-        A clock change moves a fixed time that it skips, and fires a repeated one once. A schedule whose minute or hour
-        begins with `*` is recurring instead, and follows the clocks.
+        If a clock change skips a fixed time, its tick is moved; if a change repeats the time, it has one tick. A
+        schedule whose minute or hour begins with `*` is recurring instead, and has a tick whenever the clocks show a
+        matching time.
         """
         minute, hour = self.expression.split()[:2]
         return not minute.startswith("*") and not hour.startswith("*")
 
     def next_after(self, moment: datetime) -> datetime:
-        """Returns the first tick later than `moment`, in UTC. Raises BadSchedule if there is none."""
+        """Returns the first due time (tick) later than `moment`, in UTC. Raises BadSchedule if there is none."""
         return _next_tick(self, _whole_minute(moment))
 
     def due_after(self, moment: datetime) -> Due:
-        """Returns the first tick later than `moment`, with the clock change that affects it. Raises BadSchedule."""
+        """Returns the first due time (tick) later than `moment`, with the clock change that affects it. Raises
+        BadSchedule if there is none.
+        """
         return _next_due(self, _whole_minute(moment))
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
-        """Returns the ticks in [first, until]. `first` must be a tick. Raises BadSchedule if no tick follows."""
+        """Returns the due times (ticks) in [first, until]. `first` must be one. Raises BadSchedule if none follows."""
         return _ticks(self, _whole_minute(first), _whole_minute(until))
 
     def spelled_out(self) -> str:
-        """Returns the expression with some steps replaced by the numbers that they stand for.
+        """Returns the expression with some steps, such as `*/100`, replaced by the numbers that they stand for.
 
-        These are the steps that cron-descriptor describes wrongly, since they do not tell how far apart the times are:
-        steps in a list or in days of the week, and those that leave one number (`*/100`).
+        cron-descriptor puts schedules into words. It describes steps wrongly in a list, in days of the week, and if
+        they leave one number only, so these are replaced.
         """
         return " ".join(
             ",".join(map(str, numbers))
@@ -118,12 +123,14 @@ class Schedule:
 
     @property
     def face(self) -> ClockFace:
-        """The matching times of the calendar, whether or not they exist in the zone."""
+        """Returns the dates and times that match the expression, whether or not the clocks of the zone show them."""
         return clock_face(self.expression)
 
 
 def _whole_minute(moment: datetime) -> datetime:
-    """Returns the start of the minute in UTC. All moments of a minute have the same next tick."""
+    """Returns the start of the moment's minute in UTC. All moments of a minute have the same next tick, so answers can
+    be cached by it.
+    """
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
 
@@ -138,9 +145,10 @@ def _next_due(schedule: Schedule, minute: datetime) -> Due:
 
 
 def _next_fixed(schedule: Schedule, after: datetime) -> Due:
-    """Returns the next tick of a fixed time. It fires when the clocks first show the time.
+    """Returns the next tick of a schedule with a fixed time of day. The tick comes when the clocks first show that
+    time.
 
-    If the clocks skip the time, it fires at the moment when they do.
+    If the clocks skip the time, the tick comes at the moment when they go forward.
     """
     zone = schedule.zone
     wall = schedule.face.first_from(wall_time.not_yet_shown(after, zone))
@@ -151,9 +159,9 @@ def _next_fixed(schedule: Schedule, after: datetime) -> Due:
 
 
 def _next_recurring(schedule: Schedule, after: datetime) -> Due:
-    """Returns the next tick of a recurring schedule. It fires whenever the clocks show a matching time.
+    """Returns the next tick of a recurring schedule. A tick comes whenever the clocks show a matching time.
 
-    So it fires twice for a time that the clocks repeat, and not at all for a time that they skip.
+    A time that the clocks repeat therefore has two ticks, and a time that they skip has none.
     """
     repeated = _next_repeated(schedule, after)
     zone, face, gap = schedule.zone, schedule.face, None
@@ -167,7 +175,7 @@ def _next_recurring(schedule: Schedule, after: datetime) -> Due:
 
 
 def _next_repeated(schedule: Schedule, after: datetime) -> datetime | None:
-    """Returns the next tick among the times that the clocks show for the second time after a change.
+    """Returns the next tick among the times that the clocks show for the second time, after they have gone back.
 
     Returns None if the clocks do not show `after` twice, or if no such tick is left.
     """
@@ -192,9 +200,9 @@ def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
 
 
 def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
-    """Returns the last tick in [first, until], where `first` is a tick.
+    """Returns the last tick in [first, until]. `first` must be a tick.
 
-    It is the first minute after which no further tick comes until then, and bisection finds it.
+    This is the first minute whose next tick is later than `until`, and bisection finds it.
     """
     minutes = range((until - first) // _MINUTE + 1)
     is_last = bisect_left(
@@ -204,9 +212,9 @@ def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
 
 
 def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
-    """Returns how many ticks lie in (first, until], where both are ticks.
+    """Returns how many ticks lie in (first, until]. Both must be ticks.
 
-    It adds up the matching times of the calendar between one clock change and the next, corrected for each change.
+    It adds up the matching times between one clock change and the next, and corrects the sum for each change.
     """
     zone, face = schedule.zone, schedule.face
     start, count = wall_time.on_the_clock(first, wall_time.offset_at(first, zone)) + _MINUTE, 0
@@ -214,8 +222,8 @@ def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
         count += face.count(start, change.wall_before)
         start = change.wall_after
         if schedule.is_fixed_time and change.goes_forward:
-            # All skipped times make one tick at the moment of the change. If the first time that the clocks show then
-            # matches too, it is the same tick.
+            # If a clock change skips matching times, they have one tick together, at the moment of the change. The
+            # first time that the clocks show after the change has the same tick if it matches too.
             start += _MINUTE
             count += face.count(change.wall_before, start) > 0
         elif schedule.is_fixed_time:
@@ -225,7 +233,7 @@ def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
 
 
 def parse(expression: str, timezone: str) -> Schedule:
-    """Parses an expression. Raises BadSchedule or BadTimezone, with a message for the author of the expression."""
+    """Parses a crontab expression. Raises BadSchedule or BadTimezone with a message for the expression's author."""
     parts = expression.split()
     if len(parts) != len(_FIELDS):
         raise BadSchedule(f"Needs the 5 fields {', '.join(_FIELDS)}; it has {len(parts)}.")
@@ -242,15 +250,16 @@ def parse(expression: str, timezone: str) -> Schedule:
 
 
 def check_timezone(name: str) -> None:
-    """Raises BadTimezone unless the name is a zone of the IANA database."""
+    """Raises BadTimezone if the name is no time zone of the IANA database."""
     if name not in _zone_names():
         raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
 
 
 def _explain(message: str, parts: dict[str, str]) -> str:
-    """Returns a message about the bad field that cronsim's message names.
+    """Returns a message for people about the field that cronsim's error message names.
 
-    cronsim also names the day of month if that field is valid but none of the chosen months has such a day.
+    cronsim also names the day of month if that field is valid and none of the chosen months has such a day. In that
+    case the message says that the schedule never comes due.
     """
     field = message.removeprefix("Bad ").replace("-", " ")
     if field == "day of month" and _is_valid(f"* * {parts[field]} * *"):

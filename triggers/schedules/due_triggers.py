@@ -1,25 +1,23 @@
-"""Picks the triggers whose ticks are decided next: workspaces take turns (SPEC §19).
+"""Picks the due triggers that the scheduler handles next. Workspaces take turns (SPEC §19).
 
-Each batch is split between all workspaces that have due triggers. A workspace with one due trigger therefore waits for
-one batch, even if another workspace has forty thousand. Inside a workspace, the triggers that have been due longest
-come first.
+The scheduler handles triggers in batches, and each batch is split between all workspaces that have due triggers. A
+workspace with one due trigger therefore waits for one batch, even if another workspace has forty thousand. Inside a
+workspace, the triggers that have been due longest come first.
 """
 
 from datetime import datetime
 
 from pipedai.sql import NOW, Row, fetch_all
 
-# Ticks lie on whole minutes, so thousands of due triggers have few due times. The index `trigger_due_in_environment`
-# begins with the due time and the environment. The query reads it once for each pair of these, and so finds every
-# environment with due triggers without reading all of the triggers.
-#
-# This is how many pairs a batch reads. Each takes some microseconds. Without an outage there are hardly more pairs than
-# environments with due triggers.
+# How many pairs of a due time and an environment a batch reads, at most. Due times are whole minutes, so thousands of
+# due triggers have few of them. The query reads the index `trigger_due_in_environment` once for each pair, which takes
+# some microseconds, and so finds every environment with due triggers without reading all triggers. Unless no scheduler
+# ran for a while, there are hardly more pairs than environments with due triggers.
 _MOST_PAIRS = 5_000
 
-# `place` is the position of a pair in the queue of its workspace, and `size` is how many triggers of the batch each
-# workspace gets. A workspace with many pairs splits its share between them. Triggers that another scheduler has locked
-# are skipped.
+# Locks the due triggers of a batch. `place` is the position of a pair (a due time and an environment) in the queue of
+# its workspace, and `size` is how many triggers of the batch each workspace gets. If a workspace has several pairs,
+# they share its part. Triggers that another scheduler has locked are skipped.
 _DUE = f"""
 WITH RECURSIVE due (next_run_at, environment_id, step) AS (
     (SELECT next_run_at, environment_id, 1 FROM trigger WHERE next_run_at <= {NOW}
@@ -51,5 +49,7 @@ LIMIT %(limit)s
 
 
 def lock_due_triggers(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Locks up to `limit` due triggers until the transaction ends. Returns the columns that `firing` needs."""
+    """Locks up to `limit` due triggers until the transaction ends. Returns the columns that `triggers.schedules.firing`
+    needs.
+    """
     return fetch_all(_DUE, {"limit": limit, "most_pairs": _MOST_PAIRS, "now": now})

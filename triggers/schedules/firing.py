@@ -1,8 +1,9 @@
-"""Decides each due tick exactly once: it makes a run, or a row that says why there is none (SPEC §7).
+"""Decides about each due time of a schedule (tick) exactly once. It makes a run, or a row that says why there is none
+(SPEC §7).
 
-One transaction locks a batch of due triggers, decides their ticks and sets their next due times. It skips triggers that
-another scheduler has locked. (trigger, tick) is unique, so the database refuses a second decision. `next_run_at`
-changes in the transaction of the decision, so no tick is lost.
+One transaction locks some due triggers, decides about their ticks and sets their next due times. It skips triggers that
+another scheduler has locked. The pair (trigger, tick) is unique, so the database refuses a second decision.
+`next_run_at` changes in the transaction of the decision, so no tick is lost.
 """
 
 import time
@@ -29,18 +30,18 @@ from triggers.states import Decision
 
 log = get_logger(__name__)
 
-# When a trigger is tried again whose schedule cannot be worked out, for example because its zone is no longer in the
-# zone database.
+# After how long a trigger is tried again if its schedule can't be worked out, for example because its time zone is no
+# longer in the zone database.
 _RETRY_AFTER = timedelta(minutes=5)
-# A batch stops after this time, so that the other jobs of the scheduler get their turns. Counting the missed ticks of
-# many different schedules can take longer.
+# A transaction takes no further trigger after this time, because other jobs of the scheduler wait for it. Counting the
+# missed ticks of many different schedules can take longer.
 _LONGEST_BATCH_SECONDS = 1.0
 
 _UNFINISHED = (
     "SELECT DISTINCT trigger_id FROM run WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL"
 )
 
-# Stores the decisions. A tick that was decided before keeps its decision. This happens when the database's clock was
+# Stores the decisions. If a tick has a decision already, that one stays; this happens after the database's clock was
 # put back.
 _DECIDE = """
 INSERT INTO tick (id, environment_id, trigger_id, tick_at, last_tick_at, decision, run_id, missed_count, decided_at)
@@ -60,7 +61,9 @@ FROM unnest(%(ids)s::uuid[], %(nexts)s::timestamptz[]) AS n (id, next_run_at) WH
 
 @dataclass(frozen=True, slots=True)
 class _Tick:
-    """A row of the tick table: one decided tick, or `missed_count` of them from `at` to `last_at`."""
+    """A decision to be stored as a row of the tick table. It is about one tick, or about the `missed_count` ticks from
+    `at` to `last_at`.
+    """
 
     trigger: Row
     at: datetime
@@ -72,17 +75,17 @@ class _Tick:
 
 @dataclass(slots=True)
 class _Batch:
-    """The decisions about a batch of due triggers: their ticks, and when each trigger comes due next."""
+    """The decisions about the due triggers of one transaction: their ticks, and when each trigger comes due next."""
 
     busy: set[UUID]
     ticks: list[_Tick] = field(default_factory=list)
     nexts: dict[UUID, datetime] = field(default_factory=dict)
 
     def decide(self, trigger: Row) -> None:
-        """Decides the ticks of a trigger.
+        """Decides about the due ticks of a trigger.
 
-        A trigger whose schedule cannot be worked out must not stop the others. It is logged and put off by
-        `_RETRY_AFTER`, and its ticks until then are not decided.
+        A schedule that can't be worked out must not stop the other triggers. The error is logged, the trigger comes due
+        again after `_RETRY_AFTER`, and nothing is decided about its ticks until then.
         """
         try:
             ticks, following = _decisions(trigger, self.busy)
@@ -101,9 +104,11 @@ class _Batch:
 
 
 def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
-    """Decides the due ticks of up to `limit` triggers in one transaction. Returns the number of triggers."""
+    """Decides about the due ticks of up to `limit` triggers in one transaction. Returns for how many triggers it did
+    so.
+    """
     with transaction.atomic():
-        # The order of locks demands the triggers before their runs.
+        # The triggers are locked first: the order of locks (docs/architecture.md) has triggers before their runs.
         due = lock_due_triggers(limit=limit, now=now)
         if not due:
             return 0
@@ -111,7 +116,8 @@ def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
         deadline = time.monotonic() + _LONGEST_BATCH_SECONDS
         for trigger in due:
             batch.decide(trigger)
-            if time.monotonic() > deadline:  # the others stay due
+            if time.monotonic() > deadline:
+                # The triggers that are left stay due, for the next call.
                 break
         _store(batch, now)
     return len(batch.nexts)
@@ -130,7 +136,9 @@ def _store(batch: _Batch, now: datetime | None) -> None:
 
 
 def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
-    """Returns the ticks that need a row of their own. Those that continue a stretch are counted in its row."""
+    """Returns the ticks that need a row of their own. A tick that continues a stretch (ticks without a worker) is
+    counted in the stretch's row instead.
+    """
     without_worker = {
         tick.trigger["id"]: tick for tick in ticks if tick.decision is Decision.SKIPPED_NO_WORKER
     }
@@ -145,20 +153,21 @@ def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
 
 
 def _busy_triggers(due: list[Row]) -> set[UUID]:
-    """Returns the due triggers that have an unfinished run and an overlap policy of `skip`."""
+    """Returns those of the due triggers that have the overlap policy `skip` and an unfinished run."""
     ids = [row["id"] for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
     return {row["trigger_id"] for row in fetch_all(_UNFINISHED, {"ids": ids})} if ids else set()
 
 
 def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
-    """Returns the decisions about a trigger's ticks since `next_run_at`, and the next due time.
+    """Returns the decisions about the ticks that a trigger has had since `next_run_at`, and the trigger's next due
+    time.
 
     There is at most one run, for the latest tick, and one row for all older ones (SPEC §7).
     """
     now = trigger["now"]
     schedule = _schedule(trigger)
-    # `next_run_at` is a tick, unless the trigger was put off because its schedule failed, or the rules of its zone have
-    # changed since. This finds the first tick at or after it.
+    # Finds the first tick at or after `next_run_at`. That time is a tick itself, unless the trigger was put off because
+    # its schedule failed, or the rules of its time zone have changed since.
     first = schedule.next_after(trigger["next_run_at"] - timedelta(microseconds=1))
     if first > now:
         return [], first
@@ -202,7 +211,7 @@ def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
 
 
 def _event(tick: Row) -> Event:
-    """Returns the event of a decision: about the run if the tick was fired, otherwise about the trigger."""
+    """Returns the audit event of a decision. It is about the run if one was made, otherwise about the trigger."""
     metadata = {"tickAt": iso_time(tick["tick_at"]), "triggerId": str(tick["trigger_id"])}
     if tick["run_id"]:
         return Event(

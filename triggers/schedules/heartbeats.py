@@ -4,19 +4,21 @@ import os
 import socket
 from datetime import timedelta
 
+from pipedai import clocks
 from pipedai.ids import new_id
-from pipedai.sql import execute
+from pipedai.sql import execute, fetch_all
 from triggers.models import SchedulerHeartbeat
 
 BEAT_SECONDS = 5.0
 # A scheduler counts as alive until it has missed four heartbeats.
 ALIVE_WITHIN = timedelta(seconds=4 * BEAT_SECONDS)
-# How long the row of a killed scheduler is kept. A scheduler that is stopped deletes its own row.
+# For how many seconds the row of a killed scheduler is kept. A scheduler that stops normally deletes its own row.
 KEEP_SECONDS = 3600
 
 _BEAT = """
 INSERT INTO scheduler_heartbeat (id, host, pid) VALUES (%(id)s, %(host)s, %(pid)s)
 ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp()
+RETURNING statement_timestamp() AS now
 """
 
 
@@ -32,9 +34,12 @@ class Heartbeat:
     def beat(self) -> int:
         """Writes that the process is alive, and removes the rows of processes that were killed long ago.
 
-        It runs as a job of the scheduler's loop, so it returns its units of work: 0, which lets the loop sleep.
+        It is a job of the scheduler's loop, which expects the number of units of work done. It returns 0, so that the
+        loop sleeps before it calls again.
         """
-        execute(_BEAT, self._row)
+        asked = clocks.machine_now()
+        (row,) = fetch_all(_BEAT, self._row)
+        clocks.of_this_process.compare(asked, row["now"])
         execute(
             "DELETE FROM scheduler_heartbeat"
             " WHERE beat_at < statement_timestamp() - make_interval(secs => %(seconds)s)",
@@ -43,5 +48,5 @@ class Heartbeat:
         return 0
 
     def end(self) -> None:
-        """Removes the row when the process stops."""
+        """Removes this process's row. It is called when the process stops."""
         SchedulerHeartbeat.objects.filter(id=self.id).delete()

@@ -1,4 +1,4 @@
-"""Previews a schedule: in English words, with its coming ticks and the effect of clock changes on them (SPEC §5)."""
+"""Previews a schedule: its description in English, its next due times, and how clock changes affect them (SPEC §5)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from triggers.schedules.cron import Due, Schedule
 
 @dataclass(frozen=True, slots=True)
 class ComingTime:
-    """One coming tick, with a note if a clock change moves it, repeats its time, or skips times before it."""
+    """One coming due time, with a note if a clock change moves it, repeats its time, or skips times before it."""
 
     at: datetime
     note: str | None
@@ -22,13 +22,13 @@ def describe(schedule: Schedule) -> str:
     options = Options()
     options.use_24hour_time_format = True
     words = str(ExpressionDescriptor(schedule.spelled_out(), options).get_description())
-    # The library always describes the two fields of days with "or". `0 6 */2 * mon` needs both: odd days that are
-    # Mondays.
+    # The library cron-descriptor always joins the day of month and the day of week with "or". A schedule such as `0 6
+    # */2 * mon` needs both: odd days that are Mondays.
     return words.replace(", or on ", ", only on ") if schedule.face.needs_both_days else words
 
 
 def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:
-    """Returns the next `count` ticks later than `after`. Raises BadSchedule if there is none."""
+    """Returns the next `count` due times (ticks) later than `after`. Raises BadSchedule if there are none."""
     times: list[ComingTime] = []
     for _ in range(count):
         due = schedule.due_after(after)

@@ -1,8 +1,9 @@
-"""Keeps one row for a stretch: ticks of a trigger without a worker that follow each other directly (SPEC §19).
+"""Keeps one row for each stretch: due times (ticks) that follow each other directly while their trigger has no worker
+(SPEC §19).
 
 The first tick of a stretch makes a tick row and an audit row. Each later tick moves `last_tick_at` of that row and adds
-1 to its `missed_count`. The stretch ends when a tick is decided otherwise, or when the schedule had ticks in between
-that were not decided, for example because the trigger was disabled.
+1 to its `missed_count`. The stretch ends with a tick that gets another decision, or when the schedule had ticks in
+between that were not decided about, for example because the trigger was disabled.
 """
 
 from collections.abc import Mapping
@@ -18,12 +19,12 @@ from triggers.models import Tick
 from triggers.schedules import cron
 from triggers.states import Decision
 
-# This signal is sent with `count` when a transaction that lengthened so many stretches has committed. Metrics need it,
-# because there is no event for a lengthened stretch.
+# This signal tells how many stretches (`count`) a transaction has lengthened, after its commit. The metrics need it,
+# because lengthening a stretch emits no event.
 lengthened = Signal()
 
-# Reads the last tick of each trigger. Nobody else can decide a tick meanwhile, because the caller has locked the
-# triggers.
+# Reads the latest tick of each trigger. The caller has locked the triggers, so no other scheduler can add a tick
+# meanwhile.
 _LAST = """
 SELECT last.* FROM unnest(%(trigger_ids)s::uuid[]) AS due (trigger_id) CROSS JOIN LATERAL (
     SELECT id, trigger_id, tick_at, last_tick_at, decision FROM tick
@@ -31,8 +32,8 @@ SELECT last.* FROM unnest(%(trigger_ids)s::uuid[]) AS due (trigger_id) CROSS JOI
 WHERE last.decision = %(decision)s
 """
 
-# A row of `skipped_no_worker` from before there were stretches counts 0 for its one tick, hence `greatest`. A row that
-# was pruned meanwhile is not returned.
+# Adds a tick to each stretch's row. `greatest` is for rows of an older version of the service, which counted a single
+# tick as 0. A row that was pruned meanwhile is not returned.
 _LENGTHEN = """
 UPDATE tick t SET last_tick_at = longer.tick_at, missed_count = greatest(t.missed_count, 1) + 1
 FROM unnest(%(ids)s::uuid[], %(ticks)s::timestamptz[]) AS longer (id, tick_at)
@@ -42,10 +43,11 @@ RETURNING t.trigger_id
 
 
 def join_stretches(ticks: Mapping[UUID, tuple[cron.Schedule, datetime]]) -> set[UUID]:
-    """Counts each trigger's tick in the stretch that it follows directly. Returns the triggers for which it did so.
+    """Adds each trigger's tick to the row of the stretch that it continues. Returns the triggers for which there is
+    such a row.
 
-    `ticks` has the schedule and the tick of each trigger. The ticks of all other triggers need a row of their own. Call
-    it in the transaction that has locked the triggers.
+    `ticks` has the schedule and the tick of each trigger. The ticks of the triggers that are not returned need a row of
+    their own. Call it in the transaction that has locked the triggers.
     """
     if not ticks:
         return set()
@@ -54,7 +56,7 @@ def join_stretches(ticks: Mapping[UUID, tuple[cron.Schedule, datetime]]) -> set[
     for stretch in fetch_all(_LAST, params):
         schedule, tick = ticks[stretch["trigger_id"]]
         if stretch["tick_at"] <= tick <= stretch["last_tick_at"]:
-            # The tick is counted already. This happens when the database's clock was put back.
+            # The stretch's row counts this tick already. That happens when the database's clock was put back.
             joined.add(stretch["trigger_id"])
         elif schedule.next_after(stretch["last_tick_at"]) == tick:
             followed[stretch["id"]] = tick

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 _MINUTE = timedelta(minutes=1)
-# The search for changes advances by this. No zone changes its clocks twice within it: the shortest known interval is
-# about a month, in Morocco around Ramadan.
+# The search for clock changes reads the zone's offset in steps of this length. No zone changes its clocks twice within
+# one: the shortest known interval is about a month, in Morocco around Ramadan.
 _STEP = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a zone's clocks, forward or back. `moment` is the first moment of the new UTC offset, in UTC."""
+    """A change of a time zone's clocks, forward or back. `moment` is the first moment of the new UTC offset, in UTC."""
 
     moment: datetime
     offset_before: timedelta
@@ -24,25 +24,27 @@ class Change:
 
     @property
     def goes_forward(self) -> bool:
-        """Whether the clocks go forward and skip times (a gap). Otherwise they go back and repeat times."""
+        """Returns whether the clocks go forward and skip times (a gap). Otherwise they go back and repeat times."""
         return self.offset_before < self.offset_after
 
     @property
     def wall_before(self) -> datetime:
-        """What the clocks would show at `moment` without the change: the first skipped time, if they go forward."""
+        """Returns what the clocks would show at `moment` without the change. If they go forward, it is the first
+        skipped time.
+        """
         return on_the_clock(self.moment, self.offset_before)
 
     @property
     def wall_after(self) -> datetime:
-        """What the clocks show at `moment`. If they go forward, it is the first time after the skipped ones."""
+        """Returns what the clocks show at `moment`. If they go forward, it is the first time after the skipped ones."""
         return on_the_clock(self.moment, self.offset_after)
 
 
 def change_around(wall: datetime, zone: tzinfo) -> Change | None:
-    """Returns the change that skips or repeats `wall`, or None for a time that comes once.
+    """Returns the clock change that skips or repeats `wall`, or None for a time that comes once.
 
-    A skipped or repeated time has two UTC offsets, one for each `fold` (PEP 495): that before the change and that after
-    it. They bound the search for the moment of the change to the minutes by which the clocks change.
+    A skipped or repeated time has two UTC offsets, one for each value of `fold` (PEP 495): the offset before the change
+    and that after it. The two offsets show in which minutes the moment of the change must be looked for.
     """
     before, after = _offset(wall.replace(tzinfo=zone)), _offset(wall.replace(tzinfo=zone, fold=1))
     if before == after:
@@ -52,7 +54,9 @@ def change_around(wall: datetime, zone: tzinfo) -> Change | None:
 
 
 def changes(zone: tzinfo, after: datetime, until: datetime) -> Iterator[Change]:
-    """Yields the changes in (after, until]. It reads the zone's offset some fifty times for each year between them."""
+    """Yields the clock changes of the zone in (after, until]. It reads the zone's offset some fifty times for each year
+    between the two.
+    """
     low, before = after, offset_at(after, zone)
     while low < until:
         high = min(low + _STEP, until)
@@ -70,7 +74,7 @@ def first_shown(wall: datetime, zone: tzinfo) -> datetime:
 def not_yet_shown(moment: datetime, zone: tzinfo) -> datetime:
     """Returns the first wall time that the clocks have not shown by `moment`.
 
-    It is the next minute. While the clocks repeat times, it is the first time after the repeated ones.
+    This is the next minute. While the clocks repeat times, it is the first time after the repeated ones.
     """
     local = moment.astimezone(zone)
     wall = local.replace(tzinfo=None, fold=0)
@@ -93,9 +97,9 @@ def moment_of(wall: datetime, offset: timedelta) -> datetime:
 
 
 def _first_without(offset: timedelta, zone: tzinfo, low: datetime, high: datetime) -> datetime:
-    """Returns the first moment in (low, high] whose offset is not `offset`, which `low` has.
+    """Returns the first moment in (low, high] whose UTC offset is not `offset`. At `low` it must be `offset`.
 
-    zoneinfo has no list of changes, so bisection finds it. Changes lie on whole minutes.
+    zoneinfo has no list of clock changes, so bisection finds it. Changes lie on whole minutes.
     """
     minutes = range((high - low) // _MINUTE)
     changed = bisect_left(

@@ -42,7 +42,9 @@ def trigger(cast, **changes):
 def test_three_fields_are_enough(cast, create):
     response = create()
     assert response.status_code == 201
-    assert response.json() == trigger(cast)
+    assert response.json() == trigger(cast), (
+        'see trigger_shown in testing/world/trigger_values.py, and CONTRIBUTING.md, "A field of a trigger"'
+    )
     assert cast.client(cast.viewer).get(f"/api/v1/triggers/{response.json()['id']}").json() == (
         response.json()
     )
@@ -51,7 +53,9 @@ def test_three_fields_are_enough(cast, create):
 def test_everything_may_be_said(cast, create):
     said = {**SAMPLES, "workerId": str(cast.worker.worker_id), "enabled": True}
     secrets = {field: secret for field, (secret, _) in SECRET_SAMPLES.items()}
-    assert {*said, *secrets} == set(TriggerBody().fields)
+    assert {*said, *secrets} == set(TriggerBody().fields), (
+        'SAMPLES in testing/world/trigger_values.py differs: see CONTRIBUTING.md, "A field of a trigger"'
+    )
     response = create(**said, **secrets)
     assert response.status_code == 201
     assert response.json() == trigger(
@@ -67,6 +71,7 @@ def test_null_is_as_good_as_nothing(cast, create):
         webhookUrl=None,
         mcpHeaders=None,
         webhookSecret=None,
+        outputSchema=None,
     )
     assert response.status_code == 201
     assert response.json() == trigger(cast)
@@ -151,6 +156,7 @@ NULL, BLANK = "This field may not be null.", "This field may not be blank."
 URL = "Must be an http or https URL with a host."
 UUID = "Must be a valid UUID."
 BASE64 = "After whsec_ it must be base64."
+OBJECT = "Must be a JSON object."
 
 
 def longer_than(count):
@@ -211,6 +217,17 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ("Queue", '"Queue" is not a valid choice.'), (1, '"1" is not a valid choice.'),
         (["queue"], "\"['queue']\" is not a valid choice."),
     ],
+    "retryAfterEffects": [(None, NULL), (1, TRUE_FALSE), ("false", TRUE_FALSE), ([], TRUE_FALSE)],
+    "outputSchema": [  # test_output_schemas.py has more
+        ("{}", OBJECT), (True, OBJECT), ([], OBJECT), (5, OBJECT),
+        ({"description": "x" * 32751}, "Must not be longer than 32 KiB."),
+        ({"type": 5}, "Not a JSON Schema 2020-12: at /type: 5 is not valid under any of the given schemas"),
+        ({"pattern": "("}, "The pattern ( is no regular expression."),
+        (
+            {"$ref": "https://schemas.example/s"},
+            "The reference https://schemas.example/s names no place in this schema; others are never loaded.",
+        ),
+    ],
 }  # fmt: skip
 
 
@@ -268,6 +285,9 @@ def test_each_of_the_three_is_required(create, name):
         ("timeoutSeconds", 86400),
         ("enabled", False),
         ("overlapPolicy", "skip"),
+        ("retryAfterEffects", False),
+        ("outputSchema", {}),
+        ("outputSchema", {"description": "x" * (32 * 1024 - 18)}),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -1,4 +1,6 @@
-"""Threads that live long and take work from one queue, each with a database connection that it keeps."""
+"""A group of long-lived threads that take work from one queue. Each keeps its database connection between pieces of
+work.
+"""
 
 import threading
 import time
@@ -10,15 +12,15 @@ from django.db import connection
 
 T = TypeVar("T")
 
-# A thread that has had nothing to do for so long closes its connection.
+# A thread that has had no work for this many seconds closes its database connection.
 IDLE_SECONDS = 60.0
 
 
 class Crew(Generic[T]):
-    """At most `most` threads, each of which calls `work` with one item after another. `work` must not raise.
+    """Up to `most` threads, which call `work` with one item of a queue after another. `work` must not raise.
 
-    A thread is started only when all others have work, and stays until `stop`. The threads are daemons: the process
-    ends without waiting for them. A thread opens a database connection only if `work` uses one.
+    A thread is started only when all others are busy, and lives until `stop`. The threads are daemons: the process can
+    end without waiting for them. A thread opens a database connection only if `work` uses one.
     """
 
     def __init__(self, name: str, most: int, work: Callable[[T], None]) -> None:
@@ -26,11 +28,11 @@ class Crew(Generic[T]):
         self._queue: SimpleQueue[T | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        # How many items are in the queue or in a thread's hands.
+        # How many items are in the queue or being worked on.
         self._unfinished = 0
 
     def give(self, item: T) -> None:
-        """Puts an item into the queue. Waits for nothing."""
+        """Puts an item into the queue and returns at once."""
         with self._lock:
             self._unfinished += 1
             if len(self._threads) < min(self._unfinished, self._most):
@@ -40,9 +42,9 @@ class Crew(Generic[T]):
         self._queue.put(item)
 
     def stop(self, seconds: float) -> None:
-        """Ends the threads once the queue is empty, and closes their connections. Waits `seconds` for it at most.
+        """Ends the threads when the queue is empty, and closes their connections. Waits for that for `seconds` at most.
 
-        `give` may be called again afterwards: it starts new threads.
+        `give` may be called again afterwards. It then starts new threads.
         """
         until = time.monotonic() + seconds
         with self._lock:
@@ -60,7 +62,9 @@ class Crew(Generic[T]):
             connection.close()
 
     def _do_next(self) -> bool:
-        """Whether the thread goes on. The item, which may hold a secret, is not kept until the next one comes."""
+        """Waits for an item and works on it. Returns whether the thread is to go on. The item may hold a secret, so it
+        is not kept in memory while the thread waits for the next one.
+        """
         try:
             item = self._queue.get(timeout=IDLE_SECONDS)
         except Empty:

@@ -1,8 +1,9 @@
-"""Claims due deliveries for a sender: workspaces take turns, and no host or tenant fills the sender (SPEC §7, §19).
+"""Picks the due webhook deliveries that a sender sends next. Workspaces take turns, and no host or tenant gets all
+places (SPEC §7, §19).
 
-The query visits each pair of an environment and a host that has pending deliveries, and reads only a few due deliveries
-of each pair. Its cost therefore does not grow with the number of due deliveries, and the deliveries to a slow host do
-not hide those to other hosts.
+The query goes through the pairs of an environment and a host that have pending deliveries, and reads only a few due
+deliveries of each pair. Its cost therefore does not grow with the number of due deliveries, and many deliveries to a
+slow host do not hide those to other hosts.
 """
 
 from collections import Counter
@@ -18,24 +19,26 @@ from pipedai.sql import NOW, Row, fetch_all
 
 
 class Taker(NamedTuple):
-    """The workspace, environment and host for which a place in a sender is taken."""
+    """The workspace, environment and host of a delivery that takes one of a sender's places."""
 
     workspace_id: UUID
     environment_id: UUID
     host: str
 
 
-# How long a claim lasts, in seconds. It is longer than a request takes together with the work before and after it.
+# How long a sender's claim of a delivery lasts, in seconds. Sending it and recording the result takes less time.
 CLAIM_SECONDS = 60
-# How many pairs of an environment and a host one query visits. The next query continues after them.
+# How many pairs of an environment and a host one query goes through. The next query continues after them.
 _MOST_PAIRS = 1_000
-# For how many workspaces a sender remembers when it last served them.
+# For how many workspaces, at most, a sender remembers when it last served them.
 _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
 
-# The recursion reads the index `delivery_pending_by_host` once for each pair, and leaves an environment that may have
-# no further place after its first pair. If nothing is due, it reads one entry of `delivery_due_by_host` and stops.
+# Finds due deliveries that may be sent now. A sender sends only so many at once, and an environment, a workspace and a
+# host may each have only a part of these places. The recursion reads the index `delivery_pending_by_host` once for each
+# pair of an environment and a host. It skips the other hosts of an environment that has all its places. If nothing is
+# due, it reads one entry of `delivery_due_by_host` and stops.
 _CANDIDATES = f"""
 WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
     (SELECT environment_id, host, next_attempt_at, 1 FROM delivery
@@ -68,8 +71,8 @@ FROM pair JOIN environment e ON e.id = pair.environment_id LEFT JOIN LATERAL (
 WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 """
 
-# A delivery that another sender has claimed meanwhile is no longer due, and one that it is claiming now is skipped. The
-# claim also reads the sealed secret, because the request follows at once.
+# Claims deliveries. One that another sender has claimed before is no longer due, and one that another sender is
+# claiming at this moment is skipped. The encrypted secret is read too, because the request is sent right after.
 _CLAIM = f"""
 WITH free AS MATERIALIZED (
     SELECT id FROM delivery WHERE id = ANY(%(ids)s) AND status = 'pending' AND next_attempt_at <= {NOW}
@@ -85,17 +88,19 @@ RETURNING d.id, d.environment_id, d.trigger_id, d.run_id, d.message_id, d.url, d
 
 @dataclass
 class Turns:
-    """What one sender remembers about turns. If the process dies, a workspace loses one turn at most."""
+    """What one sender remembers about whose turn it is. If its process dies, this is lost, and a workspace loses one
+    turn at most.
+    """
 
-    # For each workspace, the number of deliveries that this sender had claimed when it last served the workspace. The
-    # workspace that was served last comes last.
+    # For each workspace, how many deliveries this sender had claimed when it last served the workspace. The workspace
+    # served last is the last key.
     served: dict[UUID, int] = field(default_factory=dict)
     # The environment and the host after which the next query begins.
     after: tuple[UUID, str] = _BEFORE_ALL
     _count: int = 0
 
     def serve(self, workspace_id: UUID) -> None:
-        """Notes that the workspace has had a turn."""
+        """Remembers that the workspace has just been served."""
         self._count += 1
         self.served.pop(workspace_id, None)
         self.served[workspace_id] = self._count
@@ -117,8 +122,9 @@ def claim_deliveries(
 ) -> list[Row]:
     """Claims up to `room` due deliveries and returns their rows. Pass each row to `send_delivery` at once.
 
-    `busy` has the places that are taken already, by their takers. Each free place goes to the workspace with the fewest
-    places, and among equals to the one that was served longest ago. There are three limits:
+    A delivery takes one of the sender's places while it is sent. `busy` says how many places are taken already, and by
+    whom. Each free place goes to the workspace with the fewest places, and among equals to the one that was served
+    longest ago. There are three limits:
 
     - A host has at most `per_host` places.
     - A workspace has at most as many places as stay free: half of all, if it is the only one. So a workspace that has
@@ -137,7 +143,9 @@ def claim_deliveries(
 
 
 class _Places:
-    """The places of a sender: it counts who has taken them, and decides who gets the next one."""
+    """The places of a sender, each for one delivery that is being sent. It counts who has taken them, and decides who
+    gets the next one.
+    """
 
     def __init__(self, busy: Mapping[Taker, int], room: int, per_host: int) -> None:
         self.room, self.per_host = room, per_host
@@ -171,7 +179,7 @@ class _Places:
         ]
 
     def fill(self, candidates: list[Row], turns: Turns) -> list[UUID]:
-        """Gives the free places to deliveries, and returns the ids of these."""
+        """Gives the free places to deliveries, and returns the ids of the deliveries that got one."""
         chosen: list[UUID] = []
         while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
             first = min(candidates, key=lambda candidate: self._order(candidate, turns))
@@ -200,10 +208,10 @@ class _Places:
 
 
 def _look(places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
-    """Returns due deliveries that may have a place: for each environment and host those that have been due longest.
+    """Returns due deliveries that may get a place: for each environment and host those that have been due longest.
 
-    It begins after the pair where the last query stopped. If it finds nothing from there to the end, it begins again at
-    the first pair.
+    It begins after the environment and host at which the last query stopped. If it finds nothing from there to the end,
+    it begins again with the first.
     """
     params = {
         "full_hosts": places.full_hosts,

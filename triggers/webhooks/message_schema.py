@@ -1,4 +1,4 @@
-"""Describes the webhook that we send in the OpenAPI schema."""
+"""Adds the webhook message to the OpenAPI schema."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _MESSAGE: Schema = {
     "faultClass": {"$ref": "#/components/schemas/FaultClass"},
     "endedAt": {"type": "string", "format": "date-time"},
 }
-# For each header its description, and whether every message has it.
+# For each header of a webhook: its description, and whether every message has it.
 _HEADERS = {
     "webhook-id": ("The same for each attempt: deduplicate by it.", True),
     "webhook-timestamp": ("Unix seconds of this attempt.", True),

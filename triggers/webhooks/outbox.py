@@ -18,20 +18,22 @@ from triggers.acting import hold_trigger_environment
 from triggers.models import Delivery
 from triggers.models.run import duration_ms
 
-# The lock keeps the delivery and its run from being pruned before the new delivery is written.
+# Reads the delivery that is to be repeated. The lock keeps that delivery and its run from being pruned before the new
+# delivery is written.
 _OLD = "SELECT run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY SHARE"
 
 
 def queue_deliveries(ended: Iterable[Row]) -> None:
     """Queues one delivery for each ended run whose trigger has a webhook, in one statement at most.
 
-    Each row has the columns of a run, its `error_message`, and the `webhook_url` of its trigger.
+    Each row of `ended` has the columns of a run, its `error_message`, and the `webhook_url` of its trigger.
     """
     Delivery.objects.bulk_create([_of_run(run) for run in ended if run["webhook_url"]])
 
 
 def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
-    """Queues the body of a delivery again, for the present URL of its trigger. Returns the id of the new delivery.
+    """Queues the message of a delivery once more, to the URL that its trigger has now. Returns the id of the new
+    delivery.
 
     The new delivery has the same `webhook-id`, so that receivers can recognise the message. Raises NotFound if the old
     delivery has been pruned or the trigger deleted, and Conflict if the trigger has no URL.
@@ -58,7 +60,7 @@ def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
 
 
 def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
-    """Queues a sample message to the URL of a trigger. Returns the id of the delivery.
+    """Queues a sample message to the webhook URL of a trigger. Returns the id of the delivery.
 
     The sample is about a run with the nil UUID. Raises NotFound if the trigger has been deleted, and Conflict if it has
     no URL.
@@ -82,7 +84,9 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
 def _queue_by_request(
     trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
 ) -> UUID:
-    """Queues a delivery and emits its event. Call it in a transaction: the trigger stays locked until that ends."""
+    """Queues a delivery that a user asked for, and emits its event. Call it in a transaction, which keeps the trigger
+    locked until it ends.
+    """
     trigger = fetch_one(
         "SELECT environment_id, webhook_url FROM trigger"
         " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",
@@ -121,10 +125,11 @@ def _delivery(environment_id: UUID, trigger_id: UUID, url: str, **values: Any) -
 
 
 def _host(url: str) -> str:
-    """Returns the host in a URL, by which senders count requests; empty if the URL has none or is invalid.
+    """Returns the host in a URL, by which senders limit requests. Returns an empty text if the URL has none or is
+    invalid.
 
     It raises nothing, because a URL that was accepted under older rules must not keep a run from ending. The attempt to
-    send to it will fail instead.
+    send to the URL will fail instead.
     """
     try:
         return (urlsplit(url).hostname or "")[:MAX_HOST]
@@ -159,5 +164,5 @@ def body_of(run: Row) -> str:
 
 
 def _json(message: dict[str, Any]) -> str:
-    """Returns the message as text. Exactly these bytes are signed and sent."""
+    """Returns the message as JSON text. Exactly its bytes are signed and sent."""
     return json.dumps(message, cls=JSONEncoder, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,6 @@
-"""Sends deliveries in threads of the scheduler process, with a limit on all and on those to one host (SPEC §7)."""
+"""Sends webhook deliveries in threads of the scheduler process. It limits how many are sent at once in all, and how
+many to one host (SPEC §7).
+"""
 
 import threading
 from collections import Counter
@@ -15,23 +17,26 @@ from triggers.webhooks.sending import record_answer, send_delivery
 
 log = get_logger(__name__)
 
-# How many deliveries one process sends at the same time, to all hosts and to one host.
+# How many deliveries one process sends at the same time: to all hosts together, and (`PER_HOST`) to one host.
 AT_ONCE = 32
 PER_HOST = 4
-# How long `finish` waits for requests under way. SIGTERM leaves the process 5 s for everything.
+# For how many seconds `finish` waits for requests that are being sent. After SIGTERM the process has 5 s for
+# everything.
 STOP_SECONDS = 3.0
-# Only these threads have a connection to the database: a burst of answers must not open as many as there are senders.
+# How many threads record answers. They are fewer than those that send, because each needs a database connection.
 RECORDING_AT_ONCE = 4
-# How long the end waits for threads that have nothing to do any more.
+# For how many seconds `finish` waits until idle threads have ended.
 _GOODBYE_SECONDS = 0.5
 
 
 class Senders:
-    """A bounded pool of threads. It claims no more deliveries than it has free places, so each is sent at once.
+    """A pool with a limited number of threads that send deliveries. It claims no more deliveries than it has free
+    places, so that each is sent at once.
 
-    One crew of threads sends, and a smaller one records the answers. A slow or dead host takes `per_host` of the places
-    and no more, and a workspace with many such hosts half of them: see `claim_deliveries`. The threads are daemons: a
-    delivery that is still under way when the process ends stays claimed, and is due again when the claim is over.
+    One group of threads sends, and a smaller one records the answers. A slow or dead host takes `per_host` of the
+    places at most, and a workspace with many such hosts takes half of them: see `claim_deliveries`. The threads are
+    daemons: if the process ends while a delivery is being sent, the delivery stays claimed and comes due again when the
+    claim has expired.
     """
 
     def __init__(self, *, at_once: int = AT_ONCE, per_host: int = PER_HOST) -> None:
@@ -44,7 +49,9 @@ class Senders:
         self._recording = Crew("webhook-recorder", RECORDING_AT_ONCE, self._record)
 
     def top_up(self) -> int:
-        """Claims due deliveries for the free places and starts to send them. Returns how many, and waits for none."""
+        """Claims due deliveries for the free places and starts to send them. Returns how many, and does not wait until
+        they are sent.
+        """
         with self._changed:
             busy = dict(self._busy)
         room = self._at_once - sum(busy.values())
@@ -58,7 +65,7 @@ class Senders:
         return len(claimed)
 
     def wait(self, seconds: float = STOP_SECONDS) -> bool:
-        """Waits for up to `seconds` until no delivery is being sent. Returns whether that was reached."""
+        """Waits until no delivery is being sent, for `seconds` at most. Returns whether none is."""
         with self._changed:
             idle = self._changed.wait_for(lambda: not self._busy, seconds)
             if not idle:
@@ -66,7 +73,9 @@ class Senders:
         return idle
 
     def finish(self) -> None:
-        """For the end of the loop: lets what is under way end, within `STOP_SECONDS`, and then ends idle threads."""
+        """Is called when the scheduler stops: waits for the requests that are being sent, for `STOP_SECONDS` at most,
+        and then ends the idle threads.
+        """
         if self.wait():
             self._sending.stop(_GOODBYE_SECONDS / 2)
             self._recording.stop(_GOODBYE_SECONDS / 2)
@@ -75,7 +84,7 @@ class Senders:
         try:
             answer = send_delivery(delivery)
         except Exception:
-            # It is still claimed, so it is sent again.
+            # The delivery is still claimed. When the claim expires, the delivery comes due and is sent again.
             log.exception("webhook.not_recorded", delivery_id=str(delivery["id"]))
             self._leave(delivery)
         else:
@@ -88,7 +97,7 @@ class Senders:
             with timeouts.overriding(timeouts.SCHEDULER):
                 record_answer(delivery, answer)
         except Exception:
-            # It is still claimed, so it is sent again.
+            # The delivery is still claimed. When the claim expires, the delivery comes due and is sent again.
             log.exception("webhook.not_recorded", delivery_id=str(delivery["id"]))
         finally:
             self._leave(delivery)

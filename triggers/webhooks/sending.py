@@ -1,8 +1,8 @@
 """Sends claimed webhook deliveries outside of any transaction, and records the results (SPEC §7).
 
 A sender that claims a delivery moves its `next_attempt_at` ahead, so that the delivery comes due again if the sender
-dies. The new value identifies the claim: a result is recorded only while the row still has it. A delivery may therefore
-be sent twice, with the same `webhook-id`, but it is never forgotten.
+dies. The new value identifies the claim: a result is recorded only while the row still has that value. A delivery may
+therefore be sent twice, with the same `webhook-id`, but none is forgotten.
 """
 
 import random
@@ -27,15 +27,16 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# This signal is sent with `answer` after each attempt that was recorded.
+# This signal tells the metrics of each attempt to send a delivery, with its `answer`, after the attempt has been
+# recorded.
 attempted = Signal()
 
-# The waits between one attempt and the next, in seconds (SPEC §7). A delivery whose attempt after the last wait fails
-# is dead.
+# How many seconds pass between one attempt and the next (SPEC §7). If the attempt after the last wait fails too, the
+# delivery is given up.
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
 JITTER = 0.2
 MAX_RETRY_AFTER = timedelta(hours=24)
-# The error of an attempt, in words for the owner of the trigger.
+# The error that an attempt shows to the owner of the trigger if the secret can't be decrypted.
 SECRET_DOES_NOT_OPEN = "the webhook's secret does not open"  # noqa: S105
 
 _RECORD = """
@@ -47,9 +48,9 @@ RETURNING attempt_count
 
 
 def send_delivery(delivery: Row) -> Answer:
-    """Sends a claimed delivery and returns the answer. It holds no transaction.
+    """Sends a claimed delivery and returns the answer. It opens no transaction.
 
-    If the secret cannot be decrypted, the message must not be sent unsigned, so the attempt fails. A later attempt
+    If the secret can't be decrypted, the attempt fails, because the message must not be sent unsigned. A later attempt
     succeeds if an operator has restored the key meanwhile.
     """
     try:
@@ -72,7 +73,7 @@ def send_delivery(delivery: Row) -> Answer:
 
 
 def record_answer(delivery: Row, answer: Answer, *, now: datetime | None = None) -> None:
-    """Records the result of an attempt, and when the delivery is due again if it is still pending.
+    """Records the result of an attempt to send a delivery, and when the next attempt is due if there is to be one.
 
     It changes nothing if another sender has claimed the delivery meanwhile.
     """
@@ -110,10 +111,10 @@ def record_answer(delivery: Row, answer: Answer, *, now: datetime | None = None)
 def verdict(
     answer: Answer, *, attempts: int, now: datetime
 ) -> tuple[Delivery.Status, datetime | None]:
-    """Returns the status of a delivery after this answer, and the time of the next attempt or None.
+    """Returns the status that a delivery has after this answer, and the time of the next attempt or None.
 
-    `attempts` is how many attempts there have been, with this one. 2xx is delivered; 429, 5xx and no answer are tried
-    again; any other answer is final (SPEC §7).
+    `attempts` is how many attempts there have been, including this one. An answer of 2xx means delivered. After 429,
+    5xx or no answer, the delivery is tried again; any other answer is final (SPEC §7).
     """
     code = answer.status_code
     if answer.error is None and code is not None:
@@ -137,7 +138,8 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
     text = (retry_after or "").strip()
     latest = now + MAX_RETRY_AFTER
     if text.isascii() and text.isdigit():
-        seconds = int(text[:9])  # more digits would mean more than 24 hours anyway
+        # Digits after the ninth are cut off. Such a number is above the limit of 24 hours all the same.
+        seconds = int(text[:9])
         return min(now + timedelta(seconds=seconds), latest)
     try:
         date = parsedate_to_datetime(text)
@@ -177,7 +179,7 @@ def _as_text(body: bytes | None) -> str | None:
     return body[:KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")
 
 
-# The audit actions. There is one when a delivery is settled, and none for each attempt.
+# The audit action for each status in which a delivery ends. Attempts have no audit action of their own.
 _ACTIONS = {
     Delivery.Status.DELIVERED: "webhook.delivered",
     Delivery.Status.DEAD: "webhook.failed",

@@ -1,4 +1,4 @@
-"""How the API shows webhook deliveries and their attempts."""
+"""Renders webhook deliveries and their attempts for the API."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from triggers.models import Delivery, DeliveryAttempt
 
 
 class AttemptSerializer(serializers.Serializer[Any]):
-    """One attempt. `context["shows_bodies"]` says whether the caller may read what the receiver answered."""
+    """One attempt to send a delivery. The receiver's answer is shown only if `context["shows_bodies"]` is true."""
 
     at = serializers.DateTimeField()
     statusCode = serializers.IntegerField(source="status_code", allow_null=True)
@@ -18,7 +18,7 @@ class AttemptSerializer(serializers.Serializer[Any]):
     responseBody = serializers.SerializerMethodField()
 
     def get_responseBody(self, attempt: DeliveryAttempt) -> str | None:  # noqa: N802
-        """The first KiB, for admins."""
+        """The first KiB of the receiver's answer, for callers who are admins."""
         return attempt.response_body if self.context["shows_bodies"] else None
 
 
@@ -36,6 +36,6 @@ class DeliverySerializer(serializers.Serializer[Any]):
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, delivery: Delivery) -> Any:
-        """Returns the attempts in their order. The view must have prefetched them."""
+        """Returns the attempts of the delivery, the first one first. The view must have prefetched them."""
         attempts = sorted(delivery.attempts.all(), key=lambda attempt: attempt.n)
         return AttemptSerializer(attempts, many=True, context=self.context).data

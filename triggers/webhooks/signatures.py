@@ -10,7 +10,9 @@ _STANDARD_PREFIX = "whsec_"
 def webhook_headers(
     *, message_id: str, body: bytes, secret: str | None, now: datetime
 ) -> dict[str, str]:
-    """Returns the headers with the id, the time and the signatures of a message. Without a secret it is not signed."""
+    """Returns the headers with the id, the time and the signatures of a message. Without a secret there are no
+    signatures.
+    """
     timestamp = str(int(now.timestamp()))
     headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}
     if secret is None:
@@ -27,7 +29,8 @@ def webhook_headers(
 def _standard_key(secret: str) -> bytes:
     """Returns the key for the Standard Webhooks signature.
 
-    A secret that begins with `whsec_` has the key as base64 after that. Of any other secret the bytes are the key.
+    If the secret begins with `whsec_`, the rest of it is the key in base64. Otherwise the bytes of the secret are the
+    key.
     """
     if secret.startswith(_STANDARD_PREFIX):
         return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX))

@@ -10,10 +10,12 @@ from rest_framework.response import Response
 
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.api.throttling import Rate
 from triggers import tenancy
 from triggers.models import Delivery
+from triggers.tenancy import OneTriggerViewSet
 from triggers.webhooks import outbox
 from triggers.webhooks.serializers import DeliverySerializer
 from workspaces.access import TenantViewSet, find_visible
@@ -24,11 +26,11 @@ _A_MINUTE = 60
 
 
 class NoBody(StrictBody):
-    """A body without fields."""
+    """The body of an endpoint that takes no fields; an unknown field is an error."""
 
 
 class _DeliveriesShown(TenantViewSet):
-    """Renders deliveries. Only admins see what the receiver answered."""
+    """The base of viewsets that render deliveries. Only admins see what the receiver answered."""
 
     def _shown(self, rows: list[Delivery]) -> Any:
         context = {"shows_bodies": self.access.role.includes(Role.ADMIN)}
@@ -42,27 +44,38 @@ class _DeliveriesShown(TenantViewSet):
         return Response(shown, status=201)
 
 
-class TriggerDeliveryViewSet(_DeliveriesShown):
+class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
     """The deliveries of one trigger."""
 
+    tag = "Webhooks"
     permissions = {"list": IsViewer, "test": IsAdmin}
     environment_rates = {"test": Rate("test-webhook", 10, _A_MINUTE)}
 
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger."""
-        self.access = find_visible(
-            principal_of(request), tenancy.LIVE_TRIGGERS, kwargs["trigger_id"]
-        )
-
+    @Operation(
+        id="listDeliveries",
+        summary="List deliveries",
+        items=DeliverySerializer,
+        says={200: "A list of deliveries."},
+        errors={400: "A bad parameter."},
+    )
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """GET /triggers/:id/deliveries"""
+        """Answers GET /triggers/:id/deliveries with the trigger's deliveries and their attempts, the newest first."""
         rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows.defer("body"), request, self)
         return paginator.get_paginated_response(self._shown(page))
 
+    @Operation(
+        id="testWebhook",
+        summary="Send a test webhook",
+        body=NoBody,
+        answers={201: DeliverySerializer},
+        says={201: "With the delivery."},
+        errors={409: "The trigger has no `webhookUrl`."},
+        audit=("webhook.tested",),
+    )
     def test(self, request: Request, trigger_id: UUID) -> Response:
-        """POST /triggers/:id/test-webhook"""
+        """POST /triggers/:id/test-webhook: queues a sample message, which is about no real run."""
         read_body(NoBody, request)
         return self._created(outbox.send_test, request, trigger_id=trigger_id)
 
@@ -70,16 +83,26 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
 class DeliveryViewSet(_DeliveriesShown):
     """One delivery."""
 
+    tag = "Webhooks"
     permissions = {"redeliver": IsAdmin}
     environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the delivery; those of a deleted trigger are not seen any more."""
+        """Finds the delivery. Nobody can see the deliveries of a deleted trigger any more."""
         self.access = find_visible(
             principal_of(request), tenancy.LIVE_DELIVERIES, kwargs["delivery_id"]
         )
 
+    @Operation(
+        id="redeliver",
+        summary="Send a webhook again",
+        body=NoBody,
+        answers={201: DeliverySerializer},
+        says={201: "With the delivery."},
+        errors={409: "The trigger has no `webhookUrl`."},
+        audit=("webhook.redelivered",),
+    )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
-        """POST /deliveries/:id/redeliver"""
+        """POST /deliveries/:id/redeliver: queues the delivery's message again, as a new delivery."""
         read_body(NoBody, request)
         return self._created(outbox.redeliver, request, delivery_id=delivery_id)

@@ -24,7 +24,7 @@ def _state(enrollment: Enrollment) -> str:
     if enrollment.revoked_at:
         is_code = enrollment.kind == Enrollment.Kind.CODE or enrollment.approved_at
         return "revoked" if is_code else "denied"
-    # The web process's clock is good enough here, since the page only shows the result.
+    # Expiry is decided by the database's clock. This page only displays it, so the web process's clock is exact enough.
     if enrollment.expires_at <= timezone.now():
         return "expired"
     return "active" if enrollment.approved_at else "pending"
@@ -32,7 +32,7 @@ def _state(enrollment: Enrollment) -> str:
 
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
-    """Shows the codes that admins issued and the pairings that hosts asked for."""
+    """Shows staff the enrollments: the codes that admins issued and the pairings that hosts asked for."""
 
     icon = "add_link"
     list_display = (
@@ -76,24 +76,24 @@ class EnrollmentAdmin(StaffModelAdmin):
 
     @display(description="Label (unverified)")
     def named(self, enrollment: Enrollment) -> Any:
-        """The label, which the host or the admin who issued the code chose."""
+        """Returns the label, which the admin who issued the code or the host that asked for the pairing chose."""
         return text(enrollment.label)
 
     @display(description="State")
     def shown_state(self, enrollment: Enrollment) -> Any:
-        """Whether a host can still redeem the enrollment, and if not, why."""
+        """Returns `active` if a host can still redeem the enrollment, else a word for why not, such as `expired`."""
         return state(_state(enrollment))
 
     @display(description="Environment")
     def in_environment(self, enrollment: Enrollment) -> Any:
-        """The environment in which the host gets its worker; none before a pairing is approved."""
+        """Returns a link to the environment in which the host gets its worker; empty for a pairing not yet approved."""
         if enrollment.environment is None:
             return text(None)
         return link_to(Environment, enrollment.environment_id, enrollment.environment.name)
 
     @display(description="Asked from")
     def asked(self, enrollment: Enrollment) -> Any:
-        """The address of the host, if it asked for a pairing."""
+        """Returns the IP address of the host that asked for the pairing; empty for a code that an admin issued."""
         return text(enrollment.asked_from)
 
     @display(description="Created")
@@ -101,7 +101,7 @@ class EnrollmentAdmin(StaffModelAdmin):
         return moment(enrollment.created_at)
 
     def story(self, row: Enrollment) -> list[Panel]:
-        """The enrollment without its codes, which are stored nowhere, and without their digests."""
+        """Returns the page of one enrollment: all its columns but the digests of its codes."""
         decider = row.decided_by and link_to(User, row.decided_by_id, row.decided_by.email)
         worker = row.worker and link_to(Worker, row.worker_id, row.worker.label)
         return [

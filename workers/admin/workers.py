@@ -98,7 +98,7 @@ class WorkerAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, worker: Worker) -> Any:
-        """Whether it is enabled, approved and online."""
+        """Returns the worker's state: `deregistered`, `disabled`, `online` or `offline`."""
         if worker.deleted_at:
             return state("deregistered")
         if worker.disabled_at:
@@ -121,13 +121,13 @@ class WorkerAdmin(StaffModelAdmin):
         return row.label
 
     def story_rows(self) -> QuerySet[Any]:
-        """Reads whether the worker has a token, and never reads the token's digest."""
+        """Adds `has_token` to the worker's row: the page shows whether there is a token, without reading its digest."""
         has_token = Q(token_digest__isnull=False)
         rows: QuerySet[Any] = super().story_rows().annotate(has_token=has_token)
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """The machine, the runs that it holds, and the triggers whose runs it executes."""
+        """Returns the page of one worker: its machine, the runs that it holds, and the triggers that use it."""
         held = Run.objects.filter(worker=row, slot__isnull=False, status__in=HELD)
         triggers = Trigger.objects.filter(worker=row, deleted_at__isnull=True)
         return [
@@ -191,7 +191,8 @@ class WorkerAdmin(StaffModelAdmin):
 
 
 def _is_online(worker: Worker) -> bool:
-    # The web process's clock is good enough here, since the page only shows the result.
+    # The API compares `last_seen_at` with the database's clock. This page only displays the result, so the web
+    # process's clock is exact enough.
     seen = worker.last_seen_at
     return seen is not None and seen > timezone.now() - ONLINE_WITHIN
 

@@ -1,1 +1,1 @@
-"""Makes a large, realistic ledger for `seed_demo --scale`. The same seed makes the same ledger."""
+"""Makes the many made-up runs of `manage.py seed_demo --scale`. The same seed makes the same runs."""

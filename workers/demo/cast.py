@@ -1,4 +1,4 @@
-"""Makes, through the services, the environments, keys, workers and triggers that the made-up runs belong to."""
+"""Makes the environments, API keys, workers and triggers to which the made-up runs of `seed_demo --scale` belong."""
 
 import random
 from datetime import datetime, timedelta
@@ -14,8 +14,8 @@ from triggers.serializers import TriggerBody
 from triggers.services import create_trigger
 from workers.demo.size import DAY_SECONDS, SCHEDULED_SHARE, SCHEDULES, SPAN, Size
 from workers.models import Worker
+from workers.protocol.serializers import RegisterBody
 from workers.registration import register_worker
-from workers.serializers import RegisterBody
 from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment, Workspace
 from workspaces.services import create_environment, create_workspace
@@ -27,19 +27,19 @@ _HOSTS = ("build", "office", "mac-mini", "gpu", "edge")
 _MOST_TRIGGERS = 60
 
 
-# The advisory lock's number, which nothing else uses.
+# The number of the PostgreSQL advisory lock that `lock_demo` takes. No other code uses this number.
 _LOCK = 0x5CA1E
 
 
 def lock_demo() -> None:
-    """Takes a lock until the transaction ends, so that two commands don't make the same workspace at once."""
+    """Waits until no other `seed_demo --scale` is in a transaction, so that two of them don't make the same rows."""
     execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": _LOCK})
 
 
 def find_or_make_cast(size: Size, user_id: UUID) -> Workspace:
-    """Returns the workspace of this size. If it is missing, makes it with its environments, keys, workers and triggers.
+    """Returns the demo workspace for this size; makes it, with environments, keys, workers and triggers, if missing.
 
-    One transaction makes all of it. The workspace's `created_at` is the moment at which the made-up history ends.
+    All of it is made in one transaction. The history of runs ends at the moment of the workspace's `created_at`.
     """
     with transaction.atomic():
         lock_demo()
@@ -84,7 +84,10 @@ def _furnish(
 
 
 def _schedules(ticks: float, rng: random.Random) -> list[tuple[str | None, timedelta]]:
-    """Chooses schedules, each with its age, so that all of them together have about `ticks` ticks."""
+    """Chooses the schedules of one environment's triggers, and how long ago each trigger was made.
+
+    Since then the schedules have come due about `ticks` times, all together.
+    """
     plans: list[tuple[str | None, timedelta]] = []
     while ticks >= 1 and len(plans) < _MOST_TRIGGERS:
         schedule = rng.choice(list(SCHEDULES))

@@ -1,4 +1,4 @@
-"""Writes made-up runs into the real tables by COPY, together with every row that a real run leaves in other tables."""
+"""Writes made-up runs into the database by COPY, with the rows that a real run leaves in other tables."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,10 +49,11 @@ def copy_slice(
     rng: random.Random,
     ids: Ids,
 ) -> None:
-    """Inserts the runs with their texts, ticks, deliveries, attempts and audit rows, and skipped ticks.
+    """Inserts the made-up runs, and the rows that belong to them: texts, ticks, webhook deliveries, audit entries.
 
-    With `whole_story` the audit log gets every step of each run; without it, only the run's end, since all steps of a
-    year would take four times the space of the runs.
+    `skipped` are due times at which no run was made, as (trigger, seconds since 1970). With `whole_story` the audit log
+    gets an entry for every step of each run. Without it, only the end of each run gets one, because the entries of all
+    steps of a year would take four times the space of the runs.
     """
     deliveries: list[Row] = []
     attempts: list[Row] = []
@@ -156,7 +157,7 @@ def _attempts(delivery: Row, rng: random.Random) -> Iterator[Row]:
 
 
 def _told(run: Row, keys: Mapping[UUID, UUID], user_id: UUID) -> Iterator[Event]:
-    """The audit events of a run, in order of time."""
+    """Yields the domain events of a run's steps, from which the audit log is written, in order of time."""
     worker, trigger_id = Actor("worker", run["worker_id"]), str(run["trigger_id"])
 
     def event(action: str, actor: Actor, at: Any, **metadata: Any) -> Event:

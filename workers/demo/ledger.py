@@ -1,7 +1,7 @@
-"""Fills the ledger with a made-up year of runs: one slice of time after another, each in a transaction of its own.
+"""Fills the demo workspace with a made-up year of runs, one slice of the year in each transaction.
 
-The content of a slice depends only on the seed and on the slice's number, and slices are filled in order. So a command
-that was interrupted can continue after the last slice that the database has.
+The content of a slice depends only on the seed and on the slice's number, and slices are filled in order. A command
+that was interrupted therefore continues after the last slice that the database has.
 """
 
 import random
@@ -27,12 +27,12 @@ from workers.models import Worker
 from workspaces.models import ApiKey, Workspace
 
 _RUNS_OF_A_SLICE = 8000
-# The share of ticks that are skipped because the trigger's run before them has not ended.
+# The share of due times at which a schedule starts no run because the trigger's previous run has not ended.
 _SKIPPED = 0.01
 
 
 class Ledger:
-    """The runs of a workspace that `find_or_make_cast` made."""
+    """Makes the runs of one demo workspace, which `find_or_make_cast` has made before."""
 
     def __init__(self, size: Size, workspace: Workspace) -> None:
         self.size, self.workspace = size, workspace
@@ -49,9 +49,10 @@ class Ledger:
         self._targets = self._runs_of_each_slice()
 
     def fill(self) -> Iterator[int]:
-        """Fills the slices that are missing, and yields after each how many runs it holds.
+        """Makes the runs of each missing slice, and yields after each slice how many runs were made.
 
-        The first number yielded is that of the runs that were there before. Several callers at once take turns.
+        The first number yielded counts the runs that an earlier command made. Two commands at once take turns by a
+        lock.
         """
         first = number = self._next_slice()
         yield sum(self._targets[:number])
@@ -90,9 +91,9 @@ class Ledger:
         return ticks_between(trigger.schedule, max(begin, trigger.created_at.timestamp()), end)
 
     def _next_slice(self) -> int:
-        """The number of the first slice to fill.
+        """Returns the number of the first slice that has no runs yet: the one after the slice of the newest run.
 
-        That is the one after the last slice with a run. Retries don't count: some are queued after their slice's end.
+        Retries are left out of this search, because a run near the end of a slice can have a retry in the next slice.
         """
         latest = fetch_one(
             "SELECT max(latest.queued_at) AS at FROM unnest(%(ids)s::uuid[]) e (id) CROSS JOIN LATERAL ("
@@ -138,7 +139,7 @@ class Ledger:
         return len(runs)
 
     def _capacity(self) -> Capacity:
-        """The workers' places, and which of them the unfinished runs of earlier slices hold."""
+        """Returns how many runs each worker can hold, and the slots that unfinished runs of earlier slices take."""
         of_it = {"environment__workspace": self.workspace}
         held: dict[UUID, set[int]] = {}
         holding = Run.objects.filter(**of_it, slot__isnull=False, worker_id__isnull=False)
@@ -162,7 +163,7 @@ class Ledger:
 
 
 def _vacuum() -> None:
-    """Vacuums and analyzes every table, since a live database's planner also has statistics and a visibility map."""
+    """Vacuums and analyzes every table, so that queries are planned as in a database that has run for a year."""
     with session_without_timeouts(), connection.cursor() as cursor:
         for table in connection.introspection.table_names():
             cursor.execute(f'VACUUM (ANALYZE) "{table}"')

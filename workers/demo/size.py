@@ -1,4 +1,4 @@
-"""Says how much `seed_demo --scale` makes, and which schedules it chooses from."""
+"""Defines how many runs `seed_demo --scale` makes, and the schedules from which its triggers get theirs."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,10 +6,10 @@ from typing import Final
 
 DAY_SECONDS: Final = 86_400
 SPAN = timedelta(days=365)
-# The share of runs that a schedule starts; people and keys start the others.
+# The share of runs that a schedule starts. The other runs are started by users and by API keys.
 SCHEDULED_SHARE = 0.65
 
-# Each cron expression (in UTC), with the seconds between two ticks and the seconds from midnight to the first tick.
+# For each cron expression (in UTC): the seconds between two due times, and the seconds from midnight to the first.
 SCHEDULES: Final = {
     "*/5 * * * *": (300, 0),
     "*/10 * * * *": (600, 0),
@@ -24,7 +24,7 @@ SCHEDULES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many runs and environments to make. Two seeds make two different ledgers."""
+    """How many runs and environments `seed_demo --scale` makes. Different seeds give different made-up figures."""
 
     runs: int
     environments: int
@@ -32,17 +32,17 @@ class Size:
 
     @property
     def workspace(self) -> str:
-        """The name of the workspace that holds them. A second call finds by it what the first call made."""
+        """Returns the name of the demo workspace, by which a second command with the same size finds it."""
         return f"Scale: {self.runs} runs, {self.environments} environments, seed {self.seed}"
 
     def shares(self) -> list[float]:
-        """Each environment's share of the runs. The shares differ, since a few customers have most of the runs."""
+        """Returns each environment's share of the runs. The first environments have most, like a few big customers."""
         weights = [(number + 1) ** -0.7 for number in range(self.environments)]
         return [weight / sum(weights) for weight in weights]
 
 
 def ticks_between(schedule: str, begin: float, end: float) -> range:
-    """The schedule's ticks at or after `begin` and before `end`, in whole seconds since 1970."""
+    """Returns the schedule's due times at or after `begin` and before `end`, in whole seconds since 1970."""
     every, first = SCHEDULES[schedule]
 
     def at_or_after(moment: float) -> int:

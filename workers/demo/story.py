@@ -1,4 +1,4 @@
-"""Makes up runs and their retries: times, outcome, tokens and cost of each."""
+"""Makes up the rows of runs and their retries for the demo: times, outcome, tokens and cost of each."""
 
 import math
 import random
@@ -17,7 +17,8 @@ RUN_COLUMNS = (
     "timeout_seconds", "retry_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at",
     "ended_at", "ended_by", "slot", "claim_id", "lease_expires_at", "deadline_at", "cancel_requested_at", "exit_code",
     "fault_class", "short_message", "model", "input_tokens", "output_tokens", "cache_read_tokens",
-    "cache_creation_tokens", "cost_usd", "num_turns", "session_id",
+    "cache_creation_tokens", "cost_usd", "num_turns", "session_id", "tool_calls_total", "tool_calls_effects",
+    "tool_calls_unknown",
 )  # fmt: skip
 _LEASE_SECONDS = 180
 _GRACE_SECONDS = 60
@@ -32,13 +33,13 @@ _FAILURE = (
 
 @dataclass
 class Capacity:
-    """The workers' places (slots), and which of them are held when the made-up history ends."""
+    """How many runs each worker can hold (`limits`), and the slots that unfinished made-up runs take (`held`)."""
 
     limits: dict[UUID, int]
     held: dict[UUID, set[int]] = field(default_factory=dict)
 
     def take(self, worker_id: UUID) -> int | None:
-        """Takes a free place of the worker and returns its number; None if all are held."""
+        """Takes the worker's lowest free slot and returns its number; None if the worker has no free slot."""
         held = self.held.setdefault(worker_id, set())
         free = next((slot for slot in range(self.limits[worker_id]) if slot not in held), None)
         if free is not None:
@@ -47,13 +48,13 @@ class Capacity:
 
 
 class Ids:
-    """Makes UUIDv7s for made-up moments. They differ for each `place`, so that one seed can fill several places."""
+    """Makes UUIDv7 ids for made-up moments, from a random generator whose seed is `place`."""
 
     def __init__(self, place: str) -> None:
         self._rng = random.Random(place)  # noqa: S311 - reproducible, and no secret
 
     def at(self, moment: float) -> UUID:
-        """A new id whose time is `moment`, in seconds since 1970."""
+        """Returns a new id whose embedded time is `moment`, in seconds since 1970."""
         random_bits = self._rng.getrandbits(12) << 64 | 2 << 62 | self._rng.getrandbits(62)
         return UUID(int=int(moment * 1000) << 80 | 7 << 76 | random_bits)
 
@@ -64,13 +65,17 @@ def time_of(moment: float) -> datetime:
 
 
 class Storyteller:
-    """Makes up one run after another. Nothing in them happens after `until`, in seconds since 1970."""
+    """Makes up runs, one after another. No event in them lies after `until`, in seconds since 1970."""
 
     def __init__(self, rng: random.Random, ids: Ids, until: float, capacity: Capacity) -> None:
         self._rng, self._ids, self._until, self._capacity = rng, ids, until, capacity
 
     def tell(self, trigger: Any, source: Source, queued: float, tick: int | None) -> Iterator[Row]:
-        """Yields a run queued at `queued`, then its retries: rows with RUN_COLUMNS, `error_message` and `payload`."""
+        """Yields the row of a run that was queued at `queued`, then the rows of its retries.
+
+        Each row has the columns of RUN_COLUMNS, `error_message` and `payload`. `queued` and `tick`, the due time of a
+        scheduled run, are in seconds since 1970.
+        """
         run = self._queued(trigger, source, queued, queued)
         run["scheduled_for"] = None if tick is None else time_of(tick)
         if source is Source.API and self._rng.random() < 0.5:
@@ -112,7 +117,7 @@ class Storyteller:
         }
 
     def _live(self, run: Row, trigger: Any) -> float | None:
-        """Moves the run through its states up to `until`. Returns when it ended, or None if it has not."""
+        """Fills in the run's states up to the moment `until`. Returns when the run ended; None if it is unfinished."""
         rng = self._rng
         available: float = run["available_at"].timestamp()
         claimed = available + 0.1 + rng.expovariate(0.3)
@@ -136,7 +141,7 @@ class Storyteller:
     def _outcome(
         self, run: Row, chance: float, seconds: float
     ) -> tuple[tuple[str, str, str], float]:
-        """Returns the final status, who sets it and whose fault it is; and after how many seconds the run ends."""
+        """Returns the run's final status, who sets it and whose fault it is; and how many seconds the run takes."""
         worker, timeout = EndedBy.WORKER, float(run["timeout_seconds"])
         if chance < 0.90:
             return (Status.SUCCEEDED, worker, FaultClass.NONE), seconds
@@ -153,13 +158,15 @@ class Storyteller:
         return (Status.CANCELED, worker, FaultClass.NONE), seconds
 
     def _use(self, run: Row, seconds: float) -> None:
-        """Fills in the tokens and the cost of an agent that worked for so many seconds."""
+        """Fills in the tokens, the cost and the counts of tool calls of an agent that worked for so many seconds."""
         rng = self._rng
         turns = 1 + int(seconds / 12)
         run["num_turns"], run["input_tokens"] = turns, turns * rng.randint(150, 900)
         run["output_tokens"] = turns * rng.randint(60, 400)
         run["cache_read_tokens"] = turns * rng.randint(2_000, 20_000)
         run["cache_creation_tokens"] = rng.randint(3_000, 30_000)
+        run["tool_calls_total"], run["tool_calls_effects"] = turns - 1, (turns - 1) // 3
+        run["tool_calls_unknown"] = 0
         micros = (
             run["input_tokens"] * 3
             + run["output_tokens"] * 15
@@ -178,7 +185,8 @@ class Storyteller:
             "fault_class": fault,
         }
         if by in (EndedBy.LEASE, EndedBy.DEADLINE):
-            # A run without a result has no usage: its worker did not report it.
+            # A run that the server ended by its lease or deadline has no tokens and no cost, because its worker never
+            # reported them.
             used = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
                     "cost_usd", "num_turns", "session_id")  # fmt: skip
             run |= dict.fromkeys(used)
@@ -193,7 +201,7 @@ class Storyteller:
             run["cancel_requested_at"] = time_of(ended - min(5, rng.random() * 5))
 
     def _leave_unfinished(self, run: Row, claimed: float, started: float) -> None:
-        """Leaves the run queued, claimed or running: as far as it came by `until`, if its worker had a free place."""
+        """Makes the run claimed or running, as it is at `until`; it stays queued if no slot of its worker is free."""
         slot = self._capacity.take(run["worker_id"]) if claimed < self._until else None
         if slot is None:
             return

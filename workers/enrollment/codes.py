@@ -5,7 +5,8 @@ import secrets
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 
-# RFC 8628 §6.1: without vowels they make no words, and no two of them are easily confused. 20^8 is 34.6 bits.
+# The letters of the code that a person types (RFC 8628 §6.1). Without vowels a code spells no word, and no two letters
+# look alike. A code of 8 letters has 20^8 values, or 34.6 bits.
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 _HALF = 4
 _DEVICE_BYTES = 32
@@ -18,7 +19,7 @@ def make_user_code() -> str:
 
 
 def normal_user_code(typed: str) -> str | None:
-    """Returns a typed code as `make_user_code` spells it, whatever its case and punctuation; None if it is no code."""
+    """Returns a typed code in the form of `make_user_code`, whatever its case and punctuation; None if unusable."""
     letters = [character for character in typed.upper() if character.isalnum()]
     if len(letters) != 2 * _HALF or not set(letters) <= set(_LETTERS):
         return None
@@ -26,17 +27,17 @@ def normal_user_code(typed: str) -> str | None:
 
 
 def make_device_code() -> str:
-    """Returns a new secret of 256 bits. The host that began a pairing shows it when it asks for its tokens."""
+    """Returns a new secret of 256 bits, with which the host that began a pairing asks for its tokens."""
     return secrets.token_urlsafe(_DEVICE_BYTES)
 
 
 def digest(purpose: str, code: str) -> bytes:
-    """Returns the HMAC that is stored in place of a code. `purpose` is `code`, `device` or `user`."""
+    """Returns the HMAC that is stored instead of a code. `purpose` is the kind of code: `code`, `device` or `user`."""
     return digests(purpose, code)[0]
 
 
 def digests(purpose: str, code: str) -> list[bytes]:
-    """Returns all HMACs by which a code may be stored: one under SECRET_KEY and one under each key before it."""
+    """Returns the HMACs to look a code up by: under SECRET_KEY and under each older key in SECRET_KEY_FALLBACKS."""
     return [
         salted_hmac(f"pipedai.enrollment.{purpose}", code, secret=key, algorithm="sha256").digest()
         for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)

@@ -1,4 +1,4 @@
-"""Issues and revokes enrollment codes, by which an admin permits a host to enroll."""
+"""Issues and revokes the codes by which an admin lets a host enroll."""
 
 from datetime import datetime
 from typing import Any
@@ -30,10 +30,11 @@ def issue_code(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[Enrollment, str]:
-    """Makes an enrollment and returns it with its `enr_` code, which is stored nowhere.
+    """Makes an enrollment and returns it with its `enr_` code. Only an HMAC of the code is stored.
 
-    It expires after a day unless `expires_at` says otherwise. Raises NotFound if the environment has been deleted,
-    Conflict if the environment has as many as it may, and what `hold_role` raises.
+    The code expires after a day unless `expires_at` says otherwise. Raises NotFound if the environment has been
+    deleted, Conflict if the environment has the most usable enrollments that it may have, and what `hold_role_of_user`
+    raises if the user is no admin.
     """
     code = tokens.mint("enr")
     with transaction.atomic():
@@ -57,9 +58,10 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Revokes the enrollment, so that nobody can redeem it any more. A repeat changes nothing.
+    """Revokes the enrollment, so that no host can redeem it any more. Revoking it twice changes nothing.
 
-    Raises NotFound for an enrollment of another environment, and Conflict for a redeemed one, whose host has a key.
+    Raises NotFound if the enrollment is not in this environment, and Conflict if a host has redeemed it: the host's
+    `hos_` key must be revoked instead.
     """
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
@@ -78,7 +80,7 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
 
 
 def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str, Any]) -> Event:
-    """The domain event of an action on an enrollment."""
+    """Makes the domain event that reports an action on an enrollment, for the audit log."""
     metadata = {"kind": enrollment.kind, "label": enrollment.label, **metadata}
     return Event(action, actor, enrollment.environment_id, "enrollment", enrollment.id, metadata)
 

@@ -1,4 +1,4 @@
-"""Pairing (RFC 8628): a host asks to be let in, and a person types its code and approves or denies it."""
+"""Pairing (RFC 8628): a host asks for a code and shows it; a person types that code and approves or denies the host."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,10 +33,11 @@ from workspaces.roles import Role
 LIFETIME = timedelta(minutes=10)
 INTERVAL_SECONDS = 5
 MAX_PENDING = 10
-# A user who types five wrong codes in a row must wait for an hour, so that nobody can guess one.
+# A user who types five wrong codes in a row must wait for an hour. This keeps users from guessing the codes of hosts.
 WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600, in_a_row=True)
 
-# Hosts of one network take turns, so that two that begin at once don't both become the last that is allowed.
+# An address may have at most MAX_PENDING pairings that wait. This lock makes the requests of one network run one after
+# another, so that two at once can't both take the last place.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('pairing ' || %(network)s, 0))"
 
 _COUNT_PENDING = """
@@ -59,7 +60,7 @@ WHERE id = %(id)s AND kind = 'device' AND approved_at IS NULL AND revoked_at IS 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pairing:
-    """A new pairing and its two codes, which are stored nowhere."""
+    """A new pairing with its two codes in plaintext. The database has only HMACs of them."""
 
     enrollment_id: UUID
     device_code: str
@@ -68,10 +69,10 @@ class Pairing:
 
 
 def begin_pairing(*, label: str | None, address: str | None, program: str | None) -> Pairing:
-    """Begins a pairing, which then waits for a person's approval.
+    """Begins a pairing for a host that asks. The pairing then waits until a person approves or denies it.
 
-    Raises TooManyRequests if this address has as many waiting pairings as it may; all IPv6 addresses of a /64 count as
-    one. It writes no audit row, since nobody knows yet who the host is.
+    Raises TooManyRequests if MAX_PENDING pairings of this address wait already. IPv6 addresses of the same /64 network
+    count as one address. No audit entry is written, because the pairing belongs to no environment yet.
     """
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
@@ -94,8 +95,8 @@ def begin_pairing(*, label: str | None, address: str | None, program: str | None
 
 
 def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
-    """Returns the pairing whose code the user typed. Raises NotFound for a wrong code, TooManyRequests after five."""
-    # The try is counted before the code is looked up, so that many requests at once can't try more than five codes.
+    """Returns the waiting pairing with the typed code. Raises NotFound; TooManyRequests after five wrong codes."""
+    # The try is counted before the code is looked up: otherwise many requests at once could try more than five codes.
     check_rate(WRONG_ENTRIES, str(user_id))
     code = normal_user_code(typed)
     pending = _pending(user_code_digest__in=digests("user", code)) if code else None
@@ -106,7 +107,7 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
 
 
 def pending_pairing(enrollment_id: UUID) -> Enrollment:
-    """Returns a pairing that nobody has approved or denied yet. Raises NotFound."""
+    """Returns the pairing if it still waits for a decision. Raises NotFound if not."""
     pending = _pending(id=enrollment_id)
     if pending is None:
         raise NotFound
@@ -116,10 +117,10 @@ def pending_pairing(enrollment_id: UUID) -> Enrollment:
 def approve_pairing(
     *, enrollment_id: UUID, environment_id: UUID, auth_mode: str, user_id: UUID, actor: Actor
 ) -> Enrollment:
-    """Approves the pairing for the environment: the next time the host asks, it gets its tokens.
+    """Approves the pairing for the environment. The next time the host asks, the host gets its tokens.
 
-    Raises Conflict if somebody has decided already or the pairing has expired, and what `hold_role` raises for a user
-    who is no admin of the environment.
+    Raises Conflict if the pairing was approved or denied before or has expired, and what `hold_role_of_user` raises for
+    a user who is no admin of the environment.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -135,7 +136,7 @@ def approve_pairing(
 
 
 def deny_pairing(*, enrollment_id: UUID, user_id: UUID, actor: Actor) -> Enrollment:
-    """Denies the pairing. Raises Conflict if somebody has decided already or it has expired."""
+    """Denies the pairing. Raises Conflict if the pairing was approved or denied before, or has expired."""
     with transaction.atomic():
         return _decide(
             enrollment_id,

@@ -1,4 +1,4 @@
-"""The page `/pair`, on which a person approves or denies a pairing (RFC 8628; see its §5.4 on phishing)."""
+"""The HTML page `/pair`, on which a person approves or denies a pairing (RFC 8628; its §5.4 describes phishing)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,20 +36,20 @@ _SALT = "pipedai.pairing-page"
 Values = dict[str, Any]
 
 
-# The origin is checked instead of a CSRF token, as for the API (pipedai.api.origin).
+# This page needs no CSRF token: a request is refused unless its Origin is allowed, as in the API (pipedai.api.origin).
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class PairingPage(View):
-    """GET and POST /pair: sign in, type the code, see who asks, approve or deny. Each step is a form.
+    """GET and POST /pair: the user signs in, types the code, sees which host asks, and approves or denies it.
 
-    The page ignores a code in the URL. So a person who follows a link that a stranger sent must still read the code
-    from the machine that they are about to let in.
+    Each step is a form. The page ignores a code in its URL: a person who follows a stranger's link must still read the
+    code from the machine that they let in.
     """
 
     http_method_names = ["get", "head", "post"]
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Shows the first step: signing in, or typing the code for a user who is signed in."""
+        """Shows the form for signing in, or the form for the code if the user is signed in."""
         visit = _Visit(request)
         try:
             visit.find_user()
@@ -58,7 +58,7 @@ class PairingPage(View):
         return visit.show("code" if visit.user else "sign-in")
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Carries out the step that the form names."""
+        """Carries out the step of the submitted form, such as `approve`, and shows the next one."""
         visit = _Visit(request)
         step = visit.posted("step")
         try:
@@ -74,7 +74,7 @@ class PairingPage(View):
 
 
 class _Visit:
-    """One request with its form, its user and the user's session."""
+    """One request to the page, with the signed-in user and their session, if there are any."""
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
@@ -83,23 +83,23 @@ class _Visit:
         self.user: User | None = None
 
     def find_user(self) -> None:
-        """Sets `session` and `user` from the cookie. Raises Unauthenticated if it finds a token, or two cookies."""
+        """Sets `session` and `user` from the cookie. Raises Unauthenticated for a bearer token or for two cookies."""
         found = PresentedSession().authenticate(self.asked)
         if found is not None:
             self.session = found[0]
             self.user = User.objects.get(id=self.session.id)
 
     def posted(self, name: str) -> str:
-        """Returns a field of the form, without NULs, which PostgreSQL refuses in text."""
+        """Returns a field of the form. NUL characters are removed, because PostgreSQL refuses them in text."""
         return str(self.request.POST.get(name, "")).replace("\0", "")
 
     def actor(self) -> Actor:
-        """The actor for events: the user, or nobody before they have signed in."""
+        """Returns who acts, for the audit log: the user, or an actor without an id before the user has signed in."""
         user_id = self.session.id if self.session else None
         return Actor("user", user_id, address_of(self.asked), current_request_id.get() or None)
 
     def show(self, step: str, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
-        """Renders the page at a step."""
+        """Renders the page at this step, such as `sign-in`, with the status and headers of `error` if there is one."""
         context = {
             "step": step,
             "user": self.user,
@@ -134,7 +134,7 @@ def _sign_in(visit: _Visit) -> HttpResponse:
 
 
 def _credentials(form: QueryDict) -> dict[str, Any]:
-    """Reads e-mail address and password by the rules of the API's login. Raises Invalid."""
+    """Returns the e-mail address and password of the form, checked as the API's login checks them. Raises Invalid."""
     body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
     if not body.is_valid():
         raise Invalid(form=["Type your e-mail address and your password."])
@@ -207,7 +207,7 @@ _STEPS: dict[str, Callable[[_Visit], HttpResponse]] = {
 def _ask(
     visit: _Visit, found: Enrollment, code: str, *, error: ApiError | None = None
 ) -> HttpResponse:
-    """Shows which host asks. The form carries the typed code, signed, so that only this session can use it."""
+    """Shows which host asks. The form carries a signed proof that this session typed the code."""
     assert visit.session is not None
     proof = {"id": str(found.id), "session": str(visit.session.session_id), "code": code}
     return visit.show(
@@ -222,7 +222,7 @@ def _ask(
 
 
 def _found(visit: _Visit) -> tuple[Enrollment, str]:
-    """Returns the pairing whose code was typed in this session, and the code. Raises Conflict if it is over."""
+    """Returns the pairing whose code this session typed, and the code. Raises Conflict if it no longer waits."""
     assert visit.session is not None
     try:
         proof = signing.loads(visit.posted("proof"), salt=_SALT, max_age=pairing.LIFETIME)
@@ -237,7 +237,7 @@ _OVER = "Somebody has decided on this request already, or it has expired: type t
 
 
 def _chosen(visit: _Visit) -> Environment | None:
-    """Returns the environment that the form names, or None if the user is no admin of it."""
+    """Returns the environment that the form names. None if the user is no admin of it."""
     assert visit.session is not None
     try:
         chosen = UUID(visit.posted("environment"))

@@ -1,4 +1,4 @@
-"""Redeems an enrollment: gives the host its first worker and its `hos_` key, once for each code or pairing."""
+"""Redeems an enrollment: a host exchanges a code or an approved pairing, once, for a worker and a `hos_` key."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,10 +21,10 @@ from workspaces.locks import lock_environment
 from workspaces.roles import Role
 
 MAX_POLL_SECONDS = 60
-# A host that keeps to the interval must not be told to slow down because its clock or the network is not exact.
+# A host may ask this much earlier than its interval allows, because clocks and networks are not exact.
 _TOLERANCE_SECONDS = 1
 
-# A host's first worker takes one run at a time, until an admin or a later registration says otherwise.
+# The worker that a host gets by enrolling takes one run at a time, until an admin or a later registration changes that.
 _MAX_CONCURRENCY = 1
 
 _FIND = """
@@ -32,7 +32,8 @@ SELECT e.*, environment.workspace_id, e.expires_at <= statement_timestamp() AS i
 FROM enrollment e LEFT JOIN environment ON environment.id = e.environment_id
 WHERE e.kind = %(kind)s AND e.code_digest = ANY(%(digests)s)
 """
-# RFC 8628 §3.5: a host that asks too soon must wait 5 s longer between two questions from then on.
+# Records that a host asked. A host that asked too soon must from then on wait 5 s longer between two questions (RFC
+# 8628 §3.5).
 _POLL = """
 UPDATE enrollment e
 SET polled_at = statement_timestamp(),
@@ -48,7 +49,7 @@ RETURNING old.too_fast
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Redeemed:
-    """The host's worker and its tokens, which are stored nowhere."""
+    """What a host gets by redeeming: its worker, and two tokens in plaintext, of which only digests are stored."""
 
     worker_id: UUID
     worker_token: str
@@ -59,7 +60,10 @@ class Redeemed:
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
-    """The enrollment can't be redeemed now (status 400: the host may ask again) or ever (the other statuses)."""
+    """The enrollment can't be redeemed.
+
+    With status 400 the pairing still waits for approval, and the host may ask again. Any other status is final.
+    """
 
     def __init__(self, status_code: int, message: str) -> None:
         super().__init__(message)
@@ -69,15 +73,16 @@ class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
 def redeem(
     *, code: str | None, device_code: str | None, values: dict[str, Any], actor: Actor
 ) -> Redeemed:
-    """Makes a worker from the validated `values` (`hostname`, `os`, `version`, `label`) and the host's `hos_` key.
+    """Makes the host's worker and its `hos_` key, and marks the enrollment as redeemed.
 
-    `actor` carries the address and the request id; this function sets its id to that of the new key. Raises NotFound
-    for an unknown code; EnrollmentRefused with 400 while a pairing waits, 410 when it has expired, 403 when it was
-    denied or revoked, 409 when it was redeemed already; Conflict if the environment has as many workers or keys as it
-    may.
+    `values` are the validated `hostname`, `os`, `version` and `label` of the worker. `actor` carries the caller's
+    address and request id; in the audit log its id becomes that of the new key. Raises NotFound for an unknown code;
+    EnrollmentRefused with 400 while a pairing waits, 410 if the enrollment has expired, 403 if it was denied or
+    revoked, 409 if it was redeemed before; Conflict if the environment has the most workers or keys that it may have.
     """
     if code is not None and tokens.prefix_of(code) != "enr":
-        raise NotFound  # a code with a wrong checksum is refused without a query
+        # The code's checksum is wrong, so the database need not be asked.
+        raise NotFound
     kind = "device" if code is None else "code"
     found = {"kind": kind, "digests": digests(kind, code or device_code or "")}
     row = _find(found)
@@ -89,7 +94,8 @@ def redeem(
             lock_environment(row["environment_id"])
         except NotFound:
             raise EnrollmentRefused(403, _REVOKED) from None
-        # Somebody may have redeemed or revoked it while this call waited for the lock.
+        # The enrollment is read again under the lock, because another call may have redeemed or revoked it in the
+        # meantime.
         row = _find(found, " FOR NO KEY UPDATE OF e")
         _check(row)
         try:
@@ -148,7 +154,8 @@ def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:
         address=actor.ip,
         host_key_id=host.key.id,
         may_replace=False,
-        approved=True,  # a person issued the code or approved the pairing, and no key can do either
+        # The worker needs no further approval: only a person can issue a code or approve a pairing, and no API key can.
+        approved=True,
     )
     Enrollment.objects.filter(id=row["id"]).update(consumed_at=Now(), worker_id=worker.worker_id)
     metadata = {

@@ -1,4 +1,4 @@
-"""Bodies of the enrollment endpoints, and enrollments as they go out."""
+"""Reads the request bodies of the enrollment endpoints, and renders enrollments in their answers."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from workspaces.serializers import check_expires_at
 
 
 class EnrollmentBody(StrictBody):
-    """POST /environments/:envId/enrollments."""
+    """The body of POST /environments/:envId/enrollments, by which an admin issues a code."""
 
     label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
     authMode = AuthModeField(
@@ -23,19 +23,19 @@ class EnrollmentBody(StrictBody):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """It lives at most 30 days, and does not expire in the past."""
+        """Refuses an `expiresAt` in the past, or more than 30 days ahead."""
         check_expires_at(attrs["expires_at"], short_lived="A code")
         return attrs
 
 
 class PairingBody(Body):
-    """POST /enrollments/device."""
+    """The body of POST /enrollments/device, by which a host asks for a pairing."""
 
     label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
 
 
 class RedeemBody(Body):
-    """POST /enrollments/redeem."""
+    """The body of POST /enrollments/redeem, by which a host exchanges its code for its tokens."""
 
     code = TextField(max_length=255, required=False, default=None)
     deviceCode = TextField(source="device_code", max_length=255, required=False, default=None)
@@ -45,14 +45,14 @@ class RedeemBody(Body):
     label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Exactly one of `code` and `deviceCode`."""
+        """Refuses a body unless it has exactly one of `code` and `deviceCode`."""
         if (attrs["code"] is None) == (attrs["device_code"] is None):
             raise serializers.ValidationError("Send either code or deviceCode.")
         return attrs
 
 
 class EnrollmentSerializer(serializers.Serializer[Any]):
-    """An enrollment; its code is shown once, by the view that issues it."""
+    """An enrollment without its code. Only the answer to the call that issues a code shows the code."""
 
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=Enrollment.Kind.choices)
@@ -67,5 +67,11 @@ class EnrollmentSerializer(serializers.Serializer[Any]):
     workerId = serializers.UUIDField(source="worker_id", allow_null=True)
 
     def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
-        """Of an `enr_` code; a device code is never shown."""
+        """The last four characters of the `enr_` code; null for a pairing, whose code is never shown."""
         return enrollment.last_four if enrollment.kind == Enrollment.Kind.CODE else None
+
+
+class IssuedEnrollmentSerializer(EnrollmentSerializer):
+    """A new enrollment with its code, which is shown this once."""
+
+    code = serializers.CharField()

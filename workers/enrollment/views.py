@@ -1,9 +1,10 @@
-"""The endpoints of enrollment: admins issue codes, and hosts begin pairings and redeem."""
+"""The endpoints of enrollment. Admins issue codes; hosts begin pairings, and exchange a code for their tokens."""
 
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -12,6 +13,7 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.request_id import current_request_id
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet
@@ -21,10 +23,11 @@ from workers.enrollment.redeeming import redeem
 from workers.enrollment.serializers import (
     EnrollmentBody,
     EnrollmentSerializer,
+    IssuedEnrollmentSerializer,
     PairingBody,
     RedeemBody,
 )
-from workers.models import Enrollment
+from workers.models import Enrollment, Worker
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
@@ -32,20 +35,42 @@ _LONGEST_PROGRAM = 255
 
 
 class EnvironmentEnrollmentViewSet(TenantViewSet):
-    """The enrollments of an environment. Only people can manage them, since an enrollment leads to a new key."""
+    """The enrollments of an environment. No API key can call these endpoints, since an enrollment makes a new key."""
 
+    tag = "Hosts"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}
 
+    @Operation(
+        id="listEnrollments",
+        summary="List enrollments",
+        items=EnrollmentSerializer,
+        says={
+            200: (
+                "A list of enrollments: the codes, and the pairings that were approved for this "
+                "environment."
+            ),
+        },
+    )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """GET /environments/:envId/enrollments"""
+        """Answers GET /environments/:envId/enrollments with the codes and the pairings that were approved."""
         rows = Enrollment.objects.filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
         return paginator.get_paginated_response(EnrollmentSerializer(page, many=True).data)
 
+    @Operation(
+        id="createEnrollment",
+        summary="Issue an enrollment code",
+        body=EnrollmentBody,
+        example={"label": "build-2"},
+        answers={201: IssuedEnrollmentSerializer},
+        says={201: "With the enrollment and, this once, its `code` (`enr_…`), good for one host."},
+        errors={409: "A ceiling."},
+        audit=("enrollment.created",),
+    )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/enrollments: the only answer that holds the code."""
+        """POST /environments/:envId/enrollments: issues a code for one host. Only this answer holds the code."""
         enrollment, code = issuing.issue_code(
             **read_body(EnrollmentBody, request),
             environment_id=environment_id,
@@ -54,8 +79,16 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         )
         return Response({**EnrollmentSerializer(enrollment).data, "code": code}, status=201)
 
+    @Operation(
+        id="revokeEnrollment",
+        summary="Revoke an enrollment",
+        answers={204: None},
+        says={204: "Also when it is revoked already."},
+        errors={409: "It has been redeemed: revoke the host's key instead."},
+        audit=("enrollment.revoked",),
+    )
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
-        """DELETE /environments/:envId/enrollments/:id"""
+        """DELETE /environments/:envId/enrollments/:id: revokes an enrollment that no host has redeemed."""
         issuing.revoke_enrollment(
             environment_id=environment_id, enrollment_id=enrollment_id, actor=actor_of(request)
         )
@@ -63,18 +96,39 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
 
 
 class EnrollmentViewSet(ApiViewSet):
-    """The endpoints that a host calls before it has a token. The code in the body is its credential."""
+    """The endpoints that a host calls before it has a token. The code in the body proves that the host may enroll."""
 
+    tag = "Hosts"
     authentication_classes = ()
     permissions = {"device": IsPublic, "redeem": IsPublic}
     throttles = {
         "device": (Throttle(Rate("begin-pairing", limit=30, seconds=3600), by_address),),
-        # A host asks every 5 s, and many hosts may share one address.
+        # A host that waits for approval calls every 5 s, and many hosts may share one address.
         "redeem": (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),),
     }
 
+    @Operation(
+        id="beginPairing",
+        summary="Begin a pairing",
+        body=PairingBody,
+        example={"label": "build-2"},
+        answers={
+            201: answer(
+                "Pairing",
+                "A pairing that waits for somebody's approval.",
+                id=serializers.UUIDField(),
+                deviceCode=serializers.CharField(),
+                userCode=serializers.CharField(),
+                verificationUri=serializers.CharField(),
+                verificationUriComplete=serializers.CharField(),
+                interval=serializers.IntegerField(),
+                expiresAt=serializers.DateTimeField(),
+            )
+        },
+        audit=("enrollment.approved", "enrollment.denied"),
+    )
     def device(self, request: Request) -> Response:
-        """POST /enrollments/device: the only answer that holds the codes."""
+        """POST /enrollments/device: begins a pairing. Only this answer holds the pairing's two codes."""
         program = request.META.get("HTTP_USER_AGENT")
         begun = pairing.begin_pairing(
             **read_body(PairingBody, request),
@@ -88,7 +142,7 @@ class EnrollmentViewSet(ApiViewSet):
                 "deviceCode": begun.device_code,
                 "userCode": begun.user_code,
                 "verificationUri": uri,
-                # The code is in the fragment, which browsers send to no server. The page ignores it.
+                # The URL's fragment has the code, because browsers send it to no server. The pairing page ignores it.
                 "verificationUriComplete": f"{uri}#{begun.user_code}",
                 "interval": pairing.INTERVAL_SECONDS,
                 "expiresAt": begun.expires_at,
@@ -96,8 +150,44 @@ class EnrollmentViewSet(ApiViewSet):
             status=201,
         )
 
+    @Operation(
+        id="redeemEnrollment",
+        summary="Redeem an enrollment",
+        body=RedeemBody,
+        example={"code": "enr_…", "hostname": "build-2", "os": "linux", "version": "0.1.0"},
+        answers={
+            201: answer(
+                "Redeemed",
+                "A host's worker and its two tokens, which are shown this once.",
+                workerId=serializers.UUIDField(),
+                workerToken=serializers.CharField(),
+                operatorToken=serializers.CharField(),
+                apiUrl=serializers.CharField(),
+                workspaceId=serializers.UUIDField(),
+                environmentId=serializers.UUIDField(),
+                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
+            )
+        },
+        says={
+            201: (
+                "No other answer ever holds these tokens, so one that is lost is lost: enrol again."
+            ),
+        },
+        errors={
+            400: (
+                "A pairing is not approved yet (`error` is `authorization_pending`), or was asked "
+                "for too soon (`slow_down`: wait 5 s longer from now on, at most 60); or the body is "
+                "wrong."
+            ),
+            403: "Denied or revoked, or whoever let it in is no admin any more.",
+            404: "No such code.",
+            409: "Redeemed already, or a ceiling.",
+            410: "Expired.",
+        },
+        audit=("enrollment.redeemed",),
+    )
     def redeem(self, request: Request) -> Response:
-        """POST /enrollments/redeem: the only answer that holds the host's two tokens."""
+        """POST /enrollments/redeem: exchanges a code for the host's two tokens, which only this answer holds."""
         body: dict[str, Any] = read_body(RedeemBody, request)
         redeemed = redeem(
             code=body.pop("code"),
@@ -120,4 +210,5 @@ class EnrollmentViewSet(ApiViewSet):
 
 
 def _printable(text: str) -> str:
+    """Returns the text without control characters, because the page that approves a pairing shows it."""
     return "".join(character for character in text if character.isprintable())

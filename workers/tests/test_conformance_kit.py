@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.conformance import wire
+from pipedai_worker.conformance import tool_call_wire, wire
+from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
+from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
 from triggers.states import TERMINAL
-from workers.serializers import ClaimBody, CompleteBody
-from workers.views import MAX_WAIT_SECONDS
+from workers.protocol.poll_views import MAX_WAIT_SECONDS
+from workers.protocol.serializers import ClaimBody, CompleteBody
+from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 
 # Values of every kind that a client in any language may send.
 VALUES: list[Any] = [
@@ -15,6 +18,15 @@ VALUES: list[Any] = [
     *("", "5", "-5", "5.5", "1e5", "NaN", "abc", "x" * 64, "x" * 65, "x" * 10_000),
     *([], {}, ["a"], "infra", "none", "Infra", "succeeded", "Succeeded", " succeeded "),
 ]
+
+
+CALL = {
+    "at": "2026-05-04T12:00:01.000Z",
+    "tool": "send_mail",
+    "durationMs": 12,
+    "outcome": "ok",
+    "effect": "possible",
+}
 
 
 @pytest.mark.parametrize("field", list(CompleteBody().fields))
@@ -29,6 +41,43 @@ def test_a_claim_is_refused_by_the_kit_when_the_api_refuses_it() -> None:
     for value in VALUES:
         taken = ClaimBody(data={"claimId": value}).is_valid()
         assert (wire.problem("claim", {}, {"claimId": value}) is None) is taken, value
+
+
+COUNTS = [
+    *({"total": value, "effects": 0, "unknown": 0} for value in VALUES),
+    *({"total": 5, "effects": value, "unknown": 0} for value in VALUES),
+    *({"total": 5, "effects": 0, "unknown": value} for value in VALUES),
+]
+
+
+@pytest.mark.parametrize("counts", [value for value in [*VALUES, *COUNTS] if value is not None])
+def test_the_kit_finds_fault_with_the_counts_that_the_api_ignores(counts: Any) -> None:
+    taken = ToolCallsField().to_internal_value(counts) is not None
+    assert (tool_call_wire.flaw({"toolCalls": counts}, None) is None) is taken
+
+
+@pytest.mark.parametrize("field", ["at", "tool", "durationMs", "outcome", "effect"])
+def test_the_kit_finds_fault_with_the_calls_that_the_api_changes(field: str) -> None:
+    for value in [*VALUES, "2026-05-04T12:00:01Z", "2026-05-04T12:00:01", "ok", "possible"]:
+        sent = {**CALL, field: value}
+        kept = ToolCallListField().to_internal_value([sent])
+        is_kept = bool(kept) and (field == "at" or kept[0][field] == value)
+        assert (tool_call_wire.flaw({"toolCallList": [sent]}, None) is None) is is_kept, value
+
+
+def test_the_kit_finds_fault_with_counts_that_go_down_and_lists_that_are_too_long() -> None:
+    earlier = {"total": 3, "effects": 2, "unknown": 1}
+    assert tool_call_wire.flaw({"toolCalls": {**earlier, "unknown": 0}}, earlier) is None
+    for name in ("total", "effects"):
+        fewer = {**earlier, name: earlier[name] - 1, "unknown": 0}
+        assert "went down" in str(tool_call_wire.flaw({"toolCalls": fewer}, earlier))
+    assert tool_call_wire.LONGEST_LIST == MAX_LISTED_CALLS
+    assert tool_call_wire.flaw({"toolCallList": [CALL] * 500}, None) is None
+    assert "more than 500" in str(tool_call_wire.flaw({"toolCallList": [CALL] * 501}, None))
+    assert "says" in str(
+        tool_call_wire.flaw({"toolCalls": earlier, "toolCallList": [CALL] * 4}, None)
+    )
+    assert LONGEST_OUTPUT == MAX_OUTPUT_BYTES
 
 
 def test_the_kit_knows_the_same_endings_and_the_same_longest_wait() -> None:

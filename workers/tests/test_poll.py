@@ -46,7 +46,7 @@ def queue(cast):
 
 
 def test_nothing_to_do(poll):
-    assert poll() == {"runs": [], "serverTime": A_TIME}
+    assert poll() == {"runs": [], "serverTime": A_TIME, "authMode": "claude_max"}
 
 
 def test_its_lane_learns_whose_turn_it_is(cast, poll):
@@ -98,6 +98,8 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "model": "claude-opus",
             "timeoutSeconds": 60,
             "payload": {"a": [1]},
+            "outputSchema": None,
+            "retryAfterEffects": True,
             "attempt": 1,
             "queuedAt": run["queuedAt"],
         }

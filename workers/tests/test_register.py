@@ -44,6 +44,7 @@ def test_a_machine_becomes_a_worker(cast, register):
         "workspaceId": str(cast.workspace.id),
         "environmentId": str(cast.environment.id),
         "approved": True,
+        "authMode": "claude_max",
     }
     worker = shown(cast, response.json()["workerId"])
     assert {name: worker[name] for name in ("hostname", "os", "version")} == MACHINE

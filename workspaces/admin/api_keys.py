@@ -19,7 +19,7 @@ from workspaces.models import ApiKey, Environment
 
 @register(ApiKey, site=site)
 class ApiKeyAdmin(StaffModelAdmin):
-    """Shows the keys of external systems and of hosts, and those that register workers."""
+    """Shows all API keys: those of external systems, those of hosts, and those with which workers register."""
 
     icon = "vpn_key"
     list_display = (
@@ -58,12 +58,12 @@ class ApiKeyAdmin(StaffModelAdmin):
 
     @display(description="Token")
     def shown_token(self, key: ApiKey) -> str:
-        """The token's prefix and last four characters; the rest is stored nowhere."""
+        """Shows the token's prefix and last four characters. The rest of the token is stored nowhere."""
         return f"{key.kind}_…{key.last_four}"
 
     @display(description="State")
     def shown_state(self, key: ApiKey) -> Any:
-        """Whether the key still works, and if not, why."""
+        """Shows whether the key still works, and if not, why."""
         if key.revoked_at:
             return state("revoked")
         if key.consumed_at:
@@ -87,7 +87,9 @@ class ApiKeyAdmin(StaffModelAdmin):
         return row.name
 
     def story(self, row: ApiKey) -> list[Panel]:
-        """The key without its token, which is stored nowhere, and without its digest."""
+        """Returns the panels of a key's page. They have neither its token, which is stored nowhere, nor the token's
+        digest.
+        """
         creator = row.created_by and link_to(User, row.created_by_id, row.created_by.email)
         return [
             Facts(

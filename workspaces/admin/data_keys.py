@@ -14,7 +14,9 @@ from workspaces.models import DataKey, DataKeyRotation, Environment
 
 @register(DataKey, site=site)
 class DataKeyAdmin(StaffModelAdmin):
-    """Shows which data keys seal the environments' secrets, and never the keys themselves."""
+    """Shows the data keys with which environments' secrets are encrypted: their ids and dates, never the keys
+    themselves.
+    """
 
     icon = "encrypted"
     list_display = ("shown_id", "in_environment", "master_key_id", "created", "retired")
@@ -38,11 +40,11 @@ class DataKeyAdmin(StaffModelAdmin):
 
     @display(description="Retired")
     def retired(self, key: DataKey) -> Any:
-        """When another data key replaced it."""
+        """Shows when another data key replaced this one."""
         return moment(key.retired_at)
 
     def story(self, row: DataKey) -> list[Panel]:
-        """The key's environment and master key, and when it was made and retired."""
+        """Returns the panel of a data key's page: its environment, its master key, and when it was made or replaced."""
         return [
             Facts(
                 "Data key",
@@ -70,11 +72,11 @@ class DataKeyRotationAdmin(StaffModelAdmin):
 
     @display(description="Environment")
     def of_environment(self, rotation: DataKeyRotation) -> Any:
-        """The environment whose key it replaces, or all environments."""
+        """Shows the environment whose data key the rotation replaces, or that it replaces those of all environments."""
         return link_to(Environment, rotation.environment_id) if rotation.environment_id else "all"
 
     def story(self, row: DataKeyRotation) -> list[Panel]:
-        """The rotation, and the command that continues it."""
+        """Returns the panels of a rotation's page: its facts, and the command that continues it."""
         return [
             Facts(
                 "Rotation",

@@ -1,4 +1,6 @@
-"""Django admin's pages of environments, with links to the rows that each holds."""
+"""Django admin's pages of environments. Each page links to the lists of the environment's triggers, runs, keys and so
+on.
+"""
 
 from typing import Any
 
@@ -42,7 +44,9 @@ class EnvironmentAdmin(StaffModelAdmin):
         return f"{row.name} of {row.workspace.name}"
 
     def story(self, row: Environment) -> list[Panel]:
-        """The environment, its members, and links to the lists of all that it holds."""
+        """Returns the panels of an environment's page: its facts, its members, and links to the lists of all that
+        belongs to it.
+        """
         members = row.memberships.select_related("user").defer("user__password")
         return [
             Facts(
@@ -74,7 +78,7 @@ class EnvironmentAdmin(StaffModelAdmin):
 
 
 def _holdings(environment: Environment) -> list[tuple[str, str]]:
-    """The names and URLs of all admin lists that have a filter by environment."""
+    """Returns the names and URLs of all admin lists that can be filtered by environment."""
     return [
         (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment.id))
         for model, admin in site._registry.items()

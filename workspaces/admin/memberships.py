@@ -15,7 +15,9 @@ from workspaces.models import Environment, Membership
 
 @register(Membership, site=site)
 class MembershipAdmin(StaffModelAdmin):
-    """Shows who is a member of which environment. Staff change no roles: the environment's own admins do."""
+    """Shows who is a member of which environment. Staff can't change roles here, since the environment's own admins do
+    that.
+    """
 
     icon = "group"
     list_display = ("member", "in_environment", "role", "since")

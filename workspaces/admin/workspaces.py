@@ -34,7 +34,7 @@ class WorkspaceAdmin(StaffModelAdmin):
         return row.name
 
     def story(self, row: Workspace) -> list[Panel]:
-        """The workspace and its environments."""
+        """Returns the panels of a workspace's page: its facts and its environments."""
         environments = row.environments.order_by("-id")[:100]
         return [
             Facts(

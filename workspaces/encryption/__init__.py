@@ -1,1 +1,1 @@
-"""Envelope encryption: data keys, the values sealed under them, and the rotation and check of data and master keys."""
+"""Envelope encryption: data keys, the values encrypted (sealed) under them, and how keys are replaced and checked."""

@@ -1,4 +1,4 @@
-"""Logs an alarm when a sealed value does not open: at most one every five minutes for each value."""
+"""Logs an alarm when a stored secret can't be decrypted: at most one every five minutes for each secret."""
 
 import threading
 import time
@@ -12,11 +12,12 @@ from pipedai.logs import get_logger
 
 log = get_logger(__name__)
 
-# Each process repeats an alarm for the same value after so many seconds, as workers may ask for it every second.
+# A process repeats the alarm about a value only after so many seconds, since workers may ask for the value every
+# second.
 REPEAT_SECONDS = 300.0
 _PLACES_REMEMBERED = 10_000
 
-# Django's signal that each alarm sends.
+# Each alarm sends this Django signal, by which the metrics count alarms.
 alarmed = Signal()
 
 _REASONS = {
@@ -30,12 +31,12 @@ _Place = tuple[UUID, str, UUID, str]
 
 
 def reason_of(error: CannotOpen) -> str:
-    """Says in words for an operator why something does not open."""
+    """Returns in words, for the operator of the service, why a key or a value can't be decrypted."""
     return _REASONS[type(error)]
 
 
 class Alarms:
-    """Remembers which alarms this process has logged in the last five minutes."""
+    """Remembers which alarms this process has logged in the last five minutes, so that it does not repeat them."""
 
     def __init__(self) -> None:
         self._told: OrderedDict[_Place, float] = OrderedDict()
@@ -52,10 +53,10 @@ class Alarms:
         wrapped_under: str | None,
         now: float | None = None,
     ) -> None:
-        """Logs which value does not open and why, unless this process did so in the last five minutes.
+        """Logs which value can't be decrypted and why, unless this process did so in the last five minutes.
 
-        `wrapped_under` is the id of the data key's master key, or None without a data key. `now` is in seconds of the
-        monotonic clock.
+        `wrapped_under` is the id of the master key that encrypts the value's data key, or None if there is no data key.
+        `now` is in seconds of the monotonic clock.
         """
         now = time.monotonic() if now is None else now
         if not self._is_due((environment_id, table, row_id, field), now):

@@ -1,4 +1,6 @@
-"""Checks that every data key and every sealed value opens, and reports which keys are in use (SPEC §8)."""
+"""Checks that every data key and every sealed (encrypted) value can be decrypted, and reports which keys are in use
+(SPEC §8).
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField, sealed_fields
 
 _BATCH = 500
-# The report names at most so many values that don't open, and counts all.
+# How many of the keys and values that can't be decrypted the report names. It counts all of them.
 _NAMED = 1_000
 _FIRST = UUID(int=0)
 
@@ -25,7 +27,7 @@ WHERE k.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR k.environment_id
 ORDER BY k.id LIMIT %(limit)s
 """
 
-# Environments without a data key in use, in which nothing can be sealed.
+# Finds environments without a data key in use. No value can be encrypted in them.
 _WITHOUT_KEY = """
 SELECT e.id, e.id AS environment_id FROM environment e
 WHERE e.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR e.id = %(environment_id)s)
@@ -34,7 +36,8 @@ WHERE e.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR e.id = %(environ
 ORDER BY e.id LIMIT %(limit)s
 """
 
-# One statement reads values and their keys, since a rotation that runs meanwhile replaces both in one transaction.
+# Values and their data keys are read in one statement: a rotation that runs meanwhile replaces both in one transaction,
+# and two statements could read an old value and a new key.
 _VALUES = """
 SELECT v.id, v.environment_id, v.{column} AS box, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM "{table}" v JOIN data_key k ON k.id = v.{key_column}
@@ -45,7 +48,7 @@ ORDER BY v.id LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A key or value that does not open, with the reason in words. It holds no part of the value."""
+    """A key or value that can't be decrypted, with the reason in words. It holds no part of the value."""
 
     environment_id: UUID | None
     table: str
@@ -56,7 +59,9 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A data key that the check found. Nothing new is sealed under a `retired` one."""
+    """A data key that the check found. `retired` means that another key has replaced it, so that it encrypts no new
+    values.
+    """
 
     id: UUID
     environment_id: UUID
@@ -66,19 +71,23 @@ class FoundKey:
 
 @dataclass
 class KeyReport:
-    """The result of a check. `values` counts sealed values by field, `values_under` by data key."""
+    """The result of a check. `values` counts the sealed values by their column, `values_under` by the data key that
+    encrypts them.
+    """
 
     data_keys: list[FoundKey] = field(default_factory=list)
     values: Counter[str] = field(default_factory=Counter)
     values_under: Counter[UUID] = field(default_factory=Counter)
-    # How many secrets of staff's authenticators each master key encrypts. They belong to no environment.
+    # How many authenticator secrets of staff users each master key encrypts. They belong to no environment.
     authenticators: Counter[str] = field(default_factory=Counter)
     broken: list[Broken] = field(default_factory=list)
     broken_count: int = 0
 
     @property
     def under_master(self) -> Counter[str]:
-        """How many data keys each master key encrypts, by its id; 0 for one that is set and unused."""
+        """Returns by the id of each master key how many data keys it encrypts: 0 for a master key that is set and not
+        used.
+        """
         found = Counter({master.id: 0 for master in keys.masters()})
         found.update(key.master_key_id for key in self.data_keys)
         return found
@@ -89,11 +98,11 @@ def check_keys(
     environment_id: UUID | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> KeyReport:
-    """Opens every data key and every sealed value of one environment or of all, and changes nothing.
+    """Decrypts every data key and every sealed value, of one environment or of all, and changes nothing.
 
-    It reads small batches in separate statements, so it blocks nobody. Its memory grows with the
-    number of data keys, not with that of values. It raises nothing for a value that does not open,
-    but reports it. It calls `on_progress` with the number of values of each batch.
+    It reads small batches in separate statements, so it blocks nobody. Its memory grows with the number of data keys,
+    not with that of values. A value that can't be decrypted raises no error and goes into the report. `on_progress` is
+    called with the number of values of each batch.
     """
     report = KeyReport()
     for row in _rows(_KEYS, environment_id):

@@ -1,4 +1,6 @@
-"""Seals and opens values under an environment's data key (SPEC §8). Only this module opens wrapped keys."""
+"""Encrypts (seals) and decrypts (opens) values under an environment's data key (SPEC §8). No other module decrypts data
+keys.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,21 +24,21 @@ _CANNOT_SEAL = (
     " Its operators have been alarmed."
 )
 
-# The lock is held until the sealed value is committed. So a rotation retires the key only when no
-# transaction is about to write a value under it, and no value is added under a retired key.
+# Locks the data key in use until the encrypted value is committed. A rotation waits for this lock before it retires the
+# key, so that no value is ever added under a retired key.
 _IN_USE = """
 SELECT id, wrapped, master_key_id FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL
 FOR SHARE
 """
-# How often the key is looked for. A statement that waited for the row's lock sees that the old key is retired, but its
-# snapshot is older than the new key, so it finds none. The next statement has a new snapshot and finds the new key.
+# How often the data key in use is looked for. A statement that had to wait for a rotation's lock sees that the old key
+# is retired, but it can't see the new key, which is younger than the statement. The next statement finds it.
 _LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A ciphertext and the id of the data key that opens it: the two columns of a sealed field."""
+    """An encrypted value and the id of the data key that decrypts it. Tables keep the two in two columns."""
 
     box: bytes = field(repr=False)
     data_key_id: UUID
@@ -44,7 +46,9 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
-    """A wrapped data key, for a caller that has read it in a join of its own."""
+    """A data key as the database has it: encrypted under a master key. Callers may read its columns by a join in a
+    query of their own.
+    """
 
     id: UUID
     wrapped: bytes = field(repr=False)
@@ -52,14 +56,14 @@ class WrappedKey:
 
     @classmethod
     def of(cls, row: Row) -> "WrappedKey":
-        """Makes the key from a row's `key_id`, `key_wrapped` and `master_key_id`."""
+        """Makes a WrappedKey from the columns `key_id`, `key_wrapped` and `master_key_id` of a query's row."""
         return cls(row["key_id"], bytes(row["key_wrapped"]), row["master_key_id"])
 
 
 def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:
-    """Makes a data key, wrapped under the newest master key, for an environment that has none in use.
+    """Makes a data key for an environment that has none in use. It is stored encrypted under the newest master key.
 
-    Its `created_at` is not before `not_before`, whatever the clock says.
+    Its `created_at` is not before `not_before`, even if the database's clock was put back.
     """
     key_id = new_id()
     master = masters()[0]
@@ -74,11 +78,11 @@ def create_data_key(environment_id: UUID, *, not_before: datetime | None = None)
 
 
 def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintext: bytes) -> Sealed:
-    """Encrypts a value for one field of one row under the environment's data key in use. One query.
+    """Encrypts a value for one column of one row, under the environment's data key in use. It takes one query.
 
-    Call it in the transaction that writes the value, after any lock on the value's row. Raises
-    RuntimeError outside a transaction. Logs an alarm and raises Unavailable if the environment has no
-    data key in use or the key does not open.
+    Call it in the transaction that writes the value, after any lock on the value's row. Raises RuntimeError outside a
+    transaction. Logs an alarm and raises Unavailable if the environment has no data key in use or that key can't be
+    decrypted.
     """
     key = None
     try:
@@ -95,7 +99,9 @@ def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintex
 def unseal(
     sealed_field: SealedField, environment_id: UUID, row_id: UUID, box: bytes, key: WrappedKey
 ) -> bytes:
-    """Decrypts what `seal` made for this field and row. No query. Logs an alarm and raises crypto.CannotOpen."""
+    """Decrypts what `seal` made for this column and row. It takes no query. If that fails, it logs an alarm and raises
+    crypto.CannotOpen.
+    """
     try:
         opened = unwrap(environment_id, key)
     except crypto.CannotOpen as error:
@@ -130,24 +136,26 @@ def hold_key_in_use(environment_id: UUID) -> WrappedKey:
 
 
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
-    """Opens a data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey, and logs no alarm."""
+    """Decrypts a data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey; the caller is to log the alarm."""
     return crypto.unwrap(
         key.wrapped, str(key.id), key.master_key_id, str(environment_id), masters()
     )
 
 
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
-    """Returns the place (environment, table, field, row) to which a ciphertext is bound."""
+    """Returns the place (environment, table, column, row) for which a value is encrypted. It can't be decrypted for
+    another place.
+    """
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
 
 
 def masters() -> tuple[crypto.MasterKey, ...]:
-    """The master keys of this process, newest first."""
+    """Returns the master keys of this process, the newest first."""
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
 def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey | None) -> None:
-    # If the environment has no data key, the alarm names the environment's row.
+    # There is no data key that the alarm could name, so it names the environment.
     alarms.raise_alarm(
         error,
         environment_id=environment_id,

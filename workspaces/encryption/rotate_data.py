@@ -1,4 +1,4 @@
-"""Gives environments a new data key and re-encrypts the values that are sealed under the old one (SPEC §8)."""
+"""Gives environments a new data key, and encrypts with it the values that the old one encrypts (SPEC §8)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField, sealed_fields
 
-# How many rows are locked at once, for the few milliseconds that it takes to encrypt their values.
+# How many rows of values are locked at once. They are locked for the few milliseconds that it takes to encrypt the
+# values.
 _BATCH = 100
 _FIRST = UUID(int=0)
 
@@ -49,9 +50,10 @@ _NEXT = f"""
 SELECT e.id AS environment_id {_ENVIRONMENTS} AND e.id > %(after)s ORDER BY e.id LIMIT {_BATCH}
 """
 
-# This lock makes rotations of one environment take turns.
+# This statement locks the environment's row, so that two rotations do not replace the environment's data key at once.
 _HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR NO KEY UPDATE"
-# This waits for transactions that write a value under the key; later ones see the new key.
+# Locks the data key in use. The statement waits for transactions that are writing a value under the key; later ones
+# will use the new key.
 _IN_USE = """
 SELECT id AS key_id, wrapped AS key_wrapped, master_key_id, created_at FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL
@@ -83,7 +85,9 @@ DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a rotation will do. `resumed` is when a call that did not finish began it, or None."""
+    """What a rotation would do. `resumed` is when the unfinished rotation began that it would continue, or None if
+    there is none.
+    """
 
     environments: int
     values: int
@@ -121,21 +125,19 @@ def rotate_data_keys(
     on_progress: Callable[[int], None] = lambda _: None,
     say: Say = lambda _: None,
 ) -> Reencrypted:
-    """Replaces the data key of one environment or of all, and re-encrypts the values under older ones.
+    """Replaces the data key of one environment or of all, and encrypts the values of older keys with the new one.
 
-    An environment that has no key in use gets one.
+    An environment without a data key in use gets one. One transaction gives an environment its new key, with its audit
+    row. The values follow in small batches, and the old key is deleted when no value uses it any more. If the process
+    is killed at any point, the next call continues the same rotation. Several calls may run at once, and nobody else
+    has to stop reading or writing values.
 
-    One transaction gives an environment its new key, with its audit row. Its values follow in small
-    batches, and the old key is deleted when no value uses it any more. If the process is killed at any
-    point, the next call continues the same rotation. Any number of calls may run at once, beside
-    writers and readers.
+    A value that can't be decrypted stays as it is, and so does its key (see `workspaces.encryption.check`). A data key
+    in use that can't be decrypted is replaced only with `replace_lost`: otherwise a call with a wrong `MASTER_KEYS`
+    would give environments keys that no other process can decrypt.
 
-    A value that does not open stays as it is, with its key (see `workspaces.encryption.check`). A key
-    in use that does not open is replaced only with `replace_lost`: otherwise a call with a wrong
-    `MASTER_KEYS` would give environments keys that no other process can open.
-
-    It calls `on_progress` with the number of values of each batch, and `say` with a sentence whenever
-    it waits for somebody else's lock.
+    `on_progress` is called with the number of values of each batch, and `say` with a sentence whenever a lock of
+    somebody else must be waited for.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
@@ -155,10 +157,11 @@ def rotate_data_keys(
 
 
 def _begin(environment_id: UUID | None) -> Row:
-    """Returns the rotation that is under way, or begins one."""
+    """Returns the rotation that is unfinished, or begins one if there is none."""
     params = {"environment_id": environment_id}
     rotation = None
-    while rotation is None:  # another process may have finished it between the two statements
+    # Another process may finish the rotation after `_BEGIN` has found it. Then the loop begins a new one.
+    while rotation is None:
         execute(_BEGIN, {**params, "id": new_id()})
         rotation = fetch_one(_UNDER_WAY, params)
     return rotation
@@ -174,7 +177,9 @@ def _environments(environment_id: UUID | None, before: datetime) -> Iterator[UUI
 
 
 def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) -> bool:
-    """Replaces the key in use by a new one if it was made before `before`. Returns whether it did."""
+    """Replaces the environment's data key in use by a new one, if the old one was made before `before`. Returns whether
+    it did.
+    """
     params = {"environment_id": environment_id}
     fetch_one(_HOLD_ENVIRONMENT, params)
     row = fetch_one(_IN_USE, params)
@@ -207,7 +212,9 @@ def _empty(
     on_progress: Callable[[int], None],
     say: Say,
 ) -> None:
-    """Re-encrypts the values under a retired key, as far as they open, under the key in use."""
+    """Decrypts the values that a retired data key encrypts, and encrypts them with the key in use. Values that can't be
+    decrypted stay as they are.
+    """
     params = {"environment_id": environment_id, "key_id": old.id}
     try:
         opened = keys.unwrap(environment_id, old)
@@ -223,18 +230,20 @@ def _empty(
                 after = ids[-1]
                 done.values += moved
                 on_progress(moved)
-    except (
-        crypto.CannotOpen
-    ):  # the old or the new key does not open; `_move` skips values that don't
+    except crypto.CannotOpen:
+        # The old or the new data key can't be decrypted. A single value that can't be decrypted is skipped by `_move`.
         return
 
 
 def _move(
     sealed_field: SealedField, environment_id: UUID, opened: crypto.DataKey, params: Row
 ) -> int:
-    """Re-encrypts the values of one batch of rows, and returns how many. Call it in a transaction."""
+    """Encrypts the values of one batch of rows under the data key in use, and returns how many. Call it in a
+    transaction.
+    """
     rows = fetch_all(sealed_field.into(_VALUES), params)
-    # The key is locked after the rows, in the same order as `seal` and its callers.
+    # The data key is locked after the rows of the values. `seal` and its callers lock in the same order, so that there
+    # is no deadlock.
     key = keys.hold_key_in_use(environment_id)
     fresh = keys.unwrap(environment_id, key)
     moved: list[tuple[Row, bytes]] = []
@@ -258,7 +267,7 @@ def _move(
 
 
 def _drop(environment_id: UUID, key_id: UUID) -> bool:
-    """Deletes a retired key unless a value uses it. Returns whether it did."""
+    """Deletes a retired data key, unless a value is still encrypted under it. Returns whether it did."""
     params = {"environment_id": environment_id, "key_id": key_id}
     for sealed_field in sealed_fields():
         if fetch_one(sealed_field.into(_IS_USED), params) is not None:
@@ -266,5 +275,6 @@ def _drop(environment_id: UUID, key_id: UUID) -> bool:
     try:
         with transaction.atomic():
             return bool(execute(_DROP, params))
-    except IntegrityError:  # a value's foreign key still refers to it
+    except IntegrityError:
+        # The database refused the deletion, because a value that is encrypted under the key still refers to it.
         return False

@@ -1,4 +1,4 @@
-"""Wraps every data key under the newest master key (SPEC §8)."""
+"""Encrypts (wraps) every data key with the newest master key (SPEC §8)."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,8 +26,8 @@ WHERE master_key_id <> %(newest)s AND environment_id > %(after)s
 ORDER BY environment_id LIMIT %(limit)s
 """
 
-# All keys of an environment are rewrapped together, so that it has one audit row. The lock waits for transactions that
-# seal under a key, and not for readers.
+# All data keys of an environment are read and encrypted together, so that one audit row tells of them. The lock waits
+# for transactions that write values under a key, but not for those that read values.
 _KEYS = """
 SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM data_key
 WHERE master_key_id <> %(newest)s AND environment_id = ANY(%(environment_ids)s)
@@ -48,21 +48,24 @@ class Rewrapped:
 
 
 def older_masters() -> list[Row]:
-    """Counts what is left to do: rows of `master_key_id`, `data_keys` and `environments` for each older master key."""
+    """Returns what is left to do, as a row for each older master key: `master_key_id`, and how many `data_keys` of how
+    many `environments` it encrypts.
+    """
     return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
 
 
 def rotate_master_key(
     *, on_progress: Callable[[int], None] = lambda _: None, say: Say = lambda _: None
 ) -> Rewrapped:
-    """Wraps the data keys under the newest master key that are under an older one. Sealed values stay as they are.
+    """Encrypts with the newest master key those data keys that an older one encrypts. The values that the data keys
+    encrypt stay as they are.
 
-    It calls `on_progress` with the number of keys of each batch, and `say` with a sentence whenever it
-    waits for somebody else's lock.
+    `on_progress` is called with the number of keys of each batch, and `say` with a sentence whenever a lock of somebody
+    else must be waited for.
 
-    Each transaction rewraps the keys of some environments and writes an audit row for each. If the
-    process is killed, every environment is done completely or not at all. Any number of calls may run
-    at once. A key that does not open stays as it is.
+    Each transaction encrypts the keys of some environments and writes an audit row for each environment. If the process
+    is killed, an environment's keys are all done or all not done. Several calls may run at once. A data key that can't
+    be decrypted stays as it is.
     """
     done, after = Rewrapped(), UUID(int=0)
     newest = keys.masters()[0]
@@ -81,7 +84,9 @@ def rotate_master_key(
 
 
 def _rewrap(params: Row, newest: crypto.MasterKey, done: Rewrapped) -> None:
-    """Rewraps the keys of some environments and emits the events. Call it in a transaction."""
+    """Encrypts the data keys of some environments under the newest master key and emits the events. Call it in a
+    transaction.
+    """
     changed: list[tuple[Row, bytes]] = []
     for row in fetch_all(_KEYS, params):
         environment_id = row["environment_id"]

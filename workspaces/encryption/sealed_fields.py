@@ -1,14 +1,16 @@
-"""The registry of sealed columns: apps register theirs, so that rotations and checks miss none (SPEC §8)."""
+"""The registry of columns with encrypted (sealed) values. Apps register theirs, so that rotations and checks find all
+(SPEC §8).
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class SealedField:
-    """A column of ciphertexts, and the column with the id of each one's data key.
+    """A column with encrypted values, and the column with the id of the data key of each value.
 
-    The table also has `id` and `environment_id`. A ciphertext is bound to the names of its table and
-    column, so renaming either would make the values that were sealed before unreadable.
+    The table must also have `id` and `environment_id`. The names of the table and the column are part of the
+    encryption, so renaming either would make the stored values unreadable.
     """
 
     table: str
@@ -19,7 +21,7 @@ class SealedField:
         return f"{self.table}.{self.column}"
 
     def into(self, statement: str) -> str:
-        """Returns the statement with this field's names for `{table}`, `{column}` and `{key_column}`."""
+        """Returns the SQL statement with this column's names put in for `{table}`, `{column}` and `{key_column}`."""
         return statement.format(table=self.table, column=self.column, key_column=self.key_column)
 
 
@@ -27,7 +29,7 @@ _registered: dict[str, SealedField] = {}
 
 
 def register_sealed_field(field: SealedField) -> None:
-    """Adds a field to those that rotations and checks read. Call it from `AppConfig.ready()`."""
+    """Registers a column for rotations and checks of keys. Call it from `AppConfig.ready()`."""
     _registered[str(field)] = field
 
 

@@ -1,4 +1,4 @@
-"""Puts a key report into lines of text for an operator."""
+"""Turns the result of a key check into lines of text for the operator of the service."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from workspaces.encryption.keys import masters
 
 
 def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:
-    """Yields lines on the master keys and data keys in use, with how much each encrypts."""
+    """Yields a line for each master key and data key in use, with how much it encrypts."""
     known = [master.id for master in masters()]
     under = report.under_master
     for master_id in dict.fromkeys((*under, *report.authenticators)):
@@ -27,12 +27,12 @@ def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str
 
 
 def counted_values(report: KeyReport) -> str:
-    """Says how many values each sealed field has."""
+    """Returns a sentence that says how many values each encrypted column has."""
     return ", ".join(f"{count} of {field}" for field, count in report.values.items())
 
 
 def broken_lines(report: KeyReport) -> Iterator[str]:
-    """Yields a line for each key or value that does not open, with the reason."""
+    """Yields a line for each key or value that can't be decrypted, with the reason."""
     for broken in report.broken:
         place = f"environment {broken.environment_id}" if broken.environment_id else "of staff"
         yield (
@@ -44,7 +44,7 @@ def broken_lines(report: KeyReport) -> Iterator[str]:
 
 
 def does_not_open(report: KeyReport) -> str:
-    """Return a command's error message: how many sealed values can't be opened with the present keys."""
+    """Returns a command's error message: how many values can't be decrypted with the present keys."""
     return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
 
 

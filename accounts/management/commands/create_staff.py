@@ -84,7 +84,7 @@ def _password() -> str:
 
 
 def _sentence(errors: Any) -> str:
-    """Joins field errors into one line."""
+    """Joins the error messages of all fields into one line."""
     return " ".join(
         f"{field}: {message}" for field, messages in errors.items() for message in messages
     )

@@ -1,1 +1,1 @@
-"""Checks workers in any language against a fake API whose faults are scripted."""
+"""Checks a worker, written in any language, by letting it work against a fake API that fails on purpose."""

@@ -1,4 +1,4 @@
-"""Keeps the list of checks. Each has a name, and a sentence on what a correct worker does."""
+"""Keeps the list of conformance checks. Each has a name, and a sentence that says what a correct worker does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipedai_worker.conformance.lab import Lab
 
 @dataclass(frozen=True)
 class Check:
-    """One check. Its `run` raises Failed when the worker does something wrong."""
+    """One conformance check. Its function `run` raises Failed if the worker under test does something wrong."""
 
     name: str
     sentence: str
@@ -21,7 +21,7 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(sentence: str) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
-    """Register a function as a check that has the function's name; `sentence` says what it checks."""
+    """Return a decorator that adds a function to the checks, under its own name. `sentence` says what it checks."""
 
     def register(run: Callable[[Lab], None]) -> Callable[[Lab], None]:
         name = run.__name__.replace("_", "-")

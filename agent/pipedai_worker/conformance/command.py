@@ -1,4 +1,4 @@
-"""Carries out `pipedai-worker conformance`, which checks a worker written in any language."""
+"""The command `pipedai-worker conformance`, which checks a worker written in any language."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Exit codes: 0 all checks passed; 1 some failed; 2 bad arguments.
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its options."""
+    """Add the command `conformance` and its options to the command line's parser."""
     parser = subparsers.add_parser(
         "conformance",
         help="check a worker, of whatever make, against a fake API that breaks on purpose",
@@ -76,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def conformance(options: argparse.Namespace) -> None:
-    """Run the checks and print a line for each. Raises Exit unless all passed."""
+    """Run the checks and print a line for each. Raises Exit if a check fails."""
     if options.list:
         for check in CHECKS.values():
             print(f"{check.name}: {check.sentence}")
@@ -98,9 +98,9 @@ def conformance(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that the kit ends the workers under test before it exits.
+    """Make SIGTERM raise KeyboardInterrupt, so that the workers under test are ended before this command exits.
 
-    They have sessions of their own, so nobody else would signal them.
+    Each worker runs in a session of its own, so signals to this command do not reach it.
     """
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -1,4 +1,4 @@
-"""Imitates the API for one worker, with the run state machine in memory and faults on demand."""
+"""A fake of PipedAI's API for one worker. It keeps its runs in memory, and fails on demand."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import wire
+from pipedai_worker.conformance import tool_call_wire, wire
 from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
 IN_HAND = {"claimed", "running"}
-DROP = "drop"  # a fault: carry the request out, then cut the connection without an answer
+# The `status` of a fault: the request is carried out, then the connection is cut without an answer.
+DROP = "drop"
 
 
 @dataclass
 class Fault:
-    """A fault for the next `times` requests of one kind: they are answered with `status` and `body`."""
+    """A failure that a check asks for: the next `times` requests of one kind get `status` and `body` as answer."""
 
     status: int | str
     times: int
@@ -32,7 +33,7 @@ class Fault:
 
 
 class FakeApi:
-    """Serves one worker. `lock` guards every attribute; tests wait with `until()`."""
+    """The fake API of one worker. `lock` guards every attribute; tests wait for something with `until()`."""
 
     def __init__(self) -> None:
         self.lock = threading.Condition()
@@ -42,63 +43,67 @@ class FakeApi:
         self.capacity = 1
         self.lease_seconds = 30.0
         self.long_polls = True
-        # If true, answers contain times: `serverTime`, and the end of a lease.
+        # If true, answers tell times: `serverTime`, and when a lease ends. Older versions of the API do not.
         self.tells_times = True
-        # If true, a claim may be repeated with the same claimId.
+        # If true, a worker may repeat a claim with the same claimId, and gets the same answer.
         self.claim_ids = True
-        # If true, the API refuses `claimId` and `wait` as unknown, as an older one does.
+        # If true, requests with `claimId` or `wait` are refused with 400, as an older version of the API does.
         self.strict = False
-        # Every answer contains these fields too, as that of a newer API would.
+        # These fields are added to every answer, as a newer version of the API might do.
         self.newer: dict[str, Any] = {}
         self.clock_ahead = timedelta()
-        # Each answer is delayed by this many seconds.
+        # Every answer is delayed by this many seconds.
         self.latency = 0.0
         self.runs: dict[str, FakeRun] = {}
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
-        # The time at which each request came, on the monotonic clock.
+        # When each request came, as a time of the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
+        # The MCP server of runs that name no other: one that answers, once the API is served.
+        self.mcp_url = "https://mcp.example.com/mcp"
         self.faults: dict[str, list[Fault]] = defaultdict(list)
-        # A sentence for each request that the API could not accept.
+        # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
+        # A sentence for each request whose tool calls the API would ignore, as a whole or in part.
+        self.ignored: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0
         self.closing = False
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
-        """Queue a run."""
-        run = FakeRun(prompt, **fields)
+        """Add a queued run, which the next poll hands out."""
+        run = FakeRun(prompt, **{"mcp_url": self.mcp_url, **fields})
         with self.lock:
             self.runs[run.id] = run
             self.lock.notify_all()
         return run
 
     def fail(self, kind: str, status: int | str, times: int = 1, **rest: Any) -> None:
-        """Add a fault for requests to come."""
+        """Let the next `times` requests of this kind fail with `status`."""
         with self.lock:
             self.faults[kind].append(Fault(status, times, **rest))
 
     def cancel(self, run: FakeRun) -> None:
-        """Ask for a cancel of the run, as a user of the service would."""
+        """Ask for the run to be canceled, as a user of the service would."""
         with self.lock:
             run.cancel_requested = True
 
     def count(self, kind: str, run: FakeRun | None = None) -> int:
-        """Return how many requests of this kind came (about this run)."""
+        """Return how many requests of this kind have come; with `run`, only those about this run."""
         with self.lock:
             return sum(
                 call[0] == kind and (run is None or call[1] == run.id) for call in self.calls
             )
 
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
-        """Return the bodies of the requests of this kind about this run."""
+        """Return the bodies of all requests of this kind about this run."""
         with self.lock:
             return [
                 body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
             ]
 
     def times(self, kind: str, run: FakeRun) -> list[float]:
-        """Return the times of the requests of this kind about this run, on the monotonic clock."""
+        """Return when the requests of this kind about this run came, as times of the monotonic clock."""
         with self.lock:
             return [
                 moment
@@ -107,7 +112,7 @@ class FakeApi:
             ]
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """Wait until the condition holds. Raises AssertionError when it takes too long."""
+        """Wait until `what()` is true, and return its result. Raises AssertionError after `seconds`."""
         deadline = time.monotonic() + seconds
         with self.lock:
             while not (value := what()):
@@ -118,17 +123,17 @@ class FakeApi:
             return value
 
     def until_ended(self, run: FakeRun, seconds: float = 60.0) -> dict[str, Any]:
-        """Wait until a run has ended, and return the outcome that the worker reported."""
+        """Wait until the run has ended, and return the outcome that the worker reported."""
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
 
     def _summary(self) -> list[str]:
         return [f"{kind} {run_id[:8]}" for kind, run_id, _ in self.calls[-20:]]
 
-    # --- The endpoints ---------------------------------------------------------------------------
+    # --- Answering requests ----------------------------------------------------------------------
 
     def answer(self, method: str, url: str, headers: Any, body: dict[str, Any]) -> Any:
-        """Return `(status, body, headers)`, or DROP."""
+        """Answer a request with `(status, body, headers)`, or with DROP to cut the connection."""
         parts = urlsplit(url)
         kind, run_id = route(method, parts.path)
         with self.lock:
@@ -144,7 +149,7 @@ class FakeApi:
             return DROP if fault else (status, {**answer, **self.newer}, {})
 
     def refuse(self, status: int, sentence: str) -> tuple[int, dict[str, Any]]:
-        """Return the answer to a request that no API accepts, and remember what was wrong with it."""
+        """Return the answer to a request that breaks the API's rules, and remember what was wrong."""
         with self.lock:
             self.malformed.append(sentence)
         return status, {"error": sentence}
@@ -190,6 +195,7 @@ class FakeApi:
             "workerToken": self.worker_token,
             "workspaceId": str(uuid4()),
             "environmentId": str(uuid4()),
+            "authMode": "claude_max",
         }
 
     def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
@@ -205,6 +211,7 @@ class FakeApi:
                 if due or left <= 0 or self.closing:
                     return 200, {
                         "runs": [run.handed_out() for run in due],
+                        "authMode": "claude_max",
                         **self._time("serverTime", timedelta()),
                     }
                 self.lock.wait(min(left, 0.5))
@@ -223,6 +230,7 @@ class FakeApi:
     def _heartbeat(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status not in IN_HAND:
             return 409, {"error": f"The run is {run.status}.", "status": run.status}
+        self._note_tool_calls("heartbeat", run, body)
         lease = timedelta(seconds=self.lease_seconds)
         return 200, {**run.shown(), **self._time("leaseExpiresAt", lease)}
 
@@ -230,11 +238,20 @@ class FakeApi:
         return {name: iso(now() + self.clock_ahead + later)} if self.tells_times else {}
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
-        if run.status == body.get("status"):
+        status = run.settled(body)
+        if run.status == status:
             return 200, run.shown()
-        if body["status"] == "canceled" and not run.cancel_requested:
+        if status == "canceled" and not run.cancel_requested:
             return 409, {"error": "No cancel was requested.", "status": run.status}
-        return self._move(run, IN_HAND, body["status"], outcome=body)
+        self._note_tool_calls("complete", run, body)
+        return self._move(run, IN_HAND, status, outcome=body)
+
+    def _note_tool_calls(self, kind: str, run: FakeRun, body: Any) -> None:
+        problem = tool_call_wire.flaw(body, run.tool_calls)
+        if problem is not None:
+            self.ignored.append(f"{kind}: {problem}.")
+        elif body.get("toolCalls") is not None:
+            run.tool_calls = body["toolCalls"]
 
     def _move(
         self, run: FakeRun, sources: set[str], target: str, **changes: Any
@@ -250,7 +267,7 @@ class FakeApi:
 
 
 def route(method: str, path: str) -> tuple[str, str]:
-    """Return the kind of a request, and the run that it names."""
+    """Return the kind of a request, such as `claim`, and the id of the run in its path."""
     if (method, path) == ("GET", "/api/v1/health"):
         return "health", ""
     if (method, path) == ("POST", "/api/v1/workers/register"):

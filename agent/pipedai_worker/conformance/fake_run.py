@@ -1,12 +1,15 @@
-"""Keeps one run of the fake API, and renders it for the API's answers."""
+"""One run of the fake API, and how the API's answers show it."""
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
+
+LONGEST_OUTPUT = 64 * 1024  # bytes
 
 
 @dataclass
@@ -19,17 +22,22 @@ class FakeRun:
     timeout_seconds: float = 60
     payload: Any = None
     attempt: int = 1
+    output_schema: Any = None
+    retry_after_effects: bool = True
     status: str = "queued"
     claim_id: str | None = None
     cancel_requested: bool = False
     outcome: dict[str, Any] | None = None
+    # The counts of tool calls that the worker told last; None if it told none.
+    tool_calls: dict[str, int] | None = None
     history: list[str] = field(default_factory=list)
-    # The time of the last renewal of its lease, on the monotonic clock, and the longest gap in seconds.
+    # When the run's lease was last renewed, on the monotonic clock; and the longest time between two renewals, in
+    # seconds.
     renewed_at: float = 0.0
     longest_silence: float = 0.0
 
     def handed_out(self) -> dict[str, Any]:
-        """Return the run as a poll shows it."""
+        """Return the run as the answer to a poll shows it."""
         return {
             "id": self.id,
             "triggerId": str(uuid4()),
@@ -41,16 +49,26 @@ class FakeRun:
             "timeoutSeconds": self.timeout_seconds,
             "payload": self.payload,
             "attempt": self.attempt,
+            "outputSchema": self.output_schema,
+            "retryAfterEffects": self.retry_after_effects,
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
         }
 
     def shown(self) -> dict[str, Any]:
-        """Return the run as the answer to a transition shows it."""
+        """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
         return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
 
+    def settled(self, body: dict[str, Any]) -> str:
+        """Return the status that the run takes by a report: a success that lacks its output is a failure."""
+        if body["status"] != "succeeded" or self.output_schema is None:
+            return str(body["status"])
+        output = json.dumps(body.get("output"), ensure_ascii=False, separators=(",", ":"))
+        fits = "output" in body and len(output.encode("utf-8", "replace")) <= LONGEST_OUTPUT
+        return "succeeded" if fits else "failed"
+
     def renew(self) -> None:
-        """Renew the lease, because the worker sent a request about the run."""
+        """Renew the run's lease, as every successful request about the run does."""
         moment = time.monotonic()
         if self.renewed_at:
             self.longest_silence = max(self.longest_silence, moment - self.renewed_at)
@@ -63,5 +81,5 @@ def now() -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """Return a time as the API writes it."""
+    """Return a time in the API's format."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

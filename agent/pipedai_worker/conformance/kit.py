@@ -1,4 +1,4 @@
-"""Runs the checks against a worker's command line, several at a time, and returns their verdicts."""
+"""Runs the conformance checks against a worker's command line, several at a time, and returns the results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-# These modules are imported because they register their checks.
+# These modules are imported only because importing them registers their checks.
 from pipedai_worker.conformance import life, trouble, versions  # noqa: F401
 from pipedai_worker.conformance.checks import CHECKS, Check
 from pipedai_worker.conformance.lab import LOG_LINES, PATIENCE_SECONDS, Failed, Lab
@@ -17,7 +17,7 @@ from pipedai_worker.conformance.lab import LOG_LINES, PATIENCE_SECONDS, Failed, 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one check. `failure` is None when it passed; `log` is the end of the worker's output."""
+    """The result of one check. `failure` says what went wrong, or is None; `log` is the end of the worker's output."""
 
     check: Check
     failure: str | None
@@ -40,11 +40,11 @@ def judge(
     jobs: int = 1,
     patience: float = PATIENCE_SECONDS,
 ) -> Generator[Verdict, None, None]:
-    """Run all checks, or those named, and yield the verdict of each as soon as it ends.
+    """Run all checks, or those in `names`, and yield the result of each as soon as it ends.
 
-    `command` is split as by a shell, and `{config}` in it is replaced by the registration's path.
-    `patience` is the number of seconds that a correct worker may take for something it does at once.
-    Raises KeyError for a name that is not a check's.
+    `command` starts the worker under test. It is split as a shell does, and `{config}` in it is replaced by the path of
+    a configuration file. `jobs` checks run at a time. `patience` is how many seconds a correct worker may take for
+    something that it does at once. Raises KeyError for the name of no check.
     """
     checks = [CHECKS[name] for name in names] if names else list(CHECKS.values())
     called_off = threading.Event()

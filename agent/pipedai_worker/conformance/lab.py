@@ -1,4 +1,4 @@
-"""Gives a check a fake API, a home directory, and the worker under test as a process."""
+"""Gives a check what it needs: a fake API, a home directory, and the worker under test as a process."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 
-# A correct worker does most things at once, but on a busy machine it may take this long.
+# The usual patience: a correct worker does most things at once, but on a busy machine it may take this long.
 PATIENCE_SECONDS = 60.0
-# The longest that a worker may take to leave after SIGTERM.
+# The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
 CONFIG_VARIABLE = "PIPEDAI_CONFIG"
 LOG_LINES = 15
-# A worker with a back-off sends no more polls than this in QUIET_SECONDS; a hot loop sends more.
+# In QUIET_SECONDS a correct worker sends at most MOST_ATTEMPTS polls when polls fail. A worker that makes no pauses
+# sends more.
 QUIET_SECONDS = 4.0
 MOST_ATTEMPTS = 12
 
 
 class Failed(Exception):  # noqa: N818 - a verdict
-    """The worker does something wrong. The message is one sentence that says what it did."""
+    """The worker under test did something wrong, which the message says in one sentence."""
 
 
 class Lab:
-    """A context manager for one check. At its end, every process that it started has ended."""
+    """The surroundings of one check, as a context manager. When it ends, it has ended every process that it started."""
 
     def __init__(
         self,
@@ -77,10 +78,10 @@ class Lab:
             for pid in _numbers(path):
                 self._kill_program(pid)
 
-    # --- The worker ------------------------------------------------------------------------------
+    # --- The process of the worker under test ----------------------------------------------------
 
     def start(self) -> None:
-        """Start the worker under test."""
+        """Start the process of the worker under test."""
         argv = [part.replace("{config}", str(self._config)) for part in shlex.split(self._command)]
         environment = {
             **os.environ,
@@ -101,13 +102,13 @@ class Lab:
             )
 
     def kill(self) -> None:
-        """Kill the worker with SIGKILL, to imitate a machine that loses power."""
+        """Kill the worker with SIGKILL, as if its machine had lost power."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
 
     def terminate(self) -> int:
-        """Send SIGTERM, and return the exit code. Raises Failed when the worker takes too long to exit."""
+        """Send the worker SIGTERM, and return its exit code. Raises Failed if it takes too long to exit."""
         self._worker.terminate()
         late = f"It still runs {LEAVE_SECONDS:g} s after SIGTERM."
         self.until(self.ended, late, LEAVE_SECONDS)
@@ -118,15 +119,15 @@ class Lab:
         return self._worker.poll() is not None
 
     def must_live(self) -> None:
-        """Raises Failed when the worker's process has ended."""
+        """Raise Failed if the worker's process has ended."""
         if self.ended():
             raise Failed(f"It ended by itself, with code {self._worker.returncode}.")
 
     def files_with(self, text: str) -> list[str]:
-        """Return the names of the files in the home and temporary directories that contain this text."""
+        """Return the names of the files in the worker's home and temporary directories that contain this text."""
         found = []
         for path in self.directory.rglob("*"):
-            # The worker may remove a file while this looks at it.
+            # The worker may remove a file while this loop reads it.
             with contextlib.suppress(OSError):
                 if path.is_file() and text.encode() in path.read_bytes():
                     found.append(path.name)
@@ -142,11 +143,11 @@ class Lab:
             raise Failed("It was never started.")
         return self._process
 
-    # --- Runs ------------------------------------------------------------------------------------
+    # --- The runs that the worker executes -------------------------------------------------------
 
     def add(self, *lines: str, **fields: Any) -> FakeRun:
-        """Queue a run whose prompt has these lines; the stand-in for claude carries them out."""
-        run = FakeRun(**fields)
+        """Add a queued run. Its prompt has these lines, which the stand-in for claude carries out as commands."""
+        run = FakeRun(**{"mcp_url": self.api.mcp_url, **fields})
         noted = (f"note {self._programs(run)}", *lines)
         run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
         with self.api.lock:
@@ -155,11 +156,11 @@ class Lab:
         return run
 
     def launched(self, run: FakeRun) -> int:
-        """Return how often the run's program was started."""
+        """Return how many times the worker has started this run's program."""
         return len(_numbers(self._programs(run)))
 
     def running(self, run: FakeRun) -> bool:
-        """Tell whether a program of the run is still running."""
+        """Tell whether a program that the worker started for this run is still running."""
         return any(_is_stand_in(pid) for pid in _numbers(self._programs(run)))
 
     def _programs(self, run: FakeRun) -> Path:
@@ -171,15 +172,15 @@ class Lab:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
-    # --- Waiting ---------------------------------------------------------------------------------
+    # --- Waiting for the worker ------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """Sleep. Raises Failed when the kit is stopped meanwhile."""
+        """Sleep for `seconds`. Raises Failed if the checks are called off in the meantime."""
         if self._called_off.wait(seconds):
             raise Failed("The check was called off.")
 
     def until(self, what: Callable[[], Any], otherwise: str, seconds: float | None = None) -> None:
-        """Wait until the condition holds. Raises Failed with the sentence `otherwise` when it takes too long."""
+        """Wait until `what()` is true. Raises Failed with the sentence `otherwise` if it takes too long."""
         deadline = time.monotonic() + (self._patience if seconds is None else seconds)
         while not what():
             if time.monotonic() >= deadline:
@@ -189,7 +190,7 @@ class Lab:
             self.pause(0.03)
 
     def until_ended(self, run: FakeRun, times: float = 1.0) -> dict[str, Any]:
-        """Wait until the run has ended, for `times` the usual time, and return the reported outcome."""
+        """Wait until the run has ended, and return the reported outcome. `times` multiplies the usual patience."""
         deadline = time.monotonic() + self._patience * times
         while run.status not in TERMINAL:
             self.must_live()
@@ -203,24 +204,24 @@ class Lab:
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Check that the condition holds. Raises Failed if not."""
+    """Raise Failed with the sentence `otherwise` unless `holds` is true."""
     if not holds:
         raise Failed(otherwise)
 
 
 def expect_well_formed(lab: Lab) -> None:
-    """Check that the API could accept every request so far. Raises Failed if not."""
+    """Raise Failed if any request so far broke the API's rules."""
     expect(not lab.api.malformed, "It sent what the API can't take.")
 
 
 def expect_status(outcome: dict[str, Any], *statuses: str) -> None:
-    """Check that the outcome has one of these statuses. Raises Failed if not."""
+    """Raise Failed unless the outcome has one of these statuses."""
     status = outcome.get("status")
     expect(status in statuses, f"It reported {status!r} and not {' or '.join(statuses)}.")
 
 
 def expect_few_polls(lab: Lab, did: str) -> None:
-    """Watch the worker for a while. Raises Failed when it polls in a hot loop, or exits."""
+    """Watch the worker for QUIET_SECONDS. Raise Failed if it polls too often, without pauses, or if it exits."""
     before, began = lab.api.count("poll"), time.monotonic()
     lab.pause(QUIET_SECONDS)
     polls, took = lab.api.count("poll") - before, time.monotonic() - began
@@ -238,7 +239,7 @@ def _numbers(path: Path) -> Sequence[int]:
 
 
 def _is_stand_in(pid: int) -> bool:
-    """Tell whether this process id still belongs to the stand-in; another process may have it by now."""
+    """Tell whether the process with this id is the stand-in for claude, and not a later process with the same id."""
     shown = subprocess.run(
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()

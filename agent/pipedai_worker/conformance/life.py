@@ -1,4 +1,4 @@
-"""Checks what a worker does with a run while nothing fails: claim, start, heartbeat, stop, report."""
+"""Checks what a worker does with a run while nothing fails: claiming, starting, heartbeats, stopping, reporting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import Lab, expect, expect_status, expect_well_formed
 
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
-# The lease is this long because a busy machine may delay a correct worker's heartbeat by seconds.
+# The lease of these checks. It is this long because a busy machine may delay a correct worker's heartbeat by seconds.
 LEASE_SECONDS = 12.0
 LONGER_THAN_THE_LEASE = 14.0
 
@@ -73,6 +73,17 @@ def _keep_the_lease(lab: Lab) -> None:
     )
 
 
+@check("tool calls, where a worker tells of them, are told well, and never fewer than before")
+def tells_tool_calls_well(lab: Lab) -> None:
+    lab.api.lease_seconds = 3
+    runs = [lab.add("sleep 4"), lab.add("crash 3")]
+    lab.start()
+    for run in runs:
+        lab.until_ended(run)
+    told = lab.api.ignored
+    expect(not told, f"The API would ignore what it told of its tool calls: {''.join(told[:1])}")
+
+
 @check("a cancel that a heartbeat tells of ends the program, and is reported as canceled")
 def honours_a_cancel(lab: Lab) -> None:
     lab.api.lease_seconds = 3
@@ -107,7 +118,8 @@ def stops_a_run_that_it_lost(lab: Lab) -> None:
 @check("MCP header values come back in no report and no log line, and no file keeps them")
 def keeps_secrets(lab: Lab) -> None:
     lab.start()
-    for ending in ("crash 3", "success"):
+    # The second program says the secret itself, as if it had heard it from its server.
+    for ending in ("crash 3", f"success {SECRET} {SECRET.upper()}"):
         _keep_secrets(lab, ending)
     expect(lab.api.worker_token not in lab.log(), "It logged its own token.")
 
@@ -117,7 +129,7 @@ def _keep_secrets(lab: Lab, ending: str) -> None:
     lab.api.fail("complete", 503, times=10_000)
     run = lab.add("show-mcp", ending, mcp_headers=headers)
     lab.until(lambda: lab.api.count("complete", run), "It did not report the run.")
-    # No file may hold the secret: neither the outcome that waits for its report, nor another one.
+    # No file may hold the secret at this point: neither the file of the outcome that waits to be sent, nor any other.
     lab.until(
         lambda: not lab.files_with(SECRET) and not lab.files_with(SECRET.upper()),
         "It left a secret header's value in a file while a report waited to be repeated.",
@@ -130,18 +142,19 @@ def _keep_secrets(lab: Lab, ending: str) -> None:
         expect(secret not in lab.log(), "It logged a secret header's value.")
 
 
-@check("what claude would expand from this machine's environment is refused as the client's fault")
+@check("what claude would expand from this machine's environment reaches no MCP configuration")
 def refuses_expansion(lab: Lab) -> None:
     runs = [
-        lab.add(mcp_url="https://mcp.example.com/${HOME}"),
-        lab.add(mcp_headers={"X-Key": "${HOME}"}),
+        lab.add("show-mcp", mcp_url=f"{lab.api.mcp_url}/${{HOME}}"),
+        lab.add("show-mcp", mcp_headers={"X-Key": "${HOME}"}),
     ]
     lab.start()
     for run in runs:
         outcome = lab.until_ended(run)
-        expect_status(outcome, "failed")
-        expect(outcome.get("faultClass") == "client", "It did not call it the client's fault.")
-        expect(lab.launched(run) == 0, "It launched a run with `${` in its MCP configuration.")
+        if outcome.get("status") == "failed":
+            expect(outcome.get("faultClass") == "client", "It did not call it the client's fault.")
+        # A worker that adds the headers itself may launch the run: its configuration has no header.
+        expect("${" not in str(outcome.get("shortMessage")), "It configured claude with a `${`.")
 
 
 @check("SIGTERM: it leaves within 30 s with code 0, and what it held is reported")

@@ -1,4 +1,4 @@
-"""Serves the fake API over real sockets, slowly if asked to, and can cut all its connections."""
+"""Serves the fake API on a real network port. It can answer slowly and cut all connections."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pipedai_worker.conformance import wire
+from pipedai_worker.conformance import fake_mcp, wire
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 
 class Service:
-    """Serves the API on a port of the loopback interface, and keeps the port over restarts until `close()`."""
+    """Serves the API on a port of this machine. The port stays reserved while the service is stopped."""
 
     def __init__(self, api: FakeApi, port: int = 0) -> None:
         self._api = api
-        # This socket is bound but does not listen. It keeps the port from other processes while the
-        # API is stopped, and connections are refused meanwhile.
+        # This socket has the port but does not listen. While the API is stopped, no other process can take the port,
+        # and connections are refused.
         self._place = socket.socket()
         _share_port(self._place)
         self._place.bind(("127.0.0.1", port))
         self._port = self._place.getsockname()[1]
         self._server: _Server | None = None
+        api.mcp_url = self.url + fake_mcp.PATH
 
     @property
     def url(self) -> str:
-        """Return the API's URL."""
+        """Return the URL of the fake API."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listen, and answer each connection in a thread of its own."""
+        """Accept connections, and answer each of them in a thread of its own."""
         with self._api.lock:
             self._api.closing = False
         self._server = _Server(self._api, self._port)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Cut every connection and refuse new ones."""
+        """Cut every connection and refuse new ones, until `start()` is called again."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -54,14 +55,14 @@ class Service:
         server.cut_connections()
 
     def close(self) -> None:
-        """Stop for good, and release the port."""
+        """Stop serving for good, and release the port."""
         self.stop()
         self._place.close()
 
 
 @contextmanager
 def serving(api: FakeApi, port: int = 0) -> Iterator[str]:
-    """Serve the API in this context, and yield its URL."""
+    """Serve the fake API while the context lasts, and yield its URL."""
     service = Service(api, port)
     service.start()
     try:
@@ -80,12 +81,19 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._serve({})
+        if self.path.startswith(fake_mcp.PATH):
+            self._send(*fake_mcp.answer("GET", {}), {})
+        else:
+            self._serve({})
+
+    do_DELETE = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
         data = self._body()
         body = wire.parse(data)
-        if data and not wire.is_json(self.headers.get("Content-Type")):
+        if self.path.startswith(fake_mcp.PATH):
+            self._send(*fake_mcp.answer("POST", body or {}), {})
+        elif data and not wire.is_json(self.headers.get("Content-Type")):
             self._refuse(415, "The Content-Type is not application/json.")
         elif body is None:
             self._refuse(400, "The body is not a JSON object.")
@@ -101,12 +109,12 @@ class _Handler(BaseHTTPRequestHandler):
         while size := int(self.rfile.readline().partition(b";")[0], 16):
             yield self.rfile.read(size)
             self.rfile.readline()
-        # Trailer fields may follow the last chunk, up to an empty line.
+        # A chunked body may end with trailer fields, up to an empty line. They are read and ignored.
         while self.rfile.readline().strip():
             pass
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """Return the `Date` of an answer by the fake API's clock, which may differ from this machine's."""
+        """Return the `Date` header of an answer, by the fake API's clock, which a check can set ahead."""
         ahead = self.server.api.clock_ahead.total_seconds()
         return super().date_time_string((timestamp or time.time()) + ahead)
 
@@ -131,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        # The answer is sent in pieces, as a slow network would deliver it.
+        # If the fake API has a latency, the answer is sent in two halves, as a slow network might deliver it.
         latency = self.server.api.latency
         half = len(data) // 2 if latency else len(data)
         self.wfile.write(data[:half])
@@ -169,4 +177,4 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: Any) -> None:
-        """Print nothing, because a worker that was killed leaves broken connections."""
+        """Print nothing about a broken connection, because killing a worker breaks its connections."""

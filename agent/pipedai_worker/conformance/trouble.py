@@ -70,7 +70,7 @@ def honours_retry_after(lab: Lab) -> None:
     lab.start()
     lab.until_ended(run)
     first, second, *_ = lab.api.times("complete", run)
-    # The limit is not 4 s exactly, because some clocks are coarse.
+    # The worker must wait 4 s. The limit is a little less, because some clocks are not exact.
     expect(second - first > 3.9, f"It came back after {second - first:.1f} s and not 4.")
 
 

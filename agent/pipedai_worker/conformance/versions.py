@@ -40,7 +40,8 @@ def works_without_claim_ids(lab: Lab) -> None:
     other: list[FakeRun] = []
 
     def is_settled() -> bool:
-        # The worker can't tell who claimed the first run, so that run stays claimed until its lease ends.
+        # The answer to the first claim was lost, and this API refuses the repeated claim. The worker must not execute
+        # the run then, so the run stays claimed. This line ends it, as the end of its lease would.
         if lab.api.count("claim", run) >= 2 and not other and run.status == "claimed":
             with lab.api.lock:
                 run.status = "failed"

@@ -1,4 +1,4 @@
-"""Describes the requests that the API accepts, so that the fake API can refuse all others."""
+"""Describes which requests the real API accepts, so that the fake API can refuse all others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE_NUMBERS = (
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object of a body, or None. An empty body counts as an empty object."""
+    """Return the JSON object in a request's body; an empty body counts as an empty object. None for other bodies."""
     try:
         body = json.loads(data or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -32,12 +32,12 @@ def _refuse(constant: str) -> None:
 
 
 def is_json(content_type: str | None) -> bool:
-    """Tell whether the API accepts a request's content type."""
+    """Tell whether the API accepts this value of a request's Content-Type header."""
     return (content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 
 def problem(kind: str, query: dict[str, list[str]], body: dict[str, Any]) -> str | None:
-    """Return a sentence on why the API would answer 400, or None."""
+    """Return a sentence that says why the API would answer the request with 400; None if it would not."""
     if kind == "poll":
         wait = query.get("wait", ["0"])[0]
         if not re.fullmatch("[0-9]{1,2}", wait) or int(wait) > LONGEST_WAIT_SECONDS:

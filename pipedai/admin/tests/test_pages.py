@@ -28,7 +28,7 @@ AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
 # kept for an hour only, and the audit log has the same for ever.
 PARTS = {
-    "Authenticator", "RecoveryCode", "RunText", "DeliveryAttempt", "IdempotencyKey", "WorkerEvent",
+    "Authenticator", "RecoveryCode", "RunText", "RunResult", "DeliveryAttempt", "IdempotencyKey", "WorkerEvent",
 }  # fmt: skip
 
 
@@ -143,6 +143,31 @@ def test_a_runs_page_tells_its_whole_story(desk, story):
     assert "&quot;since&quot;" not in page, "the payload is a table"
 
 
+def test_a_runs_page_tells_what_it_did_and_why_it_is_not_retried(desk, cast):
+    runs = Runs.of(cast, retry_after_effects=False, output_schema={"title": "Weather"})
+    counts = {"total": 1200, "effects": 1, "unknown": 0}
+    call = {
+        "at": "2026-05-04T12:00:01Z",
+        "tool": "send_mail",
+        "outcome": "ok",
+        "effect": "possible",
+    }
+    run_id = runs.ended(
+        "failed", faultClass="infra", toolCalls=counts, toolCallList=[call], output={"sky": "grey"}
+    )
+    page = text_of(desk.get(page_of(Run, run_id)))
+    for told in (
+        "1,200, of these 1 with a possible effect and 0 without an answer",
+        "none, because the run may have had effects",
+        "send_mail",
+        "grey",
+    ):
+        assert told in page, told
+    trigger = text_of(desk.get(page_of(Trigger, runs.trigger_id)))
+    assert "Retries after effects" in trigger
+    assert "Weather" in trigger
+
+
 def test_the_story_of_a_retry_begins_with_the_first_attempt(desk, story):
     retry = Run.objects.get(retry_of_id=story)
     assert str(story) in text_of(desk.get(page_of(Run, retry.id)))
@@ -151,7 +176,15 @@ def test_the_story_of_a_retry_begins_with_the_first_attempt(desk, story):
 def test_what_customers_wrote_is_text_and_no_markup(desk, cast):
     evil = "<script>alert(1)</script>"
     runs = Runs.of(cast, name=evil, prompt=evil, description=evil)
-    run_id = runs.ended("failed", errorMessage=evil, payload={evil: evil}, shortMessage=evil)
+    call = {"at": "2026-05-04T12:00:01Z", "tool": evil, "outcome": "ok", "effect": "none"}
+    run_id = runs.ended(
+        "failed",
+        errorMessage=evil,
+        payload={evil: evil},
+        shortMessage=evil,
+        output={evil: evil},
+        toolCallList=[call],
+    )
     for url in (page_of(Run, run_id), page_of(Trigger, runs.trigger_id), RUNS, AUDIT):
         assert evil not in desk.get(url).content.decode()
 

@@ -10,7 +10,7 @@ JSON = "application/json"
 _TEXT: Schema = {"type": "string"}
 _SECONDS: Schema = {"type": "integer", "minimum": 0}
 
-# name → (schema, description, whether the header is always present in an answer that lists it)
+# The headers of answers by name: schema, description, and whether an answer that lists the header always has it.
 _HEADERS: dict[str, tuple[Schema, str, bool]] = {
     "X-Request-Id": (
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
@@ -42,7 +42,8 @@ EVERYWHERE = (
     "Strict-Transport-Security",
 )
 
-# status → (name, schema, reason, headers in addition to those of every answer)
+# The error answers by status: component's name, name of the body's schema, general reason, and the headers that they
+# have in addition to those of every answer.
 ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     400: ("BadRequest", "ValidationError", "The request is malformed or invalid.", ()),
     401: (
@@ -129,7 +130,7 @@ SCHEMAS: dict[str, Schema] = {
 
 
 def header_refs(*names: str) -> Schema:
-    """Returns the headers of an answer: these, and those that every answer has."""
+    """Returns references to the headers of an answer: the named ones, and those that every answer has."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in (*EVERYWHERE, *names)}
 
 

@@ -1,4 +1,4 @@
-"""Makes the OpenAPI operation of an action, from its viewset's declarations and from the app's `schema.py`."""
+"""Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`."""
 
 # drf-spectacular is partly typed.
 # mypy: disallow-untyped-calls=False
@@ -13,51 +13,50 @@ from drf_spectacular.plumbing import ResolvedComponent
 
 from pipedai.api.origin import SAFE_METHODS
 from pipedai.api.permissions import IsPublic
+from pipedai.api.schema import fields as _  # noqa: F401 - importing it registers our fields
 from pipedai.api.schema import parameters, reference, security
 from pipedai.api.schema.answers import ANY_REQUEST, JSON, error_answer, header_refs
-from pipedai.api.schema.operation import Described, Operation, Schema, described
+from pipedai.api.schema.operation import Operation, Schema, operation_of
 from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet
 
+# What a success says if its `@Operation` says nothing.
 _SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
-# Whether the origin is checked, and the role → why a call is forbidden.
+# Why a call is forbidden. The keys say whether the action checks the origin, and whether it checks the role.
 _FORBIDDEN = {
     (True, True): "Role or origin.",
     (False, True): "Role.",
     (True, False): "Foreign origin.",
 }
+# The words for the window of a rate, by its length in seconds.
 _WINDOWS = {60: "a minute", 3600: "an hour"}
 
 
 class ApiSchema(AutoSchema):
-    """The operation of one action of an ApiViewSet."""
+    """Makes the OpenAPI operation of one action of an ApiViewSet. Each action has an instance of its own."""
 
     view: ApiViewSet  # type: ignore[override]
 
     @property
-    def _described(self) -> Described:
-        return described(type(self.view), self.view.action)
-
-    @property
     def _operation(self) -> Operation:
-        return self._described.operation
+        return operation_of(type(self.view), self.view.action)
 
     @cached_property
     def _section(self) -> reference.Section:
         return reference.endpoint(self.method, self.path.removeprefix("/api/v1"))
 
     def get_operation_id(self) -> str:
-        """Returns the id from `schema.py`. It does not depend on the path, so that a new path breaks no client."""
+        """Returns the id from `@Operation`. It does not depend on the path, so that a new path breaks no client."""
         return self._operation.id
 
     def get_summary(self) -> str:
-        """Returns the summary from `schema.py`."""
+        """Returns the summary from `@Operation`."""
         return self._operation.summary
 
     def get_tags(self) -> list[str]:
         """Returns the group in which documentation shows the operation."""
-        return [self._described.tag]
+        return [self.view.tag]
 
     def get_description(self) -> str:  # type: ignore[override]
         """Returns the text of API.md, with the action's rates."""
@@ -156,8 +155,9 @@ class ApiSchema(AutoSchema):
         return dict(page.ref)
 
     def _errors(self) -> dict[int, str]:
-        """The errors that this operation may answer, with their reasons: as the viewset declares, and as the app's
-        `schema.py` tells; "" for the general reason of a status.
+        """Returns the reasons of the errors that this operation may answer, by status; "" stands for the general one.
+
+        They follow from what the viewset declares; `@Operation` adds others, and may replace a reason.
         """
         role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
@@ -211,7 +211,9 @@ class ApiSchema(AutoSchema):
         schema: Schema = super()._map_serializer(serializer, direction, bypass_extensions)
         if not isinstance(serializer, Body):
             return schema
-        schema.pop("description", None)  # This text is about the endpoint.
+        schema.pop(
+            "description", None
+        )  # The docstring of a body tells only which endpoint takes it.
         for name, field in schema.get("properties", {}).items():
             if said := self._section.fields.get(name):
                 field.setdefault("description", said)

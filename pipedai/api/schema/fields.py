@@ -13,7 +13,7 @@ _DECIMAL = r"^\d+(\.\d+)?$"
 
 
 class Text(OpenApiSerializerFieldExtension):
-    """A string. If the field trims it, the pattern demands a character that is no space."""
+    """Describes a TextField. If it trims a request's text, the pattern demands a character that is no space."""
 
     target_class = TextField
     match_subclasses = True
@@ -26,7 +26,7 @@ class Text(OpenApiSerializerFieldExtension):
 
 
 class Money(OpenApiSerializerFieldExtension):
-    """A decimal string in answers; a string or a number in requests."""
+    """Describes a MoneyField, which is a decimal string in answers, and a string or a number in requests."""
 
     target_class = MoneyField
 

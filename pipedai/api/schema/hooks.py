@@ -1,14 +1,11 @@
-"""The hooks that drf-spectacular calls before and after it makes the schema's operations."""
+"""Completes the OpenAPI schema. drf-spectacular calls `complete` after it has made all operations."""
 
-from importlib import import_module
 from typing import Any
-
-from django.utils.module_loading import autodiscover_modules
 
 from pipedai.api.schema import answers, reference, security
 from pipedai.api.schema.operation import Schema
 
-# The components whose example API.md shows in a section of its own.
+# The sections of API.md that show an example of a component, by the component's name.
 _THINGS = {
     "Workspace": "`GET /workspaces`",
     "Environment": "`GET /workspaces/:id/environments`",
@@ -39,15 +36,8 @@ _TAGS = (
 )
 
 
-def load_descriptions(endpoints: Any) -> Any:
-    """Loads the apps' `schema.py`, which describe their actions, and our field extensions, before all operations."""
-    import_module("pipedai.api.schema.fields")
-    autodiscover_modules("schema")
-    return endpoints
-
-
 def complete(result: Schema, **_: Any) -> Schema:
-    """Adds what all operations share, and the examples of API.md. Runs after all operations."""
+    """Returns the schema with what all operations share, and with the examples of API.md."""
     components = result["components"]
     for kind, parts in answers.components().items():
         components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))
@@ -75,5 +65,9 @@ def _add_example(operation: Schema, example: Any) -> None:
 
 
 def _tags(result: Schema) -> list[str]:
+    """Returns the groups that have operations, in their order. Raises LookupError for a group without a place in it."""
     operations = (one for path in result["paths"].values() for one in path.values())
-    return sorted({tag for one in operations for tag in one["tags"]}, key=_TAGS.index)
+    used = {tag for one in operations for tag in one["tags"]}
+    if unknown := used - set(_TAGS):
+        raise LookupError(f"{__name__}._TAGS has no {sorted(unknown)}, which viewsets name as tag")
+    return [tag for tag in _TAGS if tag in used]

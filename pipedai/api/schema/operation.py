@@ -1,73 +1,89 @@
-"""Defines what an app's `schema.py` tells the schema about an action, beyond what the action's viewset declares."""
+"""Defines `@Operation`, by which each action of a viewset tells the OpenAPI schema about itself.
 
-from collections.abc import Mapping
+Web processes import this module with their views, so it must not import drf-spectacular, which only the making of the
+schema needs.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from rest_framework.serializers import Serializer
+from rest_framework.serializers import Field, Serializer
 
 from pipedai.api.filters import ApiFilterSet
 from pipedai.api.serializers import Body
-from pipedai.api.views import ApiViewSet
 
 Schema = dict[str, Any]
-Answer = type[Serializer[Any]] | None
+Answer = type[Serializer[Any]]
+_Action = TypeVar("_Action", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One action. `id` is its operationId, which never changes, because generated clients name functions after it.
+    """Describes one action to the OpenAPI schema: what neither its viewset nor its serializers tell.
 
-    `answers` are the successes by status; a list has `items` instead, and answers 200. `partial` means that a body's
-    fields may all be absent.
+    It is a decorator of the action's method: `@Operation(id="getRun", summary="Get a run", …)`. Requests never read it.
     """
 
+    # The operationId. It never changes, because generated clients name their functions after it.
     id: str
+    # What the action does, in a few words. API.md has the long text.
     summary: str
+    # The serializer that reads the request's body, or None if the action takes no body.
     body: type[Body] | None = None
+    # Whether all fields of the body may be absent.
     partial: bool = False
+    # A body that the documentation shows.
     example: Mapping[str, Any] | None = None
-    answers: Mapping[int, Answer] = field(default_factory=dict)
+    # The serializers of the successes, by status; None for an answer without a body. `answer` makes one for an object
+    # that the view puts together itself.
+    answers: Mapping[int, Answer | None] = field(default_factory=dict)
+    # The headers of a success by its status, in addition to those that every answer has.
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    items: Answer = None
+    # The serializer of one item, for an action that answers 200 with a page of a list. It has no `answers`.
+    items: Answer | None = None
     # The media type of the successful answers.
     media_type: str = "application/json"
+    # The filters of a list, which tell its query parameters.
     filters: type[ApiFilterSet] | None = None
-    # Query parameters and request headers, as OpenAPI parameter objects.
+    # Other query parameters, and request headers, as OpenAPI parameter objects.
     parameters: tuple[Schema, ...] = ()
     # What a success says, by its status, where that is more than "Done."
     says: Mapping[int, str] = field(default_factory=dict)
-    # The reason of an error, by its status; "" for the general one in answers.py. Needed for what only the service
-    # behind the action knows of: 409, 503, and 404 of what the path does not name. The viewset's declarations tell
-    # the others, and a reason given here stands in place of theirs.
+    # The reason of an error, by its status; "" stands for the general reason in answers.py. An action names only the
+    # errors that its service alone knows of: 409, 503, and 404 for what the path does not name. The others follow from
+    # the viewset's declarations; a reason that is given here for one of them replaces the general one.
     errors: Mapping[int, str] = field(default_factory=dict)
+    # The audit actions that a call writes.
     audit: tuple[str, ...] = ()
     # Security requirements that replace those of the viewset's authentication classes.
     security: tuple[Mapping[str, list[str]], ...] = ()
 
-
-@dataclass(frozen=True)
-class Described:
-    """An operation, and the group in which documentation shows it."""
-
-    tag: str
-    operation: Operation
+    def __call__(self, action: _Action) -> _Action:
+        """Attaches the operation to the action, which stays as it is."""
+        vars(action)["operation"] = self
+        return action
 
 
-_described: dict[tuple[type[ApiViewSet], str], Described] = {}
+def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:
+    """Returns a serializer class that describes an object which a view puts together itself.
+
+    `name` is the name of the object's component in the schema, and `description` the text about it there. `fields` are
+    serializer fields by their names in the API.
+    """
+    return cast("Answer", type(name, (Serializer,), {"__doc__": description, **fields}))
 
 
-def describe(viewset: type[ApiViewSet], tag: str, **operations: Operation) -> None:
-    """Describes the actions of a viewset for the schema. `tag` is their group in documentation."""
-    for action, operation in operations.items():
-        _described[viewset, action] = Described(tag, operation)
+def has_operation(action: Callable[..., Any]) -> bool:
+    """Whether the action is decorated with `@Operation`."""
+    return isinstance(getattr(action, "operation", None), Operation)
 
 
-def described(viewset: type[ApiViewSet], action: str) -> Described:
-    """Returns the description of an action. Raises LookupError if there is none."""
-    try:
-        return _described[viewset, action]
-    except KeyError:
+def operation_of(viewset: type, action: str) -> Operation:
+    """Returns the operation of this action of the viewset. Raises LookupError if there is none, or no such action."""
+    operation = getattr(getattr(viewset, action, None), "operation", None)
+    if not isinstance(operation, Operation):
         raise LookupError(
-            f"No schema.py describes {viewset.__name__}.{action}: see An endpoint in CONTRIBUTING.md."
-        ) from None
+            f"{viewset.__name__}.{action} in {viewset.__module__} has no @Operation: see An endpoint in CONTRIBUTING.md"
+        )
+    return operation

@@ -26,6 +26,7 @@ def header(name: str, schema: Schema, *, description: str = "") -> Schema:
     return _parameter(name, "header", schema, description, required=False)
 
 
+# The query parameters of every list.
 PAGE = (
     query(
         "limit",
@@ -41,7 +42,10 @@ PAGE = (
 
 
 def of_filters(filters: type[ApiFilterSet], described: dict[str, str]) -> list[Schema]:
-    """The parameters of a filter set, with what is said of each. Raises TypeError for a filter that is not ours."""
+    """Returns the query parameters of a filter set. `described` has a description of each by its name.
+
+    Raises TypeError for a filter that is no ApiFilter, because only those tell how they look in the schema.
+    """
     found = []
     for name, item in filters.base_filters.items():
         if not isinstance(item, ApiFilter):

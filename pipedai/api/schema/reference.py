@@ -22,7 +22,7 @@ class Section:
 
     @property
     def prose(self) -> str:
-        """The section's paragraphs, without tables, examples and links."""
+        """The section's paragraphs without tables, examples and links, as Markdown."""
         without = _EXAMPLE.sub("", self.text)
         paragraphs = (part.strip() for part in without.split("\n\n"))
         kept = [part for part in paragraphs if part and not part.startswith("|")]

@@ -27,6 +27,7 @@ class Shouting(serializers.CharField):
         serializers.DateTimeField(format="%Y"),
         serializers.UUIDField(format="hex"),
         serializers.DictField(child=Shouting()),
+        serializers.ListField(child=Shouting()),
         serializers.PrimaryKeyRelatedField(read_only=True),
     ],
     ids=lambda field: type(field).__name__,
@@ -53,6 +54,7 @@ class Answer(RowSerializer):
     at = serializers.DateTimeField(source="made_at")
     cost = MoneyField()
     headers = serializers.DictField(child=serializers.CharField())
+    words = serializers.ListField(child=serializers.CharField())
     part = Part()
     none = Part(allow_null=True)
     twice = serializers.SerializerMethodField()
@@ -67,6 +69,7 @@ def test_it_gives_what_drf_gives():
         "made_at": NOON,
         "cost": Decimal("0.1"),
         "headers": {"a": "b"},
+        "words": ["c", "d"],
         "part": {"name": "x"},
         "none": None,
         "n": 4,

@@ -32,7 +32,7 @@ class Command(OperatorCommand):
 
 `manage.py check --deploy` looks at the settings alone, and needs no database.
 """
-    # The command's first probe checks the settings and tells more than Django's system checks.
+    # Django's system checks are not run, because the command's first probe checks the settings and tells more.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -54,7 +54,11 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def answer_without_server(self, action: str) -> None:
-        """Answers when DATABASE_URL names a server that we don't manage. What we don't do must not look done."""
+        """Answers if DATABASE_URL names a server that we don't manage.
+
+        `url` prints that URL; start, stop and status say that there is nothing to manage. Any other action is an error,
+        so that it does not look done.
+        """
         if action == "url":
             self.stdout.write(settings.DATABASE_URL)
         elif action in {"start", "stop", "status"}:
@@ -85,8 +89,8 @@ class Command(BaseCommand):
 
     def psql(self, server: EmbeddedPostgres, options: dict[str, Any]) -> None:
         role = passwords.SUPERUSER if options["superuser"] else passwords.APPLICATION
-        # psql gets the caller's environment, for the terminal, locale and pager, but no PG* variables, which may name
-        # another server.
+        # psql gets the caller's environment variables, for the terminal, locale and pager, except PG* variables,
+        # because these may name another server.
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         command = [str(wheel_bin() / "psql"), *options["arguments"]]
         os.execve(command[0], command, server.environment(role=role) | ours)  # noqa: S606

@@ -1,4 +1,4 @@
-"""`manage.py prune` deletes rows that are older than their retention, by hand or from cron."""
+"""`manage.py prune` deletes rows that are older than their retention. People call it by hand, or cron does."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from pipedai.management.operator_command import OperatorCommand
 from pipedai.management.progress import Progress
 from pipedai.retention import InUse, Retention, prune, retentions
 
-# The most days that the retention settings accept.
+# The largest number of days that `--days` accepts. The retention settings have the same bound.
 _MOST_DAYS = 36_500
 
 
@@ -96,7 +96,10 @@ Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
 
 
 def _chosen(options: dict[str, Any]) -> list[Retention]:
-    """Returns the kinds of rows that the call names. Raises CommandError if the call makes no sense."""
+    """Returns the kinds of rows that the command line names.
+
+    Raises CommandError if its options contradict each other.
+    """
     kinds, days = options["kinds"], options["days"]
     if options["audit"] and kinds:
         raise CommandError("--audit is about the audit log alone: name no other kind with it.")

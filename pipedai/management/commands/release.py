@@ -53,7 +53,8 @@ run again at any time.
         except OutOfPatience as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
-            # We can ask for unfinished indexes only if the error came from the server, and not if the server is away.
+            # Unfinished indexes can be listed only if the server sent the error. If the server is away, asking it would
+            # fail too.
             if sqlstate(error) and (unfinished := invalid_indexes()):
                 raise CommandError(
                     f"A release was interrupted while it built {' and '.join(unfinished)}: run DROP"

@@ -1,4 +1,4 @@
-"""manage.py runscheduler: the process that does the background work."""
+"""`manage.py runscheduler`: the process that does background work, such as firing schedules and sending webhooks."""
 
 import contextlib
 from typing import Any
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Command(BaseCommand):
-    """Runs the registered jobs until SIGTERM or Ctrl-C."""
+    """Runs the jobs that all apps have registered, again and again, until SIGTERM or Ctrl-C."""
 
     help = (
         "Does what is due in the background, until SIGTERM or Ctrl-C: fires schedules, ends runs"
@@ -43,7 +43,9 @@ class Command(BaseCommand):
 
 
 def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """Returns the jobs, which also record metrics if the settings ask for it. Raises CommandError for bad settings."""
+    """Returns the jobs, wrapped so that they record metrics if the settings ask for that. Raises CommandError for bad
+    settings.
+    """
     if not settings.SCHEDULER_METRICS_BIND:
         return jobs
     if not settings.METRICS_TOKEN:
@@ -51,9 +53,8 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
             "SCHEDULER_METRICS_BIND needs a METRICS_TOKEN, which guards the metrics."
         )
     directory.leave_directory()
-    from pipedai.metrics import (
-        scheduler,
-    )  # imported here, so that it costs nothing while metrics are off
+    # The import stands here, so that it takes no time and memory while metrics are off.
+    from pipedai.metrics import scheduler
 
     try:
         address = scheduler.serve_metrics(settings.SCHEDULER_METRICS_BIND, settings.METRICS_TOKEN)
@@ -68,15 +69,16 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
 
 
 def _traced(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """Returns the jobs, which also record traces if the settings ask for it. Raises CommandError for bad settings."""
+    """Returns the jobs, wrapped so that they record traces if the settings ask for that. Raises CommandError for bad
+    settings.
+    """
     try:
         if not tracing.is_on():
             return jobs
     except ImproperlyConfigured as error:
         raise CommandError(str(error)) from None
-    from pipedai.tracing import (
-        scheduler,
-    )  # imported here, so that it costs nothing while tracing is off
+    # The import stands here, so that it takes no time and memory while tracing is off.
+    from pipedai.tracing import scheduler
 
     tracing.start("pipedai-scheduler")
     return scheduler.traced(jobs)

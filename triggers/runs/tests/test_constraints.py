@@ -81,6 +81,24 @@ WRONG_RUNS = [
     ("run_scheduled_has_a_tick", "queued, due", "source = 'schedule'"),
     ("run_source", "queued, due", "source = 'magic'"),
     ("run_cost", "succeeded", "cost_usd = -0.000001"),
+    ("run_tool_calls", "running", "tool_calls_total = 1"),
+    ("run_tool_calls", "running", "tool_calls_effects = 0, tool_calls_unknown = 0"),
+    *[
+        (
+            "run_tool_calls",
+            "running",
+            f"tool_calls_total = {total}, tool_calls_effects = {effects}, tool_calls_unknown = {unknown}",
+        )
+        for total, effects, unknown in (
+            (1, 2, 0),
+            (1, 0, 2),
+            (1, -1, 0),
+            (1, 0, -1),
+            (-1, -1, -1),
+            ("NULL", 0, 0),
+            (1, "NULL", 0),
+        )
+    ],
 ]
 
 # (constraint, statement); the parameters are the ids of the rows that the fixture `there` makes.
@@ -248,6 +266,7 @@ TENANT_REFERENCES = [
     ("run", "worker_id", "worker"),
     ("run", "retry_of_id", "run"),
     ("run_text", "run_id", "run"),
+    ("run_result", "run_id", "run"),
     ("idempotency_key", "trigger_id", "trigger"),
     ("idempotency_key", "run_id", "run"),
     ("delivery", "trigger_id", "trigger"),
@@ -271,6 +290,7 @@ def there(cast: Cast) -> dict[str, UUID]:
     allow(cast.worker.worker_id, 9)
     cast.mint("pwk")
     lost, other_lost = runs.running(), runs.running(payload={"a": 1})
+    runs.complete(runs.running(), output={"a": 1})
     runs.lost(lost)
     other_retry = runs.retry_of(other_lost)
     assert other_retry is not None

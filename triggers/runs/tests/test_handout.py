@@ -28,7 +28,7 @@ from triggers.runs.handout import (
     time_until_next,
 )
 from triggers.services import rotate_mcp_token
-from workers.serializers import HandedOutRunSerializer
+from workers.protocol.serializers import HandedOutRunSerializer
 
 HEADERS = {"x-api-key": "planted-secret-1"}
 HERE, THERE = "192.0.2.1", "192.0.2.2"

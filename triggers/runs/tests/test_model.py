@@ -27,7 +27,7 @@ from pipedai.sql import database_now
 from testing.probes.run_model import MISSING, Model, ModelRun, Told
 from testing.world.cast import make_cast
 from triggers.models import Delivery, Run, RunText, Trigger
-from triggers.runs import lifecycle
+from triggers.runs import lifecycle, reports
 from triggers.runs.outcome import Outcome, settled_fault
 from triggers.states import Source
 
@@ -178,7 +178,7 @@ class RunHistory(RuleBasedStateMachine):
         )
         self.compare(
             expected,
-            lambda: lifecycle.complete_run(
+            lambda: reports.complete_run(
                 worker_id=self.worker_ids[worker],
                 run_id=self.id_of(run),
                 outcome=outcome,

@@ -16,7 +16,7 @@ from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.old_runs import add_old_runs
 from testing.world.runs import NOON, Runs
 from triggers.idempotency import run_trigger
-from triggers.models import Delivery, DeliveryAttempt, IdempotencyKey, Run, RunText, Tick
+from triggers.models import Delivery, DeliveryAttempt, IdempotencyKey, Run, RunResult, RunText, Tick
 from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
 from triggers.states import Decision, Source
 from triggers.webhooks import outbox
@@ -43,7 +43,7 @@ def pruned_rows():
 
 
 def test_a_run_goes_with_its_text_and_one_that_is_younger_stays(runs):
-    runs.ended(payload={"a": 1}, errorMessage="x")
+    runs.ended(payload={"a": 1}, errorMessage="x", output=None)
     runs.wait(days=1)
     younger = runs.ended()
 
@@ -51,6 +51,7 @@ def test_a_run_goes_with_its_text_and_one_that_is_younger_stays(runs):
 
     assert there() == {younger}
     assert set(RunText.objects.values_list("run_id", flat=True)) <= {younger}
+    assert not RunResult.objects.exists()
 
 
 @pytest.mark.parametrize("state", ["queue", "claimed", "running"])

@@ -11,6 +11,7 @@ from testing.world.cast import Cast
 from testing.world.runs import WEBHOOK_URL, Runs, allow
 from triggers.models import Run
 
+COUNTS = {"total": 1, "effects": 1, "unknown": 0}
 REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
 
 # (state of the run, transition, number of statements without a webhook). One of the statements writes the
@@ -25,7 +26,22 @@ COSTS = [
     pytest.param(Runs.running, lambda runs, run_id: runs.start(run_id), 2, id="start, again"),
     pytest.param(Runs.running, lambda runs, run_id: runs.heartbeat(run_id), 1, id="heartbeat"),
     pytest.param(
+        Runs.running,
+        lambda runs, run_id: runs.heartbeat(run_id, (1, 1, 0)),
+        1,
+        id="heartbeat with counts",
+    ),
+    pytest.param(
         Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 3, id="complete"
+    ),
+    pytest.param(
+        Runs.running,
+        lambda runs, run_id: runs.complete(run_id, toolCalls=COUNTS),
+        3,
+        id="complete with counts",
+    ),
+    pytest.param(
+        Runs.running, lambda runs, run_id: runs.complete(run_id, output={}), 4, id="with an output"
     ),
     pytest.param(
         Runs.running,

@@ -8,8 +8,8 @@ import pytest
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from testing.probes.shapes import A_CURSOR, A_TIME, invalid, page
 from testing.world.cast import Cast
-from triggers import views
 from triggers.models import Run, Trigger
+from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
 
 NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""`manage.py runworker`: the reference worker, which speaks only HTTP to the API (SPEC §11)."""
+"""`manage.py runworker`: runs the reference worker of `agent/`, which talks to the API by HTTP only (SPEC §11)."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -10,7 +10,7 @@ from pipedai_worker import cli, commands
 
 
 class Command(BaseCommand):
-    """Passes its options to the worker program. It does not use the database."""
+    """Passes the command's options to the worker program. This command does not use the database."""
 
     help = (
         "Registers this machine as a worker if --config does not exist yet (with --token, better in"

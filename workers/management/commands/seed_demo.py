@@ -1,4 +1,4 @@
-"""`manage.py seed_demo`: makes a user, a workspace, keys, a worker and a trigger, which newcomers and bin/run use."""
+"""`manage.py seed_demo`: makes the demo that bin/run shows: users, a workspace, an API key, a worker and a trigger."""
 
 import platform
 import secrets
@@ -34,8 +34,8 @@ from workers.demo.cast import find_or_make_cast
 from workers.demo.ledger import Ledger
 from workers.demo.size import Size
 from workers.models import Worker
+from workers.protocol.serializers import RegisterBody
 from workers.registration import register_worker
-from workers.serializers import RegisterBody
 from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment
 from workspaces.services import create_environment, create_workspace
@@ -53,7 +53,7 @@ TRIGGER = {
     "mcpHeaders": {"Authorization": "Bearer not-a-real-token"},
     "timeoutSeconds": 120,
 }
-# The number of the advisory lock that keeps two commands from making everything twice; nothing else uses it.
+# The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
 _LOCK = 0x5EED
 _SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
@@ -101,7 +101,7 @@ class Command(OperatorCommand):
             self.scale(size)
 
     def scale(self, size: Size) -> None:
-        """Makes the workspace of `--scale` and fills its ledger."""
+        """Makes the workspace of `--scale` and its made-up runs. Raises CommandError if the services refuse it."""
         try:
             workspace = find_or_make_cast(size, User.objects.get(email=EMAIL).id)
         except ApiError as error:
@@ -113,7 +113,7 @@ class Command(OperatorCommand):
 
 
 def _size(options: dict[str, Any]) -> Size | None:
-    """Reads how much --scale asks for; None without --scale. Raises CommandError."""
+    """Returns the size that --scale's options ask for; None without --scale. Raises CommandError for a bad value."""
     given = {name: options[name] for name in ("runs", "environments", "seed")}
     chosen = {name: value for name, value in given.items() if value is not None}
     if not options["scale"]:
@@ -130,7 +130,7 @@ def _size(options: dict[str, Any]) -> Size | None:
 
 
 class Seed:
-    """Makes those parts of the demo that are missing."""
+    """Makes the rows and files of the demo that do not exist yet."""
 
     def __init__(self, data_dir: Path) -> None:
         self.file = data_dir / "demo.json"
@@ -139,10 +139,10 @@ class Seed:
         self._kept: dict[str, Any] = {}
 
     def sow(self) -> None:
-        """Makes all that is missing in one transaction, and writes the files.
+        """Makes everything that is missing in one transaction, and writes the demo's two files.
 
-        The files are read and written under the lock, so that the next call finds them complete. If
-        the transaction fails after they were written, the next call corrects them.
+        A lock is held while the files are read and written, so that a second command finds them complete. If the
+        transaction fails after the files were written, the next command corrects them.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -181,7 +181,8 @@ class Seed:
 
     def _user(self) -> tuple[User, str]:
         def make(password: str) -> User:
-            # Registration opens a session, whose address does not matter here since nobody gets its cookie.
+            # Registering also opens a session, which records an address. The address is left empty, because nobody gets
+            # the session's cookie.
             user, _ = register_user(
                 email=EMAIL, password=password, name="Demo", address=b"", actor=SYSTEM
             )
@@ -200,7 +201,11 @@ class Seed:
     def _account(
         self, email: Email, kept_as: str, what: str, make: Callable[[str], User]
     ) -> tuple[User, str]:
-        """Returns a user and a password that works: the one from the file, or a new one if that is lost."""
+        """Returns the user with this e-mail address, and a password that works.
+
+        The password is the one in the demo's file if it still works, and a new one if not. A missing user is made by
+        `make`.
+        """
         kept = str(self._kept.get(kept_as))
         user = User.objects.filter(email=email).first()
         if user is not None and is_password_of(user, kept):

@@ -1,4 +1,6 @@
-"""`manage.py check_keys`: checks that all sealed values open, and lists the keys that are still needed."""
+"""`manage.py check_keys`: checks that all stored secrets can be decrypted, and lists the keys that are still needed for
+it.
+"""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""`manage.py rotate_keys`: wraps all data keys under the newest master key, or gives environments new data keys."""
+"""`manage.py rotate_keys`: encrypts all data keys under the newest master key, or gives environments new data keys."""
 
 import sys
 from typing import Any

@@ -1,0 +1,199 @@
+"""What a run's gateway adds to a tool call: the same call by the gateway and directly, in turns.
+
+    PYTHONPATH=agent python agent/bench_gateway.py --calls 500
+
+A small MCP server answers a call at once, as JSON or as a stream of events; it and the gateway have processes of their
+own, as in a worker. The client keeps one connection to each. The journal and its sync to the disk are part of what is
+measured; `--directory` says on which disk, as a sync costs nothing in memory. The exit code is 1 if the median call
+takes 5 ms more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipedai_worker.gateway import Gateway
+from pipedai_worker.tool_calls import ToolCalls
+
+# SPEC §20.
+LARGEST_COST_MS = 5.0
+WARM_UP = 20
+AS_SERVER, AS_GATEWAY = "--as-server", "--as-gateway"
+HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json, text/event-stream",
+    "Authorization": "Bearer of-the-bench",
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Milliseconds that a call takes, at the median and the 99th percentile; `processor` is the gateway's own work."""
+
+    answer: str
+    calls: int
+    direct_p50: float
+    direct_p99: float
+    gateway_p50: float
+    gateway_p99: float
+    processor: float
+
+    @property
+    def cost_p50(self) -> float:
+        """Return how much longer the median call takes by the gateway, in ms."""
+        return self.gateway_p50 - self.direct_p50
+
+
+class _Server(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        result = {"content": [{"type": "text", "text": "x" * 1000}], "isError": False}
+        body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
+        kind = "application/json"
+        if self.path == "/events":
+            body, kind = b"event: message\ndata: " + body + b"\n\n", "text/event-stream"
+        self.wfile.write(
+            f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Client:
+    """One connection, kept open."""
+
+    def __init__(self, url: str) -> None:
+        place = urlsplit(url)
+        self._path = place.path
+        self._connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
+        self._connection.connect()
+
+    def call(self, number: int) -> float:
+        """Call a tool. Return how many milliseconds it took."""
+        params = {"name": "measured", "arguments": {"text": "y" * 200}}
+        asked = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+        body = json.dumps(asked).encode()
+        began = time.perf_counter()
+        self._connection.request("POST", self._path, body, HEADERS)
+        response = self._connection.getresponse()
+        answer = response.read()
+        took = (time.perf_counter() - began) * 1000
+        if response.status != 200 or b'"isError": false' not in answer:
+            raise AssertionError(f"{response.status}: {answer[:200]!r}")
+        return took
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def measure(url: str, calls: int, journal: Path) -> Figures:
+    """Make so many calls each way, in turns, to a server that answers by what its path says."""
+    direct: list[float] = []
+    by_gateway: list[float] = []
+    with _process(AS_GATEWAY, url, str(journal)) as (gateway, gateway_url):
+        clients = _Client(url), _Client(gateway_url)
+        for number in range(-WARM_UP, calls):
+            for client, times in zip(clients, (direct, by_gateway)):
+                took = client.call(number)
+                if number >= 0:
+                    times.append(took)
+        for client in clients:
+            client.close()
+        told, _ = gateway.communicate()
+    made = calls + WARM_UP
+    if ToolCalls.read(journal).counts() != {"total": made, "effects": made, "unknown": 0}:
+        raise AssertionError(ToolCalls.read(journal).counts())
+    return Figures(
+        urlsplit(url).path[1:],
+        calls,
+        *_percentiles(direct),
+        *_percentiles(by_gateway),
+        round(float(told) * 1000 / made, 2),
+    )
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Start this file anew. Yield the process and the first line that it writes, and kill it at the end."""
+    command = [sys.executable, __file__, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            if process.stdout is None:
+                raise AssertionError
+            yield process, process.stdout.readline().decode().strip()
+        finally:
+            process.kill()
+
+
+def _percentiles(times: list[float]) -> tuple[float, float]:
+    hundredths = statistics.quantiles(times, n=100)
+    return round(statistics.median(times), 2), round(hundredths[98], 2)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--calls", type=int, default=500, help="each way (default %(default)d)")
+    parser.add_argument(
+        "--directory", type=Path, help="where the journal lies while it is measured"
+    )
+    options = parser.parse_args()
+    with (
+        _process(AS_SERVER) as (_, url),
+        tempfile.TemporaryDirectory(dir=options.directory) as name,
+    ):
+        figures = [
+            measure(f"{url}/{kind}", options.calls, Path(name) / kind)
+            for kind in ("json", "events")
+        ]
+    for one in figures:
+        print(json.dumps({**asdict(one), "cost_p50": round(one.cost_p50, 2)}))
+    return 1 if any(one.cost_p50 >= LARGEST_COST_MS for one in figures) else 0
+
+
+def _be_server() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
+    server.serve_forever()
+
+
+def _be_gateway(url: str, journal: str) -> None:
+    """Serve until stdin ends. Then tell how many seconds of the processor that took."""
+    calls = ToolCalls(Path(journal))
+    headers = {"Authorization": HEADERS["Authorization"]}
+    with Gateway(
+        url=url, headers=headers, calls=calls, before_first_effect=lambda: None
+    ) as gateway:
+        print(gateway.url, flush=True)
+        began = time.process_time()
+        sys.stdin.read()
+    print(time.process_time() - began, flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [AS_SERVER]:
+        _be_server()
+    elif sys.argv[1:2] == [AS_GATEWAY]:
+        _be_gateway(*sys.argv[2:])
+    else:
+        sys.exit(main())

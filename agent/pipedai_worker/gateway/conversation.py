@@ -1,0 +1,126 @@
+"""Defines what the probe needs of a transport, and the rules for the answers that all transports share."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from pipedai_worker import __version__
+from pipedai_worker.gateway import faults, limits, messages
+from pipedai_worker.gateway.events import Event, EventSplitter, EventTooLarge
+from pipedai_worker.gateway.faults import ServerFailed
+from pipedai_worker.gateway.reading import chunks_of
+from pipedai_worker.gateway.upstream import Upstream
+from pipedai_worker.outcome import CLIENT
+
+# A small event is counted as so many bytes, as it takes as much time to read.
+SMALLEST_EVENT = 100
+USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
+
+
+class ServerError(ServerFailed):
+    """The server answered with a JSON-RPC error."""
+
+    def __init__(self, method: str, code: object) -> None:
+        self.code = code if isinstance(code, int) else None
+        named = f" ({self.code})" if self.code is not None else ""
+        super().__init__(CLIENT, f"The MCP server answered `{method}` with an error{named}.")
+
+
+class Conversation:
+    """One client's way to the server. Its methods raise ServerFailed."""
+
+    client = {"name": "pipedai-worker", "version": __version__}
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._ids = itertools.count(1)
+        # How many bytes the answers, and whatever else comes on a stream, may still have.
+        self._left = self._other = limits.LARGEST_TOOLS_LIST
+        # The version that was agreed on.
+        self.version: str | None = None
+
+    async def __aenter__(self) -> Conversation:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what is open."""
+
+    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and return its result."""
+        raise NotImplementedError
+
+    async def notify(self, method: str) -> None:
+        """Send a notification."""
+        raise NotImplementedError
+
+    async def leave(self) -> None:
+        """End the session, where there is one."""
+
+    def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
+        """Return the id of a request as JSON, and the request."""
+        number = next(self._ids)
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        return json.dumps(number), json.dumps(message).encode()
+
+    def _count(self, size: int) -> None:
+        """Count bytes of answers. Raises ServerFailed when there are more than a list of tools may have."""
+        self._left -= size
+        if self._left < 0:
+            raise too_large()
+
+    async def _await_event(
+        self, events: AsyncIterator[Event], id_as_json: str, method: str
+    ) -> dict[str, Any] | None:
+        """Return the result that comes on a stream of events; None if the stream ends before."""
+        async for event in events:
+            size = sum(map(len, event.lines))
+            result = result_in(event.data, id_as_json, method)
+            if result is not None:
+                self._count(size)
+                return result
+            self._other -= max(size, SMALLEST_EVENT)
+            if self._other < 0:
+                raise faults.infra("The MCP server sends and sends, but no answer.")
+        return None
+
+
+def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any] | None:
+    """Return the result that answers a request, if it is in what the server sent. Raises ServerFailed."""
+    for message in messages.read_answered(data):
+        if messages.answer_id(message) != id_as_json or message.get("jsonrpc") != "2.0":
+            continue
+        if "error" in message:
+            error = message["error"]
+            raise ServerError(method, error.get("code") if isinstance(error, dict) else None)
+        result = message.get("result")
+        if not isinstance(result, dict):
+            break
+        return result
+    return None
+
+
+async def events_in(response: httpx.Response) -> AsyncIterator[Event]:
+    """Yield the events of an answer, none of them larger than a list of tools may be. Raises ServerFailed."""
+    splitter = EventSplitter(limits.LARGEST_TOOLS_LIST)
+    try:
+        async for chunk in chunks_of(response):
+            for event in splitter.feed(chunk):
+                yield event
+    except EventTooLarge:
+        raise too_large() from None
+
+
+def too_large() -> ServerFailed:
+    """Make the fault of a server that says too much."""
+    size = limits.LARGEST_TOOLS_LIST // limits.MIB
+    return faults.client(f"What the MCP server tells of its tools is larger than {size} MiB.")
+
+
+def no_mcp() -> ServerFailed:
+    """Make the fault of a server that answered with something else."""
+    return faults.client("The MCP server's answer is not MCP.")

@@ -1,0 +1,211 @@
+"""Reads one HTTP request of the CLI from its connection, and writes the answer to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from pipedai_worker.gateway import limits
+from pipedai_worker.gateway.reading import JSON
+
+_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~]+) HTTP/(\d\.\d)")
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
+_LENGTH = re.compile(r"\d{1,12}")
+
+
+class BadRequest(Exception):  # noqa: N818 - carries the answer
+    """The request is answered with this status, and its connection is closed."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+
+    def header(self, name: str) -> str | None:
+        """Return the only value of a header; None if there is none or more than one."""
+        found = [value for one, value in self.headers if one == name]
+        return found[0] if len(found) == 1 else None
+
+    def has(self, name: str) -> bool:
+        """Tell whether a header is there."""
+        return any(one == name for one, _ in self.headers)
+
+
+async def read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> Request | None:
+    """Return the next request of a connection; None when the client has closed it. Raises BadRequest."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    except asyncio.LimitOverrunError:
+        raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE) from None
+    first, *lines = head[:-4].split(b"\r\n")
+    matched = _REQUEST_LINE.fullmatch(first)
+    if matched is None:
+        raise BadRequest(HTTPStatus.BAD_REQUEST)
+    if matched[3] != b"1.1":
+        raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+    headers = tuple(_header(line) for line in lines)
+    known = Request(matched[1].decode(), matched[2].decode(), headers, b"")
+    try:
+        body = await _read_body(known, reader, writer)
+    except asyncio.IncompleteReadError:
+        return None
+    except asyncio.LimitOverrunError:
+        raise BadRequest(HTTPStatus.BAD_REQUEST) from None
+    return Request(known.method, known.target, headers, body)
+
+
+def _header(line: bytes) -> tuple[str, str]:
+    matched = _HEADER.fullmatch(line)
+    if matched is None:
+        raise BadRequest(HTTPStatus.BAD_REQUEST)
+    return matched[1].decode().lower(), matched[2].decode("latin-1")
+
+
+async def _read_body(
+    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bytes:
+    length, encoding = request.header("content-length"), request.header("transfer-encoding")
+    if request.has("transfer-encoding"):
+        if request.has("content-length") or (encoding or "").lower() != "chunked":
+            raise BadRequest(HTTPStatus.BAD_REQUEST)
+        _invite(request, writer)
+        return await _read_chunks(reader)
+    if not request.has("content-length"):
+        return b""
+    if length is None or not _LENGTH.fullmatch(length):
+        raise BadRequest(HTTPStatus.BAD_REQUEST)
+    if int(length) > limits.LARGEST_REQUEST:
+        raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    _invite(request, writer)
+    return await reader.readexactly(int(length))
+
+
+def _invite(request: Request, writer: asyncio.StreamWriter) -> None:
+    if (request.header("expect") or "").lower() == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while True:
+        matched = _CHUNK_SIZE.fullmatch(await reader.readuntil(b"\r\n"))
+        if matched is None:
+            raise BadRequest(HTTPStatus.BAD_REQUEST)
+        size = int(matched[1], 16)
+        if len(body) + size > limits.LARGEST_REQUEST:
+            raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if size == 0:
+            break
+        body += await reader.readexactly(size)
+        if await reader.readexactly(2) != b"\r\n":
+            raise BadRequest(HTTPStatus.BAD_REQUEST)
+    # Fields may follow the last chunk. The gateway has no use for them.
+    size = 0
+    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+        size += len(line)
+        if size > limits.LARGEST_HEAD:
+            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    return bytes(body)
+
+
+class Presence:
+    """Whether a connection's client is still there, and what to cancel when it goes away."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.task: asyncio.Task[None] | None = None
+        self._expected = False
+
+    def expect_client(self) -> None:
+        """From here on cancel what is done for the client when it goes. Raises ConnectionError if it has gone."""
+        if self.gone:
+            raise ConnectionError
+        self._expected = True
+
+    def finished(self) -> None:
+        """Take that the request has been answered."""
+        self._expected = False
+
+    def leave(self) -> None:
+        """Take that the client has gone. What it does not wait for, as for a notification, goes on."""
+        self.gone = True
+        if self._expected and self.task is not None:
+            self.task.cancel()
+
+
+class Answer:
+    """The answer to one request: sent whole, or begun and written in pieces, each at once."""
+
+    def __init__(self, writer: asyncio.StreamWriter, presence: Presence) -> None:
+        self._writer = writer
+        self.presence = presence
+        self.begun = False
+
+    async def send(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        content_type: str = JSON,
+        headers: dict[str, str] | None = None,
+        close: bool = False,
+    ) -> None:
+        """Send a whole answer. `close` tells the client that the connection ends with it."""
+        told = {"Content-Length": str(len(body)), **(headers or {})}
+        if body:
+            told["Content-Type"] = content_type
+        if close:
+            told["Connection"] = "close"
+        if status == HTTPStatus.NO_CONTENT:
+            del told["Content-Length"]
+        self.begun = True
+        self._writer.write(_head(status, told) + body)
+        await self._writer.drain()
+
+    async def begin_events(self, status: int, headers: dict[str, str]) -> None:
+        """Begin an answer that is a stream of events."""
+        told = {
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache, no-transform",
+            "Transfer-Encoding": "chunked",
+            **headers,
+        }
+        self.begun = True
+        self._writer.write(_head(status, told))
+        await self._writer.drain()
+
+    async def write(self, piece: bytes) -> None:
+        """Send a piece of a stream; returns when the client has taken enough of what came before."""
+        self._writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await self._writer.drain()
+
+    async def end(self) -> None:
+        """End a stream as it should end."""
+        self._writer.write(b"0\r\n\r\n")
+        await self._writer.drain()
+
+
+def _head(status: int, headers: dict[str, str]) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    lines = [f"HTTP/1.1 {status} {phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -1,0 +1,113 @@
+"""Says in one sentence, without any secret, why a run's MCP server can't be used, and whose fault that is."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from pipedai_worker.outcome import CLIENT, INFRA
+
+TOO_MANY_REQUESTS = 429
+PROXY_REFUSED = 407
+REFUSED_HEADERS = frozenset({401, 403})
+INFRA_STATUSES = frozenset({408, TOO_MANY_REQUESTS})
+
+
+@dataclass(frozen=True)
+class ServerFault:
+    """Why the server can't be used. `fault_class` is `infra` or `client`; `sentence` holds no secret."""
+
+    fault_class: str
+    sentence: str
+
+
+class ServerFailed(Exception):  # noqa: N818 - carries the fault to whoever tells of it
+    """The MCP server can't be reached, or its answer can't be used."""
+
+    def __init__(self, fault_class: str, sentence: str, *, unanswered: bool = False) -> None:
+        """`unanswered` says that the server may have got the request, and that its answer did not come."""
+        super().__init__(sentence)
+        self.fault = ServerFault(fault_class, sentence)
+        self.unanswered = unanswered
+
+
+def infra(sentence: str, *, unanswered: bool = False) -> ServerFailed:
+    """Make the fault of a server that may do better later."""
+    return ServerFailed(INFRA, sentence, unanswered=unanswered)
+
+
+def client(sentence: str) -> ServerFailed:
+    """Make the fault of a server, or of a trigger, that fails the same way each time."""
+    return ServerFailed(CLIENT, sentence)
+
+
+def of_status(status: int) -> ServerFailed | None:
+    """Judge the status of an answer. Return None for one of 2xx."""
+    if 200 <= status < 300:
+        return None
+    if 300 <= status < 400:
+        return client(
+            f"The MCP server answered {status}, a redirect, which the worker does not follow."
+        )
+    if status in REFUSED_HEADERS:
+        return client(
+            f"The MCP server answered {status}: it refused the trigger's MCP headers, or misses one."
+        )
+    if status == PROXY_REFUSED:
+        return infra("The worker's proxy answered 407: it asks the worker to log in.")
+    if status == TOO_MANY_REQUESTS:
+        return infra("The MCP server answered 429: it was called too often.")
+    if status >= 500 or status in INFRA_STATUSES:
+        return infra(f"The MCP server answered {status}.")
+    return client(f"The MCP server answered {status}.")
+
+
+def of_error(error: BaseException) -> ServerFailed:
+    """Judge what httpx raised. The text of an exception may hold a header, so none of it is told."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return infra("The MCP server can't be reached: the name of its host is not found.")
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message.rstrip(".")
+            return infra(f"The MCP server can't be reached: its certificate is not valid ({why}).")
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return infra("The MCP server can't be reached: it does not speak TLS as it should.")
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return infra("The MCP server can't be reached: it refused the connection.")
+    for kind, sentence in _UNREACHED:
+        if isinstance(error, kind):
+            return infra(sentence)
+    for kind, sentence in _UNANSWERED:
+        if isinstance(error, kind):
+            return infra(sentence, unanswered=True)
+    return infra("The MCP server broke off the connection.", unanswered=True)
+
+
+_UNREACHED: tuple[tuple[type[httpx.HTTPError], str], ...] = (
+    (httpx.ProxyError, "The MCP server can't be reached: the worker's proxy refused."),
+    (httpx.ConnectTimeout, "The MCP server can't be reached: it did not answer in time."),
+    (httpx.PoolTimeout, "The MCP server has too many calls open."),
+    (httpx.ConnectError, "The MCP server can't be reached."),
+)
+_UNANSWERED: tuple[tuple[type[httpx.HTTPError], str], ...] = (
+    (httpx.TimeoutException, "The MCP server was silent for too long."),
+    (httpx.RemoteProtocolError, "The MCP server broke off, or does not speak HTTP."),
+)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what led to it, also out of groups of exceptions."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        waiting += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]

@@ -1,0 +1,255 @@
+"""Passes the CLI's requests on to the MCP server and its answers back, and journals the tool calls among them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from pipedai_worker.gateway import faults, limits, messages
+from pipedai_worker.gateway.effects import Effects
+from pipedai_worker.gateway.exchange import Answer, Request
+from pipedai_worker.gateway.faults import ServerFailed
+from pipedai_worker.gateway.first_effect import FirstEffect, NotAllowed
+from pipedai_worker.gateway.reading import (
+    EVENTS,
+    JSON,
+    SESSION,
+    VERSION,
+    events_of,
+    media_type,
+    read_whole,
+    session_in,
+)
+from pipedai_worker.gateway.upstream import Upstream
+from pipedai_worker.gateway.waiting import Awaited, Waiting, awaited_by
+from pipedai_worker.tool_calls import POSSIBLE, Call, ToolCalls
+
+_VERSION = re.compile(r"[0-9A-Za-z.\-]{1,32}")
+_SECONDS = re.compile(r"\d{1,9}")
+NO_ANSWER = "The MCP server ended its answer before the call was answered."
+
+
+@dataclass(frozen=True)
+class Posted:
+    """The messages of one POST. `session` and an id name what waits for an answer."""
+
+    session: str
+    ids: list[str] = field(default_factory=list)
+    is_batch: bool = False
+    # The answers come on a stream of the older transport.
+    in_stream: bool = False
+    may_be_silent: bool = True
+
+
+class Forwarding:
+    """Forwards for one gateway."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        calls: ToolCalls,
+        effects: Effects,
+        waiting: Waiting,
+        first_effect: FirstEffect,
+    ) -> None:
+        self._upstream = upstream
+        self._calls = calls
+        self._effects = effects
+        self._waiting = waiting
+        self._first_effect = first_effect
+
+    async def post(
+        self,
+        request: Request,
+        answer: Answer,
+        *,
+        url: httpx.URL | None = None,
+        stream: str | None = None,
+    ) -> None:
+        """Forward one or several messages. With `stream` their answers come on that stream of the older transport."""
+        try:
+            posted = messages.read_posted(request.body)
+        except ValueError:
+            problem = messages.error("null", messages.PARSE_ERROR, "This is no JSON-RPC message.")
+            await answer.send(HTTPStatus.BAD_REQUEST, problem)
+            return
+        session = stream if stream is not None else request.header(SESSION) or ""
+        found = [messages.request_id(message) for message in posted]
+        told = Posted(
+            session,
+            [one for one in found if one is not None],
+            is_batch=request.body.lstrip()[:1] == b"[",
+            in_stream=stream is not None,
+            may_be_silent=not all(map(messages.is_quick, posted)),
+        )
+        if told.ids:
+            answer.presence.expect_client()
+        try:
+            await self._announce(told, posted)
+            silence = None if told.may_be_silent else limits.SILENCE_SECONDS
+            async with self._upstream.send(
+                "POST", request.headers, request.body, url=url, silence=silence
+            ) as response:
+                await self._answer_post(told, response, answer)
+        except NotAllowed as refused:
+            self._waiting.fail(session, told.ids)
+            await self._fail(told, str(refused), answer)
+        except ServerFailed as failed:
+            if not failed.unanswered:
+                self._waiting.fail(session, told.ids)
+            await self._fail(told, str(failed), answer)
+
+    async def _announce(self, told: Posted, posted: list[dict[str, Any]]) -> None:
+        """Write every tool call down, and wait for leave to send the first one that may have an effect.
+
+        Raises NotAllowed if one can't be written down or must not be sent.
+        """
+        may_change = False
+        begun: list[Call] = []
+        for message in posted:
+            id_as_json = messages.request_id(message)
+            tool = messages.tool_of(message)
+            awaited: Awaited | None = awaited_by(message)
+            if tool is not None:
+                effect = self._effects.of(tool)
+                may_change |= effect == POSSIBLE
+                awaited = await self._begin(tool, effect)
+                begun.append(awaited)
+            if awaited is not None and id_as_json is not None:
+                self._waiting.expect(told.session, id_as_json, awaited)
+        if may_change:
+            await self._first_effect.allowed()
+        for call in begun:
+            call.sent()
+
+    async def _begin(self, tool: str, effect: str) -> Call:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(None, self._calls.begin, tool, effect)
+        except OSError:
+            raise NotAllowed(
+                "The worker could not write this call down, so it was not sent."
+            ) from None
+
+    async def _answer_post(self, told: Posted, response: httpx.Response, answer: Answer) -> None:
+        headers = self._headers(response)
+        kind = media_type(response)
+        if not 200 <= response.status_code < 300:
+            self._waiting.fail(told.session, told.ids)
+            await self._pass_refusal(response, answer, told)
+        elif told.in_stream:
+            await read_whole(response)
+            await answer.send(HTTPStatus.ACCEPTED)
+        elif kind == EVENTS:
+            await answer.begin_events(response.status_code, headers)
+            await self._pass_events(told, response, answer)
+        elif kind == JSON:
+            body = await read_whole(response)
+            self._waiting.hear(told.session, body)
+            await answer.send(response.status_code, body, headers=headers)
+        else:
+            body = await read_whole(response, limits.LARGEST_HEAD)
+            if body.strip() and told.ids and response.status_code != HTTPStatus.ACCEPTED:
+                raise faults.client(
+                    "The MCP server's answer is neither JSON nor a stream of events."
+                )
+            await answer.send(response.status_code, headers=headers)
+
+    async def get(self, request: Request, answer: Answer) -> None:
+        """Forward a stream that the CLI opens or resumes."""
+        answer.presence.expect_client()
+        session = request.header(SESSION) or ""
+        async with self._upstream.send("GET", request.headers, silence=None) as response:
+            if not 200 <= response.status_code < 300:
+                await self._pass_refusal(response, answer)
+            elif media_type(response) != EVENTS:
+                raise faults.client("The MCP server's answer is no stream of events.")
+            else:
+                await answer.begin_events(response.status_code, self._headers(response))
+                await self._pass_events(Posted(session), response, answer)
+
+    async def delete(self, request: Request, answer: Answer) -> None:
+        """Forward the end of a session."""
+        async with self._upstream.send("DELETE", request.headers) as response:
+            if not 200 <= response.status_code < 300:
+                await self._pass_refusal(response, answer)
+            else:
+                await answer.send(response.status_code)
+
+    async def _pass_events(self, told: Posted, response: httpx.Response, answer: Answer) -> None:
+        """Pass a stream on, event by event. What it was to answer and can't be resumed is failed at its end."""
+        open_ids = dict.fromkeys(told.ids)
+        resumable = False
+        whole = False
+        try:
+            async for event in events_of(response):
+                resumable |= event.has_id
+                for heard in self._waiting.hear(told.session, event.data):
+                    open_ids.pop(heard, None)
+                await answer.write(event.encode())
+            whole = True
+        except ServerFailed:
+            pass
+        if open_ids and not resumable:
+            for one in open_ids:
+                problem = messages.error(one, messages.SERVER_ERROR, NO_ANSWER)
+                await answer.write(b"event: message\ndata: " + problem + b"\n\n")
+        elif not whole:
+            # The client sees that the stream was cut off, and may resume it.
+            raise ConnectionError
+        await answer.end()
+
+    async def _pass_refusal(
+        self, response: httpx.Response, answer: Answer, told: Posted | None = None
+    ) -> None:
+        """Pass on a status that is no success; the body only if it is a JSON-RPC message."""
+        status = response.status_code
+        body = b""
+        if media_type(response) == JSON:
+            body = await read_whole(response, limits.LARGEST_HEAD)
+        if not any("jsonrpc" in message for message in messages.read_answered(body)):
+            fault = faults.of_status(status)
+            body = messages.errors(
+                told.ids if told and told.ids else ["null"],
+                str(fault),
+                batch=told is not None and told.is_batch,
+            )
+        await answer.send(_passed_on(status), body, headers=self._headers(response))
+
+    async def _fail(self, told: Posted, sentence: str, answer: Answer) -> None:
+        """Answer for the server: by an error of the protocol where it reaches the client, else by one of HTTP."""
+        if answer.begun:
+            raise ConnectionError
+        status = HTTPStatus.OK if told.ids and not told.in_stream else HTTPStatus.BAD_GATEWAY
+        body = messages.errors(told.ids or ["null"], sentence, batch=told.is_batch)
+        await answer.send(status, body)
+
+    def _headers(self, response: httpx.Response) -> dict[str, str]:
+        """Return the server's headers that the CLI needs; no other ones, as they may repeat the trigger's."""
+        found = {}
+        session = session_in(response)
+        if session is not None:
+            if self._upstream.holds_secret(session):
+                raise faults.client(
+                    "The MCP server gave a session id that has an MCP header in it."
+                )
+            found["Mcp-Session-Id"] = session
+        for name, pattern in ((VERSION, _VERSION), ("retry-after", _SECONDS)):
+            value = response.headers.get(name)
+            if value is not None and pattern.fullmatch(value):
+                found[name] = value
+        return found
+
+
+def _passed_on(status: int) -> int:
+    """Return the status for the CLI. A 401 would have it look for a login, and it must not follow redirects."""
+    if status in faults.REFUSED_HEADERS:
+        return HTTPStatus.FORBIDDEN
+    if status < 400 or status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return HTTPStatus.BAD_GATEWAY
+    return status

@@ -1,0 +1,190 @@
+"""Starts and ends the gateway of one run, in a thread of its own, and leads each request to what answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from pipedai_worker.gateway import faults, messages
+from pipedai_worker.gateway.effects import Effects
+from pipedai_worker.gateway.exchange import Answer, Request
+from pipedai_worker.gateway.faults import ServerFailed, ServerFault
+from pipedai_worker.gateway.first_effect import FirstEffect
+from pipedai_worker.gateway.forwarding import Forwarding
+from pipedai_worker.gateway.listener import Listener
+from pipedai_worker.gateway.older_transport import OlderTransport
+from pipedai_worker.gateway.probe import probe
+from pipedai_worker.gateway.upstream import Upstream
+from pipedai_worker.gateway.waiting import Waiting
+from pipedai_worker.logs import get_logger
+from pipedai_worker.tool_calls import ToolCalls
+
+log = get_logger(__name__)
+
+PLACE = "127.0.0.1"
+SECRET_BYTES = 32
+# A name that is looked up, or a disk, can hold the thread for longer; it then ends by itself.
+LEAVE_SECONDS = 5.0
+
+
+class Gateway:
+    """A context manager that serves one run's MCP server on the loopback interface, from entry to exit.
+
+    `url`, which is known from entry on, is what the CLI's configuration names. Its path ends in /sse if the path of the
+    server's URL does: by convention such a server speaks the older transport.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        headers: Mapping[str, str],
+        calls: ToolCalls,
+        before_first_effect: Callable[[], None],
+    ) -> None:
+        """Take the server's URL and the trigger's headers. A bad one is told by `probe()`.
+
+        `before_first_effect` is called in a thread of its own before the first call that may have an effect is sent.
+        The call is in `calls` by then. It returns once the API knows of the call; if it raises, the call is not sent.
+        It must return or raise soon after the run has been stopped.
+        """
+        self.url = ""
+        self._older = is_older(url)
+        self._upstream = Upstream(url, headers)
+        self._effects = Effects()
+        self._calls = calls
+        self._before_first_effect = before_first_effect
+        self._base = f"/{secrets.token_urlsafe(SECRET_BYTES)}"
+        self._socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
+
+    def __enter__(self) -> Gateway:
+        """Listen. Raises OSError."""
+        self._socket = socket.create_server((PLACE, 0), backlog=128)
+        self.url = f"http://{PLACE}:{self._socket.getsockname()[1]}{self._path}"
+        self._thread.start()
+        self._started.result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close every connection. Calls that have no answer yet stay `unknown`."""
+        if self._loop is not None and self._main is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._main.cancel)
+            except RuntimeError:
+                log.debug("the gateway had ended already")
+        self._thread.join(LEAVE_SECONDS)
+
+    def probe(self) -> ServerFault | None:
+        """Initialise the server and list its tools, in 30 s at most; None if it can be used.
+
+        It spends nothing, and calls no tool. It returns early when the gateway is closed meanwhile.
+        """
+        if self._loop is None:
+            raise RuntimeError("The gateway is not open.")
+        asking = probe(self._upstream, self._effects, older=self._older)
+        try:
+            return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+        except CancelledError:
+            return faults.infra("The run was stopped before its MCP server had answered.").fault
+        except Exception as error:
+            # The text of an exception may hold a header.
+            log.error("the MCP server could not be asked: %s", type(error).__name__)
+            asking.close()
+            return faults.infra("The worker failed to ask the MCP server for its tools.").fault
+
+    @property
+    def _path(self) -> str:
+        return f"{self._base}/sse" if self._older else f"{self._base}/mcp"
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            if self._socket is not None:
+                self._socket.close()
+            if self._started.done():
+                log.exception("the gateway ended")
+            else:
+                self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        if self._socket is None:
+            raise RuntimeError("The gateway does not listen.")
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        waiting = Waiting(self._calls, self._effects)
+        self._forwarding = Forwarding(
+            self._upstream,
+            self._calls,
+            self._effects,
+            waiting,
+            FirstEffect(self._before_first_effect),
+        )
+        self._older_transport = OlderTransport(
+            self._upstream, waiting, self._forwarding, f"{self._base}/messages/"
+        )
+        self._upstream.open()
+        listener = Listener(self._socket, self._answer)
+        await listener.open()
+        self._started.set_result(None)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await listener.close()
+            await self._upstream.close()
+
+    async def _answer(self, request: Request, answer: Answer) -> None:
+        """Answer one request, by its path and its method."""
+        path = request.target.partition("?")[0].encode()
+        is_post = request.method == "POST"
+        posts = f"{self._base}/messages/".encode()
+        try:
+            if hmac.compare_digest(path, self._path.encode()):
+                await self._answer_main(request, answer)
+            elif self._older and hmac.compare_digest(path[: len(posts)], posts) and is_post:
+                await self._older_transport.post(path[len(posts) :].decode(), request, answer)
+            else:
+                await answer.send(HTTPStatus.NOT_FOUND)
+        except ServerFailed as failed:
+            if answer.begun:
+                # The client sees that the stream was cut off.
+                raise ConnectionError from None
+            problem = messages.error("null", messages.SERVER_ERROR, str(failed))
+            await answer.send(HTTPStatus.BAD_GATEWAY, problem)
+
+    async def _answer_main(self, request: Request, answer: Answer) -> None:
+        if self._older:
+            ways = {"GET": self._older_transport.open_stream}
+        else:
+            ways = {
+                "GET": self._forwarding.get,
+                "POST": self._forwarding.post,
+                "DELETE": self._forwarding.delete,
+            }
+        way = ways.get(request.method)
+        if way is None:
+            allow = {"Allow": ", ".join(ways)}
+            await answer.send(HTTPStatus.METHOD_NOT_ALLOWED, headers=allow)
+        else:
+            await way(request, answer)
+
+
+def is_older(url: str) -> bool:
+    """Tell whether a server speaks the older transport. By convention the path of its URL then ends in /sse."""
+    try:
+        return urlsplit(url).path.rstrip("/").endswith("/sse")
+    except ValueError:
+        return False

@@ -1,0 +1,98 @@
+"""Reads the JSON-RPC messages that pass through the gateway, and writes those that it sends itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipedai_worker.gateway.limits import LONGEST_ID, MOST_MESSAGES
+
+TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
+# A server that is silent after one of these is broken; others may be at work for as long as the run lasts.
+QUICK = frozenset({"initialize", "server/discover", "ping", TOOLS_LIST})
+PARSE_ERROR, SERVER_ERROR = -32700, -32000
+
+
+def read_posted(body: bytes) -> list[dict[str, Any]]:
+    """Return the messages in the body of a POST: one, or a batch.
+
+    Raises ValueError if it is not JSON, has a name twice in an object, or is no message. What the server executes is
+    then surely what was read here.
+    """
+    try:
+        value = json.loads(body, object_pairs_hook=_without_doubles)
+    except RecursionError:
+        raise ValueError("The message is nested too deep.") from None
+    messages = value if isinstance(value, list) else [value]
+    if not messages or not all(isinstance(message, dict) for message in messages):
+        raise ValueError("The body is no JSON-RPC message.")
+    if len(messages) > MOST_MESSAGES:
+        raise ValueError("The batch has too many messages.")
+    if any(len(_id(message) or "") > LONGEST_ID for message in messages):
+        raise ValueError("The id of a message is too long.")
+    return messages
+
+
+def read_answered(data: bytes) -> list[dict[str, Any]]:
+    """Return the messages in an answer or in the data of an event; none if it is no JSON-RPC."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return []
+    messages = value if isinstance(value, list) else [value]
+    return [message for message in messages if isinstance(message, dict)]
+
+
+def request_id(message: dict[str, Any]) -> str | None:
+    """Return the id of a request as JSON, which tells 1 from "1"; None for a notification or an answer."""
+    return _id(message) if "method" in message else None
+
+
+def answer_id(message: dict[str, Any]) -> str | None:
+    """Return the id of an answer as JSON; None for a request or a notification."""
+    return None if "method" in message else _id(message)
+
+
+def tool_of(message: dict[str, Any]) -> str | None:
+    """Return the name of the tool that a message calls; None if it calls none."""
+    if message.get("method") != TOOLS_CALL:
+        return None
+    params = message.get("params")
+    name = params.get("name") if isinstance(params, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def is_quick(message: dict[str, Any]) -> bool:
+    """Tell whether the server owes its answer, or its receipt, at once."""
+    return request_id(message) is None or message.get("method") in QUICK
+
+
+def is_error(message: dict[str, Any]) -> bool:
+    """Tell whether the answer to a tool call is an error of the protocol or of the tool."""
+    result = message.get("result")
+    return not isinstance(result, dict) or result.get("isError") is True
+
+
+def errors(ids: list[str], sentence: str, *, batch: bool) -> bytes:
+    """Return the answer that fails these requests, with ids as JSON."""
+    made = [error(one, SERVER_ERROR, sentence) for one in ids]
+    return b"[" + b",".join(made) + b"]" if batch else b"".join(made)
+
+
+def error(id_as_json: str, code: int, sentence: str) -> bytes:
+    """Return one JSON-RPC error."""
+    problem = json.dumps({"code": code, "message": sentence})
+    return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
+
+
+def _id(message: dict[str, Any]) -> str | None:
+    found = message.get("id")
+    is_id = isinstance(found, (str, int, float)) and not isinstance(found, bool)
+    return json.dumps(found) if is_id else None
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("An object of the message has a name twice.")
+    return made

@@ -1,0 +1,62 @@
+"""Reads the MCP server's answers as they come, within bounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+
+from pipedai_worker.gateway import faults, limits
+from pipedai_worker.gateway.events import Event, EventSplitter, EventTooLarge
+
+_SESSION_ID = re.compile(r"[!-~]+")
+
+JSON, EVENTS = "application/json", "text/event-stream"
+SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
+
+
+async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the bytes of an answer as they come. Raises ServerFailed."""
+    try:
+        async for chunk in response.aiter_raw():
+            yield chunk
+    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        raise faults.of_error(error) from None
+
+
+async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
+    """Yield the events of an answer as they come. Raises ServerFailed."""
+    splitter = EventSplitter(limits.LARGEST_EVENT)
+    try:
+        async for chunk in chunks_of(response):
+            for event in splitter.feed(chunk):
+                yield event
+    except EventTooLarge:
+        size = limits.LARGEST_EVENT // limits.MIB
+        raise faults.client(f"The MCP server sent an event of more than {size} MiB.") from None
+
+
+async def read_whole(response: httpx.Response, largest: int = limits.LARGEST_ANSWER) -> bytes:
+    """Return the body of an answer. Raises ServerFailed if it is too large or does not come whole."""
+    body = bytearray()
+    async for chunk in chunks_of(response):
+        body += chunk
+        if len(body) > largest:
+            raise faults.client(f"The MCP server's answer is larger than {largest // 1024} KiB.")
+    return bytes(body)
+
+
+def media_type(response: httpx.Response) -> str:
+    """Return the media type of an answer in lower case, without parameters."""
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+def session_in(response: httpx.Response) -> str | None:
+    """Return the session id that an answer gives, if any. Raises ServerFailed if it is none."""
+    session: str | None = response.headers.get(SESSION)
+    if session is not None and (
+        not _SESSION_ID.fullmatch(session) or len(session) > limits.LONGEST_SESSION_ID
+    ):
+        raise faults.client("The MCP server gave a session id that is none.")
+    return session

@@ -1,0 +1,76 @@
+"""Finds for each answer of the server the call that waits for it, on whichever stream the answer comes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, Union
+
+from pipedai_worker.gateway import messages
+from pipedai_worker.gateway.effects import Effects
+from pipedai_worker.gateway.limits import MOST_WAITING
+from pipedai_worker.logs import get_logger
+from pipedai_worker.tool_calls import ERROR, OK, Call, ToolCalls
+
+log = get_logger(__name__)
+
+
+class ListOfTools:
+    """Waits in the place of a call for the answer to a `tools/list`."""
+
+
+Awaited = Union[Call, ListOfTools]
+
+
+class Waiting:
+    """What waits for an answer, by session and by the request's id as JSON. The journal hears of each answer."""
+
+    def __init__(self, calls: ToolCalls, effects: Effects) -> None:
+        self._calls = calls
+        self._effects = effects
+        self._awaited: OrderedDict[tuple[str, str], Awaited] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def expect(self, session: str, id_as_json: str, awaited: Awaited) -> None:
+        """Remember who waits for the answer with this id. The newest one with an id is meant by it."""
+        with self._lock:
+            self._awaited.pop((session, id_as_json), None)
+            self._awaited[session, id_as_json] = awaited
+            while len(self._awaited) > MOST_WAITING:
+                self._awaited.popitem(last=False)
+
+    def hear(self, session: str, data: bytes) -> set[str]:
+        """Take what the server sent in a session: a message or a batch. Return the ids that it answered."""
+        heard = set()
+        for message in messages.read_answered(data):
+            found = messages.answer_id(message)
+            if found is None:
+                continue
+            heard.add(found)
+            with self._lock:
+                awaited = self._awaited.pop((session, found), None)
+            if isinstance(awaited, Call):
+                self.end(awaited, ERROR if messages.is_error(message) else OK)
+            elif awaited is not None:
+                self._effects.learn(message.get("result"))
+        return heard
+
+    def fail(self, session: str, ids: list[str]) -> None:
+        """Take that the server has refused these requests, or never got them."""
+        for one in ids:
+            with self._lock:
+                awaited = self._awaited.pop((session, one), None)
+            if isinstance(awaited, Call):
+                self.end(awaited, ERROR)
+
+    def end(self, call: Call, outcome: str) -> None:
+        """Write a call's end down. On a disk that fails it stays without an answer, which errs on the safe side."""
+        try:
+            self._calls.end(call, outcome)
+        except OSError as error:
+            log.error("the end of a tool call can't be written down: %s", error.strerror)
+
+
+def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
+    """Return what a message waits for if it asks for the tools."""
+    return ListOfTools() if message.get("method") == messages.TOOLS_LIST else None

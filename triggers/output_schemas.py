@@ -1,0 +1,167 @@
+"""Checks that a trigger's `outputSchema` is a JSON Schema 2020-12 that a worker can use without a network (SPEC §18).
+
+No value is validated against the schema here and no pattern is searched with, because both can take for ever. The
+limits below keep the check itself short.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from pipedai.api.renderers import compact_json
+
+MAX_BYTES = 32 * 1024
+MAX_DEPTH = 32
+# The check against the metaschema takes about 0.2 ms for each object and each boolean of the schema.
+_MOST_SUBSCHEMAS = 2000
+# `re.compile` takes about 2 ms for a set of characters such as [!-\U0010ffff].
+_MOST_CHARACTER_SETS = 256
+# Whether the members of `type` differ is worked out by comparing each with each. There are seven types.
+_MOST_TYPES = 64
+_LONGEST_SHOWN = 200
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REFERENCES = ("$ref", "$dynamicRef")
+# Python's own extensions, which no other implementation of JSON Schema knows.
+_INLINE_FLAGS = re.compile(r"\(\?[aiLmsux-]")
+_METASCHEMA = Draft202012Validator(Draft202012Validator.META_SCHEMA)
+
+
+class BadOutputSchema(Exception):  # noqa: N818 - named as what the value is
+    """The value is no JSON Schema 2020-12, or one that goes beyond the limits. The message is a sentence for users."""
+
+
+def check_output_schema(schema: Any) -> None:
+    """Returns if the schema is one. Raises BadOutputSchema with a sentence if not.
+
+    It is a JSON object of at most MAX_BYTES as compact JSON and MAX_DEPTH levels. `$schema` is absent or names 2020-12.
+    Every reference names a place in the schema itself. Every pattern compiles.
+    """
+    if not isinstance(schema, dict):
+        raise BadOutputSchema("Must be a JSON object.")
+    if len(compact_json(schema).encode()) > MAX_BYTES:
+        raise BadOutputSchema("Must not be longer than 32 KiB.")
+    _check_extent(schema)
+    _check_dialect(schema)
+    error = next(iter(_METASCHEMA.iter_errors(schema)), None)
+    if error is not None:
+        place = "/".join(("", *map(str, error.absolute_path)))
+        raise BadOutputSchema(
+            f"Not a JSON Schema 2020-12: at {place or '/'}: {_cut(error.message)}"
+        )
+    places = list(_subschemas(schema))
+    for place in places:
+        _check_dialect(place)
+    _check_patterns(places)
+    _check_references(schema, places)
+
+
+def _check_extent(schema: dict[str, Any]) -> None:
+    """Bounds what the later steps have to do, before any of them begins."""
+    count = 0
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH):
+        containers: list[Any] = []
+        for each in level:
+            count += 1
+            if isinstance(each, dict):
+                kinds = each.get("type")
+                if isinstance(kinds, list) and len(kinds) > _MOST_TYPES:
+                    raise BadOutputSchema(
+                        f"Must not name more than {_MOST_TYPES} types in a place."
+                    )
+                containers += each.values()
+            elif isinstance(each, list):
+                containers += each
+        level = [each for each in containers if isinstance(each, dict | list | bool)]
+        if not level:
+            break
+    if any(isinstance(each, dict | list) for each in level):
+        raise BadOutputSchema(f"Must not be nested more than {MAX_DEPTH} levels deep.")
+    if count > _MOST_SUBSCHEMAS:
+        raise BadOutputSchema(
+            f"Must not hold more than {_MOST_SUBSCHEMAS:,} objects, lists and booleans."
+        )
+
+
+def _check_dialect(schema: Any) -> None:
+    if isinstance(schema, dict) and "$schema" in schema:
+        dialect = schema["$schema"]
+        if not isinstance(dialect, str) or dialect.removesuffix("#") != DIALECT:
+            raise BadOutputSchema(f"$schema must be {DIALECT}, or be left out.")
+
+
+def _subschemas(schema: Any) -> Iterator[Any]:
+    """Yields a valid schema and every schema in it. What a keyword such as `const` holds is no schema."""
+    yield schema
+    for each in DRAFT202012.subresources_of(schema):
+        yield from _subschemas(each)
+
+
+def _check_patterns(places: list[Any]) -> None:
+    patterns: list[str] = []
+    for place in places:
+        if isinstance(place, dict):
+            patterns += place.get("patternProperties", ())
+            if "pattern" in place:
+                patterns.append(place["pattern"])
+    if sum(pattern.count("[") for pattern in patterns) > _MOST_CHARACTER_SETS:
+        raise BadOutputSchema(
+            f"Its patterns must not hold more than {_MOST_CHARACTER_SETS} sets of characters."
+        )
+    for pattern in patterns:
+        if _INLINE_FLAGS.search(pattern):
+            raise BadOutputSchema(
+                f"The pattern {_cut(pattern)} has flags, which JSON Schema does not know."
+            )
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError):
+            raise BadOutputSchema(
+                f"The pattern {_cut(pattern)} is no regular expression."
+            ) from None
+
+
+def _check_references(schema: dict[str, Any], places: list[Any]) -> None:
+    """Checks that each reference leads to one of these places. Nothing is loaded, since the registry knows no other."""
+    known = {id(place) for place in places}
+    registry: Registry[Any] = Registry()
+    resource = DRAFT202012.create_resource(schema)
+    try:
+        for place, resolver in _resolvers(schema, registry.resolver_with_root(resource)):
+            for keyword in _REFERENCES:
+                if keyword in place:
+                    _check_reference(place[keyword], resolver, known)
+    except ValueError:
+        raise BadOutputSchema("An $id or a reference in it is no URI.") from None
+
+
+def _check_reference(reference: str, resolver: Any, known: set[int]) -> None:
+    try:
+        target = resolver.lookup(reference).contents
+    except Unresolvable:
+        raise BadOutputSchema(
+            f"The reference {_cut(reference)} names no place in this schema; others are never loaded."
+        ) from None
+    if not isinstance(target, bool) and id(target) not in known:
+        raise BadOutputSchema(
+            f"The reference {_cut(reference)} names a place that holds no schema."
+        )
+
+
+def _resolvers(schema: Any, resolver: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields each schema that is an object, with what resolves its references against its own `$id`."""
+    if isinstance(schema, dict):
+        resolver = resolver.in_subresource(DRAFT202012.create_resource(schema))
+        yield schema, resolver
+        for each in DRAFT202012.subresources_of(schema):
+            yield from _resolvers(each, resolver)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -1,0 +1,53 @@
+"""Writes what follows from the end of a run, in its transaction: error texts, retries, deliveries and events."""
+
+from typing import Any
+
+from pipedai.events import Actor, Event, emit
+from pipedai.sql import Row, execute
+from pipedai.wakeups import wake_workers
+from triggers.runs import statements as sql
+from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
+from triggers.webhooks.outbox import queue_deliveries
+
+
+def follow_up(
+    ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
+) -> None:
+    """Writes what follows from the end of runs, in the transaction that ended them.
+
+    These are the runs' error messages, retries, webhook deliveries and audit rows. The workers are woken when the
+    transaction commits.
+    """
+    keep_errors([run for run in ended if run["error_message"] is not None])
+    retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
+    queue_deliveries(ended)
+    emit(*events, *retry_events(retries))
+    wake_workers([run["worker_id"] for run in [*ended, *retries]])
+
+
+def keep_errors(runs: list[Row]) -> None:
+    """Stores the error messages of runs; None removes the one that is stored."""
+    if runs:
+        execute(
+            sql.KEEP_ERRORS,
+            {
+                "run_ids": [run["id"] for run in runs],
+                "environment_ids": [run["environment_id"] for run in runs],
+                "messages": [run["error_message"] for run in runs],
+            },
+        )
+
+
+def ended_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
+    """Returns the event of an ended run. It says so if the run gets no retry because it may have had effects."""
+    if stopped_by_effects(run):
+        more = {**(more or {}), "retry": "had_effects"}
+    return run_event(action, actor, run, more)
+
+
+def run_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
+    """Returns the event of a transition, with the state that the run is in."""
+    metadata = {"triggerId": str(run["trigger_id"]), "status": run["status"], **(more or {})}
+    if run["fault_class"] is not None:
+        metadata["faultClass"] = run["fault_class"]
+    return Event(action, actor, run["environment_id"], "run", run["id"], metadata)

@@ -1,0 +1,147 @@
+"""Ends runs as their workers report: a run in hand, one without its output, a repeat, and a result that comes late.
+
+docs/run-lifecycle.md describes late results.
+"""
+
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from pipedai.api.errors import NotFound
+from pipedai.api.renderers import JSONEncoder
+from pipedai.events import Actor, emit
+from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.wakeups import wake_workers
+from triggers.runs import statements as sql
+from triggers.runs.ending import ended_event, follow_up, keep_errors, run_event
+from triggers.runs.lifecycle import Refused
+from triggers.runs.outcome import Outcome
+from triggers.runs.retries import calls_for_retry, lock_triggers
+from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, EndedBy, Status
+
+
+def complete_run(
+    *,
+    worker_id: UUID,
+    run_id: UUID,
+    outcome: Outcome,
+    reported: dict[str, Any],
+    actor: Actor,
+    now: datetime | None = None,
+) -> Row:
+    """Ends a run as its worker reports, and returns it. `reported` is the report as it came; it is stored if it comes
+    too late to count.
+
+    If the worker reports the same status again, it returns the stored run. If the server has ended the run because of
+    its lease or deadline, the report still replaces that end, until a worker has claimed the retry. A success that
+    lacks the output which the run's output schema asks for ends the run as failed. Raises NotFound for another worker's
+    run, and Refused if the run can't be ended in this way.
+    """
+    params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
+    with transaction.atomic():
+        if outcome.blames_infrastructure:
+            lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
+        run = fetch_one(sql.COMPLETE, params)
+        if run is not None:
+            _follow_up_report(run, outcome, actor)
+            return run
+        result = _complete_otherwise(params, outcome, reported, actor)
+    # The error is raised only now, after the transaction, because the late report that was stored must be committed.
+    if isinstance(result, Refused):
+        raise result
+    return result
+
+
+def _complete_otherwise(
+    params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
+) -> Row | Refused:
+    """Answers a `complete` that ended no run: it lacks an output, is a repeat, is a late result or is refused.
+
+    Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
+    """
+    # The run is locked by a statement of its own. A statement that must wait for a lock sees other rows as they were
+    # before the wait, so the next statement reads them.
+    execute(sql.LOCK, params)
+    run = fetch_one(sql.READ, params)
+    if run is None or run["worker_id"] != params["worker_id"]:
+        raise NotFound
+    if (settled := outcome.settled(has_output_schema=run["has_output_schema"])) is not outcome:
+        outcome, params = settled, {**params, **settled.columns()}
+        if run["status"] in HELD:
+            failed = fetch_one(sql.COMPLETE, params)
+            assert failed is not None, "the row is locked"
+            _follow_up_report(failed, outcome, actor)
+            return failed
+    if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
+        return run
+    if run["status"] not in TERMINAL:
+        if outcome.status == Status.CANCELED and run["status"] != Status.QUEUED:
+            raise Refused("No cancel was requested for the run.", run)
+        raise Refused(f"The run is {run['status']} and can't be completed.", run)
+    if run["ended_by"] not in SERVER_VERDICTS:
+        raise Refused(f"The run has ended as {run['status']}.", run)
+    if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
+        raise Refused("No cancel was requested for the run.", run)
+    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
+    if retry is not None and retry["was_claimed"]:
+        return _keep_late_result(run, params, reported, actor)
+    return _accept_late_result(params, outcome, retry, actor)
+
+
+def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
+    """Stores a worker's report that came too late to count, because its run's retry has been claimed. Only the first
+    such report of a run is stored.
+    """
+    if not run["has_late_result"]:
+        report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
+        execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
+        emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
+    return Refused("The run was given up and its retry has been claimed.", run)
+
+
+def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:
+    """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
+    waits in the queue.
+
+    If the reported end needs a retry too, the one that waits is kept, and `retryAfterSeconds` may postpone it.
+    """
+    run = fetch_one(sql.COMPLETE_LATE, params)
+    assert run is not None, "the row is locked"
+    changes: dict[str, Any] = {"late": True}
+    if retry is not None and not calls_for_retry(run):
+        if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
+            changes["canceledRetry"] = str(retry["id"])
+    elif retry is not None and outcome.retry_after_seconds:
+        execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
+        wake_workers([retry["worker_id"]])
+    if run["error_message"] is None:
+        keep_errors([run])  # The error message that the server wrote is removed.
+    _keep_result(run, outcome)
+    follow_up(
+        [run],
+        [ended_event("run.completed", actor, run, changes)],
+        retry_after_seconds=outcome.retry_after_seconds,
+    )
+    return run
+
+
+def _follow_up_report(run: Row, outcome: Outcome, actor: Actor) -> None:
+    """Writes what follows from a held run that its worker ended."""
+    _keep_result(run, outcome)
+    action = "run.canceled" if run["status"] == Status.CANCELED else "run.completed"
+    follow_up(
+        [run],
+        [ended_event(action, actor, run)],
+        retry_after_seconds=outcome.retry_after_seconds,
+    )
+
+
+def _keep_result(run: Row, outcome: Outcome) -> None:
+    """Stores the output and the list of tool calls, if the worker reported any."""
+    if outcome.output is not None or outcome.tool_call_list:
+        calls = json.dumps(outcome.tool_call_list) if outcome.tool_call_list else None
+        params = {"run_id": run["id"], "output": outcome.output, "tool_call_list": calls}
+        execute(sql.KEEP_RESULT, params)

@@ -1,0 +1,121 @@
+"""Checks the body that runs a trigger, and renders runs for the API."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from pipedai.api.fields import MoneyField
+from pipedai.api.renderers import compact_json
+from pipedai.api.serializers import RowSerializer, StrictBody
+from triggers.models.run import duration_ms, tool_calls
+from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES
+from triggers.states import FaultClass, Source, Status
+
+MAX_PAYLOAD_BYTES = 64 * 1024
+
+
+class RunBody(StrictBody):
+    """The body of POST /triggers/:id/run."""
+
+    payload = serializers.JSONField(required=False, allow_null=True, default=None)
+
+    def validate_payload(self, value: Any) -> Any:
+        """Accepts a payload of up to MAX_PAYLOAD_BYTES, measured as compact JSON in UTF-8."""
+        if len(compact_json(value).encode()) > MAX_PAYLOAD_BYTES:
+            raise serializers.ValidationError("Must not be longer than 64 KiB.")
+        return value
+
+
+class RunSerializer(RowSerializer):
+    """A run with the fields that lists of runs show."""
+
+    id = serializers.UUIDField()
+    triggerId = serializers.UUIDField(source="trigger_id")
+    triggerName = serializers.CharField(source="trigger_name")
+    environmentId = serializers.UUIDField(source="environment_id")
+    workerId = serializers.UUIDField(source="worker_id", allow_null=True)
+    status = serializers.ChoiceField(choices=Status.choices)
+    source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
+    attempt = serializers.IntegerField()
+    retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
+    scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
+    availableAt = serializers.DateTimeField(source="available_at")
+    queuedAt = serializers.DateTimeField(source="queued_at")
+    claimedAt = serializers.DateTimeField(source="claimed_at", allow_null=True)
+    startedAt = serializers.DateTimeField(source="started_at", allow_null=True)
+    endedAt = serializers.DateTimeField(source="ended_at", allow_null=True)
+    durationMs = serializers.SerializerMethodField()
+    exitCode = serializers.IntegerField(source="exit_code", allow_null=True)
+    shortMessage = serializers.CharField(source="short_message", allow_null=True)
+    errorMessage = serializers.CharField(source="error_message", allow_null=True)
+    faultClass = serializers.ChoiceField(
+        source="fault_class", allow_null=True, choices=FaultClass.choices
+    )
+    model = serializers.CharField(allow_null=True)
+    inputTokens = serializers.IntegerField(source="input_tokens", allow_null=True)
+    outputTokens = serializers.IntegerField(source="output_tokens", allow_null=True)
+    cacheReadTokens = serializers.IntegerField(source="cache_read_tokens", allow_null=True)
+    cacheCreationTokens = serializers.IntegerField(source="cache_creation_tokens", allow_null=True)
+    costUsd = MoneyField(source="cost_usd", allow_null=True)
+    numTurns = serializers.IntegerField(source="num_turns", allow_null=True)
+    sessionId = serializers.CharField(source="session_id", allow_null=True)
+    cancelRequested = serializers.SerializerMethodField()
+
+    def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
+        """How many milliseconds the run took, from its start to its end."""
+        return duration_ms(run)
+
+    def get_cancelRequested(self, run: dict[str, Any]) -> bool:  # noqa: N802
+        """Whether somebody asked to cancel the run."""
+        return run["cancel_requested_at"] is not None
+
+
+class ToolCallsSerializer(serializers.Serializer[Any]):
+    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+
+    total = serializers.IntegerField()
+    effects = serializers.IntegerField()
+    unknown = serializers.IntegerField()
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "description": "What a worker reported too late, as it reported it.",
+        "required": ["receivedAt", "status"],
+        "properties": {
+            "receivedAt": {"type": "string", "format": "date-time"},
+            "status": {"type": "string"},
+        },
+        "additionalProperties": True,
+    }
+)
+class LateResultField(serializers.JSONField):
+    """A worker's report about a run that came too late to count."""
+
+
+class RunDetailSerializer(RunSerializer):
+    """A single run with all its fields, also those that lists leave out."""
+
+    payload = serializers.JSONField(allow_null=True)
+    prompt = serializers.CharField()
+    mcpUrl = serializers.CharField(source="mcp_url", allow_null=True)
+    toolCalls = serializers.SerializerMethodField()
+    output = serializers.JSONField(allow_null=True)
+    lateResult = LateResultField(source="late_result", allow_null=True)
+
+    @extend_schema_field(ToolCallsSerializer(allow_null=True))
+    def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802
+        """The counts of tool calls; null if the worker tells none."""
+        return tool_calls(run)
+
+
+class ToolCallSerializer(serializers.Serializer[Any]):
+    """A call of an MCP tool. Its arguments and its result are kept nowhere."""
+
+    at = serializers.DateTimeField()
+    tool = serializers.CharField()
+    durationMs = serializers.IntegerField(allow_null=True)
+    outcome = serializers.ChoiceField(choices=CALL_OUTCOMES)
+    effect = serializers.ChoiceField(choices=CALL_EFFECTS)

@@ -1,0 +1,202 @@
+"""The endpoints of runs: run a trigger, list runs, read or cancel one."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import Invalid
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.schema.parameters import header
+from pipedai.api.serializers import read_body
+from triggers import tenancy
+from triggers.filters import EnvironmentRunFilters, RunFilters, check_tenant_ids
+from triggers.idempotency import run_trigger
+from triggers.runs import lifecycle, queries
+from triggers.runs.serializers import (
+    RunBody,
+    RunDetailSerializer,
+    RunSerializer,
+    ToolCallSerializer,
+)
+from triggers.states import Source
+from workspaces.access import TenantViewSet, find_visible
+from workspaces.permissions import IsOperator, IsViewer
+
+_KEY_PATTERN = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
+_KEY_HEADER = header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[ -~]{1,255}$"},
+    description="Makes the call safe to repeat: for 24 h the same key with the same body makes one run.",
+)
+
+
+class RunPaginator(KeysetPaginator):
+    """Makes pages of runs, in the order in which the runs were queued."""
+
+    time_field = "queued_at"
+
+
+class TriggerRunViewSet(TenantViewSet):
+    """The runs of one trigger: make one, list them."""
+
+    tag = "Triggers"
+    permissions = {"run": IsOperator, "list": IsViewer}
+    # Running a trigger does not count against the caller's write rate, because the ceiling of the queue bounds it.
+    unmetered = frozenset({"run"})
+    filter_names = RunFilters.names()
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the trigger. `run` also finds a deleted one, because a repeated call must still get the first run."""
+        rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
+        self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
+
+    @Operation(
+        id="runTrigger",
+        summary="Run a trigger",
+        body=RunBody,
+        example={"payload": {"day": "monday"}},
+        parameters=(_KEY_HEADER,),
+        answers={201: RunDetailSerializer, 200: RunDetailSerializer},
+        answer_headers={200: ("Idempotent-Replayed",)},
+        says={
+            200: (
+                "With the first run as it is now and `Idempotent-Replayed: true`, whatever has "
+                "happened to the trigger since."
+            ),
+            201: "With the run.",
+        },
+        errors={
+            409: (
+                "The trigger is disabled or has no worker, the `Idempotency-Key` was used with "
+                "another body, or a ceiling."
+            ),
+        },
+        audit=("run.created",),
+    )
+    def run(self, request: Request, trigger_id: UUID) -> Response:
+        """POST /triggers/:id/run: queues a run. A repeat with the same `Idempotency-Key` gets the first run."""
+        principal = principal_of(request)
+        queued = run_trigger(
+            trigger_id=trigger_id,
+            caller_id=principal.id,
+            key=_idempotency_key(request),
+            **read_body(RunBody, request),
+            source=Source.API if isinstance(principal, KeyPrincipal) else Source.MANUAL,
+            actor=actor_of(request),
+        )
+        if queued.replayed:
+            return Response(
+                RunDetailSerializer(queued.run).data, headers={"Idempotent-Replayed": "true"}
+            )
+        return Response(RunDetailSerializer(queued.run).data, status=201)
+
+    @Operation(
+        id="listTriggerRuns",
+        summary="List a trigger's runs",
+        items=RunSerializer,
+        filters=RunFilters,
+        says={200: "A list of the trigger's runs, by `queuedAt`."},
+    )
+    def list(self, request: Request, trigger_id: UUID) -> Response:
+        """Answers GET /triggers/:id/runs with the trigger's runs, the last queued first."""
+        filters = RunFilters.read(queries.runs().filter(trigger_id=trigger_id), request)
+        return _run_page(filters.parts, request, self)
+
+
+class EnvironmentRunViewSet(TenantViewSet):
+    """The runs of an environment, across its triggers."""
+
+    tag = "Runs"
+    permissions = {"list": IsViewer}
+    filter_names = EnvironmentRunFilters.names()
+
+    @Operation(
+        id="listRuns",
+        summary="List an environment's runs",
+        items=RunSerializer,
+        filters=EnvironmentRunFilters,
+        says={200: "A list of the environment's runs, across its triggers."},
+        errors={400: "A bad parameter, or an id that is not this environment's."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """Answers GET /environments/:envId/runs with the environment's runs, the last queued first."""
+        rows = queries.runs().filter(environment_id=environment_id)
+        filters = EnvironmentRunFilters.read(rows, request)
+        check_tenant_ids(environment_id, filters)
+        return _run_page(filters.parts, request, self)
+
+
+class RunViewSet(TenantViewSet):
+    """One run."""
+
+    tag = "Runs"
+    permissions = {"retrieve": IsViewer, "tool_calls": IsViewer, "cancel": IsOperator}
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the run."""
+        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
+
+    @Operation(
+        id="getRun",
+        summary="Get a run",
+        answers={200: RunDetailSerializer},
+        says={
+            200: (
+                "With the run and its `payload`, `prompt`, `mcpUrl`, `toolCalls`, `output` and "
+                "`lateResult`."
+            ),
+        },
+    )
+    def retrieve(self, request: Request, run_id: UUID) -> Response:
+        """Answers GET /runs/:id with the whole run, also the fields that lists leave out."""
+        return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
+
+    @Operation(
+        id="listToolCalls",
+        summary="List a run's tool calls",
+        answers={
+            200: answer(
+                "ToolCallList",
+                "The first tool calls of a run, and how many it made in all.",
+                toolCalls=ToolCallSerializer(many=True),
+                total=serializers.IntegerField(allow_null=True),
+            )
+        },
+        says={200: "With the first 500 calls, and `total`, how many the run made."},
+    )
+    def tool_calls(self, request: Request, run_id: UUID) -> Response:
+        """GET /runs/:id/tool-calls: the calls that its worker listed."""
+        return Response(queries.tool_calls_of(run_id))
+
+    @Operation(
+        id="cancelRun",
+        summary="Cancel a run",
+        answers={200: RunDetailSerializer},
+        says={200: "With the run."},
+        errors={409: "It has ended."},
+        audit=("run.canceled", "run.cancel-requested"),
+    )
+    def cancel(self, request: Request, run_id: UUID) -> Response:
+        """POST /runs/:id/cancel: cancels a queued run, and asks the worker to stop one that it holds."""
+        lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
+        return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
+
+
+def _run_page(parts: list[Any], request: Request, view: TenantViewSet) -> Response:
+    paginator = RunPaginator()
+    page = paginator.paginate_parts(parts, request, view)
+    return paginator.get_paginated_response(RunSerializer(page, many=True).data)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    """Returns the header `Idempotency-Key`, or None if it was not sent. Raises Invalid if it is malformed."""
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is not None and not _KEY_PATTERN.fullmatch(key):
+        raise Invalid({"Idempotency-Key": ["Must be 1 to 255 printable characters."]})
+    return key

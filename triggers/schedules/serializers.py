@@ -1,0 +1,38 @@
+"""Checks the body of a schedule preview, and renders previews and ticks for the API."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from pipedai.api.fields import TextField, WholeNumberField
+from pipedai.api.serializers import StrictBody
+from triggers.serializers import TriggerBody
+from triggers.states import Decision
+
+
+class SchedulePreviewBody(StrictBody):
+    """The body of POST /environments/:envId/schedule-preview."""
+
+    schedule = TextField(max_length=200)
+    timezone = TextField(max_length=64, required=False, default="UTC")
+    count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)
+
+    validate_schedule = TriggerBody.validate_schedule
+    validate_timezone = TriggerBody.validate_timezone
+
+
+class ComingTimeSerializer(serializers.Serializer[Any]):
+    """One coming due time of a previewed schedule."""
+
+    at = serializers.DateTimeField()
+    note = serializers.CharField(allow_null=True)
+
+
+class TickSerializer(serializers.Serializer[Any]):
+    """A due time of a trigger's schedule (tick), and what was decided about it."""
+
+    tickAt = serializers.DateTimeField(source="tick_at")
+    decision = serializers.ChoiceField(choices=Decision.choices)
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    missedCount = serializers.IntegerField(source="missed_count")
+    decidedAt = serializers.DateTimeField(source="decided_at")

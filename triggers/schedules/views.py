@@ -1,0 +1,105 @@
+"""The endpoints of schedules: preview a schedule, and list a trigger's ticks, which are its due times."""
+
+from uuid import UUID
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import Invalid
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import read_body
+from pipedai.api.throttling import Rate, TooManyRequests
+from pipedai.server.places import Places
+from pipedai.sql import database_now
+from triggers.models import Tick
+from triggers.schedules import cron, preview
+from triggers.schedules.serializers import (
+    ComingTimeSerializer,
+    SchedulePreviewBody,
+    TickSerializer,
+)
+from triggers.tenancy import OneTriggerViewSet
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsViewer
+
+# Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
+# at once would slow down the calls of everybody else.
+_PREVIEWS = Places(1)
+
+
+class SchedulePreviewViewSet(TenantViewSet):
+    """The endpoint that shows what a schedule would do. It changes nothing."""
+
+    tag = "Triggers"
+    permissions = {"preview": IsViewer}
+    # The rate is high, because a page that shows a preview asks for a new one at each change of the schedule's field.
+    environment_rates = {"preview": Rate("schedule-preview", 120, 60)}
+
+    @Operation(
+        id="previewSchedule",
+        summary="Preview a schedule",
+        body=SchedulePreviewBody,
+        example={"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2},
+        answers={
+            200: answer(
+                "SchedulePreview",
+                "What a schedule would do.",
+                description=serializers.CharField(),
+                times=ComingTimeSerializer(many=True),
+            )
+        },
+        errors={403: "Origin."},
+    )
+    def preview(self, request: Request, environment_id: UUID) -> Response:
+        """Answers POST /environments/:envId/schedule-preview with a schedule in words and its coming due times."""
+        body = read_body(SchedulePreviewBody, request)
+        if not _PREVIEWS.take(environment_id, request):
+            raise TooManyRequests(
+                "A preview is being worked out already: ask again when it is there.",
+                headers={"Retry-After": "1"},
+            )
+        try:
+            schedule = cron.parse(body["schedule"], body["timezone"])
+            times = preview.coming_times(schedule, database_now(), body["count"])
+        except cron.BadSchedule as error:
+            raise Invalid({"schedule": [str(error)]}) from None
+        return Response(
+            {
+                "description": preview.describe(schedule),
+                "times": ComingTimeSerializer(times, many=True).data,
+            }
+        )
+
+
+class TickPaginator(KeysetPaginator):
+    """Makes pages of ticks, in the order of their due times."""
+
+    time_field = "tick_at"
+
+
+class TickViewSet(OneTriggerViewSet):
+    """The ticks of one trigger: the due times of its schedule, and what was decided about each."""
+
+    tag = "Triggers"
+    permissions = {"list": IsViewer}
+
+    @Operation(
+        id="listTicks",
+        summary="List a trigger's ticks",
+        items=TickSerializer,
+        says={
+            200: (
+                "A list of what was decided about each due time of the trigger's schedule, by "
+                "`tickAt`."
+            ),
+        },
+        errors={400: "A bad `limit` or `cursor`."},
+    )
+    def list(self, request: Request, trigger_id: UUID) -> Response:
+        """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
+        rows = Tick.objects.filter(trigger_id=trigger_id)
+        paginator = TickPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(TickSerializer(page, many=True).data)

@@ -1,0 +1,140 @@
+"""The endpoints `/workspaces/:wsId/workers…`, by which a host or an admin's script manages workers."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.pagination import MAX_LIMIT, KeysetPaginator
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import Body, read_body
+from workers import queries, services
+from workers.filters import WorkerFilters
+from workers.hosts.access import HostViewSet
+from workers.hosts.serializers import RegistrationTokenBody
+from workers.serializers import WorkerSerializer
+from workspaces.api_keys import mint_registration_token
+from workspaces.permissions import IsAdmin
+
+
+class HostPaginator(KeysetPaginator):
+    """Makes the largest pages by default, because the published host client reads one page and asks for no limit."""
+
+    default_limit = MAX_LIMIT
+
+
+class WorkspaceWorkerViewSet(HostViewSet):
+    """The workers of the key's environment, which must be in the URL's workspace."""
+
+    tag = "Hosts"
+    permissions: ClassVar = {
+        "list": IsAdmin,
+        "disable": IsAdmin,
+        "enable": IsAdmin,
+        "destroy": IsAdmin,
+        "mint_token": IsAdmin,
+    }
+    filter_names = WorkerFilters.names()
+
+    @Operation(
+        id="listHostWorkers",
+        summary="List the workers of the key's environment",
+        items=WorkerSerializer,
+        filters=WorkerFilters,
+        says={200: "A list of the workers of the key's environment."},
+        errors={404: "Not the workspace of the key's environment."},
+    )
+    def list(self, request: Request, workspace_id: UUID) -> Response:
+        """Answers GET /workspaces/:wsId/workers with the workers of the key's environment."""
+        rows = queries.workers().filter(environment_id=self.access.environment_id)
+        filters = WorkerFilters.read(rows, request)
+        paginator = HostPaginator()
+        page = paginator.paginate_queryset(filters.qs, request, self)
+        return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
+
+    @Operation(
+        id="disableHostWorker",
+        summary="Disable a worker",
+        body=Body,
+        answers={200: WorkerSerializer},
+        says={200: "With the worker, which may finish what it holds and gets nothing new."},
+        audit=("worker.updated",),
+    )
+    def disable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
+        """POST /workspaces/:wsId/workers/:id/disable: gives the worker no new runs from now on."""
+        return self._set_disabled(request, disabled=True)
+
+    @Operation(
+        id="enableHostWorker",
+        summary="Enable a worker",
+        body=Body,
+        answers={200: WorkerSerializer},
+        says={200: "With the worker."},
+        audit=("worker.updated",),
+    )
+    def enable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
+        """POST /workspaces/:wsId/workers/:id/enable: gives a disabled worker runs again."""
+        return self._set_disabled(request, disabled=False)
+
+    @Operation(
+        id="deregisterHostWorker",
+        summary="Deregister a worker of a host",
+        answers={204: None},
+        errors={409: "While triggers point at it or runs are unfinished."},
+        audit=("worker.deregistered",),
+    )
+    def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
+        """DELETE /workspaces/:wsId/workers/:id: deregisters a worker that has no triggers and no unfinished runs."""
+        services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))
+        return Response(status=204)
+
+    @Operation(
+        id="mintRegistrationToken",
+        summary="Mint a registration token",
+        body=RegistrationTokenBody,
+        example={"label": "build-2"},
+        answers={
+            201: answer(
+                "RegistrationToken",
+                "A registration token, which is shown this once.",
+                id=serializers.UUIDField(),
+                token=serializers.CharField(),
+                lastFour=serializers.CharField(),
+                expiresAt=serializers.DateTimeField(),
+            )
+        },
+        says={
+            201: (
+                "With a token that registers one new worker within 15 minutes; it dies with the key "
+                "that minted it."
+            ),
+        },
+        errors={409: "A ceiling."},
+        audit=("api-key.created",),
+    )
+    def mint_token(self, request: Request, workspace_id: UUID) -> Response:
+        """POST /workspaces/:wsId/workers/registration-token: mints a `wrk_` token, which only this answer holds."""
+        minted = mint_registration_token(
+            **read_body(RegistrationTokenBody, request),
+            environment_id=self.access.environment_id,
+            actor=actor_of(request),
+        )
+        return Response(
+            {
+                "id": minted.key.id,
+                "token": minted.token,
+                "lastFour": minted.key.last_four,
+                "expiresAt": minted.key.expires_at,
+            },
+            status=201,
+        )
+
+    def _set_disabled(self, request: Request, *, disabled: bool) -> Response:
+        read_body(Body, request)
+        services.update_worker(
+            worker=self.worker, values={"disabled": disabled}, actor=actor_of(request)
+        )
+        return Response(WorkerSerializer(queries.workers().get(id=self.worker.id)).data)

@@ -1,0 +1,65 @@
+"""The endpoint of the dashboard's figures."""
+
+from uuid import UUID
+
+from django.db.models import Q
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import Invalid
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.schema.parameters import query
+from triggers.runs.overview import run_figures
+from triggers.schedules.cron import BadTimezone, check_timezone
+from workers import queries
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsViewer
+
+
+class OverviewViewSet(TenantViewSet):
+    """The figures of an environment's dashboard."""
+
+    tag = "Overview"
+    permissions = {"retrieve": IsViewer}
+
+    @Operation(
+        id="getOverview",
+        summary="Get the figures of a dashboard",
+        parameters=(
+            query(
+                "timezone",
+                {"type": "string", "maxLength": 64, "default": "UTC"},
+                description="The IANA name of the zone in which the day and the month begin.",
+            ),
+        ),
+        answers={
+            200: answer(
+                "Overview",
+                "The figures of a dashboard.",
+                onlineWorkers=serializers.IntegerField(),
+                todaysRuns=serializers.IntegerField(),
+                successRatePct=serializers.FloatField(allow_null=True),
+                monthTokenSpendUsd=serializers.FloatField(),
+            )
+        },
+        errors={400: "A bad `timezone`."},
+    )
+    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+        """Answers GET /environments/:envId/dashboard/overview with the figures of workers and runs."""
+        timezone = request.query_params.get("timezone", "UTC")
+        try:
+            check_timezone(timezone)
+        except BadTimezone as error:
+            raise Invalid({"timezone": [str(error)]}) from None
+        figures = run_figures(environment_id=environment_id, timezone=timezone)
+        workers = queries.workers().filter(environment_id=environment_id)
+        rate = figures["success_rate"]
+        return Response(
+            {
+                "onlineWorkers": workers.filter(Q(online=True)).count(),
+                "todaysRuns": figures["todays_runs"],
+                "successRatePct": None if rate is None else float(rate),
+                "monthTokenSpendUsd": float(figures["month_cost_usd"]),
+            }
+        )

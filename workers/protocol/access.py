@@ -1,0 +1,44 @@
+"""Defines the base of the worker protocol's viewsets, which finds the worker that calls."""
+
+from typing import Any
+
+from rest_framework.request import Request
+
+from pipedai.api.errors import NotFound
+from pipedai.api.principal import WorkerPrincipal, actor_of, principal_of
+from pipedai.api.schema.parameters import header
+from pipedai.api.views import ApiViewSet
+from pipedai.events import Actor
+from workers.authentication import WorkerTokenAuthentication
+from workers.presence import note_call
+from workers.worker_events import actor_of_worker
+
+VERSION = header(
+    "X-Pipedai-Worker-Version",
+    {"type": "string", "pattern": r"^[\w.+-]{1,64}$"},
+    description="The worker's version, where it is kept; anything else is ignored.",
+)
+
+
+class WorkerProtocolViewSet(ApiViewSet):
+    """The base of viewsets that a worker calls with its `wkt_` token. A path that names another worker is a 404."""
+
+    tag = "Worker protocol"
+    authentication_classes = (WorkerTokenAuthentication,)
+    worker: WorkerPrincipal
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Checks that the caller is the worker that the URL names, and notes its call. Raises NotFound."""
+        principal = principal_of(request)
+        if not isinstance(principal, WorkerPrincipal) or principal.id != kwargs["worker_id"]:
+            raise NotFound
+        self.worker = principal
+        note_call(
+            principal,
+            version_header=request.META.get("HTTP_X_PIPEDAI_WORKER_VERSION"),
+            seen=self.action in {"poll", "heartbeat"},
+        )
+
+    def _actor(self, request: Request) -> Actor:
+        """Returns the worker as the actor of what the request changes."""
+        return actor_of_worker(actor_of(request), self.worker)

@@ -1,0 +1,138 @@
+"""The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs`."""
+
+from uuid import UUID
+
+from django.db import transaction
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.permissions import IsSignedIn
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import Body, read_body
+from triggers.runs import lifecycle, reports
+from triggers.runs.serializers import RunSerializer
+from triggers.states import Status
+from workers.protocol.access import VERSION, WorkerProtocolViewSet
+from workers.protocol.limits import locked_limits
+from workers.protocol.serializers import (
+    ClaimBody,
+    CompleteBody,
+    HeartbeatBody,
+    as_reported,
+    outcome_of,
+)
+
+
+class WorkerRunViewSet(WorkerProtocolViewSet):
+    """The endpoints that move a run on from the worker's claim to the report of its end."""
+
+    permissions = {
+        "claim": IsSignedIn,
+        "start": IsSignedIn,
+        "heartbeat": IsSignedIn,
+        "complete": IsSignedIn,
+    }
+    # These calls have no rate limit, because a worker must call as often as its runs need.
+    unmetered = frozenset(permissions)
+
+    @Operation(
+        id="claimRun",
+        summary="Claim a run",
+        body=ClaimBody,
+        example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2"},
+        parameters=(VERSION,),
+        answers={200: RunSerializer},
+        says={200: "With the run."},
+        errors={
+            409: (
+                "Not queued, claimed with another `claimId`, not due yet, the worker holds "
+                "`maxConcurrency` runs, it is disabled, or it waits for approval and the run's "
+                "trigger has MCP headers (`code` `worker_unapproved`)."
+            ),
+        },
+        audit=("run.claimed",),
+    )
+    def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/claim: gives a queued run to the worker, with a lease that it must renew."""
+        body = read_body(ClaimBody, request)
+        with transaction.atomic():
+            run = lifecycle.claim_run(
+                worker_id=worker_id,
+                run_id=run_id,
+                **body,
+                **locked_limits(self.worker),
+                actor=self._actor(request),
+            )
+        return Response(RunSerializer(run).data)
+
+    @Operation(
+        id="startRun",
+        summary="Start a run",
+        body=Body,
+        parameters=(VERSION,),
+        answers={200: RunSerializer},
+        errors={409: "Neither claimed nor running."},
+        audit=("run.started",),
+    )
+    def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/start: notes that the worker has begun to execute the run."""
+        read_body(Body, request)
+        run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=self._actor(request))
+        return Response(RunSerializer(run).data)
+
+    @Operation(
+        id="heartbeatRun",
+        summary="Renew a run's lease",
+        body=HeartbeatBody,
+        example={"toolCalls": {"total": 3, "effects": 1, "unknown": 0}},
+        parameters=(VERSION,),
+        answers={
+            200: answer(
+                "Heartbeat",
+                "What a worker learns of its run.",
+                status=serializers.ChoiceField(choices=Status.choices),
+                cancelRequested=serializers.BooleanField(),
+                leaseExpiresAt=serializers.DateTimeField(),
+            )
+        },
+        errors={409: "The run is no longer this worker's to run: it must stop."},
+    )
+    def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/heartbeat: renews the lease, and tells the worker whether to stop."""
+        body = read_body(HeartbeatBody, request)
+        beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, **body)
+        return Response(
+            {
+                "status": beat["status"],
+                "cancelRequested": beat["cancel_requested_at"] is not None,
+                "leaseExpiresAt": beat["lease_expires_at"],
+            }
+        )
+
+    @Operation(
+        id="completeRun",
+        summary="Report a run's end",
+        body=CompleteBody,
+        example={"status": "succeeded", "exitCode": 0, "costUsd": "0.012"},
+        parameters=(VERSION,),
+        answers={200: RunSerializer},
+        errors={
+            409: (
+                "The run is queued, it was ended by somebody else or with another status, no cancel "
+                "was requested, or the report is too late."
+            ),
+        },
+        audit=("run.completed", "run.canceled", "run.retried"),
+    )
+    def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        """POST /workers/:id/runs/:runId/complete: ends the run as the worker reports, and queues a retry if due."""
+        values = read_body(CompleteBody, request)
+        run = reports.complete_run(
+            worker_id=worker_id,
+            run_id=run_id,
+            outcome=outcome_of(values),
+            reported=as_reported(values),
+            actor=self._actor(request),
+        )
+        return Response(RunSerializer(run).data)

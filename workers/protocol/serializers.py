@@ -1,0 +1,221 @@
+"""Reads the bodies of the worker protocol, and renders what it answers."""
+
+import math
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from pipedai.api.fields import MoneyField, NameField, TextField, WholeNumberField, is_finite_number
+from pipedai.api.parsers import TOO_DEEP
+from pipedai.api.renderers import compact_json
+from pipedai.api.serializers import Body, RowSerializer
+from triggers.runs.handout import HandedOut
+from triggers.runs.outcome import (
+    MAX_ERROR_MESSAGE,
+    MAX_OUTPUT_BYTES,
+    MAX_SHORT_MESSAGE,
+    Outcome,
+    settled_fault,
+)
+from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
+from triggers.serializers import OutputSchemaField
+from triggers.states import TERMINAL, FaultClass
+from workers.models import MAX_CONCURRENCY, Worker
+from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
+from workers.serializers import AuthModeField
+
+# The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
+_INT4, _INT8 = 2**31 - 1, 2**63 - 1
+
+
+class CutTextField(TextField):
+    """A text of an outcome. A text that is too long is cut, because refusing it would lose the whole outcome."""
+
+    def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
+        self.cut_to = cut_to
+        super().__init__(trim_whitespace=False, allow_blank=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Returns the first `cut_to` characters of the text."""
+        return super().to_internal_value(data)[: self.cut_to]
+
+
+class ReportedNumberField(WholeNumberField):
+    """A whole number of an outcome. One out of range becomes null, because refusing it would lose the outcome."""
+
+    def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
+        self.range = range(least, most + 1)
+        super().__init__(required=False, allow_null=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
+        """Returns the number, or None if it is outside the field's range."""
+        number = super().to_internal_value(data)
+        return number if number in self.range else None
+
+
+@extend_schema_field({"type": "number"})
+class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
+    """A number of seconds, rounded up and limited to 24 hours. A value that is no number counts as null."""
+
+    def to_internal_value(self, data: Any) -> int | None:
+        """Returns the seconds as a whole number from 0 to 24 hours, or None for a value that is no number."""
+        if not is_finite_number(data):
+            return None
+        seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
+        return seconds
+
+
+@extend_schema_field({})
+class OutputField(serializers.Field[Any, Any, Any, Any]):
+    """Any JSON value, or TOO_DEEP."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Returns the value unchanged."""
+        return data
+
+
+class RegisterBody(Body):
+    """The body of POST /workers/register. The `wrk_` token may instead come in the Authorization header."""
+
+    hostname = NameField(max_length=255)
+    os = NameField(max_length=255)
+    version = NameField(max_length=64)
+    label = NameField(max_length=255, required=False, allow_null=True)  # type: ignore[assignment]
+    authMode = AuthModeField(
+        source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
+    )
+    maxConcurrency = WholeNumberField(
+        source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
+    )
+
+
+class RegistrationBody(RegisterBody):
+    """With the token, which the view takes from the body or the header before it looks at the rest."""
+
+    token = serializers.CharField(required=False)
+
+
+class ClaimBody(Body):
+    """The body of POST /workers/:id/runs/:runId/claim, by which a worker takes a queued run."""
+
+    claimId = TextField(
+        source="claim_id",
+        max_length=64,
+        trim_whitespace=False,
+        allow_blank=True,
+        allow_null=True,
+        default=None,
+    )
+
+
+def _tokens(name: str) -> ReportedNumberField:
+    return ReportedNumberField(source=name, least=0, most=_INT8)
+
+
+class HeartbeatBody(Body):
+    """POST …/heartbeat."""
+
+    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
+
+
+class CompleteBody(Body):
+    """The body of POST /workers/:id/runs/:runId/complete, by which a worker reports how a run ended."""
+
+    status = serializers.ChoiceField(choices=[status.value for status in TERMINAL])
+    # The range is wider than 32 bits with a sign, because Windows has unsigned exit codes such as 3221225786.
+    exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
+    shortMessage = CutTextField(
+        source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
+    )
+    errorMessage = CutTextField(
+        source="error_message", cut_to=MAX_ERROR_MESSAGE, required=False, allow_null=True
+    )
+    faultClass = serializers.ChoiceField(
+        source="fault_class", choices=FaultClass.choices, required=False, allow_null=True
+    )
+    inputTokens = _tokens("input_tokens")
+    outputTokens = _tokens("output_tokens")
+    cacheReadTokens = _tokens("cache_read_tokens")
+    cacheCreationTokens = _tokens("cache_creation_tokens")
+    costUsd = MoneyField(source="cost_usd", required=False, allow_null=True)
+    numTurns = ReportedNumberField(source="num_turns", least=0, most=_INT4)
+    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
+    model = CutTextField(cut_to=200, required=False, allow_null=True)
+    retryAfterSeconds = RetryAfterField(
+        source="retry_after_seconds", required=False, allow_null=True
+    )
+    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
+    toolCallList = ToolCallListField(source="tool_call_list", required=False)
+    # A JSON null is an output. The field is absent from the validated values if the worker reported none.
+    output = OutputField(required=False, allow_null=True)
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Returns the validated values. A list of tool calls that is null counts as absent."""
+        if isinstance(data, dict) and data.get("toolCallList", ()) is None:
+            data = {name: value for name, value in data.items() if name != "toolCallList"}
+        return super().to_internal_value(data)
+
+
+def outcome_of(values: dict[str, Any]) -> Outcome:
+    """Returns the Outcome that the validated values of a CompleteBody describe."""
+    fault = settled_fault(values["status"], values.get("fault_class"))
+    return Outcome(**{**values, **_output_of(values), "fault_class": fault})
+
+
+def _output_of(values: dict[str, Any]) -> dict[str, str | None]:
+    """Returns the `output` and `unfit_output` of an Outcome."""
+    if "output" not in values:
+        return {}
+    if values["output"] is TOO_DEEP:
+        return {"output": None, "unfit_output": "The output is nested more than 63 levels deep."}
+    text = compact_json(values["output"])
+    if len(text.encode()) > MAX_OUTPUT_BYTES:
+        return {"output": None, "unfit_output": "The output is longer than 64 KiB."}
+    return {"output": text}
+
+
+def as_reported(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the same values under their names in the API, which is how a late result is stored.
+
+    The list of tool calls is left out, and so is an output that is too long, because the late result is shown with the
+    run.
+    """
+    names = _reported_names()
+    reported = {names[attribute]: value for attribute, value in values.items()}
+    reported.pop("toolCallList", None)
+    if _output_of(values).get("unfit_output"):
+        del reported["output"]
+    if (calls := values.get("tool_calls")) is not None:
+        reported["toolCalls"] = asdict(calls)
+    return reported
+
+
+@cache
+def _reported_names() -> dict[str, str]:
+    # The result is cached, because making a serializer copies all of its fields and takes long.
+    return {str(field.source): name for name, field in CompleteBody().fields.items()}
+
+
+class HandedOutRunSerializer(RowSerializer):
+    """A run as a poll hands it to its worker. Only here does the API show MCP headers in plaintext."""
+
+    id = serializers.UUIDField()
+    triggerId = serializers.UUIDField(source="trigger_id")
+    triggerName = serializers.CharField(source="trigger_name")
+    prompt = serializers.CharField()
+    mcpUrl = serializers.CharField(source="mcp_url")
+    mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
+    model = serializers.CharField(allow_null=True)
+    timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
+    payload = serializers.JSONField(allow_null=True)
+    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
+    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    attempt = serializers.IntegerField()
+    queuedAt = serializers.DateTimeField(source="queued_at")
+
+    def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
+        """Returns the run with its MCP headers, which are stored encrypted, in plaintext."""
+        return super().to_representation({**instance.row, "mcp_headers": instance.mcp_headers})

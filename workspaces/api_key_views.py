@@ -1,0 +1,72 @@
+"""The endpoints of an environment's API keys."""
+
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import CookieJWTAuthentication
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import read_body
+from workspaces import api_keys
+from workspaces.access import TenantViewSet
+from workspaces.models import ApiKey
+from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.serializers import ApiKeyBody, ApiKeySerializer, MintedApiKeySerializer
+
+
+class ApiKeyViewSet(TenantViewSet):
+    """The API keys of an environment. Only a person's session can call these endpoints, and no API key."""
+
+    tag = "API keys"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"list": IsViewer, "create": IsAdmin, "destroy": IsAdmin}
+
+    @Operation(
+        id="listApiKeys",
+        summary="List API keys",
+        items=ApiKeySerializer,
+        says={200: "A list of keys, revoked, expired and consumed ones too."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """Answers GET /environments/:envId/api-keys with all keys, also revoked ones, without their tokens."""
+        rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(ApiKeySerializer(page, many=True).data)
+
+    @Operation(
+        id="createApiKey",
+        summary="Mint an API key",
+        body=ApiKeyBody,
+        example={"name": "deploy script", "prefix": "pwk", "role": "operator"},
+        answers={201: MintedApiKeySerializer},
+        says={201: "With the key and, this once, its `token`."},
+        errors={409: "A ceiling."},
+        audit=("api-key.created",),
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/api-keys: mints a key. Only this answer holds the key's token."""
+        key, token = api_keys.mint_api_key(
+            **read_body(ApiKeyBody, request),
+            environment_id=environment_id,
+            user_id=principal_of(request).id,
+            actor=actor_of(request),
+        )
+        return Response({**ApiKeySerializer(key).data, "token": token}, status=201)
+
+    @Operation(
+        id="revokeApiKey",
+        summary="Revoke an API key",
+        answers={204: None},
+        says={204: "Also when it is revoked already."},
+        audit=("api-key.revoked",),
+    )
+    def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
+        """DELETE /environments/:envId/api-keys/:keyId: revokes a key, whose token is refused from then on."""
+        api_keys.revoke_api_key(
+            environment_id=environment_id, key_id=key_id, actor=actor_of(request)
+        )
+        return Response(status=204)

@@ -1,0 +1,102 @@
+"""The endpoints of an environment's members."""
+
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import CookieJWTAuthentication
+from accounts.throttles import FIND_USER
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import read_body
+from workspaces import members
+from workspaces.access import TenantViewSet
+from workspaces.models import Membership
+from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.serializers import MemberBody, MemberSerializer, RoleBody
+
+
+class MemberViewSet(TenantViewSet):
+    """The members of an environment. Only a person's session can call these endpoints, and no API key."""
+
+    tag = "Members"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {
+        "list": IsViewer,
+        "create": IsAdmin,
+        "update": IsAdmin,
+        "destroy": IsViewer,  # any member may leave; the service refuses to remove others without the role
+    }
+    throttles = {"create": FIND_USER}
+
+    @Operation(
+        id="listMembers",
+        summary="List members",
+        items=MemberSerializer,
+        says={200: "A list of members."},
+        errors={400: "A bad `limit` or `cursor`."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """Answers GET /environments/:envId/members with the environment's members and their roles."""
+        rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(MemberSerializer(page, many=True).data)
+
+    @Operation(
+        id="addMember",
+        summary="Add a member",
+        body=MemberBody,
+        example={"email": "grace@example.com", "role": "operator"},
+        answers={201: MemberSerializer},
+        says={201: "With the member."},
+        errors={
+            404: "No such environment, or no such active user.",
+            409: "A member already, or a ceiling.",
+        },
+        audit=("member.added",),
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/members: makes a user, named by id or e-mail address, a member."""
+        member = members.add_member(
+            **read_body(MemberBody, request),
+            environment_id=environment_id,
+            actor=actor_of(request),
+        )
+        return Response(MemberSerializer(member).data, status=201)
+
+    @Operation(
+        id="changeMemberRole",
+        summary="Change a member's role",
+        body=RoleBody,
+        example={"role": "admin"},
+        answers={200: MemberSerializer},
+        says={200: "With the member; the same role changes nothing."},
+        errors={409: "It would leave no owner."},
+        audit=("member.role-changed",),
+    )
+    def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
+        """PATCH /environments/:envId/members/:userId: changes the member's role."""
+        member = members.change_role(
+            **read_body(RoleBody, request),
+            environment_id=environment_id,
+            user_id=user_id,
+            actor=actor_of(request),
+        )
+        return Response(MemberSerializer(member).data)
+
+    @Operation(
+        id="removeMember",
+        summary="Remove a member",
+        answers={204: None},
+        errors={403: "Role or origin.", 409: "It would leave no owner."},
+        audit=("member.removed",),
+    )
+    def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
+        """DELETE /environments/:envId/members/:userId: removes the member."""
+        members.remove_member(
+            environment_id=environment_id, user_id=user_id, actor=actor_of(request)
+        )
+        return Response(status=204)
