@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("chromium", "haproxy", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
-# Node often comes from another source, to which Debian's npm does not fit. So for these the program alone counts.
+# Node.js is often installed from another source than Debian, and Debian's npm does not fit it. For these packages it is
+# enough that the program is on the PATH.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}
 
 _INSTALL = (

@@ -18,7 +18,7 @@ from bench.kill.verdict import Evidence, judge, judge_given_up
 PARTS = ("database", "web", "scheduler")
 _HEALTHY = 3
 # Runs of healthy workers go on for so long after an outage that a wrong verdict on them would have fallen.
-_AFTER_SECONDS = LEASE_SECONDS + 2.0
+_AFTER_SECONDS = LEASE_SECONDS / 2 + 4
 # The run of the worker that dies takes only so long, since its retry must take as long again.
 _DOOMED_SECONDS = 4.0
 _KILL_AFTER_SECONDS = 0.5

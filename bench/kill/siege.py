@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 
 from bench.figures import Json, machine, print_table
 from bench.kill.client import Client, plan
-from bench.kill.crew import CAPACITY, LEASE_SECONDS, WEB_PROCESSES, Crew, crew
+from bench.kill.crew import CAPACITY, WEB_PROCESSES, Crew, crew
 from bench.kill.processes import Worker, kill_postgres, kill_web_process
 from bench.kill.verdict import Evidence, judge
 from bench.stack import database
 
 _WORKERS = 3
+# The lease is short, so that leases expire during the benchmark: a worker that is away for longer loses its runs.
+_LEASE_SECONDS = 6
 # Which share of the workers' capacity the runs need: so that a kill finds runs that are held, and queued ones.
 LOAD = 0.6
 # Each round kills all of these, in a random order. A "reporting worker" has an outcome that it has not reported yet.
@@ -27,7 +29,7 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
     say("Starting PostgreSQL, the web server, the scheduler and workers…")
     rng = random.Random(seed)
     with (
-        database(RUN_LEASE_SECONDS=str(LEASE_SECONDS)) as on,
+        database(RUN_LEASE_SECONDS=str(_LEASE_SECONDS)) as on,
         crew(on, workers=_WORKERS) as all_of_them,
     ):
         found = machine(on.one("SHOW server_version")["server_version"])
@@ -100,7 +102,7 @@ class _Siege:
             return False
         # Every fourth worker is away for so long that its leases expire.
         long = self._rng.random() < 1 / 4
-        return worker.kill(away=self._rng.uniform(0, 1) + (LEASE_SECONDS + 1 if long else 0))
+        return worker.kill(away=self._rng.uniform(0, 1) + (_LEASE_SECONDS + 1 if long else 0))
 
     def _goes_on_longer(self) -> bool:
         """Whether a kind of process has not been killed yet, and there still are runs during which it can be."""
