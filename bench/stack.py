@@ -193,25 +193,6 @@ class Web:
         self._log = database.directory / f"web-{port}.log"
         self._process = self._start()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        with self._log.open("ab") as output:
-            return subprocess.Popen(
-                [self._database.interpreter, *self._program.arguments],
-                cwd=self._database.checkout,
-                env={
-                    **self._database.environment,
-                    **self._program.environment,
-                    "PORT": str(self.port),
-                    "WEB_BIND": f"{HOST}:{self.port}",
-                    "PUBLIC_URL": f"http://{HOST}:{self.port}",
-                    "WEB_CONCURRENCY": str(self.processes),
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is not for it
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
-
     def wait_until_ready(self) -> None:
         """Wait until each of its processes serves. Raises BenchFailed."""
         deadline = time.monotonic() + _START_SECONDS
@@ -266,6 +247,25 @@ class Web:
     def start_again(self) -> None:
         """Start it on the same port, after `kill`."""
         self._process = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as output:
+            return subprocess.Popen(
+                [self._database.interpreter, *self._program.arguments],
+                cwd=self._database.checkout,
+                env={
+                    **self._database.environment,
+                    **self._program.environment,
+                    "PORT": str(self.port),
+                    "WEB_BIND": f"{HOST}:{self.port}",
+                    "PUBLIC_URL": f"http://{HOST}:{self.port}",
+                    "WEB_CONCURRENCY": str(self.processes),
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is not for it
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
 
 
 @contextmanager
