@@ -109,11 +109,21 @@ class _Case:
         self._wait("find the dead worker", 1, "ended_by = 'lease'")
         found = time.monotonic()
         self._wait("end its runs", len(self.requests), "ended_at IS NOT NULL")
+        self._check_healthy()
         return {
             "part": self.part,
             "untilServed": round(served - began, 1),
             "untilFound": round(found - served, 1),
         }
+
+    def _check_healthy(self) -> None:
+        """Raise BenchFailed if a healthy worker's run was retried: it was given up, though its worker lived."""
+        ids = ",".join(run_id for run_id in self.answers.values() if run_id != self.doomed_run)
+        statement = f"SELECT count(*) FROM run WHERE retry_of_id = ANY('{{{ids}}}'::uuid[])"
+        if given_up := self._on.one(statement)["count"]:
+            raise BenchFailed(
+                f"{self.part} away for {self._seconds:g} s: {given_up} healthy runs were given up."
+            )
 
     def _take_away(self) -> None:
         if self.part == "database":
