@@ -1,6 +1,7 @@
 """Answers 503 for an error of the database that is not the request's fault (SPEC §19, §22).
 
-The statement's transaction was rolled back, so the client may send the same request again.
+The statement's transaction was rolled back, unless the connection broke during the COMMIT itself: then nobody knows. So
+a client sends the same request again, and those that must not be done twice carry an Idempotency-Key or a claim id.
 """
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection

@@ -18,7 +18,7 @@ log = get_logger(__name__)
 Connect = Callable[[], Awaitable[AsyncConnection]]
 
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Ear:

@@ -9,7 +9,7 @@ from pipedai.ids import new_id
 class ProcessHeartbeat(models.Model):
     """A process of the service that is alive, or that ended within the last hour.
 
-    `triggers.heartbeats` writes the row. All its times are by the database's clock.
+    The process writes the row itself. All its times are by the database's clock.
     """
 
     # A UUIDv7 that the process makes when it starts.

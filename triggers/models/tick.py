@@ -44,7 +44,10 @@ class Tick(models.Model):
     class Meta:
         db_table = "tick"
         constraints = (
-            models.UniqueConstraint(fields=["trigger", "tick_at"], name="tick_decided_once"),
+            # It contains the environment so that the table could be distributed or partitioned by it.
+            models.UniqueConstraint(
+                fields=["trigger", "tick_at", "environment"], name="tick_one_decision"
+            ),
             models.CheckConstraint(
                 condition=Q(decision=Decision.FIRED, run__isnull=False)
                 | (Q(run__isnull=True) & ~Q(decision=Decision.FIRED)),

@@ -16,7 +16,7 @@ from pipedai.server.heart import Beat
 LONGEST_GAP_SECONDS = 30.0
 LONGEST_GRACE_SECONDS = 60.0
 # A beat may be late for a moment on a busy machine, so a short lease does not make the gap shorter than this.
-SHORTEST_GAP_SECONDS = 5.0
+SHORTEST_GAP_SECONDS = 2.0
 # How long the row of an ended process is kept.
 KEEP_SECONDS = 3600
 
@@ -41,7 +41,7 @@ LEASES_COUNT = """(
 
 
 def gap_seconds() -> float:
-    """Returns how long no web process may beat before that counts as an outage: a sixth of a lease, 5 to 30 s."""
+    """Returns how long no web process may beat before that counts as an outage: a sixth of a lease, 2 to 30 s."""
     return min(LONGEST_GAP_SECONDS, max(SHORTEST_GAP_SECONDS, settings.RUN_LEASE_SECONDS / 6))
 
 

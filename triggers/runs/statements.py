@@ -68,7 +68,7 @@ SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued
 FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
 JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 WHERE t.enabled AND t.deleted_at IS NULL
-ON CONFLICT (retry_of_id) WHERE retry_of_id IS NOT NULL DO NOTHING
+ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
 RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id
 """
 
