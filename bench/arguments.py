@@ -113,8 +113,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     how.add_argument(
         "--outage",
         type=_seconds,
+        nargs="+",
+        default=(),
         metavar="SECONDS",
-        help=f"how long each part is away; the lease is {LEASE_SECONDS} s",
+        help=f"how long each part is away, once for each number; the lease is {LEASE_SECONDS} s",
     )
     one.add_argument("--runs", type=_count, default=50, help="runs (50), except with --outage")
     one.add_argument("--seconds", type=_seconds, default=60.0, help="of killing (60)")

@@ -1,7 +1,7 @@
 """`bin/bench kill`: kills processes, or whole parts of the service, while there are runs, and judges the ledger."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.failure import BenchFailed
 from bench.figures import Json, print_machine, print_table
@@ -19,19 +19,19 @@ def run(
     seconds: float,
     seed: int | None,
     failover: bool = False,
-    outage: float | None = None,
+    outage: Sequence[float] = (),
     say: Callable[[str], None],
 ) -> Json:
     """Kill for `seconds`, judge, and return the result as JSON. Raises BenchFailed if anything is wrong.
 
     With `failover` the primary of two PostgreSQL servers is killed, again and again. With `outage` the database, all
-    web processes and the scheduler are away in turn, each for so many seconds.
+    web processes and the scheduler are away in turn, once for each of these numbers of seconds.
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
     say(f"The seed is {seed}.")
     try:
-        if outage is not None:
-            kind, result = "outage", outages.run(outage=outage, seed=seed, say=say)
+        if outage:
+            kind, result = "outage", outages.run(outages=outage, seed=seed, say=say)
         elif failover:
             kind, result = "failover", failovers.run(runs=runs, seconds=seconds, seed=seed, say=say)
         else:

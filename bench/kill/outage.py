@@ -6,7 +6,7 @@ No healthy worker's run may be given up. A worker that dies meanwhile must still
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
@@ -26,22 +26,26 @@ _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
 
 
-def run(*, outage: float, seed: int, say: Callable[[str], None]) -> Json:
-    """Take each part away for `outage` seconds, judge, and return JSON. Raises BenchFailed if anything is wrong."""
+def run(*, outages: Sequence[float], seed: int, say: Callable[[str], None]) -> Json:
+    """Take each part away for so many seconds, once for each of `outages`, judge, and return JSON.
+
+    Raises BenchFailed if anything is wrong.
+    """
     say("Starting PostgreSQL, the web server, the scheduler and workers…")
-    parts = random.Random(seed).sample(PARTS, len(PARTS))
+    plan = [(part, seconds) for part in PARTS for seconds in outages]
+    random.Random(seed).shuffle(plan)
     with (
         nodes(1, RUN_LEASE_SECONDS=str(LEASE_SECONDS)) as on,
-        crew(on, workers=_HEALTHY + len(parts)) as all_of_them,
+        crew(on, workers=_HEALTHY + len(plan)) as all_of_them,
     ):
         found = machine(on.one("SHOW server_version")["server_version"])
         cases = [
-            _Case(on, all_of_them, part, outage, doomed=_HEALTHY + number)
-            for number, part in enumerate(parts)
+            _Case(on, all_of_them, part, seconds, doomed=_HEALTHY + number)
+            for number, (part, seconds) in enumerate(plan)
         ]
         results = []
         for case in cases:
-            say(f"{case.part} away for {outage:g} s…")
+            say(f"{case.part} away for {case.seconds:g} s…")
             results.append(case.run())
         say("Waiting for the dead workers' runs to end…")
         for worker in all_of_them.workers[_HEALTHY:]:
@@ -54,7 +58,6 @@ def run(*, outage: float, seed: int, say: Callable[[str], None]) -> Json:
     judge_given_up(evidence, {case.doomed_run for case in cases})
     return {
         "machine": found,
-        "seconds": outage,
         "leaseSeconds": LEASE_SECONDS,
         "runs": len(answers),
         "outages": results,
@@ -64,8 +67,8 @@ def run(*, outage: float, seed: int, say: Callable[[str], None]) -> Json:
 
 def show(result: Json) -> None:
     """Print a line for each outage, in seconds. The dead worker's run was found so long after the outage's end."""
-    heads = ["away", "served again after", "dead worker's run found after"]
-    names = ["part", "untilServed", "untilFound"]
+    heads = ["away", "seconds", "served again after", "dead worker's run found after"]
+    names = ["part", "seconds", "untilServed", "untilFound"]
     print_table(heads, [[each[name] for name in names] for each in result["outages"]])
     print()
 
@@ -78,15 +81,17 @@ class _Case:
         self.answers: dict[str, str] = {}
         self._on = on
         self._crew = crew
-        self._seconds = seconds
+        self.seconds = seconds
         self._doomed = crew.workers[doomed]
         long = {"seconds": seconds + _AFTER_SECONDS, "exitCode": 0}
         self.requests = [
-            Request(0.0, f"{part}-{number}", pair.trigger_id, long)
+            Request(0.0, f"{part}-{seconds:g}-{number}", pair.trigger_id, long)
             for number, pair in enumerate(crew.pairs[:_HEALTHY] * CAPACITY)
         ]
         short = {"seconds": _DOOMED_SECONDS, "exitCode": 0}
-        self.requests.append(Request(0.0, f"{part}-x", crew.pairs[doomed].trigger_id, short))
+        self.requests.append(
+            Request(0.0, f"{part}-{seconds:g}-x", crew.pairs[doomed].trigger_id, short)
+        )
 
     @property
     def doomed_run(self) -> str:
@@ -103,7 +108,7 @@ class _Case:
         self._take_away()
         self._crew.go_on(began + _KILL_AFTER_SECONDS)
         self._doomed.kill(away=math.inf)
-        self._crew.go_on(began + self._seconds)
+        self._crew.go_on(began + self.seconds)
         self._give_back()
         served = time.monotonic()
         self._wait("find the dead worker", 1, "ended_by = 'lease'")
@@ -112,6 +117,7 @@ class _Case:
         self._check_healthy()
         return {
             "part": self.part,
+            "seconds": self.seconds,
             "untilServed": round(served - began, 1),
             "untilFound": round(found - served, 1),
         }
@@ -122,7 +128,7 @@ class _Case:
         statement = f"SELECT count(*) FROM run WHERE retry_of_id = ANY('{{{ids}}}'::uuid[])"
         if given_up := self._on.one(statement)["count"]:
             raise BenchFailed(
-                f"{self.part} away for {self._seconds:g} s: {given_up} healthy runs were given up."
+                f"{self.part} away for {self.seconds:g} s: {given_up} healthy runs were given up."
             )
 
     def _take_away(self) -> None:
@@ -131,7 +137,7 @@ class _Case:
         elif self.part == "web":
             self._crew.served.kill()
         else:
-            self._crew.scheduler.kill(away=self._seconds)
+            self._crew.scheduler.kill(away=self.seconds)
 
     def _give_back(self) -> None:
         if self.part == "database":
@@ -147,5 +153,5 @@ class _Case:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while self._on.one(statement)["count"] < count:
             if time.monotonic() > deadline:
-                raise BenchFailed(f"{self.part} away for {self._seconds:g} s: it did not {what}.")
+                raise BenchFailed(f"{self.part} away for {self.seconds:g} s: it did not {what}.")
             self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)

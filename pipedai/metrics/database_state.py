@@ -11,7 +11,8 @@ from pipedai.sql import Row, fetch_all, fetch_one
 _STATE = """
 SELECT (current_setting('transaction_read_only') = 'on')::int AS read_only,
     (SELECT coalesce(extract(epoch FROM statement_timestamp() - min(xact_start)), 0)
-        FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend') AS oldest
+        FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend') AS oldest,
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep') AS waiting
 """
 _LAG = """
 SELECT coalesce(nullif(application_name, ''), 'unnamed') AS standby,
@@ -37,6 +38,11 @@ def read_state() -> Iterator[Metric]:
         "pipedai_database_oldest_transaction_seconds",
         "Age of the oldest open transaction.",
         value=float(state["oldest"]),
+    )
+    yield GaugeMetricFamily(
+        "pipedai_database_commits_waiting",
+        "Commits that wait for a synchronous standby.",
+        value=state["waiting"],
     )
     lag = GaugeMetricFamily(
         "pipedai_database_replication_lag_seconds",
