@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+# What a line takes of memory beside its bytes; an event of empty fields would otherwise take thirty times its size.
+_LINE_COST = 64
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -88,7 +90,7 @@ class EventSplitter:
             self._after_cr = end.group() == b"\r" and position == len(self._held)
             if line:
                 self._lines.append(line)
-                self._size += len(line) + 1
+                self._size += len(line) + _LINE_COST
                 if self._size > self._largest:
                     raise EventTooLarge
             elif self._lines:

@@ -1,4 +1,4 @@
-"""Reads one HTTP request of the CLI from its connection, and writes the answer to it."""
+"""Reads the head of an HTTP request of the CLI from its connection, and writes the answer to the request."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from pipedai_worker.gateway import limits
 from pipedai_worker.gateway.reading import JSON
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~]+) HTTP/(\d\.\d)")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
-_LENGTH = re.compile(r"\d{1,12}")
 
 
 class BadRequest(Exception):  # noqa: N818 - carries the answer
@@ -65,57 +62,6 @@ async def read_head(reader: asyncio.StreamReader) -> Request | None:
     return Request(matched[1].decode(), matched[2].decode(), headers, b"")
 
 
-async def read_body(
-    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, room: Room
-) -> Request | None:
-    """Return the request with its body, which takes its room; None when the client has closed the connection.
-
-    Raises BadRequest.
-    """
-    try:
-        body = await _read_body(request, reader, writer, room)
-    except asyncio.IncompleteReadError:
-        return None
-    except asyncio.LimitOverrunError:
-        raise BadRequest(HTTPStatus.BAD_REQUEST) from None
-    return replace(request, body=body)
-
-
-class Room:
-    """Counts the bytes of the bodies that are held at the same time, for all connections of a gateway."""
-
-    def __init__(self, bytes_at_most: int) -> None:
-        self._left = bytes_at_most
-
-    def take(self, size: int) -> None:
-        """Count more bytes as held. Raises BadRequest (503) if there is no room for them."""
-        if size > self._left:
-            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
-        self._left -= size
-
-    def give_back(self, size: int) -> None:
-        """Count bytes as held no longer."""
-        self._left += size
-
-
-class Share:
-    """What one request takes of the room. Leaving the context gives it back."""
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._taken = 0
-
-    def __enter__(self) -> Share:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._room.give_back(self._taken)
-
-    def take(self, size: int) -> None:
-        self._room.take(size)
-        self._taken += size
-
-
 def _header(line: bytes) -> tuple[str, str]:
     # One expression for the whole line would try every way to share out its spaces, which takes hours for a long line.
     name, colon, value = line.partition(b":")
@@ -123,53 +69,6 @@ def _header(line: bytes) -> tuple[str, str]:
     if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
         raise BadRequest(HTTPStatus.BAD_REQUEST)
     return name.decode().lower(), value.decode("latin-1")
-
-
-async def _read_body(
-    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> bytes:
-    length, encoding = request.header("content-length"), request.header("transfer-encoding")
-    if request.has("transfer-encoding"):
-        if request.has("content-length") or (encoding or "").lower() != "chunked":
-            raise BadRequest(HTTPStatus.BAD_REQUEST)
-        _invite(request, writer)
-        return await _read_chunks(reader)
-    if not request.has("content-length"):
-        return b""
-    if length is None or not _LENGTH.fullmatch(length):
-        raise BadRequest(HTTPStatus.BAD_REQUEST)
-    if int(length) > limits.LARGEST_REQUEST:
-        raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    _invite(request, writer)
-    return await reader.readexactly(int(length))
-
-
-def _invite(request: Request, writer: asyncio.StreamWriter) -> None:
-    if (request.header("expect") or "").lower() == "100-continue":
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
-    body = bytearray()
-    while True:
-        matched = _CHUNK_SIZE.fullmatch(await reader.readuntil(b"\r\n"))
-        if matched is None:
-            raise BadRequest(HTTPStatus.BAD_REQUEST)
-        size = int(matched[1], 16)
-        if len(body) + size > limits.LARGEST_REQUEST:
-            raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        if size == 0:
-            break
-        body += await reader.readexactly(size)
-        if await reader.readexactly(2) != b"\r\n":
-            raise BadRequest(HTTPStatus.BAD_REQUEST)
-    # Fields may follow the last chunk. The gateway has no use for them.
-    size = 0
-    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
-        size += len(line)
-        if size > limits.LARGEST_HEAD:
-            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-    return bytes(body)
 
 
 class Presence:

@@ -10,7 +10,13 @@ LARGEST_HEAD = 64 * KIB
 LARGEST_REQUEST = 16 * MIB
 MOST_MESSAGES = 100
 LONGEST_ID = 1024
-MOST_CONNECTIONS = 256
+MOST_CONNECTIONS = 128
+# Connections that have not sent a request yet that names this gateway's path; the oldest one makes way for a new one.
+MOST_STRANGERS = 64
+# All bodies that are held at the same time.
+MOST_HELD = 64 * MIB
+# A new connection's first request, and each body, must have come after so long.
+REQUEST_SECONDS = 60.0
 # A refused connection is still read for so long, because a client that is cut off does not read the refusal.
 LINGER_SECONDS = 2.0
 
