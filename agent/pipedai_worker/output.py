@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +18,8 @@ LARGEST_BYTES = 64 * 1024
 # longer than that on a busy machine.
 CPU_SECONDS, LONGEST_SECONDS = 5, 30.0
 LONGEST_SENTENCE = 200
+# JavaScript's largest number has so many digits.
+LONGEST_NUMBER = 309
 
 CHECKER = "pipedai_worker.schema_check"
 
@@ -81,8 +85,11 @@ def check(schema: Any, output: Any) -> Complaint | None:
     except OSError as error:
         return Complaint(f"The output could not be checked: {error.strerror}.", INFRA)
     except ValueError:
+        if checked.returncode == -signal.SIGKILL:
+            # The system kills a program when the machine's memory is used up.
+            return Complaint("The output could not be checked: the checker was killed.", INFRA)
         if checked.returncode < 0:
-            # Its limits of time and memory end it by a signal.
+            # The limit of processor time, or a recursion without end, ends it by another signal.
             return Complaint("The output could not be checked against its schema in time.")
         return Complaint("The output could not be checked: the checker failed.", INFRA)
     if answer.get("missing"):
@@ -92,12 +99,20 @@ def check(schema: Any, output: Any) -> Complaint | None:
 
 
 def size_of(output: Any) -> int | None:
-    """Return the length of storable JSON, written compactly in UTF-8, or None if JSON can't hold it."""
+    """Return the length of storable JSON, written compactly in UTF-8, or None if the API can't hold it."""
     try:
         text = json.dumps(output, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        json.loads(text, parse_int=_held_int)
     except (ValueError, RecursionError, TypeError):
         return None
     return len(text.encode())
+
+
+def _held_int(literal: str) -> int:
+    """Refuse a whole number beyond JavaScript's, which the API refuses. The value itself is not needed."""
+    if len(literal) > LONGEST_NUMBER or math.isinf(float(literal)):
+        raise ValueError
+    return 0
 
 
 def _failed(success: Outcome, sentence: str, fault_class: str = CLIENT) -> Outcome:

@@ -44,6 +44,7 @@ def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
             journal.put_outcome(run.run_id, _restarted(journal, run).body())
         journal.release(run.run_id)
+    journal.sweep()
     return unanswered
 
 

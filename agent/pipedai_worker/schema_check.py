@@ -19,7 +19,9 @@ LONGEST_POINTER = 80
 def main() -> None:
     """Check what stdin holds. The only argument is the number of seconds of processor time that may be used."""
     limit = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    # The system sends SIGXCPU at the first limit, so that the worker knows why the check ended: SIGKILL may come from
+    # a machine without memory.
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     # macOS has no such limit.
     if sys.platform.startswith("linux"):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -26,6 +26,8 @@ OK, ERROR, UNKNOWN = "ok", "error", "unknown"
 NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
 LONGEST_LIST = 500
 LONGEST_TOOL_NAME = 200
+# Stands for the name of a tool in a call that names none. The API takes no empty name.
+UNNAMED = "(unnamed)"
 # The file is replaced by a summary when it has grown by so much.
 SUMMARY_AFTER_BYTES = 256 * 1024
 
@@ -131,7 +133,7 @@ class ToolCalls:
             "at": datetime.now(timezone.utc)
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
-            "tool": tool.translate(_UNFIT)[:LONGEST_TOOL_NAME],
+            "tool": tool[:LONGEST_TOOL_NAME].translate(_UNFIT) or UNNAMED,
             "effect": effect,
         }
         with self._lock:
@@ -197,6 +199,8 @@ class ToolCalls:
             raise
         os.close(self._file)
         self._file, self._grown = file, 0
+        # Later lines are synced to the new file, so the directory must not name the old one after a crash.
+        durable.sync_directory(self._path.parent)
 
 
 class RecordedCalls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ def test_an_output_that_fits_stays(schema: Any, value: Any) -> None:
         ({"properties": {"a/b~": {"const": 2}}}, {"a/b~": 1}, "At /a~1b~0, "),
         ({}, "x" * 65_535, "The output has 65537 bytes of JSON, more than 65536."),
         ({}, float("nan"), "The output is not JSON."),
+        ({}, [10**309], "The output is not JSON."),
         ({"maxLength": 3}, "x" * 60_000, "As a whole, the output does not fit"),
         ({"$ref": "https://example.com/schema"}, 1, "refers to a schema that is not part of it"),
         ({"$ref": "#/$defs/none"}, 1, "refers to a schema that is not part of it"),
@@ -103,3 +105,15 @@ def test_a_checker_that_can_not_run_is_the_machines_fault(monkeypatch: pytest.Mo
     monkeypatch.setattr(output, "CHECKER", "pipedai_worker.no_such_module")
     settled = output.settle(SUCCESS, {}, 1)
     assert (settled.status, settled.fault_class) == ("failed", "infra")
+
+
+def test_a_checker_that_the_machine_kills_is_the_machines_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "killed_checker.py").write_text(killed)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(output, "CHECKER", "killed_checker")
+    settled = output.settle(SUCCESS, {}, 1)
+    assert (settled.status, settled.fault_class) == ("failed", "infra")
+    assert settled.short_message == "The output could not be checked: the checker was killed."
