@@ -110,7 +110,8 @@ class Listener:
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Throw away what a refused client still sends, for a while."""
-    if writer.can_write_eof():
+    # The client may have broken off the connection.
+    with contextlib.suppress(OSError):
         writer.write_eof()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_read_to_end(reader), limits.LINGER_SECONDS)

@@ -150,6 +150,18 @@ def test_a_long_header_takes_no_time(server: McpServer, open_way: Open) -> None:
     assert time.process_time() - began < 1
 
 
+def test_a_refused_client_that_breaks_off_is_not_logged(
+    server: McpServer, open_way: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    way = open_way(server.url)
+    for _ in range(100):
+        broken = socket.create_connection(("127.0.0.1", way.client.place.port), timeout=30)
+        broken.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        broken.close()
+    assert way.client.send("POST", way.client.request("ping")).status == 200
+    assert not caplog.records
+
+
 def test_a_stranger_is_refused_before_its_body_is_read(server: McpServer, open_way: Open) -> None:
     way = open_way(server.url)
     head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{way.client.place.port}\r\n"
