@@ -12,20 +12,23 @@ from dataclasses import replace
 from typing import Any
 
 from pipedai_worker.outcome import ABSENT, CLIENT, FAILED, INFRA, Outcome, storable
+from pipedai_worker.redact import Redactor
 
 LARGEST_BYTES = 64 * 1024
 # The checking process may use so much processor time, as patterns and references can be hostile. It may take
 # longer than that on a busy machine.
 CPU_SECONDS, LONGEST_SECONDS = 5, 30.0
-LONGEST_SENTENCE = 200
+LONGEST_SENTENCE, LONGEST_PLACE = 200, 80
 # JavaScript's largest number has so many digits.
 LONGEST_NUMBER = 309
 
 CHECKER = "pipedai_worker.schema_check"
 
 
-def settle(success: Outcome, schema: Any, output: Any) -> Outcome:
+def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Outcome:
     """Return the outcome of a program that succeeded with this output; `ABSENT` stands for none.
+
+    The outcome may hold secrets, but none that is cut in two, which nobody could find later.
 
     Without a schema (None), the outcome stays a success, and has the output if that is small enough. With one,
     an output that is missing, too large or wrong makes it the client's failure.
@@ -49,7 +52,7 @@ def settle(success: Outcome, schema: Any, output: Any) -> Outcome:
             else f"The output has {size} bytes of JSON, more than {LARGEST_BYTES}.",
         )
     if schema is not None:
-        complaint = check(schema, output)
+        complaint = check(schema, output, redactor)
         if complaint is not None:
             return _failed(success, complaint.sentence, complaint.fault_class)
     return replace(success, output=output)
@@ -59,14 +62,12 @@ class Complaint:
     """Why an output was not accepted: a sentence, and whose fault it is."""
 
     def __init__(self, sentence: str, fault_class: str = CLIENT) -> None:
-        if len(sentence) > LONGEST_SENTENCE:
-            sentence = sentence[: LONGEST_SENTENCE - 1] + "…"
-        self.sentence = sentence
+        self.sentence = _cut(sentence, LONGEST_SENTENCE)
         self.fault_class = fault_class
 
 
-def check(schema: Any, output: Any) -> Complaint | None:
-    """Check the output in a process of its own. Return None if it fits the schema."""
+def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
+    """Check the output in a process of its own. Return None if it fits the schema, else a complaint without secrets."""
     try:
         checked = subprocess.run(
             [sys.executable, "-m", CHECKER, str(CPU_SECONDS)],
@@ -94,8 +95,16 @@ def check(schema: Any, output: Any) -> Complaint | None:
         return Complaint("The output could not be checked: the checker failed.", INFRA)
     if answer.get("missing"):
         return Complaint("The worker lacks the package jsonschema to check the output.", INFRA)
+    if "misfit" in answer:
+        place, misfit = redactor.redact(answer["place"]), redactor.redact(answer["misfit"])
+        where = f"At {_cut(place, LONGEST_PLACE)}" if place else "As a whole"
+        return Complaint(f"{where}, the output does not fit its schema: {misfit}.")
     sentence = answer.get("sentence")
     return Complaint(str(sentence)) if sentence else None
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def size_of(output: Any) -> int | None:

@@ -72,7 +72,8 @@ class CommandExecutor:
         message, details = stdout.finish(ending), stderr.finish(ending)
         if ending.exit_code == 0:
             success = Outcome(SUCCEEDED, exit_code=0, short_message=message)
-            outcome = output.settle(success, job.run.output_schema, _read(output_file))
+            found = _read(output_file)
+            outcome = output.settle(success, job.run.output_schema, found, job.redactor)
         else:
             outcome = Outcome(
                 FAILED,

@@ -107,7 +107,8 @@ class Watch:
         schema = self._job.run.output_schema
         if schema is None:
             return success
-        return output.settle(success, schema, result.get("structured_output", ABSENT))
+        found = result.get("structured_output", ABSENT)
+        return output.settle(success, schema, found, self._job.redactor)
 
     def _no_server(self) -> Fault:
         status = self._transcript.server_status
