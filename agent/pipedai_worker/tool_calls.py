@@ -105,7 +105,10 @@ class ToolCalls:
     def __init__(self, path: Path) -> None:
         """Make the file, mode 0600. Raises FileExistsError if it is there already, and OSError."""
         self._path = path
+        # Guards the file, for as long as the disk takes.
         self._lock = threading.Lock()
+        # Guards the story. No heartbeat waits for the disk, because the run would lose its lease meanwhile.
+        self._telling = threading.Lock()
         self._story = _Story()
         self._file = _create(path)
         durable.sync_directory(path.parent)
@@ -138,8 +141,9 @@ class ToolCalls:
         }
         with self._lock:
             self._write(line)
-            number = self._story.total
-            self._story.take(line)
+            with self._telling:
+                number = self._story.total
+                self._story.take(line)
             os.fsync(self._file)
         return Call(number, effect)
 
@@ -153,19 +157,20 @@ class ToolCalls:
                 return
             call.ended = True
             line = {"is": "end", "call": call.number, "outcome": outcome, "ms": milliseconds}
-            self._story.take(line)
+            with self._telling:
+                self._story.take(line)
             self._write(line)
             if self._grown > SUMMARY_AFTER_BYTES:
                 self._summarise()
 
     def counts(self) -> dict[str, int]:
         """Return `total`, `effects` and `unknown` as the API takes them."""
-        with self._lock:
+        with self._telling:
             return self._story.counts()
 
     def listed(self) -> list[dict[str, Any]]:
         """Return the first 500 calls as the API takes them, in the order in which they began."""
-        with self._lock:
+        with self._telling:
             return [dict(item) for item in self._story.items]
 
     def close(self) -> None:

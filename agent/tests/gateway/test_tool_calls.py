@@ -123,6 +123,30 @@ def test_the_summary_is_found_after_a_crash_of_the_machine(
     calls.close()
 
 
+def test_a_disk_that_hangs_does_not_hold_up_the_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, works = threading.Event(), threading.Event()
+
+    def fsync(_: int) -> None:
+        hangs.set()
+        assert works.wait(60)
+
+    calls = ToolCalls(path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    begins = threading.Thread(target=calls.begin, args=("send", POSSIBLE))
+    begins.start()
+    assert hangs.wait(30)
+    found: list[object] = []
+    asks = threading.Thread(target=lambda: found.append(calls.counts()), daemon=True)
+    asks.start()
+    asks.join(10)
+    works.set()
+    begins.join()
+    assert found == [{"total": 1, "effects": 1, "unknown": 1}]
+    calls.close()
+
+
 def test_a_call_that_names_no_tool_has_a_name_that_the_api_takes(path: Path) -> None:
     calls = ToolCalls(path)
     for name in ("", "\0\n", "\0" * 500 + "late"):
