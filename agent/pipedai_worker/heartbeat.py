@@ -50,7 +50,7 @@ class Heartbeat:
         self._interval = LONGEST_SECONDS
         self._condition = threading.Condition()
         self._ended = False
-        # How often `tell()` was called, and which of these calls the last answered heartbeat came after.
+        # `_asked` counts the calls of `tell()`. `_answered` is what it was when the last answered heartbeat was sent.
         self._asked = self._answered = 0
 
     def __enter__(self) -> Heartbeat:

@@ -19,7 +19,7 @@ LARGEST_BYTES = 64 * 1024
 # longer than that on a busy machine.
 CPU_SECONDS, LONGEST_SECONDS = 5, 30.0
 LONGEST_SENTENCE, LONGEST_PLACE = 200, 80
-# JavaScript's largest number has so many digits.
+# JavaScript's largest number has 309 digits. The API refuses whole numbers that are larger.
 LONGEST_NUMBER = 309
 
 CHECKER = "pipedai_worker.schema_check"
@@ -28,7 +28,7 @@ CHECKER = "pipedai_worker.schema_check"
 def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Outcome:
     """Return the outcome of a program that succeeded with this output; `ABSENT` stands for none.
 
-    The outcome may hold secrets, but none that is cut in two, which nobody could find later.
+    The outcome's texts may still hold secrets, but none that is cut in two, because such a half is found by nobody.
 
     Without a schema (None), the outcome stays a success, and has the output if that is small enough. With one,
     an output that is missing, too large or wrong makes it the client's failure.
@@ -87,10 +87,10 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
         return Complaint(f"The output could not be checked: {error.strerror}.", INFRA)
     except ValueError:
         if checked.returncode == -signal.SIGKILL:
-            # The system kills a program when the machine's memory is used up.
+            # Linux kills a program by SIGKILL when the machine has no memory left.
             return Complaint("The output could not be checked: the checker was killed.", INFRA)
         if checked.returncode < 0:
-            # The limit of processor time, or a recursion without end, ends it by another signal.
+            # The limit of processor time ends the checker by SIGXCPU, and a recursion without end by SIGSEGV.
             return Complaint("The output could not be checked against its schema in time.")
         return Complaint("The output could not be checked: the checker failed.", INFRA)
     if answer.get("missing"):

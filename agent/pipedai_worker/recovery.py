@@ -1,4 +1,4 @@
-"""Settles at the start what a killed worker left: programs, files, outcomes and claims."""
+"""Cleans up, when a worker starts, what a killed one left behind: programs, files, outcomes and claims."""
 
 from __future__ import annotations
 

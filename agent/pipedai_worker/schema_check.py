@@ -53,7 +53,7 @@ def judged(schema: Any, output: Any) -> dict[str, Any]:
         sentence = "The output can't be checked, as its schema or itself is nested without an end."
     except MemoryError:
         sentence = "The output can't be checked, as that takes too much memory."
-    except Exception as caught:  # a pattern that Python can't read, and the like
+    except Exception as caught:  # such as a pattern that Python can't read
         sentence = f"The output can't be checked, as the schema is none ({type(caught).__name__})."
     return {"sentence": sentence}
 

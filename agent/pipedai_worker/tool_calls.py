@@ -31,13 +31,13 @@ UNNAMED = "(unnamed)"
 # The file is replaced by a summary when it has grown by so much.
 SUMMARY_AFTER_BYTES = 256 * 1024
 
-# Characters that a database of texts can't hold, and line ends.
+# Control characters and surrogates, which the API's database can't hold or a page can't show.
 _UNFIT = dict.fromkeys((*range(32), 127, *range(55296, 57344)))
 
 
 @dataclass
 class Call:
-    """A call that has begun. `ToolCalls.end()` takes it back."""
+    """A call that has begun. Whoever learns of its end passes it to `ToolCalls.end()`."""
 
     number: int
     effect: str
@@ -45,7 +45,7 @@ class Call:
     ended: bool = False
 
     def sent(self) -> None:
-        """Take that the call is sent now, which is when its duration begins."""
+        """Note that the call is sent now, from which on its duration counts."""
         self.started = time.monotonic()
 
 
@@ -59,7 +59,7 @@ class _Story:
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, line: dict[str, Any]) -> None:
-        """Apply one line of the file. Raises KeyError, TypeError or ValueError if it is none."""
+        """Apply one line of the file. Raises KeyError, TypeError or ValueError if it is no such line."""
         if line["is"] == "summary":
             self.total, self.effects = int(line["total"]), int(line["effects"])
             self.answered, self.items = int(line["answered"]), list(line["items"])
@@ -107,7 +107,8 @@ class ToolCalls:
         self._path = path
         # Guards the file, for as long as the disk takes.
         self._lock = threading.Lock()
-        # Guards the story. No heartbeat waits for the disk, because the run would lose its lease meanwhile.
+        # Guards the story alone. A heartbeat tells the story's counts, and must not wait for a disk that hangs, because
+        # the run would then lose its lease.
         self._telling = threading.Lock()
         self._story = _Story()
         self._file = _create(path)

@@ -49,7 +49,7 @@ class Watch:
         self._job.told(kind if isinstance(kind, str) else "unknown", event)
 
     def should_stop(self) -> StopReason | None:
-        """Return the job's reason to stop, or one of our own."""
+        """Return why to stop claude, or None: the job's own reason, or one that claude's events show."""
         reason = self._job.should_stop() or self._own_reason()
         if reason is not None and not self._stopping:
             # A result that comes from now on is claude's answer to the stop. It tells the cost, and decides nothing.

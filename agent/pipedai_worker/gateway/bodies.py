@@ -15,7 +15,7 @@ _LENGTH = re.compile(r"\d{1,12}")
 
 
 class Room:
-    """Counts the bytes of the bodies that a gateway holds at the same time."""
+    """How many bytes of bodies a gateway may hold at the same time, beside those that it holds already."""
 
     def __init__(self, most: int) -> None:
         self.left = most
@@ -95,7 +95,7 @@ async def _read_chunks(reader: asyncio.StreamReader, share: Share) -> bytes:
         body += await reader.readexactly(size)
         if await reader.readexactly(2) != b"\r\n":
             raise BadRequest(HTTPStatus.BAD_REQUEST)
-    # Fields may follow the last chunk. The gateway has no use for them.
+    # Header fields may follow the last chunk. They are read, and thrown away.
     size = 0
     while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
         size += len(line)

@@ -15,7 +15,7 @@ _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 class BadRequest(Exception):  # noqa: N818 - carries the answer
-    """The request is answered with this status, and its connection is closed."""
+    """A request that can't be served. It is answered with the status `status`, and its connection is closed."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -24,7 +24,7 @@ class BadRequest(Exception):  # noqa: N818 - carries the answer
 
 @dataclass(frozen=True)
 class Request:
-    """One request: names of headers are in lower case."""
+    """One HTTP request. The names of its headers are in lower case."""
 
     method: str
     target: str
@@ -37,7 +37,7 @@ class Request:
         return found[0] if len(found) == 1 else None
 
     def has(self, name: str) -> bool:
-        """Tell whether a header is there."""
+        """Tell whether the request has a header of this name."""
         return any(one == name for one, _ in self.headers)
 
 
@@ -63,7 +63,8 @@ async def read_head(reader: asyncio.StreamReader) -> Request | None:
 
 
 def _header(line: bytes) -> tuple[str, str]:
-    # One expression for the whole line would try every way to share out its spaces, which takes hours for a long line.
+    # No regular expression reads the whole line, because it could share out the spaces in very many ways, and would try
+    # them all: that takes hours for a long line.
     name, colon, value = line.partition(b":")
     value = value.strip(b" \t")
     if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
@@ -80,24 +81,24 @@ class Presence:
         self._expected = False
 
     def expect_client(self) -> None:
-        """From here on cancel what is done for the client when it goes. Raises ConnectionError if it has gone."""
+        """Have the task canceled if the client leaves from now on. Raises ConnectionError if it has left already."""
         if self.gone:
             raise ConnectionError
         self._expected = True
 
     def finished(self) -> None:
-        """Take that the request has been answered."""
+        """Note that the request has been answered, so nothing is canceled if the client leaves now."""
         self._expected = False
 
     def leave(self) -> None:
-        """Take that the client has gone. What it does not wait for, as for a notification, goes on."""
+        """Note that the client has left. The task goes on if the client waits for no answer, as with a notification."""
         self.gone = True
         if self._expected and self.task is not None:
             self.task.cancel()
 
 
 class Answer:
-    """The answer to one request: sent whole, or begun and written in pieces, each at once."""
+    """Writes the answer to one request: either whole, by `send()`, or as a stream of pieces, each sent at once."""
 
     def __init__(self, writer: asyncio.StreamWriter, presence: Presence) -> None:
         self._writer = writer
@@ -143,7 +144,7 @@ class Answer:
         await self._writer.drain()
 
     async def end(self) -> None:
-        """End a stream as it should end."""
+        """End the stream, so that the client sees that it is complete."""
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
 

@@ -1,4 +1,4 @@
-"""Starts and ends the gateway of one run, in a thread of its own, and leads each request to what answers it."""
+"""Runs the gateway of one run in a thread of its own, and passes each request to the code that answers it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ log = get_logger(__name__)
 
 PLACE = "127.0.0.1"
 SECRET_BYTES = 32
-# A name that is looked up, or a disk, can hold the thread for longer; it then ends by itself.
+# How long an exit waits for the thread. A slow look-up of a name or a slow disk can hold the thread for longer; it then
+# ends by itself later.
 LEAVE_SECONDS = 5.0
 
 

@@ -33,7 +33,7 @@ class Listener:
         self._handler = handler
         self._host = "{}:{}".format(*listening.getsockname())
         self._clients: set[_Connection] = set()
-        # All other connections, the oldest first.
+        # The connections that are not (or no longer) known to be a client's, the oldest first.
         self._strangers: dict[_Connection, None] = {}
         self._room = Room(limits.MOST_HELD)
         self._server: asyncio.AbstractServer | None = None
@@ -59,7 +59,7 @@ class Listener:
             oldest.abort()
 
     def closed(self, connection: _Connection) -> None:
-        """Count a connection no longer."""
+        """Forget a connection that is closed."""
         self._clients.discard(connection)
         self._strangers.pop(connection, None)
 
@@ -123,7 +123,7 @@ async def _read_to_end(reader: asyncio.StreamReader) -> None:
 
 
 class _Connection(asyncio.StreamReaderProtocol):
-    """One connection, which notices at once that the client has gone."""
+    """One connection. It notices at once when its client leaves, even while a request is being answered."""
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         self.reader = asyncio.StreamReader(limit=limits.LARGEST_HEAD, loop=loop)
@@ -134,7 +134,7 @@ class _Connection(asyncio.StreamReaderProtocol):
         self.presence = Presence()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a new connection. Its small pieces are sent at once, which asyncio does for some sockets only."""
+        """Take a new connection. TCP_NODELAY has small pieces sent at once; asyncio sets it for some sockets only."""
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._listener.opened(self)
@@ -165,19 +165,19 @@ class _Connection(asyncio.StreamReaderProtocol):
                 writer.close()
 
     def eof_received(self) -> bool:
-        """Take that the client sends no more. The transport stays open until its task has ended."""
+        """Note that the client sends nothing more. The connection stays open until its task has ended."""
         super().eof_received()
         self.presence.leave()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take that the connection is broken."""
+        """Note that the connection is closed."""
         super().connection_lost(exc)
         self._listener.closed(self)
         self.presence.leave()
 
     def abort(self) -> asyncio.Task[None] | None:
-        """Close the connection, whatever is done for it. Return its task."""
+        """Close the connection at once, and cancel what is being done for it. Return its task, if it has one."""
         task = self.presence.task
         if task is not None:
             task.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 from pipedai_worker.gateway.limits import LONGEST_ID, MOST_MESSAGES
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
-# A server that is silent after one of these is broken; others may be at work for as long as the run lasts.
+# A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.
 QUICK = frozenset({"initialize", "server/discover", "ping", TOOLS_LIST})
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _MEMBERS_OF_A_CALL = frozenset({"name", "arguments"})
