@@ -86,12 +86,11 @@ class KeysetChangeList(ChangeList):
     @property
     def nothing(self) -> str:
         """The sentence that the list shows in place of its rows if the page has none."""
-        rows = self.opts.verbose_name_plural
         if self.looked_through:
-            return f"None of the {self.looked_through} {rows} that were looked through matches."
+            return f"None of the {self.looked_through} rows that were looked through matches."
         if self.is_narrowed:
-            return f"No {'' if self.is_first else 'older '}{rows} match."
-        return str(self._admin.when_empty) if self.is_first else f"There are no older {rows}."
+            return "Nothing matches." if self.is_first else "Nothing older matches."
+        return str(self._admin.when_empty) if self.is_first else "There is nothing older."
 
     @property
     def is_narrowed(self) -> bool:

@@ -425,20 +425,20 @@ def test_an_empty_list_says_what_has_not_happened_yet(desk, subtests):
 
 def test_a_list_without_matches_offers_all_rows(desk, cast, monkeypatch):
     page = text_of(desk.get(f"{RUNS}?q=nothing-of-this"))
-    assert "<p>No runs match.</p>" in page
-    assert "Show all runs" in page
+    assert "<p>Nothing matches.</p>" in page
+    assert '<a class="staff-link" href="?">Show the whole list</a>' in page
     after = "00000000-0000-7000-8000-000000000000"
     page = text_of(desk.get(f"{RUNS}?after={after}&status=running"))
-    assert "<p>No older runs match.</p>" in page
+    assert "<p>Nothing older matches.</p>" in page
     Runs.of(cast).running()
     monkeypatch.setattr(change_list, "LOOKS_THROUGH", 1)
     page = text_of(desk.get(f"{RUNS}?q=nothing-of-this"))
-    assert "<p>None of the 1 runs that were looked through matches.</p>" in page
+    assert "<p>None of the 1 rows that were looked through matches.</p>" in page
 
 
 def test_the_page_after_the_last_row_says_so(desk, cast):
     page = text_of(desk.get(f"{list_of(Trigger)}?after=00000000-0000-7000-8000-000000000000"))
-    assert "<p>There are no older triggers.</p>" in page
+    assert "<p>There is nothing older.</p>" in page
 
 
 def test_an_id_of_after_the_end_of_calendars_is_no_audit_entrys(desk):
