@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import connection, connections
+from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
 
-from pipedai.ids import new_id
 from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.whole_session import LogTail, dump_of
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import Cast, make_cast
+from testing.world.database_copy import database_copy, instead_of_the_default
 
 _DATABASE = {"db", "own_database"}
 # The tests that take longest run first, so that no process of the suite ends long after the others.
@@ -62,7 +62,7 @@ def cast(db: None) -> Cast:
 @pytest.fixture
 def own_database(django_db_setup: None, django_db_blocker) -> Iterator[str]:
     """Makes a database for this test alone, in which commits are real, and returns its name. Threads use it too."""
-    with django_db_blocker.unblock(), _cloned_database() as name:
+    with django_db_blocker.unblock(), database_copy() as name, instead_of_the_default(name):
         yield name
 
 
@@ -85,34 +85,6 @@ def receiver(settings) -> Iterator[Receiver]:
     settings.WEBHOOK_ALLOWED_NETWORKS = ("127.0.0.0/8",)
     with receiving() as receiver:
         yield receiver
-
-
-class _cloned_database:  # noqa: N801 - callers use it like a function
-    """Makes Django use a clone of its database, in this thread and in those that start meanwhile."""
-
-    def __enter__(self) -> str:
-        self._settings = connections.databases["default"]
-        self._template = self._settings["NAME"]
-        self.name = f"{self._template}_{new_id().hex[-12:]}"
-        connections.close_all()
-        # Copying the files takes a seventh of the time of the default strategy, which writes all to the WAL.
-        self._run(f'CREATE DATABASE "{self.name}" TEMPLATE "{self._template}" STRATEGY FILE_COPY')
-        self._settings["NAME"] = self.name
-        return self.name
-
-    def __exit__(self, *_: object) -> None:
-        connections.close_all()
-        self._settings["NAME"] = self._template
-        # WITH (FORCE) is not allowed to end the server's own autovacuum, while a plain DROP waits for it.
-        self._run(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            f" WHERE datname = '{self.name}' AND usename = current_user"
-        )
-        self._run(f'DROP DATABASE "{self.name}"')
-
-    def _run(self, statement: str) -> None:
-        with connection._nodb_cursor() as cursor:
-            cursor.execute(statement)
 
 
 @pytest.fixture(autouse=True)

@@ -29,14 +29,20 @@ _QUIET = {
 
 def main() -> int:
     """Install the missing packages if possible. Return 1 in CI if one is still missing, else 0."""
-    lacking = missing(PACKAGES)
-    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
-        print(f"Installing the system packages {', '.join(lacking)}, which tests need…", flush=True)
-        install(lacking)
-        lacking = missing(PACKAGES)
+    lacking = provide(PACKAGES)
     if lacking:
         print(f"Without {', '.join(lacking)}, the tests that need them cannot run.", flush=True)
     return 1 if lacking and os.environ.get("CI") == "true" else 0
+
+
+def provide(wanted: Sequence[str]) -> list[str]:
+    """Install those of the packages that are missing, if that is possible here. Return those that are missing still."""
+    lacking = missing(wanted)
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"Installing the system packages {', '.join(lacking)}, which tests need…", flush=True)
+        install(lacking)
+        lacking = missing(wanted)
+    return lacking
 
 
 def missing(packages: Sequence[str]) -> list[str]:

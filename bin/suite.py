@@ -27,7 +27,8 @@ their own in a temporary directory, or the server that TEST_DATABASE_URL names; 
 and your settings are left alone.
 As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
 (nginx, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
-where one is not there, its tests are skipped.
+where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until
+you have run bin/setup --claude. In CI (CI=true) bin/test runs that itself, and skips nothing.
 """
 NO_CHECKS = "--no-checks"
 # A Ctrl-C also reaches the check that is running. The check gets this many seconds to end by itself.
@@ -55,7 +56,7 @@ def main() -> int:
 class Suite:
     """Runs the checks one after another.
 
-    At the same time it installs the system packages that only the tests, the last check, need.
+    At the same time it installs the programs that only the tests, the last check, need.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -68,11 +69,11 @@ class Suite:
 
     def run(self, pytest_arguments: list[str], *, only_tests: bool = False) -> int:
         """Run all checks, or with `only_tests` the tests alone. Return the exit code."""
-        # Only the tests need these packages, so they are downloaded while the other checks run.
-        packages = self._begin("System packages", [sys.executable, "-m", "bin.packages"])
+        # Only the tests need these programs, so they are downloaded while the other checks run.
+        programs = self._begin("Programs", [sys.executable, "-m", "bin.programs"])
         if not only_tests:
             self._check_without_running()
-        self._end("System packages", packages)
+        self._end("Programs", programs)
         # There is one process more than processors, because many tests wait for processes that they have started.
         processes = 1 + min(8, max(2, os.cpu_count() or 2))
         # Each process takes consecutive tests, because the tests of one module share what the module starts. A process

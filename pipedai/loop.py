@@ -47,7 +47,7 @@ _registered: list[Job] = []
 
 
 def register_job(job: Job) -> None:
-    """Adds a job to the scheduler's. Call it from `AppConfig.ready()`."""
+    """Adds a job to those that the scheduler runs. Call it from `AppConfig.ready()`."""
     _registered.append(job)
 
 

@@ -92,6 +92,8 @@ class Api:
         self._holds_polls = True
         # True after the first successful request below this worker's own URL.
         self._proven = False
+        # How this worker's CLI is paid for, as the last poll told; None if it told nothing.
+        self.auth_mode: str | None = None
         # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
         # time.
         self.clock_offset: float | None = None
@@ -145,6 +147,8 @@ class Api:
         # The server writes `serverTime` when it answers, after holding the poll. The travel time is therefore not the
         # whole duration of the request; it is taken to be one second at most.
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
+        mode = answer.get("authMode")
+        self.auth_mode = mode if isinstance(mode, str) else None
         readable = [run for item in runs if (run := AssignedRun.parse(item)) is not None]
         if len(readable) < len(runs):
             log.warning("%d of the runs handed out can't be read", len(runs) - len(readable))
@@ -164,9 +168,20 @@ class Api:
         """Tell the API that the program of a claimed run is being started."""
         return self._transition(run_id, "start", {})
 
-    def heartbeat(self, run_id: str) -> dict[str, Any]:
-        """Renew the run's lease. The answer has `status`, `cancelRequested` and `leaseExpiresAt`."""
-        return self._transition(run_id, "heartbeat", {})
+    def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
+        """Renew the lease, and tell the counts of the run's tool calls.
+
+        The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
+        """
+        if tool_calls is None:
+            return self._transition(run_id, "heartbeat", {})
+        try:
+            return self._transition(run_id, "heartbeat", {"toolCalls": tool_calls})
+        except Refused as refused:
+            if refused.status != HTTPStatus.BAD_REQUEST:
+                raise
+            # An older API refuses the `toolCalls` field.
+            return self._transition(run_id, "heartbeat", {})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
         """Report how a run ended. It is safe to send the same outcome again."""

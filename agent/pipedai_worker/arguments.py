@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from pipedai_worker.config import DEFAULT_PATH
+from pipedai_worker.paying import AUTH_MODES
 
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
-AUTH_MODES = ("claude_max", "api_key")
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
 # Claude lets its own tools run for 10 minutes, and it is silent meanwhile.
@@ -71,9 +71,9 @@ def add_auth_mode(parser: argparse.ArgumentParser) -> None:
         "--auth-mode",
         metavar="|".join(AUTH_MODES),
         type=_auth_mode,
-        default=os.environ.get("AUTH_MODE") or AUTH_MODES[0],
-        help="how claude is paid for on this machine (default: AUTH_MODE, else %(default)s); with"
-        " claude_max it does not see ANTHROPIC_API_KEY",
+        default=os.environ.get("AUTH_MODE") or None,
+        help="how claude is paid for on this machine (default: AUTH_MODE, else what the API says, else"
+        " claude_max); with claude_max it does not see ANTHROPIC_API_KEY",
     )
 
 
@@ -96,7 +96,8 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
         "--command",
         metavar="PROGRAM",
         help="execute this command line (split as by a shell, but without one) and not claude: it"
-        " gets the prompt on stdin and the MCP configuration's path in PIPEDAI_MCP_CONFIG",
+        " gets the prompt on stdin, the MCP server's address in PIPEDAI_MCP_URL, and its configuration's"
+        " path in PIPEDAI_MCP_CONFIG",
     )
 
 

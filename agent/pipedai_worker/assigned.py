@@ -26,6 +26,8 @@ class AssignedRun:
     timeout_seconds: float
     payload: Any = field(repr=False)
     attempt: int
+    # A JSON Schema that the run's output has to fit; None if none is asked for.
+    output_schema: dict[str, Any] | None = field(repr=False, default=None)
 
     @classmethod
     def parse(cls, item: Any) -> AssignedRun | None:
@@ -42,9 +44,16 @@ class AssignedRun:
                 timeout_seconds=number(item.get("timeoutSeconds")) or DEFAULT_TIMEOUT_SECONDS,
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
+                output_schema=_schema(item.get("outputSchema")),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+
+
+def _schema(value: Any) -> dict[str, Any] | None:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError
+    return value
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from pipedai_worker.exits import Exit
 from pipedai_worker.journal import AlreadyRunning, Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.loop import Fatal, Loop, Settings
+from pipedai_worker.paying import CLAUDE_MAX, Paying
 
 log = get_logger(__name__)
 
@@ -64,7 +66,7 @@ def doctor(options: argparse.Namespace) -> None:
             ),
             checks.check_program(_program(options.command), "the program")
             if options.command is not None
-            else checks.check_claude(_claude(options), options.auth_mode),
+            else checks.check_claude(_claude(options), _known_paying(options)),
         )
         failed = 0
         for finding in findings:
@@ -86,7 +88,7 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         token=token.strip(),
         hostname=options.hostname,
         label=options.label,
-        auth_mode=options.auth_mode,
+        auth_mode=options.auth_mode or CLAUDE_MAX,
         max_concurrency=options.max_concurrency or 1,
     )
     try:
@@ -117,16 +119,20 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         ) from None
     except OSError as error:
         raise Exit(exits.ERROR, f"{state} can't be used: {error.strerror}.") from None
+    paying = Paying(
+        options.auth_mode, config.auth_mode, partial(_remember_auth_mode, options.config)
+    )
     settings = Settings(
         max_concurrency=options.max_concurrency or config.max_concurrency,
         drain_seconds=options.drain_seconds,
         once=options.once,
         pass_env=tuple(options.pass_env),
         events=_events(config) if run_events.wanted() else None,
+        told_auth_mode=paying.learn,
     )
     memory.share_one_arena()
     try:
-        Loop(api, journal, _executor(options), settings).run()
+        Loop(api, journal, _executor(options, paying), settings).run()
     except Fatal as fatal:
         if fatal.token_is_dead:
             raise Exit(
@@ -146,18 +152,36 @@ def _events(config: WorkerConfig) -> Path:
         ) from None
 
 
-def _executor(options: argparse.Namespace) -> Executor:
+def _remember_auth_mode(path: Path, auth_mode: str) -> None:
+    try:
+        configuration.remember_auth_mode(path, auth_mode)
+    except (OSError, ValueError) as error:
+        log.warning("%s can't be written (%s): authMode is not kept", path, type(error).__name__)
+
+
+def _known_paying(options: argparse.Namespace) -> Paying:
+    try:
+        told = WorkerConfig.load(options.config).auth_mode
+    except ConfigError:
+        told = None
+    return Paying(options.auth_mode, told)
+
+
+def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
     if options.command is not None:
         return CommandExecutor(_program(options.command))
     argv = _claude(options)
     if shutil.which(argv[0]) is None:
         log.warning("there is no %s on PATH: runs will fail until there is", argv[0])
-    if options.auth_mode == "claude_max" and os.environ.get("ANTHROPIC_API_KEY"):
-        log.warning("ANTHROPIC_API_KEY is kept from claude; to use it: --auth-mode api_key")
+    if not options.stand_in:
+        log.info("claude is paid for by %s (%s)", paying.mode, paying.why)
+        for complaint in paying.complaints():
+            log.warning("%s", complaint)
     return ClaudeExecutor(
         argv,
-        auth_mode=options.auth_mode,
+        auth_mode=lambda: paying.mode,
         silence_seconds=options.silence_seconds,
+        offline=options.stand_in,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pipedai_worker import durable
+from pipedai_worker.paying import AUTH_MODES
 
 DEFAULT_PATH = Path("~/.pipedai/worker.json")
 
@@ -25,20 +26,22 @@ class WorkerConfig:
     api_url: str
     workspace_id: str
     max_concurrency: int | None = None
+    # How the API says that this worker's CLI is paid for; None if it has not said so yet.
+    auth_mode: str | None = None
 
     def save(self, path: Path) -> None:
         """Write the registration to a file that only its owner can read (mode 0600). Raises OSError."""
         durable.private_directory(path.parent)
-        durable.write_json(
-            path,
-            {
-                "workerId": self.worker_id,
-                "workerToken": self.worker_token,
-                "apiUrl": self.api_url,
-                "workspaceId": self.workspace_id,
-                "isPool": False,
-            },
-        )
+        content = {
+            "workerId": self.worker_id,
+            "workerToken": self.worker_token,
+            "apiUrl": self.api_url,
+            "workspaceId": self.workspace_id,
+            "isPool": False,
+        }
+        if self.auth_mode is not None:
+            content["authMode"] = self.auth_mode
+        durable.write_json(path, content)
 
     @classmethod
     def load(cls, path: Path) -> WorkerConfig:
@@ -56,13 +59,21 @@ class WorkerConfig:
         maximum = content.get("maxConcurrency")
         if maximum is not None and (type(maximum) is not int or maximum < 1):
             raise ConfigError(f"maxConcurrency in {path} must be a whole number of 1 or more.")
+        mode = content.get("authMode")
         return cls(
             worker_id=_uuid(content, "workerId", path),
             worker_token=_text(content, "workerToken", path),
             api_url=_text(content, "apiUrl", path),
             workspace_id=str(content.get("workspaceId") or ""),
             max_concurrency=maximum,
+            auth_mode=mode if mode in AUTH_MODES else None,
         )
+
+
+def remember_auth_mode(path: Path, auth_mode: str) -> None:
+    """Write down how the API says that the CLI is paid for. The rest of the file stays. Raises OSError, ValueError."""
+    content = durable.read_json_object(path)
+    durable.write_json(path, {**content, "authMode": auth_mode})
 
 
 def readable_by_others(path: Path) -> bool:

@@ -17,7 +17,7 @@ from pipedai_worker.answers import ApiError, Refused, TokenRefused
 from pipedai_worker.api import Api
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.environment import allowed
-from pipedai_worker.executors.claude import CREDENTIALS
+from pipedai_worker.paying import API_KEY, CREDENTIALS, Paying
 
 PROGRAM_TIMEOUT_SECONDS = 30
 # No run has this id, so the API's answer to a heartbeat for it depends on the token alone.
@@ -105,13 +105,18 @@ def check_program(argv: Sequence[str], name: str) -> Iterator[Finding]:
     yield Finding(f"{name} on PATH", found is not None, found or f"no {argv[0]}", hint)
 
 
-def check_claude(argv: Sequence[str], auth_mode: str) -> Iterator[Finding]:
+def check_claude(argv: Sequence[str], paying: Paying) -> Iterator[Finding]:
     """Check that claude is installed, that it starts, and that it has something to log in with."""
     findings = list(check_program(argv, "claude"))
     yield from findings
     if all(finding.passed for finding in findings):
-        yield _check_version(argv, auth_mode)
-    yield _check_login(auth_mode)
+        yield _check_version(argv, paying.mode)
+    yield Finding("claude is paid for by", True, f"{paying.mode} ({paying.why})")
+    yield _check_login(paying.mode)
+    for complaint in paying.complaints():
+        # The check before this one has told a credential that is missing.
+        if "is kept from claude" in complaint:
+            yield Finding("credentials not used", True, complaint)
 
 
 def _check_version(argv: Sequence[str], auth_mode: str) -> Finding:
@@ -138,7 +143,7 @@ def _check_login(auth_mode: str) -> Finding:
     for variable in CREDENTIALS[auth_mode]:
         if os.environ.get(variable):
             return Finding(name, True, f"{auth_mode}, by {variable}")
-    if auth_mode == "api_key":
+    if auth_mode == API_KEY:
         hint = f"Set {CREDENTIALS[auth_mode][0]} for the worker."
         return Finding(name, False, "api_key, but there is no key", hint)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from pipedai_worker.answers import Refused, TokenRefused, Unanswered
@@ -15,17 +17,38 @@ from pipedai_worker.stopping import StopReason, StopRequest
 BEATS_PER_LEASE = 3
 # These bounds hold for a lease of any length, because only a heartbeat tells the worker of a cancel.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
+# Whoever waits for an answer looks this often whether the run has been stopped meanwhile.
+LOOK_SECONDS = 0.2
+
+Counts = dict[str, int]
+
+
+class NotTold(Exception):  # noqa: N818 - a state of knowledge
+    """The run ended or was stopped before the API had answered."""
 
 
 class Heartbeat:
-    """A context manager whose thread sends heartbeats from entry to exit, and the first one at once."""
+    """A context manager whose thread sends heartbeats from entry to exit, and the first one at once.
 
-    def __init__(self, api: Api, run_id: str, stop: StopRequest) -> None:
+    `counts` returns the counts of the run's tool calls to tell, or None while there are none.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        run_id: str,
+        stop: StopRequest,
+        counts: Callable[[], Counts | None] = lambda: None,
+    ) -> None:
         self._api = api
         self._run_id = run_id
         self._stop = stop
-        self._ended = threading.Event()
+        self._counts = counts
         self._interval = LONGEST_SECONDS
+        self._condition = threading.Condition()
+        self._ended = False
+        # How often `tell()` was called, and which of these calls the last answered heartbeat came after.
+        self._asked = self._answered = 0
 
     def __enter__(self) -> Heartbeat:
         run_in_background(f"heartbeat {self._run_id}", self._beat)
@@ -33,16 +56,38 @@ class Heartbeat:
 
     def __exit__(self, *_: object) -> None:
         # The thread is not joined: it may be waiting for a slow answer, which no longer matters.
-        self._ended.set()
+        with self._condition:
+            self._ended = True
+            self._condition.notify_all()
+
+    def tell(self) -> None:
+        """Have a heartbeat sent at once, and wait until the API has answered it. Raises NotTold.
+
+        The heartbeat tells the counts as they are now, or later ones.
+        """
+        with self._condition:
+            self._asked += 1
+            mine = self._asked
+            self._condition.notify_all()
+            while self._answered < mine:
+                if self._ended or self._stop.reason is not None:
+                    raise NotTold
+                self._condition.wait(LOOK_SECONDS)
+            if self._stop.reason is not None:
+                raise NotTold
 
     def _beat(self) -> None:
         backoff = Backoff()
         delay = 0.0
-        while not self._ended.wait(delay):
+        failed = False
+        while self._wait(delay, in_any_case=failed):
+            with self._condition:
+                asked = self._asked
             try:
-                answer = self._api.heartbeat(self._run_id)
+                answer = self._api.heartbeat(self._run_id, self._counts())
             except Unanswered as error:
                 delay = min(backoff.next_delay(error.retry_after), self._interval)
+                failed = True
             except TokenRefused:
                 self._stop.request(StopReason.TOKEN_REFUSED)
                 return
@@ -51,9 +96,24 @@ class Heartbeat:
                 return
             else:
                 backoff.reset()
+                failed = False
                 delay = self._interval = self._next_interval(answer)
                 if answer.get("cancelRequested"):
                     self._stop.request(StopReason.CANCELED)
+                with self._condition:
+                    self._answered = asked
+                    self._condition.notify_all()
+
+    def _wait(self, seconds: float, *, in_any_case: bool) -> bool:
+        """Wait for so long, or until `tell()` asks unless `in_any_case`. Return False once the run has ended."""
+        until = time.monotonic() + seconds
+        with self._condition:
+            while not self._ended:
+                left = until - time.monotonic()
+                if left <= 0 or (self._asked > self._answered and not in_any_case):
+                    return True
+                self._condition.wait(left)
+            return False
 
     def _next_interval(self, answer: dict[str, Any]) -> float:
         left = self._api.seconds_until(answer.get("leaseExpiresAt"))

@@ -42,6 +42,7 @@ class Journal:
         """Lock the directory. Raises AlreadyRunning if another process uses it, OSError if it can't be used."""
         self._held = durable.private_directory(directory / "held")
         self._outcomes = durable.private_directory(directory / "outcomes")
+        self._calls = durable.private_directory(directory / "calls")
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,8 +64,13 @@ class Journal:
         return self.hold(replace(run, **changes))
 
     def release(self, run_id: str) -> None:
-        """Remove a run from disk, because the worker no longer has it."""
+        """Remove a run and its tool calls from disk, because the worker no longer has it."""
         durable.remove(self._held / f"{run_id}.json")
+        durable.remove(self.calls_of(run_id))
+
+    def calls_of(self, run_id: str) -> Path:
+        """Return the path for the tool calls of a run in hand."""
+        return self._calls / f"{run_id}.ndjson"
 
     def held(self) -> list[HeldRun]:
         """Return the runs that the worker has, or had when it was killed, as the disk tells."""

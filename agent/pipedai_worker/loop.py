@@ -58,6 +58,8 @@ class Settings:
     pass_env: tuple[str, ...] = ()
     # The directory for the files of live run events. None if nobody asked for such files.
     events: Path | None = None
+    # Called with how the worker's CLI is paid for, as the API tells it with each poll; None if it tells nothing.
+    told_auth_mode: Callable[[str | None], None] = lambda _: None
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
@@ -145,7 +147,7 @@ class Loop:
             raise Fatal(self._failure)
 
     def _settle_the_past(self) -> None:
-        self._unanswered = recovery.clean_up(self._journal)
+        self._unanswered = recovery.clean_up(self._journal, self._surroundings.executor)
         for run_id, body in self._journal.outcomes().items():
             self._settle(
                 partial(report, self._api, self._journal, run_id, body, self._leaving.wait)
@@ -211,6 +213,7 @@ class Loop:
         # The runs are collected in a dictionary by id, because the answer to a poll might list a run twice.
         fresh = {run.id: run for run in polled.runs if run.id not in self._runs}
         self._poller.answered(polled, news=bool(fresh))
+        self._settings.told_auth_mode(self._api.auth_mode)
         if self._draining.is_set():
             return
         for assigned in fresh.values():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -23,6 +25,11 @@ LONGEST_RETRY_AFTER_SECONDS = 24 * 3600
 SUCCEEDED, FAILED, TIMED_OUT, CANCELED = "succeeded", "failed", "timed_out", "canceled"
 INFRA, CLIENT, NONE = "infra", "client", "none"
 
+# Stands for an output that is not there: JSON's null is one.
+ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
+# An API of the first release refuses these.
+NEWER_FIELDS = frozenset({"toolCalls", "toolCallList", "output"})
+
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -41,6 +48,11 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: float | None = None
+    # The counts of the run's tool calls, and the calls themselves, as the API takes them.
+    tool_calls: dict[str, int] | None = None
+    tool_call_list: list[dict[str, Any]] | None = None
+    # Any JSON that the API can store; ABSENT if there is none.
+    output: Any = ABSENT
 
     def redacted(self, redactor: Redactor) -> Outcome:
         """Return the same outcome with every secret replaced."""
@@ -50,6 +62,10 @@ class Outcome:
             error_message=redactor.redact(self.error_message),
             session_id=redactor.redact(self.session_id or ""),
             model=redactor.redact(self.model or ""),
+            tool_call_list=None
+            if self.tool_call_list is None
+            else _redacted(self.tool_call_list, redactor),
+            output=ABSENT if self.output is ABSENT else _redacted(self.output, redactor),
         )
 
     def body(self) -> dict[str, Any]:
@@ -71,7 +87,21 @@ class Outcome:
             fields["outputTokens"] = self.tokens.output
             fields["cacheReadTokens"] = self.tokens.cache_read
             fields["cacheCreationTokens"] = self.tokens.cache_creation
-        return {name: value for name, value in fields.items() if value is not None}
+        fields["toolCalls"], fields["toolCallList"] = self.tool_calls, self.tool_call_list or None
+        body = {name: value for name, value in fields.items() if value is not None}
+        if self.output is not ABSENT:
+            body["output"] = self.output
+        return body
+
+
+def older(body: dict[str, Any]) -> dict[str, Any]:
+    """Return an outcome without the fields that an API of the first release does not know."""
+    return {name: value for name, value in body.items() if name not in NEWER_FIELDS}
+
+
+def storable(value: Any) -> Any:
+    """Return JSON with each character that the API can't store replaced. Raises RecursionError."""
+    return _changed(value, lambda text: _UNSTORABLE.sub("\ufffd", text))
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
@@ -96,3 +126,27 @@ def _cut(text: str, length: int) -> str | None:
     if len(text) > length:
         text = text[: length - 1] + "…"
     return text or None
+
+
+def _redacted(value: Any, redactor: Redactor) -> Any:
+    clean = _changed(value, redactor.redact)
+    text = json.dumps(clean, ensure_ascii=False)
+    # The whole text is redacted too: a secret may also be a number, or lie in several values.
+    whole = redactor.redact(text)
+    if whole == text:
+        return clean
+    try:
+        return json.loads(whole)
+    except ValueError:
+        return {"redacted": True}
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON with each of its strings changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_changed(item, change) for item in value]
+    if isinstance(value, dict):
+        return {change(name): _changed(item, change) for name, item in value.items()}
+    return value

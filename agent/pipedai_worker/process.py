@@ -78,15 +78,19 @@ class Program:
         stderr: Sink,
         should_stop: Callable[[], StopReason | None],
         term_grace: Callable[[], float],
+        interrupt_first: bool = False,
     ) -> Ending:
         """Read its output until it ends, or stop it as soon as `should_stop` returns a reason.
 
-        To stop it, the group gets SIGTERM and, `term_grace` seconds later, SIGKILL. In any case the
+        To stop it, the group gets SIGTERM and, `term_grace` seconds after the stop, SIGKILL. With `interrupt_first`
+        the program itself gets SIGINT at first, and the group SIGTERM after half of that time. In any case the
         processes that it leaves in its group are killed.
         """
         try:
             with _Pipes(self._process, stdout, stderr) as pipes:
-                stopped_by = self._follow(pipes, should_stop, term_grace)
+                stopped_by = self._follow(
+                    pipes, should_stop, _Stop(self, term_grace, interrupt_first)
+                )
                 self._end_group()
                 pipes.read_rest()
         finally:
@@ -97,20 +101,15 @@ class Program:
         self,
         pipes: _Pipes,
         should_stop: Callable[[], StopReason | None],
-        term_grace: Callable[[], float],
+        stop: _Stop,
     ) -> StopReason | None:
         stopped_by: StopReason | None = None
-        terminated_at = 0.0
         while not self._has_ended():
             pipes.read(TICK_SECONDS)
-            now = time.monotonic()
             if stopped_by is None:
                 stopped_by = should_stop()
-                if stopped_by is not None:
-                    self._signal_group(signal.SIGTERM)
-                    terminated_at = now
-            elif now - terminated_at >= term_grace():
-                self._signal_group(signal.SIGKILL)
+            if stopped_by is not None:
+                stop.go_on()
         # A process that it left may still hold its output open.
         ended_at = time.monotonic()
         while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
@@ -138,9 +137,42 @@ class Program:
             return os.waitid(os.P_PID, self.pid, options) is not None
         return self._process.poll() is not None
 
+    def send(self, number: signal.Signals) -> None:
+        """Send SIGINT to the program itself, so that it ends its own children, and any other signal to its group."""
+        if number == signal.SIGINT:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
+        else:
+            self._signal_group(number)
+
     def _signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+
+class _Stop:
+    """Signals a program until it ends: SIGINT to itself if wanted, SIGTERM to its group, SIGKILL to its group."""
+
+    def __init__(self, program: Program, grace: Callable[[], float], interrupt_first: bool) -> None:
+        self._program = program
+        self._grace = grace
+        self._began_at: float | None = None
+        self._next = [signal.SIGINT] if interrupt_first else []
+        self._next += [signal.SIGTERM, signal.SIGKILL]
+        self._asks_twice = interrupt_first
+
+    def go_on(self) -> None:
+        """Send the signals that are due by now. Call it again and again until the program has ended."""
+        now = time.monotonic()
+        if self._began_at is None:
+            self._began_at = now
+        while self._next and now - self._began_at >= self._due(self._next[0]):
+            self._program.send(self._next.pop(0))
+
+    def _due(self, number: signal.Signals) -> float:
+        if number == signal.SIGKILL:
+            return self._grace()
+        return self._grace() / 2 if number == signal.SIGTERM and self._asks_twice else 0.0
 
 
 class _Pipes:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pipedai_worker import orphans, scratch
 from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
+from pipedai_worker.executors.base import Executor
 from pipedai_worker.journal import CLAIMED, HeldRun, Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.outcome import FAILED, INFRA, Outcome
 from pipedai_worker.patience import until_answered
 from pipedai_worker.reporting import report
+from pipedai_worker.tool_calls import ToolCalls
 
 log = get_logger(__name__)
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
 
 
-def clean_up(journal: Journal) -> dict[str, HeldRun]:
+def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
     """End orphans, remove their files, and spool an outcome for each run that was claimed.
+
+    The outcome tells which tool calls the run had made, and which of them had no answer.
 
     This needs no API. It returns the runs whose claim was never answered, because only the API knows
     whether it granted the claim.
@@ -30,15 +35,28 @@ def clean_up(journal: Journal) -> dict[str, HeldRun]:
     for run in journal.held():
         orphans.end_orphans(run)
         if run.scratch:
+            executor.clean_up(run.claim_id, scratch.work(Path(run.scratch)), run.pid)
             scratch.remove(Path(run.scratch))
         if run.run_id not in spooled and run.phase != CLAIMED:
             unanswered[run.run_id] = run
             continue
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
-            journal.put_outcome(run.run_id, RESTARTED.body())
+            journal.put_outcome(run.run_id, _restarted(journal, run).body())
         journal.release(run.run_id)
     return unanswered
+
+
+def _restarted(journal: Journal, run: HeldRun) -> Outcome:
+    path = journal.calls_of(run.run_id)
+    if not path.exists():
+        return RESTARTED
+    try:
+        calls = ToolCalls.read(path)
+    except OSError as error:
+        log.warning("the tool calls of run %s can't be read: %s", run.run_id, error.strerror)
+        return RESTARTED
+    return replace(RESTARTED, tool_calls=calls.counts(), tool_call_list=calls.listed())
 
 
 def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float], bool]) -> None:

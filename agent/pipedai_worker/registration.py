@@ -16,6 +16,7 @@ from pipedai_worker.api import Api
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.logs import get_logger
 from pipedai_worker.patience import GaveUp, until_answered
+from pipedai_worker.paying import AUTH_MODES, CLAUDE_MAX
 
 log = get_logger(__name__)
 
@@ -39,7 +40,7 @@ class Registration:
     token: str = field(repr=False)
     hostname: str = ""
     label: str = ""
-    auth_mode: str = "claude_max"
+    auth_mode: str = CLAUDE_MAX
     max_concurrency: int = 1
 
     def body(self) -> dict[str, object]:
@@ -90,6 +91,9 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
         worker_token=str(answer["workerToken"]),
         api_url=api.url,
         workspace_id=str(answer["workspaceId"]),
+        auth_mode=told
+        if (told := answer.get("authMode")) in AUTH_MODES
+        else registration.auth_mode,
     )
     try:
         config.save(path)

@@ -9,7 +9,7 @@ from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
 from pipedai_worker.journal import Journal
 from pipedai_worker.logs import get_logger
-from pipedai_worker.outcome import bare
+from pipedai_worker.outcome import bare, older
 from pipedai_worker.patience import until_answered
 
 log = get_logger(__name__)
@@ -24,17 +24,24 @@ def report(
     stays on disk, and the worker's next start sends it.
     """
     try:
-        try:
-            until_answered(lambda: api.complete(run_id, body), wait)
-        except Refused as refused:
-            if refused.status != 400 or body == bare(body):
-                raise
-            # The API refuses some field of the outcome. Its status alone is sent instead: otherwise the API would take
-            # the run for lost and have it executed again.
-            log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
-            until_answered(lambda: api.complete(run_id, bare(body)), wait)
+        _send(api, run_id, [body, older(body), bare(body)], wait)
     except Refused as refused:
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
     else:
         log.info("run %s %s", run_id, body.get("status"))
     journal.drop_outcome(run_id)
+
+
+def _send(
+    api: Api, run_id: str, bodies: list[dict[str, Any]], wait: Callable[[float], bool]
+) -> None:
+    """Send the first body. After a 400 send the next, smaller one, so that the run is not taken for lost."""
+    first, *rest = bodies
+    rest = [body for body in rest if body != first]
+    try:
+        until_answered(lambda: api.complete(run_id, first), wait)
+    except Refused as refused:
+        if refused.status != 400 or not rest:
+            raise
+        log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
+        _send(api, run_id, rest, wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -15,21 +16,25 @@ from pipedai_worker.api import Api
 from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.environment import allowed
 from pipedai_worker.executors.base import Execution, Executor, Job
+from pipedai_worker.gateway import Gateway
 from pipedai_worker.heartbeat import Heartbeat
 from pipedai_worker.journal import CLAIMED, HeldRun, Journal
 from pipedai_worker.logs import get_logger, known_secrets
 from pipedai_worker.outcome import CANCELED, CLIENT, FAILED, INFRA, NONE, TIMED_OUT, Outcome
 from pipedai_worker.patience import GaveUp, until_answered
+from pipedai_worker.paying import EVERY_CREDENTIAL
+from pipedai_worker.probing import probe
 from pipedai_worker.process import Program
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting import report
 from pipedai_worker.run_events import RunEvents, Sink
 from pipedai_worker.scratch import Scratch
 from pipedai_worker.stopping import StopReason, StopRequest
+from pipedai_worker.tool_calls import ToolCalls
 
 log = get_logger(__name__)
 
-# Seconds from SIGTERM to SIGKILL. The API waits 60 s for the report of a timed-out run. A worker that
+# Seconds from the first request to end to SIGKILL. The API waits 60 s for the report of a timed-out run. A worker that
 # stops has less time, because it has to be gone 30 s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
@@ -63,8 +68,10 @@ class Run:
         self._around = around
         # No text that leaves the worker may contain the run's headers or the secrets that claude logs in with.
         self._secrets = [*assigned.mcp_headers.values()]
-        self._secrets += [os.environ.get(name, "") for name in around.executor.credentials]
+        self._secrets += [os.environ.get(name, "") for name in EVERY_CREDENTIAL]
         self._redactor = Redactor(self._secrets)
+        self._calls: ToolCalls | None = None
+        self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
 
     def live(self) -> None:
         """Take the run from its claim to its report, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
@@ -94,14 +101,23 @@ class Run:
             self.assigned.trigger_name,
             self.assigned.attempt,
         )
-        with Heartbeat(around.api, run_id, self.stop):
+        self._calls = _open_calls(around.journal.calls_of(run_id))
+        with self._heartbeat:
             outcome = self._execute(state)
             if outcome is None:
                 around.journal.release(run_id)
             else:
                 self._report(outcome)
 
+    def _counts(self) -> dict[str, int] | None:
+        return self._calls.counts() if self._calls else None
+
     def _report(self, outcome: Outcome) -> None:
+        if self._calls is not None:
+            outcome = replace(
+                outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
+            )
+            self._calls.close()
         body, run_id = outcome.redacted(self._redactor).body(), self.assigned.id
         journal = self._around.journal
         try:
@@ -114,8 +130,6 @@ class Run:
 
     def _execute(self, state: dict[str, object]) -> Outcome | None:
         """Execute the run. Return the outcome to report, or None when the run is not ours any more."""
-        if (why := mcp.refusal(self.assigned)) is not None:
-            return Outcome(FAILED, CLIENT, error_message=why)
         if state.get("cancelRequested"):
             return Outcome(CANCELED)
         try:
@@ -154,26 +168,41 @@ class Run:
             self.stop.request(StopReason.CANCELED)
 
     def _execute_in_scratch(self) -> Execution:
+        if self._calls is None:
+            raise OSError(errno.EIO, "the run's tool calls can't be kept")
         scratch = Scratch()
         place = self._around.events
         events = RunEvents(place, self.assigned.id, self._redactor) if place else None
         try:
             self._held = self._around.journal.update(self._held, scratch=str(scratch.root))
-            scratch.write_mcp_config(mcp.configuration(self.assigned))
-            return self._around.executor.execute(
-                self._job(scratch, events.write if events else _untold)
-            )
+            with Gateway(
+                url=self.assigned.mcp_url,
+                headers=self.assigned.mcp_headers,
+                calls=self._calls,
+                before_first_effect=self._heartbeat.tell,
+            ) as gateway:
+                executor = self._around.executor
+                execution = probe(gateway, self.stop) if executor.needs_server else None
+                if execution is not None:
+                    return execution
+                limit = self.assigned.timeout_seconds
+                scratch.write_mcp_config(mcp.configuration(gateway.url, limit))
+                told = events.write if events else _untold
+                return executor.execute(self._job(scratch, gateway.url, told))
         finally:
             # First the processes that the program left outside its group end, then its files are removed.
             orphans.end_marked(self._held.claim_id)
+            held = self._held
+            self._around.executor.clean_up(held.claim_id, scratch.work, held.pid)
             scratch.remove()
             if events:
                 events.close()
 
-    def _job(self, scratch: Scratch, told: Sink) -> Job:
+    def _job(self, scratch: Scratch, mcp_url: str, told: Sink) -> Job:
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
         environment[orphans.MARK] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
+        environment["TMPDIR"] = str(scratch.temporary)
         deadline = time.monotonic() + self.assigned.timeout_seconds
 
         def should_stop() -> StopReason | None:
@@ -185,6 +214,9 @@ class Run:
             run=self.assigned,
             directory=scratch.work,
             mcp_config=scratch.mcp_config,
+            mcp_url=mcp_url,
+            files=scratch.files,
+            claim_id=self._held.claim_id,
             environment=environment,
             redactor=self._redactor,
             should_stop=should_stop,
@@ -210,19 +242,27 @@ class Run:
         if reason is StopReason.CANCELED:
             return replace(known, status=CANCELED, fault_class=NONE, error_message="")
         if reason is StopReason.TIMED_OUT:
-            limit = f"{self.assigned.timeout_seconds:g}"
-            return replace(
-                known,
-                status=TIMED_OUT,
-                fault_class=CLIENT,
-                error_message=f"Stopped after its time limit of {limit} s.",
-            )
+            sentence = f"Stopped after its time limit of {self.assigned.timeout_seconds:g} s."
+            if known.fault_class == INFRA:
+                sentence += " The API of the model was failing then."
+            fault_class = INFRA if known.fault_class == INFRA else CLIENT
+            return replace(known, status=TIMED_OUT, fault_class=fault_class, error_message=sentence)
         return replace(
             known,
             status=FAILED,
             fault_class=INFRA,
             error_message="The worker was stopped before the run ended.",
         )
+
+
+def _open_calls(path: Path) -> ToolCalls | None:
+    try:
+        # The file of an attempt that got no further than its claim is not needed any more.
+        path.unlink(missing_ok=True)
+        return ToolCalls(path)
+    except OSError as error:
+        log.error("a run's tool calls can't be kept on disk: %s", error.strerror)
+        return None
 
 
 def _untold(_type: str, _payload: Any) -> None:

@@ -1,4 +1,4 @@
-"""Makes and removes a run's directory: an empty working directory, and its MCP configuration beside it."""
+"""Makes and removes a run's directory: an empty working directory, and what belongs to the run beside it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,36 @@ PREFIX = "pipedai-run-"
 
 
 class Scratch:
-    """One run's directory. It is in the system's temporary directory, so that claude finds no project's
-    settings in a directory above it.
+    """One run's directory, in the system's temporary directory.
+
+    `work` is the empty working directory, `temporary` the run's own directory for temporary files, and `files`
+    holds what the worker gives to the program.
     """
 
     def __init__(self) -> None:
         """Raises OSError."""
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self.work = self.root / "work"
-        self.work.mkdir(mode=0o700)
+        self.work, self.temporary, self.files = (
+            work(self.root),
+            self.root / "tmp",
+            self.root / "files",
+        )
+        for directory in (self.work, self.temporary, self.files):
+            directory.mkdir(mode=0o700)
         self.mcp_config = self.root / "mcp.json"
 
     def write_mcp_config(self, content: bytes) -> None:
-        """Write the file that holds the run's secrets. Raises OSError."""
+        """Write the file that names the gateway, whose address is a secret of the run. Raises OSError."""
         durable.write_private(self.mcp_config, content)
 
     def remove(self) -> None:
         """Remove everything the run left here."""
         remove(self.root)
+
+
+def work(root: Path) -> Path:
+    """Return the working directory inside a scratch directory."""
+    return root / "work"
 
 
 def remove(root: Path) -> None:

@@ -10,11 +10,12 @@ succeeds, unless one of them ended it otherwise. The lines:
   standin: note FILE           append this process's id to a file
   standin: noise               lines that are not JSON, and an event nobody knows
   standin: big-line MEGABYTES  one event of that size
-  standin: show-mcp            tell the MCP configuration, secrets and all: result and stderr
-  standin: ignore-term         do not end at SIGTERM
+  standin: show-mcp [FILE]     tell the MCP configuration, or another file: result and stderr
+  standin: ignore-term         do not end at SIGINT and SIGTERM
   standin: leave-child         start a program that would outlive this one, in a session of its own
 
   standin: success [TEXT]      the result, with this text
+  standin: output JSON         the result, with this structured output
   standin: big-result MEGABYTES  a result of that size
   standin: two-turns           two results, the second from work in the background
   standin: linger              the result, and then no end
@@ -56,21 +57,43 @@ USAGE = {
     "cache_creation_input_tokens": 78,
 }
 
+MODEL_USAGE = {
+    "inputTokens": 12,
+    "outputTokens": 34,
+    "cacheReadInputTokens": 56,
+    "cacheCreationInputTokens": 78,
+}
+
 
 class Session:
     """One conversation: writes its events to stdout."""
 
-    def __init__(self, prompt: str, model: str, mcp_config: Path | None) -> None:
+    def __init__(self, prompt: str, model: str, mcp_config: Path | None, session_id: str) -> None:
         self.prompt = prompt
-        self.session_id = str(uuid.uuid4())
+        self.session_id = session_id
         self._model = model
         self._mcp_config = mcp_config
         self._shown = ""
+        self._messages = 0
         self._cost = 0.0
 
     def play(self) -> int:
-        """Carry out the prompt and return the exit code."""
-        self.event("system", subtype="init", model=self._model, tools=[], mcp_servers=[])
+        """Carry out the prompt and return the exit code. SIGINT ends it with a result."""
+        try:
+            return self._play()
+        except KeyboardInterrupt:
+            usage = {name: number * self._messages for name, number in MODEL_USAGE.items()}
+            self.result(
+                "error_during_execution",
+                is_error=True,
+                terminal_reason="aborted_streaming",
+                modelUsage={self._model: usage},
+            )
+            return 0
+
+    def _play(self) -> int:
+        servers = [{"name": "trigger", "status": "connected"}] if self._mcp_config else []
+        self.event("system", subtype="init", model=self._model, tools=[], mcp_servers=servers)
         for line in self.prompt.splitlines():
             if line.startswith(MARK):
                 name, _, argument = line[len(MARK) :].strip().partition(" ")
@@ -95,6 +118,7 @@ class Session:
 
     def message(self, text: str, **fields: Any) -> None:
         """Write a message of the assistant."""
+        self._messages += 1
         message = {
             "id": f"msg_{uuid.uuid4().hex}",
             "type": "message",
@@ -162,8 +186,9 @@ class Session:
     def do_big_line(self, megabytes: str) -> None:
         self.event("user", message={"content": "x" * (int(megabytes) * 1024 * 1024)})
 
-    def do_show_mcp(self, _: str) -> None:
-        shown = self._mcp_config.read_text() if self._mcp_config else "no MCP configuration"
+    def do_show_mcp(self, path: str) -> None:
+        file = Path(path) if path else self._mcp_config
+        shown = file.read_text() if file else "no MCP configuration"
         # The result shows the text twice: as it is, and inside another JSON string. stderr gets it in two pieces.
         self._shown = f" {shown} {json.dumps(shown)}"
         half = len(shown) // 2
@@ -173,6 +198,7 @@ class Session:
             time.sleep(0.05)
 
     def do_ignore_term(self, _: str) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.message("SIGTERM is ignored.")
 
@@ -182,6 +208,9 @@ class Session:
 
     def do_success(self, text: str) -> int:
         return self.succeed(text)
+
+    def do_output(self, text: str) -> int:
+        return self.result(is_error=False, result=text, structured_output=json.loads(text))
 
     def do_big_result(self, megabytes: str) -> int:
         return self.result(is_error=False, result='\u00e9"\n' * (int(megabytes) * 1024 * 1024 // 3))
@@ -244,12 +273,18 @@ def main() -> int:
     parser.add_argument("--mcp-config", type=Path)
     parser.add_argument("--strict-mcp-config", action="store_true")
     parser.add_argument("--allowedTools", "--allowed-tools", nargs="*")
+    parser.add_argument("--disallowedTools", "--disallowed-tools", nargs="*")
+    parser.add_argument("--settings")
+    parser.add_argument("--setting-sources")
+    parser.add_argument("--no-session-persistence", action="store_true")
+    parser.add_argument("--session-id", type=uuid.UUID, default=uuid.uuid4())
+    parser.add_argument("--json-schema", type=json.loads)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     options = parser.parse_args()
     if options.mcp_config and not _is_private_json(options.mcp_config):
         parser.error("--mcp-config is no JSON object, or others can read it")
     prompt = sys.stdin.buffer.read().decode()
-    return Session(prompt, options.model, options.mcp_config).play()
+    return Session(prompt, options.model, options.mcp_config, str(options.session_id)).play()
 
 
 def _is_private_json(path: Path) -> bool:

@@ -14,9 +14,10 @@ class StopReason(enum.Enum):
     LOST = "no longer this worker's run"
     SHUTDOWN = "the worker is stopping"
     TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
-    # For SILENT and LINGERING the executor itself stops the program, and decides the run's outcome.
+    # For SILENT, LINGERING and NO_SERVER the executor itself stops the program, and decides the run's outcome.
     SILENT = "silent for too long"
     LINGERING = "finished, but did not end"
+    NO_SERVER = "not connected to its MCP server"
 
 
 # For these reasons the whole worker exits, so the program gets less time between SIGTERM and SIGKILL.

@@ -29,6 +29,18 @@ class Tokens:
             whole(usage.get("cache_creation_input_tokens")) or 0,
         )
 
+    @classmethod
+    def read_model(cls, usage: Any) -> Tokens:
+        """Read one model's entry of claude's `modelUsage`. A missing number counts as 0, and so does anything else."""
+        if not isinstance(usage, dict):
+            return cls()
+        return cls(
+            whole(usage.get("inputTokens")) or 0,
+            whole(usage.get("outputTokens")) or 0,
+            whole(usage.get("cacheReadInputTokens")) or 0,
+            whole(usage.get("cacheCreationInputTokens")) or 0,
+        )
+
     def __add__(self, other: Tokens) -> Tokens:
         return Tokens(
             self.input + other.input,

@@ -5,6 +5,7 @@ Each function breaks one thing, and its decorator names the conformance kit's ch
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ from pipedai_worker import (
 )
 from pipedai_worker.answers import Refused
 from pipedai_worker.api import Api
+from pipedai_worker.executors.base import Execution, Job
+from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.journal import Journal
 from pipedai_worker.outcome import Outcome
 
@@ -154,7 +157,14 @@ def ends_with_code_1() -> None:
 
 @caught_by("refuses-expansion")
 def lets_claude_expand_variables() -> None:
-    replace(mcp, "refusal", lambda run: None)
+    execute = ClaudeExecutor.execute
+
+    def execute_with_the_servers_headers(self: ClaudeExecutor, job: Job) -> Execution:
+        server = {"type": "http", "url": job.run.mcp_url, "headers": dict(job.run.mcp_headers)}
+        job.mcp_config.write_text(json.dumps({"mcpServers": {mcp.SERVER_NAME: server}}))
+        return execute(self, job)
+
+    replace(ClaudeExecutor, "execute", execute_with_the_servers_headers)
 
 
 @caught_by("ignores-what-is-newer")

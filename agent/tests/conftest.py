@@ -25,6 +25,9 @@ DEADLINE_SECONDS = 60.0
 # A worker that exits leaves its connections to the system to close, so ResourceWarning is no error here.
 WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 
+# What the outcome of a run says that called no tool.
+NO_CALLS = {"toolCalls": {"total": 0, "effects": 0, "unknown": 0}}
+
 
 @pytest.fixture
 def api() -> FakeApi:

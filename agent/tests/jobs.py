@@ -19,6 +19,7 @@ from pipedai_worker.stopping import StopReason
 
 # The id is random, so that only processes of this test process are marked with it: they are killed.
 CLAIM_ID = uuid4().hex
+MCP_URL = "http://127.0.0.1:7/unguessable/mcp"
 
 
 def make_job(
@@ -36,13 +37,23 @@ def make_job(
     assert run is not None
     work = directory / "work"
     work.mkdir()
+    files, temporary = directory / "files", directory / "tmp"
+    files.mkdir()
+    temporary.mkdir(exist_ok=True)
     mcp_config = directory / "mcp.json"
-    write_private(mcp_config, mcp.configuration(run))
+    write_private(mcp_config, mcp.configuration(MCP_URL, run.timeout_seconds))
     return Job(
         run=run,
         directory=work,
         mcp_config=mcp_config,
-        environment={"PATH": os.environ["PATH"], orphans.MARK: CLAIM_ID},
+        mcp_url=MCP_URL,
+        files=files,
+        claim_id=CLAIM_ID,
+        environment={
+            "PATH": os.environ["PATH"],
+            "TMPDIR": str(temporary),
+            orphans.MARK: CLAIM_ID,
+        },
         redactor=Redactor(run.mcp_headers.values()),
         should_stop=should_stop,
         term_grace=lambda: term_grace,

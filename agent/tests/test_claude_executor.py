@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from pipedai_worker import standin
-from pipedai_worker.executors import claude
+from pipedai_worker.executors import isolation, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.orphans import end_marked
 from pipedai_worker.stopping import StopReason
 
 from .conftest import alive, until
-from .jobs import CLAIM_ID, StopOnceTold, make_job
+from .jobs import CLAIM_ID, MCP_URL, StopOnceTold, make_job
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def _nothing_left() -> Iterator[None]:
 def execute(
     directory: Path, prompt: str, *, argv: list[str] = STAND_IN, silence: float = 0, **job: Any
 ) -> Execution:
-    executor = ClaudeExecutor(argv, auth_mode="claude_max", silence_seconds=silence)
+    executor = ClaudeExecutor(argv, auth_mode=lambda: "claude_max", silence_seconds=silence)
     return executor.execute(make_job(directory, prompt, **job))
 
 
@@ -126,7 +126,7 @@ def test_the_results_of_several_turns_are_added_up(tmp_path: Path) -> None:
 def test_a_result_stands_when_claude_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claude, "LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(watch, "LINGER_SECONDS", 0.3)
     execution = execute(tmp_path, "standin: linger")
     assert execution.stopped_by is None
     assert execution.outcome.status == "succeeded"
@@ -155,6 +155,102 @@ def test_a_stop_before_the_result_tells_what_was_used_so_far(tmp_path: Path) -> 
     assert execution.outcome.error_message == ""
 
 
+def test_claude_is_asked_for_a_result_first_which_decides_nothing(tmp_path: Path) -> None:
+    stop = StopOnceTold("assistant", StopReason.TIMED_OUT)
+    execution = execute_and_stop(tmp_path, "standin: say one\nstandin: hang", stop)
+    assert execution.stopped_by is StopReason.TIMED_OUT
+    assert execution.outcome.cost_usd == 0.0123
+    assert execution.outcome.fault_class == "client"
+
+
+def test_claude_that_ignores_the_first_requests_is_killed(tmp_path: Path) -> None:
+    stop = StopOnceTold("assistant", StopReason.CANCELED)
+    execution = execute_and_stop(tmp_path, "standin: ignore-term\nstandin: hang", stop)
+    assert execution.stopped_by is StopReason.CANCELED
+    assert execution.outcome.exit_code == 137
+
+
+def events(*lines: str) -> str:
+    return "\n".join(f"echo '{line}'" for line in lines)
+
+
+RETRY = '{"type": "system", "subtype": "api_retry", "attempt": 1}'
+RESULT = (
+    '{"type": "result", "subtype": "success", "is_error": false, "num_turns": 1, "result": "R"}'
+)
+TASKS = '{"type": "system", "subtype": "background_tasks_changed", "tasks": [%s]}'
+
+
+def test_a_time_out_while_the_models_api_fails_is_the_machines_fault(tmp_path: Path) -> None:
+    argv = fake_claude(tmp_path, events(RETRY) + "\nexec sleep 60")
+    stop = StopOnceTold("system", StopReason.TIMED_OUT)
+    execution = execute(tmp_path, "x", argv=argv, told=stop.told, should_stop=stop.should_stop)
+    assert (execution.stopped_by, execution.outcome.fault_class) == (StopReason.TIMED_OUT, "infra")
+
+
+def test_work_in_the_background_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LINGER_SECONDS", 0.1)
+    second = RESULT.replace('"R"', '"S"')
+    script = "\n".join(
+        (events(TASKS % "1", RESULT), "sleep 0.6", events(TASKS % "", second), "exit 0")
+    )
+    execution = execute(tmp_path, "x", argv=fake_claude(tmp_path, script), silence=0.2)
+    assert (execution.outcome.status, execution.outcome.short_message) == ("succeeded", "S")
+
+
+def test_a_time_out_of_work_in_the_background_is_a_time_out(tmp_path: Path) -> None:
+    argv = fake_claude(tmp_path, events(TASKS % "1", RESULT) + "\nexec sleep 60")
+    stop = StopOnceTold("result", StopReason.TIMED_OUT)
+    execution = execute(tmp_path, "x", argv=argv, told=stop.told, should_stop=stop.should_stop)
+    assert execution.stopped_by is StopReason.TIMED_OUT
+
+
+def test_claude_is_stopped_at_once_without_its_server(tmp_path: Path) -> None:
+    servers = '[{"name": "trigger", "status": "failed"}]'
+    event = f'{{"type": "system", "subtype": "init", "mcp_servers": {servers}}}'
+    argv = fake_claude(tmp_path, events(event) + "\nexec sleep 60")
+    outcome = execute(tmp_path, "x", argv=argv).outcome
+    assert (outcome.status, outcome.fault_class) == ("failed", "infra")
+    assert "not connected to the run's MCP server (failed)" in outcome.error_message
+
+
+def test_a_success_without_its_server_is_none(tmp_path: Path) -> None:
+    servers = '[{"name": "trigger", "status": "pending"}]'
+    event = f'{{"type": "system", "subtype": "init", "mcp_servers": {servers}}}'
+    argv = fake_claude(tmp_path, events(event, RESULT))
+    outcome = execute(tmp_path, "x", argv=argv).outcome
+    assert (outcome.status, outcome.fault_class) == ("failed", "infra")
+
+
+def test_a_white_prompt_is_the_clients_fault(tmp_path: Path) -> None:
+    outcome = execute(tmp_path, " \n ").outcome
+    assert (outcome.status, outcome.fault_class) == ("failed", "client")
+    assert outcome.error_message == "The prompt is empty or only white space."
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "sentence"),
+    [
+        ('output {"n": 5}', "succeeded", ""),
+        ('output {"n": "x"}', "failed", "At /n, the output does not fit its schema"),
+        ("success done", "failed", "There is no output"),
+    ],
+)
+def test_a_run_succeeds_only_with_an_output_that_fits(
+    tmp_path: Path, line: str, status: str, sentence: str
+) -> None:
+    outcome = execute(tmp_path, f"standin: {line}", output_schema=SCHEMA).outcome
+    assert (outcome.status, outcome.fault_class == "client") == (status, status == "failed")
+    assert sentence in outcome.error_message
+    assert outcome.body().get("output") == ({"n": 5} if status == "succeeded" else None)
+    assert outcome.cost_usd == 0.0123
+
+
 def test_silence_is_the_machines_fault(tmp_path: Path) -> None:
     execution = execute(tmp_path, "standin: hang", silence=0.6)
     assert execution.stopped_by is None
@@ -163,14 +259,14 @@ def test_silence_is_the_machines_fault(tmp_path: Path) -> None:
 
 
 def test_being_killed_by_a_signal_is_told(tmp_path: Path) -> None:
-    outcome = execute(tmp_path, "", argv=fake_claude(tmp_path, "kill -SEGV $$")).outcome
+    outcome = execute(tmp_path, "x", argv=fake_claude(tmp_path, "kill -SEGV $$")).outcome
     assert outcome.exit_code == 139
     assert "was ended by SIGSEGV without a result" in outcome.error_message
     assert outcome.fault_class == "infra"
 
 
 def test_a_program_that_is_not_there_is_the_machines_fault(tmp_path: Path) -> None:
-    outcome = execute(tmp_path, "", argv=["/no/such/claude"]).outcome
+    outcome = execute(tmp_path, "x", argv=["/no/such/claude"]).outcome
     assert (outcome.status, outcome.fault_class, outcome.exit_code) == ("failed", "infra", None)
     assert "could not be launched" in outcome.error_message
 
@@ -201,16 +297,19 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
     assert arguments == [
         *("-p", "--mcp-config", str(tmp_path / "mcp.json"), "--strict-mcp-config"),
         *("--output-format", "stream-json", "--verbose"),
-        *("--allowedTools", "mcp__trigger", "--model", "opus"),
+        *("--allowedTools", "mcp__trigger"),
+        *isolation.OPTIONS,
+        *("--session-id", isolation.session_of(CLAIM_ID), "--model", "opus"),
     ]
-    assert (tmp_path / "stdin").read_text().startswith("The prompt.\n")
+    assert (tmp_path / "stdin").read_text().startswith("\nThe prompt.\n")
     assert '{"n": 1}' in (tmp_path / "stdin").read_text()
     assert json.loads((tmp_path / "mcp").read_text()) == {
         "mcpServers": {
             "trigger": {
                 "type": "http",
-                "url": "https://mcp.example.com/mcp",
-                "headers": {"x-api-key": "the-secret"},
+                "url": MCP_URL,
+                "alwaysLoad": True,
+                "timeout": 60_000,
             }
         }
     }
@@ -220,16 +319,18 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
 def test_a_models_name_cannot_be_an_option(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     argv = fake_claude(tmp_path, f"touch {touched}")
-    outcome = execute(tmp_path, "", argv=argv, model="--dangerously-skip-permissions").outcome
+    outcome = execute(tmp_path, "x", argv=argv, model="--dangerously-skip-permissions").outcome
     assert (outcome.status, outcome.fault_class) == ("failed", "client")
     assert not touched.exists()
 
 
 def test_a_secret_on_stderr_is_redacted_though_it_came_in_two_pieces(tmp_path: Path) -> None:
+    secret = "long-secret-" * 40
+    argv = fake_claude(
+        tmp_path, f"printf {secret[:99]} >&2; sleep 0.1; printf {secret[99:]} >&2; exit 1"
+    )
     outcome = execute(
-        tmp_path,
-        "standin: show-mcp\nstandin: crash",
-        mcp_headers={"Authorization": "Bearer " + "long-secret-" * 40},
+        tmp_path, "x", argv=argv, mcp_headers={"Authorization": f"Bearer {secret}"}
     ).outcome
     assert "long-secret" not in outcome.error_message
     assert "[redacted]" in outcome.error_message
@@ -237,7 +338,7 @@ def test_a_secret_on_stderr_is_redacted_though_it_came_in_two_pieces(tmp_path: P
 
 def test_programs_that_left_the_group_are_found_by_their_mark(tmp_path: Path) -> None:
     argv = fake_claude(tmp_path, "setsid sleep 300 & echo $! > ../pid")
-    execute(tmp_path, "", argv=argv)
+    execute(tmp_path, "x", argv=argv)
     pid = int((tmp_path / "pid").read_text())
     assert alive(pid)
     end_marked(CLAIM_ID)
@@ -249,7 +350,7 @@ def test_a_program_that_left_something_holding_its_output_is_not_waited_for(
 ) -> None:
     began = time.monotonic()
     argv = fake_claude(tmp_path, "setsid sleep 300 & exit 0")
-    execution = execute(tmp_path, "", argv=argv)
+    execution = execute(tmp_path, "x", argv=argv)
     assert time.monotonic() - began < 120
     assert execution.outcome.exit_code == 0
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.executors.faults import judge
+from pipedai_worker.executors.faults import flaw, judge
 from pipedai_worker.executors.transcript import Transcript, is_success, text_of
+from pipedai_worker.tokens import Tokens
 
 
 def failed(**fields: Any) -> dict[str, Any]:
@@ -100,15 +101,97 @@ def test_the_last_reset_counts_and_may_come_in_milliseconds() -> None:
     assert transcript(limit("rejected", resetsAt="soon")).seconds_until_reset(0) is None
 
 
-def test_the_first_failed_result_decides_and_the_last_cost_counts() -> None:
+def test_the_last_result_and_the_last_cost_count() -> None:
     gathered = transcript(
-        {"type": "result", "subtype": "success", "is_error": False, "total_cost_usd": 1},
         failed(total_cost_usd=2, num_turns=3),
         {"type": "result", "subtype": "success", "is_error": False, "total_cost_usd": 3.5},
     )
     assert gathered.result is not None
-    assert gathered.result["is_error"] is True
+    assert gathered.result["is_error"] is False
     assert (gathered.cost_usd, gathered.num_turns) == (3.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault_class", "sentence"),
+    [
+        ({"num_turns": 0}, "client", "a command of its own"),
+        ({"terminal_reason": "tool_deferred"}, "client", "tool_deferred"),
+        ({"terminal_reason": "hook_stopped"}, "client", "hook_stopped"),
+        ({"terminal_reason": "aborted_tools"}, "infra", "aborted_tools"),
+        ({"terminal_reason": "of_a_later_version"}, "infra", "of_a_later_version"),
+    ],
+)
+def test_a_success_may_hide_a_task_that_was_not_done(
+    fields: dict[str, Any], fault_class: str, sentence: str
+) -> None:
+    fault = flaw({"subtype": "success", "is_error": False, "num_turns": 1, **fields})
+    assert fault is not None
+    assert (fault.fault_class, sentence in fault.sentence) == (fault_class, True)
+
+
+@pytest.mark.parametrize("reason", [None, "completed"])
+def test_a_task_that_was_done_has_no_flaw(reason: str | None) -> None:
+    assert flaw({"is_error": False, "num_turns": 1, "terminal_reason": reason}) is None
+
+
+def test_the_type_of_an_api_error_is_told_rather_than_unknown() -> None:
+    result = failed(api_error_status=400, api_error_type="invalid_request_error")
+    fault = judge(result, "unknown", limit_reached=False)
+    assert (fault.fault_class, fault.sentence) == (
+        "client",
+        "The model's API answered 400 (invalid_request_error).",
+    )
+
+
+def servers(*listed: Any) -> dict[str, Any]:
+    return {"type": "system", "subtype": "init", "mcp_servers": list(listed)}
+
+
+def test_only_a_connected_server_is_one() -> None:
+    assert transcript().server_connected
+    assert transcript(servers({"name": "trigger", "status": "connected"})).server_connected
+    for status in ("failed", "needs-auth", "pending", "of_a_later_version"):
+        assert not transcript(servers({"name": "trigger", "status": status})).server_connected
+    assert not transcript(servers({"name": "other", "status": "connected"})).server_connected
+    assert transcript(servers({"name": "trigger", "status": "needs-auth"})).server_refused
+    assert not transcript(servers({"name": "trigger", "status": "pending"})).server_refused
+
+
+def test_a_server_that_was_used_was_connected() -> None:
+    call = {"type": "tool_use", "name": "mcp__trigger__echo"}
+    gathered = transcript(
+        servers({"name": "trigger", "status": "pending"}),
+        {"type": "assistant", "message": {"id": "m", "content": [call]}},
+    )
+    assert gathered.server_connected
+
+
+def background(*tasks: str) -> dict[str, Any]:
+    return {"type": "system", "subtype": "background_tasks_changed", "tasks": list(tasks)}
+
+
+def test_work_in_the_background_keeps_claude_from_being_finished() -> None:
+    result = {"type": "result", "subtype": "success", "is_error": False, "result": "first"}
+    assert transcript(background("t"), result).finished_at is None
+    assert transcript(background("t"), result, background()).finished_at is not None
+    second_turn = [background("t"), result, background(), {"type": "system", "subtype": "init"}]
+    assert transcript(*second_turn).finished_at is None
+    gathered = transcript(*second_turn, {**result, "result": "second"})
+    assert gathered.finished_at is not None
+    assert gathered.result is not None
+    assert gathered.result["result"] == "second"
+
+
+def test_claude_retries_until_another_event_comes() -> None:
+    retry = {"type": "system", "subtype": "api_retry"}
+    assert transcript(retry).retrying
+    assert not transcript(retry, {"type": "assistant", "message": {}}).retrying
+
+
+def test_the_tokens_of_sub_agents_count() -> None:
+    usage = {"a": {"inputTokens": 1, "outputTokens": 2}, "b": {"cacheReadInputTokens": 3}, "c": 5}
+    result = {"type": "result", "usage": {"input_tokens": 1}, "modelUsage": usage}
+    assert transcript(result, result).tokens == Tokens(1, 2, 3)
 
 
 def test_the_model_is_the_one_that_answered_and_sub_agents_do_not_count() -> None:

@@ -23,7 +23,7 @@ from pipedai_worker.executors.tail import Tail
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.outcome import Outcome
 from pipedai_worker.process import Ending
-from pipedai_worker.prompt import stdin_text
+from pipedai_worker.prompt import is_blank, stdin_for_claude, stdin_text
 from pipedai_worker.redact import Redactor
 from pipedai_worker.tokens import Tokens
 
@@ -191,13 +191,28 @@ def test_a_payload_cannot_close_its_fence() -> None:
     ],
 )
 def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:
-    (server,) = json.loads(mcp.configuration(assigned(mcp_url=url)))["mcpServers"].values()
-    assert server == {"type": transport, "url": url}
+    (server,) = json.loads(mcp.configuration(url, 1.5))["mcpServers"].values()
+    assert server == {"type": transport, "url": url, "alwaysLoad": True, "timeout": 1500}
 
 
-def test_dollar_signs_alone_are_no_expansion() -> None:
-    assert mcp.refusal(assigned(mcp_url="https://a/$HOME/{x}", mcp_headers={"a": "$5 {"})) is None
-    assert mcp.refusal(assigned(mcp_headers={"a": "x${"})) is not None
+def test_nobody_acts_upon_a_character_of_the_payload() -> None:
+    value = {"a @b": "@~/x <system-reminder> \u200b\u202e\u2028\ufe0f \U000e0041 é 漢 😀 /help"}
+    text = stdin_text(assigned(payload=value)).decode()
+    line = text.splitlines()[-2]
+    assert json.loads(line) == value
+    assert line.isprintable()
+    assert not set("@<") & set(line)
+    assert "é 漢 😀" in line
+
+
+def test_claude_gets_a_text_that_begins_with_no_slash() -> None:
+    assert stdin_for_claude(assigned(prompt="/help")) == b"\n/help"
+
+
+def test_white_space_is_nothing_to_pass_on() -> None:
+    assert is_blank(assigned(prompt=" \n\t\ufeff"))
+    assert not is_blank(assigned(prompt=" \n", payload=0))
+    assert not is_blank(assigned(prompt=" x"))
 
 
 def test_a_scratch_directory_goes_whatever_was_made_in_it(

@@ -29,7 +29,11 @@ def test_registering_writes_a_private_file(api: FakeApi, workers: Workers, url: 
     assert worker.wait() == 0
     path = workers.directory / "new" / "w.json"
     written = json.loads(path.read_text())
-    assert set(written) == {"workerId", "workerToken", "apiUrl", "workspaceId", "isPool"}
+    assert set(written) == {
+        *("workerId", "workerToken", "apiUrl", "workspaceId", "isPool"),
+        "authMode",
+    }
+    assert written["authMode"] == "api_key"
     assert (written["workerId"], written["apiUrl"]) == (api.worker_id, url)
     assert written["isPool"] is False
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -51,7 +51,7 @@ def test_each_event_of_the_stream_is_there_while_the_run_goes_on(
 
 @pytest.mark.slow
 def test_a_secret_is_in_no_event(api: FakeApi, workers: Workers) -> None:
-    run = api.add("standin: show-mcp", mcp_headers={"Authorization": f"Bearer {SECRET}"})
+    run = api.add(f"standin: say {SECRET}", mcp_headers={"Authorization": f"Bearer {SECRET}"})
     workers.start("--once", PIPEDAI_LOCAL_RUN_EVENTS="1")
     api.until_ended(run)
     text = (place(workers, api) / f"{run.id}.ndjson").read_text()

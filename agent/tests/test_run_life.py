@@ -12,7 +12,7 @@ import pytest
 
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
-from .conftest import Workers, alive, program_that_waits_for, until
+from .conftest import NO_CALLS, Workers, alive, program_that_waits_for, until
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def test_a_cancel_known_at_the_claim_launches_nothing(api: FakeApi, workers: Wor
     run = api.add("standin: hang")
     api.cancel(run)
     workers.start()
-    assert api.until_ended(run) == {"status": "canceled", "faultClass": "none"}
+    assert api.until_ended(run) == {"status": "canceled", "faultClass": "none", **NO_CALLS}
     assert api.count("start") == 0
 
 
@@ -200,32 +200,11 @@ def test_the_lease_is_kept_by_the_servers_clock_whatever_ours_says(
     assert "clock is 10800 s behind" in worker.log
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"mcp_url": "https://mcp.example.com/${AWS_SECRET_ACCESS_KEY}"},
-        {"mcp_headers": {"Authorization": "Bearer ${GITHUB_TOKEN:-x}"}},
-    ],
-)
-def test_what_would_expand_to_the_hosts_secrets_is_refused_before_anything_is_launched(
-    api: FakeApi, workers: Workers, fields: dict[str, Any]
-) -> None:
-    run = api.add(**fields)
-    touched = workers.directory / "launched"
-    workers.start("--command", f"touch {touched}")
-    outcome = api.until_ended(run)
-    assert (outcome["status"], outcome["faultClass"]) == ("failed", "client")
-    assert "${" in outcome["errorMessage"]
-    assert "TOKEN" not in json.dumps(outcome)
-    assert api.count("start") == 0
-    assert not touched.exists()
-
-
-def test_header_values_reach_the_program_and_come_back_redacted(
+def test_header_values_reach_no_program_and_come_back_redacted(
     api: FakeApi, workers: Workers
 ) -> None:
     secret = 'sk-"live"/tøken+1234567890'
-    headers = {"Authorization": f"Bearer {secret}", "X-Key": "k3y", "X-Empty": ""}
+    headers = {"Authorization": f"Bearer {secret}", "X-Key": "${HOME}k3y", "X-Empty": ""}
     for line, status in (("crash 3", "failed"), ("success", "succeeded")):
         run = api.add(f"standin: show-mcp\nstandin: {line}", mcp_headers=headers)
         worker = workers.start("--once")
@@ -233,11 +212,68 @@ def test_header_values_reach_the_program_and_come_back_redacted(
         assert worker.wait() == 0
         assert outcome["status"] == status
         told = json.dumps(outcome, ensure_ascii=False)
-        assert "[redacted]" in told
-        assert "mcp.example.com" in told
+        # The configuration names the gateway, so there is nothing to redact.
+        assert "http://127.0.0.1:" in told
+        assert "mcp.example.com" not in told
+        assert "[redacted]" not in told
         for text in (told, worker.log):
             assert "live" not in text
             assert "k3y" not in text
+    # The prompt has the secret, as if the server had told it.
+    run = api.add(f"It is {secret}.", mcp_headers=headers)
+    workers.start("--command", "cat", "--once")
+    assert api.until_ended(run)["shortMessage"] == "It is [redacted]."
+
+
+def test_a_program_gets_its_payload_and_its_server_in_variables(
+    api: FakeApi, workers: Workers
+) -> None:
+    run = api.add("x", payload={"at": "@/etc/passwd"})
+    script = (
+        "stat -c %a $PIPEDAI_PAYLOAD; cat $PIPEDAI_PAYLOAD; echo; echo $PIPEDAI_MCP_URL;"
+        ' echo $TMPDIR; grep -c "$PIPEDAI_MCP_URL" $PIPEDAI_MCP_CONFIG'
+    )
+    workers.start("--command", f"sh -c '{script}'", "--once")
+    mode, payload, url, temporary, found = api.until_ended(run)["shortMessage"].splitlines()
+    assert (mode, json.loads(payload), found) == ("600", run.payload, "1")
+    assert url.startswith("http://127.0.0.1:")
+    assert "/pipedai-run-" in temporary
+    assert workers.leftovers() == []
+
+
+def test_the_beginning_of_a_programs_output_is_its_message(api: FakeApi, workers: Workers) -> None:
+    run = api.add()
+    workers.start("--command", "sh -c 'echo; echo first; seq 1000'", "--once")
+    message = api.until_ended(run)["shortMessage"]
+    assert message.startswith("first\n1\n2\n")
+    assert len(message) == 500
+    assert message.endswith("…")
+
+
+SCHEMA = {"type": "object", "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "written", "status", "output"),
+    [
+        (SCHEMA, '{"n": [null]}', "succeeded", {"n": [None]}),
+        (SCHEMA, "{}", "failed", None),
+        (SCHEMA, "no JSON", "failed", None),
+        (SCHEMA, "", "failed", None),
+        (None, '{"m": 1}', "succeeded", {"m": 1}),
+        (None, "no JSON", "succeeded", None),
+    ],
+)
+def test_a_program_writes_its_output_to_a_file(
+    api: FakeApi, workers: Workers, schema: Any, written: str, status: str, output: Any
+) -> None:
+    path = workers.directory / "written"
+    path.write_text(written)
+    run = api.add(output_schema=schema)
+    workers.start("--command", f"sh -c 'cat {path} > $PIPEDAI_OUTPUT'", "--once")
+    outcome = api.until_ended(run)
+    assert (outcome["status"], outcome.get("output")) == (status, output)
+    assert outcome["faultClass"] == ("none" if status == "succeeded" else "client")
 
 
 def test_a_payload_is_handed_over_fenced_as_data(api: FakeApi, workers: Workers) -> None:

@@ -20,7 +20,7 @@ from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.journal import CLAIMED, HeldRun, Journal
 from pipedai_worker.orphans import end_orphans
 
-from .conftest import DEADLINE_SECONDS, Workers, alive, program_that_waits_for, until
+from .conftest import DEADLINE_SECONDS, NO_CALLS, Workers, alive, program_that_waits_for, until
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +126,7 @@ def test_a_run_in_hand_when_the_worker_was_killed_is_handed_back_and_its_program
         "status": "failed",
         "faultClass": "infra",
         "errorMessage": "worker restarted",
+        **NO_CALLS,
     }
     assert not alive(pid)
     until(lambda: not workers.leftovers() and not workers.files("held"))
@@ -263,7 +264,7 @@ def test_a_process_is_told_from_another_with_its_number() -> None:
 
 def test_no_secret_is_left_on_disk(api: FakeApi, workers: Workers) -> None:
     api.fail("complete", 503, times=1000)
-    api.add("standin: show-mcp", mcp_headers={"x-api-key": "the-secret-value"})
+    api.add("standin: success the-secret-value", mcp_headers={"x-api-key": "the-secret-value"})
     worker = workers.start()
     until(lambda: workers.files("outcomes"))
     worker.stop(signal.SIGKILL)

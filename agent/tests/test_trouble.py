@@ -11,7 +11,7 @@ import pytest
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.conformance.serving import Service
 
-from .conftest import Workers, program_that_waits_for, until
+from .conftest import NO_CALLS, Workers, program_that_waits_for, until
 
 pytestmark = pytest.mark.slow
 
@@ -158,21 +158,32 @@ def test_retry_after_is_honoured(api: FakeApi, workers: Workers) -> None:
 def test_a_final_refusal_of_an_outcome_is_final(
     api: FakeApi, workers: Workers, status: int
 ) -> None:
-    api.fail("complete", status, times=2 if status == 400 else 1)
+    api.fail("complete", status, times=3 if status == 400 else 1)
     api.add()
     worker = workers.start()
     worker.until_logged("not accepted")
     until(lambda: workers.files("outcomes") == workers.files("held") == [])
-    assert api.count("complete") == (2 if status == 400 else 1)
+    assert api.count("complete") == (3 if status == 400 else 1)
 
 
 def test_an_outcome_that_the_api_cannot_take_whole_is_reported_bare(
     api: FakeApi, workers: Workers
 ) -> None:
-    api.fail("complete", 400)
+    api.fail("complete", 400, times=2)
     run = api.add()
     workers.start()
     assert api.until_ended(run) == {"status": "succeeded", "faultClass": "none"}
+
+
+def test_an_api_that_knows_no_tool_calls_gets_the_rest_of_the_outcome(
+    api: FakeApi, workers: Workers
+) -> None:
+    api.fail("complete", 400)
+    run = api.add()
+    workers.start()
+    outcome = api.until_ended(run)
+    assert outcome["costUsd"] == "0.012300"
+    assert "toolCalls" not in outcome
 
 
 def test_heartbeats_go_on_while_an_outcome_cannot_be_reported(
@@ -264,6 +275,7 @@ def test_a_failing_command_tells_its_code_and_its_last_words(
         "exitCode": 3,
         "shortMessage": "out",
         "errorMessage": "sh exited with code 3.\nwhy",
+        **NO_CALLS,
     }
 
 

@@ -180,4 +180,4 @@ def test_root_on_debian_gets_the_package_installed(checkout):
 
 
 def test_a_wrong_option_shows_how_to_call_it(checkout):
-    assert checkout.setup("--prod") == (2, "usage: bin/setup [--dev]\n")
+    assert checkout.setup("--prod") == (2, "usage: bin/setup [--dev] [--claude]\n")

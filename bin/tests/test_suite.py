@@ -105,7 +105,7 @@ def steps(monkeypatch, *arguments):
 
 def test_the_static_checks_come_before_the_tests(monkeypatch):
     names, passed_on = steps(monkeypatch, "triggers", "-k", "claim")
-    assert names[0] == "System packages"
+    assert names[0] == "Programs"
     assert names[-3:] == ["Schema", "Production settings", "Tests"]
     assert {"Lint", "Format", "Types", "Imports", "Migrations", "Safe migrations"} < set(names)
     assert passed_on == ["triggers", "-k", "claim"]
@@ -113,6 +113,6 @@ def test_the_static_checks_come_before_the_tests(monkeypatch):
 
 def test_without_the_checks_there_are_only_the_tests(monkeypatch):
     names, passed_on = steps(monkeypatch, "triggers", "--no-checks")
-    assert names == ["System packages", "Tests"]
+    assert names == ["Programs", "Tests"]
     assert passed_on[-1:] == ["triggers"]
     assert "--no-checks" not in passed_on

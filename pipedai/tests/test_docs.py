@@ -12,6 +12,7 @@ from django.conf import settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.serializers import AuditEntrySerializer
+from bin import claude
 from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
@@ -164,9 +165,9 @@ def test_the_readme_opens_with_three_sentences_and_the_two_commands():
 def test_the_readme_says_of_every_direct_dependency_why_it_is_there():
     tables = README.split("## Dependencies\n", 1)[1].split("\n## ", 1)[0]
     explained = re.findall(r"^\| (?!package |---)(\S+) \| \S.* \|$", tables, re.MULTILINE)
-    names = ("requirements", "requirements-otel", "requirements-dev")
+    names = ("requirements", "requirements-otel", "requirements-dev", "requirements-mcp")
     direct = [package for name in names for package in _requirements(f"{name}.in")]
-    assert sorted(explained) == sorted(direct)
+    assert sorted(explained) == sorted([*direct, claude.NPM_NAME])
 
 
 def _requirements(name: str) -> list[str]:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,19 @@ def serve(
     return _serving(BASE_DIR, command, database, log, environment)
 
 
+def serve_on(
+    listeners: Sequence[socket.socket], database: str, *, log: Path
+) -> contextlib.AbstractContextManager[Server]:
+    """Does the same on sockets that listen already. The first is the one at which this process reaches the API."""
+    environment = {
+        "PORT": str(listeners[0].getsockname()[1]),
+        "WEB_BIND": ",".join(f"fd://{each.fileno()}" for each in listeners),
+    }
+    command = [sys.executable, "-m", "pipedai.server"]
+    descriptors = [each.fileno() for each in listeners]
+    return _serving(BASE_DIR, command, database, log, environment, descriptors)
+
+
 def serve_checkout(
     checkout: Path, database: str, *, log: Path
 ) -> contextlib.AbstractContextManager[Server]:
@@ -82,6 +95,7 @@ def _serving(
     database: str,
     log: Path,
     environment: dict[str, str],
+    descriptors: Sequence[int] = (),
 ) -> Iterator[Server]:
     port = int(environment.get("PORT") or free_port())
     database_url = url_of(database)
@@ -101,6 +115,7 @@ def _serving(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=descriptors,
         )
     server = Server(f"http://127.0.0.1:{port}", database_url, process, log)
     try:

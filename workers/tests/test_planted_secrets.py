@@ -24,20 +24,19 @@ from testing.world.cast import Cast
 
 pytestmark = pytest.mark.slow
 
-# These prompts make the stand-in print the headers: in the result, plain and inside JSON, and in two
-# pieces on stderr.
+# No program gets the headers, so they are put into a file for these tests. These prompts make the stand-in print it: in
+# the result, plain and inside JSON, and in two pieces on stderr.
 PROMPTS = (
-    "standin: show-mcp",
-    "standin: show-mcp\nstandin: two-turns",
-    "standin: show-mcp\nstandin: crash 1",
-    "standin: show-mcp\nstandin: sleep 2",
-    "standin: show-mcp\nstandin: no-result",
+    "standin: show-mcp {file}",
+    "standin: show-mcp {file}\nstandin: two-turns",
+    "standin: show-mcp {file}\nstandin: crash 1",
+    "standin: show-mcp {file}\nstandin: sleep 2",
+    "standin: show-mcp {file}\nstandin: no-result",
 )
 # This program prints the headers on stdout, in several encodings, and on stderr.
 TELLTALE = """
-import base64, json, os, sys
-config = json.load(open(os.environ["PIPEDAI_MCP_CONFIG"]))
-told = list(config["mcpServers"]["trigger"]["headers"].values())
+import base64, json, sys
+told = list(json.load(open(sys.argv[1])).values())
 print(*told, json.dumps(json.dumps(told)), *(base64.b64encode(each.encode()).decode() for each in told))
 print(*told, file=sys.stderr)
 sys.exit(1)
@@ -122,7 +121,8 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
     committed_cast, own_database, tmp_path, planted, needles
 ):
     cast, key = committed_cast, committed_cast.mint("pwk", role="admin")
-    registration = tmp_path / "worker.json"
+    registration, shown = tmp_path / "worker.json", tmp_path / "headers"
+    shown.write_text(json.dumps(planted))
     outcomes = tmp_path / "worker.state"
     executor = ("--stand-in", "--max-concurrency", "5")
     places: dict[str, str] = {}
@@ -132,13 +132,23 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
             with working(tmp_path, "--api-url", server.url, *executor, **token) as worker:
                 until(registration.exists)
                 worker_id = json.loads(registration.read_text())["workerId"]
-                runs = [fire(api, cast, worker_id, prompt, planted) for prompt in PROMPTS]
+                prompts = [prompt.format(file=shown) for prompt in PROMPTS]
+                runs = [fire(api, cast, worker_id, prompt, planted) for prompt in prompts]
                 for run_id in runs:
                     ended_run(api, run_id)
                 # These runs end while the API is away, so their outcomes stay on the worker's disk.
                 waiting = [
-                    fire(api, cast, worker_id, f"{prompt}\nstandin: sleep 3", planted)
-                    for prompt in ("standin: show-mcp", "standin: show-mcp\nstandin: leave-child")
+                    fire(
+                        api,
+                        cast,
+                        worker_id,
+                        f"{prompt.format(file=shown)}\nstandin: sleep 3",
+                        planted,
+                    )
+                    for prompt in (
+                        "standin: show-mcp {file}",
+                        "standin: show-mcp {file}\nstandin: leave-child",
+                    )
                 ]
                 for run_id in waiting:
                     until(partial(is_running, api, run_id))
@@ -155,7 +165,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
                 told = [ended_run(api, run_id) for run_id in runs]
             script = tmp_path / "telltale.py"
             script.write_text(TELLTALE)
-            command = f"python3 {script}"
+            command = f"python3 {script} {shown}"
             with working(tmp_path, "--api-url", server.url, "--command", command):
                 told.append(ended_run(api, fire(api, cast, worker_id, "Tell.", planted)))
             paths = (
@@ -170,6 +180,7 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
     places |= {f"run {run['id']}": json.dumps(run, ensure_ascii=False) for run in told}
     places |= {f"answer {number}": text for number, text in enumerate(answers)}
     places |= {f"argv {argv[:80]!r}": argv for argv in watch.seen}
+    shown.unlink()
     places |= dict(texts_in(tmp_path))
     postgres_log = EmbeddedPostgres(settings.DATA_DIR).layout.log
     if postgres_log.exists():

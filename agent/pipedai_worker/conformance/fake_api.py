@@ -59,6 +59,8 @@ class FakeApi:
         # When each request came, as a time of the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
+        # The MCP server of runs that name no other: one that answers, once the API is served.
+        self.mcp_url = "https://mcp.example.com/mcp"
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
@@ -70,7 +72,7 @@ class FakeApi:
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
         """Add a queued run, which the next poll hands out."""
-        run = FakeRun(prompt, **fields)
+        run = FakeRun(prompt, **{"mcp_url": self.mcp_url, **fields})
         with self.lock:
             self.runs[run.id] = run
             self.lock.notify_all()

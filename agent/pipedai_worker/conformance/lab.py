@@ -147,7 +147,7 @@ class Lab:
 
     def add(self, *lines: str, **fields: Any) -> FakeRun:
         """Add a queued run. Its prompt has these lines, which the stand-in for claude carries out as commands."""
-        run = FakeRun(**fields)
+        run = FakeRun(**{"mcp_url": self.api.mcp_url, **fields})
         noted = (f"note {self._programs(run)}", *lines)
         run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
         with self.api.lock:

@@ -118,7 +118,8 @@ def stops_a_run_that_it_lost(lab: Lab) -> None:
 @check("MCP header values come back in no report and no log line, and no file keeps them")
 def keeps_secrets(lab: Lab) -> None:
     lab.start()
-    for ending in ("crash 3", "success"):
+    # The second program says the secret itself, as if it had heard it from its server.
+    for ending in ("crash 3", f"success {SECRET} {SECRET.upper()}"):
         _keep_secrets(lab, ending)
     expect(lab.api.worker_token not in lab.log(), "It logged its own token.")
 
@@ -141,18 +142,19 @@ def _keep_secrets(lab: Lab, ending: str) -> None:
         expect(secret not in lab.log(), "It logged a secret header's value.")
 
 
-@check("what claude would expand from this machine's environment is refused as the client's fault")
+@check("what claude would expand from this machine's environment reaches no MCP configuration")
 def refuses_expansion(lab: Lab) -> None:
     runs = [
-        lab.add(mcp_url="https://mcp.example.com/${HOME}"),
-        lab.add(mcp_headers={"X-Key": "${HOME}"}),
+        lab.add("show-mcp", mcp_url=f"{lab.api.mcp_url}/${{HOME}}"),
+        lab.add("show-mcp", mcp_headers={"X-Key": "${HOME}"}),
     ]
     lab.start()
     for run in runs:
         outcome = lab.until_ended(run)
-        expect_status(outcome, "failed")
-        expect(outcome.get("faultClass") == "client", "It did not call it the client's fault.")
-        expect(lab.launched(run) == 0, "It launched a run with `${` in its MCP configuration.")
+        if outcome.get("status") == "failed":
+            expect(outcome.get("faultClass") == "client", "It did not call it the client's fault.")
+        # A worker that adds the headers itself may launch the run: its configuration has no header.
+        expect("${" not in str(outcome.get("shortMessage")), "It configured claude with a `${`.")
 
 
 @check("SIGTERM: it leaves within 30 s with code 0, and what it held is reported")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pipedai_worker.conformance import wire
+from pipedai_worker.conformance import fake_mcp, wire
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 
 
@@ -28,6 +28,7 @@ class Service:
         self._place.bind(("127.0.0.1", port))
         self._port = self._place.getsockname()[1]
         self._server: _Server | None = None
+        api.mcp_url = self.url + fake_mcp.PATH
 
     @property
     def url(self) -> str:
@@ -80,12 +81,19 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._serve({})
+        if self.path.startswith(fake_mcp.PATH):
+            self._send(*fake_mcp.answer("GET", {}), {})
+        else:
+            self._serve({})
+
+    do_DELETE = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
         data = self._body()
         body = wire.parse(data)
-        if data and not wire.is_json(self.headers.get("Content-Type")):
+        if self.path.startswith(fake_mcp.PATH):
+            self._send(*fake_mcp.answer("POST", body or {}), {})
+        elif data and not wire.is_json(self.headers.get("Content-Type")):
             self._refuse(415, "The Content-Type is not application/json.")
         elif body is None:
             self._refuse(400, "The body is not a JSON object.")

@@ -23,12 +23,18 @@ class Job:
     directory: Path
     # The file with the MCP configuration, mode 0600.
     mcp_config: Path
+    # Where the worker's gateway serves the run's MCP server.
+    mcp_url: str
+    # A directory for files that an executor makes for the run. It is removed with the run.
+    files: Path
+    # The id of the claim: random, and another one for each attempt.
+    claim_id: str
     # The allow-listed environment. An executor may add to it.
     environment: dict[str, str]
     redactor: Redactor
     # Called several times a second; returns the reason to stop the run, or None.
     should_stop: Callable[[], StopReason | None]
-    # Returns the seconds between SIGTERM and SIGKILL.
+    # Returns the seconds between the first request to end and SIGKILL.
     term_grace: Callable[[], float]
     # Called as soon as the program runs, so that the next start can find it after a crash.
     launched: Callable[[Program], None]
@@ -38,7 +44,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the execution ended. With `stopped_by`, the worker decides the status, and the outcome adds the rest."""
+    """How the execution ended. With `stopped_by`, the worker decides the status, and the outcome adds the rest.
+
+    The outcome's fault then says whose fault it would be that the run took too long.
+    """
 
     outcome: Outcome
     stopped_by: StopReason | None = None
@@ -48,8 +57,16 @@ class Executor(Protocol):
     """Executes one job per call. Several threads may call it at the same time."""
 
     # The environment variables of this machine that the program logs in with; their values are secrets.
+    # They may change between two runs.
     @property
     def credentials(self) -> tuple[str, ...]: ...
 
+    # True if the run's MCP server has to answer before the program is launched.
+    @property
+    def needs_server(self) -> bool: ...
+
     def execute(self, job: Job) -> Execution:
         """Run the job to its end. It raises nothing, because a failure is an outcome too."""
+
+    def clean_up(self, claim_id: str, directory: Path, pid: int | None) -> None:
+        """Remove what the program left outside the run's own directory. `directory` was the working directory."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import stat
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from pipedai_worker import durable, output
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.launch import launch
-from pipedai_worker.executors.tail import Tail
+from pipedai_worker.executors.tail import Head, Tail
 from pipedai_worker.outcome import (
+    ABSENT,
     CLIENT,
     ERROR_MESSAGE_LENGTH,
     FAILED,
@@ -17,28 +22,44 @@ from pipedai_worker.outcome import (
     SUCCEEDED,
     Outcome,
 )
+from pipedai_worker.prompt import stdin_text
 
 # An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200
+# A program may write its output with white space; no more than this is read.
+LARGEST_OUTPUT_FILE = 4 * output.LARGEST_BYTES
+# Stands for a file that holds anything else.
+NOT_JSON = float("nan")
 
 
 class CommandExecutor:
     """Runs one fixed command line for each run."""
 
     credentials: tuple[str, ...] = ()
+    # The program may do without the run's server, so nobody asks whether that can be reached.
+    needs_server = False
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = tuple(argv)
 
     def execute(self, job: Job) -> Execution:
         """Run the program. Exit code 0 is a success, and any other is the client's fault."""
+        output_file, payload_file = job.files / "output.json", job.files / "payload.json"
+        durable.write_private(payload_file, json.dumps(job.run.payload).encode())
         job.environment["PIPEDAI_MCP_CONFIG"] = str(job.mcp_config)
+        job.environment["PIPEDAI_MCP_URL"] = job.mcp_url
+        job.environment["PIPEDAI_PAYLOAD"] = str(payload_file)
+        job.environment["PIPEDAI_OUTPUT"] = str(output_file)
+        if job.run.output_schema is not None:
+            schema_file = job.files / "output-schema.json"
+            durable.write_private(schema_file, json.dumps(job.run.output_schema).encode())
+            job.environment["PIPEDAI_OUTPUT_SCHEMA"] = str(schema_file)
         if job.run.model:
             job.environment["PIPEDAI_MODEL"] = job.run.model
-        program = launch(job, self._argv)
+        program = launch(job, self._argv, stdin_text(job.run))
         if isinstance(program, Outcome):
             return Execution(program)
-        stdout = Tail(job.redactor, SHORT_MESSAGE_LENGTH, partial(_tell, job, "stdout"))
+        stdout = Head(job.redactor, SHORT_MESSAGE_LENGTH, partial(_tell, job, "stdout"))
         stderr = Tail(
             job.redactor, ERROR_MESSAGE_LENGTH - SENTENCE_LENGTH, partial(_tell, job, "stderr")
         )
@@ -50,7 +71,8 @@ class CommandExecutor:
         )
         message, details = stdout.finish(ending), stderr.finish(ending)
         if ending.exit_code == 0:
-            outcome = Outcome(SUCCEEDED, exit_code=0, short_message=message)
+            success = Outcome(SUCCEEDED, exit_code=0, short_message=message)
+            outcome = output.settle(success, job.run.output_schema, _read(output_file))
         else:
             outcome = Outcome(
                 FAILED,
@@ -60,6 +82,25 @@ class CommandExecutor:
                 error_message=f"{Path(self._argv[0]).name} {ending.description}.\n{details}",
             )
         return Execution(outcome, ending.stopped_by)
+
+    def clean_up(self, claim_id: str, directory: Path, pid: int | None) -> None:
+        """Do nothing, as nobody knows what the program leaves elsewhere."""
+
+
+def _read(path: Path) -> Any:
+    """Return the JSON in the file that the program wrote, ABSENT if there is none, or NOT_JSON."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return NOT_JSON
+        with path.open("rb") as file:
+            content = file.read(LARGEST_OUTPUT_FILE + 1)
+        if not content:
+            return ABSENT
+        return json.loads(content.decode("utf-8-sig"))
+    except FileNotFoundError:
+        return ABSENT
+    except (OSError, ValueError, RecursionError):
+        return NOT_JSON
 
 
 def _tell(job: Job, stream: str, text: str) -> None:

@@ -14,8 +14,14 @@ CLIENT_SUBTYPES = {
     "error_max_structured_output_retries": "Claude did not produce the output asked for.",
 }
 CLIENT_REASONS = frozenset(
-    {"max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"}
+    {
+        *("max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"),
+        *("rapid_refill_breaker", "structured_output_retry_exhausted"),
+        # Hooks of this machine's settings ended the run, and would end it again.
+        *("stop_hook_prevented", "hook_stopped", "tool_deferred", "tool_deferred_unavailable"),
+    }
 )
+COMPLETED = "completed"
 # After these kinds of API error another attempt may succeed. The API and claude name some of them differently.
 INFRA_KINDS = frozenset(
     {
@@ -27,6 +33,7 @@ INFRA_KINDS = frozenset(
         "api_error",
         "timeout",
         "timeout_error",
+        "connection_failed",
         "unknown",
     }
 )
@@ -55,7 +62,8 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     if subtype in CLIENT_SUBTYPES:
         return Fault(CLIENT, CLIENT_SUBTYPES[subtype])
     status = result.get("api_error_status")
-    kind = error_kind(result) or api_error
+    # The last of these says least: it is `unknown` after many statuses.
+    kind = _word(result.get("api_error_type")) or error_kind(result) or api_error
     if limit_reached or status == RATE_LIMIT_STATUS or kind in RATE_LIMIT_KINDS:
         return Fault(INFRA, "Claude's usage limit is reached on the worker.", rate_limited=True)
     if isinstance(status, int) and status >= 400:
@@ -70,6 +78,18 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     if subtype == "error_during_execution" or subtype is None:
         return Fault(INFRA, "Claude failed while it was at work.")
     return Fault(CLIENT, f"Claude reported an error ({subtype}).")
+
+
+def flaw(result: dict[str, Any]) -> Fault | None:
+    """Return what is wrong with a result that claude calls a success, or None if its task was carried out."""
+    if result.get("num_turns") == 0:
+        return Fault(CLIENT, "Claude took the prompt for a command of its own and asked no model.")
+    reason = _word(result.get("terminal_reason"))
+    if reason in {None, COMPLETED}:
+        return None
+    if reason in CLIENT_REASONS:
+        return Fault(CLIENT, f"Claude ended before its task was done: {reason}.")
+    return Fault(INFRA, f"Claude ended before its task was done: {reason}.")
 
 
 def error_kind(event: dict[str, Any]) -> str | None:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pipedai_worker.executors.base import Job
 from pipedai_worker.outcome import FAILED, INFRA, Outcome
 from pipedai_worker.process import Program
-from pipedai_worker.prompt import stdin_text
 
 
-def launch(job: Job, argv: Sequence[str]) -> Program | Outcome:
+def launch(job: Job, argv: Sequence[str], stdin: bytes) -> Program | Outcome:
     """Return the running program. If it can't be launched, return an outcome that lets the API retry the run."""
     try:
         program = Program(
             argv,
-            stdin=stdin_text(job.run),
+            stdin=stdin,
             directory=job.directory,
             environment=job.environment,
         )

@@ -1,4 +1,4 @@
-"""Keeps the end of a program's output. It redacts before it cuts, so that no part of a secret is left."""
+"""Keeps the beginning or the end of a program's output, and redacts it before it cuts it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,39 @@ from pipedai_worker.redact import RedactingStream, Redactor
 
 # So many characters are kept beyond the length asked for, because blank lines at the end are stripped.
 SPARE_CHARACTERS = 4096
+
+
+class Head:
+    """Takes the whole output in pieces and keeps a little more than its first `length` characters.
+
+    `told` gets each redacted piece, as with `Tail`. White space at the beginning is left out.
+    """
+
+    def __init__(
+        self, redactor: Redactor, length: int, told: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._redacting = RedactingStream(redactor)
+        # With one character more, whoever cuts the text to `length` knows that it was longer.
+        self._room = length + 1
+        self._told = told
+        self._kept = ""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece of output."""
+        self._keep(self._redacting.feed(self._decoder.decode(chunk)))
+
+    def finish(self, ending: Ending) -> str:
+        """Return the first characters of the whole output."""
+        self._keep(self._redacting.feed(self._decoder.decode(b"", final=True)))
+        self._keep(self._redacting.finish(cut_off=ending.killed))
+        return self._kept.strip()
+
+    def _keep(self, text: str) -> None:
+        if text:
+            self._told(text)
+        if len(self._kept) < self._room:
+            self._kept = (self._kept + text).lstrip()[: self._room]
 
 
 class Tail:

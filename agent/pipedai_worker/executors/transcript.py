@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from pipedai_worker.executors.faults import error_kind
+from pipedai_worker.mcp import SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.tokens import Tokens
 
@@ -17,6 +18,9 @@ SYNTHETIC_MODEL = "<synthetic>"
 LATEST_SECONDS = 100_000_000_000
 # A limit lasts a month at most; a later reset is taken for this.
 LONGEST_RESET_SECONDS = 31 * 86_400.0
+CONNECTED = "connected"
+# With these, claude goes on without the server. While it is `pending`, claude still tries to connect.
+REFUSED = frozenset({"failed", "needs-auth", "disabled"})
 
 
 class Transcript:
@@ -29,20 +33,44 @@ class Transcript:
         self.api_error: str | None = None
         self.cost_usd: float | None = None
         self.num_turns: int | None = None
-        # The result that decides the outcome: the first one that failed, else the last.
+        # The last result. There may be several, because work in the background may start further turns.
         self.result: dict[str, Any] | None = None
-        # When the last result came, on the monotonic clock; None once claude begins another turn.
-        self.finished_at: float | None = None
+        # True while claude still has work in the background, whose end will start another turn.
+        self.in_background = False
+        # True if the last event said that claude will call the model's API again, because that failed.
+        self.retrying = False
+        # What claude said of its connection to the run's MCP server; None if it has said nothing.
+        self.server_status: str | None = None
+        self._used_server = False
+        self._result_at: float | None = None
         self._result_tokens: Tokens | None = None
+        self._model_tokens: Tokens | None = None
         self._message_tokens: dict[str, Tokens] = {}
         self._limits: dict[str, float | None] = {}
 
     @property
     def tokens(self) -> Tokens | None:
-        """Return the count of the results, or that of the messages while there is no result."""
+        """Return the count of the models' usage, else that of the results, else that of the messages so far."""
+        if self._model_tokens is not None:
+            return self._model_tokens
         if self._result_tokens is None and self._message_tokens:
             return sum(self._message_tokens.values(), Tokens())
         return self._result_tokens
+
+    @property
+    def finished_at(self) -> float | None:
+        """Return when claude became ready to end, on the monotonic clock; None while it has something to do."""
+        return None if self.in_background else self._result_at
+
+    @property
+    def server_connected(self) -> bool:
+        """Tell whether claude was connected to the run's MCP server, as far as it says anything about it."""
+        return self.server_status in {None, CONNECTED} or self._used_server
+
+    @property
+    def server_refused(self) -> bool:
+        """Tell whether claude has given the run's MCP server up."""
+        return self.server_status in REFUSED
 
     @property
     def limit_reached(self) -> bool:
@@ -60,10 +88,11 @@ class Transcript:
         session = event.get("session_id")
         if isinstance(session, str) and session:
             self.session_id = session
+        self.retrying = kind == "system" and event.get("subtype") == "api_retry"
         if kind in TURN_TYPES:
-            self.finished_at = None
-        if kind == "system" and event.get("subtype") == "init":
-            self._learn_model(event.get("model"))
+            self._result_at = None
+        if kind == "system":
+            self._take_system(event)
         elif kind == "assistant":
             self._take_message(event)
         elif kind == "rate_limit_event":
@@ -72,6 +101,29 @@ class Transcript:
             self.api_error = error_kind(event)
         elif kind == "result":
             self._take_result(event)
+
+    def _take_system(self, event: dict[str, Any]) -> None:
+        subtype = event.get("subtype")
+        if subtype == "init":
+            # Each turn begins with one.
+            self._result_at = None
+            self._learn_model(event.get("model"))
+            self._learn_server(event.get("mcp_servers"))
+        elif subtype == "background_tasks_changed":
+            tasks = event.get("tasks")
+            if isinstance(tasks, list):
+                self.in_background = bool(tasks)
+                if self._result_at is not None:
+                    # Claude has its time to end, or to begin another turn, from now on.
+                    self._result_at = time.monotonic()
+
+    def _learn_server(self, servers: Any) -> None:
+        if not isinstance(servers, list):
+            return
+        self.server_status = "not configured"
+        for server in servers:
+            if isinstance(server, dict) and server.get("name") == SERVER_NAME:
+                self.server_status = str(server.get("status"))
 
     def _learn_model(self, model: Any) -> None:
         if isinstance(model, str) and model and model != SYNTHETIC_MODEL:
@@ -82,6 +134,10 @@ class Transcript:
         if not isinstance(message, dict):
             return
         # A message may come in several events. Each has the usage so far, so the last one counts.
+        content = message.get("content")
+        for block in content if isinstance(content, list) else []:
+            if isinstance(block, dict) and str(block.get("name")).startswith(TOOL_PREFIX):
+                self._used_server = True
         identifier = message.get("id")
         tokens = Tokens.read(message.get("usage"))
         if isinstance(identifier, str) and tokens is not None:
@@ -103,8 +159,7 @@ class Transcript:
         self._limits[name] = reset / 1000 if reset and reset > LATEST_SECONDS else reset
 
     def _take_result(self, result: dict[str, Any]) -> None:
-        """Take a result. There may be several, because work in the background may start further turns."""
-        self.finished_at = time.monotonic()
+        self.result, self._result_at = result, time.monotonic()
         # A result has the cost of the whole session so far, but the tokens and turns since the last result.
         cost = number(result.get("total_cost_usd"))
         self.cost_usd = self.cost_usd if cost is None else cost
@@ -114,8 +169,10 @@ class Transcript:
         tokens = Tokens.read(result.get("usage"))
         if tokens is not None:
             self._result_tokens = (self._result_tokens or Tokens()) + tokens
-        if self.result is None or is_success(self.result):
-            self.result = result
+        # Unlike `usage`, this has the tokens of sub-agents too, and those of the whole session.
+        models = result.get("modelUsage")
+        if isinstance(models, dict) and models:
+            self._model_tokens = sum(map(Tokens.read_model, models.values()), Tokens())
 
 
 def is_success(result: dict[str, Any]) -> bool:

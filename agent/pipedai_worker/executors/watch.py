@@ -1,0 +1,149 @@
+"""Follows one claude process: reads its events, says when to stop it, and derives the outcome."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from pipedai_worker import output
+from pipedai_worker.executors.base import Execution, Job
+from pipedai_worker.executors.faults import Fault, flaw, judge
+from pipedai_worker.executors.tail import Tail
+from pipedai_worker.executors.transcript import Transcript, is_success, text_of
+from pipedai_worker.outcome import ABSENT, CLIENT, FAILED, INFRA, SUCCEEDED, Outcome
+from pipedai_worker.process import Ending
+from pipedai_worker.stopping import StopReason
+from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
+
+# After its result, claude has this long to exit by itself.
+LINGER_SECONDS = 10.0
+STDERR_LENGTH = 4_000
+
+
+class Watch:
+    """Follows one claude process. It may be silent for `silence_seconds`; 0 lets it be silent for ever."""
+
+    def __init__(self, job: Job, silence_seconds: float) -> None:
+        self._job = job
+        self._silence_seconds = silence_seconds
+        self._transcript = Transcript()
+        self._lines = JsonLines(self._take)
+        self._heard_at = time.monotonic()
+        self._stopping = False
+        # What held when claude was asked to stop: its result, whether it had nothing left to do, and whether its last
+        # word was that the API fails.
+        self._result: dict[str, Any] | None = None
+        self._had_finished = self._was_retrying = False
+        self.stderr = Tail(job.redactor, STDERR_LENGTH)
+
+    def read(self, chunk: bytes) -> None:
+        """Take the next piece of stdout."""
+        self._heard_at = time.monotonic()
+        self._lines.feed(chunk)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._transcript.take(event)
+        kind = event.get("type")
+        self._job.told(kind if isinstance(kind, str) else "unknown", event)
+
+    def should_stop(self) -> StopReason | None:
+        """Return the job's reason to stop, or one of our own."""
+        reason = self._job.should_stop() or self._own_reason()
+        if reason is not None and not self._stopping:
+            # A result that comes from now on is claude's answer to the stop. It tells the cost, and decides nothing.
+            self._stopping = True
+            self._result = self._transcript.result
+            self._had_finished = self._transcript.finished_at is not None
+            self._was_retrying = self._transcript.retrying
+        return reason
+
+    def _own_reason(self) -> StopReason | None:
+        transcript, now = self._transcript, time.monotonic()
+        if transcript.finished_at is not None:
+            return StopReason.LINGERING if now - transcript.finished_at >= LINGER_SECONDS else None
+        if transcript.server_refused and transcript.result is None:
+            return StopReason.NO_SERVER
+        # After a result, claude is silent until its work in the background has ended.
+        waits = transcript.result is not None and transcript.in_background
+        if self._silence_seconds and not waits and now - self._heard_at >= self._silence_seconds:
+            return StopReason.SILENT
+        return None
+
+    def conclude(self, ending: Ending) -> Execution:
+        """Return the outcome, once the process has ended."""
+        self._lines.finish()
+        stopped_by = ending.stopped_by
+        if self._had_finished and stopped_by is not StopReason.LOST:
+            stopped_by = None
+        if stopped_by is None:
+            return Execution(self._outcome(ending))
+        if stopped_by is StopReason.NO_SERVER:
+            return Execution(self._failed(ending, self._no_server(), ""))
+        if stopped_by is StopReason.SILENT:
+            return Execution(self._without_result(ending))
+        # A run that takes too long because the model's API fails is not the client's fault.
+        fault_class = INFRA if self._was_retrying else CLIENT
+        return Execution(replace(self._known(ending), fault_class=fault_class), stopped_by)
+
+    def _outcome(self, ending: Ending) -> Outcome:
+        transcript = self._transcript
+        result = self._result if self._stopping else transcript.result
+        if result is None:
+            return self._without_result(ending)
+        text = text_of(result)
+        if len(text) >= SHORTEST_CUT_STRING:
+            text = self._job.redactor.redact_cut_off(text)
+        if not is_success(result):
+            fault = judge(result, transcript.api_error, limit_reached=transcript.limit_reached)
+            return self._failed(ending, fault, text)
+        if not transcript.server_connected:
+            return self._failed(ending, self._no_server(), text)
+        fault_of_success = flaw(result)
+        if fault_of_success is not None:
+            return self._failed(ending, fault_of_success, text)
+        success = replace(self._known(ending), status=SUCCEEDED, short_message=text)
+        schema = self._job.run.output_schema
+        if schema is None:
+            return success
+        return output.settle(success, schema, result.get("structured_output", ABSENT))
+
+    def _no_server(self) -> Fault:
+        status = self._transcript.server_status
+        return Fault(INFRA, f"Claude was not connected to the run's MCP server ({status}).")
+
+    def _without_result(self, ending: Ending) -> Outcome:
+        if ending.stopped_by is StopReason.SILENT:
+            sentence = f"Claude was silent for {self._silence_seconds:g} s and was stopped."
+        else:
+            sentence = f"Claude {ending.description} without a result."
+        fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
+        return self._failed(ending, fault, self.stderr.finish(ending))
+
+    def _failed(self, ending: Ending, fault: Fault, details: str) -> Outcome:
+        sentence, now = fault.sentence, time.time()
+        wait = self._transcript.seconds_until_reset(now) if fault.rate_limited else None
+        if wait is not None:
+            reset = datetime.fromtimestamp(now + wait, tz=timezone.utc)
+            sentence += f" It is lifted at {reset:%Y-%m-%dT%H:%M:%SZ}."
+        return replace(
+            self._known(ending),
+            fault_class=fault.fault_class,
+            short_message=sentence,
+            error_message=f"{sentence}\n{details}",
+            retry_after_seconds=wait,
+        )
+
+    def _known(self, ending: Ending) -> Outcome:
+        """Return a failed outcome with what is known about the conversation however it ended."""
+        transcript = self._transcript
+        return Outcome(
+            FAILED,
+            exit_code=ending.exit_code,
+            tokens=transcript.tokens,
+            cost_usd=transcript.cost_usd,
+            num_turns=transcript.num_turns,
+            session_id=transcript.session_id,
+            model=transcript.model,
+        )

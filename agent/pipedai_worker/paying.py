@@ -1,0 +1,90 @@
+"""Knows how claude is paid for on this machine, and by whose word."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from pipedai_worker.logs import get_logger
+
+log = get_logger(__name__)
+
+CLAUDE_MAX, API_KEY = "claude_max", "api_key"
+AUTH_MODES = (CLAUDE_MAX, API_KEY)
+# The variables that claude gets for each way of paying. With a subscription it gets no API key,
+# because claude would use the key without saying so.
+CREDENTIALS = {
+    CLAUDE_MAX: ("CLAUDE_CODE_OAUTH_TOKEN",),
+    API_KEY: ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+}
+EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in names)
+
+
+class Paying:
+    """The way of paying that holds: what this machine's operator chose, else what the API told, else a subscription."""
+
+    def __init__(
+        self,
+        chosen: str | None,
+        told: str | None = None,
+        remember: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Take the operator's choice and what the API told before. `remember` keeps a new word of the API's."""
+        self._lock = threading.Lock()
+        self._chosen = chosen
+        self._told = told if told in AUTH_MODES else None
+        self._remember = remember
+
+    @property
+    def mode(self) -> str:
+        """Return the way of paying that holds now."""
+        return self._chosen or self._told or CLAUDE_MAX
+
+    @property
+    def why(self) -> str:
+        """Return by whose word it holds, to be put in brackets."""
+        if self._chosen:
+            return "by --auth-mode or AUTH_MODE"
+        if self._told:
+            return "as the API says"
+        return "by default, until the API says"
+
+    def learn(self, told: str | None) -> None:
+        """Take the API's word. An unknown one, or none, changes nothing."""
+        if told not in AUTH_MODES:
+            return
+        with self._lock:
+            if told == self._told:
+                return
+            before, self._told = self.mode, told
+        self._remember(told)
+        if self.mode != before:
+            log.info("claude is paid for by %s from now on (%s)", self.mode, self.why)
+            for complaint in self.complaints():
+                log.warning("%s", complaint)
+        elif self._chosen and self._chosen != told:
+            log.warning(
+                "the API says that this worker pays by %s, but %s holds (%s)",
+                told,
+                self.mode,
+                self.why,
+            )
+
+    def complaints(self) -> list[str]:
+        """Return a sentence on each credential in this process's environment that claude does not get, or lacks."""
+        mode = self.mode
+        complaints = [
+            f"{name} is kept from claude, which is paid for by {mode} ({self.why});"
+            f" to use it: --auth-mode {other}"
+            for other in AUTH_MODES
+            if other != mode
+            for name in CREDENTIALS[other]
+            if os.environ.get(name)
+        ]
+        if mode == API_KEY and not any(os.environ.get(name) for name in CREDENTIALS[API_KEY]):
+            complaints.append(
+                f"claude is paid for by {mode} ({self.why}), but neither {' nor '.join(CREDENTIALS[API_KEY])}"
+                " is set for the worker"
+            )
+        return complaints

@@ -1,0 +1,46 @@
+"""Asks a run's MCP server whether it answers, before anything is spent, and stops asking when the run is stopped."""
+
+from __future__ import annotations
+
+import threading
+
+from pipedai_worker.background import run_in_background
+from pipedai_worker.executors.base import Execution
+from pipedai_worker.gateway import Gateway, ServerFault
+from pipedai_worker.logs import get_logger
+from pipedai_worker.outcome import FAILED, INFRA, Outcome
+from pipedai_worker.stopping import StopRequest
+
+log = get_logger(__name__)
+
+LOOK_SECONDS = 0.1
+
+
+def probe(gateway: Gateway, stop: StopRequest) -> Execution | None:
+    """Return how the run ends if its server can't be used or the run is stopped meanwhile, else None."""
+    ended = threading.Event()
+    faults: list[ServerFault | None] = []
+
+    def ask() -> None:
+        try:
+            faults.append(gateway.probe())
+        except Exception:
+            log.exception("the probe of an MCP server failed")
+            faults.append(ServerFault(INFRA, "The worker failed to ask the run's MCP server."))
+        finally:
+            ended.set()
+
+    run_in_background("probe", ask)
+    while not ended.wait(LOOK_SECONDS):
+        if stop.reason is not None:
+            break
+    if stop.reason is not None:
+        return Execution(Outcome(FAILED), stop.reason)
+    fault = faults[0]
+    if fault is None:
+        return None
+    return Execution(
+        Outcome(
+            FAILED, fault.fault_class, short_message=fault.sentence, error_message=fault.sentence
+        )
+    )

@@ -1,0 +1,105 @@
+"""A run that can't be carried out fails with the right fault class, as claude's own signals say (SPEC §20)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from bin import claude
+
+from .conftest import Machines
+from .steps import Broken, Cut, Hang, Limit, Status, Step, call, calls, say
+from .working import API_KEY, SUBSCRIPTION, Machine
+
+pytestmark = pytest.mark.slow
+
+# A run of this time limit leaves claude some 7 s for its own retries.
+LIMIT_SECONDS = 60
+
+# How each run ends whose model's API answers so for ever: fault class, and a part of the sentence.
+API_ERRORS: dict[str, tuple[Step, str, str]] = {
+    "400": (Status(400), "client", "answered 400 (invalid_request"),
+    "403": (Status(403), "client", "answered 403"),
+    "404": (Status(404), "client", "answered 404"),
+    "401": (Status(401), "client", "answered 401"),
+    "413": (Status(413), "client", "413"),
+    "429": (Status(429), "infra", "usage limit"),
+    "500": (Status(500), "infra", "500"),
+    "529": (Status(529), "infra", "529"),
+    "limit": (Limit(600), "infra", "usage limit is reached"),
+    "reset": (Cut(), "infra", "API failed"),
+    "cut": (Cut(inside=True), "infra", "API failed"),
+    "broken": (Broken(), "infra", "API"),
+}
+
+
+@pytest.mark.parametrize("auth_mode", [SUBSCRIPTION, API_KEY])
+def test_the_models_api_fails_for_ever(own_machine: Machines, auth_mode: str) -> None:
+    machine = own_machine(auth_mode=auth_mode, slots=6)
+    with machine.working():
+        started = {
+            name: machine.start(step, timeoutSeconds=LIMIT_SECONDS)
+            for name, (step, _, _) in API_ERRORS.items()
+        }
+        ended = {name: each.ended(seconds=180) for name, each in started.items()}
+    for name, run in ended.items():
+        _, fault_class, sentence = API_ERRORS[name]
+        assert (run["status"], run["faultClass"]) == ("failed", fault_class), (name, run)
+        assert sentence in run["errorMessage"], name
+    # With a subscription, claude says when its limit is lifted.
+    assert ("It is lifted at 20" in ended["limit"]["errorMessage"]) == (auth_mode == SUBSCRIPTION)
+
+
+def test_the_models_api_recovers(machine: Machine) -> None:
+    run = machine.run(Status(529, times=2), say("Recovered."))
+    assert (run["status"], run["shortMessage"]) == ("succeeded", "Recovered.")
+
+
+def test_the_models_api_hangs_until_the_time_limit(machine: Machine) -> None:
+    started = machine.start(Hang(), timeoutSeconds=20)
+    run = started.ended()
+    assert (run["status"], run["faultClass"]) == ("timed_out", "infra")
+    assert "The API of the model was failing then." in run["errorMessage"]
+
+
+@pytest.mark.parametrize("version", claude.VERSIONS)
+def test_a_success_without_the_server_is_none(own_machine: Machines, version: str) -> None:
+    machine = own_machine(version)
+    settle(machine, {"deniedMcpServers": [{"serverName": "trigger"}]})
+    with machine.working():
+        run = machine.run(say("I had no tools."))
+    assert (run["status"], run["faultClass"]) == ("failed", "infra")
+    assert "not connected to the run's MCP server" in run["errorMessage"]
+
+
+def test_a_tool_call_that_a_hook_puts_off_is_no_success(own_machine: Machines) -> None:
+    machine = own_machine()
+    answer = {"hookEventName": "PreToolUse", "permissionDecision": "defer"}
+    command = f"echo '{json.dumps({'hookSpecificOutput': answer})}'"
+    hook = {"matcher": "mcp__trigger__echo", "hooks": [{"type": "command", "command": command}]}
+    settle(machine, {"hooks": {"PreToolUse": [hook]}})
+    with machine.working():
+        run = machine.run(call("mcp__trigger__echo", text="x"), say("Never said."))
+    assert (run["status"], run["faultClass"]) == ("failed", "client")
+    assert "tool_deferred" in run["errorMessage"]
+
+
+def test_the_tokens_of_sub_agents_are_told(own_machine: Machines) -> None:
+    machine = own_machine()
+    task = {"description": "Ask", "prompt": "Ask.", "subagent_type": "general-purpose"}
+    with machine.working():
+        started = machine.start(
+            calls(("Task", {**task, "run_in_background": False})), say("Asked."), say("Done.")
+        )
+        run = started.ended()
+    assert run["status"] == "succeeded"
+    assert len(started.script.requests) >= 3
+    assert run["outputTokens"] == 50 * len(started.script.requests)
+
+
+def settle(machine: Machine, settings: Mapping[str, object]) -> None:
+    """Write the account's own settings."""
+    path = machine.home / ".claude" / "settings.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(settings))

@@ -1,0 +1,109 @@
+"""A run lives as long as its work, is stopped with its cost known, and is paid for as the API says (SPEC §20)."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.conftest import until
+
+from .conftest import Machines
+from .steps import Hang, bash, mcp, say
+from .working import API_KEY, SUBSCRIPTION, Machine
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("auth_mode", "header"), [(API_KEY, "x-api-key"), (SUBSCRIPTION, "authorization")]
+)
+def test_a_worker_that_was_told_nothing_pays_as_the_api_says(
+    own_machine: Machines, auth_mode: str, header: str
+) -> None:
+    machine = own_machine(auth_mode=auth_mode, tells_auth_mode=False)
+    both = {
+        "ANTHROPIC_API_KEY": "sk-ant-api03-both",
+        "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-both",
+    }
+    with machine.working(**both):
+        started = machine.start(say("Paid."))
+        run = started.ended()
+        assert run["status"] == "succeeded", run["errorMessage"]
+    sent = {name.lower(): value for name, value in started.script.requests[0].headers.items()}
+    assert sent[header].endswith("both")
+    assert json.loads(machine.config.read_text())["authMode"] == auth_mode
+    other = "ANTHROPIC_API_KEY" if auth_mode == SUBSCRIPTION else "CLAUDE_CODE_OAUTH_TOKEN"
+    assert f"{other} is kept from claude" in machine.log
+    assert "both" not in machine.log
+
+
+def test_work_in_the_background_is_waited_for(own_machine: Machines) -> None:
+    # Version 2.1.197 ends it by itself.
+    machine = own_machine()
+    (machine.home / ".claude").mkdir()
+    settings = {"permissions": {"allow": ["Bash"]}}
+    (machine.home / ".claude" / "settings.json").write_text(json.dumps(settings))
+    with machine.working():
+        run = machine.run(bash("sleep 12; echo late", background=True), say("Wait."), say("Late."))
+    assert (run["status"], run["shortMessage"]) == ("succeeded", "Late.")
+
+
+def test_a_canceled_run_tells_its_cost(own_machine: Machines) -> None:
+    # Version 2.1.197 gives no result when it is interrupted while the model's API answers.
+    machine = own_machine()
+    with machine.working():
+        started = machine.start(mcp("echo", text="x"), Hang())
+        until(lambda: len(started.script.requests) == 2)
+        machine.around.site.post(f"/runs/{started.id}/cancel", {})
+        run = started.ended()
+    assert run["status"] == "canceled"
+    assert float(run["costUsd"]) > 0
+    assert run["outputTokens"] == 50
+
+
+def test_a_timed_out_run_tells_its_cost(machine: Machine) -> None:
+    started = machine.start(
+        mcp("write", text="x"), mcp("write", text="y", seconds=60), timeoutSeconds=10
+    )
+    run = started.ended()
+    assert (run["status"], run["faultClass"]) == ("timed_out", "client")
+    assert float(run["costUsd"]) > 0
+    assert run["toolCalls"] == {"total": 2, "effects": 2, "unknown": 1}
+
+
+def test_a_stopped_worker_hands_its_run_back_with_the_cost(own_machine: Machines) -> None:
+    machine = own_machine()
+    with machine.working("--drain-seconds", "0") as worker:
+        started = machine.start(mcp("echo", text="x"), Hang())
+        until(lambda: len(started.script.requests) == 2)
+        worker.send_signal(signal.SIGTERM)
+        run = started.ended()
+    assert (run["status"], run["faultClass"]) == ("failed", "infra")
+    assert float(run["costUsd"]) > 0
+
+
+def test_a_call_without_an_answer_is_unknown_after_a_crash(own_machine: Machines) -> None:
+    machine = own_machine()
+    with machine.working() as worker:
+        started = machine.start(
+            mcp("write", text="x", seconds=300), retryAfterEffects=False, maxRetries=3
+        )
+        until(started.place.calls)
+        worker.kill()
+        worker.wait()
+    with machine.working():
+        run = started.ended()
+        assert (run["status"], run["faultClass"]) == ("failed", "infra")
+        assert run["toolCalls"] == {"total": 1, "effects": 1, "unknown": 1}
+        assert started.place.calls() == [("write", {"text": "x", "seconds": 300})]
+        # The run's retry would be the newest of its trigger.
+        runs = machine.around.site.get(f"/triggers/{run['triggerId']}/runs")
+        assert [each["id"] for each in runs["items"]] == [started.id]
+
+
+def test_a_call_may_take_as_long_as_the_run(machine: Machine) -> None:
+    # The server's entry says so; without it claude would end a call after 300 s of silence.
+    started = machine.start(mcp("nap", seconds=8), say("Slept."), timeoutSeconds=30)
+    assert started.ended()["shortMessage"] == "Slept."

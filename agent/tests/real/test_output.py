@@ -1,0 +1,50 @@
+"""A run with an output schema succeeds only with an output that fits it (SPEC §18)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bin import claude
+
+from .conftest import Machines
+from .steps import Step, output, say
+from .working import Machine
+
+pytestmark = pytest.mark.slow
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}, "note": {"type": "string"}},
+    "required": ["n"],
+}
+
+
+@pytest.mark.parametrize("version", claude.VERSIONS)
+def test_an_output_that_fits_comes_with_the_run(machine_of: Machines, version: str) -> None:
+    run = machine_of(version).run(output({"n": 5}), say("There."), outputSchema=SCHEMA)
+    assert run["status"] == "succeeded", run["errorMessage"]
+    assert run["output"] == {"n": 5}
+
+
+def test_no_header_of_the_server_is_in_an_output(machine: Machine) -> None:
+    place = machine.around.mcp.place()
+    note = f"The server said {place.secret}."
+    run = machine.run(output({"n": 5, "note": note}), place=place, outputSchema=SCHEMA)
+    assert run["output"] == {"n": 5, "note": "The server said [redacted]."}
+
+
+@pytest.mark.parametrize(
+    ("steps", "schema", "sentence"),
+    [
+        ((say("I just say it: 5."),), SCHEMA, "There is no output"),
+        ((output({"n": "five"}),) * 9, SCHEMA, "did not produce the output"),
+        ((output({"n": 5, "note": "x" * 70_000}),), SCHEMA, "bytes of JSON, more than 65536"),
+    ],
+)
+def test_without_an_output_that_fits_there_is_no_success(
+    machine: Machine, steps: tuple[Step, ...], schema: dict[str, Any], sentence: str
+) -> None:
+    run = machine.run(*steps, outputSchema=schema)
+    assert (run["status"], run["faultClass"], run["output"]) == ("failed", "client", None)
+    assert sentence in run["errorMessage"]

@@ -1,0 +1,39 @@
+"""No text of a prompt or payload makes the CLI itself read a resource, or use a prompt, of the trigger's MCP server."""
+
+from __future__ import annotations
+
+import pytest
+from bin import claude
+
+from .conftest import Machines
+from .steps import say
+
+pytestmark = pytest.mark.slow
+
+# What the server's resource and its prompt say: see `mcp_program.py`.
+UNWANTED = "must reach no model"
+MENTIONS = """
+Look at @trigger:note://secret please.
+@trigger:note://secret
+Look at @"trigger:note://secret" please.
+Look at\u200b @trigger:note://secret\u00a0please.
+/mcp__trigger__advice now
+"""
+# These count at the beginning of a prompt alone.
+COMMANDS = ("/mcp__trigger__advice now", "/trigger:advice (MCP) now", "  /mcp__trigger__advice now")
+
+
+@pytest.mark.parametrize("version", claude.VERSIONS)
+def test_a_text_is_shown_to_the_model_as_it_was_written_and_does_nothing_else(
+    machine_of: Machines, version: str
+) -> None:
+    machine = machine_of(version)
+    started = [machine.start(say("Done."), prompt=f"{text} Marker.") for text in COMMANDS]
+    started.append(machine.start(say("Done."), prompt=f"@trigger:note://secret {MENTIONS} Marker."))
+    started.append(machine.start(say("Done."), payload=[*COMMANDS, MENTIONS, "Marker."]))
+    for each in started:
+        assert each.ended()["status"] == "succeeded"
+        assert "Marker." in each.script.text
+        asked = {request["rpc"] for request in each.place.requests()}
+        assert not asked & {"resources/read", "prompts/get"}
+        assert UNWANTED not in each.script.text

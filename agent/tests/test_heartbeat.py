@@ -1,0 +1,82 @@
+"""Heartbeats tell the counts of tool calls, and whoever asks for one waits for its answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from pipedai_worker.answers import Refused, Unavailable
+from pipedai_worker.api import Api
+from pipedai_worker.heartbeat import Heartbeat, NotTold
+from pipedai_worker.stopping import StopReason, StopRequest
+
+
+class Answers(Api):
+    """An API whose answers to heartbeats the test gives."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.told: list[Any] = []
+        self.answer: dict[str, Any] | Exception = {}
+        self.came = threading.Event()
+
+    def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
+        self.told.append(tool_calls)
+        self.came.set()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_an_asked_for_heartbeat_comes_at_once_with_the_counts() -> None:
+    api, counts = Answers(), {"total": 0, "effects": 0, "unknown": 0}
+    with Heartbeat(api, "r", StopRequest(), lambda: dict(counts)) as heartbeat:
+        assert api.came.wait(30)
+        began = time.monotonic()
+        counts["total"] = counts["effects"] = counts["unknown"] = 1
+        heartbeat.tell()
+        assert time.monotonic() - began < 10
+        assert api.told[-1] == {"total": 1, "effects": 1, "unknown": 1}
+
+
+def test_nobody_is_told_while_the_api_is_away() -> None:
+    api, stop = Answers(), StopRequest()
+    api.answer = Unavailable("away")
+    ended: list[str] = []
+
+    def ask() -> None:
+        try:
+            heartbeat.tell()
+        except NotTold:
+            ended.append("not told")
+        else:
+            ended.append("told")
+
+    with Heartbeat(api, "r", stop) as heartbeat:
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        time.sleep(1)
+        assert not ended
+        api.answer = {}
+        waiting.join(60)
+        assert ended == ["told"]
+
+
+@pytest.mark.parametrize("answer", [{"cancelRequested": True}, Refused("gone", 409)])
+def test_a_run_that_is_stopped_is_not_told(answer: Any) -> None:
+    api, stop = Answers(), StopRequest()
+    api.answer = answer
+    with Heartbeat(api, "r", stop) as heartbeat, pytest.raises(NotTold):
+        heartbeat.tell()
+    assert stop.reason in {StopReason.CANCELED, StopReason.LOST}
+
+
+def test_a_run_that_has_ended_is_not_told() -> None:
+    api = Answers()
+    with Heartbeat(api, "r", StopRequest()) as heartbeat:
+        assert api.came.wait(30)
+    with pytest.raises(NotTold):
+        heartbeat.tell()

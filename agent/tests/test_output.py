@@ -1,0 +1,105 @@
+"""An output is accepted only if it is there, is small enough and fits its schema, in bounded time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from pipedai_worker import output
+from pipedai_worker.outcome import ABSENT, SUCCEEDED, Outcome
+from pipedai_worker.redact import Redactor
+
+pytestmark = pytest.mark.slow
+
+SUCCESS = Outcome(SUCCEEDED, short_message="What it said.", cost_usd=1.0)
+OBJECT = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
+DEEP: Any = 1
+for _ in range(900):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (None, {"any": "thing"}),
+        ({}, None),
+        (OBJECT, {"a": [1, 2]}),
+        ({"$ref": "#/$defs/n", "$defs": {"n": {"type": "null"}}}, None),
+        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "const": 5}, 5),
+    ],
+)
+def test_an_output_that_fits_stays(schema: Any, value: Any) -> None:
+    settled = output.settle(SUCCESS, schema, value)
+    assert (settled.status, settled.output) == ("succeeded", value)
+    assert settled.body()["output"] == value
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "sentence"),
+    [
+        (OBJECT, ABSENT, "There is no output"),
+        (OBJECT, {"a": [1, "x/~"]}, "At /a/1, the output does not fit its schema: 'x/~' is not"),
+        (OBJECT, [], "As a whole, the output does not fit"),
+        ({"properties": {"a/b~": {"const": 2}}}, {"a/b~": 1}, "At /a~1b~0, "),
+        ({}, "x" * 65_535, "The output has 65537 bytes of JSON, more than 65536."),
+        ({}, float("nan"), "The output is not JSON."),
+        ({"maxLength": 3}, "x" * 60_000, "As a whole, the output does not fit"),
+        ({"$ref": "https://example.com/schema"}, 1, "refers to a schema that is not part of it"),
+        ({"$ref": "#/$defs/none"}, 1, "refers to a schema that is not part of it"),
+        ({"$ref": "#"}, 1, "nested without an end"),
+        ({"pattern": "("}, "x", "the schema is none"),
+        ({"type": "no such type"}, "x", "the schema is none"),
+    ],
+)
+def test_another_output_is_the_clients_fault(schema: Any, value: Any, sentence: str) -> None:
+    settled = output.settle(SUCCESS, schema, value)
+    assert (settled.status, settled.fault_class) == ("failed", "client")
+    assert sentence in settled.short_message
+    assert len(settled.short_message) <= 200
+    assert settled.error_message == f"{settled.short_message}\nWhat it said."
+    assert "output" not in settled.body()
+    assert settled.cost_usd == 1.0
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": "^(a+)+$"},
+        {"anyOf": [{"$ref": "#/$defs/x"}], "$defs": {"x": {"anyOf": [{"pattern": "(a|a)*$"}] * 9}}},
+    ],
+)
+def test_a_hostile_pattern_ends_in_time(schema: Any) -> None:
+    began = time.monotonic()
+    settled = output.settle(SUCCESS, schema, "a" * 40 + "!")
+    assert (settled.status, settled.fault_class) == ("failed", "client")
+    assert "in time" in settled.short_message
+    assert time.monotonic() - began < 2 * output.LONGEST_SECONDS
+
+
+def test_nesting_is_bounded() -> None:
+    settled = output.settle(SUCCESS, {"items": {"$ref": "#"}}, DEEP)
+    assert settled.status in {"succeeded", "failed"}
+
+
+def test_without_a_schema_an_output_that_can_not_be_kept_is_dropped() -> None:
+    for value in (ABSENT, "x" * 70_000, float("inf")):
+        settled = output.settle(SUCCESS, None, value)
+        assert settled.status == "succeeded"
+        assert "output" not in settled.body()
+
+
+def test_an_output_is_made_storable_and_has_no_secret() -> None:
+    value = {"a\0": ["x\ud800", "it is the-secret!"]}
+    settled = output.settle(SUCCESS, {}, value).redacted(Redactor(["the-secret"]))
+    assert settled.output == {"a\ufffd": ["x\ufffd", "it is [redacted]!"]}
+    # What is left of an output whose secret is a number is no JSON any more.
+    settled = output.settle(SUCCESS, {}, {"n": 12345678}).redacted(Redactor(["12345678"]))
+    assert settled.output == {"redacted": True}
+
+
+def test_a_checker_that_can_not_run_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "CHECKER", "pipedai_worker.no_such_module")
+    settled = output.settle(SUCCESS, {}, 1)
+    assert (settled.status, settled.fault_class) == ("failed", "infra")

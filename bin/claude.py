@@ -1,0 +1,184 @@
+"""Installs the real Claude CLI and a library for MCP servers, which tests need, from their registries into a cache.
+
+Neither is a part of this project. The CLI is not free software, so only those who ask for it get it
+(`bin/setup --claude`).
+"""
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from bin import packages
+
+_ROOT = Path(__file__).resolve().parent.parent
+NPM_NAME = "@anthropic-ai/claude-code"
+
+# The version that workers are tested with, and the newest that npm gives to Node 20.
+PINNED = "2.1.332"
+NODE_20 = "2.1.197"
+# The SHA-512 of what npm must have got, in the order of _PLATFORMS
+# (`npm view @anthropic-ai/claude-code-PLATFORM@VERSION dist.integrity`).
+_PLATFORMS = ("linux-x64", "linux-arm64", "darwin-x64", "darwin-arm64")
+_HASHES = {
+    PINNED: (
+        "f4JWhzwYutJIHScC7/dYOPX6s28tt7ZADhsOi8zwOHq5fFPEuUeChh2NMfinSg0GrUckYxaeebC4h0DqiKzLcw==",
+        "BlHNEtK38KBPWU31F4lUSS9sHclCyfWbThT1CErvxxH8+XcljYLZlQwdyXBkTD62rw1TgfE1u1a+quMWS0NSJg==",
+        "i0GV2ejBOeHMXs+XPCd1IaJj1GV3VdZl8hiQD6hLMR/N7f4Nt8q4Edj1GYJCKXPLJa/zsE9Uv6r9rZ/ldVFQPQ==",
+        "L/F5mypyB7SK59cesiAqGv1bVNd+8xTn0LF5kV6EGL6UMhofVJMFlokhDRoxNzANNC5i/5JdzfJyDOKUbZObiA==",
+    ),
+    NODE_20: (
+        "rIlKmrY0QMyHgPRX/MYWNj039vbypICvI9jVe3rs9Xy2RnNklySjyPxqh62QadznzoftEO23uYQ1tFePcQ//bg==",
+        "sx6SoGj3MNR5CV+YDkNtbLHXa1tn3G8qcYFgm1gnvOi9ODQUKbhiPfankJfkTMDVekOvnKJhm6i9hGFIPzp7cQ==",
+        "DOPeGTQqJWVENJsxwMxJtLOx+7OBINEDg9trQldlJR1nBssaYzNj1WWxp37JYSBRjeYLhqLipvDqEA0LMglL7A==",
+        "1FOVhJzkKGWgOEEsvaK3ylCEmjKeJiXwfKl7RtNEbiDj7OxhRQ1G1CLN0HGDTTq1QwY+Dm2x1Yscdv5NfobAxQ==",
+    ),
+}
+VERSIONS = (PINNED, NODE_20)
+
+_LICENCES = (
+    "The claude CLI belongs to Anthropic and is licensed under its commercial terms"
+    " (https://code.claude.com/docs/en/legal-and-compliance); mcp is free software under the MIT licence."
+)
+_MCP_LOCK = _ROOT / "requirements-mcp.txt"
+# A folder has this file when its installation was finished.
+_FINISHED = ".finished"
+
+
+class CannotInstallError(Exception):
+    """Says in a sentence why something can't be installed here."""
+
+
+def main() -> int:
+    """Install what is missing. Return 1, after a sentence, if that is impossible."""
+    try:
+        install()
+    except CannotInstallError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def cache() -> Path:
+    """Return the cache's folder: the one that CLAUDE_CACHE names, else one in this checkout."""
+    named = os.environ.get("CLAUDE_CACHE")
+    return Path(named).expanduser().absolute() if named else _ROOT / ".cache" / "claude"
+
+
+def cli(version: str = PINNED) -> Path | None:
+    """Return the path of this version's program, or None if it is not installed."""
+    folder = _cli_folder(version)
+    found = folder / "node_modules" / f"{NPM_NAME}-{_platform()}" / "claude"
+    return found if _finished(folder) else None
+
+
+def mcp_python() -> Path | None:
+    """Return the path of a Python that has `mcp`, or None if it is not installed."""
+    folder = _mcp_folder()
+    return folder / "bin" / "python" if _finished(folder) else None
+
+
+def install() -> None:
+    """Install whatever is missing. Raises CannotInstallError."""
+    if mcp_python() and all(map(cli, VERSIONS)):
+        return
+    _say(_LICENCES)
+    cache().mkdir(parents=True, exist_ok=True)
+    with _alone():
+        for version in VERSIONS:
+            announcement = f"Installing claude {version} from npm (200 to 400 MB)…"
+            _make(_cli_folder(version), announcement, partial(_install_cli, version=version))
+        _make(_mcp_folder(), "Installing mcp from PyPI…", _install_mcp)
+
+
+def _make(folder: Path, announcement: str, fill: Callable[[Path], None]) -> None:
+    """Make the folder, unless it is finished. What a killed installation left there is removed first."""
+    if _finished(folder):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    _say(announcement)
+    folder.mkdir()
+    fill(folder)
+    (folder / _FINISHED).touch()
+
+
+def _install_cli(folder: Path, version: str) -> None:
+    name = _platform()
+    if name not in _PLATFORMS:
+        raise CannotInstallError(f"There is no claude {version} for {name} that the tests know.")
+    expected = _HASHES[version][_PLATFORMS.index(name)]
+    if packages.provide(["nodejs", "npm"]):
+        raise CannotInstallError(
+            "There is no npm here: install it (on Debian: apt-get install npm)."
+        )
+    (folder / "package.json").write_text('{"private": true}\n')
+    package = f"{NPM_NAME}-{name}"
+    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--loglevel=error"]
+    _run("npm", ["npm", "install", *options, f"--prefix={folder}", f"{package}@{version}"])
+    # npm notes there the hash of what it has got and checked.
+    lock = (folder / "package-lock.json").read_text()
+    if f'"integrity": "sha512-{expected}"' not in lock:
+        raise CannotInstallError(
+            f"npm's {package}@{version} is not the content that the tests expect."
+        )
+
+
+def _install_mcp(folder: Path) -> None:
+    _run("venv", [sys.executable, "-m", "venv", str(folder)])
+    options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
+    python = str(folder / "bin" / "python")
+    _run("pip", [python, "-m", "pip", "install", *options, "-r", str(_MCP_LOCK)])
+
+
+def _run(name: str, command: list[str]) -> None:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise CannotInstallError(f"{name} failed with code {done.returncode}: {said[-2000:]}")
+
+
+def _platform() -> str:
+    """Return the platform as npm's packages name it."""
+    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(
+        platform.machine().lower(), platform.machine().lower()
+    )
+    return f"{platform.system().lower()}-{machine}"
+
+
+def _cli_folder(version: str) -> Path:
+    return cache() / f"claude-{version}-{_platform()}"
+
+
+def _mcp_folder() -> Path:
+    # A virtual environment fits one Python only, and one list of packages.
+    packages = sha256(_MCP_LOCK.read_bytes()).hexdigest()[:12]
+    return cache() / f"mcp-{packages}-python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / _FINISHED).exists()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other process installs into this cache. The lock ends with this process."""
+    with (cache() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

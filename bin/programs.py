@@ -1,0 +1,22 @@
+"""Installs the programs that only the tests need: the system packages, and in CI the real Claude CLI.
+
+Elsewhere `bin/setup --claude` installs the CLI, because whoever gets it has to ask for it.
+"""
+
+import os
+import sys
+
+from bin import claude, packages
+
+
+def main() -> int:
+    """Run the command line. Return 1 in CI if something is missing that the tests need, else 0."""
+    failed = packages.main()
+    # The CLI comes afterwards, since npm is one of the packages.
+    if os.environ.get("CI") == "true":
+        failed |= claude.main()
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
