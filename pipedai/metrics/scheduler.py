@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_creat
 
 from pipedai.loop import Job
 from pipedai.metrics.build import tell_version
+from pipedai.metrics.clock import clock_gauge, skew_of_this_process
 from pipedai.metrics.exposition import CHALLENGE, PATH, UNAUTHORIZED, exposition, is_authorized
 
 JOB_SECONDS = Histogram(
@@ -36,6 +37,7 @@ def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
     autodiscover_modules("metrics")
     tell_version()
+    clock_gauge().set_function(skew_of_this_process)
     return tuple(replace(job, work=_timed(job)) for job in jobs)
 
 

@@ -63,7 +63,7 @@ def test_it_has_the_worker_its_licence_and_its_metadata_and_no_test():
     assert {"pipedai_worker/cli.py", f"pipedai_worker-{VERSION}.dist-info/licenses/LICENSE"} <= set(
         names
     )
-    assert not [name for name in names if "test" in name or "pycache" in name]
+    assert not [name for name in names if {"tests", "__pycache__"} & set(name.split("/"))]
     assert (metadata["Name"], metadata["Version"]) == ("pipedai-worker", VERSION)
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.9"
