@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email import message_from_bytes
 from hashlib import sha256
@@ -67,7 +68,8 @@ def test_it_has_the_worker_its_licence_and_its_metadata_and_no_test():
     assert (metadata["Name"], metadata["Version"]) == ("pipedai-worker", VERSION)
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.9"
-    assert metadata.get_all("Requires-Dist") == ["httpx>=0.27,<1"]
+    declared = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert metadata.get_all("Requires-Dist") == declared
     assert "# pipedai-worker" in metadata.get_payload()
 
 
