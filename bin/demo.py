@@ -123,7 +123,7 @@ def _figures(run: dict[str, Any]) -> str:
     if run["costUsd"] is not None:
         told.append(f"cost ${run['costUsd']}")
     if run["toolCalls"] is not None:
-        told.append(f"{run['toolCalls']['total']} tool calls")
+        told.append(f"tool calls {run['toolCalls']['total']}")
     if run["output"] is not None:
         told.append(f"output {json.dumps(run['output'])}")
     return ", ".join(told) or "Its worker told no model, tokens or cost."

@@ -30,7 +30,9 @@ def url_at(port: int) -> str:
     return f"http://{_HOST}:{port}{PATH}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of MCP clients."""
+
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
@@ -95,7 +97,7 @@ def answer(message: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Serve until a signal ends the process. The port is the only argument."""
-    with ThreadingHTTPServer((_HOST, int(sys.argv[1])), _Handler) as server:
+    with ThreadingHTTPServer((_HOST, int(sys.argv[1])), Handler) as server:
         server.serve_forever()
 
 
