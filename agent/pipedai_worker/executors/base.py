@@ -46,7 +46,8 @@ class Job:
 class Execution:
     """How the execution ended. With `stopped_by`, the worker decides the status, and the outcome adds the rest.
 
-    The outcome's fault then says whose fault it would be that the run took too long.
+    The outcome's fault then says whose fault it would be that the run took too long. If that is `infra`, its
+    error message is a sentence that says why.
     """
 
     outcome: Outcome

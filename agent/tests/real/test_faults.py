@@ -9,8 +9,9 @@ import pytest
 from bin import claude
 
 from .conftest import Machines
-from .steps import Broken, Cut, Hang, Limit, Status, Step, call, calls, say
-from .working import API_KEY, SUBSCRIPTION, Machine
+from .network import LoopbackNetwork
+from .steps import Broken, Cut, Hang, Limit, Stall, Status, Step, call, calls, say
+from .working import API_KEY, SUBSCRIPTION, Machine, Surroundings
 
 pytestmark = pytest.mark.slow
 
@@ -56,21 +57,41 @@ def test_the_models_api_recovers(machine: Machine) -> None:
     assert (run["status"], run["shortMessage"]) == ("succeeded", "Recovered.")
 
 
-def test_the_models_api_hangs_until_the_time_limit(machine: Machine) -> None:
-    started = machine.start(Hang(), timeoutSeconds=20)
-    run = started.ended()
-    assert (run["status"], run["faultClass"]) == ("timed_out", "infra")
-    assert "The API of the model was failing then." in run["errorMessage"]
+def test_the_models_api_hangs_before_its_answer_or_inside(
+    own_machine: Machines, network: LoopbackNetwork
+) -> None:
+    machine = own_machine()
+    # Claude watches the pauses in an answer only if it calls Anthropic's own API, which it is made to believe here.
+    believes = "_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL"
+    with machine.working("--pass-env", believes, **{believes: "1"}):
+        for_ever = machine.start(Hang(), timeoutSeconds=40)
+        inside = machine.start(Stall(600), say("Recovered."), timeoutSeconds=120)
+        run = for_ever.ended()
+        assert (run["status"], run["faultClass"]) == ("timed_out", "infra")
+        assert "The API of the model was failing then." in run["errorMessage"]
+        assert inside.ended()["shortMessage"] == "Recovered."
+    # Believing that, claude looks its own API up.
+    assert set(network.strangers()) <= {"DNS for api.anthropic.com"}
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
-def test_a_success_without_the_server_is_none(own_machine: Machines, version: str) -> None:
+def test_claude_is_stopped_if_it_can_not_connect_and_judged_if_it_never_tried(
+    around: Surroundings, own_machine: Machines, version: str
+) -> None:
     machine = own_machine(version)
-    settle(machine, {"deniedMcpServers": [{"serverName": "trigger"}]})
     with machine.working():
-        run = machine.run(say("I had no tools."))
-    assert (run["status"], run["faultClass"]) == ("failed", "infra")
-    assert "not connected to the run's MCP server" in run["errorMessage"]
+        # The server answers the worker's own question, and nobody later.
+        early = machine.start(say("Too late.", after=60), place=around.mcp.place("later-503"))
+        run = early.ended()
+        assert (run["status"], run["faultClass"]) == ("failed", "infra")
+        assert "not connected to the run's MCP server (failed)" in run["errorMessage"]
+        settle(machine, {"deniedMcpServers": [{"serverName": "trigger"}]})
+        # Claude says nothing of this server, so only the run's end is judged.
+        late = machine.start(say("I had no tools."))
+        run = late.ended()
+        assert (run["status"], run["faultClass"]) == ("failed", "infra")
+        assert "not connected to the run's MCP server (not configured)" in run["errorMessage"]
+        assert late.script.requests
 
 
 def test_a_tool_call_that_a_hook_puts_off_is_no_success(own_machine: Machines) -> None:
