@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.gateway.servers import TOKEN, McpServer, serving
 
 from testing.processes.browser import chromium, sideways_overflow
 from testing.processes.published_client import PATIENCE_SECONDS, Daemon, Host, install_client
@@ -29,8 +30,8 @@ def cli(tmp_path_factory) -> Path:
 class Site:
     """Our side: the server, which can be killed and started again, and the actions of its users."""
 
-    def __init__(self, cast, database: str, directory: Path) -> None:
-        self.cast, self.port = cast, free_port()
+    def __init__(self, cast, database: str, directory: Path, mcp_url: str) -> None:
+        self.cast, self.port, self._mcp_url = cast, free_port(), mcp_url
         self._database, self._log = database, directory / "web.log"
         self._gate, self._working = directory / "gate", directory / "working"
         self.url = f"http://127.0.0.1:{self.port}"
@@ -69,15 +70,22 @@ class Site:
         return create_trigger(
             environment_id=self.cast.environment.id,
             actor=TEST_ACTOR,
-            values=trigger_values(worker_id=worker_id, prompt=prompt),
+            values=trigger_values(
+                worker_id=worker_id,
+                prompt=prompt,
+                mcp_url=self._mcp_url,
+                mcp_headers={"Authorization": TOKEN},
+            ),
         )
 
 
 @pytest.fixture
 def site(committed_cast, own_database, tmp_path):
-    site = Site(committed_cast, own_database, tmp_path)
-    yield site
-    site.stop()
+    # A worker executes no run whose MCP server does not answer.
+    with serving(McpServer()) as mcp:
+        site = Site(committed_cast, own_database, tmp_path, mcp.url)
+        yield site
+        site.stop()
 
 
 def _ended(run: Run) -> str | None:
