@@ -35,6 +35,7 @@ Only the standard library is used, so that it can be run by its path with any Py
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -222,8 +223,10 @@ class Session:
 
     def do_linger(self, _: str) -> int:
         self.succeed("")
-        time.sleep(FOREVER)
-        return 0
+        # Its result has told everything, so that nothing is left to tell at SIGINT.
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(FOREVER)
+        return 128 + signal.SIGINT
 
     def do_max_turns(self, _: str) -> int:
         return self.result("error_max_turns", is_error=True, errors=["Reached maximum turns (1)"])

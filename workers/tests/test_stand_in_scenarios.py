@@ -41,6 +41,12 @@ def untold(lines: str, status: str, fault: str, exit_code: int, words: str) -> S
     return Scenario(lines, status, fault, exit_code, words, None, None, (None,) * 4)
 
 
+def interrupted(lines: str, status: str, fault: str, words: str, messages: int = 0) -> Scenario:
+    """Returns a scenario that is stopped after so many messages. The stand-in then tells what they have cost."""
+    tokens = tuple(messages * number for number in TOKENS)
+    return Scenario(lines, status, fault, 0, words, 1, "0.0123", tokens)
+
+
 SCENARIOS = {
     "nothing asked": Scenario("Say hello.", "succeeded", "none", 0, "read a prompt of"),
     "success": Scenario("standin: success It is done.", "succeeded", "none", 0, "It is done."),
@@ -51,7 +57,7 @@ SCENARIOS = {
         "standin: two-turns", "succeeded", "none", 0, "second turn", 2, "0.0246",
         (24, 68, 112, 156),
     ),
-    "lingers": Scenario("standin: linger", "succeeded", "none", 143, "read a prompt of"),
+    "lingers": Scenario("standin: linger", "succeeded", "none", 130, "read a prompt of"),
     "max turns": Scenario("standin: max-turns", "failed", "client", 1, "limit of turns"),
     "max budget": Scenario("standin: max-budget", "failed", "client", 1, "budget"),
     "execution error": Scenario("standin: execution-error", "failed", "infra", 1, "at work"),
@@ -61,12 +67,12 @@ SCENARIOS = {
     "rate limit": Scenario("standin: rate-limit 600", "failed", "infra", 1, "usage limit"),
     "crash": untold("standin: crash 7", "failed", "infra", 7, "code 7 without a result"),
     "no result": untold("standin: no-result", "failed", "infra", 0, "without a result"),
-    "silence": untold("standin: hang", "failed", "infra", 143, f"was silent for {SILENCE_SECONDS} s"),
-    "out of time": Scenario(
+    "silence": interrupted("standin: hang", "failed", "infra", f"was silent for {SILENCE_SECONDS} s"),
+    "out of time": interrupted(
         "standin: say I begin\nstandin: sleep 7\nstandin: say I go on\nstandin: sleep 60",
-        "timed_out", "client", 143, f"time limit of {LIMIT_SECONDS} s", None, None, (24, 68, 112, 156),
+        "timed_out", "client", f"time limit of {LIMIT_SECONDS} s", 2,
     ),
-    "canceled": untold("standin: sleep 60", "canceled", "none", 143, ""),
+    "canceled": interrupted("standin: sleep 60", "canceled", "none", ""),
     "canceled, deaf": Scenario(
         "standin: ignore-term\nstandin: sleep 60", "canceled", "none", 137, "", None, None,
     ),
