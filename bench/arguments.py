@@ -8,6 +8,7 @@ from bench import everything, firing, idle, lifecycle, peer, schedulers, start
 from bench.abuse import benchmark as abuse
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
+from bench.kill.crew import LEASE_SECONDS
 
 _HELP = """\
 Measures PipedAI on this machine, against a PostgreSQL of its own that keeps what it commits (fsync
@@ -102,9 +103,22 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         kill,
         "kill -9 of workers, web processes, scheduler and PostgreSQL while runs flow",
         "Kills processes at random while runs flow, and fails unless every run then has ended exactly"
-        " once and no outcome was lost or doubled.",
+        " once and no outcome was lost or doubled. With --failover the primary of two PostgreSQL"
+        " servers is killed and the synchronous standby promoted, again and again. With --outage"
+        " the database, all web processes and the scheduler are away in turn, with six runs in hand:"
+        " none of them may be given up.",
     )
-    one.add_argument("--runs", type=_count, default=50, help="runs (50)")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--failover", action="store_true", help="kill only the primary of two servers")
+    how.add_argument(
+        "--outage",
+        type=_seconds,
+        nargs="+",
+        default=(),
+        metavar="SECONDS",
+        help=f"how long each part is away, once for each number; the lease is {LEASE_SECONDS} s",
+    )
+    one.add_argument("--runs", type=_count, default=50, help="runs (50), except with --outage")
     one.add_argument("--seconds", type=_seconds, default=60.0, help="of killing (60)")
     one.add_argument("--seed", type=int, help="repeats a former run's plan, though not its timing")
 

@@ -188,24 +188,10 @@ class Web:
     ) -> None:
         self.port = port
         self.processes = processes
+        self._database = database
+        self._program = program
         self._log = database.directory / f"web-{port}.log"
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [database.interpreter, *program.arguments],
-                cwd=database.checkout,
-                env={
-                    **database.environment,
-                    **program.environment,
-                    "PORT": str(port),
-                    "WEB_BIND": f"{HOST}:{port}",
-                    "PUBLIC_URL": f"http://{HOST}:{port}",
-                    "WEB_CONCURRENCY": str(processes),
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is not for it
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
+        self._process = self._start()
 
     def wait_until_ready(self) -> None:
         """Wait until each of its processes serves. Raises BenchFailed."""
@@ -251,8 +237,35 @@ class Web:
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill all its processes (kill -9)."""
+        os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def start_again(self) -> None:
+        """Start it on the same port, after `kill`."""
+        self._process = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as output:
+            return subprocess.Popen(
+                [self._database.interpreter, *self._program.arguments],
+                cwd=self._database.checkout,
+                env={
+                    **self._database.environment,
+                    **self._program.environment,
+                    "PORT": str(self.port),
+                    "WEB_BIND": f"{HOST}:{self.port}",
+                    "PUBLIC_URL": f"http://{HOST}:{self.port}",
+                    "WEB_CONCURRENCY": str(self.processes),
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is not for it
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
 
 
 @contextmanager
@@ -262,17 +275,27 @@ def database(checkout: Path = env.BASE_DIR, /, **settings: str) -> Iterator[Data
     It is removed even if this process is killed. `settings` are further variables of its environment. The code of
     `checkout` migrates it and runs on it.
     """
+    stop = f"{shlex.join([sys.executable, str(env.BASE_DIR / 'manage.py'), 'pg', 'stop'])} && "
+    with workplace(stop, **settings) as (directory, environment):
+        made = Database(directory, environment, checkout)
+        made.start()
+        yield made
+
+
+@contextmanager
+def workplace(before: str = "", /, **settings: str) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Make a directory below PIPEDAI_DATA_DIR, and the environment of programs that have it as their data directory.
+
+    The directory is removed at the end, even if this process is killed. The shell command `before` runs before that.
+    """
     data_dir = env.data_dir()
     Layout(data_dir).prepare_data_dir()
     directory = data_dir / f"bench-{secrets.token_hex(4)}"
     Layout(directory).prepare_data_dir()
     environment = {**os.environ, **_SETTINGS, **settings, "PIPEDAI_DATA_DIR": str(directory)}
-    stop = shlex.join([sys.executable, str(env.BASE_DIR / "manage.py"), "pg", "stop"])
-    afterwards = Afterwards(f"{stop} && rm -rf {shlex.quote(str(directory))}", environment)
+    afterwards = Afterwards(f"{before}rm -rf {shlex.quote(str(directory))}", environment)
     try:
-        made = Database(directory, environment, checkout)
-        made.start()
-        yield made
+        yield directory, environment
     finally:
         afterwards.now()
 

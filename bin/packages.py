@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("chromium", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
+PACKAGES = ("chromium", "haproxy", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
 # Node.js is often installed from another source than Debian, and Debian's npm does not fit it. For these packages it is
 # enough that the program is on the PATH.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}

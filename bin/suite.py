@@ -26,7 +26,7 @@ run, whatever fails before; the exit code tells whether all passed. Arguments go
 their own in a temporary directory, or the server that TEST_DATABASE_URL names; a running bin/run
 and your settings are left alone.
 As root on Debian or Ubuntu it also installs the system packages whose programs some tests drive
-(nginx, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
+(nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm), without starting their services; elsewhere,
 where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until
 you have run bin/setup --claude. In CI (CI=true) bin/test runs that itself, and skips nothing.
 """

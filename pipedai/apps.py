@@ -47,6 +47,7 @@ def _register_probes() -> None:
     register_probe(Probe("version", database.new_enough))
     register_probe(Probe("migrations", database.migrated))
     register_probe(Probe("time-outs", database.timeouts_hold))
+    register_probe(Probe("commits", database.commits_are_kept))
     register_probe(Probe("clocks", database.clocks_agree))
     register_probe(Probe("notifications", database.heard))
 

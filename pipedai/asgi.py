@@ -10,9 +10,10 @@ from pipedai import tracing
 from pipedai.client_address import parse_networks
 from pipedai.server.asgi_types import App
 from pipedai.server.event_stream import EventStreams
+from pipedai.server.heart import Heart
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener
-from pipedai.server.listen_connection import connect
+from pipedai.server.listen_connection import connect, connect_as_requests
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
@@ -30,7 +31,8 @@ def _application() -> Outer:
     # Passwords are hashed on half of the threads at most, so that the other threads can serve other requests.
     turns = password_turns(min(settings.ARGON2_CONCURRENCY, max(1, settings.WEB_THREADS // 2)))
     passwords = PasswordLane(threads, turns)
-    app: App = Lanes(threads, long_poll, streams, listener, passwords)
+    heart = Heart(connect_as_requests, listener.reconnect)
+    app: App = Lanes(threads, long_poll, streams, passwords, (listener.run, heart.run))
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # Metrics are imported only if they are on.
 

@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 
 from pipedai import timeouts
 from pipedai.logs import get_logger
+from pipedai.sql import takes_writes
 
 log = get_logger(__name__)
 
@@ -47,7 +48,7 @@ _registered: list[Job] = []
 
 
 def register_job(job: Job) -> None:
-    """Adds a job to the scheduler's. Call it from `AppConfig.ready()`."""
+    """Adds a job to those that the scheduler runs. Call it from `AppConfig.ready()`."""
     _registered.append(job)
 
 
@@ -120,11 +121,15 @@ def _is_away(error: Exception) -> bool:
 
 
 def _answers() -> bool:
+    """Whether the database works. A connection alone proves nothing, because a pooler gives one for a dead database.
+
+    A standby counts as away too, because no job can write there.
+    """
     try:
-        connection.ensure_connection()
+        return takes_writes()
     except (DatabaseError, InterfaceError):
+        connection.close()  # The next try needs a new connection.
         return False
-    return True
 
 
 def _wait_for_database(error: Exception, stop: threading.Event) -> None:

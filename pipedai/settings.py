@@ -95,7 +95,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
     "pipedai.static_files.serve_static_files",
-    "pipedai.overloaded_page.OverloadedPages",
+    "pipedai.unavailable_page.UnavailablePages",
     "pipedai.admin.middleware.AdminSessions",
     "pipedai.admin.middleware.AdminCsrf",
     "pipedai.admin.middleware.AdminUsers",

@@ -5,7 +5,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
@@ -44,8 +44,18 @@ def database_now() -> datetime:
     return moment
 
 
-def sqlstate(error: DatabaseError) -> str | None:
-    """Returns PostgreSQL's five-character code for the error, or None if the error did not come from the server."""
+def takes_writes() -> bool:
+    """Asks the database whether it takes writes. A standby does not, nor a primary whose operator made it read-only.
+
+    Raises DatabaseError if no database answers.
+    """
+    row = fetch_one("SELECT current_setting('transaction_read_only') = 'off' AS writable", {})
+    assert row is not None
+    return bool(row["writable"])
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Returns PostgreSQL's code for the error, or None if the error did not come from the server."""
     return getattr(error.__cause__, "sqlstate", None)
 
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from pipedai.deployment import Probe, register_probe
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
+from pipedai.server.heart import register_beat
 from workspaces.dependents import register_dependents
 from workspaces.encryption.sealed_fields import register_sealed_field
 
@@ -25,12 +26,14 @@ class TriggersConfig(AppConfig):
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
         from triggers.runs.lifecycle import expire_runs
+        from triggers.runs.reachability import beat_of_this_process
         from triggers.schedules.firing import fire_due_ticks
         from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
         from triggers.webhooks.pool import senders
 
         register_probe(Probe("schedulers", schedulers_live))
         register_probe(Probe("background", work_is_on_time))
+        register_beat(beat_of_this_process)
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
         register_job(Job("send-webhooks", 0.25, senders.top_up, finish=senders.finish))

@@ -128,7 +128,10 @@ def _check_patterns(places: list[Any]) -> None:
 
 
 def _check_references(schema: dict[str, Any], places: list[Any]) -> None:
-    """Checks that each reference leads to one of these places. Nothing is loaded, since the registry knows no other."""
+    """Checks that each `$ref` of the schema leads to one of `places`, its own subschemas.
+
+    Nothing is fetched, because the registry that looks references up knows no other document.
+    """
     known = {id(place) for place in places}
     registry: Registry[Any] = Registry()
     resource = DRAFT202012.create_resource(schema)

@@ -241,11 +241,11 @@ class WorkerEvent(models.Model):
         db_table = "worker_event"
         constraints = (
             # Several streams may notice at once that a worker is silent. This constraint lets only one of them record
-            # it.
+            # it. It contains the environment so that the table could be distributed or partitioned by it.
             models.UniqueConstraint(
-                fields=["worker", "type", "at"],
+                fields=["worker", "type", "at", "environment"],
                 condition=Q(type__in=("poll.error", "worker.stopped")),
-                name="worker_event_silence_told_once",
+                name="worker_event_one_silence",
             ),
         )
         indexes = (

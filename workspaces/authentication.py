@@ -1,6 +1,11 @@
 """Authenticates external systems by their `pwk_` key and hosts by their `hos_` key (SPEC §3)."""
 
+from uuid import UUID
+
+from django.db import DatabaseError
+
 from pipedai.api.authentication import BearerAuthentication
+from pipedai.api.database_errors import is_read_only
 from pipedai.api.principal import HostPrincipal, KeyPrincipal
 from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey
@@ -56,5 +61,14 @@ class HostKeyAuthentication(BearerAuthentication):
 def _find(digest: bytes, kind: str) -> Row | None:
     row = fetch_one(_FIND, {"digest": digest, "kind": kind})
     if row is not None and not row["used_lately"]:
-        execute(_NOTE_USE, {"id": row["id"]})
+        _note_use(row["id"])
     return row
+
+
+def _note_use(key_id: UUID) -> None:
+    try:
+        execute(_NOTE_USE, {"id": key_id})
+    except DatabaseError as error:
+        # A standby takes no writes, but the caller may still read from it.
+        if not is_read_only(error):
+            raise

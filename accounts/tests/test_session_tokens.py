@@ -82,6 +82,11 @@ def test_it_ends_after_seven_days(claims, settings):
         verify(sign(settings, {**claims, "exp": past}))
 
 
+def test_a_machine_whose_clock_is_an_hour_fast_makes_sessions_that_others_accept(claims, settings):
+    ahead = {name: claims[name] + 3600 for name in ("iat", "exp")}
+    assert verify(sign(settings, {**claims, **ahead})).session_id == SESSION
+
+
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_no_other_algorithm_counts_even_with_our_key(claims, settings, algorithm):
     with pytest.raises(BadSessionToken):

@@ -80,7 +80,7 @@ def test_back_off_doubles_within_its_bound_and_respects_retry_after() -> None:
     backoff = Backoff()
     delays = [backoff.next_delay() for _ in range(40)]
     for attempt, delay in enumerate(delays):
-        bound = min(60.0, 0.5 * 2**attempt)
+        bound = min(15.0, 0.5 * 2**attempt)
         assert bound / 2 <= delay <= bound
     assert backoff.next_delay(retry_after=90) == 90
     backoff.reset()

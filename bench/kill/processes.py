@@ -62,6 +62,10 @@ class Kept:
             self._back_at = None
             self._process = self._start()
 
+    def come_back(self) -> None:
+        """Let the next `tend` start it again, however long it was to be away."""
+        self._back_at = 0.0
+
     def stop(self) -> None:
         """Send SIGTERM, and kill -9 if it does not end. Raises BenchFailed in that case, or for a bad exit code."""
         self._process.terminate()
@@ -141,8 +145,12 @@ class Worker(Kept):
 class Scheduler(Kept):
     """`manage.py runscheduler`."""
 
+    session_name = "scheduler"
+
     def __init__(self, on: Database) -> None:
-        super().__init__(["runscheduler"], on.environment, on.directory / "scheduler.log")
+        # libpq gives the session this name, by which the database shows it.
+        environment = {**on.environment, "PGAPPNAME": self.session_name}
+        super().__init__(["runscheduler"], environment, on.directory / "scheduler.log")
 
 
 def kill_web_process(served: Web, which: int) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.failure import BenchFailed
 from bench.figures import Json
 from bench.kill.client import Request
 from bench.kill.processes import Worker
@@ -96,6 +97,24 @@ def complaints(evidence: Evidence, requests: Sequence[Request]) -> list[str]:
         found += [f"Run {run['id']} {words}: {run}" for words in _of_run(evidence, run)]
     found += _of_requests(evidence, requests)
     return found
+
+
+def judge(evidence: Evidence, requests: Sequence[Request]) -> None:
+    """Raise BenchFailed with what is wrong, if anything is."""
+    if wrong := complaints(evidence, requests):
+        raise BenchFailed("\n".join(wrong))
+
+
+def judge_given_up(evidence: Evidence, allowed: set[str]) -> None:
+    """Raise BenchFailed unless exactly the allowed runs, those of dead workers, were given up and retried."""
+    given_up = {run_id for run_id in evidence.runs if evidence.audited(run_id)["run.lost"]}
+    retried = {run["retry_of"] for run in evidence.runs.values() if run["retry_of"]}
+    if wrong := (given_up | retried) - allowed:
+        runs = [evidence.attempts(run_id) for run_id in sorted(wrong)]
+        raise BenchFailed(f"Runs were given up though their workers lived: {runs}")
+    if lacking := allowed - (given_up & retried):
+        runs = [evidence.attempts(run_id) for run_id in sorted(lacking)]
+        raise BenchFailed(f"Runs of dead workers were not given up and retried: {runs}")
 
 
 def _of_run(evidence: Evidence, run: Row) -> Iterator[str]:

@@ -151,6 +151,32 @@ def test_every_run_ends_once_whatever_is_killed(data_dir):
 
 
 @pytest.mark.slow
+def test_a_failover_loses_no_run_and_doubles_none(data_dir):
+    found, shown = _measured(data_dir, "kill", "--failover", "--runs", "15", "--seconds", "5")
+    print(shown)
+    assert found["attempts"] == found["runs"] == 15
+    assert found["leasesLost"] == 0
+    assert found["longestSecondsWithoutService"] > 0
+    for failover in found["failovers"]:
+        assert max(failover[name] for name in ("web", "scheduler", "listen")) <= 5
+    assert "without service" in shown
+
+
+@pytest.mark.slow
+def test_an_outage_ends_no_healthy_run_and_hides_no_dead_worker(data_dir):
+    found, shown = _measured(data_dir, "kill", "--outage", "4", "15")
+    print(shown)
+    assert {(each["part"], each["seconds"]) for each in found["outages"]} == {
+        (part, seconds) for part in ("database", "web", "scheduler") for seconds in (4, 15)
+    }
+    assert 4 < found["leaseSeconds"] < 15
+    assert found["runs"] == 6 * (6 + 1)
+    assert found["leasesLost"] == 6  # of the dead workers
+    assert found["succeeded"] == found["runs"]
+    assert found["executed"] == found["runs"] + 6
+
+
+@pytest.mark.slow
 def test_every_tick_is_decided_once_whichever_scheduler_is_killed(data_dir):
     found, shown = _measured(data_dir, "schedulers", "--triggers", "50", "--seconds", "6")
     assert found["benchmark"] == "schedulers"

@@ -6,13 +6,13 @@ from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.db import OperationalError
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 
 from pipedai.api.authentication import times_sent
-from pipedai.api.overload import overload
+from pipedai.api.database_errors import unavailable
 
 PATH = "/admin"
 
@@ -42,8 +42,8 @@ class AdminSessions(_BelowAdmin, SessionMiddleware):
         """Saves the changes that the request made to the session."""
         try:
             return super().process_response(request, response)
-        except OperationalError as error:
-            if overload(error) is None:
+        except DatabaseError as error:
+            if unavailable(error) is None:
                 raise
             # A message for the next page could not be stored. The view has done its work, so its answer is sent without
             # the message.

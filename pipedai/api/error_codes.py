@@ -11,6 +11,8 @@ class ErrorCode(StrEnum):
 
     # 409: one more row would exceed a ceiling, which the body's `ceiling` names.
     CEILING_REACHED = "ceiling_reached"
+    # 503: the database is away, takes no writes, or is full; `Retry-After` says when to ask again.
+    DATABASE_UNAVAILABLE = "database_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.

@@ -89,8 +89,10 @@ class Unavailable(ApiError):  # noqa: N818
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
 
-    def __init__(self, message: str, *, retry_after: int = 1) -> None:
-        super().__init__(message, headers={"Retry-After": str(retry_after)})
+    def __init__(
+        self, message: str, *, code: ErrorCode | None = None, retry_after: int = 1
+    ) -> None:
+        super().__init__(message, code=code, headers={"Retry-After": str(retry_after)})
 
 
 class Overloaded(Unavailable):

@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
 from pipedai.api.authentication import CHALLENGE
+from pipedai.api.database_errors import unavailable
 from pipedai.api.errors import (
     INTERNAL,
     NOT_FOUND,
@@ -19,7 +20,6 @@ from pipedai.api.errors import (
     NotFound,
     error_body,
 )
-from pipedai.api.overload import overload
 from pipedai.api.request_id import current_request_id
 
 _SENTENCES = {
@@ -38,9 +38,9 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response |
         error = exceptions.PermissionDenied()
     elif isinstance(error, exceptions.ValidationError):
         error = _as_invalid(error)
-    elif (busy := overload(error)) is not None:
+    elif (busy := unavailable(error)) is not None:
         response = Response(busy.body(), status=busy.status_code, headers=busy.headers)
-        response._has_been_logged = True  # type: ignore[attr-defined]  # by overload()
+        response._has_been_logged = True  # type: ignore[attr-defined]  # by unavailable()
         return response
     if not isinstance(error, exceptions.APIException):
         return None

@@ -1,15 +1,16 @@
-"""The health endpoints: they tell whether the process lives and whether the database answers (SPEC §5)."""
+"""The health endpoints: they tell whether the process lives and whether the database takes writes (SPEC §5, §22)."""
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.api.permissions import IsPublic
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet
-from pipedai.sql import database_now
+from pipedai.sql import takes_writes
 
 HEALTHY = ("ok",)
 _HEALTH = answer("Health", "Alive.", status=serializers.ChoiceField(choices=HEALTHY))
@@ -24,17 +25,19 @@ class HealthViewSet(ApiViewSet):
 
     @Operation(
         id="getHealth",
-        summary="Do the process and its database answer?",
+        summary="Does the process answer, and does its database take writes?",
         answers={200: _HEALTH},
-        says={200: '`{ "status": "ok" }` when the process and its database answer.'},
+        says={200: '`{ "status": "ok" }` when the process answers and its database takes writes.'},
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /health: 200 if the database answers, else 503."""
+        """GET /health: a database that can only be read counts as down, because nearly every call writes."""
         try:
-            database_now()
-        except DatabaseError:
-            raise Unavailable("The database does not answer.") from None
+            writable = takes_writes()
+        except (DatabaseError, InterfaceError):
+            raise _unavailable("The database does not answer.") from None
+        if not writable:
+            raise _unavailable("The database is read-only.")
         return Response({"status": "ok"})
 
     @Operation(
@@ -51,3 +54,7 @@ class HealthViewSet(ApiViewSet):
     def live(self, request: Request) -> Response:
         """Answers GET /health/live: always 200, because a process that answers is alive."""
         return Response({"status": "ok"})
+
+
+def _unavailable(sentence: str) -> Unavailable:
+    return Unavailable(sentence, code=ErrorCode.DATABASE_UNAVAILABLE)

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import psycopg
 from django.conf import settings
@@ -11,6 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
 from pipedai import timeouts
+from pipedai.clocks import TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
 from pipedai.deployment import Finding
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.migrating import invalid_indexes
@@ -18,10 +19,13 @@ from pipedai.server.listen_connection import listen_params
 from pipedai.sql import database_now, fetch_one, reason
 
 OLDEST_MAJOR_VERSION = 15
-# The largest accepted difference between this machine's clock and the database's. JWTs and the timestamps of webhooks
-# use the machine's clock, and everything else uses the database's.
-TOLERATED_SKEW_SECONDS = 5.0
 _HEARD_WITHIN_SECONDS = 3.0
+
+_DURABILITY = """
+SELECT current_setting('transaction_read_only') = 'on' AS read_only, current_setting('synchronous_commit') AS commit,
+    current_setting('synchronous_standby_names') <> '' AS synchronous,
+    EXISTS (SELECT FROM pg_stat_replication) AS standbys
+"""
 
 
 def reachable() -> Finding:
@@ -95,25 +99,45 @@ def timeouts_hold() -> Finding:
     return Finding(f"{said}.")
 
 
-def _machine_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def clocks_agree(now: Callable[[], datetime] = _machine_now) -> Finding:
+def clocks_agree(now: Callable[[], datetime] = machine_now) -> Finding:
     """Checks that this machine's clock and the database's agree, allowing for the time of one query."""
-    # The first call opens the connection, so that the second one, which is measured, is fast.
-    database_now()
-    asked = now()
-    theirs = database_now()
-    answered = now()
-    way = (answered - asked).total_seconds() / 2
-    skew = (theirs - asked).total_seconds() - way
-    if abs(skew) > TOLERATED_SKEW_SECONDS + way:
+    database_now()  # This opens the connection, so that the query below is fast.
+    meter = SkewMeter(now)
+    skew = meter.compare(now(), database_now())
+    if abs(skew.seconds) > TOLERATED_SKEW_SECONDS + skew.uncertainty:
+        direction = "behind" if skew.seconds > 0 else "ahead of"
         return Finding(
-            f"This machine's clock is {abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} the database's.",
+            f"This machine's clock is {abs(skew.seconds):.1f} s {direction} the database's.",
             "Have both machines keep time by NTP.",
         )
-    return Finding(f"This machine and the database agree within {abs(skew) + way:.2f} s.")
+    within = abs(skew.seconds) + skew.uncertainty
+    return Finding(f"This machine and the database agree within {within:.2f} s.")
+
+
+def commits_are_kept() -> Finding:
+    """Checks that the database takes writes, and that a commit it has answered outlives a crash.
+
+    With `synchronous_commit = off` the last commits are lost when the server crashes, and with asynchronous standbys
+    they are lost at a failover (docs/high-availability.md).
+    """
+    row = fetch_one(_DURABILITY, {})
+    assert row is not None
+    if row["read_only"]:
+        return Finding(
+            "This node of the database is read-only: it is a standby, or an operator made it so.",
+            "Have DATABASE_URL name the primary, or all nodes with target_session_attrs=read-write.",
+        )
+    if row["commit"] == "off":
+        return Finding(
+            "A crash of the database loses runs: synchronous_commit is off.",
+            "Set synchronous_commit to on.",
+        )
+    if row["standbys"] and not row["synchronous"]:
+        return Finding(
+            "A failover loses runs, because no standby is synchronous.",
+            "Set synchronous_standby_names: see docs/high-availability.md.",
+        )
+    return Finding("It takes writes, and keeps each commit.")
 
 
 def heard() -> Finding:

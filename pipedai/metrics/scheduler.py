@@ -13,6 +13,7 @@ from django.utils.module_loading import autodiscover_modules
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 
 from pipedai.loop import Job
+from pipedai.metrics.clock import clock_gauge, skew_of_this_process
 from pipedai.metrics.exposition import CHALLENGE, PATH, UNAUTHORIZED, exposition, is_authorized
 
 JOB_SECONDS = Histogram(
@@ -34,6 +35,7 @@ def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
     """Returns the jobs, each wrapped in code that times and counts its work. Call it once in a process."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
     autodiscover_modules("metrics")
+    clock_gauge().set_function(skew_of_this_process)
     return tuple(replace(job, work=_timed(job)) for job in jobs)
 
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from django.utils.module_loading import autodiscover_modules
 from prometheus_client import Gauge
 
-from pipedai.metrics import connections  # noqa: F401 - registers what it reads
+from pipedai.metrics import connections, database_state  # noqa: F401 - they register what they read
+from pipedai.metrics.clock import clock_gauge, skew_of_this_process
 from pipedai.metrics.database import DatabaseCollector
 from pipedai.metrics.exposition import (
     CHALLENGE,
@@ -44,6 +45,7 @@ _STREAMS = _gauge("pipedai_web_streams_open", "Event streams that somebody reads
 _HELD = _gauge(
     "pipedai_web_bytes_held", "Bytes of requests not yet answered and of answers not yet sent."
 )
+_SKEW = clock_gauge()
 _LISTENING = _gauge("pipedai_web_listening", "Whether the database's notifications are heard.")
 
 
@@ -89,6 +91,7 @@ class Sampled:
             _STREAMS.set(self._listener.streaming)
             _HELD.set(self._budget.used)
             _LISTENING.set(self._listener.healthy)
+            _SKEW.set(skew_of_this_process())
             await asyncio.sleep(_SAMPLE_SECONDS)
 
 

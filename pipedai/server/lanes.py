@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -11,7 +11,6 @@ from pipedai.server import request_scope
 from pipedai.server.access_log import LOG
 from pipedai.server.asgi_types import App, Receive, Scope, Send
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 
@@ -35,10 +34,9 @@ _LIVE_HEADERS = [
 
 
 class Lanes:
-    """Sends each request to its lane.
+    """Sends waiting polls, event streams and requests with passwords to their own lanes, all others to the threads.
 
-    Waiting polls, event streams and requests that may hash a password have their own lanes. All other requests go to
-    the threads that run Django.
+    `background` makes coroutines that run for ever, such as the one that listens for the database's notifications.
     """
 
     def __init__(
@@ -46,14 +44,14 @@ class Lanes:
         threads: App,
         long_poll: LongPoll,
         streams: EventStreams,
-        listener: Listener,
         passwords: PasswordLane,
+        background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
     ) -> None:
         self._threads = threads
         self._long_poll = long_poll
         self._streams = streams
-        self._listener = listener
         self._passwords = passwords
+        self._background = background
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
@@ -73,18 +71,18 @@ class Lanes:
         self._streams.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Listen for the database's notifications for as long as the server runs."""
+        """Run the background tasks from the server's start to its end."""
         await receive()
         scope.get("state", {})[STOP] = self._stop
-        listening = asyncio.create_task(self._listener.run())
+        tasks = [asyncio.create_task(run()) for run in self._background]
         await send({"type": "lifespan.startup.complete"})
         try:
             await receive()
         finally:
             self._stop()
-            listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -18,7 +18,7 @@ log = get_logger(__name__)
 Connect = Callable[[], Awaitable[AsyncConnection]]
 
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Ear:
@@ -85,6 +85,7 @@ class Listener:
         # The ears of the requests that wait for news of each worker or key. Most lists have one ear, and a list of one
         # takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
+        self._connection: AsyncConnection | None = None
         self._reported = False
         self.healthy = False
 
@@ -129,12 +130,21 @@ class Listener:
             elif topic == POLLING and detail.isdecimal():
                 ear.hear_poll(int(detail))
 
+    async def reconnect(self) -> None:
+        """Give up the present connection, if there is one. `run` then opens another.
+
+        A server that lost its network, or is no longer the primary, sends nothing and does not end the connection.
+        """
+        if self._connection is not None:
+            await self._connection.close()
+
     async def run(self) -> None:
         """Listen until cancelled. When the connection ends, connect again, after ever longer pauses."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 async with await self._connect() as connection:
+                    self._connection = connection
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     pause = FIRST_PAUSE_SECONDS
                     self._found()
@@ -144,6 +154,7 @@ class Listener:
             except Exception as error:
                 self._lost(error)
             finally:
+                self._connection = None
                 self.healthy = False
             # The pause is random, because all processes of a site lose their database at the same moment and should not
             # return together.

@@ -1,4 +1,4 @@
-"""Opens the connection that LISTEN runs on."""
+"""Opens the connections that the event loop uses itself: one for LISTEN, and one for heartbeats."""
 
 import asyncio
 from typing import Any
@@ -27,6 +27,20 @@ def listen_params() -> dict[str, Any]:
     handler = connections
     if settings.DATABASE_LISTEN_URL:
         handler = ConnectionHandler({"default": env.database_config(settings.DATABASE_LISTEN_URL)})
+    return _params(handler, "pipedai-listen")
+
+
+async def connect_as_requests() -> AsyncConnection:
+    """Return a new connection that takes the same way to the database as requests, through a pooler if there is one.
+
+    It never starts an embedded PostgreSQL.
+    """
+    params = await asyncio.to_thread(_params, connections, "pipedai-heartbeat")
+    # A pooler may run each statement in another session, which does not know statements prepared before.
+    return await AsyncConnection.connect(**params, autocommit=True, prepare_threshold=None)
+
+
+def _params(handler: ConnectionHandler, name: str) -> dict[str, Any]:
     params = handler["default"].get_connection_params()
-    ours = {name: value for name, value in params.items() if name not in _NOT_OURS}
-    return {**ours, "application_name": "pipedai-listen"}
+    ours = {option: value for option, value in params.items() if option not in _NOT_OURS}
+    return {**ours, "application_name": name}

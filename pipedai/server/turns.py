@@ -51,7 +51,7 @@ class Turns:
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
         """Waits for one place, and holds it for as long as the block lasts.
 
-        Use it only if the number of waiting turns has no limit.
+        Use it only if the number of waiting turns has no limit, because it does not notice that a turn was refused.
         """
         granted = asyncio.Event()
         turn = self.ask(group, 1, wake=granted.set)
@@ -93,7 +93,7 @@ class Turns:
         self._grant()
 
     def _refuse_one(self) -> None:
-        """Refuses the newest turn of the group that has the most waiting turns."""
+        """Refuses a turn, because too many wait: the newest of the group (such as an address) with most of them."""
         turn = max(self._queues.values(), key=len)[-1]
         self._withdraw(turn)
         turn.refused = True

@@ -32,6 +32,7 @@ NAMES = [
     "version",
     "migrations",
     "time-outs",
+    "commits",
     "clocks",
     "notifications",
     "keys",
@@ -65,6 +66,9 @@ def fit(settings, tmp_path, monkeypatch):
 def deployment(fit, committed_cast):
     """Makes a deployment with which nothing is wrong: the cast's data, the role's time-outs, and a scheduler."""
     set_timeouts_of_role()
+    # The suite's own server runs without it, to be fast.
+    execute(f'ALTER DATABASE "{connection.settings_dict["NAME"]}" SET synchronous_commit = on')
+    connection.close()
     Heartbeat().beat()
     return committed_cast
 
@@ -90,7 +94,7 @@ def test_a_deployment_that_lacks_nothing_passes(deployment, capsys):
 
 def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsys):
     settings.PUBLIC_URL = "https://elsewhere.example.com"
-    with pytest.raises(CommandError, match=r"^1 of 13 need attention\.$"):
+    with pytest.raises(CommandError, match=r"^1 of 14 need attention\.$"):
         call_command("check_deploy", no_color=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ok      settings       They are fit for production."
@@ -111,6 +115,20 @@ def test_without_a_scheduler(deployment, capsys):
 def test_with_a_missing_migration(deployment, capsys):
     execute("DELETE FROM django_migrations WHERE app = 'audit' AND name = '0003_names'")
     assert problems(capsys) == {"migrations": "Migrations are not applied: audit.0003_names."}
+
+
+def test_with_commits_that_a_crash_would_lose(deployment, capsys):
+    execute("SET synchronous_commit = off")
+    assert problems(capsys) == {
+        "commits": "A crash of the database loses runs: synchronous_commit is off."
+    }
+
+
+def test_at_a_node_that_takes_no_writes(deployment, capsys):
+    execute("SET default_transaction_read_only = on")
+    assert problems(capsys) == {
+        "commits": "This node of the database is read-only: it is a standby, or an operator made it so."
+    }
 
 
 def test_with_a_half_made_index(deployment, capsys):
@@ -221,7 +239,7 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
     assert {found[name]["says"] for name in NAMES[4:]} == {"Unknown without the database."}
     assert (
         answer.stderr
-        == f"CommandError: {sum(not f['ok'] for f in found.values())} of 13 need attention.\n"
+        == f"CommandError: {sum(not f['ok'] for f in found.values())} of 14 need attention.\n"
     )
 
 

@@ -2,8 +2,9 @@
 
 from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.fields import JSONAsGivenField
+from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
 from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
-from triggers.models.tick import SchedulerHeartbeat, Tick
+from triggers.models.tick import Tick
 from triggers.models.trigger import (
     MAX_RETRIES,
     MAX_TIMEOUT_SECONDS,
@@ -28,4 +29,5 @@ __all__ = [
     "Tick",
     "Trigger",
     "TriggerRevision",
+    "WebHeartbeat",
 ]

@@ -222,18 +222,21 @@ class Run(models.Model):
         db_table = "run"
         constraints = (
             models.UniqueConstraint(fields=["environment", "id"], name="run_in_environment"),
+            # These contain the environment so that the table could be distributed or partitioned by it.
             models.UniqueConstraint(
-                fields=["worker", "slot"],
+                fields=["worker", "slot", "environment"],
                 condition=Q(slot__isnull=False),
-                name="run_slot_of_worker",
+                name="run_one_in_slot",
             ),
             models.UniqueConstraint(
-                fields=["trigger", "scheduled_for"],
+                fields=["trigger", "scheduled_for", "environment"],
                 condition=Q(source=Source.SCHEDULE),
-                name="run_once_per_tick",
+                name="run_one_for_tick",
             ),
             models.UniqueConstraint(
-                fields=["retry_of"], condition=Q(retry_of__isnull=False), name="run_retried_once"
+                fields=["retry_of", "environment"],
+                condition=Q(retry_of__isnull=False),
+                name="run_one_retry",
             ),
             models.CheckConstraint(condition=_held(), name="run_held"),
             models.CheckConstraint(condition=_ended(), name="run_ended"),

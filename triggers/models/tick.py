@@ -1,4 +1,4 @@
-"""The tables that the scheduler writes: its decisions about due times, and which scheduler processes are alive."""
+"""The table of ticks: what the scheduler decided about each due time."""
 
 from django.db import models
 from django.db.models import Q
@@ -44,7 +44,10 @@ class Tick(models.Model):
     class Meta:
         db_table = "tick"
         constraints = (
-            models.UniqueConstraint(fields=["trigger", "tick_at"], name="tick_decided_once"),
+            # It contains the environment so that the table could be distributed or partitioned by it.
+            models.UniqueConstraint(
+                fields=["trigger", "tick_at", "environment"], name="tick_one_decision"
+            ),
             models.CheckConstraint(
                 condition=Q(decision=Decision.FIRED, run__isnull=False)
                 | (Q(run__isnull=True) & ~Q(decision=Decision.FIRED)),
@@ -69,26 +72,3 @@ class Tick(models.Model):
         indexes = (
             models.Index(fields=["run"], name="tick_of_run", condition=Q(run__isnull=False)),
         )
-
-
-class SchedulerHeartbeat(models.Model):
-    """A scheduler process that is alive, or that was killed within the last hour.
-
-    `triggers.schedules.heartbeats` writes the row. Operators, metrics and `check_deploy` read it to learn whether
-    anybody does the background work.
-    """
-
-    # The row's id: a UUIDv7 that the scheduler process makes when it starts.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The name of the machine on which the scheduler process runs, cut to 255 characters.
-    host = models.CharField(max_length=255)
-    # The scheduler's process id on that machine.
-    pid = models.PositiveIntegerField()
-    # When the scheduler process wrote its first heartbeat, by the database's clock.
-    started_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the scheduler process wrote its latest heartbeat, by the database's clock. It writes one every 5 seconds.
-    beat_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        db_table = "scheduler_heartbeat"
-        indexes = (models.Index(fields=["beat_at"], name="scheduler_heartbeat_old"),)

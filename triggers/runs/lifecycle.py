@@ -27,6 +27,7 @@ from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
 from triggers.runs.outcome import ToolCalls
+from triggers.runs.reachability import lease_params
 from triggers.runs.retries import lock_triggers
 from triggers.states import TERMINAL, EndedBy, Source, Status
 
@@ -232,10 +233,16 @@ def count_unfinished_runs(*, worker_id: UUID) -> int:
 
 
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` claimed or running runs whose lease or deadline has passed, in one transaction. Returns how
-    many.
+    """Ends up to `limit` held runs whose lease or deadline has passed, in one transaction, and returns how many.
+
+    A lease counts only while workers can reach the service: see `triggers.runs.reachability`.
     """
-    params = {"limit": limit, "now": now, "lease_seconds": settings.RUN_LEASE_SECONDS}
+    params = {
+        "limit": limit,
+        "now": now,
+        "lease_seconds": settings.RUN_LEASE_SECONDS,
+        **lease_params(),
+    }
     with transaction.atomic():
         overdue = fetch_all(sql.OVERDUE, params)
         if not overdue:

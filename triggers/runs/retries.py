@@ -41,9 +41,9 @@ def stopped_by_effects(run: Row) -> bool:
 
 
 def _effects_forbid(run: Row) -> bool:
-    """Returns whether the trigger is not retried after effects, and the run may have had one.
+    """Returns whether the trigger forbids a retry after effects, and the run's tool calls may have changed something.
 
-    A worker that tells no counts counts as one whose runs may have had effects. A run that never started had none.
+    A run whose worker reported no counts of tool calls may have changed something. A run that never started has not.
     """
     if run["retry_after_effects"]:
         return False

@@ -8,6 +8,7 @@ execute the statements.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
+from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
@@ -67,7 +68,7 @@ SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued
 FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
 JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 WHERE t.enabled AND t.deleted_at IS NULL
-ON CONFLICT (retry_of_id) WHERE retry_of_id IS NOT NULL DO NOTHING
+ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
 RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id
 """
 
@@ -220,20 +221,24 @@ WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
+# The time of the lease that counts: none while the service was away, because no worker could renew it then.
+_LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
+# The first condition reads the index of held runs, and the second leaves out those whose lease does not count.
+_OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
+    AND least({_LEASE_END}, deadline_at) <= {NOW}"""
+
 OVERDUE = f"""
-SELECT id, trigger_id FROM run
-WHERE slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
-ORDER BY id LIMIT %(limit)s
+SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 """
 
 # Ends runs whose lease or deadline has passed. If both have, the earlier one decides. SKIP LOCKED leaves out rows that
 # a worker's request or another scheduler is changing at this moment; the next round looks at them again.
 EXPIRE = f"""
 WITH overdue AS (
-    SELECT id, {NOW} AS now, lease_expires_at <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
+    SELECT id, {NOW} AS now, {_LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
         round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
-    WHERE id = ANY(%(ids)s) AND slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
+    WHERE id = ANY(%(ids)s) AND {_OVERDUE}
     FOR UPDATE SKIP LOCKED),
 verdict AS (
     SELECT *, CASE WHEN NOT is_lost THEN 'timed_out'

@@ -49,7 +49,7 @@ SELECT * FROM unnest(
     %(ids)s::uuid[], %(environment_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[],
     %(last_ticks)s::timestamptz[], %(decisions)s::text[], %(run_ids)s::uuid[], %(missed)s::int[],
     %(decided)s::timestamptz[])
-ON CONFLICT (trigger_id, tick_at) DO NOTHING
+ON CONFLICT (trigger_id, tick_at, environment_id) DO NOTHING
 RETURNING trigger_id, environment_id, tick_at, decision, run_id, missed_count
 """
 

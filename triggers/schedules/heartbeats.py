@@ -4,8 +4,9 @@ import os
 import socket
 from datetime import timedelta
 
+from pipedai import clocks
 from pipedai.ids import new_id
-from pipedai.sql import execute
+from pipedai.sql import execute, fetch_all
 from triggers.models import SchedulerHeartbeat
 
 BEAT_SECONDS = 5.0
@@ -17,6 +18,7 @@ KEEP_SECONDS = 3600
 _BEAT = """
 INSERT INTO scheduler_heartbeat (id, host, pid) VALUES (%(id)s, %(host)s, %(pid)s)
 ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp()
+RETURNING statement_timestamp() AS now
 """
 
 
@@ -35,7 +37,9 @@ class Heartbeat:
         It is a job of the scheduler's loop, which expects the number of units of work done. It returns 0, so that the
         loop sleeps before it calls again.
         """
-        execute(_BEAT, self._row)
+        asked = clocks.machine_now()
+        (row,) = fetch_all(_BEAT, self._row)
+        clocks.of_this_process.compare(asked, row["now"])
         execute(
             "DELETE FROM scheduler_heartbeat"
             " WHERE beat_at < statement_timestamp() - make_interval(secs => %(seconds)s)",

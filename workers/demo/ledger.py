@@ -32,7 +32,7 @@ _SKIPPED = 0.01
 
 
 class Ledger:
-    """Makes the runs of one demo workspace, which `find_or_make_cast` has made before."""
+    """Makes the past runs of one demo workspace, whose users, workers and triggers are there already."""
 
     def __init__(self, size: Size, workspace: Workspace) -> None:
         self.size, self.workspace = size, workspace

@@ -100,7 +100,7 @@ def _count(value: Any) -> int | None:
 
 
 def _time(value: Any) -> str | None:
-    """Returns a time in the form of the API, or None if it is none or does not say how far it is from UTC."""
+    """Returns a time in the form of the API, or None if the value is no time or names no offset from UTC."""
     if not isinstance(value, str):
         return None
     try:

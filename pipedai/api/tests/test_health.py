@@ -59,7 +59,10 @@ def test_without_its_database_it_is_503_and_then_well_again(own_database: str, s
     with _nobody_connects_to(own_database):
         response = httpx.get(f"{server.api}/health")
         assert response.status_code == 503
-        assert response.json() == {"error": "The database does not answer."}
+        assert response.json() == {
+            "error": "The database does not answer.",
+            "code": "database_unavailable",
+        }
         assert response.headers["retry-after"] == "1"
         assert statuses() == [503, 200]
     assert statuses() == [200, 200]

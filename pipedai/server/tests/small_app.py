@@ -68,7 +68,7 @@ def _application() -> Outer:
     long_poll = LongPoll(threads, listener, turns=1)
     streams = EventStreams(threads, listener, turns=1)
     return Outer(
-        Lanes(threads, long_poll, streams, listener, PasswordLane(threads, Turns(1))),
+        Lanes(threads, long_poll, streams, PasswordLane(threads, Turns(1)), (listener.run,)),
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=BODY_SECONDS),
         trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
         production=settings.PRODUCTION,

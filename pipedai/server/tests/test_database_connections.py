@@ -67,7 +67,7 @@ def test_each_thread_keeps_one_connection(web, postgres):
 def test_a_crash_in_a_transaction_leaves_nothing_open(web, postgres):
     until_heard(postgres)
     answers = get_many(web, "crash")
-    assert {status for status, _ in answers} == {500}
+    assert {status for status, _ in answers} == {503}
     assert {body["error"] for _, body in answers} == {"Internal server error"}
     for _, body in answers[:2]:
         line = web.wait_for_line(logger="django.request", request_id=body["requestId"])
@@ -100,7 +100,7 @@ def test_requests_say_so_while_the_database_is_away_and_work_again_afterwards(we
     get_many(web, "backend")
     postgres.stop()
     answers = get_many(web, "backend", times=4)
-    assert {status for status, _ in answers} == {500}
+    assert {status for status, _ in answers} == {503}
     postgres.ensure_running()
     assert {status for status, _ in get_many(web, "backend")} == {200}
     until_heard(postgres)

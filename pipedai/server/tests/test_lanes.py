@@ -62,8 +62,8 @@ def stuck(listener):
         threads,
         LongPoll(threads, listener, turns=1),
         EventStreams(threads, listener, turns=1),
-        listener,
         PasswordLane(threads, Turns(1)),
+        (),
     )
     yield lanes, begun
     ended.set()
@@ -139,7 +139,7 @@ async def test_the_listener_runs_from_start_to_stop_and_the_server_is_told_how_t
     scope = {"type": "lifespan", "state": state}
     streams = EventStreams(no_endpoint, listener, turns=1)
     passwords = PasswordLane(no_endpoint, Turns(1))
-    lanes = Lanes(no_endpoint, long_poll, streams, listener, passwords)
+    lanes = Lanes(no_endpoint, long_poll, streams, passwords, (listener.run,))
     life = asyncio.ensure_future(lanes(scope, receive, send))
     events.put_nowait("lifespan.startup")
     await listening.wait()

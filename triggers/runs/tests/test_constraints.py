@@ -103,15 +103,15 @@ WRONG_RUNS = [
 
 # (constraint, statement); the parameters are the ids of the rows that the fixture `there` makes.
 WRONG_ROWS = [
-    ("run_slot_of_worker", "UPDATE run SET slot = 1 WHERE id = %(second_held)s"),
+    ("run_one_in_slot", "UPDATE run SET slot = 1 WHERE id = %(second_held)s"),
     (
-        "run_once_per_tick",
+        "run_one_for_tick",
         (
             "UPDATE run SET source = 'schedule', scheduled_for = '2026-05-04T12:00Z'"
             " WHERE id IN (%(first_held)s, %(second_held)s)"
         ),
     ),
-    ("run_retried_once", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
+    ("run_one_retry", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
     ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
     ("delivery_pending_is_due", "UPDATE delivery SET status = 'dead'"),
     (
@@ -124,7 +124,7 @@ WRONG_ROWS = [
         "UPDATE delivery SET status = 'delivered', next_attempt_at = NULL",
     ),
     (
-        "tick_decided_once",
+        "tick_one_decision",
         "UPDATE tick SET tick_at = '2026-05-04T12:00Z', last_tick_at = '2026-05-04T12:00Z'",
     ),
     ("delivery_attempt_has_an_end", "UPDATE delivery_attempt SET status_code = NULL"),
@@ -216,7 +216,7 @@ WRONG_ROWS = [
         "UPDATE enrollment SET user_code_digest = 'x' WHERE kind = 'device'",
     ),
     (
-        "worker_event_silence_told_once",
+        "worker_event_one_silence",
         (
             "INSERT INTO worker_event (environment_id, worker_id, type, at, data)"
             " SELECT environment_id, worker_id, type, at, data FROM worker_event"

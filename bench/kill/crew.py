@@ -1,0 +1,112 @@
+"""What the kills are about: a web server, workers and a scheduler on one database, which are started again."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TypeVar
+
+import psycopg
+
+from bench.cast import Pair, make_pairs
+from bench.failure import BenchFailed
+from bench.kill.processes import Kept, Scheduler, Worker
+from bench.stack import Database, Web, web
+
+# With this lease no outage may end a run. A shorter one is not safe: an outage of up to 2 s counts as none (see
+# triggers.runs.reachability), and the worker's heartbeats before and after it are up to a third of the lease away.
+LEASE_SECONDS = 12
+CAPACITY = 2
+WEB_PROCESSES = 2
+_SETTLE_SECONDS = 90.0
+_TICK_SECONDS = 0.05
+K = TypeVar("K", bound=Kept)
+
+# Makes retries available at once. They would wait for 30 s and longer, when nothing is killed any more.
+_HURRY = """
+WITH hurried AS (
+    UPDATE run SET available_at = statement_timestamp()
+    WHERE status = 'queued' AND available_at > statement_timestamp()
+        AND queued_at < statement_timestamp() - interval '2 s'
+    RETURNING worker_id)
+SELECT pg_notify('pipedai', 'changed ' || worker_id) FROM hurried
+"""
+_UNFINISHED = "SELECT count(*) AS runs FROM run WHERE ended_at IS NULL"
+
+
+class Crew:
+    """All processes of the service on a database, with workers that execute runs."""
+
+    def __init__(
+        self,
+        on: Database,
+        served: Web,
+        pairs: list[Pair],
+        workers: list[Worker],
+        scheduler: Scheduler,
+    ) -> None:
+        self.on = on
+        self.served = served
+        self.pairs = pairs
+        self.workers = workers
+        self.scheduler = scheduler
+        self._hurry_at = 0.0
+
+    def tend(self) -> None:
+        """Start each worker and the scheduler again if it has been away for long enough."""
+        for process in (*self.workers, self.scheduler):
+            process.tend()
+
+    def go_on(self, until: float) -> None:
+        """Tend all processes, and let retries begin early, until this moment of time.monotonic()."""
+        while time.monotonic() < until:
+            self.tend()
+            if time.monotonic() > self._hurry_at:
+                self._hurry_at = time.monotonic() + 1
+                with suppress(psycopg.OperationalError):  # PostgreSQL is away
+                    self.on.execute(_HURRY)
+            time.sleep(_TICK_SECONDS)
+
+    def has_unfinished_runs(self) -> bool:
+        """Whether a run has not ended yet, or nobody can tell because PostgreSQL is away."""
+        try:
+            return bool(self.on.one(_UNFINISHED)["runs"])
+        except psycopg.OperationalError:
+            return True
+
+    def settle(self) -> None:
+        """Wait until all runs have ended. Raises BenchFailed if some do not."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            self.go_on(time.monotonic() + 0.2)
+            if not self.has_unfinished_runs():
+                return
+        left = self.on.all("SELECT * FROM run WHERE ended_at IS NULL")
+        raise BenchFailed(f"These runs do not end: {left}")
+
+    def stop(self) -> None:
+        """Stop workers and scheduler. Raises BenchFailed if one does not stop at SIGTERM."""
+        for process in (*self.workers, self.scheduler):
+            process.stop()
+
+
+@contextmanager
+def crew(on: Database, *, workers: int) -> Iterator[Crew]:
+    """Start a web server, this number of workers and a scheduler. End them all at the end, whatever happens."""
+    with ExitStack() as stack:
+        served = stack.enter_context(web(on, processes=WEB_PROCESSES))
+        pairs = make_pairs(served.port, workers, capacity=CAPACITY)
+        started = [
+            stack.enter_context(_ended(Worker(on, served.port, pair, number, CAPACITY)))
+            for number, pair in enumerate(pairs)
+        ]
+        scheduler = stack.enter_context(_ended(Scheduler(on)))
+        yield Crew(on, served, pairs, started, scheduler)
+
+
+@contextmanager
+def _ended(process: K) -> Iterator[K]:
+    """End the process at the end, whatever happens."""
+    try:
+        yield process
+    finally:
+        process.end()

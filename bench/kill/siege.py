@@ -1,0 +1,120 @@
+"""Kills processes of every kind at random (kill -9) while there are runs. In the end the ledger must be right."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from bench.figures import Json, machine, print_table
+from bench.kill.client import Client, plan
+from bench.kill.crew import CAPACITY, WEB_PROCESSES, Crew, crew
+from bench.kill.processes import Worker, kill_postgres, kill_web_process
+from bench.kill.verdict import Evidence, judge
+from bench.stack import database
+
+_WORKERS = 3
+# The lease is short, so that leases expire during the benchmark: a worker that is away for longer loses its runs.
+_LEASE_SECONDS = 6
+# Which share of the workers' capacity the runs need: so that a kill finds runs that are held, and queued ones.
+LOAD = 0.6
+# Each round kills all of these, in a random order. A "reporting worker" has an outcome that it has not reported yet.
+_ROUND = ("executing worker", "reporting worker", "web", "scheduler", "postgres")
+_FOLDERS = {"executing worker": "held", "reporting worker": "outcomes"}
+_LONGER_SECONDS = 60.0
+_LOOK_SECONDS, _LOOK_PAUSE_SECONDS = 2.0, 0.002
+
+
+def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> Json:
+    """Kill for `seconds`, judge, and return the result as JSON. Raises BenchFailed if anything is wrong."""
+    say("Starting PostgreSQL, the web server, the scheduler and workers…")
+    rng = random.Random(seed)
+    with (
+        database(RUN_LEASE_SECONDS=str(_LEASE_SECONDS)) as on,
+        crew(on, workers=_WORKERS) as all_of_them,
+    ):
+        found = machine(on.one("SHOW server_version")["server_version"])
+        busy = LOAD * _WORKERS * CAPACITY * seconds / runs
+        requests = plan(rng, all_of_them.pairs, runs=runs, seconds=seconds, busy_seconds=busy)
+        client = Client(all_of_them.served.port, all_of_them.pairs[0].api_key, requests)
+        siege = _Siege(rng, all_of_them)
+        say(f"{runs} runs, and kills for {seconds:g} s…")
+        siege.rage(seconds)
+        say("Waiting for all runs to end…")
+        began = time.monotonic()
+        client.join()
+        all_of_them.settle()
+        settled = time.monotonic() - began
+        all_of_them.stop()
+        evidence = Evidence(on, all_of_them.workers, client.answers)
+    judge(evidence, requests)
+    return {
+        "machine": found,
+        "seconds": seconds,
+        "runs": runs,
+        "kills": dict(siege.kills),
+        "requestsRepeated": client.lost_answers,
+        **evidence.summary(),
+        "settledAfterSeconds": round(settled, 1),
+    }
+
+
+def show(result: Json) -> None:
+    """Print how often each kind of process was killed."""
+    print_table(["killed", "times"], [[name, n] for name, n in sorted(result["kills"].items())])
+    print()
+
+
+class _Siege:
+    """Kills processes at random, and starts them again."""
+
+    def __init__(self, rng: random.Random, crew: Crew) -> None:
+        self.kills: Counter[str] = Counter()
+        self._rng = rng
+        self._crew = crew
+
+    def rage(self, seconds: float) -> None:
+        """Kill a process every second or so. On a busy machine it goes on until each kind has been killed once."""
+        until = time.monotonic() + seconds
+        victims = self._victims()
+        while True:
+            pause = self._rng.uniform(0.1, 1.3)
+            left = until - time.monotonic()
+            if pause > left and (left < -_LONGER_SECONDS or not self._goes_on_longer()):
+                break
+            self._crew.go_on(time.monotonic() + pause)
+            victim = next(victims)
+            self.kills[victim] += self._kill(victim)
+        self._crew.go_on(until)
+
+    def _victims(self) -> Iterator[str]:
+        while True:
+            yield from self._rng.sample(_ROUND, len(_ROUND))
+
+    def _kill(self, victim: str) -> bool:
+        if victim == "web":
+            return kill_web_process(self._crew.served, self._rng.randrange(WEB_PROCESSES))
+        if victim == "postgres":
+            return kill_postgres(self._crew.on)
+        if victim == "scheduler":
+            return self._crew.scheduler.kill(away=self._rng.uniform(0, 1))
+        worker = self._find(_FOLDERS[victim])
+        if worker is None:
+            return False
+        # Every fourth worker is away for so long that its leases expire.
+        long = self._rng.random() < 1 / 4
+        return worker.kill(away=self._rng.uniform(0, 1) + (_LEASE_SECONDS + 1 if long else 0))
+
+    def _goes_on_longer(self) -> bool:
+        """Whether a kind of process has not been killed yet, and there still are runs during which it can be."""
+        return not all(self.kills[each] for each in _ROUND) and self._crew.has_unfinished_runs()
+
+    def _find(self, folder: str) -> Worker | None:
+        """Return a worker that has a file in that folder of its state, or None if none has one for a while."""
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while time.monotonic() < deadline:
+            found = [each for each in self._crew.workers if each.is_there and each.spooled(folder)]
+            if found:
+                return self._rng.choice(found)
+            self._crew.tend()
+            time.sleep(_LOOK_PAUSE_SECONDS)
+        return None

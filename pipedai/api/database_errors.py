@@ -1,0 +1,63 @@
+"""Answers 503 for an error of the database that is not the request's fault (SPEC §19, §22).
+
+The statement's transaction was rolled back, unless the connection broke during the COMMIT itself: then nobody knows. So
+a client sends the same request again, and those that must not be done twice carry an Idempotency-Key or a claim id.
+"""
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Overloaded, Unavailable
+from pipedai.logs import get_logger
+from pipedai.sql import reason, sqlstate
+
+log = get_logger(__name__)
+
+BUSY = "The service is busy: try again."
+AWAY = "The database can't do this at the moment: try again."
+# Another try within a second would only add to the load of a database that is just starting.
+AWAY_RETRY_SECONDS = 5
+
+# lock_not_available and query_canceled: a time-out of pipedai.timeouts ended the statement.
+_TIMED_OUT = {"55P03", "57014"}
+# deadlock_detected and serialization_failure: a second try helps as well, but some code broke the order of locks.
+_COLLIDED = {"40P01", "40001"}
+# What a database answers that can't work now, by SQLSTATE class (https://www.postgresql.org/docs/current/errcodes-appendix.html):
+# 08 the connection broke, 53 the disk or the memory is full or all connections are taken, 57 it shuts down or starts,
+# 58 a file of its own can't be read or written.
+_AWAY_CLASSES = {"08", "53", "57", "58"}
+# read_only_sql_transaction: the node is a standby. 28 and 3D are not here: a wrong password or name is our own mistake.
+_READ_ONLY = "25006"
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Tells whether a statement failed because its node of the database takes no writes."""
+    return isinstance(error, DatabaseError) and sqlstate(error) == _READ_ONLY
+
+
+def unavailable(error: BaseException) -> Unavailable | None:
+    """Logs what the database could not do, and returns the error to answer with, or None for any other error."""
+    if not isinstance(error, DatabaseError | InterfaceError):
+        return None
+    state = sqlstate(error)
+    cause = type(error.__cause__).__name__
+    if state in _TIMED_OUT:
+        log.warning("database.timed_out", error=cause)
+        return Overloaded(BUSY)
+    if state in _COLLIDED:
+        log.error("database.collided", error=cause, exc_info=error)
+        return Overloaded(BUSY)
+    if not _is_away(error, state):
+        return None
+    if not connection.in_atomic_block:
+        # With several hosts in DATABASE_URL the next connection finds the new primary.
+        connection.close()
+    log.warning("database.unavailable", error=cause, sqlstate=state, reason=reason(error))
+    return Unavailable(AWAY, code=ErrorCode.DATABASE_UNAVAILABLE, retry_after=AWAY_RETRY_SECONDS)
+
+
+def _is_away(error: DatabaseError | InterfaceError, state: str | None) -> bool:
+    if state is None:
+        # The driver's own words: it could not connect, or the connection is closed.
+        return isinstance(error, OperationalError | InterfaceError)
+    return state == _READ_ONLY or state[:2] in _AWAY_CLASSES

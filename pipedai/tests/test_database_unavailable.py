@@ -1,0 +1,219 @@
+"""What the database can't do is a 503 that says so, with one log line and nothing half done (SPEC §22)."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from pipedai.embedded.passwords import SUPERUSER
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.env import BASE_DIR
+from pipedai.server.tests.web_process import WebProcess, serving
+
+pytestmark = pytest.mark.slow
+
+AWAY = {
+    "error": "The database can't do this at the moment: try again.",
+    "code": "database_unavailable",
+}
+DATABASE = "pipedai"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """Makes a database server for this module alone, with the schema in it."""
+    # We don't use pytest's own directory, because the server's user could not reach it.
+    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
+    folder.chmod(0o755)
+    postgres = EmbeddedPostgres(folder)
+    postgres.ensure_running()
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "-v0"],
+        cwd=BASE_DIR,
+        env={**os.environ, "DATABASE_URL": postgres.url()},
+        check=True,
+    )
+    yield postgres
+    postgres.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def web(
+    postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebProcess]:
+    settings = {"DATABASE_URL": postgres.url(), "THROTTLES_ENABLED": "false"}
+    folder = tmp_path_factory.mktemp("web")
+    with serving(folder, "pipedai.asgi:application", **settings) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def owner(web: WebProcess) -> Iterator[httpx.Client]:
+    """Registers a user, and returns a client with the session."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{web.port}/api/v1", timeout=60) as http:
+        user = {"email": "owner@example.com", "password": "correct horse battery"}
+        assert http.post("/auth/register", json=user).is_success
+        yield http
+
+
+@pytest.fixture(scope="module")
+def environment(owner: httpx.Client) -> str:
+    workspace = owner.post("/workspaces", json={"name": "Acme"}).json()
+    path = f"/workspaces/{workspace['id']}/environments"
+    return f"/environments/{owner.post(path, json={'name': 'prod'}).json()['id']}"
+
+
+@contextmanager
+def superuser(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
+    params = postgres.connection_params(role=SUPERUSER)
+    with psycopg.connect(**params, autocommit=True) as connection:
+        yield connection
+
+
+def is_refused(web: WebProcess, answer: httpx.Response, sqlstate: str | None) -> bool:
+    """Whether the answer is the 503, and the request left one line of its own with that SQLSTATE and no traceback."""
+    assert (answer.status_code, answer.json()) == (503, AWAY)
+    assert answer.headers["Retry-After"] == "5"
+    lines = [
+        line
+        for line in web.lines()
+        if line.get("request_id") == answer.headers["X-Request-Id"] and line["level"] != "info"
+    ]
+    assert not any("exception" in line for line in lines)
+    (said,) = [line for line in lines if line["event"] == "database.unavailable"]
+    assert said["sqlstate"] == sqlstate
+    assert [line["event"] for line in lines if line is not said] in ([], ["request"])
+    return True
+
+
+def wait_until_back(owner: httpx.Client) -> None:
+    deadline = time.monotonic() + 30
+    while owner.get("/health").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_session_that_is_ended_in_the_middle(postgres, web, owner, environment) -> None:
+    with superuser(postgres) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN; SELECT FROM environment FOR UPDATE")
+        changing = pool.submit(owner.patch, environment, json={"name": "other"})
+        ended = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        )
+        with superuser(postgres) as third:
+            while not third.execute(ended).fetchall():
+                time.sleep(0.01)
+        answer = changing.result(60)
+        other.execute("ROLLBACK")
+    assert is_refused(web, answer, "57P01")
+    assert owner.get(environment).json()["name"] == "prod"
+
+
+def test_all_connections_are_taken(postgres, web, owner, environment) -> None:
+    with superuser(postgres) as admin:
+        admin.execute(f"ALTER DATABASE {DATABASE} CONNECTION LIMIT 0")
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pipedai'"
+        )
+        try:
+            assert is_refused(web, owner.get(environment), None)
+            health = owner.get("/health")
+            assert (health.status_code, health.json()["code"]) == (503, "database_unavailable")
+        finally:
+            admin.execute(f"ALTER DATABASE {DATABASE} CONNECTION LIMIT -1")
+    wait_until_back(owner)
+    assert owner.get(environment).status_code == 200
+
+
+@pytest.fixture
+def tiny_disk(postgres: EmbeddedPostgres) -> Iterator[Path]:
+    """Mounts a file system of 2 MB that the server may write to."""
+    folder = postgres.layout.data_dir / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("Only root on a machine that lets it mount a tmpfs can fill a small disk.")
+    user = postgres.layout.server_user
+    os.chown(folder, user.uid, user.gid)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def count(owner: httpx.Client, environment: str) -> int:
+    return len(owner.get(f"{environment}/triggers").json()["items"])
+
+
+def test_the_disk_is_full(postgres, web, owner, environment, tiny_disk) -> None:
+    with superuser(postgres) as admin:
+        admin.execute(f"CREATE TABLESPACE tiny LOCATION '{tiny_disk}'")
+        admin.execute("ALTER TABLE trigger_revision SET TABLESPACE tiny")
+        room = tiny_disk / "full"
+        trigger = {
+            "name": "t",
+            "prompt": os.urandom(30_000).hex(),
+            "mcpUrl": "https://mcp.example.com/",
+        }
+        before = count(owner, environment)
+        try:
+            room.write_bytes(
+                b"x" * (os.statvfs(tiny_disk).f_bavail * os.statvfs(tiny_disk).f_bsize)
+            )
+            answers = [owner.post(f"{environment}/triggers", json=trigger) for _ in range(3)]
+            assert is_refused(web, answers[-1], "53100")
+            made = sum(answer.is_success for answer in answers)
+            assert count(owner, environment) == before + made
+            room.unlink()
+            assert owner.post(f"{environment}/triggers", json=trigger).status_code == 201
+        finally:
+            admin.execute("ALTER TABLE trigger_revision SET TABLESPACE pg_default")
+            admin.execute("DROP TABLESPACE tiny")
+
+
+def test_the_node_is_a_standby(postgres, web, owner, environment) -> None:
+    key = owner.post(
+        f"{environment}/api-keys", json={"name": "script", "prefix": "pwk", "role": "viewer"}
+    )
+    bearer = {"Authorization": f"Bearer {key.json()['token']}"}
+    postgres.stop()
+    signal = postgres.layout.cluster / "standby.signal"
+    signal.touch()
+    os.chown(signal, postgres.layout.server_user.uid, postgres.layout.server_user.gid)
+    try:
+        postgres.ensure_running()
+        health = owner.get("/health")
+        assert (health.status_code, health.json()["error"]) == (503, "The database is read-only.")
+        assert owner.get("/health/live").status_code == 200
+        assert is_refused(web, owner.patch(environment, json={"name": "other"}), "25006")
+        assert owner.get(environment).status_code == 200
+        anonymous = httpx.get(f"{owner.base_url}{environment.lstrip('/')}", headers=bearer)
+        assert anonymous.status_code == 200, anonymous.text
+    finally:
+        postgres.stop()
+        signal.unlink(missing_ok=True)
+        postgres.ensure_running()
+    wait_until_back(owner)
+    assert owner.patch(environment, json={"name": "prod"}).status_code == 200
+
+
+def test_it_is_stopped(postgres, web, owner, environment) -> None:
+    postgres.stop()
+    try:
+        assert is_refused(web, owner.get(environment), None)
+        page = owner.get(f"http://127.0.0.1:{web.port}/pair")
+        assert page.status_code in {200, 503}
+        assert page.headers["Content-Type"].startswith("text/html")
+    finally:
+        postgres.ensure_running()
+    wait_until_back(owner)
