@@ -32,6 +32,7 @@ def _remove_authenticator(user: User, actor: Actor) -> None:
 @register(User, site=site)
 class UserAdmin(StaffModelAdmin):
     icon = "person"
+    when_empty = "Nobody has an account yet."
     list_display = ("email", "name", "shown_state", "is_staff", "created")
     list_filter = ("is_active", "is_staff")
     list_reads = ("id", "email", "name", "is_active", "is_staff", "created_at")
@@ -154,6 +155,7 @@ class _SessionAdmin(StaffModelAdmin):
 class SessionAdmin(_SessionAdmin):
     """Shows the browser sessions of the API."""
 
+    when_empty = "Nobody has logged in to the API yet."
     list_reads = ("id", "created_at", "expires_at", "revoked_at", "user__email")
     never_read = ("address_digest", "user__password")
 
@@ -162,5 +164,6 @@ class SessionAdmin(_SessionAdmin):
 class StaffSessionAdmin(_SessionAdmin):
     """Shows the staff's sessions of Django admin."""
 
+    when_empty = "Nobody of the staff has logged in yet."
     list_reads = ("id", "created_at", "expires_at", "ended_at", "user__email")
     never_read = ("key_digest", "data", "address_digest", "user__password")

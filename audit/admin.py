@@ -77,6 +77,7 @@ class AuditChangeList(KeysetChangeList):
 @register(AuditEntry, site=site)
 class AuditEntryAdmin(StaffModelAdmin):
     icon = "receipt_long"
+    when_empty = "Nothing has been done yet that the audit log keeps."
     list_display = ("at", "action", "who", "what", "where", "shown_changes")
     list_filter = (
         one_of("actor_type", get_args(ActorType)),

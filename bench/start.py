@@ -108,7 +108,7 @@ def _start_stack(on: Database) -> tuple[float, float]:
         has_ended = lambda: stack.poll() is not None  # noqa: E731
         _wait_for_answer(port, has_ended)
         answered = time.monotonic() - began
-        _wait_for(lambda: "PipedAI is up" in log.read_text(), has_ended)
+        _wait_for(lambda: "is up. Ctrl-C stops it" in log.read_text(), has_ended)
         return answered, time.monotonic() - began
     except BenchFailed as failure:
         raise BenchFailed(f"{failure}\n{_tail(log)}") from None

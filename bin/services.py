@@ -16,6 +16,7 @@ from honcho.environ import parse_procfile
 from honcho.printer import Message, Printer
 
 from bin.ending import die_with_parent
+from bin.service_logs import ServiceLogs
 
 # The services get this long to end after SIGTERM. The worker needs up to 28 s to give its run back; the web process
 # first answers the requests that it has begun.
@@ -31,19 +32,30 @@ def procfile(path: Path) -> Mapping[str, str]:
 class Services:
     """Command lines to run at the same time.
 
-    Each must `exec` its program: a shell in between would not pass signals on to it.
+    Each must `exec` its program: a shell in between would not pass signals on to it. With `logs` their lines also go to
+    files. With `quiet` as well, standard output then has only the warnings, the errors, and the end of a service that
+    nobody asked for.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        logs: ServiceLogs | None = None,
+        quiet: bool = False,
+    ) -> None:
         # With another start method than fork, the parent of the services would be a server process of
         # `multiprocessing`. They would then not end with this process.
         multiprocessing.set_start_method("fork", force=True)
         honcho.manager.KILL_WAIT = STOP_SECONDS
-        self._manager = _Manager()
+        self._manager = _Manager(logs, quiet=quiet and logs is not None)
         self._environment = environment
+        self._logs = logs
 
     def add(self, name: str, command: str) -> None:
         """Add a command line. `run` starts it."""
+        if self._logs is not None:
+            self._logs.begin(name)
         self._manager.add_process(name, command, env=self._environment)
 
     def say(self, text: str) -> None:
@@ -96,20 +108,35 @@ class _Output:
 
 
 class _Printer(Printer):
-    """Prints the script's own lines without a prefix; the lines of a service have its name as prefix."""
+    """Prints the script's own lines without a prefix; the lines of a service have its name as prefix.
+
+    The lines of a service go to its log file first. If `quiet`, only those worth showing are printed.
+    """
+
+    def __init__(self, output: _Output, logs: ServiceLogs | None, *, quiet: bool) -> None:
+        super().__init__(output)
+        self._logs = logs
+        self._quiet = quiet
 
     def write(self, message: Message) -> None:
         if message.name is None:
             self.output.write(message.data)
-        else:
+            return
+        shown = True
+        if self._logs is not None and message.name != honcho.manager.SYSTEM_PRINTER_NAME:
+            data = message.data
+            text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
+            shown = self._logs.keep(message.name, text.rstrip("\n")) or not self._quiet
+        if shown:
             super().write(message)
 
 
 class _Manager(honcho.manager.Manager):
     """Honcho's manager, changed so that it obeys a signal during the start, and its processes end with it."""
 
-    def __init__(self) -> None:
-        super().__init__(_Printer(_Output()))
+    def __init__(self, logs: ServiceLogs | None, *, quiet: bool) -> None:
+        super().__init__(_Printer(_Output(), logs, quiet=quiet))
+        self._quiet = quiet
         self._process_ctor = _Process
         self._stop_asked = False
         self.when_started: Callable[[], None]
@@ -120,6 +147,13 @@ class _Manager(honcho.manager.Manager):
         self._stop_asked = True
         if self._all_started():
             super().terminate()
+
+    def _system_print(self, data: str) -> None:
+        # This is honcho's own news: which service it starts, signals and has seen ending.
+        if not self._quiet or (" stopped (" in data and not self._stop_asked):
+            super()._system_print(data)
+        elif data.endswith(" received\n") and not self._stop_asked:
+            self._printer.write(Message("line", "Stopping the services…\n", None, None, None))
 
     def _any_stopped(self) -> bool:
         return self._stop_asked or super()._any_stopped()

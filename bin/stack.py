@@ -22,37 +22,46 @@ from gunicorn.util import parse_address
 
 from bin.demo import Demo, DemoFailed, Seeded, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
+from bin.service_logs import ServiceLogs, is_alarming
 from bin.services import Services, procfile
 from pipedai.checks import refuse_unfit_settings
 from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf
+from pipedai.version import VERSION
 
 # A server that listens on all addresses of the machine (left) can be reached at the local address (right).
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
-_HELP = """\
-Starts PipedAI on this machine: the database (its own, unless DATABASE_URL names one), the web
-process, the scheduler, and a demo with one user, one trigger and one worker. PORT (8000) and
-PIPEDAI_DATA_DIR say where; .env.example lists the rest. Ctrl-C stops it all and keeps the data.
+_UP = """
+PipedAI {version} is up. Ctrl-C stops it and keeps the data.
+
+  Start page     {site}/
+  API            {site}/api/v1
+  Documentation  {site}/api/docs
+  Staff admin    {site}/admin/
+  Logs           {logs}/*.log
 """
-_NEXT = """
-Log in as {seeded.email} with the password {seeded.password}:
+_LOG_INS = """
+  Log in to the API as    {seeded.email}  {seeded.password}
+  Log in as staff as      {seeded.staff_email}  {seeded.staff_password}
+
+Log in, list the runs with the demo's API key, and fire its trigger once more:
+
   curl -i {url}/auth/login -H 'Content-Type: application/json' \\
     -d '{{"email": "{seeded.email}", "password": "{seeded.password}"}}'
-List the runs with the demo's API key:
   curl {url}/environments/{seeded.environment_id}/runs \\
     -H 'Authorization: Bearer {seeded.api_key}'
-Fire the trigger once more:
   curl -X POST {url}/triggers/{seeded.trigger_id}/run \\
     -H 'Authorization: Bearer {seeded.api_key}'
-Read the reference, and make calls from it: {site}/api/docs
-Look around as staff: {site}/admin/
-  {seeded.staff_email} with the password {seeded.staff_password}
 """
-_NO_STAFF = """
-Staff log in at {site}/admin/: make one with `manage.py create_staff EMAIL --generate`."""
+_NO_LOG_INS = """
+Staff log in after `.venv/bin/python manage.py create_staff EMAIL --generate`."""
+
+
+# `bin/run --help` explains each.
+OPTIONS = ("--no-demo", "--claude", "--verbose")
 
 
 class CannotStart(Exception):  # noqa: N818
@@ -63,7 +72,7 @@ def main() -> int:
     """Carry out bin/run with the options of its command line, and return the exit code."""
     options = _parse(sys.argv[1:])
     try:
-        return Stack(demo=not options.no_demo, claude=options.claude).run()
+        return Stack(demo=not options.no_demo, claude=options.claude, verbose=options.verbose).run()
     except (CannotStart, EmbeddedPostgresError, ImproperlyConfigured) as error:
         print(error, file=sys.stderr)
         return 1
@@ -72,25 +81,17 @@ def main() -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "bin/run", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--no-demo", action="store_true", help="only the service: no demo data and no worker"
-    )
-    parser.add_argument(
-        "--claude",
-        action="store_true",
-        help="have the demo's worker execute its runs with the real claude on the PATH, which"
-        " costs tokens, and not with the stand-in for it",
-    )
+    # The script bin/run answers --help itself, because this module runs only once all packages are installed.
+    parser = argparse.ArgumentParser("bin/run", add_help=False)
+    for option in OPTIONS:
+        parser.add_argument(option, action="store_true")
     return parser.parse_args(arguments)
 
 
 class Stack:
     """The processes that one call of bin/run starts: database, web process, scheduler and the demo's worker."""
 
-    def __init__(self, *, demo: bool, claude: bool) -> None:
+    def __init__(self, *, demo: bool, claude: bool, verbose: bool) -> None:
         if settings.PRODUCTION and demo:
             raise CannotStart("Production has no demo: use --no-demo, or unset PIPEDAI_ENV.")
         if demo and claude and shutil.which("claude") is None:
@@ -98,6 +99,8 @@ class Stack:
         refuse_unfit_settings()
         self._demo = demo
         self._claude = claude
+        self._verbose = verbose
+        self._log_dir = settings.DATA_DIR / "log"
         self._url = _free_address()
         self._processes = procfile(settings.BASE_DIR / "Procfile")
         self._environment = {
@@ -152,7 +155,7 @@ class Stack:
         return stop
 
     def _finish(self, command: str) -> None:
-        """Run a command to its end, and show its output only if it fails, with CannotStart."""
+        """Run a command to its end, and show the warnings in its output, or all of it if it fails, with CannotStart."""
         done = subprocess.run(
             ["sh", "-c", command],
             env=self._environment,
@@ -164,9 +167,17 @@ class Stack:
         )
         if done.returncode:
             raise CannotStart(f"{done.stdout}This failed: {command}")
+        for line in done.stdout.splitlines():
+            if self._verbose or is_alarming(line):
+                _say(line)
 
     def _serve(self) -> int:
-        services = Services(self._environment)
+        _say(
+            f"Starting the web process{', the scheduler and a worker' if self._demo else ' and the scheduler'}…"
+        )
+        services = Services(
+            self._environment, logs=ServiceLogs(self._log_dir), quiet=not self._verbose
+        )
         services.add("web", self._processes["web"])
         services.add("scheduler", self._processes["scheduler"])
         seeded = Seeded.load(settings.DATA_DIR / "demo.json") if self._demo else None
@@ -191,12 +202,14 @@ class Stack:
         except DemoFailed as failure:
             say(str(failure))
             return
-        say(f"\nPipedAI is up: {settings.PUBLIC_URL}/api/v1 (Ctrl-C stops it)")
         site = settings.PUBLIC_URL
+        said = _UP.format(version=VERSION, site=site, logs=self._log_dir)
         if seeded is None:
-            say(_NO_STAFF.format(site=site))
+            said += _NO_LOG_INS
         else:
-            say(_NEXT.format(url=f"{site}/api/v1", site=site, seeded=seeded))
+            said += _LOG_INS.format(url=f"{site}/api/v1", seeded=seeded)
+        # All is said at once, so that no warning of a service comes in between.
+        say(said)
 
 
 def _free_address() -> str:

@@ -7,7 +7,7 @@ from django.apps import AppConfig
 from django.core import checks as django_checks
 
 from pipedai import checks
-from pipedai.deployment import DATABASE, Probe, register_probe
+from pipedai.deployment import DATABASE, MIGRATIONS, Probe, register_probe
 from pipedai.loop import Job, register_job
 from pipedai.retention import Rounds
 
@@ -45,7 +45,7 @@ def _register_probes() -> None:
     register_probe(Probe("static files", site.static_files_are_collected, needs_database=False))
     register_probe(Probe(DATABASE, database.reachable, needs_database=False))
     register_probe(Probe("version", database.new_enough))
-    register_probe(Probe("migrations", database.migrated))
+    register_probe(Probe(MIGRATIONS, database.migrated))
     register_probe(Probe("time-outs", database.timeouts_hold))
     register_probe(Probe("commits", database.commits_are_kept))
     register_probe(Probe("clocks", database.clocks_agree))

@@ -8,6 +8,7 @@ from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
 from pipedai.docs_page import docs_page
+from pipedai.service_root import ServiceRootViewSet, start_page
 from workers.enrollment.pairing_page import PairingPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
@@ -21,10 +22,13 @@ urlpatterns = [
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("workspaces.urls")),
     path("api/v1/", include("audit.urls")),
+    path("api/v1", ServiceRootViewSet.as_view({"get": "retrieve"})),
     path("api/v1/health", HealthViewSet.as_view({"get": "retrieve"})),
     path("api/v1/health/live", HealthViewSet.as_view({"get": "live"})),
     path("api/v1/openapi.json", OpenApiViewSet.as_view({"get": "retrieve"})),
     path("api/docs", docs_page),
+    path("api/docs/", RedirectView.as_view(url="/api/docs")),
+    path("", start_page),
     path("pair", PairingPage.as_view()),
     path("admin", RedirectView.as_view(url="/admin/")),
     # These pages replace Django's own, which have no throttles and write no audit rows.

@@ -18,7 +18,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.outgoing import names_forbidden_address
+from pipedai.outgoing import names_forbidden_address, names_forbidden_port
 from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
 from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
@@ -152,14 +152,16 @@ class TriggerBody(StrictBody):
         return _checked_url(value)
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Accepts the URLs that `mcpUrl` accepts, unless they name a forbidden address. In production, the URL must be
-        https (SPEC §7).
+        """Accepts the URLs that `mcpUrl` accepts, unless they name an address or a port to which no webhook is sent. In
+        production, the URL must be https (SPEC §7).
         """
         if not value:
             return value
         _checked_url(value, https_only=settings.PRODUCTION)
         if names_forbidden_address(value):
             raise serializers.ValidationError("Must not name a private or reserved address.")
+        if names_forbidden_port(value):
+            raise serializers.ValidationError("Its port must be 80 or 443.")
         return value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802

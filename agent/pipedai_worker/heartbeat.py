@@ -11,7 +11,10 @@ from pipedai_worker.answers import Refused, TokenRefused, Unanswered
 from pipedai_worker.api import Api
 from pipedai_worker.background import run_in_background
 from pipedai_worker.backoff import Backoff
+from pipedai_worker.logs import get_logger
 from pipedai_worker.stopping import StopReason, StopRequest
+
+log = get_logger(__name__)
 
 # Two heartbeats in a row may fail, and the third still comes before the lease ends.
 BEATS_PER_LEASE = 3
@@ -47,7 +50,7 @@ class Heartbeat:
         self._interval = LONGEST_SECONDS
         self._condition = threading.Condition()
         self._ended = False
-        # How often `tell()` was called, and which of these calls the last answered heartbeat came after.
+        # `_asked` counts the calls of `tell()`. `_answered` is what it was when the last answered heartbeat was sent.
         self._asked = self._answered = 0
 
     def __enter__(self) -> Heartbeat:
@@ -94,6 +97,11 @@ class Heartbeat:
             except Refused:
                 self._stop.request(StopReason.LOST)
                 return
+            except Exception:
+                # If this thread ended, the run would lose its lease, and `tell()` would wait for ever.
+                log.exception("run %s: the heartbeat failed", self._run_id)
+                delay = min(backoff.next_delay(), self._interval)
+                failed = True
             else:
                 backoff.reset()
                 failed = False

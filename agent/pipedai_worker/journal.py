@@ -72,6 +72,14 @@ class Journal:
         """Return the path for the tool calls of a run in hand."""
         return self._calls / f"{run_id}.ndjson"
 
+    def sweep(self) -> None:
+        """Remove files of tool calls that belong to no run in hand: a kill at the wrong moment leaves such files."""
+        held = {path.stem for path in self._held.glob("*.json")}
+        for path in self._calls.iterdir():
+            if path.suffix != ".ndjson" or path.stem not in held:
+                log.warning("%s belongs to no run; removed", path)
+                path.unlink()
+
     def held(self) -> list[HeldRun]:
         """Return the runs that the worker has, or had when it was killed, as the disk tells."""
         return list(_read_all(self._held, lambda _, content: HeldRun(**content)))

@@ -25,7 +25,7 @@ LONGEST_RETRY_AFTER_SECONDS = 24 * 3600
 SUCCEEDED, FAILED, TIMED_OUT, CANCELED = "succeeded", "failed", "timed_out", "canceled"
 INFRA, CLIENT, NONE = "infra", "client", "none"
 
-# Stands for an output that is not there: JSON's null is one.
+# Stands for an output that is missing. None would be mistaken for JSON's null, which is an output.
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
 # An API of the first release refuses these.
 NEWER_FIELDS = frozenset({"toolCalls", "toolCallList", "output"})
@@ -131,7 +131,7 @@ def _cut(text: str, length: int) -> str | None:
 def _redacted(value: Any, redactor: Redactor) -> Any:
     clean = _changed(value, redactor.redact)
     text = json.dumps(clean, ensure_ascii=False)
-    # The whole text is redacted too: a secret may also be a number, or lie in several values.
+    # The JSON text is redacted as a whole too, because a secret may also be a number or extend over several values.
     whole = redactor.redact(text)
     if whole == text:
         return clean

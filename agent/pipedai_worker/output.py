@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
 
 from pipedai_worker.outcome import ABSENT, CLIENT, FAILED, INFRA, Outcome, storable
+from pipedai_worker.redact import Redactor
 
 LARGEST_BYTES = 64 * 1024
 # The checking process may use so much processor time, as patterns and references can be hostile. It may take
 # longer than that on a busy machine.
 CPU_SECONDS, LONGEST_SECONDS = 5, 30.0
-LONGEST_SENTENCE = 200
+LONGEST_SENTENCE, LONGEST_PLACE = 200, 80
+# JavaScript's largest number has 309 digits. The API refuses whole numbers that are larger.
+LONGEST_NUMBER = 309
 
 CHECKER = "pipedai_worker.schema_check"
 
 
-def settle(success: Outcome, schema: Any, output: Any) -> Outcome:
+def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Outcome:
     """Return the outcome of a program that succeeded with this output; `ABSENT` stands for none.
+
+    The outcome's texts may still hold secrets, but none that is cut in two, because such a half is found by nobody.
 
     Without a schema (None), the outcome stays a success, and has the output if that is small enough. With one,
     an output that is missing, too large or wrong makes it the client's failure.
@@ -45,7 +52,7 @@ def settle(success: Outcome, schema: Any, output: Any) -> Outcome:
             else f"The output has {size} bytes of JSON, more than {LARGEST_BYTES}.",
         )
     if schema is not None:
-        complaint = check(schema, output)
+        complaint = check(schema, output, redactor)
         if complaint is not None:
             return _failed(success, complaint.sentence, complaint.fault_class)
     return replace(success, output=output)
@@ -55,14 +62,12 @@ class Complaint:
     """Why an output was not accepted: a sentence, and whose fault it is."""
 
     def __init__(self, sentence: str, fault_class: str = CLIENT) -> None:
-        if len(sentence) > LONGEST_SENTENCE:
-            sentence = sentence[: LONGEST_SENTENCE - 1] + "…"
-        self.sentence = sentence
+        self.sentence = _cut(sentence, LONGEST_SENTENCE)
         self.fault_class = fault_class
 
 
-def check(schema: Any, output: Any) -> Complaint | None:
-    """Check the output in a process of its own. Return None if it fits the schema."""
+def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
+    """Check the output in a process of its own. Return None if it fits the schema, else a complaint without secrets."""
     try:
         checked = subprocess.run(
             [sys.executable, "-m", CHECKER, str(CPU_SECONDS)],
@@ -81,23 +86,42 @@ def check(schema: Any, output: Any) -> Complaint | None:
     except OSError as error:
         return Complaint(f"The output could not be checked: {error.strerror}.", INFRA)
     except ValueError:
+        if checked.returncode == -signal.SIGKILL:
+            # Linux kills a program by SIGKILL when the machine has no memory left.
+            return Complaint("The output could not be checked: the checker was killed.", INFRA)
         if checked.returncode < 0:
-            # Its limits of time and memory end it by a signal.
+            # The limit of processor time ends the checker by SIGXCPU, and a recursion without end by SIGSEGV.
             return Complaint("The output could not be checked against its schema in time.")
         return Complaint("The output could not be checked: the checker failed.", INFRA)
     if answer.get("missing"):
         return Complaint("The worker lacks the package jsonschema to check the output.", INFRA)
+    if "misfit" in answer:
+        place, misfit = redactor.redact(answer["place"]), redactor.redact(answer["misfit"])
+        where = f"At {_cut(place, LONGEST_PLACE)}" if place else "As a whole"
+        return Complaint(f"{where}, the output does not fit its schema: {misfit}.")
     sentence = answer.get("sentence")
     return Complaint(str(sentence)) if sentence else None
 
 
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def size_of(output: Any) -> int | None:
-    """Return the length of storable JSON, written compactly in UTF-8, or None if JSON can't hold it."""
+    """Return the length of storable JSON, written compactly in UTF-8, or None if the API can't hold it."""
     try:
         text = json.dumps(output, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        json.loads(text, parse_int=_held_int)
     except (ValueError, RecursionError, TypeError):
         return None
     return len(text.encode())
+
+
+def _held_int(literal: str) -> int:
+    """Refuse a whole number beyond JavaScript's, which the API refuses. The value itself is not needed."""
+    if len(literal) > LONGEST_NUMBER or math.isinf(float(literal)):
+        raise ValueError
+    return 0
 
 
 def _failed(success: Outcome, sentence: str, fault_class: str = CLIENT) -> Outcome:

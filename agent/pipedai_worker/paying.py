@@ -1,4 +1,4 @@
-"""Knows how claude is paid for on this machine, and by whose word."""
+"""Decides how claude is paid for on this machine: by a subscription or by an API key, as operator or API say."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in name
 
 
 class Paying:
-    """The way of paying that holds: what this machine's operator chose, else what the API told, else a subscription."""
+    """The present way of paying: what this machine's operator chose, else what the API told, else a subscription."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Paying:
         told: str | None = None,
         remember: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Take the operator's choice and what the API told before. `remember` keeps a new word of the API's."""
+        """Take the operator's choice and what the API told before. `remember` gets each new word of the API."""
         self._lock = threading.Lock()
         self._chosen = chosen
         self._told = told if told in AUTH_MODES else None
@@ -38,12 +38,12 @@ class Paying:
 
     @property
     def mode(self) -> str:
-        """Return the way of paying that holds now."""
+        """Return the present way of paying: `claude_max` or `api_key`."""
         return self._chosen or self._told or CLAUDE_MAX
 
     @property
     def why(self) -> str:
-        """Return by whose word it holds, to be put in brackets."""
+        """Return who decided this way of paying, as words to be put in brackets."""
         if self._chosen:
             return "by --auth-mode or AUTH_MODE"
         if self._told:
@@ -51,7 +51,7 @@ class Paying:
         return "by default, until the API says"
 
     def learn(self, told: str | None) -> None:
-        """Take the API's word. An unknown one, or none, changes nothing."""
+        """Keep the way of paying that the API tells. One that this worker does not know, or None, changes nothing."""
         if told not in AUTH_MODES:
             return
         with self._lock:

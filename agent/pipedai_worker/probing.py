@@ -17,7 +17,7 @@ LOOK_SECONDS = 0.1
 
 
 def probe(gateway: Gateway, stop: StopRequest) -> Execution | None:
-    """Return how the run ends if its server can't be used or the run is stopped meanwhile, else None."""
+    """Return how the run ends if its MCP server can't be used or if the run is stopped meanwhile, else None."""
     ended = threading.Event()
     faults: list[ServerFault | None] = []
 

@@ -1,4 +1,4 @@
-"""Settles at the start what a killed worker left: programs, files, outcomes and claims."""
+"""Cleans up, when a worker starts, what a killed one left behind: programs, files, outcomes and claims."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
             journal.put_outcome(run.run_id, _restarted(journal, run).body())
         journal.release(run.run_id)
+    journal.sweep()
     return unanswered
 
 

@@ -35,13 +35,13 @@ def report(
 def _send(
     api: Api, run_id: str, bodies: list[dict[str, Any]], wait: Callable[[float], bool]
 ) -> None:
-    """Send the first body. After a 400 send the next, smaller one, so that the run is not taken for lost."""
+    """Send the first body. After a 400 or 413 send the next, smaller one, so that the run is not taken for lost."""
     first, *rest = bodies
     rest = [body for body in rest if body != first]
     try:
         until_answered(lambda: api.complete(run_id, first), wait)
     except Refused as refused:
-        if refused.status != 400 or not rest:
+        if refused.status not in {400, 413} or not rest:
             raise
         log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
         _send(api, run_id, rest, wait)

@@ -190,7 +190,8 @@ class Run:
                 told = events.write if events else _untold
                 return executor.execute(self._job(scratch, gateway.url, told))
         finally:
-            # First the processes that the program left outside its group end, then its files are removed.
+            # The program may have left processes outside its process group. They are ended before the files are
+            # removed, so that they write no new ones.
             orphans.end_marked(self._held.claim_id)
             held = self._held
             self._around.executor.clean_up(held.claim_id, scratch.work, held.pid)
@@ -257,7 +258,7 @@ class Run:
 
 def _open_calls(path: Path) -> ToolCalls | None:
     try:
-        # The file of an attempt that got no further than its claim is not needed any more.
+        # An earlier claim of the same run, which got no further, may have left a file.
         path.unlink(missing_ok=True)
         return ToolCalls(path)
     except OSError as error:

@@ -26,16 +26,18 @@ OK, ERROR, UNKNOWN = "ok", "error", "unknown"
 NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
 LONGEST_LIST = 500
 LONGEST_TOOL_NAME = 200
+# Stands for the name of a tool in a call that names none. The API takes no empty name.
+UNNAMED = "(unnamed)"
 # The file is replaced by a summary when it has grown by so much.
 SUMMARY_AFTER_BYTES = 256 * 1024
 
-# Characters that a database of texts can't hold, and line ends.
+# Control characters and surrogates, which the API's database can't hold or a page can't show.
 _UNFIT = dict.fromkeys((*range(32), 127, *range(55296, 57344)))
 
 
 @dataclass
 class Call:
-    """A call that has begun. `ToolCalls.end()` takes it back."""
+    """A call that has begun. Whoever learns of its end passes it to `ToolCalls.end()`."""
 
     number: int
     effect: str
@@ -43,7 +45,7 @@ class Call:
     ended: bool = False
 
     def sent(self) -> None:
-        """Take that the call is sent now, which is when its duration begins."""
+        """Note that the call is sent now, from which on its duration counts."""
         self.started = time.monotonic()
 
 
@@ -57,7 +59,7 @@ class _Story:
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, line: dict[str, Any]) -> None:
-        """Apply one line of the file. Raises KeyError, TypeError or ValueError if it is none."""
+        """Apply one line of the file. Raises KeyError, TypeError or ValueError if it is no such line."""
         if line["is"] == "summary":
             self.total, self.effects = int(line["total"]), int(line["effects"])
             self.answered, self.items = int(line["answered"]), list(line["items"])
@@ -103,7 +105,11 @@ class ToolCalls:
     def __init__(self, path: Path) -> None:
         """Make the file, mode 0600. Raises FileExistsError if it is there already, and OSError."""
         self._path = path
+        # Guards the file, for as long as the disk takes.
         self._lock = threading.Lock()
+        # Guards the story alone. A heartbeat tells the story's counts, and must not wait for a disk that hangs, because
+        # the run would then lose its lease.
+        self._telling = threading.Lock()
         self._story = _Story()
         self._file = _create(path)
         durable.sync_directory(path.parent)
@@ -131,13 +137,14 @@ class ToolCalls:
             "at": datetime.now(timezone.utc)
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
-            "tool": tool.translate(_UNFIT)[:LONGEST_TOOL_NAME],
+            "tool": tool[:LONGEST_TOOL_NAME].translate(_UNFIT) or UNNAMED,
             "effect": effect,
         }
         with self._lock:
             self._write(line)
-            number = self._story.total
-            self._story.take(line)
+            with self._telling:
+                number = self._story.total
+                self._story.take(line)
             os.fsync(self._file)
         return Call(number, effect)
 
@@ -151,19 +158,20 @@ class ToolCalls:
                 return
             call.ended = True
             line = {"is": "end", "call": call.number, "outcome": outcome, "ms": milliseconds}
-            self._story.take(line)
+            with self._telling:
+                self._story.take(line)
             self._write(line)
             if self._grown > SUMMARY_AFTER_BYTES:
                 self._summarise()
 
     def counts(self) -> dict[str, int]:
         """Return `total`, `effects` and `unknown` as the API takes them."""
-        with self._lock:
+        with self._telling:
             return self._story.counts()
 
     def listed(self) -> list[dict[str, Any]]:
         """Return the first 500 calls as the API takes them, in the order in which they began."""
-        with self._lock:
+        with self._telling:
             return [dict(item) for item in self._story.items]
 
     def close(self) -> None:
@@ -197,6 +205,8 @@ class ToolCalls:
             raise
         os.close(self._file)
         self._file, self._grown = file, 0
+        # Later lines are synced to the new file, so the directory must not name the old one after a crash.
+        durable.sync_directory(self._path.parent)
 
 
 class RecordedCalls:

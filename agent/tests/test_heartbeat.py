@@ -80,3 +80,13 @@ def test_a_run_that_has_ended_is_not_told() -> None:
         assert api.came.wait(30)
     with pytest.raises(NotTold):
         heartbeat.tell()
+
+
+def test_a_heartbeat_that_fails_in_an_unknown_way_is_sent_again() -> None:
+    api, stop = Answers(), StopRequest()
+    api.answer = ValueError("nobody thought of this")
+    with Heartbeat(api, "r", stop) as heartbeat:
+        assert api.came.wait(30)
+        api.answer = {}
+        heartbeat.tell()
+    assert stop.reason is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 SUCCESS = Outcome(SUCCEEDED, short_message="What it said.", cost_usd=1.0)
 OBJECT = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
+settle = partial(output.settle, redactor=Redactor(["Bearer planted-0123456789"]))
 DEEP: Any = 1
 for _ in range(900):
     DEEP = [DEEP]
@@ -31,7 +34,7 @@ for _ in range(900):
     ],
 )
 def test_an_output_that_fits_stays(schema: Any, value: Any) -> None:
-    settled = output.settle(SUCCESS, schema, value)
+    settled = settle(SUCCESS, schema, value)
     assert (settled.status, settled.output) == ("succeeded", value)
     assert settled.body()["output"] == value
 
@@ -45,6 +48,7 @@ def test_an_output_that_fits_stays(schema: Any, value: Any) -> None:
         ({"properties": {"a/b~": {"const": 2}}}, {"a/b~": 1}, "At /a~1b~0, "),
         ({}, "x" * 65_535, "The output has 65537 bytes of JSON, more than 65536."),
         ({}, float("nan"), "The output is not JSON."),
+        ({}, [10**309], "The output is not JSON."),
         ({"maxLength": 3}, "x" * 60_000, "As a whole, the output does not fit"),
         ({"$ref": "https://example.com/schema"}, 1, "refers to a schema that is not part of it"),
         ({"$ref": "#/$defs/none"}, 1, "refers to a schema that is not part of it"),
@@ -54,7 +58,7 @@ def test_an_output_that_fits_stays(schema: Any, value: Any) -> None:
     ],
 )
 def test_another_output_is_the_clients_fault(schema: Any, value: Any, sentence: str) -> None:
-    settled = output.settle(SUCCESS, schema, value)
+    settled = settle(SUCCESS, schema, value)
     assert (settled.status, settled.fault_class) == ("failed", "client")
     assert sentence in settled.short_message
     assert len(settled.short_message) <= 200
@@ -72,34 +76,60 @@ def test_another_output_is_the_clients_fault(schema: Any, value: Any, sentence: 
 )
 def test_a_hostile_pattern_ends_in_time(schema: Any) -> None:
     began = time.monotonic()
-    settled = output.settle(SUCCESS, schema, "a" * 40 + "!")
+    settled = settle(SUCCESS, schema, "a" * 40 + "!")
     assert (settled.status, settled.fault_class) == ("failed", "client")
     assert "in time" in settled.short_message
     assert time.monotonic() - began < 2 * output.LONGEST_SECONDS
 
 
 def test_nesting_is_bounded() -> None:
-    settled = output.settle(SUCCESS, {"items": {"$ref": "#"}}, DEEP)
+    settled = settle(SUCCESS, {"items": {"$ref": "#"}}, DEEP)
     assert settled.status in {"succeeded", "failed"}
 
 
 def test_without_a_schema_an_output_that_can_not_be_kept_is_dropped() -> None:
     for value in (ABSENT, "x" * 70_000, float("inf")):
-        settled = output.settle(SUCCESS, None, value)
+        settled = settle(SUCCESS, None, value)
         assert settled.status == "succeeded"
         assert "output" not in settled.body()
 
 
 def test_an_output_is_made_storable_and_has_no_secret() -> None:
     value = {"a\0": ["x\ud800", "it is the-secret!"]}
-    settled = output.settle(SUCCESS, {}, value).redacted(Redactor(["the-secret"]))
+    settled = settle(SUCCESS, {}, value).redacted(Redactor(["the-secret"]))
     assert settled.output == {"a\ufffd": ["x\ufffd", "it is [redacted]!"]}
     # What is left of an output whose secret is a number is no JSON any more.
-    settled = output.settle(SUCCESS, {}, {"n": 12345678}).redacted(Redactor(["12345678"]))
+    settled = settle(SUCCESS, {}, {"n": 12345678}).redacted(Redactor(["12345678"]))
     assert settled.output == {"redacted": True}
 
 
 def test_a_checker_that_can_not_run_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "CHECKER", "pipedai_worker.no_such_module")
-    settled = output.settle(SUCCESS, {}, 1)
+    settled = settle(SUCCESS, {}, 1)
     assert (settled.status, settled.fault_class) == ("failed", "infra")
+
+
+def test_a_checker_that_the_machine_kills_is_the_machines_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "killed_checker.py").write_text(killed)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(output, "CHECKER", "killed_checker")
+    settled = settle(SUCCESS, {}, 1)
+    assert (settled.status, settled.fault_class) == ("failed", "infra")
+    assert settled.short_message == "The output could not be checked: the checker was killed."
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "integer"}, f"{'x' * 140}planted-0123456789"),
+        ({"additionalProperties": False}, {f"{'x' * 102}planted-0123456789": 1}),
+        ({"additionalProperties": {"const": 1}}, {f"{'x' * 68}planted-0123456789": 2}),
+    ],
+)
+def test_no_part_of_a_secret_is_left_where_a_text_is_cut(schema: Any, value: Any) -> None:
+    outcome = settle(SUCCESS, schema, value)
+    assert "x" * 60 in outcome.short_message
+    assert "plant" not in outcome.short_message + outcome.error_message

@@ -166,10 +166,11 @@ def test_a_final_refusal_of_an_outcome_is_final(
     assert api.count("complete") == (3 if status == 400 else 1)
 
 
+@pytest.mark.parametrize("status", [400, 413])
 def test_an_outcome_that_the_api_cannot_take_whole_is_reported_bare(
-    api: FakeApi, workers: Workers
+    api: FakeApi, workers: Workers, status: int
 ) -> None:
-    api.fail("complete", 400, times=2)
+    api.fail("complete", status, times=2)
     run = api.add()
     workers.start()
     assert api.until_ended(run) == {"status": "succeeded", "faultClass": "none"}

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,45 @@ def test_our_own_lines_stand_between_theirs_without_a_name(tmp_path):
         lines = process.communicate(timeout=60)[0].splitlines()
     assert "all started" in lines
     assert any(line.endswith("| hello") for line in lines)
+
+
+QUIET = """
+import os, sys
+from pathlib import Path
+from bin.service_logs import ServiceLogs
+from bin.services import Services
+services = Services(dict(os.environ), logs=ServiceLogs(Path(sys.argv[1])), quiet=True)
+services.add("web", sys.argv[2])
+services.add("worker", "exec sleep 100")
+sys.exit(services.run(when_started=lambda: services.say("all started")))
+"""
+SPOKEN = """
+echo "15:30:00 info    hello"; echo "15:30:00 warning take care"; echo oops >&2; sleep 0.2; exit 3
+"""
+
+
+def test_quiet_services_show_warnings_and_an_end_that_nobody_asked_for(tmp_path):
+    with started("-c", QUIET, str(tmp_path / "log"), SPOKEN, mark=str(tmp_path)) as process:
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode == 3
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in said.splitlines()]
+    assert sorted(lines) == [
+        "all started",
+        "system | web stopped (rc=3)",
+        "web    | 15:30:00 warning take care",
+        "web    | oops",
+    ]
+    kept = (tmp_path / "log" / "web.log").read_text().splitlines()
+    assert sorted(kept) == ["15:30:00 info    hello", "15:30:00 warning take care", "oops"]
+
+
+def test_quiet_services_say_only_that_they_are_stopping_when_they_are_told_to(tmp_path):
+    with started("-c", QUIET, str(tmp_path / "log"), "exec sleep 9", mark=str(tmp_path)) as process:
+        said = read_until(process, "all started")
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=60)[0]
+        assert process.returncode == 130
+    assert said == "all started\nStopping the services…\n"
 
 
 def test_the_procfile_names_what_a_deployment_needs_and_execs_its_programs():

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from contextlib import closing
 
@@ -15,12 +16,17 @@ import pytest
 from bin.suite import new_data_dir
 from bin.tests.scripts import alive, eventually, read_until, started
 from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.version import VERSION
 from pipedai_worker import standin
 from testing.processes.web_process import free_port
 
 pytestmark = pytest.mark.slow
 
-UP = "PipedAI is up"
+UP = f"PipedAI {VERSION} is up"
+# What bin/setup says on a fresh clone: that it installs Debian's package of `venv`, makes .venv, and installs packages.
+SETUP_LINES = 3
+# The last line of the block that bin/run ends with.
+LAST = "    -H 'Authorization: Bearer "
 
 
 @pytest.fixture
@@ -61,40 +67,90 @@ def nothing_runs(data_dir):
 def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(bin_run, data_dir):
     port = str(free_port())
     with bin_run(PORT=port) as process:
-        said = read_until(process, "staff@pipedai.local with the password")
+        said = all_of_the_block(process)
+        assert said.count("\n") < 40 - SETUP_LINES
+        assert "request" not in said
         states = re.findall(r"^  (queued|claimed|running|succeeded) ", said, re.MULTILINE)
         assert states == ["queued", "claimed", "running", "succeeded"]
         assert "The stand-in for Claude read a prompt of " in said
         assert "model stand-in-1, 12 tokens in, 34 tokens out, cost $0.0123" in said
-        api = f"http://localhost:{port}/api/v1"
-        assert f"{UP}: {api} " in said
+        site = f"http://localhost:{port}"
+        api = f"{site}/api/v1"
+        assert UP in said
+        for path in "/", "/api/v1", "/api/docs", "/admin/":
+            assert re.search(rf"^  [A-Z].* {re.escape(site + path)}$", said, re.MULTILINE)
+            assert httpx.get(site + path, follow_redirects=True).status_code == 200
 
         seeded = json.loads((data_dir / "demo.json").read_text())
         login = {"email": seeded["email"], "password": seeded["password"]}
-        assert f"Log in as {login['email']} with the password {login['password']}" in said
-        assert httpx.post(f"{api}/auth/login", json=login).status_code == 200
-        assert f"Look around as staff: http://localhost:{port}/admin/" in said
-        assert httpx.get(f"http://localhost:{port}/admin/login/").status_code == 200
+        assert re.search(
+            rf"^  Log in .* {login['email']}  {login['password']}$", said, re.MULTILINE
+        )
+        assert f"{seeded['staffEmail']}  {seeded['staffPassword']}\n" in said
+        pasted(said)
+        assert f"  Logs           {data_dir}/log/*.log\n" in said
+        assert "path=/api/v1/auth/login" in (data_dir / "log" / "web.log").read_text()
+        assert "succeeded" in (data_dir / "log" / "worker.log").read_text()
+        assert "scheduler.started" in (data_dir / "log" / "scheduler.log").read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
     assert nothing_runs(data_dir)
 
     with bin_run(PORT=port) as process:
-        assert "Fire the trigger once more" in read_until(process, "Fire the trigger once more")
+        all_of_the_block(process)
         key = {"Authorization": f"Bearer {seeded['apiKey']}"}
         runs = f"{api}/environments/{seeded['environmentId']}/runs"
         kept = httpx.get(runs, headers=key).json()["items"]
-        assert [run["status"] for run in kept] == ["succeeded", "succeeded"]
+        assert [run["status"] for run in kept] == ["succeeded"] * 3
         process.kill()
         process.wait()
     assert nothing_runs(data_dir)
 
 
-def test_without_the_demo_there_is_the_service_alone(bin_run, data_dir):
-    with bin_run("--no-demo") as process:
-        said = read_until(process, UP)
+def all_of_the_block(process):
+    """Returns the output up to and with the block's last line, that of the third command."""
+    said = read_until(process, UP)
+    for _ in range(2):
+        said += read_until(process, LAST)
+    return said
+
+
+def pasted(said):
+    """Pastes the block's three commands into a shell, and checks that each does what the block says."""
+    _, _, commands = said.partition("fire its trigger once more:\n")
+    calls = re.split(r"^  (?=curl )", commands, flags=re.MULTILINE)[1:]
+    assert len(calls) == 3
+    answers = [
+        subprocess.run(["sh", "-c", call], capture_output=True, text=True, check=True, timeout=30)
+        for call in calls
+    ]
+    assert answers[0].stdout.startswith("HTTP/1.1 200 ")
+    assert "auth_token=" in answers[0].stdout
+    assert json.loads(answers[1].stdout)["items"][0]["status"] == "succeeded"
+    fired = json.loads(answers[2].stdout)
+    assert fired["status"] == "queued"
+    api, key = re.findall(
+        r"(http\S+/api/v1)/environments.*'Authorization: (Bearer \w+)'", calls[1], re.DOTALL
+    )[0]
+    run = f"{api}/runs/{fired['id']}"
+    headers = {"Authorization": key}
+    assert eventually(lambda: httpx.get(run, headers=headers).json()["status"] == "succeeded")
+
+
+def test_without_the_demo_there_is_the_service_alone_and_verbose_shows_all_that_it_does(
+    bin_run, data_dir
+):
+    port = str(free_port())
+    with bin_run("--no-demo", "--verbose", PORT=port) as process:
+        said = read_until(process, "manage.py create_staff EMAIL --generate")
+        assert UP in said
+        assert "web started (pid=" in said
+        assert "[pipedai.loop] job=add-audit-partitions" in said
+        httpx.get(f"http://localhost:{port}/api/v1")
+        assert "web       | " in read_until(process, "path=/api/v1 ")
+        assert "path=/api/v1 " in (data_dir / "log" / "web.log").read_text()
         assert not (data_dir / "demo.json").exists()
-        assert "worker    |" not in said
+        assert not (data_dir / "log" / "worker.log").exists()
 
         with bin_run("--no-demo") as second:
             assert "set PIPEDAI_DATA_DIR and PORT" in second.communicate(timeout=60)[0]
@@ -154,7 +210,7 @@ def test_the_real_claude_executes_the_demo_if_asked_to(bin_run, data_dir, tmp_pa
     claude.chmod(0o755)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
     with bin_run("--claude", PATH=path) as process:
-        said = read_until(process, "staff@pipedai.local with the password")
+        said = all_of_the_block(process)
         assert "model asked-for, " in said
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -59,19 +60,23 @@ def test_the_tour_has_the_sections_that_are_tested():
     assert list(sections()) == ["", *PROMISES]
 
 
-def test_the_tour_works_command_by_command(server, tmp_path):
+def test_the_tour_works_command_by_command_and_once_more(server, tmp_path):
     if shutil.which("curl") is None:
         pytest.skip("no curl here")
     tour = sections()
-    tour[""] = replaced(tour[""], "SERVER=http://localhost:8000", f"SERVER={server.url}")
     worker = "A worker"
     tour[worker] = replaced(tour[worker], ".venv/bin/python", sys.executable)
-    script = "".join(f"echo '--- {number}'\n{tour[name]}" for number, name in enumerate(tour))
+    once = "".join(f"echo '--- {number}'\n{tour[name]}" for number, name in enumerate(tour))
     # A newcomer's shell continues after a failure, but here the first failure ends it.
     process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", script],
+        ["bash", "-euo", "pipefail", "-c", once * 2],
         cwd=BASE_DIR,
-        env={**os.environ, "TMPDIR": str(tmp_path), "BASH_ENV": ""},
+        env={
+            **os.environ,
+            "TMPDIR": str(tmp_path),
+            "BASH_ENV": "",
+            "PORT": str(urlsplit(server.url).port),
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -79,17 +84,36 @@ def test_the_tour_works_command_by_command(server, tmp_path):
         start_new_session=True,
     )
     try:
-        said = process.communicate(timeout=90)[0]
+        said = process.communicate(timeout=150)[0]
     finally:
         kill_group(process.pid)
         process.wait()
     assert process.returncode == 0, said
     assert '"error":' not in said, said
     parts = re.split(r"^--- \d+\n", said, flags=re.MULTILINE)[1:]
-    for name, part in zip(tour, parts, strict=True):
+    for name, part in zip([*tour, *tour], parts, strict=True):
         for promise in PROMISES.get(name, []):
             assert re.search(promise, part, re.MULTILINE), (promise, part)
     assert not list(tmp_path.glob("tmp.*"))  # the tour removes its temporary files
+
+
+def test_a_wait_of_the_tour_ends_and_shows_the_end_of_the_workers_log(tmp_path):
+    (found,) = re.findall(
+        r"^within_a_minute\(\) \{\n.*?^\}\n", sections()[""], re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "worker.log").write_text("early\n" * 30 + "It can't register.\n")
+    script = f"sleep() {{ slept=$((${{slept:-0}} + 1)); }}\n{found}\nwithin_a_minute false || echo $slept"
+    said = subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": os.environ["PATH"], "TOUR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.splitlines()
+    assert said[0].startswith("After a minute this still fails: false.")
+    assert said[-2:] == ["It can't register.", "120"]
+    assert len(said) == 22
 
 
 def kill_group(pid: int) -> None:

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.text import capfirst
+from django.views.generic import RedirectView
 from unfold.admin import ModelAdmin
 
 from pipedai.admin.change_list import KeysetChangeList, Scope
@@ -43,6 +44,8 @@ class StaffModelAdmin(ModelAdmin):
     story_joins: ClassVar[Sequence[str]] = ()
     support: ClassVar[tuple[SupportAction, ...]] = ()
     icon: ClassVar[str] = "table_rows"
+    # The sentence that the list shows if the table has no rows: what has not happened yet.
+    when_empty: ClassVar[str]
 
     actions = None
     sortable_by = ()
@@ -136,6 +139,11 @@ class StaffModelAdmin(ModelAdmin):
         return [
             path("", wrap(self.changelist_view), name=f"{name}_changelist"),
             path("<uuid:row_id>/", wrap(self.row_view), name=f"{name}_change"),
+            # Django's own admin has the page at this address, and old links and habits lead here.
+            path(
+                "<uuid:row_id>/change/",
+                RedirectView.as_view(pattern_name=f"{self.admin_site.name}:{name}_change"),
+            ),
             path("<uuid:row_id>/<slug:action>/", wrap(self.support_view), name=f"{name}_support"),
         ]
 

@@ -83,6 +83,20 @@ class KeysetChangeList(ChangeList):
         self.older_url = self.get_query_string({AFTER: _format(last)}) if last else ""
         self.looked_through = 0 if more or end is None else LOOKS_THROUGH
 
+    @property
+    def nothing(self) -> str:
+        """The sentence that the list shows in place of its rows if the page has none."""
+        if self.looked_through:
+            return f"None of the {self.looked_through} rows that were looked through matches."
+        if self.is_narrowed:
+            return "Nothing matches." if self.is_first else "Nothing older matches."
+        return str(self._admin.when_empty) if self.is_first else "There is nothing older."
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether a filter or a search is active."""
+        return bool(self.query or self.get_filters_params())
+
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool]:
         """Returns the rows of the index that fits the active filters, and the columns that order these rows.
 

@@ -3,6 +3,7 @@
 A malformed value is a field error, and an unknown parameter is ignored.
 """
 
+import re
 from datetime import UTC, datetime
 from math import prod
 from typing import Any, Self
@@ -19,6 +20,10 @@ from pipedai.api.errors import Invalid
 # log. Planning 20 takes about 15 ms.
 _MOST_PARTS = 20
 
+# A time of day, then a blank and an offset. A client that writes the offset's + as it is sends this, because a + in a
+# query string means a blank.
+_BLANK_FOR_PLUS = re.compile(r"\d{2}:\d{2}\S* \d{2}(:?\d{2})?$")
+
 
 class TimeField(forms.Field):
     """A time in ISO 8601. A time without an offset counts as UTC."""
@@ -34,7 +39,10 @@ class TimeField(forms.Field):
                 return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             pass
-        raise forms.ValidationError("Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z.")
+        sentence = "Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."
+        if _BLANK_FOR_PLUS.search(value):
+            sentence += " In a URL a + means a blank: write the + of the offset as %2B."
+        raise forms.ValidationError(sentence)
 
 
 class ApiFilter(django_filters.Filter):

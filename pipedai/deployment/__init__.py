@@ -12,16 +12,18 @@ from pipedai.sql import reason
 class Finding:
     """What a probe found, in one sentence.
 
-    `remedy` says what to do, a line for each step, and is empty if all is well.
+    `remedy` says what to do, a line for each step, and is empty if all is well. `unknown` is true if the probe could
+    not look, because another one found what is in its way. It is then no problem of its own.
     """
 
     says: str
     remedy: str = ""
+    unknown: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether all is well, so that there is no remedy."""
-        return not self.remedy
+        """Whether the probe has looked and all is well, so that there is no remedy."""
+        return not self.remedy and not self.unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Probe:
 
 
 DATABASE = "database"
+MIGRATIONS = "migrations"
 
 _registered: list[Probe] = []
 
@@ -44,22 +47,30 @@ def register_probe(probe: Probe) -> None:
 
 
 def look_at_all() -> Iterator[tuple[Probe, Finding]]:
-    """Runs every probe and yields it with its finding. If the database is away, the probes that need it are skipped."""
-    reachable = True
+    """Runs every probe and yields it with its finding.
+
+    A probe is unknown, and no further problem, if the database that it needs is away, or if the database refuses its
+    query while migrations are not applied.
+    """
+    reachable = migrated = True
     for probe in _registered:
         if probe.needs_database and not reachable:
-            yield probe, Finding("Unknown without the database.", "See above.")
+            yield probe, Finding("Unknown without the database.", unknown=True)
             continue
-        finding = _look(probe)
+        finding = _look(probe, migrated=migrated)
         if probe.name == DATABASE:
             reachable = finding.ok
+        elif probe.name == MIGRATIONS:
+            migrated = finding.ok
         yield probe, finding
 
 
-def _look(probe: Probe) -> Finding:
+def _look(probe: Probe, *, migrated: bool) -> Finding:
     try:
         return probe.look()
     except DatabaseError as error:
+        if not migrated:
+            return Finding("Unknown until the migrations are applied.", unknown=True)
         return Finding(
             f"The database refused to answer: {reason(error)}.",
             "Bring the schema up to date with `manage.py release`, or see the database's log.",

@@ -57,16 +57,35 @@ def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
     return all(any(address in network for network in allowed) for address in addresses)
 
 
+def names_forbidden_port(url: str) -> bool:
+    """Whether no request would ever go to the URL's port, whatever the addresses of its host are.
+
+    A host that is a name is not resolved here. Any port is accepted for it while WEBHOOK_ALLOWED_NETWORKS names a
+    network, because its address may lie within. The URL must be one that `check_url` accepts.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = _plain(parts.hostname or "")
+    address = IPv4Address("127.0.0.1") if _is_loopback_name(host) else _literal(host)
+    if address is None:
+        return port not in PORTS and not policy().allowed_networks
+    return not may_use_port(port, [address])
+
+
 def names_forbidden_address(url: str) -> bool:
     """Whether the URL's host is a forbidden address, in any spelling that a resolver accepts.
 
     A host that is a name is not resolved here. The addresses of a name are checked when a request connects.
     """
     host = _plain(urlsplit(url).hostname or "")
-    if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
+    if _is_loopback_name(host):
         return not _permits(IPv4Address("127.0.0.1"))
     address = _literal(host)
     return address is not None and not _permits(address)
+
+
+def _is_loopback_name(host: str) -> bool:
+    return host in _LOOPBACK_NAMES or host.endswith(".localhost")
 
 
 def _permits(address: IPAddress) -> bool:

@@ -8,6 +8,11 @@ RawHeaders = list[tuple[bytes, bytes]]
 # The Content-Security-Policy of the API and of every path without a policy of its own. A browser may load nothing under
 # it.
 _NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
+# The start page has a style sheet and links, and nothing else.
+_START_PAGE = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
 _POLICIES = {
     # The admin's pages need more: Alpine compiles code from template attributes, and each page begins with a <style>.
     # See docs/decisions/admin.md.
@@ -37,6 +42,8 @@ def is_api(path: str) -> bool:
 
 def content_policy(path: str) -> str:
     """Return the Content-Security-Policy for answers under this path."""
+    if path == "/":
+        return _START_PAGE
     return next(
         (policy for prefix, policy in _POLICIES.items() if _is_below(path, prefix)), _NO_PAGE
     )

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.test import override_settings
 
 from pipedai.api.request_id import current_request_id
 from pipedai.env import BASE_DIR
@@ -31,7 +32,7 @@ EXAMPLES: dict[str, Any] = {
     for example in re.findall(r"^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[:1]
 }
 # These values are neither ids nor times, but differ from call to call.
-FREE = {"lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete"}
+FREE = {"lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete", "version"}
 
 
 class Story:
@@ -92,6 +93,9 @@ def test_every_example_is_what_is_answered(monkeypatch):
         answer = getattr(client, method)(f"/api/v1/{path}", body, REMOTE_ADDR="203.0.113.7")
         assert answer.status_code < 300, answer.content
         return answer.json()
+
+    with override_settings(PUBLIC_URL="https://api.example.com"):
+        story.tell("The service", ada.get("/api/v1").json())
 
     # People, and where they work.
     registered = {"email": "Ada@example.com", "password": PASSWORD, "name": "Ada"}

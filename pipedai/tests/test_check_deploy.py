@@ -131,6 +131,18 @@ def test_at_a_node_that_takes_no_writes(deployment, capsys):
     }
 
 
+def test_a_table_that_a_migration_would_make_is_no_further_problem(deployment, capsys):
+    execute("DELETE FROM django_migrations WHERE app = 'audit' AND name = '0003_names'")
+    execute("ALTER TABLE scheduler_heartbeat RENAME TO not_yet")
+    try:
+        with pytest.raises(CommandError, match=r"^1 of 14 need attention\. 1 more can't be looked"):
+            call_command("check_deploy", no_color=True)
+    finally:
+        execute("ALTER TABLE not_yet RENAME TO scheduler_heartbeat")
+    lines = capsys.readouterr().out.splitlines()
+    assert "unknown schedulers     Unknown until the migrations are applied." in lines
+
+
 def test_with_a_half_made_index(deployment, capsys):
     Heartbeat().beat()
     with pytest.raises(IntegrityError):
@@ -237,9 +249,11 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
     assert "SECRET_KEY" in found["settings"]["remedy"]
     assert found["database"]["says"].startswith("The database does not answer: ")
     assert {found[name]["says"] for name in NAMES[4:]} == {"Unknown without the database."}
-    assert (
-        answer.stderr
-        == f"CommandError: {sum(not f['ok'] for f in found.values())} of 14 need attention.\n"
+    assert all(found[name]["unknown"] and not found[name]["ok"] for name in NAMES[4:])
+    causes = [name for name in NAMES if found[name]["remedy"]]
+    assert causes[-1] == "database"
+    assert answer.stderr == (
+        f"CommandError: {len(causes)} of 14 need attention. 10 more can't be looked at until then.\n"
     )
 
 
@@ -270,4 +284,5 @@ def test_an_embedded_database_that_is_stopped_stays_stopped(tmp_path):
         f"problem database       The embedded PostgreSQL in {tmp_path} does not run."
         in answer.stdout
     )
+    assert "unknown version        Unknown without the database." in answer.stdout
     assert list(tmp_path.iterdir()) == []

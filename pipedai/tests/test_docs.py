@@ -1,13 +1,8 @@
-"""The documents are true: every route, action, dependency, link and command in them is checked."""
+"""The documents are true: every route, action, dependency and link in them is checked. bin has the tour's test."""
 
 import ast
-import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +16,6 @@ from bin import claude
 from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
-from testing.processes.web_process import Server
 from triggers.runs.serializers import RunSerializer
 from triggers.schedules.serializers import TickSerializer
 from triggers.serializers import TriggerSerializer
@@ -179,44 +173,6 @@ def test_the_readme_says_of_every_direct_dependency_why_it_is_there():
 def _requirements(name: str) -> list[str]:
     lines = (BASE_DIR / name).read_text().splitlines()
     return [re.split(r"[=<>\[]", line)[0] for line in lines if re.match(r"[A-Za-z]", line)]
-
-
-@pytest.mark.slow
-def test_every_command_of_the_tour_works(server: Server, tmp_path: Path):
-    """All commands run in one shell, as if a reader pasted them. `-e` ends the shell at the first that fails."""
-    tour = README.split("## A tour with curl\n", 1)[1].split("\n## ", 1)[0]
-    commands = "".join(re.findall(r"^```sh\n(.*?)^```", tour, re.MULTILINE | re.DOTALL))
-    commands = commands.replace("http://localhost:8000", server.url)
-    # Without this option curl exits with 0 whatever the status of the answer.
-    commands = commands.replace("curl -sS", "curl -sS --fail-with-body")
-    commands = commands.replace(".venv/bin/python", sys.executable)
-    with _shell(commands, tmp_path) as shell:
-        said, trouble = shell.communicate(timeout=90)
-    assert shell.returncode == 0, said + trouble
-    assert "idempotent-replayed: true" in said
-    assert "SUMMARISE WHAT HAPPENED OVERNIGHT." in said
-    states = [line for line in said.splitlines() if line in {"claimed", "running", "canceled"}]
-    assert states == ["claimed", "running", "canceled", "canceled"]
-
-
-@contextlib.contextmanager
-def _shell(commands: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Runs the commands in a shell, and ends all processes that it left running when the block ends."""
-    shell = subprocess.Popen(
-        ["sh", "-eu", "-c", commands],
-        cwd=BASE_DIR,
-        env={**os.environ, "TMPDIR": str(directory)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield shell
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGKILL)
-        shell.wait()
 
 
 # --- The database --------------------------------------------------------------------------------

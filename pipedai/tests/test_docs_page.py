@@ -31,7 +31,11 @@ def test_the_page_can_only_be_read():
     client = Client(enforce_csrf_checks=True)
     assert client.head("/api/docs").status_code == 200
     assert client.post("/api/docs").status_code == 405
-    assert client.get("/api/docs/").status_code == 404
+
+
+def test_with_a_slash_at_the_end_it_is_found_too(client):
+    answer = client.get("/api/docs/")
+    assert (answer.status_code, answer["Location"]) == (302, "/api/docs")
 
 
 @pytest.mark.slow

@@ -23,6 +23,9 @@ class DeliveryAdmin(StaffModelAdmin):
     """Shows all webhook deliveries: those that are still to be sent, those that were delivered, and those given up."""
 
     icon = "outbox"
+    when_empty = (
+        "No webhook was to be sent yet: no trigger with a webhookUrl has had a run that ended."
+    )
     list_display = (
         "shown_id",
         "shown_state",

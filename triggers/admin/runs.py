@@ -68,6 +68,7 @@ class RunAdmin(StaffModelAdmin):
     """Shows the runs of all workspaces."""
 
     icon = "play_circle"
+    when_empty = "No trigger has been fired yet, by a schedule or by hand."
     list_display = (
         "shown_id",
         "shown_state",

@@ -16,6 +16,7 @@ class SchedulerHeartbeatAdmin(StaffModelAdmin):
     """Shows the scheduler processes that are alive, and those that were killed within the last hour."""
 
     icon = "ecg_heart"
+    when_empty = "No scheduler has ever been alive: start manage.py runscheduler."
     list_display = ("host", "pid", "started", "last_beat")
 
     @display(description="Started")

@@ -19,6 +19,7 @@ class TickAdmin(StaffModelAdmin):
     """Shows the due times of schedules and what the scheduler decided about each."""
 
     icon = "schedule"
+    when_empty = "No schedule has come due yet."
     list_display = ("due", "decided", "of_trigger", "made_run", "missed_count")
     list_filter = ("decision", related("environment", Environment), related("trigger", Trigger))
     list_reads = ("id", "tick_at", "decision", "missed_count", "run_id", "trigger__name")

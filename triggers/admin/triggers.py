@@ -34,6 +34,7 @@ class TriggerAdmin(StaffModelAdmin):
     """Shows the triggers of all workspaces."""
 
     icon = "bolt"
+    when_empty = "Nobody has made a trigger yet."
     list_display = (
         "name",
         "shown_state",
@@ -165,6 +166,7 @@ class TriggerRevisionAdmin(StaffModelAdmin):
     """The prompts, models and output schemas that triggers have or had."""
 
     icon = "history_edu"
+    when_empty = "Nobody has made a trigger yet, so there is no revision of one."
     list_display = ("made", "of_trigger", "model", "in_environment")
     list_filter = (related("trigger", Trigger),)
     list_reads = ("id", "model", "created_at", "trigger__name", "environment__name")

@@ -35,6 +35,7 @@ class EnrollmentAdmin(StaffModelAdmin):
     """Shows staff the enrollments: the codes that admins issued and the pairings that hosts asked for."""
 
     icon = "add_link"
+    when_empty = "No host has asked to be let in yet, and nobody has issued a code for one."
     list_display = (
         "shown_id",
         "kind",

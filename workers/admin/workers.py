@@ -32,6 +32,7 @@ FROM worker WHERE deleted_at IS NULL
 @register(Worker, site=site)
 class WorkerAdmin(StaffModelAdmin):
     icon = "dns"
+    when_empty = "No worker has registered yet."
     list_display = (
         "label",
         "hostname",

@@ -22,6 +22,7 @@ class ApiKeyAdmin(StaffModelAdmin):
     """Shows all API keys: those of external systems, those of hosts, and those with which workers register."""
 
     icon = "vpn_key"
+    when_empty = "Nobody has minted an API key yet."
     list_display = (
         "name",
         "shown_token",

@@ -19,6 +19,7 @@ class DataKeyAdmin(StaffModelAdmin):
     """
 
     icon = "encrypted"
+    when_empty = "There is no environment yet, so there is no data key."
     list_display = ("shown_id", "in_environment", "master_key_id", "created", "retired")
     list_filter = (related("environment", Environment),)
     list_reads = ("id", "master_key_id", "created_at", "retired_at", "environment__name")
@@ -64,6 +65,7 @@ class DataKeyRotationAdmin(StaffModelAdmin):
     """Shows the rotations of data keys that run now or were interrupted."""
 
     icon = "autorenew"
+    when_empty = "No data key has been rotated yet."
     list_display = ("started", "of_environment")
 
     @display(description="Begun")

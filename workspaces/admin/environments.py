@@ -21,6 +21,7 @@ _SHOWN_MEMBERS = 50
 @register(Environment, site=site)
 class EnvironmentAdmin(StaffModelAdmin):
     icon = "deployed_code"
+    when_empty = "Nobody has made an environment yet."
     list_display = ("name", "in_workspace", "created", "deleted")
     list_filter = (related("workspace", Workspace),)
     list_reads = ("id", "name", "created_at", "deleted_at", "workspace__name")

@@ -20,6 +20,7 @@ class MembershipAdmin(StaffModelAdmin):
     """
 
     icon = "group"
+    when_empty = "No environment has members yet."
     list_display = ("member", "in_environment", "role", "since")
     list_filter = ("role", related("environment", Environment), related("user", User))
     list_reads = ("id", "role", "created_at", "user__email", "environment__name")

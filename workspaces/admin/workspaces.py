@@ -15,6 +15,7 @@ from workspaces.models import Environment, Workspace
 @register(Workspace, site=site)
 class WorkspaceAdmin(StaffModelAdmin):
     icon = "apartment"
+    when_empty = "Nobody has made a workspace yet."
     list_display = ("name", "creator", "created")
     list_reads = ("id", "name", "created_at", "created_by__email")
     list_select_related = ("created_by",)

@@ -44,10 +44,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the execution ended. With `stopped_by`, the worker decides the status, and the outcome adds the rest.
+    """How an execution ended.
 
-    The outcome's fault then says whose fault it would be that the run took too long. If that is `infra`, its
-    error message is a sentence that says why.
+    If `stopped_by` is set, the program was stopped for that reason, and the worker itself decides the run's status. It
+    then takes the cost and the like from `outcome`, whose fault class says who is to blame if the time limit was the
+    reason: `infra` while the model's API was failing or claude had not begun, which its error message says in a
+    sentence; else `client`.
     """
 
     outcome: Outcome

@@ -28,7 +28,7 @@ from pipedai_worker.prompt import stdin_text
 SENTENCE_LENGTH = 200
 # A program may write its output with white space; no more than this is read.
 LARGEST_OUTPUT_FILE = 4 * output.LARGEST_BYTES
-# Stands for a file that holds anything else.
+# Stands for the content of an output file that holds no JSON. No JSON text has this value.
 NOT_JSON = float("nan")
 
 
@@ -72,7 +72,8 @@ class CommandExecutor:
         message, details = stdout.finish(ending), stderr.finish(ending)
         if ending.exit_code == 0:
             success = Outcome(SUCCEEDED, exit_code=0, short_message=message)
-            outcome = output.settle(success, job.run.output_schema, _read(output_file))
+            found = _read(output_file)
+            outcome = output.settle(success, job.run.output_schema, found, job.redactor)
         else:
             outcome = Outcome(
                 FAILED,

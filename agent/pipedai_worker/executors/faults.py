@@ -1,4 +1,9 @@
-"""Decides whose fault a failure of claude is, from structured signals only and never from texts."""
+"""Decides whether a failure of claude is the client's fault or that of infrastructure.
+
+The client is to blame if the same prompt would fail again, and infrastructure (the model's API, the host, its usage
+limit) if another attempt may succeed. Only codes and statuses that claude reports count: its texts for people change
+from version to version, and may quote what a prompt or a tool says.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +67,7 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     if subtype in CLIENT_SUBTYPES:
         return Fault(CLIENT, CLIENT_SUBTYPES[subtype])
     status = result.get("api_error_status")
-    # The last of these says least: it is `unknown` after many statuses.
+    # `api_error` comes last, because claude calls many different errors `unknown` there.
     kind = _word(result.get("api_error_type")) or error_kind(result) or api_error
     if limit_reached or status == RATE_LIMIT_STATUS or kind in RATE_LIMIT_KINDS:
         return Fault(INFRA, "Claude's usage limit is reached on the worker.", rate_limited=True)

@@ -11,7 +11,8 @@ _SESSIONS = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
 # Claude reads no file that the prompt mentions, loads no memory, writes none, and calls nobody but the model's API.
 VARIABLES = {
     "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
-    # Versions before the variable above know this one. Tools that are loaded late would be missing with it.
+    # Older versions of claude do not know the variable above, and read no mentioned file because of this one. It also
+    # keeps tools from being loaded late, which no run needs: its server has `alwaysLoad`.
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     "CLAUDE_CODE_DISABLE_CRON": "1",

@@ -14,12 +14,13 @@ from pipedai_worker.tokens import Tokens
 TURN_TYPES = frozenset({"assistant", "user", "stream_event", "tool_progress"})
 # Messages that claude itself wrote, and no model, name this one as their model.
 SYNTHETIC_MODEL = "<synthetic>"
-# A larger number is a time in milliseconds and not in seconds.
+# The time of a reset that is larger than this is in milliseconds and not in seconds.
 LATEST_SECONDS = 100_000_000_000
 # A limit lasts a month at most; a later reset is taken for this.
 LONGEST_RESET_SECONDS = 31 * 86_400.0
 CONNECTED = "connected"
-# With these, claude goes on without the server. While it is `pending`, claude still tries to connect.
+# When the MCP server has one of these statuses, claude works on without it. While the status is `pending`, claude
+# still tries to connect.
 REFUSED = frozenset({"failed", "needs-auth", "disabled"})
 
 
@@ -108,7 +109,7 @@ class Transcript:
     def _take_system(self, event: dict[str, Any]) -> None:
         subtype = event.get("subtype")
         if subtype == "init":
-            # Each turn begins with one.
+            # Each turn begins with an `init` event, so claude is at work again.
             self._result_at = None
             self._learn_model(event.get("model"))
             self._learn_server(event.get("mcp_servers"))

@@ -52,7 +52,7 @@ class Watch:
         self._job.told(kind if isinstance(kind, str) else "unknown", event)
 
     def should_stop(self) -> StopReason | None:
-        """Return the job's reason to stop, or one of our own."""
+        """Return why to stop claude, or None: the job's own reason, or one that claude's events show."""
         reason = self._job.should_stop() or self._own_reason()
         if reason is not None and not self._stopping:
             # A result that comes from now on is claude's answer to the stop. It tells the cost, and decides nothing.
@@ -119,7 +119,8 @@ class Watch:
         schema = self._job.run.output_schema
         if schema is None:
             return success
-        return output.settle(success, schema, result.get("structured_output", ABSENT))
+        found = result.get("structured_output", ABSENT)
+        return output.settle(success, schema, found, self._job.redactor)
 
     def _no_server(self) -> Fault:
         status = self._transcript.server_status

@@ -17,7 +17,7 @@ from pipedai_worker.gateway.reading import chunks_of
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.outcome import CLIENT
 
-# A small event is counted as so many bytes, as it takes as much time to read.
+# An event counts as this many bytes at least, because many small ones would otherwise take unbounded time.
 SMALLEST_EVENT = 100
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
@@ -32,16 +32,16 @@ class ServerError(ServerFailed):
 
 
 class Conversation:
-    """One client's way to the server. Its methods raise ServerFailed."""
+    """A conversation of the probe with the server, over one of the transports. Its methods raise ServerFailed."""
 
     client = {"name": "pipedai-worker", "version": __version__}
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._ids = itertools.count(1)
-        # How many bytes the answers, and whatever else comes on a stream, may still have.
+        # How many bytes may still come: `_left` in answers, `_other` in other events of a stream.
         self._left = self._other = limits.LARGEST_TOOLS_LIST
-        # The version that was agreed on.
+        # The version of MCP that the server has agreed to; None before that.
         self.version: str | None = None
 
     async def __aenter__(self) -> Conversation:
@@ -68,7 +68,7 @@ class Conversation:
         return json.dumps(number), json.dumps(message).encode()
 
     def _count(self, size: int) -> None:
-        """Count bytes of answers. Raises ServerFailed when there are more than a list of tools may have."""
+        """Count so many more bytes of answers. Raises ServerFailed if they are more than a list of tools may have."""
         self._left -= size
         if self._left < 0:
             raise too_large()
@@ -76,7 +76,7 @@ class Conversation:
     async def _await_event(
         self, events: AsyncIterator[Event], id_as_json: str, method: str
     ) -> dict[str, Any] | None:
-        """Return the result that comes on a stream of events; None if the stream ends before."""
+        """Return the result that a stream of events brings for a request; None if the stream ends without it."""
         async for event in events:
             size = sum(map(len, event.lines))
             result = result_in(event.data, id_as_json, method)
@@ -116,11 +116,11 @@ async def events_in(response: httpx.Response) -> AsyncIterator[Event]:
 
 
 def too_large() -> ServerFailed:
-    """Make the fault of a server that says too much."""
+    """Return the error for a server whose list of tools, or whose answer to the probe, is too large."""
     size = limits.LARGEST_TOOLS_LIST // limits.MIB
     return faults.client(f"What the MCP server tells of its tools is larger than {size} MiB.")
 
 
 def no_mcp() -> ServerFailed:
-    """Make the fault of a server that answered with something else."""
+    """Return the error for a server that answers with something that is not MCP."""
     return faults.client("The MCP server's answer is not MCP.")

@@ -9,7 +9,7 @@ from pipedai_worker.tool_calls import IDEMPOTENT, LONGEST_TOOL_NAME, NO_EFFECT, 
 
 
 class Effects:
-    """The effects of one server's tools. The last list that names a tool decides."""
+    """The effects of one server's tools. If several lists name a tool, the last one decides."""
 
     def __init__(self) -> None:
         self._by_tool: dict[str, str] = {}
@@ -25,7 +25,7 @@ class Effects:
                 self._by_tool[name] = _annotated(tool)
 
     def of(self, tool: str) -> str:
-        """Return the effect of a tool. One that no list has named may have any."""
+        """Return the effect of a tool. A tool that no list has named may have any effect, so it is POSSIBLE."""
         return self._by_tool.get(tool, POSSIBLE)
 
 

@@ -1,4 +1,4 @@
-"""Reads one HTTP request of the CLI from its connection, and writes the answer to it."""
+"""Reads the head of an HTTP request of the CLI from its connection, and writes the answer to the request."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from pipedai_worker.gateway import limits
 from pipedai_worker.gateway.reading import JSON
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~]+) HTTP/(\d\.\d)")
-_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
-_LENGTH = re.compile(r"\d{1,12}")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 class BadRequest(Exception):  # noqa: N818 - carries the answer
-    """The request is answered with this status, and its connection is closed."""
+    """A request that can't be served. It is answered with the status `status`, and its connection is closed."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -26,7 +24,7 @@ class BadRequest(Exception):  # noqa: N818 - carries the answer
 
 @dataclass(frozen=True)
 class Request:
-    """One request: names of headers are in lower case."""
+    """One HTTP request. The names of its headers are in lower case."""
 
     method: str
     target: str
@@ -39,14 +37,15 @@ class Request:
         return found[0] if len(found) == 1 else None
 
     def has(self, name: str) -> bool:
-        """Tell whether a header is there."""
+        """Tell whether the request has a header of this name."""
         return any(one == name for one, _ in self.headers)
 
 
-async def read_request(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> Request | None:
-    """Return the next request of a connection; None when the client has closed it. Raises BadRequest."""
+async def read_head(reader: asyncio.StreamReader) -> Request | None:
+    """Return the next request of a connection, without its body; None when the client has closed the connection.
+
+    Raises BadRequest.
+    """
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -60,68 +59,17 @@ async def read_request(
     if matched[3] != b"1.1":
         raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     headers = tuple(_header(line) for line in lines)
-    known = Request(matched[1].decode(), matched[2].decode(), headers, b"")
-    try:
-        body = await _read_body(known, reader, writer)
-    except asyncio.IncompleteReadError:
-        return None
-    except asyncio.LimitOverrunError:
-        raise BadRequest(HTTPStatus.BAD_REQUEST) from None
-    return Request(known.method, known.target, headers, body)
+    return Request(matched[1].decode(), matched[2].decode(), headers, b"")
 
 
 def _header(line: bytes) -> tuple[str, str]:
-    matched = _HEADER.fullmatch(line)
-    if matched is None:
+    # No regular expression reads the whole line, because it could share out the spaces in very many ways, and would try
+    # them all: that takes hours for a long line.
+    name, colon, value = line.partition(b":")
+    value = value.strip(b" \t")
+    if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
         raise BadRequest(HTTPStatus.BAD_REQUEST)
-    return matched[1].decode().lower(), matched[2].decode("latin-1")
-
-
-async def _read_body(
-    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> bytes:
-    length, encoding = request.header("content-length"), request.header("transfer-encoding")
-    if request.has("transfer-encoding"):
-        if request.has("content-length") or (encoding or "").lower() != "chunked":
-            raise BadRequest(HTTPStatus.BAD_REQUEST)
-        _invite(request, writer)
-        return await _read_chunks(reader)
-    if not request.has("content-length"):
-        return b""
-    if length is None or not _LENGTH.fullmatch(length):
-        raise BadRequest(HTTPStatus.BAD_REQUEST)
-    if int(length) > limits.LARGEST_REQUEST:
-        raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    _invite(request, writer)
-    return await reader.readexactly(int(length))
-
-
-def _invite(request: Request, writer: asyncio.StreamWriter) -> None:
-    if (request.header("expect") or "").lower() == "100-continue":
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
-    body = bytearray()
-    while True:
-        matched = _CHUNK_SIZE.fullmatch(await reader.readuntil(b"\r\n"))
-        if matched is None:
-            raise BadRequest(HTTPStatus.BAD_REQUEST)
-        size = int(matched[1], 16)
-        if len(body) + size > limits.LARGEST_REQUEST:
-            raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        if size == 0:
-            break
-        body += await reader.readexactly(size)
-        if await reader.readexactly(2) != b"\r\n":
-            raise BadRequest(HTTPStatus.BAD_REQUEST)
-    # Fields may follow the last chunk. The gateway has no use for them.
-    size = 0
-    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
-        size += len(line)
-        if size > limits.LARGEST_HEAD:
-            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-    return bytes(body)
+    return name.decode().lower(), value.decode("latin-1")
 
 
 class Presence:
@@ -133,24 +81,24 @@ class Presence:
         self._expected = False
 
     def expect_client(self) -> None:
-        """From here on cancel what is done for the client when it goes. Raises ConnectionError if it has gone."""
+        """Have the task canceled if the client leaves from now on. Raises ConnectionError if it has left already."""
         if self.gone:
             raise ConnectionError
         self._expected = True
 
     def finished(self) -> None:
-        """Take that the request has been answered."""
+        """Note that the request has been answered, so nothing is canceled if the client leaves now."""
         self._expected = False
 
     def leave(self) -> None:
-        """Take that the client has gone. What it does not wait for, as for a notification, goes on."""
+        """Note that the client has left. The task goes on if the client waits for no answer, as with a notification."""
         self.gone = True
         if self._expected and self.task is not None:
             self.task.cancel()
 
 
 class Answer:
-    """The answer to one request: sent whole, or begun and written in pieces, each at once."""
+    """Writes the answer to one request: either whole, by `send()`, or as a stream of pieces, each sent at once."""
 
     def __init__(self, writer: asyncio.StreamWriter, presence: Presence) -> None:
         self._writer = writer
@@ -196,7 +144,7 @@ class Answer:
         await self._writer.drain()
 
     async def end(self) -> None:
-        """End a stream as it should end."""
+        """End the stream, so that the client sees that it is complete."""
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
 

@@ -36,17 +36,17 @@ class ServerFailed(Exception):  # noqa: N818 - carries the fault to whoever tell
 
 
 def infra(sentence: str, *, unanswered: bool = False) -> ServerFailed:
-    """Make the fault of a server that may do better later."""
+    """Return the error for a failure after which another attempt may succeed."""
     return ServerFailed(INFRA, sentence, unanswered=unanswered)
 
 
 def client(sentence: str) -> ServerFailed:
-    """Make the fault of a server, or of a trigger, that fails the same way each time."""
+    """Return the error for a server, or for a trigger, that would fail in the same way at each attempt."""
     return ServerFailed(CLIENT, sentence)
 
 
 def of_status(status: int) -> ServerFailed | None:
-    """Judge the status of an answer. Return None for one of 2xx."""
+    """Return the error for the status of an answer, or None for a status of 2xx."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -67,7 +67,7 @@ def of_status(status: int) -> ServerFailed | None:
 
 
 def of_error(error: BaseException) -> ServerFailed:
-    """Judge what httpx raised. The text of an exception may hold a header, so none of it is told."""
+    """Return the error for an exception of httpx. It has no text of the exception, which may quote a header."""
     causes = list(_causes(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return infra("The MCP server can't be reached: the name of its host is not found.")
@@ -101,7 +101,7 @@ _UNANSWERED: tuple[tuple[type[httpx.HTTPError], str], ...] = (
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what led to it, also out of groups of exceptions."""
+    """Yield an exception and all exceptions that caused it, also those inside groups of exceptions."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:

@@ -13,11 +13,11 @@ log = get_logger(__name__)
 
 
 class NotAllowed(Exception):  # noqa: N818 - carries the sentence for the client
-    """A call must not be sent."""
+    """A call must not be sent to the MCP server. The exception's text tells the client why."""
 
 
 class FirstEffect:
-    """Asks once; calls that come meanwhile wait for the same answer. A call after a refusal asks anew."""
+    """Asks once whether calls may be sent, and all calls wait for that. After a refusal the next one asks anew."""
 
     def __init__(self, ask: Callable[[], None]) -> None:
         self._ask = ask
@@ -40,7 +40,7 @@ def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
     """Run `work` in a thread that nobody waits for when the gateway ends."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
-    # If the gateway ends first, nobody asks for the error.
+    # If the gateway ends first, nobody reads the error. Reading it here keeps asyncio from complaining.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(error: Exception | None) -> None:

@@ -42,7 +42,7 @@ class Posted:
     session: str
     ids: list[str] = field(default_factory=list)
     is_batch: bool = False
-    # The answers come on a stream of the older transport.
+    # True if the answers come on a stream of the older transport, and not as the answer to this POST.
     in_stream: bool = False
     may_be_silent: bool = True
 
@@ -106,9 +106,9 @@ class Forwarding:
             await self._fail(told, str(failed), answer)
 
     async def _announce(self, told: Posted, posted: list[dict[str, Any]]) -> None:
-        """Write every tool call down, and wait for leave to send the first one that may have an effect.
+        """Write every tool call to the journal, and wait until one that may have an effect may be sent.
 
-        Raises NotAllowed if one can't be written down or must not be sent.
+        Raises NotAllowed if a call can't be written down or must not be sent.
         """
         may_change = False
         begun: list[Call] = []
@@ -186,7 +186,7 @@ class Forwarding:
                 await answer.send(response.status_code)
 
     async def _pass_events(self, told: Posted, response: httpx.Response, answer: Answer) -> None:
-        """Pass a stream on, event by event. What it was to answer and can't be resumed is failed at its end."""
+        """Pass a stream on, event by event. A request that it leaves open, and can't be resumed, gets an error."""
         open_ids = dict.fromkeys(told.ids)
         resumable = False
         whole = False
@@ -226,7 +226,7 @@ class Forwarding:
         await answer.send(_passed_on(status), body, headers=self._headers(response))
 
     async def _fail(self, told: Posted, sentence: str, answer: Answer) -> None:
-        """Answer for the server: by an error of the protocol where it reaches the client, else by one of HTTP."""
+        """Answer in the server's place: by a JSON-RPC error if the client waits for an answer here, else by 502."""
         if answer.begun:
             raise ConnectionError
         status = HTTPStatus.OK if told.ids and not told.in_stream else HTTPStatus.BAD_GATEWAY
@@ -234,7 +234,7 @@ class Forwarding:
         await answer.send(status, body)
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:
-        """Return the server's headers that the CLI needs; no other ones, as they may repeat the trigger's."""
+        """Return the server's headers that the CLI needs. Others are left out, as they may repeat a secret one."""
         found = {}
         session = session_in(response)
         if session is not None:

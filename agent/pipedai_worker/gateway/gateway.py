@@ -1,4 +1,4 @@
-"""Starts and ends the gateway of one run, in a thread of its own, and leads each request to what answers it."""
+"""Runs the gateway of one run in a thread of its own, and passes each request to the code that answers it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ log = get_logger(__name__)
 
 PLACE = "127.0.0.1"
 SECRET_BYTES = 32
-# A name that is looked up, or a disk, can hold the thread for longer; it then ends by itself.
+# How long an exit waits for the thread. A slow look-up of a name or a slow disk can hold the thread for longer; it then
+# ends by itself later.
 LEAVE_SECONDS = 5.0
 
 
@@ -137,7 +138,7 @@ class Gateway:
             self._upstream, waiting, self._forwarding, f"{self._base}/messages/"
         )
         self._upstream.open()
-        listener = Listener(self._socket, self._answer)
+        listener = Listener(self._socket, self._knows, self._answer)
         await listener.open()
         self._started.set_result(None)
         try:
@@ -146,15 +147,19 @@ class Gateway:
             await listener.close()
             await self._upstream.close()
 
+    def _knows(self, target: str) -> bool:
+        """Tell whether the target of a request is below this gateway's secret path."""
+        path, base = _path_in(target), f"{self._base}/".encode()
+        return hmac.compare_digest(path[: len(base)], base)
+
     async def _answer(self, request: Request, answer: Answer) -> None:
         """Answer one request, by its path and its method."""
-        path = request.target.partition("?")[0].encode()
-        is_post = request.method == "POST"
+        path = _path_in(request.target)
         posts = f"{self._base}/messages/".encode()
         try:
-            if hmac.compare_digest(path, self._path.encode()):
+            if path == self._path.encode():
                 await self._answer_main(request, answer)
-            elif self._older and hmac.compare_digest(path[: len(posts)], posts) and is_post:
+            elif self._older and path.startswith(posts) and request.method == "POST":
                 await self._older_transport.post(path[len(posts) :].decode(), request, answer)
             else:
                 await answer.send(HTTPStatus.NOT_FOUND)
@@ -180,6 +185,10 @@ class Gateway:
             await answer.send(HTTPStatus.METHOD_NOT_ALLOWED, headers=allow)
         else:
             await way(request, answer)
+
+
+def _path_in(target: str) -> bytes:
+    return target.partition("?")[0].encode()
 
 
 def is_older(url: str) -> bool:

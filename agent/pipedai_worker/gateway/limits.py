@@ -5,16 +5,23 @@ from __future__ import annotations
 KIB = 1024
 MIB = 1024 * KIB
 
-# From the CLI.
+# What the gateway takes from the CLI.
 LARGEST_HEAD = 64 * KIB
 LARGEST_REQUEST = 16 * MIB
 MOST_MESSAGES = 100
 LONGEST_ID = 1024
-MOST_CONNECTIONS = 256
+MOST_CONNECTIONS = 128
+# How many connections may be open that have not sent a request with this gateway's secret path. The oldest of them is
+# closed for a new one.
+MOST_STRANGERS = 64
+# How many bytes all bodies may have that are held at the same time.
+MOST_HELD = 64 * MIB
+# The first request of a connection, and each body, must have arrived within this time.
+REQUEST_SECONDS = 60.0
 # A refused connection is still read for so long, because a client that is cut off does not read the refusal.
 LINGER_SECONDS = 2.0
 
-# From the MCP server. An event, and an answer that is no stream, are held whole so that the gateway can read them.
+# What it takes from the MCP server. It holds each event, and each answer that is no stream, as a whole to read it.
 LARGEST_ANSWER = 16 * MIB
 LARGEST_EVENT = 16 * MIB
 LARGEST_TOOLS_LIST = 4 * MIB
@@ -26,7 +33,8 @@ MOST_WAITING = 1_000
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 30.0
-# The server may be silent for so long, but in a tool call and in a stream that the CLI opened as long as the run lasts.
+# A server that is silent for this long has failed. During a tool call, and on a stream that the CLI has opened, it may
+# be silent for as long as the run lasts.
 SILENCE_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0

@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 
 from pipedai_worker.gateway import limits
-from pipedai_worker.gateway.exchange import (
-    Answer,
-    BadRequest,
-    Presence,
-    Request,
-    read_request,
-)
+from pipedai_worker.gateway.bodies import Room, Share, read_body
+from pipedai_worker.gateway.exchange import Answer, BadRequest, Presence, Request, read_head
 from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
@@ -26,16 +21,21 @@ Handler = Callable[[Request, Answer], Awaitable[None]]
 class Listener:
     """Serves connections to one listening socket, each in a task of its own, until `close()`.
 
-    When the client of a connection goes away, what it waits for is canceled.
+    When the client of a connection goes away, what it waits for is canceled. Every program on the machine can connect,
+    so a connection counts as a client's only after a request for which `knows` returns True; `knows` gets its target.
     """
 
-    def __init__(self, listening: socket.socket, handler: Handler) -> None:
+    def __init__(
+        self, listening: socket.socket, knows: Callable[[str], bool], handler: Handler
+    ) -> None:
         self._socket = listening
+        self._knows = knows
         self._handler = handler
         self._host = "{}:{}".format(*listening.getsockname())
-        self._connections: set[_Connection] = set()
-        # Those that are only read to their end.
-        self._refused: set[_Connection] = set()
+        self._clients: set[_Connection] = set()
+        # The connections that are not (or no longer) known to be a client's, the oldest first.
+        self._strangers: dict[_Connection, None] = {}
+        self._room = Room(limits.MOST_HELD)
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -47,34 +47,57 @@ class Listener:
         """Close every connection, and wait until what was done for it has ended."""
         if self._server is not None:
             self._server.close()
-        tasks = [connection.abort() for connection in self._connections | self._refused]
+        tasks = [connection.abort() for connection in (*self._clients, *self._strangers)]
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+
+    def opened(self, connection: _Connection) -> None:
+        """Count a new connection. The oldest one that has not shown that it is a client's may have to go for it."""
+        self._strangers[connection] = None
+        if len(self._strangers) > limits.MOST_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.abort()
+
+    def closed(self, connection: _Connection) -> None:
+        """Forget a connection that is closed."""
+        self._clients.discard(connection)
+        self._strangers.pop(connection, None)
 
     async def serve(self, connection: _Connection, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, one after the other."""
         presence = connection.presence
-        crowded = len(self._connections) >= limits.MOST_CONNECTIONS
-        self._connections.add(connection)
         try:
-            while True:
-                request = await read_request(connection.reader, writer)
-                if request is None:
-                    return
-                status = HTTPStatus.SERVICE_UNAVAILABLE if crowded else self._refusal(request)
-                if status is not None:
-                    raise BadRequest(status)
-                await self._handler(request, Answer(writer, presence))
-                presence.finished()
+            with connection.time_limit():
+                head = await read_head(connection.reader)
+            while head is not None:
+                self._admit(connection, head)
+                with Share(self._room) as share:
+                    with connection.time_limit():
+                        request = await read_body(head, connection.reader, writer, share)
+                    if request is None:
+                        return
+                    await self._handler(request, Answer(writer, presence))
+                    presence.finished()
                 if (request.header("connection") or "").lower() == "close":
                     return
+                head = await read_head(connection.reader)
         except BadRequest as bad:
-            self._refused.add(connection)
-            self._connections.discard(connection)
+            self._clients.discard(connection)
+            self._strangers[connection] = None
             await Answer(writer, presence).send(bad.status, close=True)
             await _linger(connection.reader, writer)
-        finally:
-            self._connections.discard(connection)
-            self._refused.discard(connection)
+
+    def _admit(self, connection: _Connection, head: Request) -> None:
+        """Count a connection as a client's. Raises BadRequest for a request that is not meant for this gateway."""
+        status = self._refusal(head)
+        if status is None and connection not in self._clients:
+            if len(self._clients) >= limits.MOST_CONNECTIONS:
+                status = HTTPStatus.SERVICE_UNAVAILABLE
+            else:
+                self._strangers.pop(connection, None)
+                self._clients.add(connection)
+        if status is not None:
+            raise BadRequest(status)
 
     def _refusal(self, request: Request) -> int | None:
         """Return the status that refuses a request, which a page in a browser may have sent; None to let it pass."""
@@ -82,12 +105,13 @@ class Listener:
             return HTTPStatus.FORBIDDEN
         if request.header("host") != self._host:
             return HTTPStatus.MISDIRECTED_REQUEST
-        return None
+        return None if self._knows(request.target) else HTTPStatus.NOT_FOUND
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Throw away what a refused client still sends, for a while."""
-    if writer.can_write_eof():
+    # The client may have broken off the connection.
+    with contextlib.suppress(OSError):
         writer.write_eof()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_read_to_end(reader), limits.LINGER_SECONDS)
@@ -99,19 +123,30 @@ async def _read_to_end(reader: asyncio.StreamReader) -> None:
 
 
 class _Connection(asyncio.StreamReaderProtocol):
-    """One connection, which notices at once that the client has gone."""
+    """One connection. It notices at once when its client leaves, even while a request is being answered."""
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         self.reader = asyncio.StreamReader(limit=limits.LARGEST_HEAD, loop=loop)
         super().__init__(self.reader, self._connected, loop=loop)
         self._listener = listener
+        self._loop = loop
         self._writer: asyncio.StreamWriter | None = None
         self.presence = Presence()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a new connection. Its small pieces are sent at once, which asyncio does for some sockets only."""
+        """Take a new connection. TCP_NODELAY has small pieces sent at once; asyncio sets it for some sockets only."""
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
+        self._listener.opened(self)
+
+    @contextlib.contextmanager
+    def time_limit(self) -> Iterator[None]:
+        """Close the connection if what is done in this context takes longer than a request may."""
+        timer = self._loop.call_later(limits.REQUEST_SECONDS, self.abort)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _connected(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -130,18 +165,19 @@ class _Connection(asyncio.StreamReaderProtocol):
                 writer.close()
 
     def eof_received(self) -> bool:
-        """Take that the client sends no more. The transport stays open until its task has ended."""
+        """Note that the client sends nothing more. The connection stays open until its task has ended."""
         super().eof_received()
         self.presence.leave()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take that the connection is broken."""
+        """Note that the connection is closed."""
         super().connection_lost(exc)
+        self._listener.closed(self)
         self.presence.leave()
 
     def abort(self) -> asyncio.Task[None] | None:
-        """Close the connection, whatever is done for it. Return its task."""
+        """Close the connection at once, and cancel what is being done for it. Return its task, if it has one."""
         task = self.presence.task
         if task is not None:
             task.cancel()

@@ -8,24 +8,31 @@ from typing import Any
 from pipedai_worker.gateway.limits import LONGEST_ID, MOST_MESSAGES
 
 TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
-# A server that is silent after one of these is broken; others may be at work for as long as the run lasts.
+# A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.
 QUICK = frozenset({"initialize", "server/discover", "ping", TOOLS_LIST})
+_MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_MEMBERS_OF_A_CALL = frozenset({"name", "arguments"})
+_INFINITE = (float("inf"), float("-inf"))
 PARSE_ERROR, SERVER_ERROR = -32700, -32000
 
 
 def read_posted(body: bytes) -> list[dict[str, Any]]:
     """Return the messages in the body of a POST: one, or a batch.
 
-    Raises ValueError if it is not JSON, has a name twice in an object, or is no message. What the server executes is
-    then surely what was read here.
+    Raises ValueError if it is no message, or if a server could read another one in it: it is not JSON in UTF-8, has a
+    name twice in an object, or has a member of the protocol in capitals, which some servers take for the member.
     """
     try:
-        value = json.loads(body, object_pairs_hook=_without_doubles)
+        value = json.loads(
+            body.decode(), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant
+        )
     except RecursionError:
         raise ValueError("The message is nested too deep.") from None
     messages = value if isinstance(value, list) else [value]
     if not messages or not all(isinstance(message, dict) for message in messages):
         raise ValueError("The body is no JSON-RPC message.")
+    if any(_is_ambiguous(message) for message in messages):
+        raise ValueError("A member of the message is written in another way than the protocol's.")
     if len(messages) > MOST_MESSAGES:
         raise ValueError("The batch has too many messages.")
     if any(len(_id(message) or "") > LONGEST_ID for message in messages):
@@ -88,7 +95,24 @@ def error(id_as_json: str, code: int, sentence: str) -> bytes:
 def _id(message: dict[str, Any]) -> str | None:
     found = message.get("id")
     is_id = isinstance(found, (str, int, float)) and not isinstance(found, bool)
-    return json.dumps(found) if is_id else None
+    if not is_id or found in _INFINITE:
+        return None
+    # Many servers know no difference between 1.0 and 1, and answer with the latter.
+    return json.dumps(int(found) if isinstance(found, float) and found.is_integer() else found)
+
+
+def _is_ambiguous(message: dict[str, Any]) -> bool:
+    params = message.get("params")
+    called = params if isinstance(params, dict) and message.get("method") == TOOLS_CALL else {}
+    return any(
+        name not in known and name.casefold() in known
+        for members, known in ((message, _MEMBERS), (called, _MEMBERS_OF_A_CALL))
+        for name in members
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

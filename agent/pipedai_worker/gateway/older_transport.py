@@ -92,5 +92,5 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def _session(number: str) -> str:
-    # The session ids of servers have no spaces, so they are never mistaken for this.
+    # This has a space, which no session id of a server has, so it is never mistaken for one.
     return f"stream {number}"

@@ -58,13 +58,13 @@ async def _ask(conversation: Conversation, effects: Effects) -> None:
 
 
 async def _leave(conversation: Conversation) -> None:
-    """Tell of the end, as a server may keep a session for long. It need not answer."""
+    """End the session, which a server might otherwise keep for long. Whether it answers does not matter."""
     with contextlib.suppress(ServerFailed, asyncio.TimeoutError):
         await asyncio.wait_for(conversation.leave(), limits.FAREWELL_SECONDS)
 
 
 async def _initialize(conversation: Conversation) -> bool:
-    """Agree on a version. Return whether the server says that it has tools."""
+    """Agree with the server on a version of MCP. Return whether it says that it has tools."""
     result = await conversation.request(
         "initialize",
         {

@@ -75,7 +75,7 @@ class PostConversation(Conversation):
         return headers
 
     async def _judge(self, response: httpx.Response, method: str) -> None:
-        """Raise the fault of a status that is no success. A JSON-RPC error says more than a status."""
+        """Raise ServerFailed for a status that is no success. A JSON-RPC error in the answer is told instead."""
         failed = faults.of_status(response.status_code)
         if failed is None:
             return

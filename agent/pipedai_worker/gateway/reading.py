@@ -53,7 +53,7 @@ def media_type(response: httpx.Response) -> str:
 
 
 def session_in(response: httpx.Response) -> str | None:
-    """Return the session id that an answer gives, if any. Raises ServerFailed if it is none."""
+    """Return the session id in an answer's headers, or None. Raises ServerFailed for one that MCP does not allow."""
     session: str | None = response.headers.get(SESSION)
     if session is not None and (
         not _SESSION_ID.fullmatch(session) or len(session) > limits.LONGEST_SESSION_ID

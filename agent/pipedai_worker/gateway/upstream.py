@@ -60,7 +60,7 @@ class Upstream:
         self._secrets = tuple(value for value in headers.values() if len(value) >= 8)
 
     def open(self) -> None:
-        """Make the client. A proxy that can't be used is the fault of every request."""
+        """Make the HTTP client. If the host's proxy can't be used, every request raises that fault."""
         if self._fault is None:
             try:
                 self._client = _client(self.url)
@@ -88,7 +88,7 @@ class Upstream:
     ) -> AsyncIterator[httpx.Response]:
         """Send a request with a client's headers, and yield the answer before its body is read.
 
-        `silence` is how many seconds the server may send nothing; None is as long as it lives. Raises ServerFailed.
+        `silence` is for how many seconds the server may send nothing; None sets no limit. Raises ServerFailed.
         """
         if self._fault is not None:
             raise self._fault
@@ -138,7 +138,7 @@ class Upstream:
 
 
 def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
-    """Return the URL without its user and fragment, and the header that the user stands for."""
+    """Return the URL without user, password and fragment, and the Authorization header for user and password."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
@@ -175,7 +175,7 @@ def _sendable(headers: list[tuple[str, str]]) -> Headers:
 def _client(url: httpx.URL) -> httpx.AsyncClient:
     try:
         transport = httpx.AsyncHTTPTransport(
-            # To read the certificates takes longer than a call, so it is not done in vain.
+            # The certificates are read only for https, because reading them takes longer than a call.
             verify=_trusted() if url.scheme == "https" else False,
             limits=httpx.Limits(
                 max_connections=limits.MOST_CONNECTIONS,

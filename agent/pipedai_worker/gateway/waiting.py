@@ -56,7 +56,7 @@ class Waiting:
         return heard
 
     def fail(self, session: str, ids: list[str]) -> None:
-        """Take that the server has refused these requests, or never got them."""
+        """End the calls of these requests as failed, because the server has refused them or never got them."""
         for one in ids:
             with self._lock:
                 awaited = self._awaited.pop((session, one), None)
@@ -64,7 +64,7 @@ class Waiting:
                 self.end(awaited, ERROR)
 
     def end(self, call: Call, outcome: str) -> None:
-        """Write a call's end down. On a disk that fails it stays without an answer, which errs on the safe side."""
+        """Write a call's end down. If the disk fails, the call counts as one that got no answer."""
         try:
             self._calls.end(call, outcome)
         except OSError as error:
@@ -72,5 +72,5 @@ class Waiting:
 
 
 def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
-    """Return what a message waits for if it asks for the tools."""
+    """Return what is to wait for the answer to a message: a ListOfTools if it asks for the tools, else None."""
     return ListOfTools() if message.get("method") == messages.TOOLS_LIST else None

@@ -14,7 +14,7 @@ LINES = st.sampled_from(
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
-def split(stream: bytes, sizes: list[int], largest: int = 1000) -> list[Event]:
+def split(stream: bytes, sizes: list[int], largest: int = 10_000) -> list[Event]:
     splitter = EventSplitter(largest)
     found: list[Event] = []
     position = 0
@@ -41,7 +41,7 @@ def test_events_do_not_depend_on_where_the_stream_is_cut(
 
 @given(st.lists(st.lists(st.sampled_from([b"data: a", b": p", b"id: 1"]), min_size=1), max_size=8))
 def test_every_event_comes_with_its_last_byte(events: list[list[bytes]]) -> None:
-    splitter = EventSplitter(1000)
+    splitter = EventSplitter(100_000)
     for lines in events:
         stream = b"\r".join(lines) + b"\r\r"
         assert list(splitter.feed(stream[:-1])) == []
@@ -64,3 +64,8 @@ def test_an_event_that_never_ends_is_refused_before_it_is_held(line: bytes) -> N
 
 def test_many_events_in_one_piece_are_no_large_event() -> None:
     assert len(split(b"data: x\n\n" * 100, [], largest=100)) == 100
+
+
+def test_an_event_of_many_short_lines_counts_what_it_takes_of_memory() -> None:
+    with pytest.raises(EventTooLarge):
+        split(b"a\n" * 2000, [], largest=100_000)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
 
 from pipedai_worker.gateway import limits
 
-from .conftest import Way
+from .conftest import Way, until
 from .servers import McpServer
 
 Open = Callable[..., Way]
@@ -91,6 +93,13 @@ def test_other_methods_are_refused(server: McpServer, open_way: Open, method: st
         b'"tools/call"',
         b"[" * 50_000,
         b'{"method": "ping", "method": "tools/call"}',
+        # Servers in Go, for example, take these for `method`, `params` and `name`, whatever their letters.
+        b'{"id": 1, "Method": "tools/call", "params": {"name": "send"}}',
+        b'{"id": 1, "method": "tools/call", "param\xc5\xbf": {"name": "send"}}',
+        b'{"id": 1, "method": "tools/call", "params": {"name": "look", "NAME": "send"}}',
+        b'{"id": NaN, "method": "ping"}',
+        b'{"id": 1, "method": "tools/\xed\xa0\x80call"}',
+        '{"id": 1, "method": "ping"}'.encode("utf-16"),
         b"\xff\xfe",
         json.dumps({"id": "x" * 2000, "method": "ping"}).encode(),
         json.dumps([{"jsonrpc": "2.0", "method": "ping"}] * (limits.MOST_MESSAGES + 1)).encode(),
@@ -131,6 +140,85 @@ def test_malformed_requests_are_refused(
     way = open_way(server.url)
     assert talk(way, asked(way, *lines, body=body)).startswith(b"HTTP/1.1 %d " % status)
     assert server.seen == []
+
+
+def test_a_long_header_takes_no_time(server: McpServer, open_way: Open) -> None:
+    way = open_way(server.url)
+    began = time.process_time()
+    answer = talk(way, asked(way, "X:" + " " * 50_000 + "\x01"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert time.process_time() - began < 1
+
+
+def test_a_refused_client_that_breaks_off_is_not_logged(
+    server: McpServer, open_way: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    way = open_way(server.url)
+    for _ in range(100):
+        broken = socket.create_connection(("127.0.0.1", way.client.place.port), timeout=30)
+        broken.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        broken.close()
+    assert way.client.send("POST", way.client.request("ping")).status == 200
+    assert not caplog.records
+
+
+def test_a_stranger_is_refused_before_its_body_is_read(server: McpServer, open_way: Open) -> None:
+    way = open_way(server.url)
+    head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{way.client.place.port}\r\n"
+    with socket.create_connection(("127.0.0.1", way.client.place.port), timeout=30) as stranger:
+        stranger.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode())
+        assert stranger.recv(65536).startswith(b"HTTP/1.1 404 ")
+
+
+def test_bodies_together_take_bounded_memory(
+    server: McpServer, open_way: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MOST_HELD", 1_000_000)
+    way = open_way(server.url)
+    place = ("127.0.0.1", way.client.place.port)
+    with socket.create_connection(place, timeout=30) as first:
+        first.sendall(asked(way, "Content-Length: 900000", "Expect: 100-continue"))
+        assert first.recv(65536).startswith(b"HTTP/1.1 100 ")
+        assert b" 503 " in talk(way, asked(way, "Content-Length: 200000"))
+        chunk = b"186a0\r\n" + b" " * 100_000 + b"\r\n"
+        assert b" 503 " in talk(way, asked(way, "Transfer-Encoding: chunked", body=chunk * 2))
+    until(lambda: way.client.send("POST", b" " * 900_000).status == 400)
+
+
+def test_connections_of_strangers_make_way(
+    server: McpServer, open_way: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MOST_STRANGERS", 5)
+    way = open_way(server.url)
+    mine = way.client.connect()
+    assert way.client.send("POST", way.client.request("ping"), connection=mine).read()
+    with contextlib.ExitStack() as stack:
+        place = ("127.0.0.1", way.client.place.port)
+        strangers = [
+            stack.enter_context(socket.create_connection(place, timeout=30)) for _ in range(20)
+        ]
+        for gone in strangers[:15]:
+            with contextlib.suppress(ConnectionResetError):
+                assert gone.recv(1) == b""
+        assert way.client.send("POST", way.client.request("ping"), connection=mine).status == 200
+        assert way.client.send("POST", way.client.request("ping")).status == 200
+
+
+def test_a_request_that_does_not_come_whole_ends(
+    server: McpServer, open_way: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REQUEST_SECONDS", 0.3)
+    way = open_way(server.url)
+    place = ("127.0.0.1", way.client.place.port)
+    for begun in (b"", b"POST /", asked(way, "Content-Length: 9", body=b"{")):
+        with socket.create_connection(place, timeout=30) as slow:
+            slow.sendall(begun)
+            with contextlib.suppress(ConnectionResetError):
+                assert slow.recv(1) == b""
+    kept = way.client.connect()
+    way.client.send("POST", way.client.request("ping"), connection=kept).read()
+    time.sleep(0.6)
+    assert way.client.send("POST", way.client.request("ping"), connection=kept).status == 200
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipedai_worker import tool_calls
+from pipedai_worker.journal import HeldRun, Journal
 from pipedai_worker.tool_calls import ERROR, IDEMPOTENT, NO_EFFECT, OK, POSSIBLE, ToolCalls
 
 from .conftest import AGENT
@@ -106,6 +107,64 @@ def test_the_file_and_the_list_are_bounded_and_counts_go_on(
     assert path.stat().st_size < 500 * 400 + 40 * 1024
     assert [one.name for one in path.parent.iterdir()] == [path.name]
     calls.close()
+
+
+def test_the_summary_is_found_after_a_crash_of_the_machine(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append("directory" * stat.S_ISDIR(os.fstat(file).st_mode))
+    )
+    monkeypatch.setattr(tool_calls, "SUMMARY_AFTER_BYTES", 100)
+    calls = ToolCalls(path)
+    calls.end(calls.begin("look", NO_EFFECT), OK)
+    assert synced == ["directory", "", "", "directory"]
+    calls.close()
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, works = threading.Event(), threading.Event()
+
+    def fsync(_: int) -> None:
+        hangs.set()
+        assert works.wait(60)
+
+    calls = ToolCalls(path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    begins = threading.Thread(target=calls.begin, args=("send", POSSIBLE))
+    begins.start()
+    assert hangs.wait(30)
+    found: list[object] = []
+    asks = threading.Thread(target=lambda: found.append(calls.counts()), daemon=True)
+    asks.start()
+    asks.join(10)
+    told = list(found)
+    works.set()
+    begins.join()
+    assert told == [{"total": 1, "effects": 1, "unknown": 1}]
+    calls.close()
+
+
+def test_a_call_that_names_no_tool_has_a_name_that_the_api_takes(path: Path) -> None:
+    calls = ToolCalls(path)
+    for name in ("", "\0\n", "\0" * 500 + "late"):
+        calls.begin(name, POSSIBLE)
+    assert {item["tool"] for item in calls.listed()} == {tool_calls.UNNAMED}
+    calls.close()
+
+
+def test_files_that_a_kill_left_behind_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.hold(HeldRun("held", "claim"))
+    for run in ("held", "gone"):
+        ToolCalls(journal.calls_of(run)).close()
+    journal.calls_of("held").with_name(".held.ndjson.0123456789abcdef").touch()
+    journal.sweep()
+    assert list((tmp_path / "calls").iterdir()) == [journal.calls_of("held")]
+    journal.close()
 
 
 @given(st.lists(st.tuples(st.text(max_size=250), st.sampled_from([NO_EFFECT, POSSIBLE]))))

@@ -10,6 +10,7 @@ from django.db import models
 from accounts.models import User
 from audit.models import AuditEntry
 from pipedai.admin import change_list
+from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.site import site
 from pipedai.admin.tests.conftest import log_in
 from pipedai.admin.values import list_of, page_of
@@ -73,6 +74,7 @@ def open_list_and_page(model, desk):
         assert desk.get(f"{page_of(model, row.pk)}delete/").status_code == 302
         assert desk.post(page_of(model, row.pk), {"status": "failed"}).status_code in (200, 405)
         row.refresh_from_db()
+        assert desk.get(f"{page_of(model, row.pk)}change/")["Location"] == page_of(model, row.pk)
     assert desk.get(f"{list_of(model)}add/").status_code == 404
     assert desk.get(page_of(model, new_id())).status_code == 302
     assert desk.get(f"{list_of(model)}nonsense/").status_code == 404
@@ -409,6 +411,34 @@ def test_the_start_page_draws_the_last_day_and_the_last_fortnight(desk, cast, st
 def test_an_empty_house_has_a_start_page(desk):
     page = text_of(desk.get("/admin/"))
     assert "No run has ended in the last 24 hours." in page
+
+
+def test_an_empty_list_says_what_has_not_happened_yet(desk, subtests):
+    for model, admin in site._registry.items():
+        with subtests.test(model.__name__):
+            assert isinstance(admin, StaffModelAdmin)
+            page = text_of(desk.get(list_of(model)))
+            assert "Create a new item" not in page
+            if not model._default_manager.exists():
+                assert f"<p>{admin.when_empty}</p>" in page
+
+
+def test_a_list_without_matches_offers_all_rows(desk, cast, monkeypatch):
+    page = text_of(desk.get(f"{RUNS}?q=nothing-of-this"))
+    assert "<p>Nothing matches.</p>" in page
+    assert '<a class="staff-link" href="?">Show the whole list</a>' in page
+    after = "00000000-0000-7000-8000-000000000000"
+    page = text_of(desk.get(f"{RUNS}?after={after}&status=running"))
+    assert "<p>Nothing older matches.</p>" in page
+    Runs.of(cast).running()
+    monkeypatch.setattr(change_list, "LOOKS_THROUGH", 1)
+    page = text_of(desk.get(f"{RUNS}?q=nothing-of-this"))
+    assert "<p>None of the 1 rows that were looked through matches.</p>" in page
+
+
+def test_the_page_after_the_last_row_says_so(desk, cast):
+    page = text_of(desk.get(f"{list_of(Trigger)}?after=00000000-0000-7000-8000-000000000000"))
+    assert "<p>There is nothing older.</p>" in page
 
 
 def test_an_id_of_after_the_end_of_calendars_is_no_audit_entrys(desk):

@@ -28,7 +28,7 @@ class Command(OperatorCommand):
     )
     examples = """examples:
   PIPEDAI_ENV=production manage.py check_deploy      a table for people
-  manage.py check_deploy --json                      [{"name", "ok", "says", "remedy"}, …]
+  manage.py check_deploy --json                      [{"name", "ok", "unknown", "says", "remedy"}, …]
 
 `manage.py check --deploy` looks at the settings alone, and needs no database.
 """
@@ -46,11 +46,16 @@ class Command(OperatorCommand):
                 self._say(probe, finding)
         if options["json"]:
             self.stdout.write(json.dumps([_as_json(*each) for each in found], indent=2))
-        if problems := sum(not finding.ok for _, finding in found):
-            raise CommandError(f"{problems} of {len(found)} need attention.")
+        if problems := sum(bool(finding.remedy) for _, finding in found):
+            unknown = sum(finding.unknown for _, finding in found)
+            more = f" {unknown} more can't be looked at until then." if unknown else ""
+            raise CommandError(f"{problems} of {len(found)} need attention.{more}")
 
     def _say(self, probe: Probe, finding: Finding) -> None:
-        mark = self.style.SUCCESS("ok     ") if finding.ok else self.style.ERROR("problem")
+        if finding.unknown:
+            mark = self.style.WARNING("unknown")
+        else:
+            mark = self.style.SUCCESS("ok     ") if finding.ok else self.style.ERROR("problem")
         self.stdout.write(f"{mark} {probe.name:<{_NAME_WIDTH}} {finding.says}")
         for line in finding.remedy.splitlines():
             self.stdout.write(_WRAP.fill(line))
@@ -60,6 +65,7 @@ def _as_json(probe: Probe, finding: Finding) -> dict[str, Any]:
     return {
         "name": probe.name,
         "ok": finding.ok,
+        "unknown": finding.unknown,
         "says": finding.says,
         "remedy": finding.remedy or None,
     }

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pipedai.outgoing import names_forbidden_address, post, request
+from pipedai.outgoing import names_forbidden_address, names_forbidden_port, post, request
 from testing.probes.shapes import invalid
 from testing.processes.webhook_receiver import Receiver
 
@@ -121,6 +121,31 @@ def test_an_allowed_network_is_no_longer_forbidden(settings):
     assert not names_forbidden_address("http://10.20.1.1/")
     assert not names_forbidden_address("http://localhost:8080/")
     assert names_forbidden_address("http://10.21.1.1/")
+
+
+@pytest.mark.parametrize(
+    ("url", "forbidden"),
+    [
+        ("https://hooks.example/x", False),
+        ("http://hooks.example/x", False),
+        ("https://hooks.example:443/", False),
+        ("https://hooks.example:80/", False),
+        ("https://hooks.example:8443/", True),
+        ("https://hooks.example:22/", True),
+        ("https://1.1.1.1:8443/", True),
+        ("https://[2606:4700:4700::1111]:8443/", True),
+    ],
+)
+def test_a_url_with_a_port_that_is_never_connected_to_is_seen(url, forbidden):
+    assert names_forbidden_port(url) is forbidden
+
+
+def test_within_an_allowed_network_any_port_is_allowed_also_for_a_name_that_may_lie_there(settings):
+    settings.WEBHOOK_ALLOWED_NETWORKS = ("10.20.0.0/16",)
+    assert not names_forbidden_port("http://10.20.1.1:8080/")
+    assert not names_forbidden_port("http://hooks.example:8080/")
+    assert names_forbidden_port("http://1.1.1.1:8080/")
+    assert names_forbidden_port("http://localhost:8080/")
 
 
 @pytest.mark.parametrize("url", ["http://127.1/", "http://localhost:9/", "http://[::ffff:a00:1]/"])

@@ -89,10 +89,17 @@ async def test_a_page_elsewhere_keeps_its_own_headers():
 
 
 async def test_what_is_no_page_may_do_nothing_in_a_browser():
-    for path in ("/", "/nothing", "/api/docsx", "/static/x.svg"):
+    for path in ("//", "/nothing", "/api/docsx", "/static/x.svg"):
         exchange = await Exchange(http_scope(path=path)).run(outer(Answering()))
         policy = exchange.headers["content-security-policy"]
         assert policy == SECURITY["content-security-policy"]
+
+
+async def test_the_start_page_may_load_styles_and_pictures_of_our_own_and_nothing_else():
+    exchange = await Exchange(http_scope(path="/")).run(outer(Answering()))
+    policy = exchange.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'self'; img-src 'self'; base-uri")
+    assert "script" not in policy
 
 
 async def test_the_documentation_may_run_scripts_of_our_own_and_none_inline():

@@ -231,6 +231,21 @@ class TestFilteredByTime:
             {name: ["Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."]}
         )
 
+    @pytest.mark.parametrize("name", ["from", "to"])
+    @pytest.mark.parametrize(
+        "value",
+        ["2026-11-24T15:30:00+02:00", "2026-11-24T15:30:00.250+0200", "2026-11-24T15:30+02"],
+    )
+    def test_a_plus_that_became_a_blank_is_told(self, get, name, value):
+        sentence = (
+            "Must be an ISO 8601 time, such as 2026-11-24T15:30:00Z."
+            " In a URL a + means a blank: write the + of the offset as %2B."
+        )
+        response = get(f"{name}={value}")
+        assert response.status_code == 400
+        assert response.json() == invalid({name: [sentence]})
+        assert get(f"{name}={value.replace('+', '%2B')}").status_code == 200
+
 
 class TestTheEnvironmentsList:
     @pytest.fixture
