@@ -91,13 +91,13 @@ class Demo:
         return answer.json()
 
 
-def wait_until_ready(url: str) -> None:
-    """Wait until the API at `url` answers without a server error. Raises DemoFailed after a minute."""
+def wait_until_ready(url: str, path: str = "/api/v1/health") -> None:
+    """Wait until the server at `url` answers without a server error. Raises DemoFailed after a minute."""
     deadline = time.monotonic() + _READY_SECONDS
     said = "nothing"
     while time.monotonic() < deadline:
         try:
-            answer = httpx.get(f"{url}/api/v1/health", trust_env=False)
+            answer = httpx.get(f"{url}{path}", trust_env=False)
         except httpx.HTTPError:
             pass
         else:
@@ -105,7 +105,7 @@ def wait_until_ready(url: str) -> None:
                 return
             said = f"{answer.status_code} {answer.text}"
         time.sleep(_PAUSE_SECONDS)
-    raise DemoFailed(f"The API is not ready after {_READY_SECONDS:.0f} s; it answered {said}.")
+    raise DemoFailed(f"{url} is not ready after {_READY_SECONDS:.0f} s; it answered {said}.")
 
 
 def _clock(moment: str) -> str:
@@ -113,7 +113,7 @@ def _clock(moment: str) -> str:
 
 
 def _figures(run: dict[str, Any]) -> str:
-    """Return a line with the run's model, tokens and cost, as far as its worker has reported them."""
+    """Return a line with the run's model, tokens, cost, tool calls and output, as far as its worker told them."""
     told = [f"model {run['model']}"] if run["model"] is not None else []
     told += [
         f"{run[field]} {words}"
@@ -122,4 +122,8 @@ def _figures(run: dict[str, Any]) -> str:
     ]
     if run["costUsd"] is not None:
         told.append(f"cost ${run['costUsd']}")
+    if run["toolCalls"] is not None:
+        told.append(f"tool calls {run['toolCalls']['total']}")
+    if run["output"] is not None:
+        told.append(f"output {json.dumps(run['output'])}")
     return ", ".join(told) or "Its worker told no model, tokens or cost."

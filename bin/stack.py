@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection
 from gunicorn.util import parse_address
 
+from bin import demo_tools
 from bin.demo import Demo, DemoFailed, Seeded, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
 from bin.service_logs import ServiceLogs, is_alarming
@@ -102,6 +103,7 @@ class Stack:
         self._verbose = verbose
         self._log_dir = settings.DATA_DIR / "log"
         self._url = _free_address()
+        self._tools_port = _free_port(settings.PORT + 1) if demo else 0
         self._processes = procfile(settings.BASE_DIR / "Procfile")
         self._environment = {
             **os.environ,
@@ -126,7 +128,8 @@ class Stack:
                 self._finish(self._processes["release"])
                 if self._demo:
                     _say("Seeding the demo…")
-                    self._finish("exec python manage.py seed_demo")
+                    url = demo_tools.url_at(self._tools_port)
+                    self._finish(f"exec python manage.py seed_demo --mcp-url {url}")
                 return self._serve()
             finally:
                 if stop_database is not None:
@@ -182,6 +185,7 @@ class Stack:
         services.add("scheduler", self._processes["scheduler"])
         seeded = Seeded.load(settings.DATA_DIR / "demo.json") if self._demo else None
         if seeded is not None:
+            services.add("tools", f"exec python -m bin.demo_tools {self._tools_port}")
             services.add("worker", self._worker())
         guide = threading.Thread(target=self._guide, args=[services.say, seeded], daemon=True)
         return services.run(when_started=guide.start)
@@ -198,6 +202,7 @@ class Stack:
         try:
             wait_until_ready(self._url)
             if seeded is not None:
+                wait_until_ready(demo_tools.url_at(self._tools_port), path="")
                 Demo(self._url, seeded).show(say)
         except DemoFailed as failure:
             say(str(failure))
@@ -230,6 +235,18 @@ def _free_address() -> str:
                 raise CannotStart(reason) from None
             urls.append(f"http://{_ANY_ADDRESS.get(host, host)}:{port}")
     return urls[0] if urls else settings.PUBLIC_URL
+
+
+def _free_port(preferred: int) -> int:
+    """Return this port of the loopback interface if it is free, and another one that is free if not."""
+    for port in (preferred, 0):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as found:
+                number: int = found.getsockname()[1]
+                return number
+        except (OSError, OverflowError):
+            continue
+    raise CannotStart("No port of the loopback interface is free.")
 
 
 @contextmanager

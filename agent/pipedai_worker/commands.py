@@ -33,7 +33,8 @@ from pipedai_worker.paying import CLAUDE_MAX, Paying
 log = get_logger(__name__)
 
 # The stand-in is started by its path, in Python's isolated mode, so that no PYTHONPATH can replace it.
-STAND_IN = [sys.executable, "-I", standin.__file__]
+# Whoever tries a worker out may name an MCP server that does not exist.
+STAND_IN = [sys.executable, "-I", standin.__file__, "--offline"]
 
 
 def register(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from pipedai_worker.environment import allowed
 from pipedai_worker.paying import API_KEY, CREDENTIALS, Paying
 
 PROGRAM_TIMEOUT_SECONDS = 30
+# An older version does not know the options that the worker gives it, and ends at once.
+OLDEST_CLAUDE = (2, 1, 197)
+_CLAUDES_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9}) \(Claude Code\)")
 # No run has this id, so the API's answer to a heartbeat for it depends on the token alone.
 NO_RUN = "00000000-0000-0000-0000-000000000000"
 
@@ -135,6 +139,11 @@ def _check_version(argv: Sequence[str], auth_mode: str) -> Finding:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("claude executes", False, str(error), hint)
     said = (answer.stdout or answer.stderr).strip().partition("\n")[0][:200]
+    version = _CLAUDES_VERSION.match(said)
+    if version and tuple(map(int, version.groups())) < OLDEST_CLAUDE:
+        oldest = ".".join(map(str, OLDEST_CLAUDE))
+        detail = f"{said} is older than {oldest}, and every run would fail"
+        return Finding("claude executes", False, detail, "Update claude.")
     return Finding("claude executes", answer.returncode == 0, said or "it says nothing", hint)
 
 

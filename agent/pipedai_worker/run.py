@@ -245,7 +245,7 @@ class Run:
         if reason is StopReason.TIMED_OUT:
             sentence = f"Stopped after its time limit of {self.assigned.timeout_seconds:g} s."
             if known.fault_class == INFRA:
-                sentence += " The API of the model was failing then."
+                sentence += f" {known.error_message}"
             fault_class = INFRA if known.fault_class == INFRA else CLIENT
             return replace(known, status=TIMED_OUT, fault_class=fault_class, error_message=sentence)
         return replace(

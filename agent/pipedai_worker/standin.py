@@ -1,10 +1,17 @@
 #!/usr/bin/env python3
-"""A stand-in for `claude -p --output-format stream-json` that plays what it is told to, offline.
+"""A stand-in for `claude -p --output-format stream-json` that plays what it is told to, at no cost.
 
-Lines of the prompt that begin with `standin:` are carried out in order; then the run
-succeeds, unless one of them ended it otherwise. The lines:
+It asks no model, but it connects to the MCP server of its configuration, and can call its tools.
+Lines of the prompt that begin with `standin:` are carried out in order; then the run succeeds,
+unless one of them ended it otherwise. Without any such line it calls a tool that only reads and
+needs no argument, if the server has one, and gives an output if a schema asks for one. The lines:
 
   standin: say TEXT            a message, before the result
+  standin: call TOOL [JSON]    call a tool of the MCP server with these arguments
+  standin: deny                call a tool that nobody permits
+  standin: retry STATUS [N]    the model's API fails N times (1) with this status, then answers
+  standin: fallback [MODEL]    go on with another model
+  standin: server STATUS       say this of the MCP server at the start, and do not connect to it
   standin: sleep SECONDS       work for a while, in silence
   standin: wait-for FILE       the same, until there is such a file
   standin: note FILE           append this process's id to a file
@@ -17,12 +24,12 @@ succeeds, unless one of them ended it otherwise. The lines:
   standin: success [TEXT]      the result, with this text
   standin: output JSON         the result, with this structured output
   standin: big-result MEGABYTES  a result of that size
-  standin: two-turns           two results, the second from work in the background
+  standin: two-turns [SECONDS]  two results, the second from work in the background
   standin: linger              the result, and then no end
   standin: max-turns           the result error_max_turns
   standin: max-budget          the result error_max_budget_usd
   standin: execution-error     the result error_during_execution
-  standin: api-error STATUS    the model's API answers with this status
+  standin: api-error STATUS    the model's API answers with this status; `cut`: with none
   standin: auth-error          the machine is not logged in
   standin: rate-limit [SECONDS]  the usage limit is reached, and lifted in so many seconds
   standin: crash [CODE]        exit without a result
@@ -36,229 +43,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+# A program that is run by its path finds the rest of its package here.
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipedai_worker.stand_in.conversation import Conversation
+from pipedai_worker.stand_in.lines import Player
+from pipedai_worker.stand_in.server import Server
+
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
-MARK = "standin:"
 DEFAULT_MODEL = "stand-in-1"
-COST_USD = 0.0123
-FOREVER = 10**6
-USAGE = {
-    "input_tokens": 12,
-    "output_tokens": 34,
-    "cache_read_input_tokens": 56,
-    "cache_creation_input_tokens": 78,
-}
-
-MODEL_USAGE = {
-    "inputTokens": 12,
-    "outputTokens": 34,
-    "cacheReadInputTokens": 56,
-    "cacheCreationInputTokens": 78,
-}
-
-
-class Session:
-    """One conversation: writes its events to stdout."""
-
-    def __init__(self, prompt: str, model: str, mcp_config: Path | None, session_id: str) -> None:
-        self.prompt = prompt
-        self.session_id = session_id
-        self._model = model
-        self._mcp_config = mcp_config
-        self._shown = ""
-        self._messages = 0
-        self._cost = 0.0
-
-    def play(self) -> int:
-        """Carry out the prompt and return the exit code. SIGINT ends it with a result."""
-        try:
-            return self._play()
-        except KeyboardInterrupt:
-            usage = {name: number * self._messages for name, number in MODEL_USAGE.items()}
-            self.result(
-                "error_during_execution",
-                is_error=True,
-                terminal_reason="aborted_streaming",
-                modelUsage={self._model: usage},
-            )
-            return 0
-
-    def _play(self) -> int:
-        servers = [{"name": "trigger", "status": "connected"}] if self._mcp_config else []
-        self.event("system", subtype="init", model=self._model, tools=[], mcp_servers=servers)
-        for line in self.prompt.splitlines():
-            if line.startswith(MARK):
-                name, _, argument = line[len(MARK) :].strip().partition(" ")
-                code = self.step(name, argument.strip())
-                if code is not None:
-                    return code
-        return self.succeed("")
-
-    def step(self, name: str, argument: str) -> int | None:
-        """Carry out one line. Return the exit code when the line ends the conversation, else None."""
-        act = getattr(self, "do_" + name.replace("-", "_"), None)
-        if act is None:
-            print(f"{MARK} there is no {name!r}", file=sys.stderr)
-            return 2
-        code: int | None = act(argument)
-        return code
-
-    def event(self, kind: str, **fields: Any) -> None:
-        """Write one event."""
-        line = {"type": kind, **fields, "session_id": self.session_id, "uuid": str(uuid.uuid4())}
-        print(json.dumps(line), flush=True)
-
-    def message(self, text: str, **fields: Any) -> None:
-        """Write a message of the assistant."""
-        self._messages += 1
-        message = {
-            "id": f"msg_{uuid.uuid4().hex}",
-            "type": "message",
-            "role": "assistant",
-            "model": "<synthetic>" if "error" in fields else self._model,
-            "content": [{"type": "text", "text": text}],
-            "usage": USAGE,
-        }
-        self.event("assistant", message=message, parent_tool_use_id=None, **fields)
-
-    def result(self, subtype: str = "success", *, is_error: bool, **fields: Any) -> int:
-        """Write the result and return the exit code that belongs to it."""
-        self._cost += COST_USD
-        self.event(
-            "result",
-            subtype=subtype,
-            is_error=is_error,
-            duration_ms=1200,
-            duration_api_ms=1000,
-            num_turns=1,
-            total_cost_usd=self._cost,
-            usage=USAGE,
-            permission_denials=[],
-            **fields,
-        )
-        return 1 if is_error else 0
-
-    def succeed(self, text: str) -> int:
-        """Write the result of a run that succeeded, and return its exit code."""
-        words = len(self.prompt.split())
-        text = (
-            text or f"The stand-in for Claude read a prompt of {words} words and did nothing else."
-        )
-        self.message(text + self._shown)
-        return self.result(is_error=False, result=text + self._shown)
-
-    def fail_api(self, status: int, kind: str, text: str) -> int:
-        """Write an API error as claude does: with the subtype `success`, and with `is_error`."""
-        self.message(text, error=kind)
-        return self.result(is_error=True, api_error_status=status, result=text)
-
-    # --- The lines -------------------------------------------------------------------------------
-
-    def do_say(self, text: str) -> None:
-        self.message(text)
-
-    def do_sleep(self, seconds: str) -> None:
-        time.sleep(float(seconds))
-
-    def do_wait_for(self, path: str) -> None:
-        while not Path(path).exists():
-            time.sleep(0.05)
-
-    def do_note(self, path: str) -> None:
-        with Path(path).open("a") as file:
-            file.write(f"{os.getpid()}\n")
-
-    def do_noise(self, _: str) -> None:
-        print("Warning: this is no JSON")
-        print('{"type": "result", "subtype": "success", "is_error": fal')
-        print('["result"]\n42\n\n{"no": "type"}')
-        self.event("something_newer", result="not a result")
-        self.event("rate_limit_event", rate_limit_info={"status": "allowed", "resetsAt": 1})
-
-    def do_big_line(self, megabytes: str) -> None:
-        self.event("user", message={"content": "x" * (int(megabytes) * 1024 * 1024)})
-
-    def do_show_mcp(self, path: str) -> None:
-        file = Path(path) if path else self._mcp_config
-        shown = file.read_text() if file else "no MCP configuration"
-        # The result shows the text twice: as it is, and inside another JSON string. stderr gets it in two pieces.
-        self._shown = f" {shown} {json.dumps(shown)}"
-        half = len(shown) // 2
-        for piece in (shown[:half], shown[half:]):
-            sys.stderr.write(piece)
-            sys.stderr.flush()
-            time.sleep(0.05)
-
-    def do_ignore_term(self, _: str) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self.message("SIGTERM is ignored.")
-
-    def do_leave_child(self, _: str) -> None:
-        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        self.message(f"child {child.pid}")
-
-    def do_success(self, text: str) -> int:
-        return self.succeed(text)
-
-    def do_output(self, text: str) -> int:
-        return self.result(is_error=False, result=text, structured_output=json.loads(text))
-
-    def do_big_result(self, megabytes: str) -> int:
-        return self.result(is_error=False, result='\u00e9"\n' * (int(megabytes) * 1024 * 1024 // 3))
-
-    def do_two_turns(self, _: str) -> int:
-        self.succeed("first turn")
-        self.message("woken by work in the background")
-        return self.succeed("second turn")
-
-    def do_linger(self, _: str) -> int:
-        self.succeed("")
-        time.sleep(FOREVER)
-        return 0
-
-    def do_max_turns(self, _: str) -> int:
-        return self.result("error_max_turns", is_error=True, errors=["Reached maximum turns (1)"])
-
-    def do_max_budget(self, _: str) -> int:
-        return self.result("error_max_budget_usd", is_error=True, errors=["Reached maximum budget"])
-
-    def do_execution_error(self, _: str) -> int:
-        return self.result("error_during_execution", is_error=True, errors=["Something broke"])
-
-    def do_api_error(self, status: str) -> int:
-        code = int(status)
-        kinds = {400: "invalid_request", 429: "rate_limit", 529: "overloaded"}
-        kind = kinds.get(code, "server_error" if code >= 500 else "unknown")
-        return self.fail_api(code, kind, f"API Error: {code}")
-
-    def do_auth_error(self, _: str) -> int:
-        return self.fail_api(401, "authentication_failed", "Not logged in · Please run /login")
-
-    def do_rate_limit(self, seconds: str) -> int:
-        resets_at = int(time.time()) + int(seconds or 3600)
-        info = {"status": "rejected", "resetsAt": resets_at, "rateLimitType": "five_hour"}
-        self.event("rate_limit_event", rate_limit_info=info)
-        return self.fail_api(429, "rate_limit", "You've hit your limit")
-
-    def do_crash(self, code: str) -> int:
-        print("the stand-in crashed, as told", file=sys.stderr)
-        return int(code or 1)
-
-    def do_no_result(self, _: str) -> int:
-        return 0
-
-    def do_hang(self, _: str) -> int:
-        time.sleep(FOREVER)
-        return 0
 
 
 def main() -> int:
@@ -280,19 +79,30 @@ def main() -> int:
     parser.add_argument("--session-id", type=uuid.UUID, default=uuid.uuid4())
     parser.add_argument("--json-schema", type=json.loads)
     parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="do without an MCP server that can't be reached (claude has no such option)",
+    )
     options = parser.parse_args()
-    if options.mcp_config and not _is_private_json(options.mcp_config):
-        parser.error("--mcp-config is no JSON object, or others can read it")
+    configuration = None
+    if options.mcp_config:
+        configuration = _private_json(options.mcp_config)
+        if configuration is None:
+            parser.error("--mcp-config is no JSON object, or others can read it")
     prompt = sys.stdin.buffer.read().decode()
-    return Session(prompt, options.model, options.mcp_config, str(options.session_id)).play()
+    talk = Conversation(str(options.session_id), options.model, VERSION)
+    server = Server(configuration, optional=options.offline)
+    return Player(prompt, talk, server, options.mcp_config, options.json_schema).play()
 
 
-def _is_private_json(path: Path) -> bool:
+def _private_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
-        return False
-    return isinstance(content.get("mcpServers"), dict) and not path.stat().st_mode & 0o077
+        return None
+    private = isinstance(content.get("mcpServers"), dict) and not path.stat().st_mode & 0o077
+    return content if private else None
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ class StopReason(enum.Enum):
     LOST = "no longer this worker's run"
     SHUTDOWN = "the worker is stopping"
     TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
-    # For SILENT, LINGERING and NO_SERVER the executor itself stops the program, and decides the run's outcome.
+    # For these four the executor itself stops the program, and decides the run's outcome.
     SILENT = "silent for too long"
+    NOT_BEGUN = "claude did not begin"
     LINGERING = "finished, but did not end"
     NO_SERVER = "not connected to its MCP server"
 

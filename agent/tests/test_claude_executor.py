@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from pipedai_worker import standin
+from pipedai_worker.commands import STAND_IN
 from pipedai_worker.executors import isolation, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
@@ -25,8 +25,6 @@ from .conftest import alive, until
 from .jobs import CLAIM_ID, MCP_URL, StopOnceTold, make_job
 
 pytestmark = pytest.mark.slow
-
-STAND_IN = [sys.executable, "-I", standin.__file__]
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +57,11 @@ def fake_claude(directory: Path, script: str) -> list[str]:
         ("max-turns", "client", 1, "limit of turns"),
         ("max-budget", "client", 1, "budget"),
         ("execution-error", "infra", 1, "while it was at work"),
-        ("api-error 400", "client", 1, "answered 400 (invalid_request)"),
+        ("api-error 400", "client", 1, "answered 400 (invalid_request_error)"),
         ("api-error 404", "client", 1, "answered 404"),
-        ("api-error 500", "infra", 1, "answered 500 (server_error)"),
-        ("api-error 529", "infra", 1, "answered 529 (overloaded)"),
-        ("auth-error", "client", 1, "answered 401 (authentication_failed)"),
+        ("api-error 500", "infra", 1, "answered 500 (api_error)"),
+        ("api-error 529", "infra", 1, "answered 529 (overloaded_error)"),
+        ("auth-error", "client", 1, "API failed: authentication_failed"),
         ("api-error 429", "infra", 1, "usage limit is reached"),
         ("rate-limit", "infra", 1, "usage limit is reached"),
         ("crash 7", "infra", 7, "exited with code 7 without a result"),
@@ -118,9 +116,9 @@ def test_noise_around_the_events_is_ignored(tmp_path: Path) -> None:
 def test_the_results_of_several_turns_are_added_up(tmp_path: Path) -> None:
     body = execute(tmp_path, "standin: two-turns").outcome.body()
     assert body["shortMessage"] == "second turn"
-    assert body["numTurns"] == 2
-    assert body["outputTokens"] == 68
-    assert body["costUsd"] == "0.024600"  # cumulative already
+    assert body["numTurns"] == 3
+    assert body["outputTokens"] == 102
+    assert body["costUsd"] == "0.036900"  # cumulative already
 
 
 def test_a_result_stands_when_claude_does_not_end(

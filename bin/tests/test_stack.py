@@ -18,6 +18,7 @@ from bin.tests.scripts import alive, eventually, read_until, started
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.version import VERSION
 from pipedai_worker import standin
+from testing.processes.scripted_model import real_claude, scripted_model
 from testing.processes.web_process import free_port
 
 pytestmark = pytest.mark.slow
@@ -72,8 +73,8 @@ def test_a_newcomer_sees_a_run_succeed_and_can_log_in_and_finds_it_all_again(bin
         assert "request" not in said
         states = re.findall(r"^  (queued|claimed|running|succeeded) ", said, re.MULTILINE)
         assert states == ["queued", "claimed", "running", "succeeded"]
-        assert "The stand-in for Claude read a prompt of " in said
-        assert "model stand-in-1, 12 tokens in, 34 tokens out, cost $0.0123" in said
+        assert "model stand-in-1, 24 tokens in, 68 tokens out, cost $0.0246, tool calls 1, " in said
+        assert 'output {"greeting": "scripted"}' in said
         site = f"http://localhost:{port}"
         api = f"{site}/api/v1"
         assert UP in said
@@ -212,6 +213,27 @@ def test_the_real_claude_executes_the_demo_if_asked_to(bin_run, data_dir, tmp_pa
     with bin_run("--claude", PATH=path) as process:
         said = all_of_the_block(process)
         assert "model asked-for, " in said
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    assert nothing_runs(data_dir)
+
+
+def test_the_real_claude_calls_a_tool_of_the_demo_and_gives_an_output(bin_run, data_dir, tmp_path):
+    cli = real_claude()
+    with (
+        scripted_model() as model,
+        bin_run(
+            "--claude",
+            PATH=os.pathsep.join([str(cli.parent), os.environ["PATH"]]),
+            HOME=str(tmp_path),
+            ANTHROPIC_BASE_URL=model,
+            CLAUDE_CODE_OAUTH_TOKEN="sk-ant-oat01-scripted",
+        ) as process,
+    ):
+        said = read_until(process, "staff@pipedai.local with the password")
+        assert re.search("^  succeeded ", said, re.MULTILINE), said
+        assert re.search(r"model claude-\S+, \d+ tokens in, .*cost \$0\.\d+, tool calls 1, ", said)
+        assert 'output {"greeting": "scripted"}' in said
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
     assert nothing_runs(data_dir)

@@ -2,10 +2,11 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,20 +37,25 @@ class Host:
     """A host with a home directory of its own. Its PATH has our worker, a stand-in for claude, and one for npm.
 
     The client upgrades the worker with npm, but npm's registry has no such package. So the stand-in notes each call.
+    `claude` names the real one to use instead; `variables` are set for all processes of the host.
     """
 
     home: Path
     cli: Path
+    claude: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
         programs = self.home / "bin"
         programs.mkdir(parents=True)
         agent = BASE_DIR / "agent"
-        standin = agent / "pipedai_worker" / "standin.py"
+        claude = [str(self.claude)]
+        if self.claude is None:
+            claude = [sys.executable, str(agent / "pipedai_worker" / "standin.py")]
         scripts = {
             "pipedai-worker": f'PYTHONPATH="{agent}" exec "{sys.executable}" -m pipedai_worker "$@"',
-            "claude": f'exec "{sys.executable}" "{standin}" "$@"',
+            "claude": f'exec {shlex.join(claude)} "$@"',
             "npm": f'echo "$@" >> "{self.home}/npm.calls"',
         }
         for name, script in scripts.items():
@@ -61,7 +67,7 @@ class Host:
     def environment(self) -> dict[str, str]:
         """Returns the environment of the host's processes."""
         path = os.pathsep.join([str(self.home / "bin"), os.environ["PATH"]])
-        return {"HOME": str(self.home), "PATH": path}
+        return {**self.variables, "HOME": str(self.home), "PATH": path}
 
     @property
     def npm_calls(self) -> list[str]:

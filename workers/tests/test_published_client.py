@@ -1,6 +1,7 @@
 """The unmodified host client from npm enrolls, supervises, upgrades and deletes workers of a live server."""
 
 import contextlib
+import json
 import re
 import threading
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from testing.processes.browser import chromium, sideways_overflow
 from testing.processes.published_client import PATIENCE_SECONDS, Daemon, Host, install_client
+from testing.processes.scripted_model import real_claude, scripted_model
+from testing.processes.tools_server import tools_server
 from testing.processes.web_process import free_port, serve
 from testing.processes.worker_process import until
 from testing.world.cast import TEST_ACTOR, issue_enrollment
@@ -29,8 +32,9 @@ def cli(tmp_path_factory) -> Path:
 class Site:
     """Our side: the server, which can be killed and started again, and the actions of its users."""
 
-    def __init__(self, cast, database: str, directory: Path) -> None:
+    def __init__(self, cast, database: str, directory: Path, mcp_url: str) -> None:
         self.cast, self.port = cast, free_port()
+        self._mcp_url = mcp_url
         self._database, self._log = database, directory / "web.log"
         self._gate, self._working = directory / "gate", directory / "working"
         self.url = f"http://127.0.0.1:{self.port}"
@@ -62,22 +66,24 @@ class Site:
     def end_runs(self) -> None:
         self._gate.touch()
 
-    def trigger(self, worker_id: str):
-        prompt = (
+    def trigger(self, worker_id: str, prompt: str | None = None):
+        """Makes a trigger. Without a prompt of its own, its runs go on until `end_runs()`, played by the stand-in."""
+        prompt = prompt or (
             f"standin: note {self._working}\nstandin: wait-for {self._gate}\nstandin: success done"
         )
         return create_trigger(
             environment_id=self.cast.environment.id,
             actor=TEST_ACTOR,
-            values=trigger_values(worker_id=worker_id, prompt=prompt),
+            values=trigger_values(worker_id=worker_id, prompt=prompt, mcp_url=self._mcp_url),
         )
 
 
 @pytest.fixture
 def site(committed_cast, own_database, tmp_path):
-    site = Site(committed_cast, own_database, tmp_path)
-    yield site
-    site.stop()
+    with tools_server() as mcp_url:
+        site = Site(committed_cast, own_database, tmp_path, mcp_url)
+        yield site
+        site.stop()
 
 
 def _ended(run: Run) -> str | None:
@@ -209,6 +215,24 @@ def test_a_host_logs_in_with_an_admins_key_and_manages_what_was_registered_by_ha
         until(lambda: daemon.remote_status(second) == "online")
         assert Worker.objects.get(id=second).unapproved_since is not None
         _both_are_deleted(daemon, first, second, trigger_id)
+
+
+def test_a_host_that_pays_by_a_key_executes_a_run_with_the_real_claude(site, cli, tmp_path):
+    """The client writes no way of paying into the worker's configuration: the worker learns it from the API."""
+    claude = real_claude()
+    with scripted_model() as model:
+        variables = {"ANTHROPIC_API_KEY": "sk-ant-api03-scripted", "ANTHROPIC_BASE_URL": model}
+        host = Host(tmp_path / "host", cli, claude, variables)
+        host.connect(site.url, "--token", site.code(), "--label", "paid by a key")
+        (registered,) = host.home.rglob("workers/*.json")
+        assert "authMode" not in json.loads(registered.read_text())
+        worker_id = str(Worker.objects.get(label="paid by a key").id)
+        with host.daemon() as daemon:
+            until(lambda: daemon.remote_status(worker_id) == "online")
+            run = site.run(site.trigger(worker_id, "Do what the model says."))
+            assert until(lambda: _ended(run)) == "succeeded", run.short_message
+        assert json.loads(registered.read_text())["authMode"] == "api_key"
+    assert (run.short_message, run.tool_calls_total) == ("It is done.", 1)
 
 
 def test_a_host_is_paired_by_a_person_in_a_browser(site, cli, tmp_path):

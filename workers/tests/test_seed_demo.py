@@ -26,9 +26,9 @@ def seed(db, settings, tmp_path):
     """
     settings.DATA_DIR = tmp_path
 
-    def seed():
+    def seed(*arguments):
         said = StringIO()
-        call_command("seed_demo", stdout=said)
+        call_command("seed_demo", *arguments, stdout=said)
         files = [tmp_path / "demo.json", tmp_path / "demo-worker.json"]
         assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
         demo, worker = (json.loads(file.read_text()) for file in files)
@@ -138,3 +138,15 @@ def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
     settings.DATA_DIR = tmp_path
     at_once(*[lambda: call_command("seed_demo", stdout=StringIO())] * 2)
     assert rows() == [2, 1, 2, 1, 1]
+
+
+def test_its_trigger_moves_to_the_mcp_server_that_is_named(seed):
+    seed()
+    for port in 9001, 9002:
+        url = f"http://127.0.0.1:{port}/mcp"
+        said, *_ = seed("--mcp-url", url)
+        assert "Made: trigger's MCP server." in said
+        assert Trigger.objects.get().mcp_url == url
+    assert "nothing, since all was there" in seed("--mcp-url", url)[0]
+    assert "nothing, since all was there" in seed()[0]
+    assert Trigger.objects.get().mcp_url == url

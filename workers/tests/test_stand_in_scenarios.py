@@ -36,6 +36,16 @@ class Scenario(NamedTuple):
     tokens: tuple[int | None, ...] = TOKENS
 
 
+def refused(lines: str, fault: str, words: str) -> Scenario:
+    """Returns a scenario in which the model's API answers with errors alone, which cost nothing."""
+    return Scenario(lines, "failed", fault, 1, words, 1, "0", (0,) * 4)
+
+
+def interrupted(lines: str, status: str, fault: str, words: str) -> Scenario:
+    """Returns a scenario that is stopped before the model has said anything, and whose result says so."""
+    return Scenario(lines, status, fault, 0, words, 1, "0", (0,) * 4)
+
+
 def untold(lines: str, status: str, fault: str, exit_code: int, words: str) -> Scenario:
     """Returns a scenario that ends before the stand-in has written any message."""
     return Scenario(lines, status, fault, exit_code, words, None, None, (None,) * 4)
@@ -48,25 +58,25 @@ SCENARIOS = {
     "50 MB line": Scenario("standin: big-line 50", "succeeded", "none", 0, "read a prompt of"),
     "big result": Scenario("standin: big-result 5", "succeeded", "none", 0, "é"),
     "two turns": Scenario(
-        "standin: two-turns", "succeeded", "none", 0, "second turn", 2, "0.0246",
-        (24, 68, 112, 156),
+        "standin: two-turns", "succeeded", "none", 0, "second turn", 3, "0.0369",
+        (36, 102, 168, 234),
     ),
-    "lingers": Scenario("standin: linger", "succeeded", "none", 143, "read a prompt of"),
+    "lingers": Scenario("standin: linger", "succeeded", "none", 0, "read a prompt of"),
     "max turns": Scenario("standin: max-turns", "failed", "client", 1, "limit of turns"),
     "max budget": Scenario("standin: max-budget", "failed", "client", 1, "budget"),
     "execution error": Scenario("standin: execution-error", "failed", "infra", 1, "at work"),
-    "API 400": Scenario("standin: api-error 400", "failed", "client", 1, "answered 400"),
-    "API 529": Scenario("standin: api-error 529", "failed", "infra", 1, "answered 529"),
-    "not logged in": Scenario("standin: auth-error", "failed", "client", 1, "answered 401"),
-    "rate limit": Scenario("standin: rate-limit 600", "failed", "infra", 1, "usage limit"),
+    "API 400": refused("standin: api-error 400", "client", "answered 400"),
+    "API 529": refused("standin: api-error 529", "infra", "answered 529"),
+    "not logged in": refused("standin: auth-error", "client", "authentication_failed"),
+    "rate limit": refused("standin: rate-limit 600", "infra", "usage limit"),
     "crash": untold("standin: crash 7", "failed", "infra", 7, "code 7 without a result"),
     "no result": untold("standin: no-result", "failed", "infra", 0, "without a result"),
-    "silence": untold("standin: hang", "failed", "infra", 143, f"was silent for {SILENCE_SECONDS} s"),
+    "silence": interrupted("standin: hang", "failed", "infra", f"was silent for {SILENCE_SECONDS} s"),
     "out of time": Scenario(
         "standin: say I begin\nstandin: sleep 7\nstandin: say I go on\nstandin: sleep 60",
-        "timed_out", "client", 143, f"time limit of {LIMIT_SECONDS} s", None, None, (24, 68, 112, 156),
+        "timed_out", "client", 0, f"time limit of {LIMIT_SECONDS} s", 3, "0.0246", (24, 68, 112, 156),
     ),
-    "canceled": untold("standin: sleep 60", "canceled", "none", 143, ""),
+    "canceled": interrupted("standin: sleep 60", "canceled", "none", ""),
     "canceled, deaf": Scenario(
         "standin: ignore-term\nstandin: sleep 60", "canceled", "none", 137, "", None, None,
     ),

@@ -39,6 +39,8 @@ class FakeApi:
         self.lock = threading.Condition()
         self.worker_id = str(uuid4())
         self.worker_token = "wkt_" + "A" * 49
+        # How the worker's CLI is paid for: what the worker says at its registration.
+        self.auth_mode = "claude_max"
         self.registration_token = "wrk_" + "B" * 49
         self.capacity = 1
         self.lease_seconds = 30.0
@@ -190,12 +192,13 @@ class FakeApi:
         if not body.get("token") or body["token"] != self.registration_token:
             return 401, {"error": "The registration token is not valid."}
         self.registration_token = ""
+        self.auth_mode = str(body.get("authMode") or self.auth_mode)
         return 201, {
             "workerId": self.worker_id,
             "workerToken": self.worker_token,
             "workspaceId": str(uuid4()),
             "environmentId": str(uuid4()),
-            "authMode": "claude_max",
+            "authMode": self.auth_mode,
         }
 
     def _poll(self, wait: float) -> tuple[int, dict[str, Any]]:
@@ -211,7 +214,7 @@ class FakeApi:
                 if due or left <= 0 or self.closing:
                     return 200, {
                         "runs": [run.handed_out() for run in due],
-                        "authMode": "claude_max",
+                        "authMode": self.auth_mode,
                         **self._time("serverTime", timedelta()),
                     }
                 self.lock.wait(min(left, 0.5))

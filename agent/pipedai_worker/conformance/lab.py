@@ -65,7 +65,7 @@ class Lab:
         for name in ("bin", "tmp"):
             (self.directory / name).mkdir()
         claude = self.directory / "bin" / "claude"
-        program = shlex.join([sys.executable, "-I", str(standin.__file__)])
+        program = shlex.join([sys.executable, "-I", str(standin.__file__), "--offline"])
         claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         claude.chmod(0o755)
         return self

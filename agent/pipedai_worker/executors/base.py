@@ -48,7 +48,8 @@ class Execution:
 
     If `stopped_by` is set, the program was stopped for that reason, and the worker itself decides the run's status. It
     then takes the cost and the like from `outcome`, whose fault class says who is to blame if the time limit was the
-    reason: `infra` while the model's API was failing, else `client`.
+    reason: `infra` while the model's API was failing or claude had not begun, which its error message says in a
+    sentence; else `client`.
     """
 
     outcome: Outcome

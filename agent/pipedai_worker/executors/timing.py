@@ -6,6 +6,8 @@ from __future__ import annotations
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 32.0
 FEWEST_RETRIES, MOST_RETRIES = 2, 10
 SHORTEST_CALL_SECONDS, LONGEST_CALL_SECONDS = 15.0, 360.0
+# An answer that has begun may pause for so long. The model's API sends something at least every few seconds.
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 180.0
 # The gateway answers at once, because it has reached the server before.
 CONNECT_MILLISECONDS = 30_000
 
@@ -18,9 +20,15 @@ def variables(timeout_seconds: float) -> dict[str, str]:
     """
     share = timeout_seconds / 4
     call = min(max(share, SHORTEST_CALL_SECONDS), LONGEST_CALL_SECONDS)
+    pause = min(max(share, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
     return {
         "CLAUDE_CODE_MAX_RETRIES": str(_retries(share)),
         "API_TIMEOUT_MS": str(round(call * 1000)),
+        # The limit above is for the beginning of an answer, and these are for each pause in it, after which claude asks
+        # again. Claude heeds the first one only with Anthropic's own API. With others its limit is 5 minutes.
+        "CLAUDE_ENABLE_BYTE_WATCHDOG": "1",
+        "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(round(pause * 1000)),
+        "CLAUDE_ENABLE_STREAM_WATCHDOG": "1",
         # Claude begins only when it is connected to the MCP server, or knows that it can't be.
         "MCP_CONNECTION_NONBLOCKING": "0",
         "MCP_TIMEOUT": str(CONNECT_MILLISECONDS),

@@ -28,6 +28,8 @@ class Transcript:
     """Takes every event through `take()`; its attributes hold what the events have told so far."""
 
     def __init__(self) -> None:
+        # True once there was an event, which only claude writes.
+        self.begun = False
         self.session_id: str | None = None
         self.model: str | None = None
         # The kind of API error that claude's own last message named.
@@ -85,6 +87,7 @@ class Transcript:
 
     def take(self, event: dict[str, Any]) -> None:
         """Take one event of the stream. An unknown one changes nothing."""
+        self.begun = True
         kind = str(event.get("type"))
         session = event.get("session_id")
         if isinstance(session, str) and session:

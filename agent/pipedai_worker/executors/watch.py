@@ -19,6 +19,8 @@ from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
 
 # After its result, claude has this long to exit by itself.
 LINGER_SECONDS = 10.0
+# Its first event comes when it is connected to the MCP server, within half a minute. A busy machine takes longer.
+START_SECONDS = 180.0
 STDERR_LENGTH = 4_000
 
 
@@ -30,12 +32,13 @@ class Watch:
         self._silence_seconds = silence_seconds
         self._transcript = Transcript()
         self._lines = JsonLines(self._take)
-        self._heard_at = time.monotonic()
+        self._began_at = self._heard_at = time.monotonic()
         self._stopping = False
-        # What held when claude was asked to stop: its result, whether it had nothing left to do, and whether its last
-        # word was that the API fails.
+        # What held when claude was asked to stop: its result, whether it had nothing left to do, and what had kept it
+        # from its work, as a sentence.
         self._result: dict[str, Any] | None = None
-        self._had_finished = self._was_retrying = False
+        self._had_finished = False
+        self._was_kept_by: str | None = None
         self.stderr = Tail(job.redactor, STDERR_LENGTH)
 
     def read(self, chunk: bytes) -> None:
@@ -56,11 +59,16 @@ class Watch:
             self._stopping = True
             self._result = self._transcript.result
             self._had_finished = self._transcript.finished_at is not None
-            self._was_retrying = self._transcript.retrying
+            if self._transcript.retrying:
+                self._was_kept_by = "The API of the model was failing then."
+            elif not self._transcript.begun:
+                self._was_kept_by = "Claude had not begun by then."
         return reason
 
     def _own_reason(self) -> StopReason | None:
         transcript, now = self._transcript, time.monotonic()
+        if not transcript.begun and now - self._began_at >= START_SECONDS:
+            return StopReason.NOT_BEGUN
         if transcript.finished_at is not None:
             return StopReason.LINGERING if now - transcript.finished_at >= LINGER_SECONDS else None
         if transcript.server_refused and transcript.result is None:
@@ -81,11 +89,15 @@ class Watch:
             return Execution(self._outcome(ending))
         if stopped_by is StopReason.NO_SERVER:
             return Execution(self._failed(ending, self._no_server(), ""))
-        if stopped_by is StopReason.SILENT:
+        if stopped_by in {StopReason.SILENT, StopReason.NOT_BEGUN}:
             return Execution(self._without_result(ending))
         # A run that takes too long because the model's API fails is not the client's fault.
-        fault_class = INFRA if self._was_retrying else CLIENT
-        return Execution(replace(self._known(ending), fault_class=fault_class), stopped_by)
+        known = self._known(ending)
+        if self._was_kept_by is None:
+            known = replace(known, fault_class=CLIENT)
+        else:
+            known = replace(known, fault_class=INFRA, error_message=self._was_kept_by)
+        return Execution(known, stopped_by)
 
     def _outcome(self, ending: Ending) -> Outcome:
         transcript = self._transcript
@@ -117,8 +129,13 @@ class Watch:
     def _without_result(self, ending: Ending) -> Outcome:
         if ending.stopped_by is StopReason.SILENT:
             sentence = f"Claude was silent for {self._silence_seconds:g} s and was stopped."
+        elif ending.stopped_by is StopReason.NOT_BEGUN:
+            sentence = f"Claude did not begin within {START_SECONDS:g} s and was stopped."
         else:
             sentence = f"Claude {ending.description} without a result."
+            if not self._transcript.begun:
+                # A version that does not know the worker's options does so, and so does another program.
+                sentence += " It told nothing at all: see `pipedai-worker doctor`."
         fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
         return self._failed(ending, fault, self.stderr.finish(ending))
 

@@ -17,6 +17,7 @@ from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.first_effect import FirstEffect, NotAllowed
 from pipedai_worker.gateway.reading import (
     EVENTS,
+    HTML,
     JSON,
     SESSION,
     VERSION,
@@ -143,7 +144,10 @@ class Forwarding:
             self._waiting.fail(told.session, told.ids)
             await self._pass_refusal(response, answer, told)
         elif told.in_stream:
-            await read_whole(response)
+            body = await read_whole(response)
+            if kind == HTML and body.lstrip().startswith(b"<"):
+                # A page comes from something before the server, which never got the message.
+                raise faults.client("The MCP server's answer is a web page.")
             await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
             await answer.begin_events(response.status_code, headers)

@@ -12,7 +12,7 @@ from pipedai_worker.gateway.events import Event, EventSplitter, EventTooLarge
 
 _SESSION_ID = re.compile(r"[!-~]+")
 
-JSON, EVENTS = "application/json", "text/event-stream"
+JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
 SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
 
 

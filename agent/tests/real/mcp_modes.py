@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,19 @@ async def _endless(exchange: Exchange, value: str) -> bool:
     return True
 
 
+# A client of the newest protocol begins with the second.
+_OPENING = {"initialize", "server/discover"}
+_connections: Counter[str] = Counter()
+
+
+async def _later(exchange: Exchange, value: str) -> bool:
+    if exchange.message.get("method") not in _OPENING:
+        return False
+    path = exchange.scope["path"]
+    _connections[path] += 1
+    return _connections[path] > 1 and await _status(exchange, value)
+
+
 async def _stall(exchange: Exchange, value: str) -> bool:
     if exchange.concerns(value):
         await asyncio.sleep(3600)
@@ -162,6 +176,7 @@ MODES: dict[str, Callable[[Exchange, str], Awaitable[bool]]] = {
     "elsewhere": _elsewhere,  # for SSE: messages are to go to another origin
     "bomb": _bomb,  # 1 GiB, packed into 1 MB
     "endless": _endless,  # endless-sse, endless-json: an answer without an end
+    "later": _later,  # later-503: every connection but the first is answered so
     "stall": _stall,  # no answer, ever; stall-tools-call: none to that method
     "reset": _reset,  # a reset connection; reset-tools-call: for that method
 }

@@ -109,8 +109,8 @@ class MessagesApi:
             self._by_model[script.model] = script
         return script
 
-    def leaked(self, *secrets: str) -> list[str]:
-        """Return those of the secrets that some request held, in whatever spelling."""
+    def leaked(self, *secrets: str, but_of: Script | None = None) -> list[str]:
+        """Return those of the secrets that some request held, in whatever spelling, but for one script's requests."""
         # The module needs Django, without which `serve.py` runs.
         from testing.probes.planted import Planted
 
@@ -118,7 +118,8 @@ class MessagesApi:
         for secret in secrets:
             known.add(secret)
         with self._changing:
-            texts = [request.text for request in self.requests]
+            own = {id(request) for request in but_of.requests} if but_of else set()
+            texts = [request.text for request in self.requests if id(request) not in own]
         return sorted({found for text in texts for found in known.found_in(text)})
 
     def take(self, request: Request) -> Step | None:

@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:agent .venv/bin/python -m tests.real.serve
 
-It prints the variables for a worker and the values for a trigger. The model behind it calls the server's tool `echo`
-once, gives an output if there is an output schema, and then says that it is done.
+It prints the variables for a worker and the values for a trigger. The model behind it calls one tool of the run's MCP
+server (`echo`, if there is one), gives an output if there is an output schema, and then says that it is done.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from typing import Any
 
 from bin import claude
 
+from pipedai_worker.mcp import TOOL_PREFIX
+from pipedai_worker.stand_in.samples import sample
+
 from .mcp_server import mcp_server
 from .messages_api import Request, messages_api
-from .steps import Step, mcp, output, say
+from .steps import Step, call, output, say
 
-_ECHO, _OUTPUT = "mcp__trigger__echo", "StructuredOutput"
+_ECHO, _OUTPUT = f"{TOOL_PREFIX}echo", "StructuredOutput"
 _SAID = """\
 For the worker, or bin/run --claude:
   export ANTHROPIC_BASE_URL={messages}
@@ -55,29 +58,15 @@ def main() -> None:
 
 def next_step(request: Request) -> Step:
     """Return what the model does next: it calls each of these tools once, if it has them."""
-    called = {block.get("name") for block in _blocks(request.content)}
-    if _ECHO in request.tools and _ECHO not in called:
-        return mcp("echo", text="Hello from the scripted model.")
-    schema = _schema(request.content)
-    if schema is not None and _OUTPUT not in called:
-        return output(sample(schema))
+    called = {str(block.get("name")) for block in _blocks(request.content)}
+    tools = {str(tool.get("name")): tool for tool in request.content.get("tools") or ()}
+    of_server = [name for name in tools if name.startswith(TOOL_PREFIX)]
+    if of_server and not called.intersection(of_server):
+        name = _ECHO if _ECHO in tools else of_server[0]
+        return call(name, **sample(tools[name].get("input_schema")))
+    if _OUTPUT in tools and _OUTPUT not in called:
+        return output(sample(tools[_OUTPUT].get("input_schema")))
     return say("It is done.")
-
-
-def sample(schema: Any) -> Any:
-    """Return a value for a simple JSON Schema: of its type, with all of its properties."""
-    schema = schema if isinstance(schema, dict) else {}
-    for word in ("const", "default"):
-        if word in schema:
-            return schema[word]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    kind = schema.get("type", "object")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if kind == "object":
-        return {name: sample(each) for name, each in (schema.get("properties") or {}).items()}
-    simple = {"array": [], "string": "scripted", "integer": 1, "number": 1, "boolean": True}
-    return simple.get(kind)
 
 
 def _blocks(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -86,11 +75,6 @@ def _blocks(content: dict[str, Any]) -> list[dict[str, Any]]:
         for message in content.get("messages") or ()
         for block in (message["content"] if isinstance(message["content"], list) else ())
     ]
-
-
-def _schema(content: dict[str, Any]) -> Any:
-    found = [tool for tool in content.get("tools") or () if tool.get("name") == _OUTPUT]
-    return found[0].get("input_schema") if found else None
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import pytest
 from bin import claude
 
 from .conftest import Machines
-from .steps import Broken, Cut, Hang, Limit, Status, Step, call, calls, say
-from .working import API_KEY, SUBSCRIPTION, Machine
+from .network import LoopbackNetwork
+from .steps import Broken, Cut, Hang, Limit, Stall, Status, Step, call, calls, say
+from .working import API_KEY, SUBSCRIPTION, Machine, Surroundings
 
 pytestmark = pytest.mark.slow
 
@@ -32,15 +33,17 @@ API_ERRORS: dict[str, tuple[Step, str, str]] = {
     "cut": (Cut(inside=True), "infra", "API failed"),
     "broken": (Broken(), "infra", "API"),
 }
+# Claude treats these otherwise if an API key pays.
+OF_A_KEY = ("401", "429", "529", "limit")
 
 
 @pytest.mark.parametrize("auth_mode", [SUBSCRIPTION, API_KEY])
 def test_the_models_api_fails_for_ever(own_machine: Machines, auth_mode: str) -> None:
     machine = own_machine(auth_mode=auth_mode, slots=6)
+    cases = API_ERRORS if auth_mode == SUBSCRIPTION else OF_A_KEY
     with machine.working():
         started = {
-            name: machine.start(step, timeoutSeconds=LIMIT_SECONDS)
-            for name, (step, _, _) in API_ERRORS.items()
+            name: machine.start(API_ERRORS[name][0], timeoutSeconds=LIMIT_SECONDS) for name in cases
         }
         ended = {name: each.ended(seconds=180) for name, each in started.items()}
     for name, run in ended.items():
@@ -56,21 +59,43 @@ def test_the_models_api_recovers(machine: Machine) -> None:
     assert (run["status"], run["shortMessage"]) == ("succeeded", "Recovered.")
 
 
-def test_the_models_api_hangs_until_the_time_limit(machine: Machine) -> None:
-    started = machine.start(Hang(), timeoutSeconds=20)
-    run = started.ended()
-    assert (run["status"], run["faultClass"]) == ("timed_out", "infra")
-    assert "The API of the model was failing then." in run["errorMessage"]
+def test_the_models_api_hangs_before_its_answer_or_inside(
+    own_machine: Machines, network: LoopbackNetwork
+) -> None:
+    machine = own_machine()
+    # Claude watches the pauses in an answer only if it calls Anthropic's own API, which it is made to believe here.
+    believes = "_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL"
+    with machine.working("--pass-env", believes, **{believes: "1"}):
+        for_ever = machine.start(Hang(), timeoutSeconds=50)
+        inside = machine.start(Stall(600), say("Recovered."), timeoutSeconds=120)
+        run = for_ever.ended()
+        # Claude itself gives up, or is stopped while it tries again, as a busy machine takes longer to start it.
+        assert run["status"] in {"failed", "timed_out"}
+        assert run["faultClass"] == "infra"
+        assert "API" in run["errorMessage"]
+        assert inside.ended()["shortMessage"] == "Recovered."
+    # Believing that, claude looks its own API up.
+    assert set(network.strangers()) <= {"DNS for api.anthropic.com"}
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
-def test_a_success_without_the_server_is_none(own_machine: Machines, version: str) -> None:
+def test_claude_is_stopped_if_it_can_not_connect_and_judged_if_it_never_tried(
+    around: Surroundings, own_machine: Machines, version: str
+) -> None:
     machine = own_machine(version)
-    settle(machine, {"deniedMcpServers": [{"serverName": "trigger"}]})
     with machine.working():
-        run = machine.run(say("I had no tools."))
-    assert (run["status"], run["faultClass"]) == ("failed", "infra")
-    assert "not connected to the run's MCP server" in run["errorMessage"]
+        # The server answers the worker's own question, and nobody later.
+        early = machine.start(say("Too late.", after=60), place=around.mcp.place("later-503"))
+        run = early.ended()
+        assert (run["status"], run["faultClass"]) == ("failed", "infra")
+        assert "not connected to the run's MCP server (failed)" in run["errorMessage"]
+        settle(machine, {"deniedMcpServers": [{"serverName": "trigger"}]})
+        # Claude says nothing of this server, so only the run's end is judged.
+        late = machine.start(say("I had no tools."))
+        run = late.ended()
+        assert (run["status"], run["faultClass"]) == ("failed", "infra")
+        assert "not connected to the run's MCP server (not configured)" in run["errorMessage"]
+        assert late.script.requests
 
 
 def test_a_tool_call_that_a_hook_puts_off_is_no_success(own_machine: Machines) -> None:
@@ -85,14 +110,12 @@ def test_a_tool_call_that_a_hook_puts_off_is_no_success(own_machine: Machines) -
     assert "tool_deferred" in run["errorMessage"]
 
 
-def test_the_tokens_of_sub_agents_are_told(own_machine: Machines) -> None:
-    machine = own_machine()
+def test_the_tokens_of_sub_agents_are_told(machine: Machine) -> None:
     task = {"description": "Ask", "prompt": "Ask.", "subagent_type": "general-purpose"}
-    with machine.working():
-        started = machine.start(
-            calls(("Task", {**task, "run_in_background": False})), say("Asked."), say("Done.")
-        )
-        run = started.ended()
+    started = machine.start(
+        calls(("Task", {**task, "run_in_background": False})), say("Asked."), say("Done.")
+    )
+    run = started.ended()
     assert run["status"] == "succeeded"
     assert len(started.script.requests) >= 3
     assert run["outputTokens"] == 50 * len(started.script.requests)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
+from pipedai_worker.executors.claude import ClaudeExecutor
+from pipedai_worker.mcp import configuration
 from tests.conftest import until
+from tests.jobs import make_job
 
+from . import installed
 from .conftest import Machines
+from .network import LoopbackNetwork
 from .steps import Hang, bash, mcp, say
-from .working import API_KEY, SUBSCRIPTION, Machine
+from .test_tool_calls import results
+from .working import API_KEY, SUBSCRIPTION, Machine, Surroundings
 
 pytestmark = pytest.mark.slow
 
@@ -50,14 +57,12 @@ def test_work_in_the_background_is_waited_for(own_machine: Machines) -> None:
     assert (run["status"], run["shortMessage"]) == ("succeeded", "Late.")
 
 
-def test_a_canceled_run_tells_its_cost(own_machine: Machines) -> None:
+def test_a_canceled_run_tells_its_cost(machine: Machine) -> None:
     # Version 2.1.197 gives no result when it is interrupted while the model's API answers.
-    machine = own_machine()
-    with machine.working():
-        started = machine.start(mcp("echo", text="x"), Hang())
-        until(lambda: len(started.script.requests) == 2)
-        machine.around.site.post(f"/runs/{started.id}/cancel", {})
-        run = started.ended()
+    started = machine.start(mcp("echo", text="x"), Hang())
+    until(lambda: len(started.script.requests) == 2)
+    machine.around.site.post(f"/runs/{started.id}/cancel", {})
+    run = started.ended()
     assert run["status"] == "canceled"
     assert float(run["costUsd"]) > 0
     assert run["outputTokens"] == 50
@@ -65,7 +70,7 @@ def test_a_canceled_run_tells_its_cost(own_machine: Machines) -> None:
 
 def test_a_timed_out_run_tells_its_cost(machine: Machine) -> None:
     started = machine.start(
-        mcp("write", text="x"), mcp("write", text="y", seconds=60), timeoutSeconds=10
+        mcp("write", text="x"), mcp("write", text="y", seconds=60), timeoutSeconds=20
     )
     run = started.ended()
     assert (run["status"], run["faultClass"]) == ("timed_out", "client")
@@ -107,3 +112,25 @@ def test_a_call_may_take_as_long_as_the_run(machine: Machine) -> None:
     # The server's entry says so; without it claude would end a call after 300 s of silence.
     started = machine.start(mcp("nap", seconds=8), say("Slept."), timeoutSeconds=30)
     assert started.ended()["shortMessage"] == "Slept."
+
+
+def test_the_servers_entry_decides_how_long_a_call_may_take(
+    around: Surroundings, network: LoopbackNetwork, tmp_path: Path
+) -> None:
+    # The run's limit is 600 s, and so is claude's variable for it. The entry says 2 s, which shows that it counts.
+    place, script = around.mcp.place(), around.messages.script(mcp("nap", seconds=30), say("Woke."))
+    job = make_job(tmp_path, "Sleep.", model=script.model, timeout_seconds=600)
+    entry = json.loads(configuration(place.url, 2))
+    entry["mcpServers"]["trigger"]["headers"] = place.headers
+    job.mcp_config.write_text(json.dumps(entry))
+    job.environment.update(
+        HOME=str(tmp_path), ANTHROPIC_BASE_URL=around.messages.url, CLAUDE_CODE_OAUTH_TOKEN="x"
+    )
+    argv = network.inside([str(installed.cli())])
+    executor = ClaudeExecutor(argv, auth_mode=lambda: SUBSCRIPTION, silence_seconds=0)
+    outcome = executor.execute(job).outcome
+    assert (outcome.status, outcome.short_message) == ("succeeded", "Woke.")
+    ((text, is_error),) = results(script.requests[-1])
+    assert is_error
+    assert "timed out after 2s" in text
+    assert job.environment["MCP_TOOL_TIMEOUT"] == "600000"

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipedai_worker.stand_in.samples import sample
 from tests.conftest import AGENT
 
 from . import installed
-from .serve import sample
 
 SCHEMA = {
     "type": "object",

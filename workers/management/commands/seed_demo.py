@@ -29,7 +29,7 @@ from pipedai_worker import durable
 from pipedai_worker.config import ConfigError, WorkerConfig
 from triggers.models import Trigger
 from triggers.serializers import TriggerBody
-from triggers.services import create_trigger
+from triggers.services import create_trigger, update_trigger
 from workers.demo.cast import find_or_make_cast
 from workers.demo.ledger import Ledger
 from workers.demo.size import Size
@@ -48,9 +48,15 @@ HOSTNAME = "demo"
 TRIGGER = {
     "name": "Greeting",
     "description": "Made by seed_demo.",
-    "prompt": "Greet whoever has just started PipedAI, in one friendly sentence.",
+    "prompt": "Ask the tool local_time what time it is, and greet whoever has just started PipedAI"
+    " in one friendly sentence that fits the time of day.",
     "mcpUrl": "https://mcp.example.com/mcp",
     "mcpHeaders": {"Authorization": "Bearer not-a-real-token"},
+    "outputSchema": {
+        "type": "object",
+        "properties": {"greeting": {"type": "string"}},
+        "required": ["greeting"],
+    },
     "timeoutSeconds": 120,
 }
 # The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
@@ -77,6 +83,9 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--scale", action="store_true", help="make a large ledger as well")
+        parser.add_argument(
+            "--mcp-url", metavar="URL", help="the MCP server of the demo's trigger, from now on"
+        )
         for name, default, help_ in (
             ("runs", _SCALE.runs, "how many runs"),
             ("environments", _SCALE.environments, "in how many environments"),
@@ -93,7 +102,7 @@ class Command(OperatorCommand):
         if settings.PRODUCTION:
             raise CommandError("There is no demo in production.")
         size = _size(options)
-        seed = Seed(settings.DATA_DIR)
+        seed = Seed(settings.DATA_DIR, options["mcp_url"])
         seed.sow()
         made = ", ".join(seed.made) or "nothing, since all was there"
         self.stdout.write(f"Made: {made}. Log in as {EMAIL}; the password is in {seed.file}.")
@@ -130,9 +139,10 @@ def _size(options: dict[str, Any]) -> Size | None:
 
 
 class Seed:
-    """Makes the rows and files of the demo that do not exist yet."""
+    """Makes the rows and files of the demo that do not exist yet. Its trigger gets `mcp_url` if there is one."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, mcp_url: str | None = None) -> None:
+        self._server = {} if mcp_url is None else {"mcpUrl": mcp_url}
         self.file = data_dir / "demo.json"
         self.worker_file = data_dir / "demo-worker.json"
         self.made: list[str] = []
@@ -283,13 +293,24 @@ class Seed:
             deleted_at__isnull=True,
         ).first()
         if trigger is not None:
+            self._move(trigger)
             return trigger.id
-        body = TriggerBody(data={**TRIGGER, "workerId": str(worker_id)})
+        body = TriggerBody(data={**TRIGGER, **self._server, "workerId": str(worker_id)})
         body.is_valid(raise_exception=True)
         self.made.append("trigger")
         return create_trigger(
             environment_id=environment.id, actor=SYSTEM, values=body.validated_data
         )
+
+    def _move(self, trigger: Trigger) -> None:
+        """Gives the trigger another MCP server, if the command names one. The headers move with it."""
+        if self._server.get("mcpUrl", trigger.mcp_url) == trigger.mcp_url:
+            return
+        body = TriggerBody(data={**TRIGGER, **self._server})
+        body.is_valid(raise_exception=True)
+        values = {name: body.validated_data[name] for name in ("mcp_url", "mcp_headers")}
+        update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
+        self.made.append("trigger's MCP server")
 
     def _mint(self, kind: str, environment: Environment, user: User) -> tuple[ApiKey, str]:
         return mint_api_key(

@@ -1,0 +1,50 @@
+"""Names the failures of the model's API as claude names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+CUT = "cut"
+
+
+@dataclass(frozen=True)
+class ApiError:
+    """One failure: its status (None without an answer), the kind in claude's message, and the API's own type."""
+
+    status: int | None
+    kind: str
+    type: str | None
+    # The kind in `api_retry`; None if claude does not call again. It calls so often, or as often as it may.
+    retried_as: str | None = None
+    retries: int | None = None
+    reason: str = "api_error"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What claude's message and result tell beside the kind."""
+        if self.status is None:
+            return {"api_error": "connection_failed"}
+        return {"api_error_status": self.status, "api_error_type": self.type}
+
+
+_NAMED = {
+    401: ApiError(401, "authentication_failed", "authentication_error", "authentication_failed", 2),
+    403: ApiError(403, "authentication_failed", "permission_error"),
+    404: ApiError(404, "model_not_found", "not_found_error"),
+    413: ApiError(413, "invalid_request", "request_too_large", reason="image_error"),
+    429: ApiError(429, "rate_limit", "rate_limit_error", "rate_limit"),
+    529: ApiError(529, "server_error", "overloaded_error", "overloaded"),
+}
+
+
+def named(what: str) -> ApiError:
+    """Return the failure with this status, or the one of a connection that is cut. Raises ValueError."""
+    if what == CUT:
+        return ApiError(None, "server_error", None, "unknown")
+    status = int(what)
+    if status in _NAMED:
+        return _NAMED[status]
+    if status >= 500:
+        return ApiError(status, "server_error", "api_error", "server_error")
+    return ApiError(status, "unknown", "invalid_request_error")

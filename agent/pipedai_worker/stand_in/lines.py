@@ -1,0 +1,293 @@
+"""Carries out the lines of a prompt that tell the stand-in what to do; `standin.py` lists them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipedai_worker.stand_in.api_errors import ApiError, named
+from pipedai_worker.stand_in.background import BackgroundTask
+from pipedai_worker.stand_in.conversation import Conversation
+from pipedai_worker.stand_in.samples import sample
+from pipedai_worker.stand_in.server import Server
+
+MARK = "standin:"
+FOREVER = 10**6
+FALLBACK_MODEL = "stand-in-0"
+RETRIES_VARIABLE = "CLAUDE_CODE_MAX_RETRIES"
+DEFAULT_RETRIES = 10
+_STREAMING, _TOOLS = "aborted_streaming", "aborted_tools"
+_ACCEPTED = {"permission_decision": {"decision": "accept", "source": "config"}}
+
+
+class Player:
+    """Plays one prompt. `schema` is that of the output, if one is asked for."""
+
+    def __init__(
+        self, prompt: str, talk: Conversation, server: Server, config: Path | None, schema: Any
+    ) -> None:
+        self._talk = talk
+        self._server = server
+        self._config = config
+        self._schema = schema
+        self._words = len(prompt.split())
+        marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
+        self._lines = [line.strip().partition(" ") for line in marked]
+        self._shown = ""
+        # The id of the call that the model waits for.
+        self._calling: str | None = None
+
+    def play(self) -> int:
+        """Carry out the prompt, and return the exit code. SIGINT ends it with a result."""
+        try:
+            said = [argument.strip() for name, _, argument in self._lines if name == "server"]
+            self._server.connect(said[-1] if said else None)
+            self._begin()
+            return self._play()
+        except KeyboardInterrupt:
+            return self._interrupted()
+        finally:
+            self._server.close()
+
+    def _begin(self) -> None:
+        structured = ["StructuredOutput"] if self._schema is not None else []
+        self._talk.begin(["Bash", *structured, *self._server.tools], self._server.told)
+
+    def _play(self) -> int:
+        for name, _, argument in self._lines:
+            act = getattr(self, "do_" + name.replace("-", "_"), None)
+            if act is None:
+                print(f"{MARK} there is no {name!r}", file=sys.stderr)
+                return 2
+            code: int | None = act(argument.strip())
+            if code is not None:
+                return code
+        return self._succeed("") if self._lines else self._do_something()
+
+    def _do_something(self) -> int:
+        """Do what is harmless with any server: call a tool that only reads, and give an output of the right form."""
+        tool = self._server.harmless()
+        if tool is not None:
+            self.do_call(tool)
+        if self._schema is not None:
+            return self.do_output(json.dumps(sample(self._schema)))
+        return self._succeed("", f"called {tool}" if tool else "did nothing else")
+
+    def _interrupted(self) -> int:
+        if self._calling is None:
+            self._talk.interrupted("[Request interrupted by user]")
+        else:
+            how = {"non_execution_kind": "user-rejected"}
+            told = "User rejected tool use"
+            text = "The user doesn't want to proceed with this tool use."
+            self._talk.answer(self._calling, text, told=told, how=how, is_error=True)
+            self._talk.interrupted("[Request interrupted by user for tool use]")
+        reason, stop = (_TOOLS, "tool_use") if self._calling else (_STREAMING, None)
+        errors = [f"[stand-in] {reason}"]
+        self._talk.result(
+            "error_during_execution", is_error=True, reason=reason, stop=stop, errors=errors
+        )
+        return 0
+
+    def _succeed(self, text: str, did: str = "did nothing else", **more: Any) -> int:
+        text = text or f"The stand-in for Claude read a prompt of {self._words} words and {did}."
+        self._talk.say(text + self._shown)
+        return self._done(text + self._shown, **more)
+
+    def _done(self, text: str, **more: Any) -> int:
+        return self._talk.result(
+            "success", reason="completed", stop="end_turn", result=text, **more
+        )
+
+    def _fail(self, subtype: str, reason: str, why: str) -> int:
+        if not self._talk.has_spoken:
+            self._talk.say("I begin.")
+        return self._talk.result(
+            subtype, is_error=True, reason=reason, stop="tool_use", errors=[why]
+        )
+
+    def _complain(
+        self,
+        kind: str,
+        text: str,
+        params: Mapping[str, Any] = {},
+        *,
+        reason: str = "api_error",
+        **fields: Any,
+    ) -> int:
+        """Write an API error as claude does: with the subtype `success`, and with `is_error`.
+
+        The `params` are only in the message, the other fields also in the result.
+        """
+        number = {"request_id": "req_stand_in"} if "api_error_status" in fields else {}
+        self._talk.complain(kind, text, **number, **params, **fields)
+        return self._talk.result(
+            "success", is_error=True, reason=reason, stop="stop_sequence", result=text, **fields
+        )
+
+    def _retry(self, error: ApiError, most: int) -> None:
+        for attempt in range(1, (error.retries or most) + 1):
+            self._talk.retry(error.status, error.retried_as or error.kind, attempt, most)
+
+    # --- The lines that go on ----------------------------------------------------------------------
+
+    def do_server(self, _: str) -> None:
+        """Do nothing: the line was carried out at the start."""
+
+    def do_say(self, text: str) -> None:
+        self._talk.say(text)
+
+    def do_call(self, text: str) -> None:
+        tool, _, arguments = text.partition(" ")
+        call = self._server.call(self._talk, tool, json.loads(arguments or "{}"))
+        self._calling = call.number
+        call.answer()
+        self._calling = None
+
+    def do_deny(self, _: str) -> None:
+        arguments = {"command": "date", "description": "Ask for the time"}
+        self._talk.deny(self._talk.call("Bash", arguments), "Bash", arguments)
+
+    def do_retry(self, text: str) -> None:
+        what, _, times = text.partition(" ")
+        error = named(what)
+        for attempt in range(1, int(times or 1) + 1):
+            self._talk.retry(error.status, error.retried_as or error.kind, attempt, _most_retries())
+
+    def do_fallback(self, model: str) -> None:
+        old, self._talk.model = self._talk.model, model or FALLBACK_MODEL
+        text = f"Switched to {self._talk.model} due to high demand for {old}"
+        models = {"original_model": old, "fallback_model": self._talk.model}
+        self._talk.system("model_fallback", trigger="overloaded", content=text, **models)
+
+    def do_sleep(self, seconds: str) -> None:
+        time.sleep(float(seconds))
+
+    def do_wait_for(self, path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.05)
+
+    def do_note(self, path: str) -> None:
+        with Path(path).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def do_noise(self, _: str) -> None:
+        print("Warning: this is no JSON")
+        print('{"type": "result", "subtype": "success", "is_error": fal')
+        print('["result"]\n42\n\n{"no": "type"}')
+        self._talk.event("something_newer", result="not a result")
+        self._talk.limit("allowed", resetsAt=1)
+
+    def do_big_line(self, megabytes: str) -> None:
+        self._talk.event("user", message={"content": "x" * (int(megabytes) * 1024 * 1024)})
+
+    def do_show_mcp(self, path: str) -> None:
+        file = Path(path) if path else self._config
+        shown = file.read_text() if file else "no MCP configuration"
+        # The result shows the text twice: as it is, and inside another JSON string. stderr gets it in two pieces.
+        self._shown = f" {shown} {json.dumps(shown)}"
+        half = len(shown) // 2
+        for piece in (shown[:half], shown[half:]):
+            sys.stderr.write(piece)
+            sys.stderr.flush()
+            time.sleep(0.05)
+
+    def do_ignore_term(self, _: str) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._talk.say("SIGTERM is ignored.")
+
+    def do_leave_child(self, _: str) -> None:
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        self._talk.say(f"child {child.pid}")
+
+    # --- The lines that end the run ----------------------------------------------------------------
+
+    def do_success(self, text: str) -> int:
+        return self._succeed(text)
+
+    def do_output(self, text: str) -> int:
+        value = json.loads(text)
+        number = self._talk.call("StructuredOutput", value)
+        told = "Structured output provided successfully"
+        self._talk.answer(number, told, told=told, how=_ACCEPTED)
+        return self._talk.result(
+            "success", reason="completed", stop="tool_use", result=text, structured_output=value
+        )
+
+    def do_big_result(self, megabytes: str) -> int:
+        self._talk.say("It is long.")
+        return self._done('\u00e9"\n' * (int(megabytes) * 1024 * 1024 // 3))
+
+    def do_two_turns(self, seconds: str) -> int:
+        task = BackgroundTask(self._talk, float(seconds or 0.1))
+        self._succeed("first turn")
+        origin = task.end()
+        self._begin()
+        return self._succeed("second turn", origin=origin)
+
+    def do_linger(self, _: str) -> int:
+        self._succeed("")
+        # There is nothing left to interrupt.
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(FOREVER)
+        return 0
+
+    def do_max_turns(self, _: str) -> int:
+        return self._fail("error_max_turns", "max_turns", "Reached maximum number of turns (1)")
+
+    def do_max_budget(self, _: str) -> int:
+        return self._fail("error_max_budget_usd", "budget_exhausted", "Reached maximum budget")
+
+    def do_execution_error(self, _: str) -> int:
+        return self._fail("error_during_execution", "model_error", "Something broke")
+
+    def do_api_error(self, what: str) -> int:
+        error = named(what)
+        if error.retried_as:
+            self._retry(error, _most_retries())
+        if error.kind == "rate_limit":
+            self._talk.limit("rejected")
+        return self._complain(error.kind, f"API Error: {what}", reason=error.reason, **error.fields)
+
+    def do_auth_error(self, _: str) -> int:
+        return self._complain("authentication_failed", "Not logged in · Please run /login")
+
+    def do_rate_limit(self, seconds: str) -> int:
+        resets_at = int(time.time()) + int(seconds or 3600)
+        window = {"utilization": 1, "resetsAt": resets_at, "status": "rejected"}
+        info = {
+            "resetsAt": resets_at,
+            "rateLimitType": "five_hour",
+            "overageStatus": "rejected",
+            "overageDisabledReason": "org_level_disabled",
+        }
+        windows = {"five_hour": window, "seven_day": {**window, "status": "allowed"}}
+        self._talk.limit("rejected", **info, unifiedWindows=windows)
+        info = {"status": "rejected", "isUsingOverage": False, **info}
+        fields: dict[str, Any] = {**named("429").fields, "api_error": "usage_limit_reached"}
+        params = {"api_error_params": {"rate_limit_info": info}}
+        return self._complain("rate_limit", "You've hit your limit", params, **fields)
+
+    def do_crash(self, code: str) -> int:
+        print("the stand-in crashed, as told", file=sys.stderr)
+        return int(code or 1)
+
+    def do_no_result(self, _: str) -> int:
+        return 0
+
+    def do_hang(self, _: str) -> int:
+        time.sleep(FOREVER)
+        return 0
+
+
+def _most_retries() -> int:
+    return int(os.environ.get(RETRIES_VARIABLE) or DEFAULT_RETRIES)

@@ -1,0 +1,148 @@
+"""Speaks with the run's MCP server as claude does: initialises it, lists its tools, and calls them.
+
+It uses the standard library alone, so that the stand-in can be run by any Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urljoin
+from urllib.request import Request, urlopen
+
+PROTOCOL_VERSION = "2025-06-18"
+CONNECT_SECONDS = 30.0
+MOST_PAGES = 100
+
+
+class McpError(Exception):
+    """The server can't be used, or it answered a request with an error. The text says why."""
+
+
+class McpClient:
+    """A client of the server that one entry of an MCP configuration names. Call `connect` first."""
+
+    def __init__(self, server: Mapping[str, Any], connect_seconds: float = CONNECT_SECONDS) -> None:
+        self._url = str(server.get("url"))
+        self._older = server.get("type") == "sse"
+        self._headers = {str(k): str(v) for k, v in (server.get("headers") or {}).items()}
+        self._connect_seconds = connect_seconds
+        self._call_seconds = float(server.get("timeout") or 300_000) / 1000
+        self._ids = itertools.count(1)
+        # Where messages go, and for the older transport the stream from which the answers come.
+        self._target = self._url
+        self._stream: Iterator[tuple[str, str]] | None = None
+        self.server_name = ""
+        self.tools: list[dict[str, Any]] = []
+
+    def connect(self) -> None:
+        """Initialise the server and list its tools. Raises McpError."""
+        limit = self._connect_seconds
+        if self._older:
+            self._open_stream(limit)
+        client = {"name": "stand-in", "version": "0"}
+        asked = {"protocolVersion": PROTOCOL_VERSION, "capabilities": {}, "clientInfo": client}
+        told = self._ask("initialize", asked, limit)
+        self.server_name = str((told.get("serverInfo") or {}).get("name") or "")
+        self._headers["MCP-Protocol-Version"] = str(told.get("protocolVersion") or PROTOCOL_VERSION)
+        self._send({"method": "notifications/initialized"}, limit)
+        page: dict[str, Any] = {}
+        for _ in range(MOST_PAGES):
+            listed = self._ask("tools/list", page, limit)
+            self.tools += [tool for tool in listed.get("tools") or () if isinstance(tool, dict)]
+            if not listed.get("nextCursor"):
+                return
+            page = {"cursor": listed["nextCursor"]}
+
+    def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a tool and return its result: `content` and `isError`, perhaps more. Raises McpError."""
+        return self._ask(
+            "tools/call", {"name": tool, "arguments": dict(arguments)}, self._call_seconds
+        )
+
+    def close(self) -> None:
+        """Tell the server that the session is over."""
+        if "Mcp-Session-Id" in self._headers:
+            with contextlib.suppress(McpError):
+                self._request("DELETE", None, 2.0)
+
+    def _ask(self, method: str, params: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        number = next(self._ids)
+        message = {"id": number, "method": method, "params": params}
+        for answer in self._send(message, seconds):
+            if answer.get("id") != number:
+                continue
+            if "error" in answer:
+                raise McpError(f"{method}: {(answer['error'] or {}).get('message')}")
+            result = answer.get("result")
+            return result if isinstance(result, dict) else {}
+        raise McpError(f"{method}: there was no answer")
+
+    def _send(self, message: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+        """Send a message at once, and return the messages that answer it as they come."""
+        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        answer = self._request("POST", body, seconds)
+        if self._older:
+            answer.close()
+            return _messages(self._stream or iter(()))
+        session = answer.headers.get("Mcp-Session-Id")
+        if session:
+            self._headers["Mcp-Session-Id"] = session
+        if (answer.headers.get_content_type()) == "text/event-stream":
+            return _messages(_events(answer))
+        with _troubles():
+            text = answer.read()
+            return iter([json.loads(text)] if text.strip() else [])
+
+    def _open_stream(self, seconds: float) -> None:
+        self._stream = _events(self._request("GET", None, max(seconds, self._call_seconds)))
+        kind, data = next(self._stream, ("", ""))
+        if kind != "endpoint":
+            raise McpError("the server named no endpoint")
+        self._target = urljoin(self._url, data)
+
+    def _request(self, method: str, body: bytes | None, seconds: float) -> Any:
+        headers = {"Accept": "application/json, text/event-stream", **self._headers}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        url = self._target if method == "POST" else self._url
+        with _troubles():
+            request = Request(url, data=body, headers=headers, method=method)  # noqa: S310
+            return urlopen(request, timeout=seconds)  # noqa: S310
+
+
+@contextlib.contextmanager
+def _troubles() -> Iterator[None]:
+    """Turn whatever can go wrong with a server into a McpError."""
+    try:
+        yield
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise McpError(str(error)) from None
+
+
+def _events(answer: Any) -> Iterator[tuple[str, str]]:
+    """Yield the type and the data of each server-sent event."""
+    kind, data = "message", []
+    with _troubles(), answer:
+        for line in answer:
+            name, _, value = line.decode().rstrip("\r\n").partition(":")
+            value = value[value.startswith(" ") :]
+            if name == "event":
+                kind = value
+            elif name == "data":
+                data.append(value)
+            elif not name and data:
+                yield kind, "\n".join(data)
+                kind, data = "message", []
+
+
+def _messages(events: Iterator[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    for _, data in events:
+        with _troubles():
+            message = json.loads(data)
+        if isinstance(message, dict):
+            yield message
