@@ -22,7 +22,8 @@ from testing.probes.planted import noting, planted
 from testing.probes.whole_session import LogTail, dump_of
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
-from testing.world.cast import Cast, make_cast
+from testing.world.cast import Cast
+from testing.world.kept_cast import KeptCast
 
 _DATABASE = {"db", "own_database"}
 # The tests that take longest run first, so that no process of the suite ends long after the others.
@@ -53,10 +54,17 @@ def django_db_setup(
     assert not leaks, "\n".join(leaks)
 
 
+@pytest.fixture(scope="session")
+def kept_cast(django_db_setup: None, django_db_blocker) -> KeptCast:
+    """Makes the cast whose rows the tests get."""
+    with django_db_blocker.unblock():
+        return KeptCast.make()
+
+
 @pytest.fixture
-def cast(db: None) -> Cast:
-    """Makes a workspace with its people, keys and worker: see testing.world.cast."""
-    return make_cast()
+def cast(kept_cast: KeptCast, db: None) -> Cast:
+    """Gives the test a workspace with its people, keys and worker: see testing.world.cast."""
+    return kept_cast.put_back()
 
 
 @pytest.fixture
@@ -67,9 +75,9 @@ def own_database(django_db_setup: None, django_db_blocker) -> Iterator[str]:
 
 
 @pytest.fixture
-def committed_cast(own_database: str) -> Cast:
-    """Makes the cast and commits it in the test's own database."""
-    return make_cast()
+def committed_cast(kept_cast: KeptCast, own_database: str) -> Cast:
+    """Commits the cast in the test's own database."""
+    return kept_cast.put_back()
 
 
 @pytest.fixture
