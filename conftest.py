@@ -5,6 +5,7 @@ connections or for other processes, take `own_database`: a clone of the migrated
 dropped afterwards. Nothing here empties tables, since the audit log's table refuses that.
 """
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,13 @@ def watch() -> Iterator[Watch]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest tests first. The others keep their random order."""
     items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from looking, again and again, through all that the collected tests have imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.hookimpl(wrapper=True)

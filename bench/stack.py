@@ -64,7 +64,7 @@ class Database:
 
     def start(self) -> None:
         """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
-        self.python("manage.py", "pg", "start")
+        # A command that needs the database makes and starts it.
         self.python("manage.py", "migrate", "--no-input")
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
         if found != _DURABLE:
@@ -267,8 +267,8 @@ def database(checkout: Path = env.BASE_DIR, /, **settings: str) -> Iterator[Data
     directory = data_dir / f"bench-{secrets.token_hex(4)}"
     Layout(directory).prepare_data_dir()
     environment = {**os.environ, **_SETTINGS, **settings, "PIPEDAI_DATA_DIR": str(directory)}
-    stop = shlex.join([sys.executable, str(env.BASE_DIR / "manage.py"), "pg", "stop"])
-    afterwards = Afterwards(f"{stop} && rm -rf {shlex.quote(str(directory))}", environment)
+    clean_up = shlex.join([sys.executable, "-m", "bin.cleaning"])
+    afterwards = Afterwards(f"cd {shlex.quote(str(env.BASE_DIR))} && exec {clean_up}", environment)
     try:
         made = Database(directory, environment, checkout)
         made.start()
