@@ -9,13 +9,13 @@ import re
 import shlex
 import shutil
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from dockerfile_parse import DockerfileParser
+from dockerfile_parse.parser import DockerfileParser
 
 from pipedai.env import BASE_DIR
 from testing.processes.spare_machine import Machine, machine
@@ -86,7 +86,7 @@ def build(target: str, folder: Path, stack: ExitStack) -> Built:
     return made(target)
 
 
-def _execute(step: tuple[str, str], on: Built, made) -> None:  # type: ignore[no-untyped-def]
+def _execute(step: tuple[str, str], on: Built, made: Callable[[str], Built]) -> None:
     name, value = step
     if name == "RUN":
         on.machine.run(
@@ -107,7 +107,7 @@ def _execute(step: tuple[str, str], on: Built, made) -> None:  # type: ignore[no
         raise NotImplementedError(f"{name} {value}")
 
 
-def _copy(arguments: list[str], on: Built, made) -> None:  # type: ignore[no-untyped-def]
+def _copy(arguments: list[str], on: Built, made: Callable[[str], Built]) -> None:
     if arguments[0].startswith("--from="):
         name, source, target = arguments[0].removeprefix("--from="), *arguments[1:]
         shutil.copytree(

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -54,7 +55,11 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
             "DATABASE_URL": url,
             "PORT": str(port),
         }
-        place = {"network": True, "directory": built.directory, "environment": environment}
+        place: dict[str, Any] = {
+            "network": True,
+            "directory": built.directory,
+            "environment": environment,
+        }
         as_user = built.command
         with pytest.raises(AssertionError, match="Read-only file system"):
             built.machine.run(*as_user("touch", "/data/x"), **place)
