@@ -25,6 +25,17 @@ from testing.processes.web_process import free_port, url_of
 from testing.processes.worker_process import until
 
 COMPOSE = BASE_DIR / "compose.yaml"
+# Imports what the image's other processes run: the commands of manage.py, and the client of the demo.
+OTHERS = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
+sys.path.append("agent")
+import bin.demo, django
+from django.core.management import get_commands, load_command_class
+django.setup()
+for name in sys.argv[1:]:
+    load_command_class(get_commands()[name], name)
+"""
 
 
 @contextmanager
@@ -66,6 +77,8 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
         assert built.machine.run(*as_user("id", "-u"), **place) == "10001\n"
 
         built.machine.run(*as_user("python", "manage.py", "release"), **place)
+        others = ("runscheduler", "seed_demo", "runworker")
+        built.machine.run(*as_user("python", "-c", OTHERS, *others), **place)
         web = built.machine.start(*as_user(*exec_form(app.value("CMD"))), log=log, **place)
         answer = until(lambda: answered(f"http://127.0.0.1:{port}/api/v1/health"))
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})

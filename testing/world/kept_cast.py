@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Model
 
@@ -38,6 +39,7 @@ class KeptCast:
     made_at: datetime
     statements: str
     secrets: Planted
+    master_keys: tuple[str, ...]
 
     @classmethod
     def make(cls) -> "KeptCast":
@@ -52,13 +54,17 @@ class KeptCast:
                 # In this order no row refers to a later one.
                 statements = [_statement(cursor, table, made_at) for table in dict.fromkeys(tables)]
             transaction.set_rollback(True)
-        return cls(cast, made_at, ";\n".join(statements), secrets)
+        master_keys = tuple(settings.MASTER_KEYS)
+        return cls(cast, made_at, ";\n".join(statements), secrets, master_keys)
 
     def put_back(self) -> Cast:
         """Writes the rows, as if they had been made when the current transaction began, and returns the cast.
 
-        Each call returns new objects. The ids, tokens and keys are always the same.
+        Each call returns new objects. The ids, tokens and keys are always the same. A test with other master keys gets
+        a cast of its own, whose data keys lie under these.
         """
+        if tuple(settings.MASTER_KEYS) != self.master_keys:
+            return make_cast()
         plant_all(self.secrets)
         _forget()
         with transaction.atomic(), connection.cursor() as cursor:
