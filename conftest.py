@@ -5,6 +5,7 @@ connections or for other processes, take `own_database`: a clone of the migrated
 dropped afterwards. Nothing here empties tables, since the audit log's table refuses that.
 """
 
+import gc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +23,9 @@ from testing.probes.planted import noting, planted
 from testing.probes.whole_session import LogTail, dump_of
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
-from testing.world.cast import Cast, make_cast
+from testing.world.cast import Cast
 from testing.world.database_copy import database_copy, instead_of_the_default
+from testing.world.kept_cast import KeptCast
 from triggers.models import WebHeartbeat
 
 _DATABASE = {"db", "own_database"}
@@ -62,10 +64,17 @@ def _say_that_a_web_process_lives() -> None:
     WebHeartbeat.objects.create(host="test", pid=1, reachable_since=long_ago, beat_at=far_ahead)
 
 
+@pytest.fixture(scope="session")
+def kept_cast(django_db_setup: None, django_db_blocker) -> KeptCast:
+    """Makes the cast whose rows the tests get."""
+    with django_db_blocker.unblock():
+        return KeptCast.make()
+
+
 @pytest.fixture
-def cast(db: None) -> Cast:
-    """Makes a workspace with its people, keys and worker: see testing.world.cast."""
-    return make_cast()
+def cast(kept_cast: KeptCast, db: None) -> Cast:
+    """Gives the test a workspace with its people, keys and worker: see testing.world.cast."""
+    return kept_cast.put_back()
 
 
 @pytest.fixture
@@ -76,9 +85,9 @@ def own_database(django_db_setup: None, django_db_blocker) -> Iterator[str]:
 
 
 @pytest.fixture
-def committed_cast(own_database: str) -> Cast:
-    """Makes the cast and commits it in the test's own database."""
-    return make_cast()
+def committed_cast(kept_cast: KeptCast, own_database: str) -> Cast:
+    """Commits the cast in the test's own database."""
+    return kept_cast.put_back()
 
 
 @pytest.fixture
@@ -108,6 +117,13 @@ def watch() -> Iterator[Watch]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest tests first. The others keep their random order."""
     items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from looking, again and again, through all that the collected tests have imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -29,8 +29,12 @@ class Served(Protocol):
         """The resident memory of all its processes, in bytes."""
 
 
-# The clients also start and connect within this time.
-WARM_UP_SECONDS = 1.5
+_WARM_UP_SECONDS = 1.5
+
+
+def warm_up_of(seconds: float) -> float:
+    """Return the seconds of warm-up before a measurement of `seconds`. The clients also start and connect within it."""
+    return min(_WARM_UP_SECONDS, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ def drive_all(
     drive: Callable[..., T], on: Database, served: Served, clients: Sequence[Any], seconds: float
 ) -> Used[T]:
     """Run `drive(port, client, window)` for each client, each in a process of its own."""
-    window = Window.after(WARM_UP_SECONDS, seconds)
+    window = Window.after(warm_up_of(seconds), seconds)
     with ExitStack() as stack:
         loads: list[Load[T]] = [
             stack.enter_context(Load(drive, served.port, client, window)) for client in clients

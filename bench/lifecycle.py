@@ -9,7 +9,7 @@ from bench.cast import make_pairs
 from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
 from bench.floor import load as floor_load
-from bench.http_measure import WARM_UP_SECONDS, drive_all, lifecycle_figures
+from bench.http_measure import drive_all, lifecycle_figures, warm_up_of
 from bench.lifecycle_load import CALLS, drive
 from bench.stack import Database, Program, database, web
 
@@ -165,7 +165,7 @@ def _row(figures: Json, of_bare: str | None = None) -> list[Any]:
 
 
 def _measure_bare(on: Database, clients: int, seconds: float) -> Json:
-    measured = bare_sql.measure(on, clients=clients, warm_up=WARM_UP_SECONDS, seconds=seconds)
+    measured = bare_sql.measure(on, clients=clients, warm_up=warm_up_of(seconds), seconds=seconds)
     done = len(measured.lifecycles)
     if not done:
         raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")

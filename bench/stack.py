@@ -64,7 +64,7 @@ class Database:
 
     def start(self) -> None:
         """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
-        self.python("manage.py", "pg", "start")
+        # A command that needs the database makes and starts it.
         self.python("manage.py", "migrate", "--no-input")
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
         if found != _DURABLE:
@@ -275,25 +275,26 @@ def database(checkout: Path = env.BASE_DIR, /, **settings: str) -> Iterator[Data
     It is removed even if this process is killed. `settings` are further variables of its environment. The code of
     `checkout` migrates it and runs on it.
     """
-    stop = f"{shlex.join([sys.executable, str(env.BASE_DIR / 'manage.py'), 'pg', 'stop'])} && "
-    with workplace(stop, **settings) as (directory, environment):
+    with workplace(**settings) as (directory, environment):
         made = Database(directory, environment, checkout)
         made.start()
         yield made
 
 
 @contextmanager
-def workplace(before: str = "", /, **settings: str) -> Iterator[tuple[Path, dict[str, str]]]:
+def workplace(**settings: str) -> Iterator[tuple[Path, dict[str, str]]]:
     """Make a directory below PIPEDAI_DATA_DIR, and the environment of programs that have it as their data directory.
 
-    The directory is removed at the end, even if this process is killed. The shell command `before` runs before that.
+    At the end all programs that use the directory are ended, its database server is stopped, and the directory is
+    removed, even if this process is killed.
     """
     data_dir = env.data_dir()
     Layout(data_dir).prepare_data_dir()
     directory = data_dir / f"bench-{secrets.token_hex(4)}"
     Layout(directory).prepare_data_dir()
     environment = {**os.environ, **_SETTINGS, **settings, "PIPEDAI_DATA_DIR": str(directory)}
-    afterwards = Afterwards(f"{before}rm -rf {shlex.quote(str(directory))}", environment)
+    remove = shlex.join([sys.executable, "-m", "bin.cleaning"])
+    afterwards = Afterwards(f"cd {shlex.quote(str(env.BASE_DIR))} && exec {remove}", environment)
     try:
         yield directory, environment
     finally:

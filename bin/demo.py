@@ -1,6 +1,7 @@
 """Starts a run of the demo's trigger through the API, as a client would, and shows its states until it ends."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,3 +128,18 @@ def _figures(run: dict[str, Any]) -> str:
     if run["output"] is not None:
         told.append(f"output {json.dumps(run['output'])}")
     return ", ".join(told) or "Its worker told no model, tokens or cost."
+
+
+def main(url: str, file: str) -> int:
+    """Show a run of the demo in `file`, written by `manage.py seed_demo`, at the API at `url`. Return the exit code."""
+    try:
+        wait_until_ready(url)
+        Demo(url, Seeded.load(Path(file))).show(print)
+    except DemoFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -154,12 +154,16 @@ MALFORMED = [
     ({"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is not an http or https URL: set it"),
 ]
 
-# This runs manage.py in a fork for each row. It is as good as a new process, but need not import Django again.
+# This runs manage.py in a fork for each row. It is as good as a new process, but need not import the packages again,
+# which are those that read no settings. A fork ends without clearing up, which would copy the memory of all that has
+# been imported.
 FORKING = """
-import json, os, runpy, signal, sys, tempfile
+import gc, json, os, runpy, signal, sys, tempfile
 import corsheaders, django.core.management, environ, httpx, nacl.secret, psycopg, structlog
-import django.db.backends.postgresql.base
+import django.contrib.auth.hashers, django.db.backends.postgresql.base, django.test, django_filters
+import jsonschema, jwt, pyotp, rest_framework.compat, yaml
 said = []
+gc.freeze()
 for number, environment in enumerate(json.load(sys.stdin)):
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         if not (pid := os.fork()):
@@ -167,8 +171,14 @@ for number, environment in enumerate(json.load(sys.stdin)):
             signal.alarm(60)
             os.environ.update(environment)
             sys.argv = ["manage.py", ("check", "migrate", "runscheduler", "seed_demo")[number % 4]]
-            runpy.run_path("manage.py", run_name="__main__")
-            sys.exit(0)
+            try:
+                runpy.run_path("manage.py", run_name="__main__")
+            except SystemExit as ended:
+                if isinstance(ended.code, str):
+                    print(ended.code, file=sys.stderr)
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(1 if isinstance(ended.code, str) else ended.code or 0)
+            os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         out.seek(0), err.seek(0)
         said.append((code, out.read(), err.read()))

@@ -36,6 +36,11 @@ class Planted:
             with self._changing:
                 self._spellings |= dict.fromkeys(_spellings(secret), shown)
 
+    def add_all_of(self, other: "Planted") -> None:
+        """Adds the secrets of another collection."""
+        with self._changing:
+            self._spellings |= other._spellings
+
     def found_in(self, text: str) -> list[str]:
         """Returns the secrets that can be read in a text."""
         with self._changing:
@@ -66,6 +71,12 @@ def plant(secret: str | bytes) -> None:
     """Adds a secret to all collections that are open now."""
     for collection in _collecting:
         collection.add(secret)
+
+
+def plant_all(secrets: Planted) -> None:
+    """Plants each secret of a collection."""
+    for collection in _collecting:
+        collection.add_all_of(secrets)
 
 
 def plant_body(body: bytes) -> None:

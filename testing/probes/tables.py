@@ -7,21 +7,22 @@ from django.db import connection
 
 
 def contents() -> dict[str, Counter[str]]:
-    """Returns every row of every table as text."""
+    """Returns every row of every table as text. It is a single statement."""
     with connection.cursor() as cursor:
-        return {table: _rows(cursor, table) for table in connection.introspection.table_names()}
+        cursor.execute(_every_row("coalesce(array_agg(t::text), '{}')"))
+        return {table: Counter(rows) for table, rows in cursor.fetchall()}
 
 
 def contents_as_text() -> dict[str, str]:
     """Returns all rows of each table that has any as one text. It is a single statement, so every test can use it."""
     with connection.cursor() as cursor:
-        cursor.execute(_every_row())
+        cursor.execute(_every_row("string_agg(t::text, E'\n')", "HAVING count(*) > 0"))
         return dict(cursor.fetchall())
 
 
 @cache
-def _every_row() -> str:
-    """Returns the statement that reads every table, and a partitioned table as a whole.
+def _every_row(rows: str, having: str = "") -> str:
+    """Returns the statement that reads every table, and a partitioned table as a whole, with an aggregate of its rows.
 
     It is the same for all databases of these tests.
     """
@@ -32,7 +33,7 @@ def _every_row() -> str:
         )
         tables = [table for (table,) in cursor.fetchall()]
     return " UNION ALL ".join(
-        f"SELECT '{table}', string_agg(t::text, E'\n') FROM \"{table}\" t HAVING count(*) > 0"  # noqa: S608
+        f"SELECT '{table}', {rows} FROM \"{table}\" t {having}"  # noqa: S608
         for table in tables
     )
 
@@ -59,8 +60,3 @@ def columns_with(*needles: str) -> list[str]:
                 if cursor.fetchone() == (True,):
                     found.append(f"{table}.{column}")
     return found
-
-
-def _rows(cursor, table: str) -> Counter[str]:  # type: ignore[no-untyped-def]
-    cursor.execute(f'SELECT t::text FROM "{table}" t')  # noqa: S608
-    return Counter(row for (row,) in cursor.fetchall())

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,14 +52,20 @@ class Machine:
         """Returns the path under which this machine sees a file of the other one, while that one runs."""
         return Path(f"/proc/{self._init}/root{self._directory}/root{path}")
 
-    def run(self, *command: str, network: bool = False, directory: str = "/") -> str:
+    def run(
+        self,
+        *command: str,
+        network: bool = False,
+        directory: str = "/",
+        environment: Mapping[str, str] = {},
+    ) -> str:
         """Runs a command as root and returns its output. With `network` it may use the real machine's network.
 
-        Raises AssertionError if the command fails.
+        `environment` has further variables. Raises AssertionError if the command fails.
         """
         done = subprocess.run(  # noqa: S603
             self._inside(*command, network=network, directory=directory),
-            env=_environment(),
+            env={**_environment(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -70,18 +76,31 @@ class Machine:
         assert done.returncode == 0, f"{command} failed:\n{done.stdout}"
         return done.stdout
 
-    def start(self, *command: str, log: Path) -> "subprocess.Popen[bytes]":
-        """Starts a process on the machine. It is killed when the machine ends."""
+    def start(
+        self,
+        *command: str,
+        log: Path,
+        network: bool = False,
+        directory: str = "/",
+        environment: Mapping[str, str] = {},
+    ) -> "subprocess.Popen[bytes]":
+        """Starts a process on the machine, like `run`. It is killed when the machine ends."""
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603
-                self._inside(*command, network=False, directory="/"),
-                env=_environment(),
+                self._inside(*command, network=network, directory=directory),
+                env={**_environment(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
         self._started.append(process)
         return process
+
+    def make_read_only(self) -> None:
+        """Lets no process write to the machine's files from now on, except to its file systems in memory."""
+        enter = ["nsenter", f"--target={self._init}", "--mount"]
+        root = f"{self._directory}/root"
+        subprocess.run([*enter, "mount", "-o", "remount,bind,ro", root], check=True)  # noqa: S603
 
     def end(self) -> None:
         """Kills all processes of the machine."""

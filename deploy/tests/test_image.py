@@ -1,0 +1,162 @@
+"""The image: what its Dockerfile says is executed step by step, and then serves, as its user, on a read-only root."""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import yaml
+from compose_spec import PyCompose
+from django.conf import settings
+
+from bin.services import procfile
+from bin.suite import production_settings
+from deploy.tests.image import build, context, exec_form, stages
+from pipedai.embedded.server import EmbeddedPostgres
+from pipedai.env import BASE_DIR
+from testing.processes.socket_relay import relayed
+from testing.processes.web_process import free_port, url_of
+from testing.processes.worker_process import until
+
+COMPOSE = BASE_DIR / "compose.yaml"
+# Imports what the image's other processes run: the commands of manage.py, and the client of the demo.
+OTHERS = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
+sys.path.append("agent")
+import bin.demo, django
+from django.core.management import get_commands, load_command_class
+django.setup()
+for name in sys.argv[1:]:
+    load_command_class(get_commands()[name], name)
+"""
+
+
+@contextmanager
+def reachable(database: str) -> Iterator[str]:
+    """Yields a DATABASE_URL by which any user of this machine reaches the test's database."""
+    url = url_of(database)
+    if settings.DATABASE_URL:
+        yield url
+        return
+    parts = urlsplit(url)
+    with relayed(EmbeddedPostgres(settings.DATA_DIR).layout.socket) as port:
+        yield f"postgres://{parts.username}:{parts.password}@127.0.0.1:{port}/{database}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_root(
+    own_database: str, tmp_path: Path
+) -> None:
+    port, log, app = free_port(), tmp_path / "web.log", stages()["app"]
+    with ExitStack() as stack:
+        url = stack.enter_context(reachable(own_database))
+        built = build("app", tmp_path / "image", stack)
+        built.machine.make_read_only()
+        environment = {
+            **built.environment,
+            **production_settings(),
+            "DATABASE_URL": url,
+            "PORT": str(port),
+        }
+        place: dict[str, Any] = {
+            "network": True,
+            "directory": built.directory,
+            "environment": environment,
+        }
+        as_user = built.command
+        with pytest.raises(AssertionError, match="Read-only file system"):
+            built.machine.run(*as_user("touch", "/data/x"), **place)
+        assert built.machine.run(*as_user("id", "-u"), **place) == "10001\n"
+
+        built.machine.run(*as_user("python", "manage.py", "release"), **place)
+        others = ("runscheduler", "seed_demo", "runworker")
+        built.machine.run(*as_user("python", "-c", OTHERS, *others), **place)
+        web = built.machine.start(*as_user(*exec_form(app.value("CMD"))), log=log, **place)
+        answer = until(lambda: answered(f"http://127.0.0.1:{port}/api/v1/health"))
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        built.machine.run(*as_user(*exec_form(app.value("HEALTHCHECK"))), **place)
+        with httpx.Client(headers={"Host": "api.example.com"}) as browser:
+            page = browser.get(f"http://127.0.0.1:{port}/admin/login/")
+            (style, *_) = re.findall(r'href="(/static/[^"]+\.css)"', page.text)
+            assert browser.get(f"http://127.0.0.1:{port}{style}").status_code == 200
+
+        number = signal.Signals[app.value("STOPSIGNAL")].value
+        built.machine.run("sh", "-c", f"kill -{number} $(pgrep -o -u 10001 -f pipedai.server)")
+        assert web.wait(timeout=30) == 0
+        with pytest.raises(AssertionError, match="refused"):
+            built.machine.run(*as_user(*exec_form(app.value("HEALTHCHECK"))), **place)
+    assert "Traceback" not in log.read_text()
+
+
+def answered(url: str) -> httpx.Response | None:
+    """Returns the answer, or None while nobody listens."""
+    try:
+        return httpx.get(url, timeout=60)
+    except httpx.ConnectError:
+        return None
+
+
+def test_its_stages_end_as_a_number_without_rights_and_take_no_shell_for_their_command():
+    for name in ("app", "pgbouncer"):
+        stage = stages()[name]
+        last_root = max(i for i, (step, _) in enumerate(stage.steps) if step in ("RUN", "COPY"))
+        assert stage.steps.index(("USER", "10001:10001")) > last_root
+        assert exec_form(stage.value("CMD"))
+        assert exec_form(stage.value("HEALTHCHECK"))
+        assert stage.value("STOPSIGNAL") in ("SIGTERM", "SIGINT")
+    assert {stage.base for stage in stages().values()} == {
+        "debian:trixie-slim",
+        "python:3.13-slim-trixie",
+    }
+
+
+def test_its_context_has_the_code_and_neither_secrets_nor_tests(tmp_path):
+    found = set(context())
+    assert {PurePosixPath("manage.py"), PurePosixPath("agent/pipedai_worker/standin.py")} <= found
+    assert not [path for path in found if {"tests", ".git", ".venv", ".data"} & set(path.parts)]
+
+    (tmp_path / ".dockerignore").write_text((BASE_DIR / ".dockerignore").read_text())
+    for secret in (".env", ".env.local", "deploy/prod.env", ".data/postgres/x", "kept.py"):
+        (tmp_path / secret).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / secret).touch()
+    assert list(context(tmp_path)) == [PurePosixPath("kept.py")]
+
+
+def test_the_compose_file_is_valid_and_says_what_the_procfile_says():
+    written = yaml.safe_load(COMPOSE.read_text())
+    PyCompose.from_json(json.dumps(written))
+    services = written["services"]
+    assert list(services) == [
+        *("postgres", "pgbouncer", "release", "web", "scheduler", "seed", "worker", "demo")
+    ]
+    processes = procfile(BASE_DIR / "Procfile")
+    commands = {name: " ".join(each.get("command", [])) for name, each in services.items()}
+    commands["web"] = " ".join(exec_form(stages()["app"].value("CMD")))
+    for name in ("release", "web", "scheduler"):
+        assert processes[name].endswith(f"exec {commands[name]}")
+    known = stages()
+    for name, service in services.items():
+        if name == "postgres":
+            continue
+        assert service["build"]["target"] in known
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    # Nothing can be reached from another machine.
+    ports = [
+        yaml.safe_load(COMPOSE.read_text())["services"][name].get("ports") for name in services
+    ]
+    assert [each for each in ports if each] == [["127.0.0.1:8000:8000"]]
+
+
+def test_a_compose_file_with_a_mistake_is_no_valid_one():
+    broken = yaml.safe_load(COMPOSE.read_text())
+    broken["services"]["web"]["port"] = ["8000:8000"]
+    with pytest.raises(ValueError, match="port"):
+        PyCompose.from_json(json.dumps(broken))
