@@ -66,10 +66,10 @@ def serve(
 
 
 def serve_on(
-    listeners: Sequence[socket.socket], database: str, *, log: Path
+    listeners: Sequence[socket.socket], database: str, *, log: Path, **environment: str
 ) -> contextlib.AbstractContextManager[Server]:
     """Does the same on sockets that listen already. The first is the one at which this process reaches the API."""
-    environment = {
+    environment |= {
         "PORT": str(listeners[0].getsockname()[1]),
         "WEB_BIND": ",".join(f"fd://{each.fileno()}" for each in listeners),
     }

@@ -15,6 +15,10 @@ from testing.processes.web_process import serve_on
 
 from .network import LoopbackNetwork
 
+# A worker sends a heartbeat every third of a lease, and hears only then that its run was canceled. With the default
+# lease scenarios would wait 20 s for that.
+LEASE_SECONDS = 18
+
 
 class Site:
     """A served API, called as the owner of an environment. Each method checks that its calls succeed.
@@ -59,7 +63,12 @@ def site(network: LoopbackNetwork, database: str, directory: Path) -> Iterator[S
     with (
         network.listener() as inside,
         socket.create_server(("127.0.0.1", 0)) as outside,
-        serve_on([outside, inside], database, log=directory / "web.log") as server,
+        serve_on(
+            [outside, inside],
+            database,
+            log=directory / "web.log",
+            RUN_LEASE_SECONDS=str(LEASE_SECONDS),
+        ) as server,
         httpx.Client(base_url=server.api, timeout=60) as http,
     ):
         yield Site(http, f"http://127.0.0.1:{inside.getsockname()[1]}")
