@@ -139,7 +139,8 @@ class StaffModelAdmin(ModelAdmin):
         return [
             path("", wrap(self.changelist_view), name=f"{name}_changelist"),
             path("<uuid:row_id>/", wrap(self.row_view), name=f"{name}_change"),
-            # Django's own admin has the page at this address, and old links and habits lead here.
+            # Django's own admin has the page about a row at the address <id>/change/. Old links still use that address,
+            # so it is redirected to the page's address here.
             path(
                 "<uuid:row_id>/change/",
                 RedirectView.as_view(pattern_name=f"{self.admin_site.name}:{name}_change"),

@@ -41,7 +41,7 @@ def show_chart(read: Callable[[], Chart]) -> None:
 
 
 def start_page() -> dict[str, Any]:
-    """Returns the values that the template shows."""
+    """Returns the values that the template of the start page shows."""
     return {
         "figures": cache.get_or_set("admin.figures", _read_figures, _FIGURES_SECONDS),
         "charts": cache.get_or_set("admin.charts", _read_charts, _CHARTS_SECONDS),
