@@ -87,10 +87,10 @@ class EndFilter(TimeFilter):
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
         """Keeps the rows before the time. Adds no condition if the request has a cursor and only one `to`.
 
-        A cursor is valid only for the filters with which it was made, so the cursor's place already lies before that
-        time. With both conditions PostgreSQL might start at the time and read all rows down to the cursor. If a request
-        repeats `to`, the last one counts, and the cursor may have been made with another one last, so the condition
-        stays.
+        A cursor is valid only for the filters with which it was made, so all rows after the cursor lie before the time
+        anyway. If both conditions were given, PostgreSQL might start at the time and read all rows down to the cursor.
+        If a request repeats `to`, its last value counts. The cursor may have been made for another value, so the
+        condition is added then.
         """
         sent = self.parent.data
         is_bound = "cursor" in sent and len(sent.getlist("to")) < 2

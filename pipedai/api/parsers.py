@@ -155,7 +155,7 @@ def replace_unstorable(value: Any) -> Any:
 
 
 def _is_deeper(value: Any, most: int) -> bool:
-    """Whether a value has more than `most` levels. A value that holds no other has none, an empty list has one."""
+    """Whether lists and objects are nested more than `most` levels deep. An empty list counts as one level."""
     level = [value]
     for _ in range(most + 1):
         level = [container for container in level if isinstance(container, dict | list)]

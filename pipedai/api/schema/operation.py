@@ -46,15 +46,16 @@ class Operation:
     items: Answer | None = None
     # The media type of the successful answers.
     media_type: str = "application/json"
-    # The filters of a list, which tell its query parameters.
+    # The filter set of a list. The operation's query parameters are made from it.
     filters: type[ApiFilterSet] | None = None
     # Other query parameters, and request headers, as OpenAPI parameter objects.
     parameters: tuple[Schema, ...] = ()
-    # What a success says, by its status, where that is more than "Done."
+    # The descriptions of successful answers, by status, where more is to be said than "Done."
     says: Mapping[int, str] = field(default_factory=dict)
-    # The reason of an error, by its status; "" stands for the general reason in answers.py. An action names only the
-    # errors that its service alone knows of: 409, 503, and 404 for what the path does not name. The others follow from
-    # the viewset's declarations; a reason that is given here for one of them replaces the general one.
+    # The reasons of errors, by status; "" stands for the description in answers.py. Most errors of an action follow
+    # from its viewset's declarations and need not be given here. An action gives those that only its service knows:
+    # 409, 503, and the 404 for a row that the body or the query names. A given reason replaces the one that follows
+    # from the declarations.
     errors: Mapping[int, str] = field(default_factory=dict)
     # The audit actions that a call writes.
     audit: tuple[str, ...] = ()
