@@ -71,7 +71,7 @@ class Holding:
         self._at_end: list[Callable[[], None]] = []
 
     def has_room(self, size: int) -> bool:
-        """Whether the request may hold `size` more bytes."""
+        """Whether the memory budget has room for `size` more bytes of this request."""
         small = self._size + size <= SMALL_BYTES
         return self._budget.has_room(self.address, size, small=small)
 
@@ -118,10 +118,11 @@ class Holding:
 
 
 def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
-    """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if so many could not be held now.
+    """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if memory is too short for `wanted` now.
 
-    An endpoint with large answers asks before it makes one, because making an answer and refusing it costs as much as
-    sending it. Without our own server around Django there is always room.
+    An endpoint with large answers asks this before it makes an answer, because an answer that is made and then refused
+    costs as much as one that is sent. If the application runs under another server than ours, the result is always
+    `wanted`.
     """
     holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
     return wanted if holding is None or holding.has_room(wanted) else SMALL_BYTES

@@ -20,7 +20,8 @@ from pipedai.server.lanes import STOP
 from pipedai.server.protocol import Protocol
 from pipedai.server.unchunking import Unchunking
 
-# How many seconds a stopping process waits for a request that has arrived in part, or that a new connection may send.
+# How many seconds a process that stops waits for requests that have not arrived completely. A new connection may also
+# still send one.
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
@@ -40,9 +41,10 @@ def _allow_many_connections() -> None:
 def _give_large_blocks_back() -> None:
     """Make the C library return each large block of memory to the system when the block is freed.
 
-    By default it keeps large blocks for each thread, so that a few answers of megabytes at once left hundreds of
-    megabytes with the process. Setting this bound also fixes how much free memory the library keeps for small blocks,
-    so that amount is set too: with too little, each request takes memory from the system and gives it back.
+    By default the library keeps freed large blocks for each thread. After a few answers of megabytes at once, the
+    process then kept hundreds of megabytes. If this setting is changed, the library no longer adapts how much free
+    memory it keeps for small blocks, so that amount is set too. If it were too small, each request would take memory
+    from the system and give it back.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Only glibc has mallopt.
     if mallopt is not None:
