@@ -45,7 +45,7 @@ class DatabaseCollector(Collector):
         self._read_at = float("-inf")
 
     def describe(self) -> list[Metric]:
-        """Returns nothing, because the registry would otherwise query the database for the metrics' names."""
+        """Returns nothing. Without this method prometheus_client would query the database for the metrics' names."""
         return []
 
     def collect(self) -> Iterator[Metric]:

@@ -19,7 +19,7 @@ SELECT coalesce(nullif(application_name, ''), 'unnamed') AS standby,
     extract(epoch FROM coalesce(max(replay_lag), interval '0')) AS lag
 FROM pg_stat_replication GROUP BY 1 ORDER BY 1 LIMIT 20
 """
-# The partitions of a table count as their own tables.
+# PostgreSQL counts dead rows for each table. Each partition of a table is listed as a table of its own.
 _DEAD = """
 SELECT relname AS name, n_dead_tup AS dead FROM pg_stat_user_tables
 WHERE schemaname = current_schema() ORDER BY n_dead_tup DESC LIMIT 10

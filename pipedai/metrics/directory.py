@@ -1,6 +1,6 @@
-"""Manages the directory in which the web processes of one start share their metrics.
+"""Manages the directory in which the web processes of one service share their metrics.
 
-Each start of the service makes a new directory, and the end removes it.
+Each start of the service makes a new directory, and it is removed when the service ends.
 """
 
 import os
