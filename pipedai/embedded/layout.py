@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def start_lock(self) -> Path:
-        """The lock that a process holds while it makes, starts or stops the server."""
+        """The file lock that lets only one process at a time make, start or stop the server."""
         return self.data_dir / "postgres.start.lock"
 
     @property
