@@ -1,7 +1,8 @@
-"""Envelope encryption: master keys wrap data keys, data keys seal values (SPEC §8).
+"""Envelope encryption: master keys encrypt data keys, and data keys encrypt values (SPEC §8).
 
-libsodium's secretbox has no associated data. So each box gets its own key, derived with BLAKE2b from the key above it
-and from the place of the value. A ciphertext that was moved to another row, field or environment does not open.
+libsodium's secretbox has no associated data. So each value is encrypted with a key of its own, which is derived with
+BLAKE2b from the data key and from where the value is stored. A ciphertext that was moved to another row, field or
+environment can't be decrypted. Data keys are bound to their environment in the same way.
 """
 
 import base64

@@ -94,7 +94,8 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
             except Exception as error:
                 if _is_away(error):
                     _wait_for_database(error, stop)
-                    continue  # The job stays due, because the database was away.
+                    # The job stays due. It failed only because the database was away.
+                    continue
                 failures[job.name] += 1
                 pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
                 log.exception("job.failed", job=job.name, retry_seconds=pause)
@@ -116,7 +117,8 @@ def _is_away(error: Exception) -> bool:
     """Whether a job failed because the database is away, and not because of its own work."""
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
-    connection.close()  # The connection may be broken. A new one is cheap.
+    # The connection may be broken. Closing it makes the next query open a new one, which is cheap.
+    connection.close()
     return not _answers()
 
 

@@ -88,9 +88,9 @@ INSTALLED_APPS = [
     "workers",
     "audit",
 ]
-# Two kinds of calls skip all middleware. Calls below /api/v1/ skip it unless they are OPTIONS or have an Origin header;
-# pipedai.wsgi does all that they need. The event loop itself answers GET /api/v1/health/live.
-# See docs/decisions/fast-paths.md.
+# Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
+# header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event
+# loop, without Django. See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
@@ -200,7 +200,7 @@ _database: dict[str, Any] = (
     else {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": DATA_DIR}
 )
 # Prepared statements save a third of PostgreSQL's CPU, but belong to a session. A PgBouncer before 1.21 in transaction
-# mode may run each transaction in another session, so they can be turned off.
+# mode may run each transaction in another session, so this setting can turn prepared statements off.
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=not DATABASE_LISTEN_URL)
 _database["OPTIONS"] = {
     **_database.get("OPTIONS", {}),

@@ -13,7 +13,8 @@ class Finding:
     """What a probe found, in one sentence.
 
     `remedy` says what to do, a line for each step, and is empty if all is well. `unknown` is true if the probe could
-    not look, because another one found what is in its way. It is then no problem of its own.
+    not look because of a problem that another probe has found, such as a database that is away. It is then no further
+    problem.
     """
 
     says: str
