@@ -81,7 +81,7 @@ class StaffModelAdmin(ModelAdmin):
     # --- The list page of a model
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the declared index that covers most of the active filters, or newest-first order if none fits."""
+        """Returns the index in `scopes` that covers most of the active filters, or newest-first order if none fits."""
         known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
         nothing = Scope((), self.newest_first)
         return max((nothing, *known), key=lambda scope: len(scope.filters))
@@ -112,7 +112,7 @@ class StaffModelAdmin(ModelAdmin):
         return (queryset.filter(found) if found else queryset.none()), False
 
     def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
-        """Returns the list's rows whose id is this one: at most one row."""
+        """Returns a queryset of the list's rows, limited to the row with this id."""
         return rows.filter(id=row_id)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

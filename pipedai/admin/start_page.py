@@ -30,7 +30,7 @@ _charts: list[Callable[[], Chart]] = []
 def show_figures(read: Callable[[], Sequence[Figure]]) -> None:
     """Makes the start page show the figures that `read` returns.
 
-    `read` may be called every few seconds, so it must read few rows, and by an index.
+    `read` may be called every few seconds, so it must read only few rows and find them by an index.
     """
     _figures.append(read)
 
