@@ -16,8 +16,8 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 
-# A list is split into at most this many queries, because PostgreSQL plans each of them for every month of the audit
-# log. Planning 20 takes about 15 ms.
+# A list is split into at most this many queries. The audit log has a partition for each month, and PostgreSQL plans
+# each query for every partition. Planning 20 queries takes about 15 ms.
 _MOST_PARTS = 20
 
 # A time of day, then a blank and an offset. A client that writes the offset's + as it is sends this, because a + in a
@@ -159,10 +159,10 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns one queryset for each requested word. No row is in two of them.
+        """Returns one queryset for each word that the request names in a filter for words. They share no row.
 
-        The caller merges their rows, because an index returns the rows of one word in order, but not those of several
-        words.
+        The caller merges the querysets, because an index returns the rows of one word in order, but not those of
+        several words.
         """
         sent = self.values
         apart = {

@@ -79,7 +79,7 @@ TOO_DEEP = _TooDeep()
 
 
 class OutcomeJSONParser(StrictJSONParser):
-    """Replaces what other parsers refuse, so that no run loses its outcome.
+    """Parses the outcome of a run, which a worker sends. It replaces what other parsers refuse, so that none is lost.
 
     U+FFFD replaces NUL and lone surrogates, and TOO_DEEP a member of the body that is nested too deep.
     """

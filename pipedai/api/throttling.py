@@ -64,7 +64,7 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `limit` hits in each window of `seconds`.
+    """At most `limit` hits, which are counted requests, in each window of `seconds`.
 
     If `in_a_row`, a window ends only after `seconds` without a hit.
     """
@@ -83,7 +83,7 @@ class Throttle:
     key: Callable[[Request], str | None]
 
     def check(self, request: Request) -> None:
-        """Counts this request. Raises TooManyRequests if it exceeds the rate."""
+        """Counts this request as a hit of its caller. Raises TooManyRequests if the caller's hits exceed the rate."""
         if not settings.THROTTLES_ENABLED:
             return
         key = self.key(request)

@@ -1,6 +1,6 @@
 """Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`."""
 
-# drf-spectacular is partly typed.
+# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Iterator
