@@ -1,6 +1,6 @@
-"""Adds JSON error answers, deadlines and bounds of memory to the connections of gunicorn's ASGI worker.
+"""Adds JSON error answers, deadlines and limits of memory to the connections of gunicorn's ASGI worker.
 
-gunicorn answers requests that it can't parse in plain text, and has no hooks to change this. So the class below
+gunicorn answers requests that it can't parse in plain text, and has no hooks to change this. So the class Protocol
 overrides private methods of gunicorn 27.0, and `tests/test_worker.py` fails when gunicorn changes them.
 """
 

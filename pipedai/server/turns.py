@@ -1,6 +1,7 @@
 """Divides a limited number of places among waiting requests. Groups of requests take turns (SPEC §19).
 
-A place is a share of something scarce, such as a thread, or the memory for one password hash.
+A place is a share of something scarce. For example, it is the memory for one password hash, or the permission to ask an
+endpoint.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ class Turn:
     """One request's turn: it waits for the places that the request needs, has them, and gives them back.
 
     A place is a share of something scarce. For passwords it is the memory of one hash with today's settings, and a hash
-    that needs twice as much memory needs two places. Where requests ask an endpoint, a place is the leave to ask.
+    that needs twice as much memory needs two places. For waiting polls and event streams it is the permission to ask
+    their view for news.
     """
 
     __slots__ = ("granted", "group", "places", "refused", "wake")

@@ -31,7 +31,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def _allow_many_connections() -> None:
-    """Raise the process's limit of open files, which is often 1,024, because each waiting poll takes one."""
+    """Raise the process's limit of open files, which is often 1,024.
+
+    Each connection takes one open file, and each waiting poll keeps a connection.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -46,7 +49,8 @@ def _give_large_blocks_back() -> None:
     memory it keeps for small blocks, so that amount is set too. If it were too small, each request would take memory
     from the system and give it back.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Only glibc has mallopt.
+    # Only the C library glibc has the function mallopt.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
