@@ -163,8 +163,8 @@ class EmbeddedPostgres:
         ClusterMaker(layout, server_bin(layout), start_lock).ensure()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
-            # Files of a server that was killed are removed, because they would keep a new server from starting. The
-            # number of the dead process may by now belong to another program.
+            # A server that was killed leaves these files behind, and they would keep a new server from starting. The
+            # process number in the old pid file may by now belong to another program.
             for leftover in (layout.pid_file, layout.socket, Path(f"{layout.socket}.lock")):
                 leftover.unlink(missing_ok=True)
             if layout.log.exists() and layout.log.stat().st_size > _LOG_BYTES:
