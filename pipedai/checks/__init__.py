@@ -27,7 +27,10 @@ def check_production_settings(**_kwargs: Any) -> list[Error]:
 
 
 def problems() -> Iterator[tuple[str, str]]:
-    """Yield the id and the sentence of each production rule that the settings break. No sentence contains a key."""
+    """Yield an id and a sentence for each production rule that the settings break.
+
+    No sentence contains a key.
+    """
     return _broken(_RULES)
 
 

@@ -33,7 +33,7 @@ _HTTPS_ORIGIN = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?", re.IGNORECASE)
 
 
 def allowed_hosts() -> str | None:
-    """ALLOWED_HOSTS must name our own hosts, and no wildcard for all."""
+    """ALLOWED_HOSTS must name our own hosts. It must not contain a wildcard that allows all hosts."""
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         return (
             "ALLOWED_HOSTS is empty or holds *:"
