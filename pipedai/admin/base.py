@@ -153,7 +153,7 @@ class StaffModelAdmin(ModelAdmin):
         return self.story_rows().filter(pk=row_id).first()
 
     def story_rows(self) -> QuerySet[Any]:
-        """Returns the rows with the columns and joins that `story` and the support actions need."""
+        """Returns the rows with the columns and joins that the page about a row and the support actions need."""
         rows: QuerySet[Any] = self.model._default_manager.all()
         if self.story_joins:
             rows = rows.select_related(*self.story_joins)

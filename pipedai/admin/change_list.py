@@ -29,7 +29,7 @@ class Scope:
 
 
 class KeysetChangeList(ChangeList):
-    """A page of `list_per_page` rows, newest first, that starts after the place in `?after=`.
+    """A page of at most `list_per_page` rows, newest first, that starts after the row whose position is in `?after=`.
 
     The filters that an index covers (`StaffModelAdmin.scope_of`) decide which rows are read. The other filters are
     tested on at most LOOKS_THROUGH of these rows. If that limit ends a page, the page says so, and the next page goes
