@@ -1,8 +1,8 @@
 """Answers 503 for an error of the database that is not the request's fault (SPEC §19, §22).
 
-The database rolled the failed transaction back. Only if the connection broke during the COMMIT, nobody knows whether it
-was committed. So the client may repeat the request. A request that must not take effect twice carries an
-Idempotency-Key or a claim id.
+The database rolls the failed transaction back. If the connection breaks during the COMMIT, however, nobody knows
+whether the database did commit. So the client repeats the request. A request that must not take effect twice carries an
+Idempotency-Key or a claim id, by which the service recognises the repetition.
 """
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection

@@ -70,7 +70,7 @@ class WordFilter(ApiFilter, django_filters.ChoiceFilter):
 
 
 class TimeFilter(ApiFilter):
-    """Compares a row's time with the time in the parameter, by the comparison that the filter was given."""
+    """Keeps the rows whose time is before or after the time in the parameter, as the filter's `lookup_expr` says."""
 
     field_class = TimeField
     described = {"schema": {"type": "string", "format": "date-time"}}

@@ -1,8 +1,8 @@
 """Throttles limit how often a caller may do something (SPEC §3). API.md lists the rates.
 
-The counters lie in an UNLOGGED table, which all processes share and update atomically. It has one small row for each
-bucket, and the row is deleted some time after its window ended. A bucket is named by an HMAC, so the table holds no
-address and no account.
+The counters are in an UNLOGGED table, which all processes share and update atomically. It has one small row, called a
+bucket, for each rate and caller. The row is deleted some time after the rate's window ended. An HMAC names the bucket,
+so the table holds no address and no account.
 """
 
 from collections.abc import Callable
@@ -92,7 +92,11 @@ class Throttle:
 
 
 def check_rate(rate: Rate, key: str) -> None:
-    """Counts one hit of `key`, but only once for each request. Raises TooManyRequests if the hits exceed the rate."""
+    """Counts one hit of `key`. Raises TooManyRequests if the hits exceed the rate.
+
+    A request that must hash a password may be run twice (see pipedai.server.password_lane). Only its first run is
+    counted.
+    """
     if is_asked_again():
         return
     hits, seconds_left = count_hit(rate, key)

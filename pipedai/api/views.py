@@ -64,7 +64,7 @@ class ApiViewSet(ViewSet):
                 )
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Returns the accepted authentication classes, then one that refuses the rest. A public viewset has none."""
+        """Returns the accepted authentication classes, then RefuseTheRest. Returns none if the viewset is public."""
         if not self.authentication_classes:
             return []
         return [*super().get_authenticators(), RefuseTheRest()]

@@ -83,7 +83,10 @@ def has_operation(action: Callable[..., Any]) -> bool:
 
 
 def operation_of(viewset: type, action: str) -> Operation:
-    """Returns the operation of this action of the viewset. Raises LookupError if there is none, or no such action."""
+    """Returns the operation of this action of the viewset.
+
+    Raises LookupError if the viewset has no such action, or if the action is not decorated with `@Operation`.
+    """
     operation = getattr(getattr(viewset, action, None), "operation", None)
     if not isinstance(operation, Operation):
         raise LookupError(
