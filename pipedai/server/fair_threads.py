@@ -30,13 +30,15 @@ class FairThreads:
         # _busy is the number of threads that are making calls, and _held that number for each group.
         self._busy = 0
         self._held: Counter[Hashable] = Counter()
-        # The waiting calls of each group. The group whose turn is next comes first.
+        # The calls that wait for a thread, by group, such as the client's address. The first group is the next whose
+        # turn it is.
         self._waiting: OrderedDict[Hashable, deque[Call]] = OrderedDict()
 
     def submit(self, group: Hashable, call: Call) -> None:
-        """Queue a call that belongs to this group. The call must not raise.
+        """Queue a call for the threads. The call must not raise.
 
-        A thread makes the call when it is free and it is the group's turn.
+        `group` is the group to which the call belongs, such as a client's address. A thread makes the call when the
+        thread is free and it is the group's turn.
         """
         with self._lock:
             self._waiting.setdefault(group, deque()).append(call)

@@ -1,4 +1,7 @@
-"""Writes the heartbeats of a web process from its event loop, so that a process whose loop hangs does not beat."""
+"""Writes the heartbeats of a web process, by which other processes see that it is alive.
+
+The event loop writes them, so that a process whose event loop hangs writes none.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping

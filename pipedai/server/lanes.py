@@ -20,8 +20,8 @@ STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"
 
-# These patterns find polls and event streams without Django, so they must match the routes in workers/urls.py.
-# See docs/decisions/fast-paths.md.
+# The regular expressions below find polls and event streams without Django, so they must match the routes in
+# workers/urls.py. See docs/decisions/fast-paths.md.
 _WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _POLL = re.compile(f"{_WORKER}/poll")
 _STREAM = re.compile(f"{_WORKER}/events/stream")

@@ -55,7 +55,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Waits for one place, and holds it for as long as the `with` block lasts.
+        """Waits for one place, such as the permission to ask a view, and holds it until the `with` block ends.
 
         Use it only with Turns that let any number of turns wait, because it does not notice that a turn was refused.
         """

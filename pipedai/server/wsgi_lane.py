@@ -76,7 +76,8 @@ class WsgiLane:
             outcome = self._answer(scope, body)
         except BaseException as error:
             outcome = error
-        with suppress(RuntimeError):  # The event loop has ended.
+        # This error means that the event loop has ended, so that nothing waits for the answer.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(done, outcome)
 
     def _done(
