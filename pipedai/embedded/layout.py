@@ -47,7 +47,7 @@ class Layout:
 
     @property
     def run_lock(self) -> Path:
-        """The lock that every process of the server holds while it lives."""
+        """The file lock that every process of the server holds while it lives, so it tells whether the server runs."""
         return self.data_dir / "postgres.run.lock"
 
     @cached_property

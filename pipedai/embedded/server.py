@@ -21,8 +21,8 @@ from pipedai.embedded.programs import ENVIRONMENT, Outcome, run
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-# If a lock is held for this many seconds and we see no process of the server, it must run where we can't see it, such
-# as in another container.
+# If another process holds a lock for this many seconds and we see no process of the server, the server must run where
+# we can't see it, such as in another container.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 
