@@ -54,7 +54,10 @@ def client_address(
 
 
 def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether the peer is a trusted proxy. If so, its headers about the original request, such as the scheme, count."""
+    """Whether the peer is a trusted proxy.
+
+    If so, we believe its headers about the original request, such as the client's address and the scheme.
+    """
     address = _address(peer or LOCAL)
     return address is not None and _is_in(address, trusted_proxies)
 

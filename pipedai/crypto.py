@@ -45,7 +45,10 @@ class NoDataKey(CannotOpen):
 
 
 class Place(NamedTuple):
-    """Where a sealed value is stored. The key that encrypts the value is derived from this place."""
+    """Where a sealed value is stored: its environment, table, field and row.
+
+    The key that encrypts the value is derived from these four, so the value can't be opened if it is moved elsewhere.
+    """
 
     environment_id: str
     table: str
@@ -117,12 +120,18 @@ def unwrap(
 
 
 def seal(data_key: DataKey, place: Place, plaintext: bytes) -> bytes:
-    """Returns the value encrypted for one place: a version byte, the nonce and the box."""
+    """Returns the value encrypted for the place where it will be stored.
+
+    The result is a version byte, a random nonce and the ciphertext.
+    """
     return _box(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), plaintext)
 
 
 def unseal(data_key: DataKey, place: Place, sealed: bytes) -> bytes:
-    """Returns the value. Raises CannotOpen if it was not sealed with this key for this place."""
+    """Returns the decrypted value.
+
+    Raises CannotOpen if it was not sealed with this data key and for this place of storage.
+    """
     return _unbox(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), sealed)
 
 

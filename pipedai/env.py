@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 Environment = Literal["development", "production"]
 
-# These patterns of a version are the ones that semver.org suggests.
+# The regular expressions for versions that semver.org suggests.
 _NUMBER = r"(?:0|[1-9]\d*)"
 _SEMVER = re.compile(
     rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}"

@@ -53,7 +53,7 @@ def register_job(job: Job) -> None:
 
 
 def registered_jobs() -> tuple[Job, ...]:
-    """Returns the jobs of all apps."""
+    """Returns the background jobs that the apps have registered."""
     return tuple(_registered)
 
 
@@ -76,10 +76,10 @@ def stop_on_signals() -> threading.Event:
 
 @timeouts.overriding(timeouts.SCHEDULER)
 def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
-    """Runs the jobs in turn, each when it is due, until `stop` is set. Returns how many units each job has done.
+    """Runs each job when it is due, one job at a time, until `stop` is set. Returns how many units each job has done.
 
-    An error in one job delays no other job. A job that has much to do lets the others run between its batches. While
-    the database is away, all jobs wait for it.
+    An error in one job delays no other job. A job that has much to do lets the other jobs run between its batches.
+    While the database is away, all jobs wait for it.
     """
     due = {job.name: time.monotonic() for job in jobs}
     failures = Counter[str]()

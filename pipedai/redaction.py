@@ -68,8 +68,8 @@ _MAY_MATCH = re.compile(
     re.IGNORECASE,
 )
 
-# A still quicker test: each match of _MAY_MATCH contains one of these parts. Searching for them takes a tenth of its
-# time.
+# A still quicker test: each match of _MAY_MATCH contains one of these strings. Searching a text for them takes a tenth
+# of the time of searching for _MAY_MATCH.
 _MAY_MATCH_PARTS = (
     "=", '"', "'", "://", "authorization", "cookie", "eyj", "pwk", "wrk", "wkt", "hos", "enr", "bearer", "failing row",
 )  # fmt: skip

@@ -123,10 +123,10 @@ class Rounds:
         self._round: Iterator[Batch] | None = None
 
     def work(self) -> int:
-        """Does one batch and returns how many rows it examined. It returns 0 only at the end of a round over all kinds.
+        """Does one batch and returns how many rows it examined. Returns 0 only when all kinds of rows are done.
 
-        If the search finds no old rows for 0.2 s, because many environments have none, it stops and returns 1. The
-        scheduler's other jobs then get their turn before the search goes on.
+        If the search finds no old rows for 0.2 s, because many environments have none, it stops and returns 1. Then the
+        scheduler's other jobs run before the search goes on.
         """
         self._round = self._round or self._begin()
         until = time.monotonic() + _TURN_SECONDS

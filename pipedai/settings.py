@@ -16,8 +16,8 @@ DEBUG = env.flag("DEBUG", default=False)
 
 # --- Keys --------------------------------------------------------------------------------------------------
 
-# These two keys are public, because they stand in the source code. They save a newcomer the set-up, and production
-# refuses them.
+# DEVELOPMENT_SECRET_KEY and DEVELOPMENT_MASTER_KEYS are public, because they are in the source code. They are defaults,
+# so that a newcomer need not set keys. Production refuses them.
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"  # noqa: S105
 DEVELOPMENT_MASTER_KEYS = ("dev:ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ=",)
 SECRET_KEY = env.text("SECRET_KEY", DEVELOPMENT_SECRET_KEY)
@@ -120,8 +120,8 @@ APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
-# Django's `check --deploy` wants a setting for each of these protections. Our own code provides them, also for answers
-# that Django does not make.
+# Django's `check --deploy` wants a setting for each protection in this list. Our own code provides these protections,
+# also for answers that Django does not make.
 SILENCED_SYSTEM_CHECKS = [
     "security.W001",  # pipedai.server adds `nosniff` and HSTS to every answer.
     "security.W002",  # pipedai.server adds a policy with `frame-ancestors 'none'` to every answer.
@@ -291,7 +291,8 @@ SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")
 
 # --- Traces ------------------------------------------------------------------------------------------------
 
-# These are OpenTelemetry's standard variables. OpenTelemetry's packages read its other variables themselves.
+# TRACES_ENDPOINT and OTEL_SDK_DISABLED come from standard variables of OpenTelemetry. OpenTelemetry's packages read its
+# other variables themselves.
 TRACES_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
 OTEL_SDK_DISABLED = env.flag("OTEL_SDK_DISABLED", default=False)
 

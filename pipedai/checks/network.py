@@ -108,7 +108,7 @@ def unreadable_trusted_proxies() -> str | None:
 
 
 def trusted_proxies() -> str | None:
-    """TRUSTED_PROXIES must name proxies only, and not a network that holds everybody."""
+    """TRUSTED_PROXIES must name only proxies. It must not name a network that contains all clients."""
     if sentence := unreadable_trusted_proxies():
         return sentence
     networks = parse_networks(settings.TRUSTED_PROXIES)
