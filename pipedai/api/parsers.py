@@ -79,7 +79,7 @@ TOO_DEEP = _TooDeep()
 
 
 class OutcomeJSONParser(StrictJSONParser):
-    """Parses the outcome of a run, which a worker sends. It replaces what other parsers refuse, so that none is lost.
+    """Parses the outcome of a run, which a worker sends. It replaces bad values, so that no outcome is refused.
 
     U+FFFD replaces NUL and lone surrogates, and TOO_DEEP a member of the body that is nested too deep.
     """

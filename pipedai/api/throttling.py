@@ -56,7 +56,7 @@ DELETE FROM throttle t USING over WHERE t.bucket = over.bucket
 
 
 class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
-    """429, with `Retry-After` and the IETF `RateLimit` headers."""
+    """The error for a caller that exceeds a rate: 429, with `Retry-After` and the IETF `RateLimit` headers."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
     code = ErrorCode.THROTTLED

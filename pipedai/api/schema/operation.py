@@ -42,7 +42,7 @@ class Operation:
     answers: Mapping[int, Answer | None] = field(default_factory=dict)
     # The headers of a success by its status, in addition to those that every answer has.
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    # The serializer of one item, for an action that answers 200 with a page of a list. It has no `answers`.
+    # The serializer of one item, for an action that answers 200 with a page of a list. Such an action has no `answers`.
     items: Answer | None = None
     # The media type of the successful answers.
     media_type: str = "application/json"
