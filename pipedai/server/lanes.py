@@ -15,7 +15,7 @@ from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 from pipedai.version import VERSION
 
-# The key in ASGI's lifespan state of the function that the server calls when it begins to stop.
+# The key, in ASGI's lifespan state, of a function of the application. The server calls it when it begins to stop.
 STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"

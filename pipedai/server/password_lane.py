@@ -79,9 +79,9 @@ class PasswordLane:
     async def _ask_in_turn(
         self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
-        """Wait for places, ask the endpoint a second time, now with leave to hash, and return its answer.
+        """Wait until there is memory for the hash, then ask the endpoint a second time, now with leave to hash.
 
-        Returns None if there were too few free places in time.
+        Returns the endpoint's second answer, or None if there was not enough memory in time.
         """
         ear = Ear()
         address = network_of(scope["client"][0])

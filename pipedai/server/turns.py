@@ -50,7 +50,7 @@ class Turns:
         self.waiting = 0
         self._most_waiting = most_waiting
         self._most_of_a_group = most_of_a_group
-        # The waiting turns of each group. The first group in this dict gets the next turn.
+        # The waiting turns, by the group of their request, such as its workspace. The first group gets the next turn.
         self._queues: OrderedDict[Hashable, deque[Turn]] = OrderedDict()
 
     @asynccontextmanager

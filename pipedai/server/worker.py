@@ -1,6 +1,6 @@
 """Makes gunicorn's ASGI worker use our class of connections and stop promptly.
 
-gunicorn has no hooks for this. So the class below overrides private methods of gunicorn 27.0, and
+gunicorn has no hooks for this. So the class Worker overrides private methods of gunicorn 27.0, and
 `tests/test_worker.py` fails when gunicorn changes them.
 """
 
@@ -20,8 +20,8 @@ from pipedai.server.lanes import STOP
 from pipedai.server.protocol import Protocol
 from pipedai.server.unchunking import Unchunking
 
-# How many seconds a process that stops waits for requests that have not arrived completely. A new connection may also
-# still send one.
+# A process that stops waits this many seconds for requests whose headers have arrived only in part, and for the first
+# request on each new connection.
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
@@ -57,7 +57,7 @@ def _give_large_blocks_back() -> None:
 
 
 class Worker(gasgi.ASGIWorker):
-    """One web process: gunicorn's ASGI worker with our connections."""
+    """One web process: gunicorn's ASGI worker, which here makes connections with our class Protocol."""
 
     loop: asyncio.AbstractEventLoop
     unchunking: Unchunking
