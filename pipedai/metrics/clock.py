@@ -6,7 +6,7 @@ from pipedai.clocks import of_this_process
 
 
 def clock_gauge() -> Gauge:
-    """Returns the gauge of the difference. Call this function once in a process.
+    """Returns the gauge of the difference between the process's clock and the database's. Call it once in a process.
 
     The caller sets the gauge to `skew_of_this_process()`, or makes the gauge call that function.
     """

@@ -70,5 +70,6 @@ def _read() -> list[Metric]:
     else:
         up.add_metric([], 1)
     finally:
-        connection.close()  # The thread needs no connection until the next scrape.
+        # The thread needs no connection until Prometheus asks for the metrics again.
+        connection.close()
     return [up, *metrics]
