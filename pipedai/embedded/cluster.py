@@ -106,7 +106,7 @@ class ClusterMaker:
         self._verify_done(run(program, f"--pgdata={cluster}", *options, user=user, inherit=inherit))
 
     def _replace_access_rules(self, cluster: Path, user: User) -> None:
-        """Make the server demand a password of everyone.
+        """Make the server demand a password of everyone, by a new pg_hba.conf.
 
         The file is written as `user`, because root must not write there.
         """
