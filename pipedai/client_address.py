@@ -83,7 +83,10 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
 # again.
 @lru_cache(maxsize=256)
 def _address(text: str) -> Address | None:
-    """Returns the address in a hop, also from `[::1]:80`, `192.0.2.1:80` or `fe80::1%eth0`, or None if it has none."""
+    """Returns the address in a hop, which is one entry of `X-Forwarded-For`, or None if the hop holds no address.
+
+    The hop may also have a port or a zone: `[::1]:80`, `192.0.2.1:80`, `fe80::1%eth0`.
+    """
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

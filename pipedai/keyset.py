@@ -15,12 +15,15 @@ class _Row(Func):
 
 
 def before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row comes before a position, given as the values `place` of these fields."""
+    """Returns the condition that a row comes before the position `place`, which holds a value for each of `fields`."""
     return _first_field("lte", fields, place) & Q(LessThan(*_rows(fields, place)))
 
 
 def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row is at a position or after it, given as the values `place` of these fields."""
+    """Returns the condition that a row is at the position `place` or comes after it.
+
+    `place` holds a value for each of `fields`.
+    """
     return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
 
 

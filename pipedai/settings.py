@@ -284,7 +284,7 @@ SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}
 
 # --- Metrics -----------------------------------------------------------------------------------------------
 
-# The token that a scrape must send. Without a token there are no metrics.
+# The token that Prometheus must send to read the metrics. Without a token there are no metrics.
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 # The `host:port` on which the scheduler process answers scrapes. The web process answers them on its own port.
 SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")

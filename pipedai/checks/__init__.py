@@ -58,8 +58,8 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E014": keys.metrics_token,
 }
 
-# These rules hold in development too, because a setting that can't be read would crash the code that uses it. Each of
-# them is a part of the production rule with the same id.
+# The rules in this dict hold in development too, because a setting that can't be read would crash the code that uses
+# it. Each rule is a part of the production rule with the same id.
 _READABLE: dict[str, Callable[[], str | None]] = {
     "pipedai.E002": keys.unreadable_master_keys,
     "pipedai.E009": network.unreadable_webhook_networks,

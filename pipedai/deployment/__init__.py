@@ -50,8 +50,8 @@ def register_probe(probe: Probe) -> None:
 def look_at_all() -> Iterator[tuple[Probe, Finding]]:
     """Runs every probe and yields it with its finding.
 
-    A probe is unknown, and no further problem, if the database that it needs is away, or if the database refuses its
-    query while migrations are not applied.
+    If a probe needs the database and the database is away, its finding is `unknown` and is no further problem. So it is
+    if migrations are not applied and the database therefore refuses the probe's query.
     """
     reachable = migrated = True
     for probe in _registered:
