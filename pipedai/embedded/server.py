@@ -225,7 +225,7 @@ class EmbeddedPostgres:
         return self._pid_file_lines()[-1] == "ready"
 
     def _pid_file_lines(self) -> list[str]:
-        """Return the lines of the server's pid file. The first is the server's process id, and the last is its state."""
+        """Return the lines of the server's pid file. The first is the server's process id, the last is its state."""
         try:
             text = self.layout.pid_file.read_text(errors="replace")
         except OSError:
