@@ -19,7 +19,10 @@ class UnavailablePages:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Django calls this with the error that a view raised. None leaves the error to others."""
+        """Returns a page with a 503 if the database could not do what the view asked, else None.
+
+        Django calls this method with the error that the view raised. After None, Django handles the error as any other.
+        """
         error = unavailable(exception)
         if error is None:
             return None
