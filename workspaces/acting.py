@@ -31,7 +31,8 @@ WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND kind IN ('pwk'
     AND (expires_at IS NULL OR expires_at > statement_timestamp())
 FOR SHARE
 """
-# One membership is locked, even if the user owns several environments: it is enough to have the right.
+# Only one membership is locked, even if the user owns several environments of the workspace, because owning one of them
+# gives the right.
 _HOLD_OWNED = """
 SELECT FROM membership m JOIN environment e ON e.id = m.environment_id
 WHERE e.workspace_id = %(workspace_id)s AND e.deleted_at IS NULL AND m.user_id = %(user_id)s AND m.role = 'owner'

@@ -143,8 +143,8 @@ def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
 
 
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
-    """Returns the place (environment, table, column, row) for which a value is encrypted. It can't be decrypted for
-    another place.
+    """Returns the place (environment, table, column, row) for which a value is encrypted. Such a value can't be
+    decrypted for another place.
     """
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
 

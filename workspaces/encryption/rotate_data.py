@@ -52,8 +52,8 @@ SELECT e.id AS environment_id {_ENVIRONMENTS} AND e.id > %(after)s ORDER BY e.id
 
 # This statement locks the environment's row, so that two rotations do not replace the environment's data key at once.
 _HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR NO KEY UPDATE"
-# Locks the data key in use. The statement waits for transactions that are writing a value under the key; later ones
-# will use the new key.
+# Locks the data key in use. The statement waits for transactions that are writing a value under the key. Transactions
+# that begin later use the new key.
 _IN_USE = """
 SELECT id AS key_id, wrapped AS key_wrapped, master_key_id, created_at FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL

@@ -26,8 +26,8 @@ WHERE master_key_id <> %(newest)s AND environment_id > %(after)s
 ORDER BY environment_id LIMIT %(limit)s
 """
 
-# All data keys of an environment are read and encrypted together, so that one audit row tells of them. The lock waits
-# for transactions that write values under a key, but not for those that read values.
+# All data keys of an environment are read and encrypted together, so that one audit row reports them all. The lock
+# waits for transactions that write values under a key, but not for those that read values.
 _KEYS = """
 SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM data_key
 WHERE master_key_id <> %(newest)s AND environment_id = ANY(%(environment_ids)s)
@@ -48,8 +48,8 @@ class Rewrapped:
 
 
 def older_masters() -> list[Row]:
-    """Returns what is left to do, as a row for each older master key: `master_key_id`, and how many `data_keys` of how
-    many `environments` it encrypts.
+    """Returns what `rotate_master_key` would still have to encrypt, as a row for each older master key:
+    `master_key_id`, and how many `data_keys` of how many `environments` it encrypts.
     """
     return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
 
