@@ -183,7 +183,7 @@ def seat_worker(
     With `may_replace`, a live worker of the same hostname is updated and gets the new token. Without it, a suffix makes
     the new worker's hostname unique, so that no stranger takes over the triggers of another machine. Unless `approved`
     is true, the worker waits for an admin's approval, even if an admin approved it before. Raises Conflict if the
-    environment has the most workers that it may have.
+    environment has as many workers as it may have.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]

@@ -56,7 +56,7 @@ class OneWorkerViewSet(TenantViewSet):
 
 
 class WorkerViewSet(OneWorkerViewSet):
-    """One worker, for people and their scripts."""
+    """The endpoints that people and their scripts call to read, change and deregister one worker."""
 
     tag = "Workers"
     permissions = {
@@ -157,7 +157,7 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
 
 
 def _uuid_parameter(request: Request, name: str) -> UUID | None:
-    """Returns the query parameter, or None if it was not sent. Raises Invalid if it is no UUID."""
+    """Returns the query parameter `name`, or None if it was not sent. Raises Invalid if it is no UUID."""
     sent = request.query_params.get(name)
     if sent is None:
         return None

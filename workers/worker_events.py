@@ -1,7 +1,8 @@
 """Records what happens to workers, for their event streams, and reads those events.
 
-A worker's events are recorded from the first request for its stream on, and for ever. Workers that nobody has streamed
-therefore cost no writes, and a reader who reconnects gets the events of the last hour without a gap.
+The recording of a worker's events begins with the first request for its event stream and never stops. Workers that
+nobody has streamed therefore cost no writes, and a reader who reconnects gets the events of the last hour without a
+gap.
 """
 
 import json

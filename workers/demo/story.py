@@ -33,7 +33,9 @@ _FAILURE = (
 
 @dataclass
 class Capacity:
-    """How many runs each worker can hold (`limits`), and the slots that unfinished made-up runs take (`held`)."""
+    """How many runs each worker may execute at once (`limits`), and the slots that its unfinished made-up runs take
+    (`held`). A worker's slots are the numbers below its limit, and each run takes one.
+    """
 
     limits: dict[UUID, int]
     held: dict[UUID, set[int]] = field(default_factory=dict)
@@ -48,7 +50,9 @@ class Capacity:
 
 
 class Ids:
-    """Makes UUIDv7 ids for made-up moments, from a random generator whose seed is `place`."""
+    """Makes UUIDv7 ids for made-up moments, from random numbers for which the text `place` is the seed. The same text
+    makes the same ids.
+    """
 
     def __init__(self, place: str) -> None:
         self._rng = random.Random(place)  # noqa: S311 - reproducible, and no secret

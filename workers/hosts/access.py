@@ -35,7 +35,9 @@ class HostViewSet(TenantViewSet):
             self.worker = self._find_worker(principal, kwargs["worker_id"])
 
     def _find_worker(self, principal: HostPrincipal | KeyPrincipal, worker_id: UUID) -> Worker:
-        """Returns the worker. A `hos_` key finds only those that it enrolled or minted a token for. Raises NotFound."""
+        """Returns the worker. A `hos_` key finds only a worker that its host enrolled, or whose `wrk_` token it minted.
+        Raises NotFound.
+        """
         rows = Worker.objects.only("id", "environment_id").filter(
             id=worker_id, environment_id=principal.environment_id, deleted_at__isnull=True
         )

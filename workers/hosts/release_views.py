@@ -24,7 +24,7 @@ _WORKER_RELEASE = answer(
 
 
 class ReleaseViewSet(ApiViewSet):
-    """The newest versions of the programs on a host that this service knows."""
+    """The endpoint that names the newest versions of a host's programs: the worker and the orchestrator."""
 
     tag = "Hosts"
     authentication_classes = ()
