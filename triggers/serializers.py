@@ -96,7 +96,7 @@ def _check_header_name(name: str) -> None:
 
 @extend_schema_field({"type": "object", "additionalProperties": True})
 class OutputSchemaField(serializers.JSONField):
-    """A JSON Schema."""
+    """The JSON Schema of the output that a trigger asks its runs for."""
 
 
 class TriggerBody(StrictBody):
@@ -176,7 +176,7 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
-        """Accepts a JSON Schema 2020-12 of bounded size that refers to nothing outside of itself."""
+        """Accepts a JSON Schema 2020-12 of limited size whose references all name a part of the schema itself."""
         if value is None:
             return None
         try:

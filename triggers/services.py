@@ -27,8 +27,9 @@ from workspaces.roles import Role
 
 # How many characters of a changed text an audit row shows, at most.
 _LONGEST_SHOWN = 200
-# The values of a TriggerBody that are sealed first or belong to the revision. All others are columns of `trigger` and
-# need no code here: whatever the body declares is set, and written to the audit log under its name in the API.
+# The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
+# and the columns of the trigger's revision. All other values need no code of their own here. They are copied to the
+# column with the same name, and written to the audit log under the name that they have in the API.
 _NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema"})
 
 
@@ -66,7 +67,8 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
 
     A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
-    for. With a new worker, the queued runs move to it. Raises NotFound, Invalid, and whatever `hold_role` raises.
+    for. If the trigger gets another worker, its queued runs move to that worker. Raises NotFound, Invalid, and whatever
+    `hold_role` raises.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, new_worker=values.get("worker_id"))
@@ -165,7 +167,7 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
         changes["prompt"] = [_for_audit("prompt", old.prompt), _for_audit("prompt", prompt)]
     if model != old.model:
         changes["model"] = [old.model, model]
-    # They are compared as text, because Python holds 1, 1.0 and True to be equal.
+    # The schemas are compared as JSON text, because in Python 1, 1.0 and True are equal.
     if compact_json(schema) != compact_json(old.output_schema):
         both = (old.output_schema, schema)
         changes["outputSchema"] = [_for_audit("output_schema", value) for value in both]
@@ -181,7 +183,7 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """A value as audit metadata holds it: what is long is cut, and a URL loses its query, which may be a secret."""
+    """Returns a value as the audit log stores it: long texts are cut, and URLs lose their query, which may be a secret."""
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:

@@ -112,10 +112,11 @@ class RunAdmin(StaffModelAdmin):
     )
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the filters and the order of the index by which a filtered list of runs is read.
+        """Returns the filters and the order for which an index must be able to find the runs of a filtered list.
 
-        The filter by state is among them for ended runs, which have an index by state for each environment, trigger and
-        worker. Unfinished runs have smaller indexes of their own, and are so few that any of these is quick.
+        If the list is filtered by state and by environment, trigger or worker, the filter by state belongs to them,
+        because there are indexes that begin with those columns and the state. A filter by a state of unfinished runs
+        always belongs to them, because unfinished runs have small indexes of their own.
         """
         scope = super().scope_of(sent)
         status = sent.get("status")

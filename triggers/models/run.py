@@ -30,14 +30,16 @@ def duration_ms(run: Row) -> int | None:
 
 
 def tool_calls(run: Row) -> dict[str, int] | None:
-    """Returns the counts of a run's tool calls in the form of the API, or None if its worker has told none."""
+    """Returns the counts of a run's tool calls in the form of the API, or None if the run's worker has reported none."""
     if run["tool_calls_total"] is None:
         return None
     return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
 
 
 def _tool_calls() -> Q:
-    """The condition that the counts of tool calls are there together, and that no part exceeds the whole."""
+    """Returns the condition that the three counts of tool calls are all NULL or all set, and that neither the calls
+    with a possible effect nor the calls without an answer are more than all calls.
+    """
     none = Q(
         tool_calls_total__isnull=True,
         tool_calls_effects__isnull=True,
@@ -56,8 +58,8 @@ def _tool_calls() -> Q:
 
 
 def _held() -> Q:
-    """Returns the condition that claimed and running runs have a slot, a lease and a deadline, and that other runs have
-    none.
+    """Returns the condition that the columns for the slot, the lease and the deadline are set in claimed and running
+    runs, and NULL in all other runs.
     """
     held = Q(
         status__in=HELD,
@@ -73,8 +75,8 @@ def _held() -> Q:
 
 
 def _ended() -> Q:
-    """Returns the condition that ended runs have an end time, an ender and a fault class, and that other runs have
-    none.
+    """Returns the condition that ended runs have a time (`ended_at`), a cause (`ended_by`) and a fault class
+    (`fault_class`) of their end, and that other runs have none.
 
     It tests for NULL explicitly: with a NULL, `ended_by IN (…)` is NULL too, and a CHECK accepts NULL as if it were
     true.
@@ -171,9 +173,9 @@ class Run(models.Model):
     ended_at = models.DateTimeField(null=True)
     # Who ended the run; see `triggers.states.EndedBy`. NULL while it has not ended.
     ended_by = models.CharField(max_length=11, choices=EndedBy.choices, null=True)
-    # The number of the place that the run takes at its worker, from 1 to the worker's `maxConcurrency`; NULL unless
-    # claimed or running. A claim takes the lowest free number. The pair (worker, slot) is unique, so the database
-    # itself refuses more runs than the worker may hold.
+    # Which of its worker's slots the run takes. A worker has as many slots as it may hold runs, numbered from 1 to its
+    # `maxConcurrency`. NULL unless the run is claimed or running. A claim takes the lowest free number. The pair
+    # (worker, slot) is unique, so the database itself refuses more runs than the worker may hold.
     slot = models.PositiveSmallIntegerField(null=True)
     # A text that the worker chose for its claim. If the worker repeats the claim with the same text, it gets the same
     # answer. NULL if it sent none.
@@ -195,8 +197,8 @@ class Run(models.Model):
     # The AI model: that of the trigger's revision, until the worker reports which one it used. NULL if neither names
     # one.
     model = models.CharField(max_length=200, null=True)
-    # How many tokens the model read, as the worker reported. NULL if the worker did not say; the same holds for the
-    # other counts and the cost.
+    # How many tokens the model read, as the worker reported. NULL if the worker did not report the number. The other
+    # counts of tokens and the cost are NULL in the same case.
     input_tokens = models.BigIntegerField(null=True)
     # How many tokens the model wrote, as the worker reported.
     output_tokens = models.BigIntegerField(null=True)
@@ -210,19 +212,21 @@ class Run(models.Model):
     num_turns = models.IntegerField(null=True)
     # The id of the AI program's session in which the run took place, as the worker reported it.
     session_id = models.CharField(max_length=255, null=True)
-    # How many calls of MCP tools the run has made, as its worker tells with heartbeats and with the outcome. NULL if it
-    # never told, as in the two counts below. A heartbeat never lowers it.
+    # How many calls of MCP tools the run has made, as its worker reports with heartbeats and at the run's end. A
+    # heartbeat never lowers the count. If the worker never reported counts, this column and the next two are NULL.
     tool_calls_total = models.IntegerField(null=True)
-    # How many of these calls may have had an effect, by the server's own word on the tool. A heartbeat never lowers it.
+    # How many of the run's tool calls may have changed something, according to what the MCP server says about the
+    # tools. A heartbeat never lowers the count.
     tool_calls_effects = models.IntegerField(null=True)
-    # How many of these calls have got no answer, so that nobody knows whether they had an effect.
+    # How many of the run's tool calls got no answer, so that nobody knows whether they changed something.
     tool_calls_unknown = models.IntegerField(null=True)
 
     class Meta:
         db_table = "run"
         constraints = (
             models.UniqueConstraint(fields=["environment", "id"], name="run_in_environment"),
-            # These contain the environment so that the table could be distributed or partitioned by it.
+            # The unique constraints contain the environment, so that the table could be distributed or partitioned by
+            # environment.
             models.UniqueConstraint(
                 fields=["worker", "slot", "environment"],
                 condition=Q(slot__isnull=False),
@@ -338,7 +342,9 @@ class RunText(models.Model):
 
 
 class RunResult(models.Model):
-    """What a worker reported with the outcome of a run and that is rarely read. A run without any has no row here."""
+    """The rarely read parts of a worker's report about a run: the run's output and its list of tool calls. A run with
+    neither of the two has no row here.
+    """
 
     # The run that the result belongs to: one row for a run at most.
     run = models.OneToOneField(

@@ -73,8 +73,8 @@ class Trigger(models.Model):
     overlap_policy = models.CharField(
         max_length=5, choices=OverlapPolicy.choices, default=OverlapPolicy.QUEUE
     )
-    # Whether a run that may have had effects is retried after a fault of infrastructure. Users set it. If it is false,
-    # `triggers.runs.retries` looks at the run's counts of tool calls.
+    # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
+    # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -10,7 +10,8 @@ from triggers.states import FaultClass, Status
 MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
 MAX_LISTED_CALLS = 500
-# What became of a call of an MCP tool, and the effect that its server says the tool may have (SPEC §18).
+# The two constants below list the words by which a worker describes a call of an MCP tool (SPEC §18): the call's
+# result, and the effect that the tool may have according to its MCP server.
 CALL_OUTCOMES = ("ok", "error", "unknown")
 CALL_EFFECTS = ("none", "idempotent", "possible")
 MAX_OUTPUT_BYTES = 64 * 1024
@@ -49,9 +50,9 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: int | None = None
-    # None if the worker tells nothing: then the counts of its heartbeats stay.
+    # None if the report has no counts of tool calls. Then the counts stay that the worker sent with its heartbeats.
     tool_calls: ToolCalls | None = None
-    # The first calls, in the form of the API, MAX_LISTED_CALLS at most.
+    # The run's first tool calls, MAX_LISTED_CALLS at most, in the form in which the API shows them.
     tool_call_list: Sequence[dict[str, Any]] = ()
     # The run's output as JSON text, up to MAX_OUTPUT_BYTES; None if there is none. An output of `null` is "null".
     output: str | None = None
@@ -83,7 +84,7 @@ class Outcome:
         )
 
     def columns(self) -> dict[str, Any]:
-        """Returns the values by the names of the parameters of `statements.COMPLETE`."""
+        """Returns the outcome's values as the parameters of the SQL statement `statements.COMPLETE`."""
         calls = self.tool_calls
         return {
             **{name: getattr(self, name) for name in self.__slots__},
@@ -97,7 +98,8 @@ class Outcome:
 def settled_fault(status: str, reported: str | None) -> str:
     """Returns whose fault the end of a run was (SPEC §6).
 
-    It is nobody's if the run succeeded or was canceled. Otherwise it is the client's, unless the worker said `infra`.
+    Nobody is at fault (`none`) if the run succeeded or was canceled. Otherwise the fault is infrastructure's if the
+    worker reported `infra`, and the client's (`client`) if not.
     """
     if status in (Status.SUCCEEDED, Status.CANCELED):
         return FaultClass.NONE
