@@ -1,4 +1,6 @@
-"""One-time passwords of staff users (RFC 6238) and the recovery codes that users may enter in their place (SPEC §10)."""
+"""The one-time passwords of staff users (RFC 6238) and the recovery codes that users may enter in their place (SPEC
+§10).
+"""
 
 import base64
 import hashlib

@@ -1,7 +1,8 @@
 """Hashes and verifies passwords with Argon2, and replaces hashes that were made with older settings (SPEC §3, §19).
 
-Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process a request
-waits for its turn in a queue, the password lane, and occupies no thread meanwhile: docs/decisions/password-turns.md.
+Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process, requests that
+need a hash wait in a queue (the password lane) and occupy no thread while they wait; docs/decisions/password-turns.md
+says why.
 """
 
 import threading
@@ -90,8 +91,9 @@ def _replace_hash(user: User, encoded: str) -> bool:
 
 @contextmanager
 def _turn(*, places: int) -> Iterator[None]:
-    """A context in which the caller may compute one hash. Only a few run at once, because a hash takes much memory: it
-    takes `places` shares of it. Raises Overloaded if too many hashes are being computed.
+    """A context in which the caller may compute one hash. Only a few hashes are computed at once, because each takes
+    much memory: `places` shares of the memory that may be used for hashing. Raises Overloaded if too many hashes are
+    being computed.
 
     A command waits here for its turn. In the web process, a request's first call raises Overloaded at once; the web
     server then puts the request into a queue and repeats the whole request when there is memory for the hash. So enter

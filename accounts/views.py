@@ -112,7 +112,9 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-out",),
     )
     def logout(self, request: Request) -> Response:
-        """POST /auth/logout: ends the session and deletes the cookie. It also succeeds if there is no live session."""
+        """POST /auth/logout: ends the session and deletes the cookie. It also succeeds if the session has ended already
+        or the request came without one.
+        """
         if principal := _presented(request):
             services.log_out(principal=principal, actor=_caller(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
@@ -225,6 +227,6 @@ def _caller(request: Request) -> Actor:
 
 
 def _presented(request: Request) -> UserPrincipal | None:
-    """Returns the live session of the request, or None."""
+    """Returns the session with which the request came, or None if there is none or it has ended."""
     principal: object = request.user
     return principal if isinstance(principal, UserPrincipal) else None
