@@ -70,7 +70,7 @@ class Environment(models.Model):
 class Membership(models.Model):
     """A user's role in one environment. The database ensures that every environment keeps an owner (migration 0002).
 
-    The row is deleted when the membership ends. After that only the audit log tells of it.
+    The row is deleted when the membership ends; the audit log still has an entry about it.
     """
 
     # The row's id: a UUIDv7 that the service makes.

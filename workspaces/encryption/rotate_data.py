@@ -85,8 +85,8 @@ DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a rotation would do. `resumed` is when the unfinished rotation began that it would continue, or None if
-    there is none.
+    """What a rotation would do. If it would continue an unfinished rotation, `resumed` is the time at which that one
+    began; otherwise `resumed` is None.
     """
 
     environments: int
@@ -136,8 +136,8 @@ def rotate_data_keys(
     in use that can't be decrypted is replaced only with `replace_lost`: otherwise a call with a wrong `MASTER_KEYS`
     would give environments keys that no other process can decrypt.
 
-    `on_progress` is called with the number of values of each batch, and `say` with a sentence whenever a lock of
-    somebody else must be waited for.
+    `on_progress` is called with the number of values of each batch, and `say` with a sentence whenever the rotation
+    must wait for a lock of another transaction.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
