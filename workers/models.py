@@ -26,7 +26,8 @@ class Worker(models.Model):
 
     # A UUIDv7, made when the worker registers.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment of the `wrk_` token or the enrollment by which the worker came. It never changes.
+    # The environment to which the worker belongs: that of the `wrk_` token or the enrollment with which it registered.
+    # It never changes.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="workers", db_index=False
     )

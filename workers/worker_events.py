@@ -137,7 +137,7 @@ def read_events(ticket: StreamTicket, *, worker_id: UUID, last_event_id: str | N
     """Returns the events that the stream sends next, oldest first, as `id`, `type`, `at` and `data`.
 
     `ticket` belongs to one stream and remembers which events it has sent. A new stream gets the events from now on.
-    With `last_event_id` it also gets the events of the last hour that came after that one.
+    With `last_event_id` it also gets the events of the last hour that came after the event with that id.
     """
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:

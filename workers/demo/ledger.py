@@ -53,8 +53,8 @@ class Ledger:
         """Makes the runs of each missing slice (a part of the made-up year), and yields after each slice how many runs
         were made.
 
-        The first number yielded counts the runs that an earlier command made. Two commands at once take turns by a
-        lock.
+        The first number yielded counts the runs that an earlier command made. If two commands run at once, a lock lets
+        only one of them make a slice at a time.
         """
         first = number = self._next_slice()
         yield sum(self._targets[:number])

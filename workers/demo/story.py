@@ -162,7 +162,9 @@ class Storyteller:
         return (Status.CANCELED, worker, FaultClass.NONE), seconds
 
     def _use(self, run: Row, seconds: float) -> None:
-        """Fills in the tokens, the cost and the counts of tool calls of an agent that worked for so many seconds."""
+        """Fills in the tokens, the cost and the counts of tool calls of an agent that worked on the run for `seconds`
+        seconds.
+        """
         rng = self._rng
         turns = 1 + int(seconds / 12)
         run["num_turns"], run["input_tokens"] = turns, turns * rng.randint(150, 900)
@@ -205,7 +207,9 @@ class Storyteller:
             run["cancel_requested_at"] = time_of(ended - min(5, rng.random() * 5))
 
     def _leave_unfinished(self, run: Row, claimed: float, started: float) -> None:
-        """Makes the run claimed or running, as it is at `until`; it stays queued if no slot of its worker is free."""
+        """Puts the run into the state that it has at `until`: claimed or running, or still queued if its worker
+        executes as many runs as it may.
+        """
         slot = self._capacity.take(run["worker_id"]) if claimed < self._until else None
         if slot is None:
             return

@@ -20,7 +20,7 @@ from workspaces.permissions import IsAdmin
 
 
 class WorkerEventViewSet(HostViewSet):
-    """The events of one worker, which its host or an admin's script follows."""
+    """The endpoint that streams the events of one worker to its host or to an admin's script."""
 
     tag = "Hosts"
     permissions = {"stream": IsAdmin}

@@ -23,8 +23,8 @@ from workers.protocol.serializers import HandedOutRunSerializer
 
 MAX_WAIT_SECONDS = 30
 
-# How many polls without `wait` one worker may have under way. Their answers hold prompts, and a worker that does not
-# read them must not fill the memory.
+# How many polls without the parameter `wait` one worker may have under way. The answers contain long prompts, and a
+# worker that does not read its answers must not fill the memory of the web process.
 _PLAIN_POLLS = Places(2)
 
 

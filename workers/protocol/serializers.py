@@ -101,8 +101,8 @@ class RegisterBody(Body):
 
 
 class RegistrationBody(RegisterBody):
-    """The body of POST /workers/register with its `wrk_` token, for the API's description. The view reads the token
-    before it checks the other fields.
+    """The body of POST /workers/register including its `wrk_` token. Only the OpenAPI document uses this class: the
+    view itself takes the token from the body or the header, before it checks the other fields.
     """
 
     token = serializers.CharField(required=False)
