@@ -165,8 +165,8 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """Refuses a secret that begins with `whsec_` unless the rest is base64, since that is decoded for signing
-        (Standard Webhooks).
+        """Refuses a secret that begins with `whsec_` unless the text after this prefix is base64. To sign a webhook,
+        that text is decoded into the key (Standard Webhooks).
         """
         if value and value.startswith("whsec_"):
             try:

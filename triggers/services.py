@@ -119,13 +119,13 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
 
 
 def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -> Trigger:
-    """Locks a trigger and returns it. In the order of locks, it first locks the environment, the actor's role and the
-    trigger's new worker.
+    """Locks a trigger and returns it. Before that it locks the environment, the actor's role and the trigger's new
+    worker, because these come before triggers in the order of locks.
     """
     environment_id = hold_trigger_environment(trigger_id, actor)
     _check_worker(environment_id, new_worker)
-    # The revision is read later, and not in this statement by a join. A statement that waits for the trigger's lock
-    # would join the revision that was current before the wait.
+    # A later statement reads the trigger's revision. If this statement joined the revision and had to wait for the
+    # trigger's lock, it would return the revision that was current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
     trigger = rows.filter(id=trigger_id, deleted_at__isnull=True).first()
     if trigger is None:
@@ -183,7 +183,9 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """Returns a value as the audit log stores it: long texts are cut, and URLs lose their query, which may be a secret."""
+    """Returns a value as the audit log stores it: a long text is cut, and a URL loses its query, which may hold a
+    secret.
+    """
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:

@@ -7,8 +7,8 @@ from rest_framework.request import Request
 from pipedai.api.principal import principal_of
 from workspaces.access import TenantViewSet, find_visible
 
-# These SELECT statements are what `find_visible` takes. ALL_TRIGGERS includes deleted triggers, because the runs of a
-# deleted trigger can still be read. Its deliveries can't.
+# `find_visible` takes these SELECT statements as its parameter `rows`, to find the environment of a row. ALL_TRIGGERS
+# includes deleted triggers, because the runs of a deleted trigger can still be read. Its deliveries can't.
 ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
 LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
 ALL_RUNS = "SELECT id, environment_id FROM run"

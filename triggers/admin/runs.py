@@ -114,9 +114,9 @@ class RunAdmin(StaffModelAdmin):
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
         """Returns the filters and the order for which an index must be able to find the runs of a filtered list.
 
-        If the list is filtered by state and by environment, trigger or worker, the filter by state belongs to them,
-        because there are indexes that begin with those columns and the state. A filter by a state of unfinished runs
-        always belongs to them, because unfinished runs have small indexes of their own.
+        A list that is filtered by state is read from an index that contains the state, so the filter by state is among
+        the returned filters. There is one exception: no index by state has the ended runs of all environments, so a
+        list of these has the filter only if it is also filtered by environment, trigger or worker.
         """
         scope = super().scope_of(sent)
         status = sent.get("status")

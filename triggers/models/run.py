@@ -30,7 +30,7 @@ def duration_ms(run: Row) -> int | None:
 
 
 def tool_calls(run: Row) -> dict[str, int] | None:
-    """Returns the counts of a run's tool calls in the form of the API, or None if the run's worker has reported none."""
+    """Returns the counts of a run's tool calls in the form of the API, or None if its worker has reported none."""
     if run["tool_calls_total"] is None:
         return None
     return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
@@ -177,8 +177,8 @@ class Run(models.Model):
     # `maxConcurrency`. NULL unless the run is claimed or running. A claim takes the lowest free number. The pair
     # (worker, slot) is unique, so the database itself refuses more runs than the worker may hold.
     slot = models.PositiveSmallIntegerField(null=True)
-    # A text that the worker chose for its claim. If the worker repeats the claim with the same text, it gets the same
-    # answer. NULL if it sent none.
+    # A text that the worker chose and sent with its claim. If the worker repeats the claim with the same text, it gets
+    # the same answer. NULL if the worker sent no text.
     claim_id = models.CharField(max_length=64, null=True)
     # When the server gives the run up as lost, unless the worker calls before; NULL unless claimed or running. The
     # worker's calls for claim, start and heartbeat move the time ahead.
@@ -208,7 +208,7 @@ class Run(models.Model):
     cache_creation_tokens = models.BigIntegerField(null=True)
     # What the run cost, in US dollars, as the worker reported.
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
-    # How many turns the conversation with the model took, as the worker reported.
+    # How many turns the agent's conversation with the AI model took, as the worker reported.
     num_turns = models.IntegerField(null=True)
     # The id of the AI program's session in which the run took place, as the worker reported it.
     session_id = models.CharField(max_length=255, null=True)
@@ -329,12 +329,12 @@ class RunText(models.Model):
     # Why the run failed: the worker's message, cut to 8,000 characters, or the server's if the worker sent nothing.
     # NULL if there is none.
     error_message = models.CharField(max_length=8000, null=True)
-    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.reports`
-    # keeps it for people to read.
+    # The first report that came too late to count, as JSON with the time `receivedAt`; NULL if there was no such
+    # report. `triggers.runs.reports` keeps it for people to read.
     late_result = JSONAsGivenField(null=True)
-    # Who got the trigger's secret headers with this run: the latest first, 20 at most, NULL if nobody. An entry is a
-    # worker's id and the address from which it polled, with a space between them. `triggers.runs.handout` adds an entry
-    # when either differs from the latest.
+    # Who got the trigger's secret headers with this run: the latest receiver first, 20 at most, NULL if nobody got
+    # them. An entry is a worker's id and the address from which it polled, with a space between them.
+    # `triggers.runs.handout` adds an entry when the worker or the address differs from those of the latest entry.
     handed_to = ArrayField(models.TextField(), null=True)
 
     class Meta:
@@ -355,9 +355,11 @@ class RunResult(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The run's output, as text and unchanged, up to 64 KiB. NULL for none; JSON `null` is an output.
+    # The run's output, as text and unchanged, up to 64 KiB. NULL if the run has no output; an output that is the JSON
+    # value `null` is stored as such.
     output = JSONAsGivenField(null=True)
-    # The first calls of MCP tools, 500 at most, as a JSON list in the form of the API; NULL for none.
+    # The first calls of MCP tools, 500 at most, as a JSON list in the form in which the API shows them; NULL if the
+    # worker listed none.
     tool_calls = JSONAsGivenField(null=True)
 
     class Meta:

@@ -46,21 +46,24 @@ class Trigger(models.Model):
     # The secret headers for the MCP server: encrypted JSON, or NULL for none. Users write them, a rotation of the data
     # key encrypts them anew, and deleting the trigger removes them.
     mcp_headers = models.BinaryField(null=True)
-    # The data key that encrypts `mcp_headers`; NULL if there are no headers. It is always written together with them.
+    # The data key that encrypts `mcp_headers`; NULL if there are no headers. This column is always written together
+    # with `mcp_headers`.
     mcp_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The URL to which a message about each ended run is sent; NULL for no messages.
     webhook_url = models.CharField(max_length=2048, null=True)
     # The secret that signs webhooks, encrypted; NULL if they are not signed. Users write it, and a rotation of the data
     # key encrypts it anew. It stays when the trigger is deleted, because pending deliveries still need it.
     webhook_secret = models.BinaryField(null=True)
-    # The data key that encrypts `webhook_secret`; NULL if there is no secret. It is always written together with it.
+    # The data key that encrypts `webhook_secret`; NULL if there is no secret. This column is always written together
+    # with `webhook_secret`.
     webhook_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The schedule as five crontab(5) fields; NULL for a trigger that runs on request only.
     schedule = models.CharField(max_length=200, null=True)
     # The IANA time zone in which `schedule` is read, for example `Europe/Berlin`.
     timezone = models.CharField(max_length=64, default="UTC")
-    # The next due time of the schedule; NULL if the trigger is disabled, deleted or without a schedule. A change of the
-    # schedule sets it. The scheduler moves it on in the transaction in which it decides about the due time.
+    # The time at which the schedule comes due next; NULL if the trigger is disabled, deleted or without a schedule. A
+    # change of the schedule sets it. The scheduler moves it on in the transaction in which it decides about the due
+    # time.
     next_run_at = models.DateTimeField(null=True)
     # Whether the trigger may make runs, by schedule, by request or as a retry. Users set it.
     enabled = models.BooleanField(default=True)

@@ -23,9 +23,9 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# How many runs, and how many bytes, one answer may hold. There are limits because the whole answer is in memory, while
-# a prompt may have 256 KiB and a worker may hold a thousand runs. A worker with more room claims these runs and polls
-# again. A single run may be larger.
+# How many runs, and how many bytes, one answer to a poll may have. There are limits because the whole answer is in
+# memory, while a prompt may have 256 KiB and a worker may have claimed a thousand runs. A worker that can take more
+# runs claims those of the answer and polls again. A single run may be larger.
 MOST_AT_ONCE = 50
 MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
@@ -74,9 +74,9 @@ SELECT min(available_at) - {NOW} AS until FROM run
 WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
 """
 
-# How many receivers of its secret headers are stored with a run. A receiver is a worker together with its IP address.
-# If a worker changes between a few addresses, an audit row is therefore written once for each address and not at every
-# poll.
+# How many receivers of a run's secret headers are stored with the run. A receiver is a worker together with its IP
+# address. If a worker changes between a few addresses, an audit row is therefore written once for each address and not
+# at every poll.
 _REMEMBERED = 20
 
 # Stores with each run the MCP URL that the worker gets, and who receives the secret headers: the receiver, which is a
@@ -118,9 +118,9 @@ def hand_out_runs(
 ) -> list[HandedOut]:
     """Returns the due runs of a worker, those that have been due longest first.
 
-    There are at most as many as the worker may still claim, if it may hold `capacity` runs. There are also at most
-    MOST_AT_ONCE, and at most what fits into `most_bytes` as JSON, but a single run may be larger. A worker that is not
-    `approved` gets no run whose trigger has secret headers.
+    `capacity` is how many runs the worker may hold at once, that is, have claimed and not ended. The answer has at most
+    as many runs as the worker may still claim, at most MOST_AT_ONCE, and at most what fits into `most_bytes` as JSON;
+    but a single run may be larger. A worker that is not `approved` gets no run whose trigger has secret headers.
 
     One statement reads URL and headers from the trigger, so that a secret only ever goes with the URL that it was given
     for. The URL is stored with the run, and so is the receiver of the headers: the worker and the address of `actor`. A

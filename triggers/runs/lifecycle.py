@@ -76,8 +76,8 @@ def queue_run(
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:
-        # `sql.QUEUE` waited for a change of the trigger. It could not see the trigger's new revision, which is younger
-        # than the statement, so it is repeated.
+        # The statement `sql.QUEUE` had to wait while another transaction changed the trigger. It could not see the
+        # trigger's new revision, which was inserted after the statement had begun, so it is executed again.
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)

@@ -21,7 +21,9 @@ _NO_OUTPUT = "The worker reported no output, although the trigger has an output 
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+    """How many calls of MCP tools a run has made, how many of these calls may have changed something, and how many of
+    them got no answer.
+    """
 
     total: int
     effects: int
@@ -70,9 +72,10 @@ class Outcome:
         return self.status == Status.SUCCEEDED and self.output is None
 
     def settled(self, *, has_output_schema: bool) -> "Outcome":
-        """Returns the outcome that counts: a success that lacks the output which the trigger asks for is a failure.
+        """Returns the outcome that counts: a reported success counts as a failure if it lacks the output for which the
+        trigger has an output schema.
 
-        The API does not check the output against the schema, which is the worker's work (SPEC §18).
+        The service does not check the output against that schema, because the worker does so (SPEC §18).
         """
         if not has_output_schema or not self.lacks_output:
             return self

@@ -72,7 +72,9 @@ class RunSerializer(RowSerializer):
 
 
 class ToolCallsSerializer(serializers.Serializer[Any]):
-    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+    """How many calls of MCP tools a run has made, how many of these calls may have changed something, and how many of
+    them got no answer.
+    """
 
     total = serializers.IntegerField()
     effects = serializers.IntegerField()

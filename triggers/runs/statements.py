@@ -24,8 +24,9 @@ _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
         retry_of_id, scheduled_for, queued_at, available_at, model)"""
 
-# Queues a run. If the environment has `room` queued runs or more, it queues nothing and does not lock the trigger,
-# because the environment would have to be locked first. `room` comes from `room_without_turns`; NULL means no limit.
+# Queues a run. If the environment has `room` queued runs or more, the statement queues nothing and does not lock the
+# trigger, because the environment must then be locked before the trigger. `room` comes from `room_without_turns`; NULL
+# means no limit.
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds

@@ -185,7 +185,9 @@ class RunViewSet(TenantViewSet):
         audit=("run.canceled", "run.cancel-requested"),
     )
     def cancel(self, request: Request, run_id: UUID) -> Response:
-        """POST /runs/:id/cancel: cancels a queued run, and asks the worker to stop one that it holds."""
+        """POST /runs/:id/cancel: cancels a queued run. If a worker has claimed the run, it asks the worker to stop
+        it.
+        """
         lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 

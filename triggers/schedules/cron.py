@@ -225,8 +225,8 @@ def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
         start = change.wall_after
         if schedule.is_fixed_time and change.goes_forward:
             # If a clock change skips matching times, they have one tick together, at the moment of the change. The
-            # first minute that the clocks show after the change is the same moment. So it is counted with the skipped
-            # times, and the count goes on with the minute after it.
+            # first minute that the clocks show after the change is the same moment. That minute is therefore counted
+            # together with the skipped times, and the count goes on with the next minute.
             start += _MINUTE
             count += face.count(change.wall_before, start) > 0
         elif schedule.is_fixed_time:

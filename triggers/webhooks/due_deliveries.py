@@ -1,5 +1,5 @@
 """Picks the due webhook deliveries that a sender sends next. A sender sends a limited number of deliveries at once.
-Workspaces take turns, so that no host and no tenant gets all of the sender's attention (SPEC §7, §19).
+Workspaces take turns, so that deliveries of one tenant or to one host do not keep all others waiting (SPEC §7, §19).
 
 The query goes through the pairs of an environment and a host that have pending deliveries, and reads only a few due
 deliveries of each pair. Its cost therefore does not grow with the number of due deliveries, and many deliveries to a
@@ -37,10 +37,10 @@ _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
 
-# Finds due deliveries that may be sent now. A sender sends only so many at once, and an environment, a workspace and a
-# host may each have only a part of these places. The recursion reads the index `delivery_pending_by_host` once for each
-# pair of an environment and a host. It skips the other hosts of an environment that has as many places as it may have.
-# If nothing is due, it reads one entry of `delivery_due_by_host` and stops.
+# Finds due deliveries that may be sent now. A sender sends a limited number of deliveries at once, its places, and an
+# environment, a workspace and a host may each take only a part of them. The recursion reads the index
+# `delivery_pending_by_host` once for each pair of an environment and a host. It skips the other hosts of an environment
+# that has as many places as it may have. If nothing is due, it reads one entry of `delivery_due_by_host` and stops.
 _CANDIDATES = f"""
 WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
     (SELECT environment_id, host, next_attempt_at, 1 FROM delivery
@@ -181,7 +181,7 @@ class _Places:
         ]
 
     def fill(self, candidates: list[Row], turns: Turns) -> list[UUID]:
-        """Gives the free places to deliveries, and returns the ids of the deliveries that got one."""
+        """Chooses deliveries for the free places of the sender, and returns their ids."""
         chosen: list[UUID] = []
         while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
             first = min(candidates, key=lambda candidate: self._order(candidate, turns))
@@ -210,7 +210,8 @@ class _Places:
 
 
 def _look(places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
-    """Returns due deliveries that may get a place: for each environment and host those that have been due longest.
+    """Returns due deliveries that the sender may send now: for each environment and host, those that have been due
+    longest.
 
     It begins after the environment and host at which the last query stopped. If it finds nothing from there to the end,
     it begins again with the first.
