@@ -2,8 +2,8 @@
 
 Between the permission check and the action, a request may wait for a lock. Meanwhile its caller may be removed, demoted
 or deactivated, or its key revoked. Each action that needs one of these roles therefore calls `hold_role` right after it
-has locked the environment. `hold_role` reads the role again, refuses a caller who has lost it, and locks it until the
-transaction ends.
+has locked the environment. `hold_role` reads the role again, refuses a caller who has lost the role, and locks the role
+until the transaction ends.
 """
 
 from uuid import UUID

@@ -160,7 +160,8 @@ def _begin(environment_id: UUID | None) -> Row:
     """Returns the rotation that is unfinished, or begins one if there is none."""
     params = {"environment_id": environment_id}
     rotation = None
-    # Another process may finish the rotation after `_BEGIN` has found it. Then the loop begins a new one.
+    # `_BEGIN` may find an unfinished rotation which another process finishes before it can be read. Then the loop
+    # begins a new rotation.
     while rotation is None:
         execute(_BEGIN, {**params, "id": new_id()})
         rotation = fetch_one(_UNDER_WAY, params)
