@@ -113,7 +113,9 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
-        """DELETE /workers/:id: deregisters the worker. `?reassignTo=` names the worker that takes over its work."""
+        """DELETE /workers/:id: deregisters the worker. `?reassignTo=` names the worker that takes over its triggers and
+        queued runs.
+        """
         services.deregister_worker(
             worker=self.worker,
             reassign_to=_uuid_parameter(request, "reassignTo"),

@@ -20,7 +20,9 @@ class HostViewSet(TenantViewSet):
     authentication_classes = (HostKeyAuthentication, ApiKeyAuthentication)
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Checks that the key's environment is in the URL's workspace, and that the key may change the URL's worker."""
+        """If the URL names a workspace, checks that the key's environment is in it. If the URL names a worker, checks
+        that the key may change it.
+        """
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         role = HOST_ROLE if isinstance(principal, HostPrincipal) else Role(principal.role)

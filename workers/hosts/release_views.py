@@ -43,7 +43,9 @@ class ReleaseViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /releases/latest: the worker of this build, and the orchestrator that the settings name."""
+        """Answers GET /releases/latest with the version of the worker in this build, and that of the orchestrator that
+        the settings name.
+        """
         package = worker_package()
         return Response(
             {
