@@ -52,7 +52,8 @@ def run_trigger(
     source: Source,
     actor: Actor,
 ) -> Queued:
-    """Queues a run. With a `key`, requests of one caller for one trigger make one run at most in 24 hours.
+    """Queues a run. If one caller sends several requests for one trigger with the same `key` within 24 hours, only the
+    first makes a run.
 
     A repeated request returns the run of the first one in its present state, whatever has happened to the trigger
     since. Raises Conflict if the key was used with another body, and whatever `lifecycle.queue_run` raises. A request

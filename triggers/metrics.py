@@ -189,8 +189,8 @@ def _seconds(iso: str) -> float:
 
 
 def _start_at_zero() -> None:
-    """Makes each counter with the value 0 for each of its labels. Otherwise a rate would miss the first event, as it
-    needs a value from before that.
+    """Makes each counter with the value 0 for each of its labels. Otherwise a rate would miss the first event, because
+    it is computed as the difference from an earlier value.
     """
     for source in Source:
         QUEUED.labels(source.value)

@@ -52,7 +52,7 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: int | None = None
-    # None if the report has no counts of tool calls. Then the counts stay that the worker sent with its heartbeats.
+    # None if the report has no counts of tool calls. Then the counts that the worker sent with its heartbeats stay.
     tool_calls: ToolCalls | None = None
     # The run's first tool calls, MAX_LISTED_CALLS at most, in the form in which the API shows them.
     tool_call_list: Sequence[dict[str, Any]] = ()

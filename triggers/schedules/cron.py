@@ -130,8 +130,8 @@ class Schedule:
 
 
 def _whole_minute(moment: datetime) -> datetime:
-    """Returns the start of the moment's minute in UTC. All moments of a minute have the same next tick, so answers can
-    be cached by it.
+    """Returns the start of the moment's minute in UTC. All moments of a minute have the same next tick, so a cache can
+    find the next tick by the minute.
     """
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 

@@ -19,8 +19,9 @@ from pipedai.sql import NOW, Row, fetch_all
 
 
 class Taker(NamedTuple):
-    """The workspace, environment and host of a delivery that is being sent, by which a sender counts how many of its
-    places each of them takes. A place is room for one delivery in the limited number that is sent at once.
+    """The workspace, environment and host of a delivery that is being sent. A sender sends a limited number of
+    deliveries at once, and counts by these three how many of them belong to each workspace and environment and go to
+    each host.
     """
 
     workspace_id: UUID
@@ -32,7 +33,7 @@ class Taker(NamedTuple):
 CLAIM_SECONDS = 60
 # How many pairs of an environment and a host one query goes through. The next query continues after them.
 _MOST_PAIRS = 1_000
-# For how many workspaces, at most, a sender remembers when it last served them.
+# For how many workspaces, at most, a sender remembers when it last sent a delivery of theirs.
 _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
