@@ -73,8 +73,8 @@ _KEEP_FROM_NOW_ON = (
     "UPDATE worker SET is_streamed = true WHERE id = %(worker_id)s AND NOT is_streamed"
 )
 _NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
-# Reads the events that a stream has not sent yet. Ids are given before the commit, so an event with a smaller id can
-# appear after one with a larger id. Events of the last 30 s are therefore read again.
+# Reads the events that a stream has not sent yet. An event gets its id before its transaction commits, so an event with
+# a smaller id can become visible after an event with a larger id. Events of the last 30 s are therefore read again.
 _READ = """
 SELECT id, type, at, data FROM worker_event
 WHERE worker_id = %(worker_id)s AND id > %(began_after)s AND id <> ALL(%(told)s)
