@@ -103,8 +103,8 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
-        # A transaction that queues a run locks the trigger FOR SHARE. FOR UPDATE waits for such transactions, and later
-        # ones wait for this one, so that no run is queued for a deleted trigger.
+        # A transaction that queues a run locks the trigger FOR SHARE. This FOR UPDATE lock waits for such transactions,
+        # and makes later ones wait until the trigger is deleted, so that no run is queued for a deleted trigger.
         trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
         deleted = trigger.first()
         if deleted is None:

@@ -37,8 +37,8 @@ def tool_calls(run: Row) -> dict[str, int] | None:
 
 
 def _tool_calls() -> Q:
-    """Returns the condition that the three counts of tool calls are all NULL or all set, and that neither the calls
-    with a possible effect nor the calls without an answer are more than all calls.
+    """Returns, for a CHECK constraint, the condition that the three counts of tool calls are all NULL or all set, and
+    that neither the calls with a possible effect nor the calls without an answer are more than all calls.
     """
     none = Q(
         tool_calls_total__isnull=True,
@@ -58,8 +58,8 @@ def _tool_calls() -> Q:
 
 
 def _held() -> Q:
-    """Returns the condition that the columns for the slot, the lease and the deadline are set in claimed and running
-    runs, and NULL in all other runs.
+    """Returns, for a CHECK constraint, the condition that the columns for the slot, the lease and the deadline are set
+    in claimed and running runs, and NULL in all other runs.
     """
     held = Q(
         status__in=HELD,
@@ -75,8 +75,8 @@ def _held() -> Q:
 
 
 def _ended() -> Q:
-    """Returns the condition that ended runs have a time (`ended_at`), a cause (`ended_by`) and a fault class
-    (`fault_class`) of their end, and that other runs have none.
+    """Returns, for a CHECK constraint, the condition that ended runs have a time (`ended_at`), a cause (`ended_by`) and
+    a fault class (`fault_class`) of their end, and that other runs have none.
 
     It tests for NULL explicitly: with a NULL, `ended_by IN (…)` is NULL too, and a CHECK accepts NULL as if it were
     true.
@@ -101,7 +101,7 @@ def _ended() -> Q:
 
 
 def _times_of_state() -> Q:
-    """Returns the condition that the times of claim and start fit the run's state.
+    """Returns, for a CHECK constraint, the condition that the times of claim and start fit the run's state.
 
     A queued run has neither of them, and a claimed one has no start. An ended run has been claimed, unless it was
     canceled in the queue.
@@ -346,7 +346,7 @@ class RunResult(models.Model):
     neither of the two has no row here.
     """
 
-    # The run that the result belongs to: one row for a run at most.
+    # The run to which the result belongs. A run has at most one row of results.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
     )

@@ -34,7 +34,8 @@ class Trigger(models.Model):
     # The worker that executes new runs; NULL while none is chosen. Users set it, and deregistering a worker with
     # `reassignTo` replaces it. When it changes, queued runs move to the new worker as well.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
-    # The current prompt, model and output schema. Each change of one makes a new revision and points here to it.
+    # The revision with the trigger's current prompt, model and output schema. Each change of one of these makes a new
+    # revision, to which this column then points.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
     # The name that people gave the trigger. It need not be unique.
     name = models.CharField(max_length=200)
