@@ -23,8 +23,9 @@ _MOST_SUBSCHEMAS = 600
 # The largest number of items that all lists of a schema may have together. Lists such as `required` are checked item by
 # item, and each item takes up to 0.01 ms.
 _MOST_ITEMS = 1000
-# The largest number of sets of characters in patterns that use characters beyond U+00FF, and of characters in all
-# patterns. Python's `re.compile` takes about 2 ms for a set such as [!-\U0010ffff], and 2 µs for each character.
+# How many character sets, such as [!-\U0010ffff], all patterns with characters beyond U+00FF may have together, and how
+# many characters all patterns of a schema may have together. Python's `re.compile` takes about 2 ms for each such set,
+# and 2 µs for each character.
 _MOST_WIDE_SETS = 4
 _LONGEST_PATTERNS = 4 * 1024
 # The largest number of names that a list under the keyword `type` may have. The check compares each name with each

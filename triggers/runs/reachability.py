@@ -1,4 +1,5 @@
-"""Tells whether workers could reach the service lately, because a lease counts only such time (SPEC §22).
+"""Tells whether workers could reach the service lately. If they could not, a run whose lease expired meanwhile is not
+given up, because its worker could not renew the lease (SPEC §22).
 
 Each web process writes a heartbeat row from its event loop, through the same way to the database as requests. Without a
 database, or without a web process, no heartbeat is written. A gap between the heartbeats is therefore an outage of the
