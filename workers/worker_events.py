@@ -24,8 +24,8 @@ PIECE = 200
 # `worker.stopped`.
 LATE_SECONDS, GONE_SECONDS = 90, 180
 
-# How long a stream remembers which events it has sent. It must exceed the last 30 s, which `_READ` reads again each
-# time.
+# How long a stream remembers which events it has sent. It must be longer than 30 s, because `_READ` reads the events of
+# the last 30 s again each time.
 _LOOKED_THROUGH = timedelta(seconds=60)
 
 _RUN_EVENTS = frozenset(
