@@ -69,7 +69,7 @@ class WorkspaceViewSet(ApiViewSet):
 
 
 class WorkspaceEnvironmentViewSet(ApiViewSet):
-    """The environments of a workspace that the user is a member of."""
+    """Those environments of a workspace of which the user is a member."""
 
     tag = "Environments"
     authentication_classes = (CookieJWTAuthentication,)
