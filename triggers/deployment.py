@@ -17,8 +17,8 @@ WHERE beat_at > clock_timestamp() - %(alive)s ORDER BY started_at
 """
 _LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_heartbeat"
 
-# Counts late work of each kind. Each count reads the index that the job for that kind also reads, and ends when it has
-# reached `most`, so that the check is quick.
+# Counts late work of each kind. Each count reads the index that the job for that kind also reads, and stops at `most`
+# rows, so that the check is quick.
 _LATE = """
 SELECT
     (SELECT count(*) FROM (

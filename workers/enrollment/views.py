@@ -53,7 +53,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/enrollments with the codes and the pairings that were approved."""
+        """Answers GET /environments/:envId/enrollments with the environment's codes and approved pairings."""
         rows = Enrollment.objects.filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
