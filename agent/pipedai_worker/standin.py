@@ -48,7 +48,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-# A program that is run by its path finds the rest of its package here.
+# A program that is started by its path does not know where its package is. These lines tell Python the directory.
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
