@@ -57,7 +57,10 @@ def _schema(value: Any) -> dict[str, Any] | None:
 
 
 def _text(value: Any) -> str:
-    """Return `value` if it is text that UTF-8 can encode: JSON may contain lone surrogates."""
+    """Return `value` if it is text that UTF-8 can encode; JSON may contain lone surrogates, which it can't encode.
+
+    Raises TypeError for a value that is no text, and ValueError for a text with surrogates.
+    """
     if not isinstance(value, str):
         raise TypeError
     value.encode()

@@ -118,7 +118,8 @@ def check_claude(argv: Sequence[str], paying: Paying) -> Iterator[Finding]:
     yield Finding("claude is paid for by", True, f"{paying.mode} ({paying.why})")
     yield _check_login(paying.mode)
     for complaint in paying.complaints():
-        # The check before this one has told a credential that is missing.
+        # `_check_login` has already reported a missing credential, so only complaints about unused credentials are
+        # reported here.
         if "is kept from claude" in complaint:
             yield Finding("credentials not used", True, complaint)
 

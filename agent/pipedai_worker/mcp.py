@@ -1,4 +1,4 @@
-"""Makes a run's MCP configuration, which names the worker's gateway and nothing else."""
+"""Makes a run's MCP configuration, which names the worker's gateway as the only MCP server."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def configuration(url: str, timeout_seconds: float) -> bytes:
     server = {
         "type": transport,
         "url": url,
-        # The model then knows the tools from its first turn on.
+        # Claude then tells the model about the tools from the beginning, and not only when the model searches for
+        # tools.
         "alwaysLoad": True,
-        # Claude would otherwise end a call that is silent for 300 s.
+        # Without this limit claude would end a tool call when nothing came from it for 300 s.
         "timeout": round(timeout_seconds * 1000),
     }
     return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()

@@ -18,7 +18,7 @@ REMINDER_SECONDS = 300.0
 
 
 class GaveUp(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """The caller gave up before the API answered. The message is that of the last failed attempt."""
+    """The caller gave up before the API answered. The exception has the message of the last failed attempt."""
 
 
 class Outage:

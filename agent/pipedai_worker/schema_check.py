@@ -22,7 +22,7 @@ def main() -> None:
     # The system sends SIGXCPU at the first limit, so that the worker knows why the check ended: SIGKILL may come from
     # a machine without memory.
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
-    # macOS has no such limit.
+    # macOS can't limit a process's memory in this way.
     if sys.platform.startswith("linux"):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     asked = json.loads(sys.stdin.buffer.read())
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def judged(schema: Any, output: Any) -> dict[str, Any]:
-    """Return what the program writes about this output."""
+    """Return the answer that this program writes: that the output fits the schema, or where and why it does not."""
     from jsonschema import Draft202012Validator
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import EMPTY_REGISTRY
