@@ -149,7 +149,7 @@ class _Manager(honcho.manager.Manager):
             super().terminate()
 
     def _system_print(self, data: str) -> None:
-        # This is honcho's own news: which service it starts, signals and has seen ending.
+        # This line comes from honcho itself. It says which service honcho starts or signals, or that one has ended.
         if not self._quiet or (" stopped (" in data and not self._stop_asked):
             super()._system_print(data)
         elif data.endswith(" received\n") and not self._stop_asked:
