@@ -77,7 +77,7 @@ class Figures:
     first: Sample
     second_quarter: Sample
     last_quarter: Sample
-    # The memory at equal intervals over the whole time.
+    # The memory that the worker used, measured at equal intervals over the whole time.
     memory_kib: tuple[int, ...]
     exit_code: int
 

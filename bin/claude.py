@@ -53,11 +53,11 @@ _FINISHED = ".finished"
 
 
 class CannotInstallError(Exception):
-    """Says in a sentence why something can't be installed here."""
+    """Something can't be installed here. The exception's message is a sentence that says why."""
 
 
 def main() -> int:
-    """Install what is missing. Return 1, after a sentence, if that is impossible."""
+    """Install what the cache lacks. If that is impossible, print a sentence that says why, and return 1."""
     try:
         install()
     except CannotInstallError as error:
@@ -73,14 +73,14 @@ def cache() -> Path:
 
 
 def cli(version: str = PINNED) -> Path | None:
-    """Return the path of this version's program, or None if it is not installed."""
+    """Return the path of the Claude CLI in this version, or None if it is not installed."""
     folder = _cli_folder(version)
     found = folder / "node_modules" / f"{NPM_NAME}-{_platform()}" / "claude"
     return found if _finished(folder) else None
 
 
 def mcp_python() -> Path | None:
-    """Return the path of a Python that has `mcp`, or None if it is not installed."""
+    """Return the path of a Python that can import the package `mcp`, or None if it is not installed."""
     folder = _mcp_folder()
     return folder / "bin" / "python" if _finished(folder) else None
 

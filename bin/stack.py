@@ -137,10 +137,10 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Start the embedded database, unless the settings name another or it is running already.
+        """Start the embedded database, unless the settings name another database or it is running already.
 
-        Return what stops the database at the end; None if it was not started here. Raises CannotStart if the database
-        that the settings name does not answer.
+        Return the object that stops the database at the end, or None if the database was not started here. Raises
+        CannotStart if the database that the settings name does not answer.
         """
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:

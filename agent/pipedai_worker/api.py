@@ -26,14 +26,14 @@ log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-# The API may hold a poll for the `wait` that it asks for. The answer may take this much longer before the request times
-# out.
+# The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
+# longer before the request times out.
 POLL_MARGIN_SECONDS = 15.0
 LARGEST_PORT = 65535
 
 
 def normalize_url(url: str) -> str:
-    """Return a pasted URL without `/api/v1` and without a slash at its end. Raises ValueError if it is no URL."""
+    """Return a URL that a person has pasted, without a final `/api/v1` or slash. Raises ValueError if it is no URL."""
     url = url.strip().rstrip("/").removesuffix(BASE_PATH)
     try:
         parsed = httpx.URL(url)

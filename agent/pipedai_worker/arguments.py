@@ -18,7 +18,7 @@ DEFAULT_SILENCE_SECONDS = 1200.0
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the registration's file, the way to the API, and the form of the logs."""
+    """Add the options for the registration's file, for the connection to the API, and for the form of the logs."""
     parser.add_argument(
         "--config",
         metavar="FILE",

@@ -1,4 +1,4 @@
-"""Reads a run as a poll hands it out, and keeps its secrets out of every repr."""
+"""Reads a run from the answer to a poll. The repr of a run shows none of its secrets."""
 
 from __future__ import annotations
 

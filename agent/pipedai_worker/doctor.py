@@ -64,7 +64,7 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
 
 def _check_state(path: Path, config: WorkerConfig) -> Finding:
     state = configuration.state_directory(path) / config.worker_id
-    # If the directory is missing, its parent is checked. It is not created here, because it would then
+    # If the state directory is missing, its parent is checked. The directory is not created here, because it would then
     # belong to the user who runs `doctor`, who may not be the user that the worker runs as.
     place = state if state.is_dir() else path.parent
     try:

@@ -34,7 +34,7 @@ class NotTold(Exception):  # noqa: N818 - a state of knowledge
 class Heartbeat:
     """A context manager whose thread sends heartbeats from entry to exit, and the first one at once.
 
-    `counts` returns the counts of the run's tool calls to tell, or None while there are none.
+    `counts` returns how many tool calls the run has made, for the heartbeats to tell; None while there are none.
     """
 
     def __init__(

@@ -11,7 +11,10 @@ TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
 
 
 def configuration(url: str, timeout_seconds: float) -> bytes:
-    """Return the text of the JSON file for `--mcp-config`. `timeout_seconds` is how long a call may take."""
+    """Return the text of the JSON file for claude's option `--mcp-config`.
+
+    `timeout_seconds` is how long a tool call may take.
+    """
     # By convention the URLs of the older transport (SSE) end in /sse; others speak streamable HTTP.
     transport = "sse" if urlsplit(url).path.rstrip("/").endswith("/sse") else "http"
     server = {

@@ -51,7 +51,7 @@ class Outcome:
     # The counts of the run's tool calls, and the calls themselves, as the API takes them.
     tool_calls: dict[str, int] | None = None
     tool_call_list: list[dict[str, Any]] | None = None
-    # Any JSON that the API can store; ABSENT if there is none.
+    # The run's output: any JSON that the API can store; ABSENT if there is no output.
     output: Any = ABSENT
 
     def redacted(self, redactor: Redactor) -> Outcome:

@@ -95,7 +95,8 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
             # Linux kills a program by SIGKILL when the machine has no memory left.
             return Complaint("The output could not be checked: the checker was killed.", INFRA)
         if checked.returncode < 0:
-            # The limit of processor time ends the checker by SIGXCPU, and a recursion without end by SIGSEGV.
+            # The checker is ended by SIGXCPU when its processor time is used up, and by SIGSEGV when it recurses
+            # without end.
             return Complaint("The output could not be checked against its schema in time.")
         return Complaint("The output could not be checked: the checker failed.", INFRA)
     if answer.get("missing"):

@@ -22,7 +22,7 @@ EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in name
 
 
 class Paying:
-    """The present way of paying: what this machine's operator chose, else what the API told, else a subscription."""
+    """The present way of paying for claude: what the operator chose, else what the API told, else a subscription."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Paying:
         told: str | None = None,
         remember: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Take the operator's choice, and what the API said last. `remember` is called when the API says otherwise."""
+        """Take the operator's choice, and what the API said last. `remember` is called when that changes."""
         self._lock = threading.Lock()
         self._chosen = chosen
         self._told = told if told in AUTH_MODES else None

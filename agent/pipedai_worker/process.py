@@ -178,7 +178,7 @@ class _Stop:
 
 
 class _Pipes:
-    """The pipes that a program's stdout and stderr are written to, read here without blocking."""
+    """Reads the pipes of a program's stdout and stderr without blocking."""
 
     def __init__(self, process: subprocess.Popen[bytes], stdout: Sink, stderr: Sink) -> None:
         self._selector = selectors.DefaultSelector()

@@ -61,7 +61,7 @@ def _restarted(journal: Journal, run: HeldRun) -> Outcome:
 
 
 def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float], bool]) -> None:
-    """Repeat an unanswered claim. If it is granted, report the run as failed, since its secrets are gone.
+    """Repeat an unanswered claim. If it is granted, report the run as failed, because its secrets were never on disk.
 
     Raises GaveUp and TokenRefused.
     """

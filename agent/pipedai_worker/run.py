@@ -130,7 +130,7 @@ class Run:
         journal.release(run_id)
 
     def _execute(self, state: dict[str, object]) -> Outcome | None:
-        """Execute the run. Return the outcome to report, or None when the run is not ours any more."""
+        """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
         if state.get("cancelRequested"):
             return Outcome(CANCELED)
         try:
@@ -161,7 +161,10 @@ class Run:
         return self._stopped_outcome(execution.outcome, execution.stopped_by)
 
     def _start(self) -> None:
-        """Report the start. Raises Refused, TokenRefused, and GaveUp when the worker has to exit."""
+        """Tell the API that the run has started.
+
+        Raises Refused, TokenRefused, and GaveUp when the worker has to exit.
+        """
         state = until_answered(
             lambda: self._around.api.start(self.assigned.id), self._around.leaving
         )

@@ -53,7 +53,7 @@ def remove(root: Path) -> None:
     """Remove as much of a scratch directory as is possible. Any other path is refused."""
     if not root.name.startswith(PREFIX) or root.is_symlink():
         return
-    # The file with the secrets is removed first, in case the rest fails.
+    # The file with the secrets is removed first, in case removing the other files fails.
     with contextlib.suppress(OSError):
         (root / "mcp.json").unlink()
     shutil.rmtree(root, ignore_errors=True)

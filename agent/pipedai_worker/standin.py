@@ -61,7 +61,7 @@ DEFAULT_MODEL = "stand-in-1"
 
 
 def main() -> int:
-    """Parse those of claude's options that a worker uses, and play the prompt from stdin."""
+    """Parse those of claude's options that a worker uses, and carry out the prompt from stdin in claude's place."""
     parser = argparse.ArgumentParser(
         prog="standin", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -122,7 +122,7 @@ class ToolCalls:
     def read(path: Path) -> RecordedCalls:
         """Return what a killed worker's file says; no calls at all if the file is missing. Raises OSError.
 
-        Only the last line can have been cut off by the crash. If it is the begin of a call, that call was not sent.
+        Only the last line can have been cut off by the crash. If that line is a `begin`, its call was not sent.
         """
         story = _Story()
         with contextlib.suppress(FileNotFoundError):
@@ -174,7 +174,7 @@ class ToolCalls:
             return self._story.counts()
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the first 500 calls as the API takes them, in the order in which they began."""
+        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
         with self._telling:
             return [dict(item) for item in self._story.items]
 
@@ -227,7 +227,7 @@ class RecordedCalls:
         return self._story.counts()
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the first 500 calls as the API takes them, in the order in which they began."""
+        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
         return [dict(item) for item in self._story.items]
 
 

@@ -175,7 +175,7 @@ class Lab:
     # --- Waiting for the worker ------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """Sleep for `seconds`. Raises Failed if the checks are called off in the meantime."""
+        """Sleep for `seconds`. Raises Failed if the whole conformance test is interrupted meanwhile."""
         if self._called_off.wait(seconds):
             raise Failed("The check was called off.")
 

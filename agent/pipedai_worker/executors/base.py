@@ -1,4 +1,4 @@
-"""Defines what every executor receives and returns."""
+"""Defines what an executor, which runs the program of a run, receives and returns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Job:
     files: Path
     # The id of the claim: random, and another one for each attempt to execute the run.
     claim_id: str
-    # The allow-listed environment. An executor may add to it.
+    # The environment variables for the program. At first they are those of the worker that are allowed; an executor may
+    # add others.
     environment: dict[str, str]
     redactor: Redactor
     # Called several times a second; returns the reason to stop the run, or None.

@@ -39,7 +39,7 @@ class ClaudeExecutor:
 
     @property
     def credentials(self) -> tuple[str, ...]:
-        """Return the names of the variables that claude logs in with."""
+        """Return the names of the environment variables that claude logs in with."""
         return CREDENTIALS[self._auth_mode()]
 
     def execute(self, job: Job) -> Execution:

@@ -90,7 +90,7 @@ class CommandExecutor:
 
 
 def _read(path: Path) -> Any:
-    """Return the JSON in the file that the program wrote, ABSENT if there is none, or NOT_JSON."""
+    """Return the JSON in the file that the program wrote; ABSENT if there is no file, NOT_JSON if it holds no JSON."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return NOT_JSON

@@ -23,7 +23,8 @@ CLIENT_REASONS = frozenset(
     {
         *("max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"),
         *("rapid_refill_breaker", "structured_output_retry_exhausted"),
-        # Hooks of this machine's settings ended the run, and would end it again.
+        # These reasons mean that a hook in this machine's settings for claude ended the run. It would end the run
+        # again.
         *("stop_hook_prevented", "hook_stopped", "tool_deferred", "tool_deferred_unavailable"),
     }
 )

@@ -25,8 +25,8 @@ VARIABLES = {
     "DISABLE_ERROR_REPORTING": "1",
 }
 OPTIONS = (
-    # These tools and the setting below are switched off, because with them runs on the same machine could find each
-    # other and send each other messages.
+    # The first option forbids these tools, and the setting after them refuses messages. Otherwise runs that are
+    # executed at the same time could find each other and send each other messages.
     "--disallowedTools",
     "SendMessage",
     "ListAgents",

@@ -1,4 +1,4 @@
-"""Keeps the beginning or the end of a program's output, and redacts it before it cuts it."""
+"""Keeps the beginning or the end of a program's output. Secrets in it are replaced before it is cut."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPARE_CHARACTERS = 4096
 
 
 class Head:
-    """Takes the whole output in pieces and keeps a little more than its first `length` characters.
+    """Takes a program's output in pieces and keeps a little more than its first `length` characters.
 
     `told` is called with each piece after its secrets are redacted. White space at the beginning is not kept.
     """
@@ -47,7 +47,7 @@ class Head:
 
 
 class Tail:
-    """Takes the whole output in pieces and keeps a little more than its last `length` characters.
+    """Takes a program's output in pieces and keeps a little more than its last `length` characters.
 
     `told` is called with each piece after its secrets are redacted. The end of a piece is held back until the next
     piece comes, because a secret may begin there.

@@ -33,7 +33,7 @@ class Transcript:
         self.begun = False
         self.session_id: str | None = None
         self.model: str | None = None
-        # The kind of API error that claude's own last message named.
+        # The kind of API error that the last message from claude itself named; None if it named none.
         self.api_error: str | None = None
         self.cost_usd: float | None = None
         self.num_turns: int | None = None
@@ -87,12 +87,12 @@ class Transcript:
         return bool(self._limits)
 
     def seconds_until_reset(self, now: float) -> float | None:
-        """Return the seconds from `now` (epoch seconds) until the last limit is lifted, or None if unknown."""
+        """Return the seconds from `now` (seconds since 1970) until the last usage limit is lifted; None if unknown."""
         resets = [reset for reset in self._limits.values() if reset is not None]
         return min(max(0.0, max(resets) - now), LONGEST_RESET_SECONDS) if resets else None
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take one event of the stream. An unknown one changes nothing."""
+        """Take one event of claude's stream. An event of an unknown type is ignored."""
         self.begun = True
         kind = str(event.get("type"))
         session = event.get("session_id")

@@ -36,7 +36,7 @@ class ServerError(ServerFailed):
 
 
 class Conversation:
-    """A conversation of the probe with the server, over one of the transports. Its methods raise ServerFailed."""
+    """A conversation of the probe with the MCP server, over one of MCP's transports. Its methods raise ServerFailed."""
 
     client = {"name": "pipedai-worker", "version": __version__}
 

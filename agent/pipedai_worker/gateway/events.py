@@ -52,7 +52,7 @@ class Event:
 
 
 class EventSplitter:
-    """Takes the bytes of one stream. An event that the stream's end cuts off is dropped, as the standard says."""
+    """Takes the bytes of one stream. An event that the stream's end cuts off is dropped, as the HTML standard says."""
 
     def __init__(self, largest: int) -> None:
         """`largest` is how many bytes one event may have."""

@@ -73,7 +73,7 @@ def _header(line: bytes) -> tuple[str, str]:
 
 
 class Presence:
-    """Whether a connection's client is still there, and what to cancel when it goes away."""
+    """Knows whether a connection's client is still there, and which task to cancel when it goes away."""
 
     def __init__(self) -> None:
         self.gone = False

@@ -45,7 +45,7 @@ class Posted:
     session: str
     ids: list[str] = field(default_factory=list)
     is_batch: bool = False
-    # True if the answers come on a stream of the older transport, and not as the answer to this POST.
+    # True if the answers come on a stream of the older transport (HTTP with SSE), and not as the answer to this POST.
     in_stream: bool = False
     may_be_silent: bool = True
 

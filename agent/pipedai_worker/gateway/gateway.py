@@ -153,7 +153,7 @@ class Gateway:
         return hmac.compare_digest(path[: len(base)], base)
 
     async def _answer(self, request: Request, answer: Answer) -> None:
-        """Answer one request, by its path and its method."""
+        """Pass one request to the code that answers requests with its path and its method."""
         path = _path_in(request.target)
         posts = f"{self._base}/messages/".encode()
         try:

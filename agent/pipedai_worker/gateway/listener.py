@@ -89,7 +89,7 @@ class Listener:
             await _linger(connection.reader, writer)
 
     def _admit(self, connection: _Connection, head: Request) -> None:
-        """Count a connection as a client's. Raises BadRequest for a request that is not meant for this gateway."""
+        """Count a connection as that of a client. Raises BadRequest if its request must be refused."""
         status = self._refusal(head)
         if status is None and connection not in self._clients:
             if len(self._clients) >= limits.MOST_CONNECTIONS:
@@ -148,7 +148,7 @@ class _Connection(asyncio.StreamReaderProtocol):
 
     @contextlib.contextmanager
     def time_limit(self) -> Iterator[None]:
-        """Close the connection if what is done in this context takes longer than a request may."""
+        """Close the connection if the code in this context takes longer than REQUEST_SECONDS."""
         timer = self._loop.call_later(limits.REQUEST_SECONDS, self.abort)
         try:
             yield
@@ -184,7 +184,7 @@ class _Connection(asyncio.StreamReaderProtocol):
         self.presence.leave()
 
     def abort(self) -> asyncio.Task[None] | None:
-        """Close the connection at once, and cancel what is being done for it. Return its task, if it has one."""
+        """Close the connection at once, and cancel the task that serves it. Return that task, if there is one."""
         task = self.presence.task
         if task is not None:
             task.cancel()
