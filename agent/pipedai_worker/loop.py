@@ -33,8 +33,8 @@ log = get_logger(__name__)
 
 # A poll may list the same run again at once after its claim has failed. The next poll therefore waits this long.
 UNCLAIMED_PAUSE_SECONDS = 2.0
-# The time the worker has to exit after the drain (the time that runs get to finish). In it, programs get SIGTERM and
-# SIGKILL, and each outcome is sent once.
+# The time that the worker has to exit after the drain (the time that runs get to finish). In these seconds, programs
+# get SIGTERM and SIGKILL, and each outcome is sent once.
 LEAVE_SECONDS = 4.5
 # Each of these signals ends the worker. SIGHUP comes when the terminal that started the worker is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

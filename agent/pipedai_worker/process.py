@@ -133,7 +133,10 @@ class Program:
         return Ending(128 - code, stopped_by, name)
 
     def _has_ended(self) -> bool:
-        """Tell whether the program has ended, without reaping it. Until it is reaped, its group's id stays its own."""
+        """Tell whether the program has ended, without reaping it.
+
+        Until the program is reaped, no other process group can get the id of its group.
+        """
         if hasattr(os, "waitid"):
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return os.waitid(os.P_PID, self.pid, options) is not None

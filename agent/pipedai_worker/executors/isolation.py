@@ -25,7 +25,7 @@ VARIABLES = {
     "DISABLE_ERROR_REPORTING": "1",
 }
 OPTIONS = (
-    # The first option forbids these tools, and the setting after them refuses messages. Otherwise runs that are
+    # `--disallowedTools` forbids these tools, and the setting after them refuses messages. Otherwise runs that are
     # executed at the same time could find each other and send each other messages.
     "--disallowedTools",
     "SendMessage",

@@ -115,7 +115,8 @@ class Transcript:
     def _take_system(self, event: dict[str, Any]) -> None:
         subtype = event.get("subtype")
         if subtype == "init":
-            # Claude writes an `init` event when it begins to work, and again when it goes on working after a result.
+            # An `init` event says that claude begins to work, or goes on working after a result. Claude is then not
+            # finished.
             self._result_at = None
             self._learn_model(event.get("model"))
             self._learn_server(event.get("mcp_servers"))

@@ -58,7 +58,7 @@ class EventSplitter:
         """`largest` is how many bytes one event may have."""
         self._largest = largest
         self._held = bytearray()
-        # How many bytes at the beginning of `_held` have been searched for a line end. There is none among them.
+        # How many bytes at the beginning of `_held` have been searched for a line end without finding one.
         self._searched = 0
         self._lines: list[bytes] = []
         self._size = 0

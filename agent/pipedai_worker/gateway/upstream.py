@@ -37,8 +37,8 @@ OF_THE_PROTOCOL = frozenset(
         *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
     }
 )
-# A client's headers of these names are not forwarded, because they are about the client, or about the gateway as its
-# server.
+# A client's headers with these names are not forwarded. They are about the client itself, or are meant for the gateway
+# alone, to which the client sends its requests.
 NOT_FORWARDED = HOP_BY_HOP | {"host", "authorization", "cookie", "origin", "accept-encoding"}
 _HOST = re.compile(r"[0-9A-Za-z._:-]+")
 LARGEST_PORT = 65535
