@@ -18,7 +18,7 @@ from pipedai_worker.gateway.upstream import Upstream
 
 
 class StreamConversation(Conversation):
-    """One stream of events, on which the answers to all POSTs come."""
+    """A conversation over the older transport: the answers to all POSTs come on one stream of events."""
 
     def __init__(self, upstream: Upstream) -> None:
         super().__init__(upstream)
