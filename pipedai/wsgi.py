@@ -84,8 +84,9 @@ class Handler(WSGIHandler):
         if (said := _log_of(request)) is not None:
             if request.resolver_match is not None:
                 said["route"] = request.resolver_match.route
-            # DRF sets the request's `user` to the caller. Only the type is checked, because any other use of it would
-            # load the admin's user from the database.
+            # The log line names the caller. DRF sets the request's `user` to it. Under /admin, `user` is Django's lazy
+            # object for the session's user instead: only its type may be looked at, because any other use of that
+            # object would load the user from the database.
             user: Any = getattr(request, "user", None)
             if issubclass(type(user), Principal):
                 said["principal"] = user.type

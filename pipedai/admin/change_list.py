@@ -22,7 +22,10 @@ Place = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One database index: the filters that it covers, and the columns by which it orders the rows."""
+    """A part of a list that one database index serves: the filters that may be set, and the order of the rows.
+
+    A list shows only such parts, so that each page is found by an index and not by reading the whole table.
+    """
 
     filters: Sequence[str]
     keys: Sequence[str]

@@ -52,8 +52,10 @@ class TriggerRunViewSet(TenantViewSet):
     filter_names = RunFilters.names()
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger that the URL names. The endpoint `run` also finds a deleted trigger, because a repeated
-        request with an `Idempotency-Key` must still get the run of the first request.
+        """Finds the trigger that the URL names, and with it the tenant.
+
+        The endpoint `run` also finds a deleted trigger, because a repeated request with an `Idempotency-Key` must still
+        get the run of the first request.
         """
         rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
         self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])

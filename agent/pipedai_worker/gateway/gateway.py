@@ -87,9 +87,9 @@ class Gateway:
         self._thread.join(LEAVE_SECONDS)
 
     def probe(self) -> ServerFault | None:
-        """Initialise the MCP server and list its tools, in 30 s at most. Return None if the server can be used.
+        """Initialise the MCP server and list its tools, in 30 s at most. Return None, or why the server can't be used.
 
-        This calls no tool, and costs no tokens of a model. It returns early if the gateway is closed meanwhile.
+        This calls no tool, and costs no tokens of a model. If the gateway is closed meanwhile, it returns at once.
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")

@@ -19,8 +19,8 @@ class ApiError:
     status: int | None
     kind: str
     type: str | None
-    # The kind that claude's event `api_retry` names; None if claude does not call the API again. `retries` is how often
-    # claude calls it again; None means as often as its settings allow.
+    # The kind of error that the real claude names in its event `api_retry`; None for an error after which it does not
+    # call the API again. The field `retries`, below, is how often it does; None means as often as its settings allow.
     retried_as: str | None = None
     retries: int | None = None
     reason: str = "api_error"
