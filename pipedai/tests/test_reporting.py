@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import connection
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter, get_exception_reporter_filter
 
@@ -143,9 +144,9 @@ def test_djangos_own_report_shows_no_variable_and_nothing_of_the_request(setting
 @pytest.mark.slow
 def test_with_debug_errors_are_answered_as_without(own_database, tmp_path):
     """With DEBUG, Django would show pages of its own with settings, URLs and tracebacks."""
-    with serve(
-        own_database, log=tmp_path / "log", DEBUG="true", DATABASE_URL="postgres://x@127.0.0.1:1/x"
-    ) as server:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE user_account RENAME TO missing")
+    with serve(own_database, log=tmp_path / "log", DEBUG="true") as server:
         answer = httpx.post(
             f"{server.api}/auth/login", json={"email": "a@example.com", "password": PASSWORD}
         )

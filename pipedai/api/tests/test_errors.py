@@ -22,7 +22,6 @@ class TestAUrlThatIsNoRoute:
     @pytest.mark.parametrize(
         "path",
         [
-            "/api/v1",
             "/api/v1/",
             "/api/v1/nothing",
             "/api/v1/workspaces/",

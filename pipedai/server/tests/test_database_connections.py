@@ -67,7 +67,7 @@ def test_each_thread_keeps_one_connection(web, postgres):
 def test_a_crash_in_a_transaction_leaves_nothing_open(web, postgres):
     until_heard(postgres)
     answers = get_many(web, "crash")
-    assert {status for status, _ in answers} == {503}
+    assert {status for status, _ in answers} == {500}
     assert {body["error"] for _, body in answers} == {"Internal server error"}
     for _, body in answers[:2]:
         line = web.wait_for_line(logger="django.request", request_id=body["requestId"])

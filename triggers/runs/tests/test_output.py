@@ -120,7 +120,7 @@ class TestOverHttp:
     def test_one_that_is_nested_as_deep_as_it_may_be_is_kept(self, complete: Any) -> None:
         assert complete(output=deep(63))["output"] == deep(63)
 
-    @pytest.mark.parametrize("levels", [64, 200, 900])
+    @pytest.mark.parametrize("levels", [64, 200, 700])
     def test_one_that_is_nested_too_deep_costs_no_outcome(self, complete: Any, levels: int) -> None:
         run = complete(output=deep(levels), shortMessage="Done.")
         assert (run["status"], run["errorMessage"]) == ("failed", DEEP)
