@@ -221,11 +221,12 @@ WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
-# The time of the lease that counts: none while the service was away, because no worker could renew it then.
-_LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
+# When a run's lease ends. It has no end while leases do not count, because workers could not renew them. It needs the
+# parameters of `triggers.runs.reachability.lease_params`.
+LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
 # The first condition reads the index of held runs, and the second leaves out those whose lease does not count.
 _OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
-    AND least({_LEASE_END}, deadline_at) <= {NOW}"""
+    AND least({LEASE_END}, deadline_at) <= {NOW}"""
 
 OVERDUE = f"""
 SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
@@ -235,7 +236,7 @@ SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 # a worker's request or another scheduler is changing at this moment; the next round looks at them again.
 EXPIRE = f"""
 WITH overdue AS (
-    SELECT id, {NOW} AS now, {_LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
+    SELECT id, {NOW} AS now, {LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
         round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
     WHERE id = ANY(%(ids)s) AND {_OVERDUE}
