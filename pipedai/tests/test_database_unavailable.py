@@ -1,6 +1,8 @@
 """What the database can't do is a 503 that says so, with one log line and nothing half done (SPEC §22)."""
 
+import html
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -15,11 +17,14 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from django.db import DatabaseError, connection
 
+from pipedai.api.database_errors import unavailable
 from pipedai.embedded.passwords import SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.server.tests.web_process import WebProcess, serving
+from pipedai.sql import sqlstate
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +33,8 @@ AWAY = {
     "code": "database_unavailable",
 }
 DATABASE = "pipedai"
+# The id of no session, of the length that Django looks up.
+SESSION = "x" * 43
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +128,26 @@ def test_a_session_that_is_ended_in_the_middle(postgres, web, owner, environment
     assert owner.get(environment).json()["name"] == "prod"
 
 
+@pytest.mark.django_db
+def test_a_session_that_stood_still_in_its_transaction() -> None:
+    stalled = connection.copy()
+    try:
+        with stalled.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = 1")
+            stalled.set_autocommit(False)
+            cursor.execute("SELECT 1")
+            # The socket has something to read when the server ends the session.
+            select.select([stalled.connection], [], [], 60)
+            with pytest.raises(DatabaseError) as caught:
+                cursor.execute("SELECT 1")
+    finally:
+        stalled.close()
+    assert sqlstate(caught.value) == "25P03"
+    refused = unavailable(caught.value)
+    assert refused is not None
+    assert refused.body() == AWAY
+
+
 def test_all_connections_are_taken(postgres, web, owner, environment) -> None:
     with superuser(postgres) as admin:
         admin.execute(f"ALTER DATABASE {DATABASE} CONNECTION LIMIT 0")
@@ -207,13 +234,25 @@ def test_the_node_is_a_standby(postgres, web, owner, environment) -> None:
     assert owner.patch(environment, json={"name": "prod"}).status_code == 200
 
 
+def assert_is_page(web: WebProcess, page: httpx.Response) -> None:
+    """Asserts that a page says that the database is away, and that its request left one line of its own."""
+    assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert page.headers["Cache-Control"] == "no-store"
+    assert AWAY["error"] in html.unescape(page.text)
+    request_id = page.headers["X-Request-Id"]
+    said = [line["event"] for line in web.lines() if line.get("request_id") == request_id]
+    assert said == ["database.unavailable", "request"]
+
+
 def test_it_is_stopped(postgres, web, owner, environment) -> None:
     postgres.stop()
     try:
         assert is_refused(web, owner.get(environment), None)
-        page = owner.get(f"http://127.0.0.1:{web.port}/pair")
-        assert page.status_code in {200, 503}
-        assert page.headers["Content-Type"].startswith("text/html")
+        site = f"http://127.0.0.1:{web.port}"
+        assert_is_page(web, owner.get(f"{site}/pair"))
+        with httpx.Client(cookies={"staff_session": SESSION}, timeout=60) as staff:
+            assert_is_page(web, staff.get(f"{site}/admin/"))
     finally:
         postgres.ensure_running()
     wait_until_back(owner)
