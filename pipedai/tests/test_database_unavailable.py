@@ -1,5 +1,6 @@
 """What the database can't do is a 503 that says so, with one log line and nothing half done (SPEC §22)."""
 
+import asyncio
 import html
 import os
 import select
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,16 @@ import httpx
 import psycopg
 import pytest
 from django.db import DatabaseError, connection
+from psycopg import AsyncConnection
 
 from pipedai.api.database_errors import unavailable
 from pipedai.embedded.passwords import SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
+from pipedai.server.heart import Heart
 from pipedai.server.tests.web_process import WebProcess, serving
 from pipedai.sql import sqlstate
+from triggers.runs.reachability import beat_of_this_process, gap_seconds
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +38,10 @@ AWAY = {
     "code": "database_unavailable",
 }
 DATABASE = "pipedai"
+COUNTING = """
+SELECT count(*) FROM web_heartbeat
+WHERE id = %(id)s AND beat_at > statement_timestamp() - make_interval(secs => %(gap)s)
+"""
 # The id of no session, of the length that Django looks up.
 SESSION = "x" * 43
 
@@ -240,9 +249,49 @@ def assert_is_page(web: WebProcess, page: httpx.Response) -> None:
     assert page.headers["Content-Type"].startswith("text/html")
     assert page.headers["Cache-Control"] == "no-store"
     assert AWAY["error"] in html.unescape(page.text)
+    assert "/static/pipedai/page.css" in page.text
     request_id = page.headers["X-Request-Id"]
     said = [line["event"] for line in web.lines() if line.get("request_id") == request_id]
     assert said == ["database.unavailable", "request"]
+
+
+def test_a_heartbeat_whose_commit_waits_for_a_standby_does_not_count_when_it_becomes_visible(
+    postgres, settings
+) -> None:
+    settings.RUN_LEASE_SECONDS = 1
+    gap = gap_seconds()
+
+    async def connect() -> AsyncConnection:
+        # The servers of tests run without synchronous commits.
+        durable = {**postgres.connection_params(), "options": "-c synchronous_commit=on"}
+        return await AsyncConnection.connect(**durable, autocommit=True)
+
+    async def failed() -> None:
+        failures.append(time.monotonic())
+
+    async def beating() -> list[int]:
+        """Beats until a commit was canceled twice. Returns how many beats counted, each time somebody looked."""
+        heart = asyncio.create_task(Heart(connect, failed, [lambda: beat]).run())
+        counted = []
+        async with await connect() as reader, asyncio.timeout(60):
+            while len(failures) < 2:
+                cursor = await reader.execute(COUNTING, {"gap": gap, "id": beat.params["id"]})
+                counted += await cursor.fetchone() or ()
+                await asyncio.sleep(0.05)
+        heart.cancel()
+        await asyncio.gather(heart, return_exceptions=True)
+        return counted
+
+    failures: list[float] = []
+    beat = replace(beat_of_this_process(), patience_seconds=gap * 1.2)
+    with superuser(postgres) as admin:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+            assert set(asyncio.run(beating())) == {0}
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
 
 
 def test_it_is_stopped(postgres, web, owner, environment) -> None:

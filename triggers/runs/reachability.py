@@ -17,11 +17,14 @@ LONGEST_GAP_SECONDS = 30.0
 LONGEST_GRACE_SECONDS = 60.0
 # A beat may be late for a moment on a busy machine, so a short lease does not make the gap shorter than this.
 SHORTEST_GAP_SECONDS = 2.0
+# How long a beat may take at least. It may always take longer than it counts: see `Beat`.
+SHORTEST_PATIENCE_SECONDS = 10.0
 # How long the row of an ended process is kept.
 KEEP_SECONDS = 3600
 
-# The first process after an outage begins anew; each later one goes on from the beats of the others. A deployment
-# that replaces all processes within the gap is therefore no outage.
+# Writes a beat. `reachable_since` is the time since when there was no gap between the beats of all processes: the first
+# beat after a gap sets it to the present, and each later one copies it from the beats before it. So a deployment that
+# replaces all processes within the gap is no outage.
 _BEAT = """
 WITH fresh AS (
     SELECT min(reachable_since) AS since FROM web_heartbeat
@@ -34,7 +37,8 @@ ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp(), reachable_since 
 RETURNING statement_timestamp()
 """
 
-# Use this in a statement's text: whether a lease that has run out counts. It needs the parameters of `lease_params`.
+# A condition for the text of other statements: whether leases count now, because there was no gap between the beats for
+# long enough. It needs the parameters of `lease_params`.
 LEASES_COUNT = """(
     SELECT coalesce(min(reachable_since) <= statement_timestamp() - make_interval(secs => %(grace)s), false)
     FROM web_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %(gap)s))"""
@@ -64,4 +68,5 @@ def beat_of_this_process() -> Beat:
         "gap": gap_seconds(),
         "keep": KEEP_SECONDS,
     }
-    return Beat(gap_seconds() / 3, _BEAT, params)
+    patience = max(SHORTEST_PATIENCE_SECONDS, gap_seconds() * 1.2)
+    return Beat(gap_seconds() / 3, patience, _BEAT, params)

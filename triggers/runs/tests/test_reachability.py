@@ -66,7 +66,9 @@ def lost(cast, nobody_beats):
 def test_the_times_follow_from_the_lease(settings, lease, gap, grace):
     settings.RUN_LEASE_SECONDS = lease
     assert (gap_seconds(), grace_seconds()) == (gap, grace)
-    assert beat_of_this_process().every_seconds == pytest.approx(gap / 3)
+    web = beat_of_this_process()
+    assert web.every_seconds == pytest.approx(gap / 3)
+    assert web.patience_seconds > gap
 
 
 def test_without_a_web_process_no_run_is_given_up(lost):
