@@ -1,4 +1,4 @@
-"""Metrics of what ails a database: that it takes no writes, lags behind, keeps dead rows or an old transaction."""
+"""Metrics of a database in trouble: no writes, lagging standbys, many dead rows, or an old transaction."""
 
 from collections.abc import Iterator
 
