@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,24 +266,38 @@ def test_a_heartbeat_whose_commit_waits_for_a_standby_does_not_count_when_it_bec
         durable = {**postgres.connection_params(), "options": "-c synchronous_commit=on"}
         return await AsyncConnection.connect(**durable, autocommit=True)
 
+    async def until_commits_wait() -> None:
+        """Returns when the server has heard of its new setting."""
+        async with await connect() as probe, asyncio.timeout(60):
+            with suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(1):
+                        await probe.execute("SELECT pg_logical_emit_message(true, '', '')")
+
     async def failed() -> None:
         failures.append(time.monotonic())
 
     async def beating() -> list[int]:
-        """Beats until a commit was canceled twice. Returns how many beats counted, each time somebody looked."""
+        """Beats until a beat was canceled. Returns how many beats counted, each time that somebody looked."""
+        await until_commits_wait()
         heart = asyncio.create_task(Heart(connect, failed, [lambda: beat]).run())
-        counted = []
+        counted: list[int] = []
         async with await connect() as reader, asyncio.timeout(60):
-            while len(failures) < 2:
+            while True:
+                canceled = bool(failures)
                 cursor = await reader.execute(COUNTING, {"gap": gap, "id": beat.params["id"]})
                 counted += await cursor.fetchone() or ()
+                if canceled:
+                    break
                 await asyncio.sleep(0.05)
+            cursor = await reader.execute(COUNTING, {"gap": 3600, "id": beat.params["id"]})
+            assert await cursor.fetchone() == (1,)
         heart.cancel()
         await asyncio.gather(heart, return_exceptions=True)
         return counted
 
     failures: list[float] = []
-    beat = replace(beat_of_this_process(), patience_seconds=gap * 1.2)
+    beat = replace(beat_of_this_process(), patience_seconds=gap * 2)
     with superuser(postgres) as admin:
         admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         admin.execute("SELECT pg_reload_conf()")
