@@ -136,7 +136,9 @@ class _SessionAdmin(StaffModelAdmin):
         return moment(session.ended_at if hasattr(session, "ended_at") else session.revoked_at)
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the panel of a session's page. The session's secret is stored nowhere; its digest is not shown."""
+        """Returns the panel of a session's page. The page shows no secret: the key in the session's cookie is stored
+        nowhere, and the stored digest of that key is left out.
+        """
         return [
             Facts(
                 "Session",

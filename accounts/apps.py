@@ -7,8 +7,8 @@ from pipedai.api.throttling import prune_throttles
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
 
-# The row of a session is kept for at least 30 days after the session's end. By these rows the login throttles know from
-# which addresses a user has logged in (SPEC §3).
+# The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in
+# these rows from which IP addresses a user has logged in (SPEC §3).
 _SESSIONS_KNOWN_DAYS = 30
 
 
@@ -18,8 +18,8 @@ class AccountsConfig(AppConfig):
     def ready(self) -> None:
         """Registers two jobs of the scheduler and the rule by which expired sessions are deleted.
 
-        One job deletes old counts of throttles. The other encrypts the secrets of staff's one-time passwords anew when
-        there is a newer master key.
+        One job deletes the old counters of the throttles, which limit how often clients may call. The other encrypts
+        the secrets of staff's one-time passwords anew when there is a newer master key.
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from accounts.authenticators import rewrap_authenticators

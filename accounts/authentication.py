@@ -24,7 +24,7 @@ class CookieJWTAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
         """Returns the user whose session the cookie names, or None without a cookie. Raises Unauthenticated if the
-        cookie is bad or there are two of them.
+        cookie is invalid or the request has two such cookies.
         """
         if bearer_token(request) is not None:
             return None
@@ -41,8 +41,8 @@ class CookieJWTAuthentication(BaseAuthentication):
 
 
 class PresentedSession(BaseAuthentication):
-    """Finds the user's session for endpoints that also answer without one, such as the login. A session that has ended
-    counts as none.
+    """Finds the user's session for endpoints that also answer without one, such as the login. A request whose session
+    has ended counts as a request without a session.
     """
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
@@ -58,7 +58,7 @@ class PresentedSession(BaseAuthentication):
 
 def principal_of_cookie(cookie: str) -> UserPrincipal | None:
     """Returns the user whose session the cookie names, if that session has not ended, and otherwise None. It takes one
-    query.
+    database query.
     """
     try:
         claims = verify(cookie)

@@ -1,4 +1,6 @@
-"""One-time passwords of staff users (RFC 6238) and the recovery codes that stand in for them (SPEC §10)."""
+"""The one-time passwords of staff users (RFC 6238) and the recovery codes that users may enter in their place (SPEC
+§10).
+"""
 
 import base64
 import hashlib
@@ -23,7 +25,8 @@ log = get_logger(__name__)
 _ISSUER = "PipedAI"
 _SECRET_BYTES = 20  # The length of a secret in bytes, as RFC 4226 recommends.
 _STEP_SECONDS = 30
-# The code of the time step before or after the present one is accepted too, since clocks differ and people type slowly.
+# The time steps of 30 s whose codes are accepted: the present one, the one before it and the one after it. Clocks
+# differ, and people type slowly.
 _STEPS_ASIDE = (0, -1, 1)
 _RECOVERY_CODES = 10
 _RECOVERY_BYTES = 10
@@ -90,9 +93,9 @@ def has_authenticator(user_id: UUID) -> bool:
 def accept_code(user_id: UUID, code: str) -> bool:
     """Returns whether the user may log in with this code. An accepted code is used up.
 
-    A user without an authenticator may log in with any code, also an empty one. A user with one needs the
-    authenticator's code of about now, which nobody has used yet, or an unused recovery code. Call this in the login's
-    transaction, so that the code is used up only if the login succeeds.
+    A user without an authenticator may log in with any code, also an empty one. A user with an authenticator needs
+    either the code that it shows at about this time, not used before, or an unused recovery code. Call this in the
+    login's transaction, so that the code is used up only if the login succeeds.
     """
     held = _locked(user_id)
     if held is None or held.confirmed_at is None:
@@ -110,13 +113,13 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
-    """Encrypts again, with the newest master key, those authenticator secrets that an older one encrypts. Returns how
-    many.
+    """Encrypts with the newest master key all authenticator secrets that are still encrypted with an older master key.
+    Returns the number of these secrets.
     """
     newest, *older = (master.id for master in _masters())
     with transaction.atomic():
-        # A secret stays as it is if its master key is not among the MASTER_KEYS of this process, since it can't be
-        # decrypted.
+        # If the master key of a secret is not in this process's setting MASTER_KEYS, the process can't decrypt the
+        # secret, so the secret stays as it is.
         rows = Authenticator.objects.select_for_update(skip_locked=True, no_key=True)
         old = list(rows.filter(master_key_id__in=older).order_by("pk")[:limit])
         for held in old:
@@ -152,8 +155,8 @@ def _locked(user_id: UUID) -> Authenticator | None:
 
 
 def _accept(held: Authenticator, code: str) -> bool:
-    """Returns whether `code` is the authenticator's code of about now and was not used before. An accepted code is
-    marked as used. The caller has locked the authenticator's row.
+    """Returns whether the authenticator shows `code` at about this time, and the code was not used before. An accepted
+    code is marked as used. The caller has locked the authenticator's row.
     """
     try:
         totp = _totp(held)
@@ -209,6 +212,7 @@ def _masters() -> tuple[crypto.MasterKey, ...]:
     return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
-# A data key is encrypted together with the id of its environment, and an authenticator's secret together with this
-# text. So the one can never be put in the place of the other.
+# This text is authenticated together with the encrypted secret of an authenticator. Data keys are authenticated
+# together with the id of their environment instead, so a copied data key can't pass for an authenticator's secret, nor
+# the other way round.
 _PLACE = "staff.authenticator"

@@ -33,10 +33,10 @@ def read_email(text: str) -> Email:
 
 
 def looks_like_itself(email: Email) -> bool:
-    """Returns whether the address looks different from every other address.
+    """Returns whether no other address looks the same as this one.
 
-    It does not if it has invisible characters, or letters in a second form (full-width, decomposed). The rules for
-    domain names drop or replace such characters. So DNS and mail servers would take two such addresses for the same
-    one, although they are two different accounts here.
+    Returns False for an address that has invisible characters, or letters in a second Unicode form (full-width,
+    decomposed). DNS and mail servers drop or replace such characters. They would therefore treat this address and its
+    plain form as one address, although the two would be different accounts here.
     """
     return email.isprintable() and unicodedata.normalize("NFKC", email) == email

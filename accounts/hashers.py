@@ -2,8 +2,8 @@
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher
 
-# The memory of one place, in KiB. The password lane, in which requests wait for their turn to hash, has a limited
-# number of places. A hash with today's settings fits into one.
+# The size of a place in KiB. A place is a share of the memory for hashing passwords, into which one hash with today's
+# settings fits. The number of places is limited, and login requests wait in a queue until one is free.
 PLACE_KIB = 64 * 1024
 
 
@@ -11,9 +11,9 @@ class PasswordHasher(Argon2PasswordHasher):
     """Hashes with Argon2id under the first of the settings that OWASP calls equally strong: 46 MiB, one pass, one
     thread.
 
-    glibc always gives freed memory back to the system if it was taken in pieces above 32 MiB, as 46 MiB are. One thread
-    uses one CPU core. Hashes by Django's own class (100 MiB, two passes, eight threads) can still be verified, and a
-    login replaces them.
+    The C library (glibc) always returns a freed block of more than 32 MiB to the operating system, so the 46 MiB are
+    free again after each hash. One thread uses one CPU core. Hashes that Django's own class made (100 MiB, two passes,
+    eight threads) can still be verified, and a login replaces them.
     """
 
     time_cost = 1
@@ -22,8 +22,9 @@ class PasswordHasher(Argon2PasswordHasher):
 
 
 def places_of(encoded: str) -> int:
-    """Returns how many places verifying a password against this hash takes: one for a hash with today's settings, two
-    for one by Django's own class. A place is a share of the memory that all hashes together may use.
+    """Returns how many places it takes to verify a password against this hash: one for a hash with today's settings,
+    two for a hash that Django's own class made. A place is a share of PLACE_KIB of the memory that may be used for
+    hashing passwords at one time.
     """
     try:
         hasher = identify_hasher(encoded)

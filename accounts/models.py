@@ -115,7 +115,8 @@ class StaffSession(models.Model):
     know from which addresses the user has logged in.
     """
 
-    # The session's id: a UUIDv7 that the login makes. It is no secret, since the cookie carries another key.
+    # The session's id: a UUIDv7 that the login makes. It is no secret, since the cookie carries a random key and not
+    # this id.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The SHA-256 of the key in the session's cookie. Somebody with a copy of the database can't learn the key from it.
     key_digest = models.BinaryField(max_length=32, unique=True)

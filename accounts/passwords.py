@@ -1,7 +1,8 @@
-"""Hashes and verifies passwords with Argon2, and replaces hashes of older settings (SPEC §3, §19).
+"""Hashes and verifies passwords with Argon2, and replaces hashes that were made with older settings (SPEC §3, §19).
 
-Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process a request
-waits for its turn in a queue, the password lane, and occupies no thread meanwhile: docs/decisions/password-turns.md.
+Argon2 takes much memory and CPU by design, so only a few hashes are computed at once. In the web process, requests that
+need a hash wait in a queue (the password lane) and occupy no thread while they wait; docs/decisions/password-turns.md
+says why.
 """
 
 import threading
@@ -20,7 +21,8 @@ from accounts.staff_sessions import carry_staff_sessions_over
 from pipedai.api.errors import Invalid, Overloaded
 from pipedai.server.ticket import PASSWORD
 
-# How many seconds a thread waits for its turn to hash in processes without a password lane: commands and other servers.
+# How many seconds a thread of a command waits until it may compute a hash. In the web process no thread waits: whole
+# requests wait in a queue.
 _PATIENCE_SECONDS = 5.0
 _turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
 
@@ -59,8 +61,8 @@ def _verify(user: User, password: str) -> bool:
         nonlocal replaced
         replaced = _replace_hash(user, make_password(password))
 
-    # Only the hash of an active user is replaced. Replacing takes time, which would tell somebody who tries passwords
-    # of a deactivated user that this one is right.
+    # Only the hash of an active user is replaced. Replacing takes time, and the longer answer would tell somebody who
+    # guesses the password of a deactivated user that the guess was right.
     is_right = check_password(
         password, user.password, setter=replace_hash if user.is_active else None
     )
@@ -89,10 +91,13 @@ def _replace_hash(user: User, encoded: str) -> bool:
 
 @contextmanager
 def _turn(*, places: int) -> Iterator[None]:
-    """Waits for the memory that a hash needs and holds it meanwhile; raises Overloaded if there is none.
+    """A context in which the caller may compute one hash. Only a few hashes are computed at once, because each takes
+    much memory: `places` shares of the memory that may be used for hashing. Raises Overloaded if too many hashes are
+    being computed.
 
-    In the web process, Overloaded makes the password lane repeat the whole request later. So enter this context before
-    anything is written.
+    A command waits here for its turn. In the web process, a request's first call raises Overloaded at once; the web
+    server then puts the request into a queue and repeats the whole request when there is memory for the hash. So enter
+    this context before anything is written.
     """
     ticket = PASSWORD.get()
     if ticket is None:

@@ -86,7 +86,7 @@ class UserSerializer(serializers.ModelSerializer[User]):
 
 
 class FoundUserSerializer(serializers.ModelSerializer[User]):
-    """A user as others find them."""
+    """A user as the API shows them to another person who looks them up by e-mail address."""
 
     class Meta:
         model = User

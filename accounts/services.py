@@ -50,8 +50,8 @@ def log_in(
 ) -> tuple[User, Session]:
     """Opens a session for the user with this e-mail address and password. Raises Unauthenticated.
 
-    It ends the session `replaces`, which came with the request. Whether or not there is such a user, it takes as long
-    and raises the same error, so that nobody learns who has an account.
+    If the request came with a session, `replaces` names it, and it is ended. A login takes the same time and raises the
+    same error whether or not there is such a user, so that nobody learns who has an account.
     """
     user = User.objects.filter(email=email).first()
     if not is_password_of(user, password) or user is None or not user.is_active:
@@ -129,7 +129,7 @@ def replace_password(
 def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
     """Makes a staff user. Raises Invalid for a weak password, Conflict for a taken e-mail address.
 
-    There is one kind of staff: whoever has `is_staff` may do in Django admin whatever it offers.
+    There is one kind of staff: whoever has `is_staff` may do everything that Django admin offers.
     """
     user = User(email=email, name=name, is_staff=True)
     check_strength(password, user, field="password")

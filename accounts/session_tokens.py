@@ -65,8 +65,9 @@ class _FallbackTokenBackend(TokenBackend):
                     _signing_key(secret),
                     algorithms=[_ALGORITHM],
                     audience=_AUDIENCE,
-                    # When a token was made decides nothing, so that a machine whose clock is fast makes sessions that
-                    # the others accept. The session's row says when it ends, by the database's clock (SPEC §22).
+                    # The claim `iat`, the time at which the JWT was made, is not checked. Otherwise a machine would
+                    # refuse the JWTs of another machine whose clock is fast. The session's row says when the session
+                    # ends, by the database's clock (SPEC §22).
                     options={"require": list(_REQUIRED_CLAIMS), "verify_iat": False},
                 )
             except jwt.InvalidSignatureError:

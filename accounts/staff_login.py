@@ -1,7 +1,7 @@
 """Logs staff in to Django admin and out of it (SPEC §10).
 
-As in the API's login, throttles apply, passwords wait for their turn to be hashed, and an error does not say what was
-wrong.
+As in the API's login, the number of tries is limited, only a few passwords are hashed at once, and an error does not
+say what was wrong.
 """
 
 from dataclasses import replace

@@ -43,8 +43,8 @@ class SessionStore(SessionBase):
         return dict(data)
 
     def is_empty(self) -> bool:
-        """Returns True for a request without a session, for which Django then sets no cookie: sessions begin with the
-        login.
+        """Returns True for a request without a session. Django then sets no cookie, because only a login opens a
+        session.
         """
         return not self.session_key
 

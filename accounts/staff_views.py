@@ -190,8 +190,9 @@ class StaffAccount(StaffView):
                     form.add_error(name, sentence)
             return self._page(request, password_form=form, status=400)
         except Overloaded as error:
-            # The form itself shows the error. A stored message would be shown even if the password lane, in which
-            # requests wait for their turn to hash, dropped this response and handled the same POST again.
+            # The form itself shows the error. When too many passwords are being hashed, the web server drops this
+            # response and handles the same POST again later. A message in Django's message storage would then be shown
+            # all the same.
             form.add_error(None, error.message)
             return self._page(
                 request, password_form=form, status=error.status_code, headers=error.headers
@@ -255,8 +256,8 @@ def _hand_out(request: HttpRequest, session: SessionBase) -> None:
 
 
 def _next(request: HttpRequest) -> str:
-    """Returns the path to go to after the login: the one that was asked for if it belongs to admin, otherwise admin's
-    start page.
+    """Returns the path to go to after the login: the page of Django admin that the user asked for before the login, or
+    else admin's start page.
     """
     wanted = str(request.POST.get("next") or request.GET.get("next") or "")
     start = reverse("admin:index")

@@ -54,8 +54,8 @@ def _account_from_an_unknown_address(request: Request) -> str | None:
     account = _account(request)
     if account is None:
         return None
-    # The digests under the older secret keys are looked for too, so that addresses stay known after a rotation of
-    # SECRET_KEY.
+    # The address's digests under older secret keys are looked for too, so that a rotation of SECRET_KEY makes no
+    # address unknown.
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     known = {
         "user__email": account,

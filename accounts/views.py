@@ -26,7 +26,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet
 from pipedai.events import Actor
 
-# For the examples of bodies.
+# The e-mail address and password in the OpenAPI document's examples of request bodies.
 _CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}
 _COOKIE = ("Set-Cookie",)
 _SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
@@ -61,7 +61,7 @@ class SessionViewSet(ApiViewSet):
         audit=("user.registered",),
     )
     def register(self, request: Request) -> Response:
-        """POST /auth/register: makes an account and signs it in."""
+        """POST /auth/register: makes an account and logs its user in."""
         body = read_body(RegisterBody, request)
         user, session = services.register_user(
             **body, address=throttles.address_digest(request), actor=_caller(request)
@@ -112,7 +112,9 @@ class SessionViewSet(ApiViewSet):
         audit=("user.logged-out",),
     )
     def logout(self, request: Request) -> Response:
-        """POST /auth/logout: ends the session and deletes the cookie. It also succeeds if there is no live session."""
+        """POST /auth/logout: ends the session and deletes the cookie. It also succeeds if the session has ended already
+        or the request came without one.
+        """
         if principal := _presented(request):
             services.log_out(principal=principal, actor=_caller(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
@@ -218,11 +220,13 @@ def _user(request: Request) -> UserPrincipal:
 
 
 def _caller(request: Request) -> Actor:
-    """Returns an actor without an id, which the service fills in when it knows the user."""
+    """Returns the caller as an actor for the audit log. It has no user id yet, because nobody has logged in; the
+    service adds the id.
+    """
     return Actor("user", None, address_of(request), current_request_id.get() or None)
 
 
 def _presented(request: Request) -> UserPrincipal | None:
-    """Returns the live session of the request, or None."""
+    """Returns the session with which the request came, or None if there is none or it has ended."""
     principal: object = request.user
     return principal if isinstance(principal, UserPrincipal) else None

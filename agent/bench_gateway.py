@@ -1,11 +1,13 @@
-"""What a run's gateway adds to a tool call: the same call by the gateway and directly, in turns.
+"""Measures how much longer a tool call takes through a run's gateway than directly to the MCP server.
 
     PYTHONPATH=agent python agent/bench_gateway.py --calls 500
 
-A small MCP server answers a call at once, as JSON or as a stream of events; it and the gateway have processes of their
-own, as in a worker. The client keeps one connection to each. The journal and its sync to the disk are part of what is
-measured; `--directory` says on which disk, as a sync costs nothing in memory. The exit code is 1 if the median call
-takes 5 ms more.
+The gateway is the local server through which a worker passes a run's tool calls on to the run's MCP server. Here a
+small MCP server answers each call at once, as JSON or as a stream of events. The server and the gateway have processes
+of their own, as in a worker. The client keeps one connection to each, and calls them alternately. Before a call the
+gateway writes it to a file (the journal) and syncs the file to the disk; this time is included. `--directory` says
+where that file is, because a sync costs nothing on a file system in memory. The exit code is 1 if the median call takes
+more than 5 ms longer.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from urllib.parse import urlsplit
 from pipedai_worker.gateway import Gateway
 from pipedai_worker.tool_calls import ToolCalls
 
-# SPEC §20.
+# The most milliseconds that the gateway may add to a tool call (SPEC §20).
 LARGEST_COST_MS = 5.0
 WARM_UP = 20
 AS_SERVER, AS_GATEWAY = "--as-server", "--as-gateway"
@@ -41,7 +43,11 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Figures:
-    """Milliseconds that a call takes, at the median and the 99th percentile; `processor` is the gateway's own work."""
+    """How long a tool call takes, in milliseconds, at the median and the 99th percentile.
+
+    `direct_…` is for calls straight to the MCP server, and `gateway_…` for calls through the gateway. `processor` is
+    the processor time that the gateway spends on a call.
+    """
 
     answer: str
     calls: int
@@ -53,7 +59,7 @@ class Figures:
 
     @property
     def cost_p50(self) -> float:
-        """Return how much longer the median call takes by the gateway, in ms."""
+        """Return by how many milliseconds the median call is longer through the gateway than directly."""
         return self.gateway_p50 - self.direct_p50
 
 
@@ -78,7 +84,7 @@ class _Server(BaseHTTPRequestHandler):
 
 
 class _Client:
-    """One connection, kept open."""
+    """An HTTP client that makes all its calls on one connection, which it keeps open."""
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -105,7 +111,10 @@ class _Client:
 
 
 def measure(url: str, calls: int, journal: Path) -> Figures:
-    """Make so many calls each way, in turns, to a server that answers by what its path says."""
+    """Make `calls` tool calls directly and as many through the gateway, alternately. Return how long they took.
+
+    The path of `url` says in which form the MCP server answers. `journal` is the file of the gateway's tool calls.
+    """
     direct: list[float] = []
     by_gateway: list[float] = []
     with _process(AS_GATEWAY, url, str(journal)) as (gateway, gateway_url):
@@ -178,7 +187,7 @@ def _be_server() -> None:
 
 
 def _be_gateway(url: str, journal: str) -> None:
-    """Serve until stdin ends. Then tell how many seconds of the processor that took."""
+    """Serve as a gateway until stdin ends. Then print how many seconds of processor time that took."""
     calls = ToolCalls(Path(journal))
     headers = {"Authorization": HEADERS["Authorization"]}
     with Gateway(

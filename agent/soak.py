@@ -1,11 +1,10 @@
-"""Hours of a worker's life at high speed, against a fake API that fails now and then.
+"""Lets a worker work for hours at high speed, against a fake API that fails now and then.
 
     PYTHONPATH=agent python agent/soak.py --hours 8 --speed 150
 
-A real worker process, whose waits are divided by the speed, polls, executes runs, is canceled, loses
-answers and sees the API restart. At the end every run must have exactly one outcome and must have
-been executed at most once, and the worker's memory, threads and open files must not have grown.
-Linux only, as it reads /proc.
+A real worker process, whose pauses are divided by the speed, polls, executes runs, has runs canceled, loses answers,
+and sees the API restart. At the end every run must have exactly one outcome and must have been executed at most once,
+and the worker's memory, threads and open files must not have grown. It works only on Linux, because it reads /proc.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Figures:
     first: Sample
     second_quarter: Sample
     last_quarter: Sample
-    # The memory at equal intervals over the whole time.
+    # The memory that the worker used, measured at equal intervals over the whole time.
     memory_kib: tuple[int, ...]
     exit_code: int
 

@@ -27,7 +27,7 @@ from workers.models import Worker
 from workspaces.models import ApiKey, Environment
 
 _SHOWN = 50
-# The model of each type of target that audit entries name.
+# For each type of target that an audit entry can name, the Django model of such targets.
 _TARGETS: dict[str, str] = {
     "user": "accounts.User",
     "workspace": "workspaces.Workspace",
@@ -168,8 +168,8 @@ def named(entries: list[Any]) -> list[Any]:
 
 
 def audit_panel(row: Model) -> Table:
-    """Makes the panel with the audit entries about a row. The entries about users and workspaces belong to no
-    environment.
+    """Makes the panel with the audit entries about a row. If the row is an environment or belongs to one, it reads only
+    the entries of that environment; otherwise, as for a user or a workspace, only entries without an environment.
     """
     admin = site._registry[AuditEntry]
     assert isinstance(admin, AuditEntryAdmin)

@@ -11,8 +11,8 @@ class AuditEntry(models.Model):
 
     The table is partitioned by month, and rows can only be added: the database refuses UPDATE, DELETE and TRUNCATE. It
     has no foreign keys, so that an entry stays when the rows that it names are deleted. Its real primary key is
-    `(created_at, id)`, because PostgreSQL wants the partition's column in it. Only `audit/receivers.py` writes entries:
-    one for each domain event, in the transaction of the event.
+    `(created_at, id)`, because PostgreSQL requires that a primary key contains the column by which the table is
+    partitioned. Only `audit/receivers.py` writes entries: one for each domain event, in the transaction of the event.
     """
 
     # The entry's id: a UUIDv7 that `audit/receivers.py` makes just before it inserts the row.

@@ -33,8 +33,8 @@ def drop_partitions(order: Order) -> Iterator[Batch]:
     """Drops the partitions of months that ended before `order.before`, the oldest first. It yields the number of rows
     of each dropped partition.
 
-    Dropping a partition locks the whole table for an instant. If other transactions hold the table, it tries again for
-    some seconds, and then raises InUse.
+    Dropping a partition locks the whole table for an instant. While other transactions use the table, it tries again
+    for some seconds, and then raises InUse.
     """
     for month in fetch_all(_PARTITIONS, {"before": order.before}):
         entries = _entries(month["name"])

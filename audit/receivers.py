@@ -12,7 +12,8 @@ from pipedai.redaction import redact
 from pipedai.sql import execute
 
 # The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
-# All rows are in one JSON parameter, since passing eleven arrays takes longer than the rest of a run's transition.
+# All rows are in one JSON parameter, since passing eleven arrays would take longer than all other statements of a run's
+# change of state together.
 _INSERT = """
 INSERT INTO audit_entry (
     id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id, created_at)

@@ -18,7 +18,10 @@ _EPOCH = {"SOURCE_DATE_EPOCH": "315532800"}
 
 
 def main() -> int:
-    """Write both files into the folder that the command line names, else into dist/, and print their digests."""
+    """Write the wheel and the archive of the sources, and print their digests.
+
+    The folder is the one that the command line names, else dist/.
+    """
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else _DEFAULT)
     for path in build(folder):
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")

@@ -1,7 +1,7 @@
 """Fails if the API's contract (docs/openapi.json) has changed and CHANGELOG.md has not.
 
-It also fails if CHANGELOG.md lacks the section of this version, or the one above it for what comes next. It is run as
-`python -m bin.changelog_check`.
+It also fails if CHANGELOG.md lacks a section for this version, or above it the section [Unreleased] for later changes.
+It is run as `python -m bin.changelog_check`.
 """
 
 import json

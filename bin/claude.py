@@ -21,11 +21,11 @@ from bin import packages
 _ROOT = Path(__file__).resolve().parent.parent
 NPM_NAME = "@anthropic-ai/claude-code"
 
-# The version that workers are tested with, and the newest that npm gives to Node 20.
+# The versions of the Claude CLI that workers are tested with. NODE_20 is the newest that npm gives to Node 20.
 PINNED = "2.1.332"
 NODE_20 = "2.1.197"
-# The SHA-512 of what npm must have got, in the order of _PLATFORMS
-# (`npm view @anthropic-ai/claude-code-PLATFORM@VERSION dist.integrity`).
+# _HASHES has the SHA-512 of each version's download from npm, in the order of _PLATFORMS (`npm view
+# @anthropic-ai/claude-code-PLATFORM@VERSION dist.integrity`).
 _PLATFORMS = ("linux-x64", "linux-arm64", "darwin-x64", "darwin-arm64")
 _HASHES = {
     PINNED: (
@@ -53,11 +53,11 @@ _FINISHED = ".finished"
 
 
 class CannotInstallError(Exception):
-    """Says in a sentence why something can't be installed here."""
+    """Something can't be installed here. The exception's message is a sentence that says why."""
 
 
 def main() -> int:
-    """Install what is missing. Return 1, after a sentence, if that is impossible."""
+    """Install what the cache lacks. If that is impossible, print a sentence that says why, and return 1."""
     try:
         install()
     except CannotInstallError as error:
@@ -73,14 +73,14 @@ def cache() -> Path:
 
 
 def cli(version: str = PINNED) -> Path | None:
-    """Return the path of this version's program, or None if it is not installed."""
+    """Return the path of the Claude CLI in this version, or None if it is not installed."""
     folder = _cli_folder(version)
     found = folder / "node_modules" / f"{NPM_NAME}-{_platform()}" / "claude"
     return found if _finished(folder) else None
 
 
 def mcp_python() -> Path | None:
-    """Return the path of a Python that has `mcp`, or None if it is not installed."""
+    """Return the path of a Python that can import the package `mcp`, or None if it is not installed."""
     folder = _mcp_folder()
     return folder / "bin" / "python" if _finished(folder) else None
 
@@ -99,7 +99,10 @@ def install() -> None:
 
 
 def _make(folder: Path, announcement: str, fill: Callable[[Path], None]) -> None:
-    """Make the folder, unless it is finished. What a killed installation left there is removed first."""
+    """Have `fill` install something into the folder, unless an earlier installation has finished that.
+
+    What an unfinished installation left in the folder is removed first. `announcement` is printed before.
+    """
     if _finished(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -122,7 +125,7 @@ def _install_cli(folder: Path, version: str) -> None:
     package = f"{NPM_NAME}-{name}"
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--loglevel=error"]
     _run("npm", ["npm", "install", *options, f"--prefix={folder}", f"{package}@{version}"])
-    # npm notes there the hash of what it has got and checked.
+    # In this file npm notes the hash of the download that it has checked.
     lock = (folder / "package-lock.json").read_text()
     if f'"integrity": "sha512-{expected}"' not in lock:
         raise CannotInstallError(
@@ -159,7 +162,8 @@ def _cli_folder(version: str) -> Path:
 
 
 def _mcp_folder() -> Path:
-    # A virtual environment fits one Python only, and one list of packages.
+    # The name of the folder contains the Python's version and this hash, because a virtual environment fits only one
+    # Python and one list of packages.
     packages = sha256(_MCP_LOCK.read_bytes()).hexdigest()[:12]
     return cache() / f"mcp-{packages}-python{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -170,7 +174,7 @@ def _finished(folder: Path) -> bool:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Wait until no other process installs into this cache. The lock ends with this process."""
+    """Wait until no other process installs into this cache, and then lock it. The lock ends with this process."""
     with (cache() / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

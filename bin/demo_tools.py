@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         if status == 400:
-            # The body may not have been read.
+            # The connection is closed after the answer, because part of the request's body may not have been read.
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def answer(message: dict[str, Any]) -> dict[str, Any]:
-    """Return `result` or `error` of a JSON-RPC request."""
+    """Return the `result`, or the `error`, that answers a JSON-RPC request."""
     asked, params = message.get("method"), message.get("params")
     params = params if isinstance(params, dict) else {}
     if asked == "initialize":

@@ -31,7 +31,7 @@ def die_with_parent(signum: signal.Signals) -> Callable[[], None]:
 class Afterwards:
     """A shell command that runs when this process ends, even by SIGKILL, or when `now()` is called.
 
-    A shell that has been started already waits for the end of a pipe that only this process holds open.
+    A waiting shell is started at once. It runs the command when a pipe ends that only this process holds open.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:

@@ -29,7 +29,7 @@ _IGNORED = frozenset(
     {
         # Migrations are run by `manage.py release`, which sets a lock timeout itself.
         "require-lock-timeout",
-        # There is no statement timeout, because building an index on a large table may take long.
+        # Migrations set no limit on the time of a statement, because building an index on a large table may take long.
         "require-statement-timeout",
         # The rules from here on are matters of taste. The models of this project decide otherwise.
         "prefer-bigint-over-int",

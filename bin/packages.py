@@ -100,7 +100,7 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _files(contents: dict[Path, str]) -> Iterator[None]:
-    """Write the files that do not exist yet, and remove them again when the context ends."""
+    """Write those of the files that do not exist yet. Remove them again when the context ends."""
     made = [path for path in contents if not path.exists()]
     try:
         for path in made:

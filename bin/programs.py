@@ -12,7 +12,7 @@ from bin import claude, packages
 def main() -> int:
     """Run the command line. Return 1 in CI if something is missing that the tests need, else 0."""
     failed = packages.main()
-    # The CLI comes afterwards, since npm is one of the packages.
+    # The Claude CLI is installed after the packages, because npm, which installs it, is one of them.
     if os.environ.get("CI") == "true":
         failed |= claude.main()
     return failed

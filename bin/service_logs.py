@@ -34,7 +34,7 @@ def is_alarming(line: str) -> bool:
 class ServiceLogs:
     """A log file for each service in the directory `place`, which is made.
 
-    Only this user may read it. A file of the start before is kept under the name `<service>.log.1`.
+    Only this user may read it. The file of the previous start is kept under the name `<service>.log.1`.
     """
 
     def __init__(self, place: Path) -> None:
@@ -55,7 +55,10 @@ class ServiceLogs:
         path.touch(mode=0o600)
 
     def keep(self, service: str, line: str) -> bool:
-        """Append a line to the service's file, and return whether it is worth showing: no line of `info` or `debug`."""
+        """Append a line to the service's file.
+
+        Return False if nobody needs to see the line at once, because its level is info or debug; else True.
+        """
         with self.path_of(service).open("a") as file:
             file.write(f"{line}\n")
         level = level_of(line)

@@ -18,8 +18,8 @@ from honcho.printer import Message, Printer
 from bin.ending import die_with_parent
 from bin.service_logs import ServiceLogs
 
-# The services get this long to end after SIGTERM. The worker needs up to 28 s to give its run back; the web process
-# first answers the requests that it has begun.
+# The services get this long to end after SIGTERM. The worker needs up to 28 s to end its run and report it. The web
+# process first answers the requests that it has begun.
 STOP_SECONDS = 30
 
 
@@ -32,9 +32,9 @@ def procfile(path: Path) -> Mapping[str, str]:
 class Services:
     """Command lines to run at the same time.
 
-    Each must `exec` its program: a shell in between would not pass signals on to it. With `logs` their lines also go to
-    files. With `quiet` as well, standard output then has only the warnings, the errors, and the end of a service that
-    nobody asked for.
+    Each must `exec` its program, because a shell in between would not pass signals on to it. With `logs`, the output of
+    each command line also goes to a log file. With `quiet` as well, standard output then has only the warnings, the
+    errors, and a line for a service that has ended although nobody asked it to.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class _Manager(honcho.manager.Manager):
             super().terminate()
 
     def _system_print(self, data: str) -> None:
-        # This is honcho's own news: which service it starts, signals and has seen ending.
+        # This line comes from honcho itself. It says which service honcho starts or signals, or that one has ended.
         if not self._quiet or (" stopped (" in data and not self._stop_asked):
             super()._system_print(data)
         elif data.endswith(" received\n") and not self._stop_asked:

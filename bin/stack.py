@@ -137,10 +137,10 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Start the embedded database, unless the settings name another or it is running already.
+        """Start the embedded database, unless the settings name another database or it is running already.
 
-        Return what stops the database at the end; None if it was not started here. Raises CannotStart if the database
-        that the settings name does not answer.
+        Return the object that stops the database at the end, or None if the database was not started here. Raises
+        CannotStart if the database that the settings name does not answer.
         """
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
@@ -158,7 +158,10 @@ class Stack:
         return stop
 
     def _finish(self, command: str) -> None:
-        """Run a command to its end, and show the warnings in its output, or all of it if it fails, with CannotStart."""
+        """Run a command to its end, and print the warnings in its output.
+
+        Raises CannotStart, with the whole output in its message, if the command fails.
+        """
         done = subprocess.run(
             ["sh", "-c", command],
             env=self._environment,
@@ -213,7 +216,7 @@ class Stack:
             said += _NO_LOG_INS
         else:
             said += _LOG_INS.format(url=f"{site}/api/v1", seeded=seeded)
-        # All is said at once, so that no warning of a service comes in between.
+        # All lines are printed by one call, so that no warning of a service comes between them.
         say(said)
 
 

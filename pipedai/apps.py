@@ -25,7 +25,10 @@ class PipedaiConfig(AppConfig):
     name = "pipedai"
 
     def ready(self) -> None:
-        """Registers the app's parts and checks the settings. Django calls it once in each process, before any work."""
+        """Registers this app's checks, probes and job, and checks the settings.
+
+        Django calls it once in each process, before any work.
+        """
         django_checks.register(
             checks.check_production_settings, django_checks.Tags.security, deploy=True
         )
@@ -36,8 +39,8 @@ class PipedaiConfig(AppConfig):
 
 
 def _register_probes() -> None:
-    # These modules load the database's backends and migrations, which need the settings. Therefore they are imported
-    # here and not at the top.
+    # These modules load the database's backends and migrations, which need the settings, so they can't be imported at
+    # the top of this file.
     from pipedai.deployment import database, site
 
     register_probe(Probe("settings", site.settings_are_fit, needs_database=False))

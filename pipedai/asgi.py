@@ -1,7 +1,7 @@
 """Builds the web process's ASGI application.
 
-It sends each kind of request to its own part of the server, called a lane, and wraps all lanes in one outer
-application.
+Each kind of request, such as ordinary requests, long polls and event streams, is served by its own part of the server,
+which is called a lane. One outer application wraps all lanes.
 """
 
 from django.conf import settings

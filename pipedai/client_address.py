@@ -54,7 +54,10 @@ def client_address(
 
 
 def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether the peer is a trusted proxy. If so, its headers about the original request, such as the scheme, count."""
+    """Whether the peer is a trusted proxy.
+
+    If so, we believe its headers about the original request, such as the client's address and the scheme.
+    """
     address = _address(peer or LOCAL)
     return address is not None and _is_in(address, trusted_proxies)
 
@@ -80,7 +83,10 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
 # again.
 @lru_cache(maxsize=256)
 def _address(text: str) -> Address | None:
-    """Returns the address in a hop, also from `[::1]:80`, `192.0.2.1:80` or `fe80::1%eth0`, or None if it has none."""
+    """Returns the address in a hop, which is one entry of `X-Forwarded-For`, or None if the hop holds no address.
+
+    The hop may also have a port or a zone: `[::1]:80`, `192.0.2.1:80`, `fe80::1%eth0`.
+    """
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -4,13 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-# From this difference on, `check_deploy` warns and an alert fires.
+# The difference between the clocks, in seconds, from which on `check_deploy` warns and an alert fires.
 TOLERATED_SKEW_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """How far the database's clock is ahead of this machine's, and by how much that may be wrong, both in seconds."""
+    """The difference between the database's clock and this machine's.
+
+    `seconds` is how far the database's clock is ahead, and `uncertainty` by how many seconds this figure may be wrong.
+    """
 
     seconds: float
     uncertainty: float
@@ -22,19 +25,23 @@ def machine_now() -> datetime:
 
 
 class SkewMeter:
-    """Remembers the last comparison of a process. `now` returns the time on the machine's clock."""
+    """Compares the machine's clock with the database's, and remembers the result. `now` returns the machine's time."""
 
     def __init__(self, now: Callable[[], datetime] = machine_now) -> None:
         self.now = now
-        # None: nothing was compared yet.
+        # The last result, or None before the first comparison.
         self.last: Skew | None = None
 
     def compare(self, asked: datetime, theirs: datetime) -> Skew:
-        """Compares, when the database has just answered a question that was asked at `asked` with its time."""
+        """Returns how far the database's clock is ahead of the machine's.
+
+        `asked` is the machine's time when a query was sent, and `theirs` the database's time in its answer. Call this
+        method as soon as the answer has arrived, because the time in between counts as the query's duration.
+        """
         way = (self.now() - asked).total_seconds() / 2
         self.last = Skew((theirs - asked).total_seconds() - way, way)
         return self.last
 
 
-# The comparison that this process makes at each of its heartbeats.
+# The one meter of this process, which every heartbeat of the process updates.
 of_this_process = SkewMeter()

@@ -1,7 +1,8 @@
-"""Envelope encryption: master keys wrap data keys, data keys seal values (SPEC §8).
+"""Envelope encryption: master keys encrypt data keys, and data keys encrypt values (SPEC §8).
 
-libsodium's secretbox has no associated data. So each box gets its own key, derived with BLAKE2b from the key above it
-and from the place of the value. A ciphertext that was moved to another row, field or environment does not open.
+libsodium's secretbox has no associated data. So each value is encrypted with a key of its own, which is derived with
+BLAKE2b from the data key and from where the value is stored. A ciphertext that was moved to another row, field or
+environment can't be decrypted. Data keys are bound to their environment in the same way.
 """
 
 import base64
@@ -44,7 +45,10 @@ class NoDataKey(CannotOpen):
 
 
 class Place(NamedTuple):
-    """Where a sealed value is stored. The key that encrypts the value is derived from this place."""
+    """Where a sealed value is stored: its environment, table, field and row.
+
+    The key that encrypts the value is derived from these four, so the value can't be opened if it is moved elsewhere.
+    """
 
     environment_id: str
     table: str
@@ -116,12 +120,18 @@ def unwrap(
 
 
 def seal(data_key: DataKey, place: Place, plaintext: bytes) -> bytes:
-    """Returns the value encrypted for one place: a version byte, the nonce and the box."""
+    """Returns the value encrypted for the place where it will be stored.
+
+    The result is a version byte, a random nonce and the ciphertext.
+    """
     return _box(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), plaintext)
 
 
 def unseal(data_key: DataKey, place: Place, sealed: bytes) -> bytes:
-    """Returns the value. Raises CannotOpen if it was not sealed with this key for this place."""
+    """Returns the decrypted value.
+
+    Raises CannotOpen if it was not sealed with this data key and for this place of storage.
+    """
     return _unbox(_derive(data_key.key, _PERSON_DATA, (data_key.id, *place)), sealed)
 
 

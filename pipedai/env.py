@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 Environment = Literal["development", "production"]
 
-# These patterns of a version are the ones that semver.org suggests.
+# The regular expressions for versions that semver.org suggests.
 _NUMBER = r"(?:0|[1-9]\d*)"
 _SEMVER = re.compile(
     rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
@@ -21,8 +21,9 @@ _SEMVER = re.compile(
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# libpq's parameters for a network that loses all packets, in seconds (the last one in milliseconds). Without them a
-# process could wait for minutes on a peer that is gone. A database URL may set other values.
+# Connection parameters by which libpq notices that a network loses all packets, in seconds (tcp_user_timeout in
+# milliseconds). Without them a process could wait for minutes for a server that is gone. A database URL may set other
+# values.
 DATABASE_PATIENCE: dict[str, object] = {
     "connect_timeout": 5,
     "keepalives_idle": 30,

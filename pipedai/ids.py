@@ -15,7 +15,7 @@ def new_id() -> UUID:
 
 
 def moment_of(row_id: UUID) -> datetime | None:
-    """Returns about when an id was made, or None if the id is no UUIDv7 of ours."""
+    """Returns the approximate time at which an id was made, or None if the id is no UUIDv7 of ours."""
     if row_id.version != 7:
         return None
     try:

@@ -15,12 +15,15 @@ class _Row(Func):
 
 
 def before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row comes before the given place in the order of these fields."""
+    """Returns the condition that a row comes before the position `place`, which holds a value for each of `fields`."""
     return _first_field("lte", fields, place) & Q(LessThan(*_rows(fields, place)))
 
 
 def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition that a row is at the given place or after it."""
+    """Returns the condition that a row is at the position `place` or comes after it.
+
+    `place` holds a value for each of `fields`.
+    """
     return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
 
 
@@ -35,7 +38,7 @@ def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> 
 
 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the condition on the first field alone that follows from a comparison of row values.
+    """Returns a condition on the first field alone, which is true of all rows that the whole comparison selects.
 
     With this condition PostgreSQL skips partitions of a table, which it can't do by a comparison of row values.
     """

@@ -13,8 +13,8 @@ from pipedai.api.request_id import current_request_id
 from pipedai.redaction import escape_control, redact_name, redact_named, redact_text
 from pipedai.version import VERSION
 
-# Loggers that write too much, with the level from which they are heard. Some write a line for each request, which the
-# access log has already, or for each SQL statement with its values.
+# Libraries' loggers that write too much, with the lowest level whose lines are kept. Some write a line for each
+# request, which the access log has already, or for each SQL statement with its values.
 _LOUD = {
     "django.request": logging.ERROR,
     "django.db.backends": logging.INFO,
@@ -158,7 +158,7 @@ def _renderers(form: str) -> list[Processor]:
 
 
 class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Writes log lines to the sys.stdout of the moment, because tests and commands replace sys.stdout."""
+    """Writes log lines to what sys.stdout is when a line is written, because tests and commands replace sys.stdout."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

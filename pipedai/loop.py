@@ -53,7 +53,7 @@ def register_job(job: Job) -> None:
 
 
 def registered_jobs() -> tuple[Job, ...]:
-    """Returns the jobs of all apps."""
+    """Returns the background jobs that the apps have registered."""
     return tuple(_registered)
 
 
@@ -76,10 +76,10 @@ def stop_on_signals() -> threading.Event:
 
 @timeouts.overriding(timeouts.SCHEDULER)
 def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
-    """Runs the jobs in turn, each when it is due, until `stop` is set. Returns how many units each job has done.
+    """Runs each job when it is due, one job at a time, until `stop` is set. Returns how many units each job has done.
 
-    An error in one job delays no other job. A job that has much to do lets the others run between its batches. While
-    the database is away, all jobs wait for it.
+    An error in one job delays no other job. A job that has much to do lets the other jobs run between its batches.
+    While the database is away, all jobs wait for it.
     """
     due = {job.name: time.monotonic() for job in jobs}
     failures = Counter[str]()
@@ -94,7 +94,8 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
             except Exception as error:
                 if _is_away(error):
                     _wait_for_database(error, stop)
-                    continue  # The job stays due, because the database was away.
+                    # The job stays due. It failed only because the database was away.
+                    continue
                 failures[job.name] += 1
                 pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
                 log.exception("job.failed", job=job.name, retry_seconds=pause)
@@ -116,7 +117,8 @@ def _is_away(error: Exception) -> bool:
     """Whether a job failed because the database is away, and not because of its own work."""
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
-    connection.close()  # The connection may be broken. A new one is cheap.
+    # The connection may be broken. Closing it makes the next query open a new one, which is cheap.
+    connection.close()
     return not _answers()
 
 

@@ -1,4 +1,7 @@
-"""Takes locks without making others wait long: it gives up after a short wait, and tries the work again later."""
+"""Runs work that needs locks without making others wait long.
+
+The work gives up after a short wait for a lock, and is tried again later.
+"""
 
 import time
 from collections.abc import Callable
@@ -8,8 +11,8 @@ from django.db import DatabaseError, OperationalError, transaction
 
 from pipedai.sql import execute, sqlstate
 
-# How long a statement may wait for a lock. All statements that queue up behind it wait as long. It must be less than
-# two seconds, after which web requests fail by pipedai.timeouts.
+# How many seconds a statement may wait for a lock. All later statements that need the same lock wait behind it. So the
+# time must be less than two seconds, the time-out that pipedai.timeouts sets for the locks of web requests.
 LOCK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0

@@ -19,7 +19,7 @@ Report = dict[str, Any]
 
 
 def scrub_report(report: Report, _hint: Any = None) -> Report:
-    """Returns a Sentry report without the values of variables, and with the rest redacted.
+    """Returns a Sentry report without the values of variables, and with the secrets in its other parts redacted.
 
     It is Sentry's `before_send`.
     """

@@ -21,8 +21,8 @@ log = get_logger(__name__)
 
 _PAUSE_SECONDS = 0.2
 _LOCK_SECONDS = 0.2
-# The most rows that the scheduler deletes in one batch. _TURN_SECONDS is the longest time that it searches for rows to
-# delete. Both are small, because its other jobs wait meanwhile.
+# _SCHEDULER_BATCH is the largest number of rows that the scheduler deletes in one batch, and _TURN_SECONDS the longest
+# time that it searches for rows to delete. Both are small, because the scheduler's other jobs wait meanwhile.
 _SCHEDULER_BATCH = 200
 _TURN_SECONDS = 0.2
 
@@ -50,9 +50,9 @@ class Order:
 class Retention:
     """A kind of rows that may be deleted when old.
 
-    `days` tells how many days they are kept: None means for ever, and a number must be `at_least` or more. `prune` does
-    one batch at each step. If the kind is not `automatic`, only an operator's command deletes its rows, and the
-    scheduler does not.
+    `days` returns how many days such rows are kept: None means for ever, and a number must be `at_least` or more.
+    `prune` deletes the rows in batches, one at each step of its iterator. If the kind is not `automatic`, only an
+    operator's command deletes its rows, and the scheduler does not.
     """
 
     kind: str
@@ -72,12 +72,12 @@ def register_retention(retention: Retention) -> None:
 
 
 def retentions() -> tuple[Retention, ...]:
-    """Returns all registered kinds."""
+    """Returns all registered kinds of rows."""
     return tuple(_registered.values())
 
 
 def prune(retention: Retention, *, days: int, limit: int, dry_run: bool = False) -> Iterator[Batch]:
-    """Deletes rows that are older than so many days on the database's clock, one batch at each step."""
+    """Deletes rows that are over `days` days old by the database's clock, one batch at each step of the iterator."""
     return retention.prune(Order(database_now() - timedelta(days=days), limit, dry_run))
 
 
@@ -106,7 +106,7 @@ def remove(step: Callable[[], int], *, tries: int = 5) -> int:
 
 
 def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
-    """Repeats a step that deletes up to `limit` rows, until a step deletes fewer, and yields each batch."""
+    """Calls `step`, which deletes at most `limit` rows, until it deletes fewer, and yields the result of each batch."""
     removed = limit
     while removed >= limit:
         removed = remove(step)
@@ -114,16 +114,19 @@ def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
 
 
 class Rounds:
-    """The scheduler's job that deletes old rows. A round goes over all automatic kinds that have a retention."""
+    """The scheduler's job that deletes old rows.
+
+    One round goes over all registered kinds of rows that the scheduler may delete and that are not kept for ever.
+    """
 
     def __init__(self) -> None:
         self._round: Iterator[Batch] | None = None
 
     def work(self) -> int:
-        """Does one batch and returns how many rows it examined. It returns 0 only at the end of a round over all kinds.
+        """Does one batch and returns how many rows it examined. Returns 0 only when all kinds of rows are done.
 
-        If the search finds no old rows for 0.2 s, because many environments have none, it stops and returns 1. The
-        scheduler's other jobs then get their turn before the search goes on.
+        If the search finds no old rows for 0.2 s, because many environments have none, it stops and returns 1. Then the
+        scheduler's other jobs run before the search goes on.
         """
         self._round = self._round or self._begin()
         until = time.monotonic() + _TURN_SECONDS

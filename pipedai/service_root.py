@@ -35,7 +35,8 @@ def description() -> dict[str, str]:
 class ServiceRootViewSet(ApiViewSet):
     """Describes the service to a client that knows only the base URL of the API."""
 
-    # The schema's paths follow on /api/v1 with a slash, so none of them can name /api/v1 itself.
+    # The OpenAPI schema leaves this viewset out. All paths in the schema follow on /api/v1 with a slash, so none of
+    # them can name /api/v1 itself.
     schema: Any = None
     tag = "Service"
     authentication_classes = ()

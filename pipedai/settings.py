@@ -16,8 +16,8 @@ DEBUG = env.flag("DEBUG", default=False)
 
 # --- Keys --------------------------------------------------------------------------------------------------
 
-# These two keys are public, because they stand in the source code. They save a newcomer the set-up, and production
-# refuses them.
+# DEVELOPMENT_SECRET_KEY and DEVELOPMENT_MASTER_KEYS are public, because they are in the source code. They are defaults,
+# so that a newcomer need not set keys. Production refuses them.
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"  # noqa: S105
 DEVELOPMENT_MASTER_KEYS = ("dev:ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ=",)
 SECRET_KEY = env.text("SECRET_KEY", DEVELOPMENT_SECRET_KEY)
@@ -88,9 +88,9 @@ INSTALLED_APPS = [
     "workers",
     "audit",
 ]
-# Two kinds of calls skip all middleware. Calls below /api/v1/ skip it unless they are OPTIONS or have an Origin header;
-# pipedai.wsgi does all that they need. The event loop itself answers GET /api/v1/health/live.
-# See docs/decisions/fast-paths.md.
+# Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
+# header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event
+# loop, without Django. See docs/decisions/fast-paths.md.
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
@@ -120,8 +120,8 @@ APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
-# Django's `check --deploy` wants a setting for each of these protections. Our own code provides them, also for answers
-# that Django does not make.
+# Django's `check --deploy` wants a setting for each protection in this list. Our own code provides these protections,
+# also for answers that Django does not make.
 SILENCED_SYSTEM_CHECKS = [
     "security.W001",  # pipedai.server adds `nosniff` and HSTS to every answer.
     "security.W002",  # pipedai.server adds a policy with `frame-ancestors 'none'` to every answer.
@@ -200,7 +200,7 @@ _database: dict[str, Any] = (
     else {"ENGINE": "pipedai.embedded", "NAME": "pipedai", "DATA_DIR": DATA_DIR}
 )
 # Prepared statements save a third of PostgreSQL's CPU, but belong to a session. A PgBouncer before 1.21 in transaction
-# mode may run each transaction in another session, so they can be turned off.
+# mode may run each transaction in another session, so this setting can turn prepared statements off.
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=not DATABASE_LISTEN_URL)
 _database["OPTIONS"] = {
     **_database.get("OPTIONS", {}),
@@ -284,14 +284,15 @@ SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}
 
 # --- Metrics -----------------------------------------------------------------------------------------------
 
-# The token that a scrape must send. Without a token there are no metrics.
+# The token that Prometheus must send to read the metrics. Without a token there are no metrics.
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 # The `host:port` on which the scheduler process answers scrapes. The web process answers them on its own port.
 SCHEDULER_METRICS_BIND = env.text("SCHEDULER_METRICS_BIND")
 
 # --- Traces ------------------------------------------------------------------------------------------------
 
-# These are OpenTelemetry's standard variables. OpenTelemetry's packages read its other variables themselves.
+# TRACES_ENDPOINT and OTEL_SDK_DISABLED come from standard variables of OpenTelemetry. OpenTelemetry's packages read its
+# other variables themselves.
 TRACES_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
 OTEL_SDK_DISABLED = env.flag("OTEL_SDK_DISABLED", default=False)
 

@@ -75,8 +75,8 @@ def _run(sql: str, params: Mapping[str, Any], result: Callable[[Cursor[Row]], T]
             wrapped.cursor.row_factory = dict_row
             wrapped.execute(sql, params)
             return result(wrapped.cursor)
-    # These calls do what Django's cursor does, but without its wrapper, which takes a fifth of a statement's CPU here.
-    # See docs/decisions/fast-paths.md.
+    # The calls below do what Django's cursor does, but without its wrapper, which takes a fifth of a statement's CPU
+    # here. See docs/decisions/fast-paths.md.
     database.close_if_health_check_failed()
     database.ensure_connection()
     database.validate_no_broken_transaction()

@@ -31,7 +31,7 @@ class Storage(CompressedManifestStaticFilesStorage):
 
 class _Files(WhiteNoiseMiddleware):
     def add_files(self, root: Any, prefix: Any = None) -> None:
-        # Without collected files the directory may be missing or out of date.
+        # Without this check, WhiteNoise would read STATIC_ROOT, which may be missing or out of date in development.
         if settings.STATIC_COLLECTED:
             super().add_files(root, prefix)
 

@@ -30,7 +30,7 @@ WEB = Timeouts(lock="2s", statement="10s")
 # One thread runs all jobs of a scheduler, so a batch that hangs must fail after some time. The batch is rolled back and
 # tried again, and the other jobs run between the tries.
 SCHEDULER = Timeouts(lock="30s", statement="5min")
-# A command has no limit, because the person who started it can stop it.
+# The time-outs of a command for operators: none, because the person who started the command can stop it.
 COMMAND = Timeouts(lock="0", statement="0")
 
 # Sets both time-outs until the transaction ends, as two `SET LOCAL` would do, but in one statement.
@@ -53,7 +53,7 @@ def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
     """
     alter = sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = {}")
     with transaction.atomic(), connection.cursor() as cursor:
-        # PgBouncer may use another name for the database.
+        # The database's name is asked from PostgreSQL, because a PgBouncer may use another name for it in DATABASE_URL.
         cursor.execute("SELECT current_database()")
         (name,) = cursor.fetchone()
         for setting, value in (
@@ -126,8 +126,8 @@ def _without_timeouts(ours: dict[str, Any]) -> dict[str, Any]:
     place, options = {}, dict(ours["OPTIONS"])
     if settings.DATABASE_LISTEN_URL:
         direct = env.database_config(settings.DATABASE_LISTEN_URL)
-        # The direct URL is used only if its role is the same. Tables and indexes made by another role would not belong
-        # to ours.
+        # DATABASE_LISTEN_URL is used only if it names the same role as DATABASE_URL. Tables and indexes that another
+        # role made would not belong to our role.
         if direct["USER"] == ours["USER"]:
             place = {name: direct[name] for name in _PLACE}
             options = {**direct["OPTIONS"], **_of_django(options)}
@@ -145,7 +145,8 @@ def _check_session() -> None:
     try:
         found = session_timeouts()
     except OperationalError as error:
-        if "startup parameter" not in str(error):  # PgBouncer's error if it refuses options.
+        # This is PgBouncer's error message if it refuses the options that set the time-outs.
+        if "startup parameter" not in str(error):
             raise
         found = None
     if found != COMMAND:

@@ -22,7 +22,10 @@ class UnavailablePages:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Returns the page, or None for an error that is not the database's. Django calls this if a view raises."""
+        """Returns a page with a 503 if the database could not do what the view asked, else None.
+
+        Django calls this method with the error that the view raised. After None, Django handles the error as any other.
+        """
         error = unavailable(exception)
         if error is None:
             return None

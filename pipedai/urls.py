@@ -33,7 +33,7 @@ urlpatterns = [
     path("pair", PairingPage.as_view()),
     path("downloads/<str:name>", download),
     path("admin", RedirectView.as_view(url="/admin/")),
-    # These pages replace Django's own, which have no throttles and write no audit rows.
+    # Our own pages for login, logout and the account replace Django's, which have no throttles and write no audit rows.
     path("admin/login/", StaffLogin.as_view()),
     path("admin/logout/", StaffLogout.as_view()),
     path("admin/account/", StaffAccount.as_view(), name="staff-account"),

@@ -16,16 +16,19 @@ log = get_logger(__name__)
 
 CHANNEL = "pipedai"
 
-# The topics of notifications. A payload is `<topic> <worker id>[ <detail>]`.
-CHANGED = "changed"  # A run, the capacity, a setting or the token changed: ask again.
-POLLING = "polling"  # A newer poll of this worker began. The detail is its order.
-EVENT = "event"  # An event of this worker was recorded.
+# The topics of notifications. The text of a notification is `<topic> <id of a worker or an API key>[ <detail>]`.
+# CHANGED says that a run, the capacity, a setting or the token of the worker changed, or that the key was revoked.
+# POLLING says that a newer poll of the worker began; its detail is the time when it began, in microseconds. EVENT says
+# that an event of the worker was recorded.
+CHANGED = "changed"
+POLLING = "polling"
+EVENT = "event"
 
 
 def wake_workers(worker_ids: Iterable[UUID | None]) -> None:
     """When this transaction commits, make the waiting polls and the event streams of these workers ask again.
 
-    Instead of a worker's id, an id may be a key's. It wakes the event streams that the key opened.
+    `worker_ids` may also contain ids of API keys. Such an id makes the event streams that the key opened ask again.
     """
     _after_commit(CHANGED, worker_ids)
 
@@ -51,7 +54,10 @@ def _after_commit(topic: str, worker_ids: Iterable[UUID | None]) -> None:
 
 
 def _try_to_notify(payloads: list[str]) -> None:
-    """Sends the notifications. Logs and does not raise an error, because the caller's work is committed already."""
+    """Sends the notifications to PostgreSQL.
+
+    An error is only logged, because the transaction that caused the notifications is already committed.
+    """
     try:
         _notify(payloads)
     except DatabaseError as error:

@@ -51,11 +51,12 @@ class Handler(WSGIHandler):
     time. `_answer_directly` does everything that these calls need.
     """
 
-    # Calls that skip the middleware also get this class, which checks their Host. See docs/decisions/fast-paths.md.
+    # Every request gets this class, whether it goes through the middleware or not, so that its Host is checked by the
+    # same rules. See docs/decisions/fast-paths.md.
     request_class = Request
 
     def load_middleware(self, is_async: bool = False) -> None:
-        """Builds the two ways to the views: one through the middleware, and a direct one."""
+        """Builds two chains of calls to the views: one through all middleware, and one without middleware."""
         super().load_middleware(is_async)
         self._through_middleware: Any = self._middleware_chain
         self._directly: Any = convert_exception_to_response(self._answer_directly)
@@ -74,7 +75,8 @@ class Handler(WSGIHandler):
         return response
 
     def _answer_directly(self, request: HttpRequest) -> HttpResponseBase:
-        request.get_host()  # Refuses an unknown Host.
+        # This raises an error if the request's Host is not in ALLOWED_HOSTS.
+        request.get_host()
         return self._get_response(request)  # type: ignore[attr-defined,no-any-return]
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
@@ -82,8 +84,9 @@ class Handler(WSGIHandler):
         if (said := _log_of(request)) is not None:
             if request.resolver_match is not None:
                 said["route"] = request.resolver_match.route
-            # DRF sets the request's `user` to the caller. Only the type is checked, because any other use of it would
-            # load the admin's user from the database.
+            # The log line names the caller. DRF sets the request's `user` to it. Under /admin, `user` is Django's lazy
+            # object for the session's user instead: only its type may be looked at, because any other use of that
+            # object would load the user from the database.
             user: Any = getattr(request, "user", None)
             if issubclass(type(user), Principal):
                 said["principal"] = user.type
@@ -98,6 +101,6 @@ def _log_of(request: HttpRequest) -> dict[str, Any] | None:
 
 
 application = Handler()
-# Django would import the URLs at the first request. They are imported when the process starts, so that a process with
-# broken code does not start.
+# Django would import the URL configuration, and thus all views, at the first request. It is imported when the process
+# starts, so that a process with broken code does not start.
 import_module(settings.ROOT_URLCONF)

@@ -22,9 +22,9 @@ WHERE beat_at > clock_timestamp() - %(alive)s ORDER BY started_at
 """
 _LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_heartbeat"
 
-# Counts late work of each kind. Each count reads the index that the job for that kind also reads, and ends when it has
-# reached `most`, so that the check is quick. A lease that ran out while workers could not reach the service does not
-# count, because the scheduler then waits for the worker on purpose (SPEC §22).
+# Counts late work of each kind. Each count reads the index that the job for that kind also reads, and stops at `most`
+# rows, so that the check is quick. A lease that ran out while workers could not reach the service does not count,
+# because the scheduler then waits for the worker on purpose (SPEC §22).
 _LATE = f"""
 SELECT
     (SELECT count(*) FROM (

@@ -16,8 +16,9 @@ from triggers.runs import lifecycle
 from triggers.runs.queries import run_in_full
 from triggers.states import Source
 
-# Inserts the key, before the run and in the same transaction. Of several equal requests at the same moment one inserts
-# the key; the others wait for its commit and then find its row. A key older than a day is treated as new.
+# Inserts the key, before the run and in the same transaction. If several equal requests come at the same moment, one of
+# them inserts the key. The other requests wait until its transaction commits, and then find its row. A key older than a
+# day is treated as new.
 _REMEMBER = """
 INSERT INTO idempotency_key (trigger_id, caller_id, key, environment_id, body_digest, run_id)
 SELECT id, %(caller_id)s, %(key)s, environment_id, %(body_digest)s, %(run_id)s
@@ -51,7 +52,8 @@ def run_trigger(
     source: Source,
     actor: Actor,
 ) -> Queued:
-    """Queues a run. With a `key`, requests of one caller for one trigger make one run at most in 24 hours.
+    """Queues a run. If one caller sends several requests for one trigger with the same `key` within 24 hours, only the
+    first makes a run.
 
     A repeated request returns the run of the first one in its present state, whatever has happened to the trigger
     since. Raises Conflict if the key was used with another body, and whatever `lifecycle.queue_run` raises. A request

@@ -92,8 +92,8 @@ def _count_end(event: Event) -> None:
     if event.action == "run.timed-out":
         DEADLINES_PASSED.inc()
     if event.metadata.get("late"):
-        # This run's end was counted before, when the server ended the run without a report. Now its worker has reported
-        # late.
+        # The end of this run was counted before, when the server ended the run without a report. Now the run's worker
+        # has sent its report late.
         LATE_RESULTS.labels("true").inc()
         if "canceledRetry" in event.metadata:
             ENDED.labels(Status.CANCELED.value, FaultClass.NONE.value).inc()
@@ -112,8 +112,10 @@ attempted.connect(count_attempt, dispatch_uid="triggers.metrics")
 
 
 def count_lengthened(count: int, **_: Any) -> None:
-    """Counts due times that were added to the row of a stretch. A stretch is due times that follow each other while
-    their trigger has no worker. Its first due time is not counted here, because that has an event, which is counted.
+    """Counts skipped due times of triggers without a worker. Due times that follow each other while their trigger has
+    no worker are called a stretch and share one row. The first due time of a stretch is not counted here, because it
+    emits an event, and `count_outcome` counts that. `count` is the number of later due times that were added to such
+    rows.
     """
     TICKS_SKIPPED.labels(Decision.SKIPPED_NO_WORKER.value).inc(count)
 
@@ -168,7 +170,7 @@ def read_background() -> Iterator[Metric]:
 
 @read_at_scrape
 def read_held_runs() -> Iterator[Metric]:
-    """Yields the gauge of the runs that workers hold, by state."""
+    """Yields the gauge of the runs that workers have claimed and not ended, by state."""
     held = {row["status"]: row["runs"] for row in fetch_all(_HELD, {"limit": ROW_LIMIT})}
     family = GaugeMetricFamily("pipedai_runs_held", "Runs that workers hold.", labels=["status"])
     for status in HELD:
@@ -187,8 +189,8 @@ def _seconds(iso: str) -> float:
 
 
 def _start_at_zero() -> None:
-    """Makes each counter with the value 0 for each of its labels. Otherwise a rate would miss the first event, as it
-    needs a value from before that.
+    """Makes each counter with the value 0 for each of its labels. Otherwise a rate would miss the first event, because
+    it is computed as the difference from an earlier value.
     """
     for source in Source:
         QUEUED.labels(source.value)

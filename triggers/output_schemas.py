@@ -1,7 +1,7 @@
 """Checks that a trigger's `outputSchema` is a JSON Schema 2020-12 that a worker can use without a network (SPEC §18).
 
-No value is validated against the schema here and no pattern is searched with, because both can take for ever. The
-limits below keep the check itself short.
+This module validates no value against the schema and applies none of its patterns to a text, because either could take
+endlessly long. The limits below keep the check of the schema itself short.
 """
 
 import re
@@ -17,23 +17,29 @@ from triggers.schema_rules import schema_validator
 
 MAX_BYTES = 32 * 1024
 MAX_DEPTH = 32
-# Each object, list and boolean of a schema takes up to 0.06 ms of processor time in all steps together.
+# The largest number of objects, lists and booleans that a schema may have. The whole check spends up to 0.06 ms of
+# processor time on each of them.
 _MOST_SUBSCHEMAS = 600
-# Each text and number in a list takes up to 0.01 ms, because a list such as that of `required` is checked item by item.
+# The largest number of items that all lists of a schema may have together. Lists such as `required` are checked item by
+# item, and each item takes up to 0.01 ms.
 _MOST_ITEMS = 1000
-# `re.compile` takes about 2 ms for each set with characters beyond U+00FF, such as [!-\U0010ffff], and 2 µs for each
-# character of a pattern.
+# How many character sets, such as [!-\U0010ffff], all patterns with characters beyond U+00FF may have together, and how
+# many characters all patterns of a schema may have together. Python's `re.compile` takes about 2 ms for each such set,
+# and 2 µs for each character.
 _MOST_WIDE_SETS = 4
 _LONGEST_PATTERNS = 4 * 1024
-# Whether the members of `type` differ is worked out by comparing each with each. There are seven types.
+# The largest number of names that a list under the keyword `type` may have. The check compares each name with each
+# other, so a long list would take long; JSON Schema has only seven types.
 _MOST_TYPES = 64
 _LONGEST_SHOWN = 200
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
-# Python's own extensions, which no other implementation of JSON Schema knows.
+# Finds inline flags in a pattern, such as (?i). They are an extension of Python, which other implementations of JSON
+# Schema do not know.
 _INLINE_FLAGS = re.compile(r"\(\?[aiLmsux-]")
-# An escape such as \u0100 or \N{GREEK SMALL LETTER ALPHA} may stand for a character beyond U+00FF.
+# Finds whether a pattern may have a character beyond U+00FF: as such, or written as an escape like \u0100 or \N{GREEK
+# SMALL LETTER ALPHA}.
 _WIDE = re.compile(r"[^\x00-\xff]|\\[uUN]")
 
 
@@ -41,14 +47,18 @@ _METASCHEMA = schema_validator()
 
 
 class BadOutputSchema(Exception):  # noqa: N818 - named as what the value is
-    """The value is no JSON Schema 2020-12, or one that goes beyond the limits. The message is a sentence for users."""
+    """The error for a value that is no JSON Schema 2020-12, or that goes beyond the limits of this module. The message
+    is a sentence for users.
+    """
 
 
 def check_output_schema(schema: Any) -> None:
-    """Returns if the schema is one. Raises BadOutputSchema with a sentence if not.
+    """Raises BadOutputSchema unless the value can be a trigger's `outputSchema`. The error says in a sentence what is
+    wrong.
 
-    It is a JSON object of at most MAX_BYTES as compact JSON and MAX_DEPTH levels. `$schema` is absent or names 2020-12.
-    Every reference names a place in the schema itself. Every pattern compiles.
+    The value must be a JSON Schema 2020-12, and a JSON object of at most MAX_BYTES as compact JSON and MAX_DEPTH
+    levels. Its `$schema` must be absent or name 2020-12. Every reference must name a schema inside of the value, and
+    every pattern must be a valid regular expression.
     """
     if not isinstance(schema, dict):
         raise BadOutputSchema("Must be a JSON object.")
@@ -70,7 +80,7 @@ def check_output_schema(schema: Any) -> None:
 
 
 def _check_extent(schema: dict[str, Any]) -> None:
-    """Refuses a schema that would give the later steps too much to do."""
+    """Refuses a schema whose check would take too long: one with too many levels, objects, lists or items."""
     count = items = 0
     level: list[Any] = [schema]
     for _ in range(MAX_DEPTH):
@@ -108,7 +118,9 @@ def _check_dialect(schema: Any) -> None:
 
 
 def _subschemas(schema: Any) -> Iterator[Any]:
-    """Yields a valid schema and every schema in it. What a keyword such as `const` holds is no schema."""
+    """Yields a valid schema and every schema in it. The value of a keyword such as `const` is no schema, so it is not
+    yielded.
+    """
     yield schema
     for each in DRAFT202012.subresources_of(schema):
         yield from _subschemas(each)
@@ -145,7 +157,7 @@ def _check_patterns(places: list[Any]) -> None:
 def _check_references(schema: dict[str, Any], places: list[Any]) -> None:
     """Checks that each `$ref` of the schema leads to one of `places`, its own subschemas.
 
-    Nothing is fetched, because the registry that looks references up knows no other document.
+    The library that looks the references up is given no other document and no way to fetch one.
     """
     known = {id(place) for place in places}
     resource = DRAFT202012.create_resource(schema)
@@ -175,7 +187,9 @@ def _check_reference(reference: str, resolver: Any, known: set[int]) -> None:
 
 
 def _resolvers(schema: Any, resolver: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields each schema that is an object, with what resolves its references against its own `$id`."""
+    """Yields the schema and each schema in it that is an object, together with a resolver that looks up references
+    relative to the `$id` of that object.
+    """
     if isinstance(schema, dict):
         resolver = resolver.in_subresource(DRAFT202012.create_resource(schema))
         yield schema, resolver

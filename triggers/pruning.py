@@ -1,7 +1,7 @@
 """Removes old runs and the rows that refer to them, if the operator has set how long they are kept (SPEC §10).
 
 It never removes an unfinished run or a run with a pending delivery. A run and its retries are removed together, when
-the last of them is old enough: as long as one can see that a run was retried, one can also see the result.
+the last of them is old enough. A run that was retried is therefore never left without the retry that shows the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -89,7 +89,8 @@ WITH old AS MATERIALIZED (
 DELETE FROM idempotency_key k USING old
 WHERE (k.trigger_id, k.caller_id, k.key) = (old.trigger_id, old.caller_id, old.key)
 """
-# The tables whose removed rows the audit row counts. The other rows are parts of these.
+# The tables whose removed rows the audit row counts. Rows of other tables, such as texts and attempts, are removed
+# together with one of these rows and are not counted.
 _TOLD = ("runs", "ticks", "deliveries")
 
 
@@ -117,7 +118,7 @@ def prune_deliveries(order: Order) -> Iterator[Batch]:
 
 
 def prune_idempotency_keys(order: Order) -> Iterator[Batch]:
-    """Removes idempotency keys that are too old to count. It writes no audit row, since users lose nothing by it."""
+    """Removes idempotency keys that have expired. It writes no audit row, since an expired key has no effect."""
     params = {"before": order.before, "limit": order.limit}
     if order.dry_run:
         count = fetch_all(_COUNT_KEYS, params)[0]["n"]

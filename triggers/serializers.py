@@ -96,7 +96,7 @@ def _check_header_name(name: str) -> None:
 
 @extend_schema_field({"type": "object", "additionalProperties": True})
 class OutputSchemaField(serializers.JSONField):
-    """A JSON Schema."""
+    """The JSON Schema of the output that a trigger asks its runs for."""
 
 
 class TriggerBody(StrictBody):
@@ -165,8 +165,8 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """Refuses a secret that begins with `whsec_` unless the rest is base64, since that is decoded for signing
-        (Standard Webhooks).
+        """Refuses a secret that begins with `whsec_` unless the text after this prefix is base64. To sign a webhook,
+        that text is decoded into the key (Standard Webhooks).
         """
         if value and value.startswith("whsec_"):
             try:
@@ -176,7 +176,7 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
-        """Accepts a JSON Schema 2020-12 of bounded size that refers to nothing outside of itself."""
+        """Accepts a JSON Schema 2020-12 of limited size whose references all name a part of the schema itself."""
         if value is None:
             return None
         try:

@@ -27,8 +27,9 @@ from workspaces.roles import Role
 
 # How many characters of a changed text an audit row shows, at most.
 _LONGEST_SHOWN = 200
-# The values of a TriggerBody that are sealed first or belong to the revision. All others are columns of `trigger` and
-# need no code here: whatever the body declares is set, and written to the audit log under its name in the API.
+# The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
+# and the columns of the trigger's revision. All other values need no code of their own here. They are copied to the
+# column with the same name, and written to the audit log under the name that they have in the API.
 _NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema"})
 
 
@@ -66,7 +67,8 @@ def update_trigger(*, trigger_id: UUID, values: dict[str, Any], actor: Actor) ->
 
     A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
     origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
-    for. With a new worker, the queued runs move to it. Raises NotFound, Invalid, and whatever `hold_role` raises.
+    for. If the trigger gets another worker, its queued runs move to that worker. Raises NotFound, Invalid, and whatever
+    `hold_role` raises.
     """
     with transaction.atomic():
         trigger = _locked(trigger_id, actor, new_worker=values.get("worker_id"))
@@ -101,8 +103,8 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
     """
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
-        # A transaction that queues a run locks the trigger FOR SHARE. FOR UPDATE waits for such transactions, and later
-        # ones wait for this one, so that no run is queued for a deleted trigger.
+        # A transaction that queues a run locks the trigger FOR SHARE. This FOR UPDATE lock waits for such transactions,
+        # and makes later ones wait until the trigger is deleted, so that no run is queued for a deleted trigger.
         trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
         deleted = trigger.first()
         if deleted is None:
@@ -117,13 +119,13 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
 
 
 def _locked(trigger_id: UUID, actor: Actor, *, new_worker: UUID | None = None) -> Trigger:
-    """Locks a trigger and returns it. In the order of locks, it first locks the environment, the actor's role and the
-    trigger's new worker.
+    """Locks a trigger and returns it. Before that it locks the environment, the actor's role and the trigger's new
+    worker, because these come before triggers in the order of locks.
     """
     environment_id = hold_trigger_environment(trigger_id, actor)
     _check_worker(environment_id, new_worker)
-    # The revision is read later, and not in this statement by a join. A statement that waits for the trigger's lock
-    # would join the revision that was current before the wait.
+    # A later statement reads the trigger's revision. If this statement joined the revision and had to wait for the
+    # trigger's lock, it would return the revision that was current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
     trigger = rows.filter(id=trigger_id, deleted_at__isnull=True).first()
     if trigger is None:
@@ -165,7 +167,7 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any]) -> dict[str, Any]:
         changes["prompt"] = [_for_audit("prompt", old.prompt), _for_audit("prompt", prompt)]
     if model != old.model:
         changes["model"] = [old.model, model]
-    # They are compared as text, because Python holds 1, 1.0 and True to be equal.
+    # The schemas are compared as JSON text, because in Python 1, 1.0 and True are equal.
     if compact_json(schema) != compact_json(old.output_schema):
         both = (old.output_schema, schema)
         changes["outputSchema"] = [_for_audit("output_schema", value) for value in both]
@@ -181,7 +183,9 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """A value as audit metadata holds it: what is long is cut, and a URL loses its query, which may be a secret."""
+    """Returns a value as the audit log stores it: a long text is cut, and a URL loses its query, which may hold a
+    secret.
+    """
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, dict) and len(text := compact_json(value)) > _LONGEST_SHOWN:

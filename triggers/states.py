@@ -47,8 +47,8 @@ class Status(TextChoices):
     of the worker may still replace the verdict of the server."""
 
 
-# The states in which a worker holds the run. Such a run has a slot, a lease and a deadline, and `expire_runs` ends it
-# when one of the two has passed.
+# The states in which a worker holds the run. Such a run takes one of the worker's slots, and has a lease and a
+# deadline. `expire_runs` ends it when its lease or its deadline has passed.
 HELD: Final = (Status.CLAIMED, Status.RUNNING)
 # The states in which a run has ended.
 TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELED)

@@ -7,8 +7,8 @@ from rest_framework.request import Request
 from pipedai.api.principal import principal_of
 from workspaces.access import TenantViewSet, find_visible
 
-# These SELECT statements are what `find_visible` takes. The first one includes deleted triggers, because their runs can
-# still be read; their deliveries can't.
+# `find_visible` takes these SELECT statements as its parameter `rows`, to find the environment of a row. ALL_TRIGGERS
+# includes deleted triggers, because the runs of a deleted trigger can still be read. Its deliveries can't.
 ALL_TRIGGERS = "SELECT id, environment_id FROM trigger"
 LIVE_TRIGGERS = f"{ALL_TRIGGERS} WHERE deleted_at IS NULL"
 ALL_RUNS = "SELECT id, environment_id FROM run"
@@ -21,5 +21,7 @@ class OneTriggerViewSet(TenantViewSet):
     """The base of viewsets whose URL names one trigger."""
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger, and the caller's role in its environment. Raises NotFound, also for a deleted trigger."""
+        """Finds the trigger that the URL names, and the caller's role in its environment. Raises NotFound, also for a
+        deleted trigger.
+        """
         self.access = find_visible(principal_of(request), LIVE_TRIGGERS, kwargs["trigger_id"])

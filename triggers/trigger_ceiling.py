@@ -11,9 +11,10 @@ from pipedai.sql import execute, fetch_one
 from triggers.models import Trigger
 from workspaces.ceilings import check_ceiling
 
-# Requests that create triggers in workspaces of one creator take turns by an advisory lock, so that only one of them
-# takes the last place. A lock on the creator's row would deadlock: the actor, who may be the creator, already holds a
-# FOR SHARE lock on their own row, and of two transactions that share a lock neither can make it stronger.
+# Requests that create triggers in the workspaces of one user run one after another by this advisory lock, so that two
+# at once can't both create the last trigger that is allowed. Locking the user's row instead could deadlock: each
+# request holds a FOR SHARE lock on the row of its caller, who may be that user. Two requests that share such a lock
+# would each wait for the other before they could lock the row alone.
 _TAKE_TURNS = """
 SELECT pg_advisory_xact_lock(hashtextextended('triggers of ' || w.created_by_id, 0))
 FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s

@@ -20,7 +20,7 @@ from triggers.tenancy import OneTriggerViewSet
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
-# For the example of a body.
+# The fields of a trigger in the OpenAPI document's example of a request body.
 _TRIGGER = {
     "name": "Morning report",
     "prompt": "Summarise what happened overnight.",
@@ -36,7 +36,9 @@ def _octets(text: Any) -> Func:
 
 
 class TriggerPaginator(HeavyPaginator):
-    """Pages of triggers. They are bounded in bytes as well, since each is shown with its prompt and output schema."""
+    """Makes pages of triggers. The size of a page is also limited in bytes, because each trigger is shown with its
+    prompt and output schema.
+    """
 
     weight = _octets(F("revision__prompt")) + Coalesce(
         _octets(Cast("revision__output_schema", TextField())), 0
@@ -80,9 +82,10 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         audit=("trigger.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        """POST /environments/:envId/triggers: makes a trigger, and seals its secrets."""
+        """POST /environments/:envId/triggers: makes a trigger, and encrypts its secrets."""
         values = read_body(TriggerBody, request)
-        # The answer is read in the same transaction: if that fails with a 503, no trigger may be left behind.
+        # The answer is read in the transaction that makes the trigger. If reading fails and the caller gets a 503, no
+        # trigger stays behind.
         with transaction.atomic():
             trigger_id = services.create_trigger(
                 environment_id=environment_id, actor=actor_of(request), values=values
@@ -92,7 +95,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
 
 
 class TriggerViewSet(OneTriggerViewSet):
-    """One trigger."""
+    """The endpoints that read, change and delete one trigger, and replace its MCP headers."""
 
     tag = "Triggers"
     permissions = {

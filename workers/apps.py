@@ -10,7 +10,9 @@ class WorkersConfig(AppConfig):
     name = "workers"
 
     def ready(self) -> None:
-        """Registers two rules: live workers block deleting their environment; old events and pairings are pruned."""
+        """Registers two rules: an environment can't be deleted while it has registered workers, and old worker events
+        and pairings are deleted.
+        """
         from workers import receivers  # noqa: F401 - importing it subscribes it; the models must be loaded before
         from workers.models import Worker
         from workers.pruning import prune_events, prune_pairings

@@ -26,7 +26,8 @@ class Worker(models.Model):
 
     # A UUIDv7, made when the worker registers.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment of the `wrk_` token or the enrollment by which the worker came. It never changes.
+    # The environment to which the worker belongs: that of the `wrk_` token or the enrollment with which it registered.
+    # It never changes.
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="workers", db_index=False
     )
@@ -65,8 +66,9 @@ class Worker(models.Model):
     # When somebody disabled the worker: it then finishes the runs that it holds and gets no others. None if it is
     # enabled.
     disabled_at = models.DateTimeField(null=True)
-    # Since when the worker waits for an admin's approval, because a `pwk_` key minted its `wrk_` token. Until then it
-    # gets no run whose trigger has MCP headers. Registration sets this, approval clears it. None if approved.
+    # Since when the worker waits for an admin's approval, because a `pwk_` key minted its `wrk_` token. Until the
+    # approval it gets no run whose trigger has MCP headers. Registration sets this, approval clears it. None if
+    # approved.
     unapproved_since = models.DateTimeField(null=True)
     # When the worker last polled or sent a heartbeat. Its calls write this, at most every 10 s. None if it has never
     # called.

@@ -35,8 +35,8 @@ def note_call(worker: WorkerPrincipal, *, version_header: str | None, seen: bool
                 "token_digest": worker.token_digest,
             },
         )
-    # The event that the worker is back is recorded last. If the worker's row can't be written, nothing is recorded, so
-    # that the worker's next attempt does not record the event a second time.
+    # The event that reports the worker's return is recorded after the worker's row was written. If the row can't be
+    # written, no event is recorded, so that the worker's next call does not record it a second time.
     if seen:
         last = worker.last_seen_at
         record_presence(worker.id, None if last is None else (worker.now - last).total_seconds())

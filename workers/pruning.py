@@ -21,7 +21,7 @@ DELETE FROM {table} t USING old WHERE t.id = old.id
 
 
 def prune_events(order: Order) -> Iterator[Batch]:
-    """Deletes worker events older than `order.before`. The actions they tell of stay in the audit log."""
+    """Deletes worker events older than `order.before`. The actions that these events report stay in the audit log."""
     return _prune(order, *_EVENTS)
 
 

@@ -20,7 +20,8 @@ LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 def workers() -> QuerySet[Worker, dict[str, Any]]:
     """Returns the workers that are not deregistered.
 
-    Each has the derived columns `online`, `disabled`, `approved` and `current_run_id`, a run that the worker holds.
+    Each has the computed columns `online`, `disabled`, `approved` and `current_run_id`, the id of a run that the worker
+    has claimed and not ended.
     """
     held = Run.objects.filter(worker_id=OuterRef("id"), slot__isnull=False).order_by("slot")
     rows: QuerySet[Worker, dict[str, Any]] = (

@@ -41,7 +41,7 @@ WHERE environment_id = %(environment_id)s AND lower(hostname) = lower(%(hostname
 FOR NO KEY UPDATE
 """
 
-# If the environment has a live worker with this hostname, the same row is updated: the worker keeps its label, its
+# If a worker with this hostname is registered in the environment, its row is updated: the worker keeps its label, its
 # `disabled_at` and its runs.
 _UPSERT = """
 INSERT INTO worker (
@@ -180,10 +180,10 @@ def seat_worker(
 ) -> Seated:
     """Makes a worker with a new token. The caller has locked the environment's row, and emits the event.
 
-    With `may_replace`, a live worker of the same hostname is updated and gets the new token. Without it, a suffix makes
-    the new worker's hostname unique, so that no stranger takes over the triggers of another machine. Unless `approved`
-    is true, the worker waits for an admin's approval, even if an admin approved it before. Raises Conflict if the
-    environment has the most workers that it may have.
+    With `may_replace`, a registered worker of the same hostname is updated and gets the new token. Without
+    `may_replace`, a suffix makes the new worker's hostname unique, so that no stranger takes over the triggers of
+    another machine. Unless `approved` is true, the worker waits for an admin's approval, even if an admin approved it
+    before. Raises Conflict if the environment has as many workers as it may have.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]

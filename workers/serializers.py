@@ -54,7 +54,9 @@ class WorkerSerializer(RowSerializer):
     def get_derivedStatus(  # noqa: N802
         self, worker: dict[str, Any]
     ) -> Literal["disabled", "busy", "online", "offline"]:
-        """The first of these that holds: `disabled`, `busy` (the worker holds a run), `online`, `offline`."""
+        """The first of these that holds: `disabled`, `busy` (the worker has claimed a run that has not ended),
+        `online`, `offline`.
+        """
         if worker["disabled"]:
             return "disabled"
         return "busy" if worker["current_run_id"] else self.get_status(worker)

@@ -24,7 +24,7 @@ urlpatterns = [
     path(
         f"{_RUN}/complete",
         # Text in a run's outcome can hold characters that PostgreSQL can't store. This parser replaces them, so that
-        # the outcome is stored and not refused.
+        # the worker's report of the outcome is stored and not refused.
         WorkerRunViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),

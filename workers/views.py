@@ -56,7 +56,7 @@ class OneWorkerViewSet(TenantViewSet):
 
 
 class WorkerViewSet(OneWorkerViewSet):
-    """One worker, for people and their scripts."""
+    """The endpoints that people and their scripts call to read, change and deregister one worker."""
 
     tag = "Workers"
     permissions = {
@@ -113,7 +113,9 @@ class WorkerViewSet(OneWorkerViewSet):
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
-        """DELETE /workers/:id: deregisters the worker. `?reassignTo=` names the worker that takes over its work."""
+        """DELETE /workers/:id: deregisters the worker. `?reassignTo=` names the worker that takes over its triggers and
+        queued runs.
+        """
         services.deregister_worker(
             worker=self.worker,
             reassign_to=_uuid_parameter(request, "reassignTo"),
@@ -157,7 +159,7 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
 
 
 def _uuid_parameter(request: Request, name: str) -> UUID | None:
-    """Returns the query parameter, or None if it was not sent. Raises Invalid if it is no UUID."""
+    """Returns the query parameter `name`, or None if it was not sent. Raises Invalid if it is no UUID."""
     sent = request.query_params.get(name)
     if sent is None:
         return None

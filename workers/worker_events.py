@@ -1,7 +1,8 @@
 """Records what happens to workers, for their event streams, and reads those events.
 
-A worker's events are recorded from the first request for its stream on, and for ever. Workers that nobody has streamed
-therefore cost no writes, and a reader who reconnects gets the events of the last hour without a gap.
+The recording of a worker's events begins with the first request for its event stream and never stops. Workers that
+nobody has streamed therefore cost no writes, and a reader who reconnects gets the events of the last hour without a
+gap.
 """
 
 import json
@@ -23,8 +24,8 @@ PIECE = 200
 # `worker.stopped`.
 LATE_SECONDS, GONE_SECONDS = 90, 180
 
-# How long a stream remembers which events it has sent. It must exceed the last 30 s, which `_READ` reads again each
-# time.
+# How long a stream remembers which events it has sent. It must be longer than 30 s, because `_READ` reads the events of
+# the last 30 s again each time.
 _LOOKED_THROUGH = timedelta(seconds=60)
 
 _RUN_EVENTS = frozenset(
@@ -72,8 +73,8 @@ _KEEP_FROM_NOW_ON = (
     "UPDATE worker SET is_streamed = true WHERE id = %(worker_id)s AND NOT is_streamed"
 )
 _NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
-# Reads the events that a stream has not sent yet. Ids are given before the commit, so an event with a smaller id can
-# appear after one with a larger id. Events of the last 30 s are therefore read again.
+# Reads the events that a stream has not sent yet. An event gets its id before its transaction commits, so an event with
+# a smaller id can become visible after an event with a larger id. Events of the last 30 s are therefore read again.
 _READ = """
 SELECT id, type, at, data FROM worker_event
 WHERE worker_id = %(worker_id)s AND id > %(began_after)s AND id <> ALL(%(told)s)
@@ -136,7 +137,7 @@ def read_events(ticket: StreamTicket, *, worker_id: UUID, last_event_id: str | N
     """Returns the events that the stream sends next, oldest first, as `id`, `type`, `at` and `data`.
 
     `ticket` belongs to one stream and remembers which events it has sent. A new stream gets the events from now on.
-    With `last_event_id` it also gets the events of the last hour that came after that one.
+    With `last_event_id` it also gets the events of the last hour that came after the event with that id.
     """
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:

@@ -60,9 +60,8 @@ def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
     """Returns the caller's role in the environment of the row with this id. Raises NotFound if the caller has none
     there, or if there is no such row.
 
-    `rows` is a SELECT of `id` and `environment_id` from the row's table. It is raw SQL, since each request
-    with an API key begins with it, and the ORM would take longer to build the query than the rest of such a beginning
-    takes. It takes one query.
+    `rows` is a SELECT of `id` and `environment_id` from the row's table. This takes one query. The query is raw SQL,
+    because every request with an API key needs it and the ORM would take long to build it.
     """
     # The queries are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
     if isinstance(principal, KeyPrincipal):
@@ -96,7 +95,7 @@ class TenantViewSet(ApiViewSet):
     )
     access: Access
     # For each action, how often it may be done in one environment. The calls are counted after the check of the role,
-    # so that callers without the role don't use up what others may do.
+    # so that callers whose role is too low don't use up the number of calls that is left for others.
     environment_rates: ClassVar[Mapping[str, Rate]] = {}
 
     def check_permissions(self, request: Request) -> None:

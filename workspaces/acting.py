@@ -1,9 +1,9 @@
 """Makes sure that a caller who acts as admin or owner still has that role when the action commits (SPEC §19).
 
 Between the permission check and the action, a request may wait for a lock. Meanwhile its caller may be removed, demoted
-or deactivated, or its key revoked. Each such action therefore calls `hold_role` right after it has locked the
-environment. `hold_role` reads the role again, refuses a caller who has lost it, and locks it until the transaction
-ends.
+or deactivated, or its key revoked. Each action that needs one of these roles therefore calls `hold_role` right after it
+has locked the environment. `hold_role` reads the role again, refuses a caller who has lost the role, and locks the role
+until the transaction ends.
 """
 
 from uuid import UUID
@@ -31,7 +31,8 @@ WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND kind IN ('pwk'
     AND (expires_at IS NULL OR expires_at > statement_timestamp())
 FOR SHARE
 """
-# One membership is locked, even if the user owns several environments: it is enough to have the right.
+# Only one membership is locked, even if the user owns several environments of the workspace, because owning one of them
+# gives the right.
 _HOLD_OWNED = """
 SELECT FROM membership m JOIN environment e ON e.id = m.environment_id
 WHERE e.workspace_id = %(workspace_id)s AND e.deleted_at IS NULL AND m.user_id = %(user_id)s AND m.role = 'owner'

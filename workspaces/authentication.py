@@ -69,6 +69,6 @@ def _note_use(key_id: UUID) -> None:
     try:
         execute(_NOTE_USE, {"id": key_id})
     except DatabaseError as error:
-        # A standby takes no writes, but the caller may still read from it.
+        # If the database is a read-only standby, the time can't be written, but the caller may still read from it.
         if not is_read_only(error):
             raise

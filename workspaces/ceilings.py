@@ -8,7 +8,7 @@ def check_ceiling(name: str, things: str, *, held: int, limit: int) -> None:
     `held`.
 
     Call it with the environment's row locked (`workspaces.locks`), so that nobody else counts at the same time. `name`
-    is what the API calls the ceiling, and the error's message says `things` for the kind of row.
+    is the API's name for the ceiling. `things` is the plural word by which the error's message calls the rows.
     """
     if held >= limit:
         raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")

@@ -1,5 +1,5 @@
-"""A probe for `check_deploy`: are the master keys set that this database needs, and can the data keys be decrypted with
-them?
+"""A probe for `check_deploy`, which checks that the master keys that this database needs are set and decrypt its data
+keys.
 """
 
 from pipedai import crypto

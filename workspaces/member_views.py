@@ -27,7 +27,7 @@ class MemberViewSet(TenantViewSet):
         "list": IsViewer,
         "create": IsAdmin,
         "update": IsAdmin,
-        "destroy": IsViewer,  # any member may leave; the service refuses to remove others without the role
+        "destroy": IsViewer,  # Any member may leave. The service lets only admins remove others.
     }
     throttles = {"create": FIND_USER}
 

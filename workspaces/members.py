@@ -89,7 +89,7 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
 
     Raises NotFound for a user who is no member, Forbidden if only an owner may do this, Conflict for the last owner.
     The unused `wrk_` keys that the user made are revoked. Their `pwk_` keys, and the `hos_` keys of hosts that they let
-    in, belong to the environment and stay; the audit row lists those.
+    in, belong to the environment and stay; the audit row lists the keys that stay.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -158,8 +158,8 @@ def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[st
 
 
 def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
-    """Returns the ids of the user's keys that stay when their membership ends. A host's key is the user's if they
-    issued or approved its enrollment.
+    """Returns the ids of the user's keys that stay when their membership ends. The `hos_` key of a host counts as the
+    user's if the user issued or approved the host's enrollment.
     """
     return (
         ApiKey.objects.filter(

@@ -13,7 +13,9 @@ from workspaces.roles import KEY_ROLES, Role
 
 
 class Workspace(models.Model):
-    """A customer's account. It groups environments and has no members of its own; each environment has some."""
+    """A customer's account. It groups environments. A workspace has no members of its own, because users are members of
+    its environments.
+    """
 
     # The workspace's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -68,7 +70,7 @@ class Environment(models.Model):
 class Membership(models.Model):
     """A user's role in one environment. The database ensures that every environment keeps an owner (migration 0002).
 
-    The row is deleted when the membership ends. After that only the audit log tells of it.
+    The row is deleted when the membership ends; the audit log still has an entry about it.
     """
 
     # The row's id: a UUIDv7 that the service makes.

@@ -18,8 +18,9 @@ MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
 def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) -> None:
-    """Raises a field error if the time at which a key is to expire is past. With `short_lived`, the error's name for
-    the key, it also refuses a time that is more than 30 days ahead.
+    """Raises a field error if the time at which a key is to expire is past. For a kind of key that may live for 30 days
+    at most, a later time is refused too; `short_lived` then names the kind for the error's message, and is None for
+    other kinds.
     """
     now = datetime.now(UTC)
     if expires_at is not None and expires_at <= now:

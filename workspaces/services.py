@@ -126,7 +126,7 @@ def _check_room_for_environment(user_id: UUID) -> None:
 
 def _lock_user(user_id: UUID) -> None:
     """Locks the user's row until the transaction ends. Requests that count how many workspaces or environments the user
-    has therefore take turns. Raises Unauthenticated if the user was deactivated meanwhile.
+    has therefore run one after the other. Raises Unauthenticated if the user was deactivated meanwhile.
     """
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():

@@ -24,7 +24,9 @@ from workspaces.serializers import EnvironmentSerializer, NameBody, WorkspaceSer
 
 
 class WorkspaceViewSet(ApiViewSet):
-    """The workspaces that a user may see. No API key can call these endpoints, since it belongs to one environment."""
+    """The workspaces that a user may see. No API key can call these endpoints, since an API key belongs to a single
+    environment.
+    """
 
     tag = "Workspaces"
     authentication_classes = (CookieJWTAuthentication,)
@@ -38,7 +40,9 @@ class WorkspaceViewSet(ApiViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
-        """Answers GET /workspaces with those that the user made, and those with an environment that they belong to."""
+        """Answers GET /workspaces with the workspaces that the user made, and those in which the user is a member of an
+        environment.
+        """
         rows = queries.visible_workspaces(principal_of(request).id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -65,7 +69,7 @@ class WorkspaceViewSet(ApiViewSet):
 
 
 class WorkspaceEnvironmentViewSet(ApiViewSet):
-    """The environments of a workspace that the user is a member of."""
+    """Those environments of a workspace of which the user is a member."""
 
     tag = "Environments"
     authentication_classes = (CookieJWTAuthentication,)
@@ -73,7 +77,9 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
     workspace: Workspace
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the workspace. Raises NotFound, and Forbidden for a user who may see it but not create in it."""
+        """Finds the workspace that the URL names. Raises NotFound, and Forbidden for a user who may see the workspace
+        but not create environments in it.
+        """
         user_id = principal_of(request).id
         workspace = queries.visible_workspaces(user_id).filter(id=kwargs["workspace_id"]).first()
         if workspace is None:
@@ -122,7 +128,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
 
 
 class EnvironmentViewSet(TenantViewSet):
-    """One environment."""
+    """The endpoints that read, rename and delete one environment."""
 
     tag = "Environments"
     permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsOwner}

@@ -22,7 +22,7 @@ class ApiError(Exception):
 
 
 class Unanswered(ApiError):  # noqa: N818
-    """No usable answer came. If `sent` is true, the API may have carried the request out all the same."""
+    """No usable answer to a request came. If `sent` is true, the API may have carried the request out all the same."""
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, sent: bool = True

@@ -1,4 +1,4 @@
-"""Sends the worker's requests to the API, with one method for each. `answers` defines the exceptions they raise."""
+"""Sends the worker's requests to the API, with one method for each. The module `answers` defines their exceptions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ log = get_logger(__name__)
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-# The API may hold a poll for the `wait` that it asks for. The answer may take this much longer before the request times
-# out.
+# The API may hold a poll back for as many seconds as the parameter `wait` says. The answer may take this many seconds
+# longer before the request times out.
 POLL_MARGIN_SECONDS = 15.0
 LARGEST_PORT = 65535
 
 
 def normalize_url(url: str) -> str:
-    """Return a pasted URL without `/api/v1` and without a slash at its end. Raises ValueError if it is no URL."""
+    """Return a URL that a person has pasted, without a final `/api/v1` or slash. Raises ValueError if it is no URL."""
     url = url.strip().rstrip("/").removesuffix(BASE_PATH)
     try:
         parsed = httpx.URL(url)
@@ -92,7 +92,8 @@ class Api:
         self._holds_polls = True
         # True after the first successful request below this worker's own URL.
         self._proven = False
-        # How this worker's CLI is paid for, as the last poll told; None if it told nothing.
+        # How claude, the program that this worker runs, is paid for, as the last poll's answer said; None if it said
+        # nothing.
         self.auth_mode: str | None = None
         # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
         # time.
@@ -138,14 +139,14 @@ class Api:
         except Refused as refused:
             if refused.status != HTTPStatus.BAD_REQUEST or not wait:
                 raise
-            # An older version of the API does not know the `wait` parameter. It gets polls without it from now on.
+            # An older version of the API does not know the parameter `wait`. From now on the worker polls without it.
             self._holds_polls = False
             return self.poll(0)
         runs = answer.get("runs")
         if not isinstance(runs, list):
             raise NotOurApi("The answer to a poll has no list of runs.")
-        # The server writes `serverTime` when it answers, after holding the poll. The travel time is therefore not the
-        # whole duration of the request; it is taken to be one second at most.
+        # The server writes `serverTime` at the moment when it answers, after it has held the poll back. Most of the
+        # request's duration is therefore not travel time. The travel time is taken to be one second at most.
         self._learn_clock(parse_time(answer.get("serverTime")), min(time.time() - sent_at, 1.0))
         mode = answer.get("authMode")
         self.auth_mode = mode if isinstance(mode, str) else None
@@ -155,7 +156,10 @@ class Api:
         return readable
 
     def claim(self, run_id: str, claim_id: str) -> dict[str, Any]:
-        """Take a queued run. If the answer is lost, the same `claim_id` may be sent again, and is granted again."""
+        """Take a queued run. If the answer is lost, the same claim can be sent again, and the API grants it again.
+
+        The API recognises the repeated claim by its `claim_id`.
+        """
         try:
             return self._transition(run_id, "claim", {"claimId": claim_id})
         except Refused as refused:
@@ -169,7 +173,7 @@ class Api:
         return self._transition(run_id, "start", {})
 
     def heartbeat(self, run_id: str, tool_calls: dict[str, int] | None = None) -> dict[str, Any]:
-        """Renew the lease, and tell the counts of the run's tool calls.
+        """Renew the run's lease, and tell the API how many tool calls the run has made.
 
         The answer has `status`, `cancelRequested` and `leaseExpiresAt`.
         """
@@ -180,7 +184,7 @@ class Api:
         except Refused as refused:
             if refused.status != HTTPStatus.BAD_REQUEST:
                 raise
-            # An older API refuses the `toolCalls` field.
+            # An older version of the API refuses the field `toolCalls`, so the heartbeat is sent again without it.
             return self._transition(run_id, "heartbeat", {})
 
     def complete(self, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +206,7 @@ class Api:
             self.clock_offset = server_time - (time.time() - trip / 2)
 
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send a request to a URL below this worker's own, /workers/:id."""
+        """Send a request to a URL that begins with this worker's own, /workers/:id."""
         try:
             answer = self._request(method, f"{self._worker}/{path}", **options)
         except Refused as refused:

@@ -12,17 +12,19 @@ from pipedai_worker.paying import AUTH_MODES
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
-# Claude lets its own tools run for 10 minutes, and it is silent meanwhile.
+# The worker stops claude when it has written nothing for so long. Claude's own tools may run for 10 minutes, and claude
+# writes nothing meanwhile.
 DEFAULT_SILENCE_SECONDS = 1200.0
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the registration's file, the way to the API, and the form of the logs."""
+    """Add the options for the registration's file, for the connection to the API, and for the form of the logs."""
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=path,
-        # This is text, so that argparse resolves the `~` only when the default is used: some accounts have no home.
+        # The default is given as text, because argparse converts a text (and looks up the home for its `~`) only when
+        # the default is used. Some accounts have no home.
         default=str(DEFAULT_PATH),
         help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
         " same name that ends in .state, the worker keeps what it must remember",
@@ -133,7 +135,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> Path:
-    """Convert text to a path and resolve its `~`. Raises ArgumentTypeError if that home is unknown."""
+    """Convert text to a path, with the home for a leading `~`. Raises ArgumentTypeError if the home is unknown."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -149,14 +151,14 @@ def _text(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """Convert text to a whole number of 1 or more. Raises ArgumentTypeError."""
+    """Convert text to a whole number of 1 or more. Raises ArgumentTypeError for any other text."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number of 1 or more")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """Convert text to a number of seconds, at most a day. Raises ArgumentTypeError."""
+    """Convert text to a number of seconds, at most a day. Raises ArgumentTypeError for any other text."""
     try:
         value = float(text)
     except ValueError:

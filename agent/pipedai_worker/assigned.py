@@ -1,4 +1,4 @@
-"""Reads a run as a poll hands it out, and keeps its secrets out of every repr."""
+"""Reads a run from the answer to a poll. The repr of a run shows none of its secrets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def _schema(value: Any) -> dict[str, Any] | None:
 
 
 def _text(value: Any) -> str:
-    """Return `value` if it is text that UTF-8 can encode: JSON may contain lone surrogates."""
+    """Return `value` if it is text that UTF-8 can encode; JSON may contain lone surrogates, which it can't encode.
+
+    Raises TypeError for a value that is no text, and ValueError for a text with surrogates.
+    """
     if not isinstance(value, str):
         raise TypeError
     value.encode()

@@ -1,4 +1,4 @@
-"""Computes how long to wait before the next attempt: random, doubling, and at least what `Retry-After` asks for."""
+"""Computes the pause before a failed request is tried again: random, longer each time, and as `Retry-After` asks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 FIRST_SECONDS = 0.5
-# After an outage the API gives up a run a minute later at the earliest, so the worker must ask sooner (SPEC §22).
+# The longest pause between two attempts. When an outage ends, the API gives a run up if its worker sends nothing for
+# another minute, so the worker must ask sooner than that (SPEC §22).
 LONGEST_SECONDS = 15.0
 # The worker waits no longer than this, even if a server asks for more.
 LONGEST_RETRY_AFTER_SECONDS = 3600.0

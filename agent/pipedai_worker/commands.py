@@ -32,8 +32,9 @@ from pipedai_worker.paying import CLAUDE_MAX, Paying
 
 log = get_logger(__name__)
 
-# The stand-in is started by its path, in Python's isolated mode, so that no PYTHONPATH can replace it.
-# Whoever tries a worker out may name an MCP server that does not exist.
+# The command that starts the stand-in, a program that plays claude without a model. It is started by its path, in
+# Python's isolated mode, so that PYTHONPATH can't replace it. With --offline it needs no MCP server, because a person
+# who only tries a worker out may have named a server that does not exist.
 STAND_IN = [sys.executable, "-I", standin.__file__, "--offline"]
 
 
@@ -207,9 +208,10 @@ def _program(command: str) -> list[str]:
 
 
 def _absolute(program: str) -> str:
-    """Make a path absolute, because each run has a working directory of its own.
+    """Make the path of a program absolute, because each run has a working directory of its own.
 
-    A bare name is looked up in PATH.
+    A name without a slash is returned as it is, because it is looked up in PATH. Raises Exit if the home of `~` is
+    unknown.
     """
     if "/" not in program:
         return program

@@ -26,7 +26,7 @@ class WorkerConfig:
     api_url: str
     workspace_id: str
     max_concurrency: int | None = None
-    # How the API says that this worker's CLI is paid for; None if it has not said so yet.
+    # How claude, the program that this worker runs, is paid for, as the API said last; None if it has not said so yet.
     auth_mode: str | None = None
 
     def save(self, path: Path) -> None:
@@ -71,7 +71,10 @@ class WorkerConfig:
 
 
 def remember_auth_mode(path: Path, auth_mode: str) -> None:
-    """Write down how the API says that the CLI is paid for. The rest of the file stays. Raises OSError, ValueError."""
+    """Write down in the configuration file how the API says that claude is paid for. Other fields stay as they are.
+
+    Raises OSError, and ValueError if the file holds no JSON object.
+    """
     content = durable.read_json_object(path)
     durable.write_json(path, {**content, "authMode": auth_mode})
 

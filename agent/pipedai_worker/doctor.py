@@ -64,7 +64,7 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
 
 def _check_state(path: Path, config: WorkerConfig) -> Finding:
     state = configuration.state_directory(path) / config.worker_id
-    # If the directory is missing, its parent is checked. It is not created here, because it would then
+    # If the state directory is missing, its parent is checked. The directory is not created here, because it would then
     # belong to the user who runs `doctor`, who may not be the user that the worker runs as.
     place = state if state.is_dir() else path.parent
     try:
@@ -118,7 +118,8 @@ def check_claude(argv: Sequence[str], paying: Paying) -> Iterator[Finding]:
     yield Finding("claude is paid for by", True, f"{paying.mode} ({paying.why})")
     yield _check_login(paying.mode)
     for complaint in paying.complaints():
-        # The check before this one has told a credential that is missing.
+        # `_check_login` has already reported a missing credential, so only complaints about unused credentials are
+        # reported here.
         if "is kept from claude" in complaint:
             yield Finding("credentials not used", True, complaint)
 

@@ -71,7 +71,7 @@ def remove(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Have the disk keep what files there are in a directory. Raises OSError."""
+    """Sync a directory to the disk, so that its list of files survives a crash of the machine. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -32,7 +32,8 @@ GATEWAY_HOST = "127.0.0.1"
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
     """Return the variables of this process's environment whose name is allowed or listed in `extra`.
 
-    If they name a proxy, NO_PROXY and no_proxy are added, so that the program calls the run's gateway without it.
+    If one of them names a proxy, NO_PROXY and no_proxy are set so that the program does not use the proxy for calls of
+    the run's gateway, the server on this machine that leads to the run's MCP server.
     """
     names = ALLOWED.union(extra)
     environment = {
@@ -42,14 +43,14 @@ def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
     }
     if not PROXIES.isdisjoint(environment):
         for name in ("NO_PROXY", "no_proxy"):
-            # Programs differ in which of the two names they read, so the one that is missing gets the other's value.
+            # Some programs read NO_PROXY and others no_proxy. If only one of them is set, the other one gets its value.
             exceptions = environment.get(name) or environment.get(name.swapcase(), "")
             environment[name] = _with_gateway(exceptions)
     return environment
 
 
 def _with_gateway(exceptions: str) -> str:
-    """Add the run's gateway, which no proxy can reach, to a list of hosts to call directly."""
+    """Add the run's gateway to a NO_PROXY list of hosts: it is a server on this machine, which no proxy can reach."""
     hosts = [host.strip() for host in exceptions.split(",") if host.strip()]
     if GATEWAY_HOST in hosts or hosts == ["*"]:
         return exceptions

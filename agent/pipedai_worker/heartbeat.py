@@ -18,22 +18,23 @@ log = get_logger(__name__)
 
 # Two heartbeats in a row may fail, and the third still comes before the lease ends.
 BEATS_PER_LEASE = 3
-# These bounds hold for a lease of any length, because only a heartbeat tells the worker of a cancel.
+# The pause between two heartbeats stays within these bounds, however long the lease is, because the worker learns only
+# from a heartbeat's answer that its run was canceled.
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
-# Whoever waits for an answer looks this often whether the run has been stopped meanwhile.
+# A thread that waits for a heartbeat's answer checks this often whether the run has been stopped meanwhile.
 LOOK_SECONDS = 0.2
 
 Counts = dict[str, int]
 
 
 class NotTold(Exception):  # noqa: N818 - a state of knowledge
-    """The run ended or was stopped before the API had answered."""
+    """The run ended or was stopped before the API had answered the heartbeat."""
 
 
 class Heartbeat:
     """A context manager whose thread sends heartbeats from entry to exit, and the first one at once.
 
-    `counts` returns the counts of the run's tool calls to tell, or None while there are none.
+    `counts` returns how many tool calls the run has made, for the heartbeats to tell; None while there are none.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class Heartbeat:
         self._interval = LONGEST_SECONDS
         self._condition = threading.Condition()
         self._ended = False
-        # `_asked` counts the calls of `tell()`. `_answered` is what it was when the last answered heartbeat was sent.
+        # `_asked` counts the calls of `tell()`. `_answered` is the value of `_asked` at the time when the last answered
+        # heartbeat was sent.
         self._asked = self._answered = 0
 
     def __enter__(self) -> Heartbeat:
@@ -58,15 +60,15 @@ class Heartbeat:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The thread is not joined: it may be waiting for a slow answer, which no longer matters.
+        # The heartbeat's thread is not joined: it may be waiting for a slow answer, which no longer matters.
         with self._condition:
             self._ended = True
             self._condition.notify_all()
 
     def tell(self) -> None:
-        """Have a heartbeat sent at once, and wait until the API has answered it. Raises NotTold.
+        """Send a heartbeat at once, and wait until the API has answered it. Raises NotTold.
 
-        The heartbeat tells the counts as they are now, or later ones.
+        The heartbeat tells the counts of tool calls as they are at this moment or later.
         """
         with self._condition:
             self._asked += 1
@@ -98,7 +100,8 @@ class Heartbeat:
                 self._stop.request(StopReason.LOST)
                 return
             except Exception:
-                # If this thread ended, the run would lose its lease, and `tell()` would wait for ever.
+                # The thread goes on after any error. If it ended, the run would lose its lease, and `tell()` would wait
+                # for ever.
                 log.exception("run %s: the heartbeat failed", self._run_id)
                 delay = min(backoff.next_delay(), self._interval)
                 failed = True
@@ -113,7 +116,10 @@ class Heartbeat:
                     self._condition.notify_all()
 
     def _wait(self, seconds: float, *, in_any_case: bool) -> bool:
-        """Wait for so long, or until `tell()` asks unless `in_any_case`. Return False once the run has ended."""
+        """Wait for `seconds`, but return early if `tell()` asks for a heartbeat. Return False once the run has ended.
+
+        With `in_any_case` the wait is not shortened by `tell()`.
+        """
         until = time.monotonic() + seconds
         with self._condition:
             while not self._ended:

@@ -69,11 +69,11 @@ class Journal:
         durable.remove(self.calls_of(run_id))
 
     def calls_of(self, run_id: str) -> Path:
-        """Return the path for the tool calls of a run in hand."""
+        """Return the path of the file that holds the tool calls of this run."""
         return self._calls / f"{run_id}.ndjson"
 
     def sweep(self) -> None:
-        """Remove files of tool calls that belong to no run in hand: a kill at the wrong moment leaves such files."""
+        """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""
         held = {path.stem for path in self._held.glob("*.json")}
         for path in self._calls.iterdir():
             if path.suffix != ".ndjson" or path.stem not in held:
@@ -81,7 +81,7 @@ class Journal:
                 path.unlink()
 
     def held(self) -> list[HeldRun]:
-        """Return the runs that the worker has, or had when it was killed, as the disk tells."""
+        """Return the runs that the worker has, or had when it was killed, as their files on disk say."""
         return list(_read_all(self._held, lambda _, content: HeldRun(**content)))
 
     def put_outcome(self, run_id: str, body: dict[str, Any]) -> None:

@@ -33,8 +33,8 @@ log = get_logger(__name__)
 
 # A poll may list the same run again at once after its claim has failed. The next poll therefore waits this long.
 UNCLAIMED_PAUSE_SECONDS = 2.0
-# The time the worker has to exit after the drain (the time that runs get to finish). In it, programs get SIGTERM and
-# SIGKILL, and each outcome is sent once.
+# The time that the worker has to exit after the drain (the time that runs get to finish). In these seconds, programs
+# get SIGTERM and SIGKILL, and each outcome is sent once.
 LEAVE_SECONDS = 4.5
 # Each of these signals ends the worker. SIGHUP comes when the terminal that started the worker is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -58,7 +58,8 @@ class Settings:
     pass_env: tuple[str, ...] = ()
     # The directory for the files of live run events. None if nobody asked for such files.
     events: Path | None = None
-    # Called with how the worker's CLI is paid for, as the API tells it with each poll; None if it tells nothing.
+    # Called after each poll with how claude, the program that this worker runs, is paid for, as the API says; None if
+    # it says nothing.
     told_auth_mode: Callable[[str | None], None] = lambda _: None
 
 
@@ -82,7 +83,10 @@ class _Claimed:
 
 @dataclass(frozen=True)
 class _Ended:
-    """Message: a run's thread has ended; or, with `run` None, a thread that dealt with a previous process's runs."""
+    """Message: the thread of `run` has ended.
+
+    If `run` is None, it was a thread that settled the runs of an earlier process of this worker.
+    """
 
     run: Run | None
     error: ApiError | None

@@ -1,4 +1,4 @@
-"""Makes a run's MCP configuration, which names the worker's gateway and nothing else."""
+"""Makes a run's MCP configuration, which names the worker's gateway as the only MCP server."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
 
 
 def configuration(url: str, timeout_seconds: float) -> bytes:
-    """Return the text of the JSON file for `--mcp-config`. `timeout_seconds` is how long a call may take."""
+    """Return the text of the JSON file for claude's option `--mcp-config`.
+
+    `timeout_seconds` is how long a tool call may take.
+    """
     # By convention the URLs of the older transport (SSE) end in /sse; others speak streamable HTTP.
     transport = "sse" if urlsplit(url).path.rstrip("/").endswith("/sse") else "http"
     server = {
         "type": transport,
         "url": url,
-        # The model then knows the tools from its first turn on.
+        # Claude then tells the model about the tools from the beginning, and not only when the model searches for
+        # tools.
         "alwaysLoad": True,
-        # Claude would otherwise end a call that is silent for 300 s.
+        # Without this limit claude would end a tool call when nothing came from it for 300 s.
         "timeout": round(timeout_seconds * 1000),
     }
     return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()

@@ -22,14 +22,17 @@ TERM_GRACE_SECONDS = 2.0
 
 
 def end_orphans(run: HeldRun) -> None:
-    """End the run's program, its process group, and (on Linux) every other process that carries the run's mark."""
+    """End the run's program and its process group, and (on Linux) every other process with the run's mark.
+
+    The mark is an environment variable, which all processes of a run inherit.
+    """
     if run.pid is not None and run.process_started is not None:
         _end_group(run.pid, run.process_started)
     end_marked(run.claim_id)
 
 
 def end_marked(claim_id: str) -> None:
-    """Kill every process that carries the mark of this claim, even outside the run's process group (on Linux)."""
+    """Kill every process whose environment has the mark of this claim, even outside the run's group (on Linux)."""
     for _ in range(10):
         # A process may have started another one during the search, so the search is repeated until it finds none.
         killed = [pid for pid in _process_ids() if _kill_if_marked(pid, claim_id)]
@@ -72,7 +75,7 @@ def _kill_if_marked(pid: int, claim_id: str) -> bool:
 
 
 def _end_group(pid: int, started: str) -> None:
-    """End a process group. Nothing is signalled once its first process is gone: another group may have its id."""
+    """End a process group. Do nothing if its first process is gone, because another group may have got its id since."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if identity.start_time(pid) != started:
             return

@@ -1,4 +1,4 @@
-"""Describes how a run ended in the form that `complete` takes, with every value within its bounds."""
+"""Describes how a run ended, in the form of the API's request `complete`, with every value within its bounds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INFRA, CLIENT, NONE = "infra", "client", "none"
 
 # Stands for an output that is missing. None would be mistaken for JSON's null, which is an output.
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
-# An API of the first release refuses these.
+# An API of the first release refuses an outcome with these fields.
 NEWER_FIELDS = frozenset({"toolCalls", "toolCallList", "output"})
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -35,7 +35,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run ended. Its texts may contain secrets until `redacted()`; `body()` shortens them."""
+    """How one run ended. Its texts may contain secrets until `redacted()` removes them; `body()` shortens the texts."""
 
     status: str
     fault_class: str = NONE
@@ -51,7 +51,7 @@ class Outcome:
     # The counts of the run's tool calls, and the calls themselves, as the API takes them.
     tool_calls: dict[str, int] | None = None
     tool_call_list: list[dict[str, Any]] | None = None
-    # Any JSON that the API can store; ABSENT if there is none.
+    # The run's output: any JSON that the API can store; ABSENT if there is no output.
     output: Any = ABSENT
 
     def redacted(self, redactor: Redactor) -> Outcome:
@@ -100,12 +100,15 @@ def older(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def storable(value: Any) -> Any:
-    """Return JSON with each character that the API can't store replaced. Raises RecursionError."""
+    """Return JSON in which characters that the API can't store are replaced.
+
+    Raises RecursionError if it is nested too deep.
+    """
     return _changed(value, lambda text: _UNSTORABLE.sub("\ufffd", text))
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
-    """Return only the status and the fault of an outcome, to report them after a 400 to the whole."""
+    """Return only the status and the fault of an outcome, to report them after the API has refused it with 400."""
     return {name: body[name] for name in ("status", "faultClass") if name in body}
 
 
@@ -142,7 +145,7 @@ def _redacted(value: Any, redactor: Redactor) -> Any:
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:
-    """Return JSON with each of its strings changed."""
+    """Return the JSON value with `change` applied to each of its strings, also to the names in objects."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):

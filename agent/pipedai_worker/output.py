@@ -1,4 +1,4 @@
-"""Settles the output of a run: it must be there, be small enough, and fit the trigger's schema."""
+"""Decides whether a run's output is accepted: whether it is there, is small enough, and fits the trigger's schema."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipedai_worker.outcome import ABSENT, CLIENT, FAILED, INFRA, Outcome, stora
 from pipedai_worker.redact import Redactor
 
 LARGEST_BYTES = 64 * 1024
-# The checking process may use so much processor time, as patterns and references can be hostile. It may take
-# longer than that on a busy machine.
+# How many seconds of processor time the process that checks an output may use, because a schema may have patterns and
+# references that take for ever. On a busy machine it may take longer, up to LONGEST_SECONDS.
 CPU_SECONDS, LONGEST_SECONDS = 5, 30.0
 LONGEST_SENTENCE, LONGEST_PLACE = 200, 80
 # JavaScript's largest number has 309 digits. The API refuses whole numbers that are larger.
@@ -28,10 +28,11 @@ CHECKER = "pipedai_worker.schema_check"
 def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Outcome:
     """Return the outcome of a program that succeeded with this output; `ABSENT` stands for none.
 
-    The outcome's texts may still hold secrets, but none that is cut in two, because such a half is found by nobody.
+    The outcome's texts may still hold whole secrets, which are replaced later. They hold no half of a secret, because a
+    half would not be recognised any more.
 
-    Without a schema (None), the outcome stays a success, and has the output if that is small enough. With one,
-    an output that is missing, too large or wrong makes it the client's failure.
+    If the trigger has no schema (None), the outcome stays a success, and an output that is too large is left out. If it
+    has one, a missing, too large or wrong output makes the run a failure of the client.
     """
     if output is ABSENT:
         if schema is None:
@@ -67,7 +68,10 @@ class Complaint:
 
 
 def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
-    """Check the output in a process of its own. Return None if it fits the schema, else a complaint without secrets."""
+    """Check in a process of its own whether the output fits the schema.
+
+    Return None if it fits, else a complaint without secrets.
+    """
     try:
         checked = subprocess.run(
             [sys.executable, "-m", CHECKER, str(CPU_SECONDS)],
@@ -75,7 +79,8 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
             capture_output=True,
             timeout=LONGEST_SECONDS,
             check=False,
-            # The checker imports what this process can import, and gets nothing else of its environment.
+            # The process that checks the output can import the same modules as this process, but gets no other
+            # environment variable.
             cwd="/",
             env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             start_new_session=True,
@@ -90,7 +95,8 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
             # Linux kills a program by SIGKILL when the machine has no memory left.
             return Complaint("The output could not be checked: the checker was killed.", INFRA)
         if checked.returncode < 0:
-            # The limit of processor time ends the checker by SIGXCPU, and a recursion without end by SIGSEGV.
+            # The checker is ended by SIGXCPU when its processor time is used up, and by SIGSEGV when it recurses
+            # without end.
             return Complaint("The output could not be checked against its schema in time.")
         return Complaint("The output could not be checked: the checker failed.", INFRA)
     if answer.get("missing"):
@@ -108,7 +114,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def size_of(output: Any) -> int | None:
-    """Return the length of storable JSON, written compactly in UTF-8, or None if the API can't hold it."""
+    """Return how many bytes the JSON has, written compactly in UTF-8; None if the API can't store it."""
     try:
         text = json.dumps(output, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         json.loads(text, parse_int=_held_int)
@@ -118,7 +124,10 @@ def size_of(output: Any) -> int | None:
 
 
 def _held_int(literal: str) -> int:
-    """Refuse a whole number beyond JavaScript's, which the API refuses. The value itself is not needed."""
+    """Raise ValueError for a whole number beyond JavaScript's largest, because the API refuses such numbers.
+
+    Return 0 for any other number, because its value is not needed.
+    """
     if len(literal) > LONGEST_NUMBER or math.isinf(float(literal)):
         raise ValueError
     return 0

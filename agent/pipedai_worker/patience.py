@@ -18,7 +18,7 @@ REMINDER_SECONDS = 300.0
 
 
 class GaveUp(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """The caller gave up before the API answered. The message is that of the last failed attempt."""
+    """The caller gave up before the API answered. The exception has the message of the last failed attempt."""
 
 
 class Outage:
@@ -54,9 +54,10 @@ def until_answered(
     *,
     again: type[Unanswered] = Unanswered,
 ) -> Answer:
-    """Call `call` again and again while it raises `again`. Return its result; any other exception goes through.
+    """Call `call` until it no longer raises `again`, an exception's type.
 
-    `wait(seconds)` sleeps between two attempts. If it returns True the caller gives up, which raises GaveUp.
+    Return its result; any other exception goes through. `wait(seconds)` sleeps between two attempts. If it returns True
+    the caller gives up, which raises GaveUp.
     """
     backoff, outage = Backoff(), Outage()
     while True:

@@ -1,4 +1,4 @@
-"""Decides how claude is paid for on this machine: by a subscription or by an API key, as operator or API say."""
+"""Decides how claude is paid for on this machine: by a subscription or by an API key, as operator or API choose."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in name
 
 
 class Paying:
-    """The present way of paying: what this machine's operator chose, else what the API told, else a subscription."""
+    """The present way of paying for claude: what the operator chose, else what the API told, else a subscription."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Paying:
         told: str | None = None,
         remember: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Take the operator's choice and what the API told before. `remember` gets each new word of the API."""
+        """Take the operator's choice, and what the API said last. `remember` is called when that changes."""
         self._lock = threading.Lock()
         self._chosen = chosen
         self._told = told if told in AUTH_MODES else None
@@ -51,7 +51,7 @@ class Paying:
         return "by default, until the API says"
 
     def learn(self, told: str | None) -> None:
-        """Keep the way of paying that the API tells. One that this worker does not know, or None, changes nothing."""
+        """Keep the way of paying that the API tells. None, or a way that this worker does not know, changes nothing."""
         if told not in AUTH_MODES:
             return
         with self._lock:
@@ -72,7 +72,7 @@ class Paying:
             )
 
     def complaints(self) -> list[str]:
-        """Return a sentence on each credential in this process's environment that claude does not get, or lacks."""
+        """Return a sentence on each credential that is set but kept from claude, and one if claude's own is missing."""
         mode = self.mode
         complaints = [
             f"{name} is kept from claude, which is paid for by {mode} ({self.why});"

@@ -92,7 +92,7 @@ class Poller:
             self.due_at += max(0.0, jittered(SHORTEST_EMPTY_POLL_SECONDS) - polled.seconds)
 
     def failed(self, failure: PollFailed) -> None:
-        """Note that a poll failed. Raises its error if a further attempt would fail too."""
+        """Note that a poll failed. Raise the poll's error if a further attempt would fail too."""
         self.under_way = False
         error = failure.error
         # If polls were answered before, an answer that is not from the API (a proxy's error page, perhaps) is a passing

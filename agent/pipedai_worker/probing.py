@@ -1,4 +1,4 @@
-"""Asks a run's MCP server whether it answers, before anything is spent, and stops asking when the run is stopped."""
+"""Asks a run's MCP server whether it works, before the run's program starts. It stops asking if the run is stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ LOOK_SECONDS = 0.1
 
 
 def probe(gateway: Gateway, stop: StopRequest) -> Execution | None:
-    """Return how the run ends if its MCP server can't be used or if the run is stopped meanwhile, else None."""
+    """Return None if the run's MCP server can be used.
+
+    Otherwise, or if the run is stopped meanwhile, return how the run ends.
+    """
     ended = threading.Event()
     faults: list[ServerFault | None] = []
 

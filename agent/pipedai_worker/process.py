@@ -20,7 +20,8 @@ from pipedai_worker.stopping import StopReason
 # While a program writes nothing, the worker checks this often whether to stop it.
 TICK_SECONDS = 0.1
 CHUNK_BYTES = 64 * 1024
-# When the program has ended, a process that it left may hold its output open; it is read for this long.
+# When the program has ended, a process that it left behind may hold its output open. The output is read for this many
+# seconds more.
 PIPE_GRACE_SECONDS = 1.0
 
 Sink = Callable[[bytes], None]
@@ -28,7 +29,7 @@ Sink = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended: its exit code as a shell gives it, and why the worker stopped it, if it did."""
+    """How a program ended: its exit code, as a shell would give it, and the reason if the worker stopped it."""
 
     exit_code: int
     stopped_by: StopReason | None
@@ -36,12 +37,12 @@ class Ending:
 
     @property
     def killed(self) -> bool:
-        """Tell whether the end of its output may be missing."""
+        """Tell whether the program was ended by a signal or stopped, so that the end of its output may be missing."""
         return self.signal_name is not None or self.stopped_by is not None
 
     @property
     def description(self) -> str:
-        """Describe the end for a person, as in `exited with code 3` or `was ended by SIGSEGV`."""
+        """Describe for a person how the program ended, as in `exited with code 3` or `was ended by SIGSEGV`."""
         if self.signal_name:
             return f"was ended by {self.signal_name}"
         return f"exited with code {self.exit_code}"
@@ -54,7 +55,8 @@ class Program:
         self, argv: Sequence[str], *, stdin: bytes, directory: Path, environment: Mapping[str, str]
     ) -> None:
         """Start the program. Raises OSError when it can't be launched."""
-        # The input is a file, because a pipe would keep the worker writing while the program is slow to read.
+        # The program's input is a file. Through a pipe the worker would have to keep writing while the program is slow
+        # to read.
         with tempfile.TemporaryFile() as input_file:
             input_file.write(stdin)
             input_file.seek(0)
@@ -80,11 +82,11 @@ class Program:
         term_grace: Callable[[], float],
         interrupt_first: bool = False,
     ) -> Ending:
-        """Read its output until it ends, or stop it as soon as `should_stop` returns a reason.
+        """Read the program's output until the program ends, or stop it as soon as `should_stop` returns a reason.
 
-        To stop it, the group gets SIGTERM and, `term_grace` seconds after the stop, SIGKILL. With `interrupt_first`
-        the program itself gets SIGINT at first, and the group SIGTERM after half of that time. In any case the
-        processes that it leaves in its group are killed.
+        To stop it, its process group gets SIGTERM and, when `term_grace` seconds have passed, SIGKILL. With
+        `interrupt_first` the program alone gets SIGINT at first, and the group gets SIGTERM when half of that time has
+        passed. However the program ends, processes that it leaves in its group are killed.
         """
         try:
             with _Pipes(self._process, stdout, stderr) as pipes:
@@ -110,14 +112,14 @@ class Program:
                 stopped_by = should_stop()
             if stopped_by is not None:
                 stop.go_on()
-        # A process that it left may still hold its output open.
+        # The program has ended, but a process that it left behind may still hold its output open.
         ended_at = time.monotonic()
         while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
             pipes.read(TICK_SECONDS)
         return stopped_by
 
     def _end_group(self) -> None:
-        """Kill the processes that are left of the group."""
+        """Kill the processes of the program's group that are still running."""
         self._signal_group(signal.SIGKILL)
 
     def _reap(self, stopped_by: StopReason | None) -> Ending:
@@ -131,14 +133,17 @@ class Program:
         return Ending(128 - code, stopped_by, name)
 
     def _has_ended(self) -> bool:
-        """Tell whether it has ended, without reaping it: its group's number can't be reused until it is reaped."""
+        """Tell whether the program has ended, without reaping it.
+
+        Until the program is reaped, no other process group can get the id of its group.
+        """
         if hasattr(os, "waitid"):
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
             return os.waitid(os.P_PID, self.pid, options) is not None
         return self._process.poll() is not None
 
     def send(self, number: signal.Signals) -> None:
-        """Send SIGINT to the program itself, so that it ends its own children, and any other signal to its group."""
+        """Send SIGINT to the program alone, which then ends its own children. Send other signals to its whole group."""
         if number == signal.SIGINT:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
@@ -151,7 +156,7 @@ class Program:
 
 
 class _Stop:
-    """Signals a program until it ends: SIGINT to itself if wanted, SIGTERM to its group, SIGKILL to its group."""
+    """Ends a program by signals: SIGINT to the program alone if wanted, then SIGTERM and SIGKILL to its group."""
 
     def __init__(self, program: Program, grace: Callable[[], float], interrupt_first: bool) -> None:
         self._program = program
@@ -176,7 +181,7 @@ class _Stop:
 
 
 class _Pipes:
-    """The two output pipes, read without blocking."""
+    """Reads the pipes of a program's stdout and stderr without blocking."""
 
     def __init__(self, process: subprocess.Popen[bytes], stdout: Sink, stderr: Sink) -> None:
         self._selector = selectors.DefaultSelector()
@@ -215,7 +220,7 @@ class _Pipes:
         return bool(ready)
 
     def read_rest(self) -> None:
-        """Read what the pipes still hold, without waiting, and stop after 64 pieces if somebody still writes."""
+        """Read what the pipes still hold, without waiting. Stop after 64 pieces, in case a process still writes."""
         for _ in range(64):
             if not self.open or not self.read(0):
                 return

@@ -11,8 +11,8 @@ from pipedai_worker.assigned import AssignedRun
 
 # Claude takes a text that begins with a slash for a command of its own. After an empty line it does not.
 BEFORE_COMMANDS = "\n"
-# JSON may write any character by its number. Claude takes the text after an `@` for a file to read, and some
-# programs take tags for messages of their own.
+# JSON may write any character by its number, and these characters are written so. Claude takes the text after an `@`
+# for the name of a file to read, and some programs take tags (`<`) for messages of their own.
 _NUMBERED = re.compile(r"[@<\x7f-\U0010ffff]")
 
 # The categories of characters that nobody sees: control, format, private and unassigned ones, and line separators.
@@ -21,7 +21,7 @@ _VARIATION_SELECTOR = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def stdin_text(run: AssignedRun) -> bytes:
-    """Return the run's prompt in UTF-8. If the run has a payload, it follows as JSON between two marker lines."""
+    """Return the run's prompt in UTF-8. The payload, if there is one, follows as JSON between two marker lines."""
     if run.payload is None:
         return _utf8(run.prompt)
     # Anyone who may start the trigger can choose the payload. The marker lines have a random name, so that a payload
@@ -36,12 +36,12 @@ def stdin_text(run: AssignedRun) -> bytes:
 
 
 def stdin_for_claude(run: AssignedRun) -> bytes:
-    """Return the same text in the form that claude passes on to the model as it is."""
+    """Return the run's prompt and payload in a form that claude passes on to the model unchanged."""
     return BEFORE_COMMANDS.encode() + stdin_text(run)
 
 
 def is_blank(run: AssignedRun) -> bool:
-    """Tell whether there is nothing to pass on. Claude ends without a result when it gets white space alone."""
+    """Tell whether the run's prompt and payload are only white space. Claude would then end without a result."""
     return run.payload is None and not run.prompt.replace("\ufeff", " ").strip()
 
 

@@ -23,11 +23,11 @@ RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
 
 
 def clean_up(journal: Journal, executor: Executor) -> dict[str, HeldRun]:
-    """End orphans, remove their files, and spool an outcome for each run that was claimed.
+    """End the processes of earlier runs, remove their files, and write an outcome to disk for each claimed run.
 
     The outcome tells which tool calls the run had made, and which of them had no answer.
 
-    This needs no API. It returns the runs whose claim was never answered, because only the API knows
+    This sends nothing to the API. It returns the runs whose claim was never answered, because only the API knows
     whether it granted the claim.
     """
     unanswered = {}
@@ -61,7 +61,7 @@ def _restarted(journal: Journal, run: HeldRun) -> Outcome:
 
 
 def settle_claim(api: Api, journal: Journal, run: HeldRun, wait: Callable[[float], bool]) -> None:
-    """Repeat an unanswered claim. If it is granted, report the run as failed, since its secrets are gone.
+    """Repeat an unanswered claim. If it is granted, report the run as failed, because its secrets were never on disk.
 
     Raises GaveUp and TokenRefused.
     """

@@ -43,7 +43,7 @@ class Redactor:
         return self._pattern.sub(MARK, text)
 
     def redact_cut_off(self, text: str) -> str:
-        """Return `text` with every secret replaced, and also a secret at its end of which the rest was cut off."""
+        """Return `text` with every secret replaced, even one at its end whose last characters were cut off."""
         text = self.redact(text)
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), _SHORTEST_DERIVED - 1, -1):

@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 60.0
 
 
 class NotReached(Exception):  # noqa: N818 - a state of knowledge
-    """The API did not take the request within the time for which we try."""
+    """The API could not be asked to register this worker within a minute."""
 
 
 class AnswerLost(Exception):  # noqa: N818 - a state of knowledge
@@ -35,7 +35,7 @@ class AnswerLost(Exception):  # noqa: N818 - a state of knowledge
 
 @dataclass(frozen=True)
 class Registration:
-    """What to register as. An empty hostname stands for this machine's own."""
+    """What the worker tells of itself when it registers. An empty hostname stands for this machine's own."""
 
     token: str = field(repr=False)
     hostname: str = ""
@@ -44,7 +44,7 @@ class Registration:
     max_concurrency: int = 1
 
     def body(self) -> dict[str, object]:
-        """Return the JSON object to send."""
+        """Return the JSON object to send to the API."""
         body: dict[str, object] = {
             "token": self.token,
             "hostname": (self.hostname or socket.gethostname())[:NAME_LENGTH],
@@ -112,7 +112,7 @@ def register(api: Api, registration: Registration, path: Path) -> WorkerConfig:
 
 
 def _check_writable(path: Path) -> None:
-    """Check that `path` can be written before the token is sent, because it can be used only once."""
+    """Check that `path` can be written before the token is sent, because the token can be used only once."""
     try:
         durable.try_writing(durable.private_directory(path.parent))
         if path.is_dir():

@@ -35,7 +35,10 @@ def report(
 def _send(
     api: Api, run_id: str, bodies: list[dict[str, Any]], wait: Callable[[float], bool]
 ) -> None:
-    """Send the first body. After a 400 or 413 send the next, smaller one, so that the run is not taken for lost."""
+    """Send an outcome in its first form. After a 400 or 413 send it in the next, smaller form.
+
+    Without this the API would take the run for lost.
+    """
     first, *rest = bodies
     rest = [body for body in rest if body != first]
     try:

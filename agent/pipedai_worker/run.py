@@ -1,4 +1,4 @@
-"""Takes one run through its life on this machine: claim, start, execute, spool the outcome, report it."""
+"""Takes one run through its life on this machine: claim, start, execute, write the outcome to disk, report it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ from pipedai_worker.tool_calls import ToolCalls
 
 log = get_logger(__name__)
 
-# Seconds from the first request to end to SIGKILL. The API waits 60 s for the report of a timed-out run. A worker that
-# stops has less time, because it has to be gone 30 s after its own SIGTERM.
+# How many seconds a program gets to end, from its first signal to SIGKILL. The API waits 60 s for the report of a run
+# whose time is up. When the worker itself is stopped, the program gets less time, because the worker has to be gone 30
+# s after its own SIGTERM.
 TERM_GRACE_SECONDS = 10.0
 SHUTDOWN_TERM_GRACE_SECONDS = 2.0
 
@@ -129,7 +130,7 @@ class Run:
         journal.release(run_id)
 
     def _execute(self, state: dict[str, object]) -> Outcome | None:
-        """Execute the run. Return the outcome to report, or None when the run is not ours any more."""
+        """Execute the run. Return the outcome to report, or None when the run no longer belongs to this worker."""
         if state.get("cancelRequested"):
             return Outcome(CANCELED)
         try:
@@ -160,7 +161,10 @@ class Run:
         return self._stopped_outcome(execution.outcome, execution.stopped_by)
 
     def _start(self) -> None:
-        """Report the start. Raises Refused, TokenRefused, and GaveUp when the worker has to exit."""
+        """Tell the API that the run has started.
+
+        Raises Refused, TokenRefused, and GaveUp when the worker has to exit.
+        """
         state = until_answered(
             lambda: self._around.api.start(self.assigned.id), self._around.leaving
         )

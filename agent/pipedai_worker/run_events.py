@@ -135,7 +135,7 @@ class RunEvents:
 
 
 def _forget_oldest(place: Path) -> None:
-    """Remove the oldest event files, so that with one more there are at most KEPT_RUNS."""
+    """Remove the oldest event files, so that one more file can be added without exceeding KEPT_RUNS."""
     files = []
     for path in place.glob(f"*{SUFFIX}"):
         # Another run's thread may be removing the same file.

@@ -17,12 +17,15 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 def main() -> None:
-    """Check what stdin holds. The only argument is the number of seconds of processor time that may be used."""
+    """Check the output in stdin against the schema in stdin.
+
+    The only argument of the command line is the number of seconds of processor time that may be used.
+    """
     limit = int(sys.argv[1])
-    # The system sends SIGXCPU at the first limit, so that the worker knows why the check ended: SIGKILL may come from
-    # a machine without memory.
+    # At the first limit the system sends SIGXCPU, which tells the worker why the check ended. A SIGKILL could also mean
+    # that the machine has no memory left.
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
-    # macOS has no such limit.
+    # macOS can't limit a process's memory in this way.
     if sys.platform.startswith("linux"):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     asked = json.loads(sys.stdin.buffer.read())
@@ -36,7 +39,7 @@ def main() -> None:
 
 
 def judged(schema: Any, output: Any) -> dict[str, Any]:
-    """Return what the program writes about this output."""
+    """Return the answer that this program writes: that the output fits the schema, or where and why it does not."""
     from jsonschema import Draft202012Validator
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import EMPTY_REGISTRY

@@ -1,4 +1,4 @@
-"""Makes and removes a run's directory: an empty working directory, and what belongs to the run beside it."""
+"""Makes and removes a run's directory. It holds an empty working directory, and beside that the run's other files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        """Raises OSError."""
+        """Make the directory and those inside it. Raises OSError."""
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.work, self.temporary, self.files = (
             work(self.root),
@@ -36,11 +36,11 @@ class Scratch:
         self.mcp_config = self.root / "mcp.json"
 
     def write_mcp_config(self, content: bytes) -> None:
-        """Write the file that names the gateway, whose address is a secret of the run. Raises OSError."""
+        """Write the MCP configuration, which names the gateway's URL, a secret of the run. Raises OSError."""
         durable.write_private(self.mcp_config, content)
 
     def remove(self) -> None:
-        """Remove everything the run left here."""
+        """Remove the directory with everything that the run left in it."""
         remove(self.root)
 
 
@@ -53,7 +53,7 @@ def remove(root: Path) -> None:
     """Remove as much of a scratch directory as is possible. Any other path is refused."""
     if not root.name.startswith(PREFIX) or root.is_symlink():
         return
-    # The file with the secrets is removed first, in case the rest fails.
+    # The file with the secrets is removed first, in case removing the other files fails.
     with contextlib.suppress(OSError):
         (root / "mcp.json").unlink()
     shutil.rmtree(root, ignore_errors=True)

@@ -48,7 +48,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-# A program that is run by its path finds the rest of its package here.
+# A program that is started by its path does not know where its package is. These lines tell Python the directory.
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -61,7 +61,7 @@ DEFAULT_MODEL = "stand-in-1"
 
 
 def main() -> int:
-    """Parse those of claude's options that a worker uses, and play the prompt from stdin."""
+    """Parse those of claude's options that a worker uses, and carry out the prompt from stdin in claude's place."""
     parser = argparse.ArgumentParser(
         prog="standin", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -14,7 +14,7 @@ class StopReason(enum.Enum):
     LOST = "no longer this worker's run"
     SHUTDOWN = "the worker is stopping"
     TOKEN_REFUSED = "the worker's token was refused"  # noqa: S105
-    # For these four the executor itself stops the program, and decides the run's outcome.
+    # For this reason and the three below it, the executor itself stops the program and decides the run's outcome.
     SILENT = "silent for too long"
     NOT_BEGUN = "claude did not begin"
     LINGERING = "finished, but did not end"

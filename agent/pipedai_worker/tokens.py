@@ -10,7 +10,7 @@ from pipedai_worker.numbers import whole
 
 @dataclass(frozen=True)
 class Tokens:
-    """How many tokens one message, one turn, or a whole run used."""
+    """How many tokens of a model one message, several messages, or a whole run used."""
 
     input: int = 0
     output: int = 0
@@ -31,7 +31,7 @@ class Tokens:
 
     @classmethod
     def read_model(cls, usage: Any) -> Tokens:
-        """Read one model's entry of claude's `modelUsage`. A missing number counts as 0, and so does anything else."""
+        """Read one model's entry of claude's `modelUsage`. A number that is missing or not a whole one counts as 0."""
         if not isinstance(usage, dict):
             return cls()
         return cls(

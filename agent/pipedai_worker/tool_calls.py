@@ -1,8 +1,9 @@
-"""Keeps the tool calls of one run in a file, so that they are known after a crash; no arguments, no results.
+"""Keeps the tool calls of one run in a file, so that they are known after a crash.
 
 The file holds one JSON object in each line: a `begin` for each call, synced to the disk before the call is sent, and an
-`end` once its answer has come. An end is not synced: after a crash of the machine the call may count as one without an
-answer, which errs on the safe side. From time to time a summary replaces the file, so that its size stays bounded.
+`end` once its answer has come. It has no arguments and no results of calls. An end is not synced: after a crash of the
+machine the call may count as one without an answer, which errs on the safe side. From time to time a summary replaces
+the file, so that its size stays bounded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from pipedai_worker import durable
 
-# What an answer said. A call without an answer is `unknown`.
+# What the answer to a tool call said. A call without an answer is `unknown`.
 OK, ERROR, UNKNOWN = "ok", "error", "unknown"
 # What a call may change, by the server's own annotation of its tool (SPEC §18).
 NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
@@ -37,7 +38,7 @@ _UNFIT = dict.fromkeys((*range(32), 127, *range(55296, 57344)))
 
 @dataclass
 class Call:
-    """A call that has begun. Whoever learns of its end passes it to `ToolCalls.end()`."""
+    """A tool call that has begun. The code that learns that it has ended passes it to `ToolCalls.end()`."""
 
     number: int
     effect: str
@@ -45,13 +46,13 @@ class Call:
     ended: bool = False
 
     def sent(self) -> None:
-        """Note that the call is sent now, from which on its duration counts."""
+        """Note that the call is being sent now. Its duration is measured from this moment."""
         self.started = time.monotonic()
 
 
 @dataclass
 class _Story:
-    """What the file says."""
+    """What a file of tool calls says: the counts, and the first 500 calls."""
 
     total: int = 0
     effects: int = 0
@@ -59,7 +60,7 @@ class _Story:
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, line: dict[str, Any]) -> None:
-        """Apply one line of the file. Raises KeyError, TypeError or ValueError if it is no such line."""
+        """Apply one line of the file. Raises KeyError, TypeError or ValueError if the line is not one of ours."""
         if line["is"] == "summary":
             self.total, self.effects = int(line["total"]), int(line["effects"])
             self.answered, self.items = int(line["answered"]), list(line["items"])
@@ -105,23 +106,23 @@ class ToolCalls:
     def __init__(self, path: Path) -> None:
         """Make the file, mode 0600. Raises FileExistsError if it is there already, and OSError."""
         self._path = path
-        # Guards the file, for as long as the disk takes.
+        # Guards the file. A thread may hold this lock as long as a write to the disk takes.
         self._lock = threading.Lock()
-        # Guards the story alone. A heartbeat tells the story's counts, and must not wait for a disk that hangs, because
-        # the run would then lose its lease.
+        # Guards only `_story`, the calls in memory. A heartbeat tells their counts, and must not wait for a disk that
+        # hangs, because the run would then lose its lease.
         self._telling = threading.Lock()
         self._story = _Story()
         self._file = _create(path)
         durable.sync_directory(path.parent)
         self._grown = 0
-        # The last line could not be written whole, so the next one begins after a line end.
+        # True if the last line could not be written as a whole. The next line then begins after a line end.
         self._torn = False
 
     @staticmethod
     def read(path: Path) -> RecordedCalls:
         """Return what a killed worker's file says; no calls at all if the file is missing. Raises OSError.
 
-        A line that was cut off by the crash is the last one, and the call that it began was not sent.
+        Only the last line can have been cut off by the crash. If that line is a `begin`, its call was not sent.
         """
         story = _Story()
         with contextlib.suppress(FileNotFoundError):
@@ -131,7 +132,7 @@ class ToolCalls:
         return RecordedCalls(story)
 
     def begin(self, tool: str, effect: str) -> Call:
-        """Write down that this tool is about to be called. It is on the disk when this returns. Raises OSError."""
+        """Write down that this tool is about to be called. This is on the disk when `begin` returns. Raises OSError."""
         line = {
             "is": "begin",
             "at": datetime.now(timezone.utc)
@@ -165,12 +166,15 @@ class ToolCalls:
                 self._summarise()
 
     def counts(self) -> dict[str, int]:
-        """Return `total`, `effects` and `unknown` as the API takes them."""
+        """Return the numbers of calls that the API takes.
+
+        They are `total`, `effects` (calls that may change something) and `unknown` (calls without an answer).
+        """
         with self._telling:
             return self._story.counts()
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the first 500 calls as the API takes them, in the order in which they began."""
+        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
         with self._telling:
             return [dict(item) for item in self._story.items]
 
@@ -216,11 +220,14 @@ class RecordedCalls:
         self._story = story
 
     def counts(self) -> dict[str, int]:
-        """Return `total`, `effects` and `unknown` as the API takes them."""
+        """Return the numbers of calls that the API takes.
+
+        They are `total`, `effects` (calls that may change something) and `unknown` (calls without an answer).
+        """
         return self._story.counts()
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return the first 500 calls as the API takes them, in the order in which they began."""
+        """Return the first 500 calls in the form that the API takes, in the order in which they began."""
         return [dict(item) for item in self._story.items]
 
 

@@ -81,7 +81,7 @@ class StaffModelAdmin(ModelAdmin):
     # --- The list page of a model
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the declared index that covers most of the active filters, or newest-first order if none fits."""
+        """Returns the index in `scopes` that covers most of the active filters, or newest-first order if none fits."""
         known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
         nothing = Scope((), self.newest_first)
         return max((nothing, *known), key=lambda scope: len(scope.filters))
@@ -112,7 +112,7 @@ class StaffModelAdmin(ModelAdmin):
         return (queryset.filter(found) if found else queryset.none()), False
 
     def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
-        """Returns the list's rows whose id is this one: at most one row."""
+        """Returns a queryset of the list's rows, limited to the row with this id."""
         return rows.filter(id=row_id)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -139,7 +139,8 @@ class StaffModelAdmin(ModelAdmin):
         return [
             path("", wrap(self.changelist_view), name=f"{name}_changelist"),
             path("<uuid:row_id>/", wrap(self.row_view), name=f"{name}_change"),
-            # Django's own admin has the page at this address, and old links and habits lead here.
+            # Django's own admin has the page about a row at the address <id>/change/. Old links still use that address,
+            # so it is redirected to the page's address here.
             path(
                 "<uuid:row_id>/change/",
                 RedirectView.as_view(pattern_name=f"{self.admin_site.name}:{name}_change"),
@@ -152,7 +153,7 @@ class StaffModelAdmin(ModelAdmin):
         return self.story_rows().filter(pk=row_id).first()
 
     def story_rows(self) -> QuerySet[Any]:
-        """Returns the rows with the columns and joins that `story` and the support actions need."""
+        """Returns the rows with the columns and joins that the page about a row and the support actions need."""
         rows: QuerySet[Any] = self.model._default_manager.all()
         if self.story_joins:
             rows = rows.select_related(*self.story_joins)

@@ -22,14 +22,17 @@ Place = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One database index: the filters that it covers, and the columns by which it orders the rows."""
+    """A part of a list that one database index serves: the filters that may be set, and the order of the rows.
+
+    A list shows only such parts, so that each page is found by an index and not by reading the whole table.
+    """
 
     filters: Sequence[str]
     keys: Sequence[str]
 
 
 class KeysetChangeList(ChangeList):
-    """A page of `list_per_page` rows, newest first, that starts after the place in `?after=`.
+    """A page of at most `list_per_page` rows, newest first, that starts after the row whose position is in `?after=`.
 
     The filters that an index covers (`StaffModelAdmin.scope_of`) decide which rows are read. The other filters are
     tested on at most LOOKS_THROUGH of these rows. If that limit ends a page, the page says so, and the next page goes
@@ -100,7 +103,8 @@ class KeysetChangeList(ChangeList):
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool]:
         """Returns the rows of the index that fits the active filters, and the columns that order these rows.
 
-        The third value tells whether the rows must also be tested by other filters or by the search.
+        The third returned value tells whether each row must also be tested by filters that the index does not cover, or
+        by the search.
         """
         active = {name: spec for spec in self.filter_specs if (name := _active(spec))}
         sent = {name: _sent(spec) for name, spec in active.items()}
@@ -112,9 +116,9 @@ class KeysetChangeList(ChangeList):
         return rows, scope.keys, is_text or active.keys() > set(scope.filters)
 
     def _end_of_look(self, scoped: Any, keys: Sequence[str]) -> Place | None:
-        """Returns the place of the row at which the search for matches must stop, or None if the list ends before.
+        """Returns the place in the index of the last row that the search may read, or None if the rows end before.
 
-        That row is number LOOKS_THROUGH in the order of the index.
+        The place is that of row number LOOKS_THROUGH in the order of the index.
         """
         places = scoped.order_by(*(f"-{key}" for key in keys)).values_list(*keys)
         return next(iter(places[LOOKS_THROUGH - 1 : LOOKS_THROUGH]), None)

@@ -12,7 +12,7 @@ _GAP = 0.22  # The part of a bar's room that stays empty.
 
 @dataclass(frozen=True)
 class Series:
-    """One colour of the bars. Its CSS class ends with `name`."""
+    """One kind of value in a chart, such as failed runs. It has one colour, and a CSS class that ends with `name`."""
 
     name: str
     label: str

@@ -34,7 +34,7 @@ class RelatedFilter(ListFilter):
 
     @property
     def row_id(self) -> UUID | None:
-        """Returns the other row's id, or None if the parameter is no id."""
+        """Returns the id of the row to which the listed rows must refer, or None if the parameter is no id."""
         try:
             return UUID(str(self.used_parameters[self.name]))
         except (KeyError, ValueError):

@@ -18,7 +18,7 @@ PATH = "/admin"
 
 
 class _BelowAdmin:
-    """A mixin that makes a middleware skip requests outside the admin's path. There the admin's cookies do nothing."""
+    """A mixin that makes a middleware skip requests outside the admin's path, where the admin's cookies do nothing."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if _is_below_admin(request):

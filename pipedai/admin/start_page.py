@@ -30,7 +30,7 @@ _charts: list[Callable[[], Chart]] = []
 def show_figures(read: Callable[[], Sequence[Figure]]) -> None:
     """Makes the start page show the figures that `read` returns.
 
-    `read` may be called every few seconds, so it must read few rows, and by an index.
+    `read` may be called every few seconds, so it must read only few rows and find them by an index.
     """
     _figures.append(read)
 
@@ -41,7 +41,7 @@ def show_chart(read: Callable[[], Chart]) -> None:
 
 
 def start_page() -> dict[str, Any]:
-    """Returns the values that the template shows."""
+    """Returns the values that the template of the start page shows."""
     return {
         "figures": cache.get_or_set("admin.figures", _read_figures, _FIGURES_SECONDS),
         "charts": cache.get_or_set("admin.charts", _read_charts, _CHARTS_SECONDS),

@@ -1,7 +1,8 @@
 """Answers 503 for an error of the database that is not the request's fault (SPEC §19, §22).
 
-The statement's transaction was rolled back, unless the connection broke during the COMMIT itself: then nobody knows. So
-a client sends the same request again, and those that must not be done twice carry an Idempotency-Key or a claim id.
+The database rolls the failed transaction back. If the connection breaks during the COMMIT, however, nobody knows
+whether the database did commit. So the client repeats the request. A request that must not take effect twice carries an
+Idempotency-Key or a claim id, by which the service recognises the repetition.
 """
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -15,16 +16,20 @@ log = get_logger(__name__)
 
 BUSY = "The service is busy: try again."
 AWAY = "The database can't do this at the moment: try again."
-# Another try within a second would only add to the load of a database that is just starting.
+# The value of `Retry-After`. A database that is just starting needs some seconds, and earlier retries would add to its
+# load.
 AWAY_RETRY_SECONDS = 5
 
-# lock_not_available and query_canceled: a time-out of pipedai.timeouts ended the statement.
+# The SQLSTATEs lock_not_available and query_canceled: PostgreSQL stopped the statement at a time-out that
+# pipedai.timeouts sets.
 _TIMED_OUT = {"55P03", "57014"}
-# deadlock_detected and serialization_failure: a second try helps as well, but some code broke the order of locks.
+# The SQLSTATEs deadlock_detected and serialization_failure. The client may try again, but the error is logged, because
+# our transactions should lock rows in an order that causes no deadlock.
 _COLLIDED = {"40P01", "40001"}
-# What a database answers that can't work now, by SQLSTATE class (https://www.postgresql.org/docs/current/errcodes-appendix.html):
-# 08 the connection broke, 53 the disk or the memory is full or all connections are taken, 57 it shuts down or starts,
-# 58 a file of its own can't be read or written.
+# The SQLSTATE classes that mean that the database can't work at present
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html): 08 the connection broke, 53 the disk or the memory
+# is full or all connections are taken, 57 the server shuts down or starts, 58 the server can't read or write one of its
+# own files.
 _AWAY_CLASSES = {"08", "53", "57", "58"}
 # read_only_sql_transaction: the node is a standby, or an operator made it read-only.
 _READ_ONLY = "25006"
@@ -39,7 +44,7 @@ def is_read_only(error: BaseException) -> bool:
 
 
 def unavailable(error: BaseException) -> Unavailable | None:
-    """Logs what the database could not do, and returns the error to answer with, or None for any other error."""
+    """Logs a failure of the database and returns the 503 to answer with, or returns None for any other error."""
     if not isinstance(error, DatabaseError | InterfaceError):
         return None
     state = sqlstate(error)
@@ -53,7 +58,8 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if not _is_away(error, state):
         return None
     if not connection.in_atomic_block:
-        # With several hosts in DATABASE_URL the next connection finds the new primary.
+        # The connection is closed, so that the next query opens a new one. If DATABASE_URL names several hosts, that
+        # connection goes to the new primary.
         connection.close()
     log.warning("database.unavailable", error=cause, sqlstate=state, reason=reason(error))
     return Unavailable(AWAY, code=ErrorCode.DATABASE_UNAVAILABLE, retry_after=AWAY_RETRY_SECONDS)

@@ -9,7 +9,8 @@ from enum import StrEnum
 class ErrorCode(StrEnum):
     """Every error code of the API. A comment above a code tells when the API sends it, and API.md lists all codes."""
 
-    # 409: one more row would exceed a ceiling, which the body's `ceiling` names.
+    # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind that the
+    # settings allow. The body's `ceiling` names it.
     CEILING_REACHED = "ceiling_reached"
     # 503: the database is away, takes no writes, or is full; `Retry-After` says when to ask again.
     DATABASE_UNAVAILABLE = "database_unavailable"

@@ -55,7 +55,10 @@ class Conflict(ApiError):  # noqa: N818 - named as the status it answers
 
 
 class CeilingReached(Conflict):
-    """409: one more row would exceed a ceiling (SPEC §4). `ceiling` names the ceiling for programs."""
+    """409: one more row would exceed a ceiling (SPEC §4).
+
+    A ceiling is the largest number of rows of one kind that the settings allow. The body's key `ceiling` names it.
+    """
 
     code = ErrorCode.CEILING_REACHED
 

@@ -27,7 +27,7 @@ _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class NameField(TextField):
-    """A name that people give to a resource: one line of visible text that leaves the text around it unchanged."""
+    """A name that people give to a resource: one line of visible characters that don't change the text around them."""
 
     def to_internal_value(self, data: Any) -> str:
         """Returns the name. A name with invisible or disturbing characters is a field error."""

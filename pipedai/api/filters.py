@@ -16,8 +16,8 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 
-# A list is split into at most this many queries, because PostgreSQL plans each of them for every month of the audit
-# log. Planning 20 takes about 15 ms.
+# A list is split into at most this many queries. The audit log has a partition for each month, and PostgreSQL plans
+# each query for every partition. Planning 20 queries takes about 15 ms.
 _MOST_PARTS = 20
 
 # A time of day, then a blank and an offset. A client that writes the offset's + as it is sends this, because a + in a
@@ -70,7 +70,7 @@ class WordFilter(ApiFilter, django_filters.ChoiceFilter):
 
 
 class TimeFilter(ApiFilter):
-    """Compares a row's time with the time in the parameter, by the comparison that the filter was given."""
+    """Keeps the rows whose time is before or after the time in the parameter, as the filter's `lookup_expr` says."""
 
     field_class = TimeField
     described = {"schema": {"type": "string", "format": "date-time"}}
@@ -87,10 +87,10 @@ class EndFilter(TimeFilter):
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
         """Keeps the rows before the time. Adds no condition if the request has a cursor and only one `to`.
 
-        A cursor is valid only for the filters with which it was made, so the cursor's place already lies before that
-        time. With both conditions PostgreSQL might start at the time and read all rows down to the cursor. If a request
-        repeats `to`, the last one counts, and the cursor may have been made with another one last, so the condition
-        stays.
+        A cursor is valid only for the filters with which it was made, so all rows after the cursor lie before the time
+        anyway. If both conditions were given, PostgreSQL might start at the time and read all rows down to the cursor.
+        If a request repeats `to`, its last value counts. The cursor may have been made for another value, so the
+        condition is added then.
         """
         sent = self.parent.data
         is_bound = "cursor" in sent and len(sent.getlist("to")) < 2
@@ -159,10 +159,10 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns one queryset for each requested word. No row is in two of them.
+        """Returns one queryset for each word that the request names in a filter for words. They share no row.
 
-        The caller merges their rows, because an index returns the rows of one word in order, but not those of several
-        words.
+        The caller merges the querysets, because an index returns the rows of one word in order, but not those of
+        several words.
         """
         sent = self.values
         apart = {

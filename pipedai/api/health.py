@@ -21,7 +21,8 @@ _HEALTH = answer(
     version=serializers.CharField(),
 )
 _SHOWN = '`{ "status": "ok", "version": "…" }`'
-# For /health/live, pipedai.server.lanes answers with the same from the event loop.
+# The body of the healthy answer. pipedai.server.lanes has a copy for /health/live, which the event loop answers without
+# Django.
 _ANSWER = {"status": "ok", "version": VERSION}
 
 
@@ -40,7 +41,10 @@ class HealthViewSet(ApiViewSet):
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """GET /health: a database that can only be read counts as down, because nearly every call writes."""
+        """Answers GET /health: 200 if the database takes writes, else 503.
+
+        A database that can only be read counts as down, because nearly every call writes.
+        """
         try:
             writable = takes_writes()
         except (DatabaseError, InterfaceError):

@@ -79,7 +79,7 @@ TOO_DEEP = _TooDeep()
 
 
 class OutcomeJSONParser(StrictJSONParser):
-    """Replaces what other parsers refuse, so that no run loses its outcome.
+    """Parses the outcome of a run, which a worker sends. It replaces bad values, so that no outcome is refused.
 
     U+FFFD replaces NUL and lone surrogates, and TOO_DEEP a member of the body that is nested too deep.
     """
@@ -155,7 +155,7 @@ def replace_unstorable(value: Any) -> Any:
 
 
 def _is_deeper(value: Any, most: int) -> bool:
-    """Whether a value has more than `most` levels. A value that holds no other has none, an empty list has one."""
+    """Whether lists and objects are nested more than `most` levels deep. An empty list counts as one level."""
     level = [value]
     for _ in range(most + 1):
         level = [container for container in level if isinstance(container, dict | list)]

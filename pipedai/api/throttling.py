@@ -1,8 +1,8 @@
 """Throttles limit how often a caller may do something (SPEC §3). API.md lists the rates.
 
-The counters lie in an UNLOGGED table, which all processes share and update atomically. It has one small row for each
-bucket, and the row is deleted some time after its window ended. A bucket is named by an HMAC, so the table holds no
-address and no account.
+The counters are in an UNLOGGED table, which all processes share and update atomically. It has one small row, called a
+bucket, for each rate and caller. The row is deleted some time after the rate's window ended. An HMAC names the bucket,
+so the table holds no address and no account.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ DELETE FROM throttle t USING over WHERE t.bucket = over.bucket
 
 
 class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
-    """429, with `Retry-After` and the IETF `RateLimit` headers."""
+    """The error for a caller that exceeds a rate: 429, with `Retry-After` and the IETF `RateLimit` headers."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
     code = ErrorCode.THROTTLED
@@ -64,7 +64,7 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `limit` hits in each window of `seconds`.
+    """At most `limit` hits, which are counted requests, in each window of `seconds`.
 
     If `in_a_row`, a window ends only after `seconds` without a hit.
     """
@@ -83,7 +83,7 @@ class Throttle:
     key: Callable[[Request], str | None]
 
     def check(self, request: Request) -> None:
-        """Counts this request. Raises TooManyRequests if it exceeds the rate."""
+        """Counts this request as a hit of its caller. Raises TooManyRequests if the caller's hits exceed the rate."""
         if not settings.THROTTLES_ENABLED:
             return
         key = self.key(request)
@@ -92,7 +92,11 @@ class Throttle:
 
 
 def check_rate(rate: Rate, key: str) -> None:
-    """Counts one hit of `key`, but only once for each request. Raises TooManyRequests if the hits exceed the rate."""
+    """Counts one hit of `key`. Raises TooManyRequests if the hits exceed the rate.
+
+    A request that must hash a password may be run twice (see pipedai.server.password_lane). Only its first run is
+    counted.
+    """
     if is_asked_again():
         return
     hits, seconds_left = count_hit(rate, key)

@@ -25,11 +25,11 @@ from pipedai.api.write_rate import check_write
 class ApiViewSet(ViewSet):
     """The base of all viewsets. It makes the same checks, in the same order, before each action.
 
-    The web process and the URL resolver have checked the body's size and the route before. The viewset checks
+    The web process has already checked the body's size, and the URL resolver has found the route. The viewset checks
     credentials, method, origin, throttle, visibility and role, in this order. Then the action checks the body and the
-    state. Each action needs a permission
-    class in `permissions`, and an `@Operation` that describes it in the OpenAPI schema; a class that has actions needs
-    a `tag`. A class that lacks one of these can't be defined: Python raises a TypeError that says what is missing.
+    state. Each action needs a permission class in `permissions`, and an `@Operation` that describes it in the OpenAPI
+    schema; a class that has actions needs a `tag`. A class that lacks one of these can't be defined: Python raises a
+    TypeError that says what is missing.
     """
 
     # The group in which documentation shows the actions; pipedai/api/schema/hooks.py lists the groups.
@@ -40,9 +40,11 @@ class ApiViewSet(ViewSet):
     browser_entries: ClassVar[frozenset[str]] = frozenset()
     # The throttles of each action, which are checked before any row of a tenant is read.
     throttles: ClassVar[Mapping[str, Sequence[Throttle]]] = {}
-    # Actions that don't count as one of the caller's writes, which are limited. Safe methods never count.
+    # The actions that don't count as writes, of which each caller may do a limited number. Safe methods such as GET
+    # never count.
     unmetered: ClassVar[frozenset[str]] = frozenset()
-    # The query parameters to which a list's cursor is bound.
+    # The query parameters that a list's cursor depends on. A cursor is refused if the request gives them other values
+    # than the request that made the cursor.
     filter_names: ClassVar[tuple[str, ...]] = ()
     http_method_names = ["get", "head", "post", "patch", "delete"]
     format_kwarg = None  # Our URLs have no format suffixes.
@@ -62,7 +64,7 @@ class ApiViewSet(ViewSet):
                 )
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Returns the accepted authentication classes, then one that refuses the rest. A public viewset has none."""
+        """Returns the accepted authentication classes, then RefuseTheRest. Returns none if the viewset is public."""
         if not self.authentication_classes:
             return []
         return [*super().get_authenticators(), RefuseTheRest()]
@@ -103,14 +105,17 @@ class ApiViewSet(ViewSet):
         check_encoding(request)
 
     def is_metered(self, method: str) -> bool:
-        """Whether the action counts as one of the caller's writes."""
+        """Whether a call of the action counts as a write, because the number of writes of each caller is limited."""
         return method not in SAFE_METHODS and self.action not in self.unmetered
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the rows that the URL names, and the caller's role. Raises NotFound if the caller can't see them."""
 
     def _is_public(self) -> bool:
-        """Whether anyone may call the action. For a method that the route lacks: whether all its actions are public."""
+        """Whether anyone may call the action.
+
+        If the route has no action for the request's method, the answer is whether all actions of the route are public.
+        """
         named = {self.action} if self.action else set(self.action_map.values())
         return all(self.permissions[action] is IsPublic for action in named)
 

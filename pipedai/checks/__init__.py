@@ -27,7 +27,10 @@ def check_production_settings(**_kwargs: Any) -> list[Error]:
 
 
 def problems() -> Iterator[tuple[str, str]]:
-    """Yield the id and the sentence of each production rule that the settings break. No sentence contains a key."""
+    """Yield an id and a sentence for each production rule that the settings break.
+
+    No sentence contains a key.
+    """
     return _broken(_RULES)
 
 
@@ -55,8 +58,8 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E014": keys.metrics_token,
 }
 
-# These rules hold in development too, because a setting that can't be read would crash the code that uses it. Each of
-# them is a part of the production rule with the same id.
+# The rules in this dict hold in development too, because a setting that can't be read would crash the code that uses
+# it. Each rule is a part of the production rule with the same id.
 _READABLE: dict[str, Callable[[], str | None]] = {
     "pipedai.E002": keys.unreadable_master_keys,
     "pipedai.E009": network.unreadable_webhook_networks,

@@ -33,7 +33,7 @@ _HTTPS_ORIGIN = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?", re.IGNORECASE)
 
 
 def allowed_hosts() -> str | None:
-    """ALLOWED_HOSTS must name our own hosts, and no wildcard for all."""
+    """ALLOWED_HOSTS must name our own hosts. It must not contain a wildcard that allows all hosts."""
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         return (
             "ALLOWED_HOSTS is empty or holds *:"
@@ -108,7 +108,7 @@ def unreadable_trusted_proxies() -> str | None:
 
 
 def trusted_proxies() -> str | None:
-    """TRUSTED_PROXIES must name proxies only, and not a network that holds everybody."""
+    """TRUSTED_PROXIES must name only proxies. It must not name a network that contains all clients."""
     if sentence := unreadable_trusted_proxies():
         return sentence
     networks = parse_networks(settings.TRUSTED_PROXIES)

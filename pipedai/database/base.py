@@ -1,4 +1,7 @@
-"""The Django engine `pipedai.database`: Django's engine for PostgreSQL, with a faster health check and faster times."""
+"""The Django engine `pipedai.database`.
+
+It is Django's engine for PostgreSQL, but checks kept connections and reads times from the database faster.
+"""
 
 import select
 from datetime import UTC

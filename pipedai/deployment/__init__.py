@@ -13,7 +13,8 @@ class Finding:
     """What a probe found, in one sentence.
 
     `remedy` says what to do, a line for each step, and is empty if all is well. `unknown` is true if the probe could
-    not look, because another one found what is in its way. It is then no problem of its own.
+    not look because of a problem that another probe has found, such as a database that is away. It is then no further
+    problem.
     """
 
     says: str
@@ -49,8 +50,8 @@ def register_probe(probe: Probe) -> None:
 def look_at_all() -> Iterator[tuple[Probe, Finding]]:
     """Runs every probe and yields it with its finding.
 
-    A probe is unknown, and no further problem, if the database that it needs is away, or if the database refuses its
-    query while migrations are not applied.
+    If a probe needs the database and the database is away, its finding is `unknown` and is no further problem. So it is
+    if migrations are not applied and the database therefore refuses the probe's query.
     """
     reachable = migrated = True
     for probe in _registered:

@@ -29,7 +29,7 @@ SELECT current_setting('transaction_read_only') = 'on' AS read_only, current_set
 
 
 def reachable() -> Finding:
-    """Checks that the database answers. An embedded database that is stopped is not started for it."""
+    """Checks that the database answers. An embedded database that is stopped is not started for this check."""
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "pipedai.embedded":
         if not EmbeddedPostgres(database["DATA_DIR"]).status().running:

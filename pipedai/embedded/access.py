@@ -24,7 +24,10 @@ def first_closed(user: User, path: Path) -> Path | None:
 
 
 def verify_private(directory: Path, owner: User) -> None:
-    """Raise an error for a symbolic link, another owner, or a directory that its group or others may access."""
+    """Raise an error if a directory is not private.
+
+    It must not be a symbolic link, must belong to `owner`, and must be closed to its group and to others.
+    """
     with explaining(f"use {directory}"):
         found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):

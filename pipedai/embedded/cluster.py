@@ -26,10 +26,11 @@ _LENT_ACCOUNTS = ("bin", "nobody")
 
 @dataclass(frozen=True)
 class ClusterMaker:
-    """Makes and repairs the cluster of an embedded server. Use it only with the start lock held and no server alive.
+    """Makes and repairs the cluster of an embedded server.
 
-    The programs that it runs inherit the start lock. If our process is killed, the lock stays held until they end, so
-    that no other process touches the cluster before.
+    Use it only while no server is alive and this process holds the start lock, the file lock that lets only one process
+    at a time make, start or stop the server. The programs that it runs inherit the lock. If our process is killed, they
+    keep the lock until they end, so that no other process touches the cluster before.
     """
 
     layout: Layout
@@ -105,7 +106,7 @@ class ClusterMaker:
         self._verify_done(run(program, f"--pgdata={cluster}", *options, user=user, inherit=inherit))
 
     def _replace_access_rules(self, cluster: Path, user: User) -> None:
-        """Make the server demand a password of everyone.
+        """Make the server demand a password of everyone, by a new pg_hba.conf.
 
         The file is written as `user`, because root must not write there.
         """

@@ -32,10 +32,10 @@ def wheel_bin() -> Path:
 
 
 def server_bin(layout: Layout) -> Path:
-    """Return a directory where the server's user can run the programs. Call it only with the start lock held.
+    """Return a directory where the server's user can run PostgreSQL's programs.
 
-    If pip installed the programs in a home directory that is closed to others, such as root's, the returned directory
-    is a copy in the data directory.
+    Call it only while this process holds the start lock (see Layout.start_lock). If pip installed the programs in a
+    home directory that is closed to others, such as root's, the returned directory is a copy in the data directory.
     """
     found = wheel_bin()
     user = layout.server_user

@@ -42,12 +42,12 @@ class Layout:
 
     @property
     def start_lock(self) -> Path:
-        """The lock that a process holds while it makes, starts or stops the server."""
+        """The file lock that lets only one process at a time make, start or stop the server."""
         return self.data_dir / "postgres.start.lock"
 
     @property
     def run_lock(self) -> Path:
-        """The lock that every process of the server holds while it lives."""
+        """The file lock that every process of the server holds while it lives, so it tells whether the server runs."""
         return self.data_dir / "postgres.run.lock"
 
     @cached_property

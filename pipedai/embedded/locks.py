@@ -1,4 +1,8 @@
-"""Tells whether a server is alive, by its processes and by locks that the kernel releases, never by files' text."""
+"""Tells whether an embedded PostgreSQL server is alive.
+
+It looks at the processes themselves and at locks that the kernel releases when a process ends. It does not trust the
+content of files such as a pid file, which a killed server leaves behind.
+"""
 
 import fcntl
 import os

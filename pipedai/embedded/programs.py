@@ -1,4 +1,4 @@
-"""Runs other programs as a given user, apart from our terminal and our environment variables."""
+"""Runs other programs as a given user, without access to our terminal and our environment variables."""
 
 import os
 import re

@@ -21,8 +21,8 @@ from pipedai.embedded.programs import ENVIRONMENT, Outcome, run
 _LOCK_SECONDS = 180.0
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-# If a lock is held for this many seconds and we see no process of the server, it must run where we can't see it, such
-# as in another container.
+# If another process holds a lock for this many seconds and we see no process of the server, the server must run where
+# we can't see it, such as in another container.
 _UNSEEN_SECONDS = 5.0
 _LOG_BYTES = 10 * 1024 * 1024
 
@@ -163,8 +163,8 @@ class EmbeddedPostgres:
         ClusterMaker(layout, server_bin(layout), start_lock).ensure()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
-            # Files of a server that was killed are removed, because they would keep a new server from starting. The
-            # number of the dead process may by now belong to another program.
+            # A server that was killed leaves these files behind, and they would keep a new server from starting. The
+            # process number in the old pid file may by now belong to another program.
             for leftover in (layout.pid_file, layout.socket, Path(f"{layout.socket}.lock")):
                 leftover.unlink(missing_ok=True)
             if layout.log.exists() and layout.log.stat().st_size > _LOG_BYTES:
@@ -225,7 +225,7 @@ class EmbeddedPostgres:
         return self._pid_file_lines()[-1] == "ready"
 
     def _pid_file_lines(self) -> list[str]:
-        """Return the lines of the server's pid file. The first is its pid, the last its state."""
+        """Return the lines of the server's pid file. The first is the server's process id, the last is its state."""
         try:
             text = self.layout.pid_file.read_text(errors="replace")
         except OSError:

@@ -18,8 +18,8 @@ from django.db.migrations.executor import MigrationExecutor
 from pipedai import timeouts
 from pipedai.sql import reason, sqlstate
 
-# The first two characters of the SQLSTATEs that mean that the database is away: no connection, login refused, no such
-# database, no resources, shutting down. None stands for an error that did not come from the server.
+# The SQLSTATE classes of errors that mean that the database is away: 08 no connection, 28 login refused, 3D no such
+# database, 53 no resources, 57 shutting down. None stands for an error that the driver raised itself.
 _AWAY = (None, "08", "28", "3D", "53", "57")
 # The SQLSTATEs undefined_table and undefined_column, which mean that the database lacks this release's schema.
 _OF_THE_SCHEMA = {"42P01", "42703"}
@@ -35,10 +35,11 @@ class _Formatter(DjangoHelpFormatter):
 
 
 class OperatorCommand(BaseCommand):
-    """A command with `examples`. Each line of them is a call of the command and what the call does.
+    """The base of a command for operators.
 
-    The command raises CommandError if the database does not answer or lacks this release's schema. The time-outs of web
-    requests don't apply to its statements.
+    `examples` is the text of the help's last part. Each line of it is a call of the command, and what that call does.
+    The command raises CommandError if the database does not answer or lacks this release's schema. PostgreSQL's
+    time-outs for web requests don't apply to the command's statements.
     """
 
     examples: ClassVar[str]
@@ -50,7 +51,11 @@ class OperatorCommand(BaseCommand):
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Calls `handle` without time-outs, and raises CommandError if the database is not ready."""
+        """Runs the command. Raises CommandError if the database is not ready.
+
+        PostgreSQL's time-outs for statements and for locks are off meanwhile, because a command may take long, and the
+        person who started it can stop it.
+        """
         try:
             with timeouts.overriding(timeouts.COMMAND):
                 return super().execute(*args, **options)

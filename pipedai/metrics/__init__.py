@@ -1,4 +1,4 @@
 """Prometheus metrics of the web and the scheduler processes. docs/metrics.md lists them all.
 
-Without METRICS_TOKEN none of these modules is imported, except `directory`, which gunicorn's hooks use.
+Without METRICS_TOKEN no module of this package is imported except `directory`, which gunicorn's hooks use.
 """

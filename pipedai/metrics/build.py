@@ -14,5 +14,5 @@ _BUILD = Gauge(
 
 
 def tell_version() -> None:
-    """Sets the metric. Call it once in a process whose metrics are on."""
+    """Sets the metric of the service's version. Call it once in a process whose metrics are on."""
     _BUILD.labels(VERSION).set(1)

@@ -6,7 +6,10 @@ from pipedai.clocks import of_this_process
 
 
 def clock_gauge() -> Gauge:
-    """Returns the gauge, to be set to `skew_of_this_process()`. Call it once in a process."""
+    """Returns the gauge of the difference between the process's clock and the database's. Call it once in a process.
+
+    The caller sets the gauge to `skew_of_this_process()`, or makes the gauge call that function.
+    """
     return Gauge(
         "pipedai_clock_skew_seconds",
         "How far the database's clock is ahead of the process's, measured at its last heartbeat.",

@@ -45,7 +45,7 @@ class DatabaseCollector(Collector):
         self._read_at = float("-inf")
 
     def describe(self) -> list[Metric]:
-        """Returns nothing, because the registry would otherwise query the database for the metrics' names."""
+        """Returns nothing. Without this method prometheus_client would query the database for the metrics' names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -70,5 +70,6 @@ def _read() -> list[Metric]:
     else:
         up.add_metric([], 1)
     finally:
-        connection.close()  # The thread needs no connection until the next scrape.
+        # The thread needs no connection until Prometheus asks for the metrics again.
+        connection.close()
     return [up, *metrics]

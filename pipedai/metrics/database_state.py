@@ -1,4 +1,8 @@
-"""Metrics of a database in trouble: no writes, lagging standbys, many dead rows, or an old transaction."""
+"""Metrics that show when the database is in trouble.
+
+They tell whether it is read-only, how far its standbys lag behind, and whether it keeps dead rows or an old
+transaction.
+"""
 
 from collections.abc import Iterator
 
@@ -7,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from pipedai.metrics.database import read_at_scrape
 from pipedai.sql import Row, fetch_all, fetch_one
 
-# Only roles with pg_read_all_stats see the lag of standbys and the transactions of other roles.
+# Only for roles with pg_read_all_stats does this query see the lag of standbys and the transactions of other roles.
 _STATE = """
 SELECT (current_setting('transaction_read_only') = 'on')::int AS read_only,
     (SELECT coalesce(extract(epoch FROM statement_timestamp() - min(xact_start)), 0)
@@ -19,7 +23,7 @@ SELECT coalesce(nullif(application_name, ''), 'unnamed') AS standby,
     extract(epoch FROM coalesce(max(replay_lag), interval '0')) AS lag
 FROM pg_stat_replication GROUP BY 1 ORDER BY 1 LIMIT 20
 """
-# The partitions of a table count as their own tables.
+# PostgreSQL counts dead rows for each table. Each partition of a table is listed as a table of its own.
 _DEAD = """
 SELECT relname AS name, n_dead_tup AS dead FROM pg_stat_user_tables
 WHERE schemaname = current_schema() ORDER BY n_dead_tup DESC LIMIT 10

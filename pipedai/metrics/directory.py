@@ -1,6 +1,6 @@
-"""Manages the directory in which the web processes of one start share their metrics.
+"""Manages the directory in which the web processes of one service share their metrics.
 
-Each start of the service makes a new directory, and the end removes it.
+Each start of the service makes a new directory, and it is removed when the service ends.
 """
 
 import os
@@ -16,7 +16,10 @@ _PREFIX = "pipedai-metrics-"
 
 
 def make_directory() -> Path:
-    """Make a new directory for this process and its forks, and remove the directories of processes that were killed."""
+    """Make a new directory for the metrics of this process and its forks.
+
+    The directories of processes that were killed are removed.
+    """
     _remove_orphans()
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     os.environ[VARIABLE] = str(path)
@@ -24,14 +27,17 @@ def make_directory() -> Path:
 
 
 def forget_process(pid: int, directory: Path) -> None:
-    """Delete the gauges of a process that has ended in any way. The counters of the process are kept."""
+    """Delete the gauges of a web process that has ended, whether it stopped or crashed.
+
+    The counters of the process are kept, because they are part of the service's totals.
+    """
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove the directory when the master process ends."""
+    """Remove the directory of the metrics when gunicorn's master process ends."""
     shutil.rmtree(directory, ignore_errors=True)
 
 

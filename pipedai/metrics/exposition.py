@@ -37,6 +37,6 @@ def registry() -> CollectorRegistry:
 
 
 def exposition(metrics: CollectorRegistry, accept: str) -> tuple[str, bytes]:
-    """Returns the metrics as text, after the content type that the client's Accept header asks for."""
+    """Returns the content type that fits the client's Accept header, and the metrics as text of that type."""
     encode, content_type = choose_encoder(accept)
     return content_type, encode(metrics)

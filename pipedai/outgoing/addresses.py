@@ -26,7 +26,8 @@ _ALL_PORTS = frozenset(range(1, 65536))
 _MORE_DENIED = (
     # Azure's service for data about each machine, at a public address. Webhooks must not read it.
     "168.63.129.16/32",
-    # IPv4 addresses in the form of SIIT (RFC 7915), which would hide a forbidden address.
+    # IPv6 addresses that contain an IPv4 address in the form of SIIT (RFC 7915). They could hide a forbidden IPv4
+    # address.
     "::ffff:0:0:0/96",
 )
 # The most addresses of a name to which a request tries to connect. Each try may take the whole time-out of a
@@ -60,8 +61,8 @@ def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
 def names_forbidden_port(url: str) -> bool:
     """Whether no request would ever go to the URL's port, whatever the addresses of its host are.
 
-    A host that is a name is not resolved here. Any port is accepted for it while WEBHOOK_ALLOWED_NETWORKS names a
-    network, because its address may lie within. The URL must be one that `check_url` accepts.
+    If the host is a name, it is not resolved here. While WEBHOOK_ALLOWED_NETWORKS names a network, a name may then have
+    any port, because its address may lie in that network. The URL must be one that `check_url` accepts.
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -130,8 +131,9 @@ def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
     return Policy(
         denied_networks=AddressTable((*DEFAULT_DENIED.blocks, *denied)),
         allowed_networks=tuple(_network(text) for text in allowed),
-        # The library can't allow ports for some networks only. If any network is allowed, it is told to allow all
-        # ports, and `may_use_port` refuses ports other than 80 and 443 elsewhere.
+        # The library ssrfguard can't allow ports for some networks only. If the settings allow any network, ssrfguard
+        # is told to allow all ports. `may_use_port` then refuses ports other than 80 and 443 outside the allowed
+        # networks.
         allowed_ports=_ALL_PORTS if allowed else PORTS,
         max_connection_attempts=CONNECTION_ATTEMPTS,
     )

@@ -166,7 +166,10 @@ def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
 
 
 def _look_up_within(seconds: float, *args: Any) -> _Answers:
-    """Resolves a name in a thread of its own. Raises TimeoutError after so many seconds; the thread itself goes on."""
+    """Resolves a name in a thread of its own. Raises TimeoutError if that takes more than `seconds`.
+
+    The thread then goes on, because nothing can stop it, and its result is dropped.
+    """
     answer: queue.SimpleQueue[_Answers | Exception] = queue.SimpleQueue()
 
     def run() -> None:
@@ -186,7 +189,7 @@ def _look_up_within(seconds: float, *args: Any) -> _Answers:
 
 
 def _left(deadline: float, late: type[Exception]) -> float:
-    """Returns the seconds until the deadline. Raises the error `late` after the deadline."""
+    """Returns the seconds until the deadline. Raises an error of the type `late` if the deadline has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise late
@@ -204,7 +207,7 @@ def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
 
 
 def _words(error: Exception) -> str:
-    """Returns in our own words why a request failed, because the error's own message may contain addresses."""
+    """Returns a description of a request's failure in our own words. The error's own message may contain addresses."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:

@@ -1,4 +1,7 @@
-"""The base of the lanes that hold waiting requests: it asks the endpoint for an answer on behalf of such a request."""
+"""The base of the parts of the server that hold waiting polls and event streams.
+
+It asks the endpoint, which is a Django view, for an answer on behalf of such a request.
+"""
 
 import random
 from uuid import UUID
@@ -10,15 +13,16 @@ from pipedai.server.request_body import Replay
 from pipedai.server.request_scope import CLIENT
 from pipedai.server.turns import Turns
 
-# How often a waiting request asks again while the process does not receive the database's notifications.
+# While the process does not receive the database's notifications, a waiting request asks the endpoint again after about
+# this many seconds.
 UNHEALTHY_RECHECK_SECONDS = 2.0
 
 
 class WaitingLane:
-    """A lane whose requests wait for news, and ask `endpoint` again and again.
+    """Serves one kind of request that waits for news, by asking the view at `endpoint` for an answer again and again.
 
-    At most `turns` requests ask at once, and workspaces take turns at it. So some of the endpoint's threads stay free
-    for other requests, however many waiting requests wake together.
+    At most `turns` requests ask at the same time, and workspaces take turns at asking. So some of the endpoint's
+    threads stay free for other requests, however many waiting requests wake together.
     """
 
     def __init__(self, endpoint: App, listener: Listener, *, turns: int) -> None:
@@ -35,10 +39,11 @@ class WaitingLane:
     def _patience(self, trusted: float) -> float:
         """Return for how many seconds to wait for a notification before asking the endpoint again without one.
 
-        The time is about `trusted` while notifications arrive, and UNHEALTHY_RECHECK_SECONDS while they don't.
+        The result is about `trusted` seconds while the database's notifications arrive, and about
+        UNHEALTHY_RECHECK_SECONDS while they don't.
         """
         patience = trusted if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
-        # The random factor keeps requests that woke together from waking together again.
+        # Without the random factor, requests that were woken together would ask again together.
         return patience * random.uniform(0.8, 1)  # noqa: S311
 
     async def _ask(
@@ -46,9 +51,9 @@ class WaitingLane:
     ) -> list[Message]:
         """Return the endpoint's whole answer. Raises ClientGone if the client has left.
 
-        A request asks when its workspace has a turn. Before the endpoint has authenticated the request for the first
-        time, the turn is one of its client's address instead. Otherwise a stranger could use up a workspace's turns by
-        naming one of its workers.
+        Only a limited number of requests may ask the endpoint at once, and workspaces take turns at it. Until the
+        endpoint has authenticated the request, its client's address takes part in place of its workspace. Otherwise a
+        stranger could use up a workspace's turns by sending requests for one of its workers.
         """
         answer: list[Message] = []
 

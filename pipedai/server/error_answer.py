@@ -31,7 +31,7 @@ def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, b
 
 
 def phrase(status: int) -> str:
-    """Return a short phrase for an HTTP status, for callers that know no better one."""
+    """Return a short phrase for an HTTP status, for use where there is no sentence of our own about the error."""
     try:
         # Python's phrase "Not Found" is written as "Not found", like the API's own sentences.
         return HTTPStatus(status).phrase.capitalize()

@@ -25,11 +25,11 @@ _KEEP_ALIVE = b": still here\n\n"
 
 
 class EventStreams(WaitingLane):
-    """Asks the stream endpoint for new events, sends them, waits, and asks again, as long as the endpoint answers 200.
+    """Asks the endpoint for new events, sends them, waits, and asks again, as long as the endpoint answers 200.
 
-    The endpoint is asked anew each time, so it alone checks credentials and chooses what to send. This process queues
-    no events: they lie in a table, the endpoint returns a bounded number at a time, and the lane asks for more only
-    when the reader has taken the events that were sent.
+    The endpoint, a Django view, is asked anew each time, so it alone checks credentials and chooses what to send. This
+    process queues no events: they are stored in a table, and the endpoint returns a limited number at a time. It is
+    asked for more only when the reader has taken the events that were sent.
     """
 
     async def serve(self, worker_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +50,8 @@ class EventStreams(WaitingLane):
             if ticket.key_id is not None:
                 self._listener.subscribe(ear, ticket.key_id)
                 at_the_end.callback(self._listener.unsubscribe, ear, ticket.key_id)
-                # The key may have been revoked before the stream subscribed, so the stream asks again at once.
+                # The API key that opened the stream may have been revoked just before the stream subscribed to news of
+                # the key. So the stream asks again at once, and the endpoint then checks the key.
                 ear.changed = True
             await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
             told = _OPENING + _content(answer)
@@ -87,9 +88,10 @@ def _content(answer: list[Message]) -> bytes:
 
 
 def _lasting(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the headers for a stream, from those of its first piece.
+    """Return the headers of an event stream, made from the headers of the endpoint's first answer.
 
-    The length of that piece is left out, and a header is added that stops nginx from buffering.
+    Content-Length is left out, because it is the length of the first answer only. An added header stops nginx from
+    buffering the stream.
     """
     kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
     return [*kept, (b"x-accel-buffering", b"no")]

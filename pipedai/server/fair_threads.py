@@ -1,4 +1,7 @@
-"""A bounded pool of threads in which groups of calls take turns, so that no group makes the others wait (SPEC §19)."""
+"""A limited number of threads that make calls. Callers form groups, which take turns (SPEC §19).
+
+For example, all requests of one client address are a group, so no address makes the others wait for long.
+"""
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
@@ -11,11 +14,12 @@ _NONE = object()
 
 
 class FairThreads:
-    """Runs each call to its end in one of `threads` threads. Groups of calls take turns.
+    """Runs each call to its end in one of `threads` threads. Each call belongs to a group, and groups take turns.
 
-    A group may start its next call when every other waiting group has started one. One group uses three quarters of the
-    threads at most, because all its calls may wait for the same locked row. A thread that has ended a call takes the
-    next one itself, because going through the event loop costs as much as a short call.
+    After a call of one group has started, each other group that has a waiting call starts one before that group's next.
+    One group uses three quarters of the threads at most, because all its calls may wait for the same locked row. A
+    thread that has ended a call takes the next one itself, because going through the event loop costs as much as a
+    short call.
     """
 
     def __init__(self, threads: int) -> None:
@@ -23,16 +27,18 @@ class FairThreads:
         self._most_of_a_group = threads - threads // 4
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
         self._lock = Lock()
-        # The number of threads at work, in all and for each group.
+        # _busy is the number of threads that are making calls, and _held that number for each group.
         self._busy = 0
         self._held: Counter[Hashable] = Counter()
-        # The waiting calls of each group. The group whose turn is next comes first.
+        # The calls that wait for a thread, by group, such as the client's address. The first group is the next whose
+        # turn it is.
         self._waiting: OrderedDict[Hashable, deque[Call]] = OrderedDict()
 
     def submit(self, group: Hashable, call: Call) -> None:
-        """Hand over a call of this group.
+        """Queue a call for the threads. The call must not raise.
 
-        The next thread that is free for the group makes the call, which must not raise.
+        `group` is the group to which the call belongs, such as a client's address. A thread makes the call when the
+        thread is free and it is the group's turn.
         """
         with self._lock:
             self._waiting.setdefault(group, deque()).append(call)
@@ -42,7 +48,10 @@ class FairThreads:
         self._pool.submit(self._work)
 
     def _work(self) -> None:
-        """Make waiting calls, in a thread of the pool, until no call may start now."""
+        """Make waiting calls, one after another, in a thread of the pool.
+
+        Return when no call waits, or when each group with a waiting call uses its full share of the threads already.
+        """
         group: Hashable = None
         held = False
         while (taken := self._next(group, held=held)) is not None:
@@ -51,9 +60,9 @@ class FairThreads:
             call()
 
     def _next(self, last: Hashable, *, held: bool) -> tuple[Hashable, Call] | None:
-        """Return the group and the call whose turn it is, or None if the thread has nothing to do.
+        """Return the next call to make and its group, or None if the thread has nothing to do.
 
-        `last` is the group whose call the thread has just ended, if `held`.
+        `held` tells whether the thread has just ended a call, and `last` is the group of that call.
         """
         with self._lock:
             if held:

@@ -15,7 +15,8 @@ class ChainLogger(Logger):
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.propagate = True
-        # gunicorn makes its logger once for each start, before it logs anything.
+        # gunicorn makes its logger once for each start, before it logs anything. So this is the place to log that the
+        # process starts.
         log_start("web")
 
     def _set_handler(self, *_args: Any, **_kwargs: Any) -> None:

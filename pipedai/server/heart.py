@@ -1,4 +1,7 @@
-"""Writes the heartbeats of a web process from its event loop, so that a process whose loop hangs does not beat."""
+"""Writes the heartbeats of a web process, by which other processes see that it is alive.
+
+The event loop writes them, so that a process whose event loop hangs writes none.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,17 +15,18 @@ from pipedai.logs import get_logger
 
 log = get_logger(__name__)
 
-# How soon a beat that failed is tried again.
+# A heartbeat that could not be written is tried again after at most this many seconds.
 _AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A statement that says that the process lives, every `every_seconds`. It returns the database's time.
+    """An SQL statement that a process runs every `every_seconds` to record that it is alive: a heartbeat.
 
-    A beat that takes longer than `patience_seconds` has failed and is canceled, because a connection to a dead database
-    may hang. A commit that waits for a standby can't be undone: the cancel ends its wait, and the beat becomes visible.
-    So the patience must be longer than the time for which a beat counts.
+    The statement returns the time on the database's clock. A heartbeat that takes longer than `patience_seconds` counts
+    as failed and is canceled, because a connection to a dead database may hang. If its commit waits for a standby, the
+    cancel ends only the wait, and others then see the heartbeat. So the patience must be longer than the time for which
+    a heartbeat counts.
     """
 
     every_seconds: float
@@ -35,14 +39,20 @@ _makers: list[Callable[[], Beat]] = []
 
 
 def register_beat(make: Callable[[], Beat]) -> None:
-    """Adds a heartbeat to those of web processes. Call it from `AppConfig.ready()`; `make` is called once a process."""
+    """Adds a heartbeat that every web process writes. Call it from `AppConfig.ready()`.
+
+    Each process calls `make` once to get its own statement.
+    """
     _makers.append(make)
 
 
 class Heart:
-    """Writes heartbeats as long as `run` runs: those that `makers` make, which are all registered ones by default.
+    """Writes heartbeats of this process to the database as long as `run` runs.
 
-    It awaits `failed` after each beat that failed: then other connections of this process may be dead too.
+    `makers` make them; by default they are all registered ones.
+
+    When a heartbeat could not be written, it awaits `failed`, because other connections of this process may be dead
+    too.
     """
 
     def __init__(
@@ -57,7 +67,10 @@ class Heart:
         self._failing = False
 
     async def run(self) -> None:
-        """Beat until cancelled. A beat that fails is left out, and the next one gets a new connection."""
+        """Write heartbeats until cancelled.
+
+        After a heartbeat that could not be written, the next one uses a new connection.
+        """
         async with asyncio.TaskGroup() as hearts:
             for make in self._makers:
                 hearts.create_task(self._beat(make()))

@@ -15,13 +15,13 @@ from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 from pipedai.version import VERSION
 
-# The key in ASGI's lifespan state of the function that the server calls when it begins to stop.
+# The key, in ASGI's lifespan state, of a function of the application. The server calls it when it begins to stop.
 STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"
 
-# These patterns find polls and event streams without Django, so they must match the routes in workers/urls.py.
-# See docs/decisions/fast-paths.md.
+# The regular expressions below find polls and event streams without Django, so they must match the routes in
+# workers/urls.py. See docs/decisions/fast-paths.md.
 _WORKER = r"/api/v1/workers/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _POLL = re.compile(f"{_WORKER}/poll")
 _STREAM = re.compile(f"{_WORKER}/events/stream")
@@ -35,9 +35,10 @@ _LIVE_HEADERS = [
 
 
 class Lanes:
-    """Sends waiting polls, event streams and requests with passwords to their own lanes, all others to the threads.
+    """Sends waiting polls, event streams and requests that may hash a password to the part of the server for each.
 
-    `background` makes coroutines that run for ever, such as the one that listens for the database's notifications.
+    All other requests go to `threads`, which runs Django in a pool of threads. `background` are functions that return
+    coroutines which run until the server stops, such as the one that listens for the database's notifications.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Lanes:
         self._streams.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the background tasks from the server's start to its end."""
+        """Run the coroutines of `background` from the server's start to its end, by ASGI's lifespan protocol."""
         await receive()
         scope.get("state", {})[STOP] = self._stop
         tasks = [asyncio.create_task(run()) for run in self._background]
@@ -108,9 +109,10 @@ async def _say_alive(scope: Scope, send: Send) -> None:
 
 
 def waiting_worker(scope: Scope) -> UUID | None:
-    """Return the id of the worker whose poll this request is, or None if it is no poll or asks for no waiting.
+    """Return the id of the worker whose poll this request is.
 
-    A `wait` that is no valid number counts as waiting here, because the endpoint refuses it.
+    Returns None if the request is no poll, or if its parameter `wait` is 0 or missing, so that it is answered at once.
+    Any other `wait` counts, even one that is no number, because the endpoint refuses bad values.
     """
     if scope["method"] != "GET":
         return None

@@ -22,38 +22,45 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Ear:
-    """Belongs to one waiting request, and keeps what notifications told about its worker since it last asked."""
+    """Belongs to one waiting request, and remembers which notifications the database sent about its worker.
+
+    It remembers those that came since the request last asked the endpoint. The request waits by calling `wait`, which a
+    notification ends.
+    """
 
     __slots__ = ("_alarm", "changed", "newest_poll")
 
     def __init__(self) -> None:
         self._alarm: asyncio.Timeout | None = None
         self.changed = False
-        # The largest `order` of a poll of the worker that began since this one waits. A larger order means a newer
-        # poll.
+        # The largest `order` of all polls of the worker that began while this request waits. A newer poll has a larger
+        # order.
         self.newest_poll = 0
 
     def hear_change(self) -> None:
-        """Note that something about the worker changed, so that the waiting request asks again."""
+        """Remember that something about the worker changed, and end the wait. The request then asks again."""
         self.changed = True
         self.wake()
 
     def hear_poll(self, order: int) -> None:
-        """Note that a poll of the worker began. Its order tells whether it is newer than others."""
+        """Remember that a poll of the worker began, and end the wait if that poll is the newest yet.
+
+        `order` is larger for a newer poll.
+        """
         if order > self.newest_poll:
             self.newest_poll = order
             self.wake()
 
     def hear_event(self) -> None:
-        """Do nothing about an event of the worker, because a poll returns no events."""
+        """Ignore a notification that the worker has a new event, because only event streams send events."""
 
     def wake(self) -> None:
-        """End the wait. The request that waited finds out the reason itself."""
+        """End the wait, if the request is waiting. Its code then finds out why it was woken."""
         if self._alarm is not None and not self._alarm.expired():
             self._alarm.reschedule(0)
 
     async def wait(self, receive: Receive, seconds: float) -> None:
-        """Return when woken, or after this many seconds. Raises ClientGone when the client leaves or has left."""
+        """Return when `wake` is called or after `seconds`. Raises ClientGone when the client leaves or has left."""
         try:
             async with asyncio.timeout(seconds) as self._alarm:
                 await receive()
@@ -65,12 +72,12 @@ class Ear:
 
 
 class StreamEar(Ear):
-    """Belongs to one event stream, and keeps what notifications told about its worker and about the stream's key."""
+    """The Ear of an event stream. It remembers notifications about a worker and about the stream's API key."""
 
     __slots__ = ()
 
     def hear_event(self) -> None:
-        """Note that there is an event to send."""
+        """Remember that the worker has a new event to send, and end the wait."""
         self.hear_change()
 
 
@@ -82,8 +89,8 @@ class Listener:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        # The ears of the requests that wait for news of each worker or key. Most lists have one ear, and a list of one
-        # takes 150 bytes less than a set.
+        # The Ear objects of the waiting requests, by the id of the worker or API key whose notifications they get. Most
+        # lists hold one Ear, and a list of one takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
         # Ends the hearing on the present connection; None while there is no connection.
         self._alarm: asyncio.Timeout | None = None
@@ -92,11 +99,11 @@ class Listener:
         self.healthy = False
 
     def subscribe(self, ear: Ear, subject: UUID) -> None:
-        """Pass the notifications about a worker or a key to this waiting request's ear from now on."""
+        """From now on, pass notifications about a worker or an API key to the Ear of a waiting request."""
         self._ears[str(subject)].append(ear)
 
     def unsubscribe(self, ear: Ear, subject: UUID) -> None:
-        """Stop passing the notifications about a worker or a key to this waiting request's ear."""
+        """Stop passing notifications about a worker or an API key to the Ear of a waiting request."""
         name = str(subject)
         self._ears[name].remove(ear)
         if not self._ears[name]:
@@ -104,14 +111,14 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """Return how many polls are under way."""
+        """Return how many waiting polls this process holds."""
         return sum(not isinstance(ear, StreamEar) for ear in self._all())
 
     @property
     def streaming(self) -> int:
-        """Return how many event streams are under way.
+        """Return how many event streams this process holds.
 
-        A stream counts once, though it hears of a worker and of a key.
+        A stream counts once, although it gets notifications about two things: a worker and an API key.
         """
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
@@ -121,7 +128,10 @@ class Listener:
             ear.wake()
 
     def deliver(self, payload: str) -> None:
-        """Pass on one notification of the form `<topic> <worker id>[ <detail>]`, and ignore any other."""
+        """Pass a notification on to the requests that wait for news of its worker or API key.
+
+        Its form is `<topic> <id of a worker or a key>[ <detail>]`. Any other text is ignored.
+        """
         topic, _, rest = payload.partition(" ")
         worker_id, _, detail = rest.partition(" ")
         for ear in list(self._ears.get(worker_id, ())):
@@ -133,9 +143,10 @@ class Listener:
                 ear.hear_poll(int(detail))
 
     async def reconnect(self) -> None:
-        """Give up the present connection, if there is one. `run` then opens another.
+        """Close the connection on which notifications arrive, if it is open, so that `run` opens another.
 
-        A server that lost its network, or is no longer the primary, sends nothing and does not end the connection.
+        This is needed when the database's server lost its network or is no longer the primary, because then it sends
+        nothing and does not end the connection.
         """
         # `run` closes the connection itself. If it were closed here, its file descriptor would still be watched by the
         # event loop, and the next socket that gets the same number would never be read.

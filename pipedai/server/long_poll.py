@@ -11,15 +11,15 @@ from pipedai.server.ticket import POLL, PollTicket
 
 # A waiting poll asks again after this many seconds even without a notification.
 RECHECK_SECONDS = 15.0
-# The shortest pause in seconds between two asks. Without it a poll would ask without end when a run is due but the
-# endpoint does not hand it out.
+# The shortest time in seconds after which a poll asks the endpoint again because a run is due. Without it a poll would
+# ask without end if the endpoint does not hand out a run that is due.
 SHORTEST_WAIT_SECONDS = 0.1
 
 
 class LongPoll(WaitingLane):
-    """Asks the poll endpoint, waits while its answer is "nothing yet", and asks again.
+    """Asks the poll endpoint, waits while its answer holds no run, and asks again.
 
-    The endpoint is asked anew each time, so it alone decides on credentials, errors and the answer.
+    The endpoint, a Django view, is asked anew each time, so it alone decides on credentials, errors and the answer.
     """
 
     _start: Message | None = None
@@ -58,21 +58,27 @@ class LongPoll(WaitingLane):
             await send(message)
 
     def _ends(self, ticket: PollTicket, ear: Ear) -> bool:
-        """Whether the poll ends although the answer is "nothing yet": a newer poll began, or the server stops."""
+        """Whether the poll must end although its answer holds no run.
+
+        It ends if a newer poll of the same worker began, or if the server stops.
+        """
         ticket.superseded = ear.newest_poll > ticket.order
         return ticket.superseded or self._stopping
 
     def _patience_with(self, ticket: PollTicket) -> float:
-        """Return after how many seconds to ask again without a notification, at the latest when a run becomes due."""
+        """Return after how many seconds the poll asks the endpoint again if no notification arrives before.
+
+        The poll asks at the latest when the worker's next queued run becomes due.
+        """
         patience = self._patience(RECHECK_SECONDS)
         if ticket.next_due_seconds is None:
             return patience
         return min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
 
     def _share_start(self, answer: list[Message]) -> None:
-        """Let all waiting polls share one copy of the status and headers of "nothing yet".
+        """Let all waiting polls share one copy of the status and headers of an answer without runs.
 
-        This saves 0.9 KB for each.
+        This saves 0.9 KB of memory for each waiting poll.
         """
         if answer[0] != self._start:
             self._start = answer[0]

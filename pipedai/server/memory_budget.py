@@ -54,10 +54,10 @@ class MemoryBudget:
 
 
 class Holding:
-    """The bytes of the budget that one request holds.
+    """The bytes of the memory budget that one request holds.
 
-    Each part of the server that works on the request calls `keep`, and `leave` when it is done. After the last `leave`
-    all bytes are given back.
+    Each part of the server that works on the request calls `keep` before its work and `leave` after it. After the last
+    `leave` all bytes are given back.
     """
 
     __slots__ = ("_at_end", "_budget", "_keepers", "_size", "address")
@@ -71,7 +71,7 @@ class Holding:
         self._at_end: list[Callable[[], None]] = []
 
     def has_room(self, size: int) -> bool:
-        """Whether the request may hold `size` more bytes."""
+        """Whether the memory budget has room for `size` more bytes of this request."""
         small = self._size + size <= SMALL_BYTES
         return self._budget.has_room(self.address, size, small=small)
 
@@ -82,7 +82,7 @@ class Holding:
             self._budget.add(self.address, size)
 
     def give_back(self, size: int) -> None:
-        """Count `size` bytes less as held by the request."""
+        """Note that the request no longer holds `size` of its bytes."""
         self.take(-size)
 
     def give_all_back(self) -> None:
@@ -90,9 +90,9 @@ class Holding:
         self.give_back(self._size)
 
     def is_overdrawn(self) -> bool:
-        """Whether the process or the client's address holds more than it may.
+        """Whether the process, or the request's client address, holds more bytes than the memory budget allows.
 
-        If so, no new work should start for it.
+        If so, no new work should start for the request.
         """
         return not self._budget.has_room(self.address, 0, small=True)
 
@@ -104,7 +104,7 @@ class Holding:
         self._keepers += 1
 
     def leave(self) -> None:
-        """Note that a part of the server is done. If it was the last one, all bytes are given back."""
+        """Note that a part of the server is done with the request. After the last one, all bytes are given back."""
         self._keepers -= 1
         if self._keepers:
             return
@@ -118,10 +118,11 @@ class Holding:
 
 
 def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
-    """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if so many could not be held now.
+    """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if memory is too short for `wanted` now.
 
-    An endpoint with large answers asks before it makes one, because making an answer and refusing it costs as much as
-    sending it. Without our own server around Django there is always room.
+    An endpoint with large answers asks this before it makes an answer, because an answer that is made and then refused
+    costs as much as one that is sent. If the application runs under another server than ours, the result is always
+    `wanted`.
     """
     holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
     return wanted if holding is None or holding.has_room(wanted) else SMALL_BYTES

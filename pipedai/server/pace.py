@@ -14,8 +14,8 @@ SECONDS = 30.0
 class Pace:
     """Measures how fast the client of one connection takes what is written to it.
 
-    The connection is stalled while it holds bytes that the operating system does not accept yet. Nothing more is
-    written until it is empty.
+    A connection is stalled while it holds bytes that the operating system does not accept yet. While it is stalled, the
+    server writes nothing more to it.
     """
 
     __slots__ = ("_left", "_loop", "_since", "_taken", "_timer", "_transport", "_waited")
@@ -23,11 +23,12 @@ class Pace:
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
         self._transport = transport
-        # For the present period: the seconds in which the client had something to take, and the bytes that the client
-        # took.
+        # _waited and _taken belong to the present period of measurement: for how many seconds the client had something
+        # to take, and how many bytes it took in that time.
         self._waited = 0.0
         self._taken = 0
-        # The time of the last measurement, and the bytes that the client had still to take then.
+        # _since is the time of the last measurement, and _left the number of bytes that the client had still to take
+        # then.
         self._since = 0.0
         self._left = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -73,5 +74,6 @@ class Pace:
                 self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
             )
         except OSError:
-            return buffered  # Some operating systems don't tell it.
+            # Some operating systems don't tell how many bytes their own buffer holds.
+            return buffered
         return buffered + int(struct.unpack("i", answer)[0])

@@ -1,4 +1,7 @@
-"""Serves requests that may hash a password. They wait for their turn without holding a thread (SPEC §19)."""
+"""Serves requests that may hash a password (SPEC §19).
+
+Only a few passwords are hashed at once. A request that must wait for that holds no thread meanwhile.
+"""
 
 import asyncio
 from contextlib import ExitStack
@@ -14,7 +17,8 @@ PATIENCE_SECONDS = 5.0
 # How many requests may wait to hash a password. Each keeps a connection and its body in memory, and no machine works
 # off a longer queue within PATIENCE_SECONDS, so further requests are refused at once.
 _MOST_WAITING = 500
-# How many of one client address may wait. The number exceeds the logins that one address may try within a minute.
+# How many requests of one client address may wait to hash a password. The number exceeds the logins that one address
+# may try within a minute.
 _MOST_OF_AN_ADDRESS = 100
 
 # The paths whose POST may hash a password. accounts/tests/test_password_routes.py fails if one is missing.
@@ -37,15 +41,20 @@ def may_hash(scope: Scope) -> bool:
 
 
 def password_turns(places: int) -> Turns:
-    """Return the turns by which requests get the process's `places` for hashing. Client addresses take turns."""
+    """Return the Turns that divide the places for hashing among the waiting requests; client addresses take turns.
+
+    A place is a share of the memory that all password hashes of this process may use. `places` is how many there are.
+    """
     return Turns(places, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
 
 
 class PasswordLane:
-    """Asks the endpoint once, and a second time when there is a place, if the endpoint must hash a password.
+    """Asks the endpoint once, and a second time if the endpoint must hash a password and there is memory for the hash.
 
-    So credentials, throttles and validation are checked before the request waits, and every answer is the endpoint's
-    own. A request that gets no place in time is answered with the 503 that the endpoint gave the first time.
+    A place is a share of that memory. The endpoint, a Django view, gives a 503 when it is first asked and finds that it
+    must hash a password. The request then waits until places are free. So credentials, throttles and validation are
+    checked before the wait, and every answer is the endpoint's own. A request that gets no places in time is answered
+    with that 503.
     """
 
     def __init__(self, endpoint: App, turns: Turns, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -54,7 +63,7 @@ class PasswordLane:
         self._patience = patience
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises ClientGone if its client leaves while it waits."""
+        """Answer one request that may hash a password. Raises ClientGone if its client leaves meanwhile."""
         body = (await receive()).get("body", b"")
         ticket = PasswordTicket()
         token = PASSWORD.set(ticket)
@@ -70,7 +79,10 @@ class PasswordLane:
     async def _ask_in_turn(
         self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
-        """Return the answer that the endpoint gives when it may hash, or None if there was no place in time."""
+        """Wait until there is memory for the hash, then ask the endpoint a second time, now with leave to hash.
+
+        Returns the endpoint's second answer, or None if there was not enough memory in time.
+        """
         ear = Ear()
         address = network_of(scope["client"][0])
         turn = self._turns.ask(address, ticket.places, wake=ear.wake)
@@ -80,14 +92,14 @@ class PasswordLane:
                 return None
             ticket.granted = True
             asking = asyncio.ensure_future(self._ask(scope, body))
-            # If the client leaves, this request is cancelled but its thread goes on hashing. The places are freed when
-            # the thread is done.
+            # If the client leaves, this call is cancelled, but the thread goes on hashing. The places are given back
+            # only when the thread is done, because its hash takes memory until then.
             held = at_the_end.pop_all()
             asking.add_done_callback(lambda _: held.close())
         return await asyncio.shield(asking)
 
     async def _comes(self, turn: Turn, ear: Ear, receive: Receive) -> bool:
-        """Wait for the turn, and return whether it was granted in time. Raises ClientGone if the client has left."""
+        """Wait until the turn has its places. Return whether that was in time. Raises ClientGone if the client left."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._patience
         while not (turn.granted or turn.refused) and (left := until - clock()) > 0:

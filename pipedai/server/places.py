@@ -1,4 +1,7 @@
-"""Limits how many requests of one subject a process serves at once. A request counts until its answer has been sent."""
+"""Limits how many requests of one subject, such as one worker, a process serves at the same time.
+
+A request counts until its answer has been sent.
+"""
 
 from collections import Counter
 from collections.abc import Hashable
@@ -12,7 +15,7 @@ from pipedai.server.memory_budget import HOLDING, Holding
 
 
 class Places:
-    """Gives each subject, such as a worker, the same number of places."""
+    """Lets each subject, such as a worker, have at most `most` requests under way in this process."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -20,9 +23,10 @@ class Places:
         self._lock = Lock()
 
     def take(self, subject: Hashable, request: HttpRequest | Request) -> bool:
-        """Take a place until the answer is sent or the client leaves, and return whether there was a free one.
+        """Count the request as one of the subject's, or return False if the subject has the most that it may have.
 
-        Only our own server tells when an answer is sent. Under any other server there is always a free place.
+        The request counts until its answer has been sent or its client has left. Only our own server tells when that
+        happens, so under any other server nothing is counted, and the result is always True.
         """
         holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
         if holding is None:

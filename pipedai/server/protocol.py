@@ -1,6 +1,6 @@
-"""Adds JSON error answers, deadlines and bounds of memory to the connections of gunicorn's ASGI worker.
+"""Adds JSON error answers, deadlines and limits of memory to the connections of gunicorn's ASGI worker.
 
-gunicorn answers requests that it can't parse in plain text, and has no hooks to change this. So the class below
+gunicorn answers requests that it can't parse in plain text, and has no hooks to change this. So the class Protocol
 overrides private methods of gunicorn 27.0, and `tests/test_worker.py` fails when gunicorn changes them.
 """
 
@@ -36,8 +36,8 @@ HEADER_SECONDS = 20.0
 LINGER_SECONDS = 1.0
 # The most bytes that one read takes from a connection. asyncio's own size is sixteen times as large.
 READ_BYTES = 16 * 1024
-# When this many bytes wait on a connection, of a body that nobody has read yet or of the next request, no more are read
-# from it.
+# If this many received bytes of a connection are not used yet (a body that the application has not read, or the next
+# request), the server stops reading from the connection.
 UNREAD_BYTES = 64 * 1024
 # The most bytes of a chunked body that are parsed at a time.
 PARSED_BYTES = 2 * 1024
@@ -82,7 +82,8 @@ class Protocol(ASGIProtocol):
         self._lingering = False
         self._header_timer: asyncio.TimerHandle | None = None
         self._max_buffer_size = UNREAD_BYTES
-        # The bytes that have arrived but are not parsed yet: of a chunked body, and of what follows it.
+        # The received bytes that are not parsed yet: the rest of a chunked body, and perhaps the beginning of the next
+        # request.
         self._unparsed = b""
         # Measures how fast the client takes the answer. It is None until the client first fails to take all bytes at
         # once.
@@ -93,8 +94,8 @@ class Protocol(ASGIProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.max_size = READ_BYTES  # type: ignore[attr-defined]
-        # Code that sends an answer waits until the operating system has taken all of it. By default it would wait only
-        # when more than 64 KiB are left.
+        # With this setting, code that sends an answer waits until the operating system has taken all of it. asyncio's
+        # default lets the code go on while up to 64 KiB are left.
         self.transport.set_write_buffer_limits(high=0)
         self._request_ready = Signal()
         self._flow_control._is_writable_event = Signal(is_set=True)  # type: ignore[assignment]
@@ -186,8 +187,8 @@ class Protocol(ASGIProtocol):
             super()._maybe_resume_reading()
 
     def _handle_h1c_exception(self, exc: Exception) -> bool:
-        # Python raises ValueError for a number of more than 4,300 digits, such as a body's length. gunicorn would
-        # answer it with a 500, as a fault of ours.
+        # Python raises ValueError when it reads a number of more than 4,300 digits, such as the length in a
+        # Content-Length header. gunicorn would answer with a 500, although the client is at fault.
         if not isinstance(exc, ValueError):
             return bool(super()._handle_h1c_exception(exc))
         self._send_error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "")
@@ -197,7 +198,7 @@ class Protocol(ASGIProtocol):
     # --- Stopping
 
     def is_waiting(self) -> bool:
-        """Whether no request is being served on this connection."""
+        """Whether the connection has no request that is being served."""
         return bool(self._awaiting_request)
 
     def has_partial_request(self) -> bool:
@@ -228,15 +229,16 @@ class Protocol(ASGIProtocol):
         super()._send_response_start(status, headers, *args, **kwargs)
 
     async def _serve_http_request(self, *args: Any) -> bool:
-        # gunicorn would start an asyncio task for each request, which is not needed because the application does
-        # nothing after its answer. gunicorn also ignores the application's `Connection: close`, which is obeyed here.
+        # gunicorn would run each request in an asyncio task of its own, so that the application could do more work
+        # after its answer while the connection serves the next request. Our application does nothing after its answer,
+        # so no task is made. gunicorn also ignores the application's header `Connection: close`, which is obeyed here.
         return bool(await self._handle_http_request(*args)) and not self._closing
 
     def _send_error_response(
         self, status: int, _message: str, _extra_headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        # gunicorn's message is left out, because it may quote private parts of the request. Nothing is sent if an
-        # answer has begun already: the client would take a second one for the answer to its next request.
+        # gunicorn's message is left out, because it may quote private parts of the request. If an answer has begun
+        # already, no error answer is sent, because the client would take it for the answer to its next request.
         if self._closed or (self._answering and self._current_request is not None):
             return
         request_id = accept_or_make(self._sent_request_id())

@@ -33,7 +33,7 @@ class Signal:
             self._waiter.set_result(None)
 
     def clear(self) -> None:
-        """Let the next `wait` wait again."""
+        """Unset the signal, so that the next call of `wait` waits until it is set again."""
         self._is_set = False
 
     async def wait(self) -> None:
@@ -49,7 +49,7 @@ class Body(BodyReceiver):
     __slots__ = ()
 
     def feed(self, chunk: bytes) -> None:
-        """Append the chunk to the bytes not read yet. Kept alone, each small chunk would take ten times its size."""
+        """Append the chunk to the bytes not read yet. A list of small chunks would take ten times their size."""
         if not self._chunks:
             super().feed(chunk)
             return

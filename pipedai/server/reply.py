@@ -11,7 +11,7 @@ PIECE_BYTES = 64 * 1024
 
 
 class Reply:
-    """The `send` of one request.
+    """The ASGI `send` function of one request.
 
     It adds our headers, adds Content-Length to an answer that comes in one piece, and drops the body where HTTP allows
     none (HEAD, 204, 304). Under the API's paths it replaces an error that is not JSON with a JSON one. The part of the
@@ -52,7 +52,7 @@ class Reply:
             await self._take_body(message.get("body", b""), more=message.get("more_body", False))
 
     async def answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Send a whole answer of the server's own, in place of the application's answer, of which nothing was sent."""
+        """Send a whole answer of the server's own. Nothing of the application's answer must have been sent before."""
         self._held = None
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

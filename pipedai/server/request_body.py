@@ -1,4 +1,4 @@
-"""Reads a request's whole body, within bounds, before a thread or a lane works on the request."""
+"""Reads a request's whole body, within limits of size and time, before any other code works on the request."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,8 +10,8 @@ from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import Holding, overloaded
 from pipedai.server.refusal import ClientGone, Refused
 
-# How many seconds, and how many bytes, a refused client may go on sending. If we closed the connection while bytes are
-# unread, the operating system would reset it and the client would lose the answer.
+# A refused client may go on sending for this many seconds, and at most LINGER_BYTES bytes. If we closed the connection
+# while bytes are unread, the operating system would reset it and the client would lose the answer.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 
@@ -19,7 +19,7 @@ LINGER_BYTES = 16 * 1024 * 1024
 async def read_body(
     headers: RawHeaders, receive: Receive, *, max_bytes: int, seconds: float, holding: Holding
 ) -> bytes:
-    """Return the whole body, and count it in the request's holding of the memory budget.
+    """Return the whole body, and count its bytes in `holding`, the request's part of the memory budget.
 
     Raises Refused if the body is too large, too late or malformed, or if there is no room for it. Raises ClientGone if
     the client has left.
@@ -90,7 +90,8 @@ def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
     # A length of more than 18 digits exceeds any limit, and int() refuses numbers that are much longer.
     if length.isdigit() and (len(length) > 18 or int(length) > max_bytes):
         raise _too_large(max_bytes, unread=True)
-    # Only the transfer coding is judged here. The code that reads the body judges its Content-Encoding.
+    # Only Transfer-Encoding is checked here. The API's code that reads the body checks Content-Encoding
+    # (pipedai.api.parsers).
     codings = {
         coding.strip().lower() for coding in headers.get(b"transfer-encoding", b"").split(b",")
     }

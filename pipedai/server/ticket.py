@@ -1,101 +1,108 @@
-"""Defines tickets, in which a waiting lane and the endpoint that it asks tell each other what they need to know."""
+"""Defines tickets, by which the server's code that lets a request wait and the Django view tell each other facts.
+
+The server asks the view for an answer again and again while the request waits. Each waiting request has one ticket.
+"""
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-# The key in the ASGI scope of a poll's ticket. If a request has no ticket, no lane waits with it.
+# The key in the ASGI scope of a poll's ticket. A poll without a ticket does not wait: the view answers it at once.
 POLL = "pipedai.poll"
-# The key in the ASGI scope of an event stream's ticket. If a request has no ticket, the answer holds the present events
-# and ends.
+# The key in the ASGI scope of an event stream's ticket. A request without a ticket gets the events that exist now, and
+# its answer then ends.
 STREAM = "pipedai.stream"
 
 
 @dataclass(slots=True)
 class PasswordTicket:
-    """Belongs to one request that may have to hash a password. Its lane asks the endpoint again when it has places.
+    """Belongs to one request that may have to hash a password. PasswordLane asks its view again when places are free.
 
-    The code in `accounts.passwords` sets `places`, and the lane sets `granted`.
+    A place is a share of the memory that all password hashes of a process may use. The code in `accounts.passwords`
+    sets `places`, and PasswordLane sets `granted`.
     """
 
-    # How many places the hash needs. The places of a process bound the memory of all its hashes. 0 means that the
-    # endpoint has nothing to hash yet.
+    # How many places the hash needs: shares of the memory that all hashes of the process may use together. 0 means that
+    # the view has found no password to hash yet.
     places: int = 0
-    # Whether the request has its places. If so, the endpoint has run once before, up to the hash.
+    # Whether the places are taken for this request. If so, the view has already run once, as far as the hash.
     granted: bool = False
 
 
-# The ticket of the present request. It is kept in the context and not in the scope, because the code that hashes sees
-# no request. It is None if no lane waits with the request.
+# The ticket of the request that is being served. It is kept in a context variable, because the code that hashes does
+# not see the request or its ASGI scope. It is None for requests that PasswordLane does not serve.
 PASSWORD: ContextVar[PasswordTicket | None] = ContextVar("PASSWORD", default=None)
 
 
 def is_asked_again() -> bool:
-    """Whether the lane asks the endpoint a second time with the same request, which throttles must not count again."""
+    """Whether the server asks the view a second time with the same request, now with leave to hash a password.
+
+    Throttles must not count such a request again.
+    """
     ticket = PASSWORD.get()
     return ticket is not None and ticket.granted
 
 
 @dataclass(slots=True)
 class PollTicket:
-    """Belongs to one waiting poll. The long-poll lane asks the endpoint again and again until there is a run.
+    """Belongs to one waiting poll. The class LongPoll asks the poll view again and again until there is a run.
 
-    The view sets `workspace_id`, `order` (the first time), `wait_seconds`, `empty` and `next_due_seconds`. The lane
-    sets the rest.
+    The view sets `workspace_id`, `order` (when first asked), `wait_seconds`, `empty` and `next_due_seconds`. LongPoll
+    sets the other fields.
     """
 
     worker_id: UUID
-    # The worker's workspace, which is set when the endpoint has checked the worker's token. Workspaces take turns at
-    # asking.
+    # The worker's workspace. The view sets it when it has checked the worker's token. Workspaces take turns when many
+    # polls want to ask the view.
     workspace_id: UUID | None = None
-    # How often the lane has asked the endpoint, with the present ask.
+    # How often LongPoll has asked the view for this poll.
     asked: int = 0
-    # When the poll began, in microseconds on the database's clock. A newer poll has a larger order.
+    # When the poll began, in microseconds on the database's clock. A newer poll of the worker has a larger order.
     order: int = 0
-    # How many seconds the caller wants to wait in all, from 0 to 30. The endpoint has validated the number.
+    # How many seconds the worker wants to wait for a run in all, from 0 to 30. The view has validated the number.
     wait_seconds: float = 0.0
-    # Whether the endpoint's answer is a 200 without runs. The lane waits only after such an answer.
+    # Whether the view answered 200 without runs. LongPoll waits and asks again only after such an answer.
     empty: bool = False
-    # Seconds until the next queued run becomes due, or None if no run is known.
+    # The seconds until the worker's next queued run becomes due, or None if the view knows of none.
     next_due_seconds: float | None = None
     # Whether the poll ended because a newer poll of the same worker began.
     superseded: bool = False
 
     def begin(self) -> None:
-        """Forget the endpoint's last answer, because the lane is about to ask again."""
+        """Forget what the view noted about its last answer, because LongPoll is about to ask it again."""
         self.asked += 1
         self.empty = False
         self.next_due_seconds = None
 
     @property
     def is_first_ask(self) -> bool:
-        """Whether the endpoint is asked for the first time.
+        """Whether the view is asked for the first time for this poll.
 
-        The view then announces this poll to older polls of the worker.
+        The view then notifies the worker's older polls that a newer one began, so that they end.
         """
         return self.asked == 1
 
 
 @dataclass(slots=True)
 class StreamTicket:
-    """Belongs to one event stream. The stream's lane asks the endpoint again whenever there may be new events.
+    """Belongs to one event stream. The class EventStreams asks the view again whenever there may be new events.
 
     The view notes in the ticket which events it has sent.
     """
 
-    # How often the lane has asked the endpoint.
+    # How often EventStreams has asked the view for this stream.
     asked: int = 0
-    # The key that opened the stream. Its workspace is `workspace_id`.
+    # The API key that opened the stream. `workspace_id` is the key's workspace.
     key_id: UUID | None = None
     workspace_id: UUID | None = None
-    # The id of the last event that the reader had when the stream began, or else of the last event before that time. It
-    # is None until the endpoint was asked once.
+    # The stream sends events with a larger id than this one. It is the id of the last event that the client says it
+    # has, or else of the newest event when the stream began. It is None until the view was asked once.
     began_after: int | None = None
-    # The ids and times of the events sent recently. They are remembered because an event may become visible after one
-    # with a larger id.
+    # The time of each event sent recently, by the event's id. An event whose transaction commits late appears after
+    # events with larger ids. So the view looks for such events, and leaves out those that are listed here.
     told: dict[int, datetime] = field(default_factory=dict)
-    # The largest id of an event that the stream has sent.
+    # The largest id of all events that the stream has sent.
     newest: int = 0
-    # Whether to ask again at once, because one answer did not hold all events.
+    # Whether the view must be asked again at once, because one answer could not hold all new events.
     more: bool = False

@@ -1,4 +1,8 @@
-"""Hands out a limited number of places to waiting requests. Groups of requests take turns (SPEC §19)."""
+"""Divides a limited number of places among waiting requests. Groups of requests take turns (SPEC §19).
+
+A place is a share of something scarce. For example, it is the memory for one password hash, or the permission to ask an
+endpoint.
+"""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -7,10 +11,11 @@ from contextlib import asynccontextmanager
 
 
 class Turn:
-    """One request's turn: it waits for places, holds them, and gives them back.
+    """One request's turn: it waits for the places that the request needs, has them, and gives them back.
 
-    What a place is, the owner of the `Turns` decides: for the hashing of passwords, one thread that hashes. A request
-    that must hash two passwords needs two places.
+    A place is a share of something scarce. For passwords it is the memory of one hash with today's settings, and a hash
+    that needs twice as much memory needs two places. For waiting polls and event streams it is the permission to ask
+    their view for news.
     """
 
     __slots__ = ("granted", "group", "places", "refused", "wake")
@@ -18,19 +23,20 @@ class Turn:
     def __init__(self, group: Hashable, places: int, wake: Callable[[], None]) -> None:
         self.group = group
         self.places = places
-        # A function that is called when a turn that had to wait is granted or refused.
+        # A function that is called when a waiting turn gets its places or is refused.
         self.wake = wake
         self.granted = False
         self.refused = False
 
 
 class Turns:
-    """Hands out places. A group gets its next turn when every other waiting group has had one.
+    """Gives `places` places to requests. A request belongs to a group, such as a workspace, and groups take turns.
 
-    So a thousand requests of one group delay a request of another group by a single turn. The turns of one group keep
-    their order. If the next turn needs more places than are free, the others wait behind it, because otherwise a
-    request for two places might never find two free. Without limits any number of turns may wait. Everything here runs
-    in the event loop.
+    After a group has got a turn, each other waiting group gets one before that group's next. So a thousand requests of
+    one group delay a request of another group by a single turn. The turns of one group keep their order. If the next
+    turn needs more places than are free, all later turns wait behind it, because otherwise a request for two places
+    might never find two free. At most `most_waiting` turns may wait in all, and `most_of_a_group` of one group; None
+    means any number. Everything here runs in the event loop.
     """
 
     def __init__(
@@ -44,14 +50,14 @@ class Turns:
         self.waiting = 0
         self._most_waiting = most_waiting
         self._most_of_a_group = most_of_a_group
-        # The waiting turns of each group. The group whose turn is next comes first.
+        # The waiting turns, by the group of their request, such as its workspace. The first group gets the next turn.
         self._queues: OrderedDict[Hashable, deque[Turn]] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Waits for one place, and holds it for as long as the block lasts.
+        """Waits for one place, such as the permission to ask a view, and holds it until the `with` block ends.
 
-        Use it only if the number of waiting turns has no limit, because it does not notice that a turn was refused.
+        Use it only with Turns that let any number of turns wait, because it does not notice that a turn was refused.
         """
         granted = asyncio.Event()
         turn = self.ask(group, 1, wake=granted.set)
@@ -63,9 +69,10 @@ class Turns:
             self.leave(turn)
 
     def ask(self, group: Hashable, places: int, *, wake: Callable[[], None]) -> Turn:
-        """Returns a turn that has its places, or waits for them, or is refused because too many turns wait.
+        """Asks for places for a request of a group, and returns its turn.
 
-        The caller must call `leave` with the turn in every case.
+        The turn has its places at once, or waits for them, or is refused because too many turns wait. `wake` is called
+        when a waiting turn gets its places or is refused. The caller must call `leave` with the turn in every case.
         """
         turn = Turn(group, min(places, self.places), wake)
         if not self._queues and turn.places <= self.free:
@@ -83,7 +90,10 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """Ends a turn, whether it waits, has its places or is refused. Its places become free."""
+        """Ends a turn and frees its places.
+
+        Every turn must be ended, also one that still waits or that was refused.
+        """
         if turn.granted:
             turn.granted = False
             self.free += turn.places
@@ -93,7 +103,10 @@ class Turns:
         self._grant()
 
     def _refuse_one(self) -> None:
-        """Refuses a turn, because too many wait: the newest of the group (such as an address) with most of them."""
+        """Refuses one waiting turn, because too many wait.
+
+        It is the newest turn of the group that has the most waiting turns.
+        """
         turn = max(self._queues.values(), key=len)[-1]
         self._withdraw(turn)
         turn.refused = True
@@ -119,5 +132,5 @@ class Turns:
             turn.wake()
 
     def _next(self) -> Turn | None:
-        """Return the turn that comes next, even if too few places are free for it, or None if no turn waits."""
+        """Return the waiting turn that gets its places next, even if too few are free now, or None if no turn waits."""
         return next((queue[0] for queue in self._queues.values()), None)

@@ -7,7 +7,8 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-# The longest time that the parser works at once. The event loop then gets at least as much time for everything else.
+# The parser works for at most this many seconds at a time. Afterwards the event loop gets at least as much time for
+# everything else.
 TURN_SECONDS = 0.002
 
 
@@ -15,11 +16,11 @@ class Chunked(Protocol):
     """The methods that a connection with a chunked body must have."""
 
     def parse_some(self) -> bool:
-        """Parse a small piece of what has arrived, and return whether more is left."""
+        """Parse a small piece of the received part of the body, and return whether more of it is left to parse."""
 
 
 class Unchunking:
-    """Lets the connections that have a chunked body to parse take turns."""
+    """Parses the received parts of chunked bodies, one small piece of one connection after another."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,6 +1,6 @@
 """Makes gunicorn's ASGI worker use our class of connections and stop promptly.
 
-gunicorn has no hooks for this. So the class below overrides private methods of gunicorn 27.0, and
+gunicorn has no hooks for this. So the class Worker overrides private methods of gunicorn 27.0, and
 `tests/test_worker.py` fails when gunicorn changes them.
 """
 
@@ -20,7 +20,8 @@ from pipedai.server.lanes import STOP
 from pipedai.server.protocol import Protocol
 from pipedai.server.unchunking import Unchunking
 
-# How many seconds a stopping process waits for a request that has arrived in part, or that a new connection may send.
+# A process that stops waits this many seconds for requests whose headers have arrived only in part, and for the first
+# request on each new connection.
 STOP_HEADER_SECONDS = 0.5
 OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
@@ -30,7 +31,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def _allow_many_connections() -> None:
-    """Raise the process's limit of open files, which is often 1,024, because each waiting poll takes one."""
+    """Raise the process's limit of open files, which is often 1,024.
+
+    Each connection takes one open file, and each waiting poll keeps a connection.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -40,18 +44,20 @@ def _allow_many_connections() -> None:
 def _give_large_blocks_back() -> None:
     """Make the C library return each large block of memory to the system when the block is freed.
 
-    By default it keeps large blocks for each thread, so that a few answers of megabytes at once left hundreds of
-    megabytes with the process. Setting this bound also fixes how much free memory the library keeps for small blocks,
-    so that amount is set too: with too little, each request takes memory from the system and gives it back.
+    By default the library keeps freed large blocks for each thread. After a few answers of megabytes at once, the
+    process then kept hundreds of megabytes. If this setting is changed, the library no longer adapts how much free
+    memory it keeps for small blocks, so that amount is set too. If it were too small, each request would take memory
+    from the system and give it back.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Only glibc has mallopt.
+    # Only the C library glibc has the function mallopt.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
 
 
 class Worker(gasgi.ASGIWorker):
-    """One web process: gunicorn's ASGI worker with our connections."""
+    """One web process: gunicorn's ASGI worker, which here makes connections with our class Protocol."""
 
     loop: asyncio.AbstractEventLoop
     unchunking: Unchunking

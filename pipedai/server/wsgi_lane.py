@@ -1,4 +1,4 @@
-"""Serves ordinary requests: runs a WSGI application, which is Django, on a bounded pool of threads."""
+"""Serves ordinary requests: it runs Django, as a WSGI application, in a limited number of threads."""
 
 import asyncio
 import io
@@ -18,25 +18,26 @@ from pipedai.server.memory_budget import HOLDING, Holding, overloaded
 
 
 class WsgiLane:
-    """Runs each request to its end in one of `threads` threads, even if its client leaves.
+    """Runs Django for each request to its end in one of `threads` threads, even if the request's client leaves.
 
     The thread gets the whole body and returns the whole answer, so a client that reads slowly or leaves holds up no
     thread. This also saves a fifth of the web process's CPU, because a2wsgi's own bridge changes threads for each piece
-    of an answer. This lane can't serve answers that must stream.
+    of an answer. An answer that is sent piece by piece, such as an event stream, can't be served in this way.
     """
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
         self.threads = threads
-        # How many requests are in a thread or wait for one.
+        # The number of requests that are being served in a thread or wait for a free thread.
         self.running = 0
         self._wsgi = wsgi
-        # Requests of the same client address form a group, and groups take turns.
+        # The calls of one client address form a group, and groups take turns, so that no address makes the others wait
+        # for long.
         self._pool = FairThreads(threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
-        # asyncio's run_in_executor is not used, because it would drop a request that is cancelled before a thread
-        # starts it. A request that has come this far is always carried out.
+        # asyncio's run_in_executor is not used, because it drops a call that is cancelled before a thread has started
+        # it. Here a request is always carried out once it is queued for a thread.
         loop = asyncio.get_running_loop()
         answering: asyncio.Future[_Answer] = loop.create_future()
         holding: Holding = scope[HOLDING]
@@ -65,17 +66,18 @@ class WsgiLane:
         loop: asyncio.AbstractEventLoop,
         done: Callable[["_Answer | BaseException"], None],
     ) -> None:
-        """Answer the request in a thread, and hand the answer to the event loop."""
+        """Answer the request in a thread, and pass the answer to the event loop."""
         outcome: _Answer | BaseException
         try:
-            # If memory is short, the request is refused here, because its answer would need memory as well and nothing
-            # was done yet.
+            # The request is refused here if the process is short of memory, because the answer would need memory as
+            # well. Nothing has been done for the request yet.
             if holding.is_overdrawn():
                 raise overloaded(unread=False)
             outcome = self._answer(scope, body)
         except BaseException as error:
             outcome = error
-        with suppress(RuntimeError):  # The event loop has ended.
+        # This error means that the event loop has ended, so that nothing waits for the answer.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(done, outcome)
 
     def _done(
@@ -95,7 +97,8 @@ class WsgiLane:
 
     def _answer(self, scope: Scope, body: bytes) -> "_Answer":
         answer = _Answer()
-        # Only this function of a2wsgi is used, because its own bridge costs more CPU. See docs/decisions/fast-paths.md.
+        # Only this function of a2wsgi is used, because a2wsgi's complete bridge between ASGI and WSGI costs more CPU.
+        # See docs/decisions/fast-paths.md.
         environ: Any = build_environ(scope, io.BytesIO(body))  # type: ignore[arg-type]
         pieces: Iterable[bytes] = self._wsgi(environ, answer.start)
         try:
@@ -116,7 +119,7 @@ class _Answer:
     def start(self, status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
         """Note the answer's status and headers.
 
-        It is WSGI's start_response, whose second call replaces the first (PEP 3333).
+        WSGI applications call this function as `start_response`. A second call replaces the first (PEP 3333).
         """
         self.status = int(status[:3])
         self.headers = [

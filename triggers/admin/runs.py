@@ -112,10 +112,11 @@ class RunAdmin(StaffModelAdmin):
     )
 
     def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        """Returns the filters and the order of the index by which a filtered list of runs is read.
+        """Returns the filters and the order for which an index must be able to find the runs of a filtered list.
 
-        The filter by state is among them for ended runs, which have an index by state for each environment, trigger and
-        worker. Unfinished runs have smaller indexes of their own, and are so few that any of these is quick.
+        A list that is filtered by state is read from an index that contains the state, so the filter by state is among
+        the returned filters. There is one exception: no index by state has the ended runs of all environments, so a
+        list of these has the filter only if it is also filtered by environment, trigger or worker.
         """
         scope = super().scope_of(sent)
         status = sent.get("status")

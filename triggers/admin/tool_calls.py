@@ -1,4 +1,6 @@
-"""Shows staff what a run did: its counts of tool calls, the listed calls, and whether effects kept it from a retry."""
+"""Shows staff what a run did: how many tool calls it made, which ones the worker listed, and whether their possible
+effects prevented a retry.
+"""
 
 from typing import Any
 
@@ -18,9 +20,11 @@ def counts(run: Any) -> str:
 
 
 def why_no_retry(run: Any, attempts: list[dict[str, Any]]) -> str | None:
-    """Returns why an ended run was not retried, as far as its effects are the reason; else None.
+    """Returns in words that an ended run was not retried because its tool calls may have changed something. Returns
+    None if the run was retried, or was not retried for another reason.
 
-    `attempts` are the run and its retries in order. The trigger's present setting decides.
+    `attempts` are all attempts of the run, the last one at the end. The trigger's present setting `retry_after_effects`
+    is used, which may have been another one when the run ended.
     """
     values = {**vars(run), "retry_after_effects": run.trigger.retry_after_effects}
     if attempts[-1]["id"] == run.id and stopped_by_effects(values):
@@ -29,7 +33,9 @@ def why_no_retry(run: Any, attempts: list[dict[str, Any]]) -> str | None:
 
 
 def tool_calls_table(calls: list[dict[str, Any]] | None) -> Table:
-    """Returns a table of a run's listed tool calls. The names and times are the worker's own words."""
+    """Returns a table of a run's listed tool calls. The names and times are shown as the worker reported them, and
+    nobody has verified them.
+    """
     return Table(
         "Tool calls",
         ("When", "Tool", "Took (ms)", "Outcome", "Effect"),

@@ -17,7 +17,7 @@ class Delivery(models.Model):
     """
 
     class Status(models.TextChoices):
-        """Whether the delivery still has to be sent."""
+        """Whether the delivery still has to be sent, was delivered, or was given up."""
 
         # The delivery will be sent at `next_attempt_at`, for the first time or again.
         PENDING = "pending"

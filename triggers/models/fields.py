@@ -1,7 +1,8 @@
 """Column types that Django lacks: `json` that is stored as text, and foreign keys that include the environment.
 
-Tables with tenants' rows refer to each other by `(environment_id, id)`. Django's foreign keys have one column only. So
-migrations add these constraints in SQL, and the fields here have `db_constraint=False`.
+Tables with tenants' rows refer to each other by `(environment_id, id)`. Django's foreign keys have one column only.
+Migrations therefore add the constraints with two columns in SQL, and the fields of this module have
+`db_constraint=False`.
 """
 
 import json

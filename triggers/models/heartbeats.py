@@ -1,4 +1,4 @@
-"""The tables of heartbeats: which processes of the service live."""
+"""The tables of heartbeats, which show which processes of the service are alive."""
 
 from django.db import models
 from django.db.models.functions import Now
@@ -28,7 +28,9 @@ class ProcessHeartbeat(models.Model):
 
 
 class SchedulerHeartbeat(ProcessHeartbeat):
-    """A scheduler process. Operators, metrics and `check_deploy` see by it whether background work is done."""
+    """A scheduler process. Operators, metrics and `check_deploy` see from the row whether background work is being
+    done.
+    """
 
     class Meta:
         db_table = "scheduler_heartbeat"

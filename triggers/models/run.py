@@ -30,14 +30,16 @@ def duration_ms(run: Row) -> int | None:
 
 
 def tool_calls(run: Row) -> dict[str, int] | None:
-    """Returns the counts of a run's tool calls in the form of the API, or None if its worker has told none."""
+    """Returns the counts of a run's tool calls in the form of the API, or None if its worker has reported none."""
     if run["tool_calls_total"] is None:
         return None
     return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
 
 
 def _tool_calls() -> Q:
-    """The condition that the counts of tool calls are there together, and that no part exceeds the whole."""
+    """Returns, for a CHECK constraint, the condition that the three counts of tool calls are all NULL or all set, and
+    that neither the calls with a possible effect nor the calls without an answer are more than all calls.
+    """
     none = Q(
         tool_calls_total__isnull=True,
         tool_calls_effects__isnull=True,
@@ -56,8 +58,8 @@ def _tool_calls() -> Q:
 
 
 def _held() -> Q:
-    """Returns the condition that claimed and running runs have a slot, a lease and a deadline, and that other runs have
-    none.
+    """Returns, for a CHECK constraint, the condition that the columns for the slot, the lease and the deadline are set
+    in claimed and running runs, and NULL in all other runs.
     """
     held = Q(
         status__in=HELD,
@@ -73,8 +75,8 @@ def _held() -> Q:
 
 
 def _ended() -> Q:
-    """Returns the condition that ended runs have an end time, an ender and a fault class, and that other runs have
-    none.
+    """Returns, for a CHECK constraint, the condition that ended runs have a time (`ended_at`), a cause (`ended_by`) and
+    a fault class (`fault_class`) of their end, and that other runs have none.
 
     It tests for NULL explicitly: with a NULL, `ended_by IN (…)` is NULL too, and a CHECK accepts NULL as if it were
     true.
@@ -99,7 +101,7 @@ def _ended() -> Q:
 
 
 def _times_of_state() -> Q:
-    """Returns the condition that the times of claim and start fit the run's state.
+    """Returns, for a CHECK constraint, the condition that the times of claim and start fit the run's state.
 
     A queued run has neither of them, and a claimed one has no start. An ended run has been claimed, unless it was
     canceled in the queue.
@@ -171,12 +173,12 @@ class Run(models.Model):
     ended_at = models.DateTimeField(null=True)
     # Who ended the run; see `triggers.states.EndedBy`. NULL while it has not ended.
     ended_by = models.CharField(max_length=11, choices=EndedBy.choices, null=True)
-    # The number of the place that the run takes at its worker, from 1 to the worker's `maxConcurrency`; NULL unless
-    # claimed or running. A claim takes the lowest free number. The pair (worker, slot) is unique, so the database
-    # itself refuses more runs than the worker may hold.
+    # Which of its worker's slots the run takes. A worker has as many slots as it may hold runs, numbered from 1 to its
+    # `maxConcurrency`. NULL unless the run is claimed or running. A claim takes the lowest free number. The pair
+    # (worker, slot) is unique, so the database itself refuses more runs than the worker may hold.
     slot = models.PositiveSmallIntegerField(null=True)
-    # A text that the worker chose for its claim. If the worker repeats the claim with the same text, it gets the same
-    # answer. NULL if it sent none.
+    # A text that the worker chose and sent with its claim. If the worker repeats the claim with the same text, it gets
+    # the same answer. NULL if the worker sent no text.
     claim_id = models.CharField(max_length=64, null=True)
     # When the server gives the run up as lost, unless the worker calls before; NULL unless claimed or running. The
     # worker's calls for claim, start and heartbeat move the time ahead.
@@ -195,8 +197,8 @@ class Run(models.Model):
     # The AI model: that of the trigger's revision, until the worker reports which one it used. NULL if neither names
     # one.
     model = models.CharField(max_length=200, null=True)
-    # How many tokens the model read, as the worker reported. NULL if the worker did not say; the same holds for the
-    # other counts and the cost.
+    # How many tokens the model read, as the worker reported. NULL if the worker did not report the number. The other
+    # counts of tokens and the cost are NULL in the same case.
     input_tokens = models.BigIntegerField(null=True)
     # How many tokens the model wrote, as the worker reported.
     output_tokens = models.BigIntegerField(null=True)
@@ -206,23 +208,25 @@ class Run(models.Model):
     cache_creation_tokens = models.BigIntegerField(null=True)
     # What the run cost, in US dollars, as the worker reported.
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True)
-    # How many turns the conversation with the model took, as the worker reported.
+    # How many turns the agent's conversation with the AI model took, as the worker reported.
     num_turns = models.IntegerField(null=True)
     # The id of the AI program's session in which the run took place, as the worker reported it.
     session_id = models.CharField(max_length=255, null=True)
-    # How many calls of MCP tools the run has made, as its worker tells with heartbeats and with the outcome. NULL if it
-    # never told, as in the two counts below. A heartbeat never lowers it.
+    # How many calls of MCP tools the run has made, as its worker reports with heartbeats and at the run's end. A
+    # heartbeat never lowers the count. If the worker never reported counts, this column and the next two are NULL.
     tool_calls_total = models.IntegerField(null=True)
-    # How many of these calls may have had an effect, by the server's own word on the tool. A heartbeat never lowers it.
+    # How many of the run's tool calls may have changed something, according to what the MCP server says about the
+    # tools. A heartbeat never lowers the count.
     tool_calls_effects = models.IntegerField(null=True)
-    # How many of these calls have got no answer, so that nobody knows whether they had an effect.
+    # How many of the run's tool calls got no answer, so that nobody knows whether they changed something.
     tool_calls_unknown = models.IntegerField(null=True)
 
     class Meta:
         db_table = "run"
         constraints = (
             models.UniqueConstraint(fields=["environment", "id"], name="run_in_environment"),
-            # These contain the environment so that the table could be distributed or partitioned by it.
+            # The unique constraints contain the environment, so that the table could be distributed or partitioned by
+            # environment.
             models.UniqueConstraint(
                 fields=["worker", "slot", "environment"],
                 condition=Q(slot__isnull=False),
@@ -325,12 +329,12 @@ class RunText(models.Model):
     # Why the run failed: the worker's message, cut to 8,000 characters, or the server's if the worker sent nothing.
     # NULL if there is none.
     error_message = models.CharField(max_length=8000, null=True)
-    # The first report that came too late to count, as JSON with `receivedAt`; NULL for none. `triggers.runs.reports`
-    # keeps it for people to read.
+    # The first report that came too late to count, as JSON with the time `receivedAt`; NULL if there was no such
+    # report. `triggers.runs.reports` keeps it for people to read.
     late_result = JSONAsGivenField(null=True)
-    # Who got the trigger's secret headers with this run: the latest first, 20 at most, NULL if nobody. An entry is a
-    # worker's id and the address from which it polled, with a space between them. `triggers.runs.handout` adds an entry
-    # when either differs from the latest.
+    # Who got the trigger's secret headers with this run: the latest receiver first, 20 at most, NULL if nobody got
+    # them. An entry is a worker's id and the address from which it polled, with a space between them.
+    # `triggers.runs.handout` adds an entry when the worker or the address differs from those of the latest entry.
     handed_to = ArrayField(models.TextField(), null=True)
 
     class Meta:
@@ -338,9 +342,11 @@ class RunText(models.Model):
 
 
 class RunResult(models.Model):
-    """What a worker reported with the outcome of a run and that is rarely read. A run without any has no row here."""
+    """The rarely read parts of a worker's report about a run: the run's output and its list of tool calls. A run with
+    neither of the two has no row here.
+    """
 
-    # The run that the result belongs to: one row for a run at most.
+    # The run to which the result belongs. A run has at most one row of results.
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
     )
@@ -349,9 +355,11 @@ class RunResult(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # The run's output, as text and unchanged, up to 64 KiB. NULL for none; JSON `null` is an output.
+    # The run's output, as text and unchanged, up to 64 KiB. NULL if the run has no output; an output that is the JSON
+    # value `null` is stored as such.
     output = JSONAsGivenField(null=True)
-    # The first calls of MCP tools, 500 at most, as a JSON list in the form of the API; NULL for none.
+    # The first calls of MCP tools, 500 at most, as a JSON list in the form in which the API shows them; NULL if the
+    # worker listed none.
     tool_calls = JSONAsGivenField(null=True)
 
     class Meta:

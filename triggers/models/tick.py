@@ -13,8 +13,8 @@ from workspaces.models import Environment
 class Tick(models.Model):
     """A due time of a trigger's schedule (a tick), and what the scheduler decided about it.
 
-    One row can stand for several due times: for all that passed while no scheduler ran, or for a stretch, which is all
-    that follow each other while the trigger has no worker. `triggers.schedules.firing` writes the rows.
+    One row can stand for several due times: for all due times that passed while no scheduler ran, or for a stretch: all
+    due times that follow each other while the trigger has no worker. `triggers.schedules.firing` writes the rows.
     """
 
     # The tick's id: a UUIDv7, made by the scheduler that decided about the tick.
@@ -44,7 +44,8 @@ class Tick(models.Model):
     class Meta:
         db_table = "tick"
         constraints = (
-            # It contains the environment so that the table could be distributed or partitioned by it.
+            # The unique constraint contains the environment, so that the table could be distributed or partitioned by
+            # environment.
             models.UniqueConstraint(
                 fields=["trigger", "tick_at", "environment"], name="tick_one_decision"
             ),
@@ -59,8 +60,8 @@ class Tick(models.Model):
                     missed_count__gte=1,
                     last_tick_at__gte=models.F("tick_at"),
                 )
-                # Rows with another decision have the count 0. So have old rows with `skipped_no_worker`, from the time
-                # when each due time had a row of its own.
+                # Rows with another decision have the count 0. Old rows with the decision `skipped_no_worker` have it
+                # too, because each due time then had a row of its own.
                 | (
                     Q(missed_count=0, last_tick_at=models.F("tick_at"))
                     & ~Q(decision=Decision.SKIPPED_MISSED)

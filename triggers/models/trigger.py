@@ -34,7 +34,8 @@ class Trigger(models.Model):
     # The worker that executes new runs; NULL while none is chosen. Users set it, and deregistering a worker with
     # `reassignTo` replaces it. When it changes, queued runs move to the new worker as well.
     worker = tenant_key("workers.Worker", null=True, related_name="+")
-    # The current prompt, model and output schema. Each change of one makes a new revision and points here to it.
+    # The revision with the trigger's current prompt, model and output schema. Each change of one of these makes a new
+    # revision, to which this column then points.
     revision = tenant_key("triggers.TriggerRevision", related_name="+")
     # The name that people gave the trigger. It need not be unique.
     name = models.CharField(max_length=200)
@@ -46,21 +47,24 @@ class Trigger(models.Model):
     # The secret headers for the MCP server: encrypted JSON, or NULL for none. Users write them, a rotation of the data
     # key encrypts them anew, and deleting the trigger removes them.
     mcp_headers = models.BinaryField(null=True)
-    # The data key that encrypts `mcp_headers`; NULL if there are no headers. It is always written together with them.
+    # The data key that encrypts `mcp_headers`; NULL if there are no headers. This column is always written together
+    # with `mcp_headers`.
     mcp_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The URL to which a message about each ended run is sent; NULL for no messages.
     webhook_url = models.CharField(max_length=2048, null=True)
     # The secret that signs webhooks, encrypted; NULL if they are not signed. Users write it, and a rotation of the data
     # key encrypts it anew. It stays when the trigger is deleted, because pending deliveries still need it.
     webhook_secret = models.BinaryField(null=True)
-    # The data key that encrypts `webhook_secret`; NULL if there is no secret. It is always written together with it.
+    # The data key that encrypts `webhook_secret`; NULL if there is no secret. This column is always written together
+    # with `webhook_secret`.
     webhook_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The schedule as five crontab(5) fields; NULL for a trigger that runs on request only.
     schedule = models.CharField(max_length=200, null=True)
     # The IANA time zone in which `schedule` is read, for example `Europe/Berlin`.
     timezone = models.CharField(max_length=64, default="UTC")
-    # The next due time of the schedule; NULL if the trigger is disabled, deleted or without a schedule. A change of the
-    # schedule sets it. The scheduler moves it on in the transaction in which it decides about the due time.
+    # The time at which the schedule comes due next; NULL if the trigger is disabled, deleted or without a schedule. A
+    # change of the schedule sets it. The scheduler moves it on in the transaction in which it decides about the due
+    # time.
     next_run_at = models.DateTimeField(null=True)
     # Whether the trigger may make runs, by schedule, by request or as a retry. Users set it.
     enabled = models.BooleanField(default=True)
@@ -73,8 +77,8 @@ class Trigger(models.Model):
     overlap_policy = models.CharField(
         max_length=5, choices=OverlapPolicy.choices, default=OverlapPolicy.QUEUE
     )
-    # Whether a run that may have had effects is retried after a fault of infrastructure. Users set it. If it is false,
-    # `triggers.runs.retries` looks at the run's counts of tool calls.
+    # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
+    # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)

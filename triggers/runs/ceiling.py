@@ -21,11 +21,11 @@ WHERE t.id = %(trigger_id)s AND t.enabled AND t.worker_id IS NOT NULL AND t.dele
 
 
 def room_without_turns() -> int:
-    """Returns the number of queued runs of an environment below which a request need not lock the environment before it
-    queues another.
+    """Returns how many runs an environment may have in its queue before requests for more runs must lock the
+    environment. Below this number, requests queue runs without taking turns.
 
-    It is half of the ceiling, less the number of requests that can be counting at the same moment. Even together, these
-    can't fill the other half, so they need not wait for each other.
+    The number is half of the ceiling, less the number of requests that can count the queue at the same moment. Even if
+    all these requests queue a run at once, the queue stays below the ceiling.
     """
     return max(0, settings.MAX_QUEUED_RUNS_PER_ENVIRONMENT // 2 - _UNDER_WAY)
 

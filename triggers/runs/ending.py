@@ -1,4 +1,6 @@
-"""Writes what follows from the end of a run, in its transaction: error texts, retries, deliveries and events."""
+"""Writes the error messages, retries, webhook deliveries and audit events that the end of a run leads to, in the
+transaction that ends the run.
+"""
 
 from typing import Any
 
@@ -13,10 +15,10 @@ from triggers.webhooks.outbox import queue_deliveries
 def follow_up(
     ended: list[Row], events: list[Event], *, retry_after_seconds: int | None = None
 ) -> None:
-    """Writes what follows from the end of runs, in the transaction that ended them.
+    """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to.
 
-    These are the runs' error messages, retries, webhook deliveries and audit rows. The workers are woken when the
-    transaction commits.
+    Call it in the transaction that ended the runs. When the transaction commits, the workers that wait for runs are
+    woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -26,7 +28,7 @@ def follow_up(
 
 
 def keep_errors(runs: list[Row]) -> None:
-    """Stores the error messages of runs; None removes the one that is stored."""
+    """Stores the error messages of runs; a message that is None removes the stored one."""
     if runs:
         execute(
             sql.KEEP_ERRORS,
@@ -39,14 +41,16 @@ def keep_errors(runs: list[Row]) -> None:
 
 
 def ended_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
-    """Returns the event of an ended run. It says so if the run gets no retry because it may have had effects."""
+    """Returns the event of an ended run. If the run gets no retry because its tool calls may have changed something,
+    the event says so.
+    """
     if stopped_by_effects(run):
         more = {**(more or {}), "retry": "had_effects"}
     return run_event(action, actor, run, more)
 
 
 def run_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None = None) -> Event:
-    """Returns the event of a transition, with the state that the run is in."""
+    """Returns the domain event of a run that has just changed its state. The event names the new state."""
     metadata = {"triggerId": str(run["trigger_id"]), "status": run["status"], **(more or {})}
     if run["fault_class"] is not None:
         metadata["faultClass"] = run["fault_class"]

@@ -23,9 +23,9 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# How many runs, and how many bytes, one answer may hold. There are limits because the whole answer is in memory, while
-# a prompt may have 256 KiB and a worker may hold a thousand runs. A worker with more room claims these runs and polls
-# again. A single run may be larger.
+# How many runs, and how many bytes, one answer to a poll may have. There are limits because the whole answer is in
+# memory, while a prompt may have 256 KiB and a worker may have claimed a thousand runs. A worker that can take more
+# runs claims those of the answer and polls again. A single run may be larger.
 MOST_AT_ONCE = 50
 MOST_BYTES = MAX_PAGE_BYTES
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
@@ -74,14 +74,17 @@ SELECT min(available_at) - {NOW} AS until FROM run
 WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}
 """
 
-# How many receivers of a run's headers are remembered. If a worker changes between a few addresses, an audit row is
-# written once for each address and not at every poll.
+# How many receivers of a run's secret headers are stored with the run. A receiver is a worker together with its IP
+# address. If a worker changes between a few addresses, an audit row is therefore written once for each address and not
+# at every poll.
 _REMEMBERED = 20
 
-# Stores the URL that is given out with each run, and the receiver of its headers. The receiver is NULL if the run has
-# no headers, or if the latest receiver gets them again. With `later` false, only rows without a receiver change: if two
-# polls write at the same moment, the second one changes nothing and so notices the first. With `later` true, the
-# receiver is put before the earlier ones, unless both it and the URL are stored already.
+# Stores with each run the MCP URL that the worker gets, and who receives the secret headers: the receiver, which is a
+# worker together with its IP address. `receiver` is NULL if the run has no headers, or if the receiver stored last gets
+# them again. With `later` false, the statement changes only rows without a receiver. If two polls do this at the same
+# moment, the second one changes and returns no row, and so learns that it was second. With `later` true, the statement
+# puts the receiver before the earlier ones, unless the receiver stored last and the stored URL are the same as the new
+# ones.
 _KEEP = f"""
 INSERT INTO run_text AS kept (run_id, environment_id, mcp_url, handed_to)
 SELECT run_id, environment_id, url, CASE WHEN receiver IS NOT NULL THEN ARRAY[receiver] END
@@ -115,17 +118,17 @@ def hand_out_runs(
 ) -> list[HandedOut]:
     """Returns the due runs of a worker, those that have been due longest first.
 
-    There are at most as many as the worker has free places for, at most MOST_AT_ONCE, and at most what fits into
-    `most_bytes` as JSON, but a single run may be larger. A worker that is not `approved` gets no run whose trigger has
-    secret headers.
+    `capacity` is how many runs the worker may hold at once, that is, have claimed and not ended. The answer has at most
+    as many runs as the worker may still claim, at most MOST_AT_ONCE, and at most what fits into `most_bytes` as JSON;
+    but a single run may be larger. A worker that is not `approved` gets no run whose trigger has secret headers.
 
     One statement reads URL and headers from the trigger, so that a secret only ever goes with the URL that it was given
     for. The URL is stored with the run, and so is the receiver of the headers: the worker and the address of `actor`. A
-    worker that polls again before it claims gets the same runs. Nothing is written then, unless the worker or the
-    address is another one.
+    worker that polls again before it claims gets the same runs. A repeated poll writes nothing, unless the worker or
+    its address has changed.
 
     A run whose headers can't be decrypted stays queued and raises an alarm, since it must not be given out without
-    them. It takes no other run's place in the answer.
+    them. The answer may have another run instead.
     """
     params = {
         "worker_id": worker_id,
@@ -202,8 +205,8 @@ def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
         gets_headers = row["mcp_headers"] is not None and row["handed_to"] != receiver
         if gets_headers or row["handed_out_url"] != row["mcp_url"]:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
-    # Runs whose headers nobody has received yet are stored first. Usually these are all, and this one statement is
-    # enough.
+    # Runs whose headers nobody has received yet are stored first. Usually all runs are of this kind, and no second
+    # statement is needed.
     earlier = _store([row for row in news.values() if row["handed_to"] is None], later=False)
     _log(news, earlier, worker_id, actor)
     if others := [row for run_id, row in news.items() if run_id not in earlier]:
@@ -220,8 +223,8 @@ def _keep(rows: list[Row], worker_id: UUID, actor: Actor) -> None:
 
 
 def _store(rows: list[Row], *, later: bool) -> dict[UUID, list[str]]:
-    """Stores the URL and the receiver of each run. Returns for each run that this changed its earlier receivers, the
-    latest first.
+    """Stores the URL and the receiver of each run. Returns the runs that this changed, each with the receivers that
+    were stored before, the latest first.
     """
     if not rows:
         return {}

@@ -69,14 +69,15 @@ def queue_run(
     }
     run = fetch_one(sql.QUEUE, params)
     if run is None:
-        # No run was queued: either so many are queued that requests must take turns, or the trigger can't be run. In
-        # the second case this transaction may hold the trigger's lock, and `check_queue_room` then locks nothing, which
-        # keeps the order of locks.
+        # `sql.QUEUE` queued no run. One possible reason is that the queue is so long that requests must lock the
+        # environment and count one after the other. The other is that the trigger can't be run. In that case this
+        # transaction may hold the trigger's lock, after which no environment may be locked, and `check_queue_room`
+        # locks nothing.
         check_queue_room(trigger_id)
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is not None and run["id"] is None:
-        # `sql.QUEUE` waited for a change of the trigger. It could not see the trigger's new revision, which is younger
-        # than the statement, so it is repeated.
+        # The statement `sql.QUEUE` had to wait while another transaction changed the trigger. It could not see the
+        # trigger's new revision, which was inserted after the statement had begun, so it is executed again.
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
@@ -168,8 +169,8 @@ def heartbeat_run(
     """Renews the lease of a run that the worker holds. Returns `status`, `cancel_requested_at` and `lease_expires_at`
     of the run.
 
-    `tool_calls` are kept with the run, unless the run has later ones already. Raises NotFound for another worker's run,
-    and Refused if the worker no longer holds the run and must stop it.
+    The counts `tool_calls` are stored with the run, unless later counts are stored already. Raises NotFound for another
+    worker's run, and Refused if the worker no longer holds the run and must stop it.
     """
     params = _leasing(run_id, worker_id, now)
     if tool_calls is None:
@@ -226,14 +227,15 @@ def move_queued_runs(*, from_worker: UUID, to_worker: UUID) -> int:
 
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:
-    """Returns how many runs wait for a worker or are held by it."""
+    """Returns how many of the worker's runs have not ended: those that are queued, claimed or running."""
     row = fetch_one(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
     assert row is not None
     return int(row["unfinished"])
 
 
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` held runs whose lease or deadline has passed, in one transaction, and returns how many.
+    """Ends up to `limit` claimed or running runs whose lease or deadline has passed, in one transaction, and returns
+    how many.
 
     A lease counts only while workers can reach the service: see `triggers.runs.reachability`.
     """

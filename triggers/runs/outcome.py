@@ -10,7 +10,8 @@ from triggers.states import FaultClass, Status
 MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
 MAX_LISTED_CALLS = 500
-# What became of a call of an MCP tool, and the effect that its server says the tool may have (SPEC §18).
+# The two constants below list the words by which a worker describes a call of an MCP tool (SPEC §18): the call's
+# result, and the effect that the tool may have according to its MCP server.
 CALL_OUTCOMES = ("ok", "error", "unknown")
 CALL_EFFECTS = ("none", "idempotent", "possible")
 MAX_OUTPUT_BYTES = 64 * 1024
@@ -20,7 +21,9 @@ _NO_OUTPUT = "The worker reported no output, although the trigger has an output 
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+    """How many calls of MCP tools a run has made, how many of these calls may have changed something, and how many of
+    them got no answer.
+    """
 
     total: int
     effects: int
@@ -49,9 +52,9 @@ class Outcome:
     session_id: str | None = None
     model: str | None = None
     retry_after_seconds: int | None = None
-    # None if the worker tells nothing: then the counts of its heartbeats stay.
+    # None if the report has no counts of tool calls. Then the counts that the worker sent with its heartbeats stay.
     tool_calls: ToolCalls | None = None
-    # The first calls, in the form of the API, MAX_LISTED_CALLS at most.
+    # The run's first tool calls, MAX_LISTED_CALLS at most, in the form in which the API shows them.
     tool_call_list: Sequence[dict[str, Any]] = ()
     # The run's output as JSON text, up to MAX_OUTPUT_BYTES; None if there is none. An output of `null` is "null".
     output: str | None = None
@@ -69,9 +72,10 @@ class Outcome:
         return self.status == Status.SUCCEEDED and self.output is None
 
     def settled(self, *, has_output_schema: bool) -> "Outcome":
-        """Returns the outcome that counts: a success that lacks the output which the trigger asks for is a failure.
+        """Returns the outcome that counts: a reported success counts as a failure if it lacks the output for which the
+        trigger has an output schema.
 
-        The API does not check the output against the schema, which is the worker's work (SPEC §18).
+        The service does not check the output against that schema, because the worker does so (SPEC §18).
         """
         if not has_output_schema or not self.lacks_output:
             return self
@@ -83,7 +87,7 @@ class Outcome:
         )
 
     def columns(self) -> dict[str, Any]:
-        """Returns the values by the names of the parameters of `statements.COMPLETE`."""
+        """Returns the outcome's values as the parameters of the SQL statement `statements.COMPLETE`."""
         calls = self.tool_calls
         return {
             **{name: getattr(self, name) for name in self.__slots__},
@@ -97,7 +101,8 @@ class Outcome:
 def settled_fault(status: str, reported: str | None) -> str:
     """Returns whose fault the end of a run was (SPEC §6).
 
-    It is nobody's if the run succeeded or was canceled. Otherwise it is the client's, unless the worker said `infra`.
+    Nobody is at fault (`none`) if the run succeeded or was canceled. Otherwise the fault is infrastructure's if the
+    worker reported `infra`, and the client's (`client`) if not.
     """
     if status in (Status.SUCCEEDED, Status.CANCELED):
         return FaultClass.NONE

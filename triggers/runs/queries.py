@@ -60,6 +60,8 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
 
 
 def tool_calls_of(run_id: UUID) -> dict[str, Any]:
-    """Returns the answer with a run's tool calls: the listed ones, and how many it made. Raises Run.DoesNotExist."""
+    """Returns the API's answer about a run's tool calls: the calls that its worker listed, and the number of all its
+    calls. Raises Run.DoesNotExist.
+    """
     row = Run.objects.values("tool_calls_total", "result__tool_calls").get(id=run_id)
     return {"toolCalls": row["result__tool_calls"] or [], "total": row["tool_calls_total"]}

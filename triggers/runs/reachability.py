@@ -1,8 +1,10 @@
-"""Tells whether workers could reach the service lately, because a lease counts only such time (SPEC §22).
+"""Tells whether workers could reach the service lately. If they could not, a run whose lease expired meanwhile is not
+given up, because its worker could not renew the lease (SPEC §22).
 
-Each web process writes a heartbeat row from its event loop, through the same way to the database as requests. Without
-a database, or without a web process, no beat is written. So a gap between the beats is an outage of ours, and a silent
-worker is not to blame for its silence. After a gap each worker gets some time to renew its leases.
+Each web process writes a heartbeat row from its event loop, through the same way to the database as requests. Without a
+database, or without a web process, no heartbeat is written. A gap between the heartbeats is therefore an outage of the
+service, and no worker is to blame that it did not call during the gap. After a gap each worker gets some time to renew
+its leases.
 """
 
 import os
@@ -15,16 +17,17 @@ from pipedai.server.heart import Beat
 
 LONGEST_GAP_SECONDS = 30.0
 LONGEST_GRACE_SECONDS = 60.0
-# A beat may be late for a moment on a busy machine, so a short lease does not make the gap shorter than this.
+# An outage is never assumed after less than this time without a heartbeat, however short the lease is, because a
+# heartbeat may be late for a moment on a busy machine.
 SHORTEST_GAP_SECONDS = 2.0
 # How long a beat may take at least. It may always take longer than it counts: see `Beat`.
 SHORTEST_PATIENCE_SECONDS = 10.0
 # How long the row of an ended process is kept.
 KEEP_SECONDS = 3600
 
-# Writes a beat. `reachable_since` is the time since when there was no gap between the beats of all processes: the first
-# beat after a gap sets it to the present, and each later one copies it from the beats before it. So a deployment that
-# replaces all processes within the gap is no outage.
+# Writes a heartbeat of this process, with the time since which workers can reach the service. If another process has a
+# fresh heartbeat, that time is copied from it; otherwise it is now. A deployment that replaces all processes within
+# `gap` seconds is therefore no outage.
 _BEAT = """
 WITH fresh AS (
     SELECT min(reachable_since) AS since FROM web_heartbeat
@@ -37,20 +40,22 @@ ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp(), reachable_since 
 RETURNING statement_timestamp()
 """
 
-# A condition for the text of other statements: whether leases count now, because there was no gap between the beats for
-# long enough. It needs the parameters of `lease_params`.
+# An SQL condition to put into other statements: whether workers could reach the service for so long that a run whose
+# lease has expired is to be given up. It needs the parameters of `lease_params`.
 LEASES_COUNT = """(
     SELECT coalesce(min(reachable_since) <= statement_timestamp() - make_interval(secs => %(grace)s), false)
     FROM web_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %(gap)s))"""
 
 
 def gap_seconds() -> float:
-    """Returns how long no web process may beat before that counts as an outage: a sixth of a lease, 2 to 30 s."""
+    """Returns the time in seconds after which an outage is assumed if no web process has written a heartbeat. It is a
+    sixth of a run's lease, but at least 2 s and at most 30 s.
+    """
     return min(LONGEST_GAP_SECONDS, max(SHORTEST_GAP_SECONDS, settings.RUN_LEASE_SECONDS / 6))
 
 
 def grace_seconds() -> float:
-    """Returns how long workers may take to renew their leases after an outage: half of a lease, at most 60 s."""
+    """Returns how many seconds workers have after an outage to renew their leases: half of a lease, at most 60 s."""
     return min(LONGEST_GRACE_SECONDS, settings.RUN_LEASE_SECONDS / 2)
 
 
@@ -60,7 +65,9 @@ def lease_params() -> dict[str, float]:
 
 
 def beat_of_this_process() -> Beat:
-    """Returns the heartbeat of this web process. The process must not have forked since."""
+    """Returns the heartbeat of this web process. Call it after the last fork of the process, because the row has the
+    process's id.
+    """
     params = {
         "id": new_id(),
         "host": socket.gethostname()[:255],

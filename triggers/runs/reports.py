@@ -1,4 +1,5 @@
-"""Ends runs as their workers report: a run in hand, one without its output, a repeat, and a result that comes late.
+"""Ends runs as their workers report. This includes reports that lack a required output, that come twice, or that come
+after the server has ended the run (late results).
 
 docs/run-lifecycle.md describes late results.
 """
@@ -58,7 +59,8 @@ def complete_run(
 def _complete_otherwise(
     params: Row, outcome: Outcome, reported: dict[str, Any], actor: Actor
 ) -> Row | Refused:
-    """Answers a `complete` that ended no run: it lacks an output, is a repeat, is a late result or is refused.
+    """Handles a worker's report for which the usual UPDATE ended no run. The report lacks a required output, is a
+    repetition, comes after the server has ended the run (a late result), or must be refused.
 
     Returns the run, or the refusal for the caller to raise. Raises NotFound for another worker's run.
     """
@@ -106,7 +108,8 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
     """Lets a worker's late report replace the end that the server had decided for the run, and cancels the retry that
     waits in the queue.
 
-    If the reported end needs a retry too, the one that waits is kept, and `retryAfterSeconds` may postpone it.
+    If the reported end calls for a retry too, the waiting retry is kept, and the report's `retryAfterSeconds` may
+    postpone it.
     """
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
@@ -118,7 +121,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
         wake_workers([retry["worker_id"]])
     if run["error_message"] is None:
-        keep_errors([run])  # The error message that the server wrote is removed.
+        keep_errors([run])  # This removes the error message that the server wrote.
     _keep_result(run, outcome)
     follow_up(
         [run],
@@ -129,7 +132,9 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
 
 
 def _follow_up_report(run: Row, outcome: Outcome, actor: Actor) -> None:
-    """Writes what follows from a held run that its worker ended."""
+    """Stores the results of a run that its worker has just ended, and writes its error message, retry, webhook delivery
+    and audit row.
+    """
     _keep_result(run, outcome)
     action = "run.canceled" if run["status"] == Status.CANCELED else "run.completed"
     follow_up(

@@ -36,14 +36,18 @@ def calls_for_retry(run: Row) -> bool:
 
 
 def stopped_by_effects(run: Row) -> bool:
-    """Returns whether an ended run gets no retry for the sole reason that it may have had effects (SPEC §18)."""
+    """Returns whether an ended run gets no retry for the sole reason that its tool calls may have changed something
+    (SPEC §18).
+    """
     return _may_be_repeated(run) and _effects_forbid(run)
 
 
 def _effects_forbid(run: Row) -> bool:
-    """Returns whether the trigger forbids a retry after effects, and the run's tool calls may have changed something.
+    """Returns whether the trigger forbids retries of runs whose tool calls may have changed something, and this is such
+    a run.
 
-    A run whose worker reported no counts of tool calls may have changed something. A run that never started has not.
+    If the worker reported no counts of tool calls, a run that was started counts as such a run, and a run that was
+    never started does not.
     """
     if run["retry_after_effects"]:
         return False

@@ -72,7 +72,9 @@ class RunSerializer(RowSerializer):
 
 
 class ToolCallsSerializer(serializers.Serializer[Any]):
-    """How many calls of MCP tools a run has made, and of these how many may have had an effect or have no answer."""
+    """How many calls of MCP tools a run has made, how many of these calls may have changed something, and how many of
+    them got no answer.
+    """
 
     total = serializers.IntegerField()
     effects = serializers.IntegerField()
@@ -107,7 +109,7 @@ class RunDetailSerializer(RunSerializer):
 
     @extend_schema_field(ToolCallsSerializer(allow_null=True))
     def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802
-        """The counts of tool calls; null if the worker tells none."""
+        """The counts of the run's tool calls; null if its worker reported none."""
         return tool_calls(run)
 
 

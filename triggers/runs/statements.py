@@ -24,8 +24,9 @@ _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
         retry_of_id, scheduled_for, queued_at, available_at, model)"""
 
-# Queues a run. If the environment has `room` queued runs or more, it queues nothing and does not lock the trigger,
-# because the environment would have to be locked first. `room` comes from `room_without_turns`; NULL means no limit.
+# Queues a run. If the environment has `room` queued runs or more, the statement queues nothing and does not lock the
+# trigger, because the environment must then be locked before the trigger. `room` comes from `room_without_turns`; NULL
+# means no limit.
 QUEUE = f"""
 WITH t AS (
     SELECT id, environment_id, worker_id, revision_id, name, max_retries, timeout_seconds
@@ -78,9 +79,10 @@ SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id 
 WHERE r.id = ANY(%(ids)s) AND x.payload IS NOT NULL
 """
 
-# Claims a run and gives it the lowest free slot of its worker. `places` reads the taken slots in order: the first whose
-# number is greater than its rank shows that the slot of that rank is free. Fewer slots are taken than `capacity`, so
-# the free one is at most `capacity`, even if `maxConcurrency` was lowered.
+# Claims a run and gives it the lowest free slot of its worker. A slot is a number from 1 on, and each run that a worker
+# holds takes another one. The subquery numbers the taken slots in order (`rank`): the first slot whose number is
+# greater than its rank shows that the number `rank` is free. The run is claimed only if fewer than `capacity` slots are
+# taken, so the lowest free slot is never greater than `capacity`.
 CLAIM = f"""
 UPDATE run r
 SET status = 'claimed', slot = places.free, claim_id = %(claim_id)s, claimed_at = {NOW},
@@ -109,8 +111,9 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
 """
 
-# Heartbeats can overtake each other. The more calls a count tells of, the later it was taken; of the same number of
-# calls, fewer wait for an answer later.
+# Renews the lease, and stores the counts of tool calls unless the stored ones are newer. Two heartbeats can arrive in
+# the wrong order, so the counts themselves show which are newer: those with more calls, or, with as many calls, those
+# with fewer unanswered ones.
 HEARTBEAT_WITH_COUNTS = f"""
 UPDATE run r
 SET lease_expires_at = {_LEASE},
@@ -133,12 +136,14 @@ _OUTCOME = """
     tool_calls_total = coalesce(%(tool_calls_total)s::int, r.tool_calls_total),
     tool_calls_effects = coalesce(%(tool_calls_effects)s::int, r.tool_calls_effects),
     tool_calls_unknown = coalesce(%(tool_calls_unknown)s::int, r.tool_calls_unknown)"""
-# The columns of an ended run: retry and delivery need some that the list of runs does not show.
+# The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
+# lists of runs show.
 _ENDED = f"""{_RUN}, r.max_retries, r.tool_calls_total, r.tool_calls_effects, r.tool_calls_unknown,
     t.retry_after_effects, t.name AS trigger_name, t.webhook_url"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
-# A success that lacks an output hits no run whose revision has an output schema: `complete_run` then fails the run.
+# Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
+# asks for an output by its output schema, the statement changes nothing; `complete_run` then ends the run as failed.
 COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
@@ -221,10 +226,11 @@ WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
-# When a run's lease ends. It has no end while leases do not count, because workers could not renew them. It needs the
-# parameters of `triggers.runs.reachability.lease_params`.
+# When the run's lease ends. If workers could not reach the service lately, and so could not renew the lease, this is
+# never (`infinity`). It needs the parameters of `triggers.runs.reachability.lease_params`.
 LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
-# The first condition reads the index of held runs, and the second leaves out those whose lease does not count.
+# Finds the claimed and running runs whose lease or deadline has passed. The first condition on the times lets
+# PostgreSQL use an index. The second leaves out runs whose lease has passed while workers could not reach the service.
 _OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
     AND least({LEASE_END}, deadline_at) <= {NOW}"""
 

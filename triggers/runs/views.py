@@ -43,7 +43,7 @@ class RunPaginator(KeysetPaginator):
 
 
 class TriggerRunViewSet(TenantViewSet):
-    """The runs of one trigger: make one, list them."""
+    """The endpoints that queue a run of a trigger and list the trigger's runs."""
 
     tag = "Triggers"
     permissions = {"run": IsOperator, "list": IsViewer}
@@ -52,7 +52,11 @@ class TriggerRunViewSet(TenantViewSet):
     filter_names = RunFilters.names()
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the trigger. `run` also finds a deleted one, because a repeated call must still get the first run."""
+        """Finds the trigger that the URL names, and with it the tenant.
+
+        The endpoint `run` also finds a deleted trigger, because a repeated request with an `Idempotency-Key` must still
+        get the run of the first request.
+        """
         rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
         self.access = find_visible(principal_of(request), rows, kwargs["trigger_id"])
 
@@ -133,13 +137,13 @@ class EnvironmentRunViewSet(TenantViewSet):
 
 
 class RunViewSet(TenantViewSet):
-    """One run."""
+    """The endpoints that read and cancel one run and list its tool calls."""
 
     tag = "Runs"
     permissions = {"retrieve": IsViewer, "tool_calls": IsViewer, "cancel": IsOperator}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the run."""
+        """Finds the run that the URL names, and the caller's role in its environment. Raises NotFound."""
         self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
 
     @Operation(
@@ -171,7 +175,7 @@ class RunViewSet(TenantViewSet):
         says={200: "With the first 500 calls, and `total`, how many the run made."},
     )
     def tool_calls(self, request: Request, run_id: UUID) -> Response:
-        """GET /runs/:id/tool-calls: the calls that its worker listed."""
+        """Answers GET /runs/:id/tool-calls with the tool calls that the run's worker listed."""
         return Response(queries.tool_calls_of(run_id))
 
     @Operation(
@@ -183,7 +187,9 @@ class RunViewSet(TenantViewSet):
         audit=("run.canceled", "run.cancel-requested"),
     )
     def cancel(self, request: Request, run_id: UUID) -> Response:
-        """POST /runs/:id/cancel: cancels a queued run, and asks the worker to stop one that it holds."""
+        """POST /runs/:id/cancel: cancels a queued run. If a worker has claimed the run, it asks the worker to stop
+        it.
+        """
         lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 

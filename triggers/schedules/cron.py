@@ -21,8 +21,8 @@ from triggers.schedules.wall_time import Change
 
 _MINUTE = timedelta(minutes=1)
 # For how many years a schedule is searched for a due time before it counts as one that never comes due. The calendar
-# has a matching time within 40 years, but the clocks may skip all of them. Such a schedule is `*/15 2 25-31 3 */7`: it
-# names 02:00 to 03:00 on the last Sunday of March, which the clocks of Berlin always skip.
+# has a matching time within 40 years, but the clocks may skip all of them. An example is `*/15 2 25-31 3 */7` in the
+# zone Europe/Berlin: it names 02:00 to 03:00 on the last Sunday of March, which the clocks of Berlin always skip.
 _NEVER_YEARS = 100
 
 # Names in the zone database that are no time zones of a place. The first two depend on the machine, and `Factory`
@@ -103,7 +103,9 @@ class Schedule:
         return _next_due(self, _whole_minute(moment))
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
-        """Returns the due times (ticks) in [first, until]. `first` must be one. Raises BadSchedule if none follows."""
+        """Returns the due times (ticks) in [first, until]. `first` must be a tick. Raises BadSchedule if no tick comes
+        after `until`.
+        """
         return _ticks(self, _whole_minute(first), _whole_minute(until))
 
     def spelled_out(self) -> str:
@@ -128,8 +130,8 @@ class Schedule:
 
 
 def _whole_minute(moment: datetime) -> datetime:
-    """Returns the start of the moment's minute in UTC. All moments of a minute have the same next tick, so answers can
-    be cached by it.
+    """Returns the start of the moment's minute in UTC. All moments of a minute have the same next tick, so a cache can
+    find the next tick by the minute.
     """
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
@@ -202,7 +204,7 @@ def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
 def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
     """Returns the last tick in [first, until]. `first` must be a tick.
 
-    This is the first minute whose next tick is later than `until`, and bisection finds it.
+    The last tick is the first minute whose next tick is later than `until`. A bisection finds that minute.
     """
     minutes = range((until - first) // _MINUTE + 1)
     is_last = bisect_left(
@@ -223,8 +225,8 @@ def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
         start = change.wall_after
         if schedule.is_fixed_time and change.goes_forward:
             # If a clock change skips matching times, they have one tick together, at the moment of the change. The
-            # first minute that the clocks show after the change is the same moment. So it is counted with the skipped
-            # times, and the count goes on with the minute after it.
+            # first minute that the clocks show after the change is the same moment. That minute is therefore counted
+            # together with the skipped times, and the count goes on with the next minute.
             start += _MINUTE
             count += face.count(change.wall_before, start) > 0
         elif schedule.is_fixed_time:

@@ -1,4 +1,5 @@
-"""Picks the due triggers that the scheduler handles next. Workspaces take turns (SPEC §19).
+"""Picks the due triggers that the scheduler handles next, in such a way that no workspace must wait for another (SPEC
+§19).
 
 The scheduler handles triggers in batches, and each batch is split between all workspaces that have due triggers. A
 workspace with one due trigger therefore waits for one batch, even if another workspace has forty thousand. Inside a

@@ -41,8 +41,8 @@ _UNFINISHED = (
     "SELECT DISTINCT trigger_id FROM run WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL"
 )
 
-# Stores the decisions. If a tick has a decision already, that one stays; this happens after the database's clock was
-# put back.
+# Stores the decisions. If a tick has a decision already, the older decision stays. That can happen after the database's
+# clock was put back.
 _DECIDE = """
 INSERT INTO tick (id, environment_id, trigger_id, tick_at, last_tick_at, decision, run_id, missed_count, decided_at)
 SELECT * FROM unnest(

@@ -1,5 +1,5 @@
-"""A group of long-lived threads that take work from one queue. Each keeps its database connection between pieces of
-work.
+"""A group of long-lived threads that take work from one queue. Each thread keeps its database connection between two
+pieces of work.
 """
 
 import threading
@@ -42,7 +42,8 @@ class Crew(Generic[T]):
         self._queue.put(item)
 
     def stop(self, seconds: float) -> None:
-        """Ends the threads when the queue is empty, and closes their connections. Waits for that for `seconds` at most.
+        """Lets the threads finish the work in the queue, close their database connections and end. Waits for their end
+        for `seconds` at most.
 
         `give` may be called again afterwards. It then starts new threads.
         """

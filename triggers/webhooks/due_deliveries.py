@@ -1,5 +1,5 @@
-"""Picks the due webhook deliveries that a sender sends next. Workspaces take turns, and no host or tenant gets all
-places (SPEC §7, §19).
+"""Picks the due webhook deliveries that a sender sends next. A sender sends a limited number of deliveries at once.
+Workspaces take turns, so that deliveries of one tenant or to one host do not keep all others waiting (SPEC §7, §19).
 
 The query goes through the pairs of an environment and a host that have pending deliveries, and reads only a few due
 deliveries of each pair. Its cost therefore does not grow with the number of due deliveries, and many deliveries to a
@@ -19,7 +19,10 @@ from pipedai.sql import NOW, Row, fetch_all
 
 
 class Taker(NamedTuple):
-    """The workspace, environment and host of a delivery that takes one of a sender's places."""
+    """The workspace, environment and host of a delivery that is being sent. A sender sends a limited number of
+    deliveries at once, and counts by these three how many of them belong to each workspace and environment and go to
+    each host.
+    """
 
     workspace_id: UUID
     environment_id: UUID
@@ -30,15 +33,15 @@ class Taker(NamedTuple):
 CLAIM_SECONDS = 60
 # How many pairs of an environment and a host one query goes through. The next query continues after them.
 _MOST_PAIRS = 1_000
-# For how many workspaces, at most, a sender remembers when it last served them.
+# For how many workspaces, at most, a sender remembers when it last sent a delivery of theirs.
 _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
 
-# Finds due deliveries that may be sent now. A sender sends only so many at once, and an environment, a workspace and a
-# host may each have only a part of these places. The recursion reads the index `delivery_pending_by_host` once for each
-# pair of an environment and a host. It skips the other hosts of an environment that has all its places. If nothing is
-# due, it reads one entry of `delivery_due_by_host` and stops.
+# Finds due deliveries that may be sent now. A sender sends a limited number of deliveries at once, its places, and an
+# environment, a workspace and a host may each take only a part of them. The recursion reads the index
+# `delivery_pending_by_host` once for each pair of an environment and a host. It skips the other hosts of an environment
+# that has as many places as it may have. If nothing is due, it reads one entry of `delivery_due_by_host` and stops.
 _CANDIDATES = f"""
 WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
     (SELECT environment_id, host, next_attempt_at, 1 FROM delivery
@@ -88,8 +91,8 @@ RETURNING d.id, d.environment_id, d.trigger_id, d.run_id, d.message_id, d.url, d
 
 @dataclass
 class Turns:
-    """What one sender remembers about whose turn it is. If its process dies, this is lost, and a workspace loses one
-    turn at most.
+    """What one sender remembers about which workspace it serves next. If the sender's process dies, this is lost, and a
+    workspace waits for one turn longer at most.
     """
 
     # For each workspace, how many deliveries this sender had claimed when it last served the workspace. The workspace
@@ -122,15 +125,15 @@ def claim_deliveries(
 ) -> list[Row]:
     """Claims up to `room` due deliveries and returns their rows. Pass each row to `send_delivery` at once.
 
-    A delivery takes one of the sender's places while it is sent. `busy` says how many places are taken already, and by
-    whom. Each free place goes to the workspace with the fewest places, and among equals to the one that was served
-    longest ago. There are three limits:
+    A sender sends a limited number of deliveries at once, so it has that number of places, and each delivery takes one
+    while it is sent. `busy` says how many places are taken already, and by whom. Each free place goes to the workspace
+    that has the fewest, and among equals to the workspace that was served longest ago. There are three limits:
 
     - A host has at most `per_host` places.
-    - A workspace has at most as many places as stay free: half of all, if it is the only one. So a workspace that has
-      none always finds one.
-    - An environment has at most as many places as stay free, less those of its workspace: a third of all, if it is the
-      only one. So the other environments of the workspace always find one.
+    - A workspace has at most as many places as stay free: half of all, if it is the only one. A workspace without a
+      place therefore always finds a free one.
+    - An environment has at most as many places as stay free, less those of its workspace: a third of all, if it is
+      the only one. The other environments of the workspace therefore always find a free one.
     """
     turns = turns or Turns()
     places = _Places(busy, room, per_host)
@@ -143,8 +146,8 @@ def claim_deliveries(
 
 
 class _Places:
-    """The places of a sender, each for one delivery that is being sent. It counts who has taken them, and decides who
-    gets the next one.
+    """Counts who has taken how many of a sender's places, and decides who gets the next one. A sender has as many
+    places as the deliveries that it may send at once.
     """
 
     def __init__(self, busy: Mapping[Taker, int], room: int, per_host: int) -> None:
@@ -179,7 +182,7 @@ class _Places:
         ]
 
     def fill(self, candidates: list[Row], turns: Turns) -> list[UUID]:
-        """Gives the free places to deliveries, and returns the ids of the deliveries that got one."""
+        """Chooses deliveries for the free places of the sender, and returns their ids."""
         chosen: list[UUID] = []
         while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
             first = min(candidates, key=lambda candidate: self._order(candidate, turns))
@@ -208,7 +211,8 @@ class _Places:
 
 
 def _look(places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
-    """Returns due deliveries that may get a place: for each environment and host those that have been due longest.
+    """Returns due deliveries that the sender may send now: for each environment and host, those that have been due
+    longest.
 
     It begins after the environment and host at which the last query stopped. If it finds nothing from there to the end,
     it begins again with the first.

@@ -84,8 +84,8 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
 def _queue_by_request(
     trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
 ) -> UUID:
-    """Queues a delivery that a user asked for, and emits its event. Call it in a transaction, which keeps the trigger
-    locked until it ends.
+    """Queues a delivery that a user asked for, and emits its event. Call it in a transaction: the trigger stays locked
+    until the transaction ends.
     """
     trigger = fetch_one(
         "SELECT environment_id, webhook_url FROM trigger"

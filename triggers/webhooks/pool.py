@@ -30,13 +30,13 @@ _GOODBYE_SECONDS = 0.5
 
 
 class Senders:
-    """A pool with a limited number of threads that send deliveries. It claims no more deliveries than it has free
-    places, so that each is sent at once.
+    """A pool with a limited number of threads that send deliveries. It claims only as many deliveries as it can send at
+    once, so that none waits after it is claimed.
 
-    One group of threads sends, and a smaller one records the answers. A slow or dead host takes `per_host` of the
-    places at most, and a workspace with many such hosts takes half of them: see `claim_deliveries`. The threads are
-    daemons: if the process ends while a delivery is being sent, the delivery stays claimed and comes due again when the
-    claim has expired.
+    One group of threads sends, and a smaller one records the answers. Of the deliveries that are sent at one time, at
+    most `per_host` go to one host, so a slow host can't delay all others, and at most half belong to one workspace: see
+    `claim_deliveries`. The threads are daemons: if the process ends while a delivery is being sent, the delivery stays
+    claimed and comes due again when the claim has expired.
     """
 
     def __init__(self, *, at_once: int = AT_ONCE, per_host: int = PER_HOST) -> None:
@@ -49,8 +49,8 @@ class Senders:
         self._recording = Crew("webhook-recorder", RECORDING_AT_ONCE, self._record)
 
     def top_up(self) -> int:
-        """Claims due deliveries for the free places and starts to send them. Returns how many, and does not wait until
-        they are sent.
+        """Claims as many due deliveries as can be sent now and starts to send them. Returns how many, and does not wait
+        until they are sent.
         """
         with self._changed:
             busy = dict(self._busy)

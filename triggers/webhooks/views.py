@@ -37,7 +37,8 @@ class _DeliveriesShown(TenantViewSet):
         return DeliverySerializer(rows, many=True, context=context).data
 
     def _created(self, queue: Callable[..., UUID], request: Request, **of: UUID) -> Response:
-        # The answer is read in the same transaction: if that fails with a 503, no delivery may be left behind.
+        # The answer is read in the transaction that queues the delivery. If reading fails and the caller gets a 503, no
+        # delivery stays behind.
         with transaction.atomic():
             delivery_id = queue(**of, actor=actor_of(request))
             (shown,) = self._shown([Delivery.objects.get(id=delivery_id)])
@@ -81,14 +82,16 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
 
 
 class DeliveryViewSet(_DeliveriesShown):
-    """One delivery."""
+    """The endpoint that sends one delivery again."""
 
     tag = "Webhooks"
     permissions = {"redeliver": IsAdmin}
     environment_rates = {"redeliver": Rate("redeliver", 10, _A_MINUTE)}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Finds the delivery. Nobody can see the deliveries of a deleted trigger any more."""
+        """Finds the delivery that the URL names, and the caller's role in its environment. Nobody can see the
+        deliveries of a deleted trigger any more.
+        """
         self.access = find_visible(
             principal_of(request), tenancy.LIVE_DELIVERIES, kwargs["delivery_id"]
         )

@@ -24,7 +24,8 @@ def _state(enrollment: Enrollment) -> str:
     if enrollment.revoked_at:
         is_code = enrollment.kind == Enrollment.Kind.CODE or enrollment.approved_at
         return "revoked" if is_code else "denied"
-    # Expiry is decided by the database's clock. This page only displays it, so the web process's clock is exact enough.
+    # The service decides by the database's clock whether an enrollment has expired. This page only shows it to staff,
+    # so the clock of the web process is exact enough.
     if enrollment.expires_at <= timezone.now():
         return "expired"
     return "active" if enrollment.approved_at else "pending"
@@ -77,7 +78,9 @@ class EnrollmentAdmin(StaffModelAdmin):
 
     @display(description="Label (unverified)")
     def named(self, enrollment: Enrollment) -> Any:
-        """Returns the label, which the admin who issued the code or the host that asked for the pairing chose."""
+        """Returns the enrollment's label. It was chosen by the admin who issued the code, or by the host that asked for
+        the pairing.
+        """
         return text(enrollment.label)
 
     @display(description="State")

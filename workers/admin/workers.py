@@ -128,7 +128,9 @@ class WorkerAdmin(StaffModelAdmin):
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the page of one worker: its machine, the runs that it holds, and the triggers that use it."""
+        """Returns the page of one worker: its machine, the runs that it has claimed and not ended, and the triggers
+        that use it.
+        """
         held = Run.objects.filter(worker=row, slot__isnull=False, status__in=HELD)
         triggers = Trigger.objects.filter(worker=row, deleted_at__isnull=True)
         return [

@@ -37,9 +37,10 @@ def lock_demo() -> None:
 
 
 def find_or_make_cast(size: Size, user_id: UUID) -> Workspace:
-    """Returns the demo workspace for this size; makes it, with environments, keys, workers and triggers, if missing.
+    """Returns the demo workspace for this size. If there is none, makes it with its environments, keys, workers and
+    triggers.
 
-    All of it is made in one transaction. The history of runs ends at the moment of the workspace's `created_at`.
+    Everything is made in one transaction. The history of runs ends at the moment of the workspace's `created_at`.
     """
     with transaction.atomic():
         lock_demo()
@@ -86,7 +87,7 @@ def _furnish(
 def _schedules(ticks: float, rng: random.Random) -> list[tuple[str | None, timedelta]]:
     """Chooses the schedules of one environment's triggers, and how long ago each trigger was made.
 
-    Since then the schedules have come due about `ticks` times, all together.
+    The ages are such that all schedules together have come due about `ticks` times.
     """
     plans: list[tuple[str | None, timedelta]] = []
     while ticks >= 1 and len(plans) < _MOST_TRIGGERS:

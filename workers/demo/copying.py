@@ -49,7 +49,8 @@ def copy_slice(
     rng: random.Random,
     ids: Ids,
 ) -> None:
-    """Inserts the made-up runs, and the rows that belong to them: texts, ticks, webhook deliveries, audit entries.
+    """Inserts the made-up runs of one slice (a part of the demo's year), and the rows that belong to them: texts,
+    ticks, webhook deliveries, audit entries.
 
     `skipped` are due times at which no run was made, as (trigger, seconds since 1970). With `whole_story` the audit log
     gets an entry for every step of each run. Without it, only the end of each run gets one, because the entries of all

@@ -1,4 +1,5 @@
-"""Fills the demo workspace with a made-up year of runs, one slice of the year in each transaction.
+"""Fills the demo workspace with a made-up year of runs, which is divided into short parts (slices). Each transaction
+writes the runs of one slice.
 
 The content of a slice depends only on the seed and on the slice's number, and slices are filled in order. A command
 that was interrupted therefore continues after the last slice that the database has.
@@ -49,10 +50,11 @@ class Ledger:
         self._targets = self._runs_of_each_slice()
 
     def fill(self) -> Iterator[int]:
-        """Makes the runs of each missing slice, and yields after each slice how many runs were made.
+        """Makes the runs of each missing slice (a part of the made-up year), and yields after each slice how many runs
+        were made.
 
-        The first number yielded counts the runs that an earlier command made. Two commands at once take turns by a
-        lock.
+        The first number yielded counts the runs that an earlier command made. If two commands run at once, a lock lets
+        only one of them make a slice at a time.
         """
         first = number = self._next_slice()
         yield sum(self._targets[:number])
@@ -91,7 +93,8 @@ class Ledger:
         return ticks_between(trigger.schedule, max(begin, trigger.created_at.timestamp()), end)
 
     def _next_slice(self) -> int:
-        """Returns the number of the first slice that has no runs yet: the one after the slice of the newest run.
+        """Returns the number of the first slice (a part of the made-up year) that has no runs yet: the one after the
+        slice of the newest run.
 
         Retries are left out of this search, because a run near the end of a slice can have a retry in the next slice.
         """
@@ -139,7 +142,9 @@ class Ledger:
         return len(runs)
 
     def _capacity(self) -> Capacity:
-        """Returns how many runs each worker can hold, and the slots that unfinished runs of earlier slices take."""
+        """Returns how many runs each worker may execute at once, and the slots (numbers below that limit) that its
+        unfinished runs take. These runs were made up before, for earlier parts of the year.
+        """
         of_it = {"environment__workspace": self.workspace}
         held: dict[UUID, set[int]] = {}
         holding = Run.objects.filter(**of_it, slot__isnull=False, worker_id__isnull=False)

@@ -33,7 +33,9 @@ _FAILURE = (
 
 @dataclass
 class Capacity:
-    """How many runs each worker can hold (`limits`), and the slots that unfinished made-up runs take (`held`)."""
+    """How many runs each worker may execute at once (`limits`), and the slots that its unfinished made-up runs take
+    (`held`). A worker's slots are the numbers below its limit, and each run takes one.
+    """
 
     limits: dict[UUID, int]
     held: dict[UUID, set[int]] = field(default_factory=dict)
@@ -48,7 +50,9 @@ class Capacity:
 
 
 class Ids:
-    """Makes UUIDv7 ids for made-up moments, from a random generator whose seed is `place`."""
+    """Makes UUIDv7 ids for made-up moments, from random numbers for which the text `place` is the seed. The same text
+    makes the same ids.
+    """
 
     def __init__(self, place: str) -> None:
         self._rng = random.Random(place)  # noqa: S311 - reproducible, and no secret
@@ -158,7 +162,9 @@ class Storyteller:
         return (Status.CANCELED, worker, FaultClass.NONE), seconds
 
     def _use(self, run: Row, seconds: float) -> None:
-        """Fills in the tokens, the cost and the counts of tool calls of an agent that worked for so many seconds."""
+        """Fills in the tokens, the cost and the counts of tool calls of an agent that worked on the run for `seconds`
+        seconds.
+        """
         rng = self._rng
         turns = 1 + int(seconds / 12)
         run["num_turns"], run["input_tokens"] = turns, turns * rng.randint(150, 900)
@@ -201,7 +207,9 @@ class Storyteller:
             run["cancel_requested_at"] = time_of(ended - min(5, rng.random() * 5))
 
     def _leave_unfinished(self, run: Row, claimed: float, started: float) -> None:
-        """Makes the run claimed or running, as it is at `until`; it stays queued if no slot of its worker is free."""
+        """Puts the run into the state that it has at `until`: claimed or running, or still queued if its worker
+        executes as many runs as it may.
+        """
         slot = self._capacity.take(run["worker_id"]) if claimed < self._until else None
         if slot is None:
             return

@@ -19,7 +19,9 @@ def make_user_code() -> str:
 
 
 def normal_user_code(typed: str) -> str | None:
-    """Returns a typed code in the form of `make_user_code`, whatever its case and punctuation; None if unusable."""
+    """Returns a typed code in the form of `make_user_code`, whatever its case and punctuation. Returns None for a text
+    that can't be such a code.
+    """
     letters = [character for character in typed.upper() if character.isalnum()]
     if len(letters) != 2 * _HALF or not set(letters) <= set(_LETTERS):
         return None

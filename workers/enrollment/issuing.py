@@ -33,7 +33,7 @@ def issue_code(
     """Makes an enrollment and returns it with its `enr_` code. Only an HMAC of the code is stored.
 
     The code expires after a day unless `expires_at` says otherwise. Raises NotFound if the environment has been
-    deleted, Conflict if the environment has the most usable enrollments that it may have, and what `hold_role_of_user`
+    deleted, Conflict if the environment has as many usable enrollments as it may have, and what `hold_role_of_user`
     raises if the user is no admin.
     """
     code = tokens.mint("enr")

@@ -36,8 +36,8 @@ MAX_PENDING = 10
 # A user who types five wrong codes in a row must wait for an hour. This keeps users from guessing the codes of hosts.
 WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600, in_a_row=True)
 
-# An address may have at most MAX_PENDING pairings that wait. This lock makes the requests of one network run one after
-# another, so that two at once can't both take the last place.
+# Only MAX_PENDING pairings of one network may wait for approval. This lock makes the requests of one network run one
+# after another, so that two requests at once can't exceed that number.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('pairing ' || %(network)s, 0))"
 
 _COUNT_PENDING = """

@@ -224,7 +224,9 @@ def _ask(
 
 
 def _found(visit: _Visit) -> tuple[Enrollment, str]:
-    """Returns the pairing whose code this session typed, and the code. Raises Conflict if it no longer waits."""
+    """Returns the pairing whose code this session typed, and the code. Raises Conflict if the pairing no longer waits
+    for a decision.
+    """
     assert visit.session is not None
     try:
         proof = signing.loads(visit.posted("proof"), salt=_SALT, max_age=pairing.LIFETIME)

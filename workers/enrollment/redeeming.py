@@ -78,7 +78,7 @@ def redeem(
     `values` are the validated `hostname`, `os`, `version` and `label` of the worker. `actor` carries the caller's
     address and request id; in the audit log its id becomes that of the new key. Raises NotFound for an unknown code;
     EnrollmentRefused with 400 while a pairing waits, 410 if the enrollment has expired, 403 if it was denied or
-    revoked, 409 if it was redeemed before; Conflict if the environment has the most workers or keys that it may have.
+    revoked, 409 if it was redeemed before; Conflict if the environment has as many workers or keys as it may have.
     """
     if code is not None and tokens.prefix_of(code) != "enr":
         # The code's checksum is wrong, so the database need not be asked.

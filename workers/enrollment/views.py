@@ -53,7 +53,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        """Answers GET /environments/:envId/enrollments with the codes and the pairings that were approved."""
+        """Answers GET /environments/:envId/enrollments with the environment's codes and approved pairings."""
         rows = Enrollment.objects.filter(environment_id=environment_id)
         paginator = KeysetPaginator()
         page = paginator.paginate_queryset(rows, request, self)
@@ -142,7 +142,8 @@ class EnrollmentViewSet(ApiViewSet):
                 "deviceCode": begun.device_code,
                 "userCode": begun.user_code,
                 "verificationUri": uri,
-                # The URL's fragment has the code, because browsers send it to no server. The pairing page ignores it.
+                # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no
+                # server, and our page does not read it: a person must type the code, so that a link can't do so.
                 "verificationUriComplete": f"{uri}#{begun.user_code}",
                 "interval": pairing.INTERVAL_SECONDS,
                 "expiresAt": begun.expires_at,

@@ -1,1 +1,3 @@
-"""What hosts call to manage their workers: lists, switches, event streams, the newest releases."""
+"""The endpoints that hosts call: they list, disable, enable and deregister workers, stream their events, and name the
+newest releases.
+"""

@@ -22,6 +22,7 @@ def download(_request: HttpRequest, name: str) -> HttpResponse:
         raise Http404
     response = HttpResponse(package.content, content_type="application/octet-stream")
     response["Content-Disposition"] = f'attachment; filename="{package.name}"'
-    # A cache must ask again, because hosts refuse bytes of another digest than the newest command line tells.
+    # A cache must ask again before each use. The install command names the digest of the newest wheel, so hosts would
+    # refuse an older wheel from a cache.
     response["Cache-Control"] = "no-cache"
     return response

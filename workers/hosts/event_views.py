@@ -20,7 +20,7 @@ from workspaces.permissions import IsAdmin
 
 
 class WorkerEventViewSet(HostViewSet):
-    """The events of one worker, which its host or an admin's script follows."""
+    """The endpoint that streams the events of one worker to its host or to an admin's script."""
 
     tag = "Hosts"
     permissions = {"stream": IsAdmin}
@@ -59,8 +59,9 @@ class WorkerEventViewSet(HostViewSet):
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
         """Answers GET /workers/:id/events/stream with the events after the last one that the client has read.
 
-        It does not wait for events. The event-stream lane of the web process calls it again, with the same ticket, as
-        long as the client reads.
+        It does not wait for events. The part of the web process that keeps event streams open calls this method again
+        and again, as long as the client reads. The ticket is an object that belongs to one open stream and remembers
+        which events were sent.
         """
         ticket = request.META.get("asgi.scope", {}).get(STREAM)
         if not isinstance(ticket, StreamTicket):

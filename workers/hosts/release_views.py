@@ -24,7 +24,7 @@ _WORKER_RELEASE = answer(
 
 
 class ReleaseViewSet(ApiViewSet):
-    """The newest versions of the programs on a host that this service knows."""
+    """The endpoint that names the newest versions of a host's programs: the worker and the orchestrator."""
 
     tag = "Hosts"
     authentication_classes = ()
@@ -43,7 +43,9 @@ class ReleaseViewSet(ApiViewSet):
         },
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /releases/latest: the worker of this build, and the orchestrator that the settings name."""
+        """Answers GET /releases/latest with the version of the worker in this build, and that of the orchestrator that
+        the settings name.
+        """
         package = worker_package()
         return Response(
             {

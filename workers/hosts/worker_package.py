@@ -1,8 +1,8 @@
 """The worker program as a package (a wheel), which this service builds from `agent/` and offers to hosts.
 
 The bytes depend on the files of `agent/` and on the locked flit_core alone, not on the machine, the Python, the time or
-the umask. So all web processes of a release serve the same bytes, and `python -m bin.build_worker` writes them to a
-file. docs/releasing.md says how they are published.
+the umask. All web processes of a release therefore serve the same bytes, and `python -m bin.build_worker` writes them
+to a file. docs/releasing.md says how the package is published.
 """
 
 import hashlib
@@ -39,7 +39,9 @@ class WorkerPackage:
 
     @property
     def install_command(self) -> str:
-        """The command line that installs the wheel on a host, and nothing that has another digest."""
+        """The command line that installs the wheel on a host. It names the wheel's digest, and refuses a file with
+        another digest.
+        """
         return f"pipx install {shlex.quote(f'{self.url}#sha256={self.sha256}')}"
 
 
@@ -57,9 +59,9 @@ def worker_package() -> WorkerPackage:
 
 
 def _uncompressed(wheel: io.BytesIO) -> bytes:
-    """Returns the same wheel without what differs between machines: compression, times and permissions.
+    """Returns a copy of the wheel without the things that differ between machines: compression, times and permissions.
 
-    It is not compressed because each version of zlib compresses to other bytes.
+    The new wheel is not compressed, because different versions of zlib make different bytes.
     """
     rewritten = io.BytesIO()
     with (
@@ -68,7 +70,7 @@ def _uncompressed(wheel: io.BytesIO) -> bytes:
     ):
         for entry in built.infolist():
             copied = zipfile.ZipInfo(entry.filename, _ZIP_EPOCH)
-            copied.create_system = 3  # Unix, whose permissions follow.
+            copied.create_system = 3  # 3 means Unix: the next line sets Unix permissions.
             copied.external_attr = (stat.S_IFREG | 0o644) << 16
             stored.writestr(copied, built.read(entry))
     return rewritten.getvalue()

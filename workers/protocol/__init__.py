@@ -1,1 +1,3 @@
-"""What a worker program calls: it registers, polls for runs, and reports on those that it works on."""
+"""The endpoints that a worker program calls to register, to poll for runs, and to report on the runs that it
+executes.
+"""

@@ -1,4 +1,4 @@
-"""Says how many runs a worker may hold at the moment of a claim."""
+"""Says, at the moment of a claim, how many runs a worker may hold, that is, have claimed and not ended."""
 
 from typing import TypedDict
 
@@ -9,7 +9,9 @@ from pipedai.sql import fetch_one
 
 
 class Limits(TypedDict):
-    """How many runs a worker may hold, and whether an admin has approved it for runs with secrets."""
+    """How many runs a worker may have claimed and not ended, and whether an admin has approved it for runs with
+    secrets.
+    """
 
     capacity: int
     approved: bool

@@ -23,8 +23,8 @@ from workers.protocol.serializers import HandedOutRunSerializer
 
 MAX_WAIT_SECONDS = 30
 
-# How many polls without `wait` one worker may have under way. Their answers hold prompts, and a worker that does not
-# read them must not fill the memory.
+# How many polls without the parameter `wait` one worker may have under way. The answers contain long prompts, and a
+# worker that does not read its answers must not fill the memory of the web process.
 _PLAIN_POLLS = Places(2)
 
 
@@ -71,8 +71,9 @@ class PollViewSet(WorkerProtocolViewSet):
     def poll(self, request: Request, worker_id: UUID) -> Response:
         """Answers GET /workers/:id/poll with the runs that the worker is to claim, their secrets in plaintext.
 
-        It answers at once, even without a run. If the worker sent `?wait=`, the long-poll lane of the web process
-        calls again until there is a run or the time is over. The ticket tells the lane when to call.
+        It answers at once, even without a run. If the worker sent `?wait=`, the web process keeps an answer without
+        runs back, and calls this method again until there is a run or the time is over. A ticket, an object that
+        belongs to the waiting request, tells the web process when to call.
         """
         wait = _wait_seconds(request)
         if not wait and not _PLAIN_POLLS.take(worker_id, request):
@@ -101,7 +102,9 @@ class PollViewSet(WorkerProtocolViewSet):
         )
 
     def _fill(self, ticket: PollTicket, *, wait: float, empty: bool) -> None:
-        """Tells the long-poll lane how long to wait, and when the next run comes due for this worker."""
+        """Writes on the ticket of a waiting poll how long the web process is to wait, and when the worker's next run
+        comes due.
+        """
         ticket.workspace_id = self.worker.workspace_id
         ticket.wait_seconds, ticket.empty = wait, empty
         if not empty:
@@ -114,7 +117,9 @@ class PollViewSet(WorkerProtocolViewSet):
 
 
 def _wait_seconds(request: Request) -> float:
-    """Returns the parameter `wait`, 0 if it was not sent. Raises Invalid if it is no whole number of its range."""
+    """Returns the query parameter `wait` in seconds; 0 if it was not sent. Raises Invalid if it is no whole number from
+    0 to MAX_WAIT_SECONDS.
+    """
     sent = request.query_params.get("wait", "0")
     if not (sent.isascii() and sent.isdigit() and len(sent) <= 2 and int(sent) <= MAX_WAIT_SECONDS):
         raise Invalid({"wait": [f"Must be a whole number from 0 to {MAX_WAIT_SECONDS}."]})

@@ -65,7 +65,7 @@ class RegistrationViewSet(ApiViewSet):
     def register(self, request: Request) -> Response:
         """POST /workers/register: registers a worker. Only this answer holds the worker's `wkt_` token."""
         token = _registration_token(request)
-        find_registration_key(token)  # refuses a bad token, before the body is checked
+        find_registration_key(token)  # This refuses a bad token before the body is checked.
         registered = register_worker(
             token=token,
             values=read_body(RegisterBody, request),

@@ -32,7 +32,9 @@ _INT4, _INT8 = 2**31 - 1, 2**63 - 1
 
 
 class CutTextField(TextField):
-    """A text of an outcome. A text that is too long is cut, because refusing it would lose the whole outcome."""
+    """A text in a worker's report of how a run ended. A text that is too long is cut, because refusing it would lose
+    the whole report.
+    """
 
     def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
         self.cut_to = cut_to
@@ -44,21 +46,25 @@ class CutTextField(TextField):
 
 
 class ReportedNumberField(WholeNumberField):
-    """A whole number of an outcome. One out of range becomes null, because refusing it would lose the outcome."""
+    """A whole number in a worker's report of how a run ended. A number out of range becomes null, because refusing it
+    would lose the whole report.
+    """
 
     def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
         self.range = range(least, most + 1)
         super().__init__(required=False, allow_null=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
-        """Returns the number, or None if it is outside the field's range."""
+        """Returns the number, or None if it is outside of the field's range."""
         number = super().to_internal_value(data)
         return number if number in self.range else None
 
 
 @extend_schema_field({"type": "number"})
 class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
-    """A number of seconds, rounded up and limited to 24 hours. A value that is no number counts as null."""
+    """How many seconds a retry is to wait, rounded up and limited to 24 hours. A value that is no number counts as
+    null.
+    """
 
     def to_internal_value(self, data: Any) -> int | None:
         """Returns the seconds as a whole number from 0 to 24 hours, or None for a value that is no number."""
@@ -70,7 +76,9 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({})
 class OutputField(serializers.Field[Any, Any, Any, Any]):
-    """Any JSON value, or TOO_DEEP."""
+    """The output of a run: any JSON value. The JSON parser puts the marker TOO_DEEP in the place of a value that is
+    nested too deep; this field accepts the marker too.
+    """
 
     def to_internal_value(self, data: Any) -> Any:
         """Returns the value unchanged."""
@@ -93,7 +101,9 @@ class RegisterBody(Body):
 
 
 class RegistrationBody(RegisterBody):
-    """With the token, which the view takes from the body or the header before it looks at the rest."""
+    """The body of POST /workers/register including its `wrk_` token. Only the OpenAPI document uses this class: the
+    view itself takes the token from the body or the header, before it checks the other fields.
+    """
 
     token = serializers.CharField(required=False)
 
@@ -116,7 +126,7 @@ def _tokens(name: str) -> ReportedNumberField:
 
 
 class HeartbeatBody(Body):
-    """POST …/heartbeat."""
+    """The body of POST /workers/:id/runs/:runId/heartbeat, by which a worker renews the lease of a run."""
 
     toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
 
@@ -149,7 +159,7 @@ class CompleteBody(Body):
     )
     toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
     toolCallList = ToolCallListField(source="tool_call_list", required=False)
-    # A JSON null is an output. The field is absent from the validated values if the worker reported none.
+    # A JSON null is an output. If the worker reported no output, the validated values have no `output`.
     output = OutputField(required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> Any:
@@ -166,7 +176,9 @@ def outcome_of(values: dict[str, Any]) -> Outcome:
 
 
 def _output_of(values: dict[str, Any]) -> dict[str, str | None]:
-    """Returns the `output` and `unfit_output` of an Outcome."""
+    """Returns the values `output` and `unfit_output` for an Outcome: the reported output as JSON text, or why it is not
+    kept.
+    """
     if "output" not in values:
         return {}
     if values["output"] is TOO_DEEP:
@@ -178,10 +190,11 @@ def _output_of(values: dict[str, Any]) -> dict[str, str | None]:
 
 
 def as_reported(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the same values under their names in the API, which is how a late result is stored.
+    """Returns the validated values of a CompleteBody under their names in the API. In this form a report is stored that
+    came too late to count (a late result).
 
-    The list of tool calls is left out, and so is an output that is too long, because the late result is shown with the
-    run.
+    The list of tool calls is left out, and so is an output that is too long, because the late result is a part of the
+    run's answer in the API, which must stay small.
     """
     names = _reported_names()
     reported = {names[attribute]: value for attribute, value in values.items()}

@@ -1,4 +1,6 @@
-"""Reads what a worker tells of a run's tool calls. What is malformed is dropped, so that no outcome is lost for it."""
+"""Reads what a worker reports about a run's tool calls. Malformed values are dropped and not refused, because refusing
+them would lose the whole report of how the run ended.
+"""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -26,10 +28,10 @@ _COUNT = {"type": "integer", "minimum": 0, "maximum": _MOST}
     }
 )
 class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
-    """The counts of a run's tool calls; never refused."""
+    """The counts of a run's tool calls. Malformed counts become None and raise no error."""
 
     def to_internal_value(self, data: Any) -> ToolCalls | None:
-        """Returns the counts, or None if one is no whole number, is out of range, or exceeds the total."""
+        """Returns the counts, or None if one of them is no whole number, is out of range, or exceeds the total."""
         if not isinstance(data, dict):
             return None
         total, effects, unknown = (
@@ -57,10 +59,10 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
     }
 )
 class ToolCallListField(serializers.Field[Any, Any, Any, Any]):
-    """The first tool calls of a run; never refused."""
+    """The list of a run's first tool calls. Malformed calls are left out and raise no error."""
 
     def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
-        """Returns the first MAX_LISTED_CALLS calls that are well-formed, in the form of the API."""
+        """Returns the well-formed calls, MAX_LISTED_CALLS at most, in the form in which the API shows them."""
         return list(islice(_calls(data if isinstance(data, list) else []), MAX_LISTED_CALLS))
 
 
@@ -91,7 +93,7 @@ def _is_one(value: Any, words: tuple[str, ...]) -> bool:
 
 
 def _count(value: Any) -> int | None:
-    """Returns a whole number that a column can hold, or None."""
+    """Returns the value as a whole number; None if it is no whole number, is negative, or is larger than _MOST."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:

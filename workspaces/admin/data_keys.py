@@ -74,7 +74,9 @@ class DataKeyRotationAdmin(StaffModelAdmin):
 
     @display(description="Environment")
     def of_environment(self, rotation: DataKeyRotation) -> Any:
-        """Shows the environment whose data key the rotation replaces, or that it replaces those of all environments."""
+        """Shows the environment whose data key the rotation replaces, or says that the rotation replaces the data keys
+        of all environments.
+        """
         return link_to(Environment, rotation.environment_id) if rotation.environment_id else "all"
 
     def story(self, row: DataKeyRotation) -> list[Panel]:

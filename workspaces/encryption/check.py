@@ -101,8 +101,8 @@ def check_keys(
     """Decrypts every data key and every sealed value, of one environment or of all, and changes nothing.
 
     It reads small batches in separate statements, so it blocks nobody. Its memory grows with the number of data keys,
-    not with that of values. A value that can't be decrypted raises no error and goes into the report. `on_progress` is
-    called with the number of values of each batch.
+    but not with the number of values. A value that can't be decrypted raises no error and goes into the report.
+    `on_progress` is called with the number of values of each batch.
     """
     report = KeyReport()
     for row in _rows(_KEYS, environment_id):

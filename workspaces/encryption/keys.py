@@ -31,8 +31,9 @@ SELECT id, wrapped, master_key_id FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL
 FOR SHARE
 """
-# How often the data key in use is looked for. A statement that had to wait for a rotation's lock sees that the old key
-# is retired, but it can't see the new key, which is younger than the statement. The next statement finds it.
+# How many times a call looks for the data key in use before it gives up. A statement that had to wait for a rotation's
+# lock sees that the old key is retired, but it can't see the new key, which is younger than the statement. The next
+# statement finds it.
 _LOOKS = 10
 
 
@@ -143,8 +144,8 @@ def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
 
 
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
-    """Returns the place (environment, table, column, row) for which a value is encrypted. It can't be decrypted for
-    another place.
+    """Returns the place (environment, table, column, row) for which a value is encrypted. Such a value can't be
+    decrypted for another place.
     """
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
 

@@ -52,8 +52,8 @@ SELECT e.id AS environment_id {_ENVIRONMENTS} AND e.id > %(after)s ORDER BY e.id
 
 # This statement locks the environment's row, so that two rotations do not replace the environment's data key at once.
 _HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR NO KEY UPDATE"
-# Locks the data key in use. The statement waits for transactions that are writing a value under the key; later ones
-# will use the new key.
+# Locks the data key in use. The statement waits for transactions that are writing a value under the key. Transactions
+# that begin later use the new key.
 _IN_USE = """
 SELECT id AS key_id, wrapped AS key_wrapped, master_key_id, created_at FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NULL
@@ -85,8 +85,8 @@ DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a rotation would do. `resumed` is when the unfinished rotation began that it would continue, or None if
-    there is none.
+    """What a rotation would do. If it would continue an unfinished rotation, `resumed` is the time at which that one
+    began; otherwise `resumed` is None.
     """
 
     environments: int
@@ -136,8 +136,8 @@ def rotate_data_keys(
     in use that can't be decrypted is replaced only with `replace_lost`: otherwise a call with a wrong `MASTER_KEYS`
     would give environments keys that no other process can decrypt.
 
-    `on_progress` is called with the number of values of each batch, and `say` with a sentence whenever a lock of
-    somebody else must be waited for.
+    `on_progress` is called with the number of values of each batch, and `say` with a sentence whenever the rotation
+    must wait for a lock of another transaction.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
@@ -160,7 +160,8 @@ def _begin(environment_id: UUID | None) -> Row:
     """Returns the rotation that is unfinished, or begins one if there is none."""
     params = {"environment_id": environment_id}
     rotation = None
-    # Another process may finish the rotation after `_BEGIN` has found it. Then the loop begins a new one.
+    # `_BEGIN` may find an unfinished rotation which another process finishes before it can be read. Then the loop
+    # begins a new rotation.
     while rotation is None:
         execute(_BEGIN, {**params, "id": new_id()})
         rotation = fetch_one(_UNDER_WAY, params)

@@ -26,8 +26,9 @@ WHERE master_key_id <> %(newest)s AND environment_id > %(after)s
 ORDER BY environment_id LIMIT %(limit)s
 """
 
-# All data keys of an environment are read and encrypted together, so that one audit row tells of them. The lock waits
-# for transactions that write values under a key, but not for those that read values.
+# All data keys of an environment are read and encrypted together, so that one audit row reports them all. To lock the
+# keys, the statement waits for transactions that write values under one of them, but not for transactions that only
+# read values.
 _KEYS = """
 SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM data_key
 WHERE master_key_id <> %(newest)s AND environment_id = ANY(%(environment_ids)s)
@@ -48,8 +49,8 @@ class Rewrapped:
 
 
 def older_masters() -> list[Row]:
-    """Returns what is left to do, as a row for each older master key: `master_key_id`, and how many `data_keys` of how
-    many `environments` it encrypts.
+    """Returns what `rotate_master_key` would still have to encrypt, as a row for each older master key:
+    `master_key_id`, and how many `data_keys` of how many `environments` it encrypts.
     """
     return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
 
@@ -60,8 +61,8 @@ def rotate_master_key(
     """Encrypts with the newest master key those data keys that an older one encrypts. The values that the data keys
     encrypt stay as they are.
 
-    `on_progress` is called with the number of keys of each batch, and `say` with a sentence whenever a lock of somebody
-    else must be waited for.
+    `on_progress` is called with the number of keys of each batch, and `say` with a sentence whenever the rotation must
+    wait for a lock of another transaction.
 
     Each transaction encrypts the keys of some environments and writes an audit row for each environment. If the process
     is killed, an environment's keys are all done or all not done. Several calls may run at once. A data key that can't

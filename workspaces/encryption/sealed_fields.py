@@ -1,5 +1,5 @@
-"""The registry of columns with encrypted (sealed) values. Apps register theirs, so that rotations and checks find all
-(SPEC §8).
+"""The list of all columns that have encrypted (sealed) values. Each app registers its columns, so that rotations and
+checks of keys find all of them (SPEC §8).
 """
 
 from dataclasses import dataclass

@@ -44,7 +44,9 @@ def broken_lines(report: KeyReport) -> Iterator[str]:
 
 
 def does_not_open(report: KeyReport) -> str:
-    """Returns a command's error message: how many values can't be decrypted with the present keys."""
+    """Returns the error message of a command that found values which do not open, that is, which can't be decrypted
+    with the present keys. The message says how many there are.
+    """
     return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
 
 

@@ -18,7 +18,8 @@ from pipedai_worker.conformance.fake_run import FakeRun, iso, now
 from pipedai_worker.conformance.wire import TERMINAL
 
 IN_HAND = {"claimed", "running"}
-# The `status` of a fault: the request is carried out, then the connection is cut without an answer.
+# This `status` of a fault means that the fake API carries the request out, but then cuts the connection instead of
+# answering.
 DROP = "drop"
 
 
@@ -39,13 +40,14 @@ class FakeApi:
         self.lock = threading.Condition()
         self.worker_id = str(uuid4())
         self.worker_token = "wkt_" + "A" * 49
-        # How the worker's CLI is paid for: what the worker says at its registration.
+        # The way in which claude is paid for on the worker's machine. The worker tells it when it registers.
         self.auth_mode = "claude_max"
         self.registration_token = "wrk_" + "B" * 49
         self.capacity = 1
         self.lease_seconds = 30.0
         self.long_polls = True
-        # If true, answers tell times: `serverTime`, and when a lease ends. Older versions of the API do not.
+        # If true, the answers contain `serverTime` and the time at which a lease ends. Older versions of the API leave
+        # these out.
         self.tells_times = True
         # If true, a worker may repeat a claim with the same claimId, and gets the same answer.
         self.claim_ids = True
@@ -61,12 +63,13 @@ class FakeApi:
         # When each request came, as a time of the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
-        # The MCP server of runs that name no other: one that answers, once the API is served.
+        # The URL of the MCP server for runs that name no other. When the fake API is served, this becomes the URL of a
+        # small MCP server that answers.
         self.mcp_url = "https://mcp.example.com/mcp"
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         # One sentence for each request that broke the API's rules.
         self.malformed: list[str] = []
-        # A sentence for each request whose tool calls the API would ignore, as a whole or in part.
+        # One sentence for each request that reports tool calls which the real API would ignore, in part or altogether.
         self.ignored: list[str] = []
         self.polls_waiting = 0
         self.most_polls_waiting = 0

@@ -1,4 +1,4 @@
-"""Answers as an MCP server without tools (streamable HTTP), so that a worker may ask it before it starts a run."""
+"""Answers as an MCP server without tools (streamable HTTP), for workers that check the server before a run."""
 
 from __future__ import annotations
 

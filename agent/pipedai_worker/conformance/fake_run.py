@@ -1,4 +1,4 @@
-"""One run of the fake API, and how the API's answers show it."""
+"""Defines one run of the fake API, and the JSON in which the API's answers show it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ class FakeRun:
         return {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
 
     def settled(self, body: dict[str, Any]) -> str:
-        """Return the status that the run takes by a report: a success that lacks its output is a failure."""
+        """Return the status that a report (`body`) gives the run.
+
+        If the run has an output schema, a success without an output, or with one that is too large, is a failure.
+        """
         if body["status"] != "succeeded" or self.output_schema is None:
             return str(body["status"])
         output = json.dumps(body.get("output"), ensure_ascii=False, separators=(",", ":"))

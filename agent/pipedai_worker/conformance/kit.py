@@ -43,8 +43,9 @@ def judge(
     """Run all checks, or those in `names`, and yield the result of each as soon as it ends.
 
     `command` starts the worker under test. It is split as a shell does, and `{config}` in it is replaced by the path of
-    a configuration file. `jobs` checks run at a time. `patience` is how many seconds a correct worker may take for
-    something that it does at once. Raises KeyError for the name of no check.
+    a configuration file. `jobs` checks run at the same time. `patience` is how many seconds a check waits for something
+    that a correct worker does at once, because the machine may be busy. Raises KeyError if a name in `names` is that of
+    no check.
     """
     checks = [CHECKS[name] for name in names] if names else list(CHECKS.values())
     called_off = threading.Event()

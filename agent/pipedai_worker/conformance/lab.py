@@ -21,7 +21,7 @@ from pipedai_worker.conformance.fake_run import FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.conformance.wire import TERMINAL
 
-# The usual patience: a correct worker does most things at once, but on a busy machine it may take this long.
+# A check waits this many seconds for most things. A correct worker does them at once, but a busy machine may delay it.
 PATIENCE_SECONDS = 60.0
 # The most seconds that a worker may take to exit after SIGTERM.
 LEAVE_SECONDS = 30.0
@@ -175,7 +175,7 @@ class Lab:
     # --- Waiting for the worker ------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """Sleep for `seconds`. Raises Failed if the checks are called off in the meantime."""
+        """Sleep for `seconds`. Raises Failed if the whole conformance test is interrupted meanwhile."""
         if self._called_off.wait(seconds):
             raise Failed("The check was called off.")
 
@@ -190,7 +190,7 @@ class Lab:
             self.pause(0.03)
 
     def until_ended(self, run: FakeRun, times: float = 1.0) -> dict[str, Any]:
-        """Wait until the run has ended, and return the reported outcome. `times` multiplies the usual patience."""
+        """Wait until the run has ended, and return the reported outcome. `times` multiplies how long this may take."""
         deadline = time.monotonic() + self._patience * times
         while run.status not in TERMINAL:
             self.must_live()

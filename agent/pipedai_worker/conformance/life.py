@@ -10,7 +10,8 @@ from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import Lab, expect, expect_status, expect_well_formed
 
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
-# The lease of these checks. It is this long because a busy machine may delay a correct worker's heartbeat by seconds.
+# How long the lease of a run lasts in these checks. It is this long because a busy machine may delay a correct worker's
+# heartbeat by seconds.
 LEASE_SECONDS = 12.0
 LONGER_THAN_THE_LEASE = 14.0
 
@@ -118,7 +119,8 @@ def stops_a_run_that_it_lost(lab: Lab) -> None:
 @check("MCP header values come back in no report and no log line, and no file keeps them")
 def keeps_secrets(lab: Lab) -> None:
     lab.start()
-    # The second program says the secret itself, as if it had heard it from its server.
+    # The first program crashes. The second one succeeds with a text that has the secret in it, as if its MCP server had
+    # told it.
     for ending in ("crash 3", f"success {SECRET} {SECRET.upper()}"):
         _keep_secrets(lab, ending)
     expect(lab.api.worker_token not in lab.log(), "It logged its own token.")
@@ -153,7 +155,8 @@ def refuses_expansion(lab: Lab) -> None:
         outcome = lab.until_ended(run)
         if outcome.get("status") == "failed":
             expect(outcome.get("faultClass") == "client", "It did not call it the client's fault.")
-        # A worker that adds the headers itself may launch the run: its configuration has no header.
+        # A worker may refuse such a run, or execute it and send the URL and the headers itself. In both cases claude's
+        # configuration contains no `${`, which claude would replace by a value of this machine's environment.
         expect("${" not in str(outcome.get("shortMessage")), "It configured claude with a `${`.")
 
 

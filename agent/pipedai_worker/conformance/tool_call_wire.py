@@ -1,4 +1,4 @@
-"""Describes what the API takes of a run's tool calls, so that the fake API can tell what it would ignore."""
+"""Knows which reports of a run's tool calls the real API accepts, so that the fake API notices all others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 def flaw(body: dict[str, Any], earlier: dict[str, int] | None) -> str | None:
-    """Return a sentence on what is wrong with the tool calls of a heartbeat or a report, or None.
+    """Return a sentence on what is wrong with the tool calls in a heartbeat or a report; None if nothing is.
 
-    A body without any is right, and so is null. `earlier` are the counts that the run's worker told last; `total` and
-    `effects` never go down.
+    A body may leave the tool calls out or have null in their place. `earlier` are the counts that the worker told last
+    for this run. The counts `total` and `effects` must never become smaller.
     """
     counts = body.get("toolCalls")
     if counts is not None:

@@ -1,4 +1,4 @@
-"""Checks what a worker does when answers are lost, late or refused, or when the API is away."""
+"""Checks what a worker does when answers are lost, late or refused, or when the API can't be reached."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ WHOLE_NUMBERS = (
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a request's body; an empty body counts as an empty object. None for other bodies."""
+    """Return the JSON object in a request's body; None for any other body. An empty body counts as an empty object."""
     try:
         body = json.loads(data or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError):

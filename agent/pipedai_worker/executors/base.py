@@ -1,4 +1,4 @@
-"""Defines what every executor receives and returns."""
+"""Defines what an executor, which runs the program of a run, receives and returns."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ class Job:
     directory: Path
     # The file with the MCP configuration, mode 0600.
     mcp_config: Path
-    # Where the worker's gateway serves the run's MCP server.
+    # The URL of the worker's gateway, the server on this machine that leads to the run's MCP server.
     mcp_url: str
     # A directory for files that an executor makes for the run. It is removed with the run.
     files: Path
-    # The id of the claim: random, and another one for each attempt.
+    # The id of the claim: random, and another one for each attempt to execute the run.
     claim_id: str
-    # The allow-listed environment. An executor may add to it.
+    # The environment variables for the program. At first they are those of the worker that are allowed; an executor may
+    # add others.
     environment: dict[str, str]
     redactor: Redactor
     # Called several times a second; returns the reason to stop the run, or None.
     should_stop: Callable[[], StopReason | None]
-    # Returns the seconds between the first request to end and SIGKILL.
+    # Returns how many seconds the program gets from the first signal that asks it to end until SIGKILL.
     term_grace: Callable[[], float]
-    # Called as soon as the program runs, so that the next start can find it after a crash.
+    # Called as soon as the program runs, so that the worker's next start can find the program if the worker is killed.
     launched: Callable[[Program], None]
     # Called with the type and the payload of each event as soon as the program writes it.
     told: Callable[[str, Any], None]
@@ -44,12 +45,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Execution:
-    """How an execution ended.
+    """How the execution of a run's program ended.
 
-    If `stopped_by` is set, the program was stopped for that reason, and the worker itself decides the run's status. It
-    then takes the cost and the like from `outcome`, whose fault class says who is to blame if the time limit was the
-    reason: `infra` while the model's API was failing or claude had not begun, which its error message says in a
-    sentence; else `client`.
+    If `stopped_by` is set, the worker stopped the program for that reason, and the worker decides the run's status. It
+    then takes only some fields, such as the cost, from `outcome`. If the reason was the time limit, the fault class is
+    one of these fields. It is `infra` if the model's API was failing or claude had not begun when the time was up, and
+    `outcome.error_message` says which; otherwise it is `client`.
     """
 
     outcome: Outcome
@@ -69,7 +70,7 @@ class Executor(Protocol):
     def needs_server(self) -> bool: ...
 
     def execute(self, job: Job) -> Execution:
-        """Run the job to its end. It raises nothing, because a failure is an outcome too."""
+        """Run the job to its end. No failure is raised as an exception, because a failure is an outcome too."""
 
     def clean_up(self, claim_id: str, directory: Path, pid: int | None) -> None:
         """Remove what the program left outside the run's own directory. `directory` was the working directory."""

@@ -1,4 +1,4 @@
-"""Executes runs with `claude -p`: its command line, its environment, and its end."""
+"""Executes runs with `claude -p`: makes its command line and its environment, and removes what it leaves behind."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pipedai_worker.prompt import is_blank, stdin_for_claude
 class ClaudeExecutor:
     """Runs `argv`: claude, or a program that behaves like it.
 
-    `auth_mode` returns how claude is paid for, and is asked for each run. A program that is silent for
-    `silence_seconds` is stopped; 0 lets it be silent for ever. `offline` says that the program needs no server.
+    `auth_mode` returns how claude is paid for, and is called for each run. A program that writes nothing for
+    `silence_seconds` is stopped; 0 sets no limit. `offline` says that the program needs no MCP server.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class ClaudeExecutor:
 
     @property
     def credentials(self) -> tuple[str, ...]:
-        """Return the names of the variables that claude logs in with."""
+        """Return the names of the environment variables that claude logs in with."""
         return CREDENTIALS[self._auth_mode()]
 
     def execute(self, job: Job) -> Execution:
-        """Run one conversation to its end."""
+        """Run claude on the job's prompt until claude ends, and return how it ended."""
         why = _refusal(job)
         if why is not None:
             return Execution(Outcome(FAILED, CLIENT, error_message=why))
@@ -59,7 +59,8 @@ class ClaudeExecutor:
             stderr=watch.stderr.feed,
             should_stop=watch.should_stop,
             term_grace=job.term_grace,
-            # Claude then gives a result, which tells what the conversation has cost.
+            # Claude is first interrupted by SIGINT, because it then still writes a result, which tells what the run has
+            # cost.
             interrupt_first=True,
         )
         return watch.conclude(ending)
@@ -78,8 +79,8 @@ class ClaudeExecutor:
             "--output-format",
             "stream-json",
             "--verbose",
-            # Nobody is there to grant permissions. This one allows the tools of the run's own server;
-            # all others need a permission in this machine's settings.
+            # Nobody is there to grant permissions. This option permits the tools of the run's own MCP server. Any other
+            # tool needs a permission in this machine's settings for claude.
             "--allowedTools",
             f"mcp__{SERVER_NAME}",
             *isolation.OPTIONS,

@@ -26,7 +26,8 @@ from pipedai_worker.prompt import stdin_text
 
 # An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200
-# A program may write its output with white space; no more than this is read.
+# At most this much of an output file is read. It is more than an output may have, because the JSON in the file may
+# contain white space.
 LARGEST_OUTPUT_FILE = 4 * output.LARGEST_BYTES
 # Stands for the content of an output file that holds no JSON. No JSON text has this value.
 NOT_JSON = float("nan")
@@ -36,7 +37,7 @@ class CommandExecutor:
     """Runs one fixed command line for each run."""
 
     credentials: tuple[str, ...] = ()
-    # The program may do without the run's server, so nobody asks whether that can be reached.
+    # The program may not need the run's MCP server, so the worker does not check beforehand that the server answers.
     needs_server = False
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -85,11 +86,11 @@ class CommandExecutor:
         return Execution(outcome, ending.stopped_by)
 
     def clean_up(self, claim_id: str, directory: Path, pid: int | None) -> None:
-        """Do nothing, as nobody knows what the program leaves elsewhere."""
+        """Do nothing, because the worker does not know which files the program leaves outside the run's directory."""
 
 
 def _read(path: Path) -> Any:
-    """Return the JSON in the file that the program wrote, ABSENT if there is none, or NOT_JSON."""
+    """Return the JSON in the file that the program wrote; ABSENT if there is no file, NOT_JSON if it holds no JSON."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return NOT_JSON

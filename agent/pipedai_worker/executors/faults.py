@@ -12,7 +12,8 @@ from typing import Any
 
 from pipedai_worker.outcome import CLIENT, INFRA
 
-# The task itself reached these limits, and the same prompt would reach them again.
+# In a result, these subtypes mean that the task reached a limit. The same prompt would reach it again, so the client is
+# at fault.
 CLIENT_SUBTYPES = {
     "error_max_turns": "Claude reached its limit of turns.",
     "error_max_budget_usd": "Claude reached its budget.",
@@ -22,7 +23,8 @@ CLIENT_REASONS = frozenset(
     {
         *("max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"),
         *("rapid_refill_breaker", "structured_output_retry_exhausted"),
-        # Hooks of this machine's settings ended the run, and would end it again.
+        # These reasons mean that a hook in this machine's settings for claude ended the run. It would end the run
+        # again.
         *("stop_hook_prevented", "hook_stopped", "tool_deferred", "tool_deferred_unavailable"),
     }
 )
@@ -44,7 +46,7 @@ INFRA_KINDS = frozenset(
 )
 RATE_LIMIT_KINDS = frozenset({"rate_limit", "rate_limit_error"})
 RATE_LIMIT_STATUS = 429
-# The same request may succeed after these statuses.
+# After an answer with one of these HTTP statuses, the same request may succeed later.
 RETRYABLE_STATUSES = frozenset({408, 409, 425, RATE_LIMIT_STATUS})
 
 
@@ -67,7 +69,7 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     if subtype in CLIENT_SUBTYPES:
         return Fault(CLIENT, CLIENT_SUBTYPES[subtype])
     status = result.get("api_error_status")
-    # `api_error` comes last, because claude calls many different errors `unknown` there.
+    # `api_error`, from claude's messages, is used last, because claude's messages call many different errors `unknown`.
     kind = _word(result.get("api_error_type")) or error_kind(result) or api_error
     if limit_reached or status == RATE_LIMIT_STATUS or kind in RATE_LIMIT_KINDS:
         return Fault(INFRA, "Claude's usage limit is reached on the worker.", rate_limited=True)

@@ -1,18 +1,21 @@
-"""Keeps a run of claude to its own prompt, server and directory, by claude's options and variables."""
+"""Keeps a run of claude to its own prompt, MCP server and directory, by command-line options and variables."""
 
 from __future__ import annotations
 
 import json
 from uuid import UUID, uuid5
 
-# The namespace of the sessions' ids. It is random, and has to stay as it is.
+# The ids of claude's sessions are derived from this namespace (a random UUID). It must not change, because a new
+# version of the worker has to compute the same ids as the old one.
 _SESSIONS = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
 
-# Claude reads no file that the prompt mentions, loads no memory, writes none, and calls nobody but the model's API.
+# With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no
+# service but the model's API and the run's MCP server.
 VARIABLES = {
     "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
-    # Older versions of claude do not know the variable above, and read no mentioned file because of this one. It also
-    # keeps tools from being loaded late, which no run needs: its server has `alwaysLoad`.
+    # Older versions of claude do not know the variable above. This variable, too, makes them read no file that the
+    # prompt mentions. It also makes claude load all tools at once, which does no harm, because the run's MCP server is
+    # configured with `alwaysLoad` anyway.
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     "CLAUDE_CODE_DISABLE_CRON": "1",
@@ -22,13 +25,14 @@ VARIABLES = {
     "DISABLE_ERROR_REPORTING": "1",
 }
 OPTIONS = (
-    # With these tools, runs that are executed at the same time could find each other and send each other messages.
+    # `--disallowedTools` forbids these tools, and the setting after them refuses messages. Otherwise runs that are
+    # executed at the same time could find each other and send each other messages.
     "--disallowedTools",
     "SendMessage",
     "ListAgents",
     "--settings",
     json.dumps({"crossSessionInbound": "refuse"}),
-    # Only the account's own settings count, and none of the directories above the run's.
+    # Claude reads the settings of the user's account, but none from the run's directory or the directories above it.
     "--setting-sources",
     "user",
     "--no-session-persistence",
@@ -36,5 +40,9 @@ OPTIONS = (
 
 
 def session_of(claim_id: str) -> str:
-    """Return the id of the session of one attempt, so that the next start of the worker knows it too."""
+    """Return the id of claude's session for one claim of a run.
+
+    The id is derived from the claim's id. After a crash, the worker's next start knows the claim's id, and so can find
+    the files that claude has left under the session's id.
+    """
     return str(uuid5(_SESSIONS, claim_id))

@@ -1,4 +1,4 @@
-"""Keeps the beginning or the end of a program's output, and redacts it before it cuts it."""
+"""Keeps the beginning or the end of a program's output. Secrets in it are replaced before it is cut."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pipedai_worker.process import Ending
 from pipedai_worker.redact import RedactingStream, Redactor
 
-# So many characters are kept beyond the length asked for, because blank lines at the end are stripped.
+# `Tail` keeps this many characters more than it was asked for, because blank lines at the end are removed later.
 SPARE_CHARACTERS = 4096
 
 
 class Head:
-    """Takes the whole output in pieces and keeps a little more than its first `length` characters.
+    """Takes a program's output in pieces and keeps a little more than its first `length` characters.
 
-    `told` gets each redacted piece, as with `Tail`. White space at the beginning is left out.
+    `told` is called with each piece after its secrets are redacted. White space at the beginning is not kept.
     """
 
     def __init__(
@@ -23,7 +23,8 @@ class Head:
     ) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._redacting = RedactingStream(redactor)
-        # With one character more, whoever cuts the text to `length` knows that it was longer.
+        # One character more than `length` is kept, so that the code that cuts the text to `length` can see that it was
+        # longer.
         self._room = length + 1
         self._told = told
         self._kept = ""
@@ -46,10 +47,10 @@ class Head:
 
 
 class Tail:
-    """Takes the whole output in pieces and keeps a little more than its last `length` characters.
+    """Takes a program's output in pieces and keeps a little more than its last `length` characters.
 
-    `told` gets each redacted piece. The end of a piece comes with the next one, because a secret may
-    begin there.
+    `told` is called with each piece after its secrets are redacted. The end of a piece is held back until the next
+    piece comes, because a secret may begin there.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Tail:
         self._keep(self._redacting.feed(self._decoder.decode(chunk)))
 
     def finish(self, ending: Ending) -> str:
-        """Return the last characters of the whole output. If it was longer, they begin with a whole line."""
+        """Return the last characters of the output. If its beginning is cut off, the text begins with a whole line."""
         self._keep(self._redacting.feed(self._decoder.decode(b"", final=True)))
         self._keep(self._redacting.finish(cut_off=ending.killed))
         text = self._kept.strip()

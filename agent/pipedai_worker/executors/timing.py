@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-# Claude waits before it tries again: half a second first, then twice as long each time, up to this.
+# After a failed call of the model's API, claude waits before it calls again: half a second at first, then twice as long
+# each time, up to 32 s.
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 32.0
 FEWEST_RETRIES, MOST_RETRIES = 2, 10
 SHORTEST_CALL_SECONDS, LONGEST_CALL_SECONDS = 15.0, 360.0
-# An answer that has begun may pause for so long. The model's API sends something at least every few seconds.
+# The bounds for the pause that claude accepts inside an answer of the model's API. The API sends something at least
+# every few seconds.
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 180.0
-# The gateway answers at once, because it has reached the server before.
+# How long claude may take to connect to the MCP server. It connects to the worker's gateway on this machine, which
+# answers at once.
 CONNECT_MILLISECONDS = 30_000
 
 
 def variables(timeout_seconds: float) -> dict[str, str]:
-    """Return claude's variables for a run with this time limit.
+    """Return the environment variables that limit how long claude waits, for a run with this time limit.
 
-    A quarter of the limit goes to waits between tries, and to a try that gets no answer, so that claude says that
-    the API fails before the worker stops it.
+    A quarter of the run's limit is for claude's pauses between its attempts to call the model's API, and another
+    quarter is for one attempt that gets no answer. Claude can thus report that the API fails before the worker stops
+    the run.
     """
     share = timeout_seconds / 4
     call = min(max(share, SHORTEST_CALL_SECONDS), LONGEST_CALL_SECONDS)
@@ -24,12 +28,13 @@ def variables(timeout_seconds: float) -> dict[str, str]:
     return {
         "CLAUDE_CODE_MAX_RETRIES": str(_retries(share)),
         "API_TIMEOUT_MS": str(round(call * 1000)),
-        # The limit above is for the beginning of an answer, and these are for each pause in it, after which claude asks
-        # again. Claude heeds the first one only with Anthropic's own API. With others its limit is 5 minutes.
+        # API_TIMEOUT_MS limits the wait until an answer begins. The variables below limit each pause inside an answer,
+        # after which claude calls again. Claude heeds CLAUDE_ENABLE_BYTE_WATCHDOG only with Anthropic's own API. With
+        # other APIs its limit for a pause is 5 minutes.
         "CLAUDE_ENABLE_BYTE_WATCHDOG": "1",
         "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(round(pause * 1000)),
         "CLAUDE_ENABLE_STREAM_WATCHDOG": "1",
-        # Claude begins only when it is connected to the MCP server, or knows that it can't be.
+        # With 0, claude begins to work only when it has connected to the MCP server, or when connecting has failed.
         "MCP_CONNECTION_NONBLOCKING": "0",
         "MCP_TIMEOUT": str(CONNECT_MILLISECONDS),
         "MCP_CONNECT_TIMEOUT_MS": str(CONNECT_MILLISECONDS),

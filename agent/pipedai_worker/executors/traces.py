@@ -9,14 +9,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# Claude names directories after the working directory, with a dash for every other character.
+# Claude names directories after the path of the working directory, with a dash in place of each character that is no
+# letter or digit.
 _NOT_A_LETTER = re.compile(r"[^a-zA-Z0-9]")
 
 
 def remove(work: Path, session_id: str, pid: int | None, environment: Mapping[str, str]) -> None:
     """Remove everything that belongs to the run which worked in the directory `work`. It raises nothing.
 
-    The name of that directory is random, and so is `session_id`, so that nothing else can be met.
+    The files are found by the name of that directory and by `session_id`. Both are random, so no other run's files
+    match.
     """
     for path in _traces(work, session_id, pid, environment):
         if path.is_dir() and not path.is_symlink():

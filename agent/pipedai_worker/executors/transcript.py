@@ -10,13 +10,14 @@ from pipedai_worker.mcp import SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.tokens import Tokens
 
-# These events belong to a turn. Other events may follow the result of a turn.
+# While claude works it writes events of these types. Events of other types may also come after its result.
 TURN_TYPES = frozenset({"assistant", "user", "stream_event", "tool_progress"})
-# Messages that claude itself wrote, and no model, name this one as their model.
+# Claude names this model in messages that it wrote itself, without a model.
 SYNTHETIC_MODEL = "<synthetic>"
-# The time of a reset that is larger than this is in milliseconds and not in seconds.
+# Claude tells when a usage limit will be lifted, normally in seconds since 1970. A number larger than this one is in
+# milliseconds.
 LATEST_SECONDS = 100_000_000_000
-# A limit lasts a month at most; a later reset is taken for this.
+# A usage limit lasts a month at most. If claude tells a later end of it, this time is used instead.
 LONGEST_RESET_SECONDS = 31 * 86_400.0
 CONNECTED = "connected"
 # When the MCP server has one of these statuses, claude works on without it. While the status is `pending`, claude
@@ -28,17 +29,18 @@ class Transcript:
     """Takes every event through `take()`; its attributes hold what the events have told so far."""
 
     def __init__(self) -> None:
-        # True once there was an event, which only claude writes.
+        # True once the program has written an event. A program that is not claude writes none.
         self.begun = False
         self.session_id: str | None = None
         self.model: str | None = None
-        # The kind of API error that claude's own last message named.
+        # The kind of API error that the last message from claude itself named; None if it named none.
         self.api_error: str | None = None
         self.cost_usd: float | None = None
         self.num_turns: int | None = None
-        # The last result. There may be several, because work in the background may start further turns.
+        # The last `result` event. There may be several: when a command in the background ends, claude goes on working
+        # and then gives another result.
         self.result: dict[str, Any] | None = None
-        # True while claude still has work in the background, whose end will start another turn.
+        # True while claude has commands that run in the background. When one of them ends, claude goes on working.
         self.in_background = False
         # True if the last event said that claude will call the model's API again, because that failed.
         self.retrying = False
@@ -53,7 +55,11 @@ class Transcript:
 
     @property
     def tokens(self) -> Tokens | None:
-        """Return the count of the models' usage, else that of the results, else that of the messages so far."""
+        """Return how many tokens the run has used; None if claude has told nothing of it.
+
+        The number is the sum over claude's models if a result told it, else the sum of the results, else the sum of the
+        messages so far.
+        """
         if self._model_tokens is not None:
             return self._model_tokens
         if self._result_tokens is None and self._message_tokens:
@@ -67,12 +73,12 @@ class Transcript:
 
     @property
     def server_connected(self) -> bool:
-        """Tell whether claude was connected to the run's MCP server, as far as it says anything about it."""
+        """Tell whether claude was connected to the run's MCP server. If claude says nothing about it, return True."""
         return self.server_status in {None, CONNECTED} or self._used_server
 
     @property
     def server_refused(self) -> bool:
-        """Tell whether claude has given the run's MCP server up."""
+        """Tell whether claude has given up connecting to the run's MCP server."""
         return self.server_status in REFUSED
 
     @property
@@ -81,12 +87,12 @@ class Transcript:
         return bool(self._limits)
 
     def seconds_until_reset(self, now: float) -> float | None:
-        """Return the seconds from `now` (epoch seconds) until the last limit is lifted, or None if unknown."""
+        """Return the seconds from `now` (seconds since 1970) until the last usage limit is lifted; None if unknown."""
         resets = [reset for reset in self._limits.values() if reset is not None]
         return min(max(0.0, max(resets) - now), LONGEST_RESET_SECONDS) if resets else None
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take one event of the stream. An unknown one changes nothing."""
+        """Take one event of claude's stream. An event of an unknown type is ignored."""
         self.begun = True
         kind = str(event.get("type"))
         session = event.get("session_id")
@@ -109,7 +115,8 @@ class Transcript:
     def _take_system(self, event: dict[str, Any]) -> None:
         subtype = event.get("subtype")
         if subtype == "init":
-            # Each turn begins with an `init` event, so claude is at work again.
+            # An `init` event says that claude begins to work, or goes on working after a result. Claude is then not
+            # finished.
             self._result_at = None
             self._learn_model(event.get("model"))
             self._learn_server(event.get("mcp_servers"))
@@ -118,7 +125,8 @@ class Transcript:
             if isinstance(tasks, list):
                 self.in_background = bool(tasks)
                 if self._result_at is not None:
-                    # Claude has its time to end, or to begin another turn, from now on.
+                    # The background commands have changed after a result. The time that claude has to exit, or to go on
+                    # working, begins anew.
                     self._result_at = time.monotonic()
 
     def _learn_server(self, servers: Any) -> None:
@@ -137,7 +145,8 @@ class Transcript:
         message = event.get("message")
         if not isinstance(message, dict):
             return
-        # A message may come in several events. Each has the usage so far, so the last one counts.
+        # Claude may write one message in several events. Each event tells the message's tokens so far, so the last one
+        # counts.
         content = message.get("content")
         for block in content if isinstance(content, list) else []:
             if isinstance(block, dict) and str(block.get("name")).startswith(TOOL_PREFIX):
@@ -147,7 +156,8 @@ class Transcript:
         if isinstance(identifier, str) and tokens is not None:
             self._message_tokens[identifier] = tokens
         if event.get("parent_tool_use_id") is None:
-            # Messages of a sub-agent are left out, because its errors are not those of the run.
+            # This is not a message of a sub-agent. Their messages are left out, because a sub-agent's error is not an
+            # error of the run.
             self._learn_model(message.get("model"))
             self.api_error = error_kind(event)
 
@@ -164,7 +174,8 @@ class Transcript:
 
     def _take_result(self, result: dict[str, Any]) -> None:
         self.result, self._result_at = result, time.monotonic()
-        # A result has the cost of the whole session so far, but the tokens and turns since the last result.
+        # A result tells the cost of the whole session so far, but only the tokens and the turns since the result before
+        # it. The cost is therefore replaced, and the tokens and turns are added up.
         cost = number(result.get("total_cost_usd"))
         self.cost_usd = self.cost_usd if cost is None else cost
         turns = whole(result.get("num_turns"))
@@ -173,7 +184,7 @@ class Transcript:
         tokens = Tokens.read(result.get("usage"))
         if tokens is not None:
             self._result_tokens = (self._result_tokens or Tokens()) + tokens
-        # Unlike `usage`, this has the tokens of sub-agents too, and those of the whole session.
+        # Unlike `usage`, `modelUsage` includes the tokens of sub-agents, and it counts the whole session.
         models = result.get("modelUsage")
         if isinstance(models, dict) and models:
             self._model_tokens = sum(map(Tokens.read_model, models.values()), Tokens())

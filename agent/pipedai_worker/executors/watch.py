@@ -19,13 +19,14 @@ from pipedai_worker.stream import SHORTEST_CUT_STRING, JsonLines
 
 # After its result, claude has this long to exit by itself.
 LINGER_SECONDS = 10.0
-# Its first event comes when it is connected to the MCP server, within half a minute. A busy machine takes longer.
+# Claude must write its first event within this time. It does so when it is connected to the MCP server, normally within
+# half a minute; on a busy machine it takes longer.
 START_SECONDS = 180.0
 STDERR_LENGTH = 4_000
 
 
 class Watch:
-    """Follows one claude process. It may be silent for `silence_seconds`; 0 lets it be silent for ever."""
+    """Follows one claude process, which may write nothing for up to `silence_seconds`; 0 sets no limit."""
 
     def __init__(self, job: Job, silence_seconds: float) -> None:
         self._job = job
@@ -34,15 +35,15 @@ class Watch:
         self._lines = JsonLines(self._take)
         self._began_at = self._heard_at = time.monotonic()
         self._stopping = False
-        # What held when claude was asked to stop: its result, whether it had nothing left to do, and what had kept it
-        # from its work, as a sentence.
+        # These three keep what was true when the worker asked claude to stop: the result that claude had given, whether
+        # claude had nothing left to do, and a sentence on what had kept claude from its work.
         self._result: dict[str, Any] | None = None
         self._had_finished = False
         self._was_kept_by: str | None = None
         self.stderr = Tail(job.redactor, STDERR_LENGTH)
 
     def read(self, chunk: bytes) -> None:
-        """Take the next piece of stdout."""
+        """Take the next piece of claude's stdout."""
         self._heard_at = time.monotonic()
         self._lines.feed(chunk)
 
@@ -55,7 +56,8 @@ class Watch:
         """Return why to stop claude, or None: the job's own reason, or one that claude's events show."""
         reason = self._job.should_stop() or self._own_reason()
         if reason is not None and not self._stopping:
-            # A result that comes from now on is claude's answer to the stop. It tells the cost, and decides nothing.
+            # A result that comes after this is claude's reaction to being stopped. It tells the cost, but it does not
+            # decide the run's status.
             self._stopping = True
             self._result = self._transcript.result
             self._had_finished = self._transcript.finished_at is not None
@@ -134,7 +136,8 @@ class Watch:
         else:
             sentence = f"Claude {ending.description} without a result."
             if not self._transcript.begun:
-                # A version that does not know the worker's options does so, and so does another program.
+                # A version of claude that does not know the worker's options ends without any event, and so does
+                # another program.
                 sentence += " It told nothing at all: see `pipedai-worker doctor`."
         fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
         return self._failed(ending, fault, self.stderr.finish(ending))
@@ -154,7 +157,7 @@ class Watch:
         )
 
     def _known(self, ending: Ending) -> Outcome:
-        """Return a failed outcome with what is known about the conversation however it ended."""
+        """Return an outcome with all that claude told of the run, such as the cost. Its status is `failed` at first."""
         transcript = self._transcript
         return Outcome(
             FAILED,

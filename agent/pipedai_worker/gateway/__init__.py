@@ -1,4 +1,4 @@
-"""Serves a run's MCP server on the loopback interface, adds the trigger's headers, and journals its tool calls."""
+"""The gateway: a local server that passes a run's MCP requests on with the trigger's headers and records tool calls."""
 
 from pipedai_worker.gateway.faults import ServerFault
 from pipedai_worker.gateway.gateway import Gateway

@@ -1,4 +1,4 @@
-"""Reads the body of an HTTP request of the CLI, and bounds how much all bodies together take of memory."""
+"""Reads the bodies of HTTP requests to the gateway, and bounds the memory that all of them together take."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LENGTH = re.compile(r"\d{1,12}")
 
 
 class Room:
-    """How many bytes of bodies a gateway may hold at the same time, beside those that it holds already."""
+    """Counts how many bytes of request bodies a gateway may still take into memory; `left` is that number."""
 
     def __init__(self, most: int) -> None:
         self.left = most
 
 
 class Share:
-    """A context manager for what one request takes of the room. Its exit gives that back."""
+    """The bytes that one request takes of a Room. It is a context manager, whose exit gives the bytes back."""
 
     def __init__(self, room: Room) -> None:
         self._room = room
@@ -35,7 +35,7 @@ class Share:
         self._room.left += self._taken
 
     def take(self, size: int) -> None:
-        """Take room for so many more bytes. Raises BadRequest (503) if there is not so much."""
+        """Take `size` more bytes of the Room. Raises BadRequest (503) if the Room has fewer left."""
         if size > self._room.left:
             raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
         self._room.left -= size

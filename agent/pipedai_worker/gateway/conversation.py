@@ -1,4 +1,7 @@
-"""Defines what the probe needs of a transport, and the rules for the answers that all transports share."""
+"""Defines how the probe, which checks a run's MCP server before the run starts, speaks with that server.
+
+Each transport of MCP has a class of its own, made from `Conversation`. The rules for answers are the same for all.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from pipedai_worker.gateway.reading import chunks_of
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.outcome import CLIENT
 
-# An event counts as this many bytes at least, because many small ones would otherwise take unbounded time.
+# An event counts as at least this many bytes, because a server could otherwise send very many small events, and reading
+# them would take time without bound.
 SMALLEST_EVENT = 100
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
@@ -32,14 +36,15 @@ class ServerError(ServerFailed):
 
 
 class Conversation:
-    """A conversation of the probe with the server, over one of the transports. Its methods raise ServerFailed."""
+    """A conversation of the probe with the MCP server, over one of MCP's transports. Its methods raise ServerFailed."""
 
     client = {"name": "pipedai-worker", "version": __version__}
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._ids = itertools.count(1)
-        # How many bytes may still come: `_left` in answers, `_other` in other events of a stream.
+        # How many bytes the server may still send: `_left` in answers to requests, `_other` in a stream's events that
+        # answer none.
         self._left = self._other = limits.LARGEST_TOOLS_LIST
         # The version of MCP that the server has agreed to; None before that.
         self.version: str | None = None
@@ -48,7 +53,7 @@ class Conversation:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close what is open."""
+        """Close the connections that this conversation still has open."""
 
     async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return its result."""
@@ -59,16 +64,16 @@ class Conversation:
         raise NotImplementedError
 
     async def leave(self) -> None:
-        """End the session, where there is one."""
+        """End the session with the server, if this transport has sessions."""
 
     def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
-        """Return the id of a request as JSON, and the request."""
+        """Make a request. Return its id as JSON text, and the whole request as JSON in bytes."""
         number = next(self._ids)
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         return json.dumps(number), json.dumps(message).encode()
 
     def _count(self, size: int) -> None:
-        """Count so many more bytes of answers. Raises ServerFailed if they are more than a list of tools may have."""
+        """Count `size` more bytes of answers. Raises ServerFailed when they exceed what a list of tools may have."""
         self._left -= size
         if self._left < 0:
             raise too_large()
@@ -90,7 +95,10 @@ class Conversation:
 
 
 def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any] | None:
-    """Return the result that answers a request, if it is in what the server sent. Raises ServerFailed."""
+    """Return the result that answers the request with this id, or None if `data` has none.
+
+    `data` is what the server sent. Raises ServerFailed if the server answered the request with an error.
+    """
     for message in messages.read_answered(data):
         if messages.answer_id(message) != id_as_json or message.get("jsonrpc") != "2.0":
             continue

@@ -9,13 +9,16 @@ from pipedai_worker.tool_calls import IDEMPOTENT, LONGEST_TOOL_NAME, NO_EFFECT, 
 
 
 class Effects:
-    """The effects of one server's tools. If several lists name a tool, the last one decides."""
+    """What calls of one MCP server's tools may change.
+
+    If several answers to `tools/list` name a tool, the last one counts.
+    """
 
     def __init__(self) -> None:
         self._by_tool: dict[str, str] = {}
 
     def learn(self, result: Any) -> None:
-        """Take the result of a `tools/list`, whatever it is."""
+        """Learn the effects of tools from the result of a `tools/list` request. Parts of a wrong form are ignored."""
         tools = result.get("tools") if isinstance(result, dict) else None
         for tool in tools if isinstance(tools, list) else ():
             name = tool.get("name") if isinstance(tool, dict) else None

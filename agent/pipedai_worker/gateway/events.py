@@ -1,4 +1,4 @@
-"""Splits a stream of server-sent events into events, however the network cut it."""
+"""Splits a stream of server-sent events into events, wherever the network has cut the stream into pieces."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-# A line takes about so many bytes of memory beside its own. They count too, because an event of a million short lines
-# would otherwise take thirty times the memory that it may take.
+# A stored line takes about this many bytes of memory besides its text. They count towards the limit of an event,
+# because an event of a million short lines would otherwise take thirty times the memory of one long line.
 _LINE_COST = 64
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -29,7 +29,7 @@ class Event:
 
     @property
     def kind(self) -> bytes:
-        """Return the event's type, which is `message` unless a field says otherwise."""
+        """Return the event's type: the value of its field `event`, or `message` if it has none."""
         return (self._values(b"event") or [b""])[-1] or b"message"
 
     @property
@@ -52,13 +52,13 @@ class Event:
 
 
 class EventSplitter:
-    """Takes the bytes of one stream. An event that the stream's end cuts off is dropped, as the standard says."""
+    """Takes the bytes of one stream. An event that the stream's end cuts off is dropped, as the HTML standard says."""
 
     def __init__(self, largest: int) -> None:
         """`largest` is how many bytes one event may have."""
         self._largest = largest
         self._held = bytearray()
-        # How many of the held bytes have been searched for a line end, and have none.
+        # How many bytes at the beginning of `_held` have been searched for a line end without finding one.
         self._searched = 0
         self._lines: list[bytes] = []
         self._size = 0
@@ -66,7 +66,7 @@ class EventSplitter:
         self._begun = False
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Yield each event that is complete with these bytes. Raises EventTooLarge."""
+        """Take the next bytes of the stream, and yield each event that they complete. Raises EventTooLarge."""
         self._held += chunk
         if not self._begun:
             if _BYTE_ORDER_MARK.startswith(self._held) and len(self._held) < len(_BYTE_ORDER_MARK):
@@ -80,7 +80,8 @@ class EventSplitter:
 
     def _split(self) -> Iterator[Event]:
         if self._after_cr and self._held:
-            # A line that ended in CR has ended, whether or not an LF follows it.
+            # The bytes before these ended in CR, which ends a line. An LF that follows belongs to the same line end,
+            # and is dropped.
             self._after_cr = False
             if self._held[:1] == b"\n":
                 del self._held[:1]

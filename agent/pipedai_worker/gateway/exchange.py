@@ -1,4 +1,4 @@
-"""Reads the head of an HTTP request of the CLI from its connection, and writes the answer to the request."""
+"""Reads the head of an HTTP request to the gateway from its connection, and writes the answer to the request."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ async def read_head(reader: asyncio.StreamReader) -> Request | None:
 
 
 def _header(line: bytes) -> tuple[str, str]:
-    # No regular expression reads the whole line, because it could share out the spaces in very many ways, and would try
-    # them all: that takes hours for a long line.
+    # No regular expression matches the whole line. It could divide the line's spaces between its parts in very many
+    # ways, and would try all of them, which takes hours for a long line.
     name, colon, value = line.partition(b":")
     value = value.strip(b" \t")
     if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
@@ -73,7 +73,7 @@ def _header(line: bytes) -> tuple[str, str]:
 
 
 class Presence:
-    """Whether a connection's client is still there, and what to cancel when it goes away."""
+    """Knows whether a connection's client is still there, and which task to cancel when it goes away."""
 
     def __init__(self) -> None:
         self.gone = False
@@ -81,7 +81,10 @@ class Presence:
         self._expected = False
 
     def expect_client(self) -> None:
-        """Have the task canceled if the client leaves from now on. Raises ConnectionError if it has left already."""
+        """Have the connection's task canceled if its client leaves.
+
+        Raises ConnectionError if the client has left already.
+        """
         if self.gone:
             raise ConnectionError
         self._expected = True
@@ -139,7 +142,7 @@ class Answer:
         await self._writer.drain()
 
     async def write(self, piece: bytes) -> None:
-        """Send a piece of a stream; returns when the client has taken enough of what came before."""
+        """Send a piece of a stream. Return when the client has taken enough of the earlier pieces."""
         self._writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         await self._writer.drain()
 

@@ -67,7 +67,7 @@ def of_status(status: int) -> ServerFailed | None:
 
 
 def of_error(error: BaseException) -> ServerFailed:
-    """Return the error for an exception of httpx. It has no text of the exception, which may quote a header."""
+    """Return the error for an exception of httpx. The error omits the exception's text, which may quote a header."""
     causes = list(_causes(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return infra("The MCP server can't be reached: the name of its host is not found.")

@@ -1,4 +1,4 @@
-"""Holds back the first call that may have an effect until the API knows of it (SPEC §18)."""
+"""Holds back a run's first tool call that may change something until the API knows of the call (SPEC §18)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ class NotAllowed(Exception):  # noqa: N818 - carries the sentence for the client
 
 
 class FirstEffect:
-    """Asks once whether calls may be sent, and all calls wait for that. After a refusal the next one asks anew."""
+    """Asks once whether tool calls that may change something may be sent; each such call waits for the answer.
+
+    `ask` returns if they may be sent, and raises an exception if not. After an exception, the next call asks again.
+    """
 
     def __init__(self, ask: Callable[[], None]) -> None:
         self._ask = ask
         self._asked: asyncio.Future[None] | None = None
 
     async def allowed(self) -> None:
-        """Return once calls with an effect may be sent. Raises NotAllowed."""
+        """Return when tool calls that may change something may be sent. Raises NotAllowed if they must not be sent."""
         if self._asked is None or (self._asked.done() and self._asked.exception() is not None):
             self._asked = _in_thread(self._ask)
         try:
@@ -37,10 +40,11 @@ class FirstEffect:
 
 
 def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run `work` in a thread that nobody waits for when the gateway ends."""
+    """Run `work` in a thread of its own. The gateway does not wait for this thread when it ends."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
-    # If the gateway ends first, nobody reads the error. Reading it here keeps asyncio from complaining.
+    # If the gateway ends first, nobody reads the future's exception, and asyncio would complain about that. Reading it
+    # here prevents the complaint.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(error: Exception | None) -> None:
@@ -57,7 +61,7 @@ def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
             work()
         except Exception as error:
             failed = error
-        # The loop may have been closed meanwhile.
+        # The gateway's event loop may have been closed while `work` ran.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, failed)
 

@@ -1,4 +1,4 @@
-"""Passes the CLI's requests on to the MCP server and its answers back, and journals the tool calls among them."""
+"""Passes a client's requests on to the MCP server and the answers back, and writes the tool calls to the journal."""
 
 from __future__ import annotations
 
@@ -37,18 +37,21 @@ NO_ANSWER = "The MCP server ended its answer before the call was answered."
 
 @dataclass(frozen=True)
 class Posted:
-    """The messages of one POST. `session` and an id name what waits for an answer."""
+    """What the gateway remembers of one POST.
+
+    `session` together with one of `ids` names a JSON-RPC request that waits for an answer.
+    """
 
     session: str
     ids: list[str] = field(default_factory=list)
     is_batch: bool = False
-    # True if the answers come on a stream of the older transport, and not as the answer to this POST.
+    # True if the answers come on a stream of the older transport (HTTP with SSE), and not as the answer to this POST.
     in_stream: bool = False
     may_be_silent: bool = True
 
 
 class Forwarding:
-    """Forwards for one gateway."""
+    """Forwards the requests that one gateway gets to the run's MCP server."""
 
     def __init__(
         self,
@@ -72,7 +75,10 @@ class Forwarding:
         url: httpx.URL | None = None,
         stream: str | None = None,
     ) -> None:
-        """Forward one or several messages. With `stream` their answers come on that stream of the older transport."""
+        """Forward the JSON-RPC messages in a POST.
+
+        With `stream`, their answers come on that stream of the older transport (HTTP with SSE).
+        """
         try:
             posted = messages.read_posted(request.body)
         except ValueError:
@@ -106,7 +112,7 @@ class Forwarding:
             await self._fail(told, str(failed), answer)
 
     async def _announce(self, told: Posted, posted: list[dict[str, Any]]) -> None:
-        """Write every tool call to the journal, and wait until one that may have an effect may be sent.
+        """Write a POST's tool calls to the journal. If one of them may change something, wait until it may be sent.
 
         Raises NotAllowed if a call can't be written down or must not be sent.
         """
@@ -146,7 +152,8 @@ class Forwarding:
         elif told.in_stream:
             body = await read_whole(response)
             if kind == HTML and body.lstrip().startswith(b"<"):
-                # A page comes from something before the server, which never got the message.
+                # A web page comes from a proxy or the like in front of the MCP server, so the server never got the
+                # message.
                 raise faults.client("The MCP server's answer is a web page.")
             await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
@@ -165,7 +172,7 @@ class Forwarding:
             await answer.send(response.status_code, headers=headers)
 
     async def get(self, request: Request, answer: Answer) -> None:
-        """Forward a stream that the CLI opens or resumes."""
+        """Forward a stream of events that the client opens or resumes."""
         answer.presence.expect_client()
         session = request.header(SESSION) or ""
         async with self._upstream.send("GET", request.headers, silence=None) as response:
@@ -178,7 +185,7 @@ class Forwarding:
                 await self._pass_events(Posted(session), response, answer)
 
     async def delete(self, request: Request, answer: Answer) -> None:
-        """Forward the end of a session."""
+        """Forward the request by which the client ends its session."""
         async with self._upstream.send("DELETE", request.headers) as response:
             if not 200 <= response.status_code < 300:
                 await self._pass_refusal(response, answer)
@@ -186,7 +193,11 @@ class Forwarding:
                 await answer.send(response.status_code)
 
     async def _pass_events(self, told: Posted, response: httpx.Response, answer: Answer) -> None:
-        """Pass a stream on, event by event. A request that it leaves open, and can't be resumed, gets an error."""
+        """Pass a stream of events on, one event at a time.
+
+        If the stream ends before a request is answered, and can't be resumed, the client gets an error for that
+        request.
+        """
         open_ids = dict.fromkeys(told.ids)
         resumable = False
         whole = False
@@ -204,14 +215,15 @@ class Forwarding:
                 problem = messages.error(one, messages.SERVER_ERROR, NO_ANSWER)
                 await answer.write(b"event: message\ndata: " + problem + b"\n\n")
         elif not whole:
-            # The client sees that the stream was cut off, and may resume it.
+            # The connection is cut, so that the client notices that the stream is incomplete. The client may then
+            # resume it.
             raise ConnectionError
         await answer.end()
 
     async def _pass_refusal(
         self, response: httpx.Response, answer: Answer, told: Posted | None = None
     ) -> None:
-        """Pass on a status that is no success; the body only if it is a JSON-RPC message."""
+        """Pass on an answer whose status is no success. Its body is passed on only if it is a JSON-RPC message."""
         status = response.status_code
         body = b""
         if media_type(response) == JSON:
@@ -226,7 +238,10 @@ class Forwarding:
         await answer.send(_passed_on(status), body, headers=self._headers(response))
 
     async def _fail(self, told: Posted, sentence: str, answer: Answer) -> None:
-        """Answer in the server's place: by a JSON-RPC error if the client waits for an answer here, else by 502."""
+        """Answer a POST in the server's place, because forwarding it has failed.
+
+        The answer is a JSON-RPC error if the client expects JSON-RPC as the answer to this POST, else a 502.
+        """
         if answer.begun:
             raise ConnectionError
         status = HTTPStatus.OK if told.ids and not told.in_stream else HTTPStatus.BAD_GATEWAY
@@ -234,7 +249,7 @@ class Forwarding:
         await answer.send(status, body)
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:
-        """Return the server's headers that the CLI needs. Others are left out, as they may repeat a secret one."""
+        """Return the server's headers that the client needs. Others are left out, because they may repeat a secret."""
         found = {}
         session = session_in(response)
         if session is not None:
@@ -251,7 +266,10 @@ class Forwarding:
 
 
 def _passed_on(status: int) -> int:
-    """Return the status for the CLI. A 401 would have it look for a login, and it must not follow redirects."""
+    """Return the status that claude gets for a status of the server.
+
+    Claude gets no 401, because it would look for a login, and no redirect, because it must not follow one.
+    """
     if status in faults.REFUSED_HEADERS:
         return HTTPStatus.FORBIDDEN
     if status < 400 or status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:

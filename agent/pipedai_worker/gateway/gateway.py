@@ -30,16 +30,16 @@ log = get_logger(__name__)
 
 PLACE = "127.0.0.1"
 SECRET_BYTES = 32
-# How long an exit waits for the thread. A slow look-up of a name or a slow disk can hold the thread for longer; it then
-# ends by itself later.
+# How many seconds an exit waits for the gateway's thread. A slow look-up of a name or a slow disk can hold the thread
+# for longer. The thread then ends by itself later.
 LEAVE_SECONDS = 5.0
 
 
 class Gateway:
     """A context manager that serves one run's MCP server on the loopback interface, from entry to exit.
 
-    `url`, which is known from entry on, is what the CLI's configuration names. Its path ends in /sse if the path of the
-    server's URL does: by convention such a server speaks the older transport.
+    `url` is set at entry. It is the URL that the MCP configuration of the run's program names. Its path ends in /sse if
+    the path of the server's own URL does: by convention such a server speaks the older transport (HTTP with SSE).
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Gateway:
         calls: ToolCalls,
         before_first_effect: Callable[[], None],
     ) -> None:
-        """Take the server's URL and the trigger's headers. A bad one is told by `probe()`.
+        """Take the server's URL and the trigger's headers. If one of them can't be used, `probe()` says so.
 
-        `before_first_effect` is called in a thread of its own before the first call that may have an effect is sent.
-        The call is in `calls` by then. It returns once the API knows of the call; if it raises, the call is not sent.
-        It must return or raise soon after the run has been stopped.
+        `before_first_effect` is called before the first tool call that may change something is sent, in a thread of its
+        own. The call has been added to `calls` by then. `before_first_effect` returns once the API knows of the call.
+        If it raises an exception, the call is not sent. It must return or raise soon after the run has been stopped.
         """
         self.url = ""
         self._older = is_older(url)
@@ -70,7 +70,7 @@ class Gateway:
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
 
     def __enter__(self) -> Gateway:
-        """Listen. Raises OSError."""
+        """Begin to listen on a free port, and start the gateway's thread. Raises OSError."""
         self._socket = socket.create_server((PLACE, 0), backlog=128)
         self.url = f"http://{PLACE}:{self._socket.getsockname()[1]}{self._path}"
         self._thread.start()
@@ -78,7 +78,7 @@ class Gateway:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close every connection. Calls that have no answer yet stay `unknown`."""
+        """Close every connection. Tool calls that have no answer yet stay `unknown` in `calls`."""
         if self._loop is not None and self._main is not None:
             try:
                 self._loop.call_soon_threadsafe(self._main.cancel)
@@ -87,9 +87,9 @@ class Gateway:
         self._thread.join(LEAVE_SECONDS)
 
     def probe(self) -> ServerFault | None:
-        """Initialise the server and list its tools, in 30 s at most; None if it can be used.
+        """Initialise the MCP server and list its tools, in 30 s at most. Return None, or why the server can't be used.
 
-        It spends nothing, and calls no tool. It returns early when the gateway is closed meanwhile.
+        This calls no tool, and costs no tokens of a model. If the gateway is closed meanwhile, it returns at once.
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
@@ -99,7 +99,7 @@ class Gateway:
         except CancelledError:
             return faults.infra("The run was stopped before its MCP server had answered.").fault
         except Exception as error:
-            # The text of an exception may hold a header.
+            # Only the exception's type is logged, because its text may hold a secret header.
             log.error("the MCP server could not be asked: %s", type(error).__name__)
             asking.close()
             return faults.infra("The worker failed to ask the MCP server for its tools.").fault
@@ -153,7 +153,7 @@ class Gateway:
         return hmac.compare_digest(path[: len(base)], base)
 
     async def _answer(self, request: Request, answer: Answer) -> None:
-        """Answer one request, by its path and its method."""
+        """Pass one request to the code that answers requests with its path and its method."""
         path = _path_in(request.target)
         posts = f"{self._base}/messages/".encode()
         try:
@@ -165,7 +165,8 @@ class Gateway:
                 await answer.send(HTTPStatus.NOT_FOUND)
         except ServerFailed as failed:
             if answer.begun:
-                # The client sees that the stream was cut off.
+                # The answer has begun already. The connection is cut, so that the client notices that the answer is
+                # incomplete.
                 raise ConnectionError from None
             problem = messages.error("null", messages.SERVER_ERROR, str(failed))
             await answer.send(HTTPStatus.BAD_GATEWAY, problem)
@@ -192,7 +193,10 @@ def _path_in(target: str) -> bytes:
 
 
 def is_older(url: str) -> bool:
-    """Tell whether a server speaks the older transport. By convention the path of its URL then ends in /sse."""
+    """Tell whether a server speaks MCP's older transport (HTTP with SSE).
+
+    By convention the path of its URL then ends in /sse.
+    """
     try:
         return urlsplit(url).path.rstrip("/").endswith("/sse")
     except ValueError:

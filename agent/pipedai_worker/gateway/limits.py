@@ -1,34 +1,37 @@
-"""Bounds what a run's gateway takes from the CLI and from the MCP server, in bytes, seconds and numbers."""
+"""Bounds what a run's gateway takes from the run's program and from the MCP server, in bytes, seconds and numbers."""
 
 from __future__ import annotations
 
 KIB = 1024
 MIB = 1024 * KIB
 
-# What the gateway takes from the CLI.
+# These constants, down to LINGER_SECONDS, limit what the gateway accepts from the run's program.
 LARGEST_HEAD = 64 * KIB
 LARGEST_REQUEST = 16 * MIB
 MOST_MESSAGES = 100
 LONGEST_ID = 1024
 MOST_CONNECTIONS = 128
-# How many connections may be open that have not sent a request with this gateway's secret path. The oldest of them is
-# closed for a new one.
+# How many connections may be open that have not sent a request with this gateway's secret path yet. If there is one
+# more, the oldest of them is closed.
 MOST_STRANGERS = 64
-# How many bytes all bodies may have that are held at the same time.
+# How many bytes of request bodies the gateway may have in memory at the same time.
 MOST_HELD = 64 * MIB
 # The first request of a connection, and each body, must have arrived within this time.
 REQUEST_SECONDS = 60.0
-# A refused connection is still read for so long, because a client that is cut off does not read the refusal.
+# After a refusal, the connection is read for this many seconds more. If it were closed at once, the client might not
+# read the refusal.
 LINGER_SECONDS = 2.0
 
-# What it takes from the MCP server. It holds each event, and each answer that is no stream, as a whole to read it.
+# These constants, down to MOST_WAITING, limit what the gateway accepts from the MCP server. To read an event, or an
+# answer that is no stream, the gateway holds it in memory as a whole.
 LARGEST_ANSWER = 16 * MIB
 LARGEST_EVENT = 16 * MIB
 LARGEST_TOOLS_LIST = 4 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
 LONGEST_SESSION_ID = 1024
-# Beyond so many calls without an answer, the gateway no longer looks for the answer of the oldest one.
+# The gateway remembers at most this many requests that have no answer yet. If there is one more, it forgets the oldest,
+# and does not recognise its answer.
 MOST_WAITING = 1_000
 
 CONNECT_SECONDS = 10.0
@@ -38,7 +41,8 @@ SEND_SECONDS = 30.0
 SILENCE_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
-# Servers close idle connections after 5 s or more, so the gateway closes them before.
+# Servers close idle connections after 5 s or more. The gateway closes its connections to them earlier, so that it does
+# not send a request on a connection that is just being closed.
 IDLE_SECONDS = 4.0
 # The system notices a dead peer when it has not answered for IDLE + INTERVAL * COUNT seconds.
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 30, 10, 3

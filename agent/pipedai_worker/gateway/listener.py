@@ -1,4 +1,4 @@
-"""Takes the CLI's connections on the loopback interface, and lets only requests meant for this gateway pass."""
+"""Accepts connections on the loopback interface, and lets only requests pass that are meant for this gateway."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ Handler = Callable[[Request, Answer], Awaitable[None]]
 class Listener:
     """Serves connections to one listening socket, each in a task of its own, until `close()`.
 
-    When the client of a connection goes away, what it waits for is canceled. Every program on the machine can connect,
-    so a connection counts as a client's only after a request for which `knows` returns True; `knows` gets its target.
+    When a client leaves, the work on the answer that it waits for is canceled. Every program on the machine can
+    connect, so a connection counts as a client's only after a request for which `knows` returns True. `knows` is called
+    with the request's target, such as `/secret/mcp`.
     """
 
     def __init__(
@@ -44,14 +45,14 @@ class Listener:
         self._server = await loop.create_server(lambda: _Connection(self, loop), sock=self._socket)
 
     async def close(self) -> None:
-        """Close every connection, and wait until what was done for it has ended."""
+        """Close every connection, and wait until the tasks that served them have ended."""
         if self._server is not None:
             self._server.close()
         tasks = [connection.abort() for connection in (*self._clients, *self._strangers)]
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
     def opened(self, connection: _Connection) -> None:
-        """Count a new connection. The oldest one that has not shown that it is a client's may have to go for it."""
+        """Count a new connection. If too many have not yet shown that they are a client's, close the oldest of them."""
         self._strangers[connection] = None
         if len(self._strangers) > limits.MOST_STRANGERS:
             oldest = next(iter(self._strangers))
@@ -88,7 +89,7 @@ class Listener:
             await _linger(connection.reader, writer)
 
     def _admit(self, connection: _Connection, head: Request) -> None:
-        """Count a connection as a client's. Raises BadRequest for a request that is not meant for this gateway."""
+        """Count a connection as that of a client. Raises BadRequest if its request must be refused."""
         status = self._refusal(head)
         if status is None and connection not in self._clients:
             if len(self._clients) >= limits.MOST_CONNECTIONS:
@@ -100,7 +101,10 @@ class Listener:
             raise BadRequest(status)
 
     def _refusal(self, request: Request) -> int | None:
-        """Return the status that refuses a request, which a page in a browser may have sent; None to let it pass."""
+        """Return the status with which to refuse a request; None to let it pass.
+
+        Requests that a page in a browser may have sent are refused, and those without the gateway's secret path.
+        """
         if request.has("origin"):
             return HTTPStatus.FORBIDDEN
         if request.header("host") != self._host:
@@ -134,14 +138,17 @@ class _Connection(asyncio.StreamReaderProtocol):
         self.presence = Presence()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a new connection. TCP_NODELAY has small pieces sent at once; asyncio sets it for some sockets only."""
+        """Take a new connection, and set TCP_NODELAY so that small pieces are sent at once.
+
+        Asyncio itself sets it only for some sockets.
+        """
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._listener.opened(self)
 
     @contextlib.contextmanager
     def time_limit(self) -> Iterator[None]:
-        """Close the connection if what is done in this context takes longer than a request may."""
+        """Close the connection if the code in this context takes longer than REQUEST_SECONDS."""
         timer = self._loop.call_later(limits.REQUEST_SECONDS, self.abort)
         try:
             yield
@@ -177,7 +184,7 @@ class _Connection(asyncio.StreamReaderProtocol):
         self.presence.leave()
 
     def abort(self) -> asyncio.Task[None] | None:
-        """Close the connection at once, and cancel what is being done for it. Return its task, if it has one."""
+        """Close the connection at once, and cancel the task that serves it. Return that task, if there is one."""
         task = self.presence.task
         if task is not None:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Reads the JSON-RPC messages that pass through the gateway, and writes those that it sends itself."""
+"""Reads the JSON-RPC messages that pass through the gateway, and writes the gateway's own messages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ PARSE_ERROR, SERVER_ERROR = -32700, -32000
 def read_posted(body: bytes) -> list[dict[str, Any]]:
     """Return the messages in the body of a POST: one, or a batch.
 
-    Raises ValueError if it is no message, or if a server could read another one in it: it is not JSON in UTF-8, has a
-    name twice in an object, or has a member of the protocol in capitals, which some servers take for the member.
+    Raises ValueError if the body is no JSON-RPC, or if the server could understand it differently than the gateway.
+    That is so if it is not JSON in UTF-8, if an object has the same name twice, or if a name that JSON-RPC defines is
+    written with other capitals, because some servers ignore the difference.
     """
     try:
         value = json.loads(
@@ -70,7 +71,7 @@ def tool_of(message: dict[str, Any]) -> str | None:
 
 
 def is_quick(message: dict[str, Any]) -> bool:
-    """Tell whether the server owes its answer, or its receipt, at once."""
+    """Tell whether the server has to answer the message, or confirm that it has come, at once."""
     return request_id(message) is None or message.get("method") in QUICK
 
 
@@ -81,13 +82,13 @@ def is_error(message: dict[str, Any]) -> bool:
 
 
 def errors(ids: list[str], sentence: str, *, batch: bool) -> bytes:
-    """Return the answer that fails these requests, with ids as JSON."""
+    """Return a JSON-RPC answer that says that these requests have failed. `ids` are their ids as JSON."""
     made = [error(one, SERVER_ERROR, sentence) for one in ids]
     return b"[" + b",".join(made) + b"]" if batch else b"".join(made)
 
 
 def error(id_as_json: str, code: int, sentence: str) -> bytes:
-    """Return one JSON-RPC error."""
+    """Return one JSON-RPC message that says that a request has failed."""
     problem = json.dumps({"code": code, "message": sentence})
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
 
@@ -97,7 +98,7 @@ def _id(message: dict[str, Any]) -> str | None:
     is_id = isinstance(found, (str, int, float)) and not isinstance(found, bool)
     if not is_id or found in _INFINITE:
         return None
-    # Many servers know no difference between 1.0 and 1, and answer with the latter.
+    # Many servers make no difference between the ids 1.0 and 1, and answer a request 1.0 with 1.
     return json.dumps(int(found) if isinstance(found, float) and found.is_integer() else found)
 
 

@@ -22,7 +22,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class OlderTransport:
-    """Forwards for one gateway. The CLI is told URLs of the gateway, below `posts`, in place of the server's."""
+    """Forwards MCP's older transport for one gateway.
+
+    The client is told URLs of the gateway, whose paths begin with `posts`, in place of the server's URLs.
+    """
 
     def __init__(
         self, upstream: Upstream, waiting: Waiting, forwarding: Forwarding, posts: str
@@ -36,7 +39,7 @@ class OlderTransport:
         self._endpoints: dict[str, httpx.URL] = {}
 
     async def open_stream(self, request: Request, answer: Answer) -> None:
-        """Forward a stream until the server or the CLI ends it. Raises ServerFailed."""
+        """Forward a stream of events until the server or the client ends it. Raises ServerFailed."""
         answer.presence.expect_client()
         number = str(next(self._numbers))
         try:
@@ -69,7 +72,10 @@ class OlderTransport:
 
 
 def endpoint(server: httpx.URL, data: bytes) -> httpx.URL:
-    """Return the URL for POSTs that an `endpoint` event names. Raises ServerFailed if it is of another origin."""
+    """Return the URL for POSTs that an `endpoint` event names.
+
+    Raises ServerFailed if the URL has another origin than the server's.
+    """
     try:
         if len(data) > LONGEST_ENDPOINT:
             raise ValueError
@@ -92,5 +98,5 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def _session(number: str) -> str:
-    # This has a space, which no session id of a server has, so it is never mistaken for one.
+    # The name of a stream has a space in it. No session id of a server has one, so the two are never confused.
     return f"stream {number}"

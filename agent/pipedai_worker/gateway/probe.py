@@ -1,4 +1,4 @@
-"""Asks a run's MCP server for its tools as a client would, before a token is spent (SPEC §20)."""
+"""Asks a run's MCP server for its tools as a client would, before the run uses the model (SPEC §20)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipedai_worker.gateway.probe_older import StreamConversation
 from pipedai_worker.gateway.probe_streamable import ModernConversation, PostConversation
 from pipedai_worker.gateway.upstream import Upstream
 
-# The protocol's versions that begin with `initialize`. The first is offered.
+# The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 UNSUPPORTED_VERSION = -32022
 
 
 async def probe(upstream: Upstream, effects: Effects, *, older: bool) -> ServerFault | None:
-    """Initialise the server, list its tools, and take leave, in 30 s at most. Return None if it can be used."""
+    """Initialise the server, list its tools, and end the session, in 30 s at most. Return None if it can be used."""
     try:
         await asyncio.wait_for(_probe(upstream, effects, older=older), limits.PROBE_SECONDS)
     except ServerFailed as failed:
@@ -42,12 +42,12 @@ async def _probe(upstream: Upstream, effects: Effects, *, older: bool) -> None:
         except ServerError as error:
             if older or error.code != UNSUPPORTED_VERSION:
                 raise
-            # The server speaks only versions without `initialize` (2026-07-28 and later).
+            # The server speaks only versions of MCP without `initialize` (2026-07-28 and later).
             await _list_tools(ModernConversation(upstream), effects)
 
 
 async def _ask(conversation: Conversation, effects: Effects) -> None:
-    """Initialise, list the tools if there are any, and take leave even if that fails."""
+    """Initialise the server, list its tools if it has any, and end the session even if that fails."""
     try:
         if await _initialize(conversation):
             await _list_tools(conversation, effects)
@@ -58,7 +58,7 @@ async def _ask(conversation: Conversation, effects: Effects) -> None:
 
 
 async def _leave(conversation: Conversation) -> None:
-    """End the session, which a server might otherwise keep for long. Whether it answers does not matter."""
+    """End the session, which a server might otherwise keep for long. It does not matter whether the server answers."""
     with contextlib.suppress(ServerFailed, asyncio.TimeoutError):
         await asyncio.wait_for(conversation.leave(), limits.FAREWELL_SECONDS)
 

@@ -18,7 +18,7 @@ from pipedai_worker.gateway.upstream import Upstream
 
 
 class StreamConversation(Conversation):
-    """One stream of events, on which the answers to all POSTs come."""
+    """A conversation over the older transport: the answers to all POSTs come on one stream of events."""
 
     def __init__(self, upstream: Upstream) -> None:
         super().__init__(upstream)
@@ -42,7 +42,7 @@ class StreamConversation(Conversation):
         await self._post(json.dumps({"jsonrpc": "2.0", "method": method}).encode())
 
     async def _connect(self) -> AsyncIterator[Event]:
-        """Open the stream, and wait for the event that names the URL for POSTs."""
+        """Open the event stream of MCP's older transport (SSE), and wait for its event that names the POST URL."""
         response = await self._open.enter_async_context(
             self._upstream.send("GET", [USER_AGENT, ("Accept", EVENTS)])
         )

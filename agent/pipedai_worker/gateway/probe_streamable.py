@@ -31,7 +31,10 @@ _META = "io.modelcontextprotocol/"
 
 
 class PostConversation(Conversation):
-    """A session that begins with `initialize`, if the server gives one."""
+    """A conversation over streamable HTTP that begins with `initialize`.
+
+    It has a session if the server answers with the id of one.
+    """
 
     _session: str | None = None
 
@@ -75,7 +78,7 @@ class PostConversation(Conversation):
         return headers
 
     async def _judge(self, response: httpx.Response, method: str) -> None:
-        """Raise ServerFailed for a status that is no success. A JSON-RPC error in the answer is told instead."""
+        """Raise ServerError if the answer holds a JSON-RPC error, or ServerFailed if its status is no success."""
         failed = faults.of_status(response.status_code)
         if failed is None:
             return
@@ -95,7 +98,7 @@ class PostConversation(Conversation):
 
 
 class ModernConversation(PostConversation):
-    """The protocol since 2026-07-28: no session, and each request says who sends it."""
+    """A conversation in MCP since version 2026-07-28: it has no session, and each request says who sends it."""
 
     def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
         meta = {

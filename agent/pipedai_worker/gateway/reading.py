@@ -1,4 +1,4 @@
-"""Reads the MCP server's answers as they come, within bounds."""
+"""Reads the MCP server's answers as they come, and limits how large they may be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
 
 
 async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the bytes of an answer as they come. Raises ServerFailed."""
+    """Yield the bytes of an answer as they come. Raises ServerFailed if the connection fails."""
     try:
         async for chunk in response.aiter_raw():
             yield chunk
@@ -26,7 +26,7 @@ async def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
-    """Yield the events of an answer as they come. Raises ServerFailed."""
+    """Yield the events of an answer as they come. Raises ServerFailed if one is too large or the connection fails."""
     splitter = EventSplitter(limits.LARGEST_EVENT)
     try:
         async for chunk in chunks_of(response):

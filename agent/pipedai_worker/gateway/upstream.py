@@ -1,4 +1,7 @@
-"""Sends requests to a run's MCP server, with the trigger's headers and by the host's proxy, and follows no redirect."""
+"""Sends requests to a run's MCP server, with the trigger's headers and through this machine's proxy, if it has one.
+
+It follows no redirect.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ import httpx
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.faults import ServerFailed
 
-# These belong to one connection (RFC 9110 §7.6.1), or to the message's form on it.
+# Headers with these names are never forwarded. They concern a single connection (RFC 9110 §7.6.1), or the form in which
+# a message is sent on it.
 HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization"),
@@ -25,14 +29,16 @@ HOP_BY_HOP = frozenset(
         *("content-length", "expect"),
     }
 )
-# The gateway reads what passes, so it asks for plain bytes; and a trigger's header must not break the protocol.
+# A trigger must not set these headers: MCP itself uses them, or (accept-encoding) the gateway, which asks for answers
+# without compression because it reads them.
 OF_THE_PROTOCOL = frozenset(
     {
         *("accept", "accept-encoding", "content-type", "last-event-id"),
         *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
     }
 )
-# What a client may say of itself or of its own server, and not of the trigger's.
+# A client's headers with these names are not forwarded. They are about the client itself, or are meant for the gateway
+# alone, to which the client sends its requests.
 NOT_FORWARDED = HOP_BY_HOP | {"host", "authorization", "cookie", "origin", "accept-encoding"}
 _HOST = re.compile(r"[0-9A-Za-z._:-]+")
 LARGEST_PORT = 65535
@@ -43,7 +49,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Upstream:
-    """One MCP server. A trigger whose URL or headers can't be used has a fault, which every request raises."""
+    """The client of one MCP server. If the trigger's URL or headers can't be used, each request raises ServerFailed."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self._fault: ServerFailed | None = None
@@ -60,7 +66,7 @@ class Upstream:
         self._secrets = tuple(value for value in headers.values() if len(value) >= 8)
 
     def open(self) -> None:
-        """Make the HTTP client. If the host's proxy can't be used, every request raises that fault."""
+        """Make the HTTP client. If this machine's proxy can't be used, every request raises ServerFailed."""
         if self._fault is None:
             try:
                 self._client = _client(self.url)
@@ -159,7 +165,10 @@ def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
 
 
 def _sendable(headers: list[tuple[str, str]]) -> Headers:
-    """Return the trigger's headers as bytes, the last one of a name. Those of the connection are left out."""
+    """Return the trigger's headers as bytes. If a name occurs twice, the last one counts.
+
+    Headers of HOP_BY_HOP or OF_THE_PROTOCOL, which the trigger must not set, are left out.
+    """
     made: dict[bytes, tuple[bytes, bytes]] = {}
     for name, value in headers:
         pair = (name.encode(), value.strip(" \t").encode())
@@ -193,7 +202,7 @@ def _client(url: httpx.URL) -> httpx.AsyncClient:
 
 
 def _proxy(url: httpx.URL) -> str | None:
-    """Return the proxy that the host's environment names for this URL, as the CLI itself would use it."""
+    """Return the proxy that this machine's environment names for the URL, as claude would choose it; None for none."""
     place = f"{url.host}:{url.port}" if url.port else url.host
     if urllib.request.proxy_bypass_environment(place):  # type: ignore[attr-defined]
         return None
@@ -202,11 +211,11 @@ def _proxy(url: httpx.URL) -> str | None:
 
 
 def _trusted() -> ssl.SSLContext:
-    """Return what to trust: the certificates of httpx or of SSL_CERT_FILE, and those of NODE_EXTRA_CA_CERTS."""
+    """Return the certificates to trust: those of httpx or of SSL_CERT_FILE, and those of NODE_EXTRA_CA_CERTS."""
     trusted = httpx.create_ssl_context(trust_env=True)
     extra = os.environ.get("NODE_EXTRA_CA_CERTS")
     if extra:
-        # The CLI, too, goes on when it can't read this file.
+        # Claude, too, goes on without these certificates when it can't read the file.
         with contextlib.suppress(OSError):
             trusted.load_verify_locations(cafile=extra)
     return trusted

@@ -16,14 +16,14 @@ log = get_logger(__name__)
 
 
 class ListOfTools:
-    """Waits in the place of a call for the answer to a `tools/list`."""
+    """Waits for the answer to a `tools/list` request, as a Call waits for the answer to a tool call."""
 
 
 Awaited = Union[Call, ListOfTools]
 
 
 class Waiting:
-    """What waits for an answer, by session and by the request's id as JSON. The journal hears of each answer."""
+    """What waits for an answer, by session and by the request's id as JSON. Answers to tool calls go to the journal."""
 
     def __init__(self, calls: ToolCalls, effects: Effects) -> None:
         self._calls = calls
@@ -32,7 +32,7 @@ class Waiting:
         self._lock = threading.Lock()
 
     def expect(self, session: str, id_as_json: str, awaited: Awaited) -> None:
-        """Remember who waits for the answer with this id. The newest one with an id is meant by it."""
+        """Remember what waits for the answer to the request with this id. The newest request with an id counts."""
         with self._lock:
             self._awaited.pop((session, id_as_json), None)
             self._awaited[session, id_as_json] = awaited
@@ -40,7 +40,7 @@ class Waiting:
                 self._awaited.popitem(last=False)
 
     def hear(self, session: str, data: bytes) -> set[str]:
-        """Take what the server sent in a session: a message or a batch. Return the ids that it answered."""
+        """Take a message or a batch that the server sent in a session. Return the ids of the requests it answers."""
         heard = set()
         for message in messages.read_answered(data):
             found = messages.answer_id(message)
@@ -64,7 +64,7 @@ class Waiting:
                 self.end(awaited, ERROR)
 
     def end(self, call: Call, outcome: str) -> None:
-        """Write a call's end down. If the disk fails, the call counts as one that got no answer."""
+        """Write down how a tool call ended. If the disk fails, the call counts as one that got no answer."""
         try:
             self._calls.end(call, outcome)
         except OSError as error:
@@ -72,5 +72,5 @@ class Waiting:
 
 
 def awaited_by(message: dict[str, Any]) -> ListOfTools | None:
-    """Return what is to wait for the answer to a message: a ListOfTools if it asks for the tools, else None."""
+    """Return a ListOfTools if the message asks for the list of tools, because its answer has to be read; else None."""
     return ListOfTools() if message.get("method") == messages.TOOLS_LIST else None

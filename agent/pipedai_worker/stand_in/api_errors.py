@@ -10,19 +10,24 @@ CUT = "cut"
 
 @dataclass(frozen=True)
 class ApiError:
-    """One failure: its status (None without an answer), the kind in claude's message, and the API's own type."""
+    """One failure of the model's API.
+
+    `status` is its HTTP status, or None if no answer came. `kind` is what claude's message calls it, and `type` is what
+    the API itself calls it.
+    """
 
     status: int | None
     kind: str
     type: str | None
-    # The kind in `api_retry`; None if claude does not call again. It calls so often, or as often as it may.
+    # The kind of error that the real claude names in its event `api_retry`; None for an error after which it does not
+    # call the API again. The field `retries`, below, is how often it does; None means as often as its settings allow.
     retried_as: str | None = None
     retries: int | None = None
     reason: str = "api_error"
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What claude's message and result tell beside the kind."""
+        """Return the fields that claude's message and result have about the failure, besides its kind."""
         if self.status is None:
             return {"api_error": "connection_failed"}
         return {"api_error_status": self.status, "api_error_type": self.type}
@@ -39,7 +44,7 @@ _NAMED = {
 
 
 def named(what: str) -> ApiError:
-    """Return the failure with this status, or the one of a connection that is cut. Raises ValueError."""
+    """Return the failure with this HTTP status, or for `cut` that of a connection that is cut. Raises ValueError."""
     if what == CUT:
         return ApiError(None, "server_error", None, "unknown")
     status = int(what)

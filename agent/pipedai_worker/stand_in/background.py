@@ -1,4 +1,4 @@
-"""Plays a command of the shell that goes on in the background, and whose end begins another turn."""
+"""Plays a shell command that claude runs in the background. When the command ends, claude goes on working."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _DESCRIPTION = "Work in the background"
 
 
 class BackgroundTask:
-    """One command, which the model has started."""
+    """One shell command in the background, which the model has started."""
 
     def __init__(self, talk: Conversation, seconds: float) -> None:
-        """Have the model start it, and write that it has started."""
+        """Write the events by which the model starts the command and claude says that the command runs."""
         self._talk = talk
         self._seconds = seconds
         self._task = {"task_id": uuid.uuid4().hex[:9], "run_id": uuid.uuid4().hex[:18]}
@@ -39,7 +39,10 @@ class BackgroundTask:
         talk.answer(self._call, text, told=told, how=how, is_error=False)
 
     def end(self) -> dict[str, object]:
-        """Wait for its end and write that. Return the `origin` of the turn that it begins."""
+        """Wait until the command ends, and write the events about that.
+
+        Claude then goes on working and gives another result. Return the field `origin` of that result.
+        """
         time.sleep(self._seconds)
         patch = {"status": "completed", "end_time": round(time.time() * 1000)}
         self._talk.system("task_updated", **self._task, patch=patch)

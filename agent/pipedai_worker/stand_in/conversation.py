@@ -1,4 +1,4 @@
-"""Writes the events of one conversation, with the fields that claude gives them."""
+"""Writes the events of one conversation to stdout, with the fields that claude gives them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from pipedai_worker.stand_in.usage import Usage, of_no_model
 
 SYNTHETIC = "<synthetic>"
-# What else is there in an `init`: nothing of it means anything here.
+# The other fields of an `init` event. The stand-in gives them values that mean nothing.
 _INIT: dict[str, Any] = {
     "additional_directories": [],
     "agents": [],
@@ -30,7 +30,7 @@ _INIT: dict[str, Any] = {
     "permissionMode": "default",
     "view_mode": "default",
 }
-# What else is there in a result.
+# The other fields of a `result` event. The stand-in gives them values that mean nothing.
 _RESULT: dict[str, Any] = {
     "fast_mode_disabled_reason": "stand_in",
     "fast_mode_state": "off",
@@ -49,7 +49,11 @@ _TIMES = ("first_content_frame_ms", "time_to_request_ms", "ttft_ms", "ttft_strea
 
 
 class Conversation:
-    """One conversation with a model, whose turns each begin with `begin` and end with `result`."""
+    """One conversation of claude with a model, as the events that it writes to stdout.
+
+    It consists of turns. A turn is claude's work from an `init` event, which `begin` writes, to the event of its
+    `result`.
+    """
 
     def __init__(self, session_id: str, model: str, version: str) -> None:
         self.session_id = session_id
@@ -62,20 +66,20 @@ class Conversation:
 
     @property
     def has_spoken(self) -> bool:
-        """Tell whether the model has said anything in this turn."""
+        """Tell whether the model has said anything, or called a tool, since the last `begin`."""
         return bool(self._turn.messages)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Write one event."""
+        """Write one event to stdout, as a line of JSON."""
         line = {"type": kind, **fields, "session_id": self.session_id, "uuid": str(uuid.uuid4())}
         print(json.dumps(line), flush=True)
 
     def system(self, subtype: str, **fields: Any) -> None:
-        """Write an event of claude itself."""
+        """Write an event of the type `system`, in which claude tells something of itself."""
         self.event("system", subtype=subtype, **fields)
 
     def begin(self, tools: Sequence[str], servers: Mapping[str, Any]) -> None:
-        """Begin a turn. `servers` is what is told of MCP servers: `mcp_servers`, or nothing."""
+        """Begin a turn by writing an `init` event. `servers` holds the event's field `mcp_servers`, or is empty."""
         self._turn, self._answers, self._denials = Usage(), 0, []
         directory = os.getcwd()  # noqa: PTH109
         key = "ANTHROPIC_API_KEY" if os.environ.get("ANTHROPIC_API_KEY") else "none"
@@ -92,11 +96,11 @@ class Conversation:
         )
 
     def say(self, text: str) -> None:
-        """Write a message of the model."""
+        """Write an event with a message in which the model says this text."""
         self._speak({"type": "text", "text": text})
 
     def call(self, name: str, arguments: Mapping[str, Any], **more: Any) -> str:
-        """Write the model's call of a tool, and return its id."""
+        """Write an event with a message in which the model calls a tool. Return the id of the call."""
         number = f"toolu_{uuid.uuid4().hex[:24]}"
         if more:
             more = {"tool_use_meta": [{"id": number, **more}]}
@@ -123,12 +127,16 @@ class Conversation:
             self.limit("allowed")
 
     def answer(self, number: str, content: Any, *, told: Any, how: Any, **more: Any) -> None:
-        """Write the result of a call: `told` is what the tool itself told, `how` how it was permitted."""
+        """Write an event with the result of a tool call.
+
+        `content` is what the model gets. `told` is what the tool itself returned, and `how` says how the call was
+        permitted.
+        """
         block = {"type": "tool_result", "tool_use_id": number, "content": content, **more}
         self._hear(block, tool_use_result=told, tool_result_meta=[{"id": number, **how}])
 
     def deny(self, number: str, name: str, arguments: Mapping[str, Any]) -> None:
-        """Write that a call is not permitted, and its result."""
+        """Write an event that says that a tool call is not permitted, and an event with an error as its result."""
         why = f"{name} needs a permission, and nobody is there to give it."
         self._denials.append({"tool_name": name, "tool_use_id": number, "tool_input": arguments})
         self.system("permission_denied", tool_name=name, tool_use_id=number, message=why)
@@ -137,7 +145,7 @@ class Conversation:
         self.answer(number, why, told=f"Error: {why}", how=refused, is_error=True)
 
     def interrupted(self, text: str) -> None:
-        """Write that somebody has stopped the conversation."""
+        """Write an event that says that somebody has stopped the conversation."""
         self._hear({"type": "text", "text": text})
 
     def _hear(self, block: Mapping[str, Any], **more: Any) -> None:
@@ -150,12 +158,12 @@ class Conversation:
         self.event(kind, message=message, parent_tool_use_id=None, timestamp=timestamp, **more)
 
     def limit(self, status: str, **info: Any) -> None:
-        """Write what the model's API says of the usage limit of a subscription."""
+        """Write an event with what the model's API says of the usage limit of a subscription."""
         told = {"status": status, "isUsingOverage": False, **info}
         self.event("rate_limit_event", rate_limit_info=told)
 
     def complain(self, error: str, text: str, **fields: Any) -> None:
-        """Write the message in which claude says that the model's API has failed."""
+        """Write an event with the message in which claude says that the model's API has failed."""
         message = {
             **dict.fromkeys(("container", "context_management", "diagnostics", "stop_details")),
             "id": str(uuid.uuid4()),
@@ -172,9 +180,9 @@ class Conversation:
     def result(
         self, subtype: str, *, reason: str, stop: str | None, is_error: bool = False, **more: Any
     ) -> int:
-        """End a turn, and return the exit code that belongs to it.
+        """End a turn by writing a `result` event. Return the exit code with which claude would end after it.
 
-        `reason` is the `terminal_reason`, `stop` how the model's last message ended; both as claude names them.
+        `reason` is the event's `terminal_reason`. `stop` is its `stop_reason`: how the model's last message ended.
         """
         if subtype == "success":
             more = {"api_error_status": None, **more}
@@ -202,7 +210,7 @@ class Conversation:
         return int(is_error)
 
     def retry(self, status: int | None, error: str, attempt: int, most: int) -> None:
-        """Write that the model's API has failed and is going to be called again."""
+        """Write an event that says that the model's API has failed and is going to be called again."""
         self.system(
             "api_retry",
             attempt=attempt,

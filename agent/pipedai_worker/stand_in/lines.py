@@ -1,4 +1,4 @@
-"""Carries out the lines of a prompt that tell the stand-in what to do; `standin.py` lists them."""
+"""Carries out the lines of a prompt that tell the stand-in for claude what to do; `standin.py` lists them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _ACCEPTED = {"permission_decision": {"decision": "accept", "source": "config"}}
 
 
 class Player:
-    """Plays one prompt. `schema` is that of the output, if one is asked for."""
+    """Carries out one prompt in claude's place.
+
+    `schema` is the JSON Schema for the run's output; None if no output is asked for.
+    """
 
     def __init__(
         self, prompt: str, talk: Conversation, server: Server, config: Path | None, schema: Any
@@ -42,7 +45,7 @@ class Player:
         marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
         self._lines = [line.strip().partition(" ") for line in marked]
         self._shown = ""
-        # The id of the call that the model waits for.
+        # The id of the tool call whose answer the model waits for; None if it waits for none.
         self._calling: str | None = None
 
     def play(self) -> int:
@@ -73,7 +76,7 @@ class Player:
         return self._succeed("") if self._lines else self._do_something()
 
     def _do_something(self) -> int:
-        """Do what is harmless with any server: call a tool that only reads, and give an output of the right form."""
+        """Do what no MCP server minds: call a tool that only reads, and give an output that fits the schema."""
         tool = self._server.harmless()
         if tool is not None:
             self.do_call(tool)
@@ -125,7 +128,7 @@ class Player:
     ) -> int:
         """Write an API error as claude does: with the subtype `success`, and with `is_error`.
 
-        The `params` are only in the message, the other fields also in the result.
+        `params` are written only in claude's message. The other fields are written in the message and in the result.
         """
         number = {"request_id": "req_stand_in"} if "api_error_status" in fields else {}
         self._talk.complain(kind, text, **number, **params, **fields)
@@ -137,10 +140,10 @@ class Player:
         for attempt in range(1, (error.retries or most) + 1):
             self._talk.retry(error.status, error.retried_as or error.kind, attempt, most)
 
-    # --- The lines that go on ----------------------------------------------------------------------
+    # --- Lines after which the next line is carried out --------------------------------------------
 
     def do_server(self, _: str) -> None:
-        """Do nothing: the line was carried out at the start."""
+        """Do nothing, because `play` has carried this line out before all others."""
 
     def do_say(self, text: str) -> None:
         self._talk.say(text)
@@ -236,7 +239,7 @@ class Player:
 
     def do_linger(self, _: str) -> int:
         self._succeed("")
-        # There is nothing left to interrupt.
+        # The conversation is over, so SIGINT has nothing left to interrupt. It only ends this sleep.
         with contextlib.suppress(KeyboardInterrupt):
             time.sleep(FOREVER)
         return 0

@@ -33,7 +33,7 @@ class McpClient:
         self._connect_seconds = connect_seconds
         self._call_seconds = float(server.get("timeout") or 300_000) / 1000
         self._ids = itertools.count(1)
-        # Where messages go, and for the older transport the stream from which the answers come.
+        # The URL to which messages are sent and, with MCP's older transport, the stream on which the answers come.
         self._target = self._url
         self._stream: Iterator[tuple[str, str]] | None = None
         self.server_name = ""
@@ -117,7 +117,7 @@ class McpClient:
 
 @contextlib.contextmanager
 def _troubles() -> Iterator[None]:
-    """Turn whatever can go wrong with a server into a McpError."""
+    """Turn any exception that the connection to a server may raise into a McpError."""
     try:
         yield
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def sample(schema: Any) -> Any:
-    """Return a value of the schema's type, with all of its properties."""
+    """Return a value of the type that the schema asks for, with every property that the schema lists."""
     schema = schema if isinstance(schema, dict) else {}
     for word in ("const", "default"):
         if word in schema:

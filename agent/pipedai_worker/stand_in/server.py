@@ -1,4 +1,4 @@
-"""Connects the stand-in to the run's MCP server and calls its tools, as the events then tell."""
+"""Connects the stand-in for claude to the run's MCP server, calls the server's tools, and writes events about it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pipedai_worker.mcp import SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import Conversation
 from pipedai_worker.stand_in.mcp_client import McpClient, McpError
 
-# While a tool is silent, claude says so again and again after so many seconds.
+# While a tool call goes on, claude writes an event that says so, once in this many seconds.
 PROGRESS_SECONDS = 30
-# A stand-in that may do without its server waits no longer than this for it.
+# If the run may do without its MCP server, the stand-in waits no longer than this for the server.
 OPTIONAL_SECONDS = 5.0
 
 
 class Server:
-    """The server that the configuration names; there may be none.
+    """The MCP server that the stand-in's configuration names, if it names one.
 
-    `optional` says that the run may do without it: then nothing is told of a server that can't be reached.
+    With `optional`, the run may do without the server: if it can't be reached, the events do not mention it.
     """
 
     def __init__(self, configuration: Mapping[str, Any] | None, *, optional: bool) -> None:
@@ -32,7 +32,7 @@ class Server:
             self._client = McpClient(entry, OPTIONAL_SECONDS) if optional else McpClient(entry)
 
     def connect(self, status: str | None = None) -> None:
-        """Connect to the server; or, with a `status`, only say that of it."""
+        """Connect to the MCP server. With `status`, do not connect, and let the events tell this status."""
         if self._client is None:
             return
         if status is not None:
@@ -48,7 +48,7 @@ class Server:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What an `init` tells of the server."""
+        """Return what an `init` event tells of the MCP server: its field `mcp_servers`, or nothing."""
         if self._client is None:
             return {"mcp_servers": []}
         if self.status is None:
@@ -58,7 +58,7 @@ class Server:
 
     @property
     def tools(self) -> list[str]:
-        """The names of the server's tools, as claude names them."""
+        """Return the names of the server's tools in claude's form, such as `mcp__trigger__look_up`."""
         return [TOOL_PREFIX + str(tool.get("name")) for tool in self._tools()]
 
     def harmless(self) -> str | None:
@@ -70,7 +70,7 @@ class Server:
         return None
 
     def call(self, talk: Conversation, tool: str, arguments: Mapping[str, Any]) -> _Call:
-        """Have the model call a tool. The answer is written by `answer` of what is returned."""
+        """Write that the model calls a tool. Return the call, whose method `answer` makes it and writes its result."""
         name = self._client.server_name if self._client else ""
         known = TOOL_PREFIX + tool in self.tools
         names = {"display_name": tool.capitalize(), "server_display_name": name, "tool_name": tool}
@@ -87,7 +87,7 @@ class Server:
 
 
 class _Call:
-    """One call, which the model has asked for."""
+    """One tool call, which the model has asked for. `answer` makes it."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _Call:
         self._client = client
 
     def answer(self) -> None:
-        """Make the call, and write what the server answers."""
+        """Make the tool call, and write an event with what the server answers."""
         if self._client is None:
             why = f"No such tool available: {TOOL_PREFIX}{self._tool}"
             self._talk.answer(self.number, why, told=f"Error: {why}", how={}, is_error=True)
@@ -133,7 +133,7 @@ class _Call:
 
 
 class _Progress:
-    """Says again and again that a call goes on, for the time of the block."""
+    """A context manager that writes an event every 30 s, which says that a tool call is still going on."""
 
     def __init__(self, talk: Conversation, number: str, name: str) -> None:
         self._talk = talk

@@ -1,28 +1,28 @@
-"""Counts what the stand-in's model messages would have used, and tells it as claude's results do."""
+"""Counts what the stand-in's messages would have used of a model, and tells it in the form of claude's results."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# Every message of the model uses so many tokens, and costs so many US dollars.
+# The tokens that each message of the model is said to use. The constant below them is its cost in US dollars.
 INPUT, OUTPUT, CACHE_READ, CACHE_CREATION = 12, 34, 56, 78
 COST_USD = 0.0123
 
 
 @dataclass
 class Usage:
-    """A number of messages of one model."""
+    """The tokens and the cost of `messages` messages of the model, which all count the same."""
 
     messages: int = 0
 
     @property
     def cost(self) -> float:
-        """The cost in US dollars."""
+        """Return the cost of all the messages, in US dollars."""
         return round(self.messages * COST_USD, 6)
 
     def of_message(self) -> dict[str, Any]:
-        """Return the `usage` of one message, which is told when the message begins."""
+        """Return the field `usage` of a single message."""
         return {
             "input_tokens": INPUT,
             "output_tokens": OUTPUT,
@@ -31,7 +31,7 @@ class Usage:
         }
 
     def of_result(self) -> dict[str, Any]:
-        """Return the `usage` of a result."""
+        """Return the field `usage` of a `result` event, which adds up all the messages."""
         tokens = {name: self.messages * each for name, each in self.of_message().items()}
         return {
             **tokens,
@@ -44,7 +44,10 @@ class Usage:
         }
 
     def of_model(self, model: str) -> dict[str, Any]:
-        """Return the same as a result's `modelUsage`; it is empty without any message."""
+        """Return the field `modelUsage` of a `result` event, which has the model's numbers under the model's name.
+
+        It is empty if there was no message.
+        """
         if not self.messages:
             return {}
         told = {
@@ -67,7 +70,7 @@ class Usage:
 
 
 def of_no_model() -> dict[str, Any]:
-    """Return the `usage` of a message that claude itself wrote."""
+    """Return the field `usage` of a message that claude itself wrote, without a model: all numbers are 0."""
     nothing = dict.fromkeys(Usage().of_message(), 0)
     unknown = ("output_tokens_details", "service_tier", "inference_geo", "iterations", "speed")
     return {**nothing, **_DETAILS, **dict.fromkeys(unknown)}

@@ -1,4 +1,5 @@
-"""Makes the OpenAPI schema of what the viewsets declare, the `@Operation` of each action, the serializers, and API.md.
+"""Makes the OpenAPI schema from the viewsets, the `@Operation` of each action, the serializers, and API.md.
 
-`manage.py spectacular` writes it to docs/openapi.json (CONTRIBUTING.md has the command); the service serves that file.
+`manage.py spectacular` writes the schema to docs/openapi.json (CONTRIBUTING.md has the command), and the service serves
+that file.
 """

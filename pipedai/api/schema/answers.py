@@ -135,7 +135,7 @@ def header_refs(*names: str) -> Schema:
 
 
 def error_answer(status: int, reason: str = "") -> Schema:
-    """Returns the error answer of this status. `reason` replaces the general description."""
+    """Returns the error answer of this status. `reason` replaces the description in ERRORS."""
     answer: Schema = {"$ref": f"#/components/responses/{ERRORS[status][0]}"}
     return {**answer, "description": reason} if reason else answer
 

@@ -1,6 +1,6 @@
 """Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`."""
 
-# drf-spectacular is partly typed.
+# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Iterator
@@ -21,20 +21,21 @@ from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet
 
-# What a success says if its `@Operation` says nothing.
+# The descriptions of successful answers, by status, for actions whose `@Operation` gives no description.
 _SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
-# Why a call is forbidden. The keys say whether the action checks the origin, and whether it checks the role.
+# The reasons for a 403. A key has two parts: whether the action checks the request's origin, and whether it checks the
+# role.
 _FORBIDDEN = {
     (True, True): "Role or origin.",
     (False, True): "Role.",
     (True, False): "Foreign origin.",
 }
-# The words for the window of a rate, by its length in seconds.
+# The words for the length of a rate limit's window, by that length in seconds.
 _WINDOWS = {60: "a minute", 3600: "an hour"}
 
 
 class ApiSchema(AutoSchema):
-    """Makes the OpenAPI operation of one action of an ApiViewSet. Each action has an instance of its own."""
+    """Makes the OpenAPI operation of one action of an ApiViewSet. There is one instance for each action."""
 
     view: ApiViewSet  # type: ignore[override]
 
@@ -59,7 +60,7 @@ class ApiSchema(AutoSchema):
         return [self.view.tag]
 
     def get_description(self) -> str:  # type: ignore[override]
-        """Returns the text of API.md, with the action's rates."""
+        """Returns the action's description from API.md, followed by the action's rate limits."""
         rates = "; ".join(
             f"{rate.limit} {_WINDOWS[rate.seconds]} (`{rate.name}`)" for rate in self._rates()
         )
@@ -74,7 +75,10 @@ class ApiSchema(AutoSchema):
         }
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """Returns a requirement for each kind of credential that the viewset accepts; an empty one if it needs none."""
+        """Returns a security requirement for each kind of credential that the viewset accepts.
+
+        A public action also gets an empty requirement, which means that no credential is needed.
+        """
         if self._operation.security:
             return [dict(one) for one in self._operation.security]
         asked = map(security.requirement, self.view.get_authenticators())
@@ -166,9 +170,10 @@ class ApiSchema(AutoSchema):
         return dict(page.ref)
 
     def _errors(self) -> dict[int, str]:
-        """Returns the reasons of the errors that this operation may answer, by status; "" stands for the general one.
+        """Returns the errors that this operation may answer: for each status the reason, or "".
 
-        They follow from what the viewset declares; `@Operation` adds others, and may replace a reason.
+        "" stands for the description in answers.py. Most of these errors follow from what the viewset declares.
+        `@Operation` adds other errors, and may replace a reason.
         """
         role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
@@ -204,7 +209,8 @@ class ApiSchema(AutoSchema):
     ) -> Schema | None:
         schema: Schema | None = super()._map_serializer_field(field, direction, bypass_extensions)
         if schema and schema.get("oneOf", [None])[0] == {}:
-            # Null matches both parts of "anything, or null", which oneOf refuses.
+            # Such a oneOf means "any value, or null". But null matches both of its parts, and oneOf demands exactly one
+            # match.
             del schema["oneOf"]
         return schema
 
@@ -222,13 +228,13 @@ class ApiSchema(AutoSchema):
         schema: Schema = super()._map_serializer(serializer, direction, bypass_extensions)
         if not isinstance(serializer, Body):
             return schema
-        schema.pop(
-            "description", None
-        )  # The docstring of a body tells only which endpoint takes it.
+        # The docstring of a body's serializer tells only which endpoint takes the body, so it is left out.
+        schema.pop("description", None)
         texts = self._texts_of_fields()
         for name, field in schema.get("properties", {}).items():
-            # Some generators make a field with a default required, and some send the default with every change. So
-            # the text alone tells it.
+            # Defaults are left out of the schema, and only a field's description tells its default. Some client
+            # generators would make a field with a default required, and others would send the default with every
+            # change.
             field.pop("default", None)
             if said := texts.get(name):
                 field.setdefault("description", said)

@@ -31,7 +31,7 @@ class Money(OpenApiSerializerFieldExtension):
     target_class = MoneyField
 
     def map_serializer_field(self, auto_schema: Any, direction: str) -> Schema:
-        """Returns the schema for this direction, request or response."""
+        """Returns the schema of an amount, in requests or in answers as `direction` says."""
         text: Schema = {"type": "string", "pattern": _DECIMAL}
         if direction == "response":
             return text

@@ -42,19 +42,20 @@ class Operation:
     answers: Mapping[int, Answer | None] = field(default_factory=dict)
     # The headers of a success by its status, in addition to those that every answer has.
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    # The serializer of one item, for an action that answers 200 with a page of a list. It has no `answers`.
+    # The serializer of one item, for an action that answers 200 with a page of a list. Such an action has no `answers`.
     items: Answer | None = None
     # The media type of the successful answers.
     media_type: str = "application/json"
-    # The filters of a list, which tell its query parameters.
+    # The filter set of a list. The operation's query parameters are made from it.
     filters: type[ApiFilterSet] | None = None
     # Other query parameters, and request headers, as OpenAPI parameter objects.
     parameters: tuple[Schema, ...] = ()
-    # What a success says, by its status, where that is more than "Done."
+    # The descriptions of successful answers, by status, where more is to be said than "Done."
     says: Mapping[int, str] = field(default_factory=dict)
-    # The reason of an error, by its status; "" stands for the general reason in answers.py. An action names only the
-    # errors that its service alone knows of: 409, 503, and 404 for what the path does not name. The others follow from
-    # the viewset's declarations; a reason that is given here for one of them replaces the general one.
+    # The reasons of errors, by status; "" stands for the description in answers.py. Most errors of an action follow
+    # from its viewset's declarations and need not be given here. An action gives those that only its service knows:
+    # 409, 503, and the 404 for a row that the body or the query names. A given reason replaces the one that follows
+    # from the declarations.
     errors: Mapping[int, str] = field(default_factory=dict)
     # The audit actions that a call writes.
     audit: tuple[str, ...] = ()
@@ -82,7 +83,10 @@ def has_operation(action: Callable[..., Any]) -> bool:
 
 
 def operation_of(viewset: type, action: str) -> Operation:
-    """Returns the operation of this action of the viewset. Raises LookupError if there is none, or no such action."""
+    """Returns the operation of this action of the viewset.
+
+    Raises LookupError if the viewset has no such action, or if the action is not decorated with `@Operation`.
+    """
     operation = getattr(getattr(viewset, action, None), "operation", None)
     if not isinstance(operation, Operation):
         raise LookupError(

@@ -11,7 +11,8 @@ from pipedai.env import BASE_DIR
 _HEADING = re.compile(r"^###? ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 _EXAMPLE = re.compile(r"^```json\n(.*?)^```\n?", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| (`.+?`(?:(?:, | or )`.+?`)*) \| (.*) \|$", re.MULTILINE)
-# What a text about a field of something new says that is not true of a change: absent fields stay as they are.
+# The parts of a field's description that are true only when a resource is created, such as "Required" and "by default".
+# In a change every field may be absent, and then stays as it is.
 _OF_SOMETHING_NEW = re.compile(
     r"^Required; |; [^.;]+ by default(?=\.)|^[^.;]+ by default\. ?| \(default\)"
 )
@@ -54,7 +55,10 @@ def plain(markdown: str) -> str:
 
 
 def of_change(text: str) -> str:
-    """Returns the text about a field of a new thing as it is true of a change, where every field may be absent."""
+    """Changes a field's description, written for the creation of a resource, to fit a change of the resource.
+
+    It removes words such as "Required" and "by default", because absent fields stay as they are in a change.
+    """
     return _sentence(_OF_SOMETHING_NEW.sub("", text))
 
 

@@ -33,7 +33,7 @@ def requirement(authenticator: BaseAuthentication) -> dict[str, list[str]] | Non
 
 
 def schemes() -> dict[str, Any]:
-    """Returns the security schemes that the requirements name."""
+    """Returns the descriptions of the kinds of credential (OpenAPI's security schemes) that `requirement` names."""
     bearers: dict[str, Schema] = {
         name: {
             "type": "http",

@@ -1,4 +1,4 @@
-"""`manage.py pg` starts, stops, shows and moves the embedded PostgreSQL server."""
+"""`manage.py pg` starts, stops and shows the embedded PostgreSQL server, and writes its database to a file and back."""
 
 import argparse
 import os

@@ -98,7 +98,7 @@ Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
 def _chosen(options: dict[str, Any]) -> list[Retention]:
     """Returns the kinds of rows that the command line names.
 
-    Raises CommandError if its options contradict each other.
+    Raises CommandError if the options on the command line contradict each other.
     """
     kinds, days = options["kinds"], options["days"]
     if options["audit"] and kinds:

@@ -44,8 +44,8 @@ class Command(BaseCommand):
 
 
 def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """Returns the jobs, wrapped so that they record metrics if the settings ask for that. Raises CommandError for bad
-    settings.
+    """Returns the scheduler's jobs, wrapped so that they record metrics if the settings ask for that. Raises
+    CommandError for bad settings.
     """
     if not settings.SCHEDULER_METRICS_BIND:
         return jobs
@@ -70,8 +70,8 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
 
 
 def _traced(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    """Returns the jobs, wrapped so that they record traces if the settings ask for that. Raises CommandError for bad
-    settings.
+    """Returns the scheduler's jobs, wrapped so that they record traces if the settings ask for that. Raises
+    CommandError for bad settings.
     """
     try:
         if not tracing.is_on():

@@ -139,7 +139,9 @@ def _size(options: dict[str, Any]) -> Size | None:
 
 
 class Seed:
-    """Makes the rows and files of the demo that do not exist yet. Its trigger gets `mcp_url` if there is one."""
+    """Makes the rows and files of the demo that do not exist yet. The demo's trigger gets the URL `mcp_url`, unless
+    that is None.
+    """
 
     def __init__(self, data_dir: Path, mcp_url: str | None = None) -> None:
         self._server = {} if mcp_url is None else {"mcpUrl": mcp_url}
