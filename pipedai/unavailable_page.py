@@ -10,7 +10,10 @@ from pipedai.api.database_errors import unavailable
 
 
 class UnavailablePages:
-    """A middleware that answers 503 with a page that needs no database."""
+    """A middleware that answers 503 with a page when a view fails because the database is away or busy.
+
+    The page needs no database. The API's own errors never come here, because DRF answers them in the view.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -28,6 +31,7 @@ class UnavailablePages:
             return None
         context = {"sentence": error.message, "path": request.path}
         page = render_to_string("pipedai/unavailable.html", context)
-        response = HttpResponse(page, status=error.status_code, headers=error.headers)
+        headers = {**error.headers, "Cache-Control": "no-store"}
+        response = HttpResponse(page, status=error.status_code, headers=headers)
         response._has_been_logged = True  # type: ignore[attr-defined]  # unavailable() has logged it.
         return response

@@ -17,9 +17,10 @@ from bench.kill.verdict import Evidence, judge, judge_given_up
 
 PARTS = ("database", "web", "scheduler")
 _HEALTHY = 3
-# Runs of healthy workers go on for so long after an outage that a wrong verdict on them would have fallen.
+# Runs of healthy workers go on for so long after an outage that the scheduler has the time to give them up, which would
+# be wrong.
 _AFTER_SECONDS = LEASE_SECONDS / 2 + 4
-# The run of the worker that dies takes only so long, since its retry must take as long again.
+# The run of the worker that dies is short, because its retry takes as long again.
 _DOOMED_SECONDS = 4.0
 _KILL_AFTER_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0

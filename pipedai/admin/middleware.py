@@ -6,7 +6,7 @@ from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
@@ -42,11 +42,11 @@ class AdminSessions(_BelowAdmin, SessionMiddleware):
         """Saves the changes that the request made to the session."""
         try:
             return super().process_response(request, response)
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             if unavailable(error) is None:
                 raise
-            # A message for the next page could not be stored. The view has done its work, so its answer is sent without
-            # the message.
+            # What the view wrote into the session is lost, such as a message for the next page. All else that the view
+            # did is done, so its answer is sent.
             return response
 
 

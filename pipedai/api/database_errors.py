@@ -31,9 +31,11 @@ _COLLIDED = {"40P01", "40001"}
 # is full or all connections are taken, 57 the server shuts down or starts, 58 the server can't read or write one of its
 # own files.
 _AWAY_CLASSES = {"08", "53", "57", "58"}
-# The SQLSTATE read_only_sql_transaction, which a standby answers to a write. The classes 28 and 3D (a wrong password or
-# database name) don't count as a database that is away, because they are mistakes in our own settings.
+# read_only_sql_transaction: the node is a standby, or an operator made it read-only.
 _READ_ONLY = "25006"
+# idle_in_transaction_session_timeout and transaction_timeout: the server ended the session, because the request stood
+# still in the middle of a transaction.
+_SESSION_ENDED = {"25P03", "25P04"}
 
 
 def is_read_only(error: BaseException) -> bool:
@@ -65,6 +67,7 @@ def unavailable(error: BaseException) -> Unavailable | None:
 
 def _is_away(error: DatabaseError | InterfaceError, state: str | None) -> bool:
     if state is None:
-        # An error without an SQLSTATE comes from the driver: it could not connect, or the connection is closed.
+        # The error is the driver's own: it could not connect, or the connection is closed. A wrong password is answered
+        # like this too, because the driver tells no SQLSTATE when it can't connect. The log line has the reason.
         return isinstance(error, OperationalError | InterfaceError)
-    return state == _READ_ONLY or state[:2] in _AWAY_CLASSES
+    return state == _READ_ONLY or state in _SESSION_ENDED or state[:2] in _AWAY_CLASSES

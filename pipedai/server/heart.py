@@ -4,7 +4,7 @@ The event loop writes them, so that a process whose event loop hangs writes none
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +17,20 @@ log = get_logger(__name__)
 
 # A heartbeat that could not be written is tried again after at most this many seconds.
 _AGAIN_SECONDS = 2.0
-# A heartbeat that takes longer than this many seconds counts as failed, because a connection to a dead database may
-# hang.
-_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
     """An SQL statement that a process runs every `every_seconds` to record that it is alive: a heartbeat.
 
-    The statement returns the time on the database's clock.
+    The statement returns the time on the database's clock. A heartbeat that takes longer than `patience_seconds` counts
+    as failed and is canceled, because a connection to a dead database may hang. If its commit waits for a standby, the
+    cancel ends only the wait, and others then see the heartbeat. So the patience must be longer than the time for which
+    a heartbeat counts.
     """
 
     every_seconds: float
+    patience_seconds: float
     statement: str
     params: Mapping[str, Any]
 
@@ -46,7 +47,9 @@ def register_beat(make: Callable[[], Beat]) -> None:
 
 
 class Heart:
-    """Writes all registered heartbeats of this process to the database as long as `run` runs.
+    """Writes heartbeats of this process to the database as long as `run` runs.
+
+    `makers` make them; by default they are all registered ones.
 
     When a heartbeat could not be written, it awaits `failed`, because other connections of this process may be dead
     too.
@@ -56,7 +59,9 @@ class Heart:
         self,
         connect: Callable[[], Awaitable[AsyncConnection]],
         failed: Callable[[], Awaitable[None]],
+        makers: Sequence[Callable[[], Beat]] = _makers,
     ) -> None:
+        self._makers = makers
         self._connect = connect
         self._after_failure = failed
         self._failing = False
@@ -67,7 +72,7 @@ class Heart:
         After a heartbeat that could not be written, the next one uses a new connection.
         """
         async with asyncio.TaskGroup() as hearts:
-            for make in _makers:
+            for make in self._makers:
                 hearts.create_task(self._beat(make()))
 
     async def _beat(self, beat: Beat) -> None:
@@ -75,7 +80,7 @@ class Heart:
             try:
                 async with await self._connect() as connection:
                     while True:
-                        async with asyncio.timeout(_PATIENCE_SECONDS):
+                        async with asyncio.timeout(beat.patience_seconds):
                             asked = clocks.machine_now()
                             cursor = await connection.execute(beat.statement, beat.params)
                             (theirs,) = await cursor.fetchone() or (asked,)

@@ -92,7 +92,9 @@ class Listener:
         # The Ear objects of the waiting requests, by the id of the worker or API key whose notifications they get. Most
         # lists hold one Ear, and a list of one takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
-        self._connection: AsyncConnection | None = None
+        # Ends the hearing on the present connection; None while there is no connection.
+        self._alarm: asyncio.Timeout | None = None
+        self._pause = FIRST_PAUSE_SECONDS
         self._reported = False
         self.healthy = False
 
@@ -146,31 +148,41 @@ class Listener:
         This is needed when the database's server lost its network or is no longer the primary, because then it sends
         nothing and does not end the connection.
         """
-        if self._connection is not None:
-            await self._connection.close()
+        # `run` closes the connection itself. If it were closed here, its file descriptor would still be watched by the
+        # event loop, and the next socket that gets the same number would never be read.
+        if self._alarm is not None and not self._alarm.expired():
+            self._alarm.reschedule(0)
 
     async def run(self) -> None:
         """Listen until cancelled. When the connection ends, connect again, after ever longer pauses."""
-        pause = FIRST_PAUSE_SECONDS
+        self._pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 async with await self._connect() as connection:
-                    self._connection = connection
-                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
-                    pause = FIRST_PAUSE_SECONDS
-                    self._found()
-                    async for notification in connection.notifies():
-                        self.deliver(notification.payload)
+                    await self._hear(connection)
                 self._lost("the connection ended")
             except Exception as error:
                 self._lost(error)
             finally:
-                self._connection = None
                 self.healthy = False
             # The pause is random, because all processes of a site lose their database at the same moment and should not
             # return together.
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311
+            self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _hear(self, connection: AsyncConnection) -> None:
+        """Listen on this connection until it ends. Raises TimeoutError when `reconnect` gives it up."""
+        try:
+            async with asyncio.timeout(None) as self._alarm:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                self._pause = FIRST_PAUSE_SECONDS
+                self._found()
+                async for notification in connection.notifies():
+                    self.deliver(notification.payload)
+        except TimeoutError:
+            raise TimeoutError("a heartbeat of this process failed") from None
+        finally:
+            self._alarm = None
 
     def _found(self) -> None:
         self.healthy = True

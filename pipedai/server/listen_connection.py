@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from pipedai import env
 
-# Options that Django adds to its own connections. The connection for LISTEN must not get them.
+# Options that Django adds to its own connections. The connections of the event loop must not get them.
 _NOT_OURS = ("cursor_factory", "context", "prepare_threshold")
 
 

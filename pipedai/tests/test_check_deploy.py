@@ -20,7 +20,7 @@ from pipedai.server.listen_connection import listen_params
 from pipedai.timeouts import set_timeouts_of_role
 from testing.processes.web_process import url_of
 from testing.world.runs import Runs
-from triggers.models import Trigger
+from triggers.models import Run, Trigger, WebHeartbeat
 from triggers.schedules.heartbeats import Heartbeat
 
 ANOTHER_KEY = base64.b64encode(bytes(range(60, 92))).decode()
@@ -201,6 +201,13 @@ def test_with_work_that_is_overdue(deployment, capsys):
     )
     Runs.of(deployment).running()
     assert problems(capsys) == {"background": "Overdue by more than 60 s: 1 tick, 1 run."}
+
+
+def test_with_a_lease_that_ran_out_while_no_worker_could_renew_it(deployment, capsys):
+    run_id = Runs.of(deployment).running()
+    Run.objects.filter(id=run_id).update(deadline_at=datetime.now(UTC) + timedelta(hours=1))
+    WebHeartbeat.objects.all().delete()
+    assert problems(capsys) == {}
 
 
 def test_without_a_partition_for_the_next_month(deployment, capsys):

@@ -1,6 +1,9 @@
 """What the database can't do is a 503 that says so, with one log line and nothing half done (SPEC §22)."""
 
+import asyncio
+import html
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -8,18 +11,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from django.db import DatabaseError, connection
+from psycopg import AsyncConnection
 
+from pipedai.api.database_errors import unavailable
 from pipedai.embedded.passwords import SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
+from pipedai.server.heart import Heart
 from pipedai.server.tests.web_process import WebProcess, serving
+from pipedai.sql import sqlstate
+from triggers.runs.reachability import beat_of_this_process, gap_seconds
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +38,12 @@ AWAY = {
     "code": "database_unavailable",
 }
 DATABASE = "pipedai"
+COUNTING = """
+SELECT count(*) FROM web_heartbeat
+WHERE id = %(id)s AND beat_at > statement_timestamp() - make_interval(secs => %(gap)s)
+"""
+# The id of no session, of the length that Django looks up.
+SESSION = "x" * 43
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +137,26 @@ def test_a_session_that_is_ended_in_the_middle(postgres, web, owner, environment
     assert owner.get(environment).json()["name"] == "prod"
 
 
+@pytest.mark.django_db
+def test_a_session_that_stood_still_in_its_transaction() -> None:
+    stalled = connection.copy()
+    try:
+        with stalled.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = 1")
+            stalled.set_autocommit(False)
+            cursor.execute("SELECT 1")
+            # The socket has something to read when the server ends the session.
+            select.select([stalled.connection], [], [], 60)
+            with pytest.raises(DatabaseError) as caught:
+                cursor.execute("SELECT 1")
+    finally:
+        stalled.close()
+    assert sqlstate(caught.value) == "25P03"
+    refused = unavailable(caught.value)
+    assert refused is not None
+    assert refused.body() == AWAY
+
+
 def test_all_connections_are_taken(postgres, web, owner, environment) -> None:
     with superuser(postgres) as admin:
         admin.execute(f"ALTER DATABASE {DATABASE} CONNECTION LIMIT 0")
@@ -207,13 +243,79 @@ def test_the_node_is_a_standby(postgres, web, owner, environment) -> None:
     assert owner.patch(environment, json={"name": "prod"}).status_code == 200
 
 
+def assert_is_page(web: WebProcess, page: httpx.Response) -> None:
+    """Asserts that a page says that the database is away, and that its request left one line of its own."""
+    assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert page.headers["Cache-Control"] == "no-store"
+    assert AWAY["error"] in html.unescape(page.text)
+    assert "/static/pipedai/page.css" in page.text
+    request_id = page.headers["X-Request-Id"]
+    said = [line["event"] for line in web.lines() if line.get("request_id") == request_id]
+    assert said == ["database.unavailable", "request"]
+
+
+def test_a_heartbeat_whose_commit_waits_for_a_standby_does_not_count_when_it_becomes_visible(
+    postgres, settings
+) -> None:
+    settings.RUN_LEASE_SECONDS = 1
+    gap = gap_seconds()
+
+    async def connect() -> AsyncConnection:
+        # The servers of tests run without synchronous commits.
+        durable = {**postgres.connection_params(), "options": "-c synchronous_commit=on"}
+        return await AsyncConnection.connect(**durable, autocommit=True)
+
+    async def until_commits_wait() -> None:
+        """Returns when the server has heard of its new setting."""
+        async with await connect() as probe, asyncio.timeout(60):
+            with suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(1):
+                        await probe.execute("SELECT pg_logical_emit_message(true, '', '')")
+
+    async def failed() -> None:
+        failures.append(time.monotonic())
+
+    async def beating() -> list[int]:
+        """Beats until a beat was canceled. Returns how many beats counted, each time that somebody looked."""
+        await until_commits_wait()
+        heart = asyncio.create_task(Heart(connect, failed, [lambda: beat]).run())
+        counted: list[int] = []
+        async with await connect() as reader, asyncio.timeout(60):
+            while True:
+                canceled = bool(failures)
+                cursor = await reader.execute(COUNTING, {"gap": gap, "id": beat.params["id"]})
+                counted += await cursor.fetchone() or ()
+                if canceled:
+                    break
+                await asyncio.sleep(0.05)
+            cursor = await reader.execute(COUNTING, {"gap": 3600, "id": beat.params["id"]})
+            assert await cursor.fetchone() == (1,)
+        heart.cancel()
+        await asyncio.gather(heart, return_exceptions=True)
+        return counted
+
+    failures: list[float] = []
+    beat = replace(beat_of_this_process(), patience_seconds=gap * 2)
+    with superuser(postgres) as admin:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+            assert set(asyncio.run(beating())) == {0}
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+
+
 def test_it_is_stopped(postgres, web, owner, environment) -> None:
     postgres.stop()
     try:
         assert is_refused(web, owner.get(environment), None)
-        page = owner.get(f"http://127.0.0.1:{web.port}/pair")
-        assert page.status_code in {200, 503}
-        assert page.headers["Content-Type"].startswith("text/html")
+        site = f"http://127.0.0.1:{web.port}"
+        assert_is_page(web, owner.get(f"{site}/pair"))
+        with httpx.Client(cookies={"staff_session": SESSION}, timeout=60) as staff:
+            assert_is_page(web, staff.get(f"{site}/admin/"))
     finally:
         postgres.ensure_running()
     wait_until_back(owner)

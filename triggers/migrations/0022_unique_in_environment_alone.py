@@ -38,6 +38,16 @@ _OLD_INDEXES = {
 }
 
 
+class _InTransaction(migrations.RunSQL):
+    """SQL that has a transaction of its own, so that `pipedai.migrating` limits how long it waits for its lock.
+
+    It must be the last operation. If it can't get its lock, the whole migration is tried again, and only the operations
+    before it can be carried out twice.
+    """
+
+    atomic = True
+
+
 class Migration(migrations.Migration):
     atomic = False
 
@@ -47,18 +57,10 @@ class Migration(migrations.Migration):
         migrations.SeparateDatabaseAndState(
             database_operations=[
                 migrations.RunSQL(
-                    "ALTER TABLE tick DROP CONSTRAINT tick_decided_once,"
-                    " ADD CONSTRAINT tick_one_decision UNIQUE USING INDEX tick_one_decision",
-                    "ALTER TABLE tick ADD CONSTRAINT tick_decided_once UNIQUE (trigger_id, tick_at),"
-                    " DROP CONSTRAINT tick_one_decision",
-                ),
-                *(
-                    migrations.RunSQL(
-                        f"DROP INDEX CONCURRENTLY IF EXISTS {name}",
-                        f"CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {columns}",
-                    )
-                    for name, columns in _OLD_INDEXES.items()
-                ),
+                    f"DROP INDEX CONCURRENTLY IF EXISTS {name}",
+                    f"CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {columns}",
+                )
+                for name, columns in _OLD_INDEXES.items()
             ],
             state_operations=[
                 *(
@@ -69,5 +71,13 @@ class Migration(migrations.Migration):
                 migrations.RemoveConstraint("tick", "tick_decided_once"),
                 *(migrations.RemoveConstraint("run", name) for name in _OLD_INDEXES),
             ],
+        ),
+        _InTransaction(
+            "ALTER TABLE tick DROP CONSTRAINT tick_decided_once,"
+            " ADD CONSTRAINT tick_one_decision UNIQUE USING INDEX tick_one_decision",
+            "ALTER TABLE tick ADD CONSTRAINT tick_decided_once UNIQUE (trigger_id, tick_at),"
+            # The constraint takes the index of 0021 with it.
+            " DROP CONSTRAINT tick_one_decision;"
+            " CREATE UNIQUE INDEX tick_one_decision ON tick (trigger_id, tick_at, environment_id)",
         ),
     ]

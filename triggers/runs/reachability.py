@@ -20,6 +20,8 @@ LONGEST_GRACE_SECONDS = 60.0
 # An outage is never assumed after less than this time without a heartbeat, however short the lease is, because a
 # heartbeat may be late for a moment on a busy machine.
 SHORTEST_GAP_SECONDS = 2.0
+# How long a beat may take at least. It may always take longer than it counts: see `Beat`.
+SHORTEST_PATIENCE_SECONDS = 10.0
 # How long the row of an ended process is kept.
 KEEP_SECONDS = 3600
 
@@ -73,4 +75,5 @@ def beat_of_this_process() -> Beat:
         "gap": gap_seconds(),
         "keep": KEEP_SECONDS,
     }
-    return Beat(gap_seconds() / 3, _BEAT, params)
+    patience = max(SHORTEST_PATIENCE_SECONDS, gap_seconds() * 1.2)
+    return Beat(gap_seconds() / 3, patience, _BEAT, params)

@@ -227,12 +227,12 @@ RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
 # When the run's lease ends. If workers could not reach the service lately, and so could not renew the lease, this is
-# never (`infinity`).
-_LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
+# never (`infinity`). It needs the parameters of `triggers.runs.reachability.lease_params`.
+LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
 # Finds the claimed and running runs whose lease or deadline has passed. The first condition on the times lets
 # PostgreSQL use an index. The second leaves out runs whose lease has passed while workers could not reach the service.
 _OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
-    AND least({_LEASE_END}, deadline_at) <= {NOW}"""
+    AND least({LEASE_END}, deadline_at) <= {NOW}"""
 
 OVERDUE = f"""
 SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
@@ -242,7 +242,7 @@ SELECT id, trigger_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
 # a worker's request or another scheduler is changing at this moment; the next round looks at them again.
 EXPIRE = f"""
 WITH overdue AS (
-    SELECT id, {NOW} AS now, {_LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
+    SELECT id, {NOW} AS now, {LEASE_END} <= deadline_at AS is_lost, cancel_requested_at, timeout_seconds,
         round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
     WHERE id = ANY(%(ids)s) AND {_OVERDUE}

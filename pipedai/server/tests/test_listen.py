@@ -1,6 +1,7 @@
 """The process's LISTEN connection, on a real database."""
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -60,6 +61,27 @@ def end_listeners():
 def wake():
     with transaction.atomic():
         wake_workers([WORKER])
+
+
+async def test_a_connection_that_is_given_up_is_replaced_and_disturbs_no_other_socket():
+    connects = []
+
+    async def counted():
+        connects.append(True)
+        return await connect()
+
+    listener = Listener(counted)
+    async with listening(listener):
+        await listener.reconnect()
+        # The system gives a new socket the lowest free number, which would be that of a connection just closed.
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        with theirs:
+            await until(lambda: len(connects) == 2 and listener.healthy)
+            theirs.send(b"x")
+            async with asyncio.timeout(20):
+                assert await reader.read(1) == b"x"
+        writer.close()
 
 
 async def test_an_ear_waits_until_it_is_woken_or_the_time_is_over_or_its_client_leaves():

@@ -66,7 +66,9 @@ def lost(cast, nobody_beats):
 def test_the_times_follow_from_the_lease(settings, lease, gap, grace):
     settings.RUN_LEASE_SECONDS = lease
     assert (gap_seconds(), grace_seconds()) == (gap, grace)
-    assert beat_of_this_process().every_seconds == pytest.approx(gap / 3)
+    web = beat_of_this_process()
+    assert web.every_seconds == pytest.approx(gap / 3)
+    assert web.patience_seconds > gap
 
 
 def test_without_a_web_process_no_run_is_given_up(lost):
@@ -112,6 +114,24 @@ def test_a_deployment_that_replaces_all_processes_within_the_gap_is_no_outage(no
     age(before, KEEP_SECONDS)
     beat(after)
     assert WebHeartbeat.objects.count() == 1
+
+
+def test_a_process_that_was_suspended_for_longer_than_its_row_is_kept_begins_anew(nobody_beats):
+    web = beat_of_this_process()
+    beat(web)
+    age(web, KEEP_SECONDS + 1)
+    beat(web)
+    assert WebHeartbeat.objects.count() == 1
+    assert since() < 1
+
+
+def test_a_clock_of_the_database_that_jumps_ahead_ends_no_run(lost):
+    web = beat_of_this_process()
+    beat(web)
+    age(web, 3600)  # As if the clock had jumped by an hour: all that was written is older now.
+    assert expire_runs() == 0
+    beat(web)
+    assert expire_runs() == 0
 
 
 def test_a_slower_replacement_is_one(nobody_beats):
