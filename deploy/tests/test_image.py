@@ -20,6 +20,7 @@ from bin.suite import production_settings
 from deploy.tests.image import build, context, exec_form, stages
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
+from pipedai.version import VERSION
 from testing.processes.socket_relay import relayed
 from testing.processes.web_process import free_port, url_of
 from testing.processes.worker_process import until
@@ -81,7 +82,7 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
         built.machine.run(*as_user("python", "-c", OTHERS, *others), **place)
         web = built.machine.start(*as_user(*exec_form(app.value("CMD"))), log=log, **place)
         answer = until(lambda: answered(f"http://127.0.0.1:{port}/api/v1/health"))
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "version": VERSION})
         built.machine.run(*as_user(*exec_form(app.value("HEALTHCHECK"))), **place)
         with httpx.Client(headers={"Host": "api.example.com"}) as browser:
             page = browser.get(f"http://127.0.0.1:{port}/admin/login/")

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from django.db import connection
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter, get_exception_reporter_filter
 
 from pipedai import crypto, env, reporting
 from pipedai.api import tokens
+from pipedai.sql import execute
 from testing.probes.shapes import NOT_FOUND
 from testing.processes.web_process import serve, url_of
 from testing.world.cast import make_cast, session_cookie
@@ -144,14 +144,14 @@ def test_djangos_own_report_shows_no_variable_and_nothing_of_the_request(setting
 @pytest.mark.slow
 def test_with_debug_errors_are_answered_as_without(own_database, tmp_path):
     """With DEBUG, Django would show pages of its own with settings, URLs and tracebacks."""
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE user_account RENAME TO missing")
+    execute("ALTER TABLE user_account RENAME TO missing", {})
     with serve(own_database, log=tmp_path / "log", DEBUG="true") as server:
         answer = httpx.post(
             f"{server.api}/auth/login", json={"email": "a@example.com", "password": PASSWORD}
         )
         unknown = httpx.get(f"{server.api}/nothing", headers={"Accept": "text/html"})
         foreign = httpx.get(f"{server.api}/auth/me", headers={"Host": "evil.example"})
+    execute("ALTER TABLE missing RENAME TO user_account", {})
     assert answer.status_code == 500
     assert set(answer.json()) == {"error", "requestId"}
     assert (unknown.status_code, unknown.json()) == (404, NOT_FOUND)
