@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from pipedai_worker.json_values import with_strings
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.redact import Redactor
 from pipedai_worker.tokens import Tokens
@@ -64,8 +63,8 @@ class Outcome:
             model=redactor.redact(self.model or ""),
             tool_call_list=None
             if self.tool_call_list is None
-            else _redacted(self.tool_call_list, redactor),
-            output=ABSENT if self.output is ABSENT else _redacted(self.output, redactor),
+            else redactor.redact_json(self.tool_call_list),
+            output=ABSENT if self.output is ABSENT else redactor.redact_json(self.output),
         )
 
     def body(self) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def storable(value: Any) -> Any:
 
     Raises RecursionError if it is nested too deep.
     """
-    return _changed(value, lambda text: _UNSTORABLE.sub("\ufffd", text))
+    return with_strings(value, lambda text: _UNSTORABLE.sub("\ufffd", text))
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
@@ -129,27 +128,3 @@ def _cut(text: str, length: int) -> str | None:
     if len(text) > length:
         text = text[: length - 1] + "…"
     return text or None
-
-
-def _redacted(value: Any, redactor: Redactor) -> Any:
-    clean = _changed(value, redactor.redact)
-    text = json.dumps(clean, ensure_ascii=False)
-    # The JSON text is redacted as a whole too, because a secret may also be a number or extend over several values.
-    whole = redactor.redact(text)
-    if whole == text:
-        return clean
-    try:
-        return json.loads(whole)
-    except ValueError:
-        return {"redacted": True}
-
-
-def _changed(value: Any, change: Callable[[str], str]) -> Any:
-    """Return the JSON value with `change` applied to each of its strings, also to the names in objects."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [_changed(item, change) for item in value]
-    if isinstance(value, dict):
-        return {change(name): _changed(item, change) for name, item in value.items()}
-    return value

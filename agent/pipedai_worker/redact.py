@@ -12,7 +12,10 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import quote, quote_plus
+
+from pipedai_worker.json_values import Change, with_strings
 
 MARK = "[redacted]"
 # Matches any token of the service: a prefix, 43 characters and a checksum of 6.
@@ -50,6 +53,23 @@ class Redactor:
                 if text.endswith(form[:length]):
                     return text[:-length] + MARK
         return text
+
+    def redact_json(self, value: Any, redact_string: Change | None = None) -> Any:
+        """Return the JSON value with every secret replaced, or `{"redacted": true}` if it then is no JSON any more.
+
+        `redact_string` redacts the strings; by default `redact` does. `redact` always does the names in objects. Raises
+        RecursionError if the value is nested too deep.
+        """
+        clean = with_strings(value, redact_string or self.redact, self.redact)
+        text = json.dumps(clean, ensure_ascii=False)
+        # The JSON text is redacted as a whole too, because a secret may also be a number or extend over several values.
+        whole = self.redact(text)
+        if whole == text:
+            return clean
+        try:
+            return json.loads(whole)
+        except ValueError:
+            return {"redacted": True}
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
         """Find the secrets in `text`, and the places where `[redacted]` stands already."""

@@ -98,32 +98,14 @@ class RunEvents:
             length = len(json.dumps(value))
             if length > LARGEST_PAYLOAD_BYTES:
                 return {"truncated": True, "bytes": length}
-            clean = self._redacted_strings(value)
-            text = json.dumps(clean, ensure_ascii=False)
+            return self._redactor.redact_json(value, self._redacted_string)
         except RecursionError:
             return {"truncated": True}
-        # The payload as a whole is redacted once more: a secret may also be a number, or extend over several values.
-        whole = self._redactor.redact(text)
-        if whole == text:
-            return clean
-        try:
-            return json.loads(whole)
-        except ValueError:
-            return {"redacted": True}
 
-    def _redacted_strings(self, value: Any) -> Any:
-        if isinstance(value, str):
-            if len(value) >= SHORTEST_CUT_STRING:
-                return self._redactor.redact_cut_off(value)
-            return self._redactor.redact(value)
-        if isinstance(value, list):
-            return [self._redacted_strings(item) for item in value]
-        if isinstance(value, dict):
-            return {
-                self._redactor.redact(name): self._redacted_strings(item)
-                for name, item in value.items()
-            }
-        return value
+    def _redacted_string(self, text: str) -> str:
+        if len(text) >= SHORTEST_CUT_STRING:
+            return self._redactor.redact_cut_off(text)
+        return self._redactor.redact(text)
 
     @contextlib.contextmanager
     def _or_none(self) -> Iterator[None]:
