@@ -4,10 +4,7 @@ import asyncio
 import html
 import os
 import select
-import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +22,10 @@ from psycopg import AsyncConnection
 from pipedai.api.database_errors import unavailable
 from pipedai.embedded.passwords import SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.env import BASE_DIR
 from pipedai.server.heart import Heart
 from pipedai.server.tests.web_process import WebProcess, serving
 from pipedai.sql import sqlstate
+from testing.processes.own_postgres import migrate, own_postgres
 from triggers.runs.reachability import beat_of_this_process, gap_seconds
 
 pytestmark = pytest.mark.slow
@@ -49,20 +46,9 @@ SESSION = "x" * 43
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """Makes a database server for this module alone, with the schema in it."""
-    # We don't use pytest's own directory, because the server's user could not reach it.
-    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
-    folder.chmod(0o755)
-    postgres = EmbeddedPostgres(folder)
-    postgres.ensure_running()
-    subprocess.run(
-        [sys.executable, "manage.py", "migrate", "-v0"],
-        cwd=BASE_DIR,
-        env={**os.environ, "DATABASE_URL": postgres.url()},
-        check=True,
-    )
-    yield postgres
-    postgres.stop()
-    shutil.rmtree(folder)
+    with own_postgres() as postgres:
+        migrate(postgres)
+        yield postgres
 
 
 @pytest.fixture(scope="module")

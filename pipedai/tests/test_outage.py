@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ import pytest
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.server.tests.web_process import WebProcess, serving
+from testing.processes.own_postgres import migrate, own_postgres
 
 pytestmark = pytest.mark.slow
 
@@ -31,19 +30,13 @@ OUTAGE_SECONDS = 10.0
 @pytest.fixture
 def postgres() -> Iterator[EmbeddedPostgres]:
     """Makes a database server for this test alone, which starts and stops it."""
-    # We don't use pytest's own directory, because the server's user could not reach it.
-    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
-    folder.chmod(0o755)
-    postgres = EmbeddedPostgres(folder)
-    postgres.ensure_running()
-    yield postgres
-    postgres.stop()
-    shutil.rmtree(folder)
+    with own_postgres() as postgres:
+        yield postgres
 
 
 def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     environment = {"DATABASE_URL": postgres.url(), "THROTTLES_ENABLED": "false"}
-    _migrate(environment)
+    migrate(postgres)
     with (
         serving(tmp_path, "pipedai.asgi:application", **environment) as web,
         _scheduler(tmp_path, environment) as scheduler,
@@ -140,15 +133,6 @@ def _scheduler(folder: Path, environment: dict[str, str]) -> Iterator[_Process]:
     finally:
         process.kill()
         process.wait()
-
-
-def _migrate(environment: dict[str, str]) -> None:
-    subprocess.run(
-        [sys.executable, "manage.py", "migrate", "-v0"],
-        cwd=BASE_DIR,
-        env={**os.environ, **environment},
-        check=True,
-    )
 
 
 class _Api:

@@ -6,6 +6,7 @@ import pytest
 
 from pipedai_worker.conformance import tool_call_wire, wire
 from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
+from testing.world.tool_calls import CALL
 from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
 from triggers.states import TERMINAL
 from workers.protocol.poll_views import MAX_WAIT_SECONDS
@@ -18,15 +19,6 @@ VALUES: list[Any] = [
     *("", "5", "-5", "5.5", "1e5", "NaN", "abc", "x" * 64, "x" * 65, "x" * 10_000),
     *([], {}, ["a"], "infra", "none", "Infra", "succeeded", "Succeeded", " succeeded "),
 ]
-
-
-CALL = {
-    "at": "2026-05-04T12:00:01.000Z",
-    "tool": "send_mail",
-    "durationMs": 12,
-    "outcome": "ok",
-    "effect": "possible",
-}
 
 
 @pytest.mark.parametrize("field", list(CompleteBody().fields))

@@ -6,14 +6,8 @@ import pytest
 
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
+from testing.world.tool_calls import CALL
 
-CALL = {
-    "at": "2026-05-04T12:00:01.000Z",
-    "tool": "send_mail",
-    "durationMs": 12,
-    "outcome": "ok",
-    "effect": "possible",
-}
 COUNTS = {"total": 3, "effects": 2, "unknown": 1}
 
 MALFORMED = [

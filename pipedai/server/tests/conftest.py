@@ -1,16 +1,14 @@
 """Fixtures for the server's tests."""
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
 
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server.listen import Listener
+from testing.processes.own_postgres import own_postgres
 
 
 @pytest.fixture
@@ -55,11 +53,5 @@ def logged() -> Iterator[_Lines]:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """Makes a database server for this module alone, which may stop it."""
-    # We don't use pytest's own directory, because the server's user could not reach it.
-    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
-    folder.chmod(0o755)
-    postgres = EmbeddedPostgres(folder)
-    postgres.ensure_running()
-    yield postgres
-    postgres.stop()
-    shutil.rmtree(folder)
+    with own_postgres() as postgres:
+        yield postgres

@@ -12,15 +12,8 @@ from testing.probes.statement_count import counted
 from testing.processes.racing import ROUNDS, at_once
 from testing.world.cast import Cast
 from testing.world.runs import Runs
+from testing.world.tool_calls import CALL
 from triggers.models import RunResult, Trigger
-
-CALL = {
-    "at": "2026-05-04T12:00:01.000Z",
-    "tool": "send_mail",
-    "durationMs": 12,
-    "outcome": "ok",
-    "effect": "possible",
-}
 
 
 def told(total: Any, effects: Any, unknown: Any) -> dict[str, Any]:
