@@ -237,6 +237,8 @@ def assert_is_page(web: WebProcess, page: httpx.Response) -> None:
     assert AWAY["error"] in html.unescape(page.text)
     assert "/static/pipedai/page.css" in page.text
     request_id = page.headers["X-Request-Id"]
+    # The server writes this line after it has sent the page.
+    web.wait_for_line(event="request", request_id=request_id)
     said = [line["event"] for line in web.lines() if line.get("request_id") == request_id]
     assert said == ["database.unavailable", "request"]
 
