@@ -15,6 +15,7 @@ from triggers.explain.answers import (
     DISABLED,
     NOT_SCHEDULED,
     PENDING,
+    RunExplanation,
     StoredTick,
     TriggerExplanation,
 )
@@ -27,6 +28,8 @@ from triggers.states import Decision
 # A due time about which nobody has decided after this time is late.
 _LATE_AFTER = timedelta(minutes=1)
 _MOMENT = timedelta(microseconds=1)
+# How far ahead of the present a time may lie that is asked about.
+FURTHEST_AHEAD = timedelta(days=366)
 
 _TRIGGER = f"""
 SELECT id, name, worker_id, schedule, timezone, enabled, next_run_at, created_at, updated_at, deleted_at, {NOW} AS now
@@ -212,7 +215,9 @@ def _pending_words(asked: _Question, due_at: datetime, now: datetime | None) -> 
         return f"{due} is late: a scheduler is alive, but has not come to it yet."
     last = found["last_beat_at"]
     since = f" since {moment_words(last, asked.now)}" if last else ""
-    return f"{due} is late, because no scheduler is alive{since}: start one (manage.py runscheduler)."
+    return (
+        f"{due} is late, because no scheduler is alive{since}: start one (manage.py runscheduler)."
+    )
 
 
 def _answer(
@@ -222,7 +227,7 @@ def _answer(
     due_at: datetime | None = None,
     *,
     tick: StoredTick | None = None,
-    run: object = None,
+    run: RunExplanation | None = None,
 ) -> TriggerExplanation:
     return TriggerExplanation(
         at=asked.at,
@@ -230,7 +235,7 @@ def _answer(
         message=message,
         due_at=due_at,
         tick=tick,
-        run=run,  # type: ignore[arg-type]
+        run=run,
         previous_due_at=_previous(asked, due_at or asked.at),
         next_due_at=_next(asked, due_at or asked.at),
     )
@@ -257,7 +262,8 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
 
 def _next(asked: _Question, moment: datetime) -> datetime | None:
     """Returns the first due time after `moment` about which something was decided, or is still to be decided."""
-    row, coming = asked.history.last, asked.trigger["next_run_at"]
+    row = asked.history.last
+    coming: datetime | None = asked.trigger["next_run_at"]
     if row is not None and row["tick_at"] <= moment < row["last_tick_at"]:
         following: datetime | None = asked.schedule and asked.schedule.next_after(moment)
         last: datetime = row["last_tick_at"]
@@ -266,5 +272,5 @@ def _next(asked: _Question, moment: datetime) -> datetime | None:
         later: datetime = asked.history.after["tick_at"]
         return later
     if coming is None or coming > moment or asked.schedule is None:
-        return coming  # type: ignore[no-any-return]
+        return coming
     return asked.schedule.next_after(moment)
