@@ -10,7 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
 
 from pipedai.api.wording import counted
-from pipedai.sql import NOW, Row, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, database_now, fetch_all, fetch_one
 from triggers.explain.answers import (
     DISABLED,
     NOT_SCHEDULED,
@@ -83,6 +83,12 @@ class _Question:
 
     def words(self, moment: datetime) -> str:
         return due_time_words(moment, self.trigger["timezone"])
+
+
+def check_time_in_question(at: datetime | None) -> None:
+    """Raises ValueError, with a sentence, for a time that lies too far ahead to be asked about."""
+    if at is not None and at > database_now() + FURTHEST_AHEAD:
+        raise ValueError(f"Must be at most {FURTHEST_AHEAD.days} days ahead.")
 
 
 def explain_trigger(

@@ -13,9 +13,8 @@ from pipedai.api.filters import TimeField
 from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.schema.parameters import query
-from pipedai.sql import database_now
 from triggers import tenancy
-from triggers.explain.due_times import FURTHEST_AHEAD, explain_trigger
+from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.explain.serializers import RunExplanationSerializer, TriggerExplanationSerializer
 from workspaces.access import TenantViewSet, find_visible
@@ -80,8 +79,9 @@ def _time_in_question(request: Request) -> datetime | None:
     """
     try:
         at: datetime | None = TimeField(required=False).clean(request.query_params.get("at"))
+        check_time_in_question(at)
     except ValidationError as error:
         raise Invalid({"at": [str(message) for message in error.messages]}) from None
-    if at is not None and at > database_now() + FURTHEST_AHEAD:
-        raise Invalid({"at": [f"Must be at most {FURTHEST_AHEAD.days} days ahead."]})
+    except ValueError as error:
+        raise Invalid({"at": [str(error)]}) from None
     return at
