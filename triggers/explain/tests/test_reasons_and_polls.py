@@ -169,7 +169,7 @@ class World:
                 assert told.waiting_for == ()
                 continue
             codes = {reason.code for reason in told.waiting_for} & CODES
-            seen.update(codes or {None})
+            seen.update(codes or [None])
             gets_it = run_id in got and self.can_claim(worker_id, run_id)
             assert gets_it == (not codes), told
 
@@ -202,7 +202,7 @@ def make_world(cast: Cast) -> World:
     ]
     ids = [worker.worker_id for worker in workers]
     digests = dict(Worker.objects.filter(id__in=ids).values_list("id", "token_digest"))
-    return World(cast, ids, [bytes(digests[id_]) for id_ in ids], triggers)
+    return World(cast, ids, [bytes(digests[id_] or b"") for id_ in ids], triggers)
 
 
 def test_a_queued_run_has_no_reason_exactly_when_its_worker_gets_it(cast: Cast) -> None:
