@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 import pytest
 import yaml
 from compose_spec import PyCompose
@@ -17,10 +18,11 @@ from django.conf import settings
 
 from bin.services import procfile
 from bin.suite import production_settings
-from deploy.tests.image import build, context, exec_form, stages
+from deploy.tests.image import build, build_without_packages, context, exec_form, stages
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.version import VERSION
+from testing.processes.programs import program
 from testing.processes.socket_relay import relayed
 from testing.processes.web_process import free_port, url_of
 from testing.processes.worker_process import until
@@ -95,6 +97,32 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
         with pytest.raises(AssertionError, match="refused"):
             built.machine.run(*as_user(*exec_form(app.value("HEALTHCHECK"))), **place)
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_its_pgbouncer_starts_without_rights_and_knows_the_password_alone(tmp_path: Path) -> None:
+    program("pgbouncer")
+    log, stage, password = tmp_path / "pgbouncer.log", stages()["pgbouncer"], 'a "quoted" one'
+    with ExitStack() as stack:
+        built = build_without_packages("pgbouncer", tmp_path / "image", stack)
+        built.machine.make_read_only()
+        environment = {**built.environment, "POSTGRES_PASSWORD": password}
+        stack.enter_context(built.machine.network())
+        process = built.machine.start(
+            *built.command(*exec_form(stage.value("CMD"))), log=log, environment=environment
+        )
+        until(lambda: "process up" in log.read_text())
+        built.machine.run(*built.command(*exec_form(stage.value("HEALTHCHECK"))))
+        login = {"host": "127.0.0.1", "port": 6432, "user": "pipedai", "dbname": "pipedai"}
+        with pytest.raises(psycopg.OperationalError, match="SASL authentication failed"):
+            psycopg.connect(**login, password="another")
+        # It takes the password, and then waits for a PostgreSQL, which nobody has started here.
+        with pytest.raises(psycopg.OperationalError, match="timeout expired|server|DNS"):
+            psycopg.connect(**login, password=password, connect_timeout=2)
+        assert "login attempt: db=pipedai user=pipedai" in log.read_text()
+        built.machine.run("pkill", "-INT", "-u", "10001", "pgbouncer")
+        assert process.wait(timeout=30) == 0
+    assert password not in log.read_text()
 
 
 def answered(url: str) -> httpx.Response | None:
