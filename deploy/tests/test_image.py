@@ -117,7 +117,7 @@ def test_its_pgbouncer_starts_without_rights_and_knows_the_password_alone(tmp_pa
         with pytest.raises(psycopg.OperationalError, match="SASL authentication failed"):
             psycopg.connect(**login, password="another")
         # It takes the password, and then waits for a PostgreSQL, which nobody has started here.
-        with pytest.raises(psycopg.OperationalError, match="timeout expired|server|DNS"):
+        with pytest.raises(psycopg.OperationalError, match=r"timeout expired|server|DNS"):
             psycopg.connect(**login, password=password, connect_timeout=2)
         assert "login attempt: db=pipedai user=pipedai" in log.read_text()
         built.machine.run("pkill", "-INT", "-u", "10001", "pgbouncer")
