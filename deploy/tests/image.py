@@ -113,6 +113,8 @@ def _execute(step: tuple[str, str], on: Built, made: Callable[[str], Built]) -> 
             on.environment[key] = string.Template(text).substitute(on.environment)
     elif name == "USER":
         on.user = value
+        # Docker takes HOME from /etc/passwd, where the Dockerfile gives its user this one.
+        on.environment["HOME"] = "/nonexistent"
     elif name not in ("EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "CMD"):
         raise NotImplementedError(f"{name} {value}")
 
