@@ -118,12 +118,12 @@ def test_its_pgbouncer_starts_without_rights_and_knows_the_password_alone(tmp_pa
         )
         until(lambda: "process up" in log.read_text())
         built.machine.run(*built.command(*exec_form(stage.value("HEALTHCHECK"))))
-        login = {"host": "127.0.0.1", "port": 6432, "user": "pipedai", "dbname": "pipedai"}
+        login = "host=127.0.0.1 port=6432 user=pipedai dbname=pipedai"
         with pytest.raises(psycopg.OperationalError, match="SASL authentication failed"):
-            psycopg.connect(**login, password="another")
+            psycopg.connect(login, password="another")
         # It takes the password, and then waits for a PostgreSQL, which nobody has started here.
         with pytest.raises(psycopg.OperationalError, match=r"timeout expired|server|DNS"):
-            psycopg.connect(**login, password=password, connect_timeout=2)
+            psycopg.connect(login, password=password, connect_timeout=2)
         assert "login attempt: db=pipedai user=pipedai" in log.read_text()
         built.machine.run("pkill", "-INT", "-u", "10001", "pgbouncer")
         assert process.wait(timeout=30) == 0
