@@ -201,7 +201,11 @@ def test_a_crash_is_logged_with_its_traceback_and_answered_without(web):
     answer = web.exchange(b"GET /api/v1/crash HTTP/1.1\r\n" + CLOSE + b"\r\n")
     status, headers, body = parse(answer)
     assert status == 500
-    said = {"error": "Internal server error", "requestId": headers["x-request-id"]}
+    said = {
+        "error": "Internal server error",
+        "code": "internal_error",
+        "requestId": headers["x-request-id"],
+    }
     assert json.loads(body) == said
     line = web.wait_for_line(event="request crashed", request_id=headers["x-request-id"])
     assert "a crash that nobody may read about" in line["exception"]
