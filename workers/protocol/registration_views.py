@@ -58,7 +58,7 @@ class RegistrationViewSet(ApiViewSet):
                 "The token is missing, malformed, used, expired or revoked, or whoever minted it was "
                 "deactivated; of two registrations that race with one token, one gets this."
             ),
-            409: "A ceiling.",
+            409: "`ceiling_reached`.",
         },
         audit=("worker.registered",),
         security=({}, registration_token()),
