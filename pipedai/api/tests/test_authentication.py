@@ -18,7 +18,11 @@ CHALLENGE = 'Bearer realm="pipedai"'
 
 
 def refused(response, sentence, code=None):
-    code = code or ("invalid_token" if sentence == BAD_TOKEN else "credentials_not_accepted")
+    if code is None and sentence == BAD_TOKEN:
+        code = "invalid_token"
+    if code is None:
+        refuses_kind = sentence.endswith("is not accepted on this endpoint.")
+        code = "credentials_not_accepted" if refuses_kind else "unauthenticated"
     assert response.status_code == 401
     assert response.json() == {"error": sentence, "code": code}
     assert response["WWW-Authenticate"] == CHALLENGE

@@ -123,7 +123,7 @@ async def test_a_wait_for_the_client_to_leave_may_be_given_up_and_begun_again():
 def test_a_bad_request_gets_a_json_answer_with_every_header(web, sent, status):
     got, headers, body = parse(web.exchange(sent))
     assert got == status
-    assert set(json.loads(body)) == {"error"}
+    assert set(json.loads(body)) == {"error", "code"}
     assert headers["content-type"] == "application/json"
     assert headers["content-length"] == str(len(body))
     assert headers["connection"] == "close"
