@@ -6,7 +6,7 @@ from uuid import UUID
 from pipedai.sql import NOW, Row, fetch_one
 
 # Sums up the runs of the present day and month, which begin at midnight in the given time zone. The sums are quick,
-# because the index `run_ended_summed` contains all the columns they need.
+# because the index `run_ended` contains all the columns they need.
 _OVERVIEW = f"""
 WITH clock AS (
     SELECT {NOW} AS now),
