@@ -38,7 +38,7 @@ class StatsViewSet(TenantViewSet):
         filters=StatsFilters,
         answers={
             200: answer(
-                "Stats",
+                "StatsOfWindow",
                 "The sums of the runs that ended in a window, by group.",
                 **{
                     "from": serializers.DateTimeField(),
@@ -49,7 +49,10 @@ class StatsViewSet(TenantViewSet):
                 },
             )
         },
-        errors={400: "A bad parameter, or a window that is too long."},
+        errors={
+            400: "A bad parameter, or a window that is empty or too long.",
+            503: "It takes more than 10 s.",
+        },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/stats with the sums of each group and of all runs in the window."""

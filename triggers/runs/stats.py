@@ -120,8 +120,9 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
     """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names.
 
     The groups with the most runs come first, and there are MAX_GROUPS at most. Days come in their order instead, and a
-    day without runs has zeros. In each row `durations` has the median and the 95th percentile of the runs' durations in
-    microseconds; it is None if no run had started, or if the window is longer than MAX_DAYS_OF_PERCENTILES.
+    day without runs has zeros. In each row `p50_ms` and `p95_ms` are the median and the 95th percentile of the runs'
+    durations in milliseconds. They are None if no run had started, or if the window is longer than
+    MAX_DAYS_OF_PERCENTILES.
     """
     params: dict[str, Any] = {
         "environment_id": environment_id,
@@ -132,8 +133,26 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
     if group_by == "day":
         params["days"], params["begins"], params["ends"] = map(list, zip(*window.days, strict=True))
     has_durations = window.length <= MAX_DAYS_OF_PERCENTILES * _DAY
-    total, *items = fetch_all(_statement(group_by, durations=has_durations), params)
+    total, *items = map(
+        _converted, fetch_all(_statement(group_by, durations=has_durations), params)
+    )
     return Stats(items, total, total["groups"])
+
+
+def _converted(row: Row) -> Row:
+    """Returns a row of the statement with numbers in the API's units and types. PostgreSQL adds up whole numbers, and
+    divides, as decimals.
+    """
+    rate = row["success_rate"]
+    p50, p95 = row["durations"] or (None, None)
+    return {
+        **row,
+        "success_rate": None if rate is None else float(rate),
+        "input_tokens": int(row["input_tokens"]),
+        "output_tokens": int(row["output_tokens"]),
+        "p50_ms": None if p50 is None else p50 // 1000,
+        "p95_ms": None if p95 is None else p95 // 1000,
+    }
 
 
 def _statement(group_by: str, *, durations: bool) -> str:
