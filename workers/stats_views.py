@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.throttling import Rate, TooManyRequests
+from pipedai.api.throttling import TooManyRequests
 from pipedai.server.places import Places
 from pipedai.sql import database_now
 from triggers.models import Run
@@ -29,8 +29,6 @@ class StatsViewSet(TenantViewSet):
 
     tag = "Overview"
     permissions = {"list": IsViewer}
-    # A page that draws four groupings and reads them every minute uses a thirtieth of this.
-    environment_rates = {"list": Rate("stats", 120, 60)}
 
     @Operation(
         id="getStats",
@@ -51,6 +49,7 @@ class StatsViewSet(TenantViewSet):
         },
         errors={
             400: "A bad parameter, or a window that is empty or too long.",
+            429: "Two statistics of the environment are being worked out already.",
             503: "It takes more than 10 s.",
         },
     )
