@@ -4,6 +4,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from math import ceil
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -83,7 +84,7 @@ def add(*runs):
 
 def test_the_figures_of_two_triggers(cast):
     first = Runs(cast, cast.trigger_id)
-    outcome = {"costUsd": "0.5", "inputTokens": 1000, "outputTokens": 10, "model": "opus"}
+    outcome: Any = {"costUsd": "0.5", "inputTokens": 1000, "outputTokens": 10, "model": "opus"}
     for seconds, status in ((10, "succeeded"), (30, "timed_out")):
         run_id = first.running()
         first.wait(seconds=seconds)
