@@ -299,8 +299,8 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
-            # The statistics and the overview read this index alone. It has ended runs only, so a claim, a start or a
-            # heartbeat does not change it.
+            # The statistics and the overview read this index alone. A claim, a start or a heartbeat changes no column
+            # of a run that is in it, because only ended runs are.
             models.Index(
                 fields=["environment", "ended_at"],
                 include=[
