@@ -50,7 +50,8 @@ def fill(environment_id: UUID) -> None:
     columns = [str(field.column) for field in Run._meta.concrete_fields]
     values = [_OTHER.get(column, f"like_it.{column}") for column in columns]
     statement = _FILL.format(columns=", ".join(columns), values=", ".join(values))
-    params = {"environment_id": environment_id, "runs": RUNS, "copied": _COPIED}
     with session_without_timeouts(), connection.cursor() as cursor:
-        cursor.execute(statement, params)
+        cursor.execute(
+            statement, {"environment_id": environment_id, "runs": RUNS, "copied": _COPIED}
+        )
         cursor.execute("VACUUM (ANALYZE) run")
