@@ -316,9 +316,10 @@ ROUTES = (
     Route(
         "GET",
         f"{_ENVIRONMENT}/stats",
-        lambda _: {"groupBy": "trigger"},
+        # The end is given, so that two answers are the same.
+        lambda _: {"groupBy": "trigger", "to": "2026-05-09T00:00:00Z"},
         as_=VIEWER,
-        statements=4,
+        statements=3,
     ),
     Route("GET", _WORKER, as_=VIEWER, statements=3),
     Route("PATCH", _WORKER, lambda _: {"label": "New"}, as_=ADMIN),
