@@ -313,6 +313,14 @@ ROUTES = (
     Route("GET", f"{_WORKER}/events/stream", as_=HOST, but={"hos": 404}, statements=7),
     Route("GET", f"{_ENVIRONMENT}/workers", as_=VIEWER, statements=3),
     Route("GET", f"{_ENVIRONMENT}/dashboard/overview", as_=VIEWER, statements=4),
+    Route(
+        "GET",
+        f"{_ENVIRONMENT}/stats",
+        # The end is given, so that two answers are the same.
+        lambda _: {"groupBy": "trigger", "to": "2026-05-09T00:00:00Z"},
+        as_=VIEWER,
+        statements=3,
+    ),
     Route("GET", _WORKER, as_=VIEWER, statements=3),
     Route("PATCH", _WORKER, lambda _: {"label": "New"}, as_=ADMIN),
     Route("DELETE", _WORKER, as_=ADMIN, answer=409),

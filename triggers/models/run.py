@@ -299,10 +299,22 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
+            # The statistics and the overview read this index alone. A claim, a start or a heartbeat changes no column
+            # of a run that is in it, because only ended runs are.
             models.Index(
                 fields=["environment", "ended_at"],
-                include=["status", "cost_usd"],
-                name="run_ended_summed",
+                include=[
+                    "status",
+                    "source",
+                    "trigger",
+                    "worker",
+                    "model",
+                    "started_at",
+                    "cost_usd",
+                    "input_tokens",
+                    "output_tokens",
+                ],
+                name="run_ended",
                 condition=Q(ended_at__isnull=False),
             ),
         )
