@@ -16,6 +16,8 @@ class ErrorCode(StrEnum):
     DATABASE_UNAVAILABLE = "database_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
+    # 409: the run is in a state that does not allow the call. The body's `status` names the state.
+    RUN_STATE = "run_state"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
     # 429: this caller did too much in too short a time; `Retry-After` says when to ask again.
