@@ -88,7 +88,7 @@ class RunFilters(ApiFilterSet):
             if not self._of_one_trigger or not states:
                 return [self.qs]
             return [in_states(self.qs, [state]) for state in states]
-        rows = self.queryset
+        rows: Any = self.queryset
         for name, each in self.filters.items():
             if name not in ("status", "faultClass", "source", "final"):
                 rows = each.filter(rows, sent[name])

@@ -89,7 +89,7 @@ class TrueFalseFilter(ApiFilter):
 
 
 class TextFilter(ApiFilter):
-    """Filters rows by a text, which the filter's `lookup_expr` compares with the column. An empty text is no filter."""
+    """Filters rows by a text, which `lookup_expr` compares with the column. An empty text is no filter."""
 
     field_class = forms.CharField
 
@@ -107,7 +107,7 @@ class TimeFilter(ApiFilter):
 
 
 class EndFilter(TimeFilter):
-    """A parameter such as `to`, which keeps the rows before a time. The list is usually ordered by the same time."""
+    """A parameter such as `to`, which keeps the rows before a time. Usually the list is ordered by the same time."""
 
     parent: Any  # The filter set to which this filter belongs. django-filter sets it.
 

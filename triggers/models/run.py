@@ -310,8 +310,8 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
-            # These three find the ended runs of one source, also if it is rare, and those of one fault class. The filters
-            # in `triggers.runs.listing` name a value for each of their columns.
+            # These three find the ended runs of one source, also if it is rare, and those of one fault class. The module
+            # `triggers.runs.listing` names a value for each of their first columns.
             *(
                 models.Index(
                     fields=[scope, "source", "status", "fault_class", "queued_at", "id"],

@@ -57,8 +57,9 @@ def queue_run(
 ) -> Row:
     """Queues a run of a trigger for its present worker, due at once, and returns it. Call it inside a transaction.
 
-    `rerun_of` is the run that a user has executed again, if the run is a rerun. Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if
-    the environment has as many queued runs as it may have.
+    `rerun_of` is the run whose payload a user has executed again, if the new run is a rerun. Raises NotFound for a
+    deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if the environment has as
+    many queued runs as it may have.
     """
     params = {
         "id": run_id or new_id(),

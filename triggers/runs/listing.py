@@ -80,7 +80,7 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     # Most runs that infrastructure ended have a retry, so their final ones have indexes of their own.
     are_final = wanted.final and FaultClass.INFRA in faults
     if are_final:
-        # The indexes `run_final_fault` and `run_final_fault_of_trigger` have few runs, so they need not have the source.
+        # The indexes `run_final_fault` and `run_final_fault_of_trigger` have few runs, so they don't have the source.
         part = final(rows.filter(fault_class=FaultClass.INFRA, retried=False))
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)

@@ -16,8 +16,8 @@ from workers.models import Worker
 
 RUN_FIELDS = [
     "id", "triggerId", "triggerName", "environmentId", "workerId", "status", "source", "attempt", "retryOfRunId",
-    "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode",
-    "shortMessage", "errorMessage", "faultClass", "model", "inputTokens", "outputTokens", "cacheReadTokens",
+    "rerunOfRunId", "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode",
+    "shortMessage", "errorMessage", "faultClass", "willRetry", "model", "inputTokens", "outputTokens", "cacheReadTokens",
     "cacheCreationTokens", "costUsd", "numTurns", "sessionId", "cancelRequested",
 ]  # fmt: skip
 
