@@ -85,7 +85,9 @@ def rerun_run(
     Raises Refused if the run has not ended, Conflict if the key was used with another request, and whatever
     `lifecycle.queue_run` raises. Raises NotFound also if the run is pruned meanwhile.
     """
-    original = Run.objects.filter(id=run_id).values("trigger_id", "status", "text__payload").first()
+    original: Any = (
+        Run.objects.filter(id=run_id).values("trigger_id", "status", "text__payload").first()
+    )
     if original is None:
         raise NotFound
     if original["status"] not in TERMINAL:

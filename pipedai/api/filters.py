@@ -120,8 +120,8 @@ class EndFilter(TimeFilter):
 
         A cursor is valid only for the filters with which it was made, so all rows after the cursor lie before the time
         anyway. If both conditions were given, PostgreSQL might start at the time and read all rows down to the cursor.
-        If a request repeats the parameter, its last value counts. The cursor may have been made for another value, so the
-        condition is added then.
+        If a request repeats the parameter, its last value counts. The cursor may have been made for another value, so
+        the condition is added then.
         """
         sent = self.parent.data
         name = next(name for name, each in self.parent.filters.items() if each is self)

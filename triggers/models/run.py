@@ -310,8 +310,8 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
-            # These three find the ended runs of one source, also if it is rare, and those of one fault class. The module
-            # `triggers.runs.listing` names a value for each of their first columns.
+            # These three find the ended runs of one source, also if it is rare, and those of one fault class.
+            # `triggers.runs.listing` names a value for each of their columns before the time.
             *(
                 models.Index(
                     fields=[scope, "source", "status", "fault_class", "queued_at", "id"],
@@ -351,8 +351,8 @@ class Run(models.Model):
                 name="run_rerun",
                 condition=Q(rerun_of__isnull=False),
             ),
-            # The statistics and the overview read this index alone. A claim, a start or a heartbeat changes no column of
-            # a run that is in it, because only ended runs are.
+            # The statistics and the overview read this index alone. A claim, a start or a heartbeat changes no column
+            # of a run that is in it, because only ended runs are.
             models.Index(
                 fields=["environment", "ended_at"],
                 include=[

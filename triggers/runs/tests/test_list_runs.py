@@ -16,9 +16,9 @@ from workers.models import Worker
 
 RUN_FIELDS = [
     "id", "triggerId", "triggerName", "environmentId", "workerId", "status", "source", "attempt", "retryOfRunId",
-    "rerunOfRunId", "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode",
-    "shortMessage", "errorMessage", "faultClass", "willRetry", "model", "inputTokens", "outputTokens", "cacheReadTokens",
-    "cacheCreationTokens", "costUsd", "numTurns", "sessionId", "cancelRequested",
+    "rerunOfRunId", "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs",
+    "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry", "model", "inputTokens", "outputTokens",
+    "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId", "cancelRequested",
 ]  # fmt: skip
 
 
