@@ -111,6 +111,11 @@ WRONG_ROWS = [
             " WHERE id IN (%(first_held)s, %(second_held)s)"
         ),
     ),
+    ("run_rerun_was_requested", "UPDATE run SET rerun_of_id = %(lost)s WHERE source = 'retry'"),
+    (
+        "tick_blocked_was_skipped",
+        "UPDATE tick SET blocked_by_id = %(lost)s WHERE decision = 'fired'",
+    ),
     ("run_one_retry", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
     ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
     ("delivery_pending_is_due", "UPDATE delivery SET status = 'dead'"),
