@@ -20,10 +20,10 @@ from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import _salt, _sign
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
-from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
+from triggers.filters import EnvironmentRunFilters, RunFilters, TickFilters, TriggerFilters
 from triggers.runs.lifecycle import expire_runs
 from triggers.schedules.firing import fire_due_ticks
-from triggers.states import Status
+from triggers.states import Decision, FaultClass, Source, Status
 from triggers.webhooks.due_deliveries import claim_deliveries
 from workers.filters import WorkerFilters
 
@@ -125,11 +125,14 @@ def _lists(on: Subjects) -> Iterator[_List]:
     )  # fmt: skip
     yield _List(
         "runs of a trigger", f"{trigger}/{on.trigger_id}/runs", RunFilters.names(), "run", "queued_at", runs[1],
-        tuple(_status_queries(quarters("run", "queued_at", runs[1]))),
+        (
+            *_status_queries(quarters("run", "queued_at", runs[1])),
+            *_ending_queries(quarters("run", "queued_at", runs[1])),
+        ),
     )  # fmt: skip
     yield _List(
-        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", (), "tick", "tick_at",
-        f"trigger_id = '{on.scheduled_trigger_id}'",
+        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", TickFilters.names(), "tick", "tick_at",
+        f"trigger_id = '{on.scheduled_trigger_id}'", tuple({"decision": each} for each in Decision.values),
     )  # fmt: skip
     yield _List(
         "deliveries", f"{trigger}/{on.hooked_trigger_id}/deliveries", (), "delivery", "created_at",
@@ -141,7 +144,7 @@ def _lists(on: Subjects) -> Iterator[_List]:
     )  # fmt: skip
     yield _List(
         "triggers", f"{environment}/triggers", TriggerFilters.names(), "trigger", "created_at", of_it,
-        ({"workerId": str(on.worker_id)},),
+        ({"workerId": str(on.worker_id)}, {"enabled": "false"}, {"name": "report"}, {"name": "no such name"}),
     )  # fmt: skip
     yield _List(
         "workers", f"{environment}/workers", WorkerFilters.names(), "worker", "created_at", of_it,
@@ -170,13 +173,37 @@ def _status_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
     yield {"from": begin, "to": end}
 
 
+def _ending_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
+    """Yield the filters by source, by what became of a run, and by when it ended. An environment has few requested
+    runs that infrastructure ended for good."""
+    begin, end = (moment.isoformat() for moment in between)
+    for source in Source.values:
+        yield {"source": source}
+        yield {"source": source, "status": "failed"}
+    yield from ({"faultClass": fault} for fault in FaultClass.values)
+    for more in (
+        {},
+        {"status": "failed"},
+        {"faultClass": "infra"},
+        {"source": "api", "faultClass": "infra"},
+    ):
+        yield {"final": "true", **more}
+    for more in ({}, {"status": "failed"}, {"source": "api", "faultClass": "infra"}):
+        yield {"endedFrom": begin, "endedTo": end, **more}
+    yield {"endedFrom": begin}
+    yield {"endedTo": end}
+
+
 def _run_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:
     yield from _status_queries(between)
+    yield from _ending_queries(between)
     worker, trigger = {"workerId": str(on.worker_id)}, {"triggerId": str(on.trigger_id)}
     for ids in (worker, trigger, {**worker, **trigger}):
         yield ids
         for status in Status.values:
             yield {**ids, "status": status}
+        yield from ({**ids, "source": source} for source in Source.values)
+        yield {**ids, "faultClass": "infra", "final": "true"}
 
 
 def _audit_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:

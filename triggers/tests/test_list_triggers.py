@@ -158,7 +158,7 @@ def test_the_last_due_time_and_the_last_success_are_shown(cast, url):
     runs.complete(early)
     runs.wait(minutes=1)
     runs.ended("failed")
-    tick = dict(environment=cast.environment, trigger_id=cast.trigger_id)
+    tick = {"environment": cast.environment, "trigger_id": cast.trigger_id}
     for hour, last, decision in ((9, 11, "skipped_missed"), (12, 14, "skipped_no_worker")):
         Tick.objects.create(
             **tick,

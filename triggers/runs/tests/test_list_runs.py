@@ -275,6 +275,10 @@ class TestFilteredByWhatBecameOfThem:
         for run_id, report in zip(retries, ({}, {"faultClass": "infra"}), strict=False):
             runs.claim(run_id)
             runs.complete(run_id, "failed" if report else "succeeded", **report)
+        for source in ("api", "manual"):
+            # A run is not retried if somebody asked to cancel it.
+            runs.cancel(canceled := runs.running(source=Source(source)))
+            runs.complete(canceled, "failed", faultClass="infra")
         lost = runs.lost()
         runs.complete(lost)
         runs.lost()

@@ -266,14 +266,16 @@ def _rewrite(runs: Runs, *, prompt: str, model: str) -> None:
 
 
 def test_an_ended_run_tells_whether_a_retry_follows(runs: Runs) -> None:
-    assert runs.claim(unfinished := runs.queue())["will_retry"] is None
+    unfinished = runs.queue()
+    assert runs.claim(unfinished)["will_retry"] is None
     assert run_in_full(unfinished)["will_retry"] is None
     runs.complete(unfinished)
-    for status, report, expected in (
+    ends: list[tuple[str, dict[str, Any], bool]] = [
         ("succeeded", {}, False),
         ("failed", {"faultClass": "client"}, False),
         ("failed", {"faultClass": "infra"}, True),
-    ):
+    ]
+    for status, report, expected in ends:
         run_id = runs.running()
         assert runs.complete(run_id, status, **report)["will_retry"] is expected
         assert runs.complete(run_id, status)["will_retry"] is expected
