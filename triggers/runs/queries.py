@@ -27,14 +27,24 @@ def is_retried() -> Coalesce:
     return Coalesce(Subquery(retries.values(stands=stands)), Value(False))
 
 
-def runs() -> QuerySet[Run, dict[str, Any]]:
-    """Returns runs as dicts for RunSerializer."""
-    rows: QuerySet[Run, dict[str, Any]] = Run.objects.annotate(
-        trigger_name=F("trigger__name"),
-        error_message=F("text__error_message"),
-        will_retry=Case(When(ended_at__isnull=False, then=is_retried())),
-    ).values(*RUN_COLUMNS, *_ADDED)
+def runs(of: QuerySet[Run, Any] | None = None) -> QuerySet[Run, dict[str, Any]]:
+    """Returns the runs of a queryset, or all runs, as dicts for RunSerializer."""
+    rows: QuerySet[Run, dict[str, Any]] = (
+        (Run.objects.all() if of is None else of)
+        .annotate(
+            trigger_name=F("trigger__name"),
+            error_message=F("text__error_message"),
+            will_retry=Case(When(ended_at__isnull=False, then=is_retried())),
+        )
+        .values(*RUN_COLUMNS, *_ADDED)
+    )
     return rows
+
+
+def runs_in_order(ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """Returns the runs with these ids as dicts for RunSerializer, in the order of the ids."""
+    rows = {row["id"]: row for row in runs().filter(id__in=ids)}
+    return [rows[run_id] for run_id in ids if run_id in rows]
 
 
 def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:

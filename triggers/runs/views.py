@@ -17,6 +17,7 @@ from pipedai.api.serializers import read_body
 from triggers import tenancy
 from triggers.filters import EnvironmentRunFilters, RunFilters, check_tenant_ids
 from triggers.idempotency import Queued, rerun_run, run_trigger
+from triggers.models import Run
 from triggers.runs import lifecycle, queries
 from triggers.runs.serializers import (
     RerunBody,
@@ -112,7 +113,7 @@ class TriggerRunViewSet(TenantViewSet):
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/runs with the trigger's runs, the last queued first."""
-        filters = RunFilters.read(queries.runs().filter(trigger_id=trigger_id), request)
+        filters = RunFilters.read(Run.objects.filter(trigger_id=trigger_id), request)
         return _run_page(filters, request, self)
 
 
@@ -133,7 +134,7 @@ class EnvironmentRunViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/runs with the environment's runs, the last queued first."""
-        rows = queries.runs().filter(environment_id=environment_id)
+        rows = Run.objects.filter(environment_id=environment_id)
         filters = EnvironmentRunFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
         return _run_page(filters, request, self)
@@ -254,7 +255,14 @@ def _source(principal: Principal) -> Source:
 def _run_page(filters: RunFilters, request: Request, view: TenantViewSet) -> Response:
     is_by_end = filters.time_field == EndedRunPaginator.time_field
     paginator = EndedRunPaginator() if is_by_end else RunPaginator()
-    page = paginator.paginate_parts(filters.parts, request, view)
+    parts = filters.parts
+    if len(parts) == 1:
+        page = paginator.paginate_queryset(queries.runs(parts[0]), request, view)
+    else:
+        # A statement of up to 24 parts is planned in much less time if the parts join no other tables.
+        keys = [part.values("id", paginator.time_field) for part in parts]
+        found = paginator.paginate_parts(keys, request, view)
+        page = queries.runs_in_order([key["id"] for key in found])
     return paginator.get_paginated_response(RunSerializer(page, many=True).data)
 
 
