@@ -135,7 +135,10 @@ def _queue_once(
         if first is None:
             raise NotFound
         if bytes(first["body_digest"]) != digest:
-            raise Conflict("This Idempotency-Key was used with another body.")
+            raise Conflict(
+                "This Idempotency-Key was used with another body.",
+                code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            )
         return Queued(run_in_full(first["run_id"]), replayed=True)
 
 

@@ -85,8 +85,8 @@ class TriggerRunViewSet(TenantViewSet):
         },
         errors={
             409: (
-                "The trigger is disabled or has no worker, the `Idempotency-Key` was used with "
-                "another body, or a ceiling."
+                "`trigger_disabled`, `trigger_without_worker`, `idempotency_key_reused`, or "
+                "`ceiling_reached`."
             ),
         },
         audit=("run.created",),
@@ -194,7 +194,7 @@ class RunViewSet(TenantViewSet):
         summary="Cancel a run",
         answers={200: RunDetailSerializer},
         says={200: "With the run."},
-        errors={409: "It has ended."},
+        errors={409: "`run_state`: it has ended."},
         audit=("run.canceled", "run.cancel-requested"),
     )
     def cancel(self, request: Request, run_id: UUID) -> Response:
@@ -217,9 +217,8 @@ class RunViewSet(TenantViewSet):
         },
         errors={
             409: (
-                "The run has not ended (`code` `run_state`, with its `status`), the trigger is "
-                "disabled or has no worker, the `Idempotency-Key` was used with another request, or "
-                "a ceiling."
+                "`run_state`: it has not ended; `trigger_disabled`, `trigger_without_worker`, "
+                "`idempotency_key_reused`, or `ceiling_reached`."
             ),
         },
         audit=("run.created",),

@@ -87,13 +87,13 @@ def test_a_trigger_that_can_not_run_refuses_as_for_run(cast, runs, settings):
     run_id = runs.ended()
     client = cast.client(cast.operator)
     rows = Trigger.objects.filter(id=cast.trigger_id)
-    for change, error in (
-        ({"enabled": False}, "The trigger is disabled."),
-        ({"enabled": True, "worker": None}, "The trigger has no worker."),
+    for change, code in (
+        ({"enabled": False}, "trigger_disabled"),
+        ({"enabled": True, "worker": None}, "trigger_without_worker"),
     ):
         rows.update(**change)
         answer = rerun(client, run_id)
-        assert (answer.status_code, answer.json()["error"]) == (409, error)
+        assert (answer.status_code, answer.json()["code"]) == (409, code)
     rows.update(deleted_at="2026-01-01T00:00:00Z")
     assert (rerun(client, run_id).status_code, rerun(client, run_id).json()) == (404, NOT_FOUND)
     rows.update(deleted_at=None, worker=cast.worker.worker_id)
@@ -122,7 +122,8 @@ class TestWithAnIdempotencyKey:
         client, one, two = cast.key_client(), runs.ended(), runs.ended()
         url = f"/api/v1/triggers/{cast.trigger_id}/run"
         assert rerun(client, one, idempotency_key="k").status_code == 201
-        assert rerun(client, two, idempotency_key="k").status_code == 409
+        refused = rerun(client, two, idempotency_key="k")
+        assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_reused")
         assert client.post(url, {}, headers={"idempotency-key": "k"}).status_code == 409
         assert rerun(cast.client(cast.operator), one, idempotency_key="k").status_code == 201
         assert rerun(client, one, idempotency_key="é").status_code == 400
