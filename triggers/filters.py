@@ -18,7 +18,7 @@ from pipedai.api.filters import (
     WordsFilter,
 )
 from triggers.models import Trigger
-from triggers.runs.listing import Wanted, final, parts_of
+from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
 from triggers.runs.queries import in_states
 from triggers.states import TERMINAL, Decision, FaultClass, Source, Status
 
@@ -86,8 +86,7 @@ class RunFilters(ApiFilterSet):
         if self.time_field == "ended_at":
             rows: Any = self.qs
             if sent["final"] and sent["faultClass"] == [FaultClass.INFRA]:
-                # This lets PostgreSQL use the indexes of such runs, which are few.
-                rows = rows.filter(retried=False)
+                rows = unretried_faults(rows)
             states = [each for each in sent["status"] or TERMINAL if each in TERMINAL]
             if not self._of_one_trigger or not states:
                 return [rows]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import CharField, Func, QuerySet
 
 from triggers.models import Run
 from triggers.runs.queries import in_states, is_retried
@@ -25,6 +25,10 @@ _FAULTS = {
     Status.FAILED: (FaultClass.INFRA, FaultClass.CLIENT),
     Status.TIMED_OUT: (FaultClass.INFRA, FaultClass.CLIENT),
 }
+
+# The fault class `infra` as a part of the statement's text. If it were a parameter of a prepared statement, PostgreSQL
+# could not tell that an index which has only this fault class is fit for the statement.
+_INFRA = Func(template=f"'{FaultClass.INFRA.value}'", output_field=CharField())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,13 @@ class Wanted:
 def final(rows: Rows) -> Rows:
     """Keeps only the runs that no retry follows, except one that a late result canceled."""
     return rows.alias(is_retried=is_retried()).filter(is_retried=False)
+
+
+def unretried_faults(rows: Rows) -> Rows:
+    """Keeps only the runs that infrastructure ended and that are not marked as `retried`. The indexes `run_final_fault`
+    and `run_final_fault_of_trigger` have these alone.
+    """
+    return rows.filter(fault_class=_INFRA, retried=False)
 
 
 def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
@@ -81,7 +92,7 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     are_final = wanted.final and FaultClass.INFRA in faults
     if are_final:
         # The indexes `run_final_fault` and `run_final_fault_of_trigger` have few runs, so they don't have the source.
-        part = final(rows.filter(fault_class=FaultClass.INFRA, retried=False))
+        part = final(unretried_faults(rows))
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)
     elif not wanted.sources and len(faults) == len(possible):
