@@ -11,6 +11,7 @@ from workers.overview_views import OverviewViewSet
 from workers.protocol.poll_views import PollViewSet
 from workers.protocol.registration_views import RegistrationViewSet
 from workers.protocol.run_views import WorkerRunViewSet
+from workers.stats_views import StatsViewSet
 from workers.views import EnvironmentWorkerViewSet, WorkerApprovalViewSet, WorkerViewSet
 from workers.whoami_views import WhoAmIViewSet
 
@@ -38,6 +39,7 @@ urlpatterns = [
         "environments/<uuid:environment_id>/dashboard/overview",
         OverviewViewSet.as_view({"get": "retrieve"}),
     ),
+    path("environments/<uuid:environment_id>/stats", StatsViewSet.as_view({"get": "list"})),
     path(
         "workers/<uuid:worker_id>",
         WorkerViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),

@@ -62,7 +62,9 @@ class ApiFilter(django_filters.Filter):
 
     @property
     def described(self) -> dict[str, Any]:
-        """The parameter's OpenAPI description: its `schema`, and `style` and `explode` if they are not the default."""
+        """The parameter's OpenAPI description: its `schema`, and `style`, `explode` and `required` if they are not the
+        default.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no `described`.")
 
 
@@ -77,8 +79,9 @@ class WordFilter(ApiFilter, django_filters.ChoiceFilter):
 
     @property
     def described(self) -> dict[str, Any]:
-        """The OpenAPI description of the parameter: one word from a fixed set."""
-        return {"schema": {"type": "string", "enum": [word for word, _ in self.extra["choices"]]}}
+        """The OpenAPI description of the parameter: one word from a fixed set, and whether it must be sent."""
+        words = [word for word, _ in self.extra["choices"]]
+        return {"schema": {"type": "string", "enum": words}, "required": self.extra["required"]}
 
 
 class TrueFalseFilter(ApiFilter):

@@ -33,7 +33,8 @@ EXAMPLES: dict[str, Any] = {
 }
 # These values are neither ids nor times, but differ from call to call or from version to version.
 FREE = {
-    *("lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete"),
+    *("durationMs", "p50DurationMs", "p95DurationMs"),
+    *("lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("version", "latest", "url", "sha256", "install"),
 }
 
@@ -169,6 +170,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The trigger", call("get", trigger))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
+    stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})
+    story.tell("GET /environments/:envId/stats", stats)
 
     # The webhook was delivered, and the audit log has entries.
     delivery = Delivery.objects.get()

@@ -323,6 +323,13 @@ ROUTES = (
     Route("GET", f"{_WORKER}/events/stream", as_=HOST, but={"hos": 404}, statements=7),
     Route("GET", f"{_ENVIRONMENT}/workers", as_=VIEWER, statements=3),
     Route("GET", f"{_ENVIRONMENT}/dashboard/overview", as_=VIEWER, statements=4),
+    Route(
+        "GET",
+        f"{_ENVIRONMENT}/stats",
+        lambda _: {"groupBy": "trigger"},
+        as_=VIEWER,
+        statements=4,
+    ),
     Route("GET", _WORKER, as_=VIEWER, statements=3),
     Route("PATCH", _WORKER, lambda _: {"label": "New"}, as_=ADMIN),
     Route("DELETE", _WORKER, as_=ADMIN, answer=409),
