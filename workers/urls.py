@@ -13,6 +13,7 @@ from workers.protocol.registration_views import RegistrationViewSet
 from workers.protocol.run_views import WorkerRunViewSet
 from workers.stats_views import StatsViewSet
 from workers.views import EnvironmentWorkerViewSet, WorkerApprovalViewSet, WorkerViewSet
+from workers.whoami_views import WhoAmIViewSet
 
 _RUN = "workers/<uuid:worker_id>/runs/<uuid:run_id>"
 _HOSTED = "workspaces/<uuid:workspace_id>/workers"
@@ -28,6 +29,7 @@ urlpatterns = [
         # the worker's report of the outcome is stored and not refused.
         WorkerRunViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
+    path("whoami", WhoAmIViewSet.as_view({"get": "retrieve"})),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),
     path(
         "environments/<uuid:environment_id>/workers",

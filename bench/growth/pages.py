@@ -20,7 +20,7 @@ from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import _salt, _sign
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
-from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
+from triggers.filters import EnvironmentRunFilters, RunFilters, TickFilters, TriggerFilters
 from triggers.runs.lifecycle import expire_runs
 from triggers.runs.stats import GROUPINGS
 from triggers.schedules.firing import fire_due_ticks
@@ -142,7 +142,7 @@ def _lists(on: Subjects) -> Iterator[_List]:
     )  # fmt: skip
     ticks = f"trigger_id = '{on.scheduled_trigger_id}'"
     yield _List(
-        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", ("decision", "from", "to"), "tick", "tick_at", ticks,
+        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", TickFilters.names(), "tick", "tick_at", ticks,
         tuple(_tick_queries(quarters("tick", "tick_at", ticks))),
     )  # fmt: skip
     yield _List(
@@ -196,6 +196,11 @@ def _status_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
     yield from ({"source": each} for each in Source.values)
     yield {"final": "true"}
     yield {"final": "true", "status": "failed,timed_out"}
+    # An environment has few of these runs, if any.
+    yield {"final": "true", "faultClass": "infra"}
+    yield {"final": "true", "faultClass": "infra", "source": "api"}
+    yield {"final": "true", "faultClass": "infra", "endedTo": end}
+    yield {"source": "api", "status": "failed"}
 
 
 def _tick_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
@@ -213,6 +218,8 @@ def _run_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Q
         yield ids
         for status in Status.values:
             yield {**ids, "status": status}
+        yield from ({**ids, "source": source} for source in Source.values)
+        yield {**ids, "faultClass": "infra", "final": "true"}
 
 
 def _audit_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:

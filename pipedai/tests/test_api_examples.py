@@ -120,6 +120,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     script = bearer(call("post", keys, {"name": "deploy script", "prefix": "pwk"})["token"])
     (item,) = call("get", keys)["items"]
     story.tell("The API key", item)
+    story.tell("GET /whoami", call("get", "whoami", client=script))
     token = call("post", keys, {"name": "build-1", "prefix": "wrk"})["token"]
     machine = {"hostname": "build-1", "os": "Linux 6.1", "version": "1.0.0"}
     worker = call("post", "workers/register", machine, client=bearer(token))

@@ -52,18 +52,21 @@ def queue_run(
     actor: Actor,
     run_id: UUID | None = None,
     payload: Any = None,
+    rerun_of: UUID | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger for its present worker, due at once, and returns it. Call it inside a transaction.
 
-    Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if
-    the environment has as many queued runs as it may have.
+    `rerun_of` is the run whose payload a user has executed again, if the new run is a rerun. Raises NotFound for a
+    deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if the environment has as
+    many queued runs as it may have.
     """
     params = {
         "id": run_id or new_id(),
         "trigger_id": trigger_id,
         "source": source.value,
         "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
+        "rerun_of_id": rerun_of,
         "now": now,
         "room": room_without_turns(),
     }
@@ -81,7 +84,8 @@ def queue_run(
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
-    emit(run_event("run.created", actor, run, {"source": source.value}))
+    about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
+    emit(run_event("run.created", actor, run, about))
     wake_workers([run["worker_id"]])
     return {**run, "payload": payload}
 

@@ -121,9 +121,11 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
     changes: dict[str, Any] = {"late": True}
+    is_retried = retry is not None
     if retry is not None and not calls_for_retry(run):
         if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
             changes["canceledRetry"] = str(retry["id"])
+            is_retried = False
     elif retry is not None and outcome.retry_after_seconds:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
         wake_workers([retry["worker_id"]])
@@ -135,6 +137,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         [ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
     )
+    run["will_retry"] |= is_retried
     return run
 
 
