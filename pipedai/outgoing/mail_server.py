@@ -63,8 +63,9 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
             backend.send_messages([message])
     except Exception as error:
         result, code, words = _meaning(error)
-        if code is None and time.monotonic() - begun >= timeout:
-            words = "timed out"  # The error is only how the end of the connection showed.
+        if result is Result.AWAY and time.monotonic() - begun >= timeout:
+            # The error is only how the end of the connection showed.
+            code, words = None, "timed out"
         return answer(result, code, words)
     return answer(Result.TAKEN, 250)
 
@@ -94,6 +95,8 @@ def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
         mail.subject, mail.text, settings.EMAIL_FROM, [mail.to], headers=headers
     )
     message.attach_alternative(mail.html, "text/html")
+    if not message.recipients():
+        raise ValueError("A mail needs a recipient.")
     # Building the message now checks its headers before anything is sent.
     message.message()
     return message

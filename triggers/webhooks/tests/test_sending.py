@@ -9,7 +9,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from django.conf import settings as django_settings
@@ -476,8 +476,9 @@ def test_an_answer_that_cannot_be_recorded_leaves_its_place_to_others(
 
 def test_the_scheduler_runs_the_pool():
     (job,) = [job for job in registered_jobs() if job.name == "send-webhooks"]
-    assert isinstance(job.work.__self__, Senders)
-    assert job.finish == job.work.__self__.finish
+    work: Any = job.work
+    assert isinstance(work.__self__, Senders)
+    assert job.finish == work.__self__.finish
 
 
 # --- Schedulers that are killed
