@@ -1,7 +1,7 @@
 """Formats values for the admin's pages: times, links, states, money, and data of any shape."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,12 @@ from django.utils.safestring import SafeString, mark_safe
 from pipedai.api.outside_urls import without_query
 
 NOTHING = mark_safe('<span class="staff-quiet">–</span>')
+# How many characters a short id has. The end of a UUIDv7 is random, while its beginning is the time at which it was
+# made, which rows of the same minute share.
+_SHORT_ID = 8
 _DEEPEST = 6
+# How many characters of a longer text a list shows.
+_EXCERPT = 100
 
 
 def page_of(model: type[Model], row_id: Any) -> str:
@@ -36,15 +41,43 @@ def link(href: str, text: Any) -> SafeString:
 
 
 def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
-    """Returns an HTML link to a row's page. The text of the link is the row's id unless `text` is given."""
+    """Returns an HTML link to a row's page. The text of the link is `text`, or else the row's short id, beside which a
+    button copies the whole id.
+    """
     if row_id is None:
         return NOTHING
-    return link(page_of(model, row_id), ident(row_id) if text is None else text)
+    if text is not None:
+        return link(page_of(model, row_id), text)
+    short = link(page_of(model, row_id), short_id(row_id))
+    return format_html('<span class="staff-copied">{}{}</span>', short, _copy_button(row_id))
 
 
 def ident(row_id: UUID | str | None) -> SafeString:
-    """Returns an id as HTML that shows all of it, so that a double click selects it for copying."""
-    return NOTHING if row_id is None else format_html('<span class="staff-id">{}</span>', row_id)
+    """Returns an id as HTML that shows all of it, with a button that copies it."""
+    if row_id is None:
+        return NOTHING
+    return format_html(
+        '<span class="staff-copied"><span class="staff-id">{}</span>{}</span>',
+        row_id,
+        _copy_button(row_id),
+    )
+
+
+def short_id(row_id: UUID | str) -> SafeString:
+    """Returns the last characters of an id as HTML. A tooltip shows the whole id."""
+    return format_html(
+        '<span class="staff-id" title="{}">…{}</span>', row_id, str(row_id)[-_SHORT_ID:]
+    )
+
+
+def _copy_button(row_id: UUID | str) -> SafeString:
+    """Returns a button that puts the whole id into the clipboard. Browsers allow this on https and localhost only."""
+    return format_html(
+        '<button type="button" class="staff-copy material-symbols-outlined" title="Copy the id" aria-label="Copy {0}"'
+        ' data-id="{0}" x-data="{{copied: false}}" x-text="copied ? \'check\' : \'content_copy\'"'
+        ' x-on:click="navigator.clipboard.writeText($el.dataset.id).then(() => copied = true)">content_copy</button>',
+        row_id,
+    )
 
 
 def moment(at: datetime | None) -> SafeString:
@@ -58,6 +91,34 @@ def moment(at: datetime | None) -> SafeString:
         f"{at.isoformat(timespec='milliseconds')}",
         at.strftime("%Y-%m-%d %H:%M:%S"),
     )
+
+
+def local_moment(at: datetime | None, zone: tzinfo) -> SafeString:
+    """Returns a time in this zone to the second, with the zone's abbreviation or offset at that time."""
+    if at is None:
+        return NOTHING
+    local = at.astimezone(zone)
+    return format_html(
+        '<time class="staff-time" datetime="{}" title="{}">{}</time>',
+        local.isoformat(),
+        zone,
+        local.strftime("%Y-%m-%d %H:%M:%S %Z"),
+    )
+
+
+def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
+    """Returns a time in UTC, and below it in this zone unless the zone is UTC."""
+    if at is None or str(zone) == "UTC":
+        return moment(at)
+    return format_html(
+        '{} UTC<br><span class="staff-quiet">{}</span>', moment(at), local_moment(at, zone)
+    )
+
+
+def links(targets: Iterable[tuple[str, str]]) -> SafeString:
+    """Returns links beside each other, each from its text and its URL."""
+    made = ((link(href, text),) for text, href in targets)
+    return format_html('<span class="staff-links">{}</span>', format_html_join("", "{}", made))
 
 
 def state(word: str | None) -> SafeString:
@@ -108,6 +169,15 @@ def number(value: int | None) -> str | SafeString:
 def text(value: str | None) -> str | SafeString:
     """Returns a short text, or a dash if the text is empty."""
     return value or NOTHING
+
+
+def excerpt(value: str | None) -> str | SafeString:
+    """Returns the first line of a text, cut to what a list has room for. A tooltip shows what there is of the text."""
+    first = (value or "").strip().partition("\n")[0]
+    if not value or not first:
+        return NOTHING
+    shown = first if len(first) <= _EXCERPT else f"{first[:_EXCERPT].rstrip()}…"
+    return format_html('<span title="{}">{}</span>', value, shown)
 
 
 def long_text(value: str | None) -> SafeString:

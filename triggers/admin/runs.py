@@ -5,16 +5,18 @@ from typing import Any
 
 from django.contrib.admin import display, register
 from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Left
 from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
-from pipedai.admin.filters import OneOf, related
+from pipedai.admin.filters import DatesFilter, OneOf, related
 from pipedai.admin.panels import Facts, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import (
     data,
+    excerpt,
     ident,
     link_to,
     long_text,
@@ -33,10 +35,13 @@ from triggers.admin.triggers import Worker
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.runs.lifecycle import cancel_run
 from triggers.runs.queries import in_states
-from triggers.states import TERMINAL, Status
+from triggers.states import TERMINAL, FaultClass, Status
 from workspaces.models import Environment
 
 _SHOWN = 50
+
+# How many characters of a run's error message the list reads.
+_ERROR_READ = 300
 
 # Follows `retry_of_id` from a run back to the earliest attempt that still exists, and from there forward to the latest.
 _ATTEMPTS = """
@@ -68,19 +73,24 @@ class RunAdmin(StaffModelAdmin):
     """Shows the runs of all workspaces."""
 
     icon = "play_circle"
+    is_shortcut = True
     when_empty = "No trigger has been fired yet, by a schedule or by hand."
     list_display = (
         "shown_id",
         "shown_state",
+        "in_environment",
         "of_trigger",
-        "source",
-        "attempt",
-        "cost",
+        "on_worker",
+        "made_by",
         "queued",
         "ended",
+        "cost",
+        "error",
     )
+    list_display_links = None
     list_filter = (
         StateFilter,
+        DatesFilter,
         "source",
         "fault_class",
         related("environment", Environment),
@@ -88,9 +98,10 @@ class RunAdmin(StaffModelAdmin):
         related("worker", Worker),
     )
     list_reads = (
-        "id", "status", "source", "attempt", "cost_usd", "queued_at", "ended_at", "trigger__name",
+        "id", "status", "source", "attempt", "cost_usd", "queued_at", "ended_at", "fault_class", "short_message",
+        "trigger__name", "worker__label", "environment__name",
     )  # fmt: skip
-    list_select_related = ("trigger",)
+    list_select_related = ("trigger", "worker", "environment")
     scopes = (
         Scope(("environment",), ("queued_at", "id")),
         Scope(("trigger",), ("queued_at", "id")),
@@ -124,9 +135,14 @@ class RunAdmin(StaffModelAdmin):
             return scope
         return Scope((*scope.filters, "status"), scope.keys)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Returns the list's rows, each with the beginning of its error message."""
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.annotate(error_begins=Left("text__error_message", _ERROR_READ))
+
     @display(description="Run")
     def shown_id(self, run: Run) -> Any:
-        return ident(run.id)
+        return link_to(Run, run.id)
 
     @display(description="State")
     def shown_state(self, run: Run) -> Any:
@@ -135,6 +151,25 @@ class RunAdmin(StaffModelAdmin):
     @display(description="Trigger")
     def of_trigger(self, run: Run) -> Any:
         return link_to(Trigger, run.trigger_id, run.trigger.name)
+
+    @display(description="Environment")
+    def in_environment(self, run: Run) -> Any:
+        return link_to(Environment, run.environment_id, run.environment.name)
+
+    @display(description="Worker")
+    def on_worker(self, run: Run) -> Any:
+        return link_to(Worker, run.worker_id, run.worker and run.worker.label)
+
+    @display(description="Source")
+    def made_by(self, run: Run) -> str:
+        """Shows why the run exists, and for a retry which attempt it is."""
+        return run.source if run.attempt == 1 else f"{run.source}, attempt {run.attempt}"
+
+    @display(description="Error")
+    def error(self, run: Any) -> Any:
+        """Shows how the error message begins, or what the worker said of a failed run that has none."""
+        is_failure = run.fault_class in (FaultClass.INFRA, FaultClass.CLIENT)
+        return excerpt(run.error_begins or (run.short_message if is_failure else None))
 
     @display(description="Cost")
     def cost(self, run: Run) -> Any:

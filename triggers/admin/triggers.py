@@ -3,9 +3,11 @@
 from typing import Any
 
 from django.contrib.admin import display, register
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
@@ -22,6 +24,7 @@ from pipedai.admin.values import (
     yes,
 )
 from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
+from workspaces.admin.environments import where_member
 from workspaces.models import Environment
 
 # The class Worker is taken from the foreign key of Trigger, because this app must not import the app `workers`.
@@ -34,14 +37,16 @@ class TriggerAdmin(StaffModelAdmin):
     """Shows the triggers of all workspaces."""
 
     icon = "bolt"
+    is_shortcut = True
     when_empty = "Nobody has made a trigger yet."
     list_display = (
         "name",
         "shown_state",
         "schedule",
         "next_run",
-        "on_worker",
+        "last_run",
         "in_environment",
+        "on_worker",
         "created",
     )
     list_filter = ("enabled", related("environment", Environment), related("worker", Worker))
@@ -50,9 +55,29 @@ class TriggerAdmin(StaffModelAdmin):
         "environment__name",
     )  # fmt: skip
     list_select_related = ("worker", "environment")
-    searched_text = ("name",)
+    searched_text = {
+        "name": "name",
+        "environment__name": "environment",
+        "environment__workspace__name": "workspace",
+    }
+    searched_address = "member's e-mail address"
+    looks_through = LOOKS_THROUGH_CUSTOMERS
+    scopes = (Scope(("environment",), ("id",)),)
     story_joins = ("worker", "environment", "revision")
     never_read = ("mcp_headers", "webhook_secret", "worker__token_digest")
+
+    def found_by_address(self, address: str) -> Q | None:
+        """Returns the condition for the triggers of all environments of which a user with this address is a member."""
+        return where_member(address, "environment")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Returns the list's rows, each with the id and the state of its newest run."""
+        runs = Run.objects.filter(trigger=OuterRef("pk")).order_by("-queued_at", "-id")
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.annotate(
+            newest_run_id=Subquery(runs.values("id")[:1]),
+            newest_run_status=Subquery(runs.values("status")[:1]),
+        )
 
     @display(description="State")
     def shown_state(self, trigger: Trigger) -> Any:
@@ -64,6 +89,11 @@ class TriggerAdmin(StaffModelAdmin):
     @display(description="Due next")
     def next_run(self, trigger: Trigger) -> Any:
         return moment(trigger.next_run_at)
+
+    @display(description="Newest run")
+    def last_run(self, trigger: Any) -> Any:
+        status = trigger.newest_run_status
+        return link_to(Run, trigger.newest_run_id, status and state(status))
 
     @display(description="Worker")
     def on_worker(self, trigger: Trigger) -> Any:
