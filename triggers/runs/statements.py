@@ -8,6 +8,7 @@ execute the statements.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
+from triggers.runs.conditions import IS_DUE, IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
@@ -15,9 +16,6 @@ _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
 # the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# A condition on the trigger t: a worker that is not approved gets no run whose trigger has secret headers (SPEC §19).
-# The queries for polls and claims both contain it.
-HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
@@ -60,15 +58,13 @@ FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
 """
 
-# Inserts retries of ended runs. The caller has locked the triggers, so their present worker and `enabled` can't change
-# meanwhile.
+# Inserts retries of ended runs. The caller has locked the triggers, so their present worker can't change meanwhile.
 QUEUE_RETRIES = f"""
 {_INSERT}
 SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
     r.max_retries, r.timeout_seconds, r.id, r.scheduled_for, r.ended_at, r.ended_at + n.delay, v.model
 FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
 JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
-WHERE t.enabled AND t.deleted_at IS NULL
 ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
 RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id
 """
@@ -91,9 +87,8 @@ FROM trigger t, (
     SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free
     FROM (
         SELECT slot, row_number() OVER (ORDER BY slot) AS rank
-        FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) held) places
-WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
-    AND places.held < %(capacity)s AND t.id = r.trigger_id AND {HEADERS_MAY_GO}
+        FROM run WHERE {IS_HELD}) held) places
+WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND places.held < %(capacity)s AND {MAY_BE_CLAIMED}
 RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
@@ -139,7 +134,8 @@ _OUTCOME = """
 # The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
 # lists of runs show.
 _ENDED = f"""{_RUN}, r.max_retries, r.tool_calls_total, r.tool_calls_effects, r.tool_calls_unknown,
-    t.retry_after_effects, t.name AS trigger_name, t.webhook_url"""
+    t.retry_after_effects, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at, t.name AS trigger_name,
+    t.webhook_url"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
@@ -165,7 +161,7 @@ RETURNING {_REPORTED}
 
 READ = f"""
 SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due,
+    x.late_result IS NOT NULL AS has_late_result, {IS_DUE} AS is_due,
     t.mcp_headers IS NOT NULL AS has_headers, v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
