@@ -85,6 +85,10 @@ class StaffModelAdmin(ModelAdmin):
         """Returns the panels of the row's page."""
         raise NotImplementedError
 
+    def story_asked(self, row: Any, sent: Mapping[str, str]) -> Sequence[Panel]:
+        """Returns the panels of the row's page for a request with these query parameters."""
+        return self.story(row)
+
     def title_of(self, row: Any) -> str:
         """Returns the name of the row for the title of its page."""
         return str(row.pk)
@@ -100,9 +104,9 @@ class StaffModelAdmin(ModelAdmin):
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
         """A text beside the search box that names what it finds."""
-        wholes = ["id", *([self.searched_address] if self.searched_address else [])]
+        wholes = ["Whole id", *([self.searched_address] if self.searched_address else [])]
         parts = list(self.searched_text.values())
-        return f"Whole {_either(wholes)}" + (f", or part of {_either(parts)}" if parts else "")
+        return ", ".join([*wholes, *([f"part of {_either(parts)}"] if parts else [])])
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         """Returns the columns that the search reads. Django shows the search box only if there is at least one."""
@@ -192,7 +196,7 @@ class StaffModelAdmin(ModelAdmin):
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row
-        first, *others = self.story(row)
+        first, *others = self.story_asked(row, request.GET.dict())
         return self._page(
             request,
             row,

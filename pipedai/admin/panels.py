@@ -24,6 +24,20 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Answer(Facts):
+    """A panel that answers a question in a sentence, with the facts behind it.
+
+    If `zone` is set, the panel has a field in which staff can name another time in this zone, of which the page is to
+    tell; `asked_at` is what the field shows.
+    """
+
+    template: ClassVar[str] = "staff/answer.html"
+    sentence: str
+    zone: str = ""
+    asked_at: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A panel with a table. If it shows only the newest rows, `more` is the URL of the whole list."""
 

@@ -34,7 +34,7 @@ class DeliveryAdmin(StaffModelAdmin):
         "in_environment",
         "of_trigger",
         "host",
-        "attempt_count",
+        "attempts",
         "error",
         "queued",
         "next_attempt",
@@ -89,6 +89,10 @@ class DeliveryAdmin(StaffModelAdmin):
     @display(description="Last error")
     def error(self, delivery: Any) -> Any:
         return excerpt(delivery.last_error)
+
+    @display(description="Attempts")
+    def attempts(self, delivery: Delivery) -> int:
+        return delivery.attempt_count
 
     @display(description="Queued")
     def queued(self, delivery: Delivery) -> Any:

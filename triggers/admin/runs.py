@@ -1,11 +1,11 @@
 """The admin pages of runs: the list of all runs, and one page with all that is known of a run."""
 
 from collections.abc import Mapping
+from datetime import tzinfo
 from typing import Any
 
 from django.contrib.admin import display, register
 from django.db.models import F, Q, QuerySet
-from django.db.models.functions import Left
 from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
@@ -16,32 +16,33 @@ from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import (
     data,
-    excerpt,
     ident,
+    in_both_zones,
     link_to,
     long_text,
     moment,
     money,
     number,
+    short_id,
     span,
     spoken,
     state,
     text,
+    two_lines,
     url,
+    zone_of,
 )
-from pipedai.sql import Row, fetch_all
-from triggers.admin.tool_calls import counts, tool_calls_table, why_no_retry
-from triggers.admin.triggers import Worker
+from pipedai.sql import fetch_all
+from triggers.admin.errors import beginning_of_error, shown_error
+from triggers.admin.explanations import Worker, run_panels
+from triggers.admin.tool_calls import counts, tool_calls_table
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.runs.lifecycle import cancel_run
 from triggers.runs.queries import in_states
-from triggers.states import TERMINAL, FaultClass, Status
+from triggers.states import TERMINAL, Status
 from workspaces.models import Environment
 
 _SHOWN = 50
-
-# How many characters of a run's error message the list reads.
-_ERROR_READ = 300
 
 # Follows `retry_of_id` from a run back to the earliest attempt that still exists, and from there forward to the latest.
 _ATTEMPTS = """
@@ -81,10 +82,8 @@ class RunAdmin(StaffModelAdmin):
         "in_environment",
         "of_trigger",
         "on_worker",
-        "made_by",
         "queued",
-        "ended",
-        "cost",
+        "ended_and_cost",
         "error",
     )
     list_display_links = None
@@ -138,7 +137,7 @@ class RunAdmin(StaffModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Returns the list's rows, each with the beginning of its error message."""
         rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(error_begins=Left("text__error_message", _ERROR_READ))
+        return rows.annotate(error_begins=beginning_of_error())
 
     @display(description="Run")
     def shown_id(self, run: Run) -> Any:
@@ -146,7 +145,9 @@ class RunAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, run: Run) -> Any:
-        return state(run.status)
+        """Shows the run's state, and below it why the run exists, and for a retry which attempt it is."""
+        made_by = run.source if run.attempt == 1 else f"{run.source}, attempt {run.attempt}"
+        return two_lines(state(run.status), made_by)
 
     @display(description="Trigger")
     def of_trigger(self, run: Run) -> Any:
@@ -160,28 +161,17 @@ class RunAdmin(StaffModelAdmin):
     def on_worker(self, run: Run) -> Any:
         return link_to(Worker, run.worker_id, run.worker and run.worker.label)
 
-    @display(description="Source")
-    def made_by(self, run: Run) -> str:
-        """Shows why the run exists, and for a retry which attempt it is."""
-        return run.source if run.attempt == 1 else f"{run.source}, attempt {run.attempt}"
-
     @display(description="Error")
     def error(self, run: Any) -> Any:
-        """Shows how the error message begins, or what the worker said of a failed run that has none."""
-        is_failure = run.fault_class in (FaultClass.INFRA, FaultClass.CLIENT)
-        return excerpt(run.error_begins or (run.short_message if is_failure else None))
-
-    @display(description="Cost")
-    def cost(self, run: Run) -> Any:
-        return money(run.cost_usd)
+        return shown_error(run, run.error_begins)
 
     @display(description="Queued")
     def queued(self, run: Run) -> Any:
         return moment(run.queued_at)
 
-    @display(description="Ended")
-    def ended(self, run: Run) -> Any:
-        return moment(run.ended_at)
+    @display(description="Ended, cost")
+    def ended_and_cost(self, run: Run) -> Any:
+        return two_lines(moment(run.ended_at), run.cost_usd and money(run.cost_usd))
 
     def story_rows(self) -> QuerySet[Any]:
         """Returns the query for one run, with its long texts."""
@@ -201,7 +191,9 @@ class RunAdmin(StaffModelAdmin):
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the panels of one run: its facts, timeline, attempts, tool calls and deliveries."""
+        """Returns the panels of one run: why it stands where it does, its facts, timeline, attempts, tool calls and
+        deliveries.
+        """
         deliveries = list(
             Delivery.objects.filter(run=row)
             .only(
@@ -210,16 +202,18 @@ class RunAdmin(StaffModelAdmin):
             .order_by("id")[:_SHOWN]
         )
         attempts = fetch_all(_ATTEMPTS, {"id": row.id})
+        zone = zone_of(row.trigger.timezone)
         return [
-            Facts("Run", _facts(row, attempts)),
-            Table("Timeline", ("When", "What", "After"), _timeline(row)),
+            *run_panels(row),
+            Facts("Run", _facts(row)),
+            Table("Timeline", ("When", "What", "After"), _timeline(row, zone)),
             Table(
                 "Attempts",
                 ("Attempt", "Run", "State", "Fault", "Queued", "Ended", "Message"),
                 [
                     (
                         each["attempt"],
-                        ident(each["id"]) if each["id"] == row.id else link_to(Run, each["id"]),
+                        short_id(row.id) if each["id"] == row.id else link_to(Run, each["id"]),
                         state(each["status"]),
                         text(each["fault_class"]),
                         moment(each["queued_at"]),
@@ -276,7 +270,7 @@ def _sendings(deliveries: list[Delivery]) -> list[Panel]:
     return [attempts_table(deliveries, "Sent")] if deliveries else []
 
 
-def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
+def _facts(run: Any) -> list[tuple[str, Any]]:
     took = run.ended_at - run.started_at if run.ended_at and run.started_at else None
     return [
         ("State", state(run.status)),
@@ -285,9 +279,6 @@ def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
         ("Worker", link_to(Worker, run.worker_id, run.worker and run.worker.label)),
         ("Source", run.source),
         ("Attempt", f"{run.attempt} of at most {run.max_retries + 1}"),
-        ("Ended by", text(run.ended_by and spoken(run.ended_by))),
-        ("Fault", text(run.fault_class)),
-        ("Retry", text(why_no_retry(run, attempts))),
         ("Exit code", number(run.exit_code)),
         ("Took", span(took)),
         ("Time limit", f"{run.timeout_seconds:,} s"),
@@ -311,9 +302,9 @@ def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
     ]
 
 
-def _timeline(run: Run) -> list[tuple[Any, ...]]:
+def _timeline(run: Run, zone: tzinfo) -> list[tuple[Any, ...]]:
     """Returns the rows of a run's timeline: when it was queued, claimed, started and ended, each with the time since
-    the row before.
+    the row before. The times are in UTC and in this zone.
     """
     ended = f"Ended: {spoken(run.status)}" + (
         f", by {spoken(run.ended_by)}" if run.ended_by else ""
@@ -333,6 +324,6 @@ def _timeline(run: Run) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     last = None
     for at, what in known:
-        rows.append((moment(at), what, span(at - last) if last else ""))
+        rows.append((in_both_zones(at, zone), what, span(at - last) if last else ""))
         last = at
     return rows

@@ -3,13 +3,24 @@
 from typing import Any
 
 from django.contrib.admin import display, register
+from django.db.models import QuerySet
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
 from pipedai.admin.filters import DatesFilter, related
 from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
-from pipedai.admin.values import ident, link_to, moment, number, state
+from pipedai.admin.values import (
+    ident,
+    in_both_zones,
+    link_to,
+    moment,
+    number,
+    state,
+    zone_of,
+)
+from triggers.admin.errors import beginning_of_error
+from triggers.admin.tick_table import what_became_of
 from triggers.models import Run, Tick, Trigger
 from workspaces.models import Environment
 
@@ -26,7 +37,7 @@ class TickAdmin(StaffModelAdmin):
         "in_environment",
         "of_trigger",
         "made_run",
-        "missed_count",
+        "how_many",
         "when_decided",
     )
     list_filter = (
@@ -40,7 +51,7 @@ class TickAdmin(StaffModelAdmin):
     )  # fmt: skip
     list_select_related = ("trigger", "environment")
     scopes = (Scope(("trigger",), ("tick_at",)),)
-    story_joins = ("trigger", "environment")
+    story_joins = ("trigger", "environment", "run")
     never_read = ("trigger__mcp_headers", "trigger__webhook_secret")
 
     @display(description="Due")
@@ -63,22 +74,34 @@ class TickAdmin(StaffModelAdmin):
     def when_decided(self, tick: Tick) -> Any:
         return moment(tick.decided_at)
 
+    @display(description="Due times")
+    def how_many(self, tick: Tick) -> int:
+        """Shows for how many due times the row stands."""
+        return max(1, tick.missed_count)
+
     @display(description="Run")
     def made_run(self, tick: Tick) -> Any:
         return link_to(Run, tick.run_id)
 
+    def story_rows(self) -> QuerySet[Any]:
+        """Returns the query for one tick, with the beginning of its run's error message."""
+        rows: QuerySet[Any] = super().story_rows()
+        return rows.annotate(error_begins=beginning_of_error("run__"))
+
     def story(self, row: Tick) -> list[Panel]:
+        zone = zone_of(row.trigger.timezone)
         return [
             Facts(
                 "Tick",
                 [
                     ("Decision", self.decided(row)),
+                    ("What became of it", what_became_of(row)),
                     ("Trigger", self.of_trigger(row)),
                     ("Environment", self.in_environment(row)),
-                    ("Due", self.due(row)),
-                    ("The last of these was due", moment(row.last_tick_at)),
+                    ("Due", in_both_zones(row.tick_at, zone)),
+                    ("The last of these was due", in_both_zones(row.last_tick_at, zone)),
                     ("Due times without a run", number(row.missed_count)),
-                    ("Decided", self.when_decided(row)),
+                    ("Decided", in_both_zones(row.decided_at, zone)),
                     ("Run", self.made_run(row)),
                     ("Id", ident(row.id)),
                 ],

@@ -1,5 +1,6 @@
 """The admin pages of triggers and their revisions."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.admin import display, register
@@ -14,6 +15,7 @@ from pipedai.admin.site import site
 from pipedai.admin.values import (
     data,
     ident,
+    in_both_zones,
     link_to,
     list_of,
     long_text,
@@ -22,13 +24,14 @@ from pipedai.admin.values import (
     text,
     url,
     yes,
+    zone_of,
 )
-from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
+from triggers.admin.explanations import Worker, trigger_panel
+from triggers.admin.tick_table import newest_ticks
+from triggers.models import Delivery, Run, Trigger, TriggerRevision
 from workspaces.admin.environments import where_member
 from workspaces.models import Environment
 
-# The class Worker is taken from the foreign key of Trigger, because this app must not import the app `workers`.
-Worker: Any = Trigger._meta.get_field("worker").related_model
 _SHOWN = 10
 
 
@@ -123,8 +126,16 @@ class TriggerAdmin(StaffModelAdmin):
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the panels of one trigger: its facts, its newest runs, its newest ticks and links to more."""
+        """Returns the panels of one trigger: what became of its last due time, its facts, its newest runs, its newest
+        ticks and links to more.
+        """
+        return self.story_asked(row, {})
+
+    def story_asked(self, row: Any, sent: Mapping[str, str]) -> list[Panel]:
+        """Returns the panels of one trigger. The parameter `at` asks what became of the due time then."""
+        zone = zone_of(row.timezone)
         return [
+            trigger_panel(row, sent),
             Facts(
                 "Trigger",
                 [
@@ -134,7 +145,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Worker", self.on_worker(row)),
                     ("Schedule", text(row.schedule)),
                     ("Time zone", row.timezone),
-                    ("Due next", self.next_run(row)),
+                    ("Due next", in_both_zones(row.next_run_at, zone)),
                     ("While a run is unfinished", f"{row.overlap_policy} the next"),
                     ("Retries", row.max_retries),
                     ("Retries after effects", yes(row.retry_after_effects)),
@@ -171,16 +182,7 @@ class TriggerAdmin(StaffModelAdmin):
                 nothing="It has never run.",
                 more=list_of(Run, trigger=row.id),
             ),
-            Table(
-                "Newest ticks",
-                ("Due", "Decided", "Run"),
-                [
-                    (moment(tick.tick_at), state(tick.decision), link_to(Run, tick.run_id))
-                    for tick in Tick.objects.filter(trigger=row).order_by("-tick_at")[:_SHOWN]
-                ],
-                nothing="None has come due.",
-                more=list_of(Tick, trigger=row.id),
-            ),
+            newest_ticks(row),
             Links(
                 "See also",
                 [
