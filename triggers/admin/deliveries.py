@@ -13,7 +13,8 @@ from pipedai.admin.filters import DatesFilter, related
 from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
-from pipedai.admin.values import data, excerpt, ident, link_to, moment, state, url
+from pipedai.admin.values import data, excerpt, ident, link_to, moment, state, two_lines, url
+from pipedai.api.wording import counted
 from triggers.admin.runs import attempts_table
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.webhooks.outbox import redeliver
@@ -34,7 +35,6 @@ class DeliveryAdmin(StaffModelAdmin):
         "in_environment",
         "of_trigger",
         "host",
-        "attempts",
         "error",
         "queued",
         "next_attempt",
@@ -76,7 +76,8 @@ class DeliveryAdmin(StaffModelAdmin):
 
     @display(description="State")
     def shown_state(self, delivery: Delivery) -> Any:
-        return state(delivery.status)
+        """Shows the delivery's state, and below it how often it was sent."""
+        return two_lines(state(delivery.status), counted(delivery.attempt_count, "attempt"))
 
     @display(description="Trigger")
     def of_trigger(self, delivery: Delivery) -> Any:
@@ -89,10 +90,6 @@ class DeliveryAdmin(StaffModelAdmin):
     @display(description="Last error")
     def error(self, delivery: Any) -> Any:
         return excerpt(delivery.last_error)
-
-    @display(description="Attempts")
-    def attempts(self, delivery: Delivery) -> int:
-        return delivery.attempt_count
 
     @display(description="Queued")
     def queued(self, delivery: Delivery) -> Any:
@@ -108,7 +105,7 @@ class DeliveryAdmin(StaffModelAdmin):
             Facts(
                 "Delivery",
                 [
-                    ("State", self.shown_state(row)),
+                    ("State", state(row.status)),
                     ("URL", url(row.url)),
                     ("Run", link_to(Run, row.run_id)),
                     ("Trigger", self.of_trigger(row)),
