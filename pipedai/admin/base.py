@@ -57,7 +57,7 @@ class StaffModelAdmin(ModelAdmin):
 
     # Django links the first column of a list to the row's page. A list whose first column is `link_to(…)` sets this to
     # None, because a link must not stand in a link.
-    list_display_links: ClassVar[Any] = ()
+    list_display_links = ()
     actions = None
     sortable_by = ()
     ordering: ClassVar[Any] = ("-id",)

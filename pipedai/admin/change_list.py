@@ -64,7 +64,6 @@ class KeysetChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Reads the rows of the requested page, and sets the attributes that Django's list template shows."""
         self._admin: Any = self.model_admin
-        self._limit: int = self._admin.looks_through or LOOKS_THROUGH
         scoped, keys, is_loose = self._walk(request)
         for dates in self.filter_specs:
             if isinstance(dates, DatesFilter):
@@ -108,6 +107,12 @@ class KeysetChangeList(ChangeList):
     def is_narrowed(self) -> bool:
         """Whether a filter or a search is active."""
         return bool(self.query or self.get_filters_params())
+
+    @property
+    def _limit(self) -> int:
+        """How many rows may be read for one page."""
+        own: int | None = self._admin.looks_through
+        return own or LOOKS_THROUGH
 
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool]:
         """Returns the rows of the index that fits the active filters, and the columns that order these rows.

@@ -121,9 +121,9 @@ class DatesFilter(ListFilter):
         as_value = first_id_at if column == "id" else lambda moment: moment
         try:
             if first := self.used_parameters.get("from"):
-                rows = rows.filter(**{f"{column}__gte": as_value(_start_of(first))})
+                rows = rows.filter(**{f"{column}__gte": as_value(_start_of(str(first)))})
             if last := self.used_parameters.get("to"):
-                end = _start_of(last) + timedelta(days=1)
+                end = _start_of(str(last)) + timedelta(days=1)
                 rows = rows.filter(**{f"{column}__lt": as_value(end)})
         except (ValueError, OverflowError):
             return rows.none()

@@ -67,8 +67,9 @@ class DeliveryAdmin(StaffModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Returns the list's rows, each with the error of its last attempt."""
         attempts = DeliveryAttempt.objects.filter(delivery=OuterRef("pk")).order_by("-n")
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(last_error=Subquery(attempts.values("error")[:1]))
+        last_error = Subquery(attempts.values("error")[:1])
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(last_error=last_error)
+        return rows
 
     @display(description="Delivery")
     def shown_id(self, delivery: Delivery) -> Any:

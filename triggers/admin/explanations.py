@@ -111,11 +111,12 @@ def _reason_row(reason: Reason, zone: tzinfo) -> tuple[Any, ...]:
 
 
 def _due_facts(told: TriggerExplanation, zone: tzinfo) -> list[tuple[str, Any]]:
+    tick = told.tick
     return [
         ("Decision", state(told.decision)),
         ("Due", in_both_zones(told.due_at, zone)),
-        ("Decided", in_both_zones(told.tick and told.tick.decided_at, zone)),
-        ("Run", link_to(Run, told.tick and told.tick.run_id)),
+        ("Decided", in_both_zones(tick.decided_at if tick else None, zone)),
+        ("Run", link_to(Run, tick.run_id if tick else None)),
         ("Due before", in_both_zones(told.previous_due_at, zone)),
         ("Due next", in_both_zones(told.next_due_at, zone)),
     ]

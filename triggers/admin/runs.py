@@ -136,8 +136,9 @@ class RunAdmin(StaffModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Returns the list's rows, each with the beginning of its error message."""
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(error_begins=beginning_of_error())
+        begins = beginning_of_error()
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(error_begins=begins)
+        return rows
 
     @display(description="Run")
     def shown_id(self, run: Run) -> Any:

@@ -85,8 +85,9 @@ class TickAdmin(StaffModelAdmin):
 
     def story_rows(self) -> QuerySet[Any]:
         """Returns the query for one tick, with the beginning of its run's error message."""
-        rows: QuerySet[Any] = super().story_rows()
-        return rows.annotate(error_begins=beginning_of_error("run__"))
+        begins = beginning_of_error("run__")
+        rows: QuerySet[Any] = super().story_rows().annotate(error_begins=begins)
+        return rows
 
     def story(self, row: Tick) -> list[Panel]:
         zone = zone_of(row.trigger.timezone)

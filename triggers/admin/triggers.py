@@ -76,11 +76,15 @@ class TriggerAdmin(StaffModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Returns the list's rows, each with the id and the state of its newest run."""
         runs = Run.objects.filter(trigger=OuterRef("pk")).order_by("-queued_at", "-id")
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(
-            newest_run_id=Subquery(runs.values("id")[:1]),
-            newest_run_status=Subquery(runs.values("status")[:1]),
+        rows: QuerySet[Any] = (
+            super()
+            .get_queryset(request)
+            .annotate(
+                newest_run_id=Subquery(runs.values("id")[:1]),
+                newest_run_status=Subquery(runs.values("status")[:1]),
+            )
         )
+        return rows
 
     @display(description="State")
     def shown_state(self, trigger: Trigger) -> Any:
