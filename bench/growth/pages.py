@@ -69,6 +69,9 @@ def api_pages(on: Subjects) -> Iterator[Page]:
                 deep = {**query, "cursor": cursor}
                 yield Page(f"{each.name}{shown(query)}, deep", get(client, each.path, deep))
     yield Page("one run", get(client, f"/api/v1/runs/{on.run_id}", {}))
+    yield Page("a run explained", get(client, f"/api/v1/runs/{on.run_id}/explain", {}))
+    explained = f"/api/v1/triggers/{on.scheduled_trigger_id}/explain"
+    yield Page("a due time explained", get(client, explained, {}))
     yield Page("one trigger", get(client, f"/api/v1/triggers/{on.trigger_id}", {}))
     yield Page("overview", get(client, f"{environment}/dashboard/overview", {}))
 

@@ -261,8 +261,8 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
     if last < moment:
         return last
     # The row stands for several due times, and the moment is one of them.
-    within = asked.schedule and asked.schedule.last_between(row["tick_at"], moment - _MOMENT)
     first: datetime = row["tick_at"]
+    within = asked.schedule.last_between(first, moment - _MOMENT) if asked.schedule else None
     return within or first
 
 
@@ -271,9 +271,8 @@ def _next(asked: _Question, moment: datetime) -> datetime | None:
     row = asked.history.last
     coming: datetime | None = asked.trigger["next_run_at"]
     if row is not None and row["tick_at"] <= moment < row["last_tick_at"]:
-        following: datetime | None = asked.schedule and asked.schedule.next_after(moment)
         last: datetime = row["last_tick_at"]
-        return min(following or last, last)
+        return min(asked.schedule.next_after(moment), last) if asked.schedule else last
     if asked.history.after is not None:
         later: datetime = asked.history.after["tick_at"]
         return later

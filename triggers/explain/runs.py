@@ -127,7 +127,8 @@ def _last_heartbeat(run: Row) -> datetime:
     RUN_LEASE_SECONDS later.
     """
     renewed: datetime = run["lease_expires_at"] - timedelta(seconds=settings.RUN_LEASE_SECONDS)
-    return max(renewed, run["claimed_at"])
+    claimed: datetime = run["claimed_at"]
+    return max(renewed, claimed)
 
 
 def _held_words(run: Row) -> str:

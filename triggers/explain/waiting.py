@@ -12,13 +12,13 @@ from pipedai.sql import Row, fetch_one
 from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.clock_words import moment_words
 from triggers.runs.conditions import (
-    FREE_PLACES,
     HAND_OUT_ORDER,
     HEADERS_MAY_GO,
     IS_ASSIGNED,
     IS_DUE,
-    IS_HELD,
     IS_QUEUED,
+    Limits,
+    evaluate,
     limits_of,
 )
 from triggers.runs.handout import choose_runs, headers_are_readable
@@ -26,13 +26,6 @@ from triggers.runs.handout import choose_runs, headers_are_readable
 # At most this many runs before a run are counted, so that the explanation of a run behind 100,000 others takes as long
 # as any other.
 MOST_COUNTED = 1000
-
-# Evaluates the conditions for the run, with the parameters that the worker's poll and claim would have.
-_CONDITIONS = f"""
-SELECT {IS_DUE} AS is_due, {HEADERS_MAY_GO} AS headers_may_go, {FREE_PLACES} AS free_places,
-    (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS full_since
-FROM run r JOIN trigger t ON t.id = r.trigger_id WHERE r.id = %(run_id)s
-"""
 
 # Counts the due runs that the worker gets before this one. `is_more` says that not all of them were looked at.
 _AHEAD = f"""
@@ -58,15 +51,7 @@ def reasons(run: Row, *, now: datetime | None) -> Iterator[Reason]:
         disabled=run["disabled_at"] is not None,
         approved=run["unapproved_since"] is None,
     )
-    params = {
-        **limits,
-        "worker_id": run["worker_id"],
-        "run_id": run["id"],
-        "available_at": run["available_at"],
-        "now": now,
-    }
-    found = fetch_one(_CONDITIONS, params)
-    assert found is not None, "a run is never deleted while it is queued"
+    met = evaluate(run_id=run["id"], worker_id=run["worker_id"], **limits, now=now)
     readable = headers_are_readable(run)
     has_worker = run["worker_id"] is not None
     if has_worker:
@@ -75,14 +60,14 @@ def reasons(run: Row, *, now: datetime | None) -> Iterator[Reason]:
         yield _no_worker(run)
     if not readable:
         yield _unreadable(run)
-    if has_worker and not found["headers_may_go"]:
+    if has_worker and not met["headers_may_go"]:
         yield _unapproved(run)
-    if not found["is_due"]:
+    if not met["is_due"]:
         yield _not_due(run)
-    if has_worker and limits["capacity"] and not found["free_places"]:
-        yield _full(run, found["full_since"])
-    if has_worker and found["is_due"] and found["headers_may_go"] and readable:
-        yield from _behind_others(run, params, now)
+    if has_worker and limits["capacity"] and not met["free_places"]:
+        yield _full(run, met["last_claimed_at"])
+    if has_worker and met["is_due"] and met["headers_may_go"] and readable:
+        yield from _behind_others(run, limits, now)
 
 
 def _of_worker(run: Row) -> Iterator[Reason]:
@@ -173,17 +158,20 @@ def _full(run: Row, since: datetime | None) -> Reason:
     )
 
 
-def _behind_others(run: Row, params: Row, now: datetime | None) -> Iterator[Reason]:
+def _behind_others(run: Row, limits: Limits, now: datetime | None) -> Iterator[Reason]:
     """Yields a reason if the worker's next poll returns other runs, and not this one."""
-    chosen = choose_runs(
-        worker_id=params["worker_id"],
-        capacity=params["capacity"],
-        approved=params["approved"],
-        now=now,
-    )
+    chosen = choose_runs(worker_id=run["worker_id"], **limits, now=now)
     if any(each.row["id"] == run["id"] for each in chosen.runs):
         return
-    found = fetch_one(_AHEAD, {**params, "shut": chosen.shut})
+    params = {
+        "worker_id": run["worker_id"],
+        "run_id": run["id"],
+        "available_at": run["available_at"],
+        "approved": limits["approved"],
+        "shut": chosen.shut,
+        "now": now,
+    }
+    found = fetch_one(_AHEAD, params)
     assert found is not None, "a count is always there"
     if not found["ahead"]:
         return

@@ -8,7 +8,7 @@ execute the statements.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
-from triggers.runs.conditions import IS_DUE, IS_HELD, MAY_BE_CLAIMED
+from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
@@ -161,8 +161,7 @@ RETURNING {_REPORTED}
 
 READ = f"""
 SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, {IS_DUE} AS is_due,
-    t.mcp_headers IS NOT NULL AS has_headers, v.output_schema IS NOT NULL AS has_output_schema
+    x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
