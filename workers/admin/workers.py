@@ -6,7 +6,7 @@ from django.contrib.admin import display, register
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.base import StaffModelAdmin, also_find_by
 from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Panel, Table
@@ -20,7 +20,7 @@ from triggers.states import HELD
 from workers.models import ONLINE_WITHIN, Worker
 from workers.services import approve_worker, revoke_token, update_worker
 from workspaces.admin.environments import where_member
-from workspaces.models import ApiKey, Environment
+from workspaces.models import ApiKey, Environment, Membership
 
 _SHOWN = 50
 _ONLINE = """
@@ -222,3 +222,12 @@ def _figures() -> list[Figure]:
 
 
 show_figures(_figures)
+
+
+def _with_host(term: str) -> QuerySet[Worker, Any]:
+    """Returns the environments that have a worker whose host name contains the term."""
+    return Worker.objects.filter(hostname__icontains=term).values("environment")
+
+
+also_find_by(Environment, "host name", lambda term: Q(id__in=_with_host(term)))
+also_find_by(Membership, "host name", lambda term: Q(environment__in=_with_host(term)))

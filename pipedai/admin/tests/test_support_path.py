@@ -79,8 +79,11 @@ def customer(cast):
 @pytest.mark.parametrize(
     ("model", "terms"),
     [
-        (Environment, (" Ann@Customer.example", "acme-st", "acme works")),
-        (Membership, ("ann@customer.example", "n@customer", "ann cust", "acme-st", "acme works")),
+        (Environment, (" Ann@Customer.example", "acme-st", "acme works", "vm-3")),
+        (
+            Membership,
+            ("ann@customer.example", "n@customer", "ann cust", "acme-st", "acme works", "vm-3"),
+        ),
         (Worker, ("ann@customer.example", "vm-3", "build", "acme-st", "acme works")),
         (Trigger, ("ann@customer.example", "nightly", "acme-st", "acme works")),
         (Workspace, ("ann@customer.example", "acme works")),
