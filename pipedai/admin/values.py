@@ -123,7 +123,8 @@ def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
     """Returns a time in UTC, and below it in this zone unless the zone is UTC."""
     if at is None or str(zone) == "UTC":
         return moment(at)
-    return two_lines(format_html("{} UTC", moment(at)), local_moment(at, zone))
+    both = two_lines(format_html("{} UTC", moment(at)), local_moment(at, zone))
+    return format_html('<span class="staff-zones">{}</span>', both)
 
 
 def links(targets: Iterable[tuple[str, str]]) -> SafeString:
