@@ -124,7 +124,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class RunExplanation:
-    """Where a run stands, and why. `summary` is one sentence for people, or two if a retry is to be told of.
+    """Where a run stands, and why. `summary` is one sentence for people.
 
     A queued run has `waiting_for`, which is empty if the worker gets the run when it polls next. A claimed or running
     run has `held`. An ended run has `ended` and `retry`.

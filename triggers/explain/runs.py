@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from pipedai.api.wording import counted
 from pipedai.sql import NOW, Row, fetch_one
 from triggers.explain.answers import (
     INFRA_FAULT,
@@ -21,7 +22,7 @@ from triggers.explain.clock_words import moment_words
 from triggers.explain.waiting import reasons
 from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.retries import NoRetry, why_no_retry
-from triggers.states import HELD, EndedBy, Status
+from triggers.states import HELD, EndedBy, FaultClass, Status
 
 # Reads a run with what its explanation needs of its trigger, its worker and its retry. Each table is read by a primary
 # key, or by a unique index for the retry.
@@ -99,16 +100,16 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
     if run["status"] in HELD:
         return RunExplanation(run_id, run["status"], _held_words(run), held=_held(run))
     ended, retry = _ended(run), _retry(run)
-    return RunExplanation(
-        run_id, run["status"], f"{_ended_words(run)} {retry.message}", ended=ended, retry=retry
-    )
+    return RunExplanation(run_id, run["status"], _ended_words(run, retry), ended=ended, retry=retry)
 
 
 def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:
     if not waiting_for:
         return f"Is due, and goes to worker {run['worker_label']} with its next poll."
     first, *others = (reason.message for reason in waiting_for)
-    return " ".join([first, *(["And: " + " ".join(others)] if others else [])])
+    return (
+        f"{first.removesuffix('.')} ({counted(len(others), 'more reason')})." if others else first
+    )
 
 
 def _held(run: Row) -> Held:
@@ -156,13 +157,17 @@ def _ended(run: Row) -> Ended:
     )
 
 
-def _ended_words(run: Row) -> str:
-    """Returns how the run ended, in one sentence with a full stop."""
+def _ended_words(run: Row, retry: Retry) -> str:
+    """Returns how the run ended and what became of its retry, in one sentence. Of a run that succeeded or was canceled
+    nobody expects a retry, so the sentence does not speak of one.
+    """
     words = _ENDED_WORDS[Status(run["status"])] + _BY_WORDS.get(run["ended_by"], "")
-    at = moment_words(run["ended_at"], run["now"])
-    if run["fault_class"] not in (None, "none") and run["ended_by"] == EndedBy.WORKER:
-        return f"{words} at {at}, as its worker reported (faultClass {run['fault_class']})."
-    return f"{words}, at {at}." if "," in words else f"{words} at {at}."
+    words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"
+    if run["ended_by"] == EndedBy.WORKER and run["fault_class"] != FaultClass.NONE:
+        words += f", as its worker reported (faultClass {run['fault_class']})"
+    if retry.code in (NoRetry.SUCCEEDED, NoRetry.CANCELED):
+        return f"{words}."
+    return f"{words}; {retry.message[0].lower()}{retry.message[1:]}"
 
 
 def _retry(run: Row) -> Retry:
@@ -188,9 +193,11 @@ def _retry(run: Row) -> Retry:
             RetryDecision.NONE,
             SETTINGS_CHANGED,
             "It has no retry, although by the trigger's present settings it would get one: when it ended, the trigger"
-            " was disabled, or its retryAfterEffects was false. The audit log has the trigger's changes.",
+            " was disabled, or its retryAfterEffects was false, as the audit log shows.",
         )
     words = _NO_RETRY[reason].format(attempt=run["attempt"], attempts=run["max_retries"] + 1)
     if retry_id is not None:
-        words += " The retry that waited was canceled when the worker's late result came."
+        words = (
+            f"{words[:-1]}; the retry that waited was canceled when the worker's late result came."
+        )
     return Retry(RetryDecision.NONE, reason, words, retry_id)

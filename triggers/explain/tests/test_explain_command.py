@@ -36,7 +36,7 @@ def test_a_held_and_an_ended_run_are_printed(runs: Runs) -> None:
     assert retry is not None
     first, message, last = explain(run_id)
     assert first.startswith(
-        f"Run {run_id}, failed: Failed, because its worker was lost, at 2026-05-04 12:03 UTC."
+        f"Run {run_id}, failed: Failed, because its worker was lost, at 2026-05-04 12:03 UTC; its retry has been due "
     )
     assert message == "- worker lost: no heartbeat for 180 s"
     assert last == f"- retry {retry['id']}"
