@@ -270,7 +270,7 @@ ROUTES = (
     Route("POST", f"{_TRIGGER}/test-webhook", as_=ADMIN, answer=201),
     Route("POST", "deliveries/<uuid:delivery_id>/redeliver", as_=ADMIN, answer=201),
     Route("GET", f"{_TRIGGER}/ticks", as_=VIEWER, statements=3),
-    Route("GET", f"{_TRIGGER}/explain", as_=VIEWER, statements=4),
+    Route("GET", f"{_TRIGGER}/explain", as_=VIEWER, statements=5),
     Route("POST", f"{_TRIGGER}/run", as_=OPERATOR, answer=201),
     Route("GET", f"{_TRIGGER}/runs", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>", as_=VIEWER, statements=3),

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from triggers.models import Tick
 from triggers.runs.retries import NoRetry
 from triggers.states import Decision
 
@@ -140,29 +141,19 @@ class RunExplanation:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTick:
-    """The row of the tick table that has the decision about a due time. It may stand for several due times."""
-
-    tick_at: datetime
-    decision: str
-    run_id: UUID | None
-    missed_count: int
-    decided_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class TriggerExplanation:
     """What became, or will become, of the due time of a trigger's schedule at or next before the time `at`.
 
     `decision` is one of DECISIONS, and `message` a sentence or two for people. `due_at` is that due time; None if there
-    is none. `previous_due_at` and `next_due_at` are the due times before and after it.
+    is none. `tick` is the row that has the decision; it may stand for several due times. `previous_due_at` and
+    `next_due_at` are the due times before and after it.
     """
 
     at: datetime
     decision: str
     message: str
     due_at: datetime | None = None
-    tick: StoredTick | None = None
+    tick: Tick | None = None
     run: RunExplanation | None = None
     previous_due_at: datetime | None = None
     next_due_at: datetime | None = None

@@ -10,17 +10,17 @@ from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
 
 from pipedai.api.wording import counted
-from pipedai.sql import NOW, Row, database_now, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, database_now, fetch_one
 from triggers.explain.answers import (
     DISABLED,
     NOT_SCHEDULED,
     PENDING,
     RunExplanation,
-    StoredTick,
     TriggerExplanation,
 )
 from triggers.explain.clock_words import due_time_words, moment_words
 from triggers.explain.runs import explain_run
+from triggers.models import Tick
 from triggers.schedules import cron
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.states import Decision
@@ -36,17 +36,6 @@ SELECT id, name, worker_id, schedule, timezone, enabled, next_run_at, created_at
 FROM trigger WHERE id = %(trigger_id)s
 """
 
-# Reads the tick rows next to a time: the two that begin last before it or at it, and the one that begins first after
-# it.
-_TICKS = """
-(SELECT tick_at, last_tick_at, decision, run_id, missed_count, decided_at FROM tick
-    WHERE trigger_id = %(trigger_id)s AND tick_at <= %(at)s::timestamptz ORDER BY tick_at DESC LIMIT 2)
-UNION ALL
-(SELECT tick_at, last_tick_at, decision, run_id, missed_count, decided_at FROM tick
-    WHERE trigger_id = %(trigger_id)s AND tick_at > %(at)s::timestamptz ORDER BY tick_at LIMIT 1)
-ORDER BY tick_at DESC
-"""
-
 _SCHEDULER_IS_ALIVE = f"""
 SELECT EXISTS (SELECT FROM scheduler_heartbeat WHERE beat_at > {NOW} - %(within)s::interval) AS is_alive,
     (SELECT max(beat_at) FROM scheduler_heartbeat) AS last_beat_at
@@ -59,9 +48,9 @@ class _History:
     after.
     """
 
-    last: Row | None
-    before: Row | None
-    after: Row | None
+    last: Tick | None
+    before: Tick | None
+    after: Tick | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +86,7 @@ def explain_trigger(
     """Returns what became, or will become, of the due time at or next before `at`, by default the present. Returns None
     if there is no such trigger. It changes nothing.
 
-    It takes at most three statements, and those of `explain_run` if the due time made a run.
+    It takes at most four statements, and those of `explain_run` if the due time made a run.
     """
     trigger = fetch_one(_TRIGGER, {"trigger_id": trigger_id, "now": now})
     if trigger is None:
@@ -137,13 +126,9 @@ def explain_trigger(
 
 
 def _question(trigger: Row, at: datetime) -> _Question:
-    rows = fetch_all(_TICKS, {"trigger_id": trigger["id"], "at": at})
-    earlier = [row for row in rows if row["tick_at"] <= at]
-    history = _History(
-        last=earlier[0] if earlier else None,
-        before=earlier[1] if len(earlier) > 1 else None,
-        after=rows[0] if rows and rows[0]["tick_at"] > at else None,
-    )
+    ticks = Tick.objects.filter(trigger_id=trigger["id"])
+    last, before, *_ = [*ticks.filter(tick_at__lte=at).order_by("-tick_at")[:2], None, None]
+    history = _History(last, before, ticks.filter(tick_at__gt=at).order_by("tick_at").first())
     schedule = due_at = None
     if trigger["schedule"] is not None:
         try:
@@ -154,36 +139,33 @@ def _question(trigger: Row, at: datetime) -> _Question:
     return _Question(trigger, at, history, schedule, due_at)
 
 
-def _is_told_by(row: Row, asked: _Question) -> bool:
+def _is_told_by(row: Tick, asked: _Question) -> bool:
     """Returns whether the tick row has the answer: whether no due time lies between it and the time asked about.
 
     If the trigger has no schedule any more, the row is taken for a time at which there may still have been one.
     """
     if asked.due_at is not None:
-        return bool(asked.due_at <= row["last_tick_at"])
-    return bool(asked.at <= row["last_tick_at"] or asked.at < asked.trigger["updated_at"])
+        return bool(asked.due_at <= row.last_tick_at)
+    return bool(asked.at <= row.last_tick_at or asked.at < asked.trigger["updated_at"])
 
 
-def _decided(asked: _Question, row: Row, now: datetime | None) -> TriggerExplanation:
+def _decided(asked: _Question, row: Tick, now: datetime | None) -> TriggerExplanation:
     """Returns the explanation of a due time about which a scheduler has decided."""
-    due_at = row["tick_at"]
-    if asked.due_at is not None and row["tick_at"] <= asked.due_at <= row["last_tick_at"]:
+    due_at = row.tick_at
+    if asked.due_at is not None and row.tick_at <= asked.due_at <= row.last_tick_at:
         due_at = asked.due_at
-    elif row["last_tick_at"] <= asked.at:
-        due_at = row["last_tick_at"]
-    run = explain_run(row["run_id"], now=now) if row["run_id"] is not None else None
-    tick = StoredTick(
-        row["tick_at"], row["decision"], row["run_id"], row["missed_count"], row["decided_at"]
-    )
+    elif row.last_tick_at <= asked.at:
+        due_at = row.last_tick_at
+    run = explain_run(row.run_id, now=now) if row.run_id is not None else None
     words = _decision_words(asked, row, due_at)
     if run is not None:
         words += f" The run: {run.summary}"
-    return _answer(asked, row["decision"], words, due_at, tick=tick, run=run)
+    return _answer(asked, row.decision, words, due_at, tick=row, run=run)
 
 
-def _decision_words(asked: _Question, row: Row, due_at: datetime) -> str:
-    due, decided = asked.words(due_at), moment_words(row["decided_at"], asked.now)
-    match row["decision"]:
+def _decision_words(asked: _Question, row: Tick, due_at: datetime) -> str:
+    due, decided = asked.words(due_at), moment_words(row.decided_at, asked.now)
+    match row.decision:
         case Decision.FIRED:
             words = f"{due} was due and made a run."
         case Decision.SKIPPED_OVERLAP:
@@ -200,10 +182,10 @@ def _decision_words(asked: _Question, row: Row, due_at: datetime) -> str:
             )
         case other:
             words = f"{due} was due and made no run: {other}."
-    if row["missed_count"] > 1:
+    if row.missed_count > 1:
         words += (
-            f" It is one of {counted(row['missed_count'], 'due time')} from {asked.words(row['tick_at'])} to"
-            f" {asked.words(row['last_tick_at'])}."
+            f" It is one of {counted(row.missed_count, 'due time')} from {asked.words(row.tick_at)} to"
+            f" {asked.words(row.last_tick_at)}."
         )
     return words
 
@@ -232,7 +214,7 @@ def _answer(
     message: str,
     due_at: datetime | None = None,
     *,
-    tick: StoredTick | None = None,
+    tick: Tick | None = None,
     run: RunExplanation | None = None,
 ) -> TriggerExplanation:
     return TriggerExplanation(
@@ -253,15 +235,15 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
     if coming is not None and coming < moment and asked.schedule is not None:
         return asked.schedule.last_between(coming - _MOMENT, moment - _MOMENT)
     row = asked.history.last
-    if row is not None and row["tick_at"] >= moment:
+    if row is not None and row.tick_at >= moment:
         row = asked.history.before
     if row is None:
         return None
-    last: datetime = row["last_tick_at"]
+    last: datetime = row.last_tick_at
     if last < moment:
         return last
     # The row stands for several due times, and the moment is one of them.
-    first: datetime = row["tick_at"]
+    first: datetime = row.tick_at
     within = asked.schedule.last_between(first, moment - _MOMENT) if asked.schedule else None
     return within or first
 
@@ -270,11 +252,11 @@ def _next(asked: _Question, moment: datetime) -> datetime | None:
     """Returns the first due time after `moment` about which something was decided, or is still to be decided."""
     row = asked.history.last
     coming: datetime | None = asked.trigger["next_run_at"]
-    if row is not None and row["tick_at"] <= moment < row["last_tick_at"]:
-        last: datetime = row["last_tick_at"]
+    if row is not None and row.tick_at <= moment < row.last_tick_at:
+        last: datetime = row.last_tick_at
         return min(asked.schedule.next_after(moment), last) if asked.schedule else last
     if asked.history.after is not None:
-        later: datetime = asked.history.after["tick_at"]
+        later: datetime = asked.history.after.tick_at
         return later
     if coming is None or coming > moment or asked.schedule is None:
         return coming
