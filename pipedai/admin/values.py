@@ -79,7 +79,7 @@ def _copy_button(row_id: UUID | str) -> SafeString:
     return format_html(
         '<button type="button" class="staff-copy material-symbols-outlined" title="Copy the id" aria-label="Copy {0}"'
         ' data-id="{0}" x-data="{{copied: false}}" x-text="copied ? \'check\' : \'content_copy\'"'
-        ' x-on:click="navigator.clipboard.writeText($el.dataset.id).then(() => copied = true)">content_copy</button>',
+        ' x-on:click="navigator.clipboard?.writeText($el.dataset.id).then(() => copied = true)">content_copy</button>',
         row_id,
     )
 

@@ -129,17 +129,16 @@ class TriggerAdmin(StaffModelAdmin):
         )
         return rows
 
-    def story(self, row: Any) -> list[Panel]:
-        """Returns the panels of one trigger: what became of its last due time, its facts, its newest runs, its newest
-        ticks and links to more.
-        """
-        return self.story_asked(row, {})
-
     def story_asked(self, row: Any, sent: Mapping[str, str]) -> list[Panel]:
-        """Returns the panels of one trigger. The parameter `at` asks what became of the due time then."""
+        """Returns the panels of one trigger, of which the first says what became of its last due time, or of the one
+        that the parameter `at` asks about.
+        """
+        return [trigger_panel(row, sent), *self.story(row)]
+
+    def story(self, row: Any) -> list[Panel]:
+        """Returns the panels of one trigger: its facts, its newest runs, its newest ticks and links to more."""
         zone = zone_of(row.timezone)
         return [
-            trigger_panel(row, sent),
             Facts(
                 "Trigger",
                 [
