@@ -49,4 +49,5 @@ urlpatterns = [
     path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),
     path("runs/<uuid:run_id>/explain", RunExplanationViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
+    path("runs/<uuid:run_id>/rerun", RunViewSet.as_view({"post": "rerun"})),
 ]

@@ -104,6 +104,7 @@ class TickAdmin(StaffModelAdmin):
                     ("Due times without a run", number(row.missed_count)),
                     ("Decided", in_both_zones(row.decided_at, zone)),
                     ("Run", self.made_run(row)),
+                    ("Blocked by the run", link_to(Run, row.blocked_by_id)),
                     ("Id", ident(row.id)),
                 ],
             )

@@ -169,8 +169,9 @@ def _decision_words(asked: _Question, row: Tick, due_at: datetime) -> str:
         case Decision.FIRED:
             words = f"{due} was due and made a run."
         case Decision.SKIPPED_OVERLAP:
+            blocking = f" ({row.blocked_by_id})" if row.blocked_by_id else ""
             words = (
-                f"{due} was due and made no run, because an earlier run of the trigger was unfinished and its"
+                f"{due} was due and made no run, because an earlier run of the trigger{blocking} was unfinished and its"
                 " overlapPolicy is skip."
             )
         case Decision.SKIPPED_NO_WORKER:

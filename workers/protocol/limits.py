@@ -1,7 +1,6 @@
 """Says, at the moment of a claim, how many runs a worker may hold, that is, have claimed and not ended."""
 
-from pipedai.api.authentication import BAD_TOKEN
-from pipedai.api.errors import Unauthenticated
+from pipedai.api.authentication import bad_token
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import fetch_one
 from triggers.runs.conditions import Limits, limits_of
@@ -18,5 +17,5 @@ def locked_limits(worker: WorkerPrincipal) -> Limits:
         {"id": worker.id, "token_digest": worker.token_digest},
     )
     if row is None:
-        raise Unauthenticated(BAD_TOKEN)
+        raise bad_token()
     return limits_of(**row)

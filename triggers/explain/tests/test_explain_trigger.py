@@ -67,7 +67,7 @@ def test_a_due_time_that_fired_is_told_with_its_run(hourly: Cast) -> None:
         "dueAt": "2026-05-04T12:00:00.000Z",
         "tick": {
             "tickAt": "2026-05-04T12:00:00.000Z", "decision": "fired", "runId": run_id,
-            "missedCount": 0, "decidedAt": "2026-05-04T12:00:00.000Z",
+            "blockedByRunId": None, "missedCount": 0, "decidedAt": "2026-05-04T12:00:00.000Z",
         },
         "run": {},
         "previousDueAt": "2026-05-04T11:00:00.000Z",
@@ -107,7 +107,8 @@ def test_an_overlap_is_told(hourly: Cast) -> None:
     fire_due_ticks(now=hours(4))
     told = explain(hourly, None, now=hours(4))
     assert (told.decision, told.at, told.run) == ("skipped_overlap", hours(4), None)
-    assert "an earlier run of the trigger was unfinished" in told.message
+    blocking = Run.objects.get(source="schedule").id
+    assert f"an earlier run of the trigger ({blocking}) was unfinished" in told.message
 
 
 def test_a_coming_due_time_is_pending(hourly: Cast) -> None:
