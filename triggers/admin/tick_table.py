@@ -31,7 +31,7 @@ def newest_ticks(trigger: Trigger) -> Table:
     ticks = (
         Tick.objects.filter(trigger=trigger)
         .select_related("run")
-        .only("tick_at", "last_tick_at", "decision", "missed_count", *_RUN_READ)
+        .only("tick_at", "last_tick_at", "decision", "missed_count", "blocked_by", *_RUN_READ)
         .annotate(error_begins=beginning_of_error("run__"))
         .order_by("-tick_at")[:_SHOWN]
     )
@@ -56,7 +56,9 @@ def what_became_of(tick: Any) -> Any:
     """Returns the state of the run that a tick made, with its error, or else why it made none."""
     run = tick.run
     if run is None:
-        return _WHY_NO_RUN.get(tick.decision, spoken(tick.decision))
+        why = _WHY_NO_RUN.get(tick.decision, spoken(tick.decision))
+        blocker = tick.blocked_by_id
+        return format_html("{} It was {}.", why, link_to(Run, blocker)) if blocker else why
     error = shown_error(run, tick.error_begins)
     return state(run.status) if error is NOTHING else format_html("{} {}", state(run.status), error)
 

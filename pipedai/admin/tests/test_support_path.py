@@ -240,6 +240,10 @@ def test_a_triggers_page_has_its_newest_ticks_with_their_reasons_in_both_zones(d
 
 
 def test_a_ticks_page_says_why_it_made_no_run(desk, cast):
-    add_ticks(cast, cast.trigger_id, Decision.SKIPPED_OVERLAP)
+    run_id = Runs.of(cast).running()
+    add_ticks(cast, cast.trigger_id, Decision.SKIPPED_OVERLAP, blocked_by_id=run_id)
     tick = Tick.objects.get()
-    assert "An earlier run was unfinished" in text_of(desk.get(page_of(Tick, tick.id)))
+    for url in (page_of(Tick, tick.id), page_of(Trigger, cast.trigger_id)):
+        page = text_of(desk.get(url))
+        assert "An earlier run was unfinished" in page
+        assert page_of(Run, run_id) in page
