@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import DNS_NAME, EmailMultiAlternatives
 
 from pipedai import env
+from pipedai.deployment.site import mail_server_answers
 from pipedai.outgoing import Mail, Result, mail_is_on, mail_server
 from pipedai.outgoing.mail_server import check_server, deliver
 from testing.processes.mail_receiver import CERTIFICATE, MailReceiver, receiving_mail
@@ -143,7 +144,7 @@ def test_without_tls_where_it_is_asked_for_nothing_is_sent(receiver, settings, s
     assert receiver.received == []
 
 
-def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(settings):
+def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(settings, capfd):
     with receiving_mail(password="s@fe word") as receiver:
         settings.EMAIL_URL = receiver.url("ada:s%40fe%20word@")
         assert deliver(MAIL, message_id=ID).result is Result.TAKEN
@@ -152,6 +153,8 @@ def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(setting
         answer = deliver(MAIL, message_id=ID)
         assert (answer.result, answer.status_code) == (Result.AWAY, 535)
         assert answer.error == check_server() == "the mail server refuses our login"
+    said = "".join(capfd.readouterr())
+    assert "word" not in f"{said} {answer!r} {mail_server_answers()!r}"
     assert len(receiver.received) == 1
 
 
