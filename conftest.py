@@ -6,6 +6,7 @@ dropped afterwards. Nothing here empties tables, since the audit log's table ref
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.whole_session import LogTail, dump_of
+from testing.processes.own_postgres import kept_cluster as made_once
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import Cast
@@ -90,6 +92,13 @@ def committed_cast(kept_cast: KeptCast, own_database: str) -> Cast:
     return kept_cast.put_back()
 
 
+@pytest.fixture(scope="session")
+def kept_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Makes the migrated cluster that servers of a test's own start with. All processes of the suite share it."""
+    base = tmp_path_factory.getbasetemp()
+    return made_once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
 @pytest.fixture
 def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
     """Serves the API by gunicorn, as `bin/run` does, on the test's own database."""
@@ -120,7 +129,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keeps the garbage collector from looking, again and again, through all that the collected tests have imported."""
+    """Makes tests and their children cheaper.
+
+    The garbage collector no longer looks, again and again, through all that the collected tests have imported. The
+    children find no package that is installed for the tests alone.
+    """
+    os.environ["PYTHONPATH"] = str(settings.BASE_DIR / "testing/processes/without_dev_packages")
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)

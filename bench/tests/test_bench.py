@@ -30,10 +30,14 @@ pytestmark = pytest.mark.timeout(_LONGEST_SECONDS + 30)
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """Makes a data directory. If root runs the tests, PostgreSQL's user could not reach one in pytest's tmp_path."""
+def data_dir(kept_cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Makes a data directory, in which databases begin as copies of one that has the schema.
+
+    If root runs the tests, PostgreSQL's user could not reach one in pytest's tmp_path.
+    """
     parent = Path(tempfile.mkdtemp(prefix="pipedai-bench-test-"))
     parent.chmod(0o711)
+    monkeypatch.setenv("BENCH_CLUSTER", str(kept_cluster))
     yield parent / "data"
     shutil.rmtree(parent)
 

@@ -20,7 +20,7 @@ import pytest
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.server.tests.web_process import WebProcess, serving
-from testing.processes.own_postgres import migrate, own_postgres
+from testing.processes.own_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
 
@@ -28,15 +28,14 @@ OUTAGE_SECONDS = 10.0
 
 
 @pytest.fixture
-def postgres() -> Iterator[EmbeddedPostgres]:
+def postgres(kept_cluster: Path) -> Iterator[EmbeddedPostgres]:
     """Makes a database server for this test alone, which starts and stops it."""
-    with own_postgres() as postgres:
+    with own_postgres(kept_cluster) as postgres:
         yield postgres
 
 
 def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     environment = {"DATABASE_URL": postgres.url(), "THROTTLES_ENABLED": "false"}
-    migrate(postgres)
     with (
         serving(tmp_path, "pipedai.asgi:application", **environment) as web,
         _scheduler(tmp_path, environment) as scheduler,

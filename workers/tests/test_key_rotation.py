@@ -34,6 +34,8 @@ TRIGGERS = 105  # more than one batch of a rotation
 KILLS = 5
 # The first master key wraps everything at first. Each round adds the next one, and the last one stays.
 MASTERS = [f"m{number}" for number in range(KILLS + 1)]
+# Each client pauses for so long between two calls. All are calling while each rotation is at work.
+PAUSE_SECONDS = 0.15
 # Each kind of rotation has about so many statements, and it is killed at a random one.
 STATEMENTS = {"--data": 60, "--master": 16}
 
@@ -137,7 +139,7 @@ class Clients:
 
     def _run(self, call: Callable[[], None]) -> None:
         try:
-            while not self._stop.wait(0.02):
+            while not self._stop.wait(PAUSE_SECONDS):
                 call()
         except BaseException as error:
             self._errors.append(error)

@@ -12,6 +12,7 @@ import pytest
 from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
+from testing.processes.own_postgres import copy_cluster
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,6 +58,13 @@ def data_dir() -> Iterator[Path]:
 def server(data_dir: Path) -> EmbeddedPostgres:
     """Return a server that has never been started."""
     return EmbeddedPostgres(data_dir)
+
+
+@pytest.fixture
+def made_server(kept_cluster: Path, server: EmbeddedPostgres) -> EmbeddedPostgres:
+    """Return a server that has a cluster already, as after it was stopped."""
+    copy_cluster(kept_cluster, server.layout.data_dir)
+    return server
 
 
 @pytest.fixture(scope="module")
