@@ -124,8 +124,21 @@ def watch() -> Iterator[Watch]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest tests first. The others keep their random order."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+    """Deals the longest tests out to the processes of the suite, so that each begins with its share of them.
+
+    pytest-xdist gives each process consecutive tests, as many as every other. The others keep their random order.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    longest = [item for item in items if item.nodeid.startswith(_LONGEST)]
+    others = [item for item in items if not item.nodeid.startswith(_LONGEST)]
+    each = len(items) // processes
+    items.clear()
+    for number in range(processes):
+        share = longest[number::processes]
+        room = max(0, each - len(share))
+        items += [*share, *others[:room]]
+        others = others[room:]
+    items += others
 
 
 def pytest_collection_finish() -> None:

@@ -24,7 +24,8 @@ from testing.processes.own_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
 
-OUTAGE_SECONDS = 10.0
+# A waiting poll looks by itself after 12 s, when the database must be back, however slowly it starts.
+OUTAGE_SECONDS = 7.0
 
 
 @pytest.fixture

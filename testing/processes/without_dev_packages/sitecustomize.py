@@ -6,7 +6,7 @@ httpx do with rich. In production they find none, and start in three quarters of
 
 import sys
 
-_HIDDEN = ("requests", "rich", "jinja2", "pygments", "click")
+_HIDDEN = ("requests", "rich", "jinja2")
 _OURS = ("manage.py", "pipedai", "bench", "bin.")
 _WORKERS = ("broken_worker.py", "gunicorn")
 
