@@ -43,4 +43,5 @@ urlpatterns = [
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
+    path("runs/<uuid:run_id>/rerun", RunViewSet.as_view({"post": "rerun"})),
 ]

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from gunicorn.asgi.protocol import ASGIProtocol, FlowControl
+from gunicorn.asgi.protocol import _REASON_PHRASES, ASGIProtocol, FlowControl
 
+from pipedai.api.error_codes import code_of_status
 from pipedai.api.request_id import accept_or_make, current_request_id
 from pipedai.client_address import client_address
 from pipedai.server.access_log import log_request
@@ -41,6 +42,9 @@ READ_BYTES = 16 * 1024
 UNREAD_BYTES = 64 * 1024
 # The most bytes of a chunked body that are parsed at a time.
 PARSED_BYTES = 2 * 1024
+
+# gunicorn knows the phrases of common statuses alone, and would call the others, such as 406, "Unknown".
+_REASON_PHRASES.update({status.value: status.phrase for status in HTTPStatus})
 
 _SENTENCES = {
     400: "The request is malformed.",
@@ -245,7 +249,8 @@ class Protocol(ASGIProtocol):
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             headers, body = crash_answer(request_id, close=True)
         else:
-            headers, body = error_answer(_SENTENCES.get(status, phrase(status)), close=True)
+            sentence = _SENTENCES.get(status, phrase(status))
+            headers, body = error_answer(sentence, code=code_of_status(status), close=True)
         headers = complete_headers(
             [*headers, (b"date", formatdate(usegmt=True).encode())],
             request_id=request_id,

@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import Network, client_address, is_trusted_proxy
 from pipedai.server.asgi_types import Scope
 from pipedai.server.headers import RawHeaders
+from pipedai.server.probes import PROBES
 from pipedai.server.refusal import Refused
 
 # The HTTP methods that metrics and traces name. A client may send any word as a method, so all others share one label.
@@ -36,15 +38,16 @@ def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
 def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
     """Change the scope so that ASGI and WSGI code read the same request from it.
 
-    Raises Refused for a request without a Host, for a target that is not a path, and for a query that is not ASCII (RFC
-    3986), because the conversion to WSGI would fail on it.
+    Raises Refused for a request without a Host, unless it is a probe's that may lack one; for a target that is not a
+    path; and for a query that is not ASCII (RFC 3986), because the conversion to WSGI would fail on it.
     """
     path, host = _target(scope["path"])
     if not scope["query_string"].isascii():
-        raise Refused(HTTPStatus.BAD_REQUEST, "The query string must be percent-encoded.")
+        raise _malformed("The query string must be percent-encoded.")
     headers = _clean_headers(scope["headers"], host)
-    if not (header(headers, b"host") or "").strip():
-        raise Refused(HTTPStatus.BAD_REQUEST, "The Host header is missing.")
+    said = header(headers, b"host")
+    if not (said or "").strip() and not _may_lack_host(scope, path, said):
+        raise _malformed("The Host header is missing.")
     if is_trusted_proxy(_peer(scope), trusted_proxies) and (scheme := _forwarded_scheme(headers)):
         scope["scheme"] = scheme
     scope["path"] = path
@@ -65,6 +68,11 @@ def say_body_length(scope: Scope, body: bytes) -> None:
     scope["headers"] = kept
 
 
+def _may_lack_host(scope: Scope, path: str, said: str | None) -> bool:
+    """Whether this is a probe by HTTP/1.0, or one whose Host is empty. HTTP/1.1 demands the header (RFC 9112 §3.2)."""
+    return path in PROBES and (said is not None or scope["http_version"] == "1.0")
+
+
 def _peer(scope: Scope) -> str | None:
     client = scope.get("client")
     return str(client[0]) if client and client[0] else None
@@ -78,7 +86,7 @@ def _target(path: str) -> tuple[str, bytes | None]:
         host, slash, rest = path[scheme.end() :].partition("/")
         if host and host.isascii():
             return slash + rest or "/", host.encode()
-    raise Refused(HTTPStatus.BAD_REQUEST, "The request target must be a path.")
+    raise _malformed("The request target must be a path.")
 
 
 def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
@@ -100,3 +108,7 @@ def _forwarded_scheme(headers: RawHeaders) -> str | None:
     """Return the scheme of the original request as the nearest trusted proxy reports it, or None."""
     said = (header(headers, b"x-forwarded-proto") or "").rpartition(",")[2].strip().lower()
     return said if said in {"http", "https"} else None
+
+
+def _malformed(sentence: str) -> Refused:
+    return Refused(HTTPStatus.BAD_REQUEST, sentence, code=ErrorCode.MALFORMED_REQUEST)

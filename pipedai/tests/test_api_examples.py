@@ -33,7 +33,8 @@ EXAMPLES: dict[str, Any] = {
 }
 # These values are neither ids nor times, but differ from call to call or from version to version.
 FREE = {
-    *("lastFour", "durationMs", "deviceCode", "userCode", "verificationUriComplete"),
+    *("durationMs", "p50DurationMs", "p95DurationMs"),
+    *("lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("version", "latest", "url", "sha256", "install"),
 }
 
@@ -119,6 +120,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     script = bearer(call("post", keys, {"name": "deploy script", "prefix": "pwk"})["token"])
     (item,) = call("get", keys)["items"]
     story.tell("The API key", item)
+    story.tell("GET /whoami", call("get", "whoami", client=script))
     token = call("post", keys, {"name": "build-1", "prefix": "wrk"})["token"]
     machine = {"hostname": "build-1", "os": "Linux 6.1", "version": "1.0.0"}
     worker = call("post", "workers/register", machine, client=bearer(token))
@@ -168,6 +170,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The trigger", call("get", trigger))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
+    stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})
+    story.tell("GET /environments/:envId/stats", stats)
 
     # The webhook was delivered, and the audit log has entries.
     delivery = Delivery.objects.get()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from testing.world.cast import Cast
 
-NOT_FOUND = {"error": "Not found"}
+NOT_FOUND = {"error": "Not found", "code": "not_found"}
 
 
 class _Like:
@@ -38,6 +38,7 @@ def invalid(fields: dict[str, list[str]] | None = None, *form: str) -> dict[str,
     """Returns the body of a 400 with exactly these errors."""
     return {
         "error": "Validation failed",
+        "code": "validation_failed",
         "details": {"fieldErrors": fields or {}, "formErrors": list(form)},
     }
 
@@ -59,6 +60,7 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "source": "manual",
         "attempt": 1,
         "retryOfRunId": None,
+        "rerunOfRunId": None,
         "scheduledFor": None,
         "availableAt": A_TIME,
         "queuedAt": A_TIME,
@@ -70,6 +72,7 @@ def shown_run(cast: "Cast", **changes: Any) -> dict[str, Any]:
         "shortMessage": None,
         "errorMessage": None,
         "faultClass": None,
+        "willRetry": None,
         "model": None,
         "inputTokens": None,
         "outputTokens": None,

@@ -249,6 +249,7 @@ def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
         ("Environment", link_to(Environment, run.environment_id, run.environment.name)),
         ("Worker", link_to(Worker, run.worker_id, run.worker and run.worker.label)),
         ("Source", run.source),
+        ("Rerun of", link_to(Run, run.rerun_of_id)),
         ("Attempt", f"{run.attempt} of at most {run.max_retries + 1}"),
         ("Ended by", text(run.ended_by and spoken(run.ended_by))),
         ("Fault", text(run.fault_class)),

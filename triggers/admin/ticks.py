@@ -57,6 +57,7 @@ class TickAdmin(StaffModelAdmin):
                     ("Due times without a run", number(row.missed_count)),
                     ("Decided", moment(row.decided_at)),
                     ("Run", self.made_run(row)),
+                    ("Blocked by the run", link_to(Run, row.blocked_by_id)),
                     ("Id", ident(row.id)),
                 ],
             )
