@@ -4,11 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bin.suite import new_data_dir
 from pipedai.embedded import locks
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
@@ -57,8 +57,7 @@ def own_postgres(kept: Path) -> Iterator[EmbeddedPostgres]:
 @contextmanager
 def _directory() -> Iterator[Path]:
     # This is no directory of pytest, because the server's user could not reach it.
-    directory = Path(tempfile.mkdtemp(prefix="pipedai-"))
-    directory.chmod(0o755)
+    directory = new_data_dir()
     yield directory
     shutil.rmtree(directory)
 
