@@ -222,7 +222,7 @@ def test_a_triggers_page_has_its_newest_ticks_with_their_reasons_in_both_zones(d
             decision=skipped[n % len(skipped)],
             missed_count=0 if skipped[n % len(skipped)] == Decision.SKIPPED_OVERLAP else 2,
         )
-        for n in range(60)
+        for n in range(1, 61)
     )
     with counted() as many:
         page = text_of(desk.get(url))

@@ -141,6 +141,7 @@ class TestTheIdempotencyKey:
             "endedAt": A_TIME,
             "faultClass": "none",
             "cancelRequested": True,
+            "willRetry": False,
         }
 
     def test_another_body_is_a_conflict(self, cast, url):
