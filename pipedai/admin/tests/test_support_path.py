@@ -247,3 +247,4 @@ def test_a_ticks_page_says_why_it_made_no_run(desk, cast):
         page = text_of(desk.get(url))
         assert "An earlier run was unfinished" in page
         assert page_of(Run, run_id) in page
+        assert "Due times without a run" not in page, "the row stands for one due time"

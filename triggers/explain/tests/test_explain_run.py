@@ -1,5 +1,6 @@
 """GET /runs/:id/explain tells each reason to wait and each reason for no retry, brought about through the API (§13)."""
 
+import base64
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -206,6 +207,13 @@ def test_headers_that_cannot_be_decrypted(calls: Calls, cast: Cast) -> None:
     assert reason["code"] == "headers_unreadable"
     assert reason["message"] == "The MCP headers of trigger Nightly report can't be decrypted."
     assert "rotate-mcp-token" in reason["remedy"]
+
+
+def test_headers_whose_master_key_is_missing(calls: Calls, cast: Cast, settings: Any) -> None:
+    run_id = calls.queue(cast.add_trigger(mcp_headers=HEADERS))
+    settings.MASTER_KEYS = [f"other:{base64.b64encode(b'k' * 32).decode()}"]
+    assert only(calls.explain(run_id))["code"] == "headers_unreadable"
+    assert calls.worker.poll().json()["runs"] == []
 
 
 def test_several_reasons_begin_with_what_somebody_must_act_on(calls: Calls) -> None:

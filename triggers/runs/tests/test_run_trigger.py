@@ -142,7 +142,6 @@ class TestTheIdempotencyKey:
             "faultClass": "none",
             "willRetry": False,
             "cancelRequested": True,
-            "willRetry": False,
         }
 
     def test_another_body_is_a_conflict(self, cast, url):
