@@ -9,6 +9,7 @@ import gc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
 
+from testing.probes.error_codes import CODES, HANDED_OVER, hearing_errors, is_whole_suite
 from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.whole_session import LogTail, dump_of
@@ -112,6 +114,45 @@ def watch() -> Iterator[Watch]:
         yield watch
         watch.look_at_log_files()
     assert not watch.leaks, "\n".join(watch.leaks)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hearing_errors() -> Iterator[None]:
+    with hearing_errors():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _codes_of_errors() -> Iterator[None]:
+    """Fails the test in which the API answers an error without a `code` that API.md lists."""
+    yield
+    faults = CODES.faults_since_last()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over the codes that the tests of one process of pytest-xdist brought about."""
+    CODES.seen.update(getattr(node, "workeroutput", {}).get(HANDED_OVER, ()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fails a whole session whose tests passed without bringing about each error code."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[HANDED_OVER] = sorted(CODES.seen)
+    elif exitstatus == pytest.ExitCode.OK and is_whole_suite(config) and CODES.missing():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Names the error codes that the whole suite brought about nowhere."""
+    if is_whole_suite(config) and (missing := CODES.missing()):
+        terminalreporter.section("error codes that no test brings about", red=True)
+        terminalreporter.line(", ".join(missing))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

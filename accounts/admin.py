@@ -13,19 +13,19 @@ from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
-from pipedai.api.errors import Conflict
+from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
 
 
 def _deactivate(user: User, actor: Actor) -> None:
     if user.id == actor.id:
-        raise Conflict("You can't deactivate yourself: another of the staff can.")
+        raise Forbidden("You can't deactivate yourself: another of the staff can.")
     deactivate_user(user_id=user.id, actor=actor)
 
 
 def _remove_authenticator(user: User, actor: Actor) -> None:
     if user.id == actor.id:
-        raise Conflict("Your own is turned off on the page of your account, with a code.")
+        raise Forbidden("Your own is turned off on the page of your account, with a code.")
     remove_authenticator(user.id, actor=actor)
 
 

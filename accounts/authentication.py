@@ -1,11 +1,12 @@
 """Authenticates browsers by the JWT in the `auth_token` cookie and the session row that it names (SPEC §3)."""
 
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from accounts.models import Session
-from accounts.session_tokens import BadSessionToken, verify
+from accounts.session_tokens import BadSessionToken, ExpiredSessionToken, verify
 from pipedai.api.authentication import (
     AUTH_COOKIE,
     CHALLENGE,
@@ -13,10 +14,9 @@ from pipedai.api.authentication import (
     bearer_token,
     refusal,
 )
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import UserPrincipal
-
-SESSION_ENDED = "The session has ended. Log in again."
 
 
 class CookieJWTAuthentication(BaseAuthentication):
@@ -31,10 +31,7 @@ class CookieJWTAuthentication(BaseAuthentication):
         cookie = auth_cookie(request)
         if cookie is None:
             return None
-        principal = principal_of_cookie(cookie)
-        if principal is None:
-            raise Unauthenticated(SESSION_ENDED)
-        return principal, AUTH_COOKIE
+        return principal_of_cookie(cookie), AUTH_COOKIE
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
@@ -52,23 +49,37 @@ class PresentedSession(BaseAuthentication):
         if (token := bearer_token(request)) is not None:
             raise refusal(token)
         cookie = auth_cookie(request)
-        principal = principal_of_cookie(cookie) if cookie else None
-        return None if principal is None else (principal, AUTH_COOKIE)
+        if cookie is None:
+            return None
+        try:
+            return principal_of_cookie(cookie), AUTH_COOKIE
+        except Unauthenticated:
+            return None
 
 
-def principal_of_cookie(cookie: str) -> UserPrincipal | None:
-    """Returns the user whose session the cookie names, if that session has not ended, and otherwise None. It takes one
+def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
+    """Returns the error to raise for a session that does not work. Its sentence is the same for every code."""
+    return Unauthenticated("The session has ended. Log in again.", code=code)
+
+
+def principal_of_cookie(cookie: str) -> UserPrincipal:
+    """Returns the user whose session the cookie names. Raises Unauthenticated if that session has ended. It takes one
     database query.
     """
     try:
         claims = verify(cookie)
+    except ExpiredSessionToken:
+        raise session_ended(ErrorCode.TOKEN_EXPIRED) from None
     except BadSessionToken:
-        return None
-    alive = Session.objects.filter(
+        raise session_ended() from None
+    found = Session.objects.filter(
         id=claims.session_id,
         user_id=claims.user_id,
         revoked_at__isnull=True,
-        expires_at__gt=Now(),
         user__is_active=True,
-    ).exists()
-    return UserPrincipal(claims.user_id, claims.session_id) if alive else None
+    ).values_list(ExpressionWrapper(Q(expires_at__gt=Now()), BooleanField()), flat=True)
+    for is_running in found:
+        if not is_running:
+            raise session_ended(ErrorCode.TOKEN_EXPIRED)
+        return UserPrincipal(claims.user_id, claims.session_id)
+    raise session_ended()

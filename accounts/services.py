@@ -18,6 +18,7 @@ from accounts.passwords import check_strength, hash_password, is_password_of
 from accounts.session_tokens import LIFETIME
 from accounts.staff_sessions import end_staff_sessions
 from accounts.throttles import FAILED_LOGIN_ROWS
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound, Unauthenticated
 from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import count_hit
@@ -41,7 +42,9 @@ def register_user(
             session = _open_session(user, address)
             _emit("user.registered", user.id, actor)
     except IntegrityError:
-        raise Conflict("This e-mail address is already registered.") from None
+        raise Conflict(
+            "This e-mail address is already registered.", code=ErrorCode.EMAIL_TAKEN
+        ) from None
     return user, session
 
 
@@ -56,7 +59,7 @@ def log_in(
     user = User.objects.filter(email=email).first()
     if not is_password_of(user, password) or user is None or not user.is_active:
         note_failed_login(user, email, actor)
-        raise Unauthenticated(_WRONG)
+        raise Unauthenticated(_WRONG, code=ErrorCode.WRONG_CREDENTIALS)
     with transaction.atomic():
         hold_password(user)
         if replaces is not None:
@@ -139,7 +142,9 @@ def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> Use
             user.save(force_insert=True)
             emit(Event("staff.created", actor, None, "user", user.id))
     except IntegrityError:
-        raise Conflict("This e-mail address is already registered.") from None
+        raise Conflict(
+            "This e-mail address is already registered.", code=ErrorCode.EMAIL_TAKEN
+        ) from None
     return user
 
 
@@ -178,7 +183,7 @@ def hold_password(user: User) -> None:
         id=user.id, password=user.password, is_active=True
     )
     if not unchanged.exists():
-        raise Unauthenticated(_WRONG)
+        raise Unauthenticated(_WRONG, code=ErrorCode.WRONG_CREDENTIALS)
 
 
 def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:

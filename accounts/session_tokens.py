@@ -14,7 +14,12 @@ import jwt
 from django.conf import settings
 from django.utils.crypto import salted_hmac
 from rest_framework_simplejwt.backends import TokenBackend
-from rest_framework_simplejwt.exceptions import TokenBackendError, TokenError
+from rest_framework_simplejwt.exceptions import (
+    ExpiredTokenError,
+    TokenBackendError,
+    TokenBackendExpiredToken,
+    TokenError,
+)
 from rest_framework_simplejwt.tokens import Token
 
 LIFETIME = timedelta(days=7)
@@ -25,6 +30,10 @@ _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 
 class BadSessionToken(Exception):  # noqa: N818 - no error of the service: the caller has no session
     """The error for a JWT that is malformed, expired, signed by somebody else, or made for another purpose."""
+
+
+class ExpiredSessionToken(BadSessionToken):
+    """The error for a JWT of ours whose time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +53,12 @@ def issue(user_id: UUID, session_id: UUID) -> str:
 
 
 def verify(value: str) -> SessionClaims:
-    """Verifies a JWT and returns its claims. Raises BadSessionToken."""
+    """Verifies a JWT and returns its claims. Raises ExpiredSessionToken or another BadSessionToken."""
     try:
         token = _SessionToken(cast("Any", value))
         return SessionClaims(UUID(token["sub"]), UUID(token["sid"]))
+    except ExpiredTokenError:
+        raise ExpiredSessionToken from None
     except (TokenError, KeyError, ValueError, TypeError, AttributeError):
         raise BadSessionToken from None
 
@@ -72,6 +83,8 @@ class _FallbackTokenBackend(TokenBackend):
                 )
             except jwt.InvalidSignatureError:
                 continue
+            except jwt.ExpiredSignatureError as error:
+                raise TokenBackendExpiredToken("expired token") from error
             except jwt.InvalidTokenError as error:
                 raise TokenBackendError("bad token") from error
         raise TokenBackendError("no key verifies the token")

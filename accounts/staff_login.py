@@ -15,6 +15,7 @@ from accounts.models import User
 from accounts.passwords import is_password_of
 from accounts.services import hold_password, note_failed_login, replace_password
 from accounts.staff_sessions import SessionStore, open_staff_session
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.events import Actor, Event, emit
 
@@ -39,7 +40,7 @@ def log_in_staff(
                 emit(_event("user.logged-in", user, actor))
     if session is None:
         note_failed_login(user, email, actor)
-        raise Unauthenticated(_WRONG)
+        raise Unauthenticated(_WRONG, code=ErrorCode.WRONG_CREDENTIALS)
     return session
 
 

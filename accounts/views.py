@@ -55,7 +55,7 @@ class SessionViewSet(ApiViewSet):
         errors={
             400: "Validation.",
             401: "A token or two cookies were sent.",
-            409: "The address is taken.",
+            409: "`email_taken`.",
             503: "",
         },
         audit=("user.registered",),

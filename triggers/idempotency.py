@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.ids import new_id
@@ -77,7 +78,10 @@ def run_trigger(
         if first is None:
             raise NotFound
         if bytes(first["body_digest"]) != params["body_digest"]:
-            raise Conflict("This Idempotency-Key was used with another body.")
+            raise Conflict(
+                "This Idempotency-Key was used with another body.",
+                code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            )
         return Queued(run_in_full(first["run_id"]), replayed=True)
 
 

@@ -7,6 +7,7 @@ from django.apps import apps
 from django.db import transaction
 from django.db.models.functions import Now
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.outside_urls import same_origin, without_query
 from pipedai.api.renderers import compact_json
@@ -111,7 +112,10 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
             raise NotFound
         unfinished = deleted.runs.filter(ended_at__isnull=True).count()
         if unfinished:
-            raise Conflict(f"The trigger still has {counted(unfinished, 'unfinished run')}.")
+            raise Conflict(
+                f"The trigger still has {counted(unfinished, 'unfinished run')}.",
+                code=ErrorCode.UNFINISHED_RUNS,
+            )
         # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
         # deliveries that are still pending.
         trigger.update(deleted_at=Now(), next_run_at=None, mcp_headers=None, mcp_key=None)

@@ -78,7 +78,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         example=_TRIGGER,
         answers={201: TriggerSerializer},
         says={201: "With the trigger."},
-        errors={409: "A ceiling.", 503: "The secrets can't be sealed."},
+        errors={409: "`ceiling_reached`.", 503: "The secrets can't be sealed."},
         audit=("trigger.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -140,7 +140,7 @@ class TriggerViewSet(OneTriggerViewSet):
         id="deleteTrigger",
         summary="Delete a trigger",
         answers={204: None},
-        errors={409: "While it has unfinished runs."},
+        errors={409: "`unfinished_runs`."},
         audit=("trigger.deleted",),
     )
     def destroy(self, request: Request, trigger_id: UUID) -> Response:

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import transaction
 
 from pipedai.api import tokens
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -113,7 +114,7 @@ def find_registration_key(token: str) -> Row:
     """
     key = fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
     if key is None:
-        raise Unauthenticated(_BAD_TOKEN)
+        raise _bad_token()
     return key
 
 
@@ -129,7 +130,7 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
         try:
             lock_environment(key["environment_id"])
         except NotFound:
-            raise Unauthenticated(_BAD_TOKEN) from None
+            raise _bad_token() from None
         worker = seat_worker(
             environment_id=key["environment_id"],
             values=values,
@@ -141,7 +142,7 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             approved=key["is_vouched_for"],
         )
         if not execute(_CONSUME, {"key_id": key["id"], "worker_id": worker.worker_id}):
-            raise Unauthenticated(_BAD_TOKEN)
+            raise _bad_token()
         metadata: dict[str, Any] = {"hostname": worker.hostname, "version": values["version"]}
         if not key["is_vouched_for"]:
             metadata["approved"] = False
@@ -213,4 +214,7 @@ def seat_worker(
     return Seated(worker["id"], minted.value, hostname, old)
 
 
-_BAD_TOKEN = "The registration token is invalid, used or expired."  # noqa: S105
+def _bad_token() -> Unauthenticated:
+    return Unauthenticated(
+        "The registration token is invalid, used or expired.", code=ErrorCode.INVALID_TOKEN
+    )

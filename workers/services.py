@@ -6,6 +6,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, NotFound
 from pipedai.api.wording import api_name, counted
 from pipedai.events import Actor, Event, emit
@@ -126,7 +127,10 @@ def _check_unused(triggers: int, runs: int) -> None:
     held = {"trigger": triggers, "unfinished run": runs}
     counts = [counted(number, name) for name, number in held.items() if number]
     if counts:
-        raise Conflict(f"The worker still has {' and '.join(counts)}: name another in reassignTo.")
+        raise Conflict(
+            f"The worker still has {' and '.join(counts)}: name another in reassignTo.",
+            code=ErrorCode.HAS_CHILDREN,
+        )
 
 
 def _event(action: str, worker: Worker, actor: Actor, metadata: dict[str, Any]) -> Event:

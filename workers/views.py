@@ -108,7 +108,10 @@ class WorkerViewSet(OneWorkerViewSet):
         answers={204: None},
         errors={
             400: "A bad `reassignTo`.",
-            409: "Without `reassignTo`, while triggers point at it or runs are unfinished.",
+            409: (
+                "`has_children`: without `reassignTo`, while triggers point at it or runs are "
+                "unfinished."
+            ),
         },
         audit=("worker.deregistered",),
     )

@@ -8,9 +8,9 @@ until the transaction ends.
 
 from uuid import UUID
 
-from accounts.authentication import SESSION_ENDED
-from pipedai.api.authentication import BAD_TOKEN
-from pipedai.api.errors import Forbidden, NotFound, Unauthenticated
+from accounts.authentication import session_ended
+from pipedai.api.authentication import bad_token
+from pipedai.api.errors import Forbidden, NotFound
 from pipedai.events import Actor
 from pipedai.sql import fetch_one
 from workspaces.queries import visible_workspaces
@@ -57,7 +57,7 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
         {"key_id": actor.id, "environment_id": environment_id, "host_role": HOST_ROLE.value},
     )
     if row is None:
-        raise Unauthenticated(BAD_TOKEN)
+        raise bad_token()
     return check_includes(Role(row["role"]), needs)
 
 
@@ -69,7 +69,7 @@ def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -
     if row is None:
         raise NotFound
     if not row["is_active"]:
-        raise Unauthenticated(SESSION_ENDED)
+        raise session_ended()
     return check_includes(Role(row["role"]), needs)
 
 

@@ -44,7 +44,7 @@ class ApiKeyViewSet(TenantViewSet):
         example={"name": "deploy script", "prefix": "pwk", "role": "operator"},
         answers={201: MintedApiKeySerializer},
         says={201: "With the key and, this once, its `token`."},
-        errors={409: "A ceiling."},
+        errors={409: "`ceiling_reached`."},
         audit=("api-key.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:

@@ -4,8 +4,9 @@ from uuid import UUID
 
 from django.db import DatabaseError
 
-from pipedai.api.authentication import BearerAuthentication
+from pipedai.api.authentication import BearerAuthentication, bad_token
 from pipedai.api.database_errors import is_read_only
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.principal import HostPrincipal, KeyPrincipal
 from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey
@@ -14,10 +15,10 @@ from workspaces.models import ApiKey
 # written again so soon (SPEC §2).
 _FIND = """
 SELECT k.id, k.environment_id, e.workspace_id, k.role,
+    coalesce(k.expires_at <= statement_timestamp(), false) AS is_over,
     coalesce(k.last_used_at > statement_timestamp() - interval '10 seconds', false) AS used_lately
 FROM api_key k JOIN environment e ON e.id = k.environment_id
 WHERE k.token_digest = %(digest)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND e.deleted_at IS NULL
-    AND (k.expires_at IS NULL OR k.expires_at > statement_timestamp())
 """
 # Writes when the key was last used. If another transaction has locked the key's row, this changes nothing and does not
 # wait: the next call will write it.
@@ -33,7 +34,8 @@ class ApiKeyAuthentication(BearerAuthentication):
     prefix = ApiKey.Kind.PWK.value
 
     def find(self, digest: bytes) -> KeyPrincipal | None:
-        """Returns the key whose token has this digest, if the key works and its environment is not deleted.
+        """Returns the key whose token has this digest, if the key works and its environment is not deleted. Raises
+        Unauthenticated if the key has expired.
 
         It takes one query. The query is raw SQL, since each call of a script begins with it and the ORM is slower.
         """
@@ -49,8 +51,8 @@ class HostKeyAuthentication(BearerAuthentication):
     prefix = ApiKey.Kind.HOS.value
 
     def find(self, digest: bytes) -> HostPrincipal | None:
-        """Returns the key whose token has this digest, if the key works and its environment is not deleted. It takes
-        one query.
+        """Returns the key whose token has this digest, if the key works and its environment is not deleted. Raises
+        Unauthenticated if the key has expired. It takes one query.
         """
         row = _find(digest, self.prefix)
         if row is None:
@@ -60,7 +62,11 @@ class HostKeyAuthentication(BearerAuthentication):
 
 def _find(digest: bytes, kind: str) -> Row | None:
     row = fetch_one(_FIND, {"digest": digest, "kind": kind})
-    if row is not None and not row["used_lately"]:
+    if row is None:
+        return None
+    if row["is_over"]:
+        raise bad_token(ErrorCode.TOKEN_EXPIRED)
+    if not row["used_lately"]:
         _note_use(row["id"])
     return row
 

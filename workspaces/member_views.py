@@ -54,7 +54,7 @@ class MemberViewSet(TenantViewSet):
         says={201: "With the member."},
         errors={
             404: "No such environment, or no such active user.",
-            409: "A member already, or a ceiling.",
+            409: "`already_member`, or `ceiling_reached`.",
         },
         audit=("member.added",),
     )
@@ -74,7 +74,7 @@ class MemberViewSet(TenantViewSet):
         example={"role": "admin"},
         answers={200: MemberSerializer},
         says={200: "With the member; the same role changes nothing."},
-        errors={409: "It would leave no owner."},
+        errors={409: "`last_owner`."},
         audit=("member.role-changed",),
     )
     def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
@@ -91,7 +91,7 @@ class MemberViewSet(TenantViewSet):
         id="removeMember",
         summary="Remove a member",
         answers={204: None},
-        errors={403: "Role or origin.", 409: "It would leave no owner."},
+        errors={403: "Role or origin.", 409: "`last_owner`."},
         audit=("member.removed",),
     )
     def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:

@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from accounts.emails import Email
 from accounts.models import User
 from accounts.services import find_user
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
 from workspaces.acting import hold_role
@@ -54,7 +55,7 @@ def add_member(
             )
             emit(_event("member.added", environment_id, user.id, actor, {"role": role.value}))
     except IntegrityError:
-        raise Conflict("This user is a member already.") from None
+        raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER) from None
     return member
 
 
@@ -146,7 +147,7 @@ def _check_another_owner(member: Membership) -> None:
         environment_id=member.environment_id, role=Role.OWNER
     ).exclude(id=member.id)
     if not others.exists():
-        raise Conflict("An environment must keep at least one owner.")
+        raise Conflict("An environment must keep at least one owner.", code=ErrorCode.LAST_OWNER)
 
 
 def _revoke_unused_wrk(environment_id: UUID, user_id: UUID) -> dict[str, list[str]]:

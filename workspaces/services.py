@@ -6,9 +6,10 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from accounts.authentication import SESSION_ENDED
+from accounts.authentication import session_ended
 from accounts.models import User
-from pipedai.api.errors import CeilingReached, Conflict, Unauthenticated
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import CeilingReached, Conflict
 from pipedai.api.wording import counted
 from pipedai.events import Actor, Event, emit
 from workspaces.acting import hold_right_to_create_in, hold_role
@@ -58,7 +59,7 @@ def create_environment(
                 )
             )
     except IntegrityError:
-        raise Conflict(_NAME_TAKEN) from None
+        raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None
     return environment
 
 
@@ -87,7 +88,7 @@ def rename_environment(*, environment_id: UUID, name: str, actor: Actor) -> None
                 )
             )
     except IntegrityError:
-        raise Conflict(_NAME_TAKEN) from None
+        raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None
 
 
 def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
@@ -100,7 +101,7 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
         hold_role(actor, environment_id, Role.OWNER)
         if held := dependents_of(environment_id):
             what = ", ".join(counted(number, name) for name, number in held.items())
-            raise Conflict(f"The environment still has {what}.")
+            raise Conflict(f"The environment still has {what}.", code=ErrorCode.HAS_CHILDREN)
         Environment.objects.filter(id=environment_id).update(deleted_at=Now())
         emit(Event("environment.deleted", actor, environment_id, "environment", environment_id))
 
@@ -130,4 +131,4 @@ def _lock_user(user_id: UUID) -> None:
     """
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():
-        raise Unauthenticated(SESSION_ENDED)
+        raise session_ended()

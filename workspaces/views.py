@@ -55,7 +55,7 @@ class WorkspaceViewSet(ApiViewSet):
         example={"name": "Acme"},
         answers={201: WorkspaceSerializer},
         says={201: "With the workspace."},
-        errors={409: "A ceiling."},
+        errors={409: "`ceiling_reached`."},
         audit=("workspace.created",),
     )
     def create(self, request: Request) -> Response:
@@ -111,7 +111,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         says={201: "With the environment."},
         errors={
             403: "The caller sees the workspace but may not create in it, or foreign origin.",
-            409: "The name is taken, or a ceiling.",
+            409: "`name_taken`, or `ceiling_reached`.",
         },
         audit=("environment.created",),
     )
@@ -150,7 +150,7 @@ class EnvironmentViewSet(TenantViewSet):
         example={"name": "staging"},
         answers={200: EnvironmentSerializer},
         says={200: "With the environment."},
-        errors={409: "The name is taken."},
+        errors={409: "`name_taken`."},
         audit=("environment.updated",),
     )
     def update(self, request: Request, environment_id: UUID) -> Response:
@@ -168,8 +168,8 @@ class EnvironmentViewSet(TenantViewSet):
         answers={204: None},
         errors={
             409: (
-                "While it has triggers, workers or unfinished runs; the sentence says which and how "
-                "many."
+                "`has_children`: triggers, workers or unfinished runs; the sentence says which and "
+                "how many."
             ),
         },
         audit=("environment.deleted",),

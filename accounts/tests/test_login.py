@@ -63,7 +63,7 @@ def test_a_wrong_password_an_unknown_address_and_a_deactivated_user_look_the_sam
     ]
     assert [response.status_code for response in responses] == [401, 401, 401]
     assert {response.content for response in responses} == {
-        b'{"error":"The e-mail address or the password is wrong."}'
+        b'{"error":"The e-mail address or the password is wrong.","code":"wrong_credentials"}'
     }
     assert len({str(response.headers) for response in responses}) == 1
     assert not Session.objects.exists()

@@ -33,7 +33,10 @@ def test_a_copy_of_the_cookie_is_dead_afterwards(cookie):
     browser(cookie).post(URL)
     response = browser(cookie).get(ME)
     assert response.status_code == 401
-    assert response.json() == {"error": "The session has ended. Log in again."}
+    assert response.json() == {
+        "error": "The session has ended. Log in again.",
+        "code": "invalid_token",
+    }
 
 
 def test_other_sessions_of_the_user_live_on(cookie):

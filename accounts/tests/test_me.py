@@ -39,7 +39,7 @@ def test_the_time_is_the_stored_one_in_utc_with_milliseconds(ada):
 def test_without_a_session_it_is_401(cookie):
     response = browser(cookie).get(URL)
     assert response.status_code == 401
-    assert response.json() == {"error": "Authentication is required."}
+    assert response.json() == {"error": "Authentication is required.", "code": "unauthenticated"}
     assert response["WWW-Authenticate"] == 'Bearer realm="pipedai"'
 
 
@@ -65,13 +65,22 @@ def _hand_to_another(session):
     session.update(user=UserFactory.create())
 
 
-@pytest.mark.parametrize("end", [_expire, _revoke, _delete, _deactivate, _hand_to_another])
-def test_an_ended_session_is_401(ada, end):
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (_expire, "token_expired"),
+        (_revoke, "invalid_token"),
+        (_delete, "invalid_token"),
+        (_deactivate, "invalid_token"),
+        (_hand_to_another, "invalid_token"),
+    ],
+)
+def test_an_ended_session_is_401(ada, end, code):
     client = browser(session_cookie(ada))
     end(Session.objects.all())
     response = client.get(URL)
     assert response.status_code == 401
-    assert response.json() == {"error": "The session has ended. Log in again."}
+    assert response.json() == {"error": "The session has ended. Log in again.", "code": code}
     assert response["WWW-Authenticate"] == 'Bearer realm="pipedai"'
 
 

@@ -41,7 +41,10 @@ def test_a_taken_address_is_a_conflict_however_it_is_spelled(spelling):
     client = browser()
     response = client.post(URL, {**NEW, "email": spelling})
     assert response.status_code == 409
-    assert response.json() == {"error": "This e-mail address is already registered."}
+    assert response.json() == {
+        "error": "This e-mail address is already registered.",
+        "code": "email_taken",
+    }
     assert not client.cookies
     assert not Session.objects.exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -15,6 +16,12 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429})
 # A 400 answer lists what is wrong with single fields. An error message repeats at most this many characters of that
 # list.
 LONGEST_DETAILS = 1000
+
+# Codes of error answers, as API.md lists them. An older API sends none.
+UNAUTHENTICATED = "unauthenticated"
+VALIDATION_FAILED = "validation_failed"
+HOST_NOT_ALLOWED = "host_not_allowed"
+NOT_FOUND = "not_found"
 
 
 class ApiError(Exception):
@@ -41,15 +48,28 @@ class NotOurApi(Unanswered):
 
 
 class TokenRefused(ApiError):  # noqa: N818
-    """The API answered 401: the token is not valid, and trying again would not help."""
+    """The API answered 401, and trying again would not help. `arrived` is false if the API got no token at all."""
+
+    def __init__(self, message: str, *, arrived: bool = True) -> None:
+        super().__init__(message)
+        self.arrived = arrived
 
 
 class Refused(ApiError):  # noqa: N818
-    """The API answered with a 4xx status, and would answer the same if the request were repeated."""
+    """The API answered with a 4xx status, and would answer the same if the request were repeated.
 
-    def __init__(self, message: str, status: int) -> None:
+    `code` is the answer's error code, or None from an older API.
+    """
+
+    def __init__(self, message: str, status: int, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether the API refused what the request says. An older API does so with a field that it does not know."""
+        return self.status == HTTPStatus.BAD_REQUEST and self.code in {None, VALIDATION_FAILED}
 
 
 def read(response: httpx.Response) -> dict[str, Any]:
@@ -70,9 +90,18 @@ def read(response: httpx.Response) -> dict[str, Any]:
         raise NotOurApi(
             f"{response.url} does not answer like the PipedAI API: {status}{target}, {kind}."
         )
+    told = body.get("code")
+    code = told if isinstance(told, str) else None
+    if code == HOST_NOT_ALLOWED:
+        raise NotOurApi(f"The API at {response.url} is not meant to be called by this host name.")
+    if status == 401 and code == UNAUTHENTICATED:
+        raise TokenRefused(
+            f"{message} No token arrived there: a proxy may remove the Authorization header.",
+            arrived=False,
+        )
     if status == 401:
         raise TokenRefused(message)
-    raise Refused(message + _details(body), status)
+    raise Refused(message + _details(body), status, code)
 
 
 def _details(body: Any) -> str:

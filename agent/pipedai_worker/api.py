@@ -12,6 +12,7 @@ import httpx
 
 from pipedai_worker import __version__
 from pipedai_worker.answers import (
+    NOT_FOUND,
     NotOurApi,
     Refused,
     Unavailable,
@@ -137,7 +138,7 @@ class Api:
         try:
             answer = self._ask("GET", "poll", params=params, timeout=timeout)
         except Refused as refused:
-            if refused.status != HTTPStatus.BAD_REQUEST or not wait:
+            if not refused.is_invalid or not wait:
                 raise
             # An older version of the API does not know the parameter `wait`. From now on the worker polls without it.
             self._holds_polls = False
@@ -163,7 +164,7 @@ class Api:
         try:
             return self._transition(run_id, "claim", {"claimId": claim_id})
         except Refused as refused:
-            if refused.status != HTTPStatus.BAD_REQUEST:
+            if not refused.is_invalid:
                 raise
             # An older version of the API does not know the `claimId` field, so the claim is sent without it.
             return self._transition(run_id, "claim", {})
@@ -182,7 +183,7 @@ class Api:
         try:
             return self._transition(run_id, "heartbeat", {"toolCalls": tool_calls})
         except Refused as refused:
-            if refused.status != HTTPStatus.BAD_REQUEST:
+            if not refused.is_invalid:
                 raise
             # An older version of the API refuses the field `toolCalls`, so the heartbeat is sent again without it.
             return self._transition(run_id, "heartbeat", {})
@@ -210,9 +211,11 @@ class Api:
         try:
             answer = self._request(method, f"{self._worker}/{path}", **options)
         except Refused as refused:
-            if refused.status == HTTPStatus.NOT_FOUND and not self._proven:
-                # A 404 may come from another service at this URL, which knows nothing of this worker. If the health
-                # check finds that this is not the PipedAI API, it raises NotOurApi or Unavailable instead.
+            is_unknown = refused.status == HTTPStatus.NOT_FOUND and refused.code != NOT_FOUND
+            if is_unknown and not self._proven:
+                # A 404 without the API's own code may come from another service at this URL, which knows nothing of
+                # this worker. If the health check finds that this is not the PipedAI API, it raises NotOurApi or
+                # Unavailable instead.
                 self.health()
             raise
         self._proven = True

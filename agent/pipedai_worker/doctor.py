@@ -93,7 +93,8 @@ def _check_api(api: Api) -> Iterator[Finding]:
     try:
         api.heartbeat(NO_RUN)
     except TokenRefused as error:
-        yield Finding("worker token", False, str(error), "Register again with a new wrk_ token.")
+        dead, lost = "Register again with a new wrk_ token.", "Let the proxy pass the header on."
+        yield Finding("worker token", False, str(error), dead if error.arrived else lost)
         return
     except Refused:
         pass

@@ -71,7 +71,8 @@ class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operato
         self.cause = cause
         # A 404 means that the API does not know this worker any more, for example because somebody deregistered it.
         not_found = isinstance(cause, Refused) and cause.status == HTTPStatus.NOT_FOUND
-        self.token_is_dead = isinstance(cause, TokenRefused) or not_found
+        refused = isinstance(cause, TokenRefused) and cause.arrived
+        self.token_is_dead = refused or not_found
 
 
 @dataclass(frozen=True)

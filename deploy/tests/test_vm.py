@@ -86,7 +86,10 @@ def the_proxy_passes_on_what_matters(deployed: Deployed, http: httpx.Client) -> 
         for body in (b"x" * size, [b"x" * 100_000] * (size // 100_000)):
             answer = http.post("/auth/login", content=body)
             assert answer.status_code == 413, answer.text
-            assert answer.json() == {"error": "The body must not be over 1 MiB."}
+            assert answer.json() == {
+                "error": "The body must not be over 1 MiB.",
+                "code": "body_too_large",
+            }
             assert {name: answer.headers[name] for name in ALWAYS} == always
     for status, path, headers in (
         (431, "/nothing", {"X-Long": "x" * 40_000}),

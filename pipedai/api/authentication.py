@@ -12,6 +12,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from pipedai.api import tokens
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import Principal
 
@@ -33,7 +34,9 @@ def bearer_token(request: Request) -> str | None:
     scheme, _, value = header.partition(" ")
     value = value.strip()
     if scheme.lower() != "bearer" or not value or "," in value:
-        raise Unauthenticated("The Authorization header must be: Bearer <token>.")
+        raise Unauthenticated(
+            "The Authorization header must be: Bearer <token>.", code=ErrorCode.UNAUTHENTICATED
+        )
     return str(value)
 
 
@@ -43,7 +46,9 @@ def auth_cookie(request: Request) -> str | None:
     Raises Unauthenticated when there are two such cookies: another subdomain planted one of them (cookie tossing).
     """
     if times_sent(AUTH_COOKIE, request.META) > 1:
-        raise Unauthenticated(f"Two {AUTH_COOKIE} cookies were sent.")
+        raise Unauthenticated(
+            f"Two {AUTH_COOKIE} cookies were sent.", code=ErrorCode.UNAUTHENTICATED
+        )
     value = request.COOKIES.get(AUTH_COOKIE)
     return str(value) if value else None
 
@@ -61,8 +66,20 @@ def refusal(token: str) -> Unauthenticated:
     """
     prefix = tokens.prefix_of(token)
     if prefix is None:
-        return Unauthenticated(BAD_TOKEN)
-    return Unauthenticated(f"{tokens.KINDS[prefix]} is not accepted on this endpoint.")
+        return bad_token()
+    return _not_accepted(tokens.KINDS[prefix])
+
+
+def bad_token(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
+    """Returns the error to raise for a Bearer token that does not work. Its sentence is the same for every code."""
+    return Unauthenticated(BAD_TOKEN, code=code)
+
+
+def _not_accepted(credentials: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"{credentials} is not accepted on this endpoint.",
+        code=ErrorCode.CREDENTIALS_NOT_ACCEPTED,
+    )
 
 
 class BearerAuthentication(BaseAuthentication):
@@ -80,19 +97,21 @@ class BearerAuthentication(BaseAuthentication):
             return None
         prefix = tokens.prefix_of(token)
         if prefix is None:
-            raise Unauthenticated(BAD_TOKEN)
+            raise bad_token()
         if prefix != self.prefix:
             return None
         principal = self.find(tokens.digest(token))
         if principal is None:
-            raise Unauthenticated(BAD_TOKEN)
+            raise bad_token()
         return principal, self.prefix
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
 
     def find(self, digest: bytes) -> Principal | None:
-        """Returns the principal whose token has this SHA-256, or None if the token is unknown, expired or revoked."""
+        """Returns the principal whose token has this SHA-256, or None if the token is unknown or revoked. Raises
+        Unauthenticated if the token has expired.
+        """
         raise NotImplementedError
 
 
@@ -108,7 +127,7 @@ class RefuseTheRest(BaseAuthentication):
         if token is not None:
             raise refusal(token)
         if auth_cookie(request) is not None:
-            raise Unauthenticated("The session cookie is not accepted on this endpoint.")
+            raise _not_accepted("The session cookie")
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE

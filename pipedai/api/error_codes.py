@@ -4,19 +4,144 @@ We may reword a sentence, but we never change a code (SPEC §12).
 """
 
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class ErrorCode(StrEnum):
-    """Every error code of the API. A comment above a code tells when the API sends it, and API.md lists all codes."""
+    """Every error code of the API.
 
+    A comment above a code gives the HTTP status and says when the API sends it; API.md lists all codes. Two cases that
+    a client would treat differently have two codes.
+    """
+
+    # 400: fields of the body, the query or the header are wrong. `details` says which.
+    VALIDATION_FAILED = "validation_failed"
+    # 400: the body can't be read as JSON, or holds JSON that can't be stored.
+    MALFORMED_BODY = "malformed_body"
+    # 400: the request is malformed outside of its body, such as one without a Host. 501: its transfer coding is none
+    # that we know.
+    MALFORMED_REQUEST = "malformed_request"
+    # 400: the Host is none of those that ALLOWED_HOSTS lists.
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    # 400: nobody has approved the host's pairing yet, so the host asks again later (RFC 8628 §3.5).
+    AUTHORIZATION_PENDING = "authorization_pending"
+    # 400: as before, and the host asked too soon: it must wait 5 s longer between two questions (RFC 8628 §3.5).
+    SLOW_DOWN = "slow_down"
+
+    # 401: no credentials arrived, or they can't be read as such.
+    UNAUTHENTICATED = "unauthenticated"
+    # 401: the token or session is unknown, used up or revoked. It will never work again.
+    INVALID_TOKEN = "invalid_token"  # noqa: S105
+    # 401: the token or session was valid, and its time is over. Log in again, or replace the key.
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105
+    # 401: the credentials may be good, but this endpoint takes another kind.
+    CREDENTIALS_NOT_ACCEPTED = "credentials_not_accepted"
+    # 401: the e-mail address or the password of a login is wrong.
+    WRONG_CREDENTIALS = "wrong_credentials"
+
+    # 403: the caller's role is too low.
+    FORBIDDEN = "forbidden"
+    # 403: a page of another site made the browser send the request.
+    FOREIGN_ORIGIN = "foreign_origin"
+    # 403: the enrollment was denied or revoked, or who let the host in is no admin any more.
+    ENROLLMENT_DENIED = "enrollment_denied"
+
+    # 404: there is no such URL or thing, or the caller can't see it. Nobody can tell these apart.
+    NOT_FOUND = "not_found"
+    # 405: the path has no such method.
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    # 406: the client takes no JSON.
+    NOT_ACCEPTABLE = "not_acceptable"
+    # 408: the headers or the body did not arrive in time.
+    REQUEST_TIMEOUT = "request_timeout"
+
+    # 409: an e-mail address is registered already.
+    EMAIL_TAKEN = "email_taken"
+    # 409: another environment of the workspace has the name.
+    NAME_TAKEN = "name_taken"
+    # 409: the user is a member of the environment already.
+    ALREADY_MEMBER = "already_member"
+    # 409: the environment would be left without an owner.
+    LAST_OWNER = "last_owner"
+    # 409: what is to be deleted still has rows that depend on it. The sentence counts them.
+    HAS_CHILDREN = "has_children"
+    # 409: the trigger that is to be deleted still has unfinished runs.
+    UNFINISHED_RUNS = "unfinished_runs"
     # 409: the request would add a row beyond a ceiling, which is the largest number of rows of one kind that the
     # settings allow. The body's `ceiling` names it.
     CEILING_REACHED = "ceiling_reached"
-    # 503: the database is away, takes no writes, or is full; `Retry-After` says when to ask again.
-    DATABASE_UNAVAILABLE = "database_unavailable"
-    # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
-    OVERLOADED = "overloaded"
+    # 409: the trigger is disabled.
+    TRIGGER_DISABLED = "trigger_disabled"
+    # 409: the trigger has no worker that could execute its run.
+    TRIGGER_WITHOUT_WORKER = "trigger_without_worker"
+    # 409: the Idempotency-Key was sent before, with another body.
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    # 409: the trigger has no webhookUrl to which anything could be sent.
+    NO_WEBHOOK_URL = "no_webhook_url"
+    # 409: the run's state forbids the transition. The body's `status` is that state.
+    RUN_STATE = "run_state"
+    # 409: the run has been claimed with another claimId.
+    CLAIMED_BY_ANOTHER = "claimed_by_another"
+    # 409: the run is not due yet.
+    NOT_DUE = "not_due"
+    # 409: the worker holds as many runs as it may.
+    WORKER_FULL = "worker_full"
+    # 409: the worker is disabled and gets no new runs.
+    WORKER_DISABLED = "worker_disabled"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
+    # 409: the worker reports a run as canceled, and nobody requested that.
+    CANCEL_NOT_REQUESTED = "cancel_not_requested"
+    # 409: the server gave the run up and its retry has been claimed. The late report is kept with the run.
+    RETRY_CLAIMED = "retry_claimed"
+    # 409: a host has redeemed the enrollment.
+    ENROLLMENT_REDEEMED = "enrollment_redeemed"
+    # 410: the enrollment has expired.
+    ENROLLMENT_EXPIRED = "enrollment_expired"
+
+    # 413: the body is over 1 MiB.
+    BODY_TOO_LARGE = "body_too_large"
+    # 414: the request line is too long.
+    TARGET_TOO_LONG = "target_too_long"
+    # 415: the body is not JSON, or it is compressed.
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     # 429: this caller did too much in too short a time; `Retry-After` says when to ask again.
     THROTTLED = "throttled"
+    # 431: the request's headers are too large or too many.
+    HEADERS_TOO_LARGE = "headers_too_large"
+
+    # 500: a crash. The log has it under the body's `requestId`.
+    INTERNAL_ERROR = "internal_error"
+    # 503: the database is away, takes no writes, or is full; `Retry-After` says when to ask again.
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    # 503: a secret can't be encrypted until an operator mends the environment's data key.
+    ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
+    # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
+    OVERLOADED = "overloaded"
+
+
+# The codes of errors that DRF, Django or gunicorn raise without one of ours, by their status.
+_BY_STATUS = MappingProxyType(
+    {
+        401: ErrorCode.UNAUTHENTICATED,
+        403: ErrorCode.FORBIDDEN,
+        404: ErrorCode.NOT_FOUND,
+        405: ErrorCode.METHOD_NOT_ALLOWED,
+        406: ErrorCode.NOT_ACCEPTABLE,
+        408: ErrorCode.REQUEST_TIMEOUT,
+        413: ErrorCode.BODY_TOO_LARGE,
+        414: ErrorCode.TARGET_TOO_LONG,
+        415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        429: ErrorCode.THROTTLED,
+        431: ErrorCode.HEADERS_TOO_LARGE,
+        500: ErrorCode.INTERNAL_ERROR,
+        501: ErrorCode.MALFORMED_REQUEST,
+        503: ErrorCode.OVERLOADED,
+    }
+)
+
+
+def code_of_status(status: int) -> ErrorCode:
+    """Returns the code of an error of which only the HTTP status is known."""
+    otherwise = ErrorCode.MALFORMED_REQUEST if status < 500 else ErrorCode.INTERNAL_ERROR
+    return _BY_STATUS.get(status, otherwise)

@@ -1,4 +1,4 @@
-"""Defines the JSON body of every error answer, `{ "error": … }`, and the errors that services raise (SPEC §2).
+"""Defines the JSON body of every error answer, `{ "error": …, "code": … }`, and the errors that services raise.
 
 A service raises an error such as `Conflict`, `NotFound` or `Invalid`. The exception handler turns these errors, and all
 errors of DRF and Django, into that body with the right status.
@@ -23,24 +23,23 @@ class ApiError(exceptions.APIException):
     """An error with its HTTP status, a sentence for people, a code for programs, and further content of the body.
 
     `extra` holds further top-level keys of the body, such as the current `status` when a transition is refused.
-    `headers` are added to the answer. Without the argument `code`, the error has the code of its class.
+    `headers` are added to the answer.
     """
 
     status_code: int = status.HTTP_500_INTERNAL_SERVER_ERROR
-    code: ErrorCode | None = None
 
     def __init__(
         self,
         message: str,
         *,
-        code: ErrorCode | None = None,
+        code: ErrorCode,
         headers: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> None:
         super().__init__(message)
         self.headers = dict(headers or {})
         self.message = message
-        self.code = code or self.code
+        self.code = code
         self.extra = extra
 
     def body(self) -> JsonObject:
@@ -60,10 +59,8 @@ class CeilingReached(Conflict):
     A ceiling is the largest number of rows of one kind that the settings allow. The body's key `ceiling` names it.
     """
 
-    code = ErrorCode.CEILING_REACHED
-
     def __init__(self, ceiling: str, message: str) -> None:
-        super().__init__(message, ceiling=ceiling)
+        super().__init__(message, code=ErrorCode.CEILING_REACHED, ceiling=ceiling)
 
 
 class NotFound(ApiError):  # noqa: N818
@@ -72,7 +69,7 @@ class NotFound(ApiError):  # noqa: N818
     status_code = status.HTTP_404_NOT_FOUND
 
     def __init__(self) -> None:
-        super().__init__(NOT_FOUND)
+        super().__init__(NOT_FOUND, code=ErrorCode.NOT_FOUND)
 
 
 class Unauthenticated(ApiError):  # noqa: N818
@@ -86,22 +83,24 @@ class Forbidden(ApiError):  # noqa: N818
 
     status_code = status.HTTP_403_FORBIDDEN
 
+    def __init__(self, message: str, *, code: ErrorCode = ErrorCode.FORBIDDEN) -> None:
+        super().__init__(message, code=code)
+
 
 class Unavailable(ApiError):  # noqa: N818
     """503: the service can't do this now. The client may send the same request again after `retry_after` seconds."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
 
-    def __init__(
-        self, message: str, *, code: ErrorCode | None = None, retry_after: int = 1
-    ) -> None:
+    def __init__(self, message: str, *, code: ErrorCode, retry_after: int = 1) -> None:
         super().__init__(message, code=code, headers={"Retry-After": str(retry_after)})
 
 
 class Overloaded(Unavailable):
     """503: the service has too much to do at this moment, and did nothing for the request."""
 
-    code = ErrorCode.OVERLOADED
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=ErrorCode.OVERLOADED)
 
 
 class Invalid(ApiError):  # noqa: N818
@@ -115,14 +114,15 @@ class Invalid(ApiError):  # noqa: N818
         self.fields = {name: list(messages) for name, messages in (fields or {}).items()}
         self.form = list(form or ())
         super().__init__(
-            VALIDATION_FAILED, details={"fieldErrors": self.fields, "formErrors": self.form}
+            VALIDATION_FAILED,
+            code=ErrorCode.VALIDATION_FAILED,
+            details={"fieldErrors": self.fields, "formErrors": self.form},
         )
 
 
-def error_body(message: str, *, code: ErrorCode | None = None, **extra: Any) -> JsonObject:
+def error_body(message: str, *, code: ErrorCode, **extra: Any) -> JsonObject:
     """Returns the JSON body of an error answer.
 
     It is also called where no `ApiError` is raised, as for Django's 404 page.
     """
-    coded = {} if code is None else {"code": code.value}
-    return {"error": message, **coded, **extra}
+    return {"error": message, "code": code.value, **extra}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
@@ -11,6 +11,7 @@ from rest_framework.settings import api_settings
 
 from pipedai.api.authentication import CHALLENGE
 from pipedai.api.database_errors import unavailable
+from pipedai.api.error_codes import ErrorCode, code_of_status
 from pipedai.api.errors import (
     INTERNAL,
     NOT_FOUND,
@@ -50,9 +51,10 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response |
 def _body(error: exceptions.APIException) -> JsonObject:
     if isinstance(error, ApiError):
         return error.body()
-    if isinstance(error, exceptions.MethodNotAllowed | exceptions.ParseError):
-        return error_body(str(error.detail))
-    return error_body(_SENTENCES.get(error.status_code, str(error.detail)))
+    if isinstance(error, exceptions.ParseError):
+        return error_body(str(error.detail), code=ErrorCode.MALFORMED_BODY)
+    sentence = _SENTENCES.get(error.status_code, str(error.detail))
+    return error_body(sentence, code=code_of_status(error.status_code))
 
 
 def _headers(error: exceptions.APIException) -> dict[str, str]:
@@ -63,14 +65,20 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 
 
 def _as_invalid(error: exceptions.ValidationError) -> Invalid:
+    """Returns the errors under their dotted names, those of nested fields also under the name of the outer field."""
     if not isinstance(error.detail, dict):
         return Invalid(form=[str(message) for message in error.detail])
     fields: dict[str, list[str]] = {}
     form: list[str] = []
-    for name, message in _flatten(error.detail, ""):
-        if name == api_settings.NON_FIELD_ERRORS_KEY:
-            form.append(message)
-        else:
+    for field, detail in error.detail.items():
+        for name, message in _flatten(detail, str(field)):
+            if name == api_settings.NON_FIELD_ERRORS_KEY:
+                form.append(message)
+                continue
+            if name != field:
+                # A form that knows only the whole field shows the message beside it.
+                within = name.removeprefix(f"{field}.")
+                fields.setdefault(str(field), []).append(f"{within}: {message}")
             fields.setdefault(name, []).append(message)
     return Invalid(fields, form=form)
 
@@ -90,7 +98,7 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
     """Answers a URL without a route. It is Django's handler404."""
-    return JsonResponse(error_body(NOT_FOUND), status=404)
+    return JsonResponse(error_body(NOT_FOUND, code=ErrorCode.NOT_FOUND), status=404)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
@@ -98,9 +106,12 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # 
 
     It is Django's handler400.
     """
-    return JsonResponse(error_body("Bad request"), status=400)
+    foreign = isinstance(exception, DisallowedHost)
+    code = ErrorCode.HOST_NOT_ALLOWED if foreign else ErrorCode.MALFORMED_REQUEST
+    return JsonResponse(error_body("Bad request", code=code), status=400)
 
 
 def server_error(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
     """Answers a crash. The log has the traceback and the request id. It is Django's handler500."""
-    return JsonResponse(error_body(INTERNAL, requestId=current_request_id.get()), status=500)
+    body = error_body(INTERNAL, code=ErrorCode.INTERNAL_ERROR, requestId=current_request_id.get())
+    return JsonResponse(body, status=500)

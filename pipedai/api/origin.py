@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from rest_framework.request import Request
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Forbidden
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -26,7 +27,10 @@ def check_origin(request: Request) -> None:
     else:
         foreign = origin not in settings.ALLOWED_ORIGINS and not _is_own(origin, request)
     if foreign:
-        raise Forbidden("This origin may not call the API with a session cookie.")
+        raise Forbidden(
+            "This origin may not call the API with a session cookie.",
+            code=ErrorCode.FOREIGN_ORIGIN,
+        )
 
 
 def _is_own(origin: str, request: Request) -> bool:

@@ -14,6 +14,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 
 MAX_DEPTH = 64
@@ -27,6 +28,9 @@ class CompressedBody(ApiError):  # noqa: N818 - named as what it answers
 
     status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
+    def __init__(self) -> None:
+        super().__init__("The body must not be compressed.", code=ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+
 
 def check_encoding(request: Request) -> None:
     """Raises CompressedBody if the request's body is compressed, also where the view would not read the body."""
@@ -34,7 +38,7 @@ def check_encoding(request: Request) -> None:
     if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} and not {
         coding.strip() for coding in codings
     } <= {"", "identity"}:
-        raise CompressedBody("The body must not be compressed.")
+        raise CompressedBody
 
 
 class StrictJSONParser(BaseParser):

@@ -5,7 +5,7 @@ bucket, for each rate and caller. The row is deleted some time after the rate's 
 so the table holds no address and no account.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -59,7 +59,9 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
     """The error for a caller that exceeds a rate: 429, with `Retry-After` and the IETF `RateLimit` headers."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
-    code = ErrorCode.THROTTLED
+
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, code=ErrorCode.THROTTLED, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)

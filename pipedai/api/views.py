@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
 from pipedai.api.authentication import RefuseTheRest
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.origin import SAFE_METHODS, check_origin
 from pipedai.api.parsers import check_encoding
@@ -89,7 +90,7 @@ class ApiViewSet(ViewSet):
         )
         principal: object = request.user
         if not isinstance(principal, Principal) and not self._is_public():
-            raise Unauthenticated("Authentication is required.")
+            raise Unauthenticated("Authentication is required.", code=ErrorCode.UNAUTHENTICATED)
         if self.action is None:
             raise MethodNotAllowed(str(request.method))
         if request.method not in SAFE_METHODS and (

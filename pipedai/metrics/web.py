@@ -7,6 +7,7 @@ from contextlib import suppress
 from django.utils.module_loading import autodiscover_modules
 from prometheus_client import Gauge
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.metrics import connections, database_state  # noqa: F401 - they register what they read
 from pipedai.metrics.build import tell_version
 from pipedai.metrics.clock import clock_gauge, skew_of_this_process
@@ -124,11 +125,15 @@ class Endpoint:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope) -> tuple[int, RawHeaders, bytes]:
-        if not is_authorized(header(scope["headers"], b"authorization"), self._token):
-            headers, body = error_answer(UNAUTHORIZED)
+        sent = header(scope["headers"], b"authorization")
+        if not is_authorized(sent, self._token):
+            code = ErrorCode.INVALID_TOKEN if sent else ErrorCode.UNAUTHENTICATED
+            headers, body = error_answer(UNAUTHORIZED, code=code)
             return 401, [*headers, (b"www-authenticate", CHALLENGE.encode())], body
         if scope["method"] not in {"GET", "HEAD"}:
-            headers, body = error_answer("Metrics are read with GET.")
+            headers, body = error_answer(
+                "Metrics are read with GET.", code=ErrorCode.METHOD_NOT_ALLOWED
+            )
             return 405, [*headers, (b"allow", b"GET, HEAD")], body
         accept = header(scope["headers"], b"accept") or ""
         content_type, body = await asyncio.get_running_loop().run_in_executor(

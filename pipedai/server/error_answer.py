@@ -9,9 +9,9 @@ from pipedai.server.headers import RawHeaders
 
 
 def error_answer(
-    sentence: str, *, close: bool = False, code: ErrorCode | None = None, **extra: str
+    sentence: str, *, code: ErrorCode, close: bool = False, **extra: str
 ) -> tuple[RawHeaders, bytes]:
-    """Return the headers and the body of `{ "error": sentence, … }`.
+    """Return the headers and the body of `{ "error": sentence, "code": code, … }`.
 
     `close` makes the headers announce that the connection ends, because the rest of the request was not read.
     """
@@ -27,7 +27,7 @@ def error_answer(
 
 def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, bytes]:
     """Return the answer to a crash. It holds only the request id, under which the log describes the crash."""
-    return error_answer(INTERNAL, close=close, requestId=request_id)
+    return error_answer(INTERNAL, code=ErrorCode.INTERNAL_ERROR, close=close, requestId=request_id)
 
 
 def phrase(status: int) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from gunicorn.asgi.protocol import ASGIProtocol, FlowControl
 
+from pipedai.api.error_codes import code_of_status
 from pipedai.api.request_id import accept_or_make, current_request_id
 from pipedai.client_address import client_address
 from pipedai.server.access_log import log_request
@@ -245,7 +246,8 @@ class Protocol(ASGIProtocol):
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             headers, body = crash_answer(request_id, close=True)
         else:
-            headers, body = error_answer(_SENTENCES.get(status, phrase(status)), close=True)
+            sentence = _SENTENCES.get(status, phrase(status))
+            headers, body = error_answer(sentence, code=code_of_status(status), close=True)
         headers = complete_headers(
             [*headers, (b"date", formatdate(usegmt=True).encode())],
             request_id=request_id,

@@ -6,7 +6,7 @@ from pipedai.api.error_codes import ErrorCode
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """Ends a request with this status and sentence.
+    """Ends a request with this status, sentence and error code.
 
     `unread` says whether a part of the request's body may not have arrived yet. `retry_after` is the number of seconds
     after which the client may send the request again.
@@ -17,8 +17,8 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
         status: HTTPStatus,
         sentence: str,
         *,
+        code: ErrorCode,
         unread: bool = True,
-        code: ErrorCode | None = None,
         retry_after: int | None = None,
     ) -> None:
         super().__init__(sentence)

@@ -1,5 +1,6 @@
 """Passes an application's answer on to the client, and completes the answer's headers and length."""
 
+from pipedai.api.error_codes import code_of_status
 from pipedai.server.asgi_types import Message, Send
 from pipedai.server.error_answer import error_answer, phrase
 from pipedai.server.headers import API, RawHeaders, complete_headers, is_api
@@ -72,7 +73,7 @@ class Reply:
         held, self._held = self._held or b"", None
         if is_api(self.path) and self.status >= 400 and not self._is_json():
             kept = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
-            headers, held = error_answer(phrase(self.status))
+            headers, held = error_answer(phrase(self.status), code=code_of_status(self.status))
             self._headers, chunk, more = [*kept, *headers], b"", False
         if not more:
             held, chunk = held + chunk, b""

@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from http import HTTPStatus
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.server.asgi_types import Message, Receive
 from pipedai.server.headers import RawHeaders
 from pipedai.server.memory_budget import Holding, overloaded
@@ -49,7 +50,9 @@ async def read_body(
                     return bytes(whole)
     except TimeoutError:
         raise Refused(
-            HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {seconds:g} seconds."
+            HTTPStatus.REQUEST_TIMEOUT,
+            f"The body did not arrive within {seconds:g} seconds.",
+            code=ErrorCode.REQUEST_TIMEOUT,
         ) from None
 
 
@@ -96,10 +99,16 @@ def _refuse_by_headers(headers: dict[bytes, bytes], max_bytes: int) -> None:
         coding.strip().lower() for coding in headers.get(b"transfer-encoding", b"").split(b",")
     }
     if not codings <= {b"", b"identity", b"chunked"}:
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.")
+        raise Refused(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "The body must not be compressed.",
+            code=ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        )
 
 
 def _too_large(max_bytes: int, *, unread: bool) -> Refused:
     size = f"{max_bytes // 1024} KiB" if max_bytes % (1024 * 1024) else f"{max_bytes >> 20} MiB"
     sentence = f"The body must not be over {size}."
-    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence, unread=unread)
+    return Refused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence, code=ErrorCode.BODY_TOO_LARGE, unread=unread
+    )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import Network, client_address, is_trusted_proxy
 from pipedai.server.asgi_types import Scope
 from pipedai.server.headers import RawHeaders
@@ -41,10 +42,10 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
     """
     path, host = _target(scope["path"])
     if not scope["query_string"].isascii():
-        raise Refused(HTTPStatus.BAD_REQUEST, "The query string must be percent-encoded.")
+        raise _malformed("The query string must be percent-encoded.")
     headers = _clean_headers(scope["headers"], host)
     if not (header(headers, b"host") or "").strip():
-        raise Refused(HTTPStatus.BAD_REQUEST, "The Host header is missing.")
+        raise _malformed("The Host header is missing.")
     if is_trusted_proxy(_peer(scope), trusted_proxies) and (scheme := _forwarded_scheme(headers)):
         scope["scheme"] = scheme
     scope["path"] = path
@@ -78,7 +79,7 @@ def _target(path: str) -> tuple[str, bytes | None]:
         host, slash, rest = path[scheme.end() :].partition("/")
         if host and host.isascii():
             return slash + rest or "/", host.encode()
-    raise Refused(HTTPStatus.BAD_REQUEST, "The request target must be a path.")
+    raise _malformed("The request target must be a path.")
 
 
 def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
@@ -100,3 +101,7 @@ def _forwarded_scheme(headers: RawHeaders) -> str | None:
     """Return the scheme of the original request as the nearest trusted proxy reports it, or None."""
     said = (header(headers, b"x-forwarded-proto") or "").rpartition(",")[2].strip().lower()
     return said if said in {"http", "https"} else None
+
+
+def _malformed(sentence: str) -> Refused:
+    return Refused(HTTPStatus.BAD_REQUEST, sentence, code=ErrorCode.MALFORMED_REQUEST)

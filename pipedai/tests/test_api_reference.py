@@ -1,12 +1,15 @@
 """API.md describes each route: its callers, its fields and parameters, its answers, and its audit actions."""
 
+import json
 import re
 
 import pytest
 
+from pipedai.api import openapi
 from pipedai.api.error_codes import ErrorCode
 from pipedai.env import BASE_DIR
 from testing.probes.api_urls import is_metered, is_throttled, operation_of_action
+from testing.probes.error_codes import statuses_by_code
 from testing.world.routes import ROUTES
 from triggers.runs.serializers import RunDetailSerializer, RunSerializer
 
@@ -19,6 +22,7 @@ SECTIONS = {
 }
 
 WITH_BODY = [route for route in ROUTES if route.method in {"POST", "PATCH"}]
+CHANGES = [route for route in ROUTES if route.method != "GET"]
 READS = [route for route in ROUTES if route.method == "GET"]
 
 
@@ -104,6 +108,23 @@ def test_a_throttled_route_says_429_and_its_rate(route):
     assert (shown in rates) is throttled
 
 
-def test_every_error_code_is_in_the_table_of_errors():
-    errors = TEXT.partition("### Errors")[2].partition("\n### ")[0]
-    assert set(re.findall(r"^\| `([a-z_]+)` \| \d", errors, re.MULTILINE)) == set(ErrorCode)
+class TestErrorCodes:
+    def test_the_table_of_errors_has_all(self):
+        assert set(statuses_by_code()) == set(ErrorCode)
+
+    def test_the_schema_has_all_and_each_error_has_one(self):
+        parts = json.loads(openapi.FILE.read_text())["components"]
+        assert parts["schemas"]["ErrorCode"]["enum"] == list(ErrorCode)
+        for answer in parts["responses"].values():
+            body = answer["content"]["application/json"]["schema"]["$ref"]
+            error = parts["schemas"][body.rpartition("/")[2]]
+            assert "code" in error["required"]
+            assert error["properties"]["code"] == {"$ref": "#/components/schemas/ErrorCode"}
+
+    @pytest.mark.parametrize("route", CHANGES, ids=str)
+    def test_each_409_is_named_in_its_section_and_in_the_schema(self, route):
+        conflicts = {code for code, statuses in statuses_by_code().items() if 409 in statuses}
+        reason = operation_of_action(*route.key).errors.get(409, "")
+        named = {code for code in conflicts if f"`{code}`" in section_of(route)}
+        assert named == {code for code in conflicts if f"`{code}`" in reason}
+        assert bool(named) is (re.search(r"\b409\b", section_of(route)) is not None)

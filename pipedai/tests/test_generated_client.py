@@ -140,6 +140,10 @@ def test_a_generated_client_does_the_main_job(call):
         call(worker, 200, "worker_protocol", function, *place, body=body)
     refused = call(worker, 409, "worker_protocol", "start_run", *place, body=models.StartRunBody())
     assert refused.status is models.RunStatus.SUCCEEDED
+    assert refused.code is models.ErrorCode.RUN_STATE
+    body = models.CreateWorkspaceBody(name="")
+    invalid = call(person, 400, "workspaces", "create_workspace", body=body)
+    assert invalid.code is models.ErrorCode.VALIDATION_FAILED
 
     ended = call(script, 200, "runs", "get_run", run.id)
     assert (ended.status, ended.cost_usd) == (models.RunStatus.SUCCEEDED, "0.012")

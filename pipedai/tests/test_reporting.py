@@ -155,7 +155,10 @@ def test_with_debug_errors_are_answered_as_without(own_database, tmp_path):
     assert answer.status_code == 500
     assert set(answer.json()) == {"error", "requestId"}
     assert (unknown.status_code, unknown.json()) == (404, NOT_FOUND)
-    assert (foreign.status_code, foreign.json()) == (400, {"error": "Bad request"})
+    assert (foreign.status_code, foreign.json()) == (
+        400,
+        {"error": "Bad request", "code": "host_not_allowed"},
+    )
     assert PASSWORD not in (tmp_path / "log").read_text()
 
 

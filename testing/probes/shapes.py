@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from testing.world.cast import Cast
 
-NOT_FOUND = {"error": "Not found"}
+NOT_FOUND = {"error": "Not found", "code": "not_found"}
 
 
 class _Like:
@@ -38,6 +38,7 @@ def invalid(fields: dict[str, list[str]] | None = None, *form: str) -> dict[str,
     """Returns the body of a 400 with exactly these errors."""
     return {
         "error": "Validation failed",
+        "code": "validation_failed",
         "details": {"fieldErrors": fields or {}, "formErrors": list(form)},
     }
 

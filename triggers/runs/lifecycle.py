@@ -33,9 +33,9 @@ from triggers.states import TERMINAL, EndedBy, Source, Status
 
 
 class Refused(Conflict):
-    """The error 409 for a run whose state does not allow the transition. The answer names that state (SPEC §6)."""
+    """The error 409 for a transition of a run that is not possible now. The answer names the run's state (SPEC §6)."""
 
-    def __init__(self, message: str, run: Row, *, code: ErrorCode | None = None) -> None:
+    def __init__(self, message: str, run: Row, *, code: ErrorCode = ErrorCode.RUN_STATE) -> None:
         super().__init__(message, code=code, status=run["status"])
 
 
@@ -130,16 +130,22 @@ def claim_run(
     if run["status"] == Status.CLAIMED:
         if run["claim_id"] == claim_id:
             return run
-        raise Refused("The run has been claimed with another claimId.", run)
+        raise Refused(
+            "The run has been claimed with another claimId.",
+            run,
+            code=ErrorCode.CLAIMED_BY_ANOTHER,
+        )
     if run["status"] != Status.QUEUED:
         raise Refused(f"The run is {run['status']} and can't be claimed.", run)
     if not run["is_due"]:
-        raise Refused("The run is not due yet.", run)
+        raise Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
     if run["has_headers"] and not approved:
         raise Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
     if capacity == 0:
-        raise Refused("The worker is disabled and gets no new runs.", run)
-    raise Refused("The worker holds as many runs as it may.", run)
+        raise Refused(
+            "The worker is disabled and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
+        )
+    raise Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
@@ -286,5 +292,5 @@ def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
     if trigger is None:
         return NotFound()
     if not trigger.enabled:
-        return Conflict("The trigger is disabled.")
-    return Conflict("The trigger has no worker.")
+        return Conflict("The trigger is disabled.", code=ErrorCode.TRIGGER_DISABLED)
+    return Conflict("The trigger has no worker.", code=ErrorCode.TRIGGER_WITHOUT_WORKER)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound
 from pipedai.api.renderers import JSONEncoder
 from pipedai.events import Actor, emit
@@ -81,16 +82,20 @@ def _complete_otherwise(
         return run
     if run["status"] not in TERMINAL:
         if outcome.status == Status.CANCELED and run["status"] != Status.QUEUED:
-            raise Refused("No cancel was requested for the run.", run)
+            raise _no_cancel(run)
         raise Refused(f"The run is {run['status']} and can't be completed.", run)
     if run["ended_by"] not in SERVER_VERDICTS:
         raise Refused(f"The run has ended as {run['status']}.", run)
     if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
-        raise Refused("No cancel was requested for the run.", run)
+        raise _no_cancel(run)
     retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
     if retry is not None and retry["was_claimed"]:
         return _keep_late_result(run, params, reported, actor)
     return _accept_late_result(params, outcome, retry, actor)
+
+
+def _no_cancel(run: Row) -> Refused:
+    return Refused("No cancel was requested for the run.", run, code=ErrorCode.CANCEL_NOT_REQUESTED)
 
 
 def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Actor) -> Refused:
@@ -101,7 +106,9 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
         report = json.dumps(reported, cls=JSONEncoder, ensure_ascii=False)
         execute(sql.KEEP_LATE_RESULT, {**params, "late_result": report})
         emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
-    return Refused("The run was given up and its retry has been claimed.", run)
+    return Refused(
+        "The run was given up and its retry has been claimed.", run, code=ErrorCode.RETRY_CLAIMED
+    )
 
 
 def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor: Actor) -> Row:

@@ -77,8 +77,8 @@ class TriggerRunViewSet(TenantViewSet):
         },
         errors={
             409: (
-                "The trigger is disabled or has no worker, the `Idempotency-Key` was used with "
-                "another body, or a ceiling."
+                "`trigger_disabled`, `trigger_without_worker`, `idempotency_key_reused`, or "
+                "`ceiling_reached`."
             ),
         },
         audit=("run.created",),
@@ -183,7 +183,7 @@ class RunViewSet(TenantViewSet):
         summary="Cancel a run",
         answers={200: RunDetailSerializer},
         says={200: "With the run."},
-        errors={409: "It has ended."},
+        errors={409: "`run_state`: it has ended."},
         audit=("run.canceled", "run.cancel-requested"),
     )
     def cancel(self, request: Request, run_id: UUID) -> Response:

@@ -54,7 +54,10 @@ def test_an_unfinished_run_holds_it(cast, client, url, state):
     with audited() as rows:
         response = client.delete(url)
     assert response.status_code == 409
-    assert response.json() == {"error": "The trigger still has 1 unfinished run."}
+    assert response.json() == {
+        "error": "The trigger still has 1 unfinished run.",
+        "code": "unfinished_runs",
+    }
     assert rows == []
     assert client.get(url).status_code == 200
 
@@ -62,7 +65,10 @@ def test_an_unfinished_run_holds_it(cast, client, url, state):
 def test_the_refusal_says_how_many(cast, client, url):
     runs = Runs(cast, cast.trigger_id)
     ids = [runs.queue() for _ in range(3)]
-    assert client.delete(url).json() == {"error": "The trigger still has 3 unfinished runs."}
+    assert client.delete(url).json() == {
+        "error": "The trigger still has 3 unfinished runs.",
+        "code": "unfinished_runs",
+    }
     for run_id in ids:
         runs.cancel(run_id)
     assert client.delete(url).status_code == 204

@@ -209,7 +209,10 @@ def test_over_http_another_body_is_a_409(cast: Cast) -> None:
     _post(client, cast.trigger_id)
     answer = _post(client, cast.trigger_id, {"payload": 1})
     assert answer.status_code == 409
-    assert answer.json() == {"error": "This Idempotency-Key was used with another body."}
+    assert answer.json() == {
+        "error": "This Idempotency-Key was used with another body.",
+        "code": "idempotency_key_reused",
+    }
 
 
 def test_over_http_an_absent_payload_is_as_good_as_null(cast: Cast) -> None:

@@ -94,7 +94,11 @@ class TestWhichMayBeSet:
         response = create(mcpHeaders={"fine": "v", "x-api-key": value, "X-Two": value})
         assert response.status_code == 400
         assert response.json() == invalid(
-            {"mcpHeaders.x-api-key": [self.VALUE], "mcpHeaders.X-Two": [self.VALUE]}
+            {
+                "mcpHeaders": [f"x-api-key: {self.VALUE}", f"X-Two: {self.VALUE}"],
+                "mcpHeaders.x-api-key": [self.VALUE],
+                "mcpHeaders.X-Two": [self.VALUE],
+            }
         )
 
     def test_no_value_is_echoed(self, create):

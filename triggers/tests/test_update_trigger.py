@@ -291,7 +291,10 @@ class TestWhatIsRefused:
 
     def test_a_bad_header_value_has_a_dotted_name_and_is_not_echoed(self, cast, url):
         response = cast.client(cast.admin).patch(url, {"mcpHeaders": {"x-key": "planted\n"}})
-        assert list(response.json()["details"]["fieldErrors"]) == ["mcpHeaders.x-key"]
+        assert list(response.json()["details"]["fieldErrors"]) == [
+            "mcpHeaders",
+            "mcpHeaders.x-key",
+        ]
         assert "planted" not in response.content.decode()
 
     def test_a_deleted_trigger_is_404(self, cast, url):

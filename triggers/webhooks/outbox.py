@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import JSONEncoder
 from pipedai.events import Actor, Event, emit
@@ -94,7 +95,7 @@ def _queue_by_request(
     if trigger is None:
         raise NotFound
     if trigger["webhook_url"] is None:
-        raise Conflict("The trigger has no webhookUrl.")
+        raise Conflict("The trigger has no webhookUrl.", code=ErrorCode.NO_WEBHOOK_URL)
     delivery = _delivery(trigger["environment_id"], trigger_id, trigger["webhook_url"], **values)
     delivery.save(force_insert=True)
     emit(

@@ -72,7 +72,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown, OneTriggerViewSet):
         body=NoBody,
         answers={201: DeliverySerializer},
         says={201: "With the delivery."},
-        errors={409: "The trigger has no `webhookUrl`."},
+        errors={409: "`no_webhook_url`."},
         audit=("webhook.tested",),
     )
     def test(self, request: Request, trigger_id: UUID) -> Response:
@@ -102,7 +102,7 @@ class DeliveryViewSet(_DeliveriesShown):
         body=NoBody,
         answers={201: DeliverySerializer},
         says={201: "With the delivery."},
-        errors={409: "The trigger has no `webhookUrl`."},
+        errors={409: "`no_webhook_url`."},
         audit=("webhook.redelivered",),
     )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:

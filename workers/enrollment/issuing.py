@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor, Event, emit
 from workers.enrollment.codes import digest
@@ -75,7 +76,8 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
             raise NotFound
         if enrollment.consumed_at is not None:
             raise Conflict(
-                "The enrollment has been redeemed: revoke the host's key (hos_) instead."
+                "The enrollment has been redeemed: revoke the host's key (hos_) instead.",
+                code=ErrorCode.ENROLLMENT_REDEEMED,
             )
 
 

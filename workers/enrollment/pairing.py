@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.throttling import (
     Rate,
@@ -162,7 +163,10 @@ def _check_pending(address: str) -> None:
 
 def _decide(enrollment_id: UUID, actor: Actor, **values: object) -> Enrollment:
     if not execute(_DECIDE, {"id": enrollment_id, **values}):
-        raise Conflict("Somebody has decided on this request already, or it has expired.")
+        raise Conflict(
+            "Somebody has decided on this request already, or it has expired.",
+            code=ErrorCode.ENROLLMENT_EXPIRED,
+        )
     enrollment = Enrollment.objects.get(id=enrollment_id)
     action = "enrollment.approved" if values["approved"] else "enrollment.denied"
     emit(event(action, enrollment, actor, {"askedFrom": enrollment.asked_from}))

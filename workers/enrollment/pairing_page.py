@@ -18,6 +18,7 @@ from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.models import User
 from accounts.serializers import LoginBody
 from accounts.services import log_in, log_out
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Invalid, NotFound
 from pipedai.api.origin import check_origin
 from pipedai.api.posted_form import PostedForm
@@ -231,10 +232,10 @@ def _found(visit: _Visit) -> tuple[Enrollment, str]:
     try:
         proof = signing.loads(visit.posted("proof"), salt=_SALT, max_age=pairing.LIFETIME)
         if proof["session"] != str(visit.session.session_id):
-            raise Conflict(_OVER)
+            raise Conflict(_OVER, code=ErrorCode.ENROLLMENT_EXPIRED)
         return pairing.pending_pairing(UUID(proof["id"])), proof["code"]
     except (signing.BadSignature, NotFound):
-        raise Conflict(_OVER) from None
+        raise Conflict(_OVER, code=ErrorCode.ENROLLMENT_EXPIRED) from None
 
 
 _OVER = "Somebody has decided on this request already, or it has expired: type the code again."
@@ -258,4 +259,7 @@ class _NoSuchCode(ApiError):  # noqa: N818
     status_code = 404
 
     def __init__(self) -> None:
-        super().__init__("No host waits with this code. It is shown on the host's own screen.")
+        super().__init__(
+            "No host waits with this code. It is shown on the host's own screen.",
+            code=ErrorCode.NOT_FOUND,
+        )

@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Forbidden, NotFound, Unauthenticated
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, fetch_one
@@ -65,8 +66,8 @@ class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
     With status 400 the pairing still waits for approval, and the host may ask again. Any other status is final.
     """
 
-    def __init__(self, status_code: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status_code: int, code: ErrorCode, message: str) -> None:
+        super().__init__(message, code=code)
         self.status_code = status_code
 
 
@@ -93,7 +94,7 @@ def redeem(
         try:
             lock_environment(row["environment_id"])
         except NotFound:
-            raise EnrollmentRefused(403, _REVOKED) from None
+            raise EnrollmentRefused(403, ErrorCode.ENROLLMENT_DENIED, _REVOKED) from None
         # The enrollment is read again under the lock, because another call may have redeemed or revoked it in the
         # meantime.
         row = _find(found, " FOR NO KEY UPDATE OF e")
@@ -101,7 +102,7 @@ def redeem(
         try:
             hold_role_of_user(row["decided_by_id"], row["environment_id"], Role.ADMIN)
         except (Forbidden, NotFound, Unauthenticated):
-            raise EnrollmentRefused(403, _REVOKED) from None
+            raise EnrollmentRefused(403, ErrorCode.ENROLLMENT_DENIED, _REVOKED) from None
         return _seat(row, values, actor)
 
 
@@ -117,11 +118,13 @@ def _find(params: dict[str, Any], lock: str = "") -> Row:
 
 def _check(row: Row) -> None:
     if row["consumed_at"] is not None:
-        raise EnrollmentRefused(409, "The enrollment has been redeemed already.")
+        raise EnrollmentRefused(
+            409, ErrorCode.ENROLLMENT_REDEEMED, "The enrollment has been redeemed already."
+        )
     if row["revoked_at"] is not None:
-        raise EnrollmentRefused(403, _REVOKED)
+        raise EnrollmentRefused(403, ErrorCode.ENROLLMENT_DENIED, _REVOKED)
     if row["is_over"]:
-        raise EnrollmentRefused(410, "The enrollment has expired.")
+        raise EnrollmentRefused(410, ErrorCode.ENROLLMENT_EXPIRED, "The enrollment has expired.")
 
 
 def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
@@ -132,7 +135,9 @@ def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
     }
     row = fetch_one(_POLL, params)
     too_fast = row is not None and row["too_fast"]
-    return EnrollmentRefused(400, "slow_down" if too_fast else "authorization_pending")
+    code = ErrorCode.SLOW_DOWN if too_fast else ErrorCode.AUTHORIZATION_PENDING
+    # RFC 8628 has these words in `error`, so both keys of the body hold them.
+    return EnrollmentRefused(400, code, code.value)
 
 
 def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:

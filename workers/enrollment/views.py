@@ -66,7 +66,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         example={"label": "build-2"},
         answers={201: IssuedEnrollmentSerializer},
         says={201: "With the enrollment and, this once, its `code` (`enr_…`), good for one host."},
-        errors={409: "A ceiling."},
+        errors={409: "`ceiling_reached`."},
         audit=("enrollment.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
@@ -84,7 +84,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         summary="Revoke an enrollment",
         answers={204: None},
         says={204: "Also when it is revoked already."},
-        errors={409: "It has been redeemed: revoke the host's key instead."},
+        errors={409: "`enrollment_redeemed`: revoke the host's key instead."},
         audit=("enrollment.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
@@ -182,7 +182,7 @@ class EnrollmentViewSet(ApiViewSet):
             ),
             403: "Denied or revoked, or whoever let it in is no admin any more.",
             404: "No such code.",
-            409: "Redeemed already, or a ceiling.",
+            409: "`enrollment_redeemed`, or `ceiling_reached`.",
             410: "Expired.",
         },
         audit=("enrollment.redeemed",),

@@ -83,7 +83,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         id="deregisterHostWorker",
         summary="Deregister a worker of a host",
         answers={204: None},
-        errors={409: "While triggers point at it or runs are unfinished."},
+        errors={409: "`has_children`: triggers point at it or runs are unfinished."},
         audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
@@ -112,7 +112,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
                 "that minted it."
             ),
         },
-        errors={409: "A ceiling."},
+        errors={409: "`ceiling_reached`."},
         audit=("api-key.created",),
     )
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:

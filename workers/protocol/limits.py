@@ -2,8 +2,7 @@
 
 from typing import TypedDict
 
-from pipedai.api.authentication import BAD_TOKEN
-from pipedai.api.errors import Unauthenticated
+from pipedai.api.authentication import bad_token
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import fetch_one
 
@@ -28,7 +27,7 @@ def locked_limits(worker: WorkerPrincipal) -> Limits:
         {"id": worker.id, "token_digest": worker.token_digest},
     )
     if row is None:
-        raise Unauthenticated(BAD_TOKEN)
+        raise bad_token()
     return {
         "capacity": 0 if row["disabled_at"] else row["max_concurrency"],
         "approved": row["unapproved_since"] is None,

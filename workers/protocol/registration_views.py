@@ -6,6 +6,7 @@ from rest_framework.response import Response
 
 from pipedai.api import tokens
 from pipedai.api.authentication import bearer_token, refusal
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.permissions import IsPublic
 from pipedai.api.principal import address_of
@@ -57,7 +58,7 @@ class RegistrationViewSet(ApiViewSet):
                 "The token is missing, malformed, used, expired or revoked, or whoever minted it was "
                 "deactivated; of two registrations that race with one token, one gets this."
             ),
-            409: "A ceiling.",
+            409: "`ceiling_reached`.",
         },
         audit=("worker.registered",),
         security=({}, registration_token()),
@@ -92,5 +93,8 @@ def _registration_token(request: Request) -> str:
         return sent
     token = request.data.get("token") if isinstance(request.data, dict) else None
     if not isinstance(token, str) or tokens.prefix_of(token) != "wrk":
-        raise Unauthenticated("The registration token (wrk_) is missing or malformed.")
+        raise Unauthenticated(
+            "The registration token (wrk_) is missing or malformed.",
+            code=ErrorCode.UNAUTHENTICATED,
+        )
     return token

@@ -46,9 +46,9 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         says={200: "With the run."},
         errors={
             409: (
-                "Not queued, claimed with another `claimId`, not due yet, the worker holds "
-                "`maxConcurrency` runs, it is disabled, or it waits for approval and the run's "
-                "trigger has MCP headers (`code` `worker_unapproved`)."
+                "`run_state`: not queued; `claimed_by_another`: with another `claimId`; `not_due`; "
+                "`worker_full`: it holds `maxConcurrency` runs; `worker_disabled`; or "
+                "`worker_unapproved`: the run's trigger has MCP headers."
             ),
         },
         audit=("run.claimed",),
@@ -72,7 +72,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         body=Body,
         parameters=(VERSION,),
         answers={200: RunSerializer},
-        errors={409: "Neither claimed nor running."},
+        errors={409: "`run_state`: neither claimed nor running."},
         audit=("run.started",),
     )
     def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
@@ -96,7 +96,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 leaseExpiresAt=serializers.DateTimeField(),
             )
         },
-        errors={409: "The run is no longer this worker's to run: it must stop."},
+        errors={409: "`run_state`: the run is no longer this worker's to run: it must stop."},
     )
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """POST /workers/:id/runs/:runId/heartbeat: renews the lease, and tells the worker whether to stop."""
@@ -119,8 +119,8 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         answers={200: RunSerializer},
         errors={
             409: (
-                "The run is queued, it was ended by somebody else or with another status, no cancel "
-                "was requested, or the report is too late."
+                "`run_state`: the run is queued, or was ended by somebody else or with another "
+                "status; `cancel_not_requested`; or `retry_claimed`: the report is too late."
             ),
         },
         audit=("run.completed", "run.canceled", "run.retried"),

@@ -94,7 +94,10 @@ def test_what_needs_it_is_named_and_counted(cast, client, url, triggers, runs, h
     with audited() as rows:
         response = client.delete(url)
     assert response.status_code == 409
-    assert response.json() == {"error": f"The worker still has {held}: name another in reassignTo."}
+    assert response.json() == {
+        "error": f"The worker still has {held}: name another in reassignTo.",
+        "code": "has_children",
+    }
     assert rows == []
 
 

@@ -80,7 +80,10 @@ def test_streams_tell_replay_hold_up_nobody_and_end_in_time(committed_cast, own_
 def _a_refusal_is_json_whatever_is_accepted(server, host):
     url = f"{server.api}/workers/{host.worker_id}/events/stream"
     answer = httpx.get(url, headers={"Accept": "text/event-stream"})
-    assert (answer.status_code, answer.json()) == (401, {"error": "Authentication is required."})
+    assert (answer.status_code, answer.json()) == (
+        401,
+        {"error": "Authentication is required.", "code": "unauthenticated"},
+    )
 
 
 def _events_are_told_and_again_after_the_last_that_was_read(cast, server, host):

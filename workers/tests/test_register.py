@@ -15,8 +15,11 @@ from workspaces.models import ApiKey, Environment
 
 URL = "/api/v1/workers/register"
 MACHINE = {"hostname": "host-2", "os": "Debian 13", "version": "1.2.3"}
-BAD = {"error": "The registration token is invalid, used or expired."}
-MISSING = {"error": "The registration token (wrk_) is missing or malformed."}
+BAD = {"error": "The registration token is invalid, used or expired.", "code": "invalid_token"}
+MISSING = {
+    "error": "The registration token (wrk_) is missing or malformed.",
+    "code": "unauthenticated",
+}
 
 
 @pytest.fixture

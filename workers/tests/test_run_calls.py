@@ -58,6 +58,7 @@ class TestARefusal:
         assert response.status_code == 409
         assert response.json() == {
             "error": "The run has been claimed with another claimId.",
+            "code": "claimed_by_another",
             "status": "claimed",
         }
 
@@ -77,6 +78,7 @@ class TestARefusal:
         assert response.status_code == 409
         assert response.json() == {
             "error": "The worker holds as many runs as it may.",
+            "code": "worker_full",
             "status": "queued",
         }
 
@@ -107,7 +109,11 @@ class TestACancel:
         calls.complete(run_id, status="failed")
         response = self.cancel(cast, run_id)
         assert response.status_code == 409
-        assert response.json() == {"error": "The run is failed already.", "status": "failed"}
+        assert response.json() == {
+            "error": "The run is failed already.",
+            "code": "run_state",
+            "status": "failed",
+        }
 
 
 class TestTheBodyOfAClaim:

@@ -12,6 +12,7 @@ from django.db.models import Value
 from django.db.models.functions import Greatest, Now
 
 from pipedai import crypto
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
@@ -91,7 +92,7 @@ def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintex
         opened = unwrap(environment_id, key)
     except crypto.CannotOpen as error:
         _alarm_of_key(error, environment_id, key)
-        raise Unavailable(_CANNOT_SEAL) from None
+        raise Unavailable(_CANNOT_SEAL, code=ErrorCode.ENCRYPTION_UNAVAILABLE) from None
     return Sealed(
         crypto.seal(opened, place(sealed_field, environment_id, row_id), plaintext), key.id
     )

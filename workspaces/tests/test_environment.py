@@ -86,7 +86,8 @@ class TestRenaming:
         response = cast.client(cast.admin).patch(url, {"name": "taken"})
         assert response.status_code == 409
         assert response.json() == {
-            "error": "The workspace has an environment of this name already."
+            "error": "The workspace has an environment of this name already.",
+            "code": "name_taken",
         }
 
     def test_a_name_of_another_workspace_is_free(self, cast, url):
@@ -182,7 +183,10 @@ class TestDeleting:
     def refused(self, client, url, sentence):
         with audited() as rows:
             response = client.delete(url)
-        assert (response.status_code, response.json()) == (409, {"error": sentence})
+        assert (response.status_code, response.json()) == (
+            409,
+            {"error": sentence, "code": "has_children"},
+        )
         assert rows == []
 
     def test_ended_runs_do_not_hold_it(self, cast, url):

@@ -38,7 +38,10 @@ def test_each_has_a_data_key_of_its_own(cast, url):
 def test_a_name_is_taken_once_in_a_workspace(cast, url):
     response = cast.client(cast.owner).post(url, {"name": "production"})
     assert response.status_code == 409
-    assert response.json() == {"error": "The workspace has an environment of this name already."}
+    assert response.json() == {
+        "error": "The workspace has an environment of this name already.",
+        "code": "name_taken",
+    }
 
 
 def test_another_workspace_may_use_the_name(cast, url):
@@ -76,7 +79,10 @@ def test_the_owner_of_a_deleted_one_may_not(cast, url):
 def test_whoever_may_not_is_told_who_may(cast, url, who):
     response = cast.client(getattr(cast, who)).post(url, {"name": "staging"})
     assert response.status_code == 403
-    assert response.json() == {"error": "Only the workspace's creator and its owners may do this."}
+    assert response.json() == {
+        "error": "Only the workspace's creator and its owners may do this.",
+        "code": "forbidden",
+    }
 
 
 def test_one_user_owns_only_so_many(cast, url, settings):

@@ -101,7 +101,10 @@ class TestAdding:
         with audited() as rows:
             response = cast.client(cast.owner).post(url, {"userId": user.id, "role": "admin"})
         assert response.status_code == 409
-        assert response.json() == {"error": "This user is a member already."}
+        assert response.json() == {
+            "error": "This user is a member already.",
+            "code": "already_member",
+        }
         assert role_of(cast, user) == who
         assert rows == []
 
@@ -207,7 +210,10 @@ class TestChangingARole:
         with audited() as rows:
             response = cast.client(cast.owner).patch(f"{url}/{cast.owner.id}", {"role": role})
         assert response.status_code == 409
-        assert response.json() == {"error": "An environment must keep at least one owner."}
+        assert response.json() == {
+            "error": "An environment must keep at least one owner.",
+            "code": "last_owner",
+        }
         assert (role_of(cast, cast.owner), rows) == ("owner", [])
 
     def test_of_two_owners_one_may_step_down(self, cast, url):
@@ -273,7 +279,10 @@ class TestRemoving:
     def test_the_last_owner_stays(self, cast, url):
         response = cast.client(cast.owner).delete(f"{url}/{cast.owner.id}")
         assert response.status_code == 409
-        assert response.json() == {"error": "An environment must keep at least one owner."}
+        assert response.json() == {
+            "error": "An environment must keep at least one owner.",
+            "code": "last_owner",
+        }
 
     def test_an_owner_may_leave_to_another(self, cast, url):
         client = cast.client(cast.owner)

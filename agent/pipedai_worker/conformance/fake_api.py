@@ -153,11 +153,11 @@ class FakeApi:
             self.lock.notify_all()
             return DROP if fault else (status, {**answer, **self.newer}, {})
 
-    def refuse(self, status: int, sentence: str) -> tuple[int, dict[str, Any]]:
+    def refuse(self, status: int, code: str, sentence: str) -> tuple[int, dict[str, Any]]:
         """Return the answer to a request that breaks the API's rules, and remember what was wrong."""
         with self.lock:
             self.malformed.append(sentence)
-        return status, {"error": sentence}
+        return status, {"error": sentence, "code": code}
 
     def _next_fault(self, kind: str) -> Fault | None:
         for fault in self.faults[kind]:
@@ -174,18 +174,18 @@ class FakeApi:
         if kind == "register":
             return self._register(body)
         if kind == "unknown":
-            return 404, {"error": "Not found"}
+            return 404, {"error": "Not found", "code": "not_found"}
         if headers.get("Authorization") != f"Bearer {self.worker_token}":
-            return 401, {"error": "The token is not valid."}
+            return 401, {"error": "The token is not valid.", "code": "invalid_token"}
         if self.strict and ("wait" in query or "claimId" in body):
-            return 400, {"error": "Validation failed"}
+            return 400, {"error": "Validation failed", "code": "validation_failed"}
         if (problem := wire.problem(kind, query, body)) is not None:
-            return self.refuse(400, f"{kind}: {problem}.")
+            return self.refuse(400, "validation_failed", f"{kind}: {problem}.")
         if kind == "poll":
             return self._poll(float(query.get("wait", ["0"])[0]))
         run = self.runs.get(run_id)
         if run is None:
-            return 404, {"error": "Not found"}
+            return 404, {"error": "Not found", "code": "not_found"}
         answer: tuple[int, dict[str, Any]] = getattr(self, f"_{kind}")(run, body)
         if answer[0] == 200:
             run.renew()
@@ -193,7 +193,7 @@ class FakeApi:
 
     def _register(self, body: Any) -> tuple[int, dict[str, Any]]:
         if not body.get("token") or body["token"] != self.registration_token:
-            return 401, {"error": "The registration token is not valid."}
+            return 401, {"error": "The registration token is not valid.", "code": "invalid_token"}
         self.registration_token = ""
         self.auth_mode = str(body.get("authMode") or self.auth_mode)
         return 201, {
@@ -228,6 +228,8 @@ class FakeApi:
         repeated = self.claim_ids and run.claim_id == body.get("claimId")
         if run.status == "claimed" and repeated:
             return 200, run.shown()
+        if run.status == "claimed":
+            return 409, _conflict("The run is claimed.", "claimed_by_another", run)
         return self._move(run, {"queued"}, "claimed", claim_id=body.get("claimId"))
 
     def _start(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
@@ -235,7 +237,7 @@ class FakeApi:
 
     def _heartbeat(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         if run.status not in IN_HAND:
-            return 409, {"error": f"The run is {run.status}.", "status": run.status}
+            return 409, _conflict(f"The run is {run.status}.", "run_state", run)
         self._note_tool_calls("heartbeat", run, body)
         lease = timedelta(seconds=self.lease_seconds)
         return 200, {**run.shown(), **self._time("leaseExpiresAt", lease)}
@@ -248,7 +250,7 @@ class FakeApi:
         if run.status == status:
             return 200, run.shown()
         if status == "canceled" and not run.cancel_requested:
-            return 409, {"error": "No cancel was requested.", "status": run.status}
+            return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
         self._note_tool_calls("complete", run, body)
         return self._move(run, IN_HAND, status, outcome=body)
 
@@ -263,13 +265,17 @@ class FakeApi:
         self, run: FakeRun, sources: set[str], target: str, **changes: Any
     ) -> tuple[int, dict[str, Any]]:
         if run.status not in sources:
-            return 409, {"error": f"The run is {run.status}.", "status": run.status}
+            return 409, _conflict(f"The run is {run.status}.", "run_state", run)
         if run.status != target:
             run.history.append(target)
         run.status = target
         for name, value in changes.items():
             setattr(run, name, value)
         return 200, run.shown()
+
+
+def _conflict(sentence: str, code: str, run: FakeRun) -> dict[str, Any]:
+    return {"error": sentence, "code": code, "status": run.status}
 
 
 def route(method: str, path: str) -> tuple[str, str]:

@@ -94,9 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith(fake_mcp.PATH):
             self._send(*fake_mcp.answer("POST", body or {}), {})
         elif data and not wire.is_json(self.headers.get("Content-Type")):
-            self._refuse(415, "The Content-Type is not application/json.")
+            self._refuse(415, "unsupported_media_type", "The Content-Type is not application/json.")
         elif body is None:
-            self._refuse(400, "The body is not a JSON object.")
+            self._refuse(400, "malformed_body", "The body is not a JSON object.")
         else:
             self._serve(body)
 
@@ -118,8 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         ahead = self.server.api.clock_ahead.total_seconds()
         return super().date_time_string((timestamp or time.time()) + ahead)
 
-    def _refuse(self, status: int, sentence: str) -> None:
-        _, answer = self.server.api.refuse(status, sentence)
+    def _refuse(self, status: int, code: str, sentence: str) -> None:
+        _, answer = self.server.api.refuse(status, code, sentence)
         self._send(status, answer, {})
 
     def _serve(self, body: dict[str, Any]) -> None:

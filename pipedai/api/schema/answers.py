@@ -77,23 +77,25 @@ ANY_REQUEST = frozenset({400, 406, 408, 413, 414, 415, 431, 500, 503})
 
 _MESSAGES: Schema = {"type": "array", "items": _TEXT}
 _ERROR: Schema = {"type": "string", "description": "One sentence."}
-_CODE: Schema = {
-    "type": "string",
-    "enum": [code.value for code in ErrorCode],
-    "description": "Which case it is, for programs; API.md lists the codes.",
-}
+_CODE: Schema = {"$ref": "#/components/schemas/ErrorCode"}
 
 SCHEMAS: dict[str, Schema] = {
+    "ErrorCode": {
+        "type": "string",
+        "enum": [code.value for code in ErrorCode],
+        "description": "Which case it is, for programs; API.md lists the codes. Newer releases may add some.",
+    },
     "Error": {
         "type": "object",
-        "required": ["error"],
+        "required": ["error", "code"],
         "properties": {"error": _ERROR, "code": _CODE},
     },
     "ValidationError": {
         "type": "object",
-        "required": ["error"],
+        "required": ["error", "code"],
         "properties": {
             "error": _ERROR,
+            "code": _CODE,
             "details": {
                 "type": "object",
                 "description": "Which fields are wrong; not for a request that could not be read at all.",
@@ -107,7 +109,7 @@ SCHEMAS: dict[str, Schema] = {
     },
     "Conflict": {
         "type": "object",
-        "required": ["error"],
+        "required": ["error", "code"],
         "properties": {
             "error": _ERROR,
             "code": _CODE,
@@ -123,8 +125,8 @@ SCHEMAS: dict[str, Schema] = {
     },
     "Crash": {
         "type": "object",
-        "required": ["error", "requestId"],
-        "properties": {"error": _ERROR, "requestId": _TEXT},
+        "required": ["error", "code", "requestId"],
+        "properties": {"error": _ERROR, "code": _CODE, "requestId": _TEXT},
     },
 }
 

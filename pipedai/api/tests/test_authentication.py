@@ -17,9 +17,14 @@ ME = "/api/v1/auth/me"
 CHALLENGE = 'Bearer realm="pipedai"'
 
 
-def refused(response, sentence):
+def refused(response, sentence, code=None):
+    if code is None and sentence == BAD_TOKEN:
+        code = "invalid_token"
+    if code is None:
+        refuses_kind = sentence.endswith("is not accepted on this endpoint.")
+        code = "credentials_not_accepted" if refuses_kind else "unauthenticated"
     assert response.status_code == 401
-    assert response.json() == {"error": sentence}
+    assert response.json() == {"error": sentence, "code": code}
     assert response["WWW-Authenticate"] == CHALLENGE
     return True
 
@@ -170,12 +175,14 @@ class TestATokenThatIsDead:
         url = {"pwk": triggers_url, "wkt": f"/api/v1/workers/{cast.worker.worker_id}/poll"}[kind]
         assert refused(bearer(tokens.mint(kind).value).get(url), BAD_TOKEN)
 
-    @pytest.mark.parametrize("column", ["revoked_at", "expires_at"])
-    def test_a_revoked_or_expired_key_is_refused(self, cast, triggers_url, column):
+    @pytest.mark.parametrize(
+        ("column", "code"), [("revoked_at", "invalid_token"), ("expires_at", "token_expired")]
+    )
+    def test_a_revoked_or_expired_key_is_refused(self, cast, triggers_url, column, code):
         client = cast.key_client()
         assert client.get(triggers_url).status_code == 200
         ApiKey.objects.update(**{column: Now()})
-        assert refused(client.get(triggers_url), BAD_TOKEN)
+        assert refused(client.get(triggers_url), BAD_TOKEN, code)
 
     def test_a_key_counts_until_it_expires(self, cast, triggers_url):
         token = cast.mint("pwk", expires_at=datetime.now(UTC) + timedelta(hours=1))

@@ -27,6 +27,7 @@ def test_a_typo_in_a_configuration_is_seen(cast, route):
     assert response.status_code == 400
     assert response.json() == {
         "error": "Validation failed",
+        "code": "validation_failed",
         "details": {"fieldErrors": {"naem": ["Unknown field."]}, "formErrors": []},
     }
 

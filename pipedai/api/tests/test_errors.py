@@ -7,6 +7,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from rest_framework import exceptions, serializers
 
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from pipedai.api.exceptions import handle_exception
 from pipedai.api.request_id import current_request_id
@@ -53,7 +54,10 @@ class TestAMethodThatAUrlDoesNotHave:
     def test_it_is_405_and_says_which_there_are(self, cast, method):
         response = cast.client(cast.owner).generic(method, "/api/v1/workspaces")
         assert response.status_code == 405
-        assert response.json() == {"error": f'Method "{method}" not allowed.'}
+        assert response.json() == {
+            "error": f'Method "{method}" not allowed.',
+            "code": "method_not_allowed",
+        }
         assert set(response["Allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
     @pytest.mark.parametrize(
@@ -76,7 +80,10 @@ class TestWhatIsNotJSON:
     def test_asking_for_it_is_406(self, cast, accept):
         response = cast.client(cast.owner).get("/api/v1/workspaces", HTTP_ACCEPT=accept)
         assert response.status_code == 406
-        assert response.json() == {"error": "Only application/json can be answered."}
+        assert response.json() == {
+            "error": "Only application/json can be answered.",
+            "code": "not_acceptable",
+        }
 
     @pytest.mark.parametrize(
         "accept", ["*/*", "application/*", "application/json", "text/html, */*;q=0.1"]
@@ -102,7 +109,11 @@ class TestACrash:
         response = client.get(f"/api/v1/environments/{cast.environment.id}/triggers")
         current_request_id.reset(token)
         assert response.status_code == 500
-        assert response.json() == {"error": "Internal server error", "requestId": "req-1"}
+        assert response.json() == {
+            "error": "Internal server error",
+            "code": "internal_error",
+            "requestId": "req-1",
+        }
 
 
 def test_a_host_that_is_not_ours_is_400_where_it_matters(cast):
@@ -113,7 +124,7 @@ def test_a_host_that_is_not_ours_is_400_where_it_matters(cast):
         HTTP_ORIGIN="http://evil.example",
     )
     assert response.status_code == 400
-    assert response.json() == {"error": "Bad request"}
+    assert response.json() == {"error": "Bad request", "code": "host_not_allowed"}
 
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="pipedai"'}
@@ -124,18 +135,38 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="pipedai"'}
     [
         (NotFound(), 404, NOT_FOUND, {}),
         (Http404("what it was"), 404, NOT_FOUND, {}),
-        (Conflict("No.", status="queued"), 409, {"error": "No.", "status": "queued"}, {}),
-        (Forbidden("No."), 403, {"error": "No."}, {}),
-        (PermissionDenied("why"), 403, {"error": "You may not do this."}, {}),
-        (Unauthenticated("No."), 401, {"error": "No."}, CHALLENGE),
-        (exceptions.NotAuthenticated(), 401, {"error": "Authentication is required."}, CHALLENGE),
+        (
+            Conflict("No.", code=ErrorCode.NOT_DUE, status="queued"),
+            409,
+            {"error": "No.", "code": "not_due", "status": "queued"},
+            {},
+        ),
+        (Forbidden("No."), 403, {"error": "No.", "code": "forbidden"}, {}),
+        (PermissionDenied("why"), 403, {"error": "You may not do this.", "code": "forbidden"}, {}),
+        (
+            Unauthenticated("No.", code=ErrorCode.INVALID_TOKEN),
+            401,
+            {"error": "No.", "code": "invalid_token"},
+            CHALLENGE,
+        ),
+        (
+            exceptions.NotAuthenticated(),
+            401,
+            {"error": "Authentication is required.", "code": "unauthenticated"},
+            CHALLENGE,
+        ),
         (
             TooManyRequests("Later.", headers={"Retry-After": "2"}),
             429,
             {"error": "Later.", "code": "throttled"},
             {"Retry-After": "2"},
         ),
-        (exceptions.ParseError("It is bad."), 400, {"error": "It is bad."}, {}),
+        (
+            exceptions.ParseError("It is bad."),
+            400,
+            {"error": "It is bad.", "code": "malformed_body"},
+            {},
+        ),
         (
             Invalid({"a.b": ["Bad."]}, form=["Worse."]),
             400,
@@ -160,7 +191,9 @@ def test_each_error_has_its_status_its_body_and_its_headers(error, status, body,
         ({"a": ["One.", "Two."]}, invalid({"a": ["One.", "Two."]})),
         (
             {"a": {"b": ["One."], "c": {"d": ["Two."]}}},
-            invalid({"a.b": ["One."], "a.c.d": ["Two."]}),
+            invalid(
+                {"a": ["b: One.", "c.d: Two."], "a.b": ["One."], "a.c.d": ["Two."]},
+            ),
         ),
         ({"a": {"non_field_errors": ["One."]}}, invalid({"a": ["One."]})),
         ({"non_field_errors": ["One."], "a": ["Two."]}, invalid({"a": ["Two."]}, "One.")),

@@ -66,7 +66,7 @@ REFUSED = {
 def test_what_cannot_be_read_or_held_is_400(cast, body, sentence):
     response = cast.client(cast.owner).post(URL, body, content_type="application/json")
     assert response.status_code == 400
-    assert response.json() == {"error": sentence}
+    assert response.json() == {"error": sentence, "code": "malformed_body"}
 
 
 ACCEPTED = {
@@ -114,7 +114,10 @@ def test_any_other_media_type_is_415(cast, content_type):
         "POST", URL, b'{"name": "x"}', content_type=content_type
     )
     assert response.status_code == 415
-    assert response.json() == {"error": "The body must be application/json."}
+    assert response.json() == {
+        "error": "The body must be application/json.",
+        "code": "unsupported_media_type",
+    }
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,10 @@ class TestAnOutcome:
     def test_but_for_everything_else(self, complete, name):
         body, sentence = REFUSED[name]
         response = complete(body)
-        assert (response.status_code, response.json()) == (400, {"error": sentence})
+        assert (response.status_code, response.json()) == (
+            400,
+            {"error": sentence, "code": "malformed_body"},
+        )
 
 
 JSON = st.recursive(

@@ -167,7 +167,10 @@ class TestACompressedBody:
             f"/api/v1/{path}", {"name": "x"}, headers={"Content-Encoding": coding}
         )
         assert answer.status_code == 415
-        assert answer.json() == {"error": "The body must not be compressed."}
+        assert answer.json() == {
+            "error": "The body must not be compressed.",
+            "code": "unsupported_media_type",
+        }
 
     @pytest.mark.parametrize("coding", ["identity", "", "Identity"])
     def test_one_that_is_not_passes(self, cast, coding):

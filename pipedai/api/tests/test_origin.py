@@ -7,7 +7,10 @@ from testing.world.users import PASSWORD
 
 PUBLIC = "https://api.pipedai.example"
 ALLOWED = "https://dashboard.example"
-REFUSED = {"error": "This origin may not call the API with a session cookie."}
+REFUSED = {
+    "error": "This origin may not call the API with a session cookie.",
+    "code": "foreign_origin",
+}
 
 # (Origin, Sec-Fetch-Site) of a request to http://testserver → whether it passes.
 ROWS = [

@@ -167,7 +167,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_unread():
     headers = {"host": "h", "content-length": str(KIB + 1)}
     exchange = await Exchange(http_scope("POST", headers=headers), [b"x"]).run(outer(Answering()))
     assert exchange.status == 413
-    assert exchange.json == {"error": "The body must not be over 1 KiB."}
+    assert exchange.json == {"error": "The body must not be over 1 KiB.", "code": "body_too_large"}
     assert exchange.headers["connection"] == "close"
 
 
@@ -197,7 +197,10 @@ async def test_a_body_that_does_not_arrive_in_time_is_a_408():
     await exchange.run(outer(Answering(), body_seconds=0.05))
     await leaving
     assert exchange.status == 408
-    assert exchange.json == {"error": "The body did not arrive within 0.05 seconds."}
+    assert exchange.json == {
+        "error": "The body did not arrive within 0.05 seconds.",
+        "code": "request_timeout",
+    }
 
 
 async def test_a_transfer_coding_that_compresses_is_a_415():
@@ -210,20 +213,26 @@ async def test_a_transfer_coding_that_compresses_is_a_415():
 async def test_a_request_without_host_is_a_400(headers):
     exchange = await Exchange(http_scope(headers=headers)).run(outer(Answering()))
     assert exchange.status == 400
-    assert exchange.json == {"error": "The Host header is missing."}
+    assert exchange.json == {"error": "The Host header is missing.", "code": "malformed_request"}
 
 
 async def test_a_query_that_is_not_ascii_is_a_400():
     exchange = await Exchange(http_scope(query="q=é")).run(outer(Answering()))
     assert exchange.status == 400
-    assert exchange.json == {"error": "The query string must be percent-encoded."}
+    assert exchange.json == {
+        "error": "The query string must be percent-encoded.",
+        "code": "malformed_request",
+    }
 
 
 @pytest.mark.parametrize("target", ["*", "example.com:443", "ftp://h/api/v1/x", "http://", "x"])
 async def test_a_target_that_is_no_path_is_a_400_in_json(target):
     exchange = await Exchange(http_scope(path=target)).run(outer(Answering()))
     assert exchange.status == 400
-    assert exchange.json == {"error": "The request target must be a path."}
+    assert exchange.json == {
+        "error": "The request target must be a path.",
+        "code": "malformed_request",
+    }
     assert SECURITY.items() <= exchange.headers.items()
 
 
@@ -292,6 +301,7 @@ async def test_a_crash_answers_its_request_id_and_nothing_else(logged):
     assert exchange.status == 500
     assert exchange.json == {
         "error": "Internal server error",
+        "code": "internal_error",
         "requestId": exchange.headers["x-request-id"],
     }
     (crash,) = logged.events("pipedai.server.outer")
@@ -334,7 +344,7 @@ async def test_an_error_page_below_the_api_becomes_json():
     app = Answering(404, b"<h1>Not found</h1>", "text/html", [(b"x-other", b"kept")])
     exchange = await Exchange(http_scope()).run(outer(app))
     assert exchange.status == 404
-    assert exchange.json == {"error": "Not found"}
+    assert exchange.json == {"error": "Not found", "code": "not_found"}
     assert exchange.headers["x-other"] == "kept"
     assert exchange.headers["content-length"] == str(len(exchange.body))
     exchange = await Exchange(http_scope(path="/admin/x")).run(outer(app))

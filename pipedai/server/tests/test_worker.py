@@ -123,7 +123,7 @@ async def test_a_wait_for_the_client_to_leave_may_be_given_up_and_begun_again():
 def test_a_bad_request_gets_a_json_answer_with_every_header(web, sent, status):
     got, headers, body = parse(web.exchange(sent))
     assert got == status
-    assert set(json.loads(body)) == {"error"}
+    assert set(json.loads(body)) == {"error", "code"}
     assert headers["content-type"] == "application/json"
     assert headers["content-length"] == str(len(body))
     assert headers["connection"] == "close"
@@ -201,7 +201,11 @@ def test_a_crash_is_logged_with_its_traceback_and_answered_without(web):
     answer = web.exchange(b"GET /api/v1/crash HTTP/1.1\r\n" + CLOSE + b"\r\n")
     status, headers, body = parse(answer)
     assert status == 500
-    said = {"error": "Internal server error", "requestId": headers["x-request-id"]}
+    said = {
+        "error": "Internal server error",
+        "code": "internal_error",
+        "requestId": headers["x-request-id"],
+    }
     assert json.loads(body) == said
     line = web.wait_for_line(event="request crashed", request_id=headers["x-request-id"])
     assert "a crash that nobody may read about" in line["exception"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from testing.probes.error_codes import CODES
 from testing.processes.web_process import free_port
 from testing.processes.worker_process import until
 
@@ -168,4 +169,7 @@ def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
     first, *lines = head.decode("latin-1").split("\r\n")
     pairs = [(name.lower(), value.strip()) for name, _, value in (x.partition(":") for x in lines)]
     assert len(dict(pairs)) == len(pairs), f"a header is there twice: {pairs}"
-    return int(first.split()[1]), dict(pairs), rest
+    status, headers = int(first.split()[1]), dict(pairs)
+    if headers.get("content-length") == str(len(rest)):
+        CODES.look_at("", status, headers, rest)
+    return status, headers, rest

@@ -123,6 +123,11 @@ const refused = await worker.POST("/workers/{workerId}/runs/{runId}/start", {
 // Errors of different statuses have different fields.
 const state = refused.error && "status" in refused.error ? refused.error.status : null;
 expectEqual([refused.response.status, state], [409, "succeeded"]);
+// Every error has a code, whose type lists all that there are.
+const expected: components["schemas"]["ErrorCode"] = "run_state";
+expectEqual(refused.error?.code, expected);
+// @ts-expect-error This is no code of the API.
+if (refused.error?.code === "no_such_code") throw new Error("impossible");
 
 const ended = expectStatus(
   await script.GET("/runs/{runId}", { params: { path: { runId: run.id } } }),

@@ -139,7 +139,11 @@ def test_a_cancel_answers_with_the_run(cast: Cast, runs: Runs) -> None:
 def test_a_cancel_of_an_ended_run_names_its_state(cast: Cast, runs: Runs) -> None:
     answer = cast.key_client().post(f"/api/v1/runs/{runs.ended()}/cancel")
     assert answer.status_code == 409
-    assert answer.json() == {"error": "The run is succeeded already.", "status": "succeeded"}
+    assert answer.json() == {
+        "error": "The run is succeeded already.",
+        "code": "run_state",
+        "status": "succeeded",
+    }
 
 
 def test_a_cancel_is_audited_as_the_users(cast: Cast, runs: Runs) -> None:

@@ -148,7 +148,10 @@ class TestTheIdempotencyKey:
         self.send(client, url, "order-42", 1)
         response = self.send(client, url, "order-42", 2)
         assert response.status_code == 409
-        assert response.json() == {"error": "This Idempotency-Key was used with another body."}
+        assert response.json() == {
+            "error": "This Idempotency-Key was used with another body.",
+            "code": "idempotency_key_reused",
+        }
 
     @pytest.mark.parametrize(
         "key", ["x", "x" * 255, "order 42", '"8e03978e-40d5-43dd"', "!~", "a,b;c=d"]

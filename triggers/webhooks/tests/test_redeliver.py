@@ -52,7 +52,7 @@ def test_without_a_url_it_is_refused(cast, delivery):
     Trigger.objects.filter(id=delivery.trigger_id).update(webhook_url=None)
     response = redeliver(cast.client(cast.admin), delivery.id)
     assert response.status_code == 409
-    assert response.json() == {"error": "The trigger has no webhookUrl."}
+    assert response.json() == {"error": "The trigger has no webhookUrl.", "code": "no_webhook_url"}
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])

@@ -65,7 +65,7 @@ def test_it_is_audited_without_the_urls_query(cast, trigger_id):
 def test_without_a_url_it_is_refused(cast):
     response = send(cast.client(cast.admin), cast.trigger_id)
     assert response.status_code == 409
-    assert response.json() == {"error": "The trigger has no webhookUrl."}
+    assert response.json() == {"error": "The trigger has no webhookUrl.", "code": "no_webhook_url"}
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])

@@ -72,7 +72,10 @@ def test_a_host_waits_until_it_is_approved(cast):
     begun = begin(label="The new one").json()
     device_code = begun["deviceCode"]
     answer = redeem(deviceCode=device_code)
-    assert (answer.status_code, answer.json()) == (400, {"error": "authorization_pending"})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "authorization_pending", "code": "authorization_pending"},
+    )
     _approve(cast, begun["id"])
     # The label that was approved counts, and not the one that the host sends now.
     answer = redeem(deviceCode=device_code, label="Another")
