@@ -42,7 +42,7 @@ def add_member(
         with transaction.atomic():
             lock_environment(environment_id)
             own = hold_role(actor, environment_id, Role.ADMIN)
-            _check_may_grant(own, role)
+            check_may_grant(own, role)
             user = _user(user_id, email)
             check_ceiling(
                 "members",
@@ -69,7 +69,7 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
         lock_environment(environment_id)
         own = hold_role(actor, environment_id, Role.ADMIN)
         member = _member(environment_id, user_id)
-        _check_may_grant(own, role)
+        check_may_grant(own, role)
         _check_may_take(own, member)
         old = Role(member.role)
         if role is old:
@@ -113,8 +113,10 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
 def _user(user_id: UUID | None, email: Email | None) -> User:
     if user_id is None:
         assert email is not None, "the body names the user by either"
-        return find_user(email)
-    user = User.objects.filter(id=user_id, is_active=True).first()
+        user_id = find_user(email).id
+    # The lock makes an account that is being displaced at this moment lose the membership, or not get it.
+    users = User.objects.select_for_update(no_key=True)
+    user = users.filter(id=user_id, is_active=True).first()
     if user is None:
         raise NotFound
     return user
@@ -131,7 +133,7 @@ def _member(environment_id: UUID, user_id: UUID) -> Membership:
     return member
 
 
-def _check_may_grant(own: Role, role: Role) -> None:
+def check_may_grant(own: Role, role: Role) -> None:
     """Raises Forbidden if the role to be granted is above the caller's own."""
     if not own.includes(role):
         raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")

@@ -18,6 +18,7 @@ from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.models import User
 from accounts.serializers import LoginBody
 from accounts.services import log_in, log_out
+from accounts.sessions import device_of
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Invalid, NotFound
 from pipedai.api.origin import check_origin
@@ -124,7 +125,7 @@ def _sign_in(visit: _Visit) -> HttpResponse:
         _, session = log_in(
             **_credentials(visit.request.POST),
             replaces=visit.session,
-            address=throttles.address_digest(visit.asked),
+            device=device_of(visit.asked),
             actor=visit.actor(),
         )
     except ApiError as error:
