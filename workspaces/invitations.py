@@ -201,5 +201,6 @@ def _queue(environment: Environment, email: Email, role: Role, inviter: User) ->
     return mail
 
 
-def _event(action: str, invitation: Invitation, actor: Actor, metadata: dict[str, str]) -> Event:
+def _event(action: str, invitation: Invitation, actor: Actor) -> Event:
+    metadata = {"role": invitation.role}
     return Event(action, actor, invitation.environment_id, "invitation", invitation.id, metadata)

@@ -240,7 +240,11 @@ def test_reading_leaves_none(cast, route):
     assert entries_since(before) == []
 
 
-@pytest.mark.parametrize("name", CHANGING)
+# Whoever is signed in may make these calls, and they read no body in which something could be wrong.
+REFUSE_NOBODY = {"POST auth/resend-verification", "POST auth/sessions/revoke-others"}
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGING if name not in REFUSE_NOBODY])
 def test_what_is_refused_leaves_none(cast, name):
     call = Call(cast, name)
     route, stage = call.route, call.stage
