@@ -7,16 +7,37 @@ from django.apps import apps
 from django.db.models import QuerySet
 
 from pipedai.api.errors import Invalid
-from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
+from pipedai.api.filters import (
+    ApiFilterSet,
+    EndFilter,
+    IdFilter,
+    TextFilter,
+    TimeFilter,
+    TrueFalseFilter,
+    WordFilter,
+    WordsFilter,
+)
 from triggers.models import Trigger
+from triggers.runs.listing import Wanted, final, parts_of, unretried_faults
 from triggers.runs.queries import in_states
-from triggers.states import Status
+from triggers.states import TERMINAL, Decision, FaultClass, Source, Status
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filter of a list of triggers: `?workerId`."""
+    """The filters of a list of triggers: `?workerId&enabled&name`. `name` is a part of the name, in any case."""
 
     workerId = IdFilter(field_name="worker_id")
+    enabled = TrueFalseFilter(field_name="enabled")
+    name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
+
+
+class TickFilters(ApiFilterSet):
+    """The filters of a list of ticks: `?decision&from&to`, where `from` ≤ `tickAt` < `to`."""
+
+    decision = WordsFilter(field_name="decision", choices=Decision.values)
+    to = EndFilter(field_name="tick_at")
+    # `from` is a keyword of Python, so it cannot be assigned directly.
+    vars()["from"] = TimeFilter(field_name="tick_at", lookup_expr="gte")
 
 
 class StatusFilter(WordsFilter):
@@ -26,13 +47,61 @@ class StatusFilter(WordsFilter):
         return in_states(qs, value) if value else qs
 
 
+class FinalFilter(WordFilter):
+    """Keeps the runs that no retry follows, if the request asks for them (`?final=true`)."""
+
+    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
+        return final(qs) if value else qs
+
+
 class RunFilters(ApiFilterSet):
-    """The filters of a list of runs: `?status&from&to`, where `from` ≤ `queuedAt` < `to`."""
+    """The filters of a list of runs: `?status&faultClass&source&final&from&to&endedFrom&endedTo`, where `from` ≤
+    `queuedAt` < `to` and `endedFrom` ≤ `endedAt` < `endedTo`.
+
+    With `endedFrom` or `endedTo` the list is ordered by `endedAt`, otherwise by `queuedAt`.
+    """
 
     status = StatusFilter(field_name="status", choices=Status.values)
+    faultClass = WordsFilter(field_name="fault_class", choices=FaultClass.values)
+    source = WordsFilter(field_name="source", choices=Source.values)
+    final = FinalFilter(choices=[("true", "true")])
     to = EndFilter(field_name="queued_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
     vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")
+    endedFrom = TimeFilter(field_name="ended_at", lookup_expr="gte")
+    endedTo = EndFilter(field_name="ended_at")
+
+    @property
+    def time_field(self) -> str:
+        """The column by which the list is ordered."""
+        sent = self.values
+        return "ended_at" if sent["endedFrom"] or sent["endedTo"] else "queued_at"
+
+    @property
+    def parts(self) -> list[QuerySet[Any]]:
+        """Returns querysets that share no row and that an index returns in the order of the list; see
+        `triggers.runs.listing`.
+        """
+        sent = self.values
+        if self.time_field == "ended_at":
+            rows: Any = self.qs
+            if sent["final"] and sent["faultClass"] == [FaultClass.INFRA]:
+                rows = unretried_faults(rows)
+            states = [each for each in sent["status"] or TERMINAL if each in TERMINAL]
+            if not self._of_one_trigger or not states:
+                return [rows]
+            return [in_states(rows, [state]) for state in states]
+        rows = self.queryset
+        for name, each in self.filters.items():
+            if name not in ("status", "faultClass", "source", "final"):
+                rows = each.filter(rows, sent[name])
+        wanted = Wanted(sent["status"], sent["faultClass"], sent["source"], bool(sent["final"]))
+        return parts_of(rows, wanted)
+
+    @property
+    def _of_one_trigger(self) -> bool:
+        """Whether all runs of the list are of one trigger."""
+        return True
 
 
 class EnvironmentRunFilters(RunFilters):
@@ -40,6 +109,10 @@ class EnvironmentRunFilters(RunFilters):
 
     workerId = IdFilter(field_name="worker_id")
     triggerId = IdFilter(field_name="trigger_id")
+
+    @property
+    def _of_one_trigger(self) -> bool:
+        return bool(self.values["triggerId"])
 
 
 def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:

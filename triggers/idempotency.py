@@ -1,4 +1,4 @@
-"""Makes `POST /triggers/:id/run` safe to repeat with an `Idempotency-Key` (SPEC §5)."""
+"""Makes `POST /triggers/:id/run` and `POST /runs/:id/rerun` safe to repeat with an `Idempotency-Key` (SPEC §5, §12)."""
 
 import hashlib
 import json
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
+from triggers.models import Run
 from triggers.runs import lifecycle
 from triggers.runs.queries import run_in_full
-from triggers.states import Source
+from triggers.states import TERMINAL, Source
 
 # Inserts the key, before the run and in the same transaction. If several equal requests come at the same moment, one of
 # them inserts the key. The other requests wait until its transaction commits, and then find its row. A key older than a
@@ -34,6 +35,10 @@ _RECALL = """
 SELECT run_id, body_digest FROM idempotency_key
 WHERE trigger_id = %(trigger_id)s AND caller_id = %(caller_id)s AND key = %(key)s
 """
+
+
+# The foreign key that refuses a rerun of a run that was pruned meanwhile.
+_RERUN_OF = "run_rerun_of_in_environment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +65,76 @@ def run_trigger(
     since. Raises Conflict if the key was used with another body, and whatever `lifecycle.queue_run` raises. A request
     that failed is not remembered, so it may be repeated with the same key.
     """
+    return _queue_once(
+        trigger_id=trigger_id,
+        caller_id=caller_id,
+        key=key,
+        digest=body_digest(payload),
+        source=source,
+        actor=actor,
+        payload=payload,
+    )
+
+
+def rerun_run(
+    *, run_id: UUID, caller_id: UUID, key: str | None, source: Source, actor: Actor
+) -> Queued:
+    """Queues a new run of a run's trigger as it is now, with the payload of that run. `key` works as in `run_trigger`,
+    with which it shares the keys of the trigger.
+
+    Raises Refused if the run has not ended, Conflict if the key was used with another request, and whatever
+    `lifecycle.queue_run` raises. Raises NotFound also if the run is pruned meanwhile.
+    """
+    original: Any = (
+        Run.objects.filter(id=run_id).values("trigger_id", "status", "text__payload").first()
+    )
+    if original is None:
+        raise NotFound
+    if original["status"] not in TERMINAL:
+        raise lifecycle.Refused(
+            f"The run is {original['status']}: only a run that has ended can be run again.",
+            original,
+            code=ErrorCode.RUN_STATE,
+        )
+    try:
+        return _queue_once(
+            trigger_id=original["trigger_id"],
+            caller_id=caller_id,
+            key=key,
+            digest=hashlib.sha256(f"rerun {run_id}".encode()).digest(),
+            source=source,
+            actor=actor,
+            payload=original["text__payload"],
+            rerun_of=run_id,
+        )
+    except IntegrityError as error:
+        if _RERUN_OF in str(error):
+            raise NotFound from None
+        raise
+
+
+def _queue_once(
+    *, trigger_id: UUID, caller_id: UUID, key: str | None, digest: bytes, **run: Any
+) -> Queued:
+    """Queues a run with what `lifecycle.queue_run` takes, unless the caller has used the key for the trigger within 24
+    hours. Then it returns the run of that request if the digest is the same, and raises Conflict otherwise.
+    """
     run_id = new_id()
     params = {
         "trigger_id": trigger_id,
         "caller_id": caller_id,
         "key": key,
         "run_id": run_id,
-        "body_digest": body_digest(payload),
+        "body_digest": digest,
     }
     with transaction.atomic():
         if key is None or fetch_one(_REMEMBER, params) is not None:
-            run = lifecycle.queue_run(
-                trigger_id=trigger_id, source=source, actor=actor, run_id=run_id, payload=payload
-            )
-            return Queued(run, replayed=False)
+            queued = lifecycle.queue_run(trigger_id=trigger_id, run_id=run_id, **run)
+            return Queued(queued, replayed=False)
         first = fetch_one(_RECALL, params)
         if first is None:
             raise NotFound
-        if bytes(first["body_digest"]) != params["body_digest"]:
+        if bytes(first["body_digest"]) != digest:
             raise Conflict(
                 "This Idempotency-Key was used with another body.",
                 code=ErrorCode.IDEMPOTENCY_KEY_REUSED,

@@ -15,7 +15,7 @@ from pipedai.sql import Row, execute, fetch_all
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
 
-# Reads a page of an environment's ended runs, the oldest first, by the index `run_ended_summed`.
+# Reads a page of an environment's ended runs, the oldest first, by the index `run_ended`.
 _PAGE = """
 SELECT id, ended_at FROM run
 WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL

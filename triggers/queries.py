@@ -5,8 +5,9 @@ from typing import Any
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 
 from pipedai.api.serializers import sources_of
-from triggers.models import Run, Trigger
+from triggers.models import Run, Tick, Trigger
 from triggers.serializers import LastRunSerializer, TriggerSerializer
+from triggers.states import Status
 
 # The columns of triggers that are read: those that the serializer shows. Only the id of the last run is read here,
 # since a second query reads all last runs of a page.
@@ -17,6 +18,10 @@ _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     """Returns the triggers that are not deleted, as dicts. `with_last_runs` makes them ready for TriggerSerializer."""
     newest = Run.objects.filter(trigger_id=OuterRef("id")).order_by("-queued_at", "-id")
+    succeeded = Run.objects.filter(
+        trigger_id=OuterRef("id"), status=Status.SUCCEEDED, ended_at__isnull=False
+    ).order_by("-ended_at")
+    ticks = Tick.objects.filter(trigger_id=OuterRef("id")).order_by("-tick_at")
     rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
         .annotate(
@@ -25,6 +30,8 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
             output_schema=F("revision__output_schema"),
             has_mcp_headers=Q(mcp_headers__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
+            last_due_at=Subquery(ticks.values("last_tick_at")[:1]),
+            last_success_at=Subquery(succeeded.values("ended_at")[:1]),
             last_run_id=Subquery(newest.values("id")[:1]),
         )
         .values(*_TRIGGER_COLUMNS)

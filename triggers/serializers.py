@@ -257,6 +257,8 @@ class TriggerSerializer(RowSerializer):
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
+    lastDueAt = serializers.DateTimeField(source="last_due_at", allow_null=True)
     lastRun = LastRunSerializer(source="last_run", allow_null=True)
+    lastSuccessAt = serializers.DateTimeField(source="last_success_at", allow_null=True)
     createdAt = serializers.DateTimeField(source="created_at")
     updatedAt = serializers.DateTimeField(source="updated_at")

@@ -1,8 +1,11 @@
-"""The filters of the worker list (SPEC §5)."""
+"""The filters of the worker list, and the parameters of the statistics (SPEC §5, §12)."""
 
+from django import forms
 from django.db.models import Q, QuerySet
 
-from pipedai.api.filters import ApiFilterSet, WordFilter
+from pipedai.api.filters import ApiFilter, ApiFilterSet, TimeFilter, WordFilter
+from triggers.runs.stats import GROUPINGS
+from triggers.schedules.cron import BadTimezone, check_timezone
 from workers.models import Worker
 
 
@@ -19,3 +22,31 @@ class WorkerFilters(ApiFilterSet):
     ) -> QuerySet[Worker]:
         """Keeps the workers that called within ONLINE_WITHIN for `online`, and all others for `offline`."""
         return queryset.filter(Q(online=value == "online"))
+
+
+class _ZoneField(forms.CharField):
+    """The IANA name of a time zone, by default UTC."""
+
+    def clean(self, value: str | None) -> str:
+        """Returns the name. A name that the IANA database lacks is a field error."""
+        name = "UTC" if value is None else value
+        try:
+            check_timezone(name)
+        except BadTimezone as error:
+            raise forms.ValidationError(str(error)) from None
+        return name
+
+
+class _ZoneFilter(ApiFilter):
+    field_class = _ZoneField
+    described = {"schema": {"type": "string", "maxLength": 64, "default": "UTC"}}
+
+
+class StatsFilters(ApiFilterSet):
+    """The query parameters of the statistics: `?groupBy&from&to&timezone`."""
+
+    groupBy = WordFilter(choices=[(each, each) for each in GROUPINGS], required=True)
+    to = TimeFilter()
+    timezone = _ZoneFilter()
+    # `from` is a keyword of Python, so it cannot be assigned directly.
+    vars()["from"] = TimeFilter()

@@ -11,7 +11,9 @@ from workers.overview_views import OverviewViewSet
 from workers.protocol.poll_views import PollViewSet
 from workers.protocol.registration_views import RegistrationViewSet
 from workers.protocol.run_views import WorkerRunViewSet
+from workers.stats_views import StatsViewSet
 from workers.views import EnvironmentWorkerViewSet, WorkerApprovalViewSet, WorkerViewSet
+from workers.whoami_views import WhoAmIViewSet
 
 _RUN = "workers/<uuid:worker_id>/runs/<uuid:run_id>"
 _HOSTED = "workspaces/<uuid:workspace_id>/workers"
@@ -27,6 +29,7 @@ urlpatterns = [
         # the worker's report of the outcome is stored and not refused.
         WorkerRunViewSet.as_view({"post": "complete"}, parser_classes=[OutcomeJSONParser]),
     ),
+    path("whoami", WhoAmIViewSet.as_view({"get": "retrieve"})),
     path("workers/register", RegistrationViewSet.as_view({"post": "register"})),
     path(
         "environments/<uuid:environment_id>/workers",
@@ -36,6 +39,7 @@ urlpatterns = [
         "environments/<uuid:environment_id>/dashboard/overview",
         OverviewViewSet.as_view({"get": "retrieve"}),
     ),
+    path("environments/<uuid:environment_id>/stats", StatsViewSet.as_view({"get": "list"})),
     path(
         "workers/<uuid:worker_id>",
         WorkerViewSet.as_view({"get": "retrieve", "patch": "update", "delete": "destroy"}),

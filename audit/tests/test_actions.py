@@ -112,6 +112,9 @@ ROWS: dict[str, Row | None] = {
     "POST triggers/:trigger/run": Row(
         "run.created", "run", "id", {**_moved("queued"), "source": "manual"}
     ),
+    "POST runs/:run/rerun": Row(
+        "run.created", "run", "id", {**_moved("queued"), "source": "manual", "rerunOf": ANY}
+    ),
     "POST runs/:run/cancel": Row("run.canceled", "run", "queued", _ended("canceled")),
     "POST workers/register": Row(
         "worker.registered", "worker", "workerId", {"hostname": "new-host", "version": "1.0"}

@@ -13,7 +13,9 @@ from bench.stack import Database, database
 
 ENVIRONMENTS = 50
 # The targets: how many times as long a page may take in the largest ledger as in the smallest, and in milliseconds.
-_MOST_RATIO, _MOST_MS, _MOST_OVERVIEW_MS = 1.5, 20.0, 10.0
+_MOST_RATIO, _MOST_MS = 1.5, 20.0
+# The targets of the pages that add up a month of 40,000 runs, in milliseconds.
+_MOST_OVERVIEW_MS, _MOST_STATISTICS_MS = 10.0, 50.0
 # A smaller difference is noise, whatever the ratio.
 _NOISE_MS = 1.0
 
@@ -77,10 +79,11 @@ def show(result: Json) -> None:
         rows.append([group, len(names), *_slowest(times), _largest_ratio(times), read])
     print_table(["slowest page of", "pages", *heads, "largest ratio", "most rows read"], rows)
     print()
-    busy = [each["busyMonth"]["ms"] for each in sizes]
-    print_table(
-        ["", *heads, "target"], [["overview at 40,000 runs a month", *busy, _MOST_OVERVIEW_MS]]
-    )
+    busy = [
+        [name, *(each["busyMonth"][name]["ms"] for each in sizes), _most_of_a_month(name)]
+        for name in sizes[-1]["busyMonth"]
+    ]
+    print_table(["at 40,000 runs a month", *heads, "target"], busy)
     missed = [[name, *times, _ratio(times)] for name, times in pages.items() if misses(times)]
     print()
     if missed:
@@ -97,6 +100,10 @@ def misses(times: Sequence[float | None]) -> bool:
     assert last is not None
     grown = times[0] is not None and last > max(_MOST_RATIO * times[0], times[0] + _NOISE_MS)
     return last > _MOST_MS or grown
+
+
+def _most_of_a_month(name: str) -> float:
+    return _MOST_OVERVIEW_MS if name == "overview" else _MOST_STATISTICS_MS
 
 
 def _times(sizes: Sequence[Json], name: str) -> list[float | None]:
@@ -118,7 +125,8 @@ def _ratio(times: Sequence[float | None]) -> float | None:
 
 
 def _scans(result: Json) -> Iterator[str]:
-    measured: dict[str, Any] = {**result["pages"], "busy month": result["busyMonth"]}
+    busy = {f"{name} of a busy month": page for name, page in result["busyMonth"].items()}
+    measured: dict[str, Any] = {**result["pages"], **busy}
     for name, page in measured.items():
         for statement in page["statements"]:
             for table in sequential_scans(statement["plan"] or {"Node Type": ""}):

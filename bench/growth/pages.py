@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -21,10 +21,11 @@ from pipedai.api.pagination import _salt, _sign
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
-from triggers.filters import EnvironmentRunFilters, RunFilters, TriggerFilters
+from triggers.filters import EnvironmentRunFilters, RunFilters, TickFilters, TriggerFilters
 from triggers.runs.lifecycle import expire_runs
+from triggers.runs.stats import GROUPINGS
 from triggers.schedules.firing import fire_due_ticks
-from triggers.states import Status
+from triggers.states import Decision, FaultClass, Source, Status
 from triggers.webhooks.sending import WEBHOOKS
 from workers.filters import WorkerFilters
 
@@ -69,15 +70,27 @@ def api_pages(on: Subjects) -> Iterator[Page]:
                 cursor = _sign(_salt(asked, each.filter_names), moment, _NO_ID)
                 deep = {**query, "cursor": cursor}
                 yield Page(f"{each.name}{shown(query)}, deep", get(client, each.path, deep))
-    yield Page("one run", get(client, f"/api/v1/runs/{on.run_id}", {}))
-    yield Page("one trigger", get(client, f"/api/v1/triggers/{on.trigger_id}", {}))
-    yield Page("overview", get(client, f"{environment}/dashboard/overview", {}))
+    others = {
+        "one run": f"/api/v1/runs/{on.run_id}",
+        "one trigger": f"/api/v1/triggers/{on.trigger_id}",
+        "why a run waits": f"/api/v1/runs/{on.run_id}/explain",
+        "what became of a due time": f"/api/v1/triggers/{on.scheduled_trigger_id}/explain",
+        "overview": f"{environment}/dashboard/overview",
+    }
+    for name, path in others.items():
+        yield Page(name, get(client, path, {}))
 
 
-def overview_page(on: Subjects) -> Callable[[], object]:
+def busy_pages(on: Subjects) -> Iterator[Page]:
+    """Yield the pages that add up the runs of the present month."""
     client = Client(SERVER_NAME="localhost")
     client.cookies[AUTH_COOKIE] = session_cookie(on.owner)
-    return get(client, f"/api/v1/environments/{on.environment.id}/dashboard/overview", {})
+    environment = f"/api/v1/environments/{on.environment.id}"
+    yield Page("overview", get(client, f"{environment}/dashboard/overview", {}))
+    first = database_now().astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for group_by in GROUPINGS:
+        query = {"groupBy": group_by, "from": first.isoformat()}
+        yield Page(f"statistics by {group_by}", get(client, f"{environment}/stats", query))
 
 
 def machine_pages(on: Subjects) -> Iterator[Page]:
@@ -128,9 +141,10 @@ def _lists(on: Subjects) -> Iterator[_List]:
         "runs of a trigger", f"{trigger}/{on.trigger_id}/runs", RunFilters.names(), "run", "queued_at", runs[1],
         tuple(_status_queries(quarters("run", "queued_at", runs[1]))),
     )  # fmt: skip
+    ticks = f"trigger_id = '{on.scheduled_trigger_id}'"
     yield _List(
-        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", (), "tick", "tick_at",
-        f"trigger_id = '{on.scheduled_trigger_id}'",
+        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", TickFilters.names(), "tick", "tick_at", ticks,
+        tuple(_tick_queries(quarters("tick", "tick_at", ticks))),
     )  # fmt: skip
     yield _List(
         "deliveries", f"{trigger}/{on.hooked_trigger_id}/deliveries", (), "delivery", "created_at",
@@ -142,7 +156,7 @@ def _lists(on: Subjects) -> Iterator[_List]:
     )  # fmt: skip
     yield _List(
         "triggers", f"{environment}/triggers", TriggerFilters.names(), "trigger", "created_at", of_it,
-        ({"workerId": str(on.worker_id)},),
+        ({"workerId": str(on.worker_id)}, {"enabled": "true"}, {"enabled": "false"}, {"name": "report"}),
     )  # fmt: skip
     yield _List(
         "workers", f"{environment}/workers", WorkerFilters.names(), "worker", "created_at", of_it,
@@ -169,6 +183,33 @@ def _status_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
     yield {"from": begin}
     yield {"to": end}
     yield {"from": begin, "to": end}
+    yield {"endedFrom": begin}
+    yield {"endedTo": end}
+    for query in (
+        {},
+        {"status": "failed"},
+        {"faultClass": "infra"},
+        {"source": "retry"},
+        {"final": "true"},
+    ):
+        yield {**query, "endedFrom": begin, "endedTo": end}
+    yield from ({"faultClass": each} for each in FaultClass.values)
+    yield from ({"source": each} for each in Source.values)
+    yield {"final": "true"}
+    yield {"final": "true", "status": "failed,timed_out"}
+    # An environment has few of these runs, if any.
+    yield {"final": "true", "faultClass": "infra"}
+    yield {"final": "true", "faultClass": "infra", "source": "api"}
+    yield {"final": "true", "faultClass": "infra", "endedTo": end}
+    yield {"source": "api", "status": "failed"}
+
+
+def _tick_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
+    begin, end = (moment.isoformat() for moment in between)
+    for decision in Decision.values:
+        yield {"decision": decision}
+        yield {"decision": decision, "from": begin, "to": end}
+    yield {"from": begin, "to": end}
 
 
 def _run_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:
@@ -178,6 +219,8 @@ def _run_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Q
         yield ids
         for status in Status.values:
             yield {**ids, "status": status}
+        yield from ({**ids, "source": source} for source in Source.values)
+        yield {**ids, "faultClass": "infra", "final": "true"}
 
 
 def _audit_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:

@@ -21,7 +21,7 @@ def main(repeats: int, file: Path) -> None:
     django.setup()
     from bench.growth import busy_month
     from bench.growth.admin_pages import admin_pages
-    from bench.growth.pages import api_pages, machine_pages, overview_page
+    from bench.growth.pages import api_pages, busy_pages, machine_pages
     from bench.growth.subjects import choose
 
     on = choose()
@@ -31,7 +31,7 @@ def main(repeats: int, file: Path) -> None:
         for page in pages(on)
     }
     busy_month.fill(on.environment.id)
-    busy = _measure(overview_page(on), repeats)
+    busy = {page.name: _measure(page.call, repeats) for page in busy_pages(on)}
     file.write_text(json.dumps({"pages": found, "busyMonth": busy}))
 
 

@@ -20,6 +20,7 @@ from bench.growth.benchmark import misses
 from bench.growth.plans import sequential_scans
 from bench.lifecycle_load import CALLS
 from pipedai.env import BASE_DIR
+from triggers.runs.stats import GROUPINGS
 from triggers.states import Status
 
 NAMES = ("lifecycle", "peer", "idle", "growth", "start", "firing", "kill", "schedulers", "abuse")
@@ -117,7 +118,8 @@ def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir):
     found, shown = _measured(data_dir, "growth", "--sizes", "2k", "--repeats", "1")
     (at,) = found["results"]
     assert at["runs"] == 2000
-    assert at["busyMonth"]["ms"] > 0
+    assert {"overview", *(f"statistics by {each}" for each in GROUPINGS)} == at["busyMonth"].keys()
+    assert all(page["ms"] > 0 for page in at["busyMonth"].values())
     pages = at["pages"]
     assert {"poll", "overview", "a whole lifecycle", "firing 100 due triggers"} <= pages.keys()
     for name in ("runs", "ticks", "deliveries", "audit log", "triggers", "workers", "admin: runs"):

@@ -45,12 +45,26 @@ class TimeField(forms.Field):
         raise forms.ValidationError(sentence)
 
 
+class TrueFalseField(forms.Field):
+    """A parameter that is `true` or `false`."""
+
+    def to_python(self, value: Any) -> bool | None:
+        """Returns whether it is true, or None if it was not sent."""
+        if value in self.empty_values:
+            return None
+        if value not in ("true", "false"):
+            raise forms.ValidationError("Must be true or false.")
+        return bool(value == "true")
+
+
 class ApiFilter(django_filters.Filter):
     """Base of the API's filters. Each filter describes its query parameter for the OpenAPI schema."""
 
     @property
     def described(self) -> dict[str, Any]:
-        """The parameter's OpenAPI description: its `schema`, and `style` and `explode` if they are not the default."""
+        """The parameter's OpenAPI description: its `schema`, and `style`, `explode` and `required` if they are not the
+        default.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no `described`.")
 
 
@@ -65,8 +79,27 @@ class WordFilter(ApiFilter, django_filters.ChoiceFilter):
 
     @property
     def described(self) -> dict[str, Any]:
-        """The OpenAPI description of the parameter: one word from a fixed set."""
-        return {"schema": {"type": "string", "enum": [word for word, _ in self.extra["choices"]]}}
+        """The OpenAPI description of the parameter: one word from a fixed set, and whether it must be sent."""
+        words = [word for word, _ in self.extra["choices"]]
+        return {"schema": {"type": "string", "enum": words}, "required": self.extra["required"]}
+
+
+class TrueFalseFilter(ApiFilter):
+    """Keeps the rows whose column is true, or those whose column is false, as the parameter says."""
+
+    field_class = TrueFalseField
+    described = {"schema": {"type": "boolean"}}
+
+
+class TextFilter(ApiFilter):
+    """Filters rows by a text, which `lookup_expr` compares with the column. An empty text is no filter."""
+
+    field_class = forms.CharField
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The OpenAPI description of the parameter: a text with a longest length."""
+        return {"schema": {"type": "string", "maxLength": self.extra["max_length"]}}
 
 
 class TimeFilter(ApiFilter):
@@ -77,7 +110,7 @@ class TimeFilter(ApiFilter):
 
 
 class EndFilter(TimeFilter):
-    """The parameter `to`, which keeps the rows before a time. The list is ordered by the same time."""
+    """A parameter such as `to`, which keeps the rows before a time. Usually the list is ordered by the same time."""
 
     parent: Any  # The filter set to which this filter belongs. django-filter sets it.
 
@@ -85,15 +118,18 @@ class EndFilter(TimeFilter):
         super().__init__(lookup_expr="lt", **kwargs)
 
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
-        """Keeps the rows before the time. Adds no condition if the request has a cursor and only one `to`.
+        """Keeps the rows before the time. Adds no condition if the list is ordered by the same time, and the request
+        has a cursor and the parameter only once.
 
         A cursor is valid only for the filters with which it was made, so all rows after the cursor lie before the time
         anyway. If both conditions were given, PostgreSQL might start at the time and read all rows down to the cursor.
-        If a request repeats `to`, its last value counts. The cursor may have been made for another value, so the
-        condition is added then.
+        If a request repeats the parameter, its last value counts. The cursor may have been made for another value, so
+        the condition is added then.
         """
         sent = self.parent.data
-        is_bound = "cursor" in sent and len(sent.getlist("to")) < 2
+        name = next(name for name, each in self.parent.filters.items() if each is self)
+        is_ordered = self.parent.time_field in (None, self.field_name)
+        is_bound = is_ordered and "cursor" in sent and len(sent.getlist(name)) < 2
         return qs if is_bound else super().filter(qs, value)
 
 
@@ -137,6 +173,11 @@ class WordsFilter(ApiFilter):
 
 class ApiFilterSet(django_filters.FilterSet):
     """All filters of one list, under the names of their query parameters."""
+
+    @property
+    def time_field(self) -> str | None:
+        """The column of times by which the list is ordered, or None if it is the column of the set's EndFilter."""
+        return None
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

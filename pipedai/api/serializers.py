@@ -83,6 +83,7 @@ _GIVE_IT_BACK = frozenset(
         serializers.ChoiceField,
         serializers.DateTimeField,
         serializers.DictField,
+        serializers.FloatField,
         serializers.IntegerField,
         serializers.JSONField,
         serializers.ListField,

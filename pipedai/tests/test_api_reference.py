@@ -95,8 +95,8 @@ def test_who_may_call_is_said(route):
 def test_a_throttled_route_says_429_and_its_rate(route):
     throttled = is_throttled(*route.key)
     says_so = re.search(r"\b429\b", section_of(route)) is not None
-    # A worker may have only so many polls at the same time, which is not a rate.
-    crowded = str(route) == "GET workers/:worker/poll"
+    # These answer only so many calls at the same time, which is not a rate.
+    crowded = str(route) in ("GET workers/:worker/poll", "GET environments/:environment/stats")
     assert says_so is (throttled or crowded or is_metered(*route.key))
     shown = re.sub(r"<uuid:\w+>", ":id", route.route)
     rates = [

@@ -41,6 +41,14 @@ def _members(name: str, *, least: str) -> Audience:
 PUBLIC = Audience("public", {})
 # Public as well, but to log in or out: a token is refused.
 BROWSER = Audience("public", dict.fromkeys((*KEYS, "pwk elsewhere", *OTHER_TOKENS), 401))
+# Everybody whose credentials are good, except a `wrk_` token, which can only register a worker.
+ANY_CREDENTIAL = Audience(
+    "any credentials",
+    _everyone_but(
+        *("stranger", *PEOPLE, *KEYS, "pwk elsewhere"),
+        *(each for each in OTHER_TOKENS if each != "wrk"),
+    ),
+)
 SIGNED_IN = Audience(r"sessions?\b", _everyone_but("stranger", *PEOPLE))
 VIEWER = _members("viewer|anyone|the caller is a member of", least="viewer")
 OPERATOR = _members("operator", least="operator")

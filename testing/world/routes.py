@@ -14,6 +14,7 @@ from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.world.audiences import (
     ADMIN,
+    ANY_CREDENTIAL,
     BROWSER,
     HOST,
     KEYS,
@@ -47,10 +48,12 @@ class Stage:
 
 
 def set_stage(cast: Cast) -> Stage:
-    """Makes a queued, a claimed and a running run of the cast's worker, and a row for every other id in URLs."""
+    """Makes a queued, a claimed, a running and an ended run, and a row for every other id in URLs."""
     allow(cast.worker.worker_id, 3)
     runs = Runs(cast, cast.trigger_id, now=database_now())
     cast.mint("pwk")
+    ended = runs.queue()
+    runs.cancel(ended)
     Trigger.objects.filter(id=cast.trigger_id).update(webhook_url=WEBHOOK_URL)
     return Stage(
         cast,
@@ -66,7 +69,12 @@ def set_stage(cast: Cast) -> Stage:
             "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
             "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
         },
-        {"queued": runs.queue(), "claimed": runs.claimed(), "running": runs.running()},
+        {
+            "ended": ended,
+            "queued": runs.queue(),
+            "claimed": runs.claimed(),
+            "running": runs.running(),
+        },
     )
 
 
@@ -273,6 +281,7 @@ ROUTES = (
     Route("POST", "auth/register", _new_user, as_=BROWSER, answer=201),
     Route("POST", "auth/login", _login, as_=BROWSER),
     Route("POST", "auth/logout", as_=BROWSER, answer=204, reads_body=False),
+    Route("GET", "whoami", as_=ANY_CREDENTIAL, statements=2),
     Route("GET", "auth/me", as_=SIGNED_IN, statements=2),
     Route("POST", "auth/change-password", _new_password, as_=SIGNED_IN, answer=204),
     Route("POST", "auth/forgot-password", _owners_address, as_=BROWSER, answer=202),
@@ -340,11 +349,14 @@ ROUTES = (
     Route("POST", f"{_TRIGGER}/test-webhook", as_=ADMIN, answer=201),
     Route("POST", "deliveries/<uuid:delivery_id>/redeliver", as_=ADMIN, answer=201),
     Route("GET", f"{_TRIGGER}/ticks", as_=VIEWER, statements=3),
+    Route("GET", f"{_TRIGGER}/explain", as_=VIEWER, statements=5),
     Route("POST", f"{_TRIGGER}/run", as_=OPERATOR, answer=201),
     Route("GET", f"{_TRIGGER}/runs", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>", as_=VIEWER, statements=3),
     Route("GET", "runs/<uuid:run_id>/tool-calls", as_=VIEWER, statements=3),
+    Route("GET", "runs/<uuid:run_id>/explain", as_=VIEWER, statements=5),
     Route("POST", "runs/<uuid:run_id>/cancel", as_=OPERATOR, reads_body=False),
+    Route("POST", "runs/<uuid:run_id>/rerun", as_=OPERATOR, answer=201, run="ended"),
     Route("POST", "workers/register", _machine, as_=REGISTRATION, answer=201),
     Route("GET", f"{_ENVIRONMENT}/enrollments", as_=ADMIN, keys=False, statements=3),
     Route(
@@ -383,6 +395,14 @@ ROUTES = (
     Route("GET", f"{_WORKER}/events/stream", as_=HOST, but={"hos": 404}, statements=7),
     Route("GET", f"{_ENVIRONMENT}/workers", as_=VIEWER, statements=3),
     Route("GET", f"{_ENVIRONMENT}/dashboard/overview", as_=VIEWER, statements=4),
+    Route(
+        "GET",
+        f"{_ENVIRONMENT}/stats",
+        # The end is given, so that two answers are the same.
+        lambda _: {"groupBy": "trigger", "to": "2026-05-09T00:00:00Z"},
+        as_=VIEWER,
+        statements=3,
+    ),
     Route("GET", _WORKER, as_=VIEWER, statements=3),
     Route("PATCH", _WORKER, lambda _: {"label": "New"}, as_=ADMIN),
     Route("DELETE", _WORKER, as_=ADMIN, answer=409),

@@ -36,7 +36,7 @@ SELECT statement_timestamp() AS now,
         WHERE beat_at > statement_timestamp() - %(alive)s) AS schedulers
 """
 
-# Sums the ended runs of each environment one after the other, because the index `run_ended_summed` begins with the
+# Sums the ended runs of each environment one after the other, because the index `run_ended` begins with the
 # environment. The sums come from that index alone, without reading the runs themselves.
 _ENDED = """
 SELECT ended.at, ended.status, sum(ended.runs)::bigint AS runs, sum(ended.cost_usd) AS cost_usd

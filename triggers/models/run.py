@@ -16,7 +16,7 @@ from workspaces.models import Environment
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "worker_id", "status", "source", "attempt",
-    "retry_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at", "ended_at",
+    "retry_of_id", "rerun_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at", "ended_at",
     "cancel_requested_at", "exit_code", "fault_class", "short_message", "model", "input_tokens",
     "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns", "session_id",
 )  # fmt: skip
@@ -156,6 +156,13 @@ class Run(models.Model):
     timeout_seconds = models.PositiveIntegerField()
     # The run that this one repeats; NULL for a first attempt.
     retry_of = tenant_key("self", null=True, related_name="+")
+    # The run whose payload a user had executed again with this run; NULL for any other run. A retry of a rerun has NULL
+    # too. If the original is pruned, the database sets NULL.
+    rerun_of = tenant_key("self", null=True, related_name="+")
+    # Whether a retry of the run was queued, unless a late result has canceled it. The statements that queue and cancel
+    # retries write it. Runs that earlier releases retried have false, so only the indexes of the filter `final` use it
+    # (`triggers.runs.listing`); elsewhere a run counts as retried if another run names it in `retry_of`.
+    retried = models.BooleanField(default=False, db_default=False)
     # The due time of the trigger's schedule for which the run was made; NULL for a run that somebody requested. A retry
     # copies it from the run that it repeats.
     scheduled_for = models.DateTimeField(null=True)
@@ -260,6 +267,10 @@ class Run(models.Model):
             ),
             models.CheckConstraint(condition=Q(source__in=Source.values), name="run_source"),
             models.CheckConstraint(
+                condition=Q(rerun_of__isnull=True) | Q(source__in=(Source.MANUAL, Source.API)),
+                name="run_rerun_was_requested",
+            ),
+            models.CheckConstraint(
                 condition=Q(cost_usd__isnull=True) | Q(cost_usd__gte=0), name="run_cost"
             ),
             models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
@@ -299,10 +310,63 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
+            # These three find the ended runs of one source, also if it is rare, and those of one fault class.
+            # `triggers.runs.listing` names a value for each of their columns before the time.
+            *(
+                models.Index(
+                    fields=[scope, "source", "status", "fault_class", "queued_at", "id"],
+                    name=name,
+                    condition=Q(ended_at__isnull=False),
+                )
+                for scope, name in (
+                    ("environment", "run_of_source"),
+                    ("trigger", "run_of_trigger_and_source"),
+                    ("worker", "run_of_worker_and_source"),
+                )
+            ),
+            # These two find the runs that infrastructure ended and that no retry follows. They are small, because most
+            # such runs have a retry.
+            *(
+                models.Index(
+                    fields=[scope, "status", "queued_at", "id"],
+                    name=name,
+                    condition=Q(
+                        ended_at__isnull=False, fault_class=FaultClass.INFRA, retried=False
+                    ),
+                )
+                for scope, name in (
+                    ("environment", "run_final_fault"),
+                    ("trigger", "run_final_fault_of_trigger"),
+                )
+            ),
+            # This index finds a trigger's last success, and the trigger's runs in the order of their ends.
+            models.Index(
+                fields=["trigger", "status", "ended_at", "id"],
+                name="run_of_trigger_by_end",
+                condition=Q(ended_at__isnull=False),
+            ),
+            # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
+            models.Index(
+                fields=["rerun_of", "environment"],
+                name="run_rerun",
+                condition=Q(rerun_of__isnull=False),
+            ),
+            # The statistics and the overview read this index alone. A claim, a start or a heartbeat changes no column
+            # of a run that is in it, because only ended runs are.
             models.Index(
                 fields=["environment", "ended_at"],
-                include=["status", "cost_usd"],
-                name="run_ended_summed",
+                include=[
+                    "status",
+                    "source",
+                    "trigger",
+                    "worker",
+                    "model",
+                    "started_at",
+                    "cost_usd",
+                    "input_tokens",
+                    "output_tokens",
+                ],
+                name="run_ended",
                 condition=Q(ended_at__isnull=False),
             ),
         )

@@ -34,6 +34,9 @@ class Tick(models.Model):
     decision = models.CharField(max_length=17, choices=Decision.choices)
     # The run that was made for the due time; NULL unless the decision is `fired`.
     run = tenant_key("triggers.Run", null=True, related_name="+")
+    # The unfinished run because of which no run was made; NULL unless the decision is `skipped_overlap`. Rows that
+    # earlier releases wrote have NULL. If the run is pruned, the database sets NULL.
+    blocked_by = tenant_key("triggers.Run", null=True, related_name="+")
     # For how many due times the row stands if the decision is `skipped_missed` or `skipped_no_worker`; 0 for other
     # decisions.
     missed_count = models.PositiveIntegerField(default=0)
@@ -69,7 +72,19 @@ class Tick(models.Model):
                 name="tick_missed_is_counted",
             ),
             models.CheckConstraint(condition=Q(decision__in=Decision.values), name="tick_decision"),
+            models.CheckConstraint(
+                condition=Q(blocked_by__isnull=True) | Q(decision=Decision.SKIPPED_OVERLAP),
+                name="tick_blocked_was_skipped",
+            ),
         )
         indexes = (
             models.Index(fields=["run"], name="tick_of_run", condition=Q(run__isnull=False)),
+            # This index finds a trigger's ticks with one decision, also if that is rare.
+            models.Index(fields=["trigger", "decision", "tick_at", "id"], name="tick_of_decision"),
+            # The database uses this index when it removes a run, to empty `blocked_by` of the ticks that name it.
+            models.Index(
+                fields=["blocked_by", "environment"],
+                name="tick_blocked",
+                condition=Q(blocked_by__isnull=False),
+            ),
         )

@@ -17,11 +17,14 @@ def follow_up(
 ) -> None:
     """Writes the error messages, retries, webhook deliveries and audit rows that the end of these runs leads to.
 
-    Call it in the transaction that ended the runs. When the transaction commits, the workers that wait for runs are
-    woken.
+    It notes in each of the rows `ended`, as `will_retry`, whether it has queued a retry. Call it in the transaction
+    that ended the runs. When the transaction commits, the workers that wait for runs are woken.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
+    retried = {retry["retry_of_id"] for retry in retries}
+    for run in ended:
+        run["will_retry"] = run["id"] in retried
     queue_deliveries(ended)
     emit(*events, *retry_events(retries))
     wake_workers([run["worker_id"] for run in [*ended, *retries]])

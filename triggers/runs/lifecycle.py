@@ -23,6 +23,7 @@ from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
+from triggers.runs import conditions
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
@@ -52,18 +53,21 @@ def queue_run(
     actor: Actor,
     run_id: UUID | None = None,
     payload: Any = None,
+    rerun_of: UUID | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger for its present worker, due at once, and returns it. Call it inside a transaction.
 
-    Raises NotFound for a deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if
-    the environment has as many queued runs as it may have.
+    `rerun_of` is the run whose payload a user has executed again, if the new run is a rerun. Raises NotFound for a
+    deleted trigger, Conflict for one that is disabled or has no worker, and CeilingReached if the environment has as
+    many queued runs as it may have.
     """
     params = {
         "id": run_id or new_id(),
         "trigger_id": trigger_id,
         "source": source.value,
         "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
+        "rerun_of_id": rerun_of,
         "now": now,
         "room": room_without_turns(),
     }
@@ -81,7 +85,8 @@ def queue_run(
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise _why_not_queued(trigger_id)
-    emit(run_event("run.created", actor, run, {"source": source.value}))
+    about = {"source": source.value, **({"rerunOf": str(rerun_of)} if rerun_of else {})}
+    emit(run_event("run.created", actor, run, about))
     wake_workers([run["worker_id"]])
     return {**run, "payload": payload}
 
@@ -137,9 +142,12 @@ def claim_run(
         )
     if run["status"] != Status.QUEUED:
         raise Refused(f"The run is {run['status']} and can't be claimed.", run)
-    if not run["is_due"]:
+    met = conditions.evaluate(
+        run_id=run_id, worker_id=worker_id, capacity=capacity, approved=approved, now=now
+    )
+    if not met["is_due"]:
         raise Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
-    if run["has_headers"] and not approved:
+    if not met["headers_may_go"]:
         raise Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
     if capacity == 0:
         raise Refused(

@@ -5,8 +5,14 @@ from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_one
 
+# The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
+# somebody stopped them, so they tell nothing about the work. The expression is for a SELECT from `run r`.
+SUCCESS_RATE = """
+round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded')
+    / nullif(count(*) FILTER (WHERE r.status <> 'canceled'), 0), 1)"""
+
 # Sums up the runs of the present day and month, which begin at midnight in the given time zone. The sums are quick,
-# because the index `run_ended_summed` contains all the columns they need.
+# because the index `run_ended` contains all the columns they need.
 _OVERVIEW = f"""
 WITH clock AS (
     SELECT {NOW} AS now),
@@ -19,9 +25,8 @@ SELECT
         WHERE r.environment_id = %(environment_id)s AND r.queued_at >= s.midnight) AS todays_runs,
     ended.success_rate, coalesce(spent.cost_usd, 0) AS month_cost_usd
 FROM (
-    SELECT round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded') / nullif(count(*), 0), 1) AS success_rate
-    FROM run r, since s
-    WHERE r.environment_id = %(environment_id)s AND r.ended_at >= s.midnight AND r.status <> 'canceled') ended, (
+    SELECT {SUCCESS_RATE} AS success_rate FROM run r, since s
+    WHERE r.environment_id = %(environment_id)s AND r.ended_at >= s.midnight) ended, (
     SELECT sum(r.cost_usd) AS cost_usd FROM run r, since s
     WHERE r.environment_id = %(environment_id)s AND r.ended_at >= s.first) spent
 """

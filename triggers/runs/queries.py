@@ -4,18 +4,47 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, QuerySet
+from django.db.models import BooleanField, Case, F, OuterRef, QuerySet, Subquery, Value, When
+from django.db.models.functions import Coalesce
 
 from triggers.models import RUN_COLUMNS, Run
-from triggers.states import TERMINAL
+from triggers.states import TERMINAL, EndedBy
+
+# The columns that `runs` adds to those of the table of runs.
+_ADDED = ("trigger_name", "error_message", "will_retry")
 
 
-def runs() -> QuerySet[Run, dict[str, Any]]:
-    """Returns runs as dicts for RunSerializer."""
-    rows: QuerySet[Run, dict[str, Any]] = Run.objects.annotate(
-        trigger_name=F("trigger__name"), error_message=F("text__error_message")
-    ).values(*RUN_COLUMNS, "trigger_name", "error_message")
+def is_retried() -> Coalesce:
+    """Returns the SQL condition that a retry follows the run which no late result canceled.
+
+    It is a scalar subquery that reads one row of the index `run_one_retry`. PostgreSQL may answer an EXISTS by reading
+    all retries.
+    """
+    retries = Run.objects.filter(retry_of=OuterRef("id"), environment=OuterRef("environment"))
+    stands = Case(
+        When(ended_by=EndedBy.LATE_RESULT, then=False), default=True, output_field=BooleanField()
+    )
+    return Coalesce(Subquery(retries.values(stands=stands)), Value(False))
+
+
+def runs(of: QuerySet[Run, Any] | None = None) -> QuerySet[Run, dict[str, Any]]:
+    """Returns the runs of a queryset, or all runs, as dicts for RunSerializer."""
+    rows: QuerySet[Run, dict[str, Any]] = (
+        (Run.objects.all() if of is None else of)
+        .annotate(
+            trigger_name=F("trigger__name"),
+            error_message=F("text__error_message"),
+            will_retry=Case(When(ended_at__isnull=False, then=is_retried())),
+        )
+        .values(*RUN_COLUMNS, *_ADDED)
+    )
     return rows
+
+
+def runs_in_order(ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """Returns the runs with these ids as dicts for RunSerializer, in the order of the ids."""
+    rows = {row["id"]: row for row in runs().filter(id__in=ids)}
+    return [rows[run_id] for run_id in ids if run_id in rows]
 
 
 def in_states(rows: QuerySet[Run, Any], states: Sequence[str]) -> QuerySet[Run, Any]:
@@ -43,8 +72,7 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
         )
         .values(
             *RUN_COLUMNS,
-            "trigger_name",
-            "error_message",
+            *_ADDED,
             "payload",
             "late_result",
             "mcp_url",

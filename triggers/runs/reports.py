@@ -21,7 +21,7 @@ from triggers.runs import statements as sql
 from triggers.runs.ending import ended_event, follow_up, keep_errors, run_event
 from triggers.runs.lifecycle import Refused
 from triggers.runs.outcome import Outcome
-from triggers.runs.retries import calls_for_retry, lock_triggers
+from triggers.runs.retries import lock_triggers, why_not_repeated
 from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, EndedBy, Status
 
 
@@ -121,9 +121,11 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
     run = fetch_one(sql.COMPLETE_LATE, params)
     assert run is not None, "the row is locked"
     changes: dict[str, Any] = {"late": True}
-    if retry is not None and not calls_for_retry(run):
+    is_retried = retry is not None
+    if retry is not None and why_not_repeated(run):
         if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
             changes["canceledRetry"] = str(retry["id"])
+            is_retried = False
     elif retry is not None and outcome.retry_after_seconds:
         execute(sql.POSTPONE_RETRY, {**params, "retry_id": retry["id"]})
         wake_workers([retry["worker_id"]])
@@ -135,6 +137,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
         [ended_event("run.completed", actor, run, changes)],
         retry_after_seconds=outcome.retry_after_seconds,
     )
+    run["will_retry"] |= is_retried
     return run
 
 

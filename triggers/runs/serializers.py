@@ -27,6 +27,10 @@ class RunBody(StrictBody):
         return value
 
 
+class RerunBody(StrictBody):
+    """The body of POST /runs/:id/rerun, which has no fields: the payload is that of the run."""
+
+
 class RunSerializer(RowSerializer):
     """A run with the fields that lists of runs show."""
 
@@ -39,6 +43,7 @@ class RunSerializer(RowSerializer):
     source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
     attempt = serializers.IntegerField()
     retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
+    rerunOfRunId = serializers.UUIDField(source="rerun_of_id", allow_null=True)
     scheduledFor = serializers.DateTimeField(source="scheduled_for", allow_null=True)
     availableAt = serializers.DateTimeField(source="available_at")
     queuedAt = serializers.DateTimeField(source="queued_at")
@@ -52,6 +57,7 @@ class RunSerializer(RowSerializer):
     faultClass = serializers.ChoiceField(
         source="fault_class", allow_null=True, choices=FaultClass.choices
     )
+    willRetry = serializers.BooleanField(source="will_retry", allow_null=True)
     model = serializers.CharField(allow_null=True)
     inputTokens = serializers.IntegerField(source="input_tokens", allow_null=True)
     outputTokens = serializers.IntegerField(source="output_tokens", allow_null=True)

@@ -8,6 +8,7 @@ execute the statements.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
+from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
@@ -15,14 +16,17 @@ _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
 # the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# A condition on the trigger t: a worker that is not approved gets no run whose trigger has secret headers (SPEC §19).
-# The queries for polls and claims both contain it.
-HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
+# The column `will_retry` of a run r: whether a retry follows it that no late result canceled; NULL until it has ended.
+# It is a scalar subquery, since PostgreSQL may answer an EXISTS by reading all retries.
+_WILL_RETRY = """CASE WHEN r.ended_at IS NOT NULL THEN coalesce((
+        SELECT retry.ended_by IS DISTINCT FROM 'late_result' FROM run retry
+        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id), false) END AS will_retry"""
+_NOT_ENDED = "NULL::boolean AS will_retry"
 _RELEASED = "slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
 _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, status, source, attempt, max_retries, timeout_seconds,
-        retry_of_id, scheduled_for, queued_at, available_at, model)"""
+        retry_of_id, rerun_of_id, scheduled_for, queued_at, available_at, model)"""
 
 # Queues a run. If the environment has `room` queued runs or more, the statement queues nothing and does not lock the
 # trigger, because the environment must then be locked before the trigger. `room` comes from `room_without_turns`; NULL
@@ -40,14 +44,14 @@ WITH t AS (
 r AS (
     {_INSERT}
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', %(source)s, 1, t.max_retries,
-        t.timeout_seconds, NULL, NULL, {NOW}, {NOW}, v.model
+        t.timeout_seconds, NULL, %(rerun_of_id)s, NULL, {NOW}, {NOW}, v.model
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
-SELECT {_RUN}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result, v.prompt,
-    NULL AS output, NULL AS tool_calls_total
+SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
+    v.prompt, NULL AS output, NULL AS tool_calls_total
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
@@ -55,22 +59,25 @@ FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 QUEUE_SCHEDULED = f"""
 {_INSERT}
 SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, 'queued', 'schedule', 1, t.max_retries,
-    t.timeout_seconds, NULL, f.tick_at, {NOW}, {NOW}, v.model
+    t.timeout_seconds, NULL, NULL, f.tick_at, {NOW}, {NOW}, v.model
 FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[]) AS f (run_id, trigger_id, tick_at)
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
 """
 
-# Inserts retries of ended runs. The caller has locked the triggers, so their present worker and `enabled` can't change
-# meanwhile.
+# Inserts retries of ended runs, and notes in these runs that a retry follows. The caller has locked the triggers, so
+# their present worker can't change meanwhile.
 QUEUE_RETRIES = f"""
-{_INSERT}
-SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
-    r.max_retries, r.timeout_seconds, r.id, r.scheduled_for, r.ended_at, r.ended_at + n.delay, v.model
-FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
-JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
-WHERE t.enabled AND t.deleted_at IS NULL
-ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
-RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id
+WITH retry AS (
+    {_INSERT}
+    SELECT n.id, r.environment_id, r.trigger_id, r.revision_id, t.worker_id, 'queued', 'retry', r.attempt + 1,
+        r.max_retries, r.timeout_seconds, r.id, NULL, r.scheduled_for, r.ended_at, r.ended_at + n.delay, v.model
+    FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
+    JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id
+    JOIN trigger_revision v ON v.id = r.revision_id
+    ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
+    RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id),
+noted AS (UPDATE run r SET retried = true FROM retry WHERE r.id = retry.retry_of_id)
+SELECT * FROM retry
 """
 
 COPY_PAYLOADS = """
@@ -91,10 +98,9 @@ FROM trigger t, (
     SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free
     FROM (
         SELECT slot, row_number() OVER (ORDER BY slot) AS rank
-        FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) held) places
-WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
-    AND places.held < %(capacity)s AND t.id = r.trigger_id AND {HEADERS_MAY_GO}
-RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+        FROM run WHERE {IS_HELD}) held) places
+WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND places.held < %(capacity)s AND {MAY_BE_CLAIMED}
+RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
 START = f"""
@@ -102,7 +108,7 @@ UPDATE run r
 SET status = 'running', started_at = {NOW}, lease_expires_at = {_LEASE}, deadline_at = {_DEADLINE}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed' AND t.id = r.trigger_id
-RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
 HEARTBEAT = f"""
@@ -139,7 +145,8 @@ _OUTCOME = """
 # The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
 # lists of runs show.
 _ENDED = f"""{_RUN}, r.max_retries, r.tool_calls_total, r.tool_calls_effects, r.tool_calls_unknown,
-    t.retry_after_effects, t.name AS trigger_name, t.webhook_url"""
+    t.retry_after_effects, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at, t.name AS trigger_name,
+    t.webhook_url"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
@@ -164,9 +171,8 @@ RETURNING {_REPORTED}
 """
 
 READ = f"""
-SELECT {_RUN}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due,
-    t.mcp_headers IS NOT NULL AS has_headers, v.output_schema IS NOT NULL AS has_output_schema
+SELECT {_RUN}, {_WILL_RETRY}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
+    x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
@@ -179,9 +185,14 @@ RETRY_FOR_UPDATE = """
 SELECT id, status, worker_id, claimed_at IS NOT NULL AS was_claimed FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
 """
 
+# Cancels a queued retry because of a late result of the run that it repeats, and notes in that run that no retry
+# follows any more.
 CANCEL_RETRY = f"""
-UPDATE run SET status = 'canceled', fault_class = 'none', ended_at = {NOW}, ended_by = 'late_result'
-WHERE id = %(retry_id)s AND status = 'queued'
+WITH canceled AS (
+    UPDATE run SET status = 'canceled', fault_class = 'none', ended_at = {NOW}, ended_by = 'late_result'
+    WHERE id = %(retry_id)s AND status = 'queued'
+    RETURNING retry_of_id)
+UPDATE run r SET retried = false FROM canceled WHERE r.id = canceled.retry_of_id
 """
 
 POSTPONE_RETRY = f"""

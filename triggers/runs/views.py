@@ -1,4 +1,4 @@
-"""The endpoints of runs: run a trigger, list runs, read or cancel one."""
+"""The endpoints of runs: run a trigger, list runs, read, cancel or rerun one."""
 
 import re
 from typing import Any
@@ -10,15 +10,17 @@ from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
+from pipedai.api.principal import KeyPrincipal, Principal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.schema.parameters import header
 from pipedai.api.serializers import read_body
 from triggers import tenancy
 from triggers.filters import EnvironmentRunFilters, RunFilters, check_tenant_ids
-from triggers.idempotency import run_trigger
+from triggers.idempotency import Queued, rerun_run, run_trigger
+from triggers.models import Run
 from triggers.runs import lifecycle, queries
 from triggers.runs.serializers import (
+    RerunBody,
     RunBody,
     RunDetailSerializer,
     RunSerializer,
@@ -40,6 +42,12 @@ class RunPaginator(KeysetPaginator):
     """Makes pages of runs, in the order in which the runs were queued."""
 
     time_field = "queued_at"
+
+
+class EndedRunPaginator(KeysetPaginator):
+    """Makes pages of ended runs, in the order in which the runs ended."""
+
+    time_field = "ended_at"
 
 
 class TriggerRunViewSet(TenantViewSet):
@@ -91,14 +99,10 @@ class TriggerRunViewSet(TenantViewSet):
             caller_id=principal.id,
             key=_idempotency_key(request),
             **read_body(RunBody, request),
-            source=Source.API if isinstance(principal, KeyPrincipal) else Source.MANUAL,
+            source=_source(principal),
             actor=actor_of(request),
         )
-        if queued.replayed:
-            return Response(
-                RunDetailSerializer(queued.run).data, headers={"Idempotent-Replayed": "true"}
-            )
-        return Response(RunDetailSerializer(queued.run).data, status=201)
+        return _answer(queued)
 
     @Operation(
         id="listTriggerRuns",
@@ -109,8 +113,8 @@ class TriggerRunViewSet(TenantViewSet):
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/runs with the trigger's runs, the last queued first."""
-        filters = RunFilters.read(queries.runs().filter(trigger_id=trigger_id), request)
-        return _run_page(filters.parts, request, self)
+        filters = RunFilters.read(Run.objects.filter(trigger_id=trigger_id), request)
+        return _run_page(filters, request, self)
 
 
 class EnvironmentRunViewSet(TenantViewSet):
@@ -130,17 +134,24 @@ class EnvironmentRunViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         """Answers GET /environments/:envId/runs with the environment's runs, the last queued first."""
-        rows = queries.runs().filter(environment_id=environment_id)
+        rows = Run.objects.filter(environment_id=environment_id)
         filters = EnvironmentRunFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        return _run_page(filters.parts, request, self)
+        return _run_page(filters, request, self)
 
 
 class RunViewSet(TenantViewSet):
-    """The endpoints that read and cancel one run and list its tool calls."""
+    """The endpoints that read, cancel and rerun one run and list its tool calls."""
 
     tag = "Runs"
-    permissions = {"retrieve": IsViewer, "tool_calls": IsViewer, "cancel": IsOperator}
+    permissions = {
+        "retrieve": IsViewer,
+        "tool_calls": IsViewer,
+        "cancel": IsOperator,
+        "rerun": IsOperator,
+    }
+    # A rerun does not count against the caller's write rate, because the ceiling of the queue bounds it.
+    unmetered = frozenset({"rerun"})
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the run that the URL names, and the caller's role in its environment. Raises NotFound."""
@@ -193,10 +204,64 @@ class RunViewSet(TenantViewSet):
         lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
         return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
 
+    @Operation(
+        id="rerunRun",
+        summary="Run a run's payload again",
+        body=RerunBody,
+        parameters=(_KEY_HEADER,),
+        answers={201: RunDetailSerializer, 200: RunDetailSerializer},
+        answer_headers={200: ("Idempotent-Replayed",)},
+        says={
+            200: "With the first rerun as it is now and `Idempotent-Replayed: true`.",
+            201: "With the new run.",
+        },
+        errors={
+            409: (
+                "`run_state`: it has not ended; `trigger_disabled`, `trigger_without_worker`, "
+                "`idempotency_key_reused`, or `ceiling_reached`."
+            ),
+        },
+        audit=("run.created",),
+    )
+    def rerun(self, request: Request, run_id: UUID) -> Response:
+        """POST /runs/:id/rerun: queues a new run of the trigger as it is now, with the payload of an ended run."""
+        key = _idempotency_key(request)
+        read_body(RerunBody, request)
+        principal = principal_of(request)
+        queued = rerun_run(
+            run_id=run_id,
+            caller_id=principal.id,
+            key=key,
+            source=_source(principal),
+            actor=actor_of(request),
+        )
+        return _answer(queued)
 
-def _run_page(parts: list[Any], request: Request, view: TenantViewSet) -> Response:
-    paginator = RunPaginator()
-    page = paginator.paginate_parts(parts, request, view)
+
+def _answer(queued: Queued) -> Response:
+    """Answers 201 with a new run, or 200 with the run of an earlier request that had the same `Idempotency-Key`."""
+    shown = RunDetailSerializer(queued.run).data
+    if queued.replayed:
+        return Response(shown, headers={"Idempotent-Replayed": "true"})
+    return Response(shown, status=201)
+
+
+def _source(principal: Principal) -> Source:
+    """Returns the source of a run that this caller requests."""
+    return Source.API if isinstance(principal, KeyPrincipal) else Source.MANUAL
+
+
+def _run_page(filters: RunFilters, request: Request, view: TenantViewSet) -> Response:
+    is_by_end = filters.time_field == EndedRunPaginator.time_field
+    paginator = EndedRunPaginator() if is_by_end else RunPaginator()
+    parts = filters.parts
+    if len(parts) == 1:
+        page = paginator.paginate_queryset(queries.runs(parts[0]), request, view)
+    else:
+        # A statement of up to 24 parts is planned in much less time if the parts join no other tables.
+        keys = [part.values("id", paginator.time_field) for part in parts]
+        found = paginator.paginate_parts(keys, request, view)
+        page = queries.runs_in_order([key["id"] for key in found])
     return paginator.get_paginated_response(RunSerializer(page, many=True).data)
 
 

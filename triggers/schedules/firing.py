@@ -37,18 +37,21 @@ _RETRY_AFTER = timedelta(minutes=5)
 # missed ticks of many different schedules can take longer.
 _LONGEST_BATCH_SECONDS = 1.0
 
-_UNFINISHED = (
-    "SELECT DISTINCT trigger_id FROM run WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL"
-)
+# Finds the unfinished run of each trigger that was queued first.
+_UNFINISHED = """
+SELECT DISTINCT ON (trigger_id) trigger_id, id FROM run
+WHERE trigger_id = ANY(%(ids)s) AND ended_at IS NULL ORDER BY trigger_id, queued_at, id
+"""
 
 # Stores the decisions. If a tick has a decision already, the older decision stays. That can happen after the database's
 # clock was put back.
 _DECIDE = """
-INSERT INTO tick (id, environment_id, trigger_id, tick_at, last_tick_at, decision, run_id, missed_count, decided_at)
+INSERT INTO tick (id, environment_id, trigger_id, tick_at, last_tick_at, decision, run_id, blocked_by_id, missed_count,
+    decided_at)
 SELECT * FROM unnest(
     %(ids)s::uuid[], %(environment_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[],
-    %(last_ticks)s::timestamptz[], %(decisions)s::text[], %(run_ids)s::uuid[], %(missed)s::int[],
-    %(decided)s::timestamptz[])
+    %(last_ticks)s::timestamptz[], %(decisions)s::text[], %(run_ids)s::uuid[], %(blocking)s::uuid[],
+    %(missed)s::int[], %(decided)s::timestamptz[])
 ON CONFLICT (trigger_id, tick_at, environment_id) DO NOTHING
 RETURNING trigger_id, environment_id, tick_at, decision, run_id, missed_count
 """
@@ -71,13 +74,17 @@ class _Tick:
     decision: Decision
     missed_count: int = 0
     run_id: UUID | None = None
+    blocked_by: UUID | None = None
 
 
 @dataclass(slots=True)
 class _Batch:
-    """The decisions about the due triggers of one transaction: their ticks, and when each trigger comes due next."""
+    """The decisions about the due triggers of one transaction: their ticks, and when each trigger comes due next.
 
-    busy: set[UUID]
+    `busy` has the triggers that get no run while one is unfinished, each with the unfinished run.
+    """
+
+    busy: dict[UUID, UUID]
     ticks: list[_Tick] = field(default_factory=list)
     nexts: dict[UUID, datetime] = field(default_factory=dict)
 
@@ -152,13 +159,16 @@ def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
     ]
 
 
-def _busy_triggers(due: list[Row]) -> set[UUID]:
-    """Returns those of the due triggers that have the overlap policy `skip` and an unfinished run."""
+def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:
+    """Returns those of the due triggers that have the overlap policy `skip` and an unfinished run, each with the id of
+    the unfinished run that was queued first.
+    """
     ids = [row["id"] for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
-    return {row["trigger_id"] for row in fetch_all(_UNFINISHED, {"ids": ids})} if ids else set()
+    unfinished = fetch_all(_UNFINISHED, {"ids": ids}) if ids else []
+    return {row["trigger_id"]: row["id"] for row in unfinished}
 
 
-def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
+def _decisions(trigger: Row, busy: dict[UUID, UUID]) -> tuple[list[_Tick], datetime]:
     """Returns the decisions about the ticks that a trigger has had since `next_run_at`, and the trigger's next due
     time.
 
@@ -180,11 +190,11 @@ def _decisions(trigger: Row, busy: set[UUID]) -> tuple[list[_Tick], datetime]:
     return ticks, due.following
 
 
-def _decide(trigger: Row, tick: datetime, busy: set[UUID]) -> _Tick:
+def _decide(trigger: Row, tick: datetime, busy: dict[UUID, UUID]) -> _Tick:
     if trigger["worker_id"] is None:
         return _Tick(trigger, tick, tick, Decision.SKIPPED_NO_WORKER, missed_count=1)
-    if trigger["id"] in busy:
-        return _Tick(trigger, tick, tick, Decision.SKIPPED_OVERLAP)
+    if (blocking := busy.get(trigger["id"])) is not None:
+        return _Tick(trigger, tick, tick, Decision.SKIPPED_OVERLAP, blocked_by=blocking)
     return _Tick(trigger, tick, tick, Decision.FIRED, run_id=new_id())
 
 
@@ -205,6 +215,7 @@ def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
         "last_ticks": [tick.last_at for tick in ticks],
         "decisions": [tick.decision.value for tick in ticks],
         "run_ids": [tick.run_id for tick in ticks],
+        "blocking": [tick.blocked_by for tick in ticks],
         "missed": [tick.missed_count for tick in ticks],
         "decided": [tick.trigger["now"] for tick in ticks],
     }

@@ -34,5 +34,6 @@ class TickSerializer(serializers.Serializer[Any]):
     tickAt = serializers.DateTimeField(source="tick_at")
     decision = serializers.ChoiceField(choices=Decision.choices)
     runId = serializers.UUIDField(source="run_id", allow_null=True)
+    blockedByRunId = serializers.UUIDField(source="blocked_by_id", allow_null=True)
     missedCount = serializers.IntegerField(source="missed_count")
     decidedAt = serializers.DateTimeField(source="decided_at")

@@ -13,6 +13,7 @@ from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.server.places import Places
 from pipedai.sql import database_now
+from triggers.filters import TickFilters
 from triggers.models import Tick
 from triggers.schedules import cron, preview
 from triggers.schedules.serializers import (
@@ -84,22 +85,24 @@ class TickViewSet(OneTriggerViewSet):
 
     tag = "Triggers"
     permissions = {"list": IsViewer}
+    filter_names = TickFilters.names()
 
     @Operation(
         id="listTicks",
         summary="List a trigger's ticks",
         items=TickSerializer,
+        filters=TickFilters,
         says={
             200: (
                 "A list of what was decided about each due time of the trigger's schedule, by "
                 "`tickAt`."
             ),
         },
-        errors={400: "A bad `limit` or `cursor`."},
+        errors={400: "A bad parameter."},
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers GET /triggers/:id/ticks with the trigger's ticks, the latest due time first."""
-        rows = Tick.objects.filter(trigger_id=trigger_id)
+        filters = TickFilters.read(Tick.objects.filter(trigger_id=trigger_id), request)
         paginator = TickPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
+        page = paginator.paginate_parts(filters.parts, request, self)
         return paginator.get_paginated_response(TickSerializer(page, many=True).data)

@@ -4,8 +4,9 @@ import pytest
 
 from pipedai.api import pagination
 from testing.probes.shapes import A_TIME, invalid, page
+from testing.world.runs import Runs, allow
 from triggers.filters import TriggerFilters
-from triggers.models import Run, Trigger
+from triggers.models import Run, Tick, Trigger
 from triggers.serializers import MAX_PROMPT_BYTES
 
 
@@ -97,7 +98,11 @@ def of_another_worker(cast):
 
 
 # For each filter: the values of a trigger that it keeps, and what is asked for. It keeps none of the cast.
-KEPT = {"workerId": of_another_worker}
+KEPT = {
+    "workerId": of_another_worker,
+    "enabled": lambda _: ({"enabled": False}, "false"),
+    "name": lambda _: ({"name": "Umsätze 100 %_x\\"}, "sÄTze 100 %_X\\"),
+}
 
 
 @pytest.mark.parametrize("name", sorted({*TriggerFilters.names(), *KEPT}))
@@ -109,6 +114,62 @@ def test_each_filter_keeps_what_it_asks_for(cast, url, name):
     values, asked = KEPT[name](cast)
     kept = cast.add_trigger(**values)
     assert ids(cast.client(cast.viewer).get(url, {name: asked})) == [str(kept)]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("enabled=true", 1),
+        ("enabled=", 1),
+        ("name=", 1),
+        ("name=%20", 1),
+        ("name=NIGHTLY", 1),
+        ("name=%20y%20r%20", 1),
+        ("name=%25", 0),
+        ("name=_ightly", 0),
+        ("name=nightly&enabled=false", 0),
+        ("name=nightly&enabled=true&workerId=", 1),
+    ],
+)
+def test_filters_by_name_and_whether_it_is_enabled(cast, url, query, count):
+    assert len(ids(cast.client(cast.viewer).get(f"{url}?{query}"))) == count
+
+
+def test_bad_values_of_these_filters_are_refused(cast, url):
+    get = cast.client(cast.viewer).get
+    for value in ("1", "True", "yes", "\x00"):
+        fields = get(url, {"enabled": value}).json()["details"]["fieldErrors"]
+        assert fields == {"enabled": ["Must be true or false."]}
+    assert get(url, {"name": "x" * 200}).status_code == 200
+    for value in ("x" * 201, "\x00"):
+        assert list(get(url, {"name": value}).json()["details"]["fieldErrors"]) == ["name"]
+
+
+def test_the_last_due_time_and_the_last_success_are_shown(cast, url):
+    client, runs = cast.client(cast.viewer), Runs(cast, cast.trigger_id)
+    early, late = runs.running(), runs.queue()
+    runs.wait(minutes=1)
+    runs.cancel(late)
+    (item,) = client.get(url).json()["items"]
+    assert (item["lastDueAt"], item["lastSuccessAt"]) == (None, None)
+    allow(cast.worker.worker_id, 2)
+    runs.ended()
+    runs.wait(minutes=5)
+    runs.complete(early)
+    runs.wait(minutes=1)
+    runs.ended("failed")
+    tick = {"environment": cast.environment, "trigger_id": cast.trigger_id}
+    for hour, last, decision in ((9, 11, "skipped_missed"), (12, 14, "skipped_no_worker")):
+        Tick.objects.create(
+            **tick,
+            tick_at=f"2026-05-04T{hour:02}:00Z",
+            last_tick_at=f"2026-05-04T{last}:00Z",
+            decision=decision,
+            missed_count=3,
+        )
+    (item,) = client.get(url).json()["items"]
+    assert item["lastDueAt"] == "2026-05-04T14:00:00.000Z"
+    assert item["lastSuccessAt"] == "2026-05-04T12:06:00.000Z"
 
 
 class TestFilteredByWorker:

@@ -14,11 +14,11 @@ from triggers.states import EndedBy, FaultClass, Source, Status
 
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "revision_id", "worker_id", "status", "source", "attempt", "max_retries",
-    "timeout_seconds", "retry_of_id", "scheduled_for", "available_at", "queued_at", "claimed_at", "started_at",
-    "ended_at", "ended_by", "slot", "claim_id", "lease_expires_at", "deadline_at", "cancel_requested_at", "exit_code",
-    "fault_class", "short_message", "model", "input_tokens", "output_tokens", "cache_read_tokens",
-    "cache_creation_tokens", "cost_usd", "num_turns", "session_id", "tool_calls_total", "tool_calls_effects",
-    "tool_calls_unknown",
+    "timeout_seconds", "retry_of_id", "retried", "scheduled_for", "available_at", "queued_at", "claimed_at",
+    "started_at", "ended_at", "ended_by", "slot", "claim_id", "lease_expires_at", "deadline_at",
+    "cancel_requested_at", "exit_code", "fault_class", "short_message", "model", "input_tokens", "output_tokens",
+    "cache_read_tokens", "cache_creation_tokens", "cost_usd", "num_turns", "session_id", "tool_calls_total",
+    "tool_calls_effects", "tool_calls_unknown",
 )  # fmt: skip
 _LEASE_SECONDS = 180
 _GRACE_SECONDS = 60
@@ -86,9 +86,11 @@ class Storyteller:
             run["payload"] = f'{{"ticket": {self._rng.randrange(10**6)}}}'
         while True:
             ended = self._live(run, trigger)
+            run["retried"] = (
+                run["fault_class"] == FaultClass.INFRA and run["attempt"] <= run["max_retries"]
+            )
             yield run
-            retried = ended is not None and run["fault_class"] == FaultClass.INFRA
-            if not retried or ended is None or run["attempt"] > run["max_retries"]:
+            if ended is None or not run["retried"]:
                 return
             delay = BACKOFF[min(run["attempt"], len(BACKOFF)) - 1].total_seconds()
             before = run
@@ -111,6 +113,7 @@ class Storyteller:
             "status": Status.QUEUED,
             "source": source,
             "attempt": 1,
+            "retried": False,
             "max_retries": trigger.max_retries,
             "timeout_seconds": trigger.timeout_seconds,
             "queued_at": time_of(queued),

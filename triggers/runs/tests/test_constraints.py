@@ -14,7 +14,7 @@ from pipedai.sql import execute, fetch_all
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
-from triggers.idempotency import run_trigger
+from triggers.idempotency import rerun_run, run_trigger
 from triggers.models import Delivery, DeliveryAttempt, Tick, Trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
@@ -110,6 +110,11 @@ WRONG_ROWS = [
             "UPDATE run SET source = 'schedule', scheduled_for = '2026-05-04T12:00Z'"
             " WHERE id IN (%(first_held)s, %(second_held)s)"
         ),
+    ),
+    ("run_rerun_was_requested", "UPDATE run SET rerun_of_id = %(lost)s WHERE source = 'retry'"),
+    (
+        "tick_blocked_was_skipped",
+        "UPDATE tick SET blocked_by_id = %(lost)s WHERE decision = 'fired'",
     ),
     ("run_one_retry", "UPDATE run SET retry_of_id = %(lost)s WHERE id = %(other_retry)s"),
     ("delivery_pending_is_due", "UPDATE delivery SET next_attempt_at = NULL"),
@@ -265,6 +270,7 @@ TENANT_REFERENCES = [
     ("run", "revision_id", "trigger_revision"),
     ("run", "worker_id", "worker"),
     ("run", "retry_of_id", "run"),
+    ("run", "rerun_of_id", "run"),
     ("run_text", "run_id", "run"),
     ("run_result", "run_id", "run"),
     ("idempotency_key", "trigger_id", "trigger"),
@@ -274,6 +280,7 @@ TENANT_REFERENCES = [
     ("delivery_attempt", "delivery_id", "delivery"),
     ("tick", "trigger_id", "trigger"),
     ("tick", "run_id", "run"),
+    ("tick", "blocked_by_id", "run"),
     ("api_key", "parent_id", "api_key"),
     ("worker", "host_key_id", "api_key"),
     ("enrollment", "worker_id", "worker"),
@@ -294,6 +301,7 @@ def there(cast: Cast) -> dict[str, UUID]:
     runs.lost(lost)
     other_retry = runs.retry_of(other_lost)
     assert other_retry is not None
+    rerun_run(run_id=lost, caller_id=cast.owner.id, key=None, source=Source.MANUAL, actor=SYSTEM)
     run_trigger(
         trigger_id=runs.trigger_id,
         caller_id=cast.owner.id,
@@ -319,6 +327,7 @@ def there(cast: Cast) -> dict[str, UUID]:
             last_tick_at=tick_at,
             decision=decision,
             run_id=lost if decision is Decision.FIRED else None,
+            blocked_by_id=None if decision is Decision.FIRED else lost,
         )
     host = cast.host()
     issue_enrollment(cast.environment, cast.owner)

@@ -2,23 +2,25 @@
 
 import random
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
+from django.db import connection
 
 from pipedai.api.tests.test_cursors import walk
 from testing.probes.shapes import invalid, page
 from testing.probes.statement_count import counted
-from testing.world.runs import NOON, Runs
+from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run, Trigger
-from triggers.states import Status
+from triggers.runs.listing import Wanted, parts_of
+from triggers.states import Source, Status
 from workers.models import Worker
 
 RUN_FIELDS = [
     "id", "triggerId", "triggerName", "environmentId", "workerId", "status", "source", "attempt", "retryOfRunId",
-    "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode",
-    "shortMessage", "errorMessage", "faultClass", "model", "inputTokens", "outputTokens", "cacheReadTokens",
-    "cacheCreationTokens", "costUsd", "numTurns", "sessionId", "cancelRequested",
+    "rerunOfRunId", "scheduledFor", "availableAt", "queuedAt", "claimedAt", "startedAt", "endedAt", "durationMs",
+    "exitCode", "shortMessage", "errorMessage", "faultClass", "willRetry", "model", "inputTokens", "outputTokens",
+    "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId", "cancelRequested",
 ]  # fmt: skip
 
 
@@ -162,14 +164,14 @@ class TestSeveralStatuses:
                 expected[first : first + limit] for first in range(0, len(expected), limit)
             ]
 
-    def test_are_read_by_one_statement(self, get, many):
+    def test_are_found_by_one_statement_and_read_by_another(self, get, many):
         with counted() as one:
             get("status=failed")
         with counted() as several:
             get("status=failed,timed_out,queued&limit=2")
-        assert len(several) == len(one)
+        assert len(several) == len(one) + 1
         # There is one LIMIT for each status, and one for all together.
-        assert several.sql[-1].count("LIMIT 3") == 4
+        assert several.sql[-2].count("LIMIT 3") == 4
 
 
 class TestFilteredByTime:
@@ -245,6 +247,127 @@ class TestFilteredByTime:
         assert response.status_code == 400
         assert response.json() == invalid({name: [sentence]})
         assert get(f"{name}={value.replace('+', '%2B')}").status_code == 200
+
+
+class TestFilteredByWhatBecameOfThem:
+    """The filters by fault class, source, end and retries, alone and together."""
+
+    @pytest.fixture
+    def many(self, cast, runs):
+        """Makes runs of every source, with every end, some of them retried, each at a time of its own."""
+        allow(cast.worker.worker_id, 50)
+        for n, source in enumerate(("manual", "api", "manual", "api")):
+            for status, report in (
+                ("succeeded", {}),
+                ("failed", {"faultClass": "client"}),
+                ("failed", {"faultClass": "infra"}),
+                ("timed_out", {"faultClass": "infra"}),
+                ("timed_out", {}),
+            ):
+                run_id = runs.running(source=Source(source))
+                runs.wait(seconds=7 - n)
+                runs.complete(run_id, status, **report)
+            runs.cancel(runs.queue(source=Source(source)))
+            runs.wait(seconds=1)
+            runs.queue(source=Source(source))
+        retries = Run.objects.filter(source="retry").order_by("id").values_list("id", flat=True)
+        runs.wait(days=1)
+        for run_id, report in zip(retries, ({}, {"faultClass": "infra"}), strict=False):
+            runs.claim(run_id)
+            runs.complete(run_id, "failed" if report else "succeeded", **report)
+        for source in ("api", "manual"):
+            # A run is not retried if somebody asked to cancel it.
+            runs.cancel(canceled := runs.running(source=Source(source)))
+            runs.complete(canceled, "failed", faultClass="infra")
+        lost = runs.lost()
+        runs.complete(lost)
+        runs.lost()
+        return runs
+
+    QUERIES = (
+        "source=api",
+        "source=retry,manual&status=failed,queued",
+        "faultClass=infra",
+        "faultClass=none,client&source=manual",
+        "faultClass=client&status=failed",
+        "faultClass=client&status=succeeded",
+        "final=true",
+        "final=true&faultClass=infra",
+        "final=true&status=failed,timed_out,claimed&source=retry,manual,api",
+        "final=true&source=api&endedFrom={0}",
+        "endedFrom={0}&endedTo={1}",
+        "endedTo={1}&status=failed,succeeded,queued",
+        "endedFrom={0}&from={0}&to={1}&faultClass=infra",
+        "status=queued&endedTo={1}",
+        "from={0}&to={1}&source=manual&final=true&faultClass=infra,none",
+    )
+
+    def test_each_page_has_the_runs_that_fit(self, cast, url, many):
+        client = cast.client(cast.viewer)
+        everything = client.get(f"{url}?limit=200").json()["items"]
+        ends = sorted(item["endedAt"] for item in everything if item["endedAt"])
+        between = (ends[5], ends[-4])
+        for query in self.QUERIES:
+            query = query.format(*between)
+            asked = {name: value.split(",") for name, value in parse_qsl(query)}
+            column = "endedAt" if {"endedFrom", "endedTo"} & set(asked) else "queuedAt"
+            fitting = [item for item in everything if self.fits(item, asked)]
+            fitting.sort(key=lambda item: (item[column], item["id"]), reverse=True)
+            assert fitting or "queued" in query or "succeeded" in query, query
+            expected = [item["id"] for item in fitting]
+            pages = walk(client, f"{url}?{query}", 4)
+            assert [each for page in pages for each in page] == expected, query
+
+    @staticmethod
+    def fits(item, asked):
+        words = all(
+            item[name] in asked[name]
+            for name in ("status", "faultClass", "source")
+            if name in asked
+        )
+        final = "final" not in asked or not item["willRetry"]
+        times = all(
+            item[column] is not None and begins <= item[column] < ends
+            for column, first, last in (
+                ("queuedAt", "from", "to"),
+                ("endedAt", "endedFrom", "endedTo"),
+            )
+            if first in asked or last in asked
+            for begins, ends in [(asked.get(first, [""])[0], asked.get(last, ["9"])[0])]
+        )
+        return words and final and times
+
+    @pytest.mark.parametrize(
+        "query",
+        ["faultClass=x", "source=cron", "final=false", "final=1", "endedFrom=x", "endedTo=%00"],
+    )
+    def test_anything_else_is_refused(self, get, query):
+        response = get(query)
+        assert response.status_code == 400
+        assert list(response.json()["details"]["fieldErrors"]) == [query.partition("=")[0]]
+
+    def test_of_all_filters_together_each_part_is_read_by_an_index(self, runs):
+        """With sorting made dear, PostgreSQL's plan shows which index has the rows of a part in order."""
+        rows = Run.objects.filter(environment_id=runs.cast.environment.id)
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
+            cursor.execute("SET LOCAL enable_bitmapscan = off")
+        wanted = (
+            Wanted([], [], ["api"], False),
+            Wanted(["failed"], [], ["api"], False),
+            Wanted([], ["infra"], [], False),
+            Wanted([], [], [], True),
+            Wanted([], ["infra"], ["api"], True),
+        )
+        for scope in (
+            rows,
+            rows.filter(trigger_id=runs.trigger_id),
+            rows.filter(worker_id=runs.cast.worker.worker_id),
+        ):
+            for each in wanted:
+                for part in parts_of(scope, each):
+                    plan = part.order_by("-queued_at", "-id")[:50].explain()
+                    assert "Sort" not in plan, plan
 
 
 class TestTheEnvironmentsList:

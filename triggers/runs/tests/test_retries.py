@@ -12,6 +12,8 @@ from testing.world.cast import Cast
 from testing.world.runs import NOON, WEBHOOK_URL, Runs
 from triggers.models import Run, Trigger, TriggerRevision
 from triggers.runs import lifecycle
+from triggers.runs.listing import final
+from triggers.runs.queries import run_in_full
 from triggers.states import Source
 
 
@@ -261,3 +263,36 @@ def _rewrite(runs: Runs, *, prompt: str, model: str) -> None:
         model=model,
     )
     Trigger.objects.filter(id=runs.trigger_id).update(revision_id=revision.id)
+
+
+def test_an_ended_run_tells_whether_a_retry_follows(runs: Runs) -> None:
+    unfinished = runs.queue()
+    assert runs.claim(unfinished)["will_retry"] is None
+    assert run_in_full(unfinished)["will_retry"] is None
+    runs.complete(unfinished)
+    ends: list[tuple[str, dict[str, Any], bool]] = [
+        ("succeeded", {}, False),
+        ("failed", {"faultClass": "client"}, False),
+        ("failed", {"faultClass": "infra"}, True),
+    ]
+    for status, report, expected in ends:
+        run_id = runs.running()
+        assert runs.complete(run_id, status, **report)["will_retry"] is expected
+        assert runs.complete(run_id, status)["will_retry"] is expected
+        assert run_in_full(run_id)["will_retry"] is expected
+        assert Run.objects.get(id=run_id).retried is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "report", "expected"),
+    [("succeeded", {}, False), ("failed", {"faultClass": "infra"}, True)],
+)
+def test_a_retry_that_a_late_result_canceled_does_not_follow(
+    runs: Runs, status: str, report: dict, expected: bool
+) -> None:
+    run_id = runs.lost()
+    assert run_in_full(run_id)["will_retry"]
+    assert runs.complete(run_id, status, **report)["will_retry"] is expected
+    assert run_in_full(run_id)["will_retry"] is expected
+    assert Run.objects.get(id=run_id).retried is expected
+    assert final(Run.objects.filter(id=run_id)).exists() is not expected

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from pipedai.retention import Order
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from testing.probes.shapes import A_CURSOR, A_TIME, invalid, page
 from testing.world.cast import Cast
-from triggers.models import Run, Trigger
+from testing.world.runs import Runs
+from triggers.models import Run, Tick, Trigger
+from triggers.pruning import prune_runs
 from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
 
@@ -43,15 +46,15 @@ def test_ticks_are_listed_newest_first_with_what_was_decided(cast: Cast) -> None
     assert answer.json() == page(
         {
             "tickAt": "2030-05-04T13:00:00.000Z", "decision": "skipped_no_worker", "runId": None,
-            "missedCount": 2, "decidedAt": "2030-05-04T13:00:00.000Z",
+            "blockedByRunId": None, "missedCount": 2, "decidedAt": "2030-05-04T13:00:00.000Z",
         },
         {
             "tickAt": "2030-05-04T12:00:00.000Z", "decision": "fired", "runId": run_id,
-            "missedCount": 0, "decidedAt": "2030-05-04T12:00:00.000Z",
+            "blockedByRunId": None, "missedCount": 0, "decidedAt": "2030-05-04T12:00:00.000Z",
         },
         {
             "tickAt": "2030-05-04T05:00:00.000Z", "decision": "skipped_missed", "runId": None,
-            "missedCount": 7, "decidedAt": "2030-05-04T12:00:00.000Z",
+            "blockedByRunId": None, "missedCount": 7, "decidedAt": "2030-05-04T12:00:00.000Z",
         },
     )  # fmt: skip
 
@@ -63,6 +66,41 @@ def test_ticks_come_in_pages(cast: Cast) -> None:
     rest = ticks(cast, limit=2, cursor=first["nextCursor"]).json()
     assert [len(first["items"]), len(rest["items"]), rest["nextCursor"]] == [2, 1, None]
     assert rest["items"][0]["decision"] == "skipped_missed"
+
+
+@pytest.mark.usefixtures("_fired")
+def test_ticks_are_filtered_by_decision_and_due_time(cast: Cast) -> None:
+    def hours(**query: Any) -> list[int]:
+        items = ticks(cast, **query).json()["items"]
+        return [datetime.fromisoformat(item["tickAt"]).hour for item in items]
+
+    assert hours(decision="fired") == [12]
+    assert hours(decision="skipped_missed,skipped_no_worker,fired") == [13, 12, 5]
+    assert hours(**{"from": "2030-05-04T12:00:00Z"}) == [13, 12]
+    assert hours(to="2030-05-04T12:00:00Z", decision=["fired", "skipped_missed"]) == [5]
+    assert hours(decision="skipped_overlap") == []
+    first = ticks(cast, decision="fired,skipped_missed", to="2031-01-01", limit=1).json()
+    again = {"decision": "fired,skipped_missed", "to": "2031-01-01", "cursor": first["nextCursor"]}
+    assert hours(**again) == [5]
+    refused = ticks(cast, decision="lost", to="x", **{"from": "x"}).json()
+    assert set(refused["details"]["fieldErrors"]) == {"decision", "from", "to"}
+    assert ticks(cast, cursor=first["nextCursor"]).status_code == 400
+
+
+def test_a_tick_that_an_unfinished_run_blocked_names_the_first_of_them(cast: Cast) -> None:
+    Trigger.objects.filter(id=cast.trigger_id).update(
+        schedule="0 * * * *", next_run_at=NOON, overlap_policy="skip"
+    )
+    runs = Runs(cast, cast.trigger_id, now=NOON - timedelta(hours=3))
+    first = runs.queue()
+    runs.wait(hours=1)
+    runs.queue()
+    fire_due_ticks(now=NOON)
+    (item,) = ticks(cast).json()["items"]
+    assert (item["decision"], item["blockedByRunId"]) == ("skipped_overlap", str(first))
+    runs.cancel(first)
+    assert sum(batch.removed for batch in prune_runs(Order(NOON - timedelta(hours=1), 10))) == 1
+    assert Tick.objects.get().blocked_by_id is None
 
 
 def test_a_trigger_without_ticks_has_an_empty_list(cast: Cast) -> None:

@@ -1,0 +1,185 @@
+"""Sums up an environment's ended runs by trigger, worker, model or day, in one statement (SPEC §12)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pipedai.sql import Row, fetch_all
+from triggers.runs.overview import SUCCESS_RATE
+
+# The most groups that an answer has. The keys of a window are not bounded otherwise: an environment's triggers may be
+# deleted and made anew, and workers report any name as the model.
+MAX_GROUPS = 1_000
+DEFAULT_DAYS = 30
+MAX_DAYS = 400
+# A longer window has no percentiles, because PostgreSQL must sort the durations of all its runs for them.
+MAX_DAYS_OF_PERCENTILES = 93
+
+_DAY = timedelta(days=1)
+
+# For each way to group by a column of runs: the key, and the table and column that have the names of the keys.
+_COLUMNS: Mapping[str, tuple[str, str, str]] = {
+    "trigger": ("r.trigger_id", "trigger", "name"),
+    "worker": ("r.worker_id", "worker", "label"),
+    "model": ("r.model", "", ""),
+}
+GROUPINGS = (*_COLUMNS, "day")
+
+_RUNS_OF_WINDOW = """
+FROM run r
+WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
+    AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
+
+# Each day is looked up by its own beginning and end, which the caller works out: to convert the time of each run to a
+# zone would take PostgreSQL a third of the whole statement. So the days without runs are there, too.
+_RUNS_OF_DAYS = """
+FROM unnest(%(days)s::date[], %(begins)s::timestamptz[], %(ends)s::timestamptz[]) AS d (key, begin, until)
+LEFT JOIN run r ON r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
+    AND r.ended_at >= d.begin AND r.ended_at < d.until"""
+
+# The percentiles are nearest-rank ones, so each is the time that some run really took. They are in microseconds,
+# because whole numbers are sorted faster than intervals. PostgreSQL leaves out the runs that never started, whose
+# duration is NULL.
+_DURATIONS = """
+percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (
+    ORDER BY (date_part('epoch', r.ended_at - r.started_at) * 1000000)::bigint)"""
+_NO_DURATIONS = "NULL::bigint[]"
+
+# The total is the grouping set without a key. It comes first, then the groups with the most runs, or the days in their
+# order. All columns of `run` are in the index `run_ended`, so PostgreSQL need not read the runs themselves.
+_STATS = """
+WITH sums AS (
+    SELECT grouping({key}) = 1 AS is_total, {key} AS key, count(r.ended_at) AS runs,
+        count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded,
+        count(*) FILTER (WHERE r.status = 'failed') AS failed,
+        count(*) FILTER (WHERE r.status = 'timed_out') AS timed_out,
+        count(*) FILTER (WHERE r.status = 'canceled') AS canceled,
+        count(*) FILTER (WHERE r.source = 'retry') AS retries,
+        {success_rate} AS success_rate,
+        coalesce(sum(r.cost_usd), 0) AS cost_usd,
+        coalesce(sum(r.input_tokens), 0) AS input_tokens,
+        coalesce(sum(r.output_tokens), 0) AS output_tokens,
+        {durations} AS durations
+    {runs}
+    GROUP BY GROUPING SETS (({key}), ())),
+shown AS (
+    SELECT *, count(*) OVER () - 1 AS groups FROM sums ORDER BY is_total DESC, {order} LIMIT %(rows)s)
+SELECT shown.*, {name} AS name FROM shown {names} ORDER BY is_total DESC, {order}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time in which runs ended: `begin` ≤ `ended_at` < `end`. `timezone` is where its days begin at midnight."""
+
+    begin: datetime
+    end: datetime
+    timezone: str
+
+    @classmethod
+    def of(cls, begin: datetime | None, end: datetime, timezone: str) -> "Window":
+        """Returns the window. Without a beginning it has DEFAULT_DAYS days, the one in which it ends included."""
+        if begin is None:
+            zone = ZoneInfo(timezone)
+            first = _last_day(end, zone) - _DAY * (DEFAULT_DAYS - 1)
+            begin = _midnight(first, zone)
+        return cls(begin, end, timezone)
+
+    @property
+    def length(self) -> timedelta:
+        """The time between beginning and end on the zone's clocks: a day has 24 hours also when the clocks change."""
+        begin, end = (
+            _on_the_clock(moment, ZoneInfo(self.timezone)) for moment in (self.begin, self.end)
+        )
+        return end - begin
+
+    @property
+    def days(self) -> list[tuple[date, datetime, datetime]]:
+        """The days of the window, the earliest first: each date with its beginning and its end inside the window."""
+        zone = ZoneInfo(self.timezone)
+        first, last = _on_the_clock(self.begin, zone).date(), _last_day(self.end, zone)
+        dates = [first + _DAY * n for n in range((last - first).days + 1)]
+        edges = [self.begin, *(_midnight(each, zone) for each in dates[1:]), self.end]
+        return [(day, *edge) for day, edge in zip(dates, pairwise(edges), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The sums of a window: one row for each group, one for all runs, and how many groups there are."""
+
+    items: list[Row]
+    total: Row
+    groups: int
+
+
+def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
+    """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names.
+
+    The groups with the most runs come first, and there are MAX_GROUPS at most. Days come in their order instead, and a
+    day without runs has zeros. In each row `p50_ms` and `p95_ms` are the median and the 95th percentile of the runs'
+    durations in milliseconds. They are None if no run had started, or if the window is longer than
+    MAX_DAYS_OF_PERCENTILES.
+    """
+    params: dict[str, Any] = {
+        "environment_id": environment_id,
+        "begin": window.begin,
+        "end": window.end,
+        "rows": MAX_GROUPS + 1,
+    }
+    if group_by == "day":
+        params["days"], params["begins"], params["ends"] = map(list, zip(*window.days, strict=True))
+    has_durations = window.length <= MAX_DAYS_OF_PERCENTILES * _DAY
+    total, *items = map(
+        _converted, fetch_all(_statement(group_by, durations=has_durations), params)
+    )
+    return Stats(items, total, total["groups"])
+
+
+def _converted(row: Row) -> Row:
+    """Returns a row of the statement with numbers in the API's units and types. PostgreSQL adds up whole numbers, and
+    divides, as decimals.
+    """
+    rate = row["success_rate"]
+    p50, p95 = row["durations"] or (None, None)
+    return {
+        **row,
+        "success_rate": None if rate is None else float(rate),
+        "input_tokens": int(row["input_tokens"]),
+        "output_tokens": int(row["output_tokens"]),
+        "p50_ms": None if p50 is None else p50 // 1000,
+        "p95_ms": None if p95 is None else p95 // 1000,
+    }
+
+
+def _statement(group_by: str, *, durations: bool) -> str:
+    key, table, column = _COLUMNS.get(group_by, ("d.key", "", ""))
+    is_by_day = group_by == "day"
+    names = f"LEFT JOIN {table} n ON n.environment_id = %(environment_id)s AND n.id = shown.key"
+    return _STATS.format(
+        key=key,
+        success_rate=SUCCESS_RATE,
+        durations=_DURATIONS if durations else _NO_DURATIONS,
+        runs=_RUNS_OF_DAYS if is_by_day else _RUNS_OF_WINDOW,
+        order="key" if is_by_day else "runs DESC, key",
+        name=f"n.{column}" if table else "NULL",
+        names=names if table else "",
+    )
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Returns the beginning of a day, as UTC. If the clocks skip midnight, the day begins when they do so."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def _on_the_clock(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Returns the time that clocks in the zone show at the moment, without a zone."""
+    return moment.astimezone(zone).replace(tzinfo=None)
+
+
+def _last_day(end: datetime, zone: ZoneInfo) -> date:
+    """Returns the date of the last moment before `end`. A window that ends at midnight does not reach the next day."""
+    return _on_the_clock(end - timedelta(microseconds=1), zone).date()
