@@ -51,6 +51,7 @@ class ForgottenPasswordViewSet(ApiViewSet):
             401: "A token or two cookies were sent.",
             409: "`mail_off`.",
         },
+        audit=("user.password-reset",),
     )
     def forgot(self, request: Request) -> Response:
         """POST /auth/forgot-password: sends a mail with which the owner of the address sets a new password."""
@@ -112,6 +113,7 @@ class AddressViewSet(ApiViewSet):
         id="resendVerification",
         summary="Send the mail that confirms the address once more",
         answers={202: None},
+        says={202: "A mail is sent, unless the address is confirmed."},
         errors={409: "`mail_off`."},
         audit=("user.verification-requested",),
     )
@@ -126,6 +128,7 @@ class AddressViewSet(ApiViewSet):
         body=ChangeEmailBody,
         example={"newEmail": "ada@example.org", "currentPassword": "correct horse battery"},
         answers={202: None},
+        says={202: "Nothing changes until the new address is confirmed."},
         errors={
             400: "Validation, the current password is wrong, or it is the present address.",
             409: "`email_taken`, or `mail_off`.",

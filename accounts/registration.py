@@ -55,15 +55,16 @@ def register_user(
     user = User(email=email, name=name, must_prove_email=proof_counts())
     check_strength(password, user, field="password")
     user.password = hash_password(password)
+    actor = replace(actor, id=user.id)
     try:
         with transaction.atomic():
             if mail is not None:
                 _make_room(mail, actor)
                 user.email_verified_at = Now()
             user.save(force_insert=True)
-            emit(Event("user.registered", replace(actor, id=user.id), None, "user", user.id))
+            emit(Event("user.registered", actor, None, "user", user.id))
             if mail is not None:
-                _use(mail, user, replace(actor, id=user.id))
+                _use(mail, user, actor)
             elif mail_is_on():
                 queue_mail(Purpose.VERIFY, address=email, user_id=user.id)
             session = open_session(user, device)

@@ -86,6 +86,8 @@ FORGOT_PASSWORD = (Throttle(Rate("forgot-password", limit=30, seconds=3600), by_
 RESET_PASSWORD = (Throttle(Rate("reset-password", limit=30, seconds=3600), by_address),)
 VERIFY_EMAIL = (Throttle(Rate("verify-email", limit=30, seconds=3600), by_caller),)
 RESEND_VERIFICATION = (Throttle(Rate("resend-verification", limit=10, seconds=3600), by_caller),)
+# How many mails to others a user may cause (SPEC §14).
+INVITE = (Throttle(Rate("invite", limit=20, seconds=86_400), by_caller),)
 ACCEPT_INVITATION = (Throttle(Rate("accept-invitation", limit=30, seconds=3600), by_caller),)
 CHANGE_EMAIL = (Throttle(Rate("change-email", limit=10, seconds=3600), by_caller),)
 # How many mails about accounts one address gets. Calls beyond them are answered as usual, and send nothing.

@@ -7,7 +7,7 @@ from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
 from accounts.serializers import MailTokenBody
-from accounts.throttles import ACCEPT_INVITATION
+from accounts.throttles import ACCEPT_INVITATION, INVITE
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.permissions import IsSignedIn
 from pipedai.api.principal import actor_of, principal_of
@@ -30,6 +30,7 @@ class InvitationViewSet(TenantViewSet):
     tag = "Members"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}
+    throttles = {"create": INVITE}
 
     @Operation(
         id="listInvitations",

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 Purpose = AccountMail.Purpose
-# How many mails to others a user and a workspace may cause (SPEC §14).
-INVITATIONS_OF_USER = Rate("invite", limit=20, seconds=86_400)
-INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
+# How many mails to others a workspace may cause (SPEC §14).
+_INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
 
 
 def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
@@ -49,7 +48,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
 
     Raises Forbidden for a role above the caller's own, and Conflict: if mail is off, if the caller has not proved their
     address, if the address is a member's or is invited already, or if there are as many invitations as may be. Raises
-    TooManyRequests if the caller or the workspace has sent too many.
+    TooManyRequests if the workspace has sent too many, or the address got too many mails.
     """
     check_mail_is_on()
     try:
@@ -61,7 +60,8 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
             check_proof(inviter)
             _check_room(environment_id, email)
             environment = Environment.objects.select_related("workspace").get(id=environment_id)
-            _check_rates(inviter, environment)
+            if settings.THROTTLES_ENABLED:
+                check_rate(_INVITATIONS_OF_WORKSPACE, str(environment.workspace_id))
             mail = _queue(environment, email, role, inviter)
             invitation = Invitation.objects.create(
                 id=new_id(),
@@ -178,12 +178,6 @@ def _check_room(environment_id: UUID, email: Email) -> None:
         held=invitations.count(),
         limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
     )
-
-
-def _check_rates(inviter: User, environment: Environment) -> None:
-    if settings.THROTTLES_ENABLED:
-        check_rate(INVITATIONS_OF_USER, str(inviter.id))
-        check_rate(INVITATIONS_OF_WORKSPACE, str(environment.workspace_id))
 
 
 def _queue(environment: Environment, email: Email, role: Role, inviter: User) -> AccountMail:
