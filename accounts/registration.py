@@ -59,12 +59,12 @@ def register_user(
     try:
         with transaction.atomic():
             if mail is not None:
-                _make_room(mail, actor)
+                _take_address(mail, actor)
                 user.email_verified_at = Now()
             user.save(force_insert=True)
             emit(Event("user.registered", actor, None, "user", user.id))
             if mail is not None:
-                _use(mail, user, actor)
+                _follow_up(mail, user, actor)
             elif mail_is_on():
                 queue_mail(Purpose.VERIFY, address=email, user_id=user.id)
             session = open_session(user, device)
@@ -89,12 +89,14 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
     return mail
 
 
-def _make_room(mail: AccountMail, actor: Actor) -> None:
-    """Displaces the account that has the mail's address, if there is one. Raises Conflict if it has proved the address.
+def _take_address(mail: AccountMail, actor: Actor) -> None:
+    """Uses the token up, and displaces the account that has the mail's address, if there is one.
 
-    While proof does not count, no account loses its address.
+    Raises LinkUnusable, and Conflict if that account has proved the address. While proof does not count, no account
+    loses its address.
     """
     holder = lock_holder(mail)
+    use_up(mail)
     if holder is None:
         return
     if not proof_counts():
@@ -102,11 +104,11 @@ def _make_room(mail: AccountMail, actor: Actor) -> None:
     displace(holder, actor=actor)
 
 
-def _use(mail: AccountMail, user: User, actor: Actor) -> None:
+def _follow_up(mail: AccountMail, user: User, actor: Actor) -> None:
+    """Accepts the mail's invitation, if it has one, and makes other registration tokens of the address void."""
     if mail.purpose == Purpose.INVITATION:
         for accept in _invited:
             accept(mail, user, actor)
-    use_up(mail)
     make_void(Q(address=user.email, purpose=Purpose.REGISTRATION))
 
 
