@@ -33,7 +33,7 @@ def forget_password(*, email: Email) -> None:
     elif user is not None and not user.is_active:
         user = None
     with transaction.atomic():
-        queue_mail(purpose, address=email, user_id=user and user.id)
+        queue_mail(purpose, address=email, user_id=user.id if user else None)
 
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
@@ -42,9 +42,9 @@ def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
     Raises LinkUnusable, and Invalid for a weak password, after which the token still works.
     """
     mail = find_mail(token, Purpose.RESET)
-    user = User.objects.filter(id=mail.user_id).first()
-    if user is None:
+    if mail.user is None:
         raise LinkUnusable
+    user = mail.user
     check_strength(new_password, user, field="newPassword")
     hashed = hash_password(new_password)
     with transaction.atomic():

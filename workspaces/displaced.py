@@ -23,8 +23,11 @@ def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
     """Locks the environments whose members change: those of the account that may be displaced, and the one into which
     the mail invites.
     """
-    theirs = Membership.objects.filter(user_id=user_id).values_list("environment_id", flat=True)
-    for environment_id in sorted({*theirs, *environment_of(mail)}):
+    environments = set(environment_of(mail))
+    if user_id is not None:
+        theirs = Membership.objects.filter(user_id=user_id)
+        environments.update(theirs.values_list("environment_id", flat=True))
+    for environment_id in sorted(environments):
         try:
             lock_environment(environment_id)
         except NotFound:

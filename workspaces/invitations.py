@@ -56,6 +56,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
             lock_environment(environment_id)
             own = hold_role(actor, environment_id, Role.ADMIN)
             check_may_grant(own, role)
+            assert actor.id is not None, "the viewset accepts only cookies"
             inviter = User.objects.get(id=actor.id)
             check_proof(inviter)
             _check_room(environment_id, email)

@@ -3,6 +3,7 @@
 import pytest
 from django.db import connection
 
+from accounts.emails import Email
 from accounts.models import AccountMail, Session, User
 from accounts.services import promote_to_staff
 from audit.models import AuditEntry
@@ -174,9 +175,9 @@ class TestWhoIsFound:
 def test_only_a_proved_address_is_promoted_to_staff(settings):
     user = UserFactory.create(email="ada@example.com")
     with pytest.raises(Conflict, match="confirmed e-mail address"):
-        promote_to_staff(email=user.email, actor=SYSTEM)
+        promote_to_staff(email=Email(user.email), actor=SYSTEM)
     prove(user)
-    assert promote_to_staff(email=user.email, actor=SYSTEM)
+    assert promote_to_staff(email=Email(user.email), actor=SYSTEM)
 
 
 @pytest.mark.django_db

@@ -57,7 +57,7 @@ def test_the_api_reference_lists_every_rate():
         *(rate for view in views for rate in getattr(view, "environment_rates", {}).values()),
     }
     throttled = {(rate.name, rate.limit, rate.seconds) for rate in rates}
-    seconds = {"a minute": 60, "an hour": 3600}
+    seconds = {"a minute": 60, "an hour": 3600, "a day": 86_400}
     documented = re.findall(r"^\| .*\| (\d+) (an? \w+) \|", _section("### Rates"), re.MULTILINE)
     assert sorted((int(limit), seconds[window]) for limit, window in documented) == sorted(
         (limit, window) for _, limit, window in throttled

@@ -58,6 +58,6 @@ def invite_for_test(environment: Environment, by: User, address: str, role: str 
         role=role,
         invited_by=by,
         mail=mail,
-        expires_at=mail.expires_at,
+        expires_at=Now() + LIFETIMES[AccountMail.Purpose.INVITATION],
     )
     return token
