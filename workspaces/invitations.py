@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Purpose = AccountMail.Purpose
 # How many mails to others a workspace may cause (SPEC §14).
-_INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
+INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
 
 
 def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
@@ -62,7 +62,7 @@ def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> I
             _check_room(environment_id, email)
             environment = Environment.objects.select_related("workspace").get(id=environment_id)
             if settings.THROTTLES_ENABLED:
-                check_rate(_INVITATIONS_OF_WORKSPACE, str(environment.workspace_id))
+                check_rate(INVITATIONS_OF_WORKSPACE, str(environment.workspace_id))
             mail = _queue(environment, email, role, inviter)
             invitation = Invitation.objects.create(
                 id=new_id(),

@@ -94,6 +94,7 @@ def test_nothing_goes_to_an_address_without_an_account(receiver):
 @pytest.mark.parametrize("how", ["expired", "void"])
 def test_a_link_that_would_not_work_is_not_sent(receiver, ada, how):
     mail = queue_mail(Purpose.RESET, address=ada.email, user_id=ada.id)
+    assert mail is not None
     if how == "void":
         make_void(Q(id=mail.id))
     else:
