@@ -45,14 +45,17 @@ def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
     """Returns the account that has the address of the mail, or None, and locks it until the transaction ends.
 
     Call it before anything else is locked. `also` are ids of users that are locked with it, in the order of their ids.
+    An account that may be displaced is locked so that nobody can make a row which refers to it, such as a membership.
     """
     email = mail.address
     holder_id = User.objects.filter(email=email).values_list("id", flat=True).first()
     may_be_displaced = None if holder_id in also else holder_id
     for consequence in _consequences:
         consequence.lock(may_be_displaced, mail)
-    users = User.objects.select_for_update(no_key=True).filter(Q(email=email) | Q(id__in=also))
-    return next((user for user in users.order_by("id") if user.email == email), None)
+    for user_id in sorted({*also, *([holder_id] if holder_id else [])}):
+        weak = user_id in also
+        User.objects.select_for_update(no_key=weak).filter(id=user_id).first()
+    return User.objects.filter(email=email).first()
 
 
 def displace(holder: User, *, actor: Actor) -> None:

@@ -9,7 +9,6 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from accounts.displacement import lock_holder
 from accounts.emails import Email
 from accounts.mail.outbox import LIFETIMES, queue_mail
 from accounts.mail.proof import check_mail_is_on, check_proof
@@ -21,6 +20,7 @@ from pipedai.api.errors import ApiError, Conflict, NotFound
 from pipedai.api.throttling import Rate, check_rate, too_many_requests
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
+from pipedai.sql import fetch_one
 from workspaces.acting import hold_role, hold_role_of_user
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 Purpose = AccountMail.Purpose
 # How many mails to others a workspace may cause (SPEC §14).
 INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
+
+# Keeps the address of the user as it is until the transaction ends.
+_HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
 
 
 def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
@@ -105,7 +108,10 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
     mail = find_mail(token, Purpose.INVITATION)
     try:
         with transaction.atomic():
-            lock_holder(mail, user_id)
+            for environment_id in environment_of(mail):
+                _lock(environment_id)
+            # Several may hold this lock, so two users who accept invitations of each other can't block each other.
+            fetch_one(_HOLD_USER, {"id": user_id})
             user = User.objects.get(id=user_id)
             if user.email != mail.address or not user.is_active:
                 raise LinkUnusable
@@ -128,7 +134,7 @@ def environment_of(mail: AccountMail) -> list[UUID]:
 
 
 def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
-    """Makes the user a member. The environment and the user are locked (`lock_holder`)."""
+    """Makes the user a member. The environment is locked."""
     invitation = Invitation.objects.filter(mail_id=mail.id).first()
     if invitation is None:
         raise LinkUnusable
@@ -156,12 +162,20 @@ def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
     return member
 
 
+def _lock(environment_id: UUID) -> None:
+    """Locks the environment. Raises LinkUnusable if it has been deleted."""
+    try:
+        lock_environment(environment_id)
+    except NotFound:
+        raise LinkUnusable from None
+
+
 def _check_inviter(invitation: Invitation) -> None:
     """Raises LinkUnusable unless the environment lives, and who invited may still grant the role."""
     role = Role(invitation.role)
     needs = role if role.includes(Role.ADMIN) else Role.ADMIN
+    _lock(invitation.environment_id)
     try:
-        lock_environment(invitation.environment_id)
         hold_role_of_user(invitation.invited_by_id, invitation.environment_id, needs)
     except ApiError:
         raise LinkUnusable from None

@@ -17,12 +17,17 @@ from accounts.services import find_user
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
+from pipedai.sql import fetch_one
 from workspaces.acting import hold_role
 from workspaces.api_keys import revoke_unused_keys
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role, check_includes
+
+# Keeps the account from being displaced (accounts/displacement.py) until the membership is committed, so that it loses
+# this membership too. Nothing else waits for this lock.
+_HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s AND is_active FOR KEY SHARE"
 
 
 def add_member(
@@ -114,12 +119,9 @@ def _user(user_id: UUID | None, email: Email | None) -> User:
     if user_id is None:
         assert email is not None, "the body names the user by either"
         user_id = find_user(email).id
-    # The lock makes an account that is being displaced at this moment lose the membership, or not get it.
-    users = User.objects.select_for_update(no_key=True)
-    user = users.filter(id=user_id, is_active=True).first()
-    if user is None:
+    if fetch_one(_HOLD_USER, {"id": user_id}) is None:
         raise NotFound
-    return user
+    return User.objects.get(id=user_id)
 
 
 def _member(environment_id: UUID, user_id: UUID) -> Membership:

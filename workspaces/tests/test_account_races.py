@@ -201,3 +201,16 @@ def test_a_displacement_waits_for_the_environment_before_it_locks_the_user(cast,
         displacing.wait_until_blocked()
         User.objects.select_for_update(no_key=True, nowait=True).get(id=ada.id)
     assert not isinstance(displacing.answer(), ApiError)
+
+
+def test_two_who_accept_invitations_of_each_other_do_not_block_each_other(cast, round_):
+    prove(cast.owner, cast.stranger)
+    here, there = cast.environment, cast.strange_environment
+    calls = [
+        partial(accept_invitation, token=token, user_id=user.id, actor=Actor("user", user.id))
+        for user, token in (
+            (cast.stranger, invite_for_test(here, cast.owner, cast.stranger.email)),
+            (cast.owner, invite_for_test(there, cast.stranger, cast.owner.email)),
+        )
+    ]
+    assert statuses(at_once(*calls)) == [200, 200]
