@@ -34,6 +34,7 @@ _TARGETS: dict[str, str] = {
     "environment": "workspaces.Environment",
     "data-key": "workspaces.DataKey",
     "api-key": "workspaces.ApiKey",
+    "invitation": "workspaces.Invitation",
     "trigger": "triggers.Trigger",
     "run": "triggers.Run",
     "delivery": "triggers.Delivery",

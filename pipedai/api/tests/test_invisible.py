@@ -6,6 +6,7 @@ from django.db import transaction
 from pipedai.ids import new_id
 from testing.probes.shapes import NOT_FOUND, invalid, page
 from testing.world.cast import bearer, enroll, issue_enrollment, register
+from testing.world.mails import invite_for_test
 from testing.world.routes import ROUTES, set_stage
 from workers.models import Worker
 
@@ -85,15 +86,17 @@ def test_what_is_deleted_is_as_good_as_missing(cast):
     assert answer(client.get(url)) == answer(client.get(f"/api/v1/workers/{new_id()}"))
 
 
-@pytest.mark.parametrize("name", ["key_id", "user_id", "enrollment_id"])
+@pytest.mark.parametrize("name", ["key_id", "user_id", "enrollment_id", "invitation_id"])
 def test_a_row_of_another_environment_under_ones_own(cast, name):
     elsewhere = {
         "key_id": cast.strange_environment.api_keys,
         "user_id": cast.strange_environment.memberships,
         "enrollment_id": cast.strange_environment.enrollments,
+        "invitation_id": cast.strange_environment.invitations,
     }
     cast.mint_elsewhere("pwk")
     issue_enrollment(cast.strange_environment, cast.stranger)
+    invite_for_test(cast.strange_environment, cast.stranger, "foreign@example.com")
     stage, client = set_stage(cast), cast.client(cast.owner)
     row = elsewhere[name].get()
     foreign = row.user_id if name == "user_id" else row.id
