@@ -12,6 +12,7 @@ from accounts.mail.proof import check_mail_is_on, proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
 from accounts.passwords import is_password_of
+from accounts.services import hold_password
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.principal import UserPrincipal
@@ -78,6 +79,8 @@ def change_email(
     if holder is not None and (holder.has_proved_email or not proof_counts()):
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
     with transaction.atomic():
+        # A change that begins with the old password must not outlive a new one, which stops such changes.
+        hold_password(user)
         make_void(Q(user_id=user.id, purpose=Purpose.CHANGE))
         queue_mail(Purpose.CHANGE, address=new_email, user_id=user.id)
         queue_mail(

@@ -7,7 +7,7 @@ triggers and runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db.models import Q
 
@@ -65,7 +65,9 @@ def displace(holder: User, *, actor: Actor) -> None:
     """
     if holder.has_proved_email:
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
-    placeholder = f"{holder.id}@displaced.invalid"
+    # The placeholder is random. If it followed from the account's id, which a stranger knows, the stranger could register
+    # it, and the address could never be taken back.
+    placeholder = f"{uuid4()}@displaced.invalid"
     User.objects.filter(id=holder.id).update(email=placeholder, is_active=False)
     end_sessions(holder.id)
     end_staff_sessions(holder.id)

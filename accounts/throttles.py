@@ -90,6 +90,7 @@ RESEND_VERIFICATION = (Throttle(Rate("resend-verification", limit=10, seconds=36
 INVITE = (Throttle(Rate("invite", limit=20, seconds=86_400), by_caller),)
 ACCEPT_INVITATION = (Throttle(Rate("accept-invitation", limit=30, seconds=3600), by_caller),)
 CHANGE_EMAIL = (Throttle(Rate("change-email", limit=10, seconds=3600), by_caller),)
-# How many mails about accounts one address gets. Calls beyond them are answered as usual, and send nothing.
+# How many mails about accounts of one kind (accounts/mail/outbox.py) an address gets. Calls beyond them are answered as
+# usual, and send nothing.
 MAILS_AN_HOUR = Rate("account-mails-hour", limit=5, seconds=3600)
 MAILS_A_DAY = Rate("account-mails-day", limit=20, seconds=86_400)

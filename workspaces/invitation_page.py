@@ -19,7 +19,7 @@ class InvitationPage(LinkPage):
     """GET and POST /account/invitation: shows who invites whom to what, and accepts.
 
     What the page offers follows from the invited address: to accept, if its user is signed in; to sign in, if it has an
-    account; else to register.
+    account that may accept; else to register.
     """
 
     visit = _InvitationVisit
@@ -61,10 +61,12 @@ def _shown(visit: LinkVisit) -> dict[str, Any]:
 
 
 def _way(user: User | None, email: str) -> str:
-    """Returns what the owner of the invited address has to do: `accept`, `sign-in` or `register`."""
+    """Returns what the owner of the invited address has to do: `accept`, `sign-in`, `register`, or `replace`, which is to
+    register although somebody has an account with the address and never confirmed it.
+    """
     if user is not None and user.email == email:
         return "accept"
     holder = User.objects.filter(email=email, is_active=True).only("email_verified_at").first()
-    if holder is None or (proof_counts() and not holder.has_proved_email):
+    if holder is None:
         return "register"
-    return "sign-in"
+    return "replace" if proof_counts() and not holder.has_proved_email else "sign-in"

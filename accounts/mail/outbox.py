@@ -27,6 +27,19 @@ LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
     }
 )
 
+# The kinds of mails, each of which is counted for itself. Somebody who causes as many invitations or confirmations as an
+# address may get can therefore not keep away the mail by which its owner gets a new password or takes the address back.
+# A mail whose purpose is not listed is not counted: it warns the owner of an account, so nobody may keep it away.
+_COUNTED_AS: Mapping[str, str] = MappingProxyType(
+    {
+        AccountMail.Purpose.VERIFY: "confirmation",
+        AccountMail.Purpose.CHANGE: "confirmation",
+        AccountMail.Purpose.RESET: "recovery",
+        AccountMail.Purpose.REGISTRATION: "recovery",
+        AccountMail.Purpose.INVITATION: "invitation",
+    }
+)
+
 
 def queue_mail(
     purpose: AccountMail.Purpose,
@@ -35,10 +48,10 @@ def queue_mail(
     user_id: UUID | None,
     facts: Mapping[str, Any] | None = None,
 ) -> AccountMail | None:
-    """Writes a mail, which the scheduler sends. Returns None if the address has had as many mails as it may in an hour
-    or a day: then nothing is written, and the caller answers as if it were.
+    """Writes a mail, which the scheduler sends. Returns None if the address has had as many mails of this kind as it may
+    in an hour or a day: then nothing is written, and the caller answers as if it were.
     """
-    if not _may_have_another(address):
+    if not _may_have_another(purpose, address):
         return None
     mail_id = new_id()
     lifetime = LIFETIMES.get(purpose)
@@ -54,8 +67,10 @@ def queue_mail(
     )
 
 
-def _may_have_another(address: str) -> bool:
-    if not settings.THROTTLES_ENABLED:
+def _may_have_another(purpose: AccountMail.Purpose, address: str) -> bool:
+    kind = _COUNTED_AS.get(purpose)
+    if kind is None or not settings.THROTTLES_ENABLED:
         return True
-    counts = [(rate, count_hit(rate, address)[0]) for rate in (MAILS_AN_HOUR, MAILS_A_DAY)]
+    rates = (MAILS_AN_HOUR, MAILS_A_DAY)
+    counts = [(rate, count_hit(rate, f"{kind} {address}")[0]) for rate in rates]
     return all(hits <= rate.limit for rate, hits in counts)

@@ -104,11 +104,16 @@ class TestTheOldAccount:
         client = browser(session_cookie(squatter))
         self.displace()
         squatter.refresh_from_db()
-        assert (squatter.is_active, squatter.email) == (False, f"{squatter.id}@displaced.invalid")
+        assert not squatter.is_active
+        assert squatter.email.endswith("@displaced.invalid")
         assert client.get(f"{AUTH}/me").status_code == 401
         login = {"email": "ada@example.com", "password": PASSWORD}
         assert browser().post(f"{AUTH}/login", login).json()["user"]["id"] != str(squatter.id)
         assert not Session.objects.filter(user=squatter, revoked_at__isnull=True).exists()
+
+    def test_keeps_the_address_by_no_other_account_with_a_guessed_placeholder(self, squatter):
+        UserFactory.create(email=f"{squatter.id}@displaced.invalid")
+        self.displace()
 
     def test_loses_memberships_and_keys_and_nobody_elses_work_is_touched(self, squatter, cast):
         client = browser(session_cookie(squatter))

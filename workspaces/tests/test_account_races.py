@@ -17,7 +17,14 @@ from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from testing.processes.racing import ROUNDS, Started, at_once
-from testing.world.mails import MAIL_SERVER, invite_for_test, issue_token, prove, token_to
+from testing.world.mails import (
+    MAIL_SERVER,
+    invite_for_test,
+    issue_token,
+    mails_to,
+    prove,
+    token_to,
+)
 from testing.world.users import PASSWORD, UserFactory
 from workspaces.api_keys import mint_api_key
 from workspaces.invitations import accept_invitation
@@ -141,6 +148,24 @@ def test_proving_the_old_address_against_moving_to_a_new_one(cast, ada, round_):
     assert not isinstance(answers[1], ApiError)
     ada.refresh_from_db()
     assert (ada.email, ada.has_proved_email) == ("new@example.com", True)
+
+
+def test_no_change_of_address_outlives_a_new_password(cast, ada, round_):
+    """The change waits, after it has verified the old password, for the one who sets the new password."""
+    change = partial(
+        change_email,
+        principal=principal(ada),
+        new_email=Email("new@example.com"),
+        current_password=PASSWORD,
+        actor=Actor("user", ada.id),
+    )
+    with transaction.atomic():
+        User.objects.select_for_update(no_key=True).get(id=ada.id)
+        changing = Started(change)
+        changing.wait_until_blocked()
+        User.objects.filter(id=ada.id).update(password="another")
+    assert isinstance(changing.answer(), ApiError)
+    assert mails_to("new@example.com") == []
 
 
 def test_two_accounts_that_want_one_address_do_not_both_get_it(cast, ada, round_):

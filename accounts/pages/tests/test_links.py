@@ -124,6 +124,7 @@ class TestInvitation:
         assert "&lt;b&gt;prod" in page
         assert "<b>prod" not in page
         assert 'value="register"' in page
+        assert "that one is closed" not in page
         form = {"token": token, "step": "register", "name": "New", "password": PASSWORD}
         assert "You are a member now." in text_of(visitor.post("/account/invitation", form))
         member = Membership.objects.get(user__email="new@example.com")
@@ -147,4 +148,6 @@ class TestInvitation:
 
     def test_an_account_that_never_proved_the_address_registers_anew(self, cast, visitor, ada):
         token = invite_for_test(cast.environment, cast.owner, ada.email)
-        assert 'value="register"' in self.look(visitor, token)
+        page = self.look(visitor, token)
+        assert 'value="register"' in page
+        assert "that one is closed" in page
