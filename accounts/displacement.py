@@ -65,8 +65,8 @@ def displace(holder: User, *, actor: Actor) -> None:
     """
     if holder.has_proved_email:
         raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
-    # The placeholder is random. If it followed from the account's id, which a stranger knows, the stranger could register
-    # it, and the address could never be taken back.
+    # The placeholder is random. If it followed from the account's id, which the stranger knows, the stranger could
+    # register it beforehand, and the address could never be taken back.
     placeholder = f"{uuid4()}@displaced.invalid"
     User.objects.filter(id=holder.id).update(email=placeholder, is_active=False)
     end_sessions(holder.id)

@@ -61,8 +61,9 @@ def _shown(visit: LinkVisit) -> dict[str, Any]:
 
 
 def _way(user: User | None, email: str) -> str:
-    """Returns what the owner of the invited address has to do: `accept`, `sign-in`, `register`, or `replace`, which is to
-    register although somebody has an account with the address and never confirmed it.
+    """Returns what the owner of the invited address has to do: `accept`, `sign-in`, `register`, or `replace`.
+
+    `replace` means to register although somebody, who never confirmed the address, has an account with it.
     """
     if user is not None and user.email == email:
         return "accept"

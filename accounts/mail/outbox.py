@@ -27,9 +27,9 @@ LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
     }
 )
 
-# The kinds of mails, each of which is counted for itself. Somebody who causes as many invitations or confirmations as an
-# address may get can therefore not keep away the mail by which its owner gets a new password or takes the address back.
-# A mail whose purpose is not listed is not counted: it warns the owner of an account, so nobody may keep it away.
+# The kinds of mails; each kind has its own limit. Somebody who causes as many invitations or confirmations as an
+# address may get can therefore not keep away the mail by which its owner gets a new password or takes the address
+# back. A mail whose purpose is not listed has no limit: it warns the owner of an account.
 _COUNTED_AS: Mapping[str, str] = MappingProxyType(
     {
         AccountMail.Purpose.VERIFY: "confirmation",
@@ -48,8 +48,8 @@ def queue_mail(
     user_id: UUID | None,
     facts: Mapping[str, Any] | None = None,
 ) -> AccountMail | None:
-    """Writes a mail, which the scheduler sends. Returns None if the address has had as many mails of this kind as it may
-    in an hour or a day: then nothing is written, and the caller answers as if it were.
+    """Writes a mail, which the scheduler sends. Returns None if the address has had as many mails of this kind as it
+    may in an hour or a day: then nothing is written, and the caller answers as if it were.
     """
     if not _may_have_another(purpose, address):
         return None

@@ -9,6 +9,7 @@ from workspaces.models import DataKey
 
 # These binary columns do not contain a tenant's ciphertext, but digests, or values wrapped under a master key.
 NOT_SEALED = {
+    "account_mail.token_digest",
     "api_key.token_digest",
     "authenticator.secret",
     "data_key.wrapped",
