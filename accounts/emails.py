@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import NewType
 
+import idna
+
 # An address in the spelling of stored accounts. Only `read_email` makes one.
 Email = NewType("Email", str)
 
@@ -39,4 +41,12 @@ def looks_like_itself(email: Email) -> bool:
     decomposed). DNS and mail servers drop or replace such characters. They would therefore treat this address and its
     plain form as one address, although the two would be different accounts here.
     """
-    return email.isprintable() and unicodedata.normalize("NFKC", email) == email
+    if not email.isprintable() or unicodedata.normalize("NFKC", email) != email:
+        return False
+    domain = email.rpartition("@")[2]
+    try:
+        # The mapping that a domain goes through before it is looked up (Unicode Technical Standard 46). It also drops
+        # invisible characters that count as printable, such as variation selectors.
+        return idna.uts46_remap(domain, std3_rules=False) == domain
+    except idna.IDNAError:
+        return False

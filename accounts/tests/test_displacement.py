@@ -169,6 +169,20 @@ class TestWhoIsFound:
         assert self.found(cast, "ada@example.com") == 200
         assert cast.client(cast.owner).post(members, body).status_code == 201
 
+    def test_an_account_from_before_goes_on_and_is_kept_by_who_confirms_it(self, cast, settings):
+        settings.EMAIL_URL = ""
+        client = browser()
+        client.post(f"{AUTH}/register", NEW)
+        settings.EMAIL_URL = MAIL_SERVER
+        login = {"email": "ada@example.com", "password": PASSWORD}
+        assert browser().post(f"{AUTH}/login", login).status_code == 200
+        assert self.found(cast, "ada@example.com") == 200
+        assert conflict(register()) == (409, "address_unproved")
+        assert client.post(f"{AUTH}/resend-verification").status_code == 202
+        body = {"token": token_to("ada@example.com", "verify")}
+        assert client.post(f"{AUTH}/verify-email", body).status_code == 200
+        assert conflict(register()) == (409, "email_taken")
+
     def test_everybody_while_there_is_no_mail_server(self, cast, settings):
         register()
         settings.EMAIL_URL = ""

@@ -49,6 +49,11 @@ def test_what_was_read_reads_as_itself(text):
         ("ada@example.com\u200b", False),
         ("ada@exam\u00adple.com", False),
         ("\u202eada@example.com", False),
+        ("ada@exam\ufe0fple.com", False),
+        ("ada@exam\u034fple.com", False),
+        ("ada@\u115fexample.com", False),
+        ("ada@straße.example", True),
+        ("ada@[192.0.2.1]", True),
         ("ada @example.com", True),  # the serializer's rules for addresses refuse it
     ],
 )
