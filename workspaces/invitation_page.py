@@ -6,6 +6,7 @@ from accounts.mail.proof import proof_counts
 from accounts.mail.tokens import LinkUnusable, find_mail
 from accounts.models import AccountMail, User
 from accounts.pages.links import LinkPage, LinkVisit
+from accounts.throttles import ACCEPT_INVITATION
 from pipedai.api.errors import ApiError
 from workspaces.invitations import accept_invitation
 from workspaces.models import Invitation
@@ -34,6 +35,7 @@ class InvitationPage(LinkPage):
                 visit.opened = visit.sign_in()
             if visit.session is None:
                 return _shown(visit)
+            visit.check(ACCEPT_INVITATION)
             accept_invitation(token=token, user_id=visit.session.id, actor=visit.actor())
         else:
             return _shown(visit)

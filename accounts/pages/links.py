@@ -67,7 +67,8 @@ class LinkVisit(Visit):
         return response
 
     def check(self, limits: tuple[Throttle, ...]) -> None:
-        """Counts the visit as a hit of its address. Raises TooManyRequests."""
+        """Counts the visit as a hit of its address or of its signed-in user. Raises TooManyRequests."""
+        self.asked.user = self.session  # Throttles that count by user read it.
         for throttle in limits:
             throttle.check(self.asked)
 
@@ -147,6 +148,7 @@ class VerifyPage(LinkPage):
         """Signs in, unless somebody is signed in, and uses the token."""
         visit.ensure_signed_in()
         assert visit.session is not None
+        visit.check(throttles.VERIFY_EMAIL)
         user = verify_email(
             principal=visit.session, token=visit.posted("token"), actor=visit.actor()
         )

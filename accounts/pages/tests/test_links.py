@@ -59,6 +59,15 @@ def test_a_form_of_another_site_is_refused(page, ada):
     assert answer.status_code == 403
 
 
+@pytest.mark.parametrize(("page", "step"), [("verify", ""), ("invitation", "accept")])
+def test_a_user_has_as_many_tries_as_in_the_api(ada, page, step):
+    client = signed_in(ada)
+    statuses = [
+        client.post(f"/account/{page}", {"token": "x", "step": step}).status_code for _ in range(31)
+    ]
+    assert statuses == [409] * 30 + [429]
+
+
 class TestVerify:
     def test_one_signs_in_and_confirms_in_one_step(self, visitor, ada):
         form = {
