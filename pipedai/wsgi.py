@@ -16,15 +16,12 @@ from django.utils.cache import patch_vary_headers
 from pipedai.api.principal import Principal
 from pipedai.server.access_log import LOG
 from pipedai.server.headers import API
+from pipedai.server.probes import PROBES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
 django.setup(set_prefix=False)
 
 _API = f"{API}/"
-
-
-# These paths accept any Host header, because load balancers and scrapers call a process by its IP address.
-_FOR_ANY_HOST = frozenset({f"{API}/health", f"{API}/health/live", "/metrics"})
 _LONGEST_HOST = 100
 
 
@@ -33,7 +30,7 @@ class Request(WSGIRequest):
 
     def get_host(self) -> str:
         """Returns the Host of the request. Raises DisallowedHost if it is not in ALLOWED_HOSTS."""
-        if self.path_info in _FOR_ANY_HOST:
+        if self.path_info in PROBES:
             return self._get_raw_host()  # type: ignore[attr-defined,no-any-return]
         try:
             return super().get_host()

@@ -90,7 +90,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
         raise NotOurApi(
             f"{response.url} does not answer like the PipedAI API: {status}{target}, {kind}."
         )
-    told = body.get("code")
+    told = (body or {}).get("code")
     code = told if isinstance(told, str) else None
     if code == HOST_NOT_ALLOWED:
         raise NotOurApi(f"The API at {response.url} is not meant to be called by this host name.")

@@ -213,9 +213,9 @@ class Api:
         except Refused as refused:
             is_unknown = refused.status == HTTPStatus.NOT_FOUND and refused.code != NOT_FOUND
             if is_unknown and not self._proven:
-                # A 404 without the API's own code may come from another service at this URL, which knows nothing of this
-                # worker. If the health check finds that this is not the PipedAI API, it raises NotOurApi or Unavailable
-                # instead.
+                # A 404 without the API's own code may come from another service at this URL, which knows nothing of
+                # this worker. If the health check finds that this is not the PipedAI API, it raises NotOurApi or
+                # Unavailable instead.
                 self.health()
             raise
         self._proven = True

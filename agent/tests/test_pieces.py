@@ -19,6 +19,7 @@ from pipedai_worker.assigned import AssignedRun
 from pipedai_worker.backoff import Backoff, parse_retry_after
 from pipedai_worker.config import ConfigError, WorkerConfig
 from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.executors import traces
 from pipedai_worker.executors.tail import Tail
 from pipedai_worker.numbers import number, whole
 from pipedai_worker.outcome import Outcome
@@ -304,3 +305,10 @@ def test_a_log_line_is_one_line_and_holds_no_secret() -> None:
             assert line.count("[redacted]") == 2
     finally:
         logs.known_secrets.remove("run")
+
+
+def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(tmp_path: Path) -> None:
+    # The system refuses to look below a name that is too long, as below a directory that this account may not enter.
+    home = f"/{'x' * 300}"
+    traces.remove(tmp_path, "session", 1, {"HOME": home})
+    traces.remove(tmp_path, "session", 1, {"CLAUDE_CONFIG_DIR": home, "XDG_CACHE_HOME": home})

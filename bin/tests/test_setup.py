@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,37 @@ def test_several_at_once_make_one_environment(checkout):
     assert [process.returncode for process in several] == [0, 0, 0]
     assert sum("Making" in words for words in said) == 1
     assert checkout.works()
+
+
+def test_a_checkout_that_can_t_be_written_is_one_sentence_and_left_alone(checkout):
+    (checkout.venv / "bin").mkdir(parents=True)
+    with read_only(checkout.path):
+        code, said = checkout.setup()
+    assert code == 1
+    assert said == (
+        f"You can't write to {checkout.venv}: run this as its owner, or in a checkout of your own.\n"
+    )
+    assert (checkout.venv / "bin").exists()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Lets nobody write below the folder for the time of the block. Root may write wherever the file system lets it."""
+    if os.geteuid() != 0:
+        pytest.skip("Only root can mount the checkout without the right to write.")
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_packages_that_pip_can_t_get_end_in_a_sentence_that_says_so(checkout):
+    (checkout.path / "requirements.txt").write_text("pip @ file:///nowhere --hash=sha256:00\n")
+    code, said = checkout.setup()
+    assert code == 1
+    assert "could not be installed" in said.splitlines()[-1]
 
 
 def test_no_python_that_is_new_enough_is_one_sentence(checkout):

@@ -86,6 +86,16 @@ def build(target: str, folder: Path, stack: ExitStack) -> Built:
     return made(target)
 
 
+def build_without_packages(name: str, folder: Path, stack: ExitStack) -> Built:
+    """Executes the steps of a stage but for RUN, so that the programs are those which this machine has."""
+    folder.mkdir()
+    built = Built(stack.enter_context(machine(folder)))
+    for step in stages()[name].steps:
+        if step[0] != "RUN":
+            _execute(step, built, lambda other: built)
+    return built
+
+
 def _execute(step: tuple[str, str], on: Built, made: Callable[[str], Built]) -> None:
     name, value = step
     if name == "RUN":
@@ -103,6 +113,8 @@ def _execute(step: tuple[str, str], on: Built, made: Callable[[str], Built]) -> 
             on.environment[key] = string.Template(text).substitute(on.environment)
     elif name == "USER":
         on.user = value
+        # Docker takes HOME from /etc/passwd, where the Dockerfile gives its user this one.
+        on.environment["HOME"] = "/nonexistent"
     elif name not in ("EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "CMD"):
         raise NotImplementedError(f"{name} {value}")
 

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import psycopg
 import pytest
 
@@ -22,7 +24,7 @@ from pipedai import env
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import User
 from testing.processes.programs import program
-from testing.processes.web_process import free_port
+from testing.processes.web_process import Server, free_port
 from testing.processes.worker_process import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -84,6 +86,18 @@ def test_writes_go_on_after_a_failover_below_haproxy_and_pgbouncer(home: Path) -
             assert session.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
         with _connect(url) as connection:
             assert connection.execute("SELECT count(*) FROM note").fetchone() == (2,)
+
+
+def test_haproxy_sends_requests_to_the_web_process_that_lives(home: Path, server: Server) -> None:
+    program("haproxy")
+    frontend = free_port()
+    with _haproxy(
+        home, free_port(), (free_port(), free_port()), frontend=frontend, web=server.url
+    ) as said:
+        until(lambda: "web_b is DOWN" in said.read_text(), seconds=20)
+        health = f"https://localhost:{frontend}/api/v1/health"
+        assert httpx.get(health, verify=False).status_code == 200
+        assert "web_a is DOWN" not in said.read_text()
 
 
 def test_the_documented_commands_recover_a_point_in_time(home: Path) -> None:
@@ -190,8 +204,13 @@ def _access_rules() -> str:
 
 
 @contextmanager
-def _haproxy(home: Path, port: int, nodes: tuple[int, int]) -> Iterator[Path]:
-    """Runs HAProxy with deploy/ha/haproxy.cfg, on this machine's ports, after its check of the file. Yields its log."""
+def _haproxy(
+    home: Path, port: int, nodes: tuple[int, int], *, frontend: int | None = None, web: str = ""
+) -> Iterator[Path]:
+    """Runs HAProxy with deploy/ha/haproxy.cfg, on this machine's ports, after its check of the file. Yields its log.
+
+    `web` is the URL of the web process web_a; nobody listens at the ports of the others.
+    """
     pem = home / "haproxy.pem"
     key, certificate = home / "key", home / "certificate"
     subprocess.run(
@@ -203,10 +222,12 @@ def _haproxy(home: Path, port: int, nodes: tuple[int, int]) -> Iterator[Path]:
     pem.write_text(certificate.read_text() + key.read_text())
     text = (HA / "haproxy.cfg").read_text()
     text = text.replace("/etc/pipedai/tls/haproxy.pem", str(pem))
-    text = text.replace("bind :443", f"bind 127.0.0.1:{free_port()}")
+    text = text.replace("bind :443", f"bind 127.0.0.1:{frontend or free_port()}")
     text = text.replace("127.0.0.1:5000", f"127.0.0.1:{port}")
     text = text.replace("10.0.0.21:5432", f"127.0.0.1:{nodes[0]}")
     text = text.replace("10.0.0.22:5432", f"127.0.0.1:{nodes[1]}")
+    if web:
+        text = text.replace("10.0.0.11:8000", urlsplit(web).netloc)
     text = re.sub(r"10\.0\.0\.\d+:\d+", f"127.0.0.1:{free_port()}", text)
     file = home / "haproxy.cfg"
     file.write_text(text)

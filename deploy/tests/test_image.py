@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 import pytest
 import yaml
 from compose_spec import PyCompose
@@ -17,26 +18,16 @@ from django.conf import settings
 
 from bin.services import procfile
 from bin.suite import production_settings
-from deploy.tests.image import build, context, exec_form, stages
+from deploy.tests.image import build, build_without_packages, context, exec_form, stages
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.version import VERSION
+from testing.processes.programs import program
 from testing.processes.socket_relay import relayed
 from testing.processes.web_process import free_port, url_of
 from testing.processes.worker_process import until
 
 COMPOSE = BASE_DIR / "compose.yaml"
-# Imports what the image's other processes run: the commands of manage.py, and the client of the demo.
-OTHERS = """
-import os, sys
-os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
-sys.path.append("agent")
-import bin.demo, django
-from django.core.management import get_commands, load_command_class
-django.setup()
-for name in sys.argv[1:]:
-    load_command_class(get_commands()[name], name)
-"""
 
 
 @contextmanager
@@ -78,8 +69,6 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
         assert built.machine.run(*as_user("id", "-u"), **place) == "10001\n"
 
         built.machine.run(*as_user("python", "manage.py", "release"), **place)
-        others = ("runscheduler", "seed_demo", "runworker")
-        built.machine.run(*as_user("python", "-c", OTHERS, *others), **place)
         web = built.machine.start(*as_user(*exec_form(app.value("CMD"))), log=log, **place)
         answer = until(lambda: answered(f"http://127.0.0.1:{port}/api/v1/health"))
         assert (answer.status_code, answer.json()) == (200, {"status": "ok", "version": VERSION})
@@ -94,7 +83,51 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
         assert web.wait(timeout=30) == 0
         with pytest.raises(AssertionError, match="refused"):
             built.machine.run(*as_user(*exec_form(app.value("HEALTHCHECK"))), **place)
+
+        # What compose.yaml runs beside: the scheduler's program, and the demo, in development mode and with a volume.
+        built.machine.run(*as_user("python", "manage.py", "runscheduler", "--help"), **place)
+        volume = ("mount", "-t", "tmpfs", "-o", "uid=10001,gid=10001,mode=700", "tmpfs", "/data")
+        built.machine.run(*volume)
+        environment |= {"PIPEDAI_ENV": "development", "ALLOWED_HOSTS": ""}
+        ports = {"8000": str(port), "8001": str(free_port())}
+
+        def command(service: str) -> list[str]:
+            words = yaml.safe_load(COMPOSE.read_text())["services"][service]["command"]
+            return as_user(*(re.sub("800[01]", lambda found: ports[found[0]], w) for w in words))
+
+        built.machine.run(*command("seed"), **place)
+        built.machine.start(*as_user(*exec_form(app.value("CMD"))), log=log, **place)
+        for service in ("tools", "worker"):
+            built.machine.start(*command(service), log=log, **place)
+        said = built.machine.run(*command("demo"), **place)
+        assert re.search(r"^  succeeded .*\n.*tool calls 1, output", said, re.MULTILINE), said
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_its_pgbouncer_starts_without_rights_and_knows_the_password_alone(tmp_path: Path) -> None:
+    program("pgbouncer")
+    log, stage, password = tmp_path / "pgbouncer.log", stages()["pgbouncer"], 'a "quoted" one'
+    with ExitStack() as stack:
+        built = build_without_packages("pgbouncer", tmp_path / "image", stack)
+        built.machine.make_read_only()
+        environment = {**built.environment, "POSTGRES_PASSWORD": password}
+        stack.enter_context(built.machine.network())
+        process = built.machine.start(
+            *built.command(*exec_form(stage.value("CMD"))), log=log, environment=environment
+        )
+        until(lambda: "process up" in log.read_text())
+        built.machine.run(*built.command(*exec_form(stage.value("HEALTHCHECK"))))
+        login = "host=127.0.0.1 port=6432 user=pipedai dbname=pipedai"
+        with pytest.raises(psycopg.OperationalError, match="SASL authentication failed"):
+            psycopg.connect(login, password="another")
+        # It takes the password, and then waits for a PostgreSQL, which nobody has started here.
+        with pytest.raises(psycopg.OperationalError, match=r"timeout expired|server|DNS"):
+            psycopg.connect(login, password=password, connect_timeout=2)
+        assert "login attempt: db=pipedai user=pipedai" in log.read_text()
+        built.machine.run("pkill", "-INT", "-u", "10001", "pgbouncer")
+        assert process.wait(timeout=30) == 0
+    assert password not in log.read_text()
 
 
 def answered(url: str) -> httpx.Response | None:
@@ -125,7 +158,14 @@ def test_its_context_has_the_code_and_neither_secrets_nor_tests(tmp_path):
     assert not [path for path in found if {"tests", ".git", ".venv", ".data"} & set(path.parts)]
 
     (tmp_path / ".dockerignore").write_text((BASE_DIR / ".dockerignore").read_text())
-    for secret in (".env", ".env.local", "deploy/prod.env", ".data/postgres/x", "kept.py"):
+    for secret in (
+        ".env",
+        ".env.local",
+        "deploy/prod.env",
+        ".data/postgres/x",
+        "dist/x.whl",
+        "kept.py",
+    ):
         (tmp_path / secret).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / secret).touch()
     assert list(context(tmp_path)) == [PurePosixPath("kept.py")]
@@ -136,7 +176,7 @@ def test_the_compose_file_is_valid_and_says_what_the_procfile_says():
     PyCompose.from_json(json.dumps(written))
     services = written["services"]
     assert list(services) == [
-        *("postgres", "pgbouncer", "release", "web", "scheduler", "seed", "worker", "demo")
+        *("postgres", "pgbouncer", "release", "web", "scheduler", "seed", "tools", "worker", "demo")
     ]
     processes = procfile(BASE_DIR / "Procfile")
     commands = {name: " ".join(each.get("command", [])) for name, each in services.items()}

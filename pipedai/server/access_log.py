@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipedai.logs import log_line
+from pipedai.server.probes import PROBES
 
 # The key of a dict in each request's ASGI scope. What the application puts into that dict is added to the request's log
 # line.
@@ -15,8 +16,8 @@ CLIENT_GONE = 499
 
 _LONGEST_PATH = 300
 
-# The routes that machines ask every few seconds. A successful answer to them is logged at level DEBUG only.
-_PROBES = frozenset({"api/v1/health", "api/v1/health/live", "metrics"})
+# The routes of the probes. A route has no slash at its beginning.
+_PROBES = frozenset(path.removeprefix("/") for path in PROBES)
 
 # Functions that are called for every request with its method, its route (None if none matched), its status and its
 # seconds.
@@ -42,7 +43,8 @@ def log_request(
     said = {
         "method": method,
         "path": path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…",
-        "status": status,
+        # An HTTPStatus would be shown by its name in a text log.
+        "status": int(status),
         "duration_ms": round(seconds * 1000, 1),
         "bytes": body_bytes,
         "client": client,

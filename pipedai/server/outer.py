@@ -108,6 +108,7 @@ class Outer:
             # The traceback's frames hold the part of the body that has arrived. Dropping it frees that memory before
             # the rest of the body is discarded, which may take a while.
             refused.__traceback__ = None
+            scope[LOG]["refused"] = refused.sentence
             holding.give_all_back()
             headers, content = error_answer(
                 refused.sentence, close=refused.unread, code=refused.code

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from gunicorn.asgi.protocol import ASGIProtocol, FlowControl
+from gunicorn.asgi.protocol import _REASON_PHRASES, ASGIProtocol, FlowControl
 
 from pipedai.api.error_codes import code_of_status
 from pipedai.api.request_id import accept_or_make, current_request_id
@@ -42,6 +42,9 @@ READ_BYTES = 16 * 1024
 UNREAD_BYTES = 64 * 1024
 # The most bytes of a chunked body that are parsed at a time.
 PARSED_BYTES = 2 * 1024
+
+# gunicorn knows the phrases of common statuses alone, and would call the others, such as 406, "Unknown".
+_REASON_PHRASES.update({status.value: status.phrase for status in HTTPStatus})
 
 _SENTENCES = {
     400: "The request is malformed.",

@@ -11,6 +11,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import Network, client_address, is_trusted_proxy
 from pipedai.server.asgi_types import Scope
 from pipedai.server.headers import RawHeaders
+from pipedai.server.probes import PROBES
 from pipedai.server.refusal import Refused
 
 # The HTTP methods that metrics and traces name. A client may send any word as a method, so all others share one label.
@@ -37,14 +38,15 @@ def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
 def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]) -> None:
     """Change the scope so that ASGI and WSGI code read the same request from it.
 
-    Raises Refused for a request without a Host, for a target that is not a path, and for a query that is not ASCII (RFC
-    3986), because the conversion to WSGI would fail on it.
+    Raises Refused for a request without a Host, unless it is a probe's that may lack one; for a target that is not a
+    path; and for a query that is not ASCII (RFC 3986), because the conversion to WSGI would fail on it.
     """
     path, host = _target(scope["path"])
     if not scope["query_string"].isascii():
         raise _malformed("The query string must be percent-encoded.")
     headers = _clean_headers(scope["headers"], host)
-    if not (header(headers, b"host") or "").strip():
+    said = header(headers, b"host")
+    if not (said or "").strip() and not _may_lack_host(scope, path, said):
         raise _malformed("The Host header is missing.")
     if is_trusted_proxy(_peer(scope), trusted_proxies) and (scheme := _forwarded_scheme(headers)):
         scope["scheme"] = scheme
@@ -64,6 +66,11 @@ def say_body_length(scope: Scope, body: bytes) -> None:
     if body:
         kept.append((b"content-length", str(len(body)).encode()))
     scope["headers"] = kept
+
+
+def _may_lack_host(scope: Scope, path: str, said: str | None) -> bool:
+    """Whether this is a probe by HTTP/1.0, or one whose Host is empty. HTTP/1.1 demands the header (RFC 9112 §3.2)."""
+    return path in PROBES and (said is not None or scope["http_version"] == "1.0")
 
 
 def _peer(scope: Scope) -> str | None:

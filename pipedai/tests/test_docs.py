@@ -216,3 +216,15 @@ def _anchors(path: Path) -> set[str]:
     """Returns the fragments that GitHub makes from the headings."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_table_of_a_webhooks_message_says_which_fields_may_be_null_and_which_words_there_are():
+    schemas = json.loads((BASE_DIR / "docs" / "openapi.json").read_text())["components"]["schemas"]
+    section = API.partition("\n## Webhooks\n")[2].partition("\n### ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, re.MULTILINE))
+    fields = schemas["WebhookMessage"]["properties"]
+    assert list(told) == list(fields)
+    for name, schema in fields.items():
+        words = schemas.get(schema.get("$ref", "").rpartition("/")[2], {}).get("enum", [])
+        assert re.findall(r"`(\w+)`", told[name]) == words, name
+        assert told[name].endswith("or null") is ("null" in schema.get("type", ())), name

@@ -6,8 +6,9 @@ from django.views.decorators.http import condition, require_safe
 from workers.hosts.worker_package import worker_package
 
 
-def _etag(_request: HttpRequest, **_of_url: str) -> str:
-    return f'"{worker_package().sha256}"'
+def _etag(_request: HttpRequest, name: str) -> str | None:
+    package = worker_package()
+    return f'"{package.sha256}"' if name == package.name else None
 
 
 @require_safe

@@ -1,6 +1,9 @@
 """POST …/runs/:runId/claim, start, heartbeat and complete take the right bodies and give the right answers."""
 
+from datetime import timedelta
+
 import pytest
+from django.db.models.functions import Now
 
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
 from testing.processes.worker_calls import WorkerCalls
@@ -67,8 +70,18 @@ class TestARefusal:
         body = {"status": "succeeded"} if verb == "complete" else {}
         response = getattr(calls, verb)(run_id, **body)
         assert response.status_code == 409
-        assert set(response.json()) == {"error", "status"}
-        assert response.json()["status"] == "queued"
+        assert set(response.json()) == {"error", "code", "status"}
+        assert (response.json()["code"], response.json()["status"]) == ("run_state", "queued")
+
+    def test_of_a_run_that_is_not_due_yet(self, calls, run_id):
+        Run.objects.update(available_at=Now() + timedelta(hours=1))
+        response = calls.claim(run_id)
+        assert (response.status_code, response.json()["code"]) == (409, "not_due")
+
+    def test_of_a_cancel_that_nobody_asked_for(self, calls, run_id):
+        calls.claim(run_id)
+        response = calls.complete(run_id, status="canceled")
+        assert (response.status_code, response.json()["code"]) == (409, "cancel_not_requested")
 
     def test_of_a_run_beyond_what_the_worker_may_hold(self, cast, calls, run_id):
         allow(cast.worker.worker_id, 1)

@@ -95,7 +95,8 @@ class TestChanging:
         held, queued = runs.running(), runs.queue()
         patch(disabled=True)
         assert calls.poll().json()["runs"] == []
-        assert calls.claim(queued).status_code == 409
+        refused = calls.claim(queued)
+        assert (refused.status_code, refused.json()["code"]) == (409, "worker_disabled")
         assert calls.complete(held, status="succeeded").status_code == 200
         patch(disabled=False)
         assert [run["id"] for run in calls.poll().json()["runs"]] == [str(queued)]

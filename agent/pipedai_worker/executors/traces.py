@@ -21,10 +21,11 @@ def remove(work: Path, session_id: str, pid: int | None, environment: Mapping[st
     match.
     """
     for path in _traces(work, session_id, pid, environment):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
+        # `is_dir` raises PermissionError below a home directory that this account may not enter.
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
 
 

@@ -1,6 +1,7 @@
 """The served API gives errors of every layer in JSON, adds headers to every answer, and logs no secret."""
 
 import re
+from http import HTTPStatus
 
 import httpx
 import pytest
@@ -55,6 +56,7 @@ def test_every_error_is_json_with_the_same_headers(server):
             response = client.request(method, server.api + path, headers=headers, content=body)
             shown = f"{method} {path} {headers}: {response.status_code} {response.text}"
             assert response.status_code == status, shown
+            assert response.reason_phrase == HTTPStatus(status).phrase, shown
             assert response.headers["content-type"] == "application/json", shown
             error = response.json()["error"]
             assert error == (sentence or error), shown

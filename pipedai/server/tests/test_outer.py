@@ -13,6 +13,7 @@ from pipedai.client_address import parse_networks
 from pipedai.server import access_log
 from pipedai.server.asgi_types import Scope
 from pipedai.server.outer import Limits, Outer
+from pipedai.server.probes import PROBES
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 
 pytestmark = pytest.mark.anyio
@@ -216,6 +217,18 @@ async def test_a_request_without_host_is_a_400(headers):
     assert exchange.json == {"error": "The Host header is missing.", "code": "malformed_request"}
 
 
+@pytest.mark.parametrize("path", sorted(PROBES))
+async def test_a_probe_may_lack_a_host_where_http_allows_it(path):
+    async def status(headers, version, path=path):
+        scope = http_scope(path=path, headers=headers, http_version=version)
+        return (await Exchange(scope).run(outer(Answering()))).status
+
+    assert await status({}, "1.0") == 200
+    assert await status({"host": ""}, "1.1") == 200
+    assert await status({}, "1.1") == 400
+    assert await status({}, "1.0", "/api/v1/x") == 400
+
+
 async def test_a_query_that_is_not_ascii_is_a_400():
     exchange = await Exchange(http_scope(query="q=é")).run(outer(Answering()))
     assert exchange.status == 400
@@ -412,6 +425,8 @@ async def test_a_refused_and_a_crashed_request_are_logged_too(logged):
     await Exchange(http_scope(path="/" + "x" * 5000)).run(outer(Answering(503)))
     lines = logged.events("pipedai.access")
     assert [(line["status"], line["level"]) for line in lines] == [(400, "info"), (503, "error")]
+    assert type(lines[0]["status"]) is int
+    assert lines[0]["refused"] == "The Host header is missing."
     assert len(lines[1]["path"]) < 400
 
 

@@ -260,6 +260,7 @@ def test_over_http_a_report_that_comes_too_late_is_a_409_and_shown_with_the_run(
     assert answer.status_code == 409
     assert answer.json() == {
         "error": "The run was given up and its retry has been claimed.",
+        "code": "retry_claimed",
         "status": "failed",
     }
     shown = cast.client(cast.viewer).get(f"/api/v1/runs/{run_id}").json()

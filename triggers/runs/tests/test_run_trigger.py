@@ -85,7 +85,7 @@ class TestItIsAConflictFor:
         response = cast.key_client().post(url, {})
         assert (response.status_code, response.json()) == (
             409,
-            {"error": "The trigger is disabled."},
+            {"error": "The trigger is disabled.", "code": "trigger_disabled"},
         )
 
     def test_a_trigger_without_a_worker(self, cast, url):
@@ -93,7 +93,7 @@ class TestItIsAConflictFor:
         response = cast.key_client().post(url, {})
         assert (response.status_code, response.json()) == (
             409,
-            {"error": "The trigger has no worker."},
+            {"error": "The trigger has no worker.", "code": "trigger_without_worker"},
         )
 
     def test_an_environment_with_too_many_queued_runs(self, cast, url, settings):
