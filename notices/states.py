@@ -1,4 +1,4 @@
-"""The words that describe the health of triggers and the kinds of incidents (SPEC §14)."""
+"""The fixed words that describe incidents (SPEC §14)."""
 
 from django.db.models import TextChoices
 
@@ -24,16 +24,10 @@ class Kind(TextChoices):
     BUDGET_REACHED = "budget_reached"
 
 
-class Health(TextChoices):
-    """How a trigger is doing, as the API shows it. The first that applies counts."""
+class SubjectType(TextChoices):
+    """What an incident can be about."""
 
-    # It is disabled.
-    IDLE = "idle"
-    # Its last `alertAfterFailures` final outcomes all failed or timed out.
-    FAILING = "failing"
-    # A due time passed, and no run succeeded within `successDeadlineSeconds` after it.
-    LATE = "late"
-    # Its environment is paused. No environment can be paused yet.
-    PAUSED = "paused"
-    # It has had a final outcome, and nothing is wrong. Without one it is `idle`.
-    OK = "ok"
+    TRIGGER = "trigger"
+    WORKER = "worker"
+    POOL = "pool"
+    BUDGET = "budget"

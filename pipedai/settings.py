@@ -90,6 +90,7 @@ INSTALLED_APPS = [
     "workspaces",
     "triggers",
     "workers",
+    "notices",
     "audit",
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
