@@ -4,9 +4,25 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from notices.channels.models import (
+    AskedAddress,
+    Channel,
+    Notice,
+    NoticeAttempt,
+    RefusedAddress,
+)
 from notices.states import Kind, SubjectType
 from pipedai.ids import new_id
 from workspaces.models import Environment
+
+__all__ = [
+    "AskedAddress",
+    "Channel",
+    "Incident",
+    "Notice",
+    "NoticeAttempt",
+    "RefusedAddress",
+]
 
 
 class Incident(models.Model):
