@@ -4,6 +4,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
+from notices.channels.page import notices_page
 from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
 from pipedai.api.openapi import OpenApiViewSet
@@ -20,6 +21,7 @@ urlpatterns = [
     # Django tries URLs in this order, so those that are called most come first, here and in the apps' own lists.
     path("api/v1/", include("workers.urls")),
     path("api/v1/", include("triggers.urls")),
+    path("api/v1/", include("notices.channels.urls")),
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("workspaces.urls")),
     path("api/v1/", include("audit.urls")),
@@ -31,6 +33,7 @@ urlpatterns = [
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("", start_page),
     path("pair", PairingPage.as_view()),
+    path("account/notices", notices_page),
     path("downloads/<str:name>", download),
     path("admin", RedirectView.as_view(url="/admin/")),
     # Our own pages for login, logout and the account replace Django's, which have no throttles and write no audit rows.

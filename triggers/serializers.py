@@ -179,25 +179,11 @@ class TriggerBody(StrictBody):
         """Accepts the URLs that `mcpUrl` accepts, unless they name an address or a port to which no webhook is sent. In
         production, the URL must be https (SPEC §7).
         """
-        if not value:
-            return value
-        _checked_url(value, https_only=settings.PRODUCTION)
-        if names_forbidden_address(value):
-            raise serializers.ValidationError("Must not name a private or reserved address.")
-        if names_forbidden_port(value):
-            raise serializers.ValidationError("Its port must be 80 or 443.")
-        return value
+        return checked_webhook_url(value) if value else value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        """Refuses a secret that begins with `whsec_` unless the text after this prefix is base64. To sign a webhook,
-        that text is decoded into the key (Standard Webhooks).
-        """
-        if value and value.startswith("whsec_"):
-            try:
-                base64.b64decode(value.removeprefix("whsec_"), validate=True)
-            except (binascii.Error, ValueError):
-                raise serializers.ValidationError("After whsec_ it must be base64.") from None
-        return value
+        """Refuses a secret that no message can be signed with."""
+        return checked_webhook_secret(value) if value else value
 
     def validate_outputSchema(self, value: Any) -> Any:  # noqa: N802
         """Accepts a JSON Schema 2020-12 of limited size whose references all name a part of the schema itself."""
@@ -227,6 +213,30 @@ class TriggerBody(StrictBody):
             return cron.parse(value, "UTC").expression
         except cron.BadSchedule as error:
             raise serializers.ValidationError(str(error)) from None
+
+
+def checked_webhook_url(url: str) -> str:
+    """Returns a URL to which messages may be sent. Raises a field error for one that names an address or a port to
+    which none is sent, and in production for one that is not https (SPEC §7).
+    """
+    _checked_url(url, https_only=settings.PRODUCTION)
+    if names_forbidden_address(url):
+        raise serializers.ValidationError("Must not name a private or reserved address.")
+    if names_forbidden_port(url):
+        raise serializers.ValidationError("Its port must be 80 or 443.")
+    return url
+
+
+def checked_webhook_secret(secret: str) -> str:
+    """Returns a secret that signs messages. Raises a field error if it begins with `whsec_` and the text after this
+    prefix is not base64. To sign a message, that text is decoded into the key (Standard Webhooks).
+    """
+    if secret.startswith("whsec_"):
+        try:
+            base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except (binascii.Error, ValueError):
+            raise serializers.ValidationError("After whsec_ it must be base64.") from None
+    return secret
 
 
 def _checked_url(url: str, *, https_only: bool = False) -> str:

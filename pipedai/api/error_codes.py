@@ -57,6 +57,12 @@ class ErrorCode(StrEnum):
 
     # 409: an e-mail address is registered already.
     EMAIL_TAKEN = "email_taken"
+    # 409: the caller has to prove their e-mail address first.
+    EMAIL_UNVERIFIED = "email_unverified"
+    # 409: the call needs a mail, and the service sends none.
+    MAIL_OFF = "mail_off"
+    # 409: the token of a mail is unknown, used, expired, or for another account or purpose.
+    LINK_UNUSABLE = "link_unusable"
     # 409: another environment of the workspace has the name.
     NAME_TAKEN = "name_taken"
     # 409: the user is a member of the environment already.
@@ -78,6 +84,8 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     # 409: the trigger has no webhookUrl to which anything could be sent.
     NO_WEBHOOK_URL = "no_webhook_url"
+    # 409: the channel is disabled and sends nothing.
+    CHANNEL_DISABLED = "channel_disabled"
     # 409: the run's state forbids the transition. The body's `status` is that state.
     RUN_STATE = "run_state"
     # 409: the run has been claimed with another claimId.

@@ -25,6 +25,11 @@ _POLICIES = {
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
         " frame-ancestors 'none'"
     ),
+    # The page on which the owner of an address answers has two buttons, which a script of ours makes calls of.
+    "/account/notices": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     # Swagger UI's style sheet holds its icons as data: URLs.
     "/api/docs": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
