@@ -46,6 +46,7 @@ def _register_probes() -> None:
     register_probe(Probe("settings", site.settings_are_fit, needs_database=False))
     register_probe(Probe("public URL", site.public_url_is_ours, needs_database=False))
     register_probe(Probe("static files", site.static_files_are_collected, needs_database=False))
+    register_probe(Probe("mail", site.mail_server_answers, needs_database=False))
     register_probe(Probe(DATABASE, database.reachable, needs_database=False))
     register_probe(Probe("version", database.new_enough))
     register_probe(Probe(MIGRATIONS, database.migrated))

@@ -136,3 +136,41 @@ def database_config(url: str) -> dict[str, Any]:
     """Returns Django's settings for the database at this URL. `?host=/path` in it names a socket directory."""
     config: dict[str, Any] = _env.db_url_config(url)  # type: ignore[no-untyped-call]
     return {**config, "OPTIONS": {**DATABASE_PATIENCE, **config.get("OPTIONS", {})}}
+
+
+# For each scheme of EMAIL_URL, the port if the URL names none. `smtps` is not among them, because some programs mean
+# TLS from the first byte by it, and some STARTTLS.
+_MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
+
+
+def email_url(name: str) -> str:
+    """Reads the URL of a mail server, or "" if the variable is unset.
+
+    `smtp+tls` means STARTTLS, `smtp+ssl` TLS from the first byte, and `smtp` no encryption. An error never quotes the
+    URL's password.
+    """
+    url = text(name)
+    if url:
+        try:
+            sane = url.partition("://")[0] in _MAIL_PORTS and bool(email_config(url)["host"])
+        except ValueError:
+            sane = False
+        if not sane:
+            raise ImproperlyConfigured(
+                f"{name} must be a URL such as smtp+tls://user:password@mail.example.com:587,"
+                " with smtp, smtp+tls or smtp+ssl."
+            )
+    return url
+
+
+def email_config(url: str) -> dict[str, Any]:
+    """Returns the arguments of Django's SMTP backend for the mail server at this URL."""
+    config: dict[str, Any] = _env.email_url_config(url)  # type: ignore[no-untyped-call]
+    return {
+        "host": config["EMAIL_HOST"],
+        "port": config["EMAIL_PORT"] or _MAIL_PORTS[url.partition("://")[0]],
+        "username": config["EMAIL_HOST_USER"] or "",
+        "password": config["EMAIL_HOST_PASSWORD"] or "",
+        "use_tls": config.get("EMAIL_USE_TLS", False),
+        "use_ssl": config.get("EMAIL_USE_SSL", False),
+    }

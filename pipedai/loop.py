@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
@@ -35,7 +36,8 @@ class Job:
     """A background job. `work` does one batch and returns how many units it did.
 
     The loop calls `work` every `every_seconds`, and again at once if it returned more than 0. When the loop ends, it
-    calls `finish`, which waits for work of the job that is still going on, for example in threads.
+    calls `finish` in a thread, beside those of the other jobs. `finish` waits for work of the job that is still going
+    on, for example in threads.
     """
 
     name: str
@@ -107,10 +109,15 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
                     log.info("job.done", job=job.name, units=units, total=done[job.name])
             due[job.name] = time.monotonic() + pause
         stop.wait(max(0.0, min(due.values()) - time.monotonic()))
-    for job in jobs:
-        if job.finish:
-            job.finish()
+    _finish([job.finish for job in jobs if job.finish])
     return done
+
+
+def _finish(waits: Sequence[Callable[[], None]]) -> None:
+    """Calls what the jobs call at the end, all at once, because together they have only a few seconds."""
+    if waits:
+        with ThreadPoolExecutor(len(waits)) as pool:
+            list(pool.map(lambda wait: wait(), waits))
 
 
 def _is_away(error: Exception) -> bool:

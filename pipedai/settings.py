@@ -52,6 +52,10 @@ CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
 SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
+# The mail server by which mails are sent (SPEC §15). Without one they are files in development, and off in production.
+EMAIL_URL = env.email_url("EMAIL_URL")
+# The sender of all mails: an address, or `Name <address>`.
+EMAIL_FROM = env.text("EMAIL_FROM", "PipedAI <pipedai@localhost>")
 # The version to which GET /releases/latest tells the hosts to upgrade the program that supervises their workers.
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
 # Ceilings (SPEC §4): the most rows of each kind. A request for one more is answered with a 409 that names the ceiling.

@@ -18,10 +18,11 @@ class TriggersConfig(AppConfig):
     verbose_name = "Triggers and runs"
 
     def ready(self) -> None:
-        """Registers the app's background jobs, checks, retentions and encrypted columns, and which of its rows keep an
-        environment from being deleted.
+        """Registers the app's background jobs, webhooks, checks, retentions and encrypted columns, and which of its
+        rows keep an environment from being deleted.
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
+        from pipedai.outgoing import register_kind
         from triggers.deployment import schedulers_live, work_is_on_time
         from triggers.models import Run, Trigger
         from triggers.pruning import prune_deliveries, prune_idempotency_keys, prune_runs
@@ -29,14 +30,14 @@ class TriggersConfig(AppConfig):
         from triggers.runs.reachability import beat_of_this_process
         from triggers.schedules.firing import fire_due_ticks
         from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
-        from triggers.webhooks.pool import senders
+        from triggers.webhooks.sending import WEBHOOKS
 
         register_probe(Probe("schedulers", schedulers_live))
         register_probe(Probe("background", work_is_on_time))
         register_beat(beat_of_this_process)
         register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
         register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
-        register_job(Job("send-webhooks", 0.25, senders.top_up, finish=senders.finish))
+        register_kind(WEBHOOKS)
         triggers = Trigger.objects.filter(deleted_at__isnull=True)
         runs = Run.objects.filter(ended_at__isnull=True)
         register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())

@@ -12,12 +12,12 @@ from pipedai.events import Event
 from pipedai.metrics.committed import count_events
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.outgoing import Answer
+from pipedai.outgoing.attempts import attempted
 from pipedai.sql import fetch_all, fetch_one
 from triggers.models import Delivery
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.schedules.stretches import lengthened
 from triggers.states import HELD, Decision, FaultClass, Source, Status
-from triggers.webhooks.sending import attempted
 
 QUEUED = Counter("pipedai_runs_queued", "Runs that were queued.", ["source"])
 CLAIMED = Counter("pipedai_runs_claimed", "Runs that a worker claimed.")
@@ -108,7 +108,7 @@ def count_attempt(answer: Answer, **_: Any) -> None:
     ATTEMPT_SECONDS.labels(result).observe(answer.duration_ms / 1000)
 
 
-attempted.connect(count_attempt, dispatch_uid="triggers.metrics")
+attempted.connect(count_attempt, sender=Delivery, dispatch_uid="triggers.metrics")
 
 
 def count_lengthened(count: int, **_: Any) -> None:

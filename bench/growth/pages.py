@@ -18,6 +18,7 @@ from bench.growth.subjects import Subjects, middle, quarters
 from bench.lifecycle_load import OUTCOME
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import _salt, _sign
+from pipedai.outgoing.due import claim_due
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
 from triggers.filters import EnvironmentRunFilters, RunFilters, TickFilters, TriggerFilters
@@ -25,7 +26,7 @@ from triggers.runs.lifecycle import expire_runs
 from triggers.runs.stats import GROUPINGS
 from triggers.schedules.firing import fire_due_ticks
 from triggers.states import Decision, FaultClass, Source, Status
-from triggers.webhooks.due_deliveries import claim_deliveries
+from triggers.webhooks.sending import WEBHOOKS
 from workers.filters import WorkerFilters
 
 # The id in a cursor. A cursor needs no row with its id.
@@ -119,7 +120,7 @@ def machine_pages(on: Subjects) -> Iterator[Page]:
             raise BenchFailed(f"Not {same_work.LOST} runs were lost.")
 
     def claim() -> None:
-        claim_deliveries(room=32, busy={}, per_host=4, now=later)
+        claim_due(WEBHOOKS, room=32, busy={}, per_host=4, now=later)
 
     yield Page("poll", get(client, f"{worker}/poll", {}))
     yield Page("a whole lifecycle", _undone(lifecycle))

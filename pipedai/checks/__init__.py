@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.checks import Error
 from django.core.exceptions import ImproperlyConfigured
 
-from pipedai.checks import keys, network, process
+from pipedai.checks import keys, mail, network, process
 from pipedai.redaction import escape_control, redact_text
 
 
@@ -56,6 +56,8 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E012": process.durability,
     "pipedai.E013": process.python_debug,
     "pipedai.E014": keys.metrics_token,
+    "pipedai.E015": mail.sender,
+    "pipedai.E016": mail.encrypted_login,
 }
 
 # The rules in this dict hold in development too, because a setting that can't be read would crash the code that uses
@@ -65,4 +67,5 @@ _READABLE: dict[str, Callable[[], str | None]] = {
     "pipedai.E009": network.unreadable_webhook_networks,
     "pipedai.E010": network.unreadable_public_url,
     "pipedai.E011": network.unreadable_trusted_proxies,
+    "pipedai.E015": mail.unreadable_sender,
 }

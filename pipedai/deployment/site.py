@@ -7,6 +7,7 @@ from django.http.request import validate_host
 
 from pipedai import checks
 from pipedai.deployment import Finding
+from pipedai.outgoing import mail_server
 
 
 def settings_are_fit() -> Finding:
@@ -45,3 +46,15 @@ def static_files_are_collected() -> Finding:
             "Call `manage.py collectstatic --no-input` where the service is built.",
         )
     return Finding(f"They are in {settings.STATIC_ROOT}.")
+
+
+def mail_server_answers() -> Finding:
+    """Checks that the mail server lets us in, if the settings name one. Nothing is sent."""
+    if not settings.EMAIL_URL:
+        return Finding("EMAIL_URL is not set, so no mail is sent.")
+    if trouble := mail_server.check_server():
+        return Finding(
+            f"The mail server that EMAIL_URL names can't be used: {trouble}.",
+            "Correct EMAIL_URL, or see the mail server's log. Mails wait for it, up to five days.",
+        )
+    return Finding("The mail server lets us in.")

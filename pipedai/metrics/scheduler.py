@@ -36,6 +36,10 @@ def measured(jobs: Iterable[Job]) -> tuple[Job, ...]:
     """Returns the jobs, each wrapped in code that times and counts its work. Call it once in a process."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # No time stamps of counters.
     autodiscover_modules("metrics")
+    # This module loads models, and this file is loaded before them.
+    from pipedai.metrics import outgoing
+
+    outgoing.start_at_zero()
     tell_version()
     clock_gauge().set_function(skew_of_this_process)
     return tuple(replace(job, work=_timed(job)) for job in jobs)

@@ -56,6 +56,10 @@ def measured(
 ) -> App:
     """Returns the application wrapped in code that measures it and answers scrapes. Call it once in a process."""
     autodiscover_modules("metrics")
+    # This module loads models, and this file is loaded before them.
+    from pipedai.metrics import outgoing
+
+    outgoing.start_at_zero()
     tell_version()
     access_log.observers.append(observe_request)
     return Endpoint(Sampled(app, threads, listener, budget), token)

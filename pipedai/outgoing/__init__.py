@@ -1,6 +1,62 @@
-"""Sends requests to URLs that customers gave us. No other code of the service may send one (SPEC §7)."""
+"""Sends what the service has to say to others: requests to URLs that customers gave us, and mails.
+
+No other code of the service may send either (SPEC §7). An app that has something to send writes a row into an outbox of
+its own, in the transaction of the cause, and the scheduler sends it. The module `kinds` shows how an app registers an
+outbox. The modules:
+
+| module | answers |
+| --- | --- |
+| `kinds` | what is an app to say about what it sends? |
+| `rows` | which columns and indexes has an outbox? |
+| `due` | which messages are sent next, and who claims them? |
+| `attempts` | how is one sent, what is kept of the attempt, when is the next? |
+| `pool`, `crew` | how many are sent at once, by which threads? |
+| `posts`, `request`, `addresses`, `signatures` | how does a request go out, where may it go, who signed it? |
+| `mails`, `mail_server`, `mail_files` | how does a mail look, and how does it go out? |
+"""
 
 from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
-from pipedai.outgoing.request import Answer, post
+from pipedai.outgoing.answers import Answer, Result
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
+from pipedai.outgoing.mail_server import MAIL_HOST, mail_is_on
+from pipedai.outgoing.mails import Mail, compose, foreign
+from pipedai.outgoing.pool import register_kind, registered_kinds
+from pipedai.outgoing.posts import Post, host_of
+from pipedai.outgoing.request import post
+from pipedai.outgoing.rows import (
+    OutboxRow,
+    SendAttempt,
+    SendStatus,
+    attempt_constraints,
+    outbox_constraints,
+    outbox_indexes,
+)
+from pipedai.outgoing.signatures import signed_post
 
-__all__ = ["Answer", "names_forbidden_address", "names_forbidden_port", "post"]
+__all__ = [
+    "MAIL_HOST",
+    "Answer",
+    "Attempt",
+    "CannotSend",
+    "Kind",
+    "Mail",
+    "NeverSend",
+    "OutboxRow",
+    "Post",
+    "Result",
+    "SendAttempt",
+    "SendStatus",
+    "attempt_constraints",
+    "compose",
+    "foreign",
+    "host_of",
+    "mail_is_on",
+    "names_forbidden_address",
+    "names_forbidden_port",
+    "outbox_constraints",
+    "outbox_indexes",
+    "post",
+    "register_kind",
+    "registered_kinds",
+    "signed_post",
+]

@@ -9,7 +9,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -21,26 +20,12 @@ from ssrfguard import SSRFGuardError
 from ssrfguard.httpx import SafeBackend
 
 from pipedai.outgoing import addresses
+from pipedai.outgoing.answers import Answer
 
 TIMEOUT_SECONDS = 10.0
 KEPT_BODY_BYTES = 1024
 
 _Answers = list[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of a request.
-
-    `error` is a few words if there was no complete answer in time. It never names an address. `status_code` may be set
-    even then. `body` is the first KiB of the answer's body, unchanged.
-    """
-
-    status_code: int | None
-    duration_ms: int
-    error: str | None = None
-    body: bytes | None = None
-    retry_after: str | None = None
 
 
 def post(
@@ -118,7 +103,7 @@ class _BoundedBackend(SafeBackend):
         `getaddrinfo` has no timeout, so the result is awaited for at most a third of the time that is left.
         """
         share = _left(self._deadline, httpcore.ConnectTimeout) / (addresses.CONNECTION_ATTEMPTS + 1)
-        found = _look_up_within(share, host, port, *args)
+        found = look_up_within(share, host, port, *args)
         if not addresses.may_use_port(port, [ip_address(answer[4][0]) for answer in found]):
             raise _PortNotAllowed
         return found
@@ -165,7 +150,7 @@ def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
     return socket.getaddrinfo(host, port, *args)
 
 
-def _look_up_within(seconds: float, *args: Any) -> _Answers:
+def look_up_within(seconds: float, *args: Any) -> _Answers:
     """Resolves a name in a thread of its own. Raises TimeoutError if that takes more than `seconds`.
 
     The thread then goes on, because nothing can stop it, and its result is dropped.

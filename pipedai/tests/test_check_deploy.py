@@ -28,6 +28,7 @@ NAMES = [
     "settings",
     "public URL",
     "static files",
+    "mail",
     "database",
     "version",
     "migrations",
@@ -94,7 +95,7 @@ def test_a_deployment_that_lacks_nothing_passes(deployment, capsys):
 
 def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsys):
     settings.PUBLIC_URL = "https://elsewhere.example.com"
-    with pytest.raises(CommandError, match=r"^1 of 14 need attention\.$"):
+    with pytest.raises(CommandError, match=r"^1 of 15 need attention\.$"):
         call_command("check_deploy", no_color=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ok      settings       They are fit for production."
@@ -102,6 +103,12 @@ def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsy
         "problem public URL     PUBLIC_URL is https://elsewhere.example.com,"
     )
     assert lines[2].strip().startswith("→ Set PUBLIC_URL to where clients reach the service")
+
+
+def test_with_a_mail_server_that_is_away(deployment, settings, capsys):
+    settings.EMAIL_URL, settings.EMAIL_FROM = "smtp://127.0.0.1:1", "noreply@example.com"
+    said = "The mail server that EMAIL_URL names can't be used: could not connect."
+    assert problems(capsys) == {"mail": said}
 
 
 def test_without_a_scheduler(deployment, capsys):
@@ -135,7 +142,7 @@ def test_a_table_that_a_migration_would_make_is_no_further_problem(deployment, c
     execute("DELETE FROM django_migrations WHERE app = 'audit' AND name = '0003_names'")
     execute("ALTER TABLE scheduler_heartbeat RENAME TO not_yet")
     try:
-        with pytest.raises(CommandError, match=r"^1 of 14 need attention\. 1 more can't be looked"):
+        with pytest.raises(CommandError, match=r"^1 of 15 need attention\. 1 more can't be looked"):
             call_command("check_deploy", no_color=True)
     finally:
         execute("ALTER TABLE not_yet RENAME TO scheduler_heartbeat")
@@ -255,12 +262,12 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
     assert list(found) == NAMES
     assert "SECRET_KEY" in found["settings"]["remedy"]
     assert found["database"]["says"].startswith("The database does not answer: ")
-    assert {found[name]["says"] for name in NAMES[4:]} == {"Unknown without the database."}
-    assert all(found[name]["unknown"] and not found[name]["ok"] for name in NAMES[4:])
+    assert {found[name]["says"] for name in NAMES[5:]} == {"Unknown without the database."}
+    assert all(found[name]["unknown"] and not found[name]["ok"] for name in NAMES[5:])
     causes = [name for name in NAMES if found[name]["remedy"]]
     assert causes[-1] == "database"
     assert answer.stderr == (
-        f"CommandError: {len(causes)} of 14 need attention. 10 more can't be looked at until then.\n"
+        f"CommandError: {len(causes)} of 15 need attention. 10 more can't be looked at until then.\n"
     )
 
 

@@ -28,7 +28,10 @@ SAFE = {
     "THROTTLES_ENABLED": True,
     "WEBHOOK_ALLOWED_NETWORKS": [],
     "METRICS_TOKEN": "",
+    "EMAIL_URL": "",
+    "EMAIL_FROM": "PipedAI <pipedai@localhost>",
 }
+MAIL_SERVER = "smtp+tls://us:word@mail.example.com"
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"
 DEVELOPMENT_MASTER_KEY = "ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ="
 
@@ -94,6 +97,15 @@ UNSAFE = [
     ("E012", {"PIPEDAI_PG_FAST_UNSAFE": "1"}, "PIPEDAI_PG_FAST_UNSAFE"),
     ("E013", {"PYTHONASYNCIODEBUG": "1"}, "PYTHONASYNCIODEBUG"),
     ("E013", {"PYTHONDEVMODE": "1"}, "PYTHONDEVMODE"),
+    ("E015", {"EMAIL_FROM": "PipedAI"}, "no address"),
+    ("E015", {"EMAIL_FROM": "a@example.com, b@example.com"}, "no address"),
+    ("E015", {"EMAIL_FROM": "a@example.com\nBcc: b"}, "no address"),
+    ("E015", {"EMAIL_URL": MAIL_SERVER}, "EMAIL_FROM is not"),
+    (
+        "E016",
+        {"EMAIL_URL": "smtp://us:word@mail.example.com", "EMAIL_FROM": "a@example.com"},
+        "password in clear",
+    ),
 ]
 # These variables are not in the settings, because the code that uses them reads them from the environment.
 OF_THE_ENVIRONMENT = ("PIPEDAI_PG_FAST_UNSAFE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
@@ -137,6 +149,9 @@ def test_sane_production_settings_break_no_rule(production):
         {"ALLOWED_HOSTS": ["api.example.com", ".example.org", "[2001:db8::1]", "192.0.2.1"]},
         {"PUBLIC_URL": "https://example.com:8443/pipedai"},
         {"TRUSTED_PROXIES": []},
+        {"EMAIL_URL": MAIL_SERVER, "EMAIL_FROM": "PipedAI <noreply@example.com>"},
+        {"EMAIL_URL": "smtp://relay.internal", "EMAIL_FROM": "noreply@example.com"},
+        {"EMAIL_URL": "smtp://us:word@127.0.0.1", "EMAIL_FROM": "noreply@example.com"},
         {"WEBHOOK_ALLOWED_NETWORKS": ["10.0.0.0/8", "fd12:3456::/32", "::ffff:10.0.0.0/104"]},
     ],
 )
@@ -221,6 +236,7 @@ UNREADABLE = {
     "E009": ("WEBHOOK_ALLOWED_NETWORKS", ["intranet"]),
     "E010": ("PUBLIC_URL", "https://[api"),
     "E011": ("TRUSTED_PROXIES", ["heroku"]),
+    "E015": ("EMAIL_FROM", "PipedAI"),
 }
 
 

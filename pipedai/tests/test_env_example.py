@@ -9,7 +9,8 @@ from pipedai import env
 PACKAGES = ("pipedai", "accounts", "workspaces", "triggers", "workers", "audit")
 LISTED = re.compile(r"#?([A-Z][A-Z0-9_]*)=")
 READ = re.compile(
-    r"""(?: \b(?:text|flag|whole|words|choice|semver|database_url)\( | \bos\.(?:getenv\(|environ(?:\[|\.get\()) )
+    r"""(?: \b(?:text|flag|whole|words|choice|semver|database_url|email_url)\(
+        | \bos\.(?:getenv\(|environ(?:\[|\.get\()) )
         \s*"([A-Z][A-Z0-9_]*)\"""",
     re.VERBOSE,
 )

@@ -117,6 +117,16 @@ def test_what_a_job_left_under_way_is_waited_for_at_the_end() -> None:
     assert finished == ["pool"]
 
 
+def test_at_the_end_jobs_finish_beside_each_other() -> None:
+    stop, met = threading.Event(), threading.Barrier(2, timeout=30)
+
+    def meet() -> None:
+        met.wait()
+
+    run_jobs([Job(name, 0.001, Script(stop, 1), finish=meet) for name in ("a", "b")], stop)
+    assert not met.broken
+
+
 _HANGS = """
 import django, threading, time
 django.setup()

@@ -10,7 +10,8 @@ from django.db import OperationalError, connection, transaction
 from pipedai import patience, timeouts
 from pipedai.loop import Job, registered_jobs, run_jobs
 from pipedai.management.operator_command import OperatorCommand
-from pipedai.outgoing import Answer
+from pipedai.outgoing import Answer, attempts
+from pipedai.outgoing.pool import Senders
 from pipedai.sql import database_now, execute, fetch_one
 from pipedai.timeouts import (
     COMMAND,
@@ -32,7 +33,7 @@ from testing.processes.stuck_rows import (
 from testing.processes.web_process import url_of
 from testing.world.runs import Runs
 from triggers.models import Delivery, Run
-from triggers.webhooks import pool
+from triggers.webhooks.sending import WEBHOOKS
 
 RENAME = "UPDATE environment SET name = 'new'"
 
@@ -136,12 +137,12 @@ def test_what_came_of_a_webhook_is_written_down_however_long_its_row_is_held(
     shorten_timeouts(lock="100ms")
     is_held = threading.Event()
 
-    def send(_delivery):
+    def send(_kind, _delivery):
         assert is_held.wait(60)
         return Answer(200, 1, None)
 
-    monkeypatch.setattr(pool, "send_delivery", send)
-    senders = pool.Senders()
+    monkeypatch.setattr(attempts, "send", send)
+    senders = Senders(WEBHOOKS)
     assert senders.top_up() == 1
     with held(all_rows_of("delivery")):
         is_held.set()

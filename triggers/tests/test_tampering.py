@@ -8,6 +8,8 @@ from django.core.management import CommandError, call_command
 from structlog.testing import capture_logs
 
 from pipedai.crypto import CannotOpen
+from pipedai.outgoing import attempts
+from pipedai.outgoing.due import claim_due
 from testing.probes.statement_count import counted
 from testing.processes.webhook_receiver import Receiver
 from testing.world.cast import TEST_ACTOR, Cast
@@ -24,9 +26,8 @@ from testing.world.sealed import (
     tamper,
 )
 from triggers.models import Delivery, Trigger
-from triggers.webhooks.due_deliveries import claim_deliveries
 from triggers.webhooks.outbox import send_test
-from triggers.webhooks.sending import record_answer, send_delivery
+from triggers.webhooks.sending import WEBHOOKS
 
 every_tampering = pytest.mark.parametrize("how", [*TAMPERINGS, *KEY_TAMPERINGS])
 of_a_value = pytest.mark.parametrize("how", TAMPERINGS)
@@ -139,8 +140,8 @@ class TestAWebhook:
         send_test(trigger_id=cast.add_trigger(webhook_url=receiver.url()), actor=TEST_ACTOR)
         tamper(how, trigger_id, cast=cast)
         with capture_logs() as logs:
-            for row in claim_deliveries(room=9, busy={}, per_host=9):
-                record_answer(row, send_delivery(row))
+            for row in claim_due(WEBHOOKS, room=9, busy={}, per_host=9):
+                attempts.record(WEBHOOKS, row, attempts.send(WEBHOOKS, row))
         assert len(receiver.received) == 1
         key = how in KEY_TAMPERINGS
         assert alarms(logs) == [

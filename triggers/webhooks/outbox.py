@@ -3,17 +3,16 @@
 import json
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.outside_urls import MAX_HOST
 from pipedai.api.renderers import JSONEncoder
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
+from pipedai.outgoing import host_of
 from pipedai.sql import Row, database_now, fetch_one
 from triggers.acting import hold_trigger_environment
 from triggers.models import Delivery
@@ -120,22 +119,9 @@ def _delivery(environment_id: UUID, trigger_id: UUID, url: str, **values: Any) -
         environment_id=environment_id,
         trigger_id=trigger_id,
         url=url,
-        host=_host(url),
+        host=host_of(url),
         **named,
     )
-
-
-def _host(url: str) -> str:
-    """Returns the host in a URL, by which senders limit requests. Returns an empty text if the URL has none or is
-    invalid.
-
-    It raises nothing, because a URL that was accepted under older rules must not keep a run from ending. The attempt to
-    send to the URL will fail instead.
-    """
-    try:
-        return (urlsplit(url).hostname or "")[:MAX_HOST]
-    except ValueError:
-        return ""
 
 
 def _of_run(run: Row) -> Delivery:

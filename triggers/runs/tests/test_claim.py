@@ -171,6 +171,7 @@ def test_a_second_claim_with_another_claim_id_is_refused(worker: WorkerCalls, ru
     assert answer.status_code == 409
     assert answer.json() == {
         "error": "The run has been claimed with another claimId.",
+        "code": "claimed_by_another",
         "status": "claimed",
     }
 

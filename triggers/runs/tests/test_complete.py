@@ -303,6 +303,7 @@ def test_a_worker_that_does_not_hold_the_run_is_told_so(worker: WorkerCalls, run
     assert answer.status_code == 409
     assert answer.json() == {
         "error": "The run is succeeded: this worker does not hold it.",
+        "code": "run_state",
         "status": "succeeded",
     }
 

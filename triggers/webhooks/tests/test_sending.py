@@ -9,7 +9,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from django.conf import settings as django_settings
@@ -20,19 +20,19 @@ from audit.models import AuditEntry
 from pipedai import loop
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
-from pipedai.outgoing import Answer
+from pipedai.outgoing import Answer, attempts, crew
+from pipedai.outgoing import pool as senders_module
+from pipedai.outgoing.attempts import BACKOFF_SECONDS, verdict
+from pipedai.outgoing.due import CLAIM_SECONDS, claim_due
+from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute, fetch_one
 from testing.processes.web_process import url_of
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import TEST_ACTOR, make_cast
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt, Trigger
-from triggers.webhooks import crew
-from triggers.webhooks import pool as senders_module
-from triggers.webhooks.due_deliveries import CLAIM_SECONDS, claim_deliveries
 from triggers.webhooks.outbox import send_test
-from triggers.webhooks.pool import Senders
-from triggers.webhooks.sending import BACKOFF_SECONDS, record_answer, send_delivery, verdict
+from triggers.webhooks.sending import WEBHOOKS
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECRET = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ="
@@ -45,14 +45,14 @@ def queue(cast, url: str, **trigger) -> Delivery:
 
 
 def claim(now=LATE, *, room=100, per_host=100, busy=None):
-    return claim_deliveries(room=room, busy=busy or {}, per_host=per_host, now=now)
+    return claim_due(WEBHOOKS, room=room, busy=busy or {}, per_host=per_host, now=now)
 
 
 def attempt(now=LATE) -> Answer | None:
     """Claims the one delivery that is due, sends it, and records the answer, which it returns."""
     (row,) = claim(now)
-    answer = send_delivery(row)
-    record_answer(row, answer, now=now)
+    answer = attempts.send(WEBHOOKS, row)
+    attempts.record(WEBHOOKS, row, answer, now=now)
     return answer
 
 
@@ -81,7 +81,7 @@ def test_the_request_is_the_body_with_its_signatures(cast, receiver: Receiver):
     (row,) = [queue(cast, receiver.url(), webhook_secret=SECRET)]
     (claimed,) = claim(now=None)
     assert claimed["id"] == row.id
-    send_delivery(claimed)
+    attempts.send(WEBHOOKS, claimed)
     assert Webhook(SECRET).verify(receiver.received[1].body, receiver.received[1].headers)
 
 
@@ -272,11 +272,11 @@ def test_a_sender_whose_claim_was_over_records_nothing(cast):
     delivery = queue(cast, "http://hooks.example/")
     (first,) = claim(LATE)
     (second,) = claim(LATE + timedelta(hours=1))
-    record_answer(first, Answer(404, 5, None, b"", None), now=LATE)
+    attempts.record(WEBHOOKS, first, Answer(404, 5, None, b"", None), now=LATE)
     delivery.refresh_from_db()
     assert (delivery.status, delivery.attempt_count) == ("pending", 0)
-    record_answer(second, Answer(200, 5, None, b"", None), now=LATE)
-    record_answer(second, Answer(404, 5, None, b"", None), now=LATE)
+    attempts.record(WEBHOOKS, second, Answer(200, 5, None, b"", None), now=LATE)
+    attempts.record(WEBHOOKS, second, Answer(404, 5, None, b"", None), now=LATE)
     delivery.refresh_from_db()
     assert (delivery.status, delivery.attempts.count()) == ("delivered", 1)
     assert actions() == ["webhook.delivered"]
@@ -298,7 +298,7 @@ def make_senders():
     made = []
 
     def make(**bounds):
-        made.append(Senders(**bounds))
+        made.append(Senders(WEBHOOKS, **bounds))
         return made[-1]
 
     yield make
@@ -392,21 +392,23 @@ def test_a_hundred_attempts_start_few_threads_and_open_fewer_connections(
     # The threads themselves, and not their numbers, which are used again.
     sending, recording, sessions = set(), set(), set()
 
-    def send(delivery):
-        sending.add(threading.current_thread())
-        return send_delivery(delivery)
+    real_send, real_record = attempts.send, attempts.record
 
-    def record(delivery, answer):
-        record_answer(delivery, answer)
+    def send(kind, delivery):
+        sending.add(threading.current_thread())
+        return real_send(kind, delivery)
+
+    def record(kind, delivery, answer):
+        real_record(kind, delivery, answer)
         recording.add(threading.current_thread())
         sessions.add(connection.connection.info.backend_pid)
 
-    monkeypatch.setattr(senders_module, "send_delivery", send)
-    monkeypatch.setattr(senders_module, "record_answer", record)
+    monkeypatch.setattr(attempts, "send", send)
+    monkeypatch.setattr(attempts, "record", record)
     deliver_all(pool, 100)
     assert len(receiver.received) == 100
     assert len(sending) <= 8
-    assert len(recording) <= senders_module.RECORDING_AT_ONCE
+    assert len(recording) <= WEBHOOKS.recorders
     assert len(sessions) == len(recording) == other_sessions()
 
 
@@ -459,12 +461,14 @@ def test_an_answer_that_cannot_be_recorded_leaves_its_place_to_others(
         send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
     failures = iter([RuntimeError("no")])
 
-    def record(delivery, answer):
+    real_record = attempts.record
+
+    def record(kind, delivery, answer):
         for failure in failures:
             raise failure
-        record_answer(delivery, answer)
+        real_record(kind, delivery, answer)
 
-    monkeypatch.setattr(senders_module, "record_answer", record)
+    monkeypatch.setattr(attempts, "record", record)
     wait_for(lambda: pool.top_up() == 0 and statuses() == ["delivered", "pending"])
     assert pool.wait(60)
     assert "webhook.not_recorded" in "".join(capfd.readouterr())
@@ -472,8 +476,9 @@ def test_an_answer_that_cannot_be_recorded_leaves_its_place_to_others(
 
 def test_the_scheduler_runs_the_pool():
     (job,) = [job for job in registered_jobs() if job.name == "send-webhooks"]
-    assert job.work == senders_module.senders.top_up
-    assert job.finish == senders_module.senders.finish
+    work: Any = job.work
+    assert isinstance(work.__self__, Senders)
+    assert job.finish == work.__self__.finish
 
 
 # --- Schedulers that are killed
@@ -485,8 +490,8 @@ class Scheduler:
     def __init__(self, database: str, patch: str = ""):
         code = (
             "import django; django.setup()\n"
-            "from triggers.webhooks import due_deliveries, pool\n"
-            "due_deliveries.CLAIM_SECONDS = 2\n"
+            "from pipedai.outgoing import attempts, due\n"
+            "due.CLAIM_SECONDS = 2\n"
             f"{patch}\n"
             "from django.core.management import call_command\n"
             "call_command('runscheduler')\n"
@@ -512,9 +517,9 @@ class Scheduler:
         self.process.wait()
 
 
-KILL_BEFORE_SENDING = "import os\npool.send_delivery = lambda row: os.kill(os.getpid(), 9)"
+KILL_BEFORE_SENDING = "import os\nattempts.send = lambda kind, row: os.kill(os.getpid(), 9)"
 KILL_BEFORE_RECORDING = (
-    "import os\npool.record_answer = lambda row, answer: os.kill(os.getpid(), 9)"
+    "import os\nattempts.record = lambda kind, row, answer: os.kill(os.getpid(), 9)"
 )
 
 

@@ -9,7 +9,9 @@ from uuid import UUID
 import pytest
 
 from pipedai.ids import new_id
-from pipedai.outgoing import Answer
+from pipedai.outgoing import Answer, attempts
+from pipedai.outgoing import due as due_module
+from pipedai.outgoing.due import Taker, Turns, claim_due, taker_of
 from pipedai.sql import Row, execute, fetch_all
 from testing.probes.plans import explained
 from testing.processes.racing import accepted, at_once
@@ -17,15 +19,13 @@ from testing.world.cast import TEST_ACTOR, Cast, make_cast
 from testing.world.many_deliveries import add_deliveries
 from testing.world.tenants import add_environments
 from triggers.models import Delivery
-from triggers.webhooks import due_deliveries
-from triggers.webhooks.due_deliveries import Taker, Turns, claim_deliveries, taker_of
 from triggers.webhooks.outbox import send_test
-from triggers.webhooks.pool import AT_ONCE, PER_HOST
-from triggers.webhooks.sending import record_answer
+from triggers.webhooks.sending import WEBHOOKS
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LATE = datetime(2100, 1, 1, tzinfo=UTC)
 SLOW = timedelta(seconds=10)
+AT_ONCE, PER_HOST = WEBHOOKS.places, WEBHOOKS.per_host
 DELIVERED = Answer(200, 5, None, b"", None)
 
 
@@ -46,7 +46,7 @@ def claim(
     turns: Turns | None = None,
     now: datetime = LATE,
 ) -> list[Row]:
-    return claim_deliveries(room=room, busy=busy or {}, per_host=per_host, turns=turns, now=now)
+    return claim_due(WEBHOOKS, room=room, busy=busy or {}, per_host=per_host, turns=turns, now=now)
 
 
 def taken_by(claimed: list[Row]) -> Counter[UUID]:
@@ -68,7 +68,8 @@ class Sender:
 
     def look(self) -> None:
         """Claims deliveries for the free places until none is left to claim or no place is free."""
-        while claimed := claim_deliveries(
+        while claimed := claim_due(
+            WEBHOOKS,
             room=AT_ONCE - len(self._under_way),
             busy=Counter(taker_of(row) for _, row in self._under_way),
             per_host=PER_HOST,
@@ -87,7 +88,7 @@ class Sender:
         self.now += timedelta(seconds=seconds)
         for ends, row in self._under_way:
             if ends <= self.now:
-                record_answer(row, DELIVERED, now=self.now)
+                attempts.record(WEBHOOKS, row, DELIVERED, now=self.now)
         self._under_way = [entry for entry in self._under_way if entry[0] > self.now]
 
 
@@ -224,7 +225,7 @@ def test_workspaces_that_fill_a_sender_delay_another_by_one_free_place(cast: Cas
 def test_looks_that_see_only_a_part_come_round_to_everybody(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due_deliveries, "_MOST_PAIRS", 3)
+    monkeypatch.setattr(due_module, "_MOST_PAIRS", 3)
     tenants = add_environments(cast, 7, workspaces=7)
     for n, mine in enumerate(tenants):
         add_deliveries(a_webhook(mine), 2, hosts=2, due=NOW, domain=f"{n}.example")
@@ -237,7 +238,7 @@ def test_looks_that_see_only_a_part_come_round_to_everybody(
 def test_a_look_from_the_middle_goes_on_at_the_beginning(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due_deliveries, "_MOST_PAIRS", 2)
+    monkeypatch.setattr(due_module, "_MOST_PAIRS", 2)
     first, *others = add_environments(cast, 3, workspaces=3)
     for n, mine in enumerate((first, *others)):
         due = NOW if mine is first else LATE
@@ -250,7 +251,7 @@ def test_a_look_from_the_middle_goes_on_at_the_beginning(
 
 
 def test_a_sender_remembers_no_more_workspaces_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(due_deliveries, "_MOST_REMEMBERED", 2)
+    monkeypatch.setattr(due_module, "_MOST_REMEMBERED", 2)
     turns, ids = Turns(), [new_id() for _ in range(3)]
     for id_ in (*ids, ids[1]):
         turns.serve(id_)

@@ -1,10 +1,26 @@
-"""Signs webhooks with `X-Pipedai-Signature` and with the headers of the Standard Webhooks specification (SPEC §7)."""
+"""Signs webhooks with `X-Pipedai-Signature` and with the headers of the Standard Webhooks specification (SPEC §7).
+
+All messages to customers' webhooks are signed here, whatever they are about.
+"""
 
 import base64
 import hmac
 from datetime import datetime
 
+from pipedai.outgoing.posts import Post
+
 _STANDARD_PREFIX = "whsec_"
+
+
+def signed_post(url: str, *, message_id: str, body: str, secret: str | None, now: datetime) -> Post:
+    """Returns the request that sends the JSON text `body` to a webhook.
+
+    `secret` is the receiver's, or None for a message without signatures. `now` is when the request is sent.
+    """
+    sent = body.encode()
+    signed = webhook_headers(message_id=message_id, body=sent, secret=secret, now=now)
+    headers = {"Content-Type": "application/json", "User-Agent": "PipedAI-Webhooks/1", **signed}
+    return Post(url, sent, headers)
 
 
 def webhook_headers(

@@ -1,27 +1,30 @@
-"""Picks the due webhook deliveries that a sender sends next. A sender sends a limited number of deliveries at once.
-Workspaces take turns, so that deliveries of one tenant or to one host do not keep all others waiting (SPEC §7, §19).
+"""Picks the due messages of one kind that a sender sends next. A sender sends a limited number of messages at once.
+Workspaces take turns, so that messages of one tenant or to one host do not keep all others waiting (SPEC §7, §19).
 
-The query goes through the pairs of an environment and a host that have pending deliveries, and reads only a few due
-deliveries of each pair. Its cost therefore does not grow with the number of due deliveries, and many deliveries to a
-slow host do not hide those to other hosts.
+The query goes through the pairs of an environment and a host that have pending messages, and reads only a few due
+messages of each pair. Its cost therefore does not grow with the number of due messages, and many messages to a slow
+host do not hide those to other hosts. Messages that belong to no environment are taken in the order of their due times.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
 
+from pipedai.outgoing.kinds import Kind
 from pipedai.sql import NOW, Row, fetch_all
 
 
 class Taker(NamedTuple):
-    """The workspace, environment and host of a delivery that is being sent. A sender sends a limited number of
-    deliveries at once, and counts by these three how many of them belong to each workspace and environment and go to
-    each host.
+    """The workspace, environment and host of a message that is being sent. A sender sends a limited number of messages
+    at once, and counts by these three how many of them belong to each workspace and environment and go to each host.
+
+    A message that belongs to no environment has its own id in place of both. It is then a tenant of its own.
     """
 
     workspace_id: UUID
@@ -29,44 +32,52 @@ class Taker(NamedTuple):
     host: str
 
 
-# How long a sender's claim of a delivery lasts, in seconds. Sending it and recording the result takes less time.
+# How long a sender's claim of a message lasts, in seconds. Sending it and recording the result takes less time.
 CLAIM_SECONDS = 60
 # How many pairs of an environment and a host one query goes through. The next query continues after them.
 _MOST_PAIRS = 1_000
-# For how many workspaces, at most, a sender remembers when it last sent a delivery of theirs.
+# For how many workspaces, at most, a sender remembers when it last sent a message of theirs.
 _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
 
-# Finds due deliveries that may be sent now. A sender sends a limited number of deliveries at once, its places, and an
-# environment, a workspace and a host may each take only a part of them. The recursion reads the index
-# `delivery_pending_by_host` once for each pair of an environment and a host. It skips the other hosts of an environment
-# that has as many places as it may have. If nothing is due, it reads one entry of `delivery_due_by_host` and stops.
-_CANDIDATES = f"""
+
+@lru_cache(maxsize=16)
+def _candidates(kind: Kind) -> str:
+    """Returns the query that finds due messages which may be sent now. A sender sends a limited number of messages at
+    once, its places, and an environment, a workspace and a host may each take only a part of them.
+
+    The recursion reads the index `…_pending_by_host` once for each pair of an environment and a host. It skips the
+    other hosts of an environment that has as many places as it may have. If nothing is due, it reads one entry of
+    `…_due_by_host` and stops.
+    """
+    if kind.tenants is None:
+        return _candidates_of_nobody(kind)
+    return f"""
 WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
-    (SELECT environment_id, host, next_attempt_at, 1 FROM delivery
+    (SELECT environment_id, host, next_attempt_at, 1 FROM {kind.table}
     WHERE status = 'pending' AND (environment_id, host) > (%(after_environment)s::uuid, %(after_host)s)
         AND {NOW} >= (
-            SELECT next_attempt_at FROM delivery WHERE status = 'pending' ORDER BY next_attempt_at LIMIT 1)
+            SELECT next_attempt_at FROM {kind.table} WHERE status = 'pending' ORDER BY next_attempt_at LIMIT 1)
     ORDER BY environment_id, host, next_attempt_at LIMIT 1)
     UNION ALL
     SELECT later.*, pair.step + 1 FROM pair CROSS JOIN LATERAL (
-        (SELECT environment_id, host, next_attempt_at FROM delivery
+        (SELECT environment_id, host, next_attempt_at FROM {kind.table}
         WHERE status = 'pending' AND environment_id = pair.environment_id AND host > pair.host
             AND pair.environment_id NOT IN (SELECT id FROM full_environment)
         ORDER BY host, next_attempt_at LIMIT 1)
         UNION ALL
-        (SELECT environment_id, host, next_attempt_at FROM delivery
+        (SELECT environment_id, host, next_attempt_at FROM {kind.table}
         WHERE status = 'pending' AND environment_id > pair.environment_id
         ORDER BY environment_id, host, next_attempt_at LIMIT 1)
         ORDER BY environment_id LIMIT 1) later
     WHERE pair.step < %(most_pairs)s),
 full_environment AS (
-    SELECT id FROM environment WHERE workspace_id = ANY(%(full_workspaces)s::uuid[])
+    SELECT id FROM {kind.tenants} WHERE workspace_id = ANY(%(full_workspaces)s::uuid[])
     UNION ALL SELECT unnest(%(full_environments)s::uuid[]))
 SELECT pair.environment_id, pair.host, pair.step, e.workspace_id, due.id, due.next_attempt_at
-FROM pair JOIN environment e ON e.id = pair.environment_id LEFT JOIN LATERAL (
-    SELECT id, next_attempt_at FROM delivery
+FROM pair JOIN {kind.tenants} e ON e.id = pair.environment_id LEFT JOIN LATERAL (
+    SELECT id, next_attempt_at FROM {kind.table}
     WHERE status = 'pending' AND environment_id = pair.environment_id AND host = pair.host
         AND next_attempt_at <= {NOW} AND pair.host <> ALL(%(full_hosts)s)
         AND pair.environment_id NOT IN (SELECT id FROM full_environment)
@@ -74,18 +85,38 @@ FROM pair JOIN environment e ON e.id = pair.environment_id LEFT JOIN LATERAL (
 WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 """
 
-# Claims deliveries. One that another sender has claimed before is no longer due, and one that another sender is
-# claiming at this moment is skipped. The encrypted secret is read too, because the request is sent right after.
-_CLAIM = f"""
+
+def _candidates_of_nobody(kind: Kind) -> str:
+    return f"""
+SELECT id AS environment_id, id AS workspace_id, host, 0 AS step, id, next_attempt_at FROM {kind.table}
+WHERE status = 'pending' AND next_attempt_at <= {NOW} AND host <> ALL(%(full_hosts)s)
+ORDER BY next_attempt_at LIMIT %(room)s
+"""
+
+
+@lru_cache(maxsize=16)
+def _claim(kind: Kind) -> str:
+    """Returns the statement that claims messages. One that another sender has claimed before is no longer due, and one
+    that another sender is claiming at this moment is skipped. What the kind needs to make the messages is read too,
+    because they are sent right after.
+    """
+    reads = f", {kind.reads}" if kind.reads else ""
+    if kind.tenants is None:
+        tenant, joins = "d.id AS environment_id, d.id AS workspace_id", kind.joins
+    else:
+        tenant, joins = (
+            "e.workspace_id",
+            f"JOIN {kind.tenants} e ON e.id = d.environment_id {kind.joins}",
+        )
+    return f"""
 WITH free AS MATERIALIZED (
-    SELECT id FROM delivery WHERE id = ANY(%(ids)s) AND status = 'pending' AND next_attempt_at <= {NOW}
-    FOR UPDATE SKIP LOCKED)
-UPDATE delivery d SET next_attempt_at = {NOW} + %(claim_seconds)s * interval '1 second'
-FROM free, trigger t JOIN environment e ON e.id = t.environment_id LEFT JOIN data_key k ON k.id = t.webhook_key_id
-WHERE d.id = free.id AND t.id = d.trigger_id
-RETURNING d.id, d.environment_id, d.trigger_id, d.run_id, d.message_id, d.url, d.host, d.body, d.attempt_count,
-    d.next_attempt_at AS claim, {NOW} AS claimed_at, e.workspace_id, t.webhook_secret, k.id AS key_id,
-    k.wrapped AS key_wrapped, k.master_key_id
+    SELECT id FROM {kind.table} WHERE id = ANY(%(ids)s) AND status = 'pending' AND next_attempt_at <= {NOW}
+    FOR UPDATE SKIP LOCKED),
+d AS (
+    UPDATE {kind.table} claimed SET next_attempt_at = {NOW} + %(claim_seconds)s * interval '1 second'
+    FROM free WHERE claimed.id = free.id RETURNING claimed.*)
+SELECT d.*, d.next_attempt_at AS claim, {NOW} AS claimed_at, {tenant}{reads}
+FROM d {joins}
 """
 
 
@@ -95,7 +126,7 @@ class Turns:
     workspace waits for one turn longer at most.
     """
 
-    # For each workspace, how many deliveries this sender had claimed when it last served the workspace. The workspace
+    # For each workspace, how many messages this sender had claimed when it last served the workspace. The workspace
     # served last is the last key.
     served: dict[UUID, int] = field(default_factory=dict)
     # The environment and the host after which the next query begins.
@@ -111,11 +142,12 @@ class Turns:
             del self.served[next(iter(self.served))]
 
 
-def taker_of(delivery: Row) -> Taker:
-    return Taker(delivery["workspace_id"], delivery["environment_id"], delivery["host"])
+def taker_of(message: Row) -> Taker:
+    return Taker(message["workspace_id"], message["environment_id"], message["host"])
 
 
-def claim_deliveries(
+def claim_due(
+    kind: Kind,
     *,
     room: int,
     busy: Mapping[Taker, int],
@@ -123,9 +155,9 @@ def claim_deliveries(
     turns: Turns | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
-    """Claims up to `room` due deliveries and returns their rows. Pass each row to `send_delivery` at once.
+    """Claims up to `room` due messages of a kind and returns their rows. Pass each row to `attempts.send` at once.
 
-    A sender sends a limited number of deliveries at once, so it has that number of places, and each delivery takes one
+    A sender sends a limited number of messages at once, so it has that number of places, and each message takes one
     while it is sent. `busy` says how many places are taken already, and by whom. Each free place goes to the workspace
     that has the fewest, and among equals to the workspace that was served longest ago. There are three limits:
 
@@ -137,17 +169,17 @@ def claim_deliveries(
     """
     turns = turns or Turns()
     places = _Places(busy, room, per_host)
-    chosen = places.fill(_look(places, turns, now), turns)
+    chosen = places.fill(_look(kind, places, turns, now), turns)
     if not chosen:
         return []
     with transaction.atomic():
         params = {"ids": chosen, "claim_seconds": CLAIM_SECONDS, "now": now}
-        return fetch_all(_CLAIM, params)
+        return fetch_all(_claim(kind), params)
 
 
 class _Places:
     """Counts who has taken how many of a sender's places, and decides who gets the next one. A sender has as many
-    places as the deliveries that it may send at once.
+    places as the messages that it may send at once.
     """
 
     def __init__(self, busy: Mapping[Taker, int], room: int, per_host: int) -> None:
@@ -182,7 +214,7 @@ class _Places:
         ]
 
     def fill(self, candidates: list[Row], turns: Turns) -> list[UUID]:
-        """Chooses deliveries for the free places of the sender, and returns their ids."""
+        """Chooses messages for the free places of the sender, and returns their ids."""
         chosen: list[UUID] = []
         while self.room > 0 and (candidates := [c for c in candidates if self._has_room(c)]):
             first = min(candidates, key=lambda candidate: self._order(candidate, turns))
@@ -210,8 +242,8 @@ class _Places:
         )
 
 
-def _look(places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
-    """Returns due deliveries that the sender may send now: for each environment and host, those that have been due
+def _look(kind: Kind, places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
+    """Returns due messages that the sender may send now: for each environment and host, those that have been due
     longest.
 
     It begins after the environment and host at which the last query stopped. If it finds nothing from there to the end,
@@ -222,15 +254,16 @@ def _look(places: _Places, turns: Turns, now: datetime | None) -> list[Row]:
         "full_workspaces": places.full_workspaces,
         "full_environments": places.full_environments,
         "per_pair": min(places.per_host, places.room),
+        "room": places.room,
         "most_pairs": _MOST_PAIRS,
         "now": now,
     }
     began_at = turns.after
     after = {"after_environment": turns.after[0], "after_host": turns.after[1]}
-    rows = fetch_all(_CANDIDATES, params | after)
+    rows = fetch_all(_candidates(kind), params | after)
     last = next((row for row in rows if row["step"] == _MOST_PAIRS), None)
     turns.after = _BEFORE_ALL if last is None else (last["environment_id"], last["host"])
     found = [row for row in rows if row["id"] is not None]
     if not found and last is None and began_at != _BEFORE_ALL:
-        return _look(places, turns, now)
+        return _look(kind, places, turns, now)
     return found

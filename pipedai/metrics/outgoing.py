@@ -1,0 +1,72 @@
+"""The metrics of what the service sends, by kind: webhooks, notices, mails."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
+from pipedai.outgoing import Answer, Kind, Result, SendStatus, registered_kinds
+from pipedai.outgoing.attempts import attempted
+from pipedai.sql import fetch_one
+
+ATTEMPTS = Counter(
+    "pipedai_outgoing_attempts",
+    "Attempts to send a message; `away` is our own mail server's failure.",
+    ["kind", "result"],
+)
+SETTLED = Counter(
+    "pipedai_outgoing_settled", "Messages that were delivered, or given up.", ["kind", "status"]
+)
+
+
+def count_attempt(kind: Kind, status: SendStatus, answer: Answer, **_: Any) -> None:
+    """Counts a recorded attempt to send a message, and the end of the message if it was the last one."""
+    ATTEMPTS.labels(kind.name, answer.result.value).inc()
+    if status is not SendStatus.PENDING:
+        SETTLED.labels(kind.name, status.value).inc()
+
+
+attempted.connect(count_attempt, dispatch_uid="pipedai.metrics.outgoing")
+
+
+def start_at_zero() -> None:
+    """Makes each counter with the value 0 for each kind. Otherwise a rate would miss the first event. Call it when the
+    apps have registered their kinds.
+    """
+    for kind in registered_kinds():
+        for result in Result:
+            ATTEMPTS.labels(kind.name, result.value)
+        for status in (SendStatus.DELIVERED, SendStatus.DEAD):
+            SETTLED.labels(kind.name, status.value)
+
+
+def _waiting(kind: Kind) -> str:
+    return f"""
+SELECT count(*) AS pending,
+    coalesce(greatest(extract(epoch FROM statement_timestamp() - min(next_attempt_at)), 0), 0) AS overdue
+FROM (SELECT next_attempt_at FROM {kind.table} WHERE status = 'pending' ORDER BY next_attempt_at LIMIT %(limit)s) d
+"""
+
+
+@read_at_scrape
+def read_waiting() -> Iterator[Metric]:
+    """Yields how many messages of each kind wait, and how long the one has been due that waits longest."""
+    pending = GaugeMetricFamily(
+        "pipedai_outgoing_pending",
+        "Messages that are neither delivered nor given up.",
+        labels=["kind"],
+    )
+    overdue = GaugeMetricFamily(
+        "pipedai_outgoing_overdue_seconds",
+        "How long the message has been due that waits longest to be sent; 0 if none does.",
+        labels=["kind"],
+    )
+    for kind in registered_kinds():
+        row = fetch_one(_waiting(kind), {"limit": ROW_LIMIT})
+        assert row is not None
+        pending.add_metric([kind.name], float(row["pending"]))
+        overdue.add_metric([kind.name], float(row["overdue"]))
+    yield pending
+    yield overdue

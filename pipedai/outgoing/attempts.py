@@ -1,0 +1,170 @@
+"""Sends claimed messages outside of any transaction, and records the results (SPEC §7).
+
+A sender that claims a message moves its `next_attempt_at` ahead, so that the message comes due again if the sender
+dies. The new value identifies the claim: a result is recorded only while the row still has that value. A message may
+therefore be sent twice, with the same id, but none is forgotten.
+"""
+
+import random
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from django.db import transaction
+from django.dispatch import Signal
+
+from pipedai import tracing
+from pipedai.logs import get_logger
+from pipedai.outgoing import mail_server, request
+from pipedai.outgoing.answers import Answer, OwnAnswer, Result
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind
+from pipedai.outgoing.mails import Mail
+from pipedai.outgoing.rows import SendStatus
+from pipedai.sql import Row, database_now, fetch_one
+
+log = get_logger(__name__)
+
+# This signal tells the metrics of each attempt to send a message, with its `kind`, `status` and `answer`, after the
+# attempt has been recorded. Its sender is the model of the outbox.
+attempted = Signal()
+
+# How many seconds pass between one attempt and the next (SPEC §7). If the attempt after the last wait fails too, the
+# message is given up.
+BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
+JITTER = 0.2
+MAX_RETRY_AFTER = timedelta(hours=24)
+# While the service's own mail server is away, a mail is tried this often at the least, and is given up when it is this
+# old (RFC 5321 §4.5.4.1 asks for 4 to 5 days).
+AWAY_SECONDS = 30 * 60
+MAX_AWAY = timedelta(days=5)
+
+
+def send(kind: Kind, row: Row) -> Answer:
+    """Sends a claimed message and returns the answer. It opens no transaction, and no database connection."""
+    try:
+        message = kind.message(row)
+    except CannotSend as reason:
+        return OwnAnswer(None, 0, str(reason)[:100], means=reason.result)
+    about = {"server.address": row["host"], f"pipedai.{kind.row_name}.id": str(row["id"])}
+    with tracing.client_span(f"{kind.name} attempt", about) as span:
+        answer: Answer
+        if isinstance(message, Mail):
+            answer = mail_server.deliver(message, message_id=row["id"].hex)
+        else:
+            answer = request.post(message.url, headers=message.headers, body=message.body)
+            if answer.status_code is not None:
+                span.set({"http.response.status_code": answer.status_code})
+        if answer.error is not None:
+            span.set({"error.type": answer.error})
+        return answer
+
+
+def record(kind: Kind, row: Row, answer: Answer, *, now: datetime | None = None) -> None:
+    """Records the result of an attempt to send a message, and when the next attempt is due if there is to be one.
+
+    It changes nothing if another sender has claimed the message meanwhile, or the message is no longer to be sent.
+    """
+    now = now or database_now()
+    status, due = verdict(
+        answer, attempts=row["attempt_count"] + 1, now=now, queued=row["created_at"]
+    )
+    with transaction.atomic():
+        recorded = fetch_one(
+            _record(kind),
+            {
+                "id": row["id"],
+                "claim": row["claim"],
+                "status": status.value,
+                "next_attempt_at": due,
+                "delivered_at": now if status == SendStatus.DELIVERED else None,
+            },
+        )
+        if recorded is None:
+            log.warning(kind.event("overtaken"), **kind.naming(row))
+            return
+        _keep_attempt(kind, row, recorded["attempt_count"], answer)
+        kind.after_attempt(Attempt(row, status, recorded["attempt_count"], answer))
+    attempted.send(sender=kind.rows, kind=kind, status=status, answer=answer)
+    log.info(
+        kind.event("sent"),
+        **kind.naming(row),
+        host=row["host"],
+        status=status.value,
+        status_code=answer.status_code,
+        error=answer.error,
+        duration_ms=answer.duration_ms,
+    )
+
+
+def verdict(
+    answer: Answer, *, attempts: int, now: datetime, queued: datetime | None = None
+) -> tuple[SendStatus, datetime | None]:
+    """Returns the status that a message has after this answer, and the time of the next attempt or None.
+
+    `attempts` is how many attempts there have been, including this one, and `queued` when the message was queued.
+    """
+    result = answer.result
+    if result is Result.TAKEN:
+        return SendStatus.DELIVERED, None
+    if result is Result.REFUSED or _is_over(result, attempts, queued, now):
+        return SendStatus.DEAD, None
+    pause = BACKOFF_SECONDS[min(attempts, len(BACKOFF_SECONDS)) - 1]
+    if result is Result.AWAY:
+        pause = min(pause, AWAY_SECONDS)
+    jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, hides nothing
+    due = now + timedelta(seconds=pause * jitter)
+    asked = _asked_for(answer.retry_after, now)
+    return SendStatus.PENDING, max(due, asked) if asked else due
+
+
+def _is_over(result: Result, attempts: int, queued: datetime | None, now: datetime) -> bool:
+    if result is Result.AWAY:
+        return now - (queued or now) > MAX_AWAY
+    return attempts > len(BACKOFF_SECONDS)
+
+
+def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
+    """Returns the time that a Retry-After header asks for, at most 24 hours ahead; None without a valid header.
+
+    The header has seconds or a date (RFC 9110 §10.2.3).
+    """
+    text = (retry_after or "").strip()
+    latest = now + MAX_RETRY_AFTER
+    if text.isascii() and text.isdigit():
+        # Digits after the ninth are cut off. Such a number is above the limit of 24 hours all the same.
+        seconds = int(text[:9])
+        return min(now + timedelta(seconds=seconds), latest)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(date.replace(tzinfo=date.tzinfo or UTC), latest)
+
+
+def _record(kind: Kind) -> str:
+    return f"""
+UPDATE {kind.table} SET status = %(status)s, next_attempt_at = %(next_attempt_at)s, delivered_at = %(delivered_at)s,
+    attempt_count = attempt_count + 1
+WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = %(claim)s
+RETURNING attempt_count
+"""
+
+
+def _keep_attempt(kind: Kind, row: Row, n: int, answer: Answer) -> None:
+    owner = {} if kind.tenants is None else {"environment_id": row["environment_id"]}
+    kind.attempts._default_manager.create(
+        **owner,
+        **{kind.attempt_key: row["id"]},
+        n=n,
+        at=row["claimed_at"],
+        status_code=answer.status_code,
+        duration_ms=answer.duration_ms,
+        error=answer.error,
+        response_body=_as_text(answer.body),
+    )
+
+
+def _as_text(body: bytes | None) -> str | None:
+    """Returns a body as text that PostgreSQL can store. Invalid UTF-8 and NUL characters become U+FFFD."""
+    if body is None:
+        return None
+    return body[: request.KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")

@@ -1,0 +1,137 @@
+"""What apps send: each app registers its kind of messages, and the scheduler sends them.
+
+An app that wants to send something makes two tables and a `Kind`, and registers it. Here is one whose rows belong to
+environments and are sent over HTTP:
+
+    class Notice(OutboxRow):
+        environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="+", db_index=False)
+        ...
+        class Meta:
+            db_table = "notice"
+            constraints = outbox_constraints()
+            indexes = outbox_indexes(of_environments=True)
+
+    class NoticeAttempt(SendAttempt):
+        pk = models.CompositePrimaryKey("notice_id", "n")
+        environment = ...
+        notice = tenant_key("notices.Notice", related_name="attempts")
+
+    NOTICES = Kind("notice", Notice, NoticeAttempt, message_of, tenants="environment", places=16)
+
+    class NoticesConfig(AppConfig):
+        def ready(self):
+            from pipedai.outgoing import register_kind  # Not at the top of the file: it imports models.
+            ...
+            register_kind(NOTICES)
+
+`Notice(host=host_of(url), ...).save()`, in the transaction of the cause, is all that it takes to send a notice. The
+scheduler claims it within a quarter of a second, calls `message_of` with the row, sends what that returns, keeps the
+attempt, and tries again as SPEC §7 says. For a mail, `host` is `MAIL_HOST`, and `message_of` returns a `Mail`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import models
+
+from pipedai.outgoing.answers import Answer, Result
+from pipedai.outgoing.mails import Mail
+from pipedai.outgoing.posts import Post
+from pipedai.outgoing.rows import OutboxRow, SendAttempt, SendStatus
+from pipedai.sql import Row
+
+
+class CannotSend(Exception):  # noqa: N818
+    """`message` of a kind raises this if it can't make the message now. The attempt fails, and is repeated later.
+
+    The text is kept as the attempt's error, at most 100 characters, and is shown to whoever may see the attempts.
+    """
+
+    result = Result.AGAIN
+
+
+class NeverSend(CannotSend):
+    """`message` of a kind raises this if the message must not be sent any more, as when its token has expired. The
+    message is then dead.
+    """
+
+    result = Result.REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that has just been recorded, as `after_attempt` of a kind gets it."""
+
+    # The row as it was claimed, with the columns that the kind reads.
+    row: Row
+    # The status that the row has now.
+    status: SendStatus
+    # How many attempts there have been, including this one.
+    count: int
+    answer: Answer
+
+
+def _nothing(attempt: Attempt) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of messages, and the places that it has in each scheduler.
+
+    Each kind has places, threads and database connections of its own, so a storm of one kind or a dead mail server
+    delays no other kind (docs/decisions/outbox.md).
+    """
+
+    # A word in the singular, such as `webhook`. Log events, jobs, threads and metrics are named after it.
+    name: str
+    # The outbox, and the table of attempts.
+    rows: type[OutboxRow]
+    attempts: type[SendAttempt]
+    # Makes the message of a claimed row, in a thread that has no database connection and must not open one. What it
+    # needs is read by the claim: `reads` and `joins`. `row` has all columns of the outbox, and `claimed_at`, the time
+    # of the claim. May raise CannotSend or NeverSend.
+    message: Callable[[Row], Post | Mail]
+    # Writes what follows from an attempt, in the transaction that records it.
+    after_attempt: Callable[[Attempt], None] = _nothing
+    # The table of the environments that own the rows, which has `id` and `workspace_id`. Workspaces then take turns. If
+    # it is None, nobody owns the rows, and the one that has been due longest comes first.
+    tenants: str | None = None
+    # SQL: more columns for `message`, and joins to the claimed rows `d`, such as
+    # `LEFT JOIN trigger t ON t.id = d.trigger_id`.
+    reads: str = ""
+    joins: str = ""
+    # How many messages of this kind one scheduler sends at once: in all, and to one host.
+    places: int = 8
+    per_host: int = 4
+    # How many threads record results. They are fewer than those that send, because each has a database connection.
+    recorders: int = 2
+
+    @property
+    def table(self) -> str:
+        return self.rows._meta.db_table
+
+    @property
+    def row_name(self) -> str:
+        """The word for one row, such as `delivery`."""
+        return str(self.rows._meta.model_name)
+
+    @property
+    def rows_name(self) -> str:
+        """The word for several rows, such as `deliveries`."""
+        return str(self.rows._meta.verbose_name_plural).replace(" ", "_")
+
+    def event(self, what: str) -> str:
+        """Returns the name of a log event, such as `webhook.sent`."""
+        return f"{self.name}.{what}"
+
+    def naming(self, row: Row) -> dict[str, str]:
+        """Returns the field by which log lines name a row, such as `delivery_id`."""
+        return {f"{self.row_name}_id": str(row["id"])}
+
+    @property
+    def attempt_key(self) -> str:
+        """The column of the attempts' table that names the row."""
+        fields: list[models.Field[Any, Any]] = self.attempts._meta.pk_fields
+        return fields[0].attname

@@ -1,0 +1,41 @@
+"""Writes mails into files instead of sending them, in development without EMAIL_URL (SPEC §15)."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
+
+from pipedai.ids import new_id
+from pipedai.logs import get_logger
+
+log = get_logger(__name__)
+
+
+def mail_folder() -> Path:
+    """Returns the folder of the mails: `mail` in the data directory."""
+    return Path(settings.DATA_DIR) / "mail"
+
+
+class MailFiles(BaseEmailBackend):
+    """A backend for Django's mails. It writes each mail into a file that only this user can read, because a mail may
+    hold a token, and logs where it is.
+    """
+
+    def send_messages(self, email_messages: Any) -> int:
+        """Writes the mails and returns how many they are. Raises OSError if the folder can't be written."""
+        for message in email_messages:
+            self._write(message)
+        return len(email_messages)
+
+    def _write(self, message: EmailMessage) -> None:
+        folder = mail_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # File names sort by the time at which they were made.
+        path = folder / f"{new_id().hex}.eml"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(message.message().as_bytes())
+        log.info("mail.written", path=str(path))

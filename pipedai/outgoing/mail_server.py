@@ -1,0 +1,246 @@
+"""Hands mails to the operator's mail server by SMTP, and says what its answer means (SPEC §15).
+
+`EMAIL_URL` names the server. The operator chose it, so it may lie in a private network, and the rules for customers'
+URLs do not hold for it.
+"""
+
+import contextlib
+import smtplib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.backends.smtp import EmailBackend
+
+from pipedai import env
+from pipedai.logs import get_logger
+from pipedai.outgoing.answers import OwnAnswer, Result
+from pipedai.outgoing.mail_files import MailFiles
+from pipedai.outgoing.mails import Mail
+from pipedai.outgoing.request import look_up_within
+
+log = get_logger(__name__)
+
+# The `host` of outbox rows that are mails. No URL's host contains an @, so the two can't be confused.
+MAIL_HOST = "@mail"
+# How many seconds sending a mail may take, from looking up the server's name to its last answer. It is more than the
+# time-out of a request, because mail servers make unknown senders wait. It is less than `due.CLAIM_SECONDS`.
+TIMEOUT_SECONDS = 30.0
+_SHARE_OF_LOOK_UP = 1 / 3
+
+
+def mail_is_on() -> bool:
+    """Whether mails are sent, or in development written into files. If not, calls that need mail answer 409
+    `mail_off`.
+    """
+    return bool(settings.EMAIL_URL) or not settings.PRODUCTION
+
+
+def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) -> OwnAnswer:
+    """Hands a mail to the server and returns the answer within `timeout` seconds. It raises nothing.
+
+    `message_id` becomes the part of the header Message-ID before the @, so that a mail that is sent twice can be
+    recognised. `status_code` of the answer is the server's code, such as 250 or 550, if it gave one.
+    """
+    begun = time.monotonic()
+
+    def answer(result: Result, code: int | None = None, error: str | None = None) -> OwnAnswer:
+        took = round((time.monotonic() - begun) * 1000)
+        return OwnAnswer(code, took, error, means=result)
+
+    if not mail_is_on():
+        return answer(Result.AWAY, error="mail is off: EMAIL_URL is not set")
+    try:
+        message = _message(mail, message_id)
+        with _bounded(timeout) as backend:
+            backend.send_messages([message])
+    except Exception as error:
+        result, code, words = _meaning(error)
+        if result is Result.AWAY and time.monotonic() - begun >= timeout:
+            # The error is only how the end of the connection showed.
+            code, words = None, "timed out"
+        return answer(result, code, words)
+    return answer(Result.TAKEN, 250)
+
+
+def check_server(timeout: float = 10.0) -> str | None:
+    """Connects to the mail server and logs in, without sending anything. Returns None, or what went wrong in a few
+    words. EMAIL_URL must be set.
+    """
+    try:
+        with _bounded(timeout) as backend:
+            backend.open()
+    except Exception as error:
+        _, code, words = _meaning(error)
+        return words or f"it answered {code}"
+    return None
+
+
+def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
+    domain = settings.EMAIL_FROM.rpartition("@")[2].rstrip(">") or "localhost"
+    headers = {
+        "Message-ID": f"<{message_id}@{domain}>",
+        # Tells vacation programs to send no answer (RFC 3834 §5).
+        "Auto-Submitted": "auto-generated",
+        **mail.headers,
+    }
+    message = EmailMultiAlternatives(
+        mail.subject, mail.text, settings.EMAIL_FROM, [mail.to], headers=headers
+    )
+    message.attach_alternative(mail.html, "text/html")
+    if not message.recipients():
+        raise ValueError("A mail needs a recipient.")
+    # Building the message now checks its headers before anything is sent.
+    message.message()
+    return message
+
+
+@contextlib.contextmanager
+def _bounded(timeout: float) -> Iterator[BaseEmailBackend]:
+    """Yields a backend whose work ends within `timeout` seconds, whatever the server does."""
+    if not settings.EMAIL_URL:
+        yield MailFiles()
+        return
+    backend = _Backend(deadline=time.monotonic() + timeout, **_config(settings.EMAIL_URL))
+    try:
+        yield backend
+    finally:
+        backend.hang_up()
+
+
+@lru_cache(maxsize=2)
+def _config(url: str) -> dict[str, Any]:
+    return env.email_config(url)
+
+
+class _Backend(EmailBackend):
+    """Django's SMTP backend, with one deadline for everything that is done on its connection.
+
+    smtplib bounds each read and write, but not their number: a server that sends a byte a second would hold it for
+    hours. So a timer shuts the connection down at the deadline, and whatever is waiting for it then ends with an error.
+    """
+
+    def __init__(self, *, deadline: float, **config: Any) -> None:
+        super().__init__(timeout=max(0.1, deadline - time.monotonic()), **config)
+        self._deadline = deadline
+        self._guards: list[_Guard] = []
+
+    @property
+    def connection_class(self) -> Any:
+        """A class of smtplib whose connection ends at the deadline."""
+        backend = self
+        kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if self.use_ssl else smtplib.SMTP
+
+        class Connection(kind):  # type: ignore[valid-type, misc]
+            def _get_socket(self, host: str, port: int, timeout: float) -> Any:
+                plain = backend._connect(host, port)
+                if not backend.use_ssl:
+                    return plain
+                return self.context.wrap_socket(plain, server_hostname=host)
+
+        return Connection
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        left = self._deadline - time.monotonic()
+        found = look_up_within(left * _SHARE_OF_LOOK_UP, host, port, 0, socket.SOCK_STREAM)
+        error: OSError = TimeoutError()
+        for family, kind, protocol, _, address in found:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                break
+            plain = socket.socket(family, kind, protocol)
+            try:
+                # Half of the time is left for another address of the server.
+                plain.settimeout(left / 2)
+                plain.connect(address)
+                plain.settimeout(self._deadline - time.monotonic())
+            except (OSError, ValueError) as reason:
+                plain.close()
+                error = reason if isinstance(reason, OSError) else TimeoutError()
+            else:
+                self._guards.append(_Guard(plain, self._deadline))
+                return plain
+        raise error
+
+    def close(self) -> None:
+        """Ends the connection. What goes wrong then does not matter: the mail has been taken, or an error is on its
+        way already.
+        """
+        with contextlib.suppress(OSError):
+            super().close()
+
+    def hang_up(self) -> None:
+        """Ends the connection and its guard."""
+        self.close()
+        while self._guards:
+            self._guards.pop().end()
+
+
+class _Guard:
+    """Shuts a connection down at a deadline. It has a descriptor of its own, because TLS takes the socket's away."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._own = connection.dup()
+        self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._shut_down)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _shut_down(self) -> None:
+        with contextlib.suppress(OSError):
+            self._own.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        self._own.close()
+
+
+def _meaning(error: Exception) -> tuple[Result, int | None, str | None]:
+    """Returns what a failure means, the server's code, and a description in our own words. The error's own message may
+    contain addresses.
+    """
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        ((refusal, _),) = error.recipients.values()  # A mail has one recipient.
+        return _of_code(refusal), refusal, None
+    if isinstance(error, smtplib.SMTPDataError):
+        return _of_code(error.smtp_code), error.smtp_code, None
+    code = error.smtp_code if isinstance(error, smtplib.SMTPResponseException) else None
+    for kind, words in _AWAY:
+        if isinstance(error, kind):
+            return Result.AWAY, code, words
+    if isinstance(error, ValueError):
+        # So Django refuses a header with a line break, and an address that no mail can be sent to.
+        return Result.REFUSED, None, "not an address or header that a mail can have"
+    log.warning("mail.failed", error=type(error).__name__)
+    return Result.AGAIN, None, "sending failed"
+
+
+# The words for each failure that says nothing about the mail. The first kind that fits gives the words.
+_AWAY: tuple[tuple[type[Exception], str], ...] = (
+    (smtplib.SMTPAuthenticationError, "the mail server refuses our login"),
+    (smtplib.SMTPSenderRefused, "the mail server refuses our address"),
+    (smtplib.SMTPResponseException, "the mail server refuses us"),
+    (smtplib.SMTPServerDisconnected, "connection lost"),
+    (smtplib.SMTPNotSupportedError, "the mail server lacks what EMAIL_URL asks for"),
+    (ssl.SSLError, "TLS failed"),
+    (socket.gaierror, "name not found"),
+    (TimeoutError, "timed out"),
+    (ConnectionRefusedError, "could not connect"),
+    (ConnectionError, "connection lost"),
+    (OSError, "could not connect"),
+)
+
+
+def _of_code(code: int) -> Result:
+    """4xx asks for another try later, as greylisting does; 5xx is final (RFC 5321 §4.2.1). 421 says that the server
+    itself goes away.
+    """
+    if code == 421:
+        return Result.AWAY
+    return Result.AGAIN if code < 500 else Result.REFUSED

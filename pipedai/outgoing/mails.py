@@ -1,0 +1,107 @@
+"""Writes mails: plain text and HTML from two small templates, in which text of others can pretend nothing.
+
+A mail has a name, such as `accounts/verify`. Its templates are `mail/accounts/verify.txt` and
+`mail/accounts/verify.html`, which extend `mail/base.txt` and `mail/base.html` and fill the block `body`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
+
+PRODUCT = "PipedAI"
+# The most characters of a text of others that a mail shows (SPEC §14).
+MAX_FOREIGN = 200
+_MAX_SUBJECT = 200
+
+# What mail programs take for a link: a scheme with `//`, and a dot between a letter or digit and a letter.
+_SCHEME = re.compile(r":(?=//)")
+_DOT = re.compile(r"(?<=\w)[.。．｡](?=\w*[^\W\d])")
+# Values that can't hold a text of others.
+_PLAIN = (int, float, Decimal, date, timedelta, UUID)
+# The Unicode categories of control, invisible, private and unassigned characters, and of breaks of lines.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail to one address. Its texts may hold a token, so they are not in its `repr`, and neither is the address."""
+
+    to: str = field(repr=False)
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    html: str = field(repr=False)
+    # More headers. Sending refuses one that contains a line break.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Own(str):
+    """A text of the service itself, such as a link or a sentence, which `compose` passes to the templates unchanged.
+    HTML in it is escaped all the same.
+    """
+
+    __slots__ = ()
+
+
+def compose(
+    name: str,
+    *,
+    to: str,
+    subject: str,
+    values: Mapping[str, Any] | None = None,
+    link: str = "",
+    why: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Mail:
+    """Returns the mail with this name to one address.
+
+    Every text in `values`, also in lists and dicts within, counts as written by others and goes through `foreign`,
+    unless it is an `Own`. `subject` may name values in braces: `"{trigger} fails"`. The base templates show `link`, a
+    URL of ours, as a button named by the block `button`, and `why` at the end: the reason why the reader gets the mail.
+    """
+    safe: dict[str, Any] = {key: _made_safe(value) for key, value in (values or {}).items()}
+    context = {**safe, "product": PRODUCT, "link": link, "why": why}
+    texts = [render_to_string(f"mail/{name}.{ending}", context) for ending in ("txt", "html")]
+    named = " ".join(subject.format_map(safe).split())
+    return Mail(to, named[:_MAX_SUBJECT], texts[0].strip() + "\n", texts[1], dict(headers or {}))
+
+
+def foreign(text: str) -> str:
+    """Returns a text of others as a mail may show it: one line of at most 200 characters that no mail program makes a
+    link of (SPEC §14).
+
+    `Visit https://evil.example now` becomes `Visit https[:]//evil[.]example now`.
+    """
+    seen = "".join(
+        " " if character.isspace() else character
+        for character in text
+        if character.isspace() or unicodedata.category(character) not in _UNSEEN
+    )
+    line = " ".join(seen.split())
+    unlinked = _DOT.sub("[.]", _SCHEME.sub("[:]", line))
+    if len(unlinked) <= MAX_FOREIGN:
+        return unlinked
+    return unlinked[: MAX_FOREIGN - 1].rstrip() + "…"
+
+
+def _made_safe(value: Any) -> Any:
+    if isinstance(value, Own):
+        return value
+    if isinstance(value, SafeString):
+        raise TypeError("A mail takes no text that is marked as HTML.")
+    if isinstance(value, str):
+        return foreign(value)
+    if isinstance(value, Mapping):
+        return {key: _made_safe(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_made_safe(each) for each in value]
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    raise TypeError(f"A mail can't show a {type(value).__name__}.")

@@ -1,0 +1,132 @@
+"""Sends messages in threads of the scheduler process. It limits how many of a kind are sent at once in all, and how
+many to one host (SPEC §7).
+"""
+
+import threading
+from collections import Counter
+
+from django.db import close_old_connections
+
+from pipedai import timeouts
+from pipedai.logs import get_logger
+from pipedai.loop import Job, register_job
+from pipedai.outgoing import attempts
+from pipedai.outgoing.answers import Answer
+from pipedai.outgoing.crew import Crew
+from pipedai.outgoing.due import Taker, Turns, claim_due, taker_of
+from pipedai.outgoing.kinds import Kind
+from pipedai.sql import Row
+
+log = get_logger(__name__)
+
+# For how many seconds `finish` waits for messages that are being sent. After SIGTERM the process has 5 s for
+# everything.
+STOP_SECONDS = 3.0
+# For how many seconds `finish` waits until idle threads have ended.
+_GOODBYE_SECONDS = 0.5
+# How often a scheduler looks for due messages of a kind, in seconds.
+_EVERY_SECONDS = 0.25
+
+_registered: dict[str, Kind] = {}
+
+
+def register_kind(kind: Kind) -> None:
+    """Has the scheduler send the messages of a kind, by a job of its own. Call it from `AppConfig.ready()`."""
+    if kind.name in _registered:
+        raise ValueError(f"There is a kind {kind.name} already.")
+    _registered[kind.name] = kind
+    senders = Senders(kind)
+    register_job(Job(f"send-{kind.name}s", _EVERY_SECONDS, senders.top_up, finish=senders.finish))
+
+
+def registered_kinds() -> tuple[Kind, ...]:
+    """Returns the kinds of messages that the apps have registered."""
+    return tuple(_registered.values())
+
+
+class Senders:
+    """A pool with a limited number of threads that send messages of one kind. It claims only as many messages as it can
+    send at once, so that none waits after it is claimed.
+
+    One group of threads sends, and a smaller one records the answers. Of the messages that are sent at one time, at
+    most `per_host` go to one host, so a slow host can't delay all others, and at most half belong to one workspace: see
+    `claim_due`. The threads are daemons: if the process ends while a message is being sent, the message stays claimed
+    and comes due again when the claim has expired.
+    """
+
+    def __init__(
+        self, kind: Kind, *, at_once: int | None = None, per_host: int | None = None
+    ) -> None:
+        self._kind = kind
+        self._at_once = kind.places if at_once is None else at_once
+        self._per_host = kind.per_host if per_host is None else per_host
+        self._busy: Counter[Taker] = Counter()
+        self._turns = Turns()
+        self._changed = threading.Condition()
+        self._sending = Crew(f"{kind.name}-sender", self._at_once, self._send)
+        self._recording = Crew(f"{kind.name}-recorder", kind.recorders, self._record)
+
+    def top_up(self) -> int:
+        """Claims as many due messages as can be sent now and starts to send them. Returns how many, and does not wait
+        until they are sent.
+        """
+        with self._changed:
+            busy = dict(self._busy)
+        room = self._at_once - sum(busy.values())
+        if room <= 0:
+            return 0
+        claimed = claim_due(
+            self._kind, room=room, busy=busy, per_host=self._per_host, turns=self._turns
+        )
+        for row in claimed:
+            with self._changed:
+                self._busy[taker_of(row)] += 1
+            self._sending.give(row)
+        return len(claimed)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> bool:
+        """Waits until no message is being sent, for `seconds` at most. Returns whether none is."""
+        with self._changed:
+            idle = self._changed.wait_for(lambda: not self._busy, seconds)
+            if not idle:
+                left = {self._kind.rows_name: self._busy.total()}
+                log.info(self._kind.event("left_claimed"), **left)
+        return idle
+
+    def finish(self) -> None:
+        """Is called when the scheduler stops: waits for the messages that are being sent, for `STOP_SECONDS` at most,
+        and then ends the idle threads.
+        """
+        if self.wait():
+            self._sending.stop(_GOODBYE_SECONDS / 2)
+            self._recording.stop(_GOODBYE_SECONDS / 2)
+
+    def _send(self, row: Row) -> None:
+        try:
+            answer = attempts.send(self._kind, row)
+        except Exception:
+            # The message is still claimed. When the claim expires, it comes due and is sent again.
+            log.exception(self._kind.event("not_recorded"), **self._kind.naming(row))
+            self._leave(row)
+        else:
+            self._recording.give((row, answer))
+
+    def _record(self, sent: tuple[Row, Answer]) -> None:
+        row, answer = sent
+        try:
+            close_old_connections()
+            with timeouts.overriding(timeouts.SCHEDULER):
+                attempts.record(self._kind, row, answer)
+        except Exception:
+            # The message is still claimed. When the claim expires, it comes due and is sent again.
+            log.exception(self._kind.event("not_recorded"), **self._kind.naming(row))
+        finally:
+            self._leave(row)
+
+    def _leave(self, row: Row) -> None:
+        with self._changed:
+            taker = taker_of(row)
+            self._busy[taker] -= 1
+            if not self._busy[taker]:
+                del self._busy[taker]
+            self._changed.notify_all()

@@ -1,0 +1,125 @@
+"""The columns, constraints and indexes that the tables of all outboxes share.
+
+An outbox is a table with a row for each message that is to be sent, or was. The transaction that has the cause of a
+message writes its row, so no message is lost and none is sent for something that did not happen. An app derives its
+table from `OutboxRow`, and a table for the attempts from `SendAttempt`. The module `kinds` shows how.
+"""
+
+from collections.abc import Sequence
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from pipedai.ids import new_id
+
+_PENDING = Q(status="pending")
+
+
+class SendStatus(models.TextChoices):
+    """Whether a message still has to be sent, was delivered, or was given up."""
+
+    # The message will be sent at `next_attempt_at`, for the first time or again.
+    PENDING = "pending"
+    # The receiver has taken the message: it has answered with 2xx, or the mail server has accepted the mail.
+    DELIVERED = "delivered"
+    # The message has been given up: the receiver refused it, or the last attempt failed as well.
+    DEAD = "dead"
+
+
+class OutboxRow(models.Model):
+    """A message that is to be sent, or was."""
+
+    Status = SendStatus
+
+    # The row's id: a UUIDv7, made by the process that queues the message.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # What the message is sent to: the host of its URL, or `mail_server.MAIL_HOST` for a mail. Senders limit by it how
+    # many messages one host gets at once. It is empty if the URL has no host.
+    host = models.CharField(max_length=255)
+    # Whether the message still has to be sent. Recording the result of an attempt changes it.
+    status = models.CharField(max_length=9, choices=SendStatus.choices, default=SendStatus.PENDING)
+    # When the message is to be sent; NULL once it is delivered or given up. A sender that begins an attempt first moves
+    # this time ahead, so that another sender tries again later if this one dies.
+    next_attempt_at = models.DateTimeField(null=True, db_default=Now())
+    # How many attempts have been recorded.
+    attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # When the message was queued, by the database's clock.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When it was recorded that the receiver took the message; NULL before that, and for a message that was given up.
+    delivered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        abstract = True
+
+
+class SendAttempt(models.Model):
+    """One attempt to send a message, and its result.
+
+    A table that is derived from this one has a foreign key to its outbox, and a composite primary key of that foreign
+    key's column and `n`, in this order. If environments own the outbox's rows, both tables have `environment_id`.
+    """
+
+    # The number of the attempt, from 1: the outbox row's `attempt_count` after the attempt.
+    n = models.PositiveSmallIntegerField()
+    # When the attempt began. The sender sends the message just after that.
+    at = models.DateTimeField()
+    # The status of the answer, of HTTP or of SMTP; NULL if there was none.
+    status_code = models.PositiveSmallIntegerField(null=True)
+    # How long the attempt took, in milliseconds.
+    duration_ms = models.PositiveIntegerField()
+    # Why no complete answer came in time, in a few words for the owner of the message; NULL if one came.
+    error = models.CharField(max_length=100, null=True)
+    # The first KiB of the answer's body as text, with U+FFFD for bytes that are not valid UTF-8. NULL if there was no
+    # answer, and for mails.
+    response_body = models.CharField(max_length=1024, null=True)
+
+    class Meta:
+        abstract = True
+
+
+def outbox_constraints(
+    ended: Sequence[str] = ("delivered", "dead"),
+) -> tuple[models.CheckConstraint, ...]:
+    """Returns the CHECKs that tie an outbox's times to its status.
+
+    `ended` are the states of messages that are not sent any more. An app with another such state names all of them.
+    """
+    return (
+        models.CheckConstraint(
+            condition=Q(status="pending", next_attempt_at__isnull=False)
+            | Q(status__in=tuple(ended), next_attempt_at__isnull=True),
+            name="%(class)s_pending_is_due",
+        ),
+        models.CheckConstraint(
+            condition=Q(status="delivered", delivered_at__isnull=False)
+            | (Q(delivered_at__isnull=True) & ~Q(status="delivered")),
+            name="%(class)s_delivered_at",
+        ),
+    )
+
+
+def attempt_constraints(name: str) -> tuple[models.CheckConstraint, ...]:
+    """Returns the CHECK that an attempt has an answer or an error. `name` is the constraint's."""
+    return (
+        models.CheckConstraint(
+            condition=Q(status_code__isnull=False) | Q(error__isnull=False), name=name
+        ),
+    )
+
+
+def outbox_indexes(*, of_environments: bool) -> tuple[models.Index, ...]:
+    """Returns the indexes from which `due` reads the pending rows.
+
+    `of_environments` says whether environments own the rows.
+    """
+    due = models.Index(
+        fields=["next_attempt_at", "host"], name="%(class)s_due_by_host", condition=_PENDING
+    )
+    by_host = models.Index(
+        # The queries in `due` read this index in its order.
+        fields=["environment", "host", "next_attempt_at"],
+        name="%(class)s_pending_by_host",
+        condition=_PENDING,
+    )
+    return (due, by_host) if of_environments else (due,)

@@ -1,0 +1,251 @@
+"""A kind of messages that an app registers is sent by the machinery of webhooks, and delays no other kind."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import connection, models
+from django.test.utils import isolate_apps
+
+from pipedai.outgoing import (
+    MAIL_HOST,
+    CannotSend,
+    Kind,
+    Mail,
+    NeverSend,
+    OutboxRow,
+    SendAttempt,
+    attempt_constraints,
+    attempts,
+    outbox_constraints,
+    outbox_indexes,
+    pool,
+    register_kind,
+    registered_kinds,
+)
+from pipedai.outgoing.attempts import BACKOFF_SECONDS
+from pipedai.outgoing.due import claim_due
+from pipedai.outgoing.pool import Senders
+from testing.processes.mail_receiver import MailReceiver, receiving_mail
+from testing.processes.webhook_receiver import receiving
+from testing.world.cast import TEST_ACTOR
+from triggers.models import Delivery
+from triggers.webhooks.outbox import send_test
+from triggers.webhooks.sending import WEBHOOKS
+
+NOW = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def message_of(row: dict[str, Any]) -> Mail:
+    if row["body"] == "later":
+        raise CannotSend("the key is away")
+    if row["body"] == "never":
+        raise NeverSend("its token has expired")
+    return Mail(row["address"], "Hi", row["body"], row["body"])
+
+
+@pytest.fixture
+def receiver(settings) -> Iterator[MailReceiver]:
+    with receiving_mail() as mail_receiver:
+        settings.EMAIL_URL = mail_receiver.url()
+        yield mail_receiver
+
+
+@isolate_apps("pipedai")
+def make_letters() -> SimpleNamespace:
+    """Makes the tables of a kind of mails that belong to no environment, and returns the kind with its models."""
+
+    class Letter(OutboxRow):
+        address = models.CharField(max_length=254)
+        body = models.TextField()
+
+        class Meta:
+            app_label = "pipedai"
+            db_table = "letter"
+            constraints = outbox_constraints()
+            indexes = outbox_indexes(of_environments=False)
+
+    class LetterAttempt(SendAttempt):
+        pk = models.CompositePrimaryKey("letter_id", "n")
+        letter = models.ForeignKey(Letter, on_delete=models.PROTECT, related_name="attempts")
+
+        class Meta:
+            app_label = "pipedai"
+            db_table = "letter_attempt"
+            constraints = attempt_constraints("letter_attempt_has_an_end")
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Letter)
+        editor.create_model(LetterAttempt)
+    told: list[Any] = []
+    kind = Kind(
+        "letter", Letter, LetterAttempt, message_of, told.append, reads="length(d.body) AS long"
+    )
+
+    def add(body: str = "Hello", **values: Any) -> Any:
+        row = Letter(host=MAIL_HOST, address="ada@example.com", body=body, **values)
+        row.save(force_insert=True)
+        return row
+
+    def attempt(now: datetime = NOW) -> Any:
+        (row,) = claim_due(kind, room=8, busy={}, per_host=4, now=now)
+        answer = attempts.send(kind, row)
+        attempts.record(kind, row, answer, now=now)
+        return answer
+
+    return SimpleNamespace(
+        kind=kind, rows=Letter, kept=LetterAttempt, told=told, add=add, attempt=attempt
+    )
+
+
+@pytest.fixture
+def letters(db) -> SimpleNamespace:
+    return make_letters()
+
+
+def shown(letter: Any) -> tuple[str, int]:
+    letter.refresh_from_db()
+    return letter.status, letter.attempt_count
+
+
+def test_a_mail_is_sent_kept_and_told(letters, receiver, capfd):
+    letter = letters.add()
+    letters.attempt()
+    assert shown(letter) == ("delivered", 1)
+    assert (letter.delivered_at, letter.next_attempt_at) == (NOW, None)
+    kept = letters.kept.objects.get()
+    assert (kept.letter_id, kept.n, kept.status_code, kept.error) == (letter.id, 1, 250, None)
+    (told,) = letters.told
+    assert (told.status, told.count, told.row["long"]) == ("delivered", 1, 5)
+    assert letter.id.hex in receiver.received[0].message["Message-ID"]
+    logged = "".join(capfd.readouterr())
+    assert "letter.sent" in logged
+    assert "ada@example.com" not in logged
+
+
+def test_a_greylisted_mail_is_tried_again_and_given_up_after_the_last_attempt(letters, receiver):
+    letter, now = letters.add(), NOW
+    for seconds in (*BACKOFF_SECONDS, None):
+        receiver.answers.append("450 4.2.0 greylisted")
+        letters.attempt(now)
+        letter.refresh_from_db()
+        if seconds is None:
+            break
+        pause = (letter.next_attempt_at - now).total_seconds()
+        assert seconds * 0.8 <= pause <= seconds * 1.2
+        now = letter.next_attempt_at
+    assert shown(letter) == ("dead", 7)
+    assert [told.status for told in letters.told] == ["pending"] * 6 + ["dead"]
+
+
+def test_a_refused_mail_is_dead_at_once(letters, receiver):
+    letter = letters.add()
+    receiver.answers.append("550 5.1.1 no such user")
+    letters.attempt()
+    assert shown(letter) == ("dead", 1)
+
+
+def test_while_our_mail_server_is_away_mails_wait_and_then_go_out(letters, settings, receiver):
+    letter, now = letters.add(created_at=NOW), NOW
+    settings.EMAIL_URL = "smtp://127.0.0.1:1"
+    for _ in range(12):
+        letters.attempt(now)
+        letter.refresh_from_db()
+        assert letter.status == "pending"
+        assert letter.next_attempt_at - now <= timedelta(minutes=36)
+        now = letter.next_attempt_at
+    settings.EMAIL_URL = receiver.url()
+    letters.attempt(now)
+    assert shown(letter) == ("delivered", 13)
+
+
+def test_after_five_days_without_a_mail_server_a_mail_is_given_up(letters, settings):
+    letter = letters.add(created_at=NOW - timedelta(days=5, minutes=1))
+    settings.EMAIL_URL = "smtp://127.0.0.1:1"
+    letters.attempt()
+    assert shown(letter) == ("dead", 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [("later", "pending", "the key is away"), ("never", "dead", "its token has expired")],
+)
+def test_a_message_that_cannot_be_made_waits_or_is_dead(letters, receiver, body, status, error):
+    letter = letters.add(body)
+    letters.attempt()
+    assert shown(letter) == (status, 1)
+    assert letters.kept.objects.get().error == error
+    assert receiver.received == []
+
+
+def test_what_follows_an_attempt_is_in_its_transaction(letters, receiver):
+    letter = letters.add()
+
+    def fail(attempt: Any) -> None:
+        raise RuntimeError("no")
+
+    failing = Kind("letter", letters.rows, letters.kept, message_of, fail)
+    (row,) = claim_due(failing, room=1, busy={}, per_host=1, now=NOW)
+    with pytest.raises(RuntimeError):
+        attempts.record(failing, row, attempts.send(failing, row), now=NOW)
+    assert shown(letter) == ("pending", 0)
+    assert not letters.kept.objects.exists()
+
+
+def test_rows_of_nobody_are_taken_in_order_up_to_the_share_of_their_host(letters):
+    due = [letters.add(next_attempt_at=NOW - timedelta(minutes=n)) for n in range(6)]
+    claimed = claim_due(letters.kind, room=8, busy={}, per_host=4, now=NOW)
+    assert {row["id"] for row in claimed} == {row.id for row in due[2:]}
+    assert claim_due(letters.kind, room=1, busy={}, per_host=4, now=NOW)[0]["id"] == due[1].id
+
+
+def test_a_name_is_registered_once():
+    (kind,) = [kind for kind in registered_kinds() if kind.name == "webhook"]
+    assert kind is WEBHOOKS
+    with pytest.raises(ValueError, match="webhook"):
+        register_kind(kind)
+
+
+def test_a_stalled_mail_server_and_many_mails_delay_no_webhook_and_the_other_way_round(
+    committed_cast, receiver, settings
+):
+    settings.WEBHOOK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    letters = make_letters()
+    for _ in range(20):
+        letters.add()
+    receiver.answers += ["stall"] * 20
+    mails, webhooks = Senders(letters.kind), Senders(WEBHOOKS, at_once=2, per_host=1)
+    with receiving() as hooks:
+        trigger_id = committed_cast.add_trigger(webhook_url=hooks.url())
+        assert mails.top_up() == letters.kind.per_host
+        assert mails.top_up() == 0
+        send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
+        assert webhooks.top_up() == 1
+        until(lambda: Delivery.objects.get().status == "delivered")
+        assert letters.rows.objects.filter(status="delivered").count() == 0
+        # Now the webhooks' only place for this host is taken, and mails go on.
+        hooks.gate.clear()
+        send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
+        until(lambda: webhooks.top_up() == 1)
+        receiver.answers.clear()
+        others = Senders(letters.kind)
+        assert others.top_up() == letters.kind.per_host
+        assert others.wait(60)
+        assert letters.rows.objects.filter(status="delivered").count() == letters.kind.per_host
+        hooks.gate.set()
+        receiver.released.set()
+        assert webhooks.wait(60)
+        assert mails.wait(60)
+    for senders in (mails, others, webhooks):
+        senders.finish()
+    assert pool.STOP_SECONDS < 5
+
+
+def until(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
