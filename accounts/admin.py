@@ -1,13 +1,17 @@
 """Django admin's pages of users and their sessions."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib.admin import display, register
+from django.db.models import Q
 
 from accounts.authenticators import has_authenticator, remove_authenticator
 from accounts.deactivation import deactivate_user, reactivate_user
+from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, StaffSession, User
 from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
@@ -15,6 +19,15 @@ from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
+
+
+def id_of_address(address: str) -> UUID | None:
+    """Returns the id of the user with this e-mail address, in any case, or None if there is no such user."""
+    try:
+        email = read_email(address)
+    except NotAnEmail:
+        return None
+    return User.objects.filter(email=email).values_list("id", flat=True).first()
 
 
 def _deactivate(user: User, actor: Actor) -> None:
@@ -36,7 +49,9 @@ class UserAdmin(StaffModelAdmin):
     list_display = ("email", "name", "shown_state", "is_staff", "created")
     list_filter = ("is_active", "is_staff")
     list_reads = ("id", "email", "name", "is_active", "is_staff", "created_at")
-    searched_text = ("email", "name")
+    searched_text = {"email": "e-mail address", "name": "name"}
+    searched_address = "e-mail address"
+    looks_through = LOOKS_THROUGH_CUSTOMERS
     never_read = ("password",)
     support = (
         SupportAction(
@@ -67,6 +82,10 @@ class UserAdmin(StaffModelAdmin):
             is_harsh=True,
         ),
     )
+
+    def found_by_address(self, address: str) -> Q | None:
+        user_id = id_of_address(address)
+        return None if user_id is None else Q(id=user_id)
 
     @display(description="State")
     def shown_state(self, user: User) -> Any:

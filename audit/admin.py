@@ -17,7 +17,7 @@ from audit.models import AuditEntry
 from audit.queries import with_actors
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import KeysetChangeList, Scope
-from pipedai.admin.filters import one_of, related
+from pipedai.admin.filters import DatesFilter, one_of, related
 from pipedai.admin.panels import Facts, Panel, Table, add_to_every_page
 from pipedai.admin.site import site
 from pipedai.admin.values import changes, ident, link_to, list_of, moment, text
@@ -80,6 +80,7 @@ class AuditEntryAdmin(StaffModelAdmin):
     when_empty = "Nothing has been done yet that the audit log keeps."
     list_display = ("at", "action", "who", "what", "where", "shown_changes")
     list_filter = (
+        DatesFilter,
         one_of("actor_type", get_args(ActorType)),
         one_of("action", sorted(ACTIONS)),
         related("environment", Environment),

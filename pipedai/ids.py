@@ -14,6 +14,15 @@ def new_id() -> UUID:
     return uuid7()
 
 
+def first_id_at(moment: datetime) -> UUID:
+    """Returns an id that sorts after each id made before `moment`, and before each id made from then on.
+
+    With it a range of times becomes a range of ids, which the index of a primary key can find.
+    """
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    return UUID(int=milliseconds << 80)
+
+
 def moment_of(row_id: UUID) -> datetime | None:
     """Returns the approximate time at which an id was made, or None if the id is no UUIDv7 of ours."""
     if row_id.version != 7:

@@ -93,8 +93,9 @@ INSTALLED_APPS = [
     "workspaces",
     "triggers",
     "workers",
-    "notices",
     "audit",
+    # This app is behind `audit`, so that the audit log tells of a run's end before it tells of what follows from it.
+    "notices",
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
 # header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event

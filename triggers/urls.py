@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
@@ -27,6 +28,10 @@ urlpatterns = [
         TriggerViewSet.as_view({"post": "rotate_mcp_token"}),
     ),
     path("triggers/<uuid:trigger_id>/ticks", TickViewSet.as_view({"get": "list"})),
+    path(
+        "triggers/<uuid:trigger_id>/explain",
+        TriggerExplanationViewSet.as_view({"get": "retrieve"}),
+    ),
     path("triggers/<uuid:trigger_id>/runs", TriggerRunViewSet.as_view({"get": "list"})),
     path(
         "triggers/<uuid:trigger_id>/deliveries",
@@ -42,6 +47,7 @@ urlpatterns = [
     ),
     path("runs/<uuid:run_id>", RunViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/tool-calls", RunViewSet.as_view({"get": "tool_calls"})),
+    path("runs/<uuid:run_id>/explain", RunExplanationViewSet.as_view({"get": "retrieve"})),
     path("runs/<uuid:run_id>/cancel", RunViewSet.as_view({"post": "cancel"})),
     path("runs/<uuid:run_id>/rerun", RunViewSet.as_view({"post": "rerun"})),
 ]

@@ -1,17 +1,15 @@
 """The tables of workers: registered machines, enrollments of hosts, and the events that workers' event streams send."""
 
-from datetime import timedelta
-
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower, Now
 
 from pipedai.ids import new_id
+from triggers.runs import conditions
 from workspaces.models import ApiKey, Environment
 
-# A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5).
-ONLINE_WITHIN = timedelta(seconds=180)
+ONLINE_WITHIN = conditions.ONLINE_WITHIN
 MAX_CONCURRENCY = 1000
 
 

@@ -1,6 +1,7 @@
 """Yields the lists of admin: with each filter, alone and within an environment, at the first page and deep in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from accounts.models import User
 from accounts.staff_sessions import open_staff_session
 from bench.growth.pages import Page, get, shown
 from bench.growth.subjects import Subjects, middle
-from pipedai.admin.filters import AFTER, OneOf, RelatedFilter
+from pipedai.admin.filters import AFTER, DatesFilter, OneOf, RelatedFilter
 from pipedai.admin.site import site
 from pipedai.admin.values import list_of
 
@@ -78,6 +79,8 @@ def filters_of(admin: Any, ids: Mapping[str, UUID | None]) -> Iterator[tuple[str
         elif issubclass(each, RelatedFilter):
             row_id = ids[each.name]
             yield each.name, [] if row_id is None else [str(row_id)]
+        elif issubclass(each, DatesFilter):
+            yield "from", [(datetime.now(UTC) - timedelta(days=30)).date().isoformat()]
         elif issubclass(each, OneOf):
             yield str(each.parameter_name), list(each.words)
         elif issubclass(each, SimpleListFilter):

@@ -60,11 +60,7 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
         raise Conflict(_UNVERIFIED, code=ErrorCode.EMAIL_UNVERIFIED)
     environment_id = channel.environment_id
     known = standings({(environment_id, address) for address in addresses})
-    new = [
-        address
-        for address in addresses
-        if known[environment_id, address] is Standing.UNKNOWN
-    ]
+    new = [address for address in addresses if known[environment_id, address] is Standing.UNKNOWN]
     if new:
         _check_room(environment_id, user.id, len(new))
         AskedAddress.objects.bulk_create(

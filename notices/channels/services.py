@@ -158,9 +158,7 @@ def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _apply_url(
-    channel: Channel, values: dict[str, Any], changes: dict[str, Any]
-) -> dict[str, Any]:
+def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Sets another URL. Returns the values, with the secret to be removed if it was not given for the new origin."""
     url = values["url"]
     old = _url_of(channel)
@@ -182,9 +180,7 @@ def _url_of(channel: Channel) -> str | None:
         return None
     wrapped = WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
     try:
-        return secrets.unseal(
-            secrets.URL, channel.environment_id, channel.id, channel.url, wrapped
-        )
+        return secrets.unseal(secrets.URL, channel.environment_id, channel.id, channel.url, wrapped)
     except CannotOpen:
         return None
 

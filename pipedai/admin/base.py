@@ -3,7 +3,7 @@
 Staff can't add, change or delete rows here. They can only use the support actions, which call services.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -19,10 +19,20 @@ from django.views.generic import RedirectView
 from unfold.admin import ModelAdmin
 
 from pipedai.admin.change_list import KeysetChangeList, Scope
-from pipedai.admin.panels import Panel, panels_of_others
+from pipedai.admin.panels import Panel, panels_for, panels_of_others
 from pipedai.admin.support import SupportAction, actions_for, staff_actor
 from pipedai.admin.values import list_of, page_of
 from pipedai.api.errors import ApiError
+
+_also_found_by: dict[type[Model], list[tuple[str, Callable[[str], Q]]]] = {}
+
+
+def also_find_by(model: type[Model], words: str, condition: Callable[[str], Q]) -> None:
+    """Makes the search of a model's list also find the rows for which `condition(term)` is true. `words` says by what.
+
+    An app uses it to let its rows be named in the search of an app that must not import it.
+    """
+    _also_found_by.setdefault(model, []).append((words, condition))
 
 
 class StaffModelAdmin(ModelAdmin):
@@ -35,8 +45,14 @@ class StaffModelAdmin(ModelAdmin):
     # ordered by `newest_first`.
     scopes: ClassVar[Sequence[Scope]] = ()
     newest_first: ClassVar[Sequence[str]] = ("id",)
-    # The text columns that the search reads. The search also finds a row by its id, which need not be named here.
-    searched_text: ClassVar[Sequence[str]] = ()
+    # The text columns that the search reads, and what people call them. The search also finds a row by its id, which
+    # need not be named here.
+    searched_text: ClassVar[Mapping[str, str]] = {}
+    # What the search finds by a whole e-mail address (see `found_by_address`), in words; empty if it finds nothing.
+    searched_address: ClassVar[str] = ""
+    # How many rows a search by text, or a filter without an index, may read for one page; None for the usual number
+    # (`change_list.LOOKS_THROUGH`). Tables that grow with customers and not with their runs can afford more.
+    looks_through: ClassVar[int | None] = None
     # The columns that hold encrypted values and hashes of tokens. The admin never loads them, not even for a row's own
     # page.
     never_read: ClassVar[Sequence[str]] = ()
@@ -44,9 +60,14 @@ class StaffModelAdmin(ModelAdmin):
     story_joins: ClassVar[Sequence[str]] = ()
     support: ClassVar[tuple[SupportAction, ...]] = ()
     icon: ClassVar[str] = "table_rows"
+    # Whether the pages of users, members and workspaces link to this list for each environment.
+    is_shortcut: ClassVar[bool] = False
     # The sentence that the list shows if the table has no rows: what has not happened yet.
     when_empty: ClassVar[str]
 
+    # Django links the first column of a list to the row's page. A list whose first column is `link_to(…)` sets this to
+    # None, because a link must not stand in a link.
+    list_display_links: Any = ()
     actions = None
     sortable_by = ()
     ordering: ClassVar[Any] = ("-id",)
@@ -74,6 +95,10 @@ class StaffModelAdmin(ModelAdmin):
         """Returns the panels of the row's page."""
         raise NotImplementedError
 
+    def story_asked(self, row: Any, sent: Mapping[str, str]) -> Sequence[Panel]:
+        """Returns the panels of the row's page for a request with these query parameters."""
+        return self.story(row)
+
     def title_of(self, row: Any) -> str:
         """Returns the name of the row for the title of its page."""
         return str(row.pk)
@@ -89,7 +114,9 @@ class StaffModelAdmin(ModelAdmin):
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
         """A text beside the search box that names what it finds."""
-        return " or ".join(("Whole id", *(f"part of {column}" for column in self.searched_text)))
+        wholes = ["Whole id", *([self.searched_address] if self.searched_address else [])]
+        parts = [*self.searched_text.values(), *(words for words, _ in self._found_by_others())]
+        return ", ".join([*wholes, *([f"part of {_either(parts)}"] if parts else [])])
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         """Returns the columns that the search reads. Django shows the search box only if there is at least one."""
@@ -98,18 +125,38 @@ class StaffModelAdmin(ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Returns the row with this id if the term is an id, else the rows that contain the term."""
+        """Returns the rows that the term names exactly, or else the rows that contain the term."""
         term = search_term.strip()
         if not term:
             return queryset, False
-        try:
-            return self.find_by_id(queryset, UUID(term)), False
-        except ValueError:
-            pass
+        exact = self.find_exactly(queryset, term)
+        if exact is not None:
+            return exact, False
         found = Q()
         for column in self.searched_text:
             found |= Q(**{f"{column}__icontains": term})
+        for _, condition in self._found_by_others():
+            found |= condition(term)
         return (queryset.filter(found) if found else queryset.none()), False
+
+    def _found_by_others(self) -> list[tuple[str, Callable[[str], Q]]]:
+        return _also_found_by.get(self.model, [])
+
+    def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
+        """Returns the list's rows that a term names by their id or by somebody's e-mail address, which indexes find.
+        Returns None if the term is neither.
+        """
+        try:
+            return self.find_by_id(rows, UUID(term))
+        except ValueError:
+            found = self.found_by_address(term) if self.searched_address and "@" in term else None
+            return None if found is None else rows.filter(found)
+
+    def found_by_address(self, address: str) -> Q | None:
+        """Returns the condition for the rows that belong to the user with this e-mail address, or None if no user has
+        it. A subclass with `searched_address` overrides this method.
+        """
+        return None
 
     def find_by_id(self, rows: QuerySet[Any], row_id: UUID) -> QuerySet[Any]:
         """Returns a queryset of the list's rows, limited to the row with this id."""
@@ -164,11 +211,12 @@ class StaffModelAdmin(ModelAdmin):
         row = self._find_or_leave(request, row_id)
         if isinstance(row, HttpResponse):
             return row
+        first, *others = self.story_asked(row, request.GET.dict())
         return self._page(
             request,
             row,
             "staff/row.html",
-            panels=[*self.story(row), *panels_of_others(row)],
+            panels=[first, *panels_for(row), *others, *panels_of_others(row)],
             support=[
                 (action, f"{page_of(self.model, row_id)}{action.name}/")
                 for action in actions_for(self.support, row)
@@ -216,3 +264,9 @@ class StaffModelAdmin(ModelAdmin):
             "here": page_of(self.model, row.pk),
         }
         return TemplateResponse(request, template, {**known, **context})
+
+
+def _either(words: Sequence[str]) -> str:
+    """Returns the words as an enumeration: "name, workspace or host name"."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

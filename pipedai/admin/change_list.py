@@ -11,11 +11,14 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.http import HttpRequest
 from unfold.views import ChangeList
 
-from pipedai.admin.filters import AFTER, RelatedFilter
+from pipedai.admin.filters import AFTER, DatesFilter, RelatedFilter
 from pipedai.keyset import before, not_before
 
-# A filter without an index of its own reads at most this many rows to fill one page.
+# A filter without an index of its own, or a search by text, reads at most this many rows to fill one page, unless the
+# list sets another number (`StaffModelAdmin.looks_through`).
 LOOKS_THROUGH = 2_000
+# The number for tables that grow with customers and not with their runs: users, environments, workers, triggers.
+LOOKS_THROUGH_CUSTOMERS = 50_000
 
 Place = tuple[Any, ...]
 
@@ -62,6 +65,11 @@ class KeysetChangeList(ChangeList):
         """Reads the rows of the requested page, and sets the attributes that Django's list template shows."""
         self._admin: Any = self.model_admin
         scoped, keys, is_loose = self._walk(request)
+        for dates in self.filter_specs:
+            if isinstance(dates, DatesFilter):
+                self.queryset, scoped = (
+                    dates.within(keys[0], each) for each in (self.queryset, scoped)
+                )
         place = _parse(request.GET.get(AFTER, ""), keys)
         rows = self.queryset.order_by(*(f"-{key}" for key in keys))
         if place is not None:
@@ -84,7 +92,7 @@ class KeysetChangeList(ChangeList):
         self.is_first = place is None
         self.newest_url = self.get_query_string(remove=[AFTER])
         self.older_url = self.get_query_string({AFTER: _format(last)}) if last else ""
-        self.looked_through = 0 if more or end is None else LOOKS_THROUGH
+        self.looked_through = 0 if more or end is None else self._limit
 
     @property
     def nothing(self) -> str:
@@ -100,6 +108,12 @@ class KeysetChangeList(ChangeList):
         """Whether a filter or a search is active."""
         return bool(self.query or self.get_filters_params())
 
+    @property
+    def _limit(self) -> int:
+        """How many rows may be read for one page."""
+        own: int | None = self._admin.looks_through
+        return own or LOOKS_THROUGH
+
     def _walk(self, request: HttpRequest) -> tuple[Any, Sequence[str], bool]:
         """Returns the rows of the index that fits the active filters, and the columns that order these rows.
 
@@ -112,21 +126,22 @@ class KeysetChangeList(ChangeList):
         rows: Any = self.root_queryset
         for name in scope.filters:
             rows = active[name].queryset(request, rows)
-        is_text = bool(self.query) and not _is_id(self.query)
+        term = self.query.strip()
+        is_text = bool(term) and self._admin.find_exactly(rows, term) is None
         return rows, scope.keys, is_text or active.keys() > set(scope.filters)
 
     def _end_of_look(self, scoped: Any, keys: Sequence[str]) -> Place | None:
         """Returns the place in the index of the last row that the search may read, or None if the rows end before.
 
-        The place is that of row number LOOKS_THROUGH in the order of the index.
+        The place is that of the last of the rows that may be read, in the order of the index.
         """
         places = scoped.order_by(*(f"-{key}" for key in keys)).values_list(*keys)
-        return next(iter(places[LOOKS_THROUGH - 1 : LOOKS_THROUGH]), None)
+        return next(iter(places[self._limit - 1 : self._limit]), None)
 
 
 def _active(spec: Any) -> str:
-    """Returns the name of the filter if it is active, else ""."""
-    if not spec.used_parameters:
+    """Returns the name of the filter if it is active, else "". Dates count as none, since every index serves them."""
+    if not spec.used_parameters or isinstance(spec, DatesFilter):
         return ""
     if isinstance(spec, RelatedFilter):
         return spec.name
@@ -137,14 +152,6 @@ def _sent(spec: Any) -> str:
     """Returns the value that the request gives to an active filter."""
     value = next(iter(spec.used_parameters.values()))
     return str(value[-1] if isinstance(value, list) else value)
-
-
-def _is_id(word: str) -> bool:
-    try:
-        UUID(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _format(place: Place) -> str:

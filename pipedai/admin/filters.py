@@ -1,6 +1,7 @@
 """The filters of admin's lists."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from pipedai.admin.values import page_of, spoken
+from pipedai.ids import first_id_at
 
 AFTER = "after"
 
@@ -66,6 +68,78 @@ class RelatedFilter(ListFilter):
         if self.row_id is None:
             return queryset.none()
         return queryset.filter(**{f"{self.name}_id": self.row_id})
+
+
+class DatesFilter(ListFilter):
+    """Keeps the rows of some days in UTC: from the start of the first day to the end of the last one.
+
+    The days are compared with the column by which the list's index is ordered, so that the index finds them. If that is
+    the id, they are compared with the time in the id, at which the row was made.
+    """
+
+    template = "staff/dates_filter.html"
+    title = "date"
+    _NAMES = ("from", "to")
+
+    def __init__(
+        self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
+    ) -> None:
+        super().__init__(request, params, model, model_admin)
+        for name in self._NAMES:
+            if sent := params.pop(name, [""])[-1]:
+                self.used_parameters[name] = sent
+
+    def has_output(self) -> bool:
+        """Always true, so that Django shows this filter beside every list that has it."""
+        return True
+
+    def expected_parameters(self) -> list[str | None]:
+        """Returns the names of the first and of the last day in the URL."""
+        return list(self._NAMES)
+
+    def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
+        """Yields the values that the filter's template needs."""
+        kept = changelist.filter_params.items()
+        today = datetime.now(UTC).date()
+        spans = (("Today", 0, 0), ("Yesterday", 1, 1), ("Last 7 days", 6, 0))
+        yield {
+            "sent": [(name, self.used_parameters.get(name, "")) for name in self._NAMES],
+            "kept": [(name, one) for name, sent in kept if name not in self._NAMES for one in sent],
+            "without": changelist.get_query_string(remove=[*self._NAMES, AFTER]),
+            "spans": [
+                (label, changelist.get_query_string(_days(today, first, last), remove=[AFTER]))
+                for label, first, last in spans
+            ],
+        }
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Returns all rows, since only the list knows by which column it is ordered. It calls `within`."""
+        return queryset
+
+    def within(self, column: str, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Returns the rows of the chosen days by this column, or no rows if a day is none of the calendar."""
+        as_value = first_id_at if column == "id" else lambda moment: moment
+        try:
+            if first := self.used_parameters.get("from"):
+                rows = rows.filter(**{f"{column}__gte": as_value(_start_of(str(first)))})
+            if last := self.used_parameters.get("to"):
+                end = _start_of(str(last)) + timedelta(days=1)
+                rows = rows.filter(**{f"{column}__lt": as_value(end)})
+        except (ValueError, OverflowError):
+            return rows.none()
+        return rows
+
+
+def _days(today: date, first: int, last: int) -> dict[str, str]:
+    """Returns the URL's parameters for the days from `first` to `last` days before today."""
+    return {
+        "from": (today - timedelta(days=first)).isoformat(),
+        "to": (today - timedelta(days=last)).isoformat(),
+    }
+
+
+def _start_of(day: str) -> datetime:
+    return datetime.combine(date.fromisoformat(day), time.min, UTC)
 
 
 class OneOf(SimpleListFilter):

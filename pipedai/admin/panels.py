@@ -24,6 +24,20 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Answer(Facts):
+    """A panel that answers a question in a sentence, with the facts behind it.
+
+    If `zone` is set, the panel has a field in which staff can name another time in this zone, of which the page is to
+    tell; `asked_at` is what the field shows.
+    """
+
+    template: ClassVar[str] = "staff/answer.html"
+    sentence: str
+    zone: str = ""
+    asked_at: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A panel with a table. If it shows only the newest rows, `more` is the URL of the whole list."""
 
@@ -48,6 +62,7 @@ Panel = Facts | Table | Links
 
 
 _makers: list[Callable[[Model], Panel]] = []
+_makers_of: dict[type[Model], list[Callable[[Any], Panel]]] = {}
 
 
 def add_to_every_page(make: Callable[[Model], Panel]) -> None:
@@ -55,6 +70,19 @@ def add_to_every_page(make: Callable[[Model], Panel]) -> None:
     _makers.append(make)
 
 
+def add_to_page_of(model: type[Model], make: Callable[[Any], Panel]) -> None:
+    """Adds the panel that `make(row)` returns to the pages of this model's rows, below the row's own facts.
+
+    An app uses it to show its rows on the pages of an app that must not import it.
+    """
+    _makers_of.setdefault(model, []).append(make)
+
+
+def panels_for(row: Model) -> list[Panel]:
+    """Returns the panels that other apps add to the pages of this row's model alone."""
+    return [make(row) for make in _makers_of.get(type(row), ())]
+
+
 def panels_of_others(row: Model) -> list[Panel]:
-    """Returns the panels that other apps add to the page of this row."""
+    """Returns the panels that other apps add to the pages of all rows."""
     return [make(row) for make in _makers]

@@ -1,20 +1,28 @@
 """Formats values for the admin's pages: times, links, states, money, and data of any shape."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.db.models import Model
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from pipedai.api.outside_urls import without_query
 
 NOTHING = mark_safe('<span class="staff-quiet">–</span>')
+# How many characters a short id has. The end of a UUIDv7 is random, while its beginning is the time at which it was
+# made, which rows of the same minute share.
+_SHORT_ID = 8
 _DEEPEST = 6
+# How many characters of a longer name a link shows.
+_LINK_TEXT = 40
+# How many characters of a longer text a list shows.
+_EXCERPT = 100
 
 
 def page_of(model: type[Model], row_id: Any) -> str:
@@ -32,19 +40,48 @@ def list_of(model: type[Model], **filters: Any) -> str:
 
 
 def link(href: str, text: Any) -> SafeString:
-    return format_html('<a class="staff-link" href="{}">{}</a>', href, text)
+    """Returns an HTML link. A tooltip shows the whole text if it is too long for a table's cell."""
+    if isinstance(text, SafeString) or len(str(text)) <= _LINK_TEXT:
+        return format_html('<a class="staff-link" href="{}">{}</a>', href, text)
+    return format_html(
+        '<a class="staff-link" href="{}" title="{}">{}…</a>', href, text, str(text)[:_LINK_TEXT]
+    )
 
 
 def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
-    """Returns an HTML link to a row's page. The text of the link is the row's id unless `text` is given."""
+    """Returns an HTML link to a row's page. The text of the link is `text`, or else the row's short id, beside which a
+    button copies the whole id.
+    """
     if row_id is None:
         return NOTHING
-    return link(page_of(model, row_id), ident(row_id) if text is None else text)
+    if text is not None:
+        return link(page_of(model, row_id), text)
+    short = link(page_of(model, row_id), short_id(row_id))
+    return format_html('<span class="staff-short">{}{}</span>', short, _copy_button(row_id))
 
 
 def ident(row_id: UUID | str | None) -> SafeString:
-    """Returns an id as HTML that shows all of it, so that a double click selects it for copying."""
-    return NOTHING if row_id is None else format_html('<span class="staff-id">{}</span>', row_id)
+    """Returns an id as HTML that shows all of it, with a button that copies it."""
+    if row_id is None:
+        return NOTHING
+    return format_html('<span class="staff-id">{}</span>{}', row_id, _copy_button(row_id))
+
+
+def short_id(row_id: UUID | str) -> SafeString:
+    """Returns the last characters of an id as HTML. A tooltip shows the whole id."""
+    return format_html(
+        '<span class="staff-id" title="{}">…{}</span>', row_id, str(row_id)[-_SHORT_ID:]
+    )
+
+
+def _copy_button(row_id: UUID | str) -> SafeString:
+    """Returns a button that puts the whole id into the clipboard. Browsers allow this on https and localhost only."""
+    return format_html(
+        '<button type="button" class="staff-copy material-symbols-outlined" title="Copy the id" aria-label="Copy {0}"'
+        ' data-id="{0}" x-data="{{copied: false}}" x-text="copied ? \'check\' : \'content_copy\'"'
+        ' x-on:click="navigator.clipboard?.writeText($el.dataset.id).then(() => copied = true)">content_copy</button>',
+        row_id,
+    )
 
 
 def moment(at: datetime | None) -> SafeString:
@@ -52,12 +89,48 @@ def moment(at: datetime | None) -> SafeString:
     if at is None:
         return NOTHING
     at = at.astimezone(UTC)
+    return _time(at, at.isoformat(timespec="milliseconds"), at.strftime("%H:%M:%S"))
+
+
+def zone_of(name: str) -> tzinfo:
+    """Returns the time zone with this name, or UTC if this machine does not know the zone any more."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+def local_moment(at: datetime | None, zone: tzinfo) -> SafeString:
+    """Returns a time in this zone to the second, with the zone's abbreviation or offset at that time."""
+    if at is None:
+        return NOTHING
+    local = at.astimezone(zone)
+    return _time(local, str(zone), local.strftime("%H:%M:%S %Z"))
+
+
+def _time(at: datetime, title: str, clock: str) -> SafeString:
+    """Returns a time whose line can break between the date and what its clock says, but nowhere else."""
     return format_html(
-        '<time class="staff-time" datetime="{}" title="{}">{}</time>',
+        '<time class="staff-time" datetime="{}" title="{}"><span>{}</span> <span>{}</span></time>',
         at.isoformat(),
-        f"{at.isoformat(timespec='milliseconds')}",
-        at.strftime("%Y-%m-%d %H:%M:%S"),
+        title,
+        at.strftime("%Y-%m-%d"),
+        clock,
     )
+
+
+def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
+    """Returns a time in UTC, and below it in this zone unless the zone is UTC."""
+    if at is None or str(zone) == "UTC":
+        return moment(at)
+    both = two_lines(format_html("{} UTC", moment(at)), local_moment(at, zone))
+    return format_html('<span class="staff-zones">{}</span>', both)
+
+
+def links(targets: Iterable[tuple[str, str]]) -> SafeString:
+    """Returns links beside each other, each from its text and its URL."""
+    made = ((link(href, text),) for text, href in targets)
+    return format_html('<span class="staff-links">{}</span>', format_html_join("", "{}", made))
 
 
 def state(word: str | None) -> SafeString:
@@ -108,6 +181,22 @@ def number(value: int | None) -> str | SafeString:
 def text(value: str | None) -> str | SafeString:
     """Returns a short text, or a dash if the text is empty."""
     return value or NOTHING
+
+
+def two_lines(first: Any, second: Any) -> SafeString:
+    """Returns a value with a second one below it in a quiet colour, or the first alone if there is no second one."""
+    if not second:
+        return conditional_escape(first)
+    return format_html('{}<br><span class="staff-quiet">{}</span>', first, second)
+
+
+def excerpt(value: str | None) -> str | SafeString:
+    """Returns the first line of a text, cut to what a list has room for. A tooltip shows what there is of the text."""
+    first = (value or "").strip().partition("\n")[0]
+    if not value or not first:
+        return NOTHING
+    shown = first if len(first) <= _EXCERPT else f"{first[:_EXCERPT].rstrip()}…"
+    return format_html('<span class="staff-wide" title="{}">{}</span>', value, shown)
 
 
 def long_text(value: str | None) -> SafeString:

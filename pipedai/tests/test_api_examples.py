@@ -5,7 +5,7 @@ Ids, times and tokens are compared by their form. Each id in the examples stands
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +15,15 @@ from django.test import override_settings
 from pipedai.api.request_id import current_request_id
 from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
+from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer, browser
 from testing.world.users import PASSWORD
-from triggers.models import Delivery, DeliveryAttempt
+from triggers.models import Delivery, DeliveryAttempt, Run
 from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
+from workers.models import Worker
 from workers.registration import Registered
 
 TEXT = (BASE_DIR / "API.md").read_text()
@@ -36,6 +38,8 @@ FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
     *("lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("version", "latest", "url", "sha256", "install"),
+    # Sentences that name times.
+    *("message", "summary"),
 }
 
 
@@ -125,7 +129,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     machine = {"hostname": "build-1", "os": "Linux 6.1", "version": "1.0.0"}
     worker = call("post", "workers/register", machine, client=bearer(token))
     story.tell("POST /workers/register", worker)
-    calls = WorkerCalls(
+    calls = first_calls = WorkerCalls(
         Registered(
             UUID(worker["workerId"]), worker["workerToken"], new_id(), new_id(), True, "claude_max"
         )
@@ -226,10 +230,24 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("GET /workers/:id/events/stream", event)
     story.tell("GET /releases/latest", call("get", "releases/latest", client=browser()))
 
+    # A run waits for a worker that has stopped.
+    calls.complete(run, status="succeeded")
+    call("post", f"{second}/run", {}, client=script)
+    run = call("get", f"{second}/runs", {"limit": 1})["items"][0]["id"]
+    stopped = database_now() - timedelta(hours=1)
+    Worker.objects.filter(id=host["workerId"]).update(last_seen_at=stopped)
+    story.tell("GET /runs/:id/explain", call("get", f"runs/{run}/explain"))
+
     # Schedules.
-    fire_due_ticks(now=datetime.fromisoformat(call("get", trigger)["nextRunAt"]))
+    due_at = call("get", trigger)["nextRunAt"]
+    fire_due_ticks(now=datetime.fromisoformat(due_at))
     (item,) = call("get", f"{trigger}/ticks")["items"]
     story.tell("GET /triggers/:id/ticks", item)
+    Run.objects.filter(id=item["runId"]).update(available_at=database_now())
+    first_calls.claim(UUID(item["runId"]))
+    first_calls.complete(UUID(item["runId"]), status="succeeded")
+    explained = call("get", f"{trigger}/explain", {"at": due_at})
+    story.tell("GET /triggers/:id/explain", explained)
     monkeypatch.setattr(views, "database_now", lambda: datetime(2026, 11, 24, tzinfo=UTC))
     asked = {"schedule": "30 2 28 3 *", "timezone": "Europe/Berlin", "count": 2}
     preview = f"{environment}/schedule-preview"

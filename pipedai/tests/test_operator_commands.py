@@ -13,6 +13,7 @@ from pipedai.management.operator_command import OperatorCommand
 
 COMMANDS = [
     ("check_keys",),
+    ("explain", "01a20e61-ca1d-70a4-93ed-0e69c8149037"),
     ("rotate_keys", "--master"),
     ("rotate_keys", "--data"),
     ("rotate_keys", "--data", "--dry-run"),

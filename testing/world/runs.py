@@ -13,6 +13,7 @@ from pipedai.sql import Row, fetch_one
 from testing.world.cast import Cast
 from triggers.models import Delivery, Run, RunResult, RunText
 from triggers.runs import lifecycle, reports
+from triggers.runs.conditions import Limits, limits_of
 from triggers.runs.outcome import ToolCalls
 from triggers.states import Source
 from workers.models import Worker
@@ -215,18 +216,15 @@ class Runs:
 _TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_to")
 
 
-def locked_limits(worker_id: UUID) -> dict[str, Any]:
+def locked_limits(worker_id: UUID) -> Limits:
     """Locks a worker's row until the transaction ends, and returns what it may claim: nothing if it is disabled."""
     row = fetch_one(
-        "SELECT max_concurrency, disabled_at, unapproved_since FROM worker"
+        "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved FROM worker"
         " WHERE id = %(id)s FOR NO KEY UPDATE",
         {"id": worker_id},
     )
     assert row is not None
-    return {
-        "capacity": 0 if row["disabled_at"] else int(row["max_concurrency"]),
-        "approved": row["unapproved_since"] is None,
-    }
+    return limits_of(**row)
 
 
 def allow(worker_id: UUID, max_concurrency: int) -> None:

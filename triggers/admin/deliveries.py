@@ -4,16 +4,19 @@ import json
 from typing import Any
 
 from django.contrib.admin import display, register
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
-from pipedai.admin.filters import related
+from pipedai.admin.filters import DatesFilter, related
 from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
-from pipedai.admin.values import data, ident, link_to, moment, state, url
+from pipedai.admin.values import data, excerpt, ident, link_to, moment, state, two_lines, url
+from pipedai.api.wording import counted
 from triggers.admin.runs import attempts_table
-from triggers.models import Delivery, Run, Trigger
+from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.webhooks.outbox import redeliver
 from workspaces.models import Environment
 
@@ -29,17 +32,24 @@ class DeliveryAdmin(StaffModelAdmin):
     list_display = (
         "shown_id",
         "shown_state",
-        "host",
-        "attempt_count",
+        "in_environment",
         "of_trigger",
+        "host",
+        "error",
         "queued",
         "next_attempt",
     )
-    list_filter = ("status", related("environment", Environment), related("trigger", Trigger))
+    list_display_links = None
+    list_filter = (
+        "status",
+        DatesFilter,
+        related("environment", Environment),
+        related("trigger", Trigger),
+    )
     list_reads = (
-        "id", "status", "host", "attempt_count", "created_at", "next_attempt_at", "trigger__name",
+        "id", "status", "host", "attempt_count", "created_at", "next_attempt_at", "trigger__name", "environment__name",
     )  # fmt: skip
-    list_select_related = ("trigger",)
+    list_select_related = ("trigger", "environment")
     scopes = (Scope(("trigger",), ("created_at", "id")), Scope(("environment",), ("id",)))
     story_joins = ("trigger", "environment")
     never_read = ("trigger__mcp_headers", "trigger__webhook_secret")
@@ -54,17 +64,33 @@ class DeliveryAdmin(StaffModelAdmin):
         ),
     )
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Returns the list's rows, each with the error of its last attempt."""
+        attempts = DeliveryAttempt.objects.filter(delivery=OuterRef("pk")).order_by("-n")
+        last_error = Subquery(attempts.values("error")[:1])
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(last_error=last_error)
+        return rows
+
     @display(description="Delivery")
     def shown_id(self, delivery: Delivery) -> Any:
-        return ident(delivery.id)
+        return link_to(Delivery, delivery.id)
 
     @display(description="State")
     def shown_state(self, delivery: Delivery) -> Any:
-        return state(delivery.status)
+        """Shows the delivery's state, and below it how often it was sent."""
+        return two_lines(state(delivery.status), counted(delivery.attempt_count, "attempt"))
 
     @display(description="Trigger")
     def of_trigger(self, delivery: Delivery) -> Any:
         return link_to(Trigger, delivery.trigger_id, delivery.trigger.name)
+
+    @display(description="Environment")
+    def in_environment(self, delivery: Delivery) -> Any:
+        return link_to(Environment, delivery.environment_id, delivery.environment.name)
+
+    @display(description="Last error")
+    def error(self, delivery: Any) -> Any:
+        return excerpt(delivery.last_error)
 
     @display(description="Queued")
     def queued(self, delivery: Delivery) -> Any:
@@ -80,11 +106,11 @@ class DeliveryAdmin(StaffModelAdmin):
             Facts(
                 "Delivery",
                 [
-                    ("State", self.shown_state(row)),
+                    ("State", state(row.status)),
                     ("URL", url(row.url)),
                     ("Run", link_to(Run, row.run_id)),
                     ("Trigger", self.of_trigger(row)),
-                    ("Environment", link_to(Environment, row.environment_id, row.environment.name)),
+                    ("Environment", self.in_environment(row)),
                     ("Queued", self.queued(row)),
                     ("Attempts", row.attempt_count),
                     ("Next attempt", self.next_attempt(row)),

@@ -1,6 +1,7 @@
 """The admin pages of runs: the list of all runs, and one page with all that is known of a run."""
 
 from collections.abc import Mapping
+from datetime import tzinfo
 from typing import Any
 
 from django.contrib.admin import display, register
@@ -9,27 +10,32 @@ from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
-from pipedai.admin.filters import OneOf, related
+from pipedai.admin.filters import DatesFilter, OneOf, related
 from pipedai.admin.panels import Facts, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import (
     data,
     ident,
+    in_both_zones,
     link_to,
     long_text,
     moment,
     money,
     number,
+    short_id,
     span,
     spoken,
     state,
     text,
+    two_lines,
     url,
+    zone_of,
 )
-from pipedai.sql import Row, fetch_all
-from triggers.admin.tool_calls import counts, tool_calls_table, why_no_retry
-from triggers.admin.triggers import Worker
+from pipedai.sql import fetch_all
+from triggers.admin.errors import beginning_of_error, shown_error
+from triggers.admin.explanations import Worker, run_panels
+from triggers.admin.tool_calls import counts, tool_calls_table
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from triggers.runs.lifecycle import cancel_run
 from triggers.runs.queries import in_states
@@ -68,19 +74,22 @@ class RunAdmin(StaffModelAdmin):
     """Shows the runs of all workspaces."""
 
     icon = "play_circle"
+    is_shortcut = True
     when_empty = "No trigger has been fired yet, by a schedule or by hand."
     list_display = (
         "shown_id",
         "shown_state",
+        "in_environment",
         "of_trigger",
-        "source",
-        "attempt",
-        "cost",
+        "on_worker",
         "queued",
-        "ended",
+        "ended_and_cost",
+        "error",
     )
+    list_display_links = None
     list_filter = (
         StateFilter,
+        DatesFilter,
         "source",
         "fault_class",
         related("environment", Environment),
@@ -88,9 +97,10 @@ class RunAdmin(StaffModelAdmin):
         related("worker", Worker),
     )
     list_reads = (
-        "id", "status", "source", "attempt", "cost_usd", "queued_at", "ended_at", "trigger__name",
+        "id", "status", "source", "attempt", "cost_usd", "queued_at", "ended_at", "fault_class", "short_message",
+        "trigger__name", "worker__label", "environment__name",
     )  # fmt: skip
-    list_select_related = ("trigger",)
+    list_select_related = ("trigger", "worker", "environment")
     scopes = (
         Scope(("environment",), ("queued_at", "id")),
         Scope(("trigger",), ("queued_at", "id")),
@@ -124,29 +134,45 @@ class RunAdmin(StaffModelAdmin):
             return scope
         return Scope((*scope.filters, "status"), scope.keys)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Returns the list's rows, each with the beginning of its error message."""
+        begins = beginning_of_error()
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(error_begins=begins)
+        return rows
+
     @display(description="Run")
     def shown_id(self, run: Run) -> Any:
-        return ident(run.id)
+        return link_to(Run, run.id)
 
     @display(description="State")
     def shown_state(self, run: Run) -> Any:
-        return state(run.status)
+        """Shows the run's state, and below it why the run exists, and for a retry which attempt it is."""
+        made_by = run.source if run.attempt == 1 else f"{run.source}, attempt {run.attempt}"
+        return two_lines(state(run.status), made_by)
 
     @display(description="Trigger")
     def of_trigger(self, run: Run) -> Any:
         return link_to(Trigger, run.trigger_id, run.trigger.name)
 
-    @display(description="Cost")
-    def cost(self, run: Run) -> Any:
-        return money(run.cost_usd)
+    @display(description="Environment")
+    def in_environment(self, run: Run) -> Any:
+        return link_to(Environment, run.environment_id, run.environment.name)
+
+    @display(description="Worker")
+    def on_worker(self, run: Run) -> Any:
+        return link_to(Worker, run.worker_id, run.worker and run.worker.label)
+
+    @display(description="Error")
+    def error(self, run: Any) -> Any:
+        return shown_error(run, run.error_begins)
 
     @display(description="Queued")
     def queued(self, run: Run) -> Any:
         return moment(run.queued_at)
 
-    @display(description="Ended")
-    def ended(self, run: Run) -> Any:
-        return moment(run.ended_at)
+    @display(description="Ended, cost")
+    def ended_and_cost(self, run: Run) -> Any:
+        return two_lines(moment(run.ended_at), run.cost_usd and money(run.cost_usd))
 
     def story_rows(self) -> QuerySet[Any]:
         """Returns the query for one run, with its long texts."""
@@ -166,7 +192,9 @@ class RunAdmin(StaffModelAdmin):
         return rows
 
     def story(self, row: Any) -> list[Panel]:
-        """Returns the panels of one run: its facts, timeline, attempts, tool calls and deliveries."""
+        """Returns the panels of one run: why it stands where it does, its facts, timeline, attempts, tool calls and
+        deliveries.
+        """
         deliveries = list(
             Delivery.objects.filter(run=row)
             .only(
@@ -175,16 +203,18 @@ class RunAdmin(StaffModelAdmin):
             .order_by("id")[:_SHOWN]
         )
         attempts = fetch_all(_ATTEMPTS, {"id": row.id})
+        zone = zone_of(row.trigger.timezone)
         return [
-            Facts("Run", _facts(row, attempts)),
-            Table("Timeline", ("When", "What", "After"), _timeline(row)),
+            *run_panels(row),
+            Facts("Run", _facts(row)),
+            Table("Timeline", ("When", "What", "After"), _timeline(row, zone)),
             Table(
                 "Attempts",
                 ("Attempt", "Run", "State", "Fault", "Queued", "Ended", "Message"),
                 [
                     (
                         each["attempt"],
-                        ident(each["id"]) if each["id"] == row.id else link_to(Run, each["id"]),
+                        short_id(row.id) if each["id"] == row.id else link_to(Run, each["id"]),
                         state(each["status"]),
                         text(each["fault_class"]),
                         moment(each["queued_at"]),
@@ -241,7 +271,7 @@ def _sendings(deliveries: list[Delivery]) -> list[Panel]:
     return [attempts_table(deliveries, "Sent")] if deliveries else []
 
 
-def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
+def _facts(run: Any) -> list[tuple[str, Any]]:
     took = run.ended_at - run.started_at if run.ended_at and run.started_at else None
     return [
         ("State", state(run.status)),
@@ -251,9 +281,6 @@ def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
         ("Source", run.source),
         ("Rerun of", link_to(Run, run.rerun_of_id)),
         ("Attempt", f"{run.attempt} of at most {run.max_retries + 1}"),
-        ("Ended by", text(run.ended_by and spoken(run.ended_by))),
-        ("Fault", text(run.fault_class)),
-        ("Retry", text(why_no_retry(run, attempts))),
         ("Exit code", number(run.exit_code)),
         ("Took", span(took)),
         ("Time limit", f"{run.timeout_seconds:,} s"),
@@ -277,9 +304,9 @@ def _facts(run: Any, attempts: list[Row]) -> list[tuple[str, Any]]:
     ]
 
 
-def _timeline(run: Run) -> list[tuple[Any, ...]]:
+def _timeline(run: Run, zone: tzinfo) -> list[tuple[Any, ...]]:
     """Returns the rows of a run's timeline: when it was queued, claimed, started and ended, each with the time since
-    the row before.
+    the row before. The times are in UTC and in this zone.
     """
     ended = f"Ended: {spoken(run.status)}" + (
         f", by {spoken(run.ended_by)}" if run.ended_by else ""
@@ -299,6 +326,6 @@ def _timeline(run: Run) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     last = None
     for at, what in known:
-        rows.append((moment(at), what, span(at - last) if last else ""))
+        rows.append((in_both_zones(at, zone), what, span(at - last) if last else ""))
         last = at
     return rows

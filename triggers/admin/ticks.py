@@ -3,13 +3,24 @@
 from typing import Any
 
 from django.contrib.admin import display, register
+from django.db.models import QuerySet
 
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import Scope
-from pipedai.admin.filters import related
+from pipedai.admin.filters import DatesFilter, related
 from pipedai.admin.panels import Facts, Panel
 from pipedai.admin.site import site
-from pipedai.admin.values import ident, link_to, moment, number, state
+from pipedai.admin.values import (
+    ident,
+    in_both_zones,
+    link_to,
+    moment,
+    number,
+    state,
+    zone_of,
+)
+from triggers.admin.errors import beginning_of_error
+from triggers.admin.tick_table import what_became_of
 from triggers.models import Run, Tick, Trigger
 from workspaces.models import Environment
 
@@ -20,12 +31,27 @@ class TickAdmin(StaffModelAdmin):
 
     icon = "schedule"
     when_empty = "No schedule has come due yet."
-    list_display = ("due", "decided", "of_trigger", "made_run", "missed_count")
-    list_filter = ("decision", related("environment", Environment), related("trigger", Trigger))
-    list_reads = ("id", "tick_at", "decision", "missed_count", "run_id", "trigger__name")
-    list_select_related = ("trigger",)
+    list_display = (
+        "due",
+        "decided",
+        "in_environment",
+        "of_trigger",
+        "made_run",
+        "how_many",
+        "when_decided",
+    )
+    list_filter = (
+        "decision",
+        DatesFilter,
+        related("environment", Environment),
+        related("trigger", Trigger),
+    )
+    list_reads = (
+        "id", "tick_at", "decision", "missed_count", "decided_at", "run_id", "trigger__name", "environment__name",
+    )  # fmt: skip
+    list_select_related = ("trigger", "environment")
     scopes = (Scope(("trigger",), ("tick_at",)),)
-    story_joins = ("trigger", "environment")
+    story_joins = ("trigger", "environment", "run")
     never_read = ("trigger__mcp_headers", "trigger__webhook_secret")
 
     @display(description="Due")
@@ -40,22 +66,43 @@ class TickAdmin(StaffModelAdmin):
     def of_trigger(self, tick: Tick) -> Any:
         return link_to(Trigger, tick.trigger_id, tick.trigger.name)
 
+    @display(description="Environment")
+    def in_environment(self, tick: Tick) -> Any:
+        return link_to(Environment, tick.environment_id, tick.environment.name)
+
+    @display(description="Decided")
+    def when_decided(self, tick: Tick) -> Any:
+        return moment(tick.decided_at)
+
+    @display(description="Due times")
+    def how_many(self, tick: Tick) -> int:
+        """Shows for how many due times the row stands."""
+        return max(1, tick.missed_count)
+
     @display(description="Run")
     def made_run(self, tick: Tick) -> Any:
         return link_to(Run, tick.run_id)
 
+    def story_rows(self) -> QuerySet[Any]:
+        """Returns the query for one tick, with the beginning of its run's error message."""
+        begins = beginning_of_error("run__")
+        rows: QuerySet[Any] = super().story_rows().annotate(error_begins=begins)
+        return rows
+
     def story(self, row: Tick) -> list[Panel]:
+        zone = zone_of(row.trigger.timezone)
         return [
             Facts(
                 "Tick",
                 [
                     ("Decision", self.decided(row)),
+                    ("What became of it", what_became_of(row)),
                     ("Trigger", self.of_trigger(row)),
-                    ("Environment", link_to(Environment, row.environment_id, row.environment.name)),
-                    ("Due", self.due(row)),
-                    ("The last of these was due", moment(row.last_tick_at)),
+                    ("Environment", self.in_environment(row)),
+                    ("Due", in_both_zones(row.tick_at, zone)),
+                    ("The last of these was due", in_both_zones(row.last_tick_at, zone)),
                     ("Due times without a run", number(row.missed_count)),
-                    ("Decided", moment(row.decided_at)),
+                    ("Decided", in_both_zones(row.decided_at, zone)),
                     ("Run", self.made_run(row)),
                     ("Blocked by the run", link_to(Run, row.blocked_by_id)),
                     ("Id", ident(row.id)),

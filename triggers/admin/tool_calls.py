@@ -1,12 +1,9 @@
-"""Shows staff what a run did: how many tool calls it made, which ones the worker listed, and whether their possible
-effects prevented a retry.
-"""
+"""Shows staff what a run did: how many tool calls it made, and which ones the worker listed."""
 
 from typing import Any
 
 from pipedai.admin.panels import Table
 from pipedai.admin.values import number, text
-from triggers.runs.retries import stopped_by_effects
 
 
 def counts(run: Any) -> str:
@@ -17,19 +14,6 @@ def counts(run: Any) -> str:
         f"{run.tool_calls_total:,}, of these {run.tool_calls_effects:,} with a possible effect"
         f" and {run.tool_calls_unknown:,} without an answer"
     )
-
-
-def why_no_retry(run: Any, attempts: list[dict[str, Any]]) -> str | None:
-    """Returns in words that an ended run was not retried because its tool calls may have changed something. Returns
-    None if the run was retried, or was not retried for another reason.
-
-    `attempts` are all attempts of the run, the last one at the end. The trigger's present setting `retry_after_effects`
-    is used, which may have been another one when the run ended.
-    """
-    values = {**vars(run), "retry_after_effects": run.trigger.retry_after_effects}
-    if attempts[-1]["id"] == run.id and stopped_by_effects(values):
-        return "none, because the run may have had effects"
-    return None
 
 
 def tool_calls_table(calls: list[dict[str, Any]] | None) -> Table:

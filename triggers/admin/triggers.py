@@ -1,17 +1,21 @@
 """The admin pages of triggers and their revisions."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.admin import display, register
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest
 
 from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.values import (
     data,
     ident,
+    in_both_zones,
     link_to,
     list_of,
     long_text,
@@ -20,12 +24,14 @@ from pipedai.admin.values import (
     text,
     url,
     yes,
+    zone_of,
 )
-from triggers.models import Delivery, Run, Tick, Trigger, TriggerRevision
+from triggers.admin.explanations import Worker, trigger_panel
+from triggers.admin.tick_table import newest_ticks
+from triggers.models import Delivery, Run, Trigger, TriggerRevision
+from workspaces.admin.environments import where_member
 from workspaces.models import Environment
 
-# The class Worker is taken from the foreign key of Trigger, because this app must not import the app `workers`.
-Worker: Any = Trigger._meta.get_field("worker").related_model
 _SHOWN = 10
 
 
@@ -34,14 +40,16 @@ class TriggerAdmin(StaffModelAdmin):
     """Shows the triggers of all workspaces."""
 
     icon = "bolt"
+    is_shortcut = True
     when_empty = "Nobody has made a trigger yet."
     list_display = (
         "name",
         "shown_state",
         "schedule",
         "next_run",
-        "on_worker",
+        "last_run",
         "in_environment",
+        "on_worker",
         "created",
     )
     list_filter = ("enabled", related("environment", Environment), related("worker", Worker))
@@ -50,9 +58,33 @@ class TriggerAdmin(StaffModelAdmin):
         "environment__name",
     )  # fmt: skip
     list_select_related = ("worker", "environment")
-    searched_text = ("name",)
+    searched_text = {
+        "name": "name",
+        "environment__name": "environment",
+        "environment__workspace__name": "workspace",
+    }
+    searched_address = "member's e-mail address"
+    looks_through = LOOKS_THROUGH_CUSTOMERS
+    scopes = (Scope(("environment",), ("id",)),)
     story_joins = ("worker", "environment", "revision")
     never_read = ("mcp_headers", "webhook_secret", "worker__token_digest")
+
+    def found_by_address(self, address: str) -> Q | None:
+        """Returns the condition for the triggers of all environments of which a user with this address is a member."""
+        return where_member(address, "environment")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Returns the list's rows, each with the id and the state of its newest run."""
+        runs = Run.objects.filter(trigger=OuterRef("pk")).order_by("-queued_at", "-id")
+        rows: QuerySet[Any] = (
+            super()
+            .get_queryset(request)
+            .annotate(
+                newest_run_id=Subquery(runs.values("id")[:1]),
+                newest_run_status=Subquery(runs.values("status")[:1]),
+            )
+        )
+        return rows
 
     @display(description="State")
     def shown_state(self, trigger: Trigger) -> Any:
@@ -64,6 +96,11 @@ class TriggerAdmin(StaffModelAdmin):
     @display(description="Due next")
     def next_run(self, trigger: Trigger) -> Any:
         return moment(trigger.next_run_at)
+
+    @display(description="Newest run")
+    def last_run(self, trigger: Any) -> Any:
+        status = trigger.newest_run_status
+        return link_to(Run, trigger.newest_run_id, status and state(status))
 
     @display(description="Worker")
     def on_worker(self, trigger: Trigger) -> Any:
@@ -92,8 +129,15 @@ class TriggerAdmin(StaffModelAdmin):
         )
         return rows
 
+    def story_asked(self, row: Any, sent: Mapping[str, str]) -> list[Panel]:
+        """Returns the panels of one trigger, of which the first says what became of its last due time, or of the one
+        that the parameter `at` asks about.
+        """
+        return [trigger_panel(row, sent), *self.story(row)]
+
     def story(self, row: Any) -> list[Panel]:
         """Returns the panels of one trigger: its facts, its newest runs, its newest ticks and links to more."""
+        zone = zone_of(row.timezone)
         return [
             Facts(
                 "Trigger",
@@ -104,7 +148,7 @@ class TriggerAdmin(StaffModelAdmin):
                     ("Worker", self.on_worker(row)),
                     ("Schedule", text(row.schedule)),
                     ("Time zone", row.timezone),
-                    ("Due next", self.next_run(row)),
+                    ("Due next", in_both_zones(row.next_run_at, zone)),
                     ("While a run is unfinished", f"{row.overlap_policy} the next"),
                     ("Retries", row.max_retries),
                     ("Retries after effects", yes(row.retry_after_effects)),
@@ -141,16 +185,7 @@ class TriggerAdmin(StaffModelAdmin):
                 nothing="It has never run.",
                 more=list_of(Run, trigger=row.id),
             ),
-            Table(
-                "Newest ticks",
-                ("Due", "Decided", "Run"),
-                [
-                    (moment(tick.tick_at), state(tick.decision), link_to(Run, tick.run_id))
-                    for tick in Tick.objects.filter(trigger=row).order_by("-tick_at")[:_SHOWN]
-                ],
-                nothing="None has come due.",
-                more=list_of(Tick, trigger=row.id),
-            ),
+            newest_ticks(row),
             Links(
                 "See also",
                 [

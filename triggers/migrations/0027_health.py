@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
                         to="triggers.trigger",
                     ),
                 ),
-                ("counts_from", models.DateTimeField()),
+                ("counts_from", models.DateTimeField(null=True)),
                 ("has_outcome", models.BooleanField(default=False)),
                 ("failures", models.PositiveSmallIntegerField(default=0)),
                 ("is_failing", models.BooleanField(default=False)),

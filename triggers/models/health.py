@@ -27,9 +27,10 @@ class TriggerHealth(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    # Since when outcomes and due times count: since the trigger was made, or since it was last enabled.
-    counts_from = models.DateTimeField()
-    # Whether the trigger has had a final outcome since `counts_from`. Without one there is nothing to say.
+    # Since when outcomes and due times count: since the trigger was last enabled. NULL if it was never disabled: then
+    # all count.
+    counts_from = models.DateTimeField(null=True)
+    # Whether the trigger has had a final outcome since then. Without one there is nothing to say.
     has_outcome = models.BooleanField(default=False)
     # How many final outcomes in a row have failed or timed out, up to `alert_after_failures`.
     failures = models.PositiveSmallIntegerField(default=0)

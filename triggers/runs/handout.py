@@ -18,7 +18,14 @@ from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers import secrets
-from triggers.runs.statements import HEADERS_MAY_GO
+from triggers.runs.conditions import (
+    FREE_PLACES,
+    HAND_OUT_ORDER,
+    IS_ASSIGNED,
+    IS_DUE,
+    IS_QUEUED,
+    MAY_BE_CLAIMED,
+)
 from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
@@ -47,11 +54,9 @@ JOIN trigger t ON t.id = r.trigger_id
 JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN data_key k ON k.id = t.mcp_key_id
 LEFT JOIN run_text x ON x.run_id = r.id
-WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
-    AND r.trigger_id <> ALL(%(shut)s::uuid[]) AND {HEADERS_MAY_GO}
-ORDER BY r.available_at, r.id
-LIMIT least({MOST_AT_ONCE}, greatest(0,
-    %(capacity)s - (SELECT count(*) FROM run h WHERE h.worker_id = %(worker_id)s AND h.slot IS NOT NULL)))
+WHERE r.trigger_id <> ALL(%(shut)s::uuid[]) AND {MAY_BE_CLAIMED}
+ORDER BY {HAND_OUT_ORDER}
+LIMIT least({MOST_AT_ONCE}, {FREE_PLACES})
 ), weighed AS (
 SELECT *, sum(weight) OVER (ORDER BY available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
 )
@@ -65,7 +70,7 @@ SELECT DISTINCT ON (t.id) t.id AS trigger_id, t.environment_id, t.mcp_headers,
 FROM run r
 JOIN trigger t ON t.id = r.trigger_id
 JOIN data_key k ON k.id = t.mcp_key_id
-WHERE r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
+WHERE {IS_ASSIGNED} AND {IS_QUEUED} AND {IS_DUE}
 ORDER BY t.id
 """
 
@@ -107,6 +112,16 @@ class HandedOut:
     mcp_headers: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Chosen:
+    """The runs that a poll returns, and `shut`: the triggers that it left out because their headers can't be decrypted.
+    `shut` is empty if no such trigger was in the way. It holds secrets in plaintext, so it must not be stored.
+    """
+
+    runs: list[HandedOut]
+    shut: list[UUID]
+
+
 def hand_out_runs(
     *,
     worker_id: UUID,
@@ -130,6 +145,22 @@ def hand_out_runs(
     A run whose headers can't be decrypted stays queued and raises an alarm, since it must not be given out without
     them. The answer may have another run instead.
     """
+    chosen = choose_runs(
+        worker_id=worker_id, capacity=capacity, approved=approved, most_bytes=most_bytes, now=now
+    )
+    _keep([run.row for run in chosen.runs], worker_id, actor)
+    return chosen.runs
+
+
+def choose_runs(
+    *,
+    worker_id: UUID,
+    capacity: int,
+    approved: bool,
+    most_bytes: int = MOST_BYTES,
+    now: datetime | None = None,
+) -> Chosen:
+    """Returns the runs that `hand_out_runs` would give to the worker, and writes nothing."""
     params = {
         "worker_id": worker_id,
         "capacity": capacity,
@@ -139,12 +170,20 @@ def hand_out_runs(
         "most_bytes": most_bytes,
     }
     rows = _fitting(fetch_all(_DUE, params), most_bytes)
-    handed_out = _opened(rows)
-    if len(handed_out) < len(rows):
-        rows = fetch_all(_DUE, {**params, "shut": _shut_triggers(params)})
-        handed_out = _opened(_fitting(rows, most_bytes))
-    _keep([run.row for run in handed_out], worker_id, actor)
-    return handed_out
+    runs = _opened(rows)
+    if len(runs) == len(rows):
+        return Chosen(runs, [])
+    shut = _shut_triggers(params)
+    rows = fetch_all(_DUE, {**params, "shut": shut})
+    return Chosen(_opened(_fitting(rows, most_bytes)), shut)
+
+
+def headers_are_readable(trigger: Row) -> bool:
+    """Returns whether the secret headers of a trigger can be decrypted. A trigger without headers counts as readable.
+
+    `trigger` has the columns that `choose_runs` reads of a trigger with headers. The plaintext is discarded at once.
+    """
+    return trigger["mcp_headers"] is None or _headers(trigger) is not None
 
 
 def time_until_next(*, worker_id: UUID, now: datetime | None = None) -> timedelta | None:

@@ -23,6 +23,7 @@ from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
+from triggers.runs import conditions
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
@@ -141,9 +142,12 @@ def claim_run(
         )
     if run["status"] != Status.QUEUED:
         raise Refused(f"The run is {run['status']} and can't be claimed.", run)
-    if not run["is_due"]:
+    met = conditions.evaluate(
+        run_id=run_id, worker_id=worker_id, capacity=capacity, approved=approved, now=now
+    )
+    if not met["is_due"]:
         raise Refused("The run is not due yet.", run, code=ErrorCode.NOT_DUE)
-    if run["has_headers"] and not approved:
+    if not met["headers_may_go"]:
         raise Refused(_UNAPPROVED, run, code=ErrorCode.WORKER_UNAPPROVED)
     if capacity == 0:
         raise Refused(

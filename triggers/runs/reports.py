@@ -21,7 +21,7 @@ from triggers.runs import statements as sql
 from triggers.runs.ending import ended_event, follow_up, keep_errors, run_event
 from triggers.runs.lifecycle import Refused
 from triggers.runs.outcome import Outcome
-from triggers.runs.retries import calls_for_retry, lock_triggers
+from triggers.runs.retries import lock_triggers, why_not_repeated
 from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, EndedBy, Status
 
 
@@ -122,7 +122,7 @@ def _accept_late_result(params: Row, outcome: Outcome, retry: Row | None, actor:
     assert run is not None, "the row is locked"
     changes: dict[str, Any] = {"late": True}
     is_retried = retry is not None
-    if retry is not None and not calls_for_retry(run):
+    if retry is not None and why_not_repeated(run):
         if execute(sql.CANCEL_RETRY, {**params, "retry_id": retry["id"]}):
             changes["canceledRetry"] = str(retry["id"])
             is_retried = False

@@ -5,6 +5,7 @@ A retry is a new run. It is queued in the transaction that ended the run that it
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from uuid import UUID
 
 from pipedai.api.renderers import iso_time
@@ -30,16 +31,55 @@ def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
     fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
 
 
-def calls_for_retry(run: Row) -> bool:
-    """Returns whether an ended run gets a retry, provided that its trigger is enabled (SPEC §6, §18)."""
-    return _may_be_repeated(run) and not _effects_forbid(run)
+class NoRetry(StrEnum):
+    """Why an ended run has no retry (SPEC §6, §18)."""
+
+    SUCCEEDED = "succeeded"
+    CANCELED = "canceled"
+    # The prompt, the model or a limit of the trigger is to blame, so another attempt would probably end in the same
+    # way.
+    CLIENT_FAULT = "client_fault"
+    # Somebody asked to cancel the run, which then ended in another way.
+    CANCEL_REQUESTED = "cancel_requested"
+    RETRIES_USED = "retries_used"
+    # The run's tool calls may have changed something, and its trigger forbids retries of such runs.
+    HAD_EFFECTS = "had_effects"
+    TRIGGER_DELETED = "trigger_deleted"
+    TRIGGER_DISABLED = "trigger_disabled"
+
+
+def why_no_retry(run: Row) -> NoRetry | None:
+    """Returns why an ended run gets no retry, or None if it gets one. It decides by the run and its trigger."""
+    if reason := why_not_repeated(run):
+        return reason
+    if run["trigger_deleted_at"] is not None:
+        return NoRetry.TRIGGER_DELETED
+    return None if run["trigger_enabled"] else NoRetry.TRIGGER_DISABLED
+
+
+def why_not_repeated(run: Row) -> NoRetry | None:
+    """Returns why an ended run must not be repeated, whether its trigger is enabled or not, or None if it may be.
+
+    HAD_EFFECTS is returned only if there is no other reason.
+    """
+    if run["status"] == Status.SUCCEEDED:
+        return NoRetry.SUCCEEDED
+    if run["status"] == Status.CANCELED:
+        return NoRetry.CANCELED
+    if run["fault_class"] != FaultClass.INFRA:
+        return NoRetry.CLIENT_FAULT
+    if run["cancel_requested_at"] is not None:
+        return NoRetry.CANCEL_REQUESTED
+    if run["attempt"] > run["max_retries"]:
+        return NoRetry.RETRIES_USED
+    return NoRetry.HAD_EFFECTS if _effects_forbid(run) else None
 
 
 def stopped_by_effects(run: Row) -> bool:
     """Returns whether an ended run gets no retry for the sole reason that its tool calls may have changed something
     (SPEC §18).
     """
-    return _may_be_repeated(run) and _effects_forbid(run)
+    return why_not_repeated(run) is NoRetry.HAD_EFFECTS
 
 
 def _effects_forbid(run: Row) -> bool:
@@ -56,15 +96,6 @@ def _effects_forbid(run: Row) -> bool:
     return bool(run["tool_calls_effects"] or run["tool_calls_unknown"])
 
 
-def _may_be_repeated(run: Row) -> bool:
-    return (
-        run["status"] in (Status.FAILED, Status.TIMED_OUT)
-        and run["fault_class"] == FaultClass.INFRA
-        and run["attempt"] <= run["max_retries"]
-        and run["cancel_requested_at"] is None
-    )
-
-
 def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
     """Queues a retry of each ended run that needs one. `lock_triggers` must have locked the triggers.
 
@@ -73,7 +104,7 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
     whose trigger is disabled or deleted gets no retry, nor does a run that already has one. It takes two statements at
     most.
     """
-    runs = [run for run in ended if calls_for_retry(run)]
+    runs = [run for run in ended if why_no_retry(run) is None]
     if not runs:
         return []
     retries = fetch_all(

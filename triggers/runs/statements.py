@@ -8,6 +8,7 @@ execute the statements.
 
 from pipedai.sql import NOW
 from triggers.models import RUN_COLUMNS
+from triggers.runs.conditions import IS_HELD, MAY_BE_CLAIMED
 from triggers.runs.reachability import LEASES_COUNT
 
 _RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
@@ -15,9 +16,6 @@ _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
 # the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# A condition on the trigger t: a worker that is not approved gets no run whose trigger has secret headers (SPEC §19).
-# The queries for polls and claims both contain it.
-HEADERS_MAY_GO = "(%(approved)s OR t.mcp_headers IS NULL)"
 # The column `will_retry` of a run r: whether a retry follows it that no late result canceled; NULL until it has ended.
 # It is a scalar subquery, since PostgreSQL may answer an EXISTS by reading all retries.
 _WILL_RETRY = """CASE WHEN r.ended_at IS NOT NULL THEN coalesce((
@@ -67,7 +65,7 @@ JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revisi
 """
 
 # Inserts retries of ended runs, and notes in these runs that a retry follows. The caller has locked the triggers, so
-# their present worker and `enabled` can't change meanwhile.
+# their present worker can't change meanwhile.
 QUEUE_RETRIES = f"""
 WITH retry AS (
     {_INSERT}
@@ -76,7 +74,6 @@ WITH retry AS (
     FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[], %(delays)s::interval[]) AS n (id, run_id, delay)
     JOIN run r ON r.id = n.run_id JOIN trigger t ON t.id = r.trigger_id
     JOIN trigger_revision v ON v.id = r.revision_id
-    WHERE t.enabled AND t.deleted_at IS NULL
     ON CONFLICT (retry_of_id, environment_id) WHERE retry_of_id IS NOT NULL DO NOTHING
     RETURNING id, environment_id, worker_id, attempt, available_at, retry_of_id),
 noted AS (UPDATE run r SET retried = true FROM retry WHERE r.id = retry.retry_of_id)
@@ -101,9 +98,8 @@ FROM trigger t, (
     SELECT count(*) AS held, coalesce(min(rank) FILTER (WHERE slot > rank), count(*) + 1) AS free
     FROM (
         SELECT slot, row_number() OVER (ORDER BY slot) AS rank
-        FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) held) places
-WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'queued' AND r.available_at <= {NOW}
-    AND places.held < %(capacity)s AND t.id = r.trigger_id AND {HEADERS_MAY_GO}
+        FROM run WHERE {IS_HELD}) held) places
+WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND places.held < %(capacity)s AND {MAY_BE_CLAIMED}
 RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
@@ -149,7 +145,8 @@ _OUTCOME = """
 # The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
 # lists of runs show.
 _ENDED = f"""{_RUN}, r.max_retries, r.tool_calls_total, r.tool_calls_effects, r.tool_calls_unknown,
-    t.retry_after_effects, t.name AS trigger_name, t.webhook_url"""
+    t.retry_after_effects, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at, t.name AS trigger_name,
+    t.webhook_url"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded but has no output, and the run's trigger
@@ -175,8 +172,7 @@ RETURNING {_REPORTED}
 
 READ = f"""
 SELECT {_RUN}, {_WILL_RETRY}, r.claim_id, r.ended_by, t.name AS trigger_name, x.error_message,
-    x.late_result IS NOT NULL AS has_late_result, r.available_at <= {NOW} AS is_due,
-    t.mcp_headers IS NOT NULL AS has_headers, v.output_schema IS NOT NULL AS has_output_schema
+    x.late_result IS NOT NULL AS has_late_result, v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s

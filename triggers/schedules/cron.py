@@ -108,6 +108,13 @@ class Schedule:
         """
         return _ticks(self, _whole_minute(first), _whole_minute(until))
 
+    def last_between(self, after: datetime, until: datetime) -> datetime | None:
+        """Returns the last due time (tick) later than `after` and not later than `until`, in UTC. Returns None if there
+        is none. Raises BadSchedule if the schedule never comes due.
+        """
+        first, until = self.next_after(after), _whole_minute(until)
+        return None if first > until else _latest(self, first, until)
+
     def spelled_out(self) -> str:
         """Returns the expression with some steps, such as `*/100`, replaced by the numbers that they stand for.
 

@@ -46,13 +46,14 @@ class EnrollmentAdmin(StaffModelAdmin):
         "asked",
         "created",
     )
+    list_display_links = None
     list_filter = ("kind", related("environment", Environment), related("worker", Worker))
     list_reads = (
         "id", "kind", "label", "created_at", "expires_at", "approved_at", "revoked_at", "consumed_at", "asked_from",
         "environment__name",
     )  # fmt: skip
     list_select_related = ("environment",)
-    searched_text = ("label",)
+    searched_text = {"label": "label"}
     scopes = (Scope(("environment",), ("created_at", "id")),)
     story_joins = ("environment", "decided_by", "worker")
     never_read = (
@@ -72,9 +73,9 @@ class EnrollmentAdmin(StaffModelAdmin):
         ),
     )
 
-    @display(description="Id")
+    @display(description="Enrollment")
     def shown_id(self, enrollment: Enrollment) -> Any:
-        return ident(enrollment.id)
+        return link_to(Enrollment, enrollment.id)
 
     @display(description="Label (unverified)")
     def named(self, enrollment: Enrollment) -> Any:

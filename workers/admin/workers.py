@@ -6,8 +6,8 @@ from django.contrib.admin import display, register
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from pipedai.admin.base import StaffModelAdmin
-from pipedai.admin.change_list import Scope
+from pipedai.admin.base import StaffModelAdmin, also_find_by
+from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Panel, Table
 from pipedai.admin.site import site
@@ -19,7 +19,8 @@ from triggers.models import Run, Trigger
 from triggers.states import HELD
 from workers.models import ONLINE_WITHIN, Worker
 from workers.services import approve_worker, revoke_token, update_worker
-from workspaces.models import ApiKey, Environment
+from workspaces.admin.environments import where_member
+from workspaces.models import ApiKey, Environment, Membership
 
 _SHOWN = 50
 _ONLINE = """
@@ -32,6 +33,7 @@ FROM worker WHERE deleted_at IS NULL
 @register(Worker, site=site)
 class WorkerAdmin(StaffModelAdmin):
     icon = "dns"
+    is_shortcut = True
     when_empty = "No worker has registered yet."
     list_display = (
         "label",
@@ -48,7 +50,14 @@ class WorkerAdmin(StaffModelAdmin):
         "environment__name",
     )  # fmt: skip
     list_select_related = ("environment",)
-    searched_text = ("label", "hostname")
+    searched_text = {
+        "label": "label",
+        "hostname": "host name",
+        "environment__name": "environment",
+        "environment__workspace__name": "workspace",
+    }
+    searched_address = "member's e-mail address"
+    looks_through = LOOKS_THROUGH_CUSTOMERS
     scopes = (Scope(("environment",), ("created_at", "id")),)
     story_joins = ("environment",)
     never_read = ("token_digest",)
@@ -96,6 +105,10 @@ class WorkerAdmin(StaffModelAdmin):
             is_harsh=True,
         ),
     )
+
+    def found_by_address(self, address: str) -> Q | None:
+        """Returns the condition for the workers of all environments of which the user with this address is a member."""
+        return where_member(address, "environment")
 
     @display(description="State")
     def shown_state(self, worker: Worker) -> Any:
@@ -209,3 +222,12 @@ def _figures() -> list[Figure]:
 
 
 show_figures(_figures)
+
+
+def _with_host(term: str) -> QuerySet[Worker, Any]:
+    """Returns the environments that have a worker whose host name contains the term."""
+    return Worker.objects.filter(hostname__icontains=term).values("environment")
+
+
+also_find_by(Environment, "host name", lambda term: Q(id__in=_with_host(term)))
+also_find_by(Membership, "host name", lambda term: Q(environment__in=_with_host(term)))

@@ -16,6 +16,7 @@ from pipedai.server.memory_budget import room_for_answer
 from pipedai.server.places import Places
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
+from triggers.runs.conditions import limits_of
 from triggers.runs.handout import MOST_BYTES, hand_out_runs, time_until_next
 from workers.models import Worker
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
@@ -83,8 +84,11 @@ class PollViewSet(WorkerProtocolViewSet):
             )
         runs = hand_out_runs(
             worker_id=worker_id,
-            capacity=0 if self.worker.disabled else self.worker.max_concurrency,
-            approved=self.worker.approved,
+            **limits_of(
+                max_concurrency=self.worker.max_concurrency,
+                disabled=self.worker.disabled,
+                approved=self.worker.approved,
+            ),
             actor=self._actor(request),
             most_bytes=room_for_answer(request, MOST_BYTES),
         )

@@ -20,7 +20,7 @@ from testing.processes.racing import ROUNDS, at_once
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import TEST_ACTOR, Cast, bearer, browser
 from testing.world.runs import Runs
-from triggers.runs import handout, statements
+from triggers.runs import conditions, handout, statements
 from triggers.services import update_trigger
 from workers.models import Worker
 from workers.registration import Registered
@@ -423,7 +423,7 @@ def test_an_approved_workers_plan_is_as_if_there_were_no_approval(
         "most_bytes": 1,
         "now": None,
     }
-    without = statement.replace(f" AND {statements.HEADERS_MAY_GO}", "")
+    without = statement.replace(f" AND {conditions.HEADERS_MAY_GO}", "")
     assert without != statement
     plans = [fetch_all(f"EXPLAIN {each}", params) for each in (statement, without)]
     assert plans[0] == plans[1]

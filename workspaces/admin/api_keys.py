@@ -38,7 +38,7 @@ class ApiKeyAdmin(StaffModelAdmin):
         "consumed_at", "environment__name",
     )  # fmt: skip
     list_select_related = ("environment",)
-    searched_text = ("name",)
+    searched_text = {"name": "name"}
     scopes = (Scope(("environment",), ("created_at", "id")),)
     story_joins = ("environment", "created_by")
     never_read = ("token_digest", "created_by__password")

@@ -21,6 +21,7 @@ class DataKeyAdmin(StaffModelAdmin):
     icon = "encrypted"
     when_empty = "There is no environment yet, so there is no data key."
     list_display = ("shown_id", "in_environment", "master_key_id", "created", "retired")
+    list_display_links = None
     list_filter = (related("environment", Environment),)
     list_reads = ("id", "master_key_id", "created_at", "retired_at", "environment__name")
     list_select_related = ("environment",)
@@ -29,7 +30,7 @@ class DataKeyAdmin(StaffModelAdmin):
 
     @display(description="Id")
     def shown_id(self, key: DataKey) -> Any:
-        return ident(key.id)
+        return link_to(DataKey, key.id)
 
     @display(description="Environment")
     def in_environment(self, key: DataKey) -> Any:

@@ -3,16 +3,21 @@ on.
 """
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib.admin import display, register
+from django.db.models import Q
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
+from accounts.admin import id_of_address
 from accounts.models import User
 from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
-from pipedai.admin.values import ident, link_to, list_of, moment, text
+from pipedai.admin.values import ident, link_to, links, list_of, moment, text
 from workspaces.models import Environment, Membership, Workspace
 
 _SHOWN_MEMBERS = 50
@@ -22,12 +27,18 @@ _SHOWN_MEMBERS = 50
 class EnvironmentAdmin(StaffModelAdmin):
     icon = "deployed_code"
     when_empty = "Nobody has made an environment yet."
-    list_display = ("name", "in_workspace", "created", "deleted")
+    list_display = ("name", "in_workspace", "created", "deleted", "go_to")
     list_filter = (related("workspace", Workspace),)
     list_reads = ("id", "name", "created_at", "deleted_at", "workspace__name")
     list_select_related = ("workspace",)
-    searched_text = ("name",)
+    searched_text = {"name": "name", "workspace__name": "workspace"}
+    searched_address = "member's e-mail address"
+    looks_through = LOOKS_THROUGH_CUSTOMERS
     story_joins = ("workspace",)
+
+    def found_by_address(self, address: str) -> Q | None:
+        """Returns the condition for the environments of which the user with this address is a member."""
+        return where_member(address, "id")
 
     @display(description="Workspace")
     def in_workspace(self, environment: Environment) -> Any:
@@ -40,6 +51,10 @@ class EnvironmentAdmin(StaffModelAdmin):
     @display(description="Deleted")
     def deleted(self, environment: Environment) -> Any:
         return moment(environment.deleted_at)
+
+    @display(description="Go to")
+    def go_to(self, environment: Environment) -> Any:
+        return shortcuts(environment.id)
 
     def title_of(self, row: Environment) -> str:
         return f"{row.name} of {row.workspace.name}"
@@ -76,6 +91,25 @@ class EnvironmentAdmin(StaffModelAdmin):
                 more=list_of(Membership, environment=row.id),
             ),
         ]
+
+
+def where_member(address: str, column: str) -> Q | None:
+    """Returns the condition that `column` holds the id of an environment of which the user with this e-mail address is
+    a member. Returns None if no user has the address.
+    """
+    user_id = id_of_address(address)
+    if user_id is None:
+        return None
+    return Q(**{f"{column}__in": Membership.objects.filter(user=user_id).values("environment")})
+
+
+def shortcuts(environment_id: UUID) -> SafeString:
+    """Returns links to the lists of this environment's rows for which support is asked most."""
+    return links(
+        (capfirst(str(model._meta.verbose_name_plural)), list_of(model, environment=environment_id))
+        for model, admin in site._registry.items()
+        if getattr(admin, "is_shortcut", False)
+    )
 
 
 def _holdings(environment: Environment) -> list[tuple[str, str]]:

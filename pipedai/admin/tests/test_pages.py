@@ -161,7 +161,7 @@ def test_a_runs_page_tells_what_it_did_and_why_it_is_not_retried(desk, cast):
     page = text_of(desk.get(page_of(Run, run_id)))
     for told in (
         "1,200, of these 1 with a possible effect and 0 without an answer",
-        "none, because the run may have had effects",
+        "it is not retried, because its tool calls may have changed something",
         "send_mail",
         "grey",
     ):

@@ -1,4 +1,5 @@
-"""The admin in a real browser: pages fit wide and narrow windows, and a support action leads to its audit row.
+"""The admin in a real browser: pages fit wide and narrow windows, three clicks lead from a customer's address to the
+reason why a run waits, and a support action leads to its audit row.
 
 Screenshots go to the directory that PIPEDAI_SCREENSHOTS names.
 """
@@ -37,6 +38,14 @@ def pages(committed_cast):
         "start": "/admin/",
         "run": f"/admin/triggers/run/{run_id}/",
         "runs": "/admin/triggers/run/",
+        "user": f"/admin/accounts/user/{committed_cast.owner.id}/",
+        "users": "/admin/accounts/user/?q=example",
+        "environments": "/admin/workspaces/environment/",
+        "environment": f"/admin/workspaces/environment/{committed_cast.environment.id}/",
+        "workspace": f"/admin/workspaces/workspace/{committed_cast.workspace.id}/",
+        "memberships": "/admin/workspaces/membership/",
+        "workers": "/admin/workers/worker/",
+        "ticks": "/admin/triggers/tick/",
         "triggers": "/admin/triggers/trigger/",
         "deliveries": "/admin/triggers/delivery/",
         "trigger": f"/admin/triggers/trigger/{committed_cast.trigger_id}/",
@@ -47,7 +56,10 @@ def pages(committed_cast):
     }
 
 
-def test_every_page_fits_and_a_support_action_leaves_its_audit_row(pages, server, tmp_path):
+def test_pages_fit_three_clicks_find_a_reason_and_a_support_action_is_audited(
+    pages, committed_cast, server, tmp_path
+):
+    address = committed_cast.owner.email
     shots = Path(os.environ.get("PIPEDAI_SCREENSHOTS") or tmp_path)
     shots.mkdir(parents=True, exist_ok=True)
     complaints: list[str] = []
@@ -72,6 +84,7 @@ def test_every_page_fits_and_a_support_action_leaves_its_audit_row(pages, server
                 if name != "docs":
                     assert not RAW_JSON.search(page.inner_text("#content")), name
         page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        find_why_a_run_waits(page, server.url, address)
         disable_the_worker(page, server.url + pages["worker"], shots)
     assert complaints == []
 
@@ -83,6 +96,27 @@ def log_in(page):
         page.click("text=Log in >> visible=true")
     # We don't wait for this text, so that a failure shows at once what the page says instead.
     assert "Workers online" in page.inner_text("body")
+
+
+def find_why_a_run_waits(page, url, address):
+    """Does what staff do who have a customer's address: types it at the start page, and clicks three times."""
+    page.goto(f"{url}/admin/")
+    page.fill("[name=q]", address)
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    clicks = (
+        f"#result_list a:has-text('{address}')",
+        "tr:has-text('production') a:has-text('Runs')",
+        "tr:has-text('queued') .staff-short a >> nth=0",
+    )
+    for link in clicks:
+        with page.expect_navigation():
+            page.click(f"{link} >> visible=true")
+    told = page.inner_text("#content")
+    assert "Waits for worker host-1, which has never called." in told
+    assert "Start the worker program on host-1" in told
+    page.click(".staff-copy >> nth=0")
+    page.wait_for_selector(".staff-copy:has-text('check')")
 
 
 def disable_the_worker(page, url, shots):

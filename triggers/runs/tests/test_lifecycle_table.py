@@ -239,7 +239,8 @@ def _answer(verb: Verb, runs: Runs, run_id: UUID, before: Row) -> int | None:
     except (Refused, NotFound) as error:
         answer = error
     if isinstance(answer, Refused):
-        assert answer.body() == {"error": answer.message, "status": before["status"]}
+        told = {"error": answer.message, "code": answer.code, "status": before["status"]}
+        assert answer.body() == told
     if isinstance(answer, ApiError):
         return answer.status_code
     if answer is None:

@@ -1,0 +1,264 @@
+"""Explains what became, or will become, of a due time of a trigger's schedule (SPEC §13).
+
+What was decided about a due time stands in the tick table. A trigger's `next_run_at` divides time: about each due time
+before it a scheduler has decided, and each one from it on is still to be decided about, by the present schedule.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfoNotFoundError
+
+from pipedai.api.wording import counted
+from pipedai.sql import NOW, Row, database_now, fetch_one
+from triggers.explain.answers import (
+    DISABLED,
+    NOT_SCHEDULED,
+    PENDING,
+    RunExplanation,
+    TriggerExplanation,
+)
+from triggers.explain.clock_words import due_time_words, moment_words
+from triggers.explain.runs import explain_run
+from triggers.models import Tick
+from triggers.schedules import cron
+from triggers.schedules.heartbeats import ALIVE_WITHIN
+from triggers.states import Decision
+
+# A due time about which nobody has decided after this time is late.
+_LATE_AFTER = timedelta(minutes=1)
+_MOMENT = timedelta(microseconds=1)
+# How far ahead of the present a time may lie that is asked about.
+FURTHEST_AHEAD = timedelta(days=366)
+
+_TRIGGER = f"""
+SELECT id, name, worker_id, schedule, timezone, enabled, next_run_at, created_at, updated_at, deleted_at, {NOW} AS now
+FROM trigger WHERE id = %(trigger_id)s
+"""
+
+_SCHEDULER_IS_ALIVE = f"""
+SELECT EXISTS (SELECT FROM scheduler_heartbeat WHERE beat_at > {NOW} - %(within)s::interval) AS is_alive,
+    (SELECT max(beat_at) FROM scheduler_heartbeat) AS last_beat_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """The tick rows next to the time in question: the one that begins last up to it, the one before, and the one
+    after.
+    """
+
+    last: Tick | None
+    before: Tick | None
+    after: Tick | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A trigger, the time that is asked about, and `due_at`: the due time at or next before it by the present schedule.
+    `schedule` is None if the trigger has none, or if it can't be worked out.
+    """
+
+    trigger: Row
+    at: datetime
+    history: _History
+    schedule: cron.Schedule | None
+    due_at: datetime | None
+
+    @property
+    def now(self) -> datetime:
+        now: datetime = self.trigger["now"]
+        return now
+
+    def words(self, moment: datetime) -> str:
+        return due_time_words(moment, self.trigger["timezone"])
+
+
+def check_time_in_question(at: datetime | None) -> None:
+    """Raises ValueError, with a sentence, for a time that lies too far ahead to be asked about."""
+    if at is not None and at > database_now() + FURTHEST_AHEAD:
+        raise ValueError(f"Must be at most {FURTHEST_AHEAD.days} days ahead.")
+
+
+def explain_trigger(
+    trigger_id: UUID, *, at: datetime | None = None, now: datetime | None = None
+) -> TriggerExplanation | None:
+    """Returns what became, or will become, of the due time at or next before `at`, by default the present. Returns None
+    if there is no such trigger. It changes nothing.
+
+    It takes at most four statements, and those of `explain_run` if the due time made a run.
+    """
+    trigger = fetch_one(_TRIGGER, {"trigger_id": trigger_id, "now": now})
+    if trigger is None:
+        return None
+    asked = _question(trigger, at or trigger["now"])
+    last, due_at = asked.history.last, asked.due_at
+    if last is not None and _is_told_by(last, asked):
+        return _decided(asked, last, now)
+    if asked.at < trigger["created_at"]:
+        made = moment_words(trigger["created_at"], asked.now)
+        return _answer(asked, NOT_SCHEDULED, f"The trigger was made later, at {made}.")
+    if trigger["deleted_at"] is not None:
+        deleted = moment_words(trigger["deleted_at"], asked.now)
+        return _answer(asked, NOT_SCHEDULED, f"The trigger was deleted at {deleted}.")
+    if trigger["schedule"] is None:
+        words = "The trigger has no schedule: it runs on request only."
+        return _answer(asked, NOT_SCHEDULED, words)
+    if not trigger["enabled"]:
+        words = "The trigger is disabled, so none of its due times makes a run."
+        return _answer(asked, DISABLED, words, due_at)
+    if asked.schedule is None:
+        words = (
+            "Its schedule or its time zone can't be worked out any more: set them anew with PATCH"
+            " /triggers/:id."
+        )
+        return _answer(asked, PENDING, words)
+    if due_at is None:
+        words = f"No time was due before: the first one is {asked.words(trigger['next_run_at'])}."
+        return _answer(asked, NOT_SCHEDULED, words)
+    if due_at >= trigger["next_run_at"]:
+        return _answer(asked, PENDING, _pending_words(asked, due_at, now), due_at)
+    words = (
+        f"By the present schedule {asked.words(due_at)} would have been due, but nothing was decided about it: the"
+        " trigger was enabled or got this schedule later, or the decision is no longer kept."
+    )
+    return _answer(asked, NOT_SCHEDULED, words, due_at)
+
+
+def _question(trigger: Row, at: datetime) -> _Question:
+    ticks = Tick.objects.filter(trigger_id=trigger["id"])
+    last, before, *_ = [*ticks.filter(tick_at__lte=at).order_by("-tick_at")[:2], None, None]
+    history = _History(last, before, ticks.filter(tick_at__gt=at).order_by("tick_at").first())
+    schedule = due_at = None
+    if trigger["schedule"] is not None:
+        try:
+            schedule = cron.Schedule(trigger["schedule"], trigger["timezone"])
+            due_at = schedule.last_between(trigger["created_at"], at)
+        except (cron.BadSchedule, ZoneInfoNotFoundError, ValueError):
+            schedule = due_at = None
+    return _Question(trigger, at, history, schedule, due_at)
+
+
+def _is_told_by(row: Tick, asked: _Question) -> bool:
+    """Returns whether the tick row has the answer: whether no due time lies between it and the time asked about.
+
+    If the trigger has no schedule any more, the row is taken for a time at which there may still have been one.
+    """
+    if asked.due_at is not None:
+        return bool(asked.due_at <= row.last_tick_at)
+    return bool(asked.at <= row.last_tick_at or asked.at < asked.trigger["updated_at"])
+
+
+def _decided(asked: _Question, row: Tick, now: datetime | None) -> TriggerExplanation:
+    """Returns the explanation of a due time about which a scheduler has decided."""
+    due_at = row.tick_at
+    if asked.due_at is not None and row.tick_at <= asked.due_at <= row.last_tick_at:
+        due_at = asked.due_at
+    elif row.last_tick_at <= asked.at:
+        due_at = row.last_tick_at
+    run = explain_run(row.run_id, now=now) if row.run_id is not None else None
+    words = _decision_words(asked, row, due_at)
+    if run is not None:
+        words += f" The run: {run.summary}"
+    return _answer(asked, row.decision, words, due_at, tick=row, run=run)
+
+
+def _decision_words(asked: _Question, row: Tick, due_at: datetime) -> str:
+    due, decided = asked.words(due_at), moment_words(row.decided_at, asked.now)
+    match row.decision:
+        case Decision.FIRED:
+            words = f"{due} was due and made a run."
+        case Decision.SKIPPED_OVERLAP:
+            blocking = f" ({row.blocked_by_id})" if row.blocked_by_id else ""
+            words = (
+                f"{due} was due and made no run, because an earlier run of the trigger{blocking} was unfinished and its"
+                " overlapPolicy is skip."
+            )
+        case Decision.SKIPPED_NO_WORKER:
+            words = f"{due} was due and made no run, because the trigger had no worker."
+        case Decision.SKIPPED_MISSED:
+            words = (
+                f"{due} was due and made no run, because no scheduler was running: when one ran again, at {decided},"
+                " the time was too old, or a later one had come."
+            )
+        case other:
+            words = f"{due} was due and made no run: {other}."
+    if row.missed_count > 1:
+        words += (
+            f" It is one of {counted(row.missed_count, 'due time')} from {asked.words(row.tick_at)} to"
+            f" {asked.words(row.last_tick_at)}."
+        )
+    return words
+
+
+def _pending_words(asked: _Question, due_at: datetime, now: datetime | None) -> str:
+    due, trigger = asked.words(due_at), asked.trigger
+    if due_at > asked.now:
+        words = f"{due} has not come yet."
+        return words if trigger["worker_id"] else f"{words} It makes no run without a worker."
+    if asked.now - due_at <= _LATE_AFTER:
+        return f"{due} has just come due, and a scheduler will decide about it in a moment."
+    found = fetch_one(_SCHEDULER_IS_ALIVE, {"within": ALIVE_WITHIN, "now": now})
+    assert found is not None, "the query returns one row"
+    if found["is_alive"]:
+        return f"{due} is late: a scheduler is alive, but has not come to it yet."
+    last = found["last_beat_at"]
+    since = f" since {moment_words(last, asked.now)}" if last else ""
+    return (
+        f"{due} is late, because no scheduler is alive{since}: start one (manage.py runscheduler)."
+    )
+
+
+def _answer(
+    asked: _Question,
+    decision: str,
+    message: str,
+    due_at: datetime | None = None,
+    *,
+    tick: Tick | None = None,
+    run: RunExplanation | None = None,
+) -> TriggerExplanation:
+    return TriggerExplanation(
+        at=asked.at,
+        decision=decision,
+        message=message,
+        due_at=due_at,
+        tick=tick,
+        run=run,
+        previous_due_at=_previous(asked, due_at or asked.at),
+        next_due_at=_next(asked, due_at or asked.at),
+    )
+
+
+def _previous(asked: _Question, moment: datetime) -> datetime | None:
+    """Returns the last due time before `moment` about which something was decided, or is still to be decided."""
+    coming = asked.trigger["next_run_at"]
+    if coming is not None and coming < moment and asked.schedule is not None:
+        return asked.schedule.last_between(coming - _MOMENT, moment - _MOMENT)
+    row = asked.history.last
+    if row is not None and row.tick_at >= moment:
+        row = asked.history.before
+    if row is None:
+        return None
+    last: datetime = row.last_tick_at
+    if last < moment:
+        return last
+    # The row stands for several due times, and the moment is one of them.
+    first: datetime = row.tick_at
+    within = asked.schedule.last_between(first, moment - _MOMENT) if asked.schedule else None
+    return within or first
+
+
+def _next(asked: _Question, moment: datetime) -> datetime | None:
+    """Returns the first due time after `moment` about which something was decided, or is still to be decided."""
+    row = asked.history.last
+    coming: datetime | None = asked.trigger["next_run_at"]
+    if row is not None and row.tick_at <= moment < row.last_tick_at:
+        last: datetime = row.last_tick_at
+        return min(asked.schedule.next_after(moment), last) if asked.schedule else last
+    if asked.history.after is not None:
+        later: datetime = asked.history.after.tick_at
+        return later
+    if coming is None or coming > moment or asked.schedule is None:
+        return coming
+    return asked.schedule.next_after(moment)

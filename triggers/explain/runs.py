@@ -1,0 +1,203 @@
+"""Explains one run: what it waits for, who holds it, or how it ended and whether it is retried (SPEC §13)."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+
+from pipedai.api.wording import counted
+from pipedai.sql import NOW, Row, fetch_one
+from triggers.explain.answers import (
+    INFRA_FAULT,
+    RETRY_CANCELED,
+    SETTINGS_CHANGED,
+    Ended,
+    Held,
+    Reason,
+    Retry,
+    RetryDecision,
+    RunExplanation,
+)
+from triggers.explain.clock_words import moment_words
+from triggers.explain.waiting import reasons
+from triggers.runs.conditions import ONLINE_WITHIN
+from triggers.runs.retries import NoRetry, why_no_retry
+from triggers.states import HELD, EndedBy, FaultClass, Status
+
+# Reads a run with what its explanation needs of its trigger, its worker and its retry. Each table is read by a primary
+# key, or by a unique index for the retry.
+_RUN = f"""
+SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.status, r.attempt, r.max_retries, r.queued_at,
+    r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
+    r.cancel_requested_at, r.fault_class, r.short_message, r.tool_calls_total, r.tool_calls_effects,
+    r.tool_calls_unknown, x.error_message,
+    t.name AS trigger_name, t.retry_after_effects, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
+    t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
+    w.label AS worker_label, w.max_concurrency, w.disabled_at, w.unapproved_since, w.last_seen_at,
+    w.token_digest IS NOT NULL AS worker_has_token, w.deleted_at AS worker_deleted_at,
+    coalesce(w.last_seen_at > {NOW} - %(online_within)s::interval, false) AS worker_is_online,
+    n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
+    n.claimed_at IS NOT NULL AS retry_was_claimed,
+    {NOW} AS now
+FROM run r
+JOIN trigger t ON t.id = r.trigger_id
+LEFT JOIN data_key k ON k.id = t.mcp_key_id
+LEFT JOIN worker w ON w.id = r.worker_id
+LEFT JOIN run_text x ON x.run_id = r.id
+LEFT JOIN run n ON n.retry_of_id = r.id
+WHERE r.id = %(run_id)s
+"""
+
+# Why a run is not retried, for people.
+_NO_RETRY = {
+    NoRetry.SUCCEEDED: "It succeeded, so it is not retried.",
+    NoRetry.CANCELED: "It was canceled, so it is not retried.",
+    NoRetry.CLIENT_FAULT: "It is not retried, because another attempt would probably end in the same way: the fault is"
+    " in the prompt, the model or a limit of the trigger.",
+    NoRetry.CANCEL_REQUESTED: "It is not retried, because somebody had asked to cancel it.",
+    NoRetry.RETRIES_USED: "It is not retried: it was attempt {attempt}, and the trigger allowed {attempts}.",
+    NoRetry.HAD_EFFECTS: "It is not retried, because its tool calls may have changed something, and the trigger's"
+    " retryAfterEffects is false.",
+    NoRetry.TRIGGER_DELETED: "It is not retried, because its trigger was deleted.",
+    NoRetry.TRIGGER_DISABLED: "It is not retried, because its trigger is disabled.",
+}
+
+_ENDED_WORDS = {
+    Status.SUCCEEDED: "Succeeded",
+    Status.FAILED: "Failed",
+    Status.TIMED_OUT: "Timed out",
+    Status.CANCELED: "Was canceled",
+}
+_BY_WORDS = {
+    EndedBy.LEASE: ", because its worker was lost",
+    EndedBy.DEADLINE: ", because its time was over",
+    EndedBy.USER: " by a user, before a worker had claimed it",
+    EndedBy.LATE_RESULT: ", because a late result of the run that it repeats made it needless",
+}
+_RETRY_WORDS = {
+    Status.CLAIMED: "its retry is claimed",
+    Status.RUNNING: "its retry is running",
+    Status.SUCCEEDED: "its retry succeeded",
+    Status.FAILED: "its retry failed",
+    Status.TIMED_OUT: "its retry timed out",
+    Status.CANCELED: "its retry was canceled",
+}
+
+
+def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
+    """Returns where a run stands and why, or None if there is no such run. It changes nothing.
+
+    It takes one statement, and up to five more for a queued run.
+    """
+    run = fetch_one(_RUN, {"run_id": run_id, "now": now, "online_within": ONLINE_WITHIN})
+    if run is None:
+        return None
+    if run["status"] == Status.QUEUED:
+        waiting_for = tuple(reasons(run, now=now))
+        return RunExplanation(
+            run_id, run["status"], _waiting_words(run, waiting_for), waiting_for=waiting_for
+        )
+    if run["status"] in HELD:
+        return RunExplanation(run_id, run["status"], _held_words(run), held=_held(run))
+    ended, retry = _ended(run), _retry(run)
+    return RunExplanation(run_id, run["status"], _ended_words(run, retry), ended=ended, retry=retry)
+
+
+def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:
+    if not waiting_for:
+        return f"Is due, and goes to worker {run['worker_label']} with its next poll."
+    first, *others = (reason.message for reason in waiting_for)
+    return (
+        f"{first.removesuffix('.')} ({counted(len(others), 'more reason')})." if others else first
+    )
+
+
+def _held(run: Row) -> Held:
+    return Held(
+        worker_id=run["worker_id"],
+        claimed_at=run["claimed_at"],
+        last_heartbeat_at=_last_heartbeat(run),
+        lease_expires_at=run["lease_expires_at"],
+        deadline_at=run["deadline_at"],
+        cancel_requested=run["cancel_requested_at"] is not None,
+    )
+
+
+def _last_heartbeat(run: Row) -> datetime:
+    """Returns when the worker last renewed the lease. No column has that time, but each renewal sets the lease's end to
+    RUN_LEASE_SECONDS later.
+    """
+    renewed: datetime = run["lease_expires_at"] - timedelta(seconds=settings.RUN_LEASE_SECONDS)
+    claimed: datetime = run["claimed_at"]
+    return max(renewed, claimed)
+
+
+def _held_words(run: Row) -> str:
+    name, now = run["worker_label"], run["now"]
+    if run["status"] == Status.CLAIMED:
+        words = f"Worker {name} claimed it at {moment_words(run['claimed_at'], now)} and has not started it yet"
+    else:
+        words = f"Worker {name} has been executing it since {moment_words(run['started_at'], now)}"
+    if run["cancel_requested_at"] is not None:
+        words += ", and was asked to cancel it"
+    if run["lease_expires_at"] <= now:
+        return (
+            f"{words}, but has been silent since {moment_words(_last_heartbeat(run), now)}:"
+            " its lease is over, and the scheduler will give it up."
+        )
+    return f"{words}."
+
+
+def _ended(run: Row) -> Ended:
+    return Ended(
+        at=run["ended_at"],
+        by=run["ended_by"],
+        fault_class=run["fault_class"],
+        message=run["error_message"] or run["short_message"],
+    )
+
+
+def _ended_words(run: Row, retry: Retry) -> str:
+    """Returns how the run ended and what became of its retry, in one sentence. Of a run that succeeded or was canceled
+    nobody expects a retry, so the sentence does not speak of one.
+    """
+    words = _ENDED_WORDS[Status(run["status"])] + _BY_WORDS.get(run["ended_by"], "")
+    words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"
+    if run["ended_by"] == EndedBy.WORKER and run["fault_class"] != FaultClass.NONE:
+        words += f", as its worker reported (faultClass {run['fault_class']})"
+    if retry.code in (NoRetry.SUCCEEDED, NoRetry.CANCELED):
+        return f"{words}."
+    return f"{words}; {retry.message[0].lower()}{retry.message[1:]}"
+
+
+def _retry(run: Row) -> Retry:
+    """Returns what became of the retry of an ended run, and why.
+
+    What `why_no_retry` says today decides only if there is no retry, because the trigger may have changed since the run
+    ended.
+    """
+    retry_id, due = run["retry_id"], run["retry_available_at"]
+    if retry_id is not None and run["retry_status"] == Status.QUEUED:
+        at = moment_words(due, run["now"])
+        when = f"is due at {at}" if due > run["now"] else f"has been due since {at}"
+        return Retry(RetryDecision.DUE, INFRA_FAULT, f"Its retry {when}.", retry_id, due)
+    if retry_id is not None and run["retry_was_claimed"]:
+        words = f"It was retried: {_RETRY_WORDS[Status(run['retry_status'])]}."
+        return Retry(RetryDecision.DONE, INFRA_FAULT, words, retry_id, due)
+    reason = why_no_retry(run)
+    if retry_id is not None and (reason is None or run["retry_ended_by"] != EndedBy.LATE_RESULT):
+        words = "Its retry was canceled before a worker had claimed it."
+        return Retry(RetryDecision.NONE, RETRY_CANCELED, words, retry_id)
+    if reason is None:
+        return Retry(
+            RetryDecision.NONE,
+            SETTINGS_CHANGED,
+            "It has no retry, although by the trigger's present settings it would get one: when it ended, the trigger"
+            " was disabled, or its retryAfterEffects was false, as the audit log shows.",
+        )
+    words = _NO_RETRY[reason].format(attempt=run["attempt"], attempts=run["max_retries"] + 1)
+    if retry_id is not None:
+        words = (
+            f"{words[:-1]}; the retry that waited was canceled when the worker's late result came."
+        )
+    return Retry(RetryDecision.NONE, reason, words, retry_id)

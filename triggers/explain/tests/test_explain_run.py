@@ -1,0 +1,394 @@
+"""GET /runs/:id/explain tells each reason to wait and each reason for no retry, brought about through the API (§13)."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from pipedai.sql import database_now
+from testing.probes.shapes import A_TIME
+from testing.probes.statement_count import counted
+from testing.processes.worker_calls import WorkerCalls
+from testing.world.cast import Cast
+from testing.world.runs import Runs, allow
+from testing.world.sealed import HEADERS, tamper
+from triggers.explain.answers import RETRY_CODES, WaitingFor
+from triggers.explain.waiting import MOST_COUNTED
+from triggers.models import Run
+from workers.models import Worker
+
+
+class Calls:
+    """The calls of an admin and of the cast's worker."""
+
+    def __init__(self, cast: Cast) -> None:
+        self.cast = cast
+        self.admin = cast.client(cast.admin)
+        self.worker = WorkerCalls(cast.worker)
+        self.worker_url = f"/api/v1/workers/{cast.worker.worker_id}"
+        self.trigger_url = f"/api/v1/triggers/{cast.trigger_id}"
+
+    def change_trigger(self, **values: Any) -> None:
+        assert self.admin.patch(self.trigger_url, values).status_code == 200
+
+    def change_worker(self, **values: Any) -> None:
+        assert self.admin.patch(self.worker_url, values).status_code == 200
+
+    def queue(self, trigger_id: UUID | None = None) -> str:
+        url = f"/api/v1/triggers/{trigger_id or self.cast.trigger_id}/run"
+        return str(self.admin.post(url).json()["id"])
+
+    def cancel(self, run_id: str) -> None:
+        assert self.admin.post(f"/api/v1/runs/{run_id}/cancel").status_code == 200
+
+    def end(self, status: str, *, cancel: bool = False, **report: Any) -> str:
+        """Queues a run, and lets the worker claim and end it."""
+        run_id: Any = self.queue()
+        assert self.worker.claim(run_id).status_code == 200
+        if cancel:
+            self.cancel(run_id)
+        assert self.worker.complete(run_id, status=status, **report).status_code == 200
+        return str(run_id)
+
+    def explain(self, run_id: str) -> dict[str, Any]:
+        answer = self.cast.client(self.cast.viewer).get(f"/api/v1/runs/{run_id}/explain")
+        assert answer.status_code == 200
+        body: dict[str, Any] = answer.json()
+        return body
+
+
+@pytest.fixture
+def calls(cast: Cast) -> Calls:
+    """The worker has just polled, so it is online."""
+    made = Calls(cast)
+    assert made.worker.poll().json()["runs"] == []
+    return made
+
+
+def only(answer: dict[str, Any]) -> dict[str, Any]:
+    """Returns the only reason of an answer."""
+    (reason,) = answer["waitingFor"]
+    assert answer["summary"] == reason["message"]
+    return dict(reason)
+
+
+def worker_subject(cast: Cast) -> dict[str, str]:
+    return {"type": "worker", "id": str(cast.worker.worker_id), "name": "host-1"}
+
+
+# --- What a queued run waits for
+
+
+def test_a_run_that_the_next_poll_returns_waits_for_nothing(calls: Calls) -> None:
+    run_id = calls.queue()
+    assert calls.explain(run_id) == {
+        "runId": run_id,
+        "status": "queued",
+        "summary": "Is due, and goes to worker host-1 with its next poll.",
+        "waitingFor": [],
+        "held": None,
+        "ended": None,
+        "retry": None,
+    }
+
+
+def test_no_worker(calls: Calls, cast: Cast) -> None:
+    run_id = calls.queue()
+    calls.change_trigger(workerId=None)
+    assert only(calls.explain(run_id)) == {
+        "code": "no_worker",
+        "message": "Trigger Nightly report has no worker.",
+        "subject": {"type": "trigger", "id": str(cast.trigger_id), "name": "Nightly report"},
+        "since": None,
+        "until": None,
+        "remedy": "Give the trigger a worker with PATCH /triggers/:id (workerId): its queued runs go there too.",
+        "place": None,
+    }
+
+
+def test_a_worker_that_has_never_called(cast: Cast) -> None:
+    calls = Calls(cast)
+    reason = only(calls.explain(calls.queue()))
+    assert (reason["code"], reason["since"]) == ("worker_offline", None)
+    assert reason["message"] == "Waits for worker host-1, which has never called."
+
+
+def test_a_worker_that_has_called_once(calls: Calls, cast: Cast) -> None:
+    run_id = calls.queue()
+    seen = database_now() - timedelta(days=2)
+    Worker.objects.filter(id=cast.worker.worker_id).update(last_seen_at=seen)
+    reason = only(calls.explain(run_id))
+    assert reason["code"] == "worker_offline"
+    assert reason["message"] == (
+        f"Waits for worker host-1, offline since {seen:%Y-%m-%d %H:%M} UTC."
+    )
+    assert (reason["since"], reason["subject"]) == (A_TIME, worker_subject(cast))
+
+
+def test_a_disabled_worker(calls: Calls) -> None:
+    run_id = calls.queue()
+    calls.change_worker(disabled=True)
+    reason = only(calls.explain(run_id))
+    assert reason["code"] == "worker_disabled"
+    assert reason["message"].startswith("Worker host-1 is disabled since ")
+    assert reason["remedy"].startswith("Enable it with PATCH /workers/:id (disabled: false)")
+
+
+def test_a_worker_without_a_token(calls: Calls) -> None:
+    run_id = calls.queue()
+    assert calls.admin.post(f"{calls.worker_url}/revoke-token").status_code == 204
+    reason = only(calls.explain(run_id))
+    assert reason["code"] == "worker_revoked"
+    assert "its token was revoked" in reason["message"]
+
+
+def test_a_worker_that_nobody_approved(calls: Calls, cast: Cast) -> None:
+    worker = cast.register_by_key("three")
+    assert WorkerCalls(worker).poll().status_code == 200
+    run_id = calls.queue(cast.add_trigger(worker_id=worker.worker_id, mcp_headers=HEADERS))
+    reason = only(calls.explain(run_id))
+    assert reason["code"] == "worker_unapproved"
+    assert reason["message"].startswith(
+        "Worker three is not approved for triggers with MCP headers"
+    )
+    assert "POST /workers/:id/approve" in reason["remedy"]
+
+
+def test_a_full_worker(calls: Calls) -> None:
+    held: Any = calls.queue()
+    calls.worker.claim(held)
+    reason = only(calls.explain(calls.queue()))
+    assert reason["code"] == "worker_full"
+    assert reason["message"] == "Worker host-1 holds as many runs as it may: 1."
+    assert reason["since"] == A_TIME
+
+
+def test_a_run_behind_others(calls: Calls) -> None:
+    *_, last = (calls.queue() for _ in range(3))
+    reason = only(calls.explain(last))
+    assert (reason["code"], reason["place"]) == ("behind_others", 3)
+    assert reason["message"] == "2 due runs of worker host-1 go first."
+
+
+def test_a_run_that_is_not_due(calls: Calls) -> None:
+    original = calls.end("failed", faultClass="infra")
+    retry_id = calls.explain(original)["retry"]["runId"]
+    reason = only(calls.explain(retry_id))
+    assert (reason["code"], reason["subject"], reason["until"]) == ("not_due", None, A_TIME)
+    assert reason["message"].startswith("Attempt 2 is due at ")
+
+
+def test_headers_that_cannot_be_decrypted(calls: Calls, cast: Cast) -> None:
+    trigger_id = cast.add_trigger(mcp_headers=HEADERS, webhook_secret="planted-webhook-secret")
+    run_id = calls.queue(trigger_id)
+    assert calls.explain(run_id)["waitingFor"] == []
+    tamper("bit flip", trigger_id, cast=cast)
+    reason = only(calls.explain(run_id))
+    assert reason["code"] == "headers_unreadable"
+    assert reason["message"] == "The MCP headers of trigger Nightly report can't be decrypted."
+    assert "rotate-mcp-token" in reason["remedy"]
+
+
+def test_several_reasons_begin_with_what_somebody_must_act_on(calls: Calls) -> None:
+    calls.end("failed", faultClass="infra")
+    calls.change_worker(disabled=True)
+    answer = calls.explain(str(Run.objects.get(source="retry").id))
+    assert [reason["code"] for reason in answer["waitingFor"]] == ["worker_disabled", "not_due"]
+    assert answer["summary"].endswith(" UTC (1 more reason).")
+
+
+def test_the_bytes_of_a_poll_count_too(calls: Calls, cast: Cast) -> None:
+    """A poll's answer has 4 MiB at most, so 20 prompts of 250 KiB do not go out together."""
+    allow(cast.worker.worker_id, 20)
+    calls.change_trigger(prompt="x" * 250_000)
+    runs = [calls.queue() for _ in range(20)]
+    polled = [run["id"] for run in calls.worker.poll().json()["runs"]]
+    assert 0 < len(polled) < 20
+    assert calls.explain(runs[len(polled) - 1])["waitingFor"] == []
+    assert only(calls.explain(runs[len(polled)]))["place"] == len(polled) + 1
+
+
+def test_a_run_behind_very_many_is_explained_as_quickly(calls: Calls, cast: Cast) -> None:
+    first, second = calls.queue(), calls.queue()
+    with counted() as few:
+        assert only(calls.explain(second))["place"] == 2
+    row = Run.objects.get(id=first)
+    early = row.available_at - timedelta(hours=1)
+    copies = [
+        Run(
+            environment_id=row.environment_id, trigger_id=row.trigger_id, worker_id=row.worker_id,
+            revision_id=row.revision_id, source="manual", max_retries=0, timeout_seconds=60, available_at=early,
+        )
+        for _ in range(MOST_COUNTED)
+    ]  # fmt: skip
+    Run.objects.bulk_create(copies)
+    with counted() as many:
+        reason = only(calls.explain(second))
+    assert reason["message"] == f"At least {MOST_COUNTED} due runs of worker host-1 go first."
+    assert len(few) == len(many)
+
+
+# --- Who holds it
+
+
+def test_a_held_run_tells_of_its_worker(calls: Calls, cast: Cast) -> None:
+    run_id: Any = calls.queue()
+    calls.worker.claim(run_id)
+    answer = calls.explain(run_id)
+    assert answer["summary"].startswith("Worker host-1 claimed it at ")
+    calls.worker.start(run_id)
+    calls.cancel(run_id)
+    answer = calls.explain(run_id)
+    assert answer["summary"].startswith("Worker host-1 has been executing it since ")
+    assert answer["summary"].endswith(", and was asked to cancel it.")
+    assert answer["held"] == {
+        "workerId": str(cast.worker.worker_id),
+        "claimedAt": A_TIME,
+        "lastHeartbeatAt": A_TIME,
+        "leaseExpiresAt": A_TIME,
+        "deadlineAt": A_TIME,
+        "cancelRequested": True,
+    }
+    assert (answer["waitingFor"], answer["ended"], answer["retry"]) == ([], None, None)
+
+
+def test_a_silent_worker_is_told_of(cast: Cast) -> None:
+    calls = Calls(cast)
+    runs = Runs(cast, cast.trigger_id)
+    answer = calls.explain(str(runs.running()))
+    assert "has been silent since 2026-05-04 12:00 UTC" in answer["summary"]
+
+
+# --- How it ended, and whether it is retried
+
+
+def retry_of(calls: Calls, run_id: str) -> tuple[str, str, str]:
+    retry = calls.explain(run_id)["retry"]
+    return retry["decision"], retry["code"], retry["message"]
+
+
+def test_an_end_tells_who_ended_the_run(calls: Calls) -> None:
+    run_id = calls.end("failed", errorMessage="No such table.")
+    answer = calls.explain(run_id)
+    assert answer["ended"] == {
+        "at": A_TIME, "by": "worker", "faultClass": "client", "message": "No such table."
+    }  # fmt: skip
+    assert answer["summary"].startswith("Failed at ")
+    assert (
+        "as its worker reported (faultClass client); it is not retried, because"
+        in answer["summary"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "by"), [("lost", "lease"), ("overdue", "deadline"), ("made needless", "late_result")]
+)
+def test_the_server_s_verdicts_are_told_too(runs: Runs, state: str, by: str) -> None:
+    calls = Calls(runs.cast)
+    run_id = runs.overdue() if by == "deadline" else runs.lost()
+    if by == "late_result":
+        retry = runs.retry_of(run_id)
+        assert retry is not None
+        runs.complete(run_id, "succeeded")
+        answer = calls.explain(str(run_id))
+        assert answer["retry"]["code"] == "succeeded"
+        assert answer["retry"]["runId"] == str(retry["id"])
+        assert "late result" in answer["retry"]["message"]
+        run_id = retry["id"]
+    answer = calls.explain(str(run_id))
+    assert answer["ended"]["by"] == by
+
+
+def test_a_user_s_cancel_is_told(calls: Calls) -> None:
+    run_id = calls.queue()
+    calls.cancel(run_id)
+    assert calls.explain(run_id)["ended"]["by"] == "user"
+    assert retry_of(calls, run_id) == ("none", "canceled", "It was canceled, so it is not retried.")
+
+
+def test_succeeded(calls: Calls) -> None:
+    run_id = calls.end("succeeded")
+    assert retry_of(calls, run_id) == (
+        "none", "succeeded", "It succeeded, so it is not retried."
+    )  # fmt: skip
+    assert calls.explain(run_id)["summary"].count(".") == 1
+
+
+def test_client_fault(calls: Calls) -> None:
+    decision, code, message = retry_of(calls, calls.end("failed"))
+    assert (decision, code) == ("none", "client_fault")
+    assert "the fault is in the prompt, the model or a limit of the trigger" in message
+
+
+def test_retries_used(calls: Calls) -> None:
+    calls.change_trigger(maxRetries=0)
+    assert retry_of(calls, calls.end("failed", faultClass="infra")) == (
+        "none", "retries_used", "It is not retried: it was attempt 1, and the trigger allowed 1."
+    )  # fmt: skip
+
+
+def test_cancel_requested(calls: Calls) -> None:
+    run_id = calls.end("failed", faultClass="infra", cancel=True)
+    assert retry_of(calls, run_id) == (
+        "none", "cancel_requested", "It is not retried, because somebody had asked to cancel it."
+    )  # fmt: skip
+
+
+def test_had_effects(calls: Calls) -> None:
+    calls.change_trigger(retryAfterEffects=False)
+    run_id = calls.end(
+        "failed", faultClass="infra", toolCalls={"total": 1, "effects": 1, "unknown": 0}
+    )
+    decision, code, message = retry_of(calls, run_id)
+    assert (decision, code) == ("none", "had_effects")
+    assert "its tool calls may have changed something" in message
+
+
+def test_a_trigger_that_was_disabled_then_deleted_or_enabled_again(calls: Calls) -> None:
+    run_id: Any = calls.queue()
+    calls.worker.claim(run_id)
+    calls.change_trigger(enabled=False)
+    calls.worker.complete(run_id, status="failed", faultClass="infra")
+    assert retry_of(calls, run_id) == (
+        "none", "trigger_disabled", "It is not retried, because its trigger is disabled."
+    )  # fmt: skip
+    calls.change_trigger(enabled=True)
+    decision, code, message = retry_of(calls, run_id)
+    assert (decision, code) == ("none", "settings_changed")
+    assert "when it ended, the trigger was disabled, or its retryAfterEffects was false" in message
+    assert calls.admin.delete(calls.trigger_url).status_code == 204
+    assert retry_of(calls, run_id) == (
+        "none", "trigger_deleted", "It is not retried, because its trigger was deleted."
+    )  # fmt: skip
+
+
+def test_a_retry_that_is_due_then_canceled(calls: Calls) -> None:
+    run_id = calls.end("failed", faultClass="infra")
+    retry = calls.explain(run_id)["retry"]
+    assert (retry["decision"], retry["code"], retry["dueAt"]) == ("due", "infra_fault", A_TIME)
+    assert retry["message"].startswith("Its retry is due at ")
+    calls.cancel(retry["runId"])
+    assert retry_of(calls, run_id) == (
+        "none", "retry_canceled", "Its retry was canceled before a worker had claimed it."
+    )  # fmt: skip
+
+
+def test_a_retry_that_ran(runs: Runs) -> None:
+    run_id = runs.lost()
+    runs.complete(runs.claimed_retry_of(run_id))
+    answer = Calls(runs.cast).explain(str(run_id))["retry"]
+    assert (answer["decision"], answer["code"]) == ("done", "infra_fault")
+    assert answer["message"] == "It was retried: its retry succeeded."
+
+
+def test_every_code_has_a_test_here() -> None:
+    """Each code of `waitingFor` and of `retry` stands in this file, where a test reads it."""
+    text = Path(__file__).read_text()
+    assert [code for code in (*WaitingFor, *RETRY_CODES) if f'"{code}"' not in text] == []
+
+
+def test_a_run_of_another_tenant_is_not_there(calls: Calls, cast: Cast) -> None:
+    stranger = cast.client(cast.stranger)
+    assert stranger.get(f"/api/v1/runs/{calls.queue()}/explain").status_code == 404

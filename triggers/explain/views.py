@@ -1,0 +1,87 @@
+"""The endpoints that explain why a run was not executed, and what became of a due time of a trigger (SPEC §13)."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.forms import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import Invalid, NotFound
+from pipedai.api.filters import TimeField
+from pipedai.api.principal import principal_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.parameters import query
+from triggers import tenancy
+from triggers.explain.due_times import check_time_in_question, explain_trigger
+from triggers.explain.runs import explain_run
+from triggers.explain.serializers import RunExplanationSerializer, TriggerExplanationSerializer
+from workspaces.access import TenantViewSet, find_visible
+from workspaces.permissions import IsViewer
+
+
+class RunExplanationViewSet(TenantViewSet):
+    """The endpoint that explains where a run stands."""
+
+    tag = "Runs"
+    permissions = {"retrieve": IsViewer}
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        """Finds the run that the URL names, and the caller's role in its environment. Raises NotFound."""
+        self.access = find_visible(principal_of(request), tenancy.ALL_RUNS, kwargs["run_id"])
+
+    @Operation(
+        id="explainRun",
+        summary="Explain why a run has not run",
+        answers={200: RunExplanationSerializer},
+        says={200: "With what the run waits for, who holds it, or how it ended."},
+    )
+    def retrieve(self, request: Request, run_id: UUID) -> Response:
+        """Answers GET /runs/:id/explain with where the run stands, and why."""
+        explanation = explain_run(run_id)
+        if explanation is None:
+            raise NotFound
+        return Response(RunExplanationSerializer(explanation).data)
+
+
+class TriggerExplanationViewSet(tenancy.OneTriggerViewSet):
+    """The endpoint that explains what became of a due time of a trigger."""
+
+    tag = "Triggers"
+    permissions = {"retrieve": IsViewer}
+
+    @Operation(
+        id="explainTrigger",
+        summary="Explain what became of a due time",
+        parameters=(
+            query(
+                "at",
+                {"type": "string", "format": "date-time"},
+                description="The time in question, at most 366 days ahead; now by default.",
+            ),
+        ),
+        answers={200: TriggerExplanationSerializer},
+        says={200: "With what became, or will become, of the due time at or next before `at`."},
+        errors={400: "A bad `at`."},
+    )
+    def retrieve(self, request: Request, trigger_id: UUID) -> Response:
+        """Answers GET /triggers/:id/explain with what became of the due time at or next before `at`."""
+        explanation = explain_trigger(trigger_id, at=_time_in_question(request))
+        if explanation is None:
+            raise NotFound
+        return Response(TriggerExplanationSerializer(explanation).data)
+
+
+def _time_in_question(request: Request) -> datetime | None:
+    """Returns the query parameter `at`, or None if it was not sent. Raises Invalid if it is no time, or too far
+    ahead.
+    """
+    try:
+        at: datetime | None = TimeField(required=False).clean(request.query_params.get("at"))
+        check_time_in_question(at)
+    except ValidationError as error:
+        raise Invalid({"at": [str(message) for message in error.messages]}) from None
+    except ValueError as error:
+        raise Invalid({"at": [str(error)]}) from None
+    return at
