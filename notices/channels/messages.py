@@ -25,7 +25,7 @@ sk.id AS secret_key_id, sk.wrapped AS secret_key_wrapped, sk.master_key_id AS se
 (SELECT a.id FROM asked_address a
     WHERE a.address = d.address AND a.environment_id = d.environment_id) AS asked_id,
 {standing_columns("d.environment_id", "d.address")}
-"""
+"""  # noqa: S608
 JOINS: Final = """
 JOIN channel c ON c.id = d.channel_id
 LEFT JOIN data_key uk ON uk.id = c.url_key_id

@@ -32,7 +32,7 @@ _WANTING: Final = f"""
 SELECT id, environment_id, kind, emails, host, events, {NOW} AS now FROM channel
 WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
 ORDER BY id FOR NO KEY UPDATE
-"""
+"""  # noqa: S608
 
 # Without a lock, because webhooks have no limit of an hour: ends of runs need not wait for each other. The condition
 # is that of the index `channel_of_outcomes`.

@@ -41,7 +41,7 @@ EXISTS (SELECT FROM refused_address r WHERE r.address = {address}) AS is_refused
 EXISTS (SELECT FROM user_account u JOIN membership m ON m.user_id = u.id
     WHERE u.email = {address} AND m.environment_id = {environment} AND {PROVED}) AS is_member,
 (SELECT a.confirmed_at IS NOT NULL FROM asked_address a
-    WHERE a.address = {address} AND a.environment_id = {environment}) AS is_confirmed"""
+    WHERE a.address = {address} AND a.environment_id = {environment}) AS is_confirmed"""  # noqa: S608
 
 
 _STANDINGS: Final = f"""

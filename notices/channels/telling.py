@@ -8,6 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from notices.channels.words import headline
+from notices.serializers import IncidentSerializer
 from pipedai.api.renderers import JSONEncoder
 from pipedai.sql import Row, fetch_all
 from triggers.runs.queries import runs_in_order
@@ -64,7 +65,7 @@ def incidents_told(wanted: Collection[tuple[UUID, str, bool]], now: datetime) ->
     for incident_id, event, is_reminder in wanted:
         if row := rows.get(incident_id):
             at = now if is_reminder else row["closed_at"] or row["opened_at"]
-            shown = incident_shown(row)
+            shown = _incident_shown(row)
             run = runs.get(row["run_id"])
             told.append(
                 Told(
@@ -102,23 +103,15 @@ def outcomes_told(run_ids: Collection[UUID], event: str) -> list[Told]:
     ]
 
 
-def incident_shown(row: Row) -> dict[str, Any]:
+def _incident_shown(row: Row) -> dict[str, Any]:
     """Returns an incident as the API shows it."""
-    return {
-        "id": row["id"],
-        "kind": row["kind"],
-        "subject": {
-            "type": row["subject_type"],
-            "id": row["subject_id"],
-            "name": row["subject_name"],
-        },
-        "openedAt": row["opened_at"],
-        "closedAt": row["closed_at"],
-        "cause": {"runId": row["run_id"], "message": row["message"]},
-        "acknowledgedAt": row["acknowledged_at"],
-        "acknowledgedBy": row["acknowledged_by"],
-        "noticeCount": row["notice_count"],
+    subject = {
+        "type": row["subject_type"],
+        "id": row["subject_id"],
+        "name": row["subject_name"],
     }
+    cause = {"run_id": row["run_id"], "message": row["message"]}
+    return dict(IncidentSerializer({**row, "subject": subject, "cause": cause}).data)
 
 
 def _runs_shown(ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
