@@ -6,7 +6,7 @@ from notices.states import Kind, SubjectType
 from pipedai.api.serializers import RowSerializer
 
 
-class SubjectSerializer(RowSerializer):
+class IncidentSubjectSerializer(RowSerializer):
     """What an incident is about. The name is the one that the subject had when the incident was opened."""
 
     type = serializers.ChoiceField(choices=SubjectType.choices)
@@ -14,7 +14,7 @@ class SubjectSerializer(RowSerializer):
     name = serializers.CharField()
 
 
-class CauseSerializer(RowSerializer):
+class IncidentCauseSerializer(RowSerializer):
     """Why an incident was opened, and by which run, if one showed it."""
 
     runId = serializers.UUIDField(source="run_id", allow_null=True)
@@ -26,10 +26,10 @@ class IncidentSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=Kind.choices)
-    subject = SubjectSerializer()
+    subject = IncidentSubjectSerializer()
     openedAt = serializers.DateTimeField(source="opened_at")
     closedAt = serializers.DateTimeField(source="closed_at", allow_null=True)
-    cause = CauseSerializer()
+    cause = IncidentCauseSerializer()
     acknowledgedAt = serializers.DateTimeField(source="acknowledged_at", allow_null=True)
     acknowledgedBy = serializers.UUIDField(source="acknowledged_by", allow_null=True)
     noticeCount = serializers.IntegerField(source="notice_count")

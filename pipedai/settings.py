@@ -279,6 +279,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TickDecision": "triggers.states.Decision",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
+        "TriggerHealth": "triggers.states.Health",
+        "IncidentKind": "notices.states.Kind",
         "CallerKind": "workers.whoami_views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",
         "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",
