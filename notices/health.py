@@ -9,15 +9,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from notices.channels.queueing import TELLS_OUTCOMES
 from notices.incidents import Finding, close_incidents, open_incidents
 from notices.states import Kind, SubjectType
 from pipedai.sql import Row, execute, fetch_all
 
-_LOCK = """
-SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, t.alert_after_failures
+# `tells_outcomes` is read here as well, so that the end of a run takes no statement more for it.
+_LOCK = f"""
+SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, t.alert_after_failures,
+    EXISTS (SELECT FROM channel c WHERE c.environment_id = h.environment_id AND {TELLS_OUTCOMES}) AS tells_outcomes
 FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
 WHERE h.trigger_id = ANY(%(ids)s) ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
-"""
+"""  # noqa: S608
 
 _ADD = """
 INSERT INTO trigger_health (trigger_id, environment_id, has_outcome, failures, is_failing)
@@ -109,8 +112,9 @@ class Ended:
         )
 
 
-def judge_ends(ended: Mapping[UUID, Ended]) -> None:
+def judge_ends(ended: Mapping[UUID, Ended]) -> set[UUID]:
     """Judges the triggers of which runs have just ended, and opens and closes their incidents `trigger_failing`.
+    Returns those of which no channel tells the outcomes, as far as it has found out.
 
     Call it in the transaction that ended the runs. It takes one statement if nothing changes.
     """
@@ -120,6 +124,7 @@ def judge_ends(ended: Mapping[UUID, Ended]) -> None:
     if missing:
         _add(missing)
     _judge(changed)
+    return {id_ for id_, row in health.items() if not row["tells_outcomes"]}
 
 
 def watch_new(trigger_ids: Collection[UUID]) -> None:

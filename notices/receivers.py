@@ -77,10 +77,8 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
             each.failures += is_final and not replaces and status != Status.SUCCEEDED
         if is_final:
             outcomes.append(_outcome(event))
-    if ended:
-        judge_ends(ended)
-    if outcomes:
-        announce_outcomes(outcomes)
+    untold = judge_ends(ended) if ended else set()
+    announce_outcomes([each for each in outcomes if each.trigger_id not in untold])
 
 
 def _retried_before(late: Collection[Event]) -> set[str]:

@@ -65,7 +65,7 @@ MAX_MEMBERS_PER_ENVIRONMENT = env.whole("MAX_MEMBERS_PER_ENVIRONMENT", 1_000)
 MAX_KEYS_PER_ENVIRONMENT = env.whole("MAX_KEYS_PER_ENVIRONMENT", 200)
 MAX_WORKERS_PER_ENVIRONMENT = env.whole("MAX_WORKERS_PER_ENVIRONMENT", 1_000)
 MAX_TRIGGERS_PER_ENVIRONMENT = env.whole("MAX_TRIGGERS_PER_ENVIRONMENT", 5_000)
-MAX_CHANNELS_PER_ENVIRONMENT = env.whole("MAX_CHANNELS_PER_ENVIRONMENT", 50)
+MAX_CHANNELS_PER_ENVIRONMENT = env.whole("MAX_CHANNELS_PER_ENVIRONMENT", 100)
 MAX_NEW_ADDRESSES_PER_USER = env.whole("MAX_NEW_ADDRESSES_PER_USER", 20)
 MAX_NEW_ADDRESSES_PER_WORKSPACE = env.whole("MAX_NEW_ADDRESSES_PER_WORKSPACE", 100)
 MAX_TRIGGERS_PER_CREATOR = env.whole("MAX_TRIGGERS_PER_CREATOR", 20_000)
@@ -281,6 +281,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "AuthMode": "workers.models.Worker.AuthMode",
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
+        "ChannelKind": "notices.channels.models.Channel.Kind",
+        "ChannelEvent": "notices.channels.words.EVENTS",
+        "NoticeStatus": "notices.channels.models.Notice.Status",
         "CallerKind": "workers.whoami_views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",
         "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",

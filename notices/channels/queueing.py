@@ -34,14 +34,16 @@ WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL 
 ORDER BY id FOR NO KEY UPDATE
 """  # noqa: S608
 
-# Without a lock, because webhooks have no limit of an hour: ends of runs need not wait for each other. The condition
-# is that of the index `channel_of_outcomes`.
-_WANTING_OUTCOMES: Final = """
-SELECT id, environment_id, kind, emails, host, events, statement_timestamp() AS now FROM channel
-WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL
-    AND events @> (ARRAY['run.ended'])::varchar(30)[]
-ORDER BY id
-"""
+# The condition of the index `channel_of_outcomes` on a channel `c`: it tells of ended runs.
+TELLS_OUTCOMES: Final = (
+    "c.enabled AND c.deleted_at IS NULL AND c.events @> (ARRAY['run.ended'])::varchar(30)[]"
+)
+# Without a lock, because webhooks have no limit of an hour: ends of runs need not wait for each other.
+_WANTING_OUTCOMES: Final = f"""
+SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.events, statement_timestamp() AS now FROM channel c
+WHERE c.environment_id = ANY(%(environments)s) AND {TELLS_OUTCOMES}
+ORDER BY c.id
+"""  # noqa: S608
 
 # For each channel and address: how many notices count against the limit, when the oldest of them stops counting, and
 # the digest that still gathers.

@@ -9,12 +9,9 @@ import pytest
 from django.db import transaction
 
 from notices.announcing import Announcement, announce
-from notices.channels.models import Channel
 from notices.channels.sending import NOTICES
-from notices.channels.services import create_channel
 from notices.models import Incident
 from notices.states import Kind
-from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
@@ -30,22 +27,6 @@ def mail_server(settings: Any) -> Iterator[MailReceiver]:
     with receiving_mail() as receiver:
         settings.EMAIL_URL = receiver.url()
         yield receiver
-
-
-def add_channel(cast: Cast, kind: str = "slack", **values: Any) -> Channel:
-    """Adds a channel of the cast's environment."""
-    target = (
-        {"emails": [cast.admin.email]}
-        if kind == "email"
-        else {"url": "https://hooks.example/planted-path"}
-    )
-    values = {"name": "On call", "kind": kind, **target, **values}
-    channel_id = create_channel(
-        environment_id=cast.environment.id,
-        actor=Actor("user", cast.owner.id),
-        values=values,
-    )
-    return Channel.objects.get(id=channel_id)
 
 
 def add_incidents(cast: Cast, count: int = 1, *, name: str = "Nightly report") -> list[UUID]:

@@ -7,10 +7,11 @@ import pytest
 
 from notices.channels import queueing
 from notices.channels.models import Channel, Notice
-from notices.channels.tests.conftest import add_channel, send_due
+from notices.channels.tests.conftest import send_due
 from notices.models import Incident
 from testing.probes.statement_count import counted
 from testing.processes.webhook_receiver import receiving
+from testing.world.channels import add_channel
 
 NOON = datetime(2100, 1, 1, 12, tzinfo=UTC)
 
@@ -28,9 +29,7 @@ def counts():
     }
 
 
-def test_a_storm_of_incidents_is_twenty_mails_and_one_digest(
-    cast, mail_server, open_incidents
-):
+def test_a_storm_of_incidents_is_twenty_mails_and_one_digest(cast, mail_server, open_incidents):
     add_channel(cast, "email")
     open_incidents(300, now=NOON)
     open_incidents(100, now=minutes(30))

@@ -9,10 +9,11 @@ from standardwebhooks.webhooks import Webhook
 from audit.models import AuditEntry
 from notices.channels.models import Channel, Notice
 from notices.channels.services import delete_channel, update_channel
-from notices.channels.tests.conftest import add_channel, send_due, tell
+from notices.channels.tests.conftest import send_due, tell
 from notices.models import Incident
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
+from testing.world.channels import add_channel
 from testing.world.runs import Runs
 
 SECRET = "whsec_cGxhbnRlZCBzZWNyZXQgb2YgYSBjaGFubmVs"

@@ -29,6 +29,7 @@ _TAGS = (
     "Runs",
     "Webhooks",
     "Incidents",
+    "Notices",
     "Workers",
     "Hosts",
     "Worker protocol",

@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
+from notices.channels.models import Channel, NoticeAttempt
+from notices.channels.services import test_channel as queue_test
 from pipedai.ids import new_id
 from testing.probes.api_schema import is_list
 from testing.probes.statement_count import counted
 from testing.world.cast import TEST_ACTOR, issue_enrollment
+from testing.world.channels import add_channel
 from testing.world.incidents import open_incident
 from testing.world.routes import ROUTES, set_stage
 from testing.world.users import UserFactory
@@ -112,6 +115,31 @@ def _enrollments(cast, count):
         issue_enrollment(cast.environment, cast.owner)
 
 
+def _channels(cast, count):
+    """Adds channels, of mail and of Slack, and a confirmed address for each."""
+    for n in range(count):
+        add_channel(cast, ("email", "slack")[n % 2])
+
+
+def _notices(cast, count):
+    """Adds notices, each with two attempts."""
+    channel = Channel.objects.get()
+    for _ in range(count):
+        notice_ids = queue_test(channel_id=channel.id, actor=TEST_ACTOR)
+        NoticeAttempt.objects.bulk_create(
+            NoticeAttempt(
+                environment=cast.environment,
+                notice_id=notice_id,
+                n=n,
+                at=datetime.now(UTC),
+                status_code=503,
+                duration_ms=1,
+            )
+            for notice_id in notice_ids
+            for n in (1, 2)
+        )
+
+
 def _incidents(cast, count):
     for _ in range(count):
         open_incident(cast)
@@ -140,6 +168,8 @@ LISTS = {
     "GET environments/:environment/workers": _workers,
     "GET environments/:environment/enrollments": _enrollments,
     "GET environments/:environment/incidents": _incidents,
+    "GET environments/:environment/channels": _channels,
+    "GET channels/:channel/notices": _notices,
     "GET workspaces/:workspace/workers": _workers,
 }
 BY_NAME = {str(route): route for route in ROUTES}
