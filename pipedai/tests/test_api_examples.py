@@ -257,7 +257,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     channel = {
         "name": "On call",
         "kind": "webhook",
-        "url": "https://hooks.example.com/pipedai",
+        "url": "https://hooks.example.com/on-call/of-ada",
         "secret": "a-secret-of-the-channel",
         "events": ["trigger_failing", "trigger_failing.recovered"],
     }

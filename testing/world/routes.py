@@ -299,7 +299,7 @@ ROUTES = (
         as_=OPERATOR,
         reads_body=False,
     ),
-    Route("GET", f"{_ENVIRONMENT}/channels", as_=ADMIN, statements=3),
+    Route("GET", f"{_ENVIRONMENT}/channels", as_=ADMIN, statements=4),
     Route("POST", f"{_ENVIRONMENT}/channels", _channel, as_=ADMIN, answer=201),
     Route("GET", _CHANNEL, as_=ADMIN, statements=3),
     Route("PATCH", _CHANNEL, _named, as_=ADMIN),

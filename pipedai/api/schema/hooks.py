@@ -17,6 +17,8 @@ _THINGS = {
     "Delivery": "The delivery",
     "Enrollment": "The enrollment",
     "Incident": "The incident",
+    "Channel": "The channel",
+    "Notice": "The notice",
 }
 # The groups of operations, in the order in which documentation shows them.
 _TAGS = (
