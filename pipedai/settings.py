@@ -52,6 +52,8 @@ CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST")
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
 SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
+# Each scheduler requests this URL once a minute while its jobs go well (SPEC §14).
+HEARTBEAT_URL = env.text("HEARTBEAT_URL", "")
 # The mail server by which mails are sent (SPEC §15). Without one they are files in development, and off in production.
 EMAIL_URL = env.email_url("EMAIL_URL")
 # The sender of all mails: an address, or `Name <address>`.

@@ -108,8 +108,7 @@ def test_a_deleted_channel_is_gone_and_keeps_no_secret(cast):
 def test_a_rotation_of_the_data_key_finds_url_and_secret(cast):
     channel_id = create(cast, secret=CHANNEL_SECRET).json()["id"]
     before = Channel.objects.get(id=channel_id)
-    for _ in rotate_data_keys(environment_id=cast.environment.id):
-        pass
+    rotate_data_keys(environment_id=cast.environment.id)
     after = Channel.objects.get(id=channel_id)
     assert after.url_key_id != before.url_key_id
     assert after.secret_key_id == after.url_key_id
@@ -182,9 +181,9 @@ class TestAddresses:
         return create(cast, kind="email", url=None, emails=list(emails))
 
     def token(self):
-        """Sends what is due, and returns the token in the last mail."""
+        """Sends what is due, and returns the token in the mail that asks."""
         send_due()
-        text = self.mails[-1].part("plain")
+        (text,) = [text for mail in self.mails if "#token=" in (text := mail.part("plain"))]
         return text.partition("#token=")[2].split()[0]
 
     def answer(self, cast, which, token):
@@ -206,9 +205,10 @@ class TestAddresses:
         assert self.answer(cast, "confirm", token).status_code == 204
         open_incidents()
         send_due()
-        mail = self.mails[-1]
-        assert "ops@example.com" in {m.recipients[0] for m in self.mails[-3:]}
-        assert mail.message["List-Unsubscribe"] is not None or mail.recipients == [cast.owner.email]
+        to_them = [mail for mail in self.mails if mail.recipients == ["ops@example.com"]]
+        # Both channels tell them now, and each mail says how to stop it.
+        assert len(to_them) == 3
+        assert token in to_them[-1].message["List-Unsubscribe"]
 
     def test_never_again_holds_in_every_environment(self, cast, open_incidents):
         self.add(cast, "ops@example.com")
