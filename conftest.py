@@ -6,6 +6,7 @@ dropped afterwards. Nothing here empties tables, since the audit log's table ref
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from testing.probes.error_codes import CODES, HANDED_OVER, hearing_errors, is_wh
 from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.whole_session import LogTail, dump_of
+from testing.processes.own_postgres import kept_cluster as made_once
 from testing.processes.web_process import Server, serve
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import Cast
@@ -92,6 +94,13 @@ def committed_cast(kept_cast: KeptCast, own_database: str) -> Cast:
     return kept_cast.put_back()
 
 
+@pytest.fixture(scope="session")
+def kept_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Makes the migrated cluster that servers of a test's own start with. All processes of the suite share it."""
+    base = tmp_path_factory.getbasetemp()
+    return made_once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
 @pytest.fixture
 def server(own_database: str, tmp_path: Path) -> Iterator[Server]:
     """Serves the API by gunicorn, as `bin/run` does, on the test's own database."""
@@ -156,12 +165,30 @@ def pytest_terminal_summary(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest tests first. The others keep their random order."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+    """Deals the longest tests out to the processes of the suite, so that each begins with its share of them.
+
+    pytest-xdist gives each process consecutive tests, as many as every other. The others keep their random order.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    longest = [item for item in items if item.nodeid.startswith(_LONGEST)]
+    others = [item for item in items if not item.nodeid.startswith(_LONGEST)]
+    each = len(items) // processes
+    items.clear()
+    for number in range(processes):
+        share = longest[number::processes]
+        room = max(0, each - len(share))
+        items += [*share, *others[:room]]
+        others = others[room:]
+    items += others
 
 
 def pytest_collection_finish() -> None:
-    """Keeps the garbage collector from looking, again and again, through all that the collected tests have imported."""
+    """Makes tests and their children cheaper.
+
+    The garbage collector no longer looks, again and again, through all that the collected tests have imported. The
+    children find no package that is installed for the tests alone.
+    """
+    os.environ["PYTHONPATH"] = str(settings.BASE_DIR / "testing/processes/without_dev_packages")
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)

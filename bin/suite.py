@@ -11,8 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from bin.ending import Afterwards, die_with_parent
 
@@ -20,7 +22,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\
 usage: bin/test [--no-checks] [PYTEST ARGUMENTS]
 
-Runs the linter, the formatter, the type checker and the other static checks, then the tests. All
+Runs the tests, and beside them the linter, the formatter, the type checker and other static checks. All
 run, whatever fails before; the exit code tells whether all passed. Arguments go to pytest:
 `bin/test workers -k claim`. --no-checks skips the static checks. The tests use a PostgreSQL of
 their own in a temporary directory, or the server that TEST_DATABASE_URL names; a running bin/run
@@ -31,6 +33,7 @@ where one is not there, its tests are skipped. The tests with the real Claude CL
 you have run bin/setup --claude. In CI (CI=true) bin/test runs that itself, and skips nothing.
 """
 NO_CHECKS = "--no-checks"
+_MEMORY = "/dev/shm"  # noqa: S108
 # A Ctrl-C also reaches the check that is running. The check gets this many seconds to end by itself.
 _PATIENCE_SECONDS = 15
 
@@ -54,9 +57,9 @@ def main() -> int:
 
 
 class Suite:
-    """Runs the checks one after another.
+    """Runs the tests, and the checks that only read the code beside them.
 
-    At the same time it installs the programs that only the tests, the last check, need.
+    It stops all that runs when this process gets a signal.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -69,34 +72,35 @@ class Suite:
 
     def run(self, pytest_arguments: list[str], *, only_tests: bool = False) -> int:
         """Run all checks, or with `only_tests` the tests alone. Return the exit code."""
-        # Only the tests need these programs, so they are downloaded while the other checks run.
-        programs = self._begin("Programs", [sys.executable, "-m", "bin.programs"])
-        if not only_tests:
-            self._check_without_running()
-        self._end("Programs", programs)
-        # There is one process more than processors, because many tests wait for processes that they have started.
-        processes = 1 + min(8, max(2, os.cpu_count() or 2))
-        # Each process takes consecutive tests, because the tests of one module share what the module starts. A process
-        # that has run out of tests takes over some of another's.
-        among = ["-n", str(processes), "--dist", "worksteal"]
-        self._check("Tests", ["pytest", *among, *pytest_arguments])
+        # The tests and what must be installed for them often wait, so the other checks take the processors meanwhile.
+        with ThreadPoolExecutor(1) as beside:
+            others = None if only_tests else beside.submit(self._check_without_running)
+            self._check("Programs", [sys.executable, "-m", "bin.programs"])
+            # There are two processes more than processors, as many tests wait for processes that they have started.
+            processes = 2 + min(8, max(2, os.cpu_count() or 2))
+            # Each process takes consecutive tests, because the tests of one module share what the module starts. A
+            # process that has run out of tests takes over some of another's.
+            among = ["-n", str(processes), "--dist", "worksteal"]
+            self._check("Tests", ["pytest", *among, *pytest_arguments])
+            if others is not None:
+                others.result()
         return self._verdict()
 
     def _check_without_running(self) -> None:
         """Run the checks that only read the code, and start no part of the service."""
         manage = [sys.executable, "manage.py"]
-        self._check("Lint", ["ruff", "check", "."])
-        self._check("Format", ["ruff", "format", "--check", "."])
-        self._check("Types", ["mypy", "."])
+        self._check_aside("Lint", ["ruff", "check", "."])
+        self._check_aside("Format", ["ruff", "format", "--check", "."])
+        self._check_aside("Types", ["mypy", "."])
         # The worker's package is in the directory agent/, where the tool would not find it by itself.
-        self._check("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
-        self._check("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
-        self._check("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
-        self._check("Changelog", [sys.executable, "-m", "bin.changelog_check"])
+        self._check_aside("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent"})
+        self._check_aside("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
+        self._check_aside("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
+        self._check_aside("Changelog", [sys.executable, "-m", "bin.changelog_check"])
         schema = ["spectacular", "--fail-on-warn", "--format", "openapi-json"]
-        self._check("Schema", [*manage, *schema, "--file", os.devnull])
+        self._check_aside("Schema", [*manage, *schema, "--file", os.devnull])
         deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]
-        self._check("Production settings", deploy, production_settings())
+        self._check_aside("Production settings", deploy, production_settings())
 
     def _verdict(self) -> int:
         if self._stopped_by:
@@ -108,15 +112,30 @@ class Suite:
     def _check(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
         self._end(name, self._begin(name, command, settings))
 
+    def _check_aside(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
+        """Run a check, and print all of its output in one piece at its end."""
+        with tempfile.TemporaryFile() as output:
+            self._end(name, self._begin(name, command, settings, output))
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        print(f"\n{name}: {shlex.join(command)}\n{said}", flush=True)
+
     def _begin(
-        self, name: str, command: list[str], settings: Mapping[str, str] = {}
+        self,
+        name: str,
+        command: list[str],
+        settings: Mapping[str, str] = {},
+        output: IO[bytes] | None = None,
     ) -> subprocess.Popen[bytes] | None:
         if self._stopped_by:
             return None
-        print(f"\n{name}: {shlex.join(command)}", flush=True)
+        if output is None:
+            print(f"\n{name}: {shlex.join(command)}", flush=True)
         return subprocess.Popen(
             command,
             env={**self._environment, **settings},
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
 
@@ -140,12 +159,27 @@ class Suite:
 
 
 def new_data_dir() -> Path:
-    """Make a temporary data directory for the embedded PostgreSQL. As root, let PostgreSQL's own user enter it."""
-    place = next(place for place in ("/var/tmp", "/tmp") if os.access(place, os.W_OK))  # noqa: S108
+    """Make a temporary data directory for the embedded PostgreSQL. As root, let PostgreSQL's own user enter it.
+
+    It is in memory if that has room, where copying a database takes half of the CPU time.
+    """
+    places = ["/var/tmp", "/tmp"]  # noqa: S108
+    if _may_hold_a_database(_MEMORY):
+        places.insert(0, _MEMORY)
+    place = next(place for place in places if os.access(place, os.W_OK))
     data_dir = Path(tempfile.mkdtemp(prefix="pipedai-test-", dir=place))
     if os.geteuid() == 0:
         data_dir.chmod(0o711)
     return data_dir
+
+
+def _may_hold_a_database(place: str) -> bool:
+    """Whether a file system has 4 GiB to spare, and may hold programs."""
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize > 4 * 1024**3 and not found.f_flag & os.ST_NOEXEC
 
 
 def environment_of(data_dir: Path) -> dict[str, str]:

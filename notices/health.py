@@ -22,6 +22,12 @@ FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
 WHERE h.trigger_id = ANY(%(ids)s) ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
 """  # noqa: S608
 
+# The same for one trigger of which runs succeeded, which is what happens most: it reads no trigger.
+_LOCK_ONE = """
+SELECT trigger_id, has_outcome, failures, is_failing, late_since FROM trigger_health
+WHERE trigger_id = %(id)s FOR NO KEY UPDATE
+"""
+
 _ADD = """
 INSERT INTO trigger_health (trigger_id, environment_id, has_outcome, failures, is_failing)
 SELECT id, environment_id, false, 0, false FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id
@@ -147,13 +153,15 @@ def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] =
     _judge(dict.fromkeys(trigger_ids, Ended()), settings_changed=True)
 
 
-def _lock(trigger_ids: Collection[UUID]) -> dict[UUID, Row]:
+def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:
     """Locks the rows of these triggers and returns those that there are. If there are several triggers, it makes the
     rows that are missing first: rows must be locked in the order of their ids, also new ones.
     """
-    ids = list(trigger_ids)
+    ids = list(ended)
     if len(ids) > 1:
         execute(_ADD, {"ids": ids})
+    elif not ended[ids[0]].failures:
+        return {row["trigger_id"]: row for row in fetch_all(_LOCK_ONE, {"id": ids[0]})}
     return {row["trigger_id"]: row for row in fetch_all(_LOCK, {"ids": ids})}
 
 

@@ -40,6 +40,11 @@ def url(api: FakeApi) -> Iterator[str]:
         yield address
 
 
+def python_path() -> str:
+    """The PYTHONPATH of a worker from this checkout."""
+    return os.pathsep.join(filter(None, [str(AGENT), os.environ.get("PYTHONPATH")]))
+
+
 class Worker:
     """A worker process. `log` is the file that it logs to."""
 
@@ -49,7 +54,7 @@ class Worker:
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             "TMPDIR": str(directory / "tmp"),
-            "PYTHONPATH": str(AGENT),
+            "PYTHONPATH": python_path(),
             **variables,
         }
         (directory / "tmp").mkdir(exist_ok=True)

@@ -22,7 +22,7 @@ from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.fake_run import FakeRun
 
 from .broken_worker import BREAKAGES
-from .conftest import AGENT, DEADLINE_SECONDS, alive, until
+from .conftest import DEADLINE_SECONDS, alive, python_path, until
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ SHORT_PATIENCE_SECONDS = 10.0
 
 @pytest.fixture(autouse=True)
 def _from_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(AGENT))
+    monkeypatch.setenv("PYTHONPATH", python_path())
 
 
 def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_with_it() -> None:

@@ -7,6 +7,9 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
 
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
@@ -152,7 +155,15 @@ class _Case:
         ids = ",".join(self.answers.values())
         statement = f"SELECT count(*) FROM run WHERE id = ANY('{{{ids}}}'::uuid[]) AND {condition}"
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while self._on.one(statement)["count"] < count:
-            if time.monotonic() > deadline:
-                raise BenchFailed(f"{self.part} away for {self.seconds:g} s: it did not {what}.")
-            self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)
+        with self._on.session() as session:
+            while _count(session, statement) < count:
+                if time.monotonic() > deadline:
+                    wrong = f"{self.part} away for {self.seconds:g} s: it did not {what}."
+                    raise BenchFailed(wrong)
+                self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)
+
+
+def _count(session: "psycopg.Connection[dict[str, Any]]", statement: str) -> int:
+    row = session.execute(statement).fetchone()
+    assert row is not None
+    return int(row["count"])

@@ -23,12 +23,17 @@ from bin.ending import die_with_parent
 from pipedai import env
 
 _STOP_SECONDS = 40.0
+# Where Python finds the worker's package, which does not belong to the service.
+_WORKER = os.pathsep.join(filter(None, [str(env.BASE_DIR / "agent"), os.environ.get("PYTHONPATH")]))
 
 
 class Kept:
-    """A `manage.py` process that is started again after each kill, by `tend`."""
+    """A Python process that is started again after each kill, by `tend`. `name` is what errors call it."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path
+    ) -> None:
+        self._name = name
         self._arguments = arguments
         self._environment = environment
         self._log = log
@@ -46,7 +51,7 @@ class Kept:
             return False
         if self._process.poll() is not None:
             said = self._log.read_text()[-2000:]
-            raise BenchFailed(f"{self._arguments[0]} ended by itself:\n{said}")
+            raise BenchFailed(f"{self._name} ended by itself:\n{said}")
         self._process.kill()
         self._process.wait()
         self.killed()
@@ -73,9 +78,9 @@ class Kept:
             code = self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.end()
-            raise BenchFailed(f"{self._arguments[0]} does not stop at SIGTERM.") from None
+            raise BenchFailed(f"{self._name} does not stop at SIGTERM.") from None
         if code:
-            raise BenchFailed(f"{self._arguments[0]} exited with {code} at SIGTERM.")
+            raise BenchFailed(f"{self._name} exited with {code} at SIGTERM.")
 
     def end(self) -> None:
         """Kill it (kill -9) and don't start it again."""
@@ -85,7 +90,7 @@ class Kept:
     def _start(self) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "manage.py", *self._arguments],
+                [sys.executable, *self._arguments],
                 cwd=env.BASE_DIR,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -97,7 +102,7 @@ class Kept:
 
 
 class Worker(Kept):
-    """`manage.py runworker` with a program that records what it executes."""
+    """`pipedai-worker run` with a program that records what it executes."""
 
     def __init__(self, on: Database, port: int, pair: Pair, number: int, capacity: int) -> None:
         self.directory = on.directory / f"worker-{number}"
@@ -121,9 +126,10 @@ class Worker(Kept):
         self.executed = self.directory / "executed"
         command = [sys.executable, "-I", "-S", str(Path(program.__file__)), str(self.executed)]
         super().__init__(
-            ["runworker", "--config", str(config), "--command", shlex.join(command),
-             "--max-concurrency", str(capacity)],
-            {**on.environment, "TMPDIR": str(self.temporary)},
+            "A worker",
+            ["-m", "pipedai_worker", "run", "--config", str(config),
+             "--command", shlex.join(command), "--max-concurrency", str(capacity)],
+            {**on.environment, "TMPDIR": str(self.temporary), "PYTHONPATH": _WORKER},
             self.directory / "log",
         )  # fmt: skip
 
@@ -150,7 +156,12 @@ class Scheduler(Kept):
     def __init__(self, on: Database) -> None:
         # libpq gives the session this name, by which the database shows it.
         environment = {**on.environment, "PGAPPNAME": self.session_name}
-        super().__init__(["runscheduler"], environment, on.directory / "scheduler.log")
+        super().__init__(
+            "The scheduler",
+            ["manage.py", "runscheduler"],
+            environment,
+            on.directory / "scheduler.log",
+        )
 
 
 def kill_web_process(served: Web, which: int) -> bool:

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from bench.figures import latencies, print_table, quantile
 from bench.growth.benchmark import misses
 from bench.growth.plans import sequential_scans
 from bench.lifecycle_load import CALLS
+from bin.suite import new_data_dir
 from pipedai.env import BASE_DIR
 from triggers.runs.stats import GROUPINGS
 from triggers.states import Status
@@ -31,10 +31,13 @@ pytestmark = pytest.mark.timeout(_LONGEST_SECONDS + 30)
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """Makes a data directory. If root runs the tests, PostgreSQL's user could not reach one in pytest's tmp_path."""
-    parent = Path(tempfile.mkdtemp(prefix="pipedai-bench-test-"))
-    parent.chmod(0o711)
+def data_dir(kept_cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Makes a data directory, in which databases begin as copies of one that has the schema.
+
+    If root runs the tests, PostgreSQL's user could not reach one in pytest's tmp_path.
+    """
+    parent = new_data_dir()
+    monkeypatch.setenv("BENCH_CLUSTER", str(kept_cluster))
     yield parent / "data"
     shutil.rmtree(parent)
 

@@ -25,7 +25,7 @@ from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server.heart import Heart
 from pipedai.server.tests.web_process import WebProcess, serving
 from pipedai.sql import sqlstate
-from testing.processes.own_postgres import migrate, own_postgres
+from testing.processes.own_postgres import own_postgres
 from triggers.runs.reachability import beat_of_this_process, gap_seconds
 
 pytestmark = pytest.mark.slow
@@ -44,10 +44,9 @@ SESSION = "x" * 43
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[EmbeddedPostgres]:
+def postgres(kept_cluster: Path) -> Iterator[EmbeddedPostgres]:
     """Makes a database server for this module alone, with the schema in it."""
-    with own_postgres() as postgres:
-        migrate(postgres)
+    with own_postgres(kept_cluster) as postgres:
         yield postgres
 
 

@@ -20,7 +20,7 @@ import pytest
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.server.tests.web_process import WebProcess, serving
-from testing.processes.own_postgres import migrate, own_postgres
+from testing.processes.own_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
 
@@ -28,15 +28,14 @@ OUTAGE_SECONDS = 10.0
 
 
 @pytest.fixture
-def postgres() -> Iterator[EmbeddedPostgres]:
+def postgres(kept_cluster: Path) -> Iterator[EmbeddedPostgres]:
     """Makes a database server for this test alone, which starts and stops it."""
-    with own_postgres() as postgres:
+    with own_postgres(kept_cluster) as postgres:
         yield postgres
 
 
 def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     environment = {"DATABASE_URL": postgres.url(), "THROTTLES_ENABLED": "false"}
-    migrate(postgres)
     with (
         serving(tmp_path, "pipedai.asgi:application", **environment) as web,
         _scheduler(tmp_path, environment) as scheduler,
@@ -71,10 +70,11 @@ def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_pa
             connection.execute("UPDATE trigger SET next_run_at = next_run_at - interval '1 hour'")
         came_due = time.monotonic() - asked
         handed_out = waiting.result(timeout=60)
-        assert handed_out.status_code == 200
-        if not handed_out.json()["runs"] and came_due > 18:
-            # If PostgreSQL took long to come back, the poll's time was over, so we poll again.
+        late = handed_out.headers["X-Request-Id"] if handed_out.status_code == 503 else None
+        if (late and came_due > 11) or (came_due > 18 and not handed_out.json()["runs"]):
+            # If PostgreSQL took long to come back, the poll had looked by itself meanwhile, or its time was over.
             handed_out = api.poll(30)
+        assert handed_out.status_code == 200
         (run,) = handed_out.json()["runs"]
         assert run["triggerId"] == api.trigger_id
         scheduler.wait_for("database.back")
@@ -82,21 +82,23 @@ def test_all_stay_up_say_it_once_and_catch_up(postgres: EmbeddedPostgres, tmp_pa
 
         complaints = [x for x in scheduler.lines()[scheduler_lines:] if x["level"] != "info"]
         assert [line["event"] for line in complaints] == ["database.away"]
-        _assert_no_storm(web, web_lines)
+        _assert_no_storm(web, web_lines, refused={"health", "me"} | ({late} if late else set()))
         scheduler.process.send_signal(signal.SIGTERM)
         assert scheduler.process.wait(60) == 0  # A forced end after 4 s would exit with 1.
 
 
-def _assert_no_storm(web: WebProcess, since: int) -> None:
-    """Asserts that listener and heartbeat logged the outage once each, and all else is one line a failed request."""
+def _assert_no_storm(web: WebProcess, since: int, *, refused: set[str]) -> None:
+    """Asserts that listener and heartbeat logged the outage once each, and all else is a line or two for each of the
+    refused requests, which are named by their ids.
+    """
     complaints = [line for line in web.lines()[since:] if line["level"] != "info"]
     said = [line for line in complaints if "not hearing" in line["event"]]
     assert len(said) == 1
     assert sum(line["event"] == "heartbeat.failed" for line in complaints) == 1
     assert not any("exception" in line for line in complaints)
     others = [line for line in complaints if line not in said and "request_id" in line]
-    assert {line["request_id"] for line in others} == {"health", "me"}, others
-    assert len(others) <= 4, others
+    assert {line["request_id"] for line in others} == refused, others
+    assert len(others) <= 2 * len(refused), others
 
 
 class _Process:

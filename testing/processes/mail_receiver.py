@@ -5,16 +5,23 @@ import contextlib
 import email
 import email.policy
 import logging
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 # The library logs all that it hears, addresses too. Only the service's own log lines are of interest.
 logging.getLogger("mail.log").setLevel(logging.WARNING)
+
+# The certificate of the server for the address 127.0.0.1, signed by itself, with its key. It ends in the year 2126.
+# `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 -subj "/CN=Test mail server"
+# -addext "subjectAltName=IP:127.0.0.1" -addext "keyUsage=critical,digitalSignature,keyCertSign"` made it.
+CERTIFICATE = Path(__file__).with_name("mail_server.pem")
 
 
 @dataclass
@@ -49,15 +56,17 @@ class MailReceiver:
     answers: list[str] = field(default_factory=list)
     data_answers: list[str] = field(default_factory=list)
     received: list[ReceivedMail] = field(default_factory=list)
+    # For each mail, whether it came through TLS.
+    encrypted: list[bool] = field(default_factory=list)
     # Ends what stalls, by dropping the connection.
     released: threading.Event = field(default_factory=threading.Event)
     # If there is a password, the server lets nobody send without it.
     password: str = ""
     port: int = 0
 
-    def url(self, login: str = "") -> str:
+    def url(self, login: str = "", scheme: str = "smtp") -> str:
         """Returns the EMAIL_URL of the server."""
-        return f"smtp://{login}127.0.0.1:{self.port}"
+        return f"{scheme}://{login}127.0.0.1:{self.port}"
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd calls it so
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -79,6 +88,7 @@ class MailReceiver:
             assert envelope.mail_from is not None
             mail = ReceivedMail(envelope.mail_from, list(envelope.rcpt_tos), content)
             self.received.append(mail)
+            self.encrypted.append(server.transport.get_extra_info("ssl_object") is not None)
         return await self._behave(server, answer)
 
     def log_in(self, server: Any, session: Any, envelope: Any, how: str, login: Any) -> AuthResult:
@@ -94,8 +104,15 @@ class MailReceiver:
 
 
 @contextlib.contextmanager
-def receiving_mail(*, password: str = "") -> Iterator[MailReceiver]:
-    """Runs a mail server on a free port of the loopback interface for the time of the block."""
+def receiving_mail(
+    *, password: str = "", tls: Literal["no", "starttls", "at-once"] = "no"
+) -> Iterator[MailReceiver]:
+    """Runs a mail server on a free port of the loopback interface for the time of the block.
+
+    `tls` says whether it offers STARTTLS, which is then needed to log in, or speaks TLS from the first byte.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
     receiver = MailReceiver(password=password)
     loop = asyncio.new_event_loop()
 
@@ -104,7 +121,8 @@ def receiving_mail(*, password: str = "") -> Iterator[MailReceiver]:
             receiver,
             loop=loop,
             hostname="test",
-            auth_require_tls=False,
+            auth_require_tls=tls == "starttls",
+            tls_context=context if tls == "starttls" else None,
             authenticator=receiver.log_in if password else None,
         )
 
@@ -115,7 +133,9 @@ def receiving_mail(*, password: str = "") -> Iterator[MailReceiver]:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0))
+    server = loop.run_until_complete(
+        loop.create_server(protocol, "127.0.0.1", 0, ssl=context if tls == "at-once" else None)
+    )
     receiver.port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, name="mail-receiver", daemon=True)
     thread.start()

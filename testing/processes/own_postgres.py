@@ -4,30 +4,65 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bin.suite import new_data_dir
+from pipedai.embedded import locks
+from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 
 
+def kept_cluster(shared: Path) -> Path:
+    """Returns a directory with a stopped server's cluster, whose database has the schema, for `copy_cluster`.
+
+    The first process of the suite that asks makes it in the directory `shared`, which all of them must share.
+    """
+    kept = shared / "kept-cluster"
+    with locks.only_one(shared / "kept-cluster.lock", seconds=180):
+        if not kept.exists():
+            with _directory() as directory:
+                postgres = EmbeddedPostgres(directory)
+                _migrate(postgres)
+                postgres.stop()
+                # The server's user can't reach the directories of pytest, so the cluster was made elsewhere.
+                draft = shared / "kept-cluster.new"
+                copy_cluster(directory, draft)
+            draft.rename(kept)
+    return kept
+
+
+def copy_cluster(kept: Path, data_dir: Path) -> None:
+    """Copies a kept cluster into a data directory, whose first server then need not make one."""
+    Layout(data_dir).prepare_data_dir()
+    layout = Layout(kept)
+    # shutil would not keep the owners of the files.
+    command = ["cp", "-a", str(layout.cluster), str(layout.passwords), str(data_dir)]
+    subprocess.run(command, check=True)  # noqa: S603 - our own command
+
+
 @contextmanager
-def own_postgres() -> Iterator[EmbeddedPostgres]:
-    """Starts an embedded server in a directory of its own. At the end it stops the server and removes the directory."""
-    # We don't use pytest's own directory, because the server's user could not reach it.
-    folder = Path(tempfile.mkdtemp(prefix="pipedai-"))
-    folder.chmod(0o755)
-    postgres = EmbeddedPostgres(folder)
-    postgres.ensure_running()
-    yield postgres
-    postgres.stop()
-    shutil.rmtree(folder)
+def own_postgres(kept: Path) -> Iterator[EmbeddedPostgres]:
+    """Starts an embedded server on a copy of a kept cluster. At the end it stops the server and removes the copy."""
+    with _directory() as directory:
+        copy_cluster(kept, directory)
+        postgres = EmbeddedPostgres(directory)
+        postgres.ensure_running()
+        yield postgres
+        postgres.stop()
 
 
-def migrate(postgres: EmbeddedPostgres) -> None:
-    """Makes the schema in the server's database."""
+@contextmanager
+def _directory() -> Iterator[Path]:
+    # This is no directory of pytest, because the server's user could not reach it.
+    directory = new_data_dir()
+    yield directory
+    shutil.rmtree(directory)
+
+
+def _migrate(postgres: EmbeddedPostgres) -> None:
     subprocess.run(
         [sys.executable, "manage.py", "migrate", "-v0"],
         cwd=BASE_DIR,

@@ -3,7 +3,7 @@
 The services take as long to make a cast as most tests take for all the rest.
 """
 
-import copy
+import pickle
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,7 +36,8 @@ WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerat
 class KeptCast:
     """A cast that the services made, and the statements that write its rows once more."""
 
-    cast: Cast
+    # The pickled cast: reading it takes a third of the time of a deep copy.
+    cast: bytes
     made_at: datetime
     statements: str
     secrets: Planted
@@ -60,7 +61,7 @@ class KeptCast:
                 ]
             transaction.set_rollback(True)
         master_keys = tuple(settings.MASTER_KEYS)
-        return cls(cast, made_at, ";\n".join(statements), secrets, master_keys)
+        return cls(pickle.dumps(cast), made_at, ";\n".join(statements), secrets, master_keys)
 
     def put_back(self) -> Cast:
         """Writes the rows, as if they had been made when the current transaction began, and returns the cast.
@@ -76,7 +77,7 @@ class KeptCast:
             cursor.execute("SELECT transaction_timestamp()")
             (now,) = cursor.fetchone()
             cursor.execute(self.statements)
-        cast = copy.deepcopy(self.cast)
+        cast: Cast = pickle.loads(self.cast)  # noqa: S301 - our own bytes
         _move(vars(cast).values(), now - self.made_at, set())
         return cast
 

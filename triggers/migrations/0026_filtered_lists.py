@@ -61,6 +61,16 @@ class Migration(migrations.Migration):
         AddIndexConcurrently(
             model_name="run",
             index=models.Index(
+                condition=models.Q(
+                    ("ended_at__isnull", False), ("fault_class", "infra"), ("retried", False)
+                ),
+                fields=["worker", "status", "queued_at", "id"],
+                name="run_final_fault_of_worker",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="run",
+            index=models.Index(
                 condition=models.Q(("ended_at__isnull", False)),
                 fields=["trigger", "status", "ended_at", "id"],
                 name="run_of_trigger_by_end",

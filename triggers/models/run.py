@@ -324,8 +324,8 @@ class Run(models.Model):
                     ("worker", "run_of_worker_and_source"),
                 )
             ),
-            # These two find the runs that infrastructure ended and that no retry follows. They are small, because most
-            # such runs have a retry.
+            # These three find the runs that infrastructure ended and that no retry follows. They are small, because
+            # most such runs have a retry.
             *(
                 models.Index(
                     fields=[scope, "status", "queued_at", "id"],
@@ -337,6 +337,7 @@ class Run(models.Model):
                 for scope, name in (
                     ("environment", "run_final_fault"),
                     ("trigger", "run_final_fault_of_trigger"),
+                    ("worker", "run_final_fault_of_worker"),
                 )
             ),
             # This index finds a trigger's last success, and the trigger's runs in the order of their ends.

@@ -95,26 +95,26 @@ def _executes_a_run(site: Server, home: Path, worker: str) -> None:
     assert job.get(f"/workers/{worker_id}")["version"] == VERSION
 
 
-@pytest.mark.parametrize("tool", ["pipx", "uv"])
-def test_pipx_and_uv_install_it_by_the_same_line(site: Server, tmp_path: Path, tool: str) -> None:
+def test_pipx_and_uv_install_it_by_the_same_line_and_other_bytes_are_refused(
+    site: Server, tmp_path: Path
+) -> None:
     line = shlex.split(told_by(site))
-    if tool == "uv":
+    for tool in ("uv", "pipx"):
+        home = tmp_path / tool
+        home.mkdir()
         command = [UV, "tool", *line[1:]]
-    else:
-        command = [UV, "tool", "run", "--quiet", "--from", PIPX, *line]
-        _fetch(tmp_path, PIPX, "pipx")
-    run(tmp_path, *command)
-    worker = tmp_path / ".local" / "bin" / "pipedai-worker"
-    assert run(tmp_path, str(worker), "version").stdout == f"{VERSION}\n"
+        if tool == "pipx":
+            command = [UV, "tool", "run", "--quiet", "--from", PIPX, *line]
+            _fetch(home, PIPX, "pipx")
+        run(home, *command)
+        worker = home / ".local" / "bin" / "pipedai-worker"
+        assert run(home, str(worker), "version").stdout == f"{VERSION}\n"
 
-
-def test_bytes_of_another_digest_are_refused(site: Server, tmp_path: Path) -> None:
-    run(tmp_path, sys.executable, "-m", "venv", "environment")
-    pip = str(tmp_path / "environment" / "bin" / "pip")
-    address = shlex.split(told_by(site))[-1]
+    address = line[-1]
     forged = address[:-4] + ("0000" if not address.endswith("0000") else "1111")
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps"]
     with pytest.raises(AssertionError, match="DO NOT MATCH THE HASHES"):
-        run(tmp_path, pip, "install", "--no-deps", forged)
+        run(tmp_path, *pip, forged)
 
 
 def _fetch(home: Path, package: str, program: str) -> None:

@@ -81,7 +81,7 @@ class ArgvWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.02):
+        while not self._stop.wait(0.1):
             for process in psutil.process_iter():
                 with contextlib.suppress(psutil.Error):
                     self.seen.add("\0".join(process.cmdline()))

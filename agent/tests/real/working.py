@@ -20,7 +20,7 @@ from testing.processes.worker_process import until
 
 from pipedai_worker.config import WorkerConfig
 from pipedai_worker.run_events import SUFFIX
-from tests.conftest import AGENT, DEADLINE_SECONDS, WARNINGS
+from tests.conftest import DEADLINE_SECONDS, WARNINGS, python_path
 
 from .mcp_server import McpServer, Place
 from .messages_api import MessagesApi, Script
@@ -102,7 +102,7 @@ class Machine:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
-            "PYTHONPATH": str(AGENT),
+            "PYTHONPATH": python_path(),
             "ANTHROPIC_BASE_URL": self.around.messages.url,
             "PIPEDAI_LOCAL_RUN_EVENTS": "1",
             "PLANTED": self.secrets["a variable of the worker"],

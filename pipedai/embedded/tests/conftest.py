@@ -1,17 +1,17 @@
 """Makes data directories for real servers. Each server is stopped and its directory removed at the test's end."""
 
 import contextlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bin.suite import new_data_dir
 from pipedai.embedded.errors import EmbeddedPostgresError
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
+from testing.processes.own_postgres import copy_cluster
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,22 +21,10 @@ def fast_unsafe() -> Iterator[None]:
         yield
 
 
-def parent_of_data_dirs() -> str | None:
-    """Return a directory in memory, if one has room and may hold programs. It takes a third of the time of a disk."""
-    memory = "/dev/shm"
-    with contextlib.suppress(OSError):
-        found = os.statvfs(memory)
-        roomy = found.f_bavail * found.f_frsize > 2 * 1024**3
-        if roomy and not found.f_flag & os.ST_NOEXEC and os.access(memory, os.W_OK):
-            return memory
-    return None
-
-
 @contextlib.contextmanager
 def fresh_data_dir() -> Iterator[Path]:
     # We don't use pytest's tmp_path, because the user of a server that root starts can't reach it.
-    parent = Path(tempfile.mkdtemp(prefix="pipedai-test-", dir=parent_of_data_dirs()))
-    parent.chmod(0o711)
+    parent = new_data_dir()
     data_dir = parent / "data"
     try:
         yield data_dir
@@ -57,6 +45,13 @@ def data_dir() -> Iterator[Path]:
 def server(data_dir: Path) -> EmbeddedPostgres:
     """Return a server that has never been started."""
     return EmbeddedPostgres(data_dir)
+
+
+@pytest.fixture
+def made_server(kept_cluster: Path, server: EmbeddedPostgres) -> EmbeddedPostgres:
+    """Return a server that has a cluster already, as after it was stopped."""
+    copy_cluster(kept_cluster, server.layout.data_dir)
+    return server
 
 
 @pytest.fixture(scope="module")

@@ -36,80 +36,81 @@ def bystander():
         process.kill()
 
 
-def test_a_killed_server_comes_back_with_what_was_committed(server, monkeypatch):
+def test_a_killed_server_comes_back_with_what_was_committed(made_server, monkeypatch):
     monkeypatch.delenv("PIPEDAI_PG_FAST_UNSAFE")
-    server.ensure_running()
-    ask(server, "CREATE TABLE kept AS SELECT 7 AS number")
-    before = server.status().pid
-    kill_server(server)
-    server.ensure_running()
-    assert server.status().pid != before
-    assert ask(server, "SELECT number FROM kept") == 7
+    made_server.ensure_running()
+    ask(made_server, "CREATE TABLE kept AS SELECT 7 AS number")
+    before = made_server.status().pid
+    kill_server(made_server)
+    made_server.ensure_running()
+    assert made_server.status().pid != before
+    assert ask(made_server, "SELECT number FROM kept") == 7
 
 
-def test_a_pid_that_another_program_has_by_now_is_left_alone(server, bystander):
-    server.ensure_running()
-    written = server.layout.pid_file.read_text()
-    kill_server(server)
+def test_a_pid_that_another_program_has_by_now_is_left_alone(made_server, bystander):
+    made_server.ensure_running()
+    written = made_server.layout.pid_file.read_text()
+    kill_server(made_server)
     lines = written.splitlines(keepends=True)
-    server.layout.pid_file.write_text("".join([f"{bystander.pid}\n", *lines[1:]]))
-    assert server.stop() in {True, False}
+    made_server.layout.pid_file.write_text("".join([f"{bystander.pid}\n", *lines[1:]]))
+    assert made_server.stop() in {True, False}
     assert bystander.poll() is None
-    server.ensure_running()
-    assert server.status().pid not in {bystander.pid, None}
+    made_server.ensure_running()
+    assert made_server.status().pid not in {bystander.pid, None}
 
 
-def test_a_pid_that_another_postgres_has_by_now_is_left_alone(server, running_server):
-    server.ensure_running()
-    server.stop()
+def test_a_pid_that_another_postgres_has_by_now_is_left_alone(made_server, running_server):
+    made_server.ensure_running()
+    made_server.stop()
     other = running_server.status().pid
-    server.layout.pid_file.write_text(f"{other}\n{server.layout.cluster}\n")
-    assert server.stop() is False
-    server.ensure_running()
-    assert server.status().pid != other
+    made_server.layout.pid_file.write_text(f"{other}\n{made_server.layout.cluster}\n")
+    assert made_server.stop() is False
+    made_server.ensure_running()
+    assert made_server.status().pid != other
     assert running_server.status().pid == other
 
 
-@pytest.mark.parametrize("left", ["", "12", "garbage\n", "-1\n", "99999999999999999999\n"])
-def test_a_partial_pid_file_does_not_stop_the_next_start(server, left):
-    server.ensure_running()
-    server.stop()
-    server.layout.pid_file.write_text(left)
-    assert not server.status().running
-    server.ensure_running()
-    assert ask(server, "SELECT 1") == 1
+def test_a_partial_pid_file_does_not_stop_the_next_start(made_server):
+    for left in ("", "12", "garbage\n", "-1\n", "99999999999999999999\n"):
+        made_server.layout.pid_file.write_text(left)
+        assert not made_server.status().running
+        made_server.ensure_running()
+        assert ask(made_server, "SELECT 1") == 1
+        made_server.stop()
 
 
-def test_a_socket_and_its_lock_from_before_a_reboot_do_not_stop_the_next_start(server, bystander):
-    server.ensure_running()
-    kill_server(server)
-    Path(f"{server.layout.socket}.lock").write_text(f"{bystander.pid}\n")
-    server.ensure_running()
-    assert ask(server, "SELECT 1") == 1
+def test_a_socket_and_its_lock_from_before_a_reboot_do_not_stop_the_next_start(
+    made_server, bystander
+):
+    made_server.ensure_running()
+    kill_server(made_server)
+    Path(f"{made_server.layout.socket}.lock").write_text(f"{bystander.pid}\n")
+    made_server.ensure_running()
+    assert ask(made_server, "SELECT 1") == 1
 
 
-def test_a_server_whose_socket_was_cleaned_away_comes_back(server):
-    server.ensure_running()
-    server.layout.socket.unlink()
-    assert not server.answers()
-    server.ensure_running()
-    assert ask(server, "SELECT 1") == 1
+def test_a_server_whose_socket_was_cleaned_away_comes_back(made_server):
+    made_server.ensure_running()
+    made_server.layout.socket.unlink()
+    assert not made_server.answers()
+    made_server.ensure_running()
+    assert ask(made_server, "SELECT 1") == 1
 
 
-def test_a_server_started_by_hand_is_found_and_stopped(server):
-    server.ensure_running()
-    server.stop()
-    server.layout.prepare_socket_dir()
-    command = [server_bin(server.layout) / "pg_ctl", "-D", server.layout.cluster, "-w", "-l", "/dev/null",
-               "-o", f"-c listen_addresses= -k {server.layout.socket_dir}", "start"]  # fmt: skip
-    user = server.layout.server_user
+def test_a_server_started_by_hand_is_found_and_stopped(made_server):
+    made_server.ensure_running()
+    made_server.stop()
+    made_server.layout.prepare_socket_dir()
+    command = [server_bin(made_server.layout) / "pg_ctl", "-D", made_server.layout.cluster, "-w", "-l", "/dev/null",
+               "-o", f"-c listen_addresses= -k {made_server.layout.socket_dir}", "start"]  # fmt: skip
+    user = made_server.layout.server_user
     subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, user=user.uid, group=user.gid,
                    extra_groups=() if os.geteuid() == 0 else None)  # fmt: skip
-    by_hand = server.status().pid
-    server.ensure_running()
-    assert server.status().pid == by_hand
-    assert server.stop() is True
-    assert not server.status().running
+    by_hand = made_server.status().pid
+    made_server.ensure_running()
+    assert made_server.status().pid == by_hand
+    assert made_server.stop() is True
+    assert not made_server.status().running
 
 
 STAGES = {
@@ -136,32 +137,32 @@ def test_a_starter_killed_at_any_stage_leaves_nothing_half_made(server, stage):
     assert not list(layout.data_dir.glob("*.new*"))
 
 
-def test_lost_passwords_are_made_anew_at_the_next_start(server):
-    server.ensure_running()
-    ask(server, "CREATE TABLE kept AS SELECT 7 AS number")
-    before = server.connection_params()["password"]
-    server.layout.passwords.unlink()
+def test_lost_passwords_are_made_anew_at_the_next_start(made_server):
+    made_server.ensure_running()
+    ask(made_server, "CREATE TABLE kept AS SELECT 7 AS number")
+    before = made_server.connection_params()["password"]
+    made_server.layout.passwords.unlink()
     with pytest.raises(EmbeddedPostgresError, match=r"is gone: restore it, or .* pg stop"):
-        server.ensure_running()
-    server.stop()
-    server.ensure_running()
-    assert server.connection_params()["password"] != before
-    assert ask(server, "SELECT number FROM kept") == 7
+        made_server.ensure_running()
+    made_server.stop()
+    made_server.ensure_running()
+    assert made_server.connection_params()["password"] != before
+    assert ask(made_server, "SELECT number FROM kept") == 7
 
 
-def test_a_server_in_another_container_is_not_joined_by_a_second(server, monkeypatch):
+def test_a_server_in_another_container_is_not_joined_by_a_second(made_server, monkeypatch):
     """We can't see the other server's processes, but we see its lock in the shared directory."""
     monkeypatch.setattr(server_module, "_UNSEEN_SECONDS", 0.2)
-    server.ensure_running()
-    server.stop()
-    with server.layout.run_lock.open() as lock:
+    made_server.ensure_running()
+    made_server.stop()
+    with made_server.layout.run_lock.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        server.layout.pid_file.write_text(f"{os.getpid()}\n{server.layout.cluster}\n")
-        for action in (server.ensure_running, server.stop):
+        made_server.layout.pid_file.write_text(f"{os.getpid()}\n{made_server.layout.cluster}\n")
+        for action in (made_server.ensure_running, made_server.stop):
             with pytest.raises(EmbeddedPostgresError, match="in another container"):
                 action()
-    server.ensure_running()
-    assert ask(server, "SELECT 1") == 1
+    made_server.ensure_running()
+    assert ask(made_server, "SELECT 1") == 1
 
 
 def test_a_server_whose_cluster_was_removed_counts_until_it_is_gone(data_dir):
@@ -195,9 +196,9 @@ def test_a_server_that_has_just_died_is_not_taken_for_one_in_another_container(s
         patience.wait()
 
 
-def test_two_data_directories_are_two_servers(server, running_server):
-    server.ensure_running()
+def test_two_data_directories_are_two_servers(made_server, running_server):
+    made_server.ensure_running()
     with fresh_data_dir() as third:
         assert not EmbeddedPostgres(third).status().running
-    assert server.status().pid != running_server.status().pid
-    assert server.layout.socket_dir != running_server.layout.socket_dir
+    assert made_server.status().pid != running_server.status().pid
+    assert made_server.layout.socket_dir != running_server.layout.socket_dir

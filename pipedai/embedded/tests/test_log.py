@@ -47,10 +47,10 @@ def test_failing_statements_leave_no_value_in_the_log(running_server):
     assert SECRET.replace("-", "_") not in log
 
 
-def test_a_crashing_session_leaves_no_statement_in_the_log(server):
+def test_a_crashing_session_leaves_no_statement_in_the_log(made_server):
     """With its default settings PostgreSQL logs the statement that a killed process was running."""
-    server.ensure_running()
-    params = server.connection_params()
+    made_server.ensure_running()
+    params = made_server.connection_params()
     with psycopg.connect(**params, autocommit=True) as connection:
         pid = connection.info.backend_pid
 
@@ -61,13 +61,15 @@ def test_a_crashing_session_leaves_no_statement_in_the_log(server):
         running = threading.Thread(target=run)
         running.start()
         eventually(
-            lambda: ask(server, f"SELECT state = 'active' FROM pg_stat_activity WHERE pid = {pid}")
+            lambda: ask(
+                made_server, f"SELECT state = 'active' FROM pg_stat_activity WHERE pid = {pid}"
+            )
         )
         os.kill(pid, signal.SIGKILL)
         running.join()
-    eventually(lambda: "terminated by signal 9" in server.layout.log.read_text())
-    server.ensure_running()
-    assert SECRET not in server.layout.log.read_text()
+    eventually(lambda: "terminated by signal 9" in made_server.layout.log.read_text())
+    made_server.ensure_running()
+    assert SECRET not in made_server.layout.log.read_text()
 
 
 def test_the_passwords_are_not_in_the_log(running_server):
@@ -76,11 +78,11 @@ def test_the_passwords_are_not_in_the_log(running_server):
         assert running_server.connection_params(role=role)["password"] not in log
 
 
-def test_a_grown_log_is_put_aside_at_the_next_start(server):
-    server.ensure_running()
-    server.stop()
-    with server.layout.log.open("r+b") as log:
+def test_a_grown_log_is_put_aside_at_the_next_start(made_server):
+    made_server.ensure_running()
+    made_server.stop()
+    with made_server.layout.log.open("r+b") as log:
         log.truncate(11 * 1024 * 1024)
-    server.ensure_running()
-    assert server.layout.log.stat().st_size < 100_000
-    assert server.layout.log.with_name("server.log.1").exists()
+    made_server.ensure_running()
+    assert made_server.layout.log.stat().st_size < 100_000
+    assert made_server.layout.log.with_name("server.log.1").exists()

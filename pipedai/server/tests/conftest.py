@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from psycopg import AsyncConnection
@@ -51,7 +52,7 @@ def logged() -> Iterator[_Lines]:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[EmbeddedPostgres]:
+def postgres(kept_cluster: Path) -> Iterator[EmbeddedPostgres]:
     """Makes a database server for this module alone, which may stop it."""
-    with own_postgres() as postgres:
+    with own_postgres(kept_cluster) as postgres:
         yield postgres

@@ -89,8 +89,10 @@ def change_days(timezone: str, first_year: int, last_year: int) -> list[datetime
     """Returns the UTC midnights at which the days begin on which the zone's clocks change."""
     zone, found = ZoneInfo(timezone), []
     day, end = datetime(first_year, 1, 1, tzinfo=UTC), datetime(last_year + 1, 1, 1, tzinfo=UTC)
+    offset = day.astimezone(zone).utcoffset()
     while day < end:
-        if day.astimezone(zone).utcoffset() != (day + DAY).astimezone(zone).utcoffset():
+        following = (day + DAY).astimezone(zone).utcoffset()
+        if offset != following:
             found.append(day)
-        day += DAY
+        day, offset = day + DAY, following
     return found
