@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib.admin import display, register
 
 from accounts.models import User
+from notices.channels import admin as _channels  # noqa: F401 - importing it registers its pages
 from notices.models import Incident
 from notices.states import SubjectType
 from pipedai.admin.base import StaffModelAdmin
