@@ -1,6 +1,7 @@
 """Gives a new environment its first channel (SPEC §14)."""
 
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
@@ -8,6 +9,7 @@ from accounts.models import User
 from notices.channels.models import Channel
 from notices.channels.words import INCIDENT_EVENTS
 from pipedai.events import SYSTEM, Event, emit, happened
+from workspaces.models import Environment
 
 _NAME = "Mail to the owner"
 
@@ -15,27 +17,34 @@ _NAME = "Mail to the owner"
 def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
     """Adds a channel of mail to the creator of each new environment, for all incidents and recoveries, while the
     service sends mail. It sends nothing before the creator has proved their address.
+
+    The environment of the demo gets one as well, without a mail server too: its mails are then files.
     """
-    if not settings.EMAIL_URL:
-        return
     for event in events:
+        if event.environment_id is None:
+            continue
         if event.action == "environment.created" and event.actor.type == "user":
-            _add(event)
+            if settings.EMAIL_URL:
+                _add(event.environment_id, User.objects.get(id=event.actor.id))
+        elif event.action == "demo.seeded" and "environment" in event.metadata.get("made", ()):
+            environment = Environment.objects.select_related("workspace__created_by")
+            _add(
+                event.environment_id, environment.get(id=event.environment_id).workspace.created_by
+            )
 
 
-def _add(event: Event) -> None:
-    email = User.objects.values_list("email", flat=True).get(id=event.actor.id)
+def _add(environment_id: UUID, creator: User) -> None:
     channel = Channel(
-        environment_id=event.environment_id,
+        environment_id=environment_id,
         name=_NAME,
         kind=Channel.Kind.EMAIL,
-        emails=[email],
+        emails=[creator.email],
         events=list(INCIDENT_EVENTS),
-        created_by=event.actor.id,
+        created_by=creator.id,
     )
     channel.save(force_insert=True)
     told = {"name": channel.name, "kind": channel.kind}
-    emit(Event("channel.created", SYSTEM, event.environment_id, "channel", channel.id, told))
+    emit(Event("channel.created", SYSTEM, environment_id, "channel", channel.id, told))
 
 
 def connect() -> None:
