@@ -89,7 +89,9 @@ def find_late_triggers(*, limit: int = 200, now: datetime | None = None) -> int:
 
 
 def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None) -> None:
-    begun, recovered, withdrawn = [], [], []
+    begun: list[Finding] = []
+    recovered: list[UUID] = []
+    withdrawn: list[UUID] = []
     for row in rows:
         late_since = verdicts[row["trigger_id"]].late_since
         if late_since and row["late_since"] is None:

@@ -11,7 +11,7 @@ from django.dispatch import receiver
 
 from notices.announcing import FinalOutcome, announce_outcomes
 from notices.dead_webhooks import note_delivered, note_given_up
-from notices.health import Ended, judge_ends, judge_settings, watch_new
+from notices.health import Ended, judge_ends, judge_made_up, judge_settings, watch_new
 from notices.incidents import close_incidents
 from notices.states import Kind
 from pipedai.events import Event, happened
@@ -27,6 +27,7 @@ _TOLD = _ENDS | {
     "trigger.deleted",
     "webhook.failed",
     "webhook.delivered",
+    "demo.seeded",
 }
 _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
 # The settings of a trigger on which its health depends, by their names in the API.
@@ -54,6 +55,9 @@ def notice(events: tuple[Event, ...], **_: Any) -> None:
         watch_new([_target(event) for event in created])
     _note_settings(found.get("trigger.updated", []))
     _note_deleted(found.get("trigger.deleted", []))
+    for seeded in found.get("demo.seeded", []):
+        if seeded.target_type == "workspace":
+            judge_made_up(_target(seeded))
     note_given_up(found.get("webhook.failed", []))
     note_delivered(found.get("webhook.delivered", []))
 
