@@ -14,19 +14,22 @@ from notices.incidents import Finding, close_incidents, open_incidents
 from notices.states import Kind, SubjectType
 from pipedai.sql import Row, execute, fetch_all
 
-# `tells_outcomes` is read here as well, so that the end of a run takes no statement more for it.
+# Whether a channel tells the outcomes is read here as well, so that the end of a run takes no statement more for it.
+_TELLS_OUTCOMES = f"""
+EXISTS (SELECT FROM channel c WHERE c.environment_id = h.environment_id AND {TELLS_OUTCOMES}) AS tells_outcomes
+"""
+
 _LOCK = f"""
-SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, t.alert_after_failures,
-    EXISTS (SELECT FROM channel c WHERE c.environment_id = h.environment_id AND {TELLS_OUTCOMES}) AS tells_outcomes
+SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, t.alert_after_failures, {_TELLS_OUTCOMES}
 FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
 WHERE h.trigger_id = ANY(%(ids)s) ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
 """  # noqa: S608
 
 # The same for one trigger of which runs succeeded, which is what happens most: it reads no trigger.
-_LOCK_ONE = """
-SELECT trigger_id, has_outcome, failures, is_failing, late_since FROM trigger_health
-WHERE trigger_id = %(id)s FOR NO KEY UPDATE
-"""
+_LOCK_ONE = f"""
+SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, {_TELLS_OUTCOMES}
+FROM trigger_health h WHERE h.trigger_id = %(id)s FOR NO KEY UPDATE OF h
+"""  # noqa: S608
 
 _ADD = """
 INSERT INTO trigger_health (trigger_id, environment_id, has_outcome, failures, is_failing)

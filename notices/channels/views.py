@@ -31,7 +31,6 @@ from workspaces.access import TenantViewSet, find_visible
 from workspaces.permissions import IsAdmin
 
 _A_MINUTE = 60
-_ANSWERS = Rate("answer-notices", limit=30, seconds=_A_MINUTE)
 _LIVE = "SELECT id, environment_id FROM channel WHERE deleted_at IS NULL"
 _CHANNEL = {"name": "On call", "kind": "email", "emails": ["ada@example.com"]}
 _QUEUED = answer(
@@ -208,8 +207,8 @@ class AddressViewSet(ApiViewSet):
     permissions = {"confirm": IsPublic, "refuse": IsPublic}
     authentication_classes = ()
     throttles = {
-        "confirm": (Throttle(_ANSWERS, by_address),),
-        "refuse": (Throttle(_ANSWERS, by_address),),
+        "confirm": (Throttle(Rate("confirm-address", limit=30, seconds=_A_MINUTE), by_address),),
+        "refuse": (Throttle(Rate("refuse-address", limit=30, seconds=_A_MINUTE), by_address),),
     }
 
     @Operation(
