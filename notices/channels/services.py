@@ -22,7 +22,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.outgoing import host_of
 from pipedai.redaction import REDACTED
-from pipedai.sql import database_now
+from pipedai.sql import Row, database_now
 from workspaces.acting import hold_role
 from workspaces.ceilings import check_ceiling
 from workspaces.encryption.keys import WrappedKey
@@ -96,16 +96,17 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
         channel = _locked(channel_id, actor)
         if not channel.enabled:
             raise Conflict("The channel is disabled.", code=ErrorCode.CHANNEL_DISABLED)
-        row = {
+        now = database_now()
+        row: Row = {
             "id": channel.id,
             "environment_id": channel.environment_id,
             "kind": channel.kind,
             "emails": channel.emails,
             "host": channel.host,
             "events": [TEST],
-            "now": database_now(),
+            "now": now,
         }
-        queued = queue_notices([row], [Told(channel.environment_id, TEST, "A test", row["now"])])
+        queued = queue_notices([row], [Told(channel.environment_id, TEST, "A test", now)])
         emit(_event("channel.tested", channel, actor, {"name": channel.name}))
     return [notice.id for notice in queued]
 
@@ -175,12 +176,14 @@ def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]
 
 def _url_of(channel: Channel) -> str | None:
     """Returns the URL that the channel has; None if it has none or it can't be decrypted."""
-    key = DataKey.objects.filter(id=channel.url_key_id).first()
-    if channel.url is None or key is None:
+    if channel.url is None:
         return None
+    key = DataKey.objects.get(id=channel.url_key_id)
     wrapped = WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
     try:
-        return secrets.unseal(secrets.URL, channel.environment_id, channel.id, channel.url, wrapped)
+        return secrets.unseal(
+            secrets.URL, channel.environment_id, channel.id, bytes(channel.url), wrapped
+        )
     except CannotOpen:
         return None
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from notices.announcing import Announcement, announce
+from notices.announcing import Announcement, Moment, announce
 from notices.channels.sending import NOTICES
 from notices.models import Incident
 from notices.states import Kind
@@ -46,7 +46,7 @@ def add_incidents(cast: Cast, count: int = 1, *, name: str = "Nightly report") -
 
 
 def tell(
-    cast: Cast, ids: list[UUID], moment: str = "opened", *, now: datetime | None = None
+    cast: Cast, ids: list[UUID], moment: Moment = "opened", *, now: datetime | None = None
 ) -> None:
     """Announces incidents, all in one transaction."""
     told: list[Any] = [
