@@ -76,12 +76,12 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
 
 def _user_of(actor: Actor) -> User | None:
     """Returns the user who acts; for an API key, who minted it."""
-    if actor.type == "api_key":
-        key = ApiKey.objects.filter(pk=actor.id).select_related("created_by").first()
-        return key.created_by if key else None
-    if actor.type != "user" or actor.id is None:
+    if actor.id is None:
         return None
-    return User.objects.filter(id=actor.id).first()
+    if actor.type == "api_key":
+        key = ApiKey.objects.filter(id=actor.id).select_related("created_by").first()
+        return key.created_by if key else None
+    return User.objects.filter(id=actor.id).first() if actor.type == "user" else None
 
 
 def _check_room(environment_id: UUID, user_id: UUID, new: int) -> None:

@@ -8,7 +8,7 @@ thousands, and a channel whose mail server is away gathers a bounded number of r
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from notices.channels.models import Channel, Notice
@@ -229,7 +229,7 @@ def _digest_body(line: _Line, digest: Digest, digest_id: UUID) -> str:
 
 def _notice(line: _Line, told: Told, *, digest_id: UUID | None = None) -> Notice:
     notice_id = new_id()
-    values = {"incident_id": told.incident_id, "run_id": told.run_id}
+    values: dict[str, Any] = {"incident_id": told.incident_id, "run_id": told.run_id}
     if "now" in line.channel:
         values |= {"send_at": line.channel["now"], "next_attempt_at": line.channel["now"]}
     if digest_id is not None:

@@ -24,7 +24,7 @@ def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
         if event.environment_id is None:
             continue
         if event.action == "environment.created" and event.actor.type == "user":
-            if settings.EMAIL_URL:
+            if settings.EMAIL_URL and event.actor.id is not None:
                 _add(event.environment_id, User.objects.get(id=event.actor.id))
         elif event.action == "demo.seeded" and "environment" in event.metadata.get("made", ()):
             environment = Environment.objects.select_related("workspace__created_by")

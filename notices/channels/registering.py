@@ -21,7 +21,7 @@ def register_channels() -> None:
         Retention(
             "notices",
             "notices that were sent, told in a digest or given up, and deleted channels",
-            lambda: settings.DELIVERY_RETENTION_DAYS or None,
+            lambda: settings.DELIVERY_RETENTION_DAYS or settings.RUN_RETENTION_DAYS or None,
             prune_notices,
         )
     )

@@ -176,7 +176,7 @@ def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]
 
 def _url_of(channel: Channel) -> str | None:
     """Returns the URL that the channel has; None if it has none or it can't be decrypted."""
-    if channel.url is None:
+    if channel.url is None or channel.url_key_id is None:
         return None
     key = DataKey.objects.get(id=channel.url_key_id)
     wrapped = WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
