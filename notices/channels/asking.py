@@ -6,9 +6,9 @@ from uuid import UUID
 
 from django.conf import settings
 
+from accounts.mail.proof import check_proof, proof_counts
 from accounts.models import User
 from notices.channels.models import AskedAddress, Channel
-from notices.channels.proof import has_proved, proof_counts
 from notices.channels.queueing import queue_for
 from notices.channels.recipients import Standing, standings
 from notices.channels.telling import Told
@@ -16,12 +16,12 @@ from notices.channels.words import CONFIRM
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict
 from pipedai.events import Actor
-from pipedai.outgoing import mail_is_on
 from pipedai.sql import Row, database_now, execute, fetch_one
 from workspaces.models import ApiKey
 
-_UNVERIFIED: Final = "Only who has confirmed their own e-mail address may have mail sent to others."
-_MAIL_OFF: Final = "This service sends no mail: its operator has not set EMAIL_URL."
+_NOBODY: Final = (
+    "Nobody with a confirmed e-mail address answers for this key: let a user add the addresses."
+)
 
 # Requests that add addresses for one user, or in one workspace, run one after another by these locks, so that two at
 # once can't both add the last address that is allowed. triggers/trigger_ceiling.py says why they lock no rows.
@@ -39,12 +39,6 @@ SELECT (SELECT count(*) FROM asked_address WHERE asked_by = %(user_id)s AND {_LA
 """  # noqa: S608
 
 
-def check_mail_is_on() -> None:
-    """Raises Conflict if the service sends no mail."""
-    if not mail_is_on():
-        raise Conflict(_MAIL_OFF, code=ErrorCode.MAIL_OFF)
-
-
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
     """Has the owners of those addresses asked that get no mail of the environment and were never asked.
 
@@ -54,10 +48,12 @@ def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor
     if not proof_counts() or not addresses:
         return
     user = _user_of(actor)
-    if user is None or not has_proved(user.id):
-        if user is not None and set(addresses) == {user.email}:
-            return
-        raise Conflict(_UNVERIFIED, code=ErrorCode.EMAIL_UNVERIFIED)
+    if user is None:
+        raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
+    if not user.has_proved_email and set(addresses) == {user.email}:
+        # They get nothing before they have proved it, and there was a mail that asks them to.
+        return
+    check_proof(user)
     environment_id = channel.environment_id
     known = standings({(environment_id, address) for address in addresses})
     new = [address for address in addresses if known[environment_id, address] is Standing.UNKNOWN]

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare, salted_hmac
 
+from accounts.mail.links import link_to
 from notices.channels.models import AskedAddress, RefusedAddress
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
@@ -28,10 +29,8 @@ def token_of(asked_id: UUID) -> str:
 
 
 def link_of(asked_id: UUID) -> str:
-    """Returns the URL of the page on which the owner answers. The token is in the fragment, which browsers send to no
-    server.
-    """
-    return f"{settings.PUBLIC_URL}/account/notices#token={token_of(asked_id)}"
+    """Returns the URL of the page on which the owner answers."""
+    return link_to("notices", token_of(asked_id))
 
 
 def confirm_address(*, token: str, actor: Actor) -> None:

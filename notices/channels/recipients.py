@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from notices.channels.proof import PROVED, proof_counts
+from accounts.mail.proof import proof_counts
 from pipedai.sql import Row, fetch_all
 
 
@@ -39,7 +39,8 @@ def standing_columns(environment: str, address: str) -> str:
     return f"""
 EXISTS (SELECT FROM refused_address r WHERE r.address = {address}) AS is_refused,
 EXISTS (SELECT FROM user_account u JOIN membership m ON m.user_id = u.id
-    WHERE u.email = {address} AND m.environment_id = {environment} AND {PROVED}) AS is_member,
+    WHERE u.email = {address} AND m.environment_id = {environment}
+        AND u.is_active AND u.email_verified_at IS NOT NULL) AS is_member,
 (SELECT a.confirmed_at IS NOT NULL FROM asked_address a
     WHERE a.address = {address} AND a.environment_id = {environment}) AS is_confirmed"""  # noqa: S608
 

@@ -7,8 +7,9 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
+from accounts.mail.proof import check_mail_is_on
 from notices.channels import secrets
-from notices.channels.asking import ask_new_addresses, check_mail_is_on
+from notices.channels.asking import ask_new_addresses
 from notices.channels.models import Channel
 from notices.channels.queueing import queue_notices
 from notices.channels.serializers import DEFAULTS

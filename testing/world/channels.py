@@ -8,6 +8,7 @@ from notices.channels.services import create_channel
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from testing.world.cast import Cast
+from testing.world.mails import prove
 
 CHANNEL_URL = "https://hooks.example/planted-path-of-a-channel"
 CHANNEL_SECRET = "planted-secret-of-a-channel"  # noqa: S105
@@ -15,8 +16,9 @@ CHANNEL_SECRET = "planted-secret-of-a-channel"  # noqa: S105
 
 def add_channel(cast: Cast, kind: str = "slack", **values: Any) -> Channel:
     """Adds a channel of the cast's environment, as its owner does. One of mail goes to its admin, unless `emails` says
-    otherwise.
+    otherwise. Both have proved their addresses.
     """
+    prove(cast.owner, cast.admin)
     target = {"emails": [cast.admin.email]} if kind == "email" else {"url": CHANNEL_URL}
     channel_id = create_channel(
         environment_id=cast.environment.id,

@@ -2,12 +2,14 @@
 
 import pytest
 
+from accounts.models import User
 from audit.models import AuditEntry
 from notices.channels.models import AskedAddress, Channel, Notice
 from notices.channels.tests.conftest import send_due
 from pipedai.events import Actor
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel
+from testing.world.mails import prove
 from testing.world.users import UserFactory
 from workspaces.encryption.rotate_data import rotate_data_keys
 from workspaces.services import create_environment
@@ -174,7 +176,8 @@ class TestAddresses:
     """Who gets mail: members who have proved their address, and who has agreed."""
 
     @pytest.fixture(autouse=True)
-    def _mail(self, mail_server):
+    def _mail(self, cast, mail_server):
+        prove(cast.admin, cast.owner)
         self.mails = mail_server.received
 
     def add(self, cast, *emails):
@@ -247,8 +250,32 @@ class TestAddresses:
         assert answer.json()["ceiling"] == "newAddressesInWorkspace"
         assert AskedAddress.objects.count() == 2
 
+    def test_who_has_not_proved_their_own_address_has_no_mail_sent_to_others(self, cast):
+        User.objects.filter(id=cast.admin.id).update(email_verified_at=None)
+        answer = self.add(cast, cast.owner.email)
+        assert (answer.status_code, answer.json()["code"]) == (409, "email_unverified")
+        (own,) = self.add(cast, cast.admin.email).json()["recipients"]
+        assert own["standing"] == "unknown"
+        send_due()
+        assert self.mails == []
+
+    def test_a_member_who_has_proved_nothing_is_asked_like_a_stranger(self, cast):
+        (recipient,) = self.add(cast, cast.viewer.email).json()["recipients"]
+        assert recipient["standing"] == "asked"
+
+    def test_a_key_acts_for_who_minted_it(self, cast):
+        client, url = (
+            cast.key_client("admin"),
+            f"/api/v1/environments/{cast.environment.id}/channels",
+        )
+        body = {"name": "Mail", "kind": "email", "emails": ["ops@example.com"]}
+        assert client.post(url, body).status_code == 201
+        User.objects.update(email_verified_at=None)
+        assert client.post(url, body).json()["code"] == "email_unverified"
+
     def test_a_member_who_leaves_gets_no_more(self, cast, open_incidents):
         user = UserFactory()
+        prove(user)
         membership = cast.environment.memberships.create(user=user, role="viewer")
         self.add(cast, user.email)
         membership.delete()
