@@ -31,8 +31,7 @@ AUDIT = "/admin/audit/auditentry/"
 # kept for an hour only, and the audit log has the same for ever.
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
-    "IdempotencyKey", "NoticeAttempt", "AskedAddress", "RefusedAddress",
-    "WorkerEvent",
+    "IdempotencyKey", "WorkerEvent",
 }  # fmt: skip
 
 
