@@ -308,6 +308,7 @@ ROUTES = (
         "DELETE",
         "auth/sessions/<uuid:session_id>",
         as_=SIGNED_IN,
+        keys=False,
         answer=204,
         but=dict.fromkeys(_OF_THE_OWNER, 404),
     ),

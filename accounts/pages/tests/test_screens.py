@@ -34,7 +34,7 @@ def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, t
         for name, token in tokens.items():
             for width in WIDTHS:
                 for scheme in ("light", "dark"):
-                    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                    page.emulate_media(color_scheme=scheme)
                     page.set_viewport_size({"width": width, "height": 800})
                     page.goto("about:blank")
                     page.goto(f"{server.url}/account/{name}#token={token}")
