@@ -85,8 +85,10 @@ ON CONFLICT (trigger_id) DO NOTHING
 """
 
 _WITH_RUNS = """
-SELECT DISTINCT r.trigger_id FROM environment e JOIN run r ON r.environment_id = e.id
-WHERE e.workspace_id = %(workspace_id)s AND r.status IN ('succeeded', 'failed', 'timed_out')
+SELECT t.id AS trigger_id FROM environment e JOIN trigger t ON t.environment_id = e.id
+WHERE e.workspace_id = %(workspace_id)s AND EXISTS (
+    SELECT FROM run r
+    WHERE r.trigger_id = t.id AND r.status IN ('succeeded', 'failed', 'timed_out') AND r.ended_at IS NOT NULL)
 """
 
 _COUNT_ANEW = """
