@@ -203,7 +203,7 @@ class History(RuleBasedStateMachine):
 
 @pytest.mark.django_db
 def test_incidents_are_as_the_model_says() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         History,
         settings=settings(
             max_examples=5,
