@@ -64,7 +64,7 @@ WITH found AS (
             SELECT * FROM (({_FAULTS.format(status="failed")}) UNION ALL ({_FAULTS.format(status="timed_out")})) fault
             ORDER BY ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)) fault) lost)
 UPDATE trigger_health h SET
-    has_outcome = f.is_watched AND (h.has_outcome OR f.has_ended),
+    has_outcome = f.is_watched AND (h.has_outcome OR f.has_ended OR f.failures > 0),
     failures = CASE WHEN f.is_watched THEN f.failures ELSE 0 END,
     is_failing = f.is_watched AND f.alert_after IS NOT NULL AND f.failures >= f.alert_after,
     check_at = CASE
