@@ -15,8 +15,8 @@ COUNTS = {"total": 1, "effects": 1, "unknown": 0}
 REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
 
 # (state of the run, transition, number of statements without a webhook). One of the statements writes the
-# audit row, and one the row for those who stream the worker's events. The end of a run that no retry follows takes one for
-# the health of its trigger, which is all that this costs if the trigger has no alarms or nothing is wrong.
+# audit row, and one the row for those who stream the worker's events. The end of a run that no retry follows
+# takes one for the health of its trigger, which is all that this costs if there are no alarms or nothing is wrong.
 COSTS = [
     pytest.param(None, lambda runs, _: runs.queue(), 2, id="queue"),
     pytest.param(None, lambda runs, _: runs.queue(payload={"a": 1}), 2, id="queue with a payload"),
