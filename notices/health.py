@@ -70,7 +70,7 @@ WITH found AS (
             SELECT * FROM (({_FAULTS.format(status="failed")}) UNION ALL ({_FAULTS.format(status="timed_out")})) fault
             ORDER BY ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)) fault) lost)
 UPDATE trigger_health h SET
-    has_outcome = f.is_watched AND (h.has_outcome OR f.has_ended),
+    has_outcome = f.is_watched AND (h.has_outcome OR f.has_ended OR f.failures > 0),
     failures = CASE WHEN f.is_watched THEN f.failures ELSE 0 END,
     is_failing = f.is_watched AND f.alert_after IS NOT NULL AND f.failures >= f.alert_after,
     check_at = CASE
@@ -91,8 +91,10 @@ ON CONFLICT (trigger_id) DO NOTHING
 """
 
 _WITH_RUNS = """
-SELECT DISTINCT r.trigger_id FROM environment e JOIN run r ON r.environment_id = e.id
-WHERE e.workspace_id = %(workspace_id)s AND r.status IN ('succeeded', 'failed', 'timed_out')
+SELECT t.id AS trigger_id FROM environment e JOIN trigger t ON t.environment_id = e.id
+WHERE e.workspace_id = %(workspace_id)s AND EXISTS (
+    SELECT FROM run r
+    WHERE r.trigger_id = t.id AND r.status IN ('succeeded', 'failed', 'timed_out') AND r.ended_at IS NOT NULL)
 """
 
 _COUNT_ANEW = """

@@ -6,6 +6,7 @@ from audit.models import AuditEntry
 from notices.models import Incident
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
+from triggers.models import TriggerHealth
 from triggers.services import delete_trigger, update_trigger
 
 
@@ -168,3 +169,22 @@ def test_deleting_the_trigger_closes_its_incidents(runs):
     delete_trigger(trigger_id=runs.trigger_id, actor=TEST_ACTOR)
     assert told(runs) == ["opened", "closed"]
     assert not Incident.objects.filter(closed_at__isnull=True).exists()
+
+
+def test_a_first_outcome_may_be_a_late_failure_that_cancels_the_retry(runs):
+    run_id = runs.lost()
+    assert health(runs) == "idle"
+    runs.wait(seconds=1)
+    runs.complete(run_id, "failed")
+    assert health(runs) == "failing"
+
+
+def test_a_change_of_a_trigger_that_failed_before_it_was_watched(runs):
+    runs.ended("failed")
+    TriggerHealth.objects.all().delete()
+    Incident.objects.all().delete()
+    assert health(runs) == "idle"
+    changed(runs, alert_after_failures=2)
+    assert health(runs) == "ok"
+    changed(runs, alert_after_failures=1)
+    assert health(runs) == "failing"

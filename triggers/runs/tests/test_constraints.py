@@ -156,7 +156,7 @@ WRONG_ROWS = [
         "UPDATE incident SET closed_at = opened_at - interval '1 second', remind_at = NULL",
     ),
     ("incident_acknowledged_has_a_time", "UPDATE incident SET acknowledged_by = %(owner)s"),
-    ("incident_reminded_is_open", "UPDATE incident SET closed_at = now()"),
+    ("incident_reminded_is_open", "UPDATE incident SET closed_at = opened_at"),
     ("trigger_max_retries", "UPDATE trigger SET max_retries = 11"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 9"),
     ("trigger_timeout_seconds", "UPDATE trigger SET timeout_seconds = 86401"),
