@@ -1,5 +1,7 @@
 """/environments/:envId/channels and /channels/:id"""
 
+from typing import Any
+
 import pytest
 
 from accounts.models import User
@@ -274,7 +276,7 @@ class TestAddresses:
         assert client.post(url, body).json()["code"] == "email_unverified"
 
     def test_a_member_who_leaves_gets_no_more(self, cast, open_incidents):
-        user = UserFactory()
+        user: Any = UserFactory()
         prove(user)
         membership = cast.environment.memberships.create(user=user, role="viewer")
         self.add(cast, user.email)
