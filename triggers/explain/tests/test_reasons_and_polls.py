@@ -206,10 +206,10 @@ ACTIONS: list[Callable[[World, int], None]] = [
     World.cancel,
     World.delete_trigger,
     World.disable_trigger,
-    World.break_headers,
-    World.disable,
+    *[World.break_headers] * 2,
+    *[World.disable] * 2,
     World.unapprove,
-    World.revoke,
+    *[World.revoke] * 2,
     World.call,
 ]
 
