@@ -1,14 +1,14 @@
 """Hides from our own programs what is installed for the tests alone. Python runs this when a test's child starts.
 
-Libraries of the service import these packages if they find any: Django REST framework does with requests, structlog and
-httpx do with rich. In production they find none, and start in three quarters of the time. Only tracing brings requests
-along (requirements-otel.txt), so a process that traces finds it.
+Libraries of the service import these packages if they find any: Django REST framework does with requests and Pygments,
+structlog with rich, httpx with click. In production they find none, and start in three quarters of the time. Only
+tracing brings requests along (requirements-otel.txt), so a process that traces finds it.
 """
 
 import os
 import sys
 
-_HIDDEN = ["rich", "jinja2"]
+_HIDDEN = ["rich", "jinja2", "click", "pygments"]
 if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
     _HIDDEN.append("requests")
 _OURS = ("manage.py", "pipedai", "bench", "bin.")
