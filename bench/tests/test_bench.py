@@ -118,9 +118,11 @@ def test_idle_measures_waiting_and_waking(data_dir):
 
 @pytest.mark.slow
 def test_growth_looks_at_every_list_and_keeps_each_plan(data_dir):
-    found, shown = _measured(data_dir, "growth", "--sizes", "2k", "--repeats", "1")
+    short = ("--sizes", "2k", "--month", "2000", "--repeats", "1")
+    found, shown = _measured(data_dir, "growth", *short)
     (at,) = found["results"]
     assert at["runs"] == 2000
+    assert "at 2,000 runs a month" in shown
     assert {"overview", *(f"statistics by {each}" for each in GROUPINGS)} == at["busyMonth"].keys()
     assert all(page["ms"] > 0 for page in at["busyMonth"].values())
     pages = at["pages"]
