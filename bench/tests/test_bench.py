@@ -230,16 +230,20 @@ def test_lifecycle_compares_web_cpu_with_another_checkout(data_dir):
         pytest.param(["idle", "--seconds", "nan"], "'nan' is no number of seconds", id="seconds"),
     ],
 )
+def test_a_bad_argument_is_refused_with_a_sentence(arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as refused:
+        parse(arguments)
+    assert refused.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_a_bad_argument_is_refused_with_a_sentence(arguments, sentence, tmp_path):
-    done = _bench(*arguments, data_dir=tmp_path / "unused")
+def test_bad_arguments_and_settings_are_refused_before_anything_starts(tmp_path, monkeypatch):
+    done = _bench("idle", "--waiters", "0", data_dir=tmp_path / "unused")
     assert done.returncode == 2
-    assert sentence in done.stderr
+    assert "'0' is no whole number" in done.stderr
     assert not (tmp_path / "unused").exists()
 
-
-@pytest.mark.slow
-def test_a_bad_setting_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("WEB_THREADS", "many")
     done = _bench("lifecycle", data_dir=tmp_path / "unused")
     assert done.returncode == 1
