@@ -97,7 +97,7 @@ def _start_stack(on: Database) -> tuple[float, float]:
         began = time.monotonic()
         # This leaves bin/setup out, which takes milliseconds when there is nothing to install.
         stack = subprocess.Popen(
-            [sys.executable, "-m", "bin.stack"],
+            [sys.executable, "-m", "bin.starting"],
             cwd=env.BASE_DIR,
             env={
                 **on.environment,

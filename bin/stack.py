@@ -268,7 +268,3 @@ def _only_one_in(data_dir: Path) -> Iterator[None]:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

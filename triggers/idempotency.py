@@ -136,7 +136,7 @@ def _queue_once(
             raise NotFound
         if bytes(first["body_digest"]) != digest:
             raise Conflict(
-                "This Idempotency-Key was used with another body.",
+                "This Idempotency-Key was used for another request.",
                 code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
             )
         return Queued(run_in_full(first["run_id"]), replayed=True)

@@ -18,10 +18,10 @@ from workers.models import Worker
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 
-# The SQL condition for a `wrk_` key that can still register a worker. The key stops working when the account of the
+# The SQL condition for a `wrk_` key that is neither used nor revoked. A key counts as revoked when the account of the
 # user who minted it is deactivated, or when the API key that minted it is revoked or expires.
-_USABLE = """
-k.kind = 'wrk' AND k.consumed_at IS NULL AND k.revoked_at IS NULL AND k.expires_at > statement_timestamp()
+_UNUSED = """
+k.kind = 'wrk' AND k.consumed_at IS NULL AND k.revoked_at IS NULL
 AND CASE WHEN k.parent_id IS NULL
     THEN EXISTS (SELECT FROM user_account u WHERE u.id = k.created_by_id AND u.is_active)
     ELSE EXISTS (SELECT FROM api_key p WHERE p.id = k.parent_id AND p.revoked_at IS NULL
@@ -30,10 +30,11 @@ AND CASE WHEN k.parent_id IS NULL
 """
 
 _FIND_KEY = f"""
-SELECT k.id, k.environment_id, e.workspace_id, k.parent_id IS NOT NULL AS is_minted,
+SELECT k.id, k.environment_id, e.workspace_id, k.expires_at <= statement_timestamp() AS is_over,
+    k.parent_id IS NOT NULL AS is_minted,
     m.kind IS DISTINCT FROM 'pwk' AS is_vouched_for, CASE WHEN m.kind = 'hos' THEN m.id END AS host_key_id
 FROM api_key k JOIN environment e ON e.id = k.environment_id LEFT JOIN api_key m ON m.id = k.parent_id
-WHERE k.token_digest = %(digest)s AND {_USABLE}
+WHERE k.token_digest = %(digest)s AND {_UNUSED}
 """
 
 _FIND_OLD = """
@@ -75,7 +76,7 @@ ORDER BY suffix.n LIMIT 1
 
 _CONSUME = f"""
 UPDATE api_key k SET consumed_at = statement_timestamp(), consumed_by = %(worker_id)s
-WHERE k.id = %(key_id)s AND {_USABLE}
+WHERE k.id = %(key_id)s AND k.expires_at > statement_timestamp() AND {_UNUSED}
 """
 
 
@@ -115,6 +116,8 @@ def find_registration_key(token: str) -> Row:
     key = fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
     if key is None:
         raise _bad_token()
+    if key["is_over"]:
+        raise _bad_token(ErrorCode.TOKEN_EXPIRED)
     return key
 
 
@@ -214,7 +217,5 @@ def seat_worker(
     return Seated(worker["id"], minted.value, hostname, old)
 
 
-def _bad_token() -> Unauthenticated:
-    return Unauthenticated(
-        "The registration token is invalid, used or expired.", code=ErrorCode.INVALID_TOKEN
-    )
+def _bad_token(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
+    return Unauthenticated("The registration token is invalid, used or expired.", code=code)

@@ -53,7 +53,7 @@ def bin_run(data_dir):
     def bin_run(*arguments, **environment):
         return started(
             "-m",
-            "bin.stack",
+            "bin.starting",
             *arguments,
             mark=str(data_dir),
             **{

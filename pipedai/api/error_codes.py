@@ -74,7 +74,7 @@ class ErrorCode(StrEnum):
     TRIGGER_DISABLED = "trigger_disabled"
     # 409: the trigger has no worker that could execute its run.
     TRIGGER_WITHOUT_WORKER = "trigger_without_worker"
-    # 409: the Idempotency-Key was sent before, with another body.
+    # 409: the Idempotency-Key was sent before for another request: with another body, or for a rerun of another run.
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     # 409: the trigger has no webhookUrl to which anything could be sent.
     NO_WEBHOOK_URL = "no_webhook_url"

@@ -44,6 +44,10 @@ def send(kind: Kind, row: Row) -> Answer:
         message = kind.message(row)
     except CannotSend as reason:
         return OwnAnswer(None, 0, str(reason)[:100], means=reason.result)
+    except Exception:
+        # A mistake of ours, or a row that nobody foresaw. The message is tried as often as any other, and not for ever.
+        log.exception(kind.event("not_made"), **kind.naming(row))
+        return OwnAnswer(None, 0, "the message could not be made")
     about = {"server.address": row["host"], f"pipedai.{kind.row_name}.id": str(row["id"])}
     with tracing.client_span(f"{kind.name} attempt", about) as span:
         answer: Answer
@@ -65,7 +69,7 @@ def record(kind: Kind, row: Row, answer: Answer, *, now: datetime | None = None)
     """
     now = now or database_now()
     status, due = verdict(
-        answer, attempts=row["attempt_count"] + 1, now=now, queued=row["created_at"]
+        answer, attempts=_counted(kind, row, answer), now=now, queued=row["created_at"]
     )
     with transaction.atomic():
         recorded = fetch_one(
@@ -95,12 +99,26 @@ def record(kind: Kind, row: Row, answer: Answer, *, now: datetime | None = None)
     )
 
 
+def _counted(kind: Kind, row: Row, answer: Answer) -> int:
+    """Returns how many attempts there have been, including this one.
+
+    If the message is to be sent again, those while our own mail server was away don't count. After a long outage, the
+    first answer about the mail itself would otherwise be the last.
+    """
+    count: int = row["attempt_count"] + 1
+    if row["host"] != mail_server.MAIL_HOST or answer.result is not Result.AGAIN:
+        return count
+    earlier = kind.attempts._default_manager.filter(**{kind.attempt_key: row["id"]})
+    return count - earlier.filter(error__in=mail_server.AWAY_ERRORS).count()
+
+
 def verdict(
     answer: Answer, *, attempts: int, now: datetime, queued: datetime | None = None
 ) -> tuple[SendStatus, datetime | None]:
     """Returns the status that a message has after this answer, and the time of the next attempt or None.
 
-    `attempts` is how many attempts there have been, including this one, and `queued` when the message was queued.
+    `attempts` is how many attempts there have been that count, including this one, and `queued` when the message was
+    queued.
     """
     result = answer.result
     if result is Result.TAKEN:

@@ -96,10 +96,12 @@ class Kind:
     # Writes what follows from an attempt, in the transaction that records it.
     after_attempt: Callable[[Attempt], None] = _nothing
     # The table of the environments that own the rows, which has `id` and `workspace_id`. Workspaces then take turns. If
-    # it is None, nobody owns the rows, and the one that has been due longest comes first.
+    # it is None, nobody owns the rows, and the one that has been due longest comes first. Many rows for one host then
+    # keep those for another waiting, so such a kind is for mails.
     tenants: str | None = None
     # SQL: more columns for `message`, and joins to the claimed rows `d`, such as
-    # `LEFT JOIN trigger t ON t.id = d.trigger_id`.
+    # `LEFT JOIN trigger t ON t.id = d.trigger_id`. Each claimed row must be in the result once, and no column may have
+    # the name of another one.
     reads: str = ""
     joins: str = ""
     # How many messages of this kind one scheduler sends at once: in all, and to one host.

@@ -19,23 +19,34 @@ def mail_folder() -> Path:
     return Path(settings.DATA_DIR) / "mail"
 
 
+class MailNotWritten(Exception):  # noqa: N818 - named as what it says
+    """The error for a mail whose file could not be written, as when the disk is full."""
+
+
 class MailFiles(BaseEmailBackend):
     """A backend for Django's mails. It writes each mail into a file that only this user can read, because a mail may
     hold a token, and logs where it is.
     """
 
     def send_messages(self, email_messages: Any) -> int:
-        """Writes the mails and returns how many they are. Raises OSError if the folder can't be written."""
+        """Writes the mails and returns how many they are. Raises MailNotWritten."""
         for message in email_messages:
             self._write(message)
         return len(email_messages)
 
     def _write(self, message: EmailMessage) -> None:
-        folder = mail_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # File names sort by the time at which they were made.
-        path = folder / f"{new_id().hex}.eml"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(message.message().as_bytes())
+        path = mail_folder() / f"{new_id().hex}.eml"
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(message.message().as_bytes())
+            except OSError:
+                path.unlink()
+                raise
+        except OSError as error:
+            log.warning("mail.not_written", path=str(path), error=error.strerror)
+            raise MailNotWritten from error
         log.info("mail.written", path=str(path))

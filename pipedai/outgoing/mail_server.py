@@ -11,20 +11,25 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from email.errors import MessageError
+from email.utils import parseaddr
 from functools import lru_cache
 from typing import Any
 
+import idna
 from django.conf import settings
-from django.core.mail import EmailMultiAlternatives
+from django.core.exceptions import ValidationError
+from django.core.mail import DNS_NAME, EmailMultiAlternatives
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
+from django.core.validators import validate_email
 
 from pipedai import env
 from pipedai.logs import get_logger
 from pipedai.outgoing.answers import OwnAnswer, Result
-from pipedai.outgoing.mail_files import MailFiles
+from pipedai.outgoing.mail_files import MailFiles, MailNotWritten
 from pipedai.outgoing.mails import Mail
-from pipedai.outgoing.request import look_up_within
+from pipedai.outgoing.request import look_up_within, within
 
 log = get_logger(__name__)
 
@@ -56,9 +61,12 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
         return OwnAnswer(code, took, error, means=result)
 
     if not mail_is_on():
-        return answer(Result.AWAY, error="mail is off: EMAIL_URL is not set")
+        return answer(Result.AWAY, error=_OFF)
     try:
         message = _message(mail, message_id)
+    except (ValueError, MessageError):
+        return answer(Result.REFUSED, error="not an address or header that a mail can have")
+    try:
         with _bounded(timeout) as backend:
             backend.send_messages([message])
     except Exception as error:
@@ -84,22 +92,44 @@ def check_server(timeout: float = 10.0) -> str | None:
 
 
 def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
-    domain = settings.EMAIL_FROM.rpartition("@")[2].rstrip(">") or "localhost"
+    """Returns the mail for Django's backends. Raises ValueError if a mail can't have its address or a header."""
+    sender = parseaddr(settings.EMAIL_FROM)[1]
     headers = {
-        "Message-ID": f"<{message_id}@{domain}>",
+        "Message-ID": f"<{message_id}@{_domain(sender)}>",
         # Tells vacation programs to send no answer (RFC 3834 §5).
         "Auto-Submitted": "auto-generated",
         **mail.headers,
     }
     message = EmailMultiAlternatives(
-        mail.subject, mail.text, settings.EMAIL_FROM, [mail.to], headers=headers
+        mail.subject, mail.text, settings.EMAIL_FROM, [_address(mail.to)], headers=headers
     )
     message.attach_alternative(mail.html, "text/html")
-    if not message.recipients():
-        raise ValueError("A mail needs a recipient.")
     # Building the message now checks its headers before anything is sent.
     message.message()
     return message
+
+
+def _address(text: str) -> str:
+    """Returns an address in the form that every mail server understands. Raises ValueError if the text is anything
+    else than one address, such as a name with an address.
+    """
+    address = f"{text.rpartition('@')[0]}@{_domain(text)}"
+    try:
+        validate_email(address)
+    except ValidationError:
+        address = ""
+    if not address.isprintable() or not address:
+        raise ValueError("not an address")
+    return address
+
+
+def _domain(address: str) -> str:
+    """Returns the domain of an address in ASCII, by the rules of IDNA 2008. Raises ValueError if it is none.
+
+    Python's own codec, which Django would use, follows the rules of 2003. They turn some domains into other people's:
+    `straße.example` into `strasse.example`.
+    """
+    return idna.encode(address.rpartition("@")[2], uts46=True).decode()
 
 
 @contextlib.contextmanager
@@ -146,6 +176,12 @@ class _Backend(EmailBackend):
                 return self.context.wrap_socket(plain, server_hostname=host)
 
         return Connection
+
+    def open(self) -> bool | None:
+        """Connects and logs in as the settings say. Raises OSError, and ValueError for settings that can't be used."""
+        # Django greets with this machine's full name, and keeps it for the process. Nothing else bounds its look-up.
+        within((self._deadline - time.monotonic()) * _SHARE_OF_LOOK_UP, DNS_NAME.get_fqdn)
+        return super().open()
 
     def _connect(self, host: str, port: int) -> socket.socket:
         left = self._deadline - time.monotonic()
@@ -207,16 +243,13 @@ def _meaning(error: Exception) -> tuple[Result, int | None, str | None]:
     """
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         ((refusal, _),) = error.recipients.values()  # A mail has one recipient.
-        return _of_code(refusal), refusal, None
+        return _of_code(refusal)
     if isinstance(error, smtplib.SMTPDataError):
-        return _of_code(error.smtp_code), error.smtp_code, None
+        return _of_code(error.smtp_code)
     code = error.smtp_code if isinstance(error, smtplib.SMTPResponseException) else None
     for kind, words in _AWAY:
         if isinstance(error, kind):
             return Result.AWAY, code, words
-    if isinstance(error, ValueError):
-        # So Django refuses a header with a line break, and an address that no mail can be sent to.
-        return Result.REFUSED, None, "not an address or header that a mail can have"
     log.warning("mail.failed", error=type(error).__name__)
     return Result.AGAIN, None, "sending failed"
 
@@ -233,14 +266,23 @@ _AWAY: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timed out"),
     (ConnectionRefusedError, "could not connect"),
     (ConnectionError, "connection lost"),
+    (MailNotWritten, "the file of the mail can't be written"),
     (OSError, "could not connect"),
+    # A host that is no name, or a login that is not in ASCII.
+    (ValueError, "the host or login in EMAIL_URL can't be used"),
 )
+_GOING_AWAY = "the mail server is going away"
+_OFF = "mail is off: EMAIL_URL is not set"
+# The errors of attempts with the result `AWAY`.
+AWAY_ERRORS = frozenset({words for _, words in _AWAY} | {_GOING_AWAY, _OFF})
 
 
-def _of_code(code: int) -> Result:
-    """4xx asks for another try later, as greylisting does; 5xx is final (RFC 5321 §4.2.1). 421 says that the server
+def _of_code(code: int) -> tuple[Result, int, str | None]:
+    """Returns what an answer of the server means for a mail, with its code and the words for an error of ours.
+
+    4xx asks for another try later, as greylisting does; 5xx is final (RFC 5321 §4.2.1). 421 says that the server
     itself goes away.
     """
     if code == 421:
-        return Result.AWAY
-    return Result.AGAIN if code < 500 else Result.REFUSED
+        return Result.AWAY, code, _GOING_AWAY
+    return Result.AGAIN if code < 500 else Result.REFUSED, code, None

@@ -21,9 +21,10 @@ PRODUCT = "PipedAI"
 MAX_FOREIGN = 200
 _MAX_SUBJECT = 200
 
-# What mail programs take for a link: a scheme with `//`, and a dot between a letter or digit and a letter.
+# What mail programs take for a link: a scheme with `//`, and a dot between a letter, digit or other sign
+# that is no white space and no ASCII punctuation, and a letter. Such signs are the vowels of Hindi and other accents.
 _SCHEME = re.compile(r":(?=//)")
-_DOT = re.compile(r"(?<=\w)[.。．｡](?=\w*[^\W\d])")
+_DOT = re.compile(r"(?<=[^\s!-/:-@[-^`{-~])[.。．｡](?=\w*[^\W\d])")
 # Values that can't hold a text of others.
 _PLAIN = (int, float, Decimal, date, timedelta, UUID)
 # The Unicode categories of control, invisible, private and unassigned characters, and of breaks of lines.
@@ -63,11 +64,12 @@ def compose(
     """Returns the mail with this name to one address.
 
     Every text in `values`, also in lists and dicts within, counts as written by others and goes through `foreign`,
-    unless it is an `Own`. `subject` may name values in braces: `"{trigger} fails"`. The base templates show `link`, a
-    URL of ours, as a button named by the block `button`, and `why` at the end: the reason why the reader gets the mail.
+    unless it is an `Own`. The base templates show `link`, a URL of ours, as a button named by the block `button`, and
+    `why` at the end: the reason why the reader gets the mail. `subject` and `why` are texts of ours that may name
+    values in braces, as in `"{trigger} fails"`. Never put a text of others into them yourself.
     """
     safe: dict[str, Any] = {key: _made_safe(value) for key, value in (values or {}).items()}
-    context = {**safe, "product": PRODUCT, "link": link, "why": why}
+    context = {**safe, "product": PRODUCT, "link": link, "why": why.format_map(safe)}
     texts = [render_to_string(f"mail/{name}.{ending}", context) for ending in ("txt", "html")]
     named = " ".join(subject.format_map(safe).split())
     return Mail(to, named[:_MAX_SUBJECT], texts[0].strip() + "\n", texts[1], dict(headers or {}))

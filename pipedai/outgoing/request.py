@@ -8,10 +8,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 import httpcore
 import httpx
@@ -26,6 +26,7 @@ TIMEOUT_SECONDS = 10.0
 KEPT_BODY_BYTES = 1024
 
 _Answers = list[Any]
+T = TypeVar("T")
 
 
 def post(
@@ -151,15 +152,21 @@ def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
 
 
 def look_up_within(seconds: float, *args: Any) -> _Answers:
-    """Resolves a name in a thread of its own. Raises TimeoutError if that takes more than `seconds`.
+    """Resolves a name as `look_up` does. Raises TimeoutError if that takes more than `seconds`."""
+    return within(seconds, lambda: list(look_up(*args)))
+
+
+def within(seconds: float, look: Callable[[], T]) -> T:
+    """Calls a function that looks up a name, in a thread of its own, and returns what it returns. Raises what it
+    raises, and TimeoutError if it takes more than `seconds`.
 
     The thread then goes on, because nothing can stop it, and its result is dropped.
     """
-    answer: queue.SimpleQueue[_Answers | Exception] = queue.SimpleQueue()
+    answer: queue.SimpleQueue[tuple[T] | Exception] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            answer.put(list(look_up(*args)))
+            answer.put((look(),))
         except Exception as error:
             answer.put(error)
 
@@ -170,7 +177,7 @@ def look_up_within(seconds: float, *args: Any) -> _Answers:
         raise TimeoutError("the name was not found in time") from None
     if isinstance(found, Exception):
         raise found
-    return found
+    return found[0]
 
 
 def _left(deadline: float, late: type[Exception]) -> float:

@@ -1,4 +1,4 @@
-"""Tells how PostgreSQL executes recursive queries: which tables it reads as a whole, and how many rows it reads."""
+"""Tells how PostgreSQL executes queries: which tables it reads as a whole, and how many rows it reads."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -38,14 +38,14 @@ class Plans:
 
 
 @contextmanager
-def explained() -> Iterator[Plans]:
-    """Explains each recursive query of the block by executing it once before, and keeps the plans."""
+def explained(begin: str = "WITH RECURSIVE") -> Iterator[Plans]:
+    """Explains each query of the block that begins so, by executing it once before, and keeps the plans."""
     found = Plans()
 
     def explain(
         execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        if sql.lstrip().startswith("WITH RECURSIVE"):
+        if sql.lstrip().startswith(begin):
             execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params, many, context)
             cursor = context["cursor"].cursor
             ((plan,),) = (tuple(row.values()) for row in cursor.fetchall())

@@ -5,11 +5,13 @@ import contextlib
 import email
 import email.policy
 import logging
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
@@ -49,15 +51,17 @@ class MailReceiver:
     answers: list[str] = field(default_factory=list)
     data_answers: list[str] = field(default_factory=list)
     received: list[ReceivedMail] = field(default_factory=list)
+    # For each mail, whether it came through TLS.
+    encrypted: list[bool] = field(default_factory=list)
     # Ends what stalls, by dropping the connection.
     released: threading.Event = field(default_factory=threading.Event)
     # If there is a password, the server lets nobody send without it.
     password: str = ""
     port: int = 0
 
-    def url(self, login: str = "") -> str:
+    def url(self, login: str = "", scheme: str = "smtp") -> str:
         """Returns the EMAIL_URL of the server."""
-        return f"smtp://{login}127.0.0.1:{self.port}"
+        return f"{scheme}://{login}127.0.0.1:{self.port}"
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd calls it so
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -79,6 +83,7 @@ class MailReceiver:
             assert envelope.mail_from is not None
             mail = ReceivedMail(envelope.mail_from, list(envelope.rcpt_tos), content)
             self.received.append(mail)
+            self.encrypted.append(server.transport.get_extra_info("ssl_object") is not None)
         return await self._behave(server, answer)
 
     def log_in(self, server: Any, session: Any, envelope: Any, how: str, login: Any) -> AuthResult:
@@ -94,8 +99,21 @@ class MailReceiver:
 
 
 @contextlib.contextmanager
-def receiving_mail(*, password: str = "") -> Iterator[MailReceiver]:
-    """Runs a mail server on a free port of the loopback interface for the time of the block."""
+def receiving_mail(
+    *,
+    password: str = "",
+    tls: Literal["starttls", "at-once"] = "starttls",
+    certificate: Path | None = None,
+) -> Iterator[MailReceiver]:
+    """Runs a mail server on a free port of the loopback interface for the time of the block.
+
+    With a `certificate`, a file that has its key too, it speaks TLS. `tls` then says whether it offers STARTTLS, which
+    is needed to log in, or speaks TLS from the first byte.
+    """
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
     receiver = MailReceiver(password=password)
     loop = asyncio.new_event_loop()
 
@@ -104,7 +122,8 @@ def receiving_mail(*, password: str = "") -> Iterator[MailReceiver]:
             receiver,
             loop=loop,
             hostname="test",
-            auth_require_tls=False,
+            auth_require_tls=context is not None and tls == "starttls",
+            tls_context=context if tls == "starttls" else None,
             authenticator=receiver.log_in if password else None,
         )
 
@@ -115,7 +134,9 @@ def receiving_mail(*, password: str = "") -> Iterator[MailReceiver]:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0))
+    server = loop.run_until_complete(
+        loop.create_server(protocol, "127.0.0.1", 0, ssl=context if tls == "at-once" else None)
+    )
     receiver.port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, name="mail-receiver", daemon=True)
     thread.start()

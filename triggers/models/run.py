@@ -310,8 +310,9 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
-            # These three find the ended runs of one source, also if it is rare, and those of one fault class.
-            # `triggers.runs.listing` names a value for each of their columns before the time.
+            # These two find the ended runs of one source, also if it is rare, and those of one fault class.
+            # `triggers.runs.listing` names a value for each of their columns before the time. A worker's runs of one
+            # source are found by the first of them, or by `run_of_worker_and_status`.
             *(
                 models.Index(
                     fields=[scope, "source", "status", "fault_class", "queued_at", "id"],
@@ -321,11 +322,10 @@ class Run(models.Model):
                 for scope, name in (
                     ("environment", "run_of_source"),
                     ("trigger", "run_of_trigger_and_source"),
-                    ("worker", "run_of_worker_and_source"),
                 )
             ),
-            # These two find the runs that infrastructure ended and that no retry follows. They are small, because most
-            # such runs have a retry.
+            # These three find the runs that infrastructure ended and that no retry follows. They are small, because
+            # most such runs have a retry.
             *(
                 models.Index(
                     fields=[scope, "status", "queued_at", "id"],
@@ -337,6 +337,7 @@ class Run(models.Model):
                 for scope, name in (
                     ("environment", "run_final_fault"),
                     ("trigger", "run_final_fault_of_trigger"),
+                    ("worker", "run_final_fault_of_worker"),
                 )
             ),
             # This index finds a trigger's last success, and the trigger's runs in the order of their ends.

@@ -49,8 +49,8 @@ def final(rows: Rows) -> Rows:
 
 
 def unretried_faults(rows: Rows) -> Rows:
-    """Keeps only the runs that infrastructure ended and that are not marked as `retried`. The indexes `run_final_fault`
-    and `run_final_fault_of_trigger` have these alone.
+    """Keeps only the runs that infrastructure ended and that are not marked as `retried`. The three indexes
+    `run_final_fault…` have these alone.
     """
     return rows.filter(fault_class=_INFRA, retried=False)
 
@@ -91,7 +91,7 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     # Most runs that infrastructure ended have a retry, so their final ones have indexes of their own.
     are_final = wanted.final and FaultClass.INFRA in faults
     if are_final:
-        # The indexes `run_final_fault` and `run_final_fault_of_trigger` have few runs, so they don't have the source.
+        # The indexes `run_final_fault…` have few runs, so they don't have the source.
         part = final(unretried_faults(rows))
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)

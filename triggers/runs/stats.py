@@ -101,7 +101,9 @@ class Window:
     def days(self) -> list[tuple[date, datetime, datetime]]:
         """The days of the window, the earliest first: each date with its beginning and its end inside the window."""
         zone = ZoneInfo(self.timezone)
-        first, last = _on_the_clock(self.begin, zone).date(), _last_day(self.end, zone)
+        first = _on_the_clock(self.begin, zone).date()
+        # Clocks that go back over midnight show a later date at the beginning of a short window than at its end.
+        last = max(first, _last_day(self.end, zone))
         dates = [first + _DAY * n for n in range((last - first).days + 1)]
         edges = [self.begin, *(_midnight(each, zone) for each in dates[1:]), self.end]
         return [(day, *edge) for day, edge in zip(dates, pairwise(edges), strict=True)]

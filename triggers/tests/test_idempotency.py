@@ -109,7 +109,7 @@ def test_these_are_the_same_body(runs: Runs, first: Any, second: Any) -> None:
 )
 def test_another_body_is_a_conflict(runs: Runs, first: Any, second: Any) -> None:
     run_id = _run(runs.trigger_id, payload=first).run["id"]
-    with pytest.raises(Conflict, match="another body"):
+    with pytest.raises(Conflict, match="another request"):
         _run(runs.trigger_id, payload=second)
     assert list(Run.objects.values_list("id", flat=True)) == [run_id]
 
@@ -210,7 +210,7 @@ def test_over_http_another_body_is_a_409(cast: Cast) -> None:
     answer = _post(client, cast.trigger_id, {"payload": 1})
     assert answer.status_code == 409
     assert answer.json() == {
-        "error": "This Idempotency-Key was used with another body.",
+        "error": "This Idempotency-Key was used for another request.",
         "code": "idempotency_key_reused",
     }
 

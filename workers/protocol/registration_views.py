@@ -55,8 +55,9 @@ class RegistrationViewSet(ApiViewSet):
         },
         errors={
             401: (
-                "The token is missing, malformed, used, expired or revoked, or whoever minted it was "
-                "deactivated; of two registrations that race with one token, one gets this."
+                "The token is missing, malformed, used, expired (`token_expired`) or revoked, or "
+                "whoever minted it was deactivated; of two registrations that race with one token, "
+                "one gets this."
             ),
             409: "`ceiling_reached`.",
         },

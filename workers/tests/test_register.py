@@ -136,7 +136,8 @@ class TestTheToken:
         else:
             ApiKey.objects.filter(token_digest=tokens.digest(token)).update(**{change: Now()})
         response = register(token=token)
-        assert (response.status_code, response.json()) == (401, BAD)
+        code = "token_expired" if change == "expires_at" else "invalid_token"
+        assert (response.status_code, response.json()) == (401, {**BAD, "code": code})
         assert response["WWW-Authenticate"] == 'Bearer realm="pipedai"'
 
     def test_one_that_nobody_minted_is_refused(self, register):

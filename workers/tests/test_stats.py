@@ -208,6 +208,17 @@ def test_a_day_is_the_zones_and_may_have_25_hours(cast):
     }
 
 
+def test_a_window_may_begin_on_a_later_date_than_it_ends(cast):
+    """In 2010 the clocks of St. John's went back by an hour at a minute past midnight, to 23:01 of the day before."""
+    answer = read(
+        cast,
+        "day",
+        timezone="America/St_Johns",
+        **{"from": "2010-11-07T02:30:30Z", "to": "2010-11-07T02:40:00Z"},
+    )
+    assert [item["key"] for item in answer["items"]] == ["2010-11-07"]
+
+
 def test_the_window_has_its_beginning_and_lacks_its_end(cast):
     begin, end = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 9, tzinfo=UTC)
     moment = timedelta(microseconds=1)

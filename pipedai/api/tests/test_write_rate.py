@@ -21,6 +21,7 @@ ADA, BOB = new_id(), new_id()
 # authenticated caller.
 NOT_COUNTED = {
     "POST triggers/:trigger/run",
+    "POST runs/:run/rerun",
     "POST workers/register",
     "POST enrollments/device",
     "POST enrollments/redeem",

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, models
 from django.test.utils import isolate_apps
 
+from pipedai.ids import new_id
 from pipedai.outgoing import (
     MAIL_HOST,
     CannotSend,
@@ -27,8 +28,10 @@ from pipedai.outgoing import (
     registered_kinds,
 )
 from pipedai.outgoing.attempts import BACKOFF_SECONDS
-from pipedai.outgoing.due import claim_due
+from pipedai.outgoing.due import CLAIM_SECONDS, Taker, claim_due
 from pipedai.outgoing.pool import Senders
+from pipedai.sql import execute
+from testing.probes.plans import explained
 from testing.processes.mail_receiver import MailReceiver, receiving_mail
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
@@ -42,6 +45,8 @@ NOW = datetime(2100, 1, 1, tzinfo=UTC)
 def message_of(row: dict[str, Any]) -> Mail:
     if row["body"] == "later":
         raise CannotSend("the key is away")
+    if row["body"] == "bug":
+        raise KeyError("no such template")
     if row["body"] == "never":
         raise NeverSend("its token has expired")
     return Mail(row["address"], "Hi", row["body"], row["body"])
@@ -126,6 +131,21 @@ def test_a_mail_is_sent_kept_and_told(letters, receiver, capfd):
     assert "ada@example.com" not in logged
 
 
+def test_a_mail_whose_sender_died_before_recording_comes_again_and_can_be_recognised(
+    letters, receiver
+):
+    letter = letters.add()
+    (row,) = claim_due(letters.kind, room=8, busy={}, per_host=4, now=NOW)
+    first = attempts.send(letters.kind, row)
+    assert claim_due(letters.kind, room=8, busy={}, per_host=4, now=NOW) == []
+    letters.attempt(NOW + timedelta(seconds=CLAIM_SECONDS))
+    attempts.record(letters.kind, row, first, now=NOW)
+    assert shown(letter) == ("delivered", 1)
+    ids = [mail.message["Message-ID"] for mail in receiver.received]
+    assert len(ids) == 2
+    assert ids[0] == ids[1]
+
+
 def test_a_greylisted_mail_is_tried_again_and_given_up_after_the_last_attempt(letters, receiver):
     letter, now = letters.add(), NOW
     for seconds in (*BACKOFF_SECONDS, None):
@@ -162,6 +182,26 @@ def test_while_our_mail_server_is_away_mails_wait_and_then_go_out(letters, setti
     assert shown(letter) == ("delivered", 13)
 
 
+def test_waiting_for_our_mail_server_uses_up_no_attempts(letters, settings, receiver):
+    letter, now = letters.add(created_at=NOW), NOW
+    settings.EMAIL_URL = "smtp://127.0.0.1:1"
+    for _ in range(8):
+        letters.attempt(now)
+        letter.refresh_from_db()
+        now = letter.next_attempt_at
+    settings.EMAIL_URL = receiver.url()
+    for seconds in BACKOFF_SECONDS:
+        receiver.answers.append("450 4.7.1 too many mails")
+        letters.attempt(now)
+        letter.refresh_from_db()
+        pause = (letter.next_attempt_at - now).total_seconds()
+        assert seconds * 0.8 <= pause <= seconds * 1.2
+        now = letter.next_attempt_at
+    receiver.answers.append("450 4.7.1 too many mails")
+    letters.attempt(now)
+    assert shown(letter) == ("dead", 15)
+
+
 def test_after_five_days_without_a_mail_server_a_mail_is_given_up(letters, settings):
     letter = letters.add(created_at=NOW - timedelta(days=5, minutes=1))
     settings.EMAIL_URL = "smtp://127.0.0.1:1"
@@ -171,7 +211,11 @@ def test_after_five_days_without_a_mail_server_a_mail_is_given_up(letters, setti
 
 @pytest.mark.parametrize(
     ("body", "status", "error"),
-    [("later", "pending", "the key is away"), ("never", "dead", "its token has expired")],
+    [
+        ("later", "pending", "the key is away"),
+        ("never", "dead", "its token has expired"),
+        ("bug", "pending", "the message could not be made"),
+    ],
 )
 def test_a_message_that_cannot_be_made_waits_or_is_dead(letters, receiver, body, status, error):
     letter = letters.add(body)
@@ -200,6 +244,17 @@ def test_rows_of_nobody_are_taken_in_order_up_to_the_share_of_their_host(letters
     claimed = claim_due(letters.kind, room=8, busy={}, per_host=4, now=NOW)
     assert {row["id"] for row in claimed} == {row.id for row in due[2:]}
     assert claim_due(letters.kind, room=1, busy={}, per_host=4, now=NOW)[0]["id"] == due[1].id
+
+
+def test_a_look_reads_few_rows_however_many_wait_for_a_mail_server_that_stalls(letters):
+    letters.rows.objects.bulk_create(
+        letters.rows(host=MAIL_HOST, address="", body="", next_attempt_at=NOW) for _ in range(500)
+    )
+    execute("ANALYZE letter", {})
+    busy = {Taker(new_id(), new_id(), MAIL_HOST): 4}
+    with explained("SELECT id AS environment_id") as plans:
+        assert claim_due(letters.kind, room=4, busy=busy, per_host=4, now=NOW) == []
+    assert plans.rows_read("letter") == 4
 
 
 def test_a_name_is_registered_once():

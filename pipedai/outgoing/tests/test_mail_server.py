@@ -1,18 +1,24 @@
 """Mails reach a real SMTP server, and each of its answers means the right thing (SPEC §15)."""
 
+import errno
 import socket
 import stat
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.mail import DNS_NAME, EmailMultiAlternatives
 
 from pipedai import env
+from pipedai.deployment.site import mail_server_answers
 from pipedai.outgoing import Mail, Result, mail_is_on, mail_server
 from pipedai.outgoing.mail_server import check_server, deliver
+from testing.processes.certificate import self_signed
 from testing.processes.mail_receiver import MailReceiver, receiving_mail
 
 MAIL = Mail("ada@example.com", "Grüße", "Hello, Ada.\n", "<p>Hello, Ada.</p>")
@@ -74,14 +80,15 @@ def test_a_server_that_stalls_or_drops_is_away_and_the_attempt_ends(
 
 
 @contextmanager
-def dripping(scheme: str) -> Iterator[str]:
-    """Runs a server that sends a byte now and then, and never ends its line."""
+def dripping(scheme: str, begin: bytes) -> Iterator[str]:
+    """Runs a server that sends `begin`, and then a byte now and then, and never ends its line or record of TLS."""
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
     def drip() -> None:
         connection, _ = listener.accept()
         with connection:
+            connection.send(begin)
             while not over.wait(0.05):
                 try:
                     connection.send(b"2")
@@ -96,12 +103,29 @@ def dripping(scheme: str) -> Iterator[str]:
     listener.close()
 
 
-def test_a_server_that_drips_is_held_to_the_same_deadline(settings):
-    with dripping("smtp") as settings.EMAIL_URL:
+@pytest.mark.parametrize(
+    ("scheme", "begin"), [("smtp", b"220"), ("smtp+ssl", b"\x16\x03\x03\x40\x00\x02\0\x3f\xfc")]
+)
+def test_a_server_that_drips_is_held_to_the_same_deadline(settings, scheme, begin):
+    with dripping(scheme, begin) as settings.EMAIL_URL:
         begun = time.monotonic()
         answer = deliver(MAIL, message_id=ID, timeout=0.5)
         assert time.monotonic() - begun < 10
     assert (answer.result, answer.error) == (Result.AWAY, "timed out")
+
+
+def test_so_is_the_look_up_of_our_own_name(settings, monkeypatch, receiver):
+    over = threading.Event()
+    monkeypatch.delattr(DNS_NAME, "_fqdn", raising=False)
+    monkeypatch.setattr(socket, "getfqdn", lambda: over.wait(60) and "here.example")
+    answer = deliver(MAIL, message_id=ID, timeout=0.3)
+    assert (answer.result, answer.error, answer.duration_ms < 10_000) == (
+        Result.AWAY,
+        "timed out",
+        True,
+    )
+    over.set()
+    assert deliver(MAIL, message_id=ID).result is Result.TAKEN
 
 
 def test_a_server_that_takes_no_connection_is_away(settings):
@@ -121,7 +145,7 @@ def test_without_tls_where_it_is_asked_for_nothing_is_sent(receiver, settings, s
     assert receiver.received == []
 
 
-def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(settings):
+def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(settings, capfd):
     with receiving_mail(password="s@fe word") as receiver:
         settings.EMAIL_URL = receiver.url("ada:s%40fe%20word@")
         assert deliver(MAIL, message_id=ID).result is Result.TAKEN
@@ -130,7 +154,85 @@ def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(setting
         answer = deliver(MAIL, message_id=ID)
         assert (answer.result, answer.status_code) == (Result.AWAY, 535)
         assert answer.error == check_server() == "the mail server refuses our login"
+    said = "".join(capfd.readouterr())
+    assert "word" not in f"{said} {answer!r} {mail_server_answers()!r}"
     assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize("login", ["ada:secr%C3%A9tive@", "ad%C3%A4:word@"])
+def test_a_login_that_cannot_be_sent_is_no_fault_of_the_mail(settings, login):
+    with receiving_mail(password="x") as receiver:
+        settings.EMAIL_URL = receiver.url(login)
+        answer = deliver(MAIL, message_id=ID)
+    assert (answer.result, answer.error) == (
+        Result.AWAY,
+        "the host or login in EMAIL_URL can't be used",
+    )
+    settings.EMAIL_URL = "smtp://mail..example.com"
+    assert deliver(MAIL, message_id=ID).result is Result.AWAY
+
+
+@pytest.mark.parametrize("tls", ["starttls", "at-once"])
+def test_mails_and_password_go_through_tls_to_a_server_that_a_known_authority_vouches_for(
+    settings, monkeypatch, tmp_path, tls
+):
+    scheme = {"starttls": "smtp+tls", "at-once": "smtp+ssl"}[tls]
+    certificate = self_signed(tmp_path, "IP:127.0.0.1")
+    with receiving_mail(password="word", tls=tls, certificate=certificate) as receiver:
+        settings.EMAIL_URL = receiver.url("ada:word@", scheme)
+        answer = deliver(MAIL, message_id=ID)
+        assert (answer.result, answer.error) == (Result.AWAY, "TLS failed")
+        # OpenSSL reads this variable, so operators with an authority of their own can name it.
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert deliver(MAIL, message_id=ID).result is Result.TAKEN
+        settings.EMAIL_URL = settings.EMAIL_URL.replace("127.0.0.1", "localhost")
+        assert deliver(MAIL, message_id=ID).error == "TLS failed"
+    assert receiver.encrypted == [True]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "Eve <eve@example.com>",
+        "<eve@example.com>",
+        "a@example.com@example.com",
+        "a@@example.com",
+        "jürgen@example.com",
+        "\u202ea@example.com",
+        "a@example.com\0",
+        "a@example.com SIZE=3",
+        '"a\x0bb"@example.com',
+        "undisclosed:;",
+        "a@[127.0.0.1]",
+        "a@" + "x" * 64 + ".example",
+        "a" * 309 + "@example.com",
+        "@example.com",
+        "a@",
+        "a",
+        " a@example.com",
+    ],
+)
+def test_a_mail_goes_to_one_bare_address_or_nowhere(receiver, address):
+    answer = deliver(Mail(address, "Hi", "", ""), message_id=ID)
+    assert (answer.result, answer.status_code) == (Result.REFUSED, None)
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("a@straße.example", "a@xn--strae-oqa.example"),
+        ("a@bücher.example", "a@xn--bcher-kva.example"),
+        ('"a\\"b@c"@example.com', '"a\\"b@c"@example.com'),
+        ("a+b'c@example.com", "a+b'c@example.com"),
+    ],
+)
+def test_a_mail_reaches_exactly_its_address(receiver, settings, address, reached):
+    settings.EMAIL_FROM = "PipedAI <noreply@bücher.example>"
+    assert deliver(Mail(address, "Hi", "", ""), message_id=ID).result is Result.TAKEN
+    (mail,) = receiver.received
+    assert mail.recipients == [reached]
+    assert mail.message["Message-ID"] == f"<{ID}@xn--bcher-kva.example>"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +263,23 @@ def test_in_development_without_a_server_a_mail_is_a_file_that_the_log_names(
     logged = "".join(capfd.readouterr())
     assert "mail.written" in logged
     assert str(path) in logged
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_and_the_mail_waits(
+    settings, tmp_path, monkeypatch, capfd
+):
+    settings.EMAIL_URL, settings.DATA_DIR = "", tmp_path
+
+    def fail(*_: Any) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(EmailMultiAlternatives, "message", lambda _: SimpleNamespace(as_bytes=fail))
+        answer = deliver(MAIL, message_id=ID)
+    assert (answer.result, answer.error) == (Result.AWAY, "the file of the mail can't be written")
+    assert list((tmp_path / "mail").iterdir()) == []
+    assert "No space left on device" in "".join(capfd.readouterr())
+    assert deliver(MAIL, message_id=ID).result is Result.TAKEN
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ LINK = "https://app.example.com/#token=a&b"
         ("see https://evil.example/x", "see https[:]//evil[.]example/x"),
         ("www.evil.example", "www[.]evil[.]example"),
         ("evil。example", "evil[.]example"),
+        ("हिन्दी.भारत", "हिन्दी[.]भारत"),
+        ("evi\u0301l\u0301.example", "evi\u0301l\u0301[.]example"),
         ("ada@evil.example", "ada@evil[.]example"),
         ("http://127.0.0.1/", "http[:]//127.0.0.1/"),
         ("a\r\nBcc: b\tc\u2028d", "a Bcc: b c d"),
@@ -47,14 +49,18 @@ def written(settings, tmp_path):
 
 
 def test_a_mail_has_the_products_name_one_link_and_the_reason(written):
-    mail = written("{{ says }}", values={"says": "Ada & Bob"}, link=LINK, why="You asked for it.")
+    mail = written(
+        "{{ says }}", values={"says": "Ada & Bob"}, link=LINK, why="You asked for {says}."
+    )
     assert mail.text == (
-        f"Ada & Bob\n\nOpen this link:\n{LINK}\n\n-- \nPipedAI\nYou asked for it.\n"
+        f"Ada & Bob\n\nOpen this link:\n{LINK}\n\n-- \nPipedAI\nYou asked for Ada & Bob.\n"
     )
     assert "Ada &amp; Bob" in mail.html
     assert mail.html.count('href="https://app.example.com/#token=a&amp;b"') == 2
-    assert "You asked for it." in mail.html
+    assert "You asked for Ada &amp; Bob." in mail.html
     assert "<img" not in mail.html
+    # A long word of anybody's, wherever it stands, makes no phone scroll sideways.
+    assert mail.html.index("overflow-wrap:anywhere") < mail.html.index("PipedAI</p>")
 
 
 def test_names_can_forge_neither_a_link_nor_markup(written):

@@ -133,7 +133,10 @@ WRONG_ROWS = [
         "UPDATE tick SET tick_at = '2026-05-04T12:00Z', last_tick_at = '2026-05-04T12:00Z'",
     ),
     ("delivery_attempt_has_an_end", "UPDATE delivery_attempt SET status_code = NULL"),
-    ("tick_decision", "UPDATE tick SET decision = 'later' WHERE run_id IS NULL"),
+    (
+        "tick_decision",
+        "UPDATE tick SET decision = 'later', blocked_by_id = NULL WHERE run_id IS NULL",
+    ),
     ("tick_fired_has_a_run", "UPDATE tick SET run_id = NULL WHERE decision = 'fired'"),
     ("tick_fired_has_a_run", "UPDATE tick SET run_id = %(lost)s WHERE decision <> 'fired'"),
     ("tick_missed_is_counted", "UPDATE tick SET missed_count = 1"),

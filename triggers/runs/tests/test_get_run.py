@@ -76,6 +76,7 @@ def test_an_ended_run_tells_all(cast, runs, get):
         startedAt="2026-05-04T12:00:02.500Z",
         endedAt="2026-05-04T12:01:04.534Z",
         durationMs=62034,
+        willRetry=False,
     )
 
 

@@ -8,7 +8,7 @@ from pipedai.api.errors import NotFound
 from pipedai.ids import new_id
 from pipedai.retention import Order
 from testing.probes.shapes import NOT_FOUND, shown_run
-from testing.processes.racing import Started
+from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.idempotency import rerun_run
@@ -129,18 +129,32 @@ class TestWithAnIdempotencyKey:
         assert rerun(client, one, idempotency_key="é").status_code == 400
 
 
+@pytest.mark.parametrize("payload", [None, {}, "", [None], "x" * (64 * 1024 - 2)])
+def test_any_payload_is_run_again_unchanged(cast, runs, payload):
+    run_id = runs.ended(payload=payload)
+    assert rerun(cast.key_client(), run_id).json()["payload"] == payload
+
+
+def _rerunning(run_id, caller_id):
+    return lambda: rerun_run(
+        run_id=run_id, caller_id=caller_id, key="k", source=Source.MANUAL, actor=TEST_ACTOR
+    )
+
+
+@pytest.mark.parametrize("_", ROUNDS)
+def test_racing_reruns_with_one_key_make_one_run(committed_cast, _):
+    runs = Runs.of(committed_cast)
+    run_id = runs.ended(payload=[1])
+    answers = accepted(at_once(*[_rerunning(run_id, new_id())] * 4))
+    assert len({queued.run["id"] for queued in answers}) == 1
+    assert sorted(queued.replayed for queued in answers) == [False, True, True, True]
+    assert Run.objects.filter(rerun_of=run_id).count() == 1
+
+
 def test_a_run_that_is_pruned_meanwhile_is_not_found(committed_cast):
     runs = Runs.of(committed_cast, webhook_url=None)
     run_id = runs.ended()
-
-    def call():
-        return rerun_run(
-            run_id=run_id,
-            caller_id=new_id(),
-            key="k",
-            source=Source.MANUAL,
-            actor=TEST_ACTOR,
-        )
+    call = _rerunning(run_id, new_id())
 
     with transaction.atomic():
         assert sum(batch.removed for batch in prune_runs(Order(runs.wait(days=1), 10))) == 1

@@ -140,6 +140,7 @@ class TestTheIdempotencyKey:
             "status": "canceled",
             "endedAt": A_TIME,
             "faultClass": "none",
+            "willRetry": False,
             "cancelRequested": True,
         }
 
@@ -149,7 +150,7 @@ class TestTheIdempotencyKey:
         response = self.send(client, url, "order-42", 2)
         assert response.status_code == 409
         assert response.json() == {
-            "error": "This Idempotency-Key was used with another body.",
+            "error": "This Idempotency-Key was used for another request.",
             "code": "idempotency_key_reused",
         }
 
