@@ -49,7 +49,7 @@ class Nodes(Database):
     def start(self) -> None:
         """Create the primary and migrate its database, and then let a standby follow it if there are two servers."""
         kept, role = kept_cluster(), passwords.APPLICATION
-        self.primary.create(kept and kept.cluster)
+        self.primary.create(kept.cluster if kept else None)
         self.primary.start(synchronous_standby_names="")
         with self.primary.session() as session:
             if kept is None:
@@ -114,7 +114,7 @@ def nodes(count: int, **settings: str) -> Iterator[Nodes]:
         if not user.is_us:
             shutil.chown(home, user.uid, user.gid)
         kept = kept_cluster()
-        known = kept and passwords.read(kept.passwords)
+        known = passwords.read(kept.passwords) if kept else None
         password = known[passwords.SUPERUSER] if known else secrets.token_urlsafe(16)
         made = [Node(name, home, programs, user, free_port(), password) for name in NAMES[:count]]
         on = Nodes(directory, environment, made, password)
