@@ -23,6 +23,7 @@ from deploy.tests.doc import commands
 from pipedai import env
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import User
+from testing.processes.certificate import self_signed
 from testing.processes.programs import program
 from testing.processes.web_process import Server, free_port
 from testing.processes.worker_process import until
@@ -211,15 +212,7 @@ def _haproxy(
 
     `web` is the URL of the web process web_a; nobody listens at the ports of the others.
     """
-    pem = home / "haproxy.pem"
-    key, certificate = home / "key", home / "certificate"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-         "-days", "1", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    pem.write_text(certificate.read_text() + key.read_text())
+    pem = self_signed(home)
     text = (HA / "haproxy.cfg").read_text()
     text = text.replace("/etc/pipedai/tls/haproxy.pem", str(pem))
     text = text.replace("bind :443", f"bind 127.0.0.1:{frontend or free_port()}")

@@ -1,30 +1,28 @@
 """Reads the whole database, and finds the columns that contain a text."""
 
 from collections import Counter
-from functools import cache
 
 from django.db import connection
 
 
 def contents() -> dict[str, Counter[str]]:
-    """Returns every row of every table as text. It is a single statement."""
+    """Returns every row of every table as text, as one statement reads them."""
     with connection.cursor() as cursor:
         cursor.execute(_every_row("coalesce(array_agg(t::text), '{}')"))
         return {table: Counter(rows) for table, rows in cursor.fetchall()}
 
 
 def contents_as_text() -> dict[str, str]:
-    """Returns all rows of each table that has any as one text. It is a single statement, so every test can use it."""
+    """Returns all rows of each table that has any as one text. It takes two statements, so every test can use it."""
     with connection.cursor() as cursor:
         cursor.execute(_every_row("string_agg(t::text, E'\n')", "HAVING count(*) > 0"))
         return dict(cursor.fetchall())
 
 
-@cache
 def _every_row(rows: str, having: str = "") -> str:
     """Returns the statement that reads every table, and a partitioned table as a whole, with an aggregate of its rows.
 
-    It is the same for all databases of these tests.
+    The tables are looked up each time, because a test may make some of its own.
     """
     with connection.cursor() as cursor:
         cursor.execute(

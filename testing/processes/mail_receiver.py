@@ -18,11 +18,6 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 # The library logs all that it hears, addresses too. Only the service's own log lines are of interest.
 logging.getLogger("mail.log").setLevel(logging.WARNING)
 
-# The certificate of the server for the address 127.0.0.1, signed by itself, with its key. It ends in the year 2126.
-# `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 -subj "/CN=Test mail server"
-# -addext "subjectAltName=IP:127.0.0.1" -addext "keyUsage=critical,digitalSignature,keyCertSign"` made it.
-CERTIFICATE = Path(__file__).with_name("mail_server.pem")
-
 
 @dataclass
 class ReceivedMail:
@@ -105,14 +100,20 @@ class MailReceiver:
 
 @contextlib.contextmanager
 def receiving_mail(
-    *, password: str = "", tls: Literal["no", "starttls", "at-once"] = "no"
+    *,
+    password: str = "",
+    tls: Literal["starttls", "at-once"] = "starttls",
+    certificate: Path | None = None,
 ) -> Iterator[MailReceiver]:
     """Runs a mail server on a free port of the loopback interface for the time of the block.
 
-    `tls` says whether it offers STARTTLS, which is then needed to log in, or speaks TLS from the first byte.
+    With a `certificate`, a file that has its key too, it speaks TLS. `tls` then says whether it offers STARTTLS, which
+    is needed to log in, or speaks TLS from the first byte.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
     receiver = MailReceiver(password=password)
     loop = asyncio.new_event_loop()
 
@@ -121,7 +122,7 @@ def receiving_mail(
             receiver,
             loop=loop,
             hostname="test",
-            auth_require_tls=tls == "starttls",
+            auth_require_tls=context is not None and tls == "starttls",
             tls_context=context if tls == "starttls" else None,
             authenticator=receiver.log_in if password else None,
         )

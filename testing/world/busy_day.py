@@ -1,6 +1,7 @@
 """Fills a day with runs of every outcome, hour by hour, so that people see full pages."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from testing.world.cast import Cast
@@ -17,7 +18,13 @@ _PROMPT = (
 
 def make_busy_day(cast: Cast) -> UUID:
     """Fills the last 20 hours. Returns the id of a run that failed because of infrastructure and was retried."""
-    runs = Runs.of(cast, name=_LONG_NAME, prompt=_PROMPT, schedule="*/30 * * * *")
+    runs = Runs.of(
+        cast,
+        name=_LONG_NAME,
+        prompt=_PROMPT,
+        schedule="*/30 * * * *",
+        timezone="America/Argentina/Buenos_Aires",
+    )
     runs.now = datetime.now(UTC) - timedelta(hours=20)
     story = _retried(runs)
     for hour in range(20):
@@ -28,14 +35,27 @@ def make_busy_day(cast: Cast) -> UUID:
     for _ in range(3):
         runs.queue()
     SchedulerHeartbeat.objects.create(host="scheduler-1", pid=4242)
-    Tick.objects.create(
-        environment=cast.environment,
-        trigger_id=runs.trigger_id,
-        tick_at=runs.now,
-        last_tick_at=runs.now,
-        decision="skipped_overlap",
-    )
+    _add_ticks(runs, blocker=story)
     return story
+
+
+def _add_ticks(runs: Runs, *, blocker: UUID) -> None:
+    """Adds a tick of each decision that made no run."""
+    rows: tuple[dict[str, Any], ...] = (
+        {"decision": "skipped_overlap", "blocked_by_id": blocker},
+        {"decision": "skipped_no_worker", "missed_count": 3},
+        {"decision": "skipped_missed", "missed_count": 48},
+    )
+    for n, row in enumerate(rows):
+        first = runs.now - timedelta(days=n)
+        Tick.objects.create(
+            environment=runs.cast.environment,
+            trigger_id=runs.trigger_id,
+            tick_at=first,
+            last_tick_at=first + timedelta(minutes=30) * (row.get("missed_count", 1) - 1),
+            decided_at=first,
+            **row,
+        )
 
 
 def _some_run(runs: Runs, n: int) -> None:

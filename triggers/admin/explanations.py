@@ -117,6 +117,7 @@ def _due_facts(told: TriggerExplanation, zone: tzinfo) -> list[tuple[str, Any]]:
         ("Due", in_both_zones(told.due_at, zone)),
         ("Decided", in_both_zones(tick.decided_at if tick else None, zone)),
         ("Run", link_to(Run, tick.run_id if tick else None)),
+        ("Blocked by the run", link_to(Run, tick.blocked_by_id if tick else None)),
         ("Due before", in_both_zones(told.previous_due_at, zone)),
         ("Due next", in_both_zones(told.next_due_at, zone)),
     ]

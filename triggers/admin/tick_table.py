@@ -58,7 +58,7 @@ def what_became_of(tick: Any) -> Any:
     if run is None:
         why = _WHY_NO_RUN.get(tick.decision, spoken(tick.decision))
         blocker = tick.blocked_by_id
-        return format_html("{} It was {}.", why, link_to(Run, blocker)) if blocker else why
+        return format_html("{} It was {}", why, link_to(Run, blocker)) if blocker else why
     error = shown_error(run, tick.error_begins)
     return state(run.status) if error is NOTHING else format_html("{} {}", state(run.status), error)
 

@@ -1,5 +1,6 @@
 """The admin pages of ticks."""
 
+from datetime import tzinfo
 from typing import Any
 
 from django.contrib.admin import display, register
@@ -100,8 +101,7 @@ class TickAdmin(StaffModelAdmin):
                     ("Trigger", self.of_trigger(row)),
                     ("Environment", self.in_environment(row)),
                     ("Due", in_both_zones(row.tick_at, zone)),
-                    ("The last of these was due", in_both_zones(row.last_tick_at, zone)),
-                    ("Due times without a run", number(row.missed_count)),
+                    *_of_several(row, zone),
                     ("Decided", in_both_zones(row.decided_at, zone)),
                     ("Run", self.made_run(row)),
                     ("Blocked by the run", link_to(Run, row.blocked_by_id)),
@@ -109,3 +109,13 @@ class TickAdmin(StaffModelAdmin):
                 ],
             )
         ]
+
+
+def _of_several(tick: Tick, zone: tzinfo) -> list[tuple[str, Any]]:
+    """Returns what is shown only of a row that stands for several due times."""
+    if tick.missed_count <= 1:
+        return []
+    return [
+        ("The last of these was due", in_both_zones(tick.last_tick_at, zone)),
+        ("Due times without a run", number(tick.missed_count)),
+    ]

@@ -4,10 +4,14 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 
-def moment_words(moment: datetime, now: datetime) -> str:
-    """Returns a moment to the minute in UTC, with its date unless that is today's: `21:55 UTC`."""
+def moment_words(moment: datetime, now: datetime, *, to_the_second: bool = False) -> str:
+    """Returns a moment in UTC, to the minute unless asked for more, with its date unless that is today's: `21:55
+    UTC`.
+    """
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
-    return f"{moment:%H:%M} UTC" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M} UTC"
+    clock = "%H:%M:%S" if to_the_second else "%H:%M"
+    day = "" if moment.date() == now.date() else "%Y-%m-%d "
+    return f"{moment:{day}{clock}} UTC"
 
 
 def due_time_words(moment: datetime, timezone: str) -> str:

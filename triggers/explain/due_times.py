@@ -20,12 +20,12 @@ from triggers.explain.answers import (
 )
 from triggers.explain.clock_words import due_time_words, moment_words
 from triggers.explain.runs import explain_run
+from triggers.explain.schedulers import without_scheduler
 from triggers.models import Tick
 from triggers.schedules import cron
-from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.states import Decision
 
-# A due time about which nobody has decided after this time is late.
+# A due time about which a scheduler decides only after this time is late.
 _LATE_AFTER = timedelta(minutes=1)
 _MOMENT = timedelta(microseconds=1)
 # How far ahead of the present a time may lie that is asked about.
@@ -34,11 +34,6 @@ FURTHEST_AHEAD = timedelta(days=366)
 _TRIGGER = f"""
 SELECT id, name, worker_id, schedule, timezone, enabled, next_run_at, created_at, updated_at, deleted_at, {NOW} AS now
 FROM trigger WHERE id = %(trigger_id)s
-"""
-
-_SCHEDULER_IS_ALIVE = f"""
-SELECT EXISTS (SELECT FROM scheduler_heartbeat WHERE beat_at > {NOW} - %(within)s::interval) AS is_alive,
-    (SELECT max(beat_at) FROM scheduler_heartbeat) AS last_beat_at
 """
 
 
@@ -142,10 +137,11 @@ def _question(trigger: Row, at: datetime) -> _Question:
 def _is_told_by(row: Tick, asked: _Question) -> bool:
     """Returns whether the tick row has the answer: whether no due time lies between it and the time asked about.
 
-    If the trigger has no schedule any more, the row is taken for a time at which there may still have been one.
+    If the trigger has no schedule any more, the row is taken for a time at which there may still have been one. If it
+    has, but had no due time by it yet, the row is of a former schedule.
     """
-    if asked.due_at is not None:
-        return bool(asked.due_at <= row.last_tick_at)
+    if asked.schedule is not None:
+        return bool(asked.due_at is None or asked.due_at <= row.last_tick_at)
     return bool(asked.at <= row.last_tick_at or asked.at < asked.trigger["updated_at"])
 
 
@@ -168,6 +164,8 @@ def _decision_words(asked: _Question, row: Tick, due_at: datetime) -> str:
     match row.decision:
         case Decision.FIRED:
             words = f"{due} was due and made a run."
+            if row.decided_at - due_at > _LATE_AFTER:
+                words = f"{due} was due and made a run late, at {decided}: no scheduler had come to it before."
         case Decision.SKIPPED_OVERLAP:
             blocking = f" ({row.blocked_by_id})" if row.blocked_by_id else ""
             words = (
@@ -198,15 +196,9 @@ def _pending_words(asked: _Question, due_at: datetime, now: datetime | None) -> 
         return words if trigger["worker_id"] else f"{words} It makes no run without a worker."
     if asked.now - due_at <= _LATE_AFTER:
         return f"{due} has just come due, and a scheduler will decide about it in a moment."
-    found = fetch_one(_SCHEDULER_IS_ALIVE, {"within": ALIVE_WITHIN, "now": now})
-    assert found is not None, "the query returns one row"
-    if found["is_alive"]:
-        return f"{due} is late: a scheduler is alive, but has not come to it yet."
-    last = found["last_beat_at"]
-    since = f" since {moment_words(last, asked.now)}" if last else ""
-    return (
-        f"{due} is late, because no scheduler is alive{since}: start one (manage.py runscheduler)."
-    )
+    if nobody := without_scheduler(now=now):
+        return f"{due} is late, because {nobody}."
+    return f"{due} is late: a scheduler is alive, but has not come to it yet."
 
 
 def _answer(

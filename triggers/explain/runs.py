@@ -19,6 +19,7 @@ from triggers.explain.answers import (
     RunExplanation,
 )
 from triggers.explain.clock_words import moment_words
+from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import reasons
 from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.retries import NoRetry, why_no_retry
@@ -71,7 +72,7 @@ _ENDED_WORDS = {
 _BY_WORDS = {
     EndedBy.LEASE: ", because its worker was lost",
     EndedBy.DEADLINE: ", because its time was over",
-    EndedBy.USER: " by a user, before a worker had claimed it",
+    EndedBy.USER: " on request, before a worker had claimed it",
     EndedBy.LATE_RESULT: ", because a late result of the run that it repeats made it needless",
 }
 _RETRY_WORDS = {
@@ -87,7 +88,7 @@ _RETRY_WORDS = {
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
     """Returns where a run stands and why, or None if there is no such run. It changes nothing.
 
-    It takes one statement, and up to five more for a queued run.
+    It takes one statement, up to five more for a queued run, and one more for a held run that is overdue.
     """
     run = fetch_one(_RUN, {"run_id": run_id, "now": now, "online_within": ONLINE_WITHIN})
     if run is None:
@@ -98,7 +99,7 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
             run_id, run["status"], _waiting_words(run, waiting_for), waiting_for=waiting_for
         )
     if run["status"] in HELD:
-        return RunExplanation(run_id, run["status"], _held_words(run), held=_held(run))
+        return RunExplanation(run_id, run["status"], _held_words(run, now), held=_held(run))
     ended, retry = _ended(run), _retry(run)
     return RunExplanation(run_id, run["status"], _ended_words(run, retry), ended=ended, retry=retry)
 
@@ -132,7 +133,7 @@ def _last_heartbeat(run: Row) -> datetime:
     return max(renewed, claimed)
 
 
-def _held_words(run: Row) -> str:
+def _held_words(run: Row, at: datetime | None) -> str:
     name, now = run["worker_label"], run["now"]
     if run["status"] == Status.CLAIMED:
         words = f"Worker {name} claimed it at {moment_words(run['claimed_at'], now)} and has not started it yet"
@@ -140,12 +141,16 @@ def _held_words(run: Row) -> str:
         words = f"Worker {name} has been executing it since {moment_words(run['started_at'], now)}"
     if run["cancel_requested_at"] is not None:
         words += ", and was asked to cancel it"
-    if run["lease_expires_at"] <= now:
-        return (
-            f"{words}, but has been silent since {moment_words(_last_heartbeat(run), now)}:"
-            " its lease is over, and the scheduler will give it up."
-        )
-    return f"{words}."
+    is_silent, is_late = run["lease_expires_at"] <= now, run["deadline_at"] <= now
+    if not (is_silent or is_late):
+        return f"{words}."
+    if is_silent:
+        words += f", but has been silent since {moment_words(_last_heartbeat(run), now)}: its lease is over"
+    else:
+        words += f", but its time was over at {moment_words(run['deadline_at'], now)}"
+    if nobody := without_scheduler(now=at):
+        return f"{words}, and {nobody}."
+    return f"{words}, and the scheduler will end the run unless the worker reports before."
 
 
 def _ended(run: Row) -> Ended:
@@ -162,6 +167,8 @@ def _ended_words(run: Row, retry: Retry) -> str:
     nobody expects a retry, so the sentence does not speak of one.
     """
     words = _ENDED_WORDS[Status(run["status"])] + _BY_WORDS.get(run["ended_by"], "")
+    if run["status"] == Status.CANCELED and run["ended_by"] == EndedBy.LEASE:
+        words = "Was canceled, because somebody had asked for it and its worker was lost"
     words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"
     if run["ended_by"] == EndedBy.WORKER and run["fault_class"] != FaultClass.NONE:
         words += f", as its worker reported (faultClass {run['fault_class']})"
@@ -178,13 +185,13 @@ def _retry(run: Row) -> Retry:
     """
     retry_id, due = run["retry_id"], run["retry_available_at"]
     if retry_id is not None and run["retry_status"] == Status.QUEUED:
-        at = moment_words(due, run["now"])
+        at = moment_words(due, run["now"], to_the_second=True)
         when = f"is due at {at}" if due > run["now"] else f"has been due since {at}"
         return Retry(RetryDecision.DUE, INFRA_FAULT, f"Its retry {when}.", retry_id, due)
     if retry_id is not None and run["retry_was_claimed"]:
         words = f"It was retried: {_RETRY_WORDS[Status(run['retry_status'])]}."
         return Retry(RetryDecision.DONE, INFRA_FAULT, words, retry_id, due)
-    reason = why_no_retry(run)
+    reason = why_no_retry(_as_it_ended(run))
     if retry_id is not None and (reason is None or run["retry_ended_by"] != EndedBy.LATE_RESULT):
         words = "Its retry was canceled before a worker had claimed it."
         return Retry(RetryDecision.NONE, RETRY_CANCELED, words, retry_id)
@@ -192,8 +199,8 @@ def _retry(run: Row) -> Retry:
         return Retry(
             RetryDecision.NONE,
             SETTINGS_CHANGED,
-            "It has no retry, although by the trigger's present settings it would get one: when it ended, the trigger"
-            " was disabled, or its retryAfterEffects was false, as the audit log shows.",
+            "It is not retried, because when it ended, its trigger was disabled, or its retryAfterEffects was false:"
+            " the audit log shows which.",
         )
     words = _NO_RETRY[reason].format(attempt=run["attempt"], attempts=run["max_retries"] + 1)
     if retry_id is not None:
@@ -201,3 +208,14 @@ def _retry(run: Row) -> Retry:
             f"{words[:-1]}; the retry that waited was canceled when the worker's late result came."
         )
     return Retry(RetryDecision.NONE, reason, words, retry_id)
+
+
+def _as_it_ended(run: Row) -> Row:
+    """Returns the run with its trigger's deletion only if the trigger was deleted before the run ended. That is so if a
+    late result came after the deletion: a trigger with unfinished runs can't be deleted.
+    """
+    deleted = run["trigger_deleted_at"]
+    return {
+        **run,
+        "trigger_deleted_at": deleted if deleted and deleted <= run["ended_at"] else None,
+    }

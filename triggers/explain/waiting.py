@@ -11,32 +11,21 @@ from pipedai.api.wording import counted
 from pipedai.sql import Row, fetch_one
 from triggers.explain.answers import Reason, Subject, WaitingFor
 from triggers.explain.clock_words import moment_words
-from triggers.runs.conditions import (
-    HAND_OUT_ORDER,
-    HEADERS_MAY_GO,
-    IS_ASSIGNED,
-    IS_DUE,
-    IS_QUEUED,
-    Limits,
-    evaluate,
-    limits_of,
-)
+from triggers.runs.conditions import MAY_BE_CLAIMED, Limits, evaluate, limits_of
 from triggers.runs.handout import choose_runs, headers_are_readable
 
 # At most this many runs before a run are counted, so that the explanation of a run behind 100,000 others takes as long
 # as any other.
 MOST_COUNTED = 1000
 
-# Counts the due runs that the worker gets before this one. `is_more` says that not all of them were looked at.
+# Counts the due runs that the worker gets before this one. Each of them may go to the worker: the count leaves out the
+# triggers of `shut`, whose headers can't be decrypted.
 _AHEAD = f"""
-SELECT count(*) FILTER (WHERE {HEADERS_MAY_GO} AND r.trigger_id <> ALL(%(shut)s::uuid[])) AS ahead,
-    count(*) = {MOST_COUNTED} AS is_more
-FROM (
-    SELECT r.trigger_id FROM run r
-    WHERE {IS_ASSIGNED} AND {IS_QUEUED} AND {IS_DUE}
+SELECT count(*) AS ahead FROM (
+    SELECT FROM run r JOIN trigger t ON t.id = r.trigger_id
+    WHERE {MAY_BE_CLAIMED} AND r.trigger_id <> ALL(%(shut)s::uuid[])
         AND (r.available_at, r.id) < (%(available_at)s::timestamptz, %(run_id)s::uuid)
-    ORDER BY {HAND_OUT_ORDER} LIMIT {MOST_COUNTED}) r
-JOIN trigger t ON t.id = r.trigger_id
+    LIMIT {MOST_COUNTED}) ahead
 """
 
 
@@ -67,7 +56,7 @@ def reasons(run: Row, *, now: datetime | None) -> Iterator[Reason]:
     if has_worker and limits["capacity"] and not met["free_places"]:
         yield _full(run, met["last_claimed_at"])
     if has_worker and met["is_due"] and met["headers_may_go"] and readable:
-        yield from _behind_others(run, limits, now)
+        yield from _behind_others(run, limits, met["free_places"], now)
 
 
 def _of_worker(run: Row) -> Iterator[Reason]:
@@ -137,7 +126,7 @@ def _unapproved(run: Row) -> Reason:
 
 
 def _not_due(run: Row) -> Reason:
-    due = moment_words(run["available_at"], run["now"])
+    due = moment_words(run["available_at"], run["now"], to_the_second=True)
     return Reason(
         WaitingFor.NOT_DUE,
         f"Attempt {run['attempt']} is due at {due}."
@@ -158,8 +147,13 @@ def _full(run: Row, since: datetime | None) -> Reason:
     )
 
 
-def _behind_others(run: Row, limits: Limits, now: datetime | None) -> Iterator[Reason]:
-    """Yields a reason if the worker's next poll returns other runs, and not this one."""
+def _behind_others(
+    run: Row, limits: Limits, free_places: int, now: datetime | None
+) -> Iterator[Reason]:
+    """Yields a reason if the worker's next poll returns other runs, and not this one.
+
+    If the worker has room for all of them, the limits of one answer to a poll are in the way, and time alone helps.
+    """
     chosen = choose_runs(worker_id=run["worker_id"], **limits, now=now)
     if any(each.row["id"] == run["id"] for each in chosen.runs):
         return
@@ -173,16 +167,18 @@ def _behind_others(run: Row, limits: Limits, now: datetime | None) -> Iterator[R
     }
     found = fetch_one(_AHEAD, params)
     assert found is not None, "a count is always there"
-    if not found["ahead"]:
+    ahead = found["ahead"]
+    if not ahead:
         return
-    least = "At least " if found["is_more"] else ""
+    least = "At least " if ahead == MOST_COUNTED else ""
     yield Reason(
         WaitingFor.BEHIND_OTHERS,
-        f"{least}{counted(found['ahead'], 'due run')} of worker {run['worker_label']}"
-        f" {'goes' if found['ahead'] == 1 else 'go'} first.",
+        f"{least}{counted(ahead, 'due run')} of worker {run['worker_label']} {'goes' if ahead == 1 else 'go'} first.",
         _worker(run),
-        place=found["ahead"] + 1,
-        remedy=f"Raise maxConcurrency with PATCH /workers/:id, or {_give_it_to_another()}",
+        place=ahead + 1,
+        remedy=None
+        if free_places > ahead
+        else f"Raise maxConcurrency with PATCH /workers/:id, or {_give_it_to_another()}",
     )
 
 

@@ -33,14 +33,6 @@ class Migration(migrations.Migration):
         AddIndexConcurrently(
             model_name="run",
             index=models.Index(
-                condition=models.Q(("ended_at__isnull", False)),
-                fields=["worker", "source", "status", "fault_class", "queued_at", "id"],
-                name="run_of_worker_and_source",
-            ),
-        ),
-        AddIndexConcurrently(
-            model_name="run",
-            index=models.Index(
                 condition=models.Q(
                     ("ended_at__isnull", False), ("fault_class", "infra"), ("retried", False)
                 ),
@@ -87,7 +79,9 @@ class Migration(migrations.Migration):
         AddIndexConcurrently(
             model_name="tick",
             index=models.Index(
-                fields=["trigger", "decision", "tick_at", "id"], name="tick_of_decision"
+                condition=models.Q(("decision", "fired"), _negated=True),
+                fields=["trigger", "decision", "tick_at", "id"],
+                name="tick_of_decision",
             ),
         ),
         AddIndexConcurrently(

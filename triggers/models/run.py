@@ -310,8 +310,9 @@ class Run(models.Model):
                 name="run_of_worker_and_status",
                 condition=Q(ended_at__isnull=False),
             ),
-            # These three find the ended runs of one source, also if it is rare, and those of one fault class.
-            # `triggers.runs.listing` names a value for each of their columns before the time.
+            # These two find the ended runs of one source, also if it is rare, and those of one fault class.
+            # `triggers.runs.listing` names a value for each of their columns before the time. A worker's runs of one
+            # source are found by the first of them, or by `run_of_worker_and_status`.
             *(
                 models.Index(
                     fields=[scope, "source", "status", "fault_class", "queued_at", "id"],
@@ -321,7 +322,6 @@ class Run(models.Model):
                 for scope, name in (
                     ("environment", "run_of_source"),
                     ("trigger", "run_of_trigger_and_source"),
-                    ("worker", "run_of_worker_and_source"),
                 )
             ),
             # These three find the runs that infrastructure ended and that no retry follows. They are small, because

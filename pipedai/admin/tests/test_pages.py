@@ -23,14 +23,15 @@ from testing.world.cast import issue_enrollment
 from testing.world.runs import Runs
 from triggers.models import Delivery, DeliveryAttempt, Run, Trigger
 from workers.models import Enrollment, Worker
-from workspaces.models import ApiKey
+from workspaces.models import ApiKey, Environment, Membership, Workspace
 
 RUNS = "/admin/triggers/run/"
 AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
 # kept for an hour only, and the audit log has the same for ever.
 PARTS = {
-    "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt", "IdempotencyKey",
+    "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
+    "IdempotencyKey",
     "WorkerEvent",
 }  # fmt: skip
 
@@ -178,7 +179,7 @@ def test_the_story_of_a_retry_begins_with_the_first_attempt(desk, story):
 
 
 def test_what_customers_wrote_is_text_and_no_markup(desk, cast):
-    evil = "<script>alert(1)</script>"
+    evil = """'"><script>alert(1)</script>"""
     runs = Runs.of(cast, name=evil, prompt=evil, description=evil)
     call = {"at": "2026-05-04T12:00:01Z", "tool": evil, "outcome": "ok", "effect": "none"}
     run_id = runs.ended(
@@ -189,8 +190,25 @@ def test_what_customers_wrote_is_text_and_no_markup(desk, cast):
         output={evil: evil},
         toolCallList=[call],
     )
-    for url in (page_of(Run, run_id), page_of(Trigger, runs.trigger_id), RUNS, AUDIT):
-        assert evil not in desk.get(url).content.decode()
+    queued = runs.queue()
+    Worker.objects.update(label=evil, hostname=evil)
+    for model in (User, Environment, Workspace):
+        model.objects.filter(id__in=(cast.owner.id, cast.environment.id, cast.workspace.id)).update(
+            name=evil
+        )
+    rows = {
+        Run: (run_id, queued),
+        Trigger: (runs.trigger_id,),
+        Worker: (cast.worker.worker_id,),
+        User: (cast.owner.id,),
+        Environment: (cast.environment.id,),
+        Workspace: (cast.workspace.id,),
+    }
+    pages = [page_of(model, row_id) for model, ids in rows.items() for row_id in ids]
+    for url in (*pages, *map(list_of, (*rows, Membership)), AUDIT):
+        page = desk.get(url).content.decode()
+        assert "alert(1)" in page or url == AUDIT, url
+        assert "<script>alert(1)" not in page, url
 
 
 def test_pages_follow_each_other_by_keyset_while_runs_come_in(desk, cast):

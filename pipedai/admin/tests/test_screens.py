@@ -15,6 +15,7 @@ from accounts.services import create_staff
 from pipedai.events import SYSTEM
 from testing.processes.browser import chromium, cut_off, sideways_overflow
 from testing.world.busy_day import make_busy_day
+from triggers.models import Run, Tick
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +35,14 @@ def pages(committed_cast):
     """Fills the database with a busy day, and returns the paths of the pages by name."""
     create_staff(email=EMAIL, password=SECRET, name="Support", actor=SYSTEM)
     run_id = make_busy_day(committed_cast)
+    waiting = Run.objects.filter(status="queued").first()
+    tick = Tick.objects.order_by("-tick_at").first()
+    assert waiting is not None
+    assert tick is not None
     return {
         "start": "/admin/",
         "run": f"/admin/triggers/run/{run_id}/",
+        "waiting": f"/admin/triggers/run/{waiting.id}/",
         "runs": "/admin/triggers/run/",
         "user": f"/admin/accounts/user/{committed_cast.owner.id}/",
         "users": "/admin/accounts/user/?q=example",
@@ -46,9 +52,10 @@ def pages(committed_cast):
         "memberships": "/admin/workspaces/membership/",
         "workers": "/admin/workers/worker/",
         "ticks": "/admin/triggers/tick/",
+        "tick": f"/admin/triggers/tick/{tick.id}/",
         "triggers": "/admin/triggers/trigger/",
         "deliveries": "/admin/triggers/delivery/",
-        "trigger": f"/admin/triggers/trigger/{committed_cast.trigger_id}/",
+        "trigger": f"/admin/triggers/trigger/{waiting.trigger_id}/",
         "worker": f"/admin/workers/worker/{committed_cast.worker.worker_id}/",
         "audit": "/admin/audit/auditentry/",
         "account": "/admin/account/",

@@ -222,7 +222,7 @@ def test_a_triggers_page_has_its_newest_ticks_with_their_reasons_in_both_zones(d
             decision=skipped[n % len(skipped)],
             missed_count=0 if skipped[n % len(skipped)] == Decision.SKIPPED_OVERLAP else 2,
         )
-        for n in range(60)
+        for n in range(1, 61)
     )
     with counted() as many:
         page = text_of(desk.get(url))
@@ -247,3 +247,4 @@ def test_a_ticks_page_says_why_it_made_no_run(desk, cast):
         page = text_of(desk.get(url))
         assert "An earlier run was unfinished" in page
         assert page_of(Run, run_id) in page
+        assert "Due times without a run" not in page, "the row stands for one due time"

@@ -28,7 +28,7 @@ from pipedai.outgoing import (
     registered_kinds,
 )
 from pipedai.outgoing.attempts import BACKOFF_SECONDS
-from pipedai.outgoing.due import Taker, claim_due
+from pipedai.outgoing.due import CLAIM_SECONDS, Taker, claim_due
 from pipedai.outgoing.pool import Senders
 from pipedai.sql import execute
 from testing.probes.plans import explained
@@ -129,6 +129,21 @@ def test_a_mail_is_sent_kept_and_told(letters, receiver, capfd):
     logged = "".join(capfd.readouterr())
     assert "letter.sent" in logged
     assert "ada@example.com" not in logged
+
+
+def test_a_mail_whose_sender_died_before_recording_comes_again_and_can_be_recognised(
+    letters, receiver
+):
+    letter = letters.add()
+    (row,) = claim_due(letters.kind, room=8, busy={}, per_host=4, now=NOW)
+    first = attempts.send(letters.kind, row)
+    assert claim_due(letters.kind, room=8, busy={}, per_host=4, now=NOW) == []
+    letters.attempt(NOW + timedelta(seconds=CLAIM_SECONDS))
+    attempts.record(letters.kind, row, first, now=NOW)
+    assert shown(letter) == ("delivered", 1)
+    ids = [mail.message["Message-ID"] for mail in receiver.received]
+    assert len(ids) == 2
+    assert ids[0] == ids[1]
 
 
 def test_a_greylisted_mail_is_tried_again_and_given_up_after_the_last_attempt(letters, receiver):

@@ -15,9 +15,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import DNS_NAME, EmailMultiAlternatives
 
 from pipedai import env
+from pipedai.deployment.site import mail_server_answers
 from pipedai.outgoing import Mail, Result, mail_is_on, mail_server
 from pipedai.outgoing.mail_server import check_server, deliver
-from testing.processes.mail_receiver import CERTIFICATE, MailReceiver, receiving_mail
+from testing.processes.certificate import self_signed
+from testing.processes.mail_receiver import MailReceiver, receiving_mail
 
 MAIL = Mail("ada@example.com", "Grüße", "Hello, Ada.\n", "<p>Hello, Ada.</p>")
 ID = "018f0000000070008000000000000001"
@@ -143,7 +145,7 @@ def test_without_tls_where_it_is_asked_for_nothing_is_sent(receiver, settings, s
     assert receiver.received == []
 
 
-def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(settings):
+def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(settings, capfd):
     with receiving_mail(password="s@fe word") as receiver:
         settings.EMAIL_URL = receiver.url("ada:s%40fe%20word@")
         assert deliver(MAIL, message_id=ID).result is Result.TAKEN
@@ -152,6 +154,8 @@ def test_the_password_is_given_and_a_refused_one_is_no_fault_of_the_mail(setting
         answer = deliver(MAIL, message_id=ID)
         assert (answer.result, answer.status_code) == (Result.AWAY, 535)
         assert answer.error == check_server() == "the mail server refuses our login"
+    said = "".join(capfd.readouterr())
+    assert "word" not in f"{said} {answer!r} {mail_server_answers()!r}"
     assert len(receiver.received) == 1
 
 
@@ -170,15 +174,16 @@ def test_a_login_that_cannot_be_sent_is_no_fault_of_the_mail(settings, login):
 
 @pytest.mark.parametrize("tls", ["starttls", "at-once"])
 def test_mails_and_password_go_through_tls_to_a_server_that_a_known_authority_vouches_for(
-    settings, monkeypatch, tls
+    settings, monkeypatch, tmp_path, tls
 ):
     scheme = {"starttls": "smtp+tls", "at-once": "smtp+ssl"}[tls]
-    with receiving_mail(password="word", tls=tls) as receiver:
+    certificate = self_signed(tmp_path, "IP:127.0.0.1")
+    with receiving_mail(password="word", tls=tls, certificate=certificate) as receiver:
         settings.EMAIL_URL = receiver.url("ada:word@", scheme)
         answer = deliver(MAIL, message_id=ID)
         assert (answer.result, answer.error) == (Result.AWAY, "TLS failed")
         # OpenSSL reads this variable, so operators with an authority of their own can name it.
-        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert deliver(MAIL, message_id=ID).result is Result.TAKEN
         settings.EMAIL_URL = settings.EMAIL_URL.replace("127.0.0.1", "localhost")
         assert deliver(MAIL, message_id=ID).error == "TLS failed"

@@ -59,6 +59,8 @@ def test_a_mail_has_the_products_name_one_link_and_the_reason(written):
     assert mail.html.count('href="https://app.example.com/#token=a&amp;b"') == 2
     assert "You asked for Ada &amp; Bob." in mail.html
     assert "<img" not in mail.html
+    # A long word of anybody's, wherever it stands, makes no phone scroll sideways.
+    assert mail.html.index("overflow-wrap:anywhere") < mail.html.index("PipedAI</p>")
 
 
 def test_names_can_forge_neither_a_link_nor_markup(written):

@@ -1,5 +1,7 @@
 """GET /runs/:id/explain tells each reason to wait and each reason for no retry, brought about through the API (§13)."""
 
+import base64
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import Cast
 from testing.world.runs import Runs, allow
 from testing.world.sealed import HEADERS, tamper
+from triggers.explain import waiting
 from triggers.explain.answers import RETRY_CODES, WaitingFor
+from triggers.explain.runs import explain_run
 from triggers.explain.waiting import MOST_COUNTED
-from triggers.models import Run
+from triggers.models import Run, SchedulerHeartbeat, Trigger
 from workers.models import Worker
 
 
@@ -170,6 +174,18 @@ def test_a_run_behind_others(calls: Calls) -> None:
     reason = only(calls.explain(last))
     assert (reason["code"], reason["place"]) == ("behind_others", 3)
     assert reason["message"] == "2 due runs of worker host-1 go first."
+    assert reason["remedy"].startswith("Raise maxConcurrency")
+
+
+def test_runs_that_can_not_go_out_do_not_go_first(
+    calls: Calls, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where there are as many of them as are counted at most."""
+    monkeypatch.setattr(waiting, "_AHEAD", waiting._AHEAD.replace(str(MOST_COUNTED), "2"))
+    trigger_id = cast.add_trigger(mcp_headers=HEADERS, webhook_secret="planted-webhook-secret")
+    *_, last = (calls.queue(each) for each in (trigger_id, trigger_id, None, None))
+    tamper("bit flip", trigger_id, cast=cast)
+    assert only(calls.explain(last))["message"] == "1 due run of worker host-1 goes first."
 
 
 def test_a_run_that_is_not_due(calls: Calls) -> None:
@@ -177,7 +193,9 @@ def test_a_run_that_is_not_due(calls: Calls) -> None:
     retry_id = calls.explain(original)["retry"]["runId"]
     reason = only(calls.explain(retry_id))
     assert (reason["code"], reason["subject"], reason["until"]) == ("not_due", None, A_TIME)
-    assert reason["message"].startswith("Attempt 2 is due at ")
+    assert re.fullmatch(r"Attempt 2 is due at (\S{10} )?\d\d:\d\d:\d\d UTC\.", reason["message"]), (
+        "to the second, because the first retry waits for 30 s"
+    )
 
 
 def test_headers_that_cannot_be_decrypted(calls: Calls, cast: Cast) -> None:
@@ -189,6 +207,13 @@ def test_headers_that_cannot_be_decrypted(calls: Calls, cast: Cast) -> None:
     assert reason["code"] == "headers_unreadable"
     assert reason["message"] == "The MCP headers of trigger Nightly report can't be decrypted."
     assert "rotate-mcp-token" in reason["remedy"]
+
+
+def test_headers_whose_master_key_is_missing(calls: Calls, cast: Cast, settings: Any) -> None:
+    run_id = calls.queue(cast.add_trigger(mcp_headers=HEADERS))
+    settings.MASTER_KEYS = [f"other:{base64.b64encode(b'k' * 32).decode()}"]
+    assert only(calls.explain(run_id))["code"] == "headers_unreadable"
+    assert calls.worker.poll().json()["runs"] == []
 
 
 def test_several_reasons_begin_with_what_somebody_must_act_on(calls: Calls) -> None:
@@ -207,7 +232,8 @@ def test_the_bytes_of_a_poll_count_too(calls: Calls, cast: Cast) -> None:
     polled = [run["id"] for run in calls.worker.poll().json()["runs"]]
     assert 0 < len(polled) < 20
     assert calls.explain(runs[len(polled) - 1])["waitingFor"] == []
-    assert only(calls.explain(runs[len(polled)]))["place"] == len(polled) + 1
+    reason = only(calls.explain(runs[len(polled)]))
+    assert (reason["place"], reason["remedy"]) == (len(polled) + 1, None)
 
 
 def test_a_run_behind_very_many_is_explained_as_quickly(calls: Calls, cast: Cast) -> None:
@@ -254,11 +280,26 @@ def test_a_held_run_tells_of_its_worker(calls: Calls, cast: Cast) -> None:
     assert (answer["waitingFor"], answer["ended"], answer["retry"]) == ([], None, None)
 
 
-def test_a_silent_worker_is_told_of(cast: Cast) -> None:
-    calls = Calls(cast)
-    runs = Runs(cast, cast.trigger_id)
-    answer = calls.explain(str(runs.running()))
-    assert "has been silent since 2026-05-04 12:00 UTC" in answer["summary"]
+def test_an_overdue_run_tells_who_will_end_it(runs: Runs) -> None:
+    run_id = runs.running()
+
+    def told() -> str:
+        explanation = explain_run(run_id, now=runs.now)
+        assert explanation is not None
+        return explanation.summary
+
+    runs.wait(minutes=4)
+    assert told() == (
+        "Worker host-1 has been executing it since 12:00 UTC, but has been silent since 12:00 UTC: its lease is over,"
+        " and no scheduler is alive: start one (manage.py runscheduler)."
+    )
+    runs.wait(hours=1)
+    SchedulerHeartbeat.objects.create(host="h", pid=1, beat_at=runs.now)
+    runs.heartbeat(run_id)
+    assert told() == (
+        "Worker host-1 has been executing it since 12:00 UTC, but its time was over at 12:31 UTC, and the scheduler"
+        " will end the run unless the worker reports before."
+    )
 
 
 # --- How it ended, and whether it is retried
@@ -357,11 +398,29 @@ def test_a_trigger_that_was_disabled_then_deleted_or_enabled_again(calls: Calls)
     calls.change_trigger(enabled=True)
     decision, code, message = retry_of(calls, run_id)
     assert (decision, code) == ("none", "settings_changed")
-    assert "when it ended, the trigger was disabled, or its retryAfterEffects was false" in message
+    assert "when it ended, its trigger was disabled, or its retryAfterEffects was false" in message
     assert calls.admin.delete(calls.trigger_url).status_code == 204
-    assert retry_of(calls, run_id) == (
+    assert retry_of(calls, run_id)[1] == "settings_changed"
+
+
+def test_a_late_result_after_its_trigger_was_deleted_has_no_retry(runs: Runs) -> None:
+    calls, run_id = Calls(runs.cast), runs.overdue()
+    Trigger.objects.filter(id=runs.trigger_id).update(deleted_at=runs.now)
+    runs.wait(minutes=1)
+    runs.complete(run_id, "failed", faultClass="infra")
+    assert retry_of(calls, str(run_id)) == (
         "none", "trigger_deleted", "It is not retried, because its trigger was deleted."
     )  # fmt: skip
+
+
+def test_a_cancel_that_a_lost_worker_did_not_acknowledge(runs: Runs) -> None:
+    run_id = runs.running()
+    runs.cancel(run_id)
+    runs.lost(run_id)
+    summary = Calls(runs.cast).explain(str(run_id))["summary"]
+    assert summary.startswith(
+        "Was canceled, because somebody had asked for it and its worker was lost, at "
+    )
 
 
 def test_a_retry_that_is_due_then_canceled(calls: Calls) -> None:

@@ -169,6 +169,44 @@ def test_what_an_earlier_schedule_did_is_still_told(hourly: Cast) -> None:
     assert told.message == "The trigger has no schedule: it runs on request only."
 
 
+def test_a_former_schedule_is_told_where_the_present_one_has_not_come_yet(hourly: Cast) -> None:
+    change(hourly, schedule="0 0 1 1 *", next_run_at=datetime(2027, 1, 1, tzinfo=UTC))
+    told = explain(hourly, None, now=hours(6.1))
+    assert (told.decision, told.due_at) == ("skipped_no_worker", hours(3))
+    assert told.next_due_at == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def test_a_run_that_was_made_late_is_told_so(cast: Cast) -> None:
+    change(cast, schedule="0 * * * *", created_at=hours(-1), next_run_at=hours(0))
+    fire_due_ticks(now=hours(0.7))
+    assert explain(cast, None, now=hours(0.9)).message.startswith(
+        "2026-05-04 12:00 UTC was due and made a run late, at 12:42 UTC: no scheduler had come to it before."
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "at", "due"),
+    [
+        ("30 2 * * *", "2026-03-29T00:59", "2026-03-28T01:30"),
+        ("30 2 * * *", "2026-03-29T01:10", "2026-03-29T01:00"),
+        ("30 2 * * *", "2026-10-25T01:45", "2026-10-25T00:30"),
+        ("*/30 * * * *", "2026-10-25T01:45", "2026-10-25T01:30"),
+    ],
+)
+def test_the_clock_changes_of_the_zone_count(cast: Cast, schedule: str, at: str, due: str) -> None:
+    at_, due_ = (datetime.fromisoformat(each).replace(tzinfo=UTC) for each in (at, due))
+    change(
+        cast,
+        schedule=schedule,
+        timezone="Europe/Berlin",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        next_run_at=due_,
+    )
+    fire_due_ticks(now=due_)
+    told = explain(cast, at_, now=at_)
+    assert (told.decision, told.due_at) == ("fired", due_)
+
+
 def test_a_disabled_trigger_says_so_and_still_tells_its_past(hourly: Cast) -> None:
     change(hourly, enabled=False, next_run_at=None, updated_at=hours(3.5))
     told = explain(hourly, None, now=hours(9.2))

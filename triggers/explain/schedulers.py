@@ -1,0 +1,24 @@
+"""Tells whether a scheduler is alive to do what is due."""
+
+from datetime import datetime
+
+from pipedai.sql import NOW, fetch_one
+from triggers.explain.clock_words import moment_words
+from triggers.schedules.heartbeats import ALIVE_WITHIN
+
+_BEATS = f"""
+SELECT max(beat_at) AS last, coalesce(max(beat_at) > {NOW} - %(within)s::interval, false) AS is_alive, {NOW} AS now
+FROM scheduler_heartbeat
+"""
+
+
+def without_scheduler(*, now: datetime | None) -> str | None:
+    """Returns the words "no scheduler is alive", with since when and what to do, or None if one is alive. It takes one
+    statement.
+    """
+    beats = fetch_one(_BEATS, {"within": ALIVE_WITHIN, "now": now})
+    assert beats is not None, "the query returns one row"
+    if beats["is_alive"]:
+        return None
+    since = f" since {moment_words(beats['last'], beats['now'])}" if beats["last"] else ""
+    return f"no scheduler is alive{since}: start one (manage.py runscheduler)"
