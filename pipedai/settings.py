@@ -98,6 +98,8 @@ INSTALLED_APPS = [
     "triggers",
     "workers",
     "audit",
+    # This app is behind `audit`, so that the audit log tells of a run's end before it tells of what follows from it.
+    "notices",
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
 # header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event
@@ -281,6 +283,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "TickDecision": "triggers.states.Decision",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
+        "TriggerHealth": "triggers.states.Health",
+        "IncidentKind": "notices.states.Kind",
         "CallerKind": "workers.whoami_views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",
         "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",

@@ -25,6 +25,7 @@ urlpatterns = [
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("workspaces.urls")),
     path("api/v1/", include("audit.urls")),
+    path("api/v1/", include("notices.urls")),
     path("api/v1", ServiceRootViewSet.as_view({"get": "retrieve"})),
     path("api/v1/health", HealthViewSet.as_view({"get": "retrieve"})),
     path("api/v1/health/live", HealthViewSet.as_view({"get": "live"})),

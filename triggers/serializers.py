@@ -19,10 +19,18 @@ from pipedai.api.fields import (
 from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import names_forbidden_address, names_forbidden_port
-from triggers.models import MAX_RETRIES, MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS, Trigger
+from triggers.models import (
+    MAX_ALERT_AFTER_FAILURES,
+    MAX_RETRIES,
+    MAX_SUCCESS_DEADLINE_SECONDS,
+    MAX_TIMEOUT_SECONDS,
+    MIN_SUCCESS_DEADLINE_SECONDS,
+    MIN_TIMEOUT_SECONDS,
+    Trigger,
+)
 from triggers.output_schemas import BadOutputSchema, check_output_schema
 from triggers.schedules import cron
-from triggers.states import Status
+from triggers.states import Health, Status
 
 MAX_PROMPT_BYTES = 256 * 1024
 MAX_HEADERS_BYTES = 8 * 1024
@@ -143,6 +151,22 @@ class TriggerBody(StrictBody):
         default=Trigger.OverlapPolicy.QUEUE,
     )
     retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    alertAfterFailures = WholeNumberField(
+        source="alert_after_failures",
+        min_value=1,
+        max_value=MAX_ALERT_AFTER_FAILURES,
+        allow_null=True,
+        required=False,
+        default=1,
+    )
+    successDeadlineSeconds = WholeNumberField(
+        source="success_deadline_seconds",
+        min_value=MIN_SUCCESS_DEADLINE_SECONDS,
+        max_value=MAX_SUCCESS_DEADLINE_SECONDS,
+        allow_null=True,
+        required=False,
+        default=None,
+    )
     outputSchema = OutputSchemaField(
         source="output_schema", allow_null=True, required=False, default=None
     )
@@ -254,6 +278,11 @@ class TriggerSerializer(RowSerializer):
         source="overlap_policy", choices=Trigger.OverlapPolicy.choices
     )
     retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
+    alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
+    successDeadlineSeconds = serializers.IntegerField(
+        source="success_deadline_seconds", allow_null=True
+    )
+    health = serializers.ChoiceField(choices=Health.choices)
     outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
     webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
     hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")

@@ -109,6 +109,12 @@ ROWS: dict[str, Row | None] = {
         "id",
         {**ABOUT_DELIVERY, "redeliveryOf": ANY, "runId": None},
     ),
+    "POST incidents/:incident/acknowledge": Row(
+        "incident.acknowledged",
+        "incident",
+        "incident_id",
+        {"kind": "trigger_failing", "subjectType": "trigger", "subjectId": ANY},
+    ),
     "POST triggers/:trigger/run": Row(
         "run.created", "run", "id", {**_moved("queued"), "source": "manual"}
     ),
@@ -286,7 +292,7 @@ class TestARepeat:
         [
             ("claim", "queued", {"claimId": "mine"}, "run.claimed"),
             ("start", "claimed", {}, "run.started"),
-            ("complete", "running", {"status": "failed"}, "run.completed"),
+            ("complete", "running", {"status": "succeeded"}, "run.completed"),
             ("heartbeat", "running", {}, None),
         ],
     )

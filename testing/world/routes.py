@@ -28,6 +28,7 @@ from testing.world.audiences import (
     Audience,
 )
 from testing.world.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
+from testing.world.incidents import open_incident
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.runs import WEBHOOK_URL, Runs, allow
 from testing.world.users import PASSWORD
@@ -68,6 +69,7 @@ def set_stage(cast: Cast) -> Stage:
             "worker_id": cast.worker.worker_id,
             "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
             "delivery_id": send_test(trigger_id=cast.trigger_id, actor=TEST_ACTOR),
+            "incident_id": open_incident(cast),
         },
         {
             "ended": ended,
@@ -349,6 +351,13 @@ ROUTES = (
     Route("GET", f"{_TRIGGER}/deliveries", as_=VIEWER, statements=4),
     Route("POST", f"{_TRIGGER}/test-webhook", as_=ADMIN, answer=201),
     Route("POST", "deliveries/<uuid:delivery_id>/redeliver", as_=ADMIN, answer=201),
+    Route("GET", f"{_ENVIRONMENT}/incidents", as_=VIEWER, statements=3),
+    Route(
+        "POST",
+        "incidents/<uuid:incident_id>/acknowledge",
+        as_=OPERATOR,
+        reads_body=False,
+    ),
     Route("GET", f"{_TRIGGER}/ticks", as_=VIEWER, statements=3),
     Route("GET", f"{_TRIGGER}/explain", as_=VIEWER, statements=5),
     Route("POST", f"{_TRIGGER}/run", as_=OPERATOR, answer=201),
@@ -418,7 +427,7 @@ ROUTES = (
         f"{_RUN}/complete",
         lambda _: {"status": "succeeded"},
         as_=WORKER,
-        statements=4,
+        statements=5,
         run="running",
     ),
 )

@@ -16,6 +16,7 @@ _THINGS = {
     "Worker": "The worker",
     "Delivery": "The delivery",
     "Enrollment": "The enrollment",
+    "Incident": "The incident",
 }
 # The groups of operations, in the order in which documentation shows them.
 _TAGS = (
@@ -27,6 +28,7 @@ _TAGS = (
     "Triggers",
     "Runs",
     "Webhooks",
+    "Incidents",
     "Workers",
     "Hosts",
     "Worker protocol",

@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import Session
+from notices.models import Incident
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
 from testing.world.routes import set_stage
 from triggers.models import Delivery, DeliveryAttempt, Run, RunText, Tick, Trigger
@@ -81,6 +82,7 @@ LEAVING = {
     "GET environments/:environment/workers": _hide(Worker),
     "GET workspaces/:workspace/workers": _hide(Worker),
     "GET environments/:environment/enrollments": _delete(Enrollment, id="id"),
+    "GET environments/:environment/incidents": _delete(Incident, id="id"),
 }
 
 
