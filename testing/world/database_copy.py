@@ -25,9 +25,9 @@ def database_copy() -> Iterator[str]:
         # WITH (FORCE) is not allowed to end the server's own autovacuum, while a plain DROP waits for it.
         _run(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"  # noqa: S608 - our own name
-            f" WHERE datname = '{name}' AND usename = current_user"
+            f" WHERE datname = '{name}' AND usename = current_user",
+            f'DROP DATABASE "{name}"',
         )
-        _run(f'DROP DATABASE "{name}"')
 
 
 @contextmanager
@@ -44,6 +44,8 @@ def instead_of_the_default(name: str) -> Iterator[None]:
         settings["NAME"] = usual
 
 
-def _run(statement: str) -> None:
+def _run(*statements: str) -> None:
+    """Runs statements one after another on a connection of their own, outside of transactions."""
     with connection._nodb_cursor() as cursor:
-        cursor.execute(statement)
+        for statement in statements:
+            cursor.execute(statement)
