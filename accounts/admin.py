@@ -9,6 +9,7 @@ from django.db.models import Q
 from accounts.authenticators import has_authenticator, remove_authenticator
 from accounts.deactivation import deactivate_user, reactivate_user
 from accounts.emails import NotAnEmail, read_email
+from accounts.mail.admin import mails_of
 from accounts.models import Session, StaffSession, User
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS
@@ -19,6 +20,9 @@ from pipedai.admin.support import SupportAction
 from pipedai.admin.values import ident, link_to, list_of, moment, state, text, yes
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
+
+# How many of a user's newest mails their page shows.
+_MAILS_SHOWN = 10
 
 
 def id_of_address(address: str) -> UUID | None:
@@ -100,8 +104,8 @@ class UserAdmin(StaffModelAdmin):
         return row.email
 
     def story(self, row: User) -> list[Panel]:
-        """Returns the panels of a user's page: the user's facts, their newest sessions, and a link to their staff
-        sessions.
+        """Returns the panels of a user's page: the user's facts, their newest sessions, the newest mails about the
+        account, and a link to their staff sessions.
         """
         newest = Session.objects.filter(user=row).order_by("-id")[:10]
         return [
@@ -109,6 +113,7 @@ class UserAdmin(StaffModelAdmin):
                 "User",
                 [
                     ("E-mail address", row.email),
+                    ("Confirmed", moment(row.email_verified_at) if row.has_proved_email else "no"),
                     ("Name", text(row.name)),
                     ("State", self.shown_state(row)),
                     ("Staff", yes(row.is_staff)),
@@ -119,13 +124,21 @@ class UserAdmin(StaffModelAdmin):
             ),
             Table(
                 "Newest sessions",
-                ("Opened", "Ends", "Ended early"),
+                ("Opened", "Last used", "From", "Browser", "Ends", "Ended early"),
                 [
-                    (moment(each.created_at), moment(each.expires_at), moment(each.revoked_at))
+                    (
+                        moment(each.created_at),
+                        moment(each.last_used_at),
+                        text(each.address),
+                        text(each.user_agent),
+                        moment(each.expires_at),
+                        moment(each.revoked_at),
+                    )
                     for each in newest.defer("address_digest")
                 ],
                 more=list_of(Session, user=row.id),
             ),
+            mails_of(row, _MAILS_SHOWN),
             Links("See also", [("Staff sessions", list_of(StaffSession, user=row.id))]),
         ]
 

@@ -10,21 +10,26 @@ from pipedai.retention import Retention, register_retention
 # The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in
 # these rows from which IP addresses a user has logged in (SPEC §3).
 _SESSIONS_KNOWN_DAYS = 30
+# The longest time for which the token of a mail works: that of an invitation.
+_TOKENS_WORK_DAYS = 7
 
 
 class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        """Registers two jobs of the scheduler and the rule by which expired sessions are deleted.
+        """Registers two jobs of the scheduler, the mails about accounts, and the rules by which old rows are deleted.
 
         One job deletes the old counters of the throttles, which limit how often clients may call. The other encrypts
         the secrets of staff's one-time passwords anew when there is a newer master key.
         """
         # These imports stand inside the method because they import models, which Django loads before it calls `ready`.
         from accounts.authenticators import rewrap_authenticators
-        from accounts.pruning import prune_sessions
+        from accounts.mail.sending import ACCOUNT_MAILS
+        from accounts.pruning import prune_account_mails, prune_sessions
+        from pipedai.outgoing import register_kind
 
+        register_kind(ACCOUNT_MAILS)
         register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
         register_job(Job("prune-throttles", every_seconds=60.0, work=prune_throttles))
         register_retention(
@@ -34,5 +39,14 @@ class AccountsConfig(AppConfig):
                 lambda: settings.SESSION_RETENTION_DAYS,
                 prune_sessions,
                 at_least=_SESSIONS_KNOWN_DAYS,
+            )
+        )
+        register_retention(
+            Retention(
+                "account-mails",
+                "mails about accounts, with their attempts, and the invitations in them",
+                lambda: settings.ACCOUNT_MAIL_RETENTION_DAYS,
+                prune_account_mails,
+                at_least=_TOKENS_WORK_DAYS + 1,
             )
         )

@@ -1,5 +1,9 @@
 """Authenticates browsers by the JWT in the `auth_token` cookie and the session row that it names (SPEC §3)."""
 
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import DatabaseError
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 from rest_framework.authentication import BaseAuthentication
@@ -14,9 +18,19 @@ from pipedai.api.authentication import (
     bearer_token,
     refusal,
 )
+from pipedai.api.database_errors import is_read_only
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import UserPrincipal
+from pipedai.sql import execute
+
+_NOTED_EVERY = timedelta(seconds=10)
+# Writes when the session was last used. If another transaction has locked the session's row, this changes nothing and
+# does not wait: the next call will write it.
+_NOTE_USE = """
+UPDATE session SET last_used_at = statement_timestamp()
+WHERE id = (SELECT id FROM session WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCKED)
+"""
 
 
 class CookieJWTAuthentication(BaseAuthentication):
@@ -64,7 +78,7 @@ def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
 
 def principal_of_cookie(cookie: str) -> UserPrincipal:
     """Returns the user whose session the cookie names. Raises Unauthenticated if that session has ended. It takes one
-    database query.
+    database query, and a second one every 10 s, which notes the session's use.
     """
     try:
         claims = verify(cookie)
@@ -77,9 +91,23 @@ def principal_of_cookie(cookie: str) -> UserPrincipal:
         user_id=claims.user_id,
         revoked_at__isnull=True,
         user__is_active=True,
-    ).values_list(ExpressionWrapper(Q(expires_at__gt=Now()), BooleanField()), flat=True)
-    for is_running in found:
+    ).values_list(
+        ExpressionWrapper(Q(expires_at__gt=Now()), BooleanField()),
+        ExpressionWrapper(Q(last_used_at__gt=Now() - _NOTED_EVERY), BooleanField()),
+    )
+    for is_running, is_noted in found:
         if not is_running:
             raise session_ended(ErrorCode.TOKEN_EXPIRED)
+        if not is_noted:
+            _note_use(claims.session_id)
         return UserPrincipal(claims.user_id, claims.session_id)
     raise session_ended()
+
+
+def _note_use(session_id: UUID) -> None:
+    try:
+        execute(_NOTE_USE, {"id": session_id})
+    except DatabaseError as error:
+        # If the database is a read-only standby, the time can't be written, but the caller may still read from it.
+        if not is_read_only(error):
+            raise

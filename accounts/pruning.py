@@ -1,8 +1,11 @@
-"""Deletes sessions of the API and of Django admin that expired long ago."""
+"""Deletes sessions of the API and of Django admin that expired long ago, and old mails about accounts."""
 
 from collections.abc import Iterator
 from functools import partial
 
+from django.db import transaction
+
+from accounts.models import AccountMail
 from pipedai.retention import Batch, Order, until_short
 from pipedai.sql import execute, fetch_all
 
@@ -29,3 +32,23 @@ def prune_sessions(order: Order) -> Iterator[Batch]:
             yield from until_short(
                 partial(execute, _REMOVE.format(table=table), params), order.limit
             )
+
+
+def prune_account_mails(order: Order) -> Iterator[Batch]:
+    """Deletes mails about accounts that were queued before `order.before`, with their attempts and invitations. None of
+    them is waiting to be sent, and no token of them works any more. It writes no audit row.
+    """
+    old = AccountMail.objects.filter(created_at__lt=order.before)
+    if order.dry_run:
+        count = old.count()
+        yield Batch(count, count)
+        return
+
+    def remove() -> int:
+        with transaction.atomic():
+            locked = old.select_for_update(skip_locked=True).order_by("created_at")
+            ids = list(locked.values_list("id", flat=True)[: order.limit])
+            AccountMail.objects.filter(id__in=ids).delete()
+        return len(ids)
+
+    yield from until_short(remove, order.limit)

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from accounts.emails import Email, NotAnEmail, looks_like_itself, read_email
-from accounts.models import User
+from accounts.models import Session, User
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import StrictBody
 
@@ -27,10 +27,10 @@ class EmailField(TextField):
 
 
 class NewEmailField(serializers.EmailField):
-    """The e-mail address of an account that is about to be made, of at most 254 characters (RFC 5321)."""
+    """The e-mail address that an account is about to get, of at most 254 characters (RFC 5321)."""
 
-    def __init__(self) -> None:
-        super().__init__(max_length=254)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=254, **options)
 
     def to_internal_value(self, data: Any) -> Email:
         """Returns the address in the spelling of stored accounts. Raises a field error if it is no address, or if it
@@ -42,6 +42,13 @@ class NewEmailField(serializers.EmailField):
         if not looks_like_itself(email):
             self.fail("invalid")
         return email
+
+
+class MailTokenField(TextField):
+    """The token of a mail about an account. What is no such token is refused when it is looked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=255, **options)
 
 
 def _read(text: str) -> Email:
@@ -57,6 +64,36 @@ class RegisterBody(StrictBody):
     email = NewEmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
     name = NameField(max_length=200, required=False, allow_blank=True, default="")
+    registrationToken = MailTokenField(source="registration_token", required=False)
+    invitationToken = MailTokenField(source="invitation_token", required=False)
+
+
+class MailTokenBody(StrictBody):
+    """The body of a call that needs the token of a mail and nothing else."""
+
+    token = MailTokenField()
+
+
+class ForgotPasswordBody(StrictBody):
+    """The body of POST /auth/forgot-password."""
+
+    email = EmailField()
+
+
+class ResetPasswordBody(StrictBody):
+    """The body of POST /auth/reset-password."""
+
+    token = MailTokenField()
+    newPassword = TextField(source="new_password", max_length=_MAX_PASSWORD, trim_whitespace=False)
+
+
+class ChangeEmailBody(StrictBody):
+    """The body of POST /auth/change-email."""
+
+    newEmail = NewEmailField(source="new_email")
+    currentPassword = TextField(
+        source="current_password", max_length=_MAX_PASSWORD, trim_whitespace=False
+    )
 
 
 class LoginBody(StrictBody):
@@ -78,11 +115,27 @@ class ChangePasswordBody(StrictBody):
 class UserSerializer(serializers.ModelSerializer[User]):
     """A user, as the API shows them to themselves."""
 
+    emailVerified = serializers.BooleanField(source="has_proved_email")
     createdAt = serializers.DateTimeField(source="created_at")
 
     class Meta:
         model = User
-        fields = ("id", "email", "name", "createdAt")
+        fields = ("id", "email", "emailVerified", "name", "createdAt")
+
+
+class SessionSerializer(serializers.Serializer[Any]):
+    """A live session, as its user sees it."""
+
+    id = serializers.UUIDField()
+    createdAt = serializers.DateTimeField(source="created_at")
+    lastUsedAt = serializers.DateTimeField(source="last_used_at", allow_null=True)
+    address = serializers.CharField(allow_null=True)
+    userAgent = serializers.CharField(source="user_agent")
+    current = serializers.SerializerMethodField()
+
+    def get_current(self, session: Session) -> bool:
+        """Returns whether the request came with this session."""
+        return bool(session.id == self.context["current"])
 
 
 class FoundUserSerializer(serializers.ModelSerializer[User]):

@@ -1,4 +1,4 @@
-"""Registers users, logs them in and out, changes their passwords, and makes users staff (SPEC §3, §5, §10).
+"""Logs users in and out, changes their passwords, and makes users staff (SPEC §3, §5, §10).
 
 The functions take the `actor` for the audit log. Before a login nobody knows who is calling, so that `actor` has only
 the IP address and the id of the request, and the functions add the user's id.
@@ -10,12 +10,16 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.displacement import EMAIL_TAKEN
 from accounts.emails import Email
-from accounts.models import Session, User
+from accounts.mail.proof import check_proof, is_findable
+from accounts.mail.tokens import make_void
+from accounts.models import AccountMail, Session, User
 from accounts.passwords import check_strength, hash_password, is_password_of
-from accounts.session_tokens import LIFETIME
+from accounts.sessions import Device, end_sessions, open_session
 from accounts.staff_sessions import end_staff_sessions
 from accounts.throttles import FAILED_LOGIN_ROWS
 from pipedai.api.error_codes import ErrorCode
@@ -24,32 +28,14 @@ from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
 
+Purpose = AccountMail.Purpose
 Opened = TypeVar("Opened")
 
 _WRONG = "The e-mail address or the password is wrong."
 
 
-def register_user(
-    *, email: Email, password: str, name: str, address: bytes, actor: Actor
-) -> tuple[User, Session]:
-    """Makes a user and logs them in. Raises Invalid for a weak password, Conflict for a taken e-mail address."""
-    user = User(email=email, name=name)
-    check_strength(password, user, field="password")
-    user.password = hash_password(password)
-    try:
-        with transaction.atomic():
-            user.save(force_insert=True)
-            session = _open_session(user, address)
-            _emit("user.registered", user.id, actor)
-    except IntegrityError:
-        raise Conflict(
-            "This e-mail address is already registered.", code=ErrorCode.EMAIL_TAKEN
-        ) from None
-    return user, session
-
-
 def log_in(
-    *, email: Email, password: str, replaces: UserPrincipal | None, address: bytes, actor: Actor
+    *, email: Email, password: str, replaces: UserPrincipal | None, device: Device, actor: Actor
 ) -> tuple[User, Session]:
     """Opens a session for the user with this e-mail address and password. Raises Unauthenticated.
 
@@ -64,7 +50,7 @@ def log_in(
         hold_password(user)
         if replaces is not None:
             _revoke(replaces.session_id)
-        session = _open_session(user, address)
+        session = open_session(user, device)
         _emit("user.logged-in", user.id, actor)
     return user, session
 
@@ -83,7 +69,7 @@ def change_password(
     principal: UserPrincipal,
     current_password: str,
     new_password: str,
-    address: bytes,
+    device: Device,
     actor: Actor,
 ) -> Session:
     """Sets a new password for the user of a browser session, ends all their sessions, and returns a new one for the
@@ -96,7 +82,7 @@ def change_password(
         current_password=current_password,
         new_password=new_password,
         actor=actor,
-        open_session=lambda user: _open_session(user, address),
+        open_session=lambda user: open_session(user, device),
     )
 
 
@@ -122,36 +108,36 @@ def replace_password(
         hold_password(user)
         User.objects.filter(id=user.id).update(password=hashed)
         user.password = hashed
-        Session.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=Now())
+        end_sessions(user.id)
         end_staff_sessions(user.id)
+        # Whoever knew the old password may have asked for these.
+        make_void(Q(user_id=user.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
         session = open_session(user)
         _emit("user.password-changed", user.id, actor)
     return session
 
 
+def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User:
+    """Makes a user at an operator's request. The address counts as proved, because the operator vouches for it.
+
+    Raises Invalid for a weak password, Conflict for a taken e-mail address.
+    """
+    return _create(User(email=email, name=name), password, "user.registered", actor)
+
+
 def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
-    """Makes a staff user. Raises Invalid for a weak password, Conflict for a taken e-mail address.
+    """Makes a staff user, whose address counts as proved, as for `create_user`. Raises what that raises.
 
     There is one kind of staff: whoever has `is_staff` may do everything that Django admin offers.
     """
-    user = User(email=email, name=name, is_staff=True)
-    check_strength(password, user, field="password")
-    user.password = hash_password(password)
-    try:
-        with transaction.atomic():
-            user.save(force_insert=True)
-            emit(Event("staff.created", actor, None, "user", user.id))
-    except IntegrityError:
-        raise Conflict(
-            "This e-mail address is already registered.", code=ErrorCode.EMAIL_TAKEN
-        ) from None
-    return user
+    return _create(User(email=email, name=name, is_staff=True), password, "staff.created", actor)
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
     """Makes an active user staff, with the password that they have. Returns False if they were staff already.
 
-    Raises NotFound for an e-mail address without an active user.
+    Raises NotFound for an e-mail address without an active user, and Conflict for an address that nobody has proved,
+    while proof counts.
     """
     with transaction.atomic():
         user = (
@@ -161,16 +147,34 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
             raise NotFound
         if user.is_staff:
             return False
+        check_proof(user)
         User.objects.filter(id=user.id).update(is_staff=True)
         emit(Event("staff.created", actor, None, "user", user.id, {"promoted": True}))
         return True
 
 
 def find_user(email: Email) -> User:
-    """Returns the active user with exactly this e-mail address. Raises NotFound."""
+    """Returns the active user with exactly this e-mail address. Raises NotFound.
+
+    While proof counts, a user who has not proved the address is not found, except accounts from before.
+    """
     user = User.objects.filter(email=email, is_active=True).first()
-    if user is None:
+    if user is None or not is_findable(user):
         raise NotFound
+    return user
+
+
+def _create(user: User, password: str, action: str, actor: Actor) -> User:
+    check_strength(password, user, field="password")
+    user.password = hash_password(password)
+    user.email_verified_at = Now()
+    try:
+        with transaction.atomic():
+            user.save(force_insert=True)
+            emit(Event(action, actor, None, "user", user.id))
+    except IntegrityError:
+        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN) from None
+    user.refresh_from_db(fields=["email_verified_at"])
     return user
 
 
@@ -199,10 +203,6 @@ def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
 def _emit(action: str, user_id: UUID, actor: Actor) -> None:
     """Emits an event whose actor and target are the same user."""
     emit(Event(action, replace(actor, id=user_id), None, "user", user_id))
-
-
-def _open_session(user: User, address: bytes) -> Session:
-    return Session.objects.create(user=user, expires_at=Now() + LIFETIME, address_digest=address)
 
 
 def _revoke(session_id: UUID) -> bool:

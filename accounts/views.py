@@ -9,6 +9,7 @@ from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.cookies import clear_auth_cookie, set_auth_cookie
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
+from accounts.registration import register_user
 from accounts.serializers import (
     ChangePasswordBody,
     FoundUserSerializer,
@@ -16,6 +17,7 @@ from accounts.serializers import (
     RegisterBody,
     UserSerializer,
 )
+from accounts.sessions import device_of
 from pipedai.api.errors import Invalid
 from pipedai.api.permissions import IsPublic, IsSignedIn
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
@@ -29,7 +31,7 @@ from pipedai.events import Actor
 # The e-mail address and password in the OpenAPI document's examples of request bodies.
 _CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}
 _COOKIE = ("Set-Cookie",)
-_SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
+SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
 class SessionViewSet(ApiViewSet):
@@ -49,31 +51,29 @@ class SessionViewSet(ApiViewSet):
         summary="Register",
         body=RegisterBody,
         example={**_CREDENTIALS, "name": "Ada"},
-        answers={201: _SIGNED_IN},
+        answers={201: SIGNED_IN},
         answer_headers={201: _COOKIE},
         says={201: "With the cookie."},
         errors={
             400: "Validation.",
             401: "A token or two cookies were sent.",
-            409: "`email_taken`.",
+            409: "`email_taken`, `address_unproved`, `link_unusable`, or for an invitation also `ceiling_reached`.",
             503: "",
         },
-        audit=("user.registered",),
+        audit=("user.registered", "user.displaced", "invitation.accepted"),
     )
     def register(self, request: Request) -> Response:
-        """POST /auth/register: makes an account and logs its user in."""
+        """POST /auth/register: makes an account and logs its user in. The token of a mail proves its address."""
         body = read_body(RegisterBody, request)
-        user, session = services.register_user(
-            **body, address=throttles.address_digest(request), actor=_caller(request)
-        )
-        return self._signed_in(user, session, status=201)
+        user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
+        return self._with_cookie(user, session, status=201)
 
     @Operation(
         id="login",
         summary="Log in",
         body=LoginBody,
         example=_CREDENTIALS,
-        answers={200: _SIGNED_IN},
+        answers={200: SIGNED_IN},
         answer_headers={200: _COOKIE},
         says={
             200: (
@@ -97,10 +97,10 @@ class SessionViewSet(ApiViewSet):
         user, session = services.log_in(
             **body,
             replaces=_presented(request),
-            address=throttles.address_digest(request),
-            actor=_caller(request),
+            device=device_of(request),
+            actor=caller_of(request),
         )
-        return self._signed_in(user, session, status=200)
+        return self._with_cookie(user, session, status=200)
 
     @Operation(
         id="logout",
@@ -116,13 +116,13 @@ class SessionViewSet(ApiViewSet):
         or the request came without one.
         """
         if principal := _presented(request):
-            services.log_out(principal=principal, actor=_caller(request))
+            services.log_out(principal=principal, actor=caller_of(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
         clear_auth_cookie(response)
         return response
 
-    def _signed_in(self, user: User, session: Session, *, status: int) -> Response:
-        response = Response({"user": UserSerializer(user).data}, status=status)
+    def _with_cookie(self, user: User, session: Session, *, status: int) -> Response:
+        response = signed_in(user, status=status)
         set_auth_cookie(response, session)
         return response
 
@@ -138,14 +138,14 @@ class MeViewSet(ApiViewSet):
     @Operation(
         id="getMe",
         summary="Who am I?",
-        answers={200: _SIGNED_IN},
+        answers={200: SIGNED_IN},
         says={200: 'With `{ "user": { … } }`.'},
         errors={401: "Without a live session."},
     )
     def retrieve(self, request: Request) -> Response:
         """Answers GET /auth/me with the signed-in user."""
         user = User.objects.get(id=principal_of(request).id)
-        return Response({"user": UserSerializer(user).data})
+        return signed_in(user)
 
     @Operation(
         id="changePassword",
@@ -164,9 +164,9 @@ class MeViewSet(ApiViewSet):
         """POST /auth/change-password: ends all sessions and gives this browser a new one."""
         session = services.change_password(
             **read_body(ChangePasswordBody, request),
-            principal=_user(request),
-            address=throttles.address_digest(request),
-            actor=_caller(request),
+            principal=user_of(request),
+            device=device_of(request),
+            actor=caller_of(request),
         )
         response = Response(status=204)
         set_auth_cookie(response, session)
@@ -213,13 +213,19 @@ class UserLookupViewSet(ApiViewSet):
         return Response({"user": FoundUserSerializer(user).data})
 
 
-def _user(request: Request) -> UserPrincipal:
+def signed_in(user: User, *, status: int = 200) -> Response:
+    """Returns the answer that shows the signed-in user."""
+    return Response({"user": UserSerializer(user).data}, status=status)
+
+
+def user_of(request: Request) -> UserPrincipal:
+    """Returns the signed-in user of a request to a viewset that accepts only cookies."""
     principal = principal_of(request)
     assert isinstance(principal, UserPrincipal), "the viewset accepts only cookies"
     return principal
 
 
-def _caller(request: Request) -> Actor:
+def caller_of(request: Request) -> Actor:
     """Returns the caller as an actor for the audit log. It has no user id yet, because nobody has logged in; the
     service adds the id.
     """

@@ -56,6 +56,9 @@ WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
 EMAIL_URL = env.email_url("EMAIL_URL")
 # The sender of all mails: an address, or `Name <address>`.
 EMAIL_FROM = env.text("EMAIL_FROM", "PipedAI <pipedai@localhost>")
+# Where the links in mails about accounts lead: the base URL of a dashboard that has our pages below /account. Empty for
+# our own pages, below PUBLIC_URL.
+DASHBOARD_URL = env.text("DASHBOARD_URL", "").rstrip("/")
 # The version to which GET /releases/latest tells the hosts to upgrade the program that supervises their workers.
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
 # Ceilings (SPEC §4): the most rows of each kind. A request for one more is answered with a 409 that names the ceiling.
@@ -70,6 +73,10 @@ MAX_QUEUED_RUNS_PER_ENVIRONMENT = env.whole("MAX_QUEUED_RUNS_PER_ENVIRONMENT", 1
 # How many days old rows are kept (SPEC §10). 0 keeps them for ever. docs/operations.md explains each setting.
 RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
+# The tokens in mails work for seven days at most, so their rows must be older than that.
+ACCOUNT_MAIL_RETENTION_DAYS = env.whole(
+    "ACCOUNT_MAIL_RETENTION_DAYS", 30, at_least=8, at_most=36_500
+)
 SESSION_RETENTION_DAYS = env.whole("SESSION_RETENTION_DAYS", 30, at_least=30, at_most=36_500)
 
 # --- Django's own settings ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from accounts.pages.links import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from pipedai.admin.site import site
 from pipedai.api.health import HealthViewSet
@@ -11,6 +12,7 @@ from pipedai.docs_page import docs_page
 from pipedai.service_root import ServiceRootViewSet, start_page
 from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.download_views import download
+from workspaces.invitation_page import InvitationPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
 handler404 = "pipedai.api.exceptions.not_found"
@@ -31,6 +33,10 @@ urlpatterns = [
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("", start_page),
     path("pair", PairingPage.as_view()),
+    path("account/verify", VerifyPage.as_view()),
+    path("account/reset", ResetPage.as_view()),
+    path("account/register", RegisterPage.as_view()),
+    path("account/invitation", InvitationPage.as_view()),
     path("downloads/<str:name>", download),
     path("admin", RedirectView.as_view(url="/admin/")),
     # Our own pages for login, logout and the account replace Django's, which have no throttles and write no audit rows.

@@ -17,12 +17,17 @@ from accounts.services import find_user
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
+from pipedai.sql import fetch_one
 from workspaces.acting import hold_role
 from workspaces.api_keys import revoke_unused_keys
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 from workspaces.models import ApiKey, Membership
 from workspaces.roles import Role, check_includes
+
+# Keeps the account from being displaced (accounts/displacement.py) until the membership is committed, so that it loses
+# this membership too. Nothing else waits for this lock.
+_HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s AND is_active FOR KEY SHARE"
 
 
 def add_member(
@@ -42,7 +47,7 @@ def add_member(
         with transaction.atomic():
             lock_environment(environment_id)
             own = hold_role(actor, environment_id, Role.ADMIN)
-            _check_may_grant(own, role)
+            check_may_grant(own, role)
             user = _user(user_id, email)
             check_ceiling(
                 "members",
@@ -69,7 +74,7 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
         lock_environment(environment_id)
         own = hold_role(actor, environment_id, Role.ADMIN)
         member = _member(environment_id, user_id)
-        _check_may_grant(own, role)
+        check_may_grant(own, role)
         _check_may_take(own, member)
         old = Role(member.role)
         if role is old:
@@ -113,11 +118,10 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
 def _user(user_id: UUID | None, email: Email | None) -> User:
     if user_id is None:
         assert email is not None, "the body names the user by either"
-        return find_user(email)
-    user = User.objects.filter(id=user_id, is_active=True).first()
-    if user is None:
+        user_id = find_user(email).id
+    if fetch_one(_HOLD_USER, {"id": user_id}) is None:
         raise NotFound
-    return user
+    return User.objects.get(id=user_id)
 
 
 def _member(environment_id: UUID, user_id: UUID) -> Membership:
@@ -131,7 +135,7 @@ def _member(environment_id: UUID, user_id: UUID) -> Membership:
     return member
 
 
-def _check_may_grant(own: Role, role: Role) -> None:
+def check_may_grant(own: Role, role: Role) -> None:
     """Raises Forbidden if the role to be granted is above the caller's own."""
     if not own.includes(role):
         raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.models import AccountMail
 from pipedai.ids import new_id
 from workspaces.roles import KEY_ROLES, Role
 
@@ -103,6 +104,64 @@ class Membership(models.Model):
                 fields=["user"], include=["environment", "role"], name="membership_of_user"
             ),
         )
+
+
+class Invitation(models.Model):
+    """An invitation of an e-mail address into an environment (SPEC §15). The mail of the invitation has the token with
+    which the owner of the address accepts it, and says which address that is.
+
+    The row is deleted with its mail, some weeks after the token has expired.
+    """
+
+    # The invitation's id: a UUIDv7 that the service makes.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # The environment to which the address is invited.
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="invitations", db_index=False
+    )
+    # The invited address, in the spelling of stored accounts.
+    email = models.CharField(max_length=254)
+    # The role that the new member gets.
+    role = models.CharField(max_length=8, choices=Role.choices)
+    # The user who invites. The invitation works only while they may still grant the role.
+    invited_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The mail with the token.
+    mail = models.OneToOneField(AccountMail, on_delete=models.CASCADE, related_name="invitation")
+    # When the invitation was made; the database writes it.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When the token stops working: seven days after the invitation was made, as `mail` says.
+    expires_at = models.DateTimeField()
+    # When a user accepted the invitation. None if nobody has.
+    accepted_at = models.DateTimeField(null=True)
+    # When an admin revoked the invitation, or a later one replaced it after it had expired. None if neither happened.
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "invitation"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["environment", "email"],
+                condition=Q(accepted_at__isnull=True, revoked_at__isnull=True),
+                name="invitation_one_open",
+            ),
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="invitation_role"),
+            models.CheckConstraint(
+                condition=Q(accepted_at__isnull=True) | Q(revoked_at__isnull=True),
+                name="invitation_accepted_or_revoked",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["environment", "created_at", "id"],
+                condition=Q(accepted_at__isnull=True, revoked_at__isnull=True),
+                name="invitation_open_listed",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.email
 
 
 class ApiKey(models.Model):

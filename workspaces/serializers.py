@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from accounts.serializers import EmailField
+from accounts.serializers import EmailField, NewEmailField
 from pipedai.api.fields import IdField, NameField
 from pipedai.api.serializers import StrictBody
 from workspaces.models import ApiKey, Workspace
@@ -68,6 +68,17 @@ class MemberBody(StrictBody):
         return {**attrs, "role": Role(attrs["role"])}
 
 
+class InvitationBody(StrictBody):
+    """The body of POST /environments/:envId/invitations."""
+
+    email = NewEmailField()
+    role = serializers.ChoiceField(choices=Role.choices)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Returns the body with its role as a `Role`."""
+        return {**attrs, "role": Role(attrs["role"])}
+
+
 class RoleBody(StrictBody):
     """The body of PATCH /environments/:envId/members/:userId."""
 
@@ -84,6 +95,26 @@ class MemberSerializer(serializers.Serializer[Any]):
     userId = serializers.UUIDField(source="user_id")
     email = serializers.CharField(source="user.email")
     name = serializers.CharField(source="user.name")
+    role = serializers.ChoiceField(choices=Role.choices)
+    createdAt = serializers.DateTimeField(source="created_at")
+
+
+class InvitationSerializer(serializers.Serializer[Any]):
+    """An open invitation into an environment."""
+
+    id = serializers.UUIDField()
+    email = serializers.CharField()
+    role = serializers.ChoiceField(choices=Role.choices)
+    invitedBy = serializers.UUIDField(source="invited_by_id")
+    createdAt = serializers.DateTimeField(source="created_at")
+    expiresAt = serializers.DateTimeField(source="expires_at")
+
+
+class AcceptedSerializer(serializers.Serializer[Any]):
+    """The membership of a user who has accepted an invitation."""
+
+    environmentId = serializers.UUIDField(source="environment_id")
+    userId = serializers.UUIDField(source="user_id")
     role = serializers.ChoiceField(choices=Role.choices)
     createdAt = serializers.DateTimeField(source="created_at")
 

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from workspaces.api_key_views import ApiKeyViewSet
+from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
 from workspaces.member_views import MemberViewSet
 from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
 
@@ -24,6 +25,15 @@ urlpatterns = [
         "environments/<uuid:environment_id>/members/<uuid:user_id>",
         MemberViewSet.as_view({"patch": "update", "delete": "destroy"}),
     ),
+    path(
+        "environments/<uuid:environment_id>/invitations",
+        InvitationViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "environments/<uuid:environment_id>/invitations/<uuid:invitation_id>",
+        InvitationViewSet.as_view({"delete": "destroy"}),
+    ),
+    path("invitations/accept", AcceptViewSet.as_view({"post": "accept"})),
     path(
         "environments/<uuid:environment_id>/api-keys",
         ApiKeyViewSet.as_view({"get": "list", "post": "create"}),

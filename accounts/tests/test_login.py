@@ -34,6 +34,7 @@ def test_the_user_is_answered_and_has_a_session(ada):
         "user": {
             "id": str(ada.id),
             "email": "ada@example.com",
+            "emailVerified": False,
             "name": "Ada",
             "createdAt": A_TIME,
         }

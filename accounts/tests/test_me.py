@@ -25,7 +25,13 @@ def test_it_answers_the_user_of_the_session(ada):
     response = browser(session_cookie(ada)).get(URL)
     assert response.status_code == 200
     assert response.json() == {
-        "user": {"id": str(ada.id), "email": "ada@example.com", "name": "Ada", "createdAt": A_TIME}
+        "user": {
+            "id": str(ada.id),
+            "email": "ada@example.com",
+            "emailVerified": False,
+            "name": "Ada",
+            "createdAt": A_TIME,
+        }
     }
 
 

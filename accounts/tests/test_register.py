@@ -18,7 +18,13 @@ def test_a_new_user_is_answered_and_logged_in():
     response = client.post(URL, NEW)
     assert response.status_code == 201
     assert response.json() == {
-        "user": {"id": AN_ID, "email": "ada@example.com", "name": "Ada", "createdAt": A_TIME}
+        "user": {
+            "id": AN_ID,
+            "email": "ada@example.com",
+            "emailVerified": False,
+            "name": "Ada",
+            "createdAt": A_TIME,
+        }
     }
     assert client.get("/api/v1/auth/me").json() == response.json()
 

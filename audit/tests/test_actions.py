@@ -12,6 +12,7 @@ from testing.probes.api_urls import api_routes
 from testing.world.cast import browser
 from testing.world.routes import ROUTES, set_stage
 from workers.models import Enrollment
+from workspaces.models import Invitation
 
 ADDRESS, REQUEST_ID = "198.51.100.7", "audited-request"
 
@@ -42,6 +43,25 @@ ROWS: dict[str, Row | None] = {
     "POST auth/login": Row("user.logged-in", "user", "owner", {}),
     "POST auth/logout": Row("user.logged-out", "user", "owner", {}),
     "POST auth/change-password": Row("user.password-changed", "user", "owner", {}),
+    # This call writes no row: nobody has shown who they are, and the mail has a row of its own.
+    "POST auth/forgot-password": None,
+    "POST auth/reset-password": Row("user.password-reset", "user", "owner", {}),
+    "POST auth/verify-email": Row("user.email-verified", "user", "owner", {}),
+    "POST auth/resend-verification": Row("user.verification-requested", "user", "owner", {}),
+    "POST auth/change-email": Row("user.email-change-requested", "user", "owner", {}),
+    "DELETE auth/sessions/:session": Row("user.session-ended", "user", "owner", {"sessions": 1}),
+    "POST auth/sessions/revoke-others": Row(
+        "user.session-ended", "user", "owner", {"sessions": 1}
+    ),
+    "POST environments/:environment/invitations": Row(
+        "invitation.created", "invitation", "id", {"role": "viewer"}
+    ),
+    "DELETE environments/:environment/invitations/:invitation": Row(
+        "invitation.revoked", "invitation", "invitation_id", {"role": "viewer"}
+    ),
+    "POST invitations/accept": Row(
+        "invitation.accepted", "user", "userId", {"role": "viewer", "invitationId": ANY}
+    ),
     "POST workspaces": Row("workspace.created", "workspace", "id", {"name": "New"}),
     "POST workspaces/:workspace/environments": Row(
         "environment.created", "environment", "id", {"name": "New"}
@@ -151,6 +171,7 @@ ENVIRONMENTS = {
     "user": lambda row: None,
     "workspace": lambda row: None,
     "environment": lambda row: row.target_id,
+    "invitation": lambda row: Invitation.objects.latest("id").environment_id,
 }
 
 
@@ -222,7 +243,11 @@ def test_reading_leaves_none(cast, route):
     assert entries_since(before) == []
 
 
-@pytest.mark.parametrize("name", CHANGING)
+# Whoever is signed in may make these calls, and they read no body in which something could be wrong.
+REFUSE_NOBODY = {"POST auth/resend-verification", "POST auth/sessions/revoke-others"}
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGING if name not in REFUSE_NOBODY])
 def test_what_is_refused_leaves_none(cast, name):
     call = Call(cast, name)
     route, stage = call.route, call.stage

@@ -57,6 +57,17 @@ class ErrorCode(StrEnum):
 
     # 409: an e-mail address is registered already.
     EMAIL_TAKEN = "email_taken"
+    # 409: an e-mail address is registered already, but nobody has proved that it is theirs. A mail to it says how its
+    # owner registers.
+    ADDRESS_UNPROVED = "address_unproved"
+    # 409: the caller has to prove their e-mail address first.
+    EMAIL_UNVERIFIED = "email_unverified"
+    # 409: the call needs a mail, and the service sends none.
+    MAIL_OFF = "mail_off"
+    # 409: the token of a mail is unknown, used, expired, or for another account or purpose.
+    LINK_UNUSABLE = "link_unusable"
+    # 409: the e-mail address has an open invitation to the environment already.
+    ALREADY_INVITED = "already_invited"
     # 409: another environment of the workspace has the name.
     NAME_TAKEN = "name_taken"
     # 409: the user is a member of the environment already.

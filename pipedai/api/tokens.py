@@ -25,6 +25,7 @@ KINDS = {
     "wkt": "A worker token (wkt_)",
     "hos": "A host credential (hos_)",
     "enr": "An enrollment code (enr_)",
+    "acc": "The token of a mail (acc_)",
 }
 
 
@@ -39,9 +40,14 @@ class Token:
 
 def mint(prefix: str) -> Token:
     """Returns a new token with one of the prefixes in KINDS."""
+    return of_bytes(prefix, secrets.token_bytes(_RANDOM_BYTES))
+
+
+def of_bytes(prefix: str, secret: bytes) -> Token:
+    """Returns the token with one of the prefixes in KINDS and these 32 bytes, which nobody can guess."""
     if prefix not in KINDS:
         raise ValueError(f"unknown token prefix {prefix!r}")
-    number = int.from_bytes(secrets.token_bytes(_RANDOM_BYTES), "big")
+    number = int.from_bytes(secret, "big")
     body = f"{prefix}_{_base62(number, _RANDOM_LENGTH)}"
     value = body + _checksum(body)
     return Token(value=value, digest=digest(value), last_four=value[-4:])

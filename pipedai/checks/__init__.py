@@ -58,6 +58,7 @@ _RULES: dict[str, Callable[[], str | None]] = {
     "pipedai.E014": keys.metrics_token,
     "pipedai.E015": mail.sender,
     "pipedai.E016": mail.encrypted_login,
+    "pipedai.E017": network.dashboard_url,
 }
 
 # The rules in this dict hold in development too, because a setting that can't be read would crash the code that uses
@@ -68,4 +69,5 @@ _READABLE: dict[str, Callable[[], str | None]] = {
     "pipedai.E010": network.unreadable_public_url,
     "pipedai.E011": network.unreadable_trusted_proxies,
     "pipedai.E015": mail.unreadable_sender,
+    "pipedai.E017": network.unreadable_dashboard_url,
 }

@@ -88,6 +88,21 @@ def _leads_to_a_server(text: str, schemes: tuple[str, ...]) -> bool:
     return bool(sane) and "@" not in url.netloc and not url.query and not url.fragment
 
 
+def dashboard_url() -> str | None:
+    """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
+    if not settings.DASHBOARD_URL or _leads_to_a_server(settings.DASHBOARD_URL, ("https",)):
+        return None
+    return "DASHBOARD_URL is no https URL: set it to one such as https://app.example.com, or leave it out."
+
+
+def unreadable_dashboard_url() -> str | None:
+    """DASHBOARD_URL must be the URL of a server, if it is set."""
+    url = settings.DASHBOARD_URL
+    if not url or _leads_to_a_server(url, ("http", "https")):
+        return None
+    return "DASHBOARD_URL is no http or https URL: set it to one such as https://app.example.com, or leave it out."
+
+
 def public_url() -> str | None:
     """PUBLIC_URL must lead to us over TLS, because the links that we hand out begin with it."""
     if not _leads_to_a_server(settings.PUBLIC_URL, ("https",)):

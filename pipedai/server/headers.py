@@ -25,6 +25,11 @@ _POLICIES = {
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
         " frame-ancestors 'none'"
     ),
+    # The pages for accounts have a script besides, which takes the token out of the URL's fragment.
+    "/account": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
+        " frame-ancestors 'none'"
+    ),
     # Swagger UI's style sheet holds its icons as data: URLs.
     "/api/docs": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"

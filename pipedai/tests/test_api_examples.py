@@ -18,8 +18,9 @@ from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
 from testing.processes.worker_calls import WorkerCalls
-from testing.world.cast import bearer, browser
-from testing.world.users import PASSWORD
+from testing.world.cast import bearer, browser, session_cookie
+from testing.world.mails import token_to
+from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
 from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
@@ -41,6 +42,9 @@ FREE = {
     # Sentences that name times.
     *("message", "summary"),
 }
+
+
+BROWSER = EXAMPLES["GET /auth/sessions"]["userAgent"]
 
 
 class Story:
@@ -98,7 +102,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     ada = browser()
 
     def call(method: str, path: str, body: Any = None, client: Any = ada) -> Any:
-        answer = getattr(client, method)(f"/api/v1/{path}", body, REMOTE_ADDR="203.0.113.7")
+        sent_from = {"REMOTE_ADDR": "203.0.113.7", "HTTP_USER_AGENT": BROWSER}
+        answer = getattr(client, method)(f"/api/v1/{path}", body, **sent_from)
         assert answer.status_code < 300, answer.content
         return answer.json()
 
@@ -108,6 +113,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     # People, and where they work.
     registered = {"email": "Ada@example.com", "password": PASSWORD, "name": "Ada"}
     story.tell("POST /auth/register", call("post", "auth/register", registered))
+    (item,) = call("get", "auth/sessions")["items"]
+    story.tell("GET /auth/sessions", item)
     story.tell("GET /users/lookup", call("get", "users/lookup", {"email": "ada@example.com"}))
     workspace = call("post", "workspaces", {"name": "Acme"})["id"]
     (item,) = call("get", "workspaces")["items"]
@@ -118,6 +125,13 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("GET /workspaces/:wsId/environments", item)
     (item,) = call("get", f"{environment}/members")["items"]
     story.tell("GET /environments/:envId/members", item)
+    grace = UserFactory.create(email="grace@example.com")
+    call("post", f"{environment}/invitations", {"email": grace.email, "role": "operator"})
+    (item,) = call("get", f"{environment}/invitations")["items"]
+    story.tell("GET /environments/:envId/invitations", item)
+    token = token_to(grace.email, "invitation")
+    accepted = call("post", "invitations/accept", {"token": token}, browser(session_cookie(grace)))
+    story.tell("POST /invitations/accept", accepted)
 
     # The owner makes a key and a worker.
     keys = f"{environment}/api-keys"

@@ -106,6 +106,8 @@ UNSAFE = [
         {"EMAIL_URL": "smtp://us:word@mail.example.com", "EMAIL_FROM": "a@example.com"},
         "password in clear",
     ),
+    ("E017", {"DASHBOARD_URL": "http://app.example.com"}, "DASHBOARD_URL"),
+    ("E017", {"DASHBOARD_URL": "app.example.com"}, "DASHBOARD_URL"),
 ]
 # These variables are not in the settings, because the code that uses them reads them from the environment.
 OF_THE_ENVIRONMENT = ("PIPEDAI_PG_FAST_UNSAFE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
@@ -237,6 +239,7 @@ UNREADABLE = {
     "E010": ("PUBLIC_URL", "https://[api"),
     "E011": ("TRUSTED_PROXIES", ["heroku"]),
     "E015": ("EMAIL_FROM", "PipedAI"),
+    "E017": ("DASHBOARD_URL", "app.example.com"),
 }
 
 

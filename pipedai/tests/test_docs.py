@@ -22,6 +22,7 @@ from triggers.serializers import TriggerSerializer
 from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
 from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
+from workspaces.invitations import INVITATIONS_OF_WORKSPACE
 from workspaces.serializers import (
     ApiKeySerializer,
     EnvironmentSerializer,
@@ -55,9 +56,10 @@ def test_the_api_reference_lists_every_rate():
     rates = {
         *(t.rate for view in views for throttles in view.throttles.values() for t in throttles),
         *(rate for view in views for rate in getattr(view, "environment_rates", {}).values()),
+        INVITATIONS_OF_WORKSPACE,
     }
     throttled = {(rate.name, rate.limit, rate.seconds) for rate in rates}
-    seconds = {"a minute": 60, "an hour": 3600}
+    seconds = {"a minute": 60, "an hour": 3600, "a day": 86_400}
     documented = re.findall(r"^\| .*\| (\d+) (an? \w+) \|", _section("### Rates"), re.MULTILINE)
     assert sorted((int(limit), seconds[window]) for limit, window in documented) == sorted(
         (limit, window) for _, limit, window in throttled

@@ -187,7 +187,7 @@ def bearer(token: str) -> APIClient:
 
 def session_cookie(user: User) -> str:
     """Makes a session of the user and returns its `auth_token`."""
-    session = Session.objects.create(user=user, expires_at=Now() + LIFETIME)
+    session = Session.objects.create(user=user, expires_at=Now() + LIFETIME, last_used_at=Now())
     return issue(user.id, session.id)
 
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from django.db.models.functions import Now
+
+from accounts.models import Session
+from accounts.session_tokens import LIFETIME
 from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.world.audiences import (
@@ -24,10 +28,12 @@ from testing.world.audiences import (
     Audience,
 )
 from testing.world.cast import TEST_ACTOR, Cast, bearer, issue_enrollment
+from testing.world.mails import invite_for_test, issue_token
 from testing.world.runs import WEBHOOK_URL, Runs, allow
 from testing.world.users import PASSWORD
 from triggers.models import Trigger
 from triggers.webhooks.outbox import send_test
+from workspaces.services import create_environment
 
 Body = dict[str, Any]
 
@@ -56,6 +62,8 @@ def set_stage(cast: Cast) -> Stage:
             "environment_id": cast.environment.id,
             "key_id": cast.environment.api_keys.filter(kind="pwk").latest("id").id,
             "user_id": cast.viewer.id,
+            "session_id": Session.objects.create(user=cast.owner, expires_at=Now() + LIFETIME).id,
+            "invitation_id": _open_invitation(cast),
             "trigger_id": cast.trigger_id,
             "worker_id": cast.worker.worker_id,
             "enrollment_id": issue_enrollment(cast.environment, cast.owner)[0].id,
@@ -68,6 +76,11 @@ def set_stage(cast: Cast) -> Stage:
             "running": runs.running(),
         },
     )
+
+
+def _open_invitation(cast: Cast) -> UUID:
+    invite_for_test(cast.environment, cast.owner, "invited@example.com")
+    return cast.environment.invitations.latest("id").id
 
 
 @dataclass(frozen=True)
@@ -205,6 +218,36 @@ def _new_password(_: Cast) -> Body:
     return {"currentPassword": PASSWORD, "newPassword": f"another {PASSWORD}"}
 
 
+def _reset(cast: Cast) -> Body:
+    return {
+        "token": issue_token("reset", cast.owner.email, cast.owner),
+        "newPassword": f"another {PASSWORD}",
+    }
+
+
+def _proof(cast: Cast) -> Body:
+    return {"token": issue_token("verify", cast.owner.email, cast.owner)}
+
+
+def _new_address(_: Cast) -> Body:
+    return {"newEmail": "new@example.com", "currentPassword": PASSWORD}
+
+
+def _invited(_: Cast) -> Body:
+    return {"email": f"{new_id()}@example.com", "role": "viewer"}
+
+
+def _invitation(cast: Cast) -> Body:
+    """Returns the token of an invitation of the owner into a new environment."""
+    environment = create_environment(
+        workspace_id=cast.strange_environment.workspace_id,
+        name=str(new_id()),
+        user_id=cast.stranger.id,
+        actor=TEST_ACTOR,
+    )
+    return {"token": invite_for_test(environment, cast.stranger, cast.owner.email)}
+
+
 def _owners_address(cast: Cast) -> Body:
     return {"email": cast.owner.email}
 
@@ -228,6 +271,9 @@ _WORKER = "workers/<uuid:worker_id>"
 _HOSTED = f"{_WORKSPACE}/workers"
 _RUN = f"{_WORKER}/runs/<uuid:run_id>"
 
+# Calls with a token of the owner's, or about a session of theirs. Others who are signed in can't make them.
+_OF_THE_OWNER = dict.fromkeys(("stranger", "viewer", "operator", "admin"), 409)
+
 ROUTES = (
     Route("GET", "health", as_=PUBLIC, statements=1),
     Route("GET", "health/live", as_=PUBLIC, statements=0),
@@ -238,6 +284,21 @@ ROUTES = (
     Route("GET", "whoami", as_=ANY_CREDENTIAL, statements=2),
     Route("GET", "auth/me", as_=SIGNED_IN, statements=2),
     Route("POST", "auth/change-password", _new_password, as_=SIGNED_IN, answer=204),
+    Route("POST", "auth/forgot-password", _owners_address, as_=BROWSER, answer=202),
+    Route("POST", "auth/reset-password", _reset, as_=BROWSER, answer=204),
+    Route("POST", "auth/verify-email", _proof, as_=SIGNED_IN, but=_OF_THE_OWNER),
+    Route("POST", "auth/resend-verification", as_=SIGNED_IN, answer=202, reads_body=False),
+    Route("POST", "auth/change-email", _new_address, as_=SIGNED_IN, answer=202),
+    Route("GET", "auth/sessions", as_=SIGNED_IN, statements=2),
+    Route(
+        "DELETE",
+        "auth/sessions/<uuid:session_id>",
+        as_=SIGNED_IN,
+        keys=False,
+        answer=204,
+        but=dict.fromkeys(_OF_THE_OWNER, 404),
+    ),
+    Route("POST", "auth/sessions/revoke-others", as_=SIGNED_IN, answer=204, reads_body=False),
     Route("GET", "users/lookup", _owners_address, as_=SIGNED_IN, statements=4),
     Route("GET", "workspaces", as_=SIGNED_IN, statements=2),
     Route("POST", "workspaces", _named, as_=SIGNED_IN, answer=201),
@@ -263,6 +324,16 @@ ROUTES = (
         answer=204,
         but={"viewer": 204},  # the member is the viewer, who may leave
     ),
+    Route("GET", f"{_ENVIRONMENT}/invitations", as_=ADMIN, keys=False, statements=3),
+    Route("POST", f"{_ENVIRONMENT}/invitations", _invited, as_=ADMIN, keys=False, answer=201),
+    Route(
+        "DELETE",
+        f"{_ENVIRONMENT}/invitations/<uuid:invitation_id>",
+        as_=ADMIN,
+        keys=False,
+        answer=204,
+    ),
+    Route("POST", "invitations/accept", _invitation, as_=SIGNED_IN, but=_OF_THE_OWNER),
     Route("GET", f"{_ENVIRONMENT}/audit-log", as_=ADMIN, statements=6),
     Route("GET", f"{_ENVIRONMENT}/api-keys", as_=VIEWER, keys=False, statements=3),
     Route("POST", f"{_ENVIRONMENT}/api-keys", _key, as_=ADMIN, keys=False, answer=201),

@@ -5,26 +5,17 @@ from typing import Any
 from uuid import UUID
 
 from django.core import signing
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.shortcuts import render
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from accounts import throttles
-from accounts.authentication import PresentedSession
 from accounts.cookies import clear_auth_cookie, set_auth_cookie
-from accounts.models import User
-from accounts.serializers import LoginBody
-from accounts.services import log_in, log_out
+from accounts.pages.visit import Visit
+from accounts.services import log_out
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Invalid, NotFound
-from pipedai.api.origin import check_origin
-from pipedai.api.posted_form import PostedForm
-from pipedai.api.principal import UserPrincipal, address_of
-from pipedai.api.request_id import current_request_id
-from pipedai.events import Actor
 from workers.enrollment import pairing
 from workers.enrollment.codes import normal_user_code
 from workers.hosts.worker_package import worker_package
@@ -56,92 +47,45 @@ class PairingPage(View):
         try:
             visit.find_user()
         except ApiError as error:
-            return visit.show("sign-in", error=error)
-        return visit.show("code" if visit.user else "sign-in")
+            return visit.at("sign-in", error=error)
+        return visit.at("code" if visit.user else "sign-in")
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Carries out the step of the submitted form, such as `approve`, and shows the next one."""
         visit = _Visit(request)
         step = visit.posted("step")
         try:
-            check_origin(visit.asked)
-            visit.find_user()
+            visit.begin()
         except ApiError as error:
-            return visit.show("sign-in", error=error)
+            return visit.at("sign-in", error=error)
         if step == "sign-in":
             return _sign_in(visit)
         if visit.user is None:
-            return visit.show("sign-in")
+            return visit.at("sign-in")
         return _STEPS.get(step, _type_code)(visit)
 
 
-class _Visit:
-    """One request to the page, with the signed-in user and their session, if there are any."""
+class _Visit(Visit):
+    """One request to the page."""
 
-    def __init__(self, request: HttpRequest) -> None:
-        self.request = request
-        self.asked = PostedForm(request)
-        self.session: UserPrincipal | None = None
-        self.user: User | None = None
+    template = "pairing/page.html"
 
-    def find_user(self) -> None:
-        """Sets `session` and `user` from the cookie. Raises Unauthenticated for a bearer token or for two cookies."""
-        found = PresentedSession().authenticate(self.asked)
-        if found is not None:
-            self.session = found[0]
-            self.user = User.objects.get(id=self.session.id)
-
-    def posted(self, name: str) -> str:
-        """Returns a field of the form. NUL characters are removed, because PostgreSQL refuses them in text."""
-        return str(self.request.POST.get(name, "")).replace("\0", "")
-
-    def actor(self) -> Actor:
-        """Returns who acts, for the audit log: the user, or an actor without an id before the user has signed in."""
-        user_id = self.session.id if self.session else None
-        return Actor("user", user_id, address_of(self.asked), current_request_id.get() or None)
-
-    def show(self, step: str, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
+    def at(self, step: str, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
         """Renders the page at this step, such as `sign-in`, with the status and headers of `error` if there is one."""
-        context = {
-            "step": step,
-            "install": worker_package().install_command,
-            "user": self.user,
-            "error": error and _sentence(error),
-            **context,
-        }
-        status = error.status_code if error else 200
-        response = render(self.request, "pairing/page.html", context, status=status)
-        for name, value in (error.headers if error else {}).items():
-            response[name] = value
-        response["Referrer-Policy"] = "same-origin"
-        return response
+        install = worker_package().install_command
+        return self.show(error=error, step=step, install=install, **context)
 
 
 def _sign_in(visit: _Visit) -> HttpResponse:
     try:
-        for throttle in throttles.LOGIN:
-            throttle.check(visit.asked)
-        _, session = log_in(
-            **_credentials(visit.request.POST),
-            replaces=visit.session,
-            address=throttles.address_digest(visit.asked),
-            actor=visit.actor(),
-        )
+        session = visit.sign_in()
     except ApiError as error:
         visit.user = None
-        return visit.show("sign-in", error=error, email=visit.posted("email"))
+        return visit.at("sign-in", error=error, email=visit.posted("email"))
     response = HttpResponseRedirect(PATH)
     response.status_code = 303
     set_auth_cookie(response, session)
     return response
-
-
-def _credentials(form: QueryDict) -> dict[str, Any]:
-    """Returns the e-mail address and password of the form, checked as the API's login checks them. Raises Invalid."""
-    body = LoginBody(data={name: form.get(name, "") for name in ("email", "password")})
-    if not body.is_valid():
-        raise Invalid(form=["Type your e-mail address and your password."])
-    return dict(body.validated_data)
 
 
 def _sign_out(visit: _Visit) -> HttpResponse:
@@ -159,9 +103,9 @@ def _type_code(visit: _Visit) -> HttpResponse:
     try:
         found = pairing.find_pending(typed=typed, user_id=visit.session.id)
     except NotFound:
-        return visit.show("code", error=_NoSuchCode(), typed=typed)
+        return visit.at("code", error=_NoSuchCode(), typed=typed)
     except ApiError as error:
-        return visit.show("code", error=error)
+        return visit.at("code", error=error)
     return _ask(visit, found, normal_user_code(typed) or "")
 
 
@@ -170,7 +114,7 @@ def _approve(visit: _Visit) -> HttpResponse:
     try:
         found, code = _found(visit)
     except ApiError as error:
-        return visit.show("code", error=error)
+        return visit.at("code", error=error)
     environment = _chosen(visit)
     auth_mode = visit.posted("auth_mode")
     if environment is None or auth_mode not in Worker.AuthMode.values:
@@ -185,8 +129,8 @@ def _approve(visit: _Visit) -> HttpResponse:
             actor=visit.actor(),
         )
     except ApiError as error:
-        return visit.show("code", error=error)
-    return visit.show("approved", environment=environment)
+        return visit.at("code", error=error)
+    return visit.at("approved", environment=environment)
 
 
 def _deny(visit: _Visit) -> HttpResponse:
@@ -195,8 +139,8 @@ def _deny(visit: _Visit) -> HttpResponse:
         found, _ = _found(visit)
         pairing.deny_pairing(enrollment_id=found.id, user_id=visit.session.id, actor=visit.actor())
     except ApiError as error:
-        return visit.show("code", error=error)
-    return visit.show("denied")
+        return visit.at("code", error=error)
+    return visit.at("denied")
 
 
 _STEPS: dict[str, Callable[[_Visit], HttpResponse]] = {
@@ -213,7 +157,7 @@ def _ask(
     """Shows which host asks. The form carries a signed proof that this session typed the code."""
     assert visit.session is not None
     proof = {"id": str(found.id), "session": str(visit.session.session_id), "code": code}
-    return visit.show(
+    return visit.at(
         "decide",
         error=error,
         pairing=found,
@@ -249,10 +193,6 @@ def _chosen(visit: _Visit) -> Environment | None:
     except ValueError:
         return None
     return administered_environments(visit.session.id).filter(id=chosen).first()
-
-
-def _sentence(error: ApiError) -> str:
-    return error.form[0] if isinstance(error, Invalid) and error.form else error.message
 
 
 class _NoSuchCode(ApiError):  # noqa: N818

@@ -9,6 +9,7 @@ from django.core.management import CommandError, call_command
 from accounts.models import User
 from accounts.passwords import is_password_of
 from accounts.services import log_in
+from accounts.sessions import Device
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.events import SYSTEM
@@ -46,7 +47,11 @@ def seed(db, settings, tmp_path):
 
 def log_in_with(demo):
     return log_in(
-        email=demo["email"], password=demo["password"], replaces=None, address=b"", actor=SYSTEM
+        email=demo["email"],
+        password=demo["password"],
+        replaces=None,
+        device=Device(b"", None, ""),
+        actor=SYSTEM,
     )
 
 

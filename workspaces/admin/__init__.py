@@ -4,6 +4,7 @@ from workspaces.admin import (  # noqa: F401 - importing each module registers i
     api_keys,
     data_keys,
     environments,
+    invitations,
     memberships,
     workspaces,
 )

@@ -18,6 +18,7 @@ from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Links, Panel, Table
 from pipedai.admin.site import site
 from pipedai.admin.values import ident, link_to, links, list_of, moment, text
+from workspaces.invitations import open_invitations
 from workspaces.models import Environment, Membership, Workspace
 
 _SHOWN_MEMBERS = 50
@@ -60,8 +61,8 @@ class EnvironmentAdmin(StaffModelAdmin):
         return f"{row.name} of {row.workspace.name}"
 
     def story(self, row: Environment) -> list[Panel]:
-        """Returns the panels of an environment's page: its facts, its members, and links to the lists of all that
-        belongs to it.
+        """Returns the panels of an environment's page: its facts, its members, its open invitations, and links to the
+        lists of all that belongs to it.
         """
         members = row.memberships.select_related("user").defer("user__password")
         return [
@@ -89,6 +90,24 @@ class EnvironmentAdmin(StaffModelAdmin):
                     for each in members.order_by("-id")[:_SHOWN_MEMBERS]
                 ],
                 more=list_of(Membership, environment=row.id),
+            ),
+            Table(
+                "Open invitations",
+                ("Address", "Role", "By", "Sent", "Works until"),
+                [
+                    (
+                        text(each.email),
+                        each.role,
+                        link_to(User, each.invited_by_id, each.invited_by.email),
+                        moment(each.created_at),
+                        moment(each.expires_at),
+                    )
+                    for each in open_invitations(row.id)
+                    .select_related("invited_by")
+                    .defer("invited_by__password")
+                    .order_by("-created_at")[:_SHOWN_MEMBERS]
+                ],
+                nothing="None.",
             ),
         ]
 

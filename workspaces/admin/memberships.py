@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib.admin import display, register
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils.html import format_html
 
 from accounts.admin import id_of_address
@@ -13,9 +13,10 @@ from pipedai.admin.change_list import LOOKS_THROUGH_CUSTOMERS, Scope
 from pipedai.admin.filters import related
 from pipedai.admin.panels import Facts, Panel, Table, add_to_page_of
 from pipedai.admin.site import site
-from pipedai.admin.values import ident, link_to, list_of, moment, state
+from pipedai.admin.values import ident, link_to, list_of, moment, state, two_lines
 from workspaces.admin.environments import shortcuts
 from workspaces.models import Environment, Membership, Workspace
+from workspaces.roles import Role
 
 _SHOWN = 50
 
@@ -93,6 +94,19 @@ class MembershipAdmin(StaffModelAdmin):
         ]
 
 
+_OTHER_OWNERS = Membership.objects.filter(
+    environment=OuterRef("environment"), role=Role.OWNER
+).exclude(id=OuterRef("id"))
+
+
+def _role_of(user: User, membership: Any) -> Any:
+    """Shows the role. It tells staff if the user is the only owner, and can't log in any more."""
+    if membership.role != Role.OWNER or membership.others:
+        return membership.role
+    told = "the only owner" if user.is_active else "the only owner, who can't log in"
+    return two_lines(membership.role, told)
+
+
 def _memberships_of(user: User) -> Table:
     """Makes the panel with the environments of which a user is a member, each with links to what it holds."""
     admin = site._registry[Membership]
@@ -100,6 +114,7 @@ def _memberships_of(user: User) -> Table:
     memberships = (
         Membership.objects.filter(user=user)
         .select_related("environment__workspace")
+        .annotate(others=Exists(_OTHER_OWNERS))
         .only(*(column for column in admin.list_reads if not column.startswith("user__")))
         .order_by("-id")[:_SHOWN]
     )
@@ -110,7 +125,7 @@ def _memberships_of(user: User) -> Table:
             (
                 admin.in_environment(each),
                 admin.in_workspace(each),
-                each.role,
+                _role_of(user, each),
                 admin.since(each),
                 admin.go_to(each),
             )

@@ -9,6 +9,7 @@ from accounts.emails import Email
 from accounts.models import Session, User
 from accounts.services import change_password, log_in
 from accounts.session_tokens import verify
+from accounts.sessions import Device
 from audit.models import AuditEntry
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import UserPrincipal
@@ -427,7 +428,7 @@ def test_no_session_opened_with_the_old_password_outlives_its_change(cast, round
             principal=UserPrincipal(user.id, claims.session_id),
             current_password=PASSWORD,
             new_password="another long password",
-            address=b"",
+            device=Device(b"", None, ""),
             actor=TEST_ACTOR,
         ),
         partial(
@@ -435,7 +436,7 @@ def test_no_session_opened_with_the_old_password_outlives_its_change(cast, round
             email=Email(user.email),
             password=PASSWORD,
             replaces=None,
-            address=b"",
+            device=Device(b"", None, ""),
             actor=TEST_ACTOR,
         ),
     )

@@ -30,7 +30,8 @@ AUDIT = "/admin/audit/auditentry/"
 # These models have no pages of their own, because their rows are shown on the pages of other rows. Worker events are
 # kept for an hour only, and the audit log has the same for ever.
 PARTS = {
-    "Authenticator", "RecoveryCode", "RunText", "RunResult", "DeliveryAttempt", "IdempotencyKey", "WorkerEvent",
+    "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "DeliveryAttempt", "IdempotencyKey",
+    "WorkerEvent",
 }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from django.db.models.functions import Now
 from pipedai.ids import new_id
 from testing.probes.api_schema import is_list
 from testing.probes.statement_count import counted
-from testing.world.cast import TEST_ACTOR, issue_enrollment
+from testing.world.cast import TEST_ACTOR, issue_enrollment, session_cookie
+from testing.world.mails import invite_for_test
 from testing.world.routes import ROUTES, set_stage
 from testing.world.users import UserFactory
 from triggers.models import DeliveryAttempt, Tick, Trigger
@@ -111,6 +112,16 @@ def _enrollments(cast, count):
         issue_enrollment(cast.environment, cast.owner)
 
 
+def _sessions(cast, count):
+    for _ in range(count):
+        session_cookie(cast.owner)
+
+
+def _invitations(cast, count):
+    for _ in range(count):
+        invite_for_test(cast.environment, cast.owner, f"{new_id()}@example.com")
+
+
 def client_run(cast, trigger_id):
     response = cast.client(cast.owner).post(
         f"/api/v1/triggers/{trigger_id}/run", {"payload": {"n": 1}}
@@ -121,6 +132,8 @@ def client_run(cast, trigger_id):
 
 # What makes the rows of each list.
 LISTS = {
+    "GET auth/sessions": _sessions,
+    "GET environments/:environment/invitations": _invitations,
     "GET workspaces": _workspaces,
     "GET workspaces/:workspace/environments": _environments,
     "GET environments/:environment/members": _members,

@@ -30,8 +30,15 @@ class User(AbstractBaseUser):
 
     # The user's id: a UUIDv7 that the service makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The e-mail address by which the user logs in, in the spelling that `read_email` returns. It never changes.
+    # The e-mail address by which the user logs in, in the spelling that `read_email` returns. The user may change it by
+    # proving another one. If its owner proves that somebody else registered it, the account gets a placeholder instead.
     email = models.CharField(max_length=254, unique=True)
+    # When the user proved that the address is theirs: by the link in a mail, or when the operator made the account.
+    # None for an address that nobody has proved.
+    email_verified_at = models.DateTimeField(null=True)
+    # Whether nobody finds the user by their address until it is proved. It is false for accounts from before proof
+    # counted, which stay findable (SPEC §15); registration writes it.
+    must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
     # Whether the user may log in. False if staff deactivated the user (accounts/deactivation.py).
@@ -49,6 +56,11 @@ class User(AbstractBaseUser):
     REQUIRED_FIELDS: ClassVar[list[str]] = []
 
     objects: ClassVar[UserManager] = UserManager()
+
+    @property
+    def has_proved_email(self) -> bool:
+        """Whether the user has proved that the address is theirs."""
+        return self.email_verified_at is not None
 
     class Meta:
         db_table = "user_account"
@@ -91,8 +103,16 @@ class Session(models.Model):
     # The HMAC-SHA256 of the IP address from which the user logged in. The limit on failed logins to an account does not
     # apply to such addresses. None for sessions from before this column existed.
     address_digest = models.BinaryField(max_length=32, null=True)
-    # When the session was ended before it expired: by logout, another login, a new password or the user's deactivation.
-    # None if it was not.
+    # The IP address from which the user logged in, which the user sees in the list of their sessions. None for sessions
+    # from before this column existed.
+    address = models.GenericIPAddressField(null=True)
+    # The header User-Agent of the login, cut to 255 characters. Empty if there was none.
+    user_agent = models.CharField(max_length=255, blank=True, default="", db_default="")
+    # When a request last used the session. Requests write it, at most every 10 s. None if no request has since this
+    # column exists.
+    last_used_at = models.DateTimeField(null=True)
+    # When the session was ended before it expired: by logout, another login, a new password or the user's deactivation,
+    # or by the user from another session. None if it was not.
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:

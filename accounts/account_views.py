@@ -1,0 +1,196 @@
+"""The endpoints for proving and changing an address, for a new password, and for ending sessions (SPEC §15)."""
+
+from uuid import UUID
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import addresses, resets, sessions, throttles
+from accounts.authentication import CookieJWTAuthentication, PresentedSession
+from accounts.cookies import clear_auth_cookie
+from accounts.serializers import (
+    ChangeEmailBody,
+    ForgotPasswordBody,
+    MailTokenBody,
+    ResetPasswordBody,
+    SessionSerializer,
+)
+from accounts.views import SIGNED_IN, caller_of, signed_in, user_of
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.permissions import IsPublic, IsSignedIn
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import read_body
+from pipedai.api.views import ApiViewSet
+
+_TOKEN = "acc_2jmGzT6n…"  # noqa: S105 - It stands in an example.
+
+
+class ForgottenPasswordViewSet(ApiViewSet):
+    """The endpoints for people who have forgotten their password. They have no session."""
+
+    tag = "Accounts"
+    permissions = {"forgot": IsPublic, "reset": IsPublic}
+    browser_entries = frozenset({"forgot", "reset"})
+    throttles = {"forgot": throttles.FORGOT_PASSWORD, "reset": throttles.RESET_PASSWORD}
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Returns an authentication that accepts a request without a session, and refuses API tokens."""
+        return [PresentedSession()]
+
+    @Operation(
+        id="forgotPassword",
+        summary="Ask for a new password",
+        body=ForgotPasswordBody,
+        example={"email": "ada@example.com"},
+        answers={202: None},
+        says={202: "Whether or not the address has an account."},
+        errors={
+            400: "Validation.",
+            401: "A token or two cookies were sent.",
+            409: "`mail_off`.",
+        },
+        audit=("user.password-reset",),
+    )
+    def forgot(self, request: Request) -> Response:
+        """POST /auth/forgot-password: sends a mail with which the owner of the address sets a new password."""
+        resets.forget_password(**read_body(ForgotPasswordBody, request))
+        return Response(status=202)
+
+    @Operation(
+        id="resetPassword",
+        summary="Set a new password by the token of a mail",
+        body=ResetPasswordBody,
+        example={"token": _TOKEN, "newPassword": "another horse battery"},
+        answers={204: None},
+        errors={
+            400: "Validation.",
+            401: "A token or two cookies were sent.",
+            409: "`link_unusable`.",
+            503: "",
+        },
+        audit=("user.password-reset",),
+    )
+    def reset(self, request: Request) -> Response:
+        """POST /auth/reset-password: sets a new password and ends all sessions of the user."""
+        resets.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
+        return Response(status=204)
+
+
+class AddressViewSet(ApiViewSet):
+    """The e-mail address of the signed-in user."""
+
+    tag = "Accounts"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"verify": IsSignedIn, "resend": IsSignedIn, "change": IsSignedIn}
+    throttles = {
+        "verify": throttles.VERIFY_EMAIL,
+        "resend": throttles.RESEND_VERIFICATION,
+        "change": throttles.CHANGE_EMAIL,
+    }
+
+    @Operation(
+        id="verifyEmail",
+        summary="Confirm an e-mail address",
+        body=MailTokenBody,
+        example={"token": _TOKEN},
+        answers={200: SIGNED_IN},
+        says={200: 'With `{ "user": { … } }`.'},
+        errors={409: "`link_unusable`, or `email_taken`."},
+        audit=("user.email-verified", "user.email-changed", "user.displaced"),
+    )
+    def verify(self, request: Request) -> Response:
+        """POST /auth/verify-email: proves the user's address, or gives the account the new one."""
+        user = addresses.verify_email(
+            **read_body(MailTokenBody, request),
+            principal=user_of(request),
+            actor=actor_of(request),
+        )
+        return signed_in(user)
+
+    @Operation(
+        id="resendVerification",
+        summary="Send the mail that confirms the address once more",
+        answers={202: None},
+        says={202: "A mail is sent, unless the address is confirmed."},
+        errors={409: "`mail_off`."},
+        audit=("user.verification-requested",),
+    )
+    def resend(self, request: Request) -> Response:
+        """POST /auth/resend-verification: sends the mail again, unless the address is proved."""
+        addresses.resend_verification(principal=user_of(request), actor=actor_of(request))
+        return Response(status=202)
+
+    @Operation(
+        id="changeEmail",
+        summary="Change the e-mail address",
+        body=ChangeEmailBody,
+        example={"newEmail": "ada@example.org", "currentPassword": "correct horse battery"},
+        answers={202: None},
+        says={202: "Nothing changes until the new address is confirmed."},
+        errors={
+            400: "Validation, the current password is wrong, or it is the present address.",
+            409: "`email_taken`, or `mail_off`.",
+            503: "",
+        },
+        audit=("user.email-change-requested",),
+    )
+    def change(self, request: Request) -> Response:
+        """POST /auth/change-email: sends a mail to the new address, which must confirm it, and tells the old one."""
+        addresses.change_email(
+            **read_body(ChangeEmailBody, request),
+            principal=user_of(request),
+            actor=actor_of(request),
+        )
+        return Response(status=202)
+
+
+class OwnSessionsViewSet(ApiViewSet):
+    """The live sessions of the signed-in user."""
+
+    tag = "Accounts"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"list": IsSignedIn, "destroy": IsSignedIn, "revoke_others": IsSignedIn}
+
+    @Operation(
+        id="listSessions",
+        summary="List my sessions",
+        items=SessionSerializer,
+        says={200: "A list of the user's live sessions."},
+        errors={400: "A bad `limit` or `cursor`."},
+    )
+    def list(self, request: Request) -> Response:
+        """Answers GET /auth/sessions with the user's sessions that have not ended."""
+        principal = user_of(request)
+        paginator = KeysetPaginator()
+        page = paginator.paginate_queryset(sessions.live_sessions(principal.id), request, self)
+        shown = SessionSerializer(page, many=True, context={"current": principal.session_id})
+        return paginator.get_paginated_response(shown.data)
+
+    @Operation(
+        id="endSession",
+        summary="End one of my sessions",
+        answers={204: None},
+        errors={403: "Origin.", 404: "No such live session of the user's."},
+        audit=("user.session-ended",),
+    )
+    def destroy(self, request: Request, session_id: UUID) -> Response:
+        """DELETE /auth/sessions/:id: ends a session, at once. The cookie goes too if it is the request's own."""
+        principal = user_of(request)
+        sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
+        response = Response(status=204)
+        if session_id == principal.session_id:
+            clear_auth_cookie(response)
+        return response
+
+    @Operation(
+        id="endOtherSessions",
+        summary="End all my sessions but this one",
+        answers={204: None},
+        audit=("user.session-ended",),
+    )
+    def revoke_others(self, request: Request) -> Response:
+        """POST /auth/sessions/revoke-others: ends all sessions of the user but the request's own."""
+        sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))
+        return Response(status=204)

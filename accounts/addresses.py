@@ -1,0 +1,110 @@
+"""Proves that an address belongs to its account, and gives an account another address (SPEC §15)."""
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts.authentication import session_ended
+from accounts.displacement import EMAIL_TAKEN, displace, lock_holder
+from accounts.emails import Email
+from accounts.mail.outbox import queue_mail
+from accounts.mail.proof import check_mail_is_on, proof_counts
+from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
+from accounts.models import AccountMail, User
+from accounts.passwords import is_password_of
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, Invalid
+from pipedai.api.principal import UserPrincipal
+from pipedai.events import Actor, Event, emit
+
+Purpose = AccountMail.Purpose
+
+
+def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
+    """Proves the address of the signed-in user by the token of a mail, or gives the account the address to which the
+    mail went. Returns the user.
+
+    The account's own session is needed beside the token. Otherwise the owner of an address could be led to confirm an
+    account whose password a stranger chose. Raises LinkUnusable, and Conflict if somebody else has proved the address.
+    """
+    mail = find_mail(token, Purpose.VERIFY, Purpose.CHANGE)
+    if mail.user_id != principal.id:
+        raise LinkUnusable
+    address = Email(mail.address)
+    try:
+        with transaction.atomic():
+            holder = lock_holder(mail, principal.id)
+            user = User.objects.get(id=principal.id)
+            if not user.is_active:
+                raise session_ended()
+            use_up(mail)
+            if mail.purpose == Purpose.VERIFY:
+                _prove(user, address, actor)
+            else:
+                _move(user, address, holder, actor)
+    except IntegrityError:
+        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN) from None
+    return User.objects.get(id=principal.id)
+
+
+def resend_verification(*, principal: UserPrincipal, actor: Actor) -> None:
+    """Sends the mail that proves the user's address once more. Does nothing if it is proved. Raises Conflict while mail
+    is off.
+    """
+    check_mail_is_on()
+    user = User.objects.get(id=principal.id)
+    if user.has_proved_email:
+        return
+    with transaction.atomic():
+        if queue_mail(Purpose.VERIFY, address=user.email, user_id=user.id) is not None:
+            emit(Event("user.verification-requested", actor, None, "user", user.id))
+
+
+def change_email(
+    *, principal: UserPrincipal, new_email: Email, current_password: str, actor: Actor
+) -> None:
+    """Sends a mail to the new address, whose link makes it the account's, and tells the old one about it.
+
+    Raises Invalid for a wrong password or the address that the account has, Conflict for an address that another
+    account has proved, and while mail is off.
+    """
+    check_mail_is_on()
+    user = User.objects.get(id=principal.id)
+    if not is_password_of(user, current_password):
+        raise Invalid({"currentPassword": ["Not your password."]})
+    if new_email == user.email:
+        raise Invalid({"newEmail": ["This is your address already."]})
+    holder = User.objects.filter(email=new_email).only("email_verified_at").first()
+    if holder is not None and (holder.has_proved_email or not proof_counts()):
+        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
+    with transaction.atomic():
+        make_void(Q(user_id=user.id, purpose=Purpose.CHANGE))
+        queue_mail(Purpose.CHANGE, address=new_email, user_id=user.id)
+        queue_mail(
+            Purpose.CHANGE_NOTICE,
+            address=user.email,
+            user_id=user.id,
+            facts={"new_address": new_email},
+        )
+        emit(Event("user.email-change-requested", actor, None, "user", user.id))
+
+
+def _prove(user: User, address: Email, actor: Actor) -> None:
+    """Notes that the address is proved. Raises LinkUnusable if the account has another one by now."""
+    if user.email != address:
+        raise LinkUnusable
+    if not user.has_proved_email:
+        User.objects.filter(id=user.id).update(email_verified_at=Now())
+        emit(Event("user.email-verified", actor, None, "user", user.id))
+
+
+def _move(user: User, address: Email, holder: User | None, actor: Actor) -> None:
+    """Gives the account the address, which its owner has just proved. An account that has it without proof loses it."""
+    if holder is not None and holder.id != user.id:
+        if not proof_counts():
+            raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
+        displace(holder, actor=actor)
+    User.objects.filter(id=user.id).update(email=address, email_verified_at=Now())
+    # Links that went to the old address must not give the account a new password.
+    make_void(Q(user_id=user.id))
+    emit(Event("user.email-changed", actor, None, "user", user.id))

@@ -1,0 +1,14 @@
+"""The tables of the accounts app."""
+
+from accounts.models.mail import AccountMail, AccountMailAttempt
+from accounts.models.people import Authenticator, RecoveryCode, Session, StaffSession, User
+
+__all__ = [
+    "AccountMail",
+    "AccountMailAttempt",
+    "Authenticator",
+    "RecoveryCode",
+    "Session",
+    "StaffSession",
+    "User",
+]

@@ -1,0 +1,189 @@
+"""The pages to which the links in mails lead while DASHBOARD_URL is not set (SPEC §15).
+
+The token is in the URL's fragment, which no browser sends. A script moves it into the form of the page.
+"""
+
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from accounts import throttles
+from accounts.addresses import verify_email
+from accounts.cookies import clear_auth_cookie, set_auth_cookie
+from accounts.emails import Email
+from accounts.mail.tokens import find_mail
+from accounts.models import AccountMail, Session
+from accounts.pages.visit import Visit
+from accounts.registration import register_user
+from accounts.resets import reset_password
+from accounts.serializers import RegisterBody, ResetPasswordBody
+from accounts.services import log_out
+from pipedai.api.errors import ApiError, Invalid
+from pipedai.api.serializers import StrictBody
+from pipedai.api.throttling import Throttle
+
+
+class LinkVisit(Visit):
+    """A visit to one of these pages. It remembers a session that it opened, for the cookie of the answer."""
+
+    title: ClassVar[str]
+
+    def __init__(self, request: HttpRequest) -> None:
+        super().__init__(request)
+        self.opened: Session | None = None
+
+    def ensure_signed_in(self) -> None:
+        """Signs in with the form's fields, unless somebody is signed in."""
+        if self.session is None:
+            self.opened = self.sign_in()
+
+    def register(self, kind: str) -> None:
+        """Registers with the form's name and password, and with its token, which is a `registration` or an `invitation`
+        token and says which address the account gets.
+        """
+        self.check(throttles.REGISTER)
+        mail = find_mail(self.posted("token"), AccountMail.Purpose(kind))
+        values = read_form(
+            RegisterBody,
+            email=mail.address,
+            name=self.posted("name"),
+            password=self.posted("password"),
+        )
+        values |= {"email": Email(mail.address), f"{kind}_token": self.posted("token")}
+        self.user, self.opened = register_user(**values, device=self.device(), actor=self.actor())
+
+    def sign_out(self) -> HttpResponse:
+        """Ends the session, for somebody who is signed in to another account, and shows the page anew."""
+        if self.session is not None:
+            log_out(principal=self.session, actor=self.actor())
+        self.session = self.user = None
+        response = self.page()
+        clear_auth_cookie(response)
+        return response
+
+    def check(self, limits: tuple[Throttle, ...]) -> None:
+        """Counts the visit as a hit of its address. Raises TooManyRequests."""
+        for throttle in limits:
+            throttle.check(self.asked)
+
+    def page(self, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
+        """Renders the page with its title and the token that the form had, and sets the cookie of a new session."""
+        response = self.show(
+            error=error,
+            title=self.title,
+            token=self.posted("token"),
+            dashboard=settings.DASHBOARD_URL,
+            **context,
+        )
+        if self.opened is not None:
+            set_auth_cookie(response, self.opened)
+        return response
+
+
+def read_form(body: type[StrictBody], **values: str) -> dict[str, Any]:
+    """Checks the fields of a form as the API checks its bodies, and returns them. Raises Invalid."""
+    read = body(data=values)
+    if not read.is_valid():
+        raise Invalid(
+            {name: [str(each) for each in errors] for name, errors in read.errors.items()}
+        )
+    return dict(read.validated_data)
+
+
+# These pages need no CSRF token: a request is refused unless its Origin is allowed, as in the API (pipedai.api.origin).
+@method_decorator(csrf_exempt, name="dispatch")
+@method_decorator(never_cache, name="dispatch")
+class LinkPage(View):
+    """GET shows the form, and POST carries it out. A page names its visit, and does in `act` what its form is for."""
+
+    http_method_names = ["get", "head", "post"]
+    visit: ClassVar[type[LinkVisit]]
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Shows the form."""
+        visit = self.visit(request)
+        try:
+            visit.find_user()
+        except ApiError as error:
+            return visit.page(error=error)
+        return visit.page()
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Carries the form out, and shows it again with a sentence if that fails."""
+        visit = self.visit(request)
+        try:
+            visit.begin()
+            if visit.posted("step") == "sign-out":
+                return visit.sign_out()
+            context = self.act(visit)
+        except ApiError as error:
+            return visit.page(error=error, **self.again(visit))
+        return visit.page(**context)
+
+    def act(self, visit: LinkVisit) -> dict[str, Any]:
+        """Does what the form is for. Returns what the page says then: `done` is the sentence that ends the visit."""
+        raise NotImplementedError
+
+    def again(self, visit: LinkVisit) -> dict[str, Any]:
+        """Returns what the form shows again after an error."""
+        return {name: visit.posted(name) for name in ("email", "name")}
+
+
+class _Verify(LinkVisit):
+    template, title = "account/verify.html", "Confirm your address"
+
+
+class VerifyPage(LinkPage):
+    """GET and POST /account/verify: proves an address. The account's own session is needed as well."""
+
+    visit = _Verify
+
+    def act(self, visit: LinkVisit) -> dict[str, Any]:
+        """Signs in, unless somebody is signed in, and uses the token."""
+        visit.ensure_signed_in()
+        assert visit.session is not None
+        user = verify_email(
+            principal=visit.session, token=visit.posted("token"), actor=visit.actor()
+        )
+        visit.user = user
+        return {"done": f"{user.email} is confirmed."}
+
+
+class _Reset(LinkVisit):
+    template, title = "account/reset.html", "Set a new password"
+
+
+class ResetPage(LinkPage):
+    """GET and POST /account/reset: sets a new password."""
+
+    visit = _Reset
+
+    def act(self, visit: LinkVisit) -> dict[str, Any]:
+        """Uses the token. Nobody is signed in by it."""
+        visit.check(throttles.RESET_PASSWORD)
+        values = read_form(
+            ResetPasswordBody, token=visit.posted("token"), newPassword=visit.posted("password")
+        )
+        reset_password(**values, actor=visit.actor())
+        visit.user = None
+        return {"done": "The new password is set. Sign in with it."}
+
+
+class _Register(LinkVisit):
+    template, title = "account/register.html", "Register"
+
+
+class RegisterPage(LinkPage):
+    """GET and POST /account/register: makes an account for the owner of an address that a stranger registered."""
+
+    visit = _Register
+
+    def act(self, visit: LinkVisit) -> dict[str, Any]:
+        """Uses the token, and signs the new user in."""
+        visit.register("registration")
+        return {"done": "Your account is ready, and your address is confirmed."}

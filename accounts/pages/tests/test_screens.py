@@ -1,0 +1,68 @@
+"""The pages `/account/…` in a real browser: their script takes the token out of the URL, and they fit.
+
+Screenshots go to the directory that PIPEDAI_SCREENSHOTS names.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from testing.processes.browser import chromium, sideways_overflow
+from testing.world.mails import invite_for_test, issue_token
+from testing.world.users import UserFactory
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = (1280, 390)
+PAGES = {"verify": "verify", "reset": "reset", "register": "registration"}
+
+
+def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, tmp_path):
+    ada = UserFactory.create(email="ada@example.com")
+    tokens = {page: issue_token(of, ada.email, ada) for page, of in PAGES.items()}
+    environment, owner = committed_cast.environment, committed_cast.owner
+    tokens["invitation"] = invite_for_test(environment, owner, "grace@example.com", "operator")
+    shots = Path(os.environ.get("PIPEDAI_SCREENSHOTS") or tmp_path)
+    shots.mkdir(parents=True, exist_ok=True)
+    complaints: list[str] = []
+    with chromium(tmp_path) as browser:
+        page = browser.new_page()
+        page.set_default_timeout(60_000)  # A busy machine draws slowly.
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))
+        for name, token in tokens.items():
+            for width in WIDTHS:
+                for scheme in ("light", "dark"):
+                    page.emulate_media(color_scheme=scheme)
+                    page.set_viewport_size({"width": width, "height": 800})
+                    page.goto("about:blank")
+                    page.goto(f"{server.url}/account/{name}#token={token}")
+                    # The invitation's page sends the token at once, and shows what it is about.
+                    waited = "dl" if name == "invitation" else "form button"
+                    page.wait_for_selector(waited)
+                    assert "token" not in page.url
+                    assert page.locator("#token").count() == 0 or page.locator("#token").is_hidden()
+                    assert sideways_overflow(page) == []
+                    page.screenshot(path=shots / f"account-{name}-{width}-{scheme}.png")
+        assert "production" in page.inner_text("dl")
+
+        page.goto("about:blank")
+        page.goto(f"{server.url}/account/reset#token={tokens['reset']}")
+        page.fill("#password", "a fresh horse battery")
+        page.click("form button")
+        page.wait_for_selector(".done")
+        page.screenshot(path=shots / "account-done.png")
+        page.goto("about:blank")
+        page.goto(f"{server.url}/account/reset#token={tokens['reset']}")
+        page.fill("#password", "another fresh horse")
+        page.click("form button")
+        page.wait_for_selector(".error")
+        page.screenshot(path=shots / "account-error.png")
+        for path in ("", "pair"):
+            page.goto(f"{server.url}/{path}", wait_until="load")
+            page.screenshot(path=shots / f"small-{path or 'start'}.png")
+    ada.refresh_from_db()
+    assert ada.check_password("a fresh horse battery")
+    unexpected = [said for said in complaints if "409" not in said and "[DOM]" not in said]
+    assert unexpected == [], "\n".join(unexpected)

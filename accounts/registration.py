@@ -1,0 +1,122 @@
+"""Registers users (SPEC §5), also at an address that somebody else registered and never proved (SPEC §15)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts.displacement import EMAIL_TAKEN, displace, lock_holder
+from accounts.emails import Email
+from accounts.mail.outbox import queue_mail
+from accounts.mail.proof import proof_counts
+from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
+from accounts.models import AccountMail, Session, User
+from accounts.passwords import check_strength, hash_password
+from accounts.sessions import Device, open_session
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, Invalid
+from pipedai.events import Actor, Event, emit
+from pipedai.outgoing import mail_is_on
+
+_UNPROVED = (
+    "Somebody registered this e-mail address and never confirmed it. If it is yours, open the link in the mail that"
+    " has been sent to it."
+)
+Purpose = AccountMail.Purpose
+
+_invited: list[Callable[[AccountMail, User, Actor], None]] = []
+
+
+def register_invitation(accept: Callable[[AccountMail, User, Actor], None]) -> None:
+    """Registers `accept(mail, user, actor)`, which accepts the invitation in a mail for a user who has just registered
+    with its token. Call it from `AppConfig.ready()`.
+    """
+    _invited.append(accept)
+
+
+def register_user(
+    *,
+    email: Email,
+    password: str,
+    name: str,
+    registration_token: str | None = None,
+    invitation_token: str | None = None,
+    device: Device,
+    actor: Actor,
+) -> tuple[User, Session]:
+    """Makes a user and logs them in. Raises Invalid for a weak password, Conflict for a taken e-mail address.
+
+    A token from a mail proves the address. An account that has the address without proof then loses it. Without a
+    token, an address that nobody has proved gets a mail with one, and the error says so.
+    """
+    mail = _proof_of(email, registration_token, invitation_token)
+    user = User(email=email, name=name, must_prove_email=proof_counts())
+    check_strength(password, user, field="password")
+    user.password = hash_password(password)
+    actor = replace(actor, id=user.id)
+    try:
+        with transaction.atomic():
+            if mail is not None:
+                _take_address(mail, actor)
+                user.email_verified_at = Now()
+            user.save(force_insert=True)
+            emit(Event("user.registered", actor, None, "user", user.id))
+            if mail is not None:
+                _follow_up(mail, user, actor)
+            elif mail_is_on():
+                queue_mail(Purpose.VERIFY, address=email, user_id=user.id)
+            session = open_session(user, device)
+    except IntegrityError:
+        raise _taken(email) from None
+    user.refresh_from_db(fields=["email_verified_at"])
+    return user, session
+
+
+def _proof_of(email: Email, registration: str | None, invitation: str | None) -> AccountMail | None:
+    """Returns the mail whose token came with the request. Raises LinkUnusable if it went to another address."""
+    if registration is not None and invitation is not None:
+        raise Invalid(form=["Send either registrationToken or invitationToken."])
+    if registration is not None:
+        mail = find_mail(registration, Purpose.REGISTRATION)
+    elif invitation is not None:
+        mail = find_mail(invitation, Purpose.INVITATION)
+    else:
+        return None
+    if mail.address != email:
+        raise LinkUnusable
+    return mail
+
+
+def _take_address(mail: AccountMail, actor: Actor) -> None:
+    """Uses the token up, and displaces the account that has the mail's address, if there is one.
+
+    Raises LinkUnusable, and Conflict if that account has proved the address. While proof does not count, no account
+    loses its address.
+    """
+    holder = lock_holder(mail)
+    use_up(mail)
+    if holder is None:
+        return
+    if not proof_counts():
+        raise Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
+    displace(holder, actor=actor)
+
+
+def _follow_up(mail: AccountMail, user: User, actor: Actor) -> None:
+    """Accepts the mail's invitation, if it has one, and makes other registration tokens of the address void."""
+    if mail.purpose == Purpose.INVITATION:
+        for accept in _invited:
+            accept(mail, user, actor)
+    make_void(Q(address=user.email, purpose=Purpose.REGISTRATION))
+
+
+def _taken(email: Email) -> Conflict:
+    """Returns the error for a taken address. If nobody has proved it, this also sends the mail to its owner."""
+    holder = User.objects.filter(email=email).only("id", "email_verified_at").first()
+    if holder is None or holder.has_proved_email or not proof_counts():
+        return Conflict(EMAIL_TAKEN, code=ErrorCode.EMAIL_TAKEN)
+    with transaction.atomic():
+        queue_mail(Purpose.REGISTRATION, address=email, user_id=holder.id)
+    return Conflict(_UNPROVED, code=ErrorCode.ADDRESS_UNPROVED)

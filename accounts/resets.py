@@ -1,0 +1,64 @@
+"""Gives a new password to users who have forgotten theirs (SPEC §15)."""
+
+from dataclasses import replace
+
+from django.db import transaction
+from django.db.models import Q
+
+from accounts.emails import Email
+from accounts.mail.outbox import queue_mail
+from accounts.mail.proof import check_mail_is_on, proof_counts
+from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
+from accounts.models import AccountMail, User
+from accounts.passwords import check_strength, hash_password
+from accounts.sessions import end_sessions
+from accounts.staff_sessions import end_staff_sessions
+from pipedai.events import Actor, Event, emit
+
+Purpose = AccountMail.Purpose
+
+
+def forget_password(*, email: Email) -> None:
+    """Queues the mail with which the owner of an address gets a new password. Raises Conflict while mail is off.
+
+    It makes the same statements for every address, so that nobody learns by its time who has an account: a mail is
+    queued also for an address without one, and the sender gives it up. An account that never proved its address is not
+    reset. The owner of the address gets a mail with which they make an account of their own.
+    """
+    check_mail_is_on()
+    user = User.objects.filter(email=email).only("id", "email_verified_at", "is_active").first()
+    purpose = Purpose.RESET
+    if user is not None and proof_counts() and not user.has_proved_email:
+        purpose = Purpose.REGISTRATION
+    elif user is not None and not user.is_active:
+        user = None
+    with transaction.atomic():
+        queue_mail(purpose, address=email, user_id=user.id if user else None)
+
+
+def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
+    """Sets a new password by the token of a mail, and ends all sessions of the user.
+
+    Raises LinkUnusable, and Invalid for a weak password, after which the token still works.
+    """
+    mail = find_mail(token, Purpose.RESET)
+    if mail.user is None:
+        raise LinkUnusable
+    user = mail.user
+    check_strength(new_password, user, field="newPassword")
+    hashed = hash_password(new_password)
+    with transaction.atomic():
+        # The row is read again under the lock: meanwhile the account may have got another address, or been deactivated.
+        held = (
+            User.objects.select_for_update(no_key=True)
+            .filter(id=user.id, email=mail.address, is_active=True)
+            .first()
+        )
+        if held is None or (proof_counts() and not held.has_proved_email):
+            raise LinkUnusable
+        use_up(mail)
+        User.objects.filter(id=held.id).update(password=hashed)
+        end_sessions(held.id)
+        end_staff_sessions(held.id)
+        make_void(Q(user_id=held.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
+        emit(Event("user.password-reset", replace(actor, id=held.id), None, "user", held.id))

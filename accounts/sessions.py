@@ -1,0 +1,83 @@
+"""Opens the browser sessions of users, lists them and ends them (SPEC §3, §15)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+from rest_framework.request import Request
+
+from accounts.models import Session, User
+from accounts.session_tokens import LIFETIME
+from accounts.throttles import address_digest
+from pipedai.api.errors import NotFound
+from pipedai.api.principal import UserPrincipal, address_of
+from pipedai.events import Actor, Event, emit
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+_MAX_USER_AGENT = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a request came from: its IP address, the HMAC of that, and what its browser calls itself."""
+
+    digest: bytes
+    address: str | None
+    user_agent: str
+
+
+def device_of(request: Request) -> Device:
+    """Returns the device from which a request came."""
+    agent = str(request.META.get("HTTP_USER_AGENT", "")).encode(errors="replace").decode()
+    shown = "".join(character if character.isprintable() else " " for character in agent)
+    return Device(address_digest(request), address_of(request), shown[:_MAX_USER_AGENT])
+
+
+def open_session(user: User, device: Device) -> Session:
+    """Opens a session for a user who has just shown who they are."""
+    return Session.objects.create(
+        user=user,
+        expires_at=Now() + LIFETIME,
+        address_digest=device.digest,
+        address=device.address,
+        user_agent=device.user_agent,
+        last_used_at=Now(),
+    )
+
+
+def live_sessions(user_id: UUID) -> "QuerySet[Session]":
+    """Returns the sessions of the user that neither expired nor were ended."""
+    return Session.objects.filter(
+        user_id=user_id, revoked_at__isnull=True, expires_at__gt=Now()
+    ).defer("address_digest")
+
+
+def end_sessions(user_id: UUID) -> None:
+    """Ends all sessions of the user in the API."""
+    Session.objects.filter(user_id=user_id, revoked_at__isnull=True).update(revoked_at=Now())
+
+
+def end_session(*, principal: UserPrincipal, session_id: UUID, actor: Actor) -> None:
+    """Ends one session of the caller, which may be the one that the request came with. Raises NotFound unless it is a
+    live session of theirs.
+    """
+    with transaction.atomic():
+        if not live_sessions(principal.id).filter(id=session_id).update(revoked_at=Now()):
+            raise NotFound
+        emit(_event("user.session-ended", principal, actor, 1))
+
+
+def end_other_sessions(*, principal: UserPrincipal, actor: Actor) -> None:
+    """Ends all sessions of the caller but the one that the request came with."""
+    with transaction.atomic():
+        others = live_sessions(principal.id).exclude(id=principal.session_id)
+        if ended := others.update(revoked_at=Now()):
+            emit(_event("user.session-ended", principal, actor, ended))
+
+
+def _event(action: str, principal: UserPrincipal, actor: Actor, sessions: int) -> Event:
+    return Event(action, actor, None, "user", principal.id, {"sessions": sessions})

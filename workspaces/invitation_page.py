@@ -1,0 +1,70 @@
+"""The HTML page `/account/invitation`, to which the link of an invitation leads (SPEC §15)."""
+
+from typing import Any
+
+from accounts.mail.proof import proof_counts
+from accounts.mail.tokens import LinkUnusable, find_mail
+from accounts.models import AccountMail, User
+from accounts.pages.links import LinkPage, LinkVisit
+from pipedai.api.errors import ApiError
+from workspaces.invitations import accept_invitation
+from workspaces.models import Invitation
+
+
+class _InvitationVisit(LinkVisit):
+    template, title = "account/invitation.html", "Invitation"
+
+
+class InvitationPage(LinkPage):
+    """GET and POST /account/invitation: shows who invites whom to what, and accepts.
+
+    What the page offers follows from the invited address: to accept, if its user is signed in; to sign in, if it has an
+    account; else to register.
+    """
+
+    visit = _InvitationVisit
+
+    def act(self, visit: LinkVisit) -> dict[str, Any]:
+        """Carries out the step of the submitted form; any step but those that accept shows the invitation."""
+        step, token = visit.posted("step"), visit.posted("token")
+        if step == "register":
+            visit.register("invitation")
+        elif step in ("accept", "sign-in"):
+            if step == "sign-in":
+                visit.opened = visit.sign_in()
+            if visit.session is None:
+                return _shown(visit)
+            accept_invitation(token=token, user_id=visit.session.id, actor=visit.actor())
+        else:
+            return _shown(visit)
+        return {"done": "You are a member now."}
+
+    def again(self, visit: LinkVisit) -> dict[str, Any]:
+        """Returns the invitation, unless its token does not work."""
+        try:
+            return {**super().again(visit), **_shown(visit)}
+        except ApiError:
+            return {}
+
+
+def _shown(visit: LinkVisit) -> dict[str, Any]:
+    """Returns the invitation whose token the form has, and what the visitor may do. Raises LinkUnusable."""
+    mail = find_mail(visit.posted("token"), AccountMail.Purpose.INVITATION)
+    invitation = (
+        Invitation.objects.filter(mail_id=mail.id, environment__deleted_at__isnull=True)
+        .select_related("environment__workspace", "invited_by")
+        .first()
+    )
+    if invitation is None:
+        raise LinkUnusable
+    return {"invitation": invitation, "way": _way(visit.user, invitation.email)}
+
+
+def _way(user: User | None, email: str) -> str:
+    """Returns what the owner of the invited address has to do: `accept`, `sign-in` or `register`."""
+    if user is not None and user.email == email:
+        return "accept"
+    holder = User.objects.filter(email=email, is_active=True).only("email_verified_at").first()
+    if holder is None or (proof_counts() and not holder.has_proved_email):
+        return "register"
+    return "sign-in"

@@ -1,0 +1,115 @@
+"""The endpoints by which admins invite e-mail addresses, and by which people accept (SPEC §15)."""
+
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import CookieJWTAuthentication
+from accounts.serializers import MailTokenBody
+from accounts.throttles import ACCEPT_INVITATION, INVITE
+from pipedai.api.pagination import KeysetPaginator
+from pipedai.api.permissions import IsSignedIn
+from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import read_body
+from pipedai.api.views import ApiViewSet
+from workspaces import invitations
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin
+from workspaces.serializers import (
+    AcceptedSerializer,
+    InvitationBody,
+    InvitationSerializer,
+)
+
+
+class InvitationViewSet(TenantViewSet):
+    """The open invitations into an environment. Only a person's session can call these endpoints, and no API key."""
+
+    tag = "Members"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}
+    throttles = {"create": INVITE}
+
+    @Operation(
+        id="listInvitations",
+        summary="List open invitations",
+        items=InvitationSerializer,
+        says={200: "A list of the invitations that were neither accepted nor revoked."},
+        errors={400: "A bad `limit` or `cursor`."},
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        """Answers GET /environments/:envId/invitations with the open invitations."""
+        paginator = KeysetPaginator()
+        rows = invitations.open_invitations(environment_id)
+        page = paginator.paginate_queryset(rows, request, self)
+        return paginator.get_paginated_response(InvitationSerializer(page, many=True).data)
+
+    @Operation(
+        id="createInvitation",
+        summary="Invite somebody by e-mail",
+        body=InvitationBody,
+        example={"email": "grace@example.com", "role": "operator"},
+        answers={201: InvitationSerializer},
+        says={201: "With the invitation; a mail with a link goes to the address."},
+        errors={
+            409: "`already_invited`, `already_member`, `email_unverified`, `mail_off`, or `ceiling_reached`.",
+            429: "Too many invitations by the caller or the workspace, or too many mails to the address.",
+        },
+        audit=("invitation.created",),
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        """POST /environments/:envId/invitations: sends a mail whose link makes its reader a member."""
+        invitation = invitations.invite(
+            **read_body(InvitationBody, request),
+            environment_id=environment_id,
+            actor=actor_of(request),
+        )
+        return Response(InvitationSerializer(invitation).data, status=201)
+
+    @Operation(
+        id="revokeInvitation",
+        summary="Revoke an invitation",
+        answers={204: None},
+        errors={403: "Role or origin.", 404: "No such environment, or no such open invitation."},
+        audit=("invitation.revoked",),
+    )
+    def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
+        """DELETE /environments/:envId/invitations/:id: makes its link useless."""
+        invitations.revoke_invitation(
+            environment_id=environment_id,
+            invitation_id=invitation_id,
+            actor=actor_of(request),
+        )
+        return Response(status=204)
+
+
+class AcceptViewSet(ApiViewSet):
+    """The endpoint by which the owner of an invited address becomes a member."""
+
+    tag = "Members"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"accept": IsSignedIn}
+    throttles = {"accept": ACCEPT_INVITATION}
+
+    @Operation(
+        id="acceptInvitation",
+        summary="Accept an invitation",
+        body=MailTokenBody,
+        example={"token": "acc_2jmGzT6n…"},
+        answers={200: AcceptedSerializer},
+        says={200: "With the environment and the role."},
+        errors={
+            409: "`link_unusable`, `email_unverified`, `already_member`, or `ceiling_reached`.",
+        },
+        audit=("invitation.accepted",),
+    )
+    def accept(self, request: Request) -> Response:
+        """POST /invitations/accept: makes the signed-in user a member, if the invitation is to their address."""
+        member = invitations.accept_invitation(
+            **read_body(MailTokenBody, request),
+            user_id=principal_of(request).id,
+            actor=actor_of(request),
+        )
+        return Response(AcceptedSerializer(member).data)

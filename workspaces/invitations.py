@@ -1,0 +1,215 @@
+"""Invites e-mail addresses into environments, and accepts and revokes the invitations (SPEC §15)."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts.emails import Email
+from accounts.mail.outbox import LIFETIMES, queue_mail
+from accounts.mail.proof import check_mail_is_on, check_proof
+from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
+from accounts.models import AccountMail, User
+from accounts.throttles import MAILS_AN_HOUR
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import ApiError, Conflict, NotFound
+from pipedai.api.throttling import Rate, check_rate, too_many_requests
+from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
+from pipedai.sql import fetch_one
+from workspaces.acting import hold_role, hold_role_of_user
+from workspaces.ceilings import check_ceiling
+from workspaces.locks import lock_environment
+from workspaces.members import check_may_grant
+from workspaces.models import Environment, Invitation, Membership
+from workspaces.roles import Role
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+Purpose = AccountMail.Purpose
+# How many mails to others a workspace may cause (SPEC §14).
+INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
+
+# Keeps the address of the user as it is until the transaction ends.
+_HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
+
+
+def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
+    """Returns the invitations that were neither accepted nor revoked. Expired ones are among them."""
+    return Invitation.objects.filter(
+        environment_id=environment_id, accepted_at__isnull=True, revoked_at__isnull=True
+    )
+
+
+def invite(*, environment_id: UUID, email: Email, role: Role, actor: Actor) -> Invitation:
+    """Invites an address into the environment and queues the mail.
+
+    Raises Forbidden for a role above the caller's own, and Conflict: if mail is off, if the caller has not proved their
+    address, if the address is a member's or is invited already, or if there are as many invitations as may be. Raises
+    TooManyRequests if the workspace has sent too many, or the address got too many mails.
+    """
+    check_mail_is_on()
+    try:
+        with transaction.atomic():
+            lock_environment(environment_id)
+            own = hold_role(actor, environment_id, Role.ADMIN)
+            check_may_grant(own, role)
+            assert actor.id is not None, "the viewset accepts only cookies"
+            inviter = User.objects.get(id=actor.id)
+            check_proof(inviter)
+            _check_room(environment_id, email)
+            environment = Environment.objects.select_related("workspace").get(id=environment_id)
+            if settings.THROTTLES_ENABLED:
+                check_rate(INVITATIONS_OF_WORKSPACE, str(environment.workspace_id))
+            mail = _queue(environment, email, role, inviter)
+            invitation = Invitation.objects.create(
+                id=new_id(),
+                environment_id=environment_id,
+                email=email,
+                role=role.value,
+                invited_by=inviter,
+                mail=mail,
+                expires_at=Now() + LIFETIMES[Purpose.INVITATION],
+            )
+            invitation.refresh_from_db(fields=["expires_at"])
+            emit(_event("invitation.created", invitation, actor))
+    except IntegrityError:
+        raise Conflict(
+            "This address has an open invitation: revoke it to send another one.",
+            code=ErrorCode.ALREADY_INVITED,
+        ) from None
+    return invitation
+
+
+def revoke_invitation(*, environment_id: UUID, invitation_id: UUID, actor: Actor) -> None:
+    """Revokes an open invitation, so that its link does not work any more. Raises NotFound for any other."""
+    with transaction.atomic():
+        lock_environment(environment_id)
+        hold_role(actor, environment_id, Role.ADMIN)
+        invitation = open_invitations(environment_id).filter(id=invitation_id).first()
+        if invitation is None:
+            raise NotFound
+        Invitation.objects.filter(id=invitation.id).update(revoked_at=Now())
+        make_void(Q(id=invitation.mail_id))
+        emit(_event("invitation.revoked", invitation, actor))
+
+
+def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
+    """Makes the signed-in user a member by the token of an invitation.
+
+    Raises LinkUnusable if the token does not work or the invitation is for another address than the user's, and
+    Conflict if the user has not proved their address or is a member already.
+    """
+    mail = find_mail(token, Purpose.INVITATION)
+    try:
+        with transaction.atomic():
+            for environment_id in environment_of(mail):
+                _lock(environment_id)
+            # Several may hold this lock, so two users who accept invitations of each other can't block each other.
+            fetch_one(_HOLD_USER, {"id": user_id})
+            user = User.objects.get(id=user_id)
+            if user.email != mail.address or not user.is_active:
+                raise LinkUnusable
+            check_proof(user)
+            member = _accept(mail, user, actor)
+            use_up(mail)
+    except IntegrityError:
+        raise Conflict("You are a member already.", code=ErrorCode.ALREADY_MEMBER) from None
+    return member
+
+
+def accept_by_registering(mail: AccountMail, user: User, actor: Actor) -> None:
+    """Makes a user who has just registered with the token of an invitation a member. Raises LinkUnusable."""
+    _accept(mail, user, actor)
+
+
+def environment_of(mail: AccountMail) -> list[UUID]:
+    """Returns the id of the environment into which the mail invites, in a list. The list is empty for other mails."""
+    return list(Invitation.objects.filter(mail_id=mail.id).values_list("environment_id", flat=True))
+
+
+def _accept(mail: AccountMail, user: User, actor: Actor) -> Membership:
+    """Makes the user a member. The environment is locked."""
+    invitation = Invitation.objects.filter(mail_id=mail.id).first()
+    if invitation is None:
+        raise LinkUnusable
+    _check_inviter(invitation)
+    check_ceiling(
+        "members",
+        "members",
+        held=Membership.objects.filter(environment_id=invitation.environment_id).count(),
+        limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
+    )
+    Invitation.objects.filter(id=invitation.id).update(accepted_at=Now())
+    member = Membership.objects.create(
+        environment_id=invitation.environment_id, user=user, role=invitation.role
+    )
+    emit(
+        Event(
+            "invitation.accepted",
+            replace(actor, id=user.id),
+            invitation.environment_id,
+            "user",
+            user.id,
+            {"role": invitation.role, "invitationId": str(invitation.id)},
+        )
+    )
+    return member
+
+
+def _lock(environment_id: UUID) -> None:
+    """Locks the environment. Raises LinkUnusable if it has been deleted."""
+    try:
+        lock_environment(environment_id)
+    except NotFound:
+        raise LinkUnusable from None
+
+
+def _check_inviter(invitation: Invitation) -> None:
+    """Raises LinkUnusable unless the environment lives, and who invited may still grant the role."""
+    role = Role(invitation.role)
+    needs = role if role.includes(Role.ADMIN) else Role.ADMIN
+    _lock(invitation.environment_id)
+    try:
+        hold_role_of_user(invitation.invited_by_id, invitation.environment_id, needs)
+    except ApiError:
+        raise LinkUnusable from None
+
+
+def _check_room(environment_id: UUID, email: Email) -> None:
+    """Ends an expired invitation of the address. Raises Conflict if the address is a member's, or at the ceiling."""
+    if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
+        raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
+    invitations = open_invitations(environment_id)
+    invitations.filter(email=email, expires_at__lte=Now()).update(revoked_at=Now())
+    check_ceiling(
+        "invitations",
+        "open invitations",
+        held=invitations.count(),
+        limit=settings.MAX_MEMBERS_PER_ENVIRONMENT,
+    )
+
+
+def _queue(environment: Environment, email: Email, role: Role, inviter: User) -> AccountMail:
+    """Queues the mail. Raises TooManyRequests if the address has had as many mails as it may."""
+    facts = {
+        "environment": environment.name,
+        "workspace": environment.workspace.name,
+        "role": role.value,
+        "inviter": inviter.name or inviter.email,
+        "inviter_email": inviter.email,
+    }
+    mail = queue_mail(Purpose.INVITATION, address=email, user_id=None, facts=facts)
+    if mail is None:
+        raise too_many_requests(MAILS_AN_HOUR, MAILS_AN_HOUR.seconds)
+    return mail
+
+
+def _event(action: str, invitation: Invitation, actor: Actor) -> Event:
+    metadata = {"role": invitation.role}
+    return Event(action, actor, invitation.environment_id, "invitation", invitation.id, metadata)
