@@ -175,7 +175,7 @@ class Notice(OutboxRow):
             # A channel gathers in one digest at a time, for each address. A digest gathers until a sender claims it,
             # which moves `next_attempt_at`.
             models.UniqueConstraint(
-                fields=["channel", "address"],
+                fields=["channel", "address", "environment"],
                 name="notice_one_open_digest",
                 condition=Q(event="channel.digest", status="pending", next_attempt_at=F("send_at")),
             ),

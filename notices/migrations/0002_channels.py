@@ -463,7 +463,7 @@ class Migration(migrations.Migration):
                     ("next_attempt_at", models.F("send_at")),
                     ("status", "pending"),
                 ),
-                fields=("channel", "address"),
+                fields=("channel", "address", "environment"),
                 name="notice_one_open_digest",
             ),
         ),
